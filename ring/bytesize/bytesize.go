@@ -1,0 +1,57 @@
+// Package bytesize reads amounts of bytes as people write them.
+package bytesize
+
+import (
+	"fmt"
+	"math"
+	"strconv"
+	"strings"
+)
+
+// units in the order of the letters: k is 1000 bytes, Ki is 1024.
+const units = "kMGTP"
+
+// Parse returns the number of bytes s stands for: a number, a decimal fraction
+// if a unit follows, then k, M, G, T or P for powers of 1000 or Ki, Mi, Gi, Ti
+// or Pi for powers of 1024, and an optional B: "500M", "1.5G", "64Mi", "200MB".
+// "K" is read as k. The result is never negative. A rate is an amount for each
+// second; the caller says which of both it means.
+func Parse(s string) (int64, error) {
+	digits := strings.TrimRight(s, "BKkMGTPi")
+	unit := strings.TrimSuffix(s[len(digits):], "B")
+	factor := 1.0
+	if unit != "" {
+		base := 1000.0
+		letter, binary := strings.CutSuffix(unit, "i")
+		if binary {
+			base = 1024
+		}
+		if letter == "K" {
+			letter = "k"
+		}
+		power := strings.Index(units, letter)
+		if len(letter) != 1 || power < 0 {
+			return 0, fmt.Errorf("size %q: unknown unit %q (k, M, G, T, P or Ki, Mi, Gi, Ti, Pi)", s, unit)
+		}
+		factor = math.Pow(base, float64(power+1))
+	}
+	if digits == "" || strings.Trim(digits, "0123456789.") != "" {
+		return 0, fmt.Errorf("size %q: not a number of bytes (such as 500M)", s)
+	}
+	if whole, err := strconv.ParseInt(digits, 10, 64); err == nil {
+		if whole > math.MaxInt64/int64(factor) {
+			return 0, fmt.Errorf("size %q: too large", s)
+		}
+		return whole * int64(factor), nil
+	}
+	value, err := strconv.ParseFloat(digits, 64)
+	switch {
+	case err != nil:
+		return 0, fmt.Errorf("size %q: not a number of bytes (such as 500M)", s)
+	case unit == "":
+		return 0, fmt.Errorf("size %q: not a whole number of bytes", s)
+	case value*factor >= math.MaxInt64:
+		return 0, fmt.Errorf("size %q: too large", s)
+	}
+	return int64(math.Round(value * factor)), nil
+}

@@ -1,0 +1,99 @@
+package identity
+
+import (
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+)
+
+// A Problem is what can be wrong with a file of keys.
+type Problem string
+
+// The problems of a KeyError.
+const (
+	Missing     Problem = "missing"
+	Unreadable  Problem = "unreadable"
+	TooOpen     Problem = "accessible to group or others"
+	Malformed   Problem = "malformed"
+	Expired     Problem = "expired"
+	NotYetValid Problem = "not yet valid"
+	Foreign     Problem = "not signed by ca.pem"
+	WrongRole   Problem = "wrong role"
+	WrongKey    Problem = "key and certificate do not belong together"
+	Exists      Problem = "exists already"
+)
+
+// A KeyError says which file of keys cannot be used and why.
+type KeyError struct {
+	File    string // path
+	Problem Problem
+	Detail  string // may be empty
+	Err     error  // cause, may be nil
+	hint    string
+}
+
+func (e *KeyError) Error() string {
+	s := fmt.Sprintf("key file %s: %s", e.File, e.Problem)
+	if e.Detail != "" {
+		s += ": " + e.Detail
+	}
+	if e.Err != nil {
+		s += ": " + e.Err.Error()
+	}
+	return s
+}
+
+// Unwrap returns the cause.
+func (e *KeyError) Unwrap() error { return e.Err }
+
+// Hint says what to do about it, or is empty.
+func (e *KeyError) Hint() string { return e.hint }
+
+// A NotFoundError says that no place that was looked at holds keys.
+type NotFoundError struct {
+	Places []string // in the order they were looked at
+}
+
+func (e *NotFoundError) Error() string { return "no keys found in " + strings.Join(e.Places, ", ") }
+
+// Hint says how keys are made.
+func (e *NotFoundError) Hint() string { return "make them with: dolly-img keys init --keys DIR" }
+
+// A PeerError refuses a peer whose certificate is genuine but does not permit what
+// it wants, or is not genuine.
+type PeerError struct {
+	Peer   Peer   // the zero Peer if the certificate was not readable
+	Reason string // why
+	Err    error  // cause, may be nil
+}
+
+func (e *PeerError) Error() string {
+	s := "peer refused: "
+	if e.Peer != (Peer{}) {
+		s = fmt.Sprintf("peer %s refused: ", e.Peer)
+	}
+	s += e.Reason
+	if e.Err != nil {
+		s += ": " + e.Err.Error()
+	}
+	return s
+}
+
+// Unwrap returns the cause.
+func (e *PeerError) Unwrap() error { return e.Err }
+
+// Hint says where to look.
+func (e *PeerError) Hint() string { return "compare both ends with: dolly-img keys show" }
+
+// Refused reports whether err, of a handshake or of the first Read after it, means
+// that one end refused the other for its certificate, protocol or version, rather
+// than that the connection failed.
+func Refused(err error) bool {
+	var peer *PeerError
+	var verify *tls.CertificateVerificationError
+	var op *net.OpError
+	return errors.As(err, &peer) || errors.As(err, &verify) ||
+		errors.As(err, &op) && op.Op == "remote error"
+}

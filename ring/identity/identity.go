@@ -1,0 +1,147 @@
+package identity
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// ALPN protocols of the two planes.
+const (
+	ControlProtocol = "dolly-img-control/1" // senders only
+	DataProtocol    = "dolly-img-data/1"    // senders and nodes
+)
+
+// An Identity is what one end of a connection proves itself with, and the
+// authorities it believes. It does not change; it is safe for concurrent use.
+type Identity struct {
+	Peer // who this is
+
+	roots *x509.CertPool
+	cert  tls.Certificate
+}
+
+// Load reads the identity of a sender (sender.pem) or a node (node.pem) and the
+// ca.pem beside it. Every error is a *KeyError.
+func Load(dir string, role Role) (*Identity, error) {
+	ca, err := readCA(dir)
+	if err != nil {
+		return nil, err
+	}
+	file, err := read(dir, roleFile(role))
+	if err != nil {
+		return nil, err
+	}
+	peer, err := file.check(role, ca, time.Now())
+	if err != nil {
+		return nil, err
+	}
+	cert := tls.Certificate{PrivateKey: file.key, Leaf: file.certs[0]}
+	for _, c := range file.certs {
+		cert.Certificate = append(cert.Certificate, c.Raw)
+	}
+	return &Identity{Peer: peer, roots: pool(ca.certs), cert: cert}, nil
+}
+
+// ServerConfig returns the configuration of a node that listens for the given
+// protocols. A connection is accepted only from a certificate of this cluster whose
+// role permits the protocol agreed on. A refusal is an error of the handshake.
+func (id *Identity) ServerConfig(alpn ...string) *tls.Config {
+	c := id.config(alpn...)
+	c.ClientAuth = tls.RequireAndVerifyClientCert
+	c.ClientCAs = id.roots
+	return c
+}
+
+// ClientConfig returns the configuration of one connection to a node, by which name
+// it is asked for: "host", "host:port", or "" for any. The server's certificate must
+// be a node's of this cluster and, where it carries a name, that name must be the
+// node's: addresses are equal, host names are equal or one is the unqualified form of
+// the other; the port does not count. The config is for one name; it costs little.
+func (id *Identity) ClientConfig(alpn string, expectName string) *tls.Config {
+	c := id.config(alpn)
+	// There are no DNS names in our certificates. VerifyConnection, which runs at
+	// every handshake, checks the whole chain in place of the default check.
+	c.InsecureSkipVerify = true
+	c.VerifyConnection = func(cs tls.ConnectionState) error {
+		peer, err := id.verify(cs, x509.ExtKeyUsageServerAuth)
+		switch {
+		case err != nil:
+			return err
+		case cs.NegotiatedProtocol != alpn:
+			return &PeerError{Peer: peer, Reason: fmt.Sprintf("it does not speak %s", alpn)}
+		case peer.Role != Node:
+			return &PeerError{Peer: peer, Reason: "it listens, but is no node"}
+		case peer.Name != "" && expectName != "" && !sameHost(peer.Name, expectName):
+			return &PeerError{Peer: peer, Reason: fmt.Sprintf("it answers for %q", expectName)}
+		}
+		return nil
+	}
+	return c
+}
+
+func (id *Identity) config(alpn ...string) *tls.Config {
+	return &tls.Config{
+		MinVersion:             tls.VersionTLS13,
+		MaxVersion:             tls.VersionTLS13,
+		Certificates:           []tls.Certificate{id.cert},
+		NextProtos:             alpn,
+		SessionTicketsDisabled: true,
+		VerifyConnection: func(cs tls.ConnectionState) error {
+			_, err := id.VerifyPeer(cs)
+			return err
+		},
+	}
+}
+
+// VerifyPeer is the check that ServerConfig makes of a client: the chain up to one of
+// our authorities, now; the cluster; and the role, by the protocol agreed on.
+func (id *Identity) VerifyPeer(cs tls.ConnectionState) (Peer, error) {
+	peer, err := id.verify(cs, x509.ExtKeyUsageClientAuth)
+	if err != nil {
+		return peer, err
+	}
+	switch {
+	case cs.NegotiatedProtocol == ControlProtocol && peer.Role == Sender:
+	case cs.NegotiatedProtocol == DataProtocol && (peer.Role == Sender || peer.Role == Node):
+	case cs.NegotiatedProtocol == ControlProtocol:
+		return peer, &PeerError{Peer: peer, Reason: "only a sender may open a transfer"}
+	default:
+		return peer, &PeerError{Peer: peer, Reason: fmt.Sprintf("unknown protocol %q", cs.NegotiatedProtocol)}
+	}
+	return peer, nil
+}
+
+func (id *Identity) verify(cs tls.ConnectionState, use x509.ExtKeyUsage) (Peer, error) {
+	if len(cs.PeerCertificates) == 0 {
+		return Peer{}, &PeerError{Reason: "no certificate"}
+	}
+	_, err := cs.PeerCertificates[0].Verify(x509.VerifyOptions{
+		Roots:         id.roots,
+		Intermediates: pool(cs.PeerCertificates[1:]),
+		CurrentTime:   time.Now(),
+		KeyUsages:     []x509.ExtKeyUsage{use},
+	})
+	if err != nil {
+		return Peer{}, &PeerError{Reason: "bad certificate", Err: err}
+	}
+	peer, err := PeerOf(cs)
+	if err != nil {
+		return Peer{}, &PeerError{Reason: "bad certificate", Err: err}
+	}
+	if peer.Cluster != id.Cluster {
+		return peer, &PeerError{Peer: peer, Reason: fmt.Sprintf("this is cluster %q", id.Cluster)}
+	}
+	return peer, nil
+}
+
+// PeerOf returns who is at the other end of a connection whose handshake succeeded
+// with one of our configs. It verifies nothing.
+func PeerOf(cs tls.ConnectionState) (Peer, error) {
+	if len(cs.PeerCertificates) == 0 {
+		return Peer{}, errors.New("no certificate")
+	}
+	return certPeer(cs.PeerCertificates[0])
+}

@@ -1,0 +1,334 @@
+package identity
+
+import (
+	"bytes"
+	"crypto"
+	"crypto/ed25519"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math/big"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// InitOptions says what Init makes. The zero value is good.
+type InitOptions struct {
+	Cluster  string        // "": a random short name; with an authority that is there: its own
+	Sender   string        // name of the sender; "": this host's name
+	Nodes    []string      // nodes that get a certificate with their name (no port)
+	Validity time.Duration // of certificates, from now on; 0: five years
+	Now      time.Time     // zero: the present
+}
+
+const (
+	day             = 24 * time.Hour
+	backdate        = day // clocks that are behind
+	defaultValidity = 5 * 365 * day
+	caValidity      = 10 * 365 * day
+)
+
+// Init makes keys in dir, which it creates if need be. Where there is no authority it
+// makes one, and sender.pem, node.pem and a node-NAME.pem for each of opts.Nodes.
+// Where ca.pem and ca.key are there, it signs with that authority: with opts.Nodes
+// only their files, else those of sender.pem and node.pem that are not there (remove
+// one to issue it again). It never replaces a file: a *KeyError with Exists names the
+// first that is in the way. After an error nothing new is left.
+func Init(dir string, opts InitOptions) (err error) {
+	if opts.Now.IsZero() {
+		opts.Now = time.Now()
+	}
+	if opts.Validity == 0 {
+		opts.Validity = defaultValidity
+	}
+	if opts.Validity < 0 {
+		return fmt.Errorf("validity %v: negative", opts.Validity)
+	}
+	if opts.Sender == "" {
+		opts.Sender = "sender"
+		if host, err := os.Hostname(); err == nil && checkName(host) == nil {
+			opts.Sender = host
+		}
+	}
+	for _, name := range append([]string{opts.Sender}, opts.Nodes...) {
+		if err := checkName(name); err != nil {
+			return err
+		}
+	}
+	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return err
+		}
+		defer func() {
+			if err != nil {
+				os.Remove(dir)
+			}
+		}()
+	}
+	files, err := opts.files(dir)
+	if err != nil {
+		return err
+	}
+	return place(dir, files)
+}
+
+// newFile is a file to be made.
+type newFile struct {
+	name string
+	mode fs.FileMode
+	data []byte
+}
+
+// files makes the contents of everything Init is to write.
+func (o *InitOptions) files(dir string) ([]newFile, error) {
+	exists := func(name string) bool {
+		_, err := os.Lstat(filepath.Join(dir, name))
+		return err == nil
+	}
+	var files []newFile
+	var a *ca
+	var err error
+	names := map[string]Peer{}
+	if !exists(caFile) {
+		if o.Cluster == "" {
+			o.Cluster = strings.ToLower(rand.Text()[:8])
+		}
+		if a, err = o.newCA(); err != nil {
+			return nil, err
+		}
+		files = append(files, newFile{caFile, 0o644, certPEM(a.cert.Raw)}, newFile{caKeyFile, 0o600, a.keyPEM})
+		names[senderFile], names[nodeFile] = Peer{Role: Sender, Name: o.Sender}, Peer{Role: Node}
+	} else {
+		if !exists(caKeyFile) && len(o.Nodes) == 0 {
+			return nil, inTheWay(dir, caFile)
+		}
+		if a, err = o.loadCA(dir); err != nil {
+			return nil, err
+		}
+		if len(o.Nodes) == 0 {
+			if exists(senderFile) && exists(nodeFile) {
+				return nil, inTheWay(dir, caFile)
+			}
+			if !exists(senderFile) {
+				names[senderFile] = Peer{Role: Sender, Name: o.Sender}
+			}
+			if !exists(nodeFile) {
+				names[nodeFile] = Peer{Role: Node}
+			}
+		}
+	}
+	order := []string{senderFile, nodeFile}
+	for _, node := range o.Nodes {
+		if _, twice := names[namedFile(node)]; !twice {
+			order = append(order, namedFile(node))
+		}
+		names[namedFile(node)] = Peer{Role: Node, Name: node}
+	}
+	for _, name := range order {
+		peer, ok := names[name]
+		if !ok {
+			continue
+		}
+		peer.Cluster = o.Cluster
+		data, err := o.issue(a, peer)
+		if err != nil {
+			return nil, err
+		}
+		files = append(files, newFile{name, 0o600, data})
+	}
+	for _, f := range files {
+		if exists(f.name) {
+			return nil, inTheWay(dir, f.name)
+		}
+	}
+	return files, nil
+}
+
+func inTheWay(dir, name string) error {
+	return &KeyError{File: filepath.Join(dir, name), Problem: Exists,
+		hint: "keys are never replaced: choose another directory with --keys DIR, or add nodes with --nodes LIST"}
+}
+
+// place writes files under their names without replacing any: each is complete and
+// durable under a temporary name before the first of them appears.
+func place(dir string, files []newFile) (err error) {
+	var made []string
+	defer func() {
+		if err != nil {
+			for _, path := range made {
+				os.Remove(path)
+			}
+		}
+	}()
+	temps := make([]string, len(files))
+	for i, f := range files {
+		temp, err := writeTemp(dir, f)
+		if err != nil {
+			return err
+		}
+		defer os.Remove(temp)
+		temps[i] = temp
+	}
+	for i, f := range files {
+		path := filepath.Join(dir, f.name)
+		if err := os.Link(temps[i], path); errors.Is(err, fs.ErrExist) {
+			return inTheWay(dir, f.name)
+		} else if err != nil {
+			return err
+		}
+		made = append(made, path)
+	}
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	return d.Sync()
+}
+
+func writeTemp(dir string, f newFile) (path string, err error) {
+	temp, err := os.CreateTemp(dir, "."+f.name+".*") // made with O_EXCL and mode 0600
+	if err != nil {
+		return "", err
+	}
+	defer func() {
+		if err = errors.Join(err, temp.Close()); err != nil {
+			os.Remove(temp.Name())
+		}
+	}()
+	if _, err := temp.Write(f.data); err != nil {
+		return "", err
+	}
+	if err := temp.Chmod(f.mode); err != nil {
+		return "", err
+	}
+	return temp.Name(), temp.Sync()
+}
+
+// ca is an authority that can sign.
+type ca struct {
+	cert   *x509.Certificate
+	key    crypto.Signer
+	keyPEM []byte // of a new one
+}
+
+func (o *InitOptions) newCA() (*ca, error) {
+	if err := checkCluster(o.Cluster); err != nil {
+		return nil, err
+	}
+	_, key, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	template := o.template(Peer{Role: authority, Cluster: o.Cluster})
+	template.NotAfter = o.Now.Add(max(o.Validity, caValidity))
+	template.IsCA, template.BasicConstraintsValid, template.MaxPathLenZero = true, true, true
+	template.KeyUsage = x509.KeyUsageCertSign | x509.KeyUsageCRLSign
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		return nil, err
+	}
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		return nil, err
+	}
+	encoded, err := keyPEM(key)
+	return &ca{cert, key, encoded}, err
+}
+
+// loadCA reads ca.key and, from ca.pem, the certificate it belongs to.
+func (o *InitOptions) loadCA(dir string) (*ca, error) {
+	certs, err := readCA(dir)
+	if err != nil {
+		return nil, err
+	}
+	key, err := read(dir, caKeyFile)
+	if err != nil {
+		return nil, err
+	}
+	if key.key == nil {
+		return nil, &KeyError{File: key.path, Problem: Malformed, Detail: "no private key"}
+	}
+	cert := signer(certs.certs, key.key)
+	if cert == nil {
+		return nil, &KeyError{File: key.path, Problem: WrongKey, Detail: "it is the key of no certificate in ca.pem"}
+	}
+	peer, err := certPeer(cert)
+	switch {
+	case err != nil:
+		return nil, &KeyError{File: certs.path, Problem: Malformed, Err: err}
+	case o.Cluster != "" && o.Cluster != peer.Cluster:
+		return nil, fmt.Errorf("cluster %q: the authority in %s is of cluster %q", o.Cluster, certs.path, peer.Cluster)
+	case o.Now.After(cert.NotAfter):
+		return nil, &KeyError{File: certs.path, Problem: Expired}
+	}
+	o.Cluster = peer.Cluster
+	return &ca{cert: cert, key: key.key}, nil
+}
+
+// signer returns the certificate to which key belongs, or nil.
+func signer(certs []*x509.Certificate, key crypto.Signer) *x509.Certificate {
+	for _, cert := range certs {
+		if belongs(key, cert) {
+			return cert
+		}
+	}
+	return nil
+}
+
+// issue returns certificate and key of peer as PEM. A sender's certificate is good
+// for a client only, a node's for both ends.
+func (o *InitOptions) issue(a *ca, peer Peer) ([]byte, error) {
+	_, key, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	template := o.template(peer)
+	if template.NotAfter.After(a.cert.NotAfter) {
+		template.NotAfter = a.cert.NotAfter
+	}
+	template.KeyUsage = x509.KeyUsageDigitalSignature
+	template.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}
+	if peer.Role == Node {
+		template.ExtKeyUsage = append(template.ExtKeyUsage, x509.ExtKeyUsageServerAuth)
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, a.cert, key.Public(), a.key)
+	if err != nil {
+		return nil, err
+	}
+	encoded, err := keyPEM(key)
+	return bytes.Join([][]byte{certPEM(der), encoded}, nil), err
+}
+
+func (o *InitOptions) template(peer Peer) *x509.Certificate {
+	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 127))
+	if err != nil {
+		panic(err) // crypto/rand does not fail
+	}
+	return &x509.Certificate{
+		SerialNumber: serial.Add(serial, big.NewInt(1)),
+		Subject:      pkix.Name{CommonName: strings.TrimSpace(fmt.Sprintf("dolly-img %s %s %s", peer.Cluster, peer.Role, peer.Name))},
+		URIs:         []*url.URL{peer.uri()},
+		NotBefore:    o.Now.Add(-backdate),
+		NotAfter:     o.Now.Add(o.Validity),
+	}
+}
+
+func certPEM(der []byte) []byte {
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
+}
+
+func keyPEM(key crypto.Signer) ([]byte, error) {
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return nil, err
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), nil
+}

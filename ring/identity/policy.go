@@ -1,0 +1,243 @@
+package identity
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/pelletier/go-toml/v2"
+
+	"github.com/dolly-img/dolly-img/ring/bytesize"
+)
+
+// A Policy is what a node permits beyond its cache, read from policy.toml:
+//
+//	[[output]]
+//	dir = "/data"            # files below it
+//	overwrite = true         # also such as are there
+//	[[device]]
+//	path = "/dev/disk/by-id/…"
+//	[data]
+//	plain = true             # frames without TLS
+//	[limits]
+//	rate = "500M"            # bytes per second
+//	transfers = 4            # at once
+//
+// The zero Policy permits the cache only.
+type Policy struct {
+	Outputs []Output
+	Devices []Device
+	Data    Data
+	Limits  Limits
+
+	path string // of the file, for hints
+}
+
+// Output permits files below a directory.
+type Output struct {
+	Dir       string // absolute and clean
+	Overwrite bool   // also those that exist
+}
+
+// Device permits one block device.
+type Device struct {
+	Path string // absolute and clean
+}
+
+// Data is what is permitted on the data plane.
+type Data struct {
+	Plain bool // frames without TLS
+}
+
+// Limits bound what transfers use of a node.
+type Limits struct {
+	Rate      int64 // bytes per second; 0: no limit
+	Transfers int   // at once; 0: the default
+}
+
+// A PolicyError says what is wrong in a policy file.
+type PolicyError struct {
+	File string
+	Line int // 0: unknown
+	Err  error
+}
+
+func (e *PolicyError) Error() string {
+	if e.Line == 0 {
+		return fmt.Sprintf("policy %s: %v", e.File, e.Err)
+	}
+	return fmt.Sprintf("policy %s: line %d: %v", e.File, e.Line, e.Err)
+}
+
+// Unwrap returns the cause.
+func (e *PolicyError) Unwrap() error { return e.Err }
+
+// A DeniedError says that a node's policy does not permit an output.
+type DeniedError struct {
+	Path string // what was asked for
+	File string // the policy that does not permit it
+}
+
+func (e *DeniedError) Error() string {
+	return fmt.Sprintf("output %s: not permitted by the policy of this node", e.Path)
+}
+
+// Hint says which lines permit it.
+func (e *DeniedError) Hint() string {
+	return fmt.Sprintf("to permit it, add to %s on the node the lines [[output]] and dir = %q", e.File, filepath.Dir(e.Path))
+}
+
+// LoadPolicy reads policy.toml in a directory of keys. Without the file it returns
+// the zero Policy. The file must not be writable by group or others. Errors are of
+// type *PolicyError.
+func LoadPolicy(dir string) (*Policy, error) {
+	path := filepath.Join(dir, policyFile)
+	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return &Policy{path: path}, nil
+	}
+	if err != nil {
+		return nil, &PolicyError{File: path, Err: err}
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, &PolicyError{File: path, Err: err}
+	}
+	if info.Mode().Perm()&0o022 != 0 {
+		return nil, &PolicyError{File: path, Err: fmt.Errorf("writable by group or others: chmod go-w %s", path)}
+	}
+	data, err := io.ReadAll(io.LimitReader(f, maxFile+1))
+	if err == nil && len(data) > maxFile {
+		err = errors.New("larger than 1 MiB")
+	}
+	if err != nil {
+		return nil, &PolicyError{File: path, Err: err}
+	}
+	p, err := parsePolicy(data)
+	if err != nil {
+		line := 0
+		var at *lineError
+		if errors.As(err, &at) {
+			line, err = at.line, at.err
+		}
+		return nil, &PolicyError{File: path, Line: line, Err: err}
+	}
+	p.path = path
+	return p, nil
+}
+
+// lineError is an error with the line it is in.
+type lineError struct {
+	line int
+	err  error
+}
+
+func (e *lineError) Error() string { return fmt.Sprintf("line %d: %v", e.line, e.err) }
+func (e *lineError) Unwrap() error { return e.err }
+
+// rate is a number of bytes per second in TOML: a string, or an integer, which the
+// decoder stores itself.
+type rate int64
+
+func (r *rate) UnmarshalText(text []byte) error {
+	n, err := bytesize.Parse(string(text))
+	*r = rate(n)
+	return err
+}
+
+// parsePolicy decodes and checks a policy file.
+func parsePolicy(data []byte) (*Policy, error) {
+	var file struct {
+		Output []struct {
+			Dir       string `toml:"dir"`
+			Overwrite bool   `toml:"overwrite"`
+		} `toml:"output"`
+		Device []struct {
+			Path string `toml:"path"`
+		} `toml:"device"`
+		Data struct {
+			Plain bool `toml:"plain"`
+		} `toml:"data"`
+		Limits struct {
+			Rate      rate `toml:"rate"`
+			Transfers int  `toml:"transfers"`
+		} `toml:"limits"`
+	}
+	err := toml.NewDecoder(bytes.NewReader(data)).DisallowUnknownFields().Decode(&file)
+	var unknown *toml.StrictMissingError
+	var syntax *toml.DecodeError
+	switch {
+	case errors.As(err, &unknown) && len(unknown.Errors) > 0:
+		first := &unknown.Errors[0]
+		line, _ := first.Position()
+		return nil, &lineError{line, fmt.Errorf("unknown key %q", strings.Join(first.Key(), "."))}
+	case errors.As(err, &syntax):
+		line, _ := syntax.Position()
+		return nil, &lineError{line, errors.New(strings.TrimPrefix(syntax.Error(), "toml: "))}
+	case err != nil:
+		return nil, err
+	}
+	p := &Policy{Data: Data(file.Data), Limits: Limits{Rate: int64(file.Limits.Rate), Transfers: file.Limits.Transfers}}
+	seen := map[string]bool{}
+	check := func(what, path string) error {
+		switch {
+		case !filepath.IsAbs(path) || filepath.Clean(path) != path || strings.ContainsRune(path, 0):
+			return fmt.Errorf("%s = %q: want an absolute path without . or .. and without a slash at its end", what, path)
+		case seen[path]:
+			return fmt.Errorf("%s = %q: given twice", what, path)
+		}
+		seen[path] = true
+		return nil
+	}
+	for _, o := range file.Output {
+		if err := check("dir", o.Dir); err != nil {
+			return nil, err
+		}
+		p.Outputs = append(p.Outputs, Output(o))
+	}
+	for _, d := range file.Device {
+		if err := check("path", d.Path); err != nil {
+			return nil, err
+		}
+		p.Devices = append(p.Devices, Device(d))
+	}
+	if p.Limits.Rate < 0 {
+		return nil, fmt.Errorf("rate = %d: negative", p.Limits.Rate)
+	}
+	if p.Limits.Transfers < 0 {
+		return nil, fmt.Errorf("transfers = %d: negative", p.Limits.Transfers)
+	}
+	return p, nil
+}
+
+// Output returns the permitted directory that contains path (the longest, if several
+// do), the rest of path below it, and whether a file there may be replaced. The path
+// must be absolute and clean. Not permitted is a *DeniedError. A nil Policy permits
+// nothing. What the path leads to, through symbolic links say, is not looked at.
+func (p *Policy) Output(path string) (dir, rel string, overwrite bool, err error) {
+	if !filepath.IsAbs(path) || filepath.Clean(path) != path || strings.ContainsRune(path, 0) {
+		return "", "", false, fmt.Errorf("output %q: want an absolute path without . or ..", path)
+	}
+	file := policyFile
+	if p != nil {
+		if p.path != "" {
+			file = p.path
+		}
+		for _, o := range p.Outputs {
+			below, ok := strings.CutPrefix(path, strings.TrimSuffix(o.Dir, "/")+"/")
+			if ok && below != "" && len(o.Dir) > len(dir) {
+				dir, rel, overwrite = o.Dir, below, o.Overwrite
+			}
+		}
+	}
+	if dir == "" {
+		return "", "", false, &DeniedError{Path: path, File: file}
+	}
+	return dir, rel, overwrite, nil
+}

@@ -1,0 +1,177 @@
+package identity
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+)
+
+const fullPolicy = `# what dolly-img may do here
+[[output]]
+dir = "/data"
+overwrite = true
+[[output]]
+dir = "/data/keep"
+[[device]]
+path = "/dev/disk/by-id/x"
+[data]
+plain = true
+[limits]
+rate = "500M"
+transfers = 4
+`
+
+func policy(t *testing.T, text string) (*Policy, string, error) {
+	t.Helper()
+	dir := t.TempDir()
+	write(t, filepath.Join(dir, "policy.toml"), 0o644, []byte(text))
+	p, err := LoadPolicy(dir)
+	return p, dir, err
+}
+
+func TestPolicy(t *testing.T) {
+	got, dir, err := policy(t, fullPolicy)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := &Policy{
+		Outputs: []Output{{"/data", true}, {"/data/keep", false}},
+		Devices: []Device{{"/dev/disk/by-id/x"}},
+		Data:    Data{Plain: true},
+		Limits:  Limits{Rate: 500e6, Transfers: 4},
+		path:    filepath.Join(dir, "policy.toml"),
+	}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
+	if p, _, err := policy(t, "[limits]\nrate = 5000\n"); err != nil || p.Limits.Rate != 5000 {
+		t.Errorf("a rate without quotes: %+v, %v", p, err)
+	}
+	none, err := LoadPolicy(t.TempDir())
+	if err != nil || none.Outputs != nil || none.Data.Plain {
+		t.Errorf("without a file: %+v, %v", none, err)
+	}
+}
+
+func TestPolicyErrors(t *testing.T) {
+	for _, c := range []struct{ text, want string }{
+		{"[[output]]\ndir = \"/data\"\noverwite = true\n", `line 3: unknown key "output.overwite"`},
+		{"[outputs]\n", `line 1: unknown key "outputs"`},
+		{"x = 1\n", `line 1: unknown key "x"`},
+		{"[data]\n\nplain = \"yes\"\n", "line 3"},
+		{"[data\n", "line 1"},
+		{"[limits]\nrate = \"fast\"\n", `size "fast"`},
+		{"[limits]\nrate = \"-1\"\n", `size "-1"`},
+		{"[limits]\nrate = -5\n", "rate = -5: negative"},
+		{"[limits]\nrate = true\n", `size "true"`},
+		{"[limits]\ntransfers = -1\n", "negative"},
+		{"[[output]]\ndir = \"data\"\n", `dir = "data": want an absolute path`},
+		{"[[output]]\ndir = \"/data/\"\n", `dir = "/data/"`},
+		{"[[output]]\ndir = \"/data/../etc\"\n", `dir = "/data/../etc"`},
+		{"[[output]]\noverwrite = true\n", `dir = ""`},
+		{"[[output]]\ndir = \"/a\"\n[[output]]\ndir = \"/a\"\n", "given twice"},
+		{"[[device]]\npath = \"sda\"\n", `path = "sda"`},
+	} {
+		_, dir, err := policy(t, c.text)
+		var policyErr *PolicyError
+		if !errors.As(err, &policyErr) || !strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), dir) ||
+			strings.Contains(err.Error(), "\n") {
+			t.Errorf("%q: %v, want %q", c.text, err, c.want)
+		}
+	}
+	dir := t.TempDir()
+	write(t, dir+"/policy.toml", 0o666, []byte(fullPolicy))
+	if _, err := LoadPolicy(dir); err == nil || !strings.Contains(err.Error(), "chmod go-w") {
+		t.Errorf("writable by all: %v", err)
+	}
+	os.Remove(dir + "/policy.toml")
+	os.Mkdir(dir+"/policy.toml", 0o700)
+	if _, err := LoadPolicy(dir); err == nil {
+		t.Error("a directory was read")
+	}
+}
+
+func TestOutput(t *testing.T) {
+	p, _, err := policy(t, fullPolicy)
+	if err != nil {
+		t.Fatal(err)
+	}
+	root := &Policy{Outputs: []Output{{Dir: "/"}, {Dir: "/tmp", Overwrite: true}}}
+	for _, c := range []struct {
+		policy *Policy
+		path   string
+		want   string
+	}{
+		{p, "/data/a.sif", "/data|a.sif|true"},
+		{p, "/data/x/y/a.sif", "/data|x/y/a.sif|true"},
+		{p, "/data/keep/a.sif", "/data/keep|a.sif|false"},
+		{p, "/data/keeper", "/data|keeper|true"},
+		{p, "/data/keep", "/data|keep|true"},
+		{p, "/data", "denied"},
+		{p, "/database/a", "denied"},
+		{p, "/", "denied"},
+		{p, "/data/../etc/passwd", "malformed"},
+		{p, "/data//a", "malformed"},
+		{p, "/data/a/", "malformed"},
+		{p, "data/a", "malformed"},
+		{p, "", "malformed"},
+		{p, "/data/a\x00", "malformed"},
+		{root, "/etc/passwd", "/|etc/passwd|false"},
+		{root, "/tmp/a", "/tmp|a|true"},
+		{&Policy{}, "/data/a", "denied"},
+		{nil, "/data/a", "denied"},
+	} {
+		dir, rel, overwrite, err := c.policy.Output(c.path)
+		got := fmt.Sprintf("%s|%s|%v", dir, rel, overwrite)
+		var denied *DeniedError
+		switch {
+		case errors.As(err, &denied):
+			got = "denied"
+			if hint := denied.Hint(); !strings.Contains(hint, "policy.toml") || !strings.Contains(hint, "[[output]]") {
+				t.Errorf("hint %q", hint)
+			}
+		case err != nil:
+			got = "malformed"
+		}
+		if got != c.want {
+			t.Errorf("Output(%q) = %s, want %s", c.path, got, c.want)
+		}
+	}
+}
+
+// What parses obeys the rules that Output relies on.
+func FuzzPolicy(f *testing.F) {
+	f.Add([]byte(fullPolicy))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		p, err := parsePolicy(data)
+		if err != nil {
+			return
+		}
+		if p.Limits.Rate < 0 || p.Limits.Transfers < 0 {
+			t.Errorf("limits %+v", p.Limits)
+		}
+		for _, o := range p.Outputs {
+			if !filepath.IsAbs(o.Dir) || filepath.Clean(o.Dir) != o.Dir {
+				t.Errorf("dir %q", o.Dir)
+			}
+			path := filepath.Join(o.Dir, "x")
+			if dir, rel, _, err := p.Output(path); err != nil || filepath.Join(dir, rel) != path {
+				t.Errorf("Output(%q) = %q, %q, %v", path, dir, rel, err)
+			}
+		}
+	})
+}
+
+func FuzzKeyFile(f *testing.F) {
+	f.Add([]byte("-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----\n"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		file, err := decode(data)
+		if err == nil && file == nil {
+			t.Error("neither file nor error")
+		}
+	})
+}
