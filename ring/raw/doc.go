@@ -1,0 +1,32 @@
+// Package raw holds the sources and sinks that know no image format: a regular
+// file, a standard stream, and the file a node writes.
+//
+//	server   OpenFile(path)      a regular file, Size known
+//	         Stream(r, dir)      standard input, Size -1, spooled while it is read
+//	node     NewTarget(options)  one file, atomically replaced on Publish
+//	         Discard             verifies only (the ring does), keeps nothing
+//	         Stdout(w)           in order, once, without a way back
+//
+// A target is written beside its final name:
+//
+//	DIR/NAME                     what was there before, untouched until Publish
+//	DIR/.NAME.dolly-img-part     what is arriving; flocked, ours, one link
+//
+// and at every instant the final name is the old file or the complete new one.
+package raw
+
+import "fmt"
+
+// hinted is an error with one line of advice for whoever reads it.
+type hinted struct {
+	error
+	hint string
+}
+
+// Hint is what to do about the error.
+func (e *hinted) Hint() string  { return e.hint }
+func (e *hinted) Unwrap() error { return e.error }
+
+func hint(advice, format string, args ...any) error {
+	return &hinted{fmt.Errorf(format, args...), advice}
+}

@@ -1,0 +1,228 @@
+package raw
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// mkdirs makes the missing directories of the target, each entry durable.
+func (t *Target) mkdirs() error {
+	at, err := t.parent()
+	if err != nil || at == t.dir {
+		return err
+	}
+	rest := strings.TrimPrefix(strings.TrimPrefix(t.dir, at), "/")
+	for elem := range strings.SplitSeq(rest, "/") {
+		parent := at
+		at = path.Join(at, elem)
+		err := t.fs.Mkdir(at, 0o755)
+		if err == nil {
+			t.made = append(t.made, at)
+		}
+		if err == nil || errors.Is(err, fs.ErrExist) {
+			err = t.fs.SyncDir(parent)
+		}
+		if err != nil {
+			return t.fail("make directory", err)
+		}
+	}
+	return nil
+}
+
+// leftover looks at a part that is there already: the bytes of disk that it will
+// give back, ErrBusy when somebody writes it.
+func (t *Target) leftover() (int64, error) {
+	f, err := t.fs.OpenFile(t.temp, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, t.fail("part file", err)
+	}
+	defer f.Close()
+	if err := t.ours(f); errors.Is(err, errMoved) {
+		return 0, nil // just published or removed
+	} else if err != nil {
+		return 0, err
+	}
+	if errors.Is(lock(f), unix.EWOULDBLOCK) {
+		return 0, t.fail("busy", ErrBusy)
+	}
+	info, err := f.Stat()
+	if err != nil {
+		return 0, t.fail("part file", err)
+	}
+	return info.Sys().(*syscall.Stat_t).Blocks * 512, nil
+}
+
+// openPart makes the part file, or takes over one that nobody writes. What
+// others may have put under its name is refused, never followed.
+func (t *Target) openPart() (file, error) {
+	for range 5 {
+		f, err := t.fs.OpenFile(t.temp, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+		if errors.Is(err, fs.ErrExist) {
+			f, err = t.fs.OpenFile(t.temp, os.O_RDWR|unix.O_NONBLOCK, 0)
+			if errors.Is(err, fs.ErrNotExist) {
+				continue // its owner ended just now
+			}
+		}
+		if err != nil {
+			return nil, t.fail("part file", err)
+		}
+		err = t.ours(f)
+		if err == nil {
+			err = lock(f)
+			if errors.Is(err, unix.EWOULDBLOCK) {
+				err = t.fail("busy", ErrBusy)
+			} else if err != nil {
+				err = t.fail("lock the part file", err)
+			}
+		}
+		if err == nil {
+			// Whoever had the lock before may have renamed it: then it is the
+			// published file, and not to be written.
+			err = t.ours(f)
+		}
+		if err == nil {
+			return f, nil
+		}
+		f.Close()
+		if !errors.Is(err, errMoved) {
+			return nil, err
+		}
+	}
+	return nil, t.fail("busy", ErrBusy)
+}
+
+// errMoved says that the part file's name is no longer the open file's.
+var errMoved = errors.New("the part file was moved")
+
+// ours says why the open f is not a part file that may be written: it has to be
+// what the name says now, regular, the user's own and with no other name.
+func (t *Target) ours(f file) error {
+	info, err := f.Stat()
+	if err != nil {
+		return t.fail("part file", err)
+	}
+	named, err := t.fs.Lstat(t.temp)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return t.fail("part file", err)
+	}
+	if err == nil && named.Mode()&fs.ModeSymlink != 0 {
+		return t.foreign()
+	}
+	if err != nil || !sameFile(info, named) {
+		return t.fail("part file", errMoved)
+	}
+	st := info.Sys().(*syscall.Stat_t)
+	if !info.Mode().IsRegular() || st.Nlink != 1 || int(st.Uid) != os.Geteuid() {
+		return t.foreign()
+	}
+	return nil
+}
+
+func (t *Target) foreign() error {
+	return hint("look at that file and remove it",
+		"output %s: %s is not a part file of ours", t.title, path.Base(t.temp))
+}
+
+// Publish renames the durable part over the final name and makes the directory
+// durable. The old file is there until then, and stays on any error but that of
+// the last step.
+func (t *Target) Publish(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.part == nil || !t.durable || t.published {
+		return fmt.Errorf("output %s: nothing to publish", t.title)
+	}
+	if err := t.moved(); err != nil {
+		return err
+	}
+	if err := t.replaceable(); err != nil {
+		return err
+	}
+	rename := t.fs.RenameNew
+	if t.o.Overwrite {
+		rename = t.fs.Rename
+	}
+	if err := rename(t.temp, t.name); errors.Is(err, fs.ErrExist) {
+		return t.exists()
+	} else if err != nil {
+		return t.fail("rename", err)
+	}
+	t.published = true
+	if err := t.fs.SyncDir(t.dir); err != nil {
+		return t.fail("make the name durable", err)
+	}
+	return nil
+}
+
+// moved says whether the part file is no longer what its name says.
+func (t *Target) moved() error {
+	info, err := t.part.f.Stat()
+	if err != nil {
+		return t.fail("part file", err)
+	}
+	named, err := t.fs.Lstat(t.temp)
+	if err != nil {
+		return t.fail("part file", err)
+	}
+	if !sameFile(info, named) {
+		return t.fail("part file", errMoved)
+	}
+	return nil
+}
+
+// drop removes the part, while its lock is still held.
+func (t *Target) drop() error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.dropLocked()
+}
+
+func (t *Target) dropLocked() error {
+	if t.part == nil {
+		return nil
+	}
+	var err error
+	if !t.published && t.moved() == nil {
+		err = t.fs.Remove(t.temp)
+	}
+	if cerr := t.part.f.Close(); err == nil {
+		err = cerr
+	}
+	t.part, t.durable = nil, false
+	if err != nil {
+		return t.fail("remove the part file", err)
+	}
+	return nil
+}
+
+// Close ends the transfer: what was not published is removed, and with it the
+// directories made for it.
+func (t *Target) Close() error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	err := t.dropLocked()
+	if !t.published {
+		for i := len(t.made) - 1; i >= 0; i-- {
+			t.fs.Remove(t.made[i]) // unless somebody put something there
+		}
+	}
+	t.made = nil
+	if cerr := t.fs.Close(); err == nil {
+		err = cerr
+	}
+	return err
+}

@@ -1,0 +1,355 @@
+package raw
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"strings"
+	"sync"
+	"time"
+
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/dolly-img/dolly-img/ring"
+)
+
+// ErrBusy is part of the error of a target that another transfer writes to.
+var ErrBusy = errors.New("another transfer writes to it")
+
+// TargetOptions say which file a Target makes and how.
+type TargetOptions struct {
+	Dir  string // the existing directory that policy allows; nothing outside is touched
+	Name string // the file's name, relative to Dir and slash-separated
+
+	Mode    fs.FileMode // permission bits; 0 is 0644
+	Owner   *Owner      // nil: whoever runs this
+	ModTime time.Time   // zero: when it was written
+
+	Overwrite bool // replace an existing regular file
+	Mkdir     bool // make missing directories below Dir, mode 0755
+	Shared    bool // allow a network file system, which all nodes may share
+}
+
+// Owner is whom a file is given to; -1 leaves one of the two alone.
+type Owner struct{ UID, GID int }
+
+// Target is the one file that a node writes: a Sink of exactly one blob, an
+// Opener of what it has stored of it, and a placer of a local file (Clone). Its
+// part file is locked from Begin to Close, so there is one writer of a target.
+type Target struct {
+	o     TargetOptions
+	fs    fsys
+	name  string // clean o.Name
+	dir   string // of name
+	temp  string // name of the part file
+	title string // for errors: the path as the user knows it
+
+	mu        sync.Mutex
+	part      *part    // nil: none
+	made      []string // directories that Begin made, outermost first
+	durable   bool     // the part is complete
+	published bool
+}
+
+// NewTarget checks the names and opens Dir; Close frees it.
+func NewTarget(o TargetOptions) (*Target, error) {
+	root, err := os.OpenRoot(o.Dir)
+	if err != nil {
+		return nil, fmt.Errorf("output directory: %w", err)
+	}
+	t, err := newTarget(rootFS{root}, o)
+	if err != nil {
+		root.Close()
+	}
+	return t, err
+}
+
+func newTarget(fsys fsys, o TargetOptions) (*Target, error) {
+	title := path.Join(o.Dir, o.Name)
+	name := path.Clean(o.Name)
+	if strings.HasSuffix(o.Name, "/") || name == "." || !fs.ValidPath(name) || strings.ContainsRune(name, 0) {
+		return nil, fmt.Errorf("output %s/%s: not the name of a file below that directory", o.Dir, o.Name)
+	}
+	dir, base := path.Split(name)
+	temp := "." + base + ".dolly-img-part"
+	if len(temp) > 255 {
+		return nil, hint("at most 238 bytes leave room for the part file", "output %s: the name is too long", title)
+	}
+	if o.Mode == 0 {
+		o.Mode = 0o644
+	}
+	return &Target{o: o, fs: fsys, name: name, dir: path.Clean(dir), temp: dir + temp, title: title}, nil
+}
+
+// Path is the final name, as NewTarget was given it.
+func (t *Target) Path() string { return t.title }
+
+// Offer refuses what could not be published, and tells the free bytes: what
+// the file system has, and what a part that was left behind will give back. It
+// holds nothing.
+func (t *Target) Offer(ctx context.Context, blobs []v1.Descriptor) (held []int64, free int64, err error) {
+	if err := ctx.Err(); err != nil {
+		return nil, 0, err
+	}
+	if len(blobs) != 1 {
+		return nil, 0, fmt.Errorf("output %s: takes one blob, not %d", t.title, len(blobs))
+	}
+	free, err = t.Check()
+	return []int64{0}, free, err
+}
+
+// Check is Offer without a blob, for a target that is only to be cloned to.
+func (t *Target) Check() (free int64, err error) {
+	parent, err := t.parent()
+	if err != nil {
+		return 0, err
+	}
+	d, err := t.fs.OpenFile(parent, os.O_RDONLY, 0)
+	if err != nil {
+		return 0, t.fail("read directory", err)
+	}
+	defer d.Close()
+	free, network, err := space(d)
+	if err != nil {
+		return 0, t.fail("free space", err)
+	}
+	if network != "" && !t.o.Shared {
+		return 0, hint("with --shared-output only one node should be named",
+			"output %s is on a network file system (%s)", t.title, network)
+	}
+	if err := t.replaceable(); err != nil {
+		return 0, err
+	}
+	left, err := t.leftover()
+	if err != nil {
+		return 0, err
+	}
+	if free >= 0 {
+		free += left
+	}
+	return free, nil
+}
+
+// parent walks to the directory of the target, or to the last one that exists
+// where the rest may be made.
+func (t *Target) parent() (string, error) {
+	at := "."
+	if t.dir == "." {
+		return at, nil
+	}
+	for elem := range strings.SplitSeq(t.dir, "/") {
+		next := path.Join(at, elem)
+		info, err := t.fs.Lstat(next)
+		switch {
+		case errors.Is(err, fs.ErrNotExist) && t.o.Mkdir:
+			return at, nil
+		case errors.Is(err, fs.ErrNotExist):
+			return "", hint("make it, or use --mkdir", "output %s: directory %s does not exist", t.title, path.Join(t.o.Dir, next))
+		case err != nil:
+			return "", t.fail("parent", err)
+		case info.Mode()&fs.ModeSymlink != 0:
+			return "", fmt.Errorf("output %s: %s is a symbolic link", t.title, path.Join(t.o.Dir, next))
+		case !info.IsDir():
+			return "", fmt.Errorf("output %s: %s is not a directory", t.title, path.Join(t.o.Dir, next))
+		}
+		at = next
+	}
+	return at, nil
+}
+
+// replaceable says why the final name cannot be taken.
+func (t *Target) replaceable() error {
+	info, err := t.fs.Lstat(t.name)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		return t.fail("look at it", err)
+	case info.IsDir():
+		return hint("to write below it end the path with /", "output %s is a directory", t.title)
+	case info.Mode()&fs.ModeSymlink != 0:
+		return fmt.Errorf("output %s is a symbolic link", t.title)
+	case !info.Mode().IsRegular():
+		return fmt.Errorf("output %s is not a regular file", t.title)
+	case !t.o.Overwrite:
+		return t.exists()
+	}
+	return nil
+}
+
+func (t *Target) exists() error {
+	return hint("remove it, or set overwrite = true for its directory in the node's policy.toml",
+		"output %s: %w", t.title, fs.ErrExist)
+}
+
+func (t *Target) fail(what string, err error) error {
+	return fmt.Errorf("output %s: %s: %w", t.title, what, err)
+}
+
+// Begin opens the part file at off, which is 0 or at most what an Abort before
+// kept, and reserves the space.
+func (t *Target) Begin(ctx context.Context, d v1.Descriptor, off int64) (ring.Writer, error) {
+	p, err := t.begin(ctx, off)
+	if err != nil {
+		return nil, err
+	}
+	if err := preallocate(p.f, d.Size); err != nil {
+		return nil, errors.Join(t.fail("reserve space", err), t.drop())
+	}
+	return &targetWriter{t, p}, nil
+}
+
+func (t *Target) begin(ctx context.Context, off int64) (*part, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.durable {
+		return nil, fmt.Errorf("output %s: begun again after it was complete", t.title)
+	}
+	if t.part == nil {
+		if off != 0 {
+			return nil, fmt.Errorf("output %s: nothing is kept to go on from byte %d", t.title, off)
+		}
+		if err := t.mkdirs(); err != nil {
+			return nil, err
+		}
+		f, err := t.openPart()
+		if err != nil {
+			return nil, err
+		}
+		t.part = &part{f: f}
+	}
+	if err := t.part.cut(off); err != nil {
+		return nil, t.fail("continue", err)
+	}
+	return t.part, nil
+}
+
+// Open reads what is stored of the blob, from off on, also while it is written.
+func (t *Target) Open(ctx context.Context, _ v1.Descriptor, off int64) (io.ReadCloser, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.part == nil {
+		return nil, fmt.Errorf("output %s: nothing is stored", t.title)
+	}
+	r, err := t.part.open(ctx, off)
+	if err != nil {
+		return nil, t.fail("replay", err)
+	}
+	return r, nil
+}
+
+// Clone makes the complete and durable part from the first size bytes of a local
+// file, sharing its blocks where the file system can; Publish then switches.
+// It does not verify what it copies.
+func (t *Target) Clone(ctx context.Context, src io.ReaderAt, size int64) error {
+	p, err := t.begin(ctx, 0)
+	if err != nil {
+		return err
+	}
+	w := &targetWriter{t, p}
+	if err := t.fill(ctx, w, src, size); err != nil {
+		return errors.Join(err, w.Abort(0))
+	}
+	return nil
+}
+
+func (t *Target) fill(ctx context.Context, w *targetWriter, src io.ReaderAt, size int64) error {
+	if clone(w.p.f, src) == nil {
+		w.p.written.Store(size) // Commit compares it with what is there
+		return w.Commit(ctx, v1.Descriptor{Size: size})
+	}
+	if err := w.p.f.Truncate(0); err != nil {
+		return t.fail("copy", err)
+	}
+	if err := preallocate(w.p.f, size); err != nil {
+		return t.fail("reserve space", err)
+	}
+	r := io.NewSectionReader(src, 0, size)
+	for buf := make([]byte, chunk); ; {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		n, err := r.Read(buf)
+		if _, werr := w.Write(buf[:n]); werr != nil {
+			return werr
+		}
+		if err == io.EOF {
+			return w.Commit(ctx, v1.Descriptor{Size: size})
+		}
+		if err != nil {
+			return t.fail("copy", err)
+		}
+	}
+}
+
+// targetWriter is the Writer of the part. Its errors name the output.
+type targetWriter struct {
+	t *Target
+	p *part
+}
+
+func (w *targetWriter) Write(b []byte) (int, error) {
+	n, err := w.p.Write(b)
+	if err != nil {
+		err = w.t.fail("write", err)
+	}
+	return n, err
+}
+
+// Commit gives the part its length, mode, owner and time, and makes it durable.
+func (w *targetWriter) Commit(ctx context.Context, final v1.Descriptor) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	t, f := w.t, w.p.f
+	info, err := f.Stat()
+	if err != nil {
+		return t.fail("commit", err)
+	}
+	if n := w.p.written.Load(); n != final.Size || info.Size() < n {
+		return fmt.Errorf("output %s: %d bytes written, %d expected", t.title, min(n, info.Size()), final.Size)
+	}
+	if info.Size() > final.Size {
+		if err := f.Truncate(final.Size); err != nil {
+			return t.fail("commit", err)
+		}
+	}
+	if o := t.o.Owner; o != nil {
+		if err := f.Chown(o.UID, o.GID); err != nil {
+			return t.fail("owner", err)
+		}
+	}
+	if err := f.Chmod(t.o.Mode.Perm()); err != nil {
+		return t.fail("mode", err)
+	}
+	if !t.o.ModTime.IsZero() {
+		if err := t.fs.Chtimes(t.temp, time.Now(), t.o.ModTime); err != nil {
+			return t.fail("modification time", err)
+		}
+	}
+	if err := f.Sync(); err != nil {
+		return t.fail("make durable", err)
+	}
+	t.mu.Lock()
+	t.durable = true
+	t.mu.Unlock()
+	return nil
+}
+
+// Abort keeps the part for a Begin of this Target, or with keep 0 removes it.
+func (w *targetWriter) Abort(keep int64) error {
+	if keep == 0 {
+		return w.t.drop()
+	}
+	if err := w.p.cut(keep); err != nil {
+		return w.t.fail("abort", err)
+	}
+	return nil
+}
