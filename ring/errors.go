@@ -1,0 +1,57 @@
+package ring
+
+import (
+	"errors"
+	"fmt"
+)
+
+// SourceError says that the server's own source failed or changed while it was
+// read; nothing was committed anywhere.
+type SourceError struct{ Err error }
+
+func (e *SourceError) Error() string { return "source: " + e.Err.Error() }
+func (e *SourceError) Unwrap() error { return e.Err }
+
+// ErrBusy is what an Accept wraps when another transfer holds the target.
+var ErrBusy = errors.New("busy")
+
+var errInterrupted = errors.New("interrupted")
+
+// IsInterrupted reports whether Send ended because its context did, before the
+// first node was told to commit.
+func IsInterrupted(err error) bool { return errors.Is(err, errInterrupted) }
+
+// Code classifies what ends a link or a node's part in a transfer. It travels on
+// the control plane; see PROTOCOL.md, "Codes".
+type Code string
+
+// The codes, append only.
+const (
+	CodeNone      Code = ""
+	CodeAuth      Code = "auth"      // certificate, role or link proof
+	CodePolicy    Code = "policy"    // the node's policy or its target says no
+	CodeBusy      Code = "busy"      // too many transfers, or the target is taken
+	CodeSpace     Code = "space"     // not enough room
+	CodeStore     Code = "store"     // the node's storage failed
+	CodeMismatch  Code = "mismatch"  // bytes do not match a mark or a digest
+	CodeCRC       Code = "crc"       // a frame was damaged on its link
+	CodeNetwork   Code = "network"   // a connection broke or was refused
+	CodeGone      Code = "gone"      // the asked bytes can no longer be replayed
+	CodeProtocol  Code = "protocol"  // the peer broke the protocol
+	CodeVersion   Code = "version"   // no common version
+	CodeShutdown  Code = "shutdown"  // the node is stopping
+	CodeAbandoned Code = "abandoned" // no server for too long
+)
+
+// nodeError is our own failure as a node: what went wrong and its class.
+type nodeError struct {
+	code Code
+	err  error
+}
+
+func (e *nodeError) Error() string { return e.err.Error() }
+func (e *nodeError) Unwrap() error { return e.err }
+
+func failf(code Code, format string, args ...any) *nodeError {
+	return &nodeError{code, fmt.Errorf(format, args...)}
+}

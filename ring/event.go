@@ -1,0 +1,40 @@
+package ring
+
+import "time"
+
+// Kind tells what an Event says.
+type Kind string
+
+// The kinds of Event, in the order in which a transfer sees them first.
+const (
+	EventNode     Kind = "node"     // a node's State changed; Reason says why
+	EventPlan     Kind = "plan"     // the chain is made: Nodes are in it, in order
+	EventLink     Kind = "link"     // a data link was opened, closed or replaced; Link and Reason
+	EventProgress Kind = "progress" // about once a second while bytes move
+	EventCommit   Kind = "commit"   // the source was read to its end, unchanged: nodes are told to commit
+)
+
+// Event is one thing that happened to a transfer, for progress displays and
+// logs. Fields that do not apply to a Kind are zero.
+type Event struct {
+	Time     time.Time `json:"time"`
+	Kind     Kind      `json:"event"`
+	Transfer string    `json:"transfer"`
+	Node     string    `json:"node,omitempty"`   // as named by the caller
+	State    State     `json:"state,omitempty"`  // of EventNode
+	Reason   string    `json:"reason,omitempty"` // already safe to print
+	Link     string    `json:"link,omitempty"`   // "node3 -> node4"
+	Nodes    []string  `json:"nodes,omitempty"`  // of EventPlan
+
+	// Of EventProgress. Bytes is what the slowest node that is still served
+	// holds and Total what it shall hold (-1: not known yet), Rate bytes per second over the last
+	// seconds, Done the number of nodes that have everything, Serving those that
+	// are in the transfer. Bottleneck names the node and what it waits for
+	// ("node17: disk 84 MB/s"), empty when nothing stands out.
+	Bytes      int64   `json:"bytes,omitempty"`
+	Total      int64   `json:"total,omitempty"`
+	Rate       float64 `json:"rate,omitempty"`
+	Done       int     `json:"done,omitempty"`
+	Serving    int     `json:"serving,omitempty"`
+	Bottleneck string  `json:"bottleneck,omitempty"`
+}

@@ -1,0 +1,102 @@
+package ring
+
+import (
+	"math"
+	"time"
+)
+
+// State is how a node ended, exactly one for each requested node.
+type State string
+
+// The states of a row. Pending and Serving are never in a finished report.
+const (
+	Pending     State = "pending"     // not yet answered
+	Serving     State = "serving"     // in the transfer
+	Committed   State = "committed"   // confirmed the source's digest and switched to it
+	Held        State = "held"        // confirmed that everything was in place already
+	Failed      State = "failed"      // was reached, and did not end with the right bytes
+	Refused     State = "refused"     // said no: authentication or policy
+	Unreachable State = "unreachable" // never answered
+)
+
+// Good reports whether the node itself confirmed the right digest.
+func (s State) Good() bool { return s == Committed || s == Held }
+
+// Row is what became of one requested node.
+type Row struct {
+	Node    string  `json:"node"`
+	State   State   `json:"state"`
+	Digest  string  `json:"digest"`  // as computed by the node; "" when it confirmed none
+	Bytes   int64   `json:"bytes"`   // payload it received
+	Skipped int64   `json:"skipped"` // bytes it held already
+	Seconds float64 `json:"seconds"` // from the start of the transfer to its final state
+	Reason  string  `json:"reason"`
+	Link    string  `json:"link"` // the link that is to blame, "" when none is
+}
+
+// Report is the outcome of one transfer, one Row per requested node in the order
+// in which they were asked for. Its JSON form is what --report writes.
+type Report struct {
+	Transfer string  `json:"transfer"`
+	Image    string  `json:"image"`   // set by the caller
+	Digest   string  `json:"digest"`  // of the root: the last blob, computed or verified by the server
+	Bytes    int64   `json:"bytes"`   // of all blobs together
+	Seconds  float64 `json:"seconds"` // from the first dial to the last final state
+	Exit     int     `json:"exit"`    // set by the caller from Status
+	Nodes    []Row   `json:"nodes"`
+
+	// Sent is the payload the server itself sent, Elapsed the time from the
+	// first byte sent to the last confirmation; dolly's summary is made of them.
+	Sent    int64         `json:"-"`
+	Elapsed time.Duration `json:"-"`
+}
+
+// Count returns how many nodes confirmed the right digest.
+func (r *Report) Count() int {
+	n := 0
+	for _, row := range r.Nodes {
+		if row.State.Good() {
+			n++
+		}
+	}
+	return n
+}
+
+// Exit statuses of push and raw.
+const (
+	ExitAll         = 0 // every requested node (or --min-success of them) confirmed itself
+	ExitSource      = 1 // own or source error, nothing committed
+	ExitUsage       = 2
+	ExitPartial     = 3 // some committed
+	ExitNone        = 4 // none committed
+	ExitRefused     = 5 // all refused by authentication or policy, before any data
+	ExitInterrupted = 6 // before the first commit; can be resumed
+)
+
+// Status turns the rows, and the error Send returned beside them, into the exit
+// status. min is the number of good nodes that is enough; 0 means all.
+func (r *Report) Status(err error, min int) int {
+	good := r.Count()
+	if min <= 0 || min > len(r.Nodes) {
+		min = len(r.Nodes)
+	}
+	switch {
+	case err != nil && good == 0 && IsInterrupted(err):
+		return ExitInterrupted
+	case err != nil && good == 0:
+		return ExitSource
+	case good >= min:
+		return ExitAll
+	case good > 0:
+		return ExitPartial
+	}
+	for _, row := range r.Nodes {
+		if row.State != Refused {
+			return ExitNone
+		}
+	}
+	return ExitRefused
+}
+
+// round keeps report figures readable: milliseconds.
+func round(d time.Duration) float64 { return math.Round(d.Seconds()*1000) / 1000 }
