@@ -1,0 +1,94 @@
+package wire
+
+import (
+	"encoding/binary"
+	"fmt"
+	"hash/crc32"
+	"math"
+)
+
+// The frame header, PROTOCOL.md section 6:
+//
+//	0      1       2          4        8            16         20       24
+//	type | flags | reserved | blob   | offset     | length   | crc32c | payload
+//	u8     u8=0    u16=0      u32      u64          u32        u32
+const (
+	HeaderSize = 24
+	crcAt      = 20
+
+	// MaxPayload is the most one frame carries.
+	MaxPayload = 1 << 20
+	// MarkEvery is the distance of marks; no frame crosses a multiple of it.
+	MarkEvery = 4 << 20
+)
+
+// The frame types. Types 3 (zero run) and 4 (zstd payload) are reserved.
+const (
+	Data = 1
+	Fin  = 2
+)
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// Header is a decoded frame header.
+type Header struct {
+	Type   byte
+	Blob   uint32
+	Offset int64
+	Length int
+	CRC    uint32
+}
+
+// FrameError says why a frame was refused.
+type FrameError struct{ Reason string }
+
+func (e *FrameError) Error() string { return "bad frame: " + e.Reason }
+
+// ParseHeader decodes and checks everything but the CRC.
+func ParseHeader(b *[HeaderSize]byte) (Header, error) {
+	off := binary.BigEndian.Uint64(b[8:])
+	h := Header{
+		Type:   b[0],
+		Blob:   binary.BigEndian.Uint32(b[4:]),
+		Offset: int64(off),
+		Length: int(binary.BigEndian.Uint32(b[16:])),
+		CRC:    binary.BigEndian.Uint32(b[crcAt:]),
+	}
+	switch {
+	case b[1] != 0 || b[2] != 0 || b[3] != 0:
+		return h, &FrameError{"reserved bits are set"}
+	case h.Type == Fin:
+		if h.Blob != 0 || off != 0 || h.Length != 0 {
+			return h, &FrameError{"final record with fields"}
+		}
+	case h.Type != Data:
+		return h, &FrameError{fmt.Sprintf("unknown type %d", h.Type)}
+	case h.Length < 1 || h.Length > MaxPayload:
+		return h, &FrameError{fmt.Sprintf("payload of %d bytes", h.Length)}
+	case off > math.MaxInt64-MaxPayload:
+		return h, &FrameError{"offset overflows"}
+	case h.Offset/MarkEvery != (h.Offset+int64(h.Length)-1)/MarkEvery:
+		return h, &FrameError{"payload crosses a mark"}
+	}
+	return h, nil
+}
+
+// PutData fills b with the header of a DATA frame of payload.
+func PutData(b *[HeaderSize]byte, blob uint32, off int64, payload []byte) {
+	*b = [HeaderSize]byte{0: Data}
+	binary.BigEndian.PutUint32(b[4:], blob)
+	binary.BigEndian.PutUint64(b[8:], uint64(off))
+	binary.BigEndian.PutUint32(b[16:], uint32(len(payload)))
+	binary.BigEndian.PutUint32(b[crcAt:], Sum(b, payload))
+}
+
+// PutFin fills b with the final record.
+func PutFin(b *[HeaderSize]byte) {
+	*b = [HeaderSize]byte{0: Fin}
+	binary.BigEndian.PutUint32(b[crcAt:], Sum(b, nil))
+}
+
+// Sum is the CRC32C of a header (without its CRC) and payload.
+func Sum(b *[HeaderSize]byte, payload []byte) uint32 {
+	return crc32.Update(crc32.Checksum(b[:crcAt], castagnoli), castagnoli, payload)
+}

@@ -1,0 +1,218 @@
+package wire
+
+import (
+	"bytes"
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"io"
+
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// Version is the protocol version this package speaks.
+const Version = 1
+
+// MaxMessage bounds type and body of a control message.
+const MaxMessage = 4 << 20
+
+// Message is one of the control messages below.
+type Message interface{ kind() byte }
+
+// The control messages, PROTOCOL.md section 4, with their types.
+type (
+	Greet struct { // 1
+		Min      int    `json:"min"`
+		Max      int    `json:"max"`
+		Transfer ID     `json:"transfer"`
+		Node     string `json:"node"`
+		Resume   bool   `json:"resume"`
+	}
+	Welcome struct { // 2
+		Version  int    `json:"version"`
+		Instance ID     `json:"instance"`
+		State    string `json:"state"`
+		Digest   string `json:"digest"`
+		Reason   string `json:"reason"`
+	}
+	Offer struct { // 3
+		Blobs []v1.Descriptor `json:"blobs"`
+		Meta  json.RawMessage `json:"meta"`
+		Plain bool            `json:"plain"`
+	}
+	Answer struct { // 4
+		Held   []int64 `json:"held"`
+		Free   int64   `json:"free"`
+		Code   string  `json:"code"`
+		Reason string  `json:"reason"`
+	}
+	Start struct{} // 5
+	Feed  struct { // 6
+		Link       uint32 `json:"link"`
+		Generation uint32 `json:"generation"`
+		Secret     []byte `json:"secret"`
+		From       string `json:"from"`
+	}
+	Need struct { // 7
+		Link       uint32     `json:"link"`
+		Generation uint32     `json:"generation"`
+		Needs      [][2]int64 `json:"needs"` // blob, offset
+	}
+	Dial struct { // 8
+		Link       uint32     `json:"link"`
+		Generation uint32     `json:"generation"`
+		Secret     []byte     `json:"secret"`
+		Name       string     `json:"name"`
+		Addrs      []string   `json:"addrs"`
+		Needs      [][2]int64 `json:"needs"`
+	}
+	Link struct { // 9
+		Link       uint32 `json:"link"`
+		Generation uint32 `json:"generation"`
+		State      string `json:"state"`
+		Code       string `json:"code"`
+		Reason     string `json:"reason"`
+	}
+	Undial struct { // 10
+		Link uint32 `json:"link"`
+	}
+	Marks struct { // 11
+		Marks []Mark `json:"marks"`
+	}
+	Report struct { // 12
+		Received int64  `json:"received"`
+		Marked   int64  `json:"marked"`
+		Durable  int64  `json:"durable"`
+		Wait     string `json:"wait"`
+	}
+	Fail struct { // 13
+		Code   string `json:"code"`
+		Reason string `json:"reason"`
+	}
+	Verified struct { // 14
+		Digests []string `json:"digests"`
+		InPlace bool     `json:"inPlace"`
+	}
+	Commit    struct{} // 15
+	Committed struct { // 16
+		Digest string `json:"digest"`
+	}
+	Bye   struct{} // 17
+	Abort struct { // 18
+		Reason string `json:"reason"`
+	}
+	Ping struct{} // 19
+	Pong struct{} // 20
+)
+
+// Mark is the server's running sum of a blob at Offset; of a final mark Offset is
+// the blob's size and Sum its SHA-256.
+type Mark struct {
+	Blob   int    `json:"blob"`
+	Offset int64  `json:"offset"`
+	Sum    []byte `json:"sum"`
+	Final  bool   `json:"final"`
+}
+
+// The states of Welcome and Link.
+const (
+	StateNew     = "new"
+	StateRunning = "running"
+	StateBusy    = "busy"
+	StateUnknown = "unknown"
+
+	LinkUp   = "up"
+	LinkDone = "done"
+	LinkDown = "down"
+)
+
+// makers has, by type, a maker of an empty message to decode into.
+var makers = [...]func() Message{
+	1: func() Message { return new(Greet) }, 2: func() Message { return new(Welcome) },
+	3: func() Message { return new(Offer) }, 4: func() Message { return new(Answer) },
+	5: func() Message { return new(Start) }, 6: func() Message { return new(Feed) },
+	7: func() Message { return new(Need) }, 8: func() Message { return new(Dial) },
+	9: func() Message { return new(Link) }, 10: func() Message { return new(Undial) },
+	11: func() Message { return new(Marks) }, 12: func() Message { return new(Report) },
+	13: func() Message { return new(Fail) }, 14: func() Message { return new(Verified) },
+	15: func() Message { return new(Commit) }, 16: func() Message { return new(Committed) },
+	17: func() Message { return new(Bye) }, 18: func() Message { return new(Abort) },
+	19: func() Message { return new(Ping) }, 20: func() Message { return new(Pong) },
+}
+
+func (*Greet) kind() byte     { return 1 }
+func (*Welcome) kind() byte   { return 2 }
+func (*Offer) kind() byte     { return 3 }
+func (*Answer) kind() byte    { return 4 }
+func (*Start) kind() byte     { return 5 }
+func (*Feed) kind() byte      { return 6 }
+func (*Need) kind() byte      { return 7 }
+func (*Dial) kind() byte      { return 8 }
+func (*Link) kind() byte      { return 9 }
+func (*Undial) kind() byte    { return 10 }
+func (*Marks) kind() byte     { return 11 }
+func (*Report) kind() byte    { return 12 }
+func (*Fail) kind() byte      { return 13 }
+func (*Verified) kind() byte  { return 14 }
+func (*Commit) kind() byte    { return 15 }
+func (*Committed) kind() byte { return 16 }
+func (*Bye) kind() byte       { return 17 }
+func (*Abort) kind() byte     { return 18 }
+func (*Ping) kind() byte      { return 19 }
+func (*Pong) kind() byte      { return 20 }
+
+// Encode makes the bytes of m, length and type included.
+func Encode(m Message) ([]byte, error) {
+	body, err := json.Marshal(m)
+	if err != nil {
+		return nil, err
+	}
+	if len(body)+1 > MaxMessage {
+		return nil, fmt.Errorf("control message of %d bytes, the limit is %d", len(body)+1, MaxMessage)
+	}
+	b := make([]byte, 5, 5+len(body))
+	binary.BigEndian.PutUint32(b, uint32(len(body)+1))
+	b[4] = m.kind()
+	return append(b, body...), nil
+}
+
+// Decode parses type and body of a message, without its length. Only the one
+// encoding Encode makes is accepted, which rules out unknown and repeated fields.
+func Decode(b []byte) (Message, error) {
+	if len(b) < 1 || len(b) > MaxMessage {
+		return nil, fmt.Errorf("control message of %d bytes", len(b))
+	}
+	if int(b[0]) >= len(makers) || makers[b[0]] == nil {
+		return nil, fmt.Errorf("unknown control message type %d", b[0])
+	}
+	m := makers[b[0]]()
+	if err := json.Unmarshal(b[1:], m); err != nil {
+		return nil, fmt.Errorf("control message type %d: %w", b[0], err)
+	}
+	again, err := json.Marshal(m)
+	if err != nil || !bytes.Equal(again, b[1:]) {
+		return nil, fmt.Errorf("control message type %d is not in its one encoding", b[0])
+	}
+	return m, nil
+}
+
+// Read reads one message. At a clean end between messages it returns io.EOF. Memory grows with
+// what really arrives, not with what a length claims.
+func Read(r io.Reader) (Message, error) {
+	var head [4]byte
+	if _, err := io.ReadFull(r, head[:]); err != nil {
+		return nil, err
+	}
+	n := binary.BigEndian.Uint32(head[:])
+	if n < 1 || n > MaxMessage {
+		return nil, fmt.Errorf("control message of %d bytes, the limit is %d", n, MaxMessage)
+	}
+	var buf bytes.Buffer
+	if _, err := io.CopyN(&buf, r, int64(n)); err != nil {
+		if err == io.EOF {
+			err = io.ErrUnexpectedEOF
+		}
+		return nil, err
+	}
+	return Decode(buf.Bytes())
+}

@@ -1,0 +1,207 @@
+package wire
+
+import (
+	"bytes"
+	"encoding/hex"
+	"encoding/json"
+	"io"
+	"strings"
+	"testing"
+
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// Test vectors: the bytes PROTOCOL.md promises.
+func TestFrameVector(t *testing.T) {
+	var h [HeaderSize]byte
+	PutData(&h, 7, 1<<32, []byte("dolly"))
+	const want = "01000000" + "00000007" + "0000000100000000" + "00000005" + "93a56b5c"
+	if got := hex.EncodeToString(h[:]); got != want {
+		t.Errorf("data header\n got %s\nwant %s", got, want)
+	}
+	PutFin(&h)
+	const fin = "02000000" + "00000000" + "0000000000000000" + "00000000" + "d242b944"
+	if got := hex.EncodeToString(h[:]); got != fin {
+		t.Errorf("final record\n got %s\nwant %s", got, fin)
+	}
+}
+
+func TestFrameDamage(t *testing.T) {
+	payload := []byte("payload")
+	var h [HeaderSize]byte
+	PutData(&h, 1, 4096, payload)
+	if p, err := ParseHeader(&h); err != nil || p.CRC != Sum(&h, payload) {
+		t.Fatalf("good frame refused: %v", err)
+	}
+	for bit := range crcAt * 8 {
+		d := h
+		d[bit/8] ^= 1 << (bit % 8)
+		if p, err := ParseHeader(&d); err == nil && p.CRC == Sum(&d, payload) {
+			t.Errorf("flipped header bit %d is not noticed", bit)
+		}
+	}
+	for bit := range len(payload) * 8 {
+		d := bytes.Clone(payload)
+		d[bit/8] ^= 1 << (bit % 8)
+		if Sum(&h, d) == Sum(&h, payload) {
+			t.Errorf("flipped payload bit %d is not noticed", bit)
+		}
+	}
+}
+
+func TestFrameRefused(t *testing.T) {
+	for name, edit := range map[string]func(b *[HeaderSize]byte){
+		"flags":         func(b *[HeaderSize]byte) { b[1] = 1 },
+		"reserved":      func(b *[HeaderSize]byte) { b[3] = 1 },
+		"type 0":        func(b *[HeaderSize]byte) { b[0] = 0 },
+		"reserved type": func(b *[HeaderSize]byte) { b[0] = 3 },
+		"empty":         func(b *[HeaderSize]byte) { b[19] = 0 },
+		"too long":      func(b *[HeaderSize]byte) { b[17] = 0x10 },
+		"overflow":      func(b *[HeaderSize]byte) { b[8] = 0x7f; copy(b[9:16], "\xff\xff\xff\xff\xff\xff\xff") },
+		"negative":      func(b *[HeaderSize]byte) { b[8] = 0x80 },
+		"crosses mark":  func(b *[HeaderSize]byte) { copy(b[8:16], "\x00\x00\x00\x00\x00\x3f\xff\xff") },
+		"fin with data": func(b *[HeaderSize]byte) { b[0] = Fin },
+	} {
+		var h [HeaderSize]byte
+		PutData(&h, 0, 0, []byte("ab"))
+		edit(&h)
+		if _, err := ParseHeader(&h); err == nil {
+			t.Errorf("%s: accepted", name)
+		}
+	}
+}
+
+func TestHelloProof(t *testing.T) {
+	secret, challenge := bytes.Repeat([]byte{1}, SecretSize), bytes.Repeat([]byte{2}, ChallengeSize)
+	h := Hello{Transfer: ID{9}, Link: 3, Generation: 4, Blob: 5, Offset: 6}
+	b := h.Encode(secret, challenge)
+	if got, err := ParseHello(b); err != nil || got != h {
+		t.Fatalf("got %+v, %v", got, err)
+	}
+	if !Proves(b, secret, challenge) {
+		t.Error("right proof refused")
+	}
+	if Proves(b, challenge, challenge) || Proves(b, secret, secret) {
+		t.Error("proof with another secret or challenge accepted")
+	}
+	for i := range helloBody {
+		d := bytes.Clone(b)
+		d[i]++
+		if Proves(d, secret, challenge) {
+			t.Errorf("changed byte %d keeps its proof", i)
+		}
+	}
+}
+
+// all has one filled message of each type.
+func all() []Message {
+	return []Message{
+		&Greet{1, 2, ID{0xab}, "node1", true}, &Welcome{1, ID{1}, StateNew, "", ""},
+		&Offer{[]v1.Descriptor{{MediaType: "a/b", Digest: "sha256:x", Size: 3, Annotations: map[string]string{"k": "<&>"}}}, json.RawMessage(`{"a":1}`), true},
+		&Answer{[]int64{1, 0}, -1, "", ""}, &Start{}, &Feed{1, 2, []byte("s"), "server"},
+		&Need{1, 2, [][2]int64{{0, 4096}}}, &Dial{1, 2, []byte("s"), "n", []string{"[::1]:1"}, nil},
+		&Link{1, 2, LinkDown, "network", "broken"}, &Undial{4}, &Marks{[]Mark{{1, 4, []byte{1}, true}}},
+		&Report{1, 2, 3, "disk"}, &Fail{"space", "no space"}, &Verified{[]string{"sha256:x"}, true},
+		&Commit{}, &Committed{"sha256:x"}, &Bye{}, &Abort{"interrupted"}, &Ping{}, &Pong{},
+	}
+}
+
+func TestMessages(t *testing.T) {
+	ms := all()
+	if len(ms) != len(makers)-1 {
+		t.Fatalf("%d of %d messages tried", len(ms), len(makers)-1)
+	}
+	var stream bytes.Buffer
+	for i, m := range ms {
+		b, err := Encode(m)
+		if err != nil || int(b[4]) != i+1 {
+			t.Fatalf("%T: type %d, %v", m, b[4], err)
+		}
+		stream.Write(b)
+	}
+	want := stream.Bytes()
+	var again []byte
+	for r := bytes.NewReader(want); ; {
+		m, err := Read(r)
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, _ := Encode(m)
+		again = append(again, b...)
+	}
+	if !bytes.Equal(again, want) {
+		t.Error("what was read does not re-encode to the same bytes")
+	}
+}
+
+func TestMessagesRefused(t *testing.T) {
+	for _, s := range []string{"", "\x00{}", "\x15{}", "\x0f{} ", "\x0f{\"x\":1}", "\x0anull", "\x0a{\"link\":1,\"link\":1}", "\x0a{\"Link\":1}", "\x01{"} {
+		if m, err := Decode([]byte(s)); err == nil {
+			t.Errorf("%q accepted as %#v", s, m)
+		}
+	}
+	for _, s := range []string{"\xff\xff\xff\xff", "\x00\x00\x00\x00", "\x00\x00\x00\x05\x0f{}"} {
+		if _, err := Read(strings.NewReader(s)); err == nil || err == io.EOF {
+			t.Errorf("%q: %v", s, err)
+		}
+	}
+}
+
+func FuzzMessage(f *testing.F) {
+	for _, m := range all() {
+		b, _ := Encode(m)
+		f.Add(b[4:])
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		m, err := Decode(b)
+		if err != nil {
+			return
+		}
+		if again, err := Encode(m); err != nil || !bytes.Equal(again[4:], b) {
+			t.Errorf("%q re-encodes to %q, %v", b, again, err)
+		}
+	})
+}
+
+func FuzzFrame(f *testing.F) {
+	var h [HeaderSize]byte
+	PutData(&h, 1, 2, []byte("abc"))
+	f.Add(append(h[:], "abc"...))
+	PutFin(&h)
+	f.Add(h[:])
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if len(b) < HeaderSize {
+			return
+		}
+		var h, again [HeaderSize]byte
+		copy(h[:], b)
+		p, err := ParseHeader(&h)
+		if err != nil || len(b) != HeaderSize+p.Length || p.CRC != Sum(&h, b[HeaderSize:]) {
+			return
+		}
+		if p.Type == Fin {
+			PutFin(&again)
+		} else {
+			PutData(&again, p.Blob, p.Offset, b[HeaderSize:])
+		}
+		if again != h {
+			t.Errorf("%x re-encodes to %x", h, again)
+		}
+	})
+}
+
+func FuzzHello(f *testing.F) {
+	f.Add(Hello{ID{1}, 2, 3, 4, 5}.Encode([]byte("s"), []byte("c")))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		h, err := ParseHello(b)
+		if err != nil {
+			return
+		}
+		if again := h.Encode([]byte("s"), []byte("c")); !bytes.Equal(again[:helloBody], b[:helloBody]) {
+			t.Errorf("%x re-encodes to %x", b, again)
+		}
+	})
+}
