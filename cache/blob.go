@@ -1,0 +1,221 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"slices"
+
+	"github.com/opencontainers/go-digest"
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// Begin opens blob d at off, which is 0 or at most what an Abort before kept, and
+// reserves its space. A digest that is not yet known is named by Commit.
+func (t *Transfer) Begin(ctx context.Context, d v1.Descriptor, off int64) (Writer, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	p, err := t.begin(d, off)
+	if err != nil {
+		return nil, t.fail(d.Digest, "begin", err)
+	}
+	w := &blobWriter{t, p}
+	if err := preallocate(p.f, d.Size); err != nil {
+		return nil, errors.Join(t.fail(d.Digest, "reserve space", err), w.Abort(0))
+	}
+	return w, nil
+}
+
+func (t *Transfer) begin(d v1.Descriptor, off int64) (*part, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, p := range t.parts {
+		if p.d.Digest == d.Digest && d.Digest != "" || p.d.Digest == "" && off > 0 && d.Digest == "" {
+			return p, p.cut(off)
+		}
+	}
+	if off != 0 {
+		return nil, fmt.Errorf("nothing is kept to go on from byte %d", off)
+	}
+	f, name, err := createLocked(t.c.fs, "ingest")
+	if err != nil {
+		return nil, err
+	}
+	p := &part{d: d, f: f, name: name}
+	p.users.Add(1)
+	t.parts = append(t.parts, p)
+	return p, nil
+}
+
+// blobWriter is the Writer of a part.
+type blobWriter struct {
+	t *Transfer
+	p *part
+}
+
+func (w *blobWriter) Write(b []byte) (int, error) {
+	n, err := w.p.Write(b)
+	if err != nil {
+		err = w.t.fail(w.p.d.Digest, "write", err)
+	}
+	return n, err
+}
+
+// Commit puts the blob under its digest. Its name is durable after Prepare.
+func (w *blobWriter) Commit(ctx context.Context, final v1.Descriptor) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	d, t := w.p.d, w.t
+	if n := w.p.written.Load(); n != final.Size {
+		return t.fail(d.Digest, "commit", fmt.Errorf("%d bytes written, %d expected", n, final.Size))
+	}
+	if d.Digest != "" && d.Digest != final.Digest {
+		return t.fail(d.Digest, "commit", fmt.Errorf("digest is %s", final.Digest))
+	}
+	if err := t.put(w.p, final.Digest); err != nil {
+		return t.fail(final.Digest, "commit", err)
+	}
+	return nil
+}
+
+// put makes a complete part durable and moves it under its digest, unless a
+// trusted blob is there: others may be reading that, and its inode is on record.
+func (t *Transfer) put(p *part, d digest.Digest) error {
+	name, err := blobName(d)
+	if err != nil {
+		return err
+	}
+	_, have := t.c.trusted(d)
+	if have {
+		err = t.c.fs.Remove(p.name)
+	} else {
+		err = t.c.move(p, name)
+	}
+	if err != nil {
+		return err
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if !have {
+		info, err := p.f.Stat() // after the rename, which changes the ctime
+		if err != nil {
+			return err
+		}
+		t.c.trust(d, info)
+	}
+	t.vouched[d] = true
+	if p.d.Digest == "" {
+		t.unnamed = d
+		if t.lease != nil {
+			if err := t.lease.add(d); err != nil {
+				return err
+			}
+		}
+	}
+	t.parts = slices.DeleteFunc(t.parts, func(q *part) bool { return q == p })
+	return p.release()
+}
+
+func (c *Cache) move(p *part, name string) error {
+	info, err := p.f.Stat()
+	if err != nil {
+		return err
+	}
+	if n := p.written.Load(); info.Size() != n {
+		return fmt.Errorf("%s has %d bytes, not the %d written", p.name, info.Size(), n)
+	}
+	if err := p.f.Chmod(0o444); err != nil {
+		return err
+	}
+	if err := p.f.Sync(); err != nil {
+		return err
+	}
+	dir := path.Dir(name)
+	if _, err := c.fs.Lstat(dir); errors.Is(err, fs.ErrNotExist) { // an algorithm that is new here
+		if err := mkdirs(c.fs, dir); err != nil {
+			return err
+		}
+		if err := c.fs.SyncDir("blobs"); err != nil {
+			return err
+		}
+	}
+	return c.fs.Rename(p.name, name)
+}
+
+// Abort keeps the leading bytes for a Begin of this Transfer, or with keep 0
+// removes what was written.
+func (w *blobWriter) Abort(keep int64) error {
+	t, p := w.t, w.p
+	if keep > 0 {
+		if err := p.cut(keep); err != nil {
+			return t.fail(p.d.Digest, "abort", err)
+		}
+		return nil
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if !slices.Contains(t.parts, p) {
+		return nil
+	}
+	t.parts = slices.DeleteFunc(t.parts, func(q *part) bool { return q == p })
+	if err := errors.Join(t.c.fs.Remove(p.name), p.release()); err != nil {
+		return t.fail(p.d.Digest, "abort", err)
+	}
+	return nil
+}
+
+// hash reads the whole blob and makes its bytes durable. Its info is from before the read and the blob was
+// not touched meanwhile; errWrong says it has other bytes than its name says.
+func (c *Cache) hash(ctx context.Context, d digest.Digest) (fs.FileInfo, error) {
+	name, err := blobName(d)
+	if err != nil {
+		return nil, err
+	}
+	f, err := c.fs.OpenFile(name, os.O_RDONLY, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, errors.New("not a regular file")
+	}
+	v := d.Verifier()
+	r := io.NewSectionReader(f, 0, info.Size())
+	for buf := make([]byte, 1<<20); ; {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		n, err := r.Read(buf)
+		_, _ = v.Write(buf[:n]) // a hash never fails
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	if err := f.Sync(); err != nil { // who put it there may not have; costs nothing if so
+		return nil, err
+	}
+	after, err := c.fs.Lstat(name)
+	if err != nil {
+		return nil, err
+	}
+	if stampOf(after) != stampOf(info) {
+		return nil, errors.New("was changed while it was read")
+	}
+	if !v.Verified() {
+		return nil, errWrong
+	}
+	return info, nil
+}

@@ -1,0 +1,197 @@
+package cache
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// Cache is an open cache. Its methods may be called at the same time.
+type Cache struct {
+	dir     string // absolute
+	fs      fsys
+	indexMu sync.Mutex // beside the lock file, which others hold for a moment only
+}
+
+// Open opens the cache in dir, makes it where there is none (the directory
+// missing or empty), and removes what processes that ended have left in it. A
+// directory with other things in it is refused.
+func Open(dir string) (*Cache, error) {
+	abs, err := filepath.Abs(dir)
+	if err != nil {
+		return nil, fmt.Errorf("cache %s: %w", dir, err)
+	}
+	if err := makeDir(abs); err != nil {
+		return nil, fmt.Errorf("cache: %w", err)
+	}
+	return open(dirFS(abs), abs)
+}
+
+// makeDir is a durable os.MkdirAll.
+func makeDir(dir string) error {
+	if _, err := os.Stat(dir); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	parent := filepath.Dir(dir)
+	if err := makeDir(parent); err != nil {
+		return err
+	}
+	if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	return dirFS(parent).SyncDir(".")
+}
+
+func open(fsys fsys, dir string) (*Cache, error) {
+	c := &Cache{dir: dir, fs: fsys}
+	err := checkLayout(fsys)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = c.create()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("cache %s: %w", dir, err)
+	}
+	err = mkdirs(fsys, "blobs", "blobs/sha256", "ingest", "leases", "verified", "placed", "used")
+	if err == nil {
+		err = errors.Join(sweep(fsys, "ingest"), sweep(fsys, "leases"))
+	}
+	if err != nil && !readOnly(err) {
+		return nil, fmt.Errorf("cache %s: %w", dir, err)
+	}
+	if _, err := c.readIndex(); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// readOnly says whether err only means that this user may not write here.
+func readOnly(err error) bool {
+	return errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EROFS)
+}
+
+// create makes an empty cache. The marker comes last: a directory without it, in
+// which nothing but our own beginnings lie, is begun again.
+func (c *Cache) create() error {
+	names, err := c.fs.Names(".")
+	if err != nil {
+		return err
+	}
+	begun := []string{"blobs", "ingest", "index.json", "lost+found"}
+	for _, name := range names {
+		if !slices.Contains(begun, name) {
+			return hint("name an empty or a new directory", "%s is in it, but no oci-layout: not a cache", name)
+		}
+	}
+	if err := mkdirs(c.fs, "ingest", "blobs", "blobs/sha256"); err != nil {
+		return err
+	}
+	if err := c.fs.SyncDir("blobs"); err != nil {
+		return err
+	}
+	if !slices.Contains(names, "index.json") {
+		if err := c.writeIndex(emptyIndex()); err != nil {
+			return err
+		}
+	}
+	return replace(c.fs, v1.ImageLayoutFile, []byte(layout))
+}
+
+// Dir is the absolute path of the cache.
+func (c *Cache) Dir() string { return c.dir }
+
+// Kinds of what a reference names.
+const (
+	KindSIF   = "sif"
+	KindImage = "image"
+	KindIndex = "index"
+)
+
+// Entry is one line of List.
+type Entry struct {
+	Ref      string        // "" where another tool put a manifest without a name
+	Digest   digest.Digest // of the manifest or index
+	Kind     string        // KindSIF, KindImage or KindIndex
+	Size     int64         // bytes of all its blobs, each counted once
+	LastUsed time.Time     // received, or asked for with Path
+	Err      error         // why the rest could not be read
+}
+
+// List is what the cache holds, in the order of index.json.
+func (c *Cache) List() ([]Entry, error) {
+	index, err := c.readIndex()
+	if err != nil {
+		return nil, err
+	}
+	var list []Entry
+	for _, d := range index.Manifests {
+		e := Entry{Ref: refName(d), Digest: d.Digest, LastUsed: c.lastUsed(d.Digest)}
+		if e.Kind, e.Err = c.kind(d); e.Err == nil {
+			e.Err = c.walk(d, func(b v1.Descriptor) error { e.Size += b.Size; return nil })
+		}
+		list = append(list, e)
+	}
+	return list, nil
+}
+
+// touch notes that the image was used now. Who may not write does not.
+func (c *Cache) touch(d digest.Digest) {
+	name := "used/" + flat(d)
+	if f, err := c.fs.OpenFile(name, os.O_WRONLY|os.O_CREATE, 0o644); err == nil {
+		f.Close()
+		_ = c.fs.Chtimes(name, time.Now(), time.Now())
+	}
+}
+
+func (c *Cache) lastUsed(d digest.Digest) time.Time {
+	name, err := blobName(d)
+	if err != nil {
+		return time.Time{}
+	}
+	for _, name := range []string{"used/" + flat(d), name} {
+		if info, err := c.fs.Lstat(name); err == nil {
+			return info.ModTime()
+		}
+	}
+	return time.Time{}
+}
+
+// Path is how to hand the image to a runtime: the file of a SIF, which must not
+// be written to, else oci:DIR:REF.
+func (c *Cache) Path(ref string) (string, error) {
+	d, err := c.Resolve(ref)
+	if err != nil {
+		return "", err
+	}
+	m, err := c.manifest(d)
+	if err != nil {
+		return "", err
+	}
+	sif, ok := m.sif()
+	if !ok {
+		c.touch(d.Digest)
+		return "oci:" + c.dir + ":" + ref, nil
+	}
+	if err := c.present(sif); err != nil {
+		return "", err
+	}
+	c.touch(d.Digest)
+	return c.BlobPath(sif.Digest)
+}
+
+// BlobPath is the file of a blob, there or not; the error is about the digest.
+func (c *Cache) BlobPath(d digest.Digest) (string, error) {
+	name, err := blobName(d)
+	if err != nil {
+		return "", err
+	}
+	return filepath.Join(c.dir, name), nil
+}

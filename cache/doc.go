@@ -1,0 +1,46 @@
+// Package cache is the node's store of images: a conforming OCI image layout
+// that skopeo and podman read as it lies on disk, and beside the layout what is
+// needed to fill it safely.
+//
+//	oci-layout             {"imageLayoutVersion":"1.0.0"}
+//	index.json             one descriptor per reference, ref.name in its annotations
+//	blobs/sha256/<hex>     one blob one file, mode 0444, shared by all images
+//
+//	ingest/<random>        what is arriving; flocked while its process lives
+//	leases/<random>        digests a running transfer needs; flocked likewise
+//	verified/<alg>-<hex>   the blob's inode, size and times when its digest was known right
+//	placed/<hex>           the same of a file outside, with its path
+//	used/<alg>-<hex>       its modification time is the last use of that manifest
+//	lock                   flocked while index.json changes
+//
+// A blob is written to ingest, made durable, then renamed; index.json is replaced
+// in one rename after everything it names is durable. So a power loss at any
+// moment leaves a valid layout. Records under verified, placed and used are not
+// made durable: one that is lost or torn costs a hash, never a wrong answer.
+//
+// Several processes may use one cache; a daemon that serves transfers and a
+// command that lists it is the usual case. A user who may only read can list,
+// resolve and verify.
+package cache
+
+import (
+	"errors"
+	"fmt"
+)
+
+// ErrNotFound is part of the error about a reference the cache does not have.
+var ErrNotFound = errors.New("not in the cache")
+
+// hinted is an error with one line of advice for whoever reads it.
+type hinted struct {
+	error
+	hint string
+}
+
+// Hint is what to do about the error.
+func (e *hinted) Hint() string  { return e.hint }
+func (e *hinted) Unwrap() error { return e.error }
+
+func hint(advice, format string, args ...any) error {
+	return &hinted{fmt.Errorf(format, args...), advice}
+}

@@ -1,0 +1,214 @@
+package cache
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"strings"
+
+	"github.com/opencontainers/go-digest"
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+const (
+	maxManifest = 4 << 20 // bytes; the limit registries have
+	maxDepth    = 4       // of an index in an index in …
+
+	// What apptainer itself pushes to registries.
+	mediaTypeSIFLayer = "application/vnd.sylabs.sif.layer.v1.sif"
+
+	// Docker's names of what has the same JSON form.
+	mediaTypeDockerManifest = "application/vnd.docker.distribution.manifest.v2+json"
+	mediaTypeDockerList     = "application/vnd.docker.distribution.manifest.list.v2+json"
+)
+
+func isIndex(mediaType string) bool {
+	return mediaType == v1.MediaTypeImageIndex || mediaType == mediaTypeDockerList
+}
+
+func isManifest(mediaType string) bool {
+	return mediaType == v1.MediaTypeImageManifest || mediaType == mediaTypeDockerManifest
+}
+
+// blobName is the file of a blob inside the cache.
+func blobName(d digest.Digest) (string, error) {
+	if err := d.Validate(); err != nil {
+		return "", fmt.Errorf("digest %q: %w", d, err)
+	}
+	return "blobs/" + d.Algorithm().String() + "/" + d.Encoded(), nil
+}
+
+// manifest is what references other blobs: an image's manifest or an index.
+type manifest struct {
+	Config    *v1.Descriptor  `json:"config"`
+	Layers    []v1.Descriptor `json:"layers"`
+	Manifests []v1.Descriptor `json:"manifests"`
+}
+
+// decodeManifest reads the references of a manifest or index, each one checked.
+func decodeManifest(b []byte) (m manifest, err error) {
+	if err := json.Unmarshal(b, &m); err != nil {
+		return manifest{}, err
+	}
+	for _, d := range m.references() {
+		if err := checkDescriptor(d); err != nil {
+			return manifest{}, err
+		}
+	}
+	return m, nil
+}
+
+// references lists them as they stand, children before the config and layers.
+func (m manifest) references() []v1.Descriptor {
+	refs := append([]v1.Descriptor{}, m.Manifests...)
+	if m.Config != nil {
+		refs = append(refs, *m.Config)
+	}
+	return append(refs, m.Layers...)
+}
+
+// sif is the layer that is the SIF, where the manifest is that of one.
+func (m manifest) sif() (v1.Descriptor, bool) {
+	if len(m.Layers) == 1 && m.Layers[0].MediaType == mediaTypeSIFLayer {
+		return m.Layers[0], true
+	}
+	return v1.Descriptor{}, false
+}
+
+// manifest reads the blob d, whose digest is checked: it is small.
+func (c *Cache) manifest(d v1.Descriptor) (manifest, error) {
+	m, err := c.readManifest(d)
+	if err != nil {
+		return m, fmt.Errorf("cache %s: manifest %s: %w", c.dir, d.Digest, err)
+	}
+	return m, nil
+}
+
+func (c *Cache) readManifest(d v1.Descriptor) (manifest, error) {
+	name, err := blobName(d.Digest)
+	if err != nil {
+		return manifest{}, err
+	}
+	b, err := readFile(c.fs, name, maxManifest)
+	if err != nil {
+		return manifest{}, err
+	}
+	if d.Digest.Algorithm().FromBytes(b) != d.Digest {
+		return manifest{}, errWrong
+	}
+	return decodeManifest(b)
+}
+
+// errWrong is said of a blob whose bytes are not those of its name.
+var errWrong = errors.New("has other bytes than its digest says")
+
+// kind tells what d names.
+func (c *Cache) kind(d v1.Descriptor) (string, error) {
+	if isIndex(d.MediaType) {
+		return KindIndex, nil
+	}
+	m, err := c.manifest(d)
+	if err != nil {
+		return "", err
+	}
+	if _, ok := m.sif(); ok {
+		return KindSIF, nil
+	}
+	return KindImage, nil
+}
+
+// walk calls visit for root and everything it references, once each, children of
+// a manifest after it. What has its bytes elsewhere (urls) need not be there and
+// is left out.
+func (c *Cache) walk(root v1.Descriptor, visit func(v1.Descriptor) error) error {
+	return c.walkTo(maxDepth, root, map[digest.Digest]bool{}, visit)
+}
+
+func (c *Cache) walkTo(depth int, d v1.Descriptor, seen map[digest.Digest]bool, visit func(v1.Descriptor) error) error {
+	if seen[d.Digest] || len(d.URLs) > 0 {
+		return nil
+	}
+	seen[d.Digest] = true
+	if err := visit(d); err != nil {
+		return err
+	}
+	if !isIndex(d.MediaType) && !isManifest(d.MediaType) {
+		return nil
+	}
+	if depth == 0 {
+		return fmt.Errorf("cache %s: manifest %s: nested too deeply", c.dir, d.Digest)
+	}
+	m, err := c.manifest(d)
+	if err != nil {
+		return err
+	}
+	for _, child := range m.references() {
+		if err := c.walkTo(depth-1, child, seen, visit); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// present says why the blob is not there in its length.
+func (c *Cache) present(d v1.Descriptor) error {
+	name, err := blobName(d.Digest)
+	if err != nil {
+		return err
+	}
+	info, err := c.fs.Lstat(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("cache %s: blob %s: %w", c.dir, d.Digest, ErrNotFound)
+	}
+	if err == nil && (!info.Mode().IsRegular() || info.Size() != d.Size) {
+		err = fmt.Errorf("has %d bytes, not %d", info.Size(), d.Size)
+	}
+	if err != nil {
+		return fmt.Errorf("cache %s: blob %s: %w", c.dir, d.Digest, err)
+	}
+	return nil
+}
+
+// suffixes are those of image files; the longer ones first.
+var suffixes = []string{
+	".tar.gz", ".tar.xz", ".tar.zst", ".tar.bz2", ".tar.lz4", ".oci.tar",
+	".tar", ".tgz", ".txz", ".tzst", ".sif", ".simg", ".img", ".oci", ".sqsh", ".squashfs",
+}
+
+// LocalRef is the reference of an image file that has no name of its own:
+// localhost/<file name>:latest, the name without the suffix of an image file, in
+// lower case, and with - for every run of characters that a reference cannot have
+// there.
+func LocalRef(fileName string) string {
+	name := strings.ToLower(fileName[strings.LastIndexByte(fileName, '/')+1:])
+	for _, s := range suffixes {
+		if strings.HasSuffix(name, s) {
+			name = strings.TrimSuffix(name, s)
+			break
+		}
+	}
+	var b strings.Builder
+	separator := "" // not yet written
+	for _, r := range name {
+		switch {
+		case r >= 'a' && r <= 'z' || r >= '0' && r <= '9':
+			if b.Len() > 0 {
+				b.WriteString(separator)
+			}
+			separator = ""
+			b.WriteRune(r)
+		case separator == "" && (r == '.' || r == '_'):
+			separator = string(r)
+		default:
+			separator = "-"
+		}
+		if b.Len() >= 128 {
+			break
+		}
+	}
+	if b.Len() == 0 {
+		b.WriteString("image")
+	}
+	return "localhost/" + b.String() + ":latest"
+}

@@ -1,0 +1,174 @@
+package cache
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"regexp"
+	"slices"
+
+	"github.com/opencontainers/image-spec/specs-go"
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// maxIndex bounds index.json, in bytes: about 40,000 references.
+const maxIndex = 16 << 20
+
+// refForm is what a reference may be made of: the registry names that containers
+// use are inside it, and so is what the layout's specification allows.
+var refForm = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._:@/+-]{0,511}$`)
+
+// checkRef says why ref cannot name an image.
+func checkRef(ref string) error {
+	if !refForm.MatchString(ref) {
+		return fmt.Errorf("reference %q: only letters, digits and . _ : @ / + - may be in it", ref)
+	}
+	return nil
+}
+
+// decodeIndex reads an image index, with every descriptor checked.
+func decodeIndex(b []byte) (v1.Index, error) {
+	var index v1.Index
+	if err := json.Unmarshal(b, &index); err != nil {
+		return v1.Index{}, err
+	}
+	if index.SchemaVersion != 2 {
+		return v1.Index{}, fmt.Errorf("schemaVersion is %d, not 2", index.SchemaVersion)
+	}
+	for i, d := range index.Manifests {
+		if err := checkDescriptor(d); err != nil {
+			return v1.Index{}, fmt.Errorf("descriptor %d: %w", i, err)
+		}
+	}
+	return index, nil
+}
+
+func checkDescriptor(d v1.Descriptor) error {
+	if err := d.Digest.Validate(); err != nil {
+		return fmt.Errorf("digest %q: %w", d.Digest, err)
+	}
+	if d.Size < 0 {
+		return fmt.Errorf("size %d", d.Size)
+	}
+	return nil
+}
+
+// readIndex reads index.json; a bad one is an error and stays as it is.
+func (c *Cache) readIndex() (v1.Index, error) {
+	b, err := readFile(c.fs, "index.json", maxIndex)
+	if err != nil {
+		return v1.Index{}, fmt.Errorf("cache %s: index.json: %w", c.dir, err)
+	}
+	index, err := decodeIndex(b)
+	if err != nil {
+		return v1.Index{}, hint("repair or remove index.json; removing it also means to remove oci-layout, the blobs can stay",
+			"cache %s: index.json: %w", c.dir, err)
+	}
+	return index, nil
+}
+
+// writeIndex replaces index.json durably. The caller holds the lock.
+func (c *Cache) writeIndex(index v1.Index) error {
+	b, err := json.Marshal(index)
+	if err == nil && len(b) > maxIndex {
+		err = fmt.Errorf("would be larger than %d bytes", maxIndex)
+	}
+	if err == nil {
+		err = replace(c.fs, "index.json", b)
+	}
+	if err != nil {
+		return fmt.Errorf("cache %s: index.json: %w", c.dir, err)
+	}
+	return nil
+}
+
+func emptyIndex() v1.Index {
+	return v1.Index{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: v1.MediaTypeImageIndex, Manifests: []v1.Descriptor{}}
+}
+
+// lockIndex keeps every other process, and goroutine, from changing index.json.
+func (c *Cache) lockIndex(ctx context.Context) (unlock func(), err error) {
+	c.indexMu.Lock()
+	f, err := c.fs.OpenFile("lock", os.O_RDWR|os.O_CREATE, 0o644)
+	if err == nil {
+		if err = waitLock(ctx, f); err == nil {
+			return func() { f.Close(); c.indexMu.Unlock() }, nil
+		}
+		f.Close()
+	}
+	c.indexMu.Unlock()
+	return nil, fmt.Errorf("cache %s: lock: %w", c.dir, err)
+}
+
+// setRef makes ref name d, and nothing else name ref.
+func (c *Cache) setRef(ctx context.Context, ref string, d v1.Descriptor) error {
+	unlock, err := c.lockIndex(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	index, err := c.readIndex()
+	if err != nil {
+		return err
+	}
+	index.Manifests = slices.DeleteFunc(index.Manifests, func(have v1.Descriptor) bool { return refName(have) == ref })
+	index.Manifests = append(index.Manifests, v1.Descriptor{
+		MediaType:    d.MediaType,
+		ArtifactType: d.ArtifactType,
+		Digest:       d.Digest,
+		Size:         d.Size,
+		Platform:     d.Platform,
+		Annotations:  map[string]string{v1.AnnotationRefName: ref},
+	})
+	return c.writeIndex(index)
+}
+
+func refName(d v1.Descriptor) string { return d.Annotations[v1.AnnotationRefName] }
+
+// Resolve finds what ref names. The error about one that is not there wraps
+// ErrNotFound.
+func (c *Cache) Resolve(ref string) (v1.Descriptor, error) {
+	index, err := c.readIndex()
+	if err != nil {
+		return v1.Descriptor{}, err
+	}
+	for _, d := range index.Manifests {
+		if ref != "" && refName(d) == ref {
+			return d, nil
+		}
+	}
+	return v1.Descriptor{}, hint("dolly-img cache ls lists what is there", "cache %s: %q: %w", c.dir, ref, ErrNotFound)
+}
+
+// layout is the marker file's content.
+const layout = `{"imageLayoutVersion":"1.0.0"}`
+
+// checkLayout reads the marker; its error wraps fs.ErrNotExist where there is none.
+func checkLayout(fsys fsys) error {
+	b, err := readFile(fsys, v1.ImageLayoutFile, 4<<10)
+	if err != nil {
+		return err
+	}
+	var l v1.ImageLayout
+	if err := json.Unmarshal(b, &l); err != nil {
+		return fmt.Errorf("oci-layout: %w", err)
+	}
+	if l.Version != v1.ImageLayoutVersion {
+		return fmt.Errorf("oci-layout: version %q, not %s", l.Version, v1.ImageLayoutVersion)
+	}
+	return nil
+}
+
+// mkdirs makes what is missing of our directories; one who may only read needs
+// none of them.
+func mkdirs(fsys fsys, names ...string) error {
+	for _, name := range names {
+		if err := fsys.Mkdir(name, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,90 @@
+package cache
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strings"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// maxLease bounds a lease file in bytes: 100,000 digests have 7 MB.
+const maxLease = 64 << 20
+
+// lease keeps the blobs of a running transfer: whoever removes blobs, in this
+// process or another, asks leased first.
+type lease struct {
+	f    file
+	name string
+	n    int64 // bytes of f
+}
+
+func newLease(fsys fsys) (*lease, error) {
+	f, name, err := createLocked(fsys, "leases")
+	if err != nil {
+		return nil, err
+	}
+	return &lease{f: f, name: name}, f.Chmod(0o644)
+}
+
+// add keeps more blobs.
+func (l *lease) add(digests ...digest.Digest) error {
+	var b strings.Builder
+	for _, d := range digests {
+		b.WriteString(d.String() + "\n")
+	}
+	n, err := l.f.WriteAt([]byte(b.String()), l.n)
+	l.n += int64(n)
+	return err
+}
+
+func (l *lease) close(fsys fsys) {
+	_ = fsys.Remove(l.name) // else the lock's end says the same
+	_ = l.f.Close()
+}
+
+// leased lists the blobs that running transfers need, of this process and of
+// others. A lease that cannot be read is an error: then nothing may be removed.
+func (c *Cache) leased() (map[digest.Digest]bool, error) {
+	set := map[digest.Digest]bool{}
+	names, err := c.fs.Names("leases")
+	if err != nil {
+		return nil, fmt.Errorf("cache %s: leases: %w", c.dir, err)
+	}
+	for _, name := range names {
+		if err := c.readLease("leases/"+name, set); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, fmt.Errorf("cache %s: lease %s: %w", c.dir, name, err)
+		}
+	}
+	return set, nil
+}
+
+func (c *Cache) readLease(name string, set map[digest.Digest]bool) error {
+	f, err := c.fs.OpenFile(name, os.O_RDONLY, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if err := tryLock(f); err == nil {
+		return nil // its maker is gone
+	} else if !isLocked(err) {
+		return err
+	}
+	b, err := readFile(c.fs, name, maxLease)
+	if err != nil {
+		return err
+	}
+	for line := range strings.Lines(string(b)) {
+		if !strings.HasSuffix(line, "\n") {
+			break // being written
+		}
+		d := digest.Digest(strings.TrimSuffix(line, "\n"))
+		if err := d.Validate(); err != nil {
+			return err
+		}
+		set[d] = true
+	}
+	return nil
+}

@@ -1,0 +1,175 @@
+package cache
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/opencontainers/go-digest"
+)
+
+const (
+	maxRecord = 16 << 10 // bytes of a record; its path is the long part
+	maxPlaced = 1024     // records under placed before the stale ones are dropped
+)
+
+// record says that a file had these bytes when it looked like this. It is kept
+// as one line of JSON: {"digest":"sha256:…","dev":1,"inode":2,"size":3,"mtime":4,"ctime":5}
+// with the times in nanoseconds, and "path" of a file outside the cache.
+type record struct {
+	Digest digest.Digest `json:"digest"`
+	Path   string        `json:"path,omitempty"`
+	stamp
+}
+
+// stamp is what tells that a file was written to, or replaced.
+type stamp struct {
+	Dev   uint64 `json:"dev,omitempty"` // of a placed file; a cache may be mounted anew
+	Inode uint64 `json:"inode"`
+	Size  int64  `json:"size"`
+	Mtime int64  `json:"mtime"`
+	Ctime int64  `json:"ctime"`
+}
+
+func stampOf(info fs.FileInfo) stamp {
+	st := stat(info)
+	return stamp{Inode: st.Ino, Size: st.Size, Mtime: st.Mtim.Nano(), Ctime: st.Ctim.Nano()}
+}
+
+func (r record) encode() ([]byte, error) {
+	b, err := json.Marshal(r)
+	return append(b, '\n'), err
+}
+
+// decodeRecord accepts what encode writes and nothing else, so that a torn or
+// edited record is an error.
+func decodeRecord(b []byte) (r record, err error) {
+	if err := json.Unmarshal(b, &r); err != nil {
+		return record{}, fmt.Errorf("record: %w", err)
+	}
+	if err := r.Digest.Validate(); err != nil {
+		return record{}, fmt.Errorf("record: %w", err)
+	}
+	if again, err := r.encode(); err != nil || !bytes.Equal(again, b) {
+		return record{}, errors.New("record: not in its canonical form")
+	}
+	return r, nil
+}
+
+func readRecord(fsys fsys, name string) (record, error) {
+	b, err := readFile(fsys, name, maxRecord)
+	if err != nil {
+		return record{}, err
+	}
+	return decodeRecord(b)
+}
+
+// writeRecord is not durable and not atomic: see decodeRecord.
+func writeRecord(fsys fsys, name string, r record) error {
+	b, err := r.encode()
+	if err != nil {
+		return err
+	}
+	f, err := fsys.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o644)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteAt(b, 0)
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	return err
+}
+
+// flat is a digest as one element of a file name.
+func flat(d digest.Digest) string { return strings.Replace(d.String(), ":", "-", 1) }
+
+// trusted says whether the blob is there and has not been touched since it was
+// verified, and its size.
+func (c *Cache) trusted(d digest.Digest) (int64, bool) {
+	name, err := blobName(d)
+	if err != nil {
+		return 0, false
+	}
+	info, err := c.fs.Lstat(name)
+	if err != nil || !info.Mode().IsRegular() {
+		return 0, false
+	}
+	r, err := readRecord(c.fs, "verified/"+flat(d))
+	return info.Size(), err == nil && r.Digest == d && r.stamp == stampOf(info)
+}
+
+// trust records that the blob is right as info shows it. Where the record cannot
+// be written the blob will be hashed again.
+func (c *Cache) trust(d digest.Digest, info fs.FileInfo) {
+	_ = writeRecord(c.fs, "verified/"+flat(d), record{Digest: d, stamp: stampOf(info)})
+}
+
+func (c *Cache) distrust(d digest.Digest) { _ = c.fs.Remove("verified/" + flat(d)) }
+
+// placed reads what path is now: the name of its record and the record it should
+// have.
+func placed(path string) (name string, r record, err error) {
+	if path, err = filepath.Abs(path); err != nil {
+		return "", record{}, err
+	}
+	info, err := os.Lstat(path)
+	if err != nil {
+		return "", record{}, err
+	}
+	if !info.Mode().IsRegular() {
+		return "", record{}, fmt.Errorf("%s is not a regular file", path)
+	}
+	sum := sha256.Sum256([]byte(path))
+	r = record{Path: path, stamp: stampOf(info)}
+	r.Dev = stat(info).Dev
+	return "placed/" + hex.EncodeToString(sum[:]), r, nil
+}
+
+// Placed says whether the file at path is, untouched, the one that RecordPlaced
+// recorded with this digest.
+func (c *Cache) Placed(path string, d digest.Digest) bool {
+	name, now, err := placed(path)
+	if err != nil {
+		return false
+	}
+	now.Digest = d
+	r, err := readRecord(c.fs, name)
+	return err == nil && r == now
+}
+
+// RecordPlaced records that the file at path, just placed, has this digest.
+func (c *Cache) RecordPlaced(path string, d digest.Digest) error {
+	name, r, err := placed(path)
+	if err == nil {
+		r.Digest = d
+		c.prunePlaced()
+		err = writeRecord(c.fs, name, r)
+	}
+	if err != nil {
+		return fmt.Errorf("cache %s: record of %s: %w", c.dir, path, err)
+	}
+	return nil
+}
+
+// prunePlaced drops the records of files that are gone or changed, when there
+// are many.
+func (c *Cache) prunePlaced() {
+	names, err := c.fs.Names("placed")
+	if err != nil || len(names) < maxPlaced {
+		return
+	}
+	for _, name := range names {
+		r, err := readRecord(c.fs, "placed/"+name)
+		if err != nil || !c.Placed(r.Path, r.Digest) {
+			_ = c.fs.Remove("placed/" + name)
+		}
+	}
+}

@@ -1,0 +1,307 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// Writer stores one blob of a Transfer: Commit makes it durable under its digest,
+// Abort keeps so many leading bytes for another Begin of the same Transfer. It
+// does not hash. It is an alias, so that a package which this one does not import
+// can name the same type.
+type Writer = interface {
+	io.Writer
+	Commit(ctx context.Context, final v1.Descriptor) error
+	Abort(keep int64) error
+}
+
+// TransferOptions are what a Transfer can be told; zero values are fine.
+type TransferOptions struct {
+	// Root is what the reference will name; zero: the last blob that is a
+	// manifest or an index.
+	Root digest.Digest
+	// Rehash trusts no record: every blob that is there is hashed in Offer.
+	Rehash bool
+	// HashTime is how long Offer may hash blobs whose record is missing or does
+	// not fit; what it did not get to is not held. Zero: 2 s, with Rehash a minute.
+	HashTime time.Duration
+}
+
+// Transfer receives the blobs of one image and then names it. It begins with
+// Offer and ends with Close; in between its blobs are leased.
+type Transfer struct {
+	c   *Cache
+	ref string
+	o   TransferOptions
+
+	mu       sync.Mutex
+	blobs    []v1.Descriptor // as offered, then as prepared
+	vouched  map[digest.Digest]bool
+	parts    []*part // being written, or kept by an Abort
+	unnamed  digest.Digest
+	lease    *lease
+	prepared bool
+	root     v1.Descriptor
+	inPlace  bool
+}
+
+// Transfer begins to receive what ref shall name.
+func (c *Cache) Transfer(ref string, o TransferOptions) *Transfer {
+	if o.HashTime == 0 {
+		o.HashTime = 2 * time.Second
+		if o.Rehash {
+			o.HashTime = time.Minute
+		}
+	}
+	return &Transfer{c: c, ref: ref, o: o, vouched: map[digest.Digest]bool{}}
+}
+
+func (t *Transfer) fail(d digest.Digest, what string, err error) error {
+	return fmt.Errorf("cache %s: blob %s: %s: %w", t.c.dir, d, what, err)
+}
+
+// Offer tells which blobs are there whole and right, and the free bytes. It leaves
+// nothing but a lease on the blobs, until Close.
+func (t *Transfer) Offer(ctx context.Context, blobs []v1.Descriptor) (held []int64, free int64, err error) {
+	if err := checkRef(t.ref); err != nil {
+		return nil, 0, fmt.Errorf("cache %s: %w", t.c.dir, err)
+	}
+	for _, d := range blobs {
+		if d.Digest == "" {
+			continue
+		}
+		if err := d.Digest.Validate(); err != nil {
+			return nil, 0, fmt.Errorf("cache %s: digest %q: %w", t.c.dir, d.Digest, err)
+		}
+	}
+	if err := t.keep(blobs); err != nil {
+		return nil, 0, err
+	}
+	hashing, cancel := context.WithTimeout(ctx, t.o.HashTime)
+	defer cancel()
+	held = make([]int64, len(blobs))
+	for i, d := range blobs {
+		if d.Digest != "" && t.holds(hashing, d) {
+			held[i] = d.Size
+		}
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, 0, err
+	}
+	f, err := t.c.fs.OpenFile("ingest", os.O_RDONLY, 0)
+	if err == nil {
+		free, err = freeSpace(f)
+		f.Close()
+	}
+	if err != nil {
+		return nil, 0, fmt.Errorf("cache %s: free space: %w", t.c.dir, err)
+	}
+	return held, free, nil
+}
+
+// keep leases the blobs whose digests are known.
+func (t *Transfer) keep(blobs []v1.Descriptor) (err error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.blobs = slices.Clone(blobs)
+	if t.lease == nil {
+		if t.lease, err = newLease(t.c.fs); err != nil {
+			return hint("is the cache directory writable for this user?", "cache %s: lease: %w", t.c.dir, err)
+		}
+	}
+	var digests []digest.Digest
+	for _, d := range blobs {
+		if d.Digest != "" {
+			digests = append(digests, d.Digest)
+		}
+	}
+	if err := t.lease.add(digests...); err != nil {
+		return fmt.Errorf("cache %s: lease: %w", t.c.dir, err)
+	}
+	return nil
+}
+
+// holds says whether blob d is there, whole and right, and remembers it.
+func (t *Transfer) holds(ctx context.Context, d v1.Descriptor) bool {
+	size, ok := t.c.trusted(d.Digest)
+	if !ok || t.o.Rehash {
+		if t.c.present(d) != nil {
+			return false
+		}
+		info, err := t.c.hash(ctx, d.Digest)
+		if err != nil {
+			return false
+		}
+		size, ok = info.Size(), true
+		t.c.trust(d.Digest, info)
+	}
+	if ok && size == d.Size {
+		t.mu.Lock()
+		t.vouched[d.Digest] = true
+		t.mu.Unlock()
+		return true
+	}
+	return false
+}
+
+// Open reads blob d from off on: of one that is being received what is there at
+// the time of the read, of one that is complete all of it.
+func (t *Transfer) Open(ctx context.Context, d v1.Descriptor, off int64) (io.ReadCloser, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, p := range t.parts {
+		if p.d.Digest == d.Digest {
+			r, err := p.open(ctx, off)
+			if err != nil {
+				return nil, t.fail(d.Digest, "replay", err)
+			}
+			return r, nil
+		}
+	}
+	name := d.Digest
+	if name == "" {
+		name = t.unnamed
+	}
+	if !t.vouched[name] {
+		return nil, t.fail(name, "replay", ErrNotFound)
+	}
+	return t.c.open(ctx, name, off)
+}
+
+// open reads a blob that is complete.
+func (c *Cache) open(ctx context.Context, d digest.Digest, off int64) (io.ReadCloser, error) {
+	name, err := blobName(d)
+	if err != nil {
+		return nil, err
+	}
+	f, err := c.fs.OpenFile(name, os.O_RDONLY, 0)
+	if err != nil {
+		return nil, fmt.Errorf("cache %s: %w", c.dir, err)
+	}
+	p := &part{f: f}
+	p.users.Add(1)
+	defer p.release()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, fmt.Errorf("cache %s: blob %s: %w", c.dir, d, err)
+	}
+	p.written.Store(info.Size())
+	r, err := p.open(ctx, off)
+	if err != nil {
+		return nil, fmt.Errorf("cache %s: blob %s: %w", c.dir, d, err)
+	}
+	return r, nil
+}
+
+// Prepare is for when every blob is there: it makes them durable, checks that all
+// the image needs is among them, and says whether the reference already names it.
+func (t *Transfer) Prepare(ctx context.Context, blobs []v1.Descriptor) (inPlace bool, err error) {
+	if err := ctx.Err(); err != nil {
+		return false, err
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.blobs = slices.Clone(blobs)
+	if err := t.prepare(); err != nil {
+		return false, err
+	}
+	return t.inPlace, nil
+}
+
+func (t *Transfer) prepare() error {
+	i := len(t.blobs) - 1
+	for ; i >= 0; i-- {
+		d := t.blobs[i]
+		if t.o.Root != "" && t.o.Root == d.Digest {
+			break
+		}
+		if t.o.Root == "" && (isManifest(d.MediaType) || isIndex(d.MediaType)) {
+			break
+		}
+	}
+	if i < 0 {
+		return fmt.Errorf("cache %s: %s: no manifest among its %d blobs", t.c.dir, t.ref, len(t.blobs))
+	}
+	t.root = t.blobs[i]
+	dirs := map[string]bool{} // also of what others put there: were they as far as this?
+	present := func(d v1.Descriptor) error {
+		dirs["blobs/"+d.Digest.Algorithm().String()] = true
+		return t.c.present(d)
+	}
+	for _, d := range t.blobs {
+		if err := checkDescriptor(d); err != nil {
+			return fmt.Errorf("cache %s: %s: %w", t.c.dir, t.ref, err)
+		}
+		if err := present(d); err != nil {
+			return err
+		}
+	}
+	if err := t.c.walk(t.root, present); err != nil {
+		return err
+	}
+	for dir := range dirs {
+		if err := t.c.fs.SyncDir(dir); err != nil {
+			return fmt.Errorf("cache %s: make blobs durable: %w", t.c.dir, err)
+		}
+	}
+	d, err := t.c.Resolve(t.ref)
+	if err != nil && !errors.Is(err, ErrNotFound) {
+		return err
+	}
+	t.inPlace = err == nil && d.Digest == t.root.Digest
+	t.prepared = true
+	return nil
+}
+
+// Publish makes the reference name the image, durably; a reference that named
+// another one moves.
+func (t *Transfer) Publish(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if !t.prepared {
+		if err := t.prepare(); err != nil {
+			return err
+		}
+	}
+	if !t.inPlace {
+		if err := t.c.setRef(ctx, t.ref, t.root); err != nil {
+			return err
+		}
+	}
+	t.c.touch(t.root.Digest)
+	return nil
+}
+
+// Close ends the transfer: what is not a complete blob is removed.
+func (t *Transfer) Close() error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var errs []error
+	for _, p := range t.parts {
+		errs = append(errs, t.c.fs.Remove(p.name), p.release())
+	}
+	t.parts = nil
+	if t.lease != nil {
+		t.lease.close(t.c.fs)
+		t.lease = nil
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("cache %s: clean up: %w", t.c.dir, err)
+	}
+	return nil
+}

@@ -1,0 +1,112 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+
+	"github.com/opencontainers/go-digest"
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// Result is what Verify found of one blob, or of one reference to a blob.
+type Result struct {
+	Ref    string        // of the image that lacks the blob; "" of a blob that is there
+	Digest digest.Digest // "" of a file that has no business among the blobs
+	Size   int64         // bytes
+	Err    error         // nil: right
+}
+
+// Verify reads every blob again and compares it with its digest, then looks
+// whether everything that index.json names is there. It reports each blob, and
+// each reference to one that is missing, and returns how many of these were bad;
+// the error is about what kept it from looking. Bad blobs stay, but are no longer
+// trusted: the next transfer of them replaces them.
+func (c *Cache) Verify(ctx context.Context, report func(Result)) (bad int, err error) {
+	tell := func(r Result) {
+		if r.Err != nil {
+			bad++
+		}
+		report(r)
+	}
+	algorithms, err := c.fs.Names("blobs")
+	if err != nil {
+		return bad, fmt.Errorf("cache %s: %w", c.dir, err)
+	}
+	slices.Sort(algorithms)
+	for _, a := range algorithms {
+		names, err := c.fs.Names("blobs/" + a)
+		if err != nil {
+			return bad, fmt.Errorf("cache %s: %w", c.dir, err)
+		}
+		slices.Sort(names)
+		for _, name := range names {
+			r := c.verify(ctx, digest.NewDigestFromEncoded(digest.Algorithm(a), name))
+			if errors.Is(r.Err, fs.ErrNotExist) {
+				continue // removed meanwhile
+			}
+			if err := ctx.Err(); err != nil {
+				return bad, err
+			}
+			tell(r)
+		}
+	}
+	index, err := c.readIndex()
+	if err != nil {
+		return bad, err
+	}
+	for _, d := range index.Manifests {
+		for _, r := range c.missing(d) {
+			tell(r)
+		}
+	}
+	return bad, nil
+}
+
+func (c *Cache) verify(ctx context.Context, d digest.Digest) Result {
+	name, err := blobName(d)
+	if err != nil {
+		return Result{Err: fmt.Errorf("cache %s: blobs: %w", c.dir, err)}
+	}
+	r := Result{Digest: d}
+	if info, err := c.fs.Lstat(name); err == nil {
+		r.Size = info.Size()
+	}
+	info, err := c.hash(ctx, d)
+	if err != nil {
+		r.Err = fmt.Errorf("cache %s: blob %s: %w", c.dir, d, err)
+		if errors.Is(err, errWrong) {
+			c.distrust(d)
+		}
+		return r
+	}
+	if _, ok := c.trusted(d); !ok {
+		c.trust(d, info)
+	}
+	return r
+}
+
+// missing lists what the image root lacks. A manifest that cannot be read ends
+// the search below it: what it needs is not known.
+func (c *Cache) missing(root v1.Descriptor) (lacks []Result) {
+	lack := func(d v1.Descriptor, err error) {
+		lacks = append(lacks, Result{Ref: refName(root), Digest: d.Digest, Size: d.Size,
+			Err: fmt.Errorf("%q lacks a blob: %w", refName(root), err)})
+	}
+	err := c.walk(root, func(d v1.Descriptor) error {
+		err := c.present(d)
+		if err != nil {
+			lack(d, err)
+		}
+		if err != nil && (isManifest(d.MediaType) || isIndex(d.MediaType)) {
+			return err
+		}
+		return nil
+	})
+	if err != nil && len(lacks) == 0 {
+		lack(root, err)
+	}
+	return lacks
+}
