@@ -1,0 +1,351 @@
+// Package crashfs is a file system in memory for tests of what survives: it fails
+// the n-th operation, or takes the power away there and drops what was not made
+// durable.
+//
+// What is durable is what POSIX promises and no more: the bytes of a file after
+// its Sync, an entry of a directory after SyncDir of that directory. A power loss
+// chooses for every file and every entry on its own whether what came later
+// reached the disk, so a rename may lose both names, and an entry may survive
+// whose file is empty or holds zeros.
+package crashfs
+
+import (
+	"errors"
+	"io"
+	"io/fs"
+	"maps"
+	"os"
+	"path"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// File is an open file; the packages under test name the same type.
+type File = interface {
+	io.ReaderAt
+	io.WriterAt
+	io.Closer
+	Stat() (fs.FileInfo, error)
+	Truncate(size int64) error
+	Chmod(mode fs.FileMode) error
+	Chown(uid, gid int) error
+	Sync() error
+}
+
+// ErrPowerLoss is the error of every operation from the crash on.
+var ErrPowerLoss = errors.New("power loss")
+
+// FS is the file system. Its methods are what its users call; names are
+// slash-separated and relative to its root.
+type FS struct {
+	mu    sync.Mutex
+	root  *node
+	inode uint64
+	clock int64
+	ops   int
+
+	failAt    int
+	crashAt   int
+	skipFiles bool
+	skipDirs  bool
+}
+
+// New makes an empty file system.
+func New() *FS {
+	f := &FS{}
+	f.root = f.newNode(fs.ModeDir | 0o755)
+	return f
+}
+
+// FailAt makes the n-th operation from now, counted from 1, fail with EIO and do
+// nothing.
+func (f *FS) FailAt(n int) { f.set(&f.failAt, f.ops+n) }
+
+// CrashAt takes the power away before the n-th operation from now.
+func (f *FS) CrashAt(n int) { f.set(&f.crashAt, f.ops+n) }
+
+// IgnoreSync makes Sync of files, SyncDir of directories, or both lie: they
+// succeed and make nothing durable. A test that does not notice proves nothing.
+func (f *FS) IgnoreSync(files, dirs bool) {
+	f.mu.Lock()
+	f.skipFiles, f.skipDirs = files, dirs
+	f.mu.Unlock()
+}
+
+func (f *FS) set(p *int, v int) { f.mu.Lock(); *p = v; f.mu.Unlock() }
+
+// Ops is how many operations there were.
+func (f *FS) Ops() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.ops
+}
+
+// node is a file or directory: its state now, and what of it is durable.
+type node struct {
+	ino        uint64
+	mode       fs.FileMode
+	nlink      uint64
+	mtime      int64
+	ctime      int64
+	data       []byte
+	durable    []byte             // of a file: data at its last Sync
+	entries    map[string]*node   // of a directory
+	entriesLog map[string][]*node // per name: what is durable (nil: nothing), then all that came later
+}
+
+func (f *FS) newNode(mode fs.FileMode) *node {
+	f.inode++
+	n := &node{ino: f.inode, mode: mode, nlink: 1}
+	if mode.IsDir() {
+		n.entries, n.entriesLog = map[string]*node{}, map[string][]*node{}
+	}
+	f.touch(n)
+	return n
+}
+
+func (f *FS) touch(n *node) {
+	f.clock++
+	n.mtime, n.ctime = f.clock, f.clock
+}
+
+// enter puts child (nil: nothing) under name, not durably.
+func (n *node) enter(name string, child *node) {
+	if n.entriesLog[name] == nil {
+		n.entriesLog[name] = []*node{n.entries[name]}
+	}
+	n.entriesLog[name] = append(n.entriesLog[name], child)
+	if child == nil {
+		delete(n.entries, name)
+	} else {
+		n.entries[name] = child
+	}
+}
+
+// op counts one operation and says whether it may be done; the lock is held when
+// it returns nil.
+func (f *FS) op(what, name string) error {
+	f.mu.Lock()
+	f.ops++
+	var err error
+	switch {
+	case f.crashAt > 0 && f.ops >= f.crashAt:
+		err = ErrPowerLoss
+	case f.failAt > 0 && f.ops == f.failAt:
+		err = syscall.EIO
+	}
+	if err != nil {
+		f.mu.Unlock()
+		return pathError(what, name, err)
+	}
+	return nil
+}
+
+func pathError(what, name string, err error) error {
+	return &fs.PathError{Op: what, Path: name, Err: err}
+}
+
+// find is the directory of name, its last element and what is there (nil:
+// nothing).
+func (f *FS) find(name string) (dir *node, base string, n *node, err error) {
+	if !fs.ValidPath(name) {
+		return nil, "", nil, fs.ErrInvalid
+	}
+	dir, n = f.root, f.root
+	if name == "." {
+		return dir, base, n, nil
+	}
+	for elem := range strings.SplitSeq(name, "/") {
+		if n == nil {
+			return nil, "", nil, fs.ErrNotExist
+		}
+		if !n.mode.IsDir() {
+			return nil, "", nil, syscall.ENOTDIR
+		}
+		dir, base, n = n, elem, n.entries[elem]
+	}
+	return dir, base, n, nil
+}
+
+// OpenFile knows O_CREATE, O_EXCL and O_TRUNC.
+func (f *FS) OpenFile(name string, flag int, perm fs.FileMode) (File, error) {
+	if err := f.op("open", name); err != nil {
+		return nil, err
+	}
+	defer f.mu.Unlock()
+	dir, base, n, err := f.find(name)
+	switch {
+	case err != nil:
+	case n == nil && flag&os.O_CREATE == 0:
+		err = fs.ErrNotExist
+	case n == nil:
+		n = f.newNode(perm)
+		dir.enter(base, n)
+	case flag&os.O_EXCL != 0:
+		err = fs.ErrExist
+	case flag&os.O_TRUNC != 0:
+		n.data = nil
+		f.touch(n)
+	}
+	if err != nil {
+		return nil, pathError("open", name, err)
+	}
+	return &handle{f, n, name}, nil
+}
+
+// Mkdir makes a directory.
+func (f *FS) Mkdir(name string, perm fs.FileMode) error {
+	if err := f.op("mkdir", name); err != nil {
+		return err
+	}
+	defer f.mu.Unlock()
+	dir, base, n, err := f.find(name)
+	if err == nil && n != nil {
+		err = fs.ErrExist
+	}
+	if err != nil {
+		return pathError("mkdir", name, err)
+	}
+	dir.enter(base, f.newNode(fs.ModeDir|perm))
+	return nil
+}
+
+// Lstat is Stat: there are no links here.
+func (f *FS) Lstat(name string) (fs.FileInfo, error) {
+	if err := f.op("lstat", name); err != nil {
+		return nil, err
+	}
+	defer f.mu.Unlock()
+	_, _, n, err := f.find(name)
+	if err == nil && n == nil {
+		err = fs.ErrNotExist
+	}
+	if err != nil {
+		return nil, pathError("lstat", name, err)
+	}
+	return n.info(path.Base(name)), nil
+}
+
+// Remove removes a file or an empty directory.
+func (f *FS) Remove(name string) error {
+	if err := f.op("remove", name); err != nil {
+		return err
+	}
+	defer f.mu.Unlock()
+	dir, base, n, err := f.find(name)
+	switch {
+	case err != nil:
+	case n == nil:
+		err = fs.ErrNotExist
+	case len(n.entries) > 0:
+		err = syscall.ENOTEMPTY
+	}
+	if err != nil {
+		return pathError("remove", name, err)
+	}
+	dir.enter(base, nil)
+	n.nlink--
+	return nil
+}
+
+// Rename replaces a file at to.
+func (f *FS) Rename(from, to string) error { return f.rename(from, to, false) }
+
+// RenameNew fails with fs.ErrExist where to exists.
+func (f *FS) RenameNew(from, to string) error { return f.rename(from, to, true) }
+
+func (f *FS) rename(from, to string, fresh bool) error {
+	if err := f.op("rename", from); err != nil {
+		return err
+	}
+	defer f.mu.Unlock()
+	fromDir, fromBase, n, err := f.find(from)
+	if err == nil && n == nil {
+		err = fs.ErrNotExist
+	}
+	if err != nil {
+		return pathError("rename", from, err)
+	}
+	toDir, toBase, old, err := f.find(to)
+	switch {
+	case err != nil:
+	case old != nil && fresh:
+		err = fs.ErrExist
+	case old != nil && old.mode.IsDir():
+		err = syscall.EISDIR
+	}
+	if err != nil {
+		return pathError("rename", to, err)
+	}
+	if old != nil {
+		old.nlink--
+	}
+	fromDir.enter(fromBase, nil)
+	toDir.enter(toBase, n)
+	f.clock++
+	n.ctime = f.clock
+	return nil
+}
+
+// Chtimes sets the modification time.
+func (f *FS) Chtimes(name string, _, mtime time.Time) error {
+	if err := f.op("chtimes", name); err != nil {
+		return err
+	}
+	defer f.mu.Unlock()
+	_, _, n, err := f.find(name)
+	if err == nil && n == nil {
+		err = fs.ErrNotExist
+	}
+	if err != nil {
+		return pathError("chtimes", name, err)
+	}
+	f.touch(n)
+	n.mtime = mtime.UnixNano()
+	return nil
+}
+
+// SyncDir makes the entries of a directory durable, not what they name.
+func (f *FS) SyncDir(name string) error {
+	if err := f.op("syncdir", name); err != nil {
+		return err
+	}
+	defer f.mu.Unlock()
+	_, _, n, err := f.find(name)
+	switch {
+	case err != nil:
+	case n == nil:
+		err = fs.ErrNotExist
+	case !n.mode.IsDir():
+		err = syscall.ENOTDIR
+	}
+	if err != nil {
+		return pathError("syncdir", name, err)
+	}
+	if !f.skipDirs {
+		clear(n.entriesLog)
+	}
+	return nil
+}
+
+// Names lists a directory in order.
+func (f *FS) Names(name string) ([]string, error) {
+	if err := f.op("readdir", name); err != nil {
+		return nil, err
+	}
+	defer f.mu.Unlock()
+	_, _, n, err := f.find(name)
+	if err == nil && n == nil {
+		err = fs.ErrNotExist
+	}
+	if err != nil {
+		return nil, pathError("readdir", name, err)
+	}
+	return slices.Sorted(maps.Keys(n.entries)), nil
+}
+
+// Close does nothing.
+func (f *FS) Close() error { return nil }

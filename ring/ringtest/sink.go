@@ -1,0 +1,351 @@
+package ringtest
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"slices"
+	"sync"
+	"testing"
+
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/dolly-img/dolly-img/ring"
+)
+
+// Sink is what TestSink checks: one place, with nothing published there yet.
+type Sink struct {
+	// New begins another transfer of the blobs to the place.
+	New func() ring.Sink
+	// Blobs with their digests and sizes, and the bytes of each. One blob should
+	// be larger than a few KiB.
+	Blobs []v1.Descriptor
+	Bytes [][]byte
+
+	// Published says whether what New's transfers make is there, whole and right.
+	// Nil: it cannot be seen.
+	Published func(t *testing.T) bool
+	// Left lists the temporary files at the place; what it returns must be the
+	// same after a transfer as before. Nil: there are none.
+	Left func(t *testing.T) []string
+
+	// OneWay is for a stream: what is written cannot be taken back.
+	OneWay bool
+}
+
+// TestSink checks a Sink; setup makes a new place each time.
+func TestSink(t *testing.T, setup func(t *testing.T) Sink) {
+	run := func(name string, test func(t *testing.T, s *sinkTest)) {
+		t.Run(name, func(t *testing.T) {
+			place := setup(t)
+			if len(place.Blobs) == 0 || len(place.Blobs) != len(place.Bytes) {
+				t.Fatalf("setup has %d blobs and the bytes of %d", len(place.Blobs), len(place.Bytes))
+			}
+			s := &sinkTest{Sink: place, ctx: t.Context()}
+			left := s.left(t)
+			test(t, s)
+			if now := s.left(t); !slices.Equal(left, now) {
+				t.Errorf("left behind: %v, before: %v", now, left)
+			}
+		})
+	}
+	run("Transfer", func(t *testing.T, s *sinkTest) {
+		sink := s.offered(t)
+		for i := range s.Blobs {
+			s.commit(t, i, s.write(t, sink, i, 0, s.size(i)))
+			s.published(t, false)
+		}
+		s.prepare(t, sink, false)
+		s.published(t, false)
+		if err := sink.Publish(s.ctx); err != nil {
+			t.Fatalf("publish: %v", err)
+		}
+		s.published(t, true)
+		s.close(t, sink)
+		s.published(t, true)
+	})
+	run("CommitBesideWrite", func(t *testing.T, s *sinkTest) {
+		sink := s.offered(t)
+		var wg sync.WaitGroup
+		for i := range s.Blobs {
+			w := s.write(t, sink, i, 0, s.size(i))
+			wg.Go(func() { s.commit(t, i, w) })
+		}
+		wg.Wait()
+		s.prepare(t, sink, false)
+		if err := sink.Publish(s.ctx); err != nil {
+			t.Fatalf("publish: %v", err)
+		}
+		s.close(t, sink)
+		s.published(t, true)
+	})
+	run("Offer", func(t *testing.T, s *sinkTest) {
+		s.close(t, s.offered(t))
+		s.published(t, false)
+	})
+	run("CloseOnly", func(t *testing.T, s *sinkTest) { s.close(t, s.New()) })
+	run("CloseWithoutPublish", func(t *testing.T, s *sinkTest) {
+		sink := s.offered(t)
+		for i := range s.Blobs {
+			s.commit(t, i, s.write(t, sink, i, 0, s.size(i)))
+		}
+		s.prepare(t, sink, false)
+		s.close(t, sink)
+		s.published(t, false)
+	})
+	run("CloseWhileKept", func(t *testing.T, s *sinkTest) {
+		sink := s.offered(t)
+		n := s.size(0) / 2
+		if err := s.write(t, sink, 0, 0, n).Abort(n); err != nil {
+			t.Errorf("abort: %v", err)
+		}
+		s.close(t, sink)
+		s.published(t, false)
+	})
+	run("Abort", func(t *testing.T, s *sinkTest) {
+		if s.OneWay {
+			t.Skip("a stream cannot be taken back")
+		}
+		sink := s.offered(t)
+		for i := range s.Blobs {
+			if err := s.write(t, sink, i, 0, s.size(i)/2).Abort(0); err != nil {
+				t.Errorf("abort of blob %d: %v", i, err)
+			}
+		}
+		s.close(t, sink)
+		s.published(t, false)
+	})
+	run("Continue", func(t *testing.T, s *sinkTest) {
+		sink := s.offered(t)
+		for i := range s.Blobs {
+			n := s.size(i)
+			keep := n / 2
+			written := n * 3 / 4
+			if s.OneWay {
+				written = keep
+			}
+			if err := s.write(t, sink, i, 0, written).Abort(keep); err != nil {
+				t.Errorf("abort of blob %d: %v", i, err)
+			}
+			s.commit(t, i, s.write(t, sink, i, keep, n))
+		}
+		s.prepare(t, sink, false)
+		if err := sink.Publish(s.ctx); err != nil {
+			t.Fatalf("publish: %v", err)
+		}
+		s.close(t, sink)
+		s.published(t, true)
+	})
+	run("Replay", testReplay)
+	run("Again", func(t *testing.T, s *sinkTest) {
+		sink := s.offered(t)
+		_, prepares := sink.(ring.Preparer)
+		if !prepares {
+			s.close(t, sink)
+			t.Skip("has nothing to prepare")
+		}
+		for i := range s.Blobs {
+			s.commit(t, i, s.write(t, sink, i, 0, s.size(i)))
+		}
+		s.prepare(t, sink, false)
+		if err := sink.Publish(s.ctx); err != nil {
+			t.Fatalf("publish: %v", err)
+		}
+		s.close(t, sink)
+
+		sink = s.New()
+		held, _, err := sink.Offer(s.ctx, s.Blobs)
+		if err != nil {
+			t.Fatalf("second offer: %v", err)
+		}
+		for i, n := range held {
+			if n != s.size(i) {
+				t.Errorf("second offer holds %d of the %d bytes of blob %d", n, s.size(i), i)
+			}
+		}
+		s.prepare(t, sink, true)
+		s.close(t, sink)
+		s.published(t, true)
+	})
+	run("Cancelled", func(t *testing.T, s *sinkTest) {
+		gone, cancel := context.WithCancel(s.ctx)
+		cancel()
+		sink := s.New()
+		defer s.close(t, sink)
+		if s.Published == nil {
+			return
+		}
+		if _, _, err := sink.Offer(gone, s.Blobs); err == nil {
+			t.Error("offer with a context that is done worked")
+		}
+		if w, err := sink.Begin(gone, s.Blobs[0], 0); err == nil {
+			w.Abort(0)
+			t.Error("begin with a context that is done worked")
+		}
+	})
+	run("WrongSize", func(t *testing.T, s *sinkTest) {
+		if s.Published == nil {
+			return
+		}
+		sink := s.offered(t)
+		w := s.write(t, sink, 0, 0, s.size(0)-1)
+		if err := w.Commit(s.ctx, s.Blobs[0]); err == nil {
+			t.Error("a blob that lacks a byte was committed")
+		} else if !s.OneWay {
+			if err := w.Abort(0); err != nil {
+				t.Errorf("abort: %v", err)
+			}
+		}
+		s.close(t, sink)
+		s.published(t, false)
+	})
+}
+
+// testReplay reads back what is stored, while it is written and when it is
+// complete.
+func testReplay(t *testing.T, s *sinkTest) {
+	sink := s.offered(t)
+	defer s.close(t, sink)
+	o, ok := sink.(ring.Opener)
+	if !ok {
+		t.Skip("is no Opener")
+	}
+	for i, d := range s.Blobs {
+		n := s.size(i)
+		half := n / 2
+		w := s.write(t, sink, i, 0, half)
+		for _, off := range []int64{0, half / 2, half} {
+			if got, want := read(t, o, d, off), s.Bytes[i][off:half]; !bytes.Equal(got, want) {
+				t.Errorf("half of blob %d from %d: %s", i, off, diff(got, want))
+			}
+		}
+		if r, err := o.Open(s.ctx, d, half+1); err == nil {
+			t.Errorf("blob %d opened beyond what is stored", i)
+			r.Close()
+		}
+		// Readers beside the writer see a prefix, and the one that was open before
+		// goes on to see what came after it.
+		r, err := o.Open(s.ctx, d, 0)
+		if err != nil {
+			t.Fatalf("open of blob %d: %v", i, err)
+		}
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			if got := read(t, o, d, 0); !bytes.HasPrefix(s.Bytes[i], got) || int64(len(got)) < half {
+				t.Errorf("blob %d beside its writer: %s", i, diff(got, s.Bytes[i]))
+			}
+		})
+		writeChunks(t, w, s.Bytes[i][half:])
+		wg.Wait()
+		s.commit(t, i, w)
+		got, err := io.ReadAll(r)
+		if err != nil || !bytes.Equal(got, s.Bytes[i]) {
+			t.Errorf("blob %d by a reader that was open before: %s, %v", i, diff(got, s.Bytes[i]), err)
+		}
+		r.Close()
+		if got := read(t, o, d, half); !bytes.Equal(got, s.Bytes[i][half:]) {
+			t.Errorf("complete blob %d from %d: %s", i, half, diff(got, s.Bytes[i][half:]))
+		}
+	}
+}
+
+// sinkTest is one place under test.
+type sinkTest struct {
+	Sink
+	ctx context.Context
+}
+
+func (s *sinkTest) size(i int) int64 { return int64(len(s.Bytes[i])) }
+
+func (s *sinkTest) left(t *testing.T) []string {
+	if s.Left == nil {
+		return nil
+	}
+	return slices.Sorted(slices.Values(s.Left(t)))
+}
+
+func (s *sinkTest) published(t *testing.T, want bool) {
+	t.Helper()
+	if s.Published != nil && !s.OneWay && s.Published(t) != want {
+		t.Errorf("published is %v, want %v", !want, want)
+	}
+}
+
+// offered begins a transfer to a place where nothing is held.
+func (s *sinkTest) offered(t *testing.T) ring.Sink {
+	t.Helper()
+	sink := s.New()
+	for range 2 { // it only reads
+		held, free, err := sink.Offer(s.ctx, s.Blobs)
+		if err != nil {
+			t.Fatalf("offer: %v", err)
+		}
+		if len(held) != len(s.Blobs) || free < -1 {
+			t.Fatalf("offer holds %v of %d blobs, %d free", held, len(s.Blobs), free)
+		}
+		for i, n := range held {
+			if n != 0 {
+				t.Errorf("holds %d bytes of blob %d at a new place", n, i)
+			}
+		}
+	}
+	s.published(t, false)
+	return sink
+}
+
+// write begins blob i at from and writes up to to.
+func (s *sinkTest) write(t *testing.T, sink ring.Sink, i int, from, to int64) ring.Writer {
+	t.Helper()
+	w, err := sink.Begin(s.ctx, s.Blobs[i], from)
+	if err != nil {
+		t.Fatalf("begin of blob %d at %d: %v", i, from, err)
+	}
+	writeChunks(t, w, s.Bytes[i][from:to])
+	return w
+}
+
+// writeChunks writes b in chunks of odd sizes, from a buffer it uses again.
+func writeChunks(t *testing.T, w io.Writer, b []byte) {
+	t.Helper()
+	buf := make([]byte, 0, 1<<20)
+	for k := 0; len(b) > 0; k++ {
+		n := min([]int{1, 7, 4095, 65537, 1 << 20}[k%5], len(b))
+		buf = append(buf[:0], b[:n]...)
+		if m, err := w.Write(buf); m != n || err != nil {
+			t.Fatalf("write of %d bytes: %d, %v", n, m, err)
+		}
+		clear(buf)
+		b = b[n:]
+	}
+}
+
+func (s *sinkTest) commit(t *testing.T, i int, w ring.Writer) {
+	t.Helper()
+	if err := w.Commit(s.ctx, s.Blobs[i]); err != nil {
+		t.Errorf("commit of blob %d: %v", i, err)
+	}
+}
+
+func (s *sinkTest) prepare(t *testing.T, sink ring.Sink, want bool) {
+	t.Helper()
+	p, ok := sink.(ring.Preparer)
+	if !ok {
+		return
+	}
+	inPlace, err := p.Prepare(s.ctx, s.Blobs)
+	if err != nil {
+		t.Fatalf("prepare: %v", err)
+	}
+	if inPlace != want {
+		t.Errorf("prepare says in place: %v, want %v", inPlace, want)
+	}
+}
+
+func (s *sinkTest) close(t *testing.T, sink ring.Sink) {
+	t.Helper()
+	if c, ok := sink.(io.Closer); ok {
+		if err := c.Close(); err != nil {
+			t.Errorf("close: %v", err)
+		}
+	}
+}

@@ -1,0 +1,153 @@
+// Package ringtest holds the suites that every Source and Sink of the ring
+// passes. A package runs one from a test of a few lines:
+//
+//	ringtest.TestSource(t, func(t *testing.T) ring.Source { … }, bytes)
+//	ringtest.TestSink(t, func(t *testing.T) ringtest.Sink { … })
+package ringtest
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"reflect"
+	"sync"
+	"testing"
+
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/dolly-img/dolly-img/ring"
+)
+
+// TestSource checks a Source whose blobs have the given bytes, in travelling
+// order. open makes a new one each time.
+func TestSource(t *testing.T, open func(t *testing.T) ring.Source, want ...[]byte) {
+	ctx := context.Background()
+	t.Run("Blobs", func(t *testing.T) {
+		src := open(t)
+		blobs := blobsOf(t, src, want)
+		for i, d := range blobs {
+			if d.MediaType == "" {
+				t.Errorf("blob %d has no media type", i)
+			}
+			if d.Size != -1 && d.Size != int64(len(want[i])) {
+				t.Errorf("blob %d has size %d, want %d", i, d.Size, len(want[i]))
+			}
+			if d.Digest != "" && d.Digest != d.Digest.Algorithm().FromBytes(want[i]) {
+				t.Errorf("blob %d has digest %s of other bytes", i, d.Digest)
+			}
+		}
+		if again := blobsOf(t, src, want); !reflect.DeepEqual(blobs, again) {
+			t.Errorf("second list is %v, first was %v", again, blobs)
+		}
+	})
+	t.Run("Open", func(t *testing.T) {
+		src := open(t)
+		for i, d := range blobsOf(t, src, want) {
+			n := int64(len(want[i]))
+			for _, off := range []int64{0, n / 2, n, 1} { // 0 first: a stream has nothing else yet
+				if off > n {
+					continue
+				}
+				if got := read(t, src, d, off); !bytes.Equal(got, want[i][off:]) {
+					t.Errorf("blob %d from %d: %s", i, off, diff(got, want[i][off:]))
+				}
+			}
+			for _, off := range []int64{-1, n + 1} {
+				if r, err := src.Open(ctx, d, off); err == nil {
+					_, err = io.ReadAll(r)
+					r.Close()
+					if err == nil {
+						t.Errorf("blob %d of %d bytes opened at %d", i, n, off)
+					}
+				}
+			}
+		}
+	})
+	t.Run("Concurrent", func(t *testing.T) {
+		src := open(t)
+		var wg sync.WaitGroup
+		for i, d := range blobsOf(t, src, want) {
+			for range 4 {
+				wg.Go(func() {
+					if got := read(t, src, d, 0); !bytes.Equal(got, want[i]) {
+						t.Errorf("blob %d: %s", i, diff(got, want[i]))
+					}
+				})
+			}
+		}
+		wg.Wait()
+	})
+	t.Run("Cancelled", func(t *testing.T) {
+		src := open(t)
+		gone, cancel := context.WithCancel(ctx)
+		blobs := blobsOf(t, src, want)
+		r, err := src.Open(gone, blobs[0], 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer r.Close()
+		cancel()
+		if n, err := io.Copy(io.Discard, r); err == nil {
+			t.Errorf("a reader whose context is done read all %d bytes", n)
+		}
+		if r, err := src.Open(gone, blobs[0], 0); err == nil {
+			r.Close()
+			t.Error("opened with a context that is done")
+		}
+	})
+	t.Run("Unchanged", func(t *testing.T) {
+		src := open(t)
+		for _, d := range blobsOf(t, src, want) {
+			read(t, src, d, 0)
+		}
+		if u, ok := src.(ring.Unchanged); ok {
+			if err := u.Unchanged(ctx); err != nil {
+				t.Errorf("after reading it: %v", err)
+			}
+		}
+	})
+}
+
+func blobsOf(t *testing.T, src ring.Source, want [][]byte) []v1.Descriptor {
+	t.Helper()
+	if c, ok := src.(io.Closer); ok {
+		t.Cleanup(func() { c.Close() })
+	}
+	blobs, err := src.Blobs(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(blobs) != len(want) || len(blobs) == 0 {
+		t.Fatalf("%d blobs, want %d and at least one", len(blobs), len(want))
+	}
+	return blobs
+}
+
+// read reads to the end, in another goroutine than the test's where it likes to.
+func read(t *testing.T, o ring.Opener, d v1.Descriptor, off int64) []byte {
+	t.Helper()
+	r, err := o.Open(context.Background(), d, off)
+	if err != nil {
+		t.Errorf("open %s at %d: %v", d.Digest, off, err)
+		return nil
+	}
+	b, err := io.ReadAll(r)
+	if err != nil {
+		t.Errorf("read %s from %d: %v", d.Digest, off, err)
+	}
+	if err := r.Close(); err != nil {
+		t.Errorf("close %s: %v", d.Digest, err)
+	}
+	return b
+}
+
+// diff says where two byte strings differ.
+func diff(got, want []byte) string {
+	for i := range min(len(got), len(want)) {
+		if got[i] != want[i] {
+			return fmt.Sprintf("%d bytes, want %d, different from byte %d on", len(got), len(want), i)
+		}
+	}
+	return fmt.Sprintf("%d bytes, want %d", len(got), len(want))
+}
