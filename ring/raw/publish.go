@@ -48,8 +48,8 @@ func (t *Target) leftover() (int64, error) {
 		return 0, t.fail("part file", err)
 	}
 	defer f.Close()
-	if err := t.ours(f); errors.Is(err, errMoved) {
-		return 0, nil // just published or removed
+	if err := t.ours(f); errors.Is(err, errMoved) || errors.Is(err, errForeign) && t.twice() {
+		return 0, nil // published or removed
 	} else if err != nil {
 		return 0, err
 	}
@@ -95,7 +95,10 @@ func (t *Target) openPart() (file, error) {
 			return f, nil
 		}
 		f.Close()
-		if !errors.Is(err, errMoved) {
+		if errors.Is(err, errForeign) && t.twice() {
+			err = t.fs.Remove(t.temp)
+		}
+		if err != nil && !errors.Is(err, errMoved) {
 			return nil, err
 		}
 	}
@@ -129,9 +132,22 @@ func (t *Target) ours(f file) error {
 	return nil
 }
 
+// errForeign says that something else has the part file's name.
+var errForeign = errors.New("is not a part file of ours")
+
 func (t *Target) foreign() error {
-	return hint("look at that file and remove it",
-		"output %s: %s is not a part file of ours", t.title, path.Base(t.temp))
+	return hint("look at that file and remove it", "output %s: %s %w", t.title, path.Base(t.temp), errForeign)
+}
+
+// twice says whether the part file's name is a second one of the published file:
+// a power loss may have come between the two steps of the rename.
+func (t *Target) twice() bool {
+	part, err := t.fs.Lstat(t.temp)
+	if err != nil || !part.Mode().IsRegular() {
+		return false
+	}
+	final, err := t.fs.Lstat(t.name)
+	return err == nil && sameFile(part, final)
 }
 
 // Publish renames the durable part over the final name and makes the directory

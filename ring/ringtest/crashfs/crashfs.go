@@ -61,7 +61,7 @@ func New() *FS {
 }
 
 // FailAt makes the n-th operation from now, counted from 1, fail with EIO and do
-// nothing.
+// nothing; 0 makes none fail.
 func (f *FS) FailAt(n int) { f.set(&f.failAt, f.ops+n) }
 
 // CrashAt takes the power away before the n-th operation from now.

@@ -125,6 +125,7 @@ func sweepAt(n int, crash bool, setup func() (*FS, error), work func(*FS) error,
 		fs.FailAt(n)
 	}
 	worked := work(fs)
+	fs.FailAt(0) // it was used, or is never to be
 	for _, c := range choices(uint64(n)) {
 		if err := check(fs.Reboot(c.names, c.bytes), worked); err != nil {
 			return fmt.Errorf("%s (work returned %v), after a power loss (%s): %w", what, worked, c.name, err)

@@ -1,0 +1,295 @@
+package raw
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"testing/iotest"
+	"time"
+
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/dolly-img/dolly-img/ring"
+	"github.com/dolly-img/dolly-img/ring/ringtest"
+)
+
+func random(n int) []byte {
+	b := make([]byte, n)
+	r := rand.NewChaCha8([32]byte{1})
+	r.Read(b)
+	return b
+}
+
+// hintOf is the advice of an error, "" for one without.
+func hintOf(err error) string {
+	var h interface{ Hint() string }
+	if errors.As(err, &h) {
+		return h.Hint()
+	}
+	return ""
+}
+
+func TestFile(t *testing.T) {
+	for _, size := range []int{0, 1, 3<<20 + 5} {
+		want := random(size)
+		ringtest.TestSource(t, func(t *testing.T) ring.Source {
+			path := filepath.Join(t.TempDir(), "in.img")
+			if err := os.WriteFile(path, want, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			f, err := OpenFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return f
+		}, want)
+	}
+}
+
+func TestFileTitle(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "in.img")
+	os.WriteFile(path, []byte("x"), 0o600)
+	f, err := OpenFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	blobs, _ := f.Blobs(context.Background())
+	if d := blobs[0]; d.Annotations[v1.AnnotationTitle] != "in.img" || d.MediaType != "application/octet-stream" || d.Digest != "" {
+		t.Errorf("descriptor is %+v", d)
+	}
+}
+
+func TestOpenFileRefuses(t *testing.T) {
+	dir := t.TempDir()
+	fifo := filepath.Join(dir, "fifo")
+	if err := syscall.Mkfifo(fifo, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		path, want string
+		hint       bool
+	}{
+		{filepath.Join(dir, "no"), "no such file", false},
+		{dir, "is a directory", true},
+		{"/dev/null", "device", true},
+		{fifo, "not a regular file", true},
+	} {
+		_, err := OpenFile(tt.path)
+		if err == nil || !strings.Contains(err.Error(), tt.want) || !strings.Contains(err.Error(), tt.path) {
+			t.Errorf("%s: %v, want %s", tt.path, err, tt.want)
+		}
+		if (hintOf(err) != "") != tt.hint {
+			t.Errorf("%s: hint is %q", tt.path, hintOf(err))
+		}
+	}
+}
+
+func TestFileChanged(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		change func(path string) error
+	}{
+		{"appended", func(path string) error {
+			f, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND, 0)
+			if err != nil {
+				return err
+			}
+			defer f.Close()
+			_, err = f.WriteString("more")
+			return err
+		}},
+		{"written", func(path string) error { return os.WriteFile(path, []byte("other"), 0o600) }},
+		{"touched", func(path string) error { return os.Chtimes(path, time.Unix(1, 0), time.Unix(1, 0)) }},
+		{"replaced", func(path string) error {
+			if err := os.WriteFile(path+".new", []byte("bytes"), 0o600); err != nil {
+				return err
+			}
+			return os.Rename(path+".new", path)
+		}},
+		{"removed", os.Remove},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "in")
+			os.WriteFile(path, []byte("bytes"), 0o600)
+			os.Chtimes(path, time.Unix(2, 0), time.Unix(2, 0))
+			f, err := OpenFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer f.Close()
+			if err := f.Unchanged(context.Background()); err != nil {
+				t.Errorf("before: %v", err)
+			}
+			if err := tt.change(path); err != nil {
+				t.Fatal(err)
+			}
+			if err := f.Unchanged(context.Background()); err == nil {
+				t.Error("not noticed")
+			}
+		})
+	}
+}
+
+func TestFileShrunk(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "in")
+	os.WriteFile(path, random(1000), 0o600)
+	f, err := OpenFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	r, err := f.Open(context.Background(), v1.Descriptor{}, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	os.Truncate(path, 10)
+	if b, err := io.ReadAll(r); err != io.ErrUnexpectedEOF || len(b) != 10 {
+		t.Errorf("read %d bytes, %v", len(b), err)
+	}
+}
+
+func TestStream(t *testing.T) {
+	want := random(2<<20 + 77)
+	for _, tt := range []struct {
+		name string
+		wrap func(io.Reader) io.Reader
+	}{
+		{"whole", func(r io.Reader) io.Reader { return r }},
+		{"half", iotest.HalfReader},
+		{"data with end", iotest.DataErrReader},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			ringtest.TestSource(t, func(t *testing.T) ring.Source {
+				s, err := Stream(tt.wrap(bytes.NewReader(want)), t.TempDir())
+				if err != nil {
+					t.Fatal(err)
+				}
+				return s
+			}, want)
+		})
+	}
+	ringtest.TestSource(t, func(t *testing.T) ring.Source {
+		s, err := Stream(strings.NewReader(""), t.TempDir())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}, []byte{})
+}
+
+// An earlier offset is read again and the reader goes on with what is new.
+func TestStreamAgain(t *testing.T) {
+	dir := t.TempDir()
+	pr, pw := io.Pipe()
+	s, err := Stream(pr, dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if entries, _ := os.ReadDir(dir); len(entries) != 0 {
+		t.Errorf("the spool has a name: %v", entries)
+	}
+	want := random(100000)
+	go func() {
+		for i := 0; i < len(want); i += 1000 {
+			pw.Write(want[i : i+1000])
+		}
+		pw.Close()
+	}()
+	ctx := context.Background()
+	first, err := s.Open(ctx, v1.Descriptor{}, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := make([]byte, 50000)
+	if _, err := io.ReadFull(first, got); err != nil {
+		t.Fatal(err)
+	}
+	again, err := s.Open(ctx, v1.Descriptor{}, 20000)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if b, err := io.ReadAll(again); !bytes.Equal(b, want[20000:]) || err != nil {
+		t.Errorf("again: %d bytes, %v", len(b), err)
+	}
+	if b, err := io.ReadAll(first); !bytes.Equal(append(got, b...), want) || err != nil {
+		t.Errorf("first: %d bytes, %v", len(got)+len(b), err)
+	}
+}
+
+func TestStreamNoSpool(t *testing.T) {
+	want := random(3 << 20)
+	s, err := Stream(bytes.NewReader(want), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	ctx := context.Background()
+	r, err := s.Open(ctx, v1.Descriptor{}, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if b, err := io.ReadAll(r); !bytes.Equal(b, want) || err != nil {
+		t.Errorf("%d bytes, %v", len(b), err)
+	}
+	if _, err := s.Open(ctx, v1.Descriptor{}, 5); err == nil || hintOf(err) == "" {
+		t.Errorf("what is not kept was opened: %v", err)
+	}
+}
+
+func TestStreamErrors(t *testing.T) {
+	broken := errors.New("broken")
+	s, err := Stream(io.MultiReader(strings.NewReader("abc"), iotest.ErrReader(broken)), t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	for range 2 { // it stays
+		r, err := s.Open(context.Background(), v1.Descriptor{}, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if b, err := io.ReadAll(r); string(b) != "abc" || !errors.Is(err, broken) {
+			t.Errorf("%q, %v", b, err)
+		}
+	}
+	if _, err := Stream(nil, "/nonexistent"); hintOf(err) == "" {
+		t.Errorf("no spool directory: %v", err)
+	}
+}
+
+// Cancelling and closing end readers that wait for a silent input.
+func TestStreamSilent(t *testing.T) {
+	pr, pw := io.Pipe()
+	defer pw.Close()
+	s, err := Stream(pr, t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	cancelled, _ := s.Open(ctx, v1.Descriptor{}, 0)
+	closed, _ := s.Open(context.Background(), v1.Descriptor{}, 0)
+	done := make(chan error, 2)
+	wait := func(r io.Reader) {
+		_, err := r.Read(make([]byte, 1))
+		done <- err
+	}
+	go wait(cancelled)
+	cancel()
+	if err := <-done; !errors.Is(err, context.Canceled) {
+		t.Errorf("cancelled: %v", err)
+	}
+	go wait(closed)
+	s.Close()
+	if err := <-done; !errors.Is(err, os.ErrClosed) {
+		t.Errorf("closed: %v", err)
+	}
+}
