@@ -222,7 +222,7 @@ func parsePolicy(data []byte) (*Policy, error) {
 // nothing. What the path leads to, through symbolic links say, is not looked at.
 func (p *Policy) Output(path string) (dir, rel string, overwrite bool, err error) {
 	if !filepath.IsAbs(path) || filepath.Clean(path) != path || strings.ContainsRune(path, 0) {
-		return "", "", false, fmt.Errorf("output %q: want an absolute path without . or ..", path)
+		return "", "", false, fmt.Errorf("output %q: want an absolute and clean path", path)
 	}
 	file := policyFile
 	if p != nil {
