@@ -1,0 +1,91 @@
+// Package e2e drives the shipped binary as its users do: real processes, each node in
+// a network namespace of its own.
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/dolly-img/dolly-img/test/netns"
+)
+
+// What TestMain builds once.
+var (
+	binary  string // dolly-img
+	siftool string // of sylabs
+	scratch string // for files that several tests send
+)
+
+func TestMain(m *testing.M) { os.Exit(run(m)) }
+
+func run(m *testing.M) int {
+	if netns.Available() != nil {
+		return m.Run() // and every test says why it is skipped
+	}
+	dir, err := os.MkdirTemp("", "dolly-img-e2e-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(dir)
+	scratch = dir
+	binary, siftool = filepath.Join(dir, "dolly-img"), filepath.Join(dir, "siftool")
+	for out, pkg := range map[string]string{
+		binary:  "github.com/dolly-img/dolly-img/cmd/dolly-img",
+		siftool: "github.com/sylabs/sif/v2/cmd/siftool",
+	} {
+		build := exec.Command("go", "build", "-o", out, pkg)
+		build.Stderr = os.Stderr
+		if err := build.Run(); err != nil {
+			fmt.Fprintf(os.Stderr, "go build %s: %v\n", pkg, err)
+			return 1
+		}
+	}
+	return m.Run()
+}
+
+// need skips or fails the test where it cannot run, and bounds it.
+func need(t *testing.T, limit time.Duration, programs ...string) context.Context {
+	t.Helper()
+	missing := netns.Available()
+	for _, p := range programs {
+		if _, err := exec.LookPath(p); err != nil && missing == nil {
+			missing = fmt.Errorf("counterpart missing: %s", p)
+		}
+	}
+	if missing != nil {
+		if os.Getenv("DOLLY_IMG_COUNTERPARTS") == "1" {
+			t.Fatal(missing)
+		}
+		t.Skip(missing)
+	}
+	ctx, cancel := context.WithTimeoutCause(t.Context(), limit, fmt.Errorf("the test has %v", limit))
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// eventually asks until it is told yes. It is the one place that polls: for what the
+// system does not tell, such as another process's memory.
+func eventually(t *testing.T, limit time.Duration, what string, yes func() (bool, string)) {
+	t.Helper()
+	deadline := time.After(limit)
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		ok, state := yes()
+		if ok {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-deadline:
+			t.Errorf("%s: not within %v: %s", what, limit, state)
+			return
+		}
+	}
+}

@@ -1,0 +1,106 @@
+package e2e
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// report is what --report promises: every field, always, and no other.
+type report struct {
+	Transfer string  `json:"transfer"`
+	Image    string  `json:"image"`
+	Digest   string  `json:"digest"`
+	Bytes    int64   `json:"bytes"`
+	Seconds  float64 `json:"seconds"`
+	Exit     int     `json:"exit"`
+	Nodes    []row   `json:"nodes"`
+}
+
+type row struct {
+	Node    string  `json:"node"`
+	State   string  `json:"state"`
+	Digest  string  `json:"digest"`
+	Bytes   int64   `json:"bytes"`
+	Skipped int64   `json:"skipped"`
+	Seconds float64 `json:"seconds"`
+	Reason  string  `json:"reason"`
+	Link    string  `json:"link"`
+}
+
+func readReport(text []byte) (*report, error) {
+	var r report
+	d := json.NewDecoder(bytes.NewReader(text))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&r); err != nil {
+		return nil, err
+	}
+	var fields struct{ Nodes []map[string]any }
+	var top map[string]any
+	if err := json.Unmarshal(text, &fields); err != nil {
+		return nil, err
+	}
+	if err := json.Unmarshal(text, &top); err != nil {
+		return nil, err
+	}
+	if missing := lacks(top, "transfer", "image", "digest", "bytes", "seconds", "exit", "nodes"); missing != "" {
+		return nil, fmt.Errorf("no %s", missing)
+	}
+	states := []string{"committed", "held", "failed", "refused", "unreachable"}
+	for i, n := range fields.Nodes {
+		if missing := lacks(n, "node", "state", "digest", "bytes", "skipped", "seconds", "reason", "link"); missing != "" {
+			return nil, fmt.Errorf("row %d: no %s", i, missing)
+		}
+		if !slices.Contains(states, r.Nodes[i].State) {
+			return nil, fmt.Errorf("row %d: state %q", i, r.Nodes[i].State)
+		}
+	}
+	return &r, nil
+}
+
+func lacks(got map[string]any, names ...string) string {
+	for _, name := range names {
+		if v, ok := got[name]; !ok || v == nil {
+			return name
+		}
+	}
+	return ""
+}
+
+func TestReadReport(t *testing.T) {
+	row := map[string]any{"node": "a", "state": "held", "digest": "", "bytes": 0, "skipped": 1, "seconds": 0.1, "reason": "", "link": ""}
+	top := map[string]any{"transfer": "t", "image": "i", "digest": "", "bytes": 1, "seconds": 1, "exit": 0, "nodes": []any{row}}
+	read := func(v any) error {
+		text, _ := json.Marshal(v)
+		_, err := readReport(text)
+		return err
+	}
+	if err := read(top); err != nil {
+		t.Error(err)
+	}
+	for name := range row {
+		bad := maps.Clone(row)
+		delete(bad, name)
+		all := maps.Clone(top)
+		all["nodes"] = []any{bad}
+		if read(all) == nil {
+			t.Errorf("a row without %s is taken", name)
+		}
+	}
+	for name := range top {
+		bad := maps.Clone(top)
+		delete(bad, name)
+		if read(bad) == nil {
+			t.Errorf("a report without %s is taken", name)
+		}
+	}
+	for _, text := range []string{"", "{", strings.Repeat("[", 10)} {
+		if _, err := readReport([]byte(text)); err == nil {
+			t.Errorf("%q is taken", text)
+		}
+	}
+}
