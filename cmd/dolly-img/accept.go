@@ -1,0 +1,223 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
+
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/dolly-img/dolly-img/cache"
+	"github.com/dolly-img/dolly-img/ring"
+	"github.com/dolly-img/dolly-img/ring/identity"
+	"github.com/dolly-img/dolly-img/ring/raw"
+	"github.com/dolly-img/dolly-img/sif"
+)
+
+// acceptor is a node's answer to a request: what its policy permits becomes a Sink
+// made of the cache, a target, or nothing; what it does not permit is refused with
+// the rule. Nothing is written before.
+type acceptor struct {
+	policy *identity.Policy
+	cache  *cache.Cache
+	stdout io.Writer // nil: this node has none for a transfer
+}
+
+func (a *acceptor) accept(ctx context.Context, r ring.Request) (ring.Sink, error) {
+	sink, err := a.compose(r)
+	if err != nil {
+		return nil, refusal(err)
+	}
+	return sink, nil
+}
+
+func (a *acceptor) compose(r ring.Request) (ring.Sink, error) {
+	m, err := decodeMeta(r.Meta)
+	switch {
+	case err != nil:
+		return nil, err
+	case m.Discard:
+		return raw.Discard{}, nil
+	case m.Output == "-" && a.stdout == nil:
+		return nil, hintf("run dolly-img receive on it", "standard output: this node is a daemon and has none for a transfer")
+	case m.Output == "-":
+		return raw.Stdout(a.stdout), nil
+	case m.Output == "":
+		return a.cache.Transfer(m.Ref, cache.TransferOptions{}), nil
+	}
+	target, err := a.target(m)
+	if err != nil {
+		return nil, err
+	}
+	if m.Kind == kindRaw {
+		if _, err := target.Check(); err != nil {
+			target.Close()
+			return nil, err
+		}
+		return target, nil
+	}
+	p := &placing{
+		Transfer: a.cache.Transfer(m.Ref, cache.TransferOptions{}),
+		cache:    a.cache, target: target, meta: m,
+	}
+	if err := p.begin(r.Blobs); err != nil {
+		target.Close()
+		return nil, err
+	}
+	return p, nil
+}
+
+func (a *acceptor) target(m *meta) (*raw.Target, error) {
+	dir, rel, overwrite, err := a.policy.Output(m.Output)
+	if err != nil {
+		return nil, err
+	}
+	owner, err := resolveOwner(m.Owner)
+	if err != nil {
+		return nil, err
+	}
+	return raw.NewTarget(raw.TargetOptions{
+		Dir: dir, Name: rel, Overwrite: overwrite,
+		Mode: fs.FileMode(m.Mode), Owner: owner, ModTime: m.Mtime, Mkdir: m.Mkdir, Shared: m.Shared,
+	})
+}
+
+// placing is an image on its way to the cache, and from there to a file.
+type placing struct {
+	*cache.Transfer
+	cache  *cache.Cache
+	target *raw.Target
+	meta   *meta
+	sif    v1.Descriptor // what the file is made of
+	free   int64         // bytes free where the file goes; -1 unknown
+	cloned bool          // the target has to be published
+}
+
+// begin finds the blob of the file, and whether the file can be made.
+func (p *placing) begin(blobs []v1.Descriptor) (err error) {
+	for _, d := range blobs {
+		if d.MediaType == sif.LayerMediaType && p.sif.Digest == "" {
+			p.sif = d
+		}
+	}
+	if p.sif.Digest == "" || p.sif.Size < 0 {
+		return errors.New("output " + p.meta.Output + ": no SIF in the image to make it of")
+	}
+	if !p.placed() {
+		p.free, err = p.target.Check()
+	}
+	return err
+}
+
+// placed says whether the file already is what this transfer would make it.
+func (p *placing) placed() bool {
+	info, err := os.Lstat(p.meta.Output)
+	if err != nil || !p.cache.Placed(p.meta.Output, p.sif.Digest) {
+		return false
+	}
+	mode := fs.FileMode(p.meta.Mode)
+	if mode == 0 {
+		mode = 0o644
+	}
+	owner, err := resolveOwner(p.meta.Owner)
+	st := info.Sys().(*syscall.Stat_t)
+	return err == nil && info.Mode().Perm() == mode &&
+		(owner == nil || (owner.UID < 0 || uint32(owner.UID) == st.Uid) && (owner.GID < 0 || uint32(owner.GID) == st.Gid))
+}
+
+// Offer is the cache's, with room for the file beside it.
+func (p *placing) Offer(ctx context.Context, blobs []v1.Descriptor) (held []int64, free int64, err error) {
+	held, free, err = p.Transfer.Offer(ctx, blobs)
+	if err != nil || p.placed() {
+		return held, free, err
+	}
+	need := p.sif.Size
+	if p.free >= 0 && p.free < need {
+		return nil, 0, fmt.Errorf("output %s: %s free, %s needed", p.meta.Output, bytesText(p.free), bytesText(need))
+	}
+	if free >= 0 && sameFileSystem(p.cache.Dir(), filepath.Dir(p.meta.Output)) {
+		free = max(0, free-need) // a reflink may need less, which nobody knows before
+	}
+	return held, free, nil
+}
+
+// sameFileSystem is about what exists of both paths.
+func sameFileSystem(a, b string) bool {
+	x, okX := device(a)
+	y, okY := device(b)
+	return okX && okY && x == y
+}
+
+func device(path string) (uint64, bool) {
+	for {
+		info, err := os.Stat(path)
+		if err == nil {
+			return info.Sys().(*syscall.Stat_t).Dev, true
+		}
+		if !errors.Is(err, fs.ErrNotExist) || path == filepath.Dir(path) {
+			return 0, false
+		}
+		path = filepath.Dir(path)
+	}
+}
+
+// Prepare makes the durable temporary of the file, unless the file is there.
+func (p *placing) Prepare(ctx context.Context, blobs []v1.Descriptor) (inPlace bool, err error) {
+	inPlace, err = p.Transfer.Prepare(ctx, blobs)
+	if err != nil || p.placed() {
+		return inPlace, err
+	}
+	path, err := p.cache.BlobPath(p.sif.Digest)
+	if err != nil {
+		return false, err
+	}
+	blob, err := os.Open(path)
+	if err != nil {
+		return false, err
+	}
+	defer blob.Close()
+	if err := p.target.Clone(ctx, blob, p.sif.Size); err != nil {
+		return false, err
+	}
+	p.cloned = true
+	return false, nil
+}
+
+// Publish switches the file, then the reference. The record that the file is in
+// place spares the next transfer a copy and is worth no failure.
+func (p *placing) Publish(ctx context.Context) error {
+	if p.cloned {
+		if err := p.target.Publish(ctx); err != nil {
+			return err
+		}
+		_ = p.cache.RecordPlaced(p.meta.Output, p.sif.Digest)
+	}
+	return p.Transfer.Publish(ctx)
+}
+
+// Close ends both.
+func (p *placing) Close() error { return errors.Join(p.target.Close(), p.Transfer.Close()) }
+
+// refusal is err as the sender reads it: with what to do on the node, and where it is
+// a matter of waiting as the ring's ErrBusy.
+func refusal(err error) error {
+	text := err.Error()
+	if hint := hintOf(err); hint != "" {
+		text += " (" + hint + ")"
+	}
+	if errors.Is(err, raw.ErrBusy) {
+		return fmt.Errorf("%s: %w", text, ring.ErrBusy)
+	}
+	return errors.New(text)
+}
+
+var (
+	_ ring.Opener   = (*placing)(nil)
+	_ ring.Preparer = (*placing)(nil)
+	_ io.Closer     = (*placing)(nil)
+)

@@ -1,0 +1,195 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/dolly-img/dolly-img/cache"
+)
+
+func newCache() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "cache",
+		Short: "Look into the cache of this node",
+		Long: `The cache of a node is an OCI image layout, which skopeo and podman read as it lies
+on disk. All of these work while the daemon runs.`,
+	}
+	group(cmd)
+	cmd.AddCommand(newCacheLs(), newCachePath(), newCacheVerify())
+	return cmd
+}
+
+// openCache opens a cache that is there: looking must not make one.
+func openCache(flag string) (*cache.Cache, error) {
+	dir, err := cacheDir(flag)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := os.Stat(dir); err != nil {
+		return nil, hintf("name the cache with --cache DIR; a daemon makes it", "cache: %w", err)
+	}
+	return cache.Open(dir)
+}
+
+func newCacheLs() *cobra.Command {
+	var dir string
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "ls",
+		Short: "List the images in the cache",
+		Args:  exactly(0, ""),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := openCache(dir)
+			if err != nil {
+				return err
+			}
+			list, err := c.List()
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				return listJSON(cmd.OutOrStdout(), list)
+			}
+			return listTable(cmd.OutOrStdout(), list)
+		},
+	}
+	addCacheFlag(cmd, &dir)
+	cmd.Flags().BoolVar(&asJSON, "json", false, "one JSON object a line")
+	return cmd
+}
+
+func listTable(w io.Writer, list []cache.Entry) error {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "REFERENCE\tKIND\tSIZE\tLAST USED\tDIGEST")
+	for _, e := range list {
+		if e.Err != nil {
+			fmt.Fprintf(t, "%s\tbroken\t-\t-\t%s: %s\n", orDash(e.Ref), e.Digest, printable(e.Err.Error()))
+			continue
+		}
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\n", orDash(e.Ref), e.Kind, bytesText(e.Size),
+			e.LastUsed.Format("2006-01-02 15:04"), e.Digest)
+	}
+	return t.Flush()
+}
+
+func orDash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return printable(s)
+}
+
+func listJSON(w io.Writer, list []cache.Entry) error {
+	enc := json.NewEncoder(w)
+	for _, e := range list {
+		line := struct {
+			Ref      string    `json:"ref"`
+			Digest   string    `json:"digest"`
+			Kind     string    `json:"kind"`
+			Size     int64     `json:"size"`
+			LastUsed time.Time `json:"lastUsed"`
+			Error    string    `json:"error"`
+		}{e.Ref, string(e.Digest), e.Kind, e.Size, e.LastUsed.UTC(), errorText(e.Err)}
+		if err := enc.Encode(line); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func errorText(err error) string {
+	if err == nil {
+		return ""
+	}
+	return err.Error()
+}
+
+func newCachePath() *cobra.Command {
+	var dir string
+	cmd := &cobra.Command{
+		Use:   "path REF",
+		Short: "Print what to hand to a container runtime for an image",
+		Long: `Path prints one line: of a SIF the file in the cache, which must not be written to,
+of other images oci:DIR:REF.`,
+		Example: `  apptainer run $(dolly-img cache path localhost/sle15:latest)`,
+		Args:    exactly(1, "the reference of an image, see dolly-img cache ls"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := openCache(dir)
+			if err != nil {
+				return err
+			}
+			path, err := c.Path(args[0])
+			if errors.Is(err, cache.ErrNotFound) && hintOf(err) == "" {
+				return hintf("dolly-img cache ls lists what is there", "%w", err)
+			}
+			if err != nil {
+				return err
+			}
+			_, err = fmt.Fprintln(cmd.OutOrStdout(), path)
+			return err
+		},
+	}
+	addCacheFlag(cmd, &dir)
+	return cmd
+}
+
+func newCacheVerify() *cobra.Command {
+	var dir string
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "verify",
+		Short: "Read everything in the cache again and compare it with its digest",
+		Long: `Verify hashes every blob and looks whether every image has all of its own. It exits 1
+when something is wrong; the next push of such an image brings the blob again.`,
+		Args: exactly(0, ""),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := openCache(dir)
+			if err != nil {
+				return err
+			}
+			out := cmd.OutOrStdout()
+			show := func(r cache.Result) {
+				if r.Err != nil {
+					fmt.Fprintf(out, "bad  %s\n", printable(r.Err.Error()))
+				}
+			}
+			if asJSON {
+				enc := json.NewEncoder(out)
+				show = func(r cache.Result) {
+					_ = enc.Encode(struct {
+						Ref    string `json:"ref"`
+						Digest string `json:"digest"`
+						Size   int64  `json:"size"`
+						Error  string `json:"error"`
+					}{r.Ref, string(r.Digest), r.Size, errorText(r.Err)})
+				}
+			}
+			blobs, bytes := 0, int64(0)
+			bad, err := c.Verify(cmd.Context(), func(r cache.Result) {
+				if r.Ref == "" {
+					blobs, bytes = blobs+1, bytes+r.Size
+				}
+				show(r)
+			})
+			switch {
+			case err != nil:
+				return err
+			case bad > 0:
+				return hintf("push the images that are bad again", "cache %s: %d bad", c.Dir(), bad)
+			case !asJSON:
+				fmt.Fprintf(out, "%d blobs with %s are right\n", blobs, bytesText(bytes))
+			}
+			return nil
+		},
+	}
+	addCacheFlag(cmd, &dir)
+	cmd.Flags().BoolVar(&asJSON, "json", false, "one JSON object a line, of everything that was read")
+	return cmd
+}

@@ -1,0 +1,235 @@
+package main
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"github.com/dolly-img/dolly-img/cache"
+	"github.com/dolly-img/dolly-img/ring"
+	"github.com/dolly-img/dolly-img/ring/identity"
+)
+
+const (
+	maxDemoNodes = 64
+	// killSeconds is how long the transfer shall take at least when nodes are to
+	// be killed on the way; the ring tells how far it is about once a second.
+	killSeconds = 6
+)
+
+func newDemo() *cobra.Command {
+	var d demo
+	cmd := &cobra.Command{
+		Use:   "demo [IMAGE]",
+		Short: "Watch a ring of nodes on this machine",
+		Long: `Demo starts nodes as processes of their own on the loopback interface, pushes IMAGE (or
+a SIF of 256 MiB that it makes) to all of them through the ring, and reads every copy
+again to compare it. It needs neither root nor anything installed; keys, caches and
+copies are in a temporary directory (in $TMPDIR) that is removed at the end.
+
+With --kill it kills nodes in the middle of the transfer: the others go on without
+them. The exit status is 0 when the copies of all that were left alive are right.`,
+		Example: `  dolly-img demo
+  dolly-img demo --nodes 8 --kill 2`,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return nil
+			}
+			return exactly(1, "")(cmd, args)
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if d.count < 1 || d.count > maxDemoNodes {
+				return usagef("--nodes %d: want 1 to %d", d.count, maxDemoNodes)
+			}
+			if d.kill < 0 || d.kill >= d.count {
+				return usagef("--kill %d: want less than the %d nodes", d.kill, d.count)
+			}
+			if len(args) > 0 {
+				d.image = args[0]
+			}
+			d.cmd, d.out = cmd, cmd.OutOrStdout()
+			return d.run(cmd.Context())
+		},
+	}
+	cmd.Flags().IntVar(&d.count, "nodes", 4, "how many nodes")
+	cmd.Flags().IntVar(&d.kill, "kill", 0, "kill so many of them on the way")
+	cmd.Flags().StringVar(&d.report, "report", "", "write what became of every node to this file, as JSON")
+	return cmd
+}
+
+// demo is one run of the command.
+type demo struct {
+	cmd    *cobra.Command
+	out    io.Writer
+	image  string // "": to be made
+	count  int
+	kill   int
+	report string
+
+	dir    string // temporary
+	digest string // of the image
+	size   int64
+	nodes  []*demoNode
+}
+
+func (d *demo) run(ctx context.Context) (err error) {
+	if d.dir, err = os.MkdirTemp("", "dolly-img-demo-"); err != nil {
+		return hintf("set TMPDIR to a writable directory", "demo: %w", err)
+	}
+	defer func() {
+		if rerr := os.RemoveAll(d.dir); err == nil && rerr != nil {
+			err = fmt.Errorf("demo: clean up: %w", rerr)
+		}
+	}()
+	if err := d.prepare(ctx); err != nil {
+		return err
+	}
+	if err := identity.Init(d.keys(), identity.InitOptions{Cluster: "demo"}); err != nil {
+		return err
+	}
+	defer d.stop()
+	if err := d.start(ctx); err != nil {
+		return err
+	}
+	if err := d.push(ctx); err != nil {
+		return err
+	}
+	if err := d.compare(); err != nil {
+		return err
+	}
+	fmt.Fprint(d.out, `
+The same on real hosts:
+  dolly-img keys init --keys ./keys      # then ca.pem and node.pem to /etc/dolly-img/keys on every node
+  dolly-img daemon                       # on every node
+  dolly-img push IMAGE.sif --keys ./keys --nodes node[001-128]
+`)
+	return nil
+}
+
+func (d *demo) keys() string { return filepath.Join(d.dir, "keys") }
+
+// prepare finds or makes the image, sees that its copies have room, and takes the
+// digest with which they will be compared.
+func (d *demo) prepare(ctx context.Context) error {
+	made := d.image == ""
+	d.size = demoImageSize
+	copies := int64(d.count)
+	if made {
+		copies++
+	} else {
+		if err := checkImage(d.image); err != nil {
+			return err
+		}
+		info, err := os.Stat(d.image)
+		if err != nil {
+			return err
+		}
+		d.size = info.Size()
+	}
+	var st unix.Statfs_t
+	if err := unix.Statfs(d.dir, &st); err == nil {
+		if free := int64(st.Bavail) * st.Bsize; free < copies*d.size {
+			return hintf("set TMPDIR to a directory with more room, or use fewer --nodes",
+				"demo: %s free in %s, %s needed", bytesText(free), os.TempDir(), bytesText(copies*d.size))
+		}
+	}
+	if made {
+		d.image = filepath.Join(d.dir, "demo.sif")
+		if err := makeDemoImage(ctx, d.image); err != nil {
+			return err
+		}
+	}
+	var err error
+	if d.digest, d.size, err = hashFile(d.image); err != nil {
+		return err
+	}
+	fmt.Fprintf(d.out, "image %s, %s\n%s\n", printable(filepath.Base(d.image)), bytesText(d.size), d.digest)
+	return nil
+}
+
+// push is the push command with the nodes of the demo.
+func (d *demo) push(ctx context.Context) error {
+	m := &meta{Kind: kindImage, Ref: demoRef}
+	j := &job{
+		cmd: d.cmd, image: filepath.Base(d.image), enough: d.count - d.kill,
+		flags: &sendFlags{keys: d.keys(), report: d.report},
+		open: func(context.Context) (ring.Source, *meta, error) {
+			source, err := openSIF(d.image, m)
+			return source, m, err
+		},
+		resolve: func(context.Context) ([]ring.Peer, error) { return d.peers(), nil },
+	}
+	for _, n := range d.nodes {
+		j.nodes = append(j.nodes, n.name)
+	}
+	if d.kill > 0 {
+		j.rate = max(d.size/killSeconds, 64<<10)
+		j.watch = d.killOnTheWay()
+	}
+	fmt.Fprintf(d.out, "push to %d nodes in a ring, each a process of its own\n", d.count)
+	return j.run(ctx)
+}
+
+const demoRef = "localhost/demo:latest"
+
+// compare reads every copy again, from the caches as a runtime would find them.
+func (d *demo) compare() error {
+	wrong, killed := 0, 0
+	for _, n := range d.nodes {
+		if n.killed {
+			killed++
+			fmt.Fprintf(d.out, "%s  was killed\n", n.name)
+			continue
+		}
+		digest, err := n.digest()
+		switch {
+		case err != nil:
+			wrong++
+			fmt.Fprintf(d.out, "%s  copy cannot be read: %s\n", n.name, printable(err.Error()))
+		case digest != d.digest:
+			wrong++
+			fmt.Fprintf(d.out, "%s  copy is wrong: %s\n", n.name, digest)
+		default:
+			fmt.Fprintf(d.out, "%s  copy read again: %s, right\n", n.name, digest)
+		}
+	}
+	if wrong > 0 {
+		return &statusError{ring.ExitPartial, fmt.Errorf("demo: %d copies are wrong", wrong)}
+	}
+	if killed < d.kill {
+		return hintf("take a larger image", "demo: the transfer was over before nodes could be killed")
+	}
+	return nil
+}
+
+// digest hashes the node's copy.
+func (n *demoNode) digest() (string, error) {
+	c, err := cache.Open(n.cache)
+	if err != nil {
+		return "", err
+	}
+	path, err := c.Path(demoRef)
+	if err != nil {
+		return "", err
+	}
+	digest, _, err := hashFile(path)
+	return digest, err
+}
+
+func hashFile(path string) (digest string, size int64, err error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return "", 0, err
+	}
+	defer f.Close()
+	hash := sha256.New()
+	size, err = io.CopyBuffer(hash, f, make([]byte, 1<<20))
+	return "sha256:" + hex.EncodeToString(hash.Sum(nil)), size, err
+}

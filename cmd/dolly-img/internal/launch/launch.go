@@ -1,0 +1,130 @@
+// Package launch runs nodes as processes of their own, on this machine, for the demo
+// and for tests. A node is ready when it logs where it listens, so nobody sleeps.
+package launch
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os/exec"
+	"regexp"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// ready is the log line of dolly-img daemon and receive.
+var ready = regexp.MustCompile(`msg=listening address=(\S+)`)
+
+// keep is how much of a node's log is remembered, in bytes.
+const keep = 16 << 10
+
+// Process is one node.
+type Process struct {
+	Addr string // where it listens
+
+	cmd  *exec.Cmd
+	log  tail
+	done chan struct{}
+	err  error // of Wait, once done is closed
+}
+
+// Start runs cmd, a dolly-img daemon or receive, and returns when it listens. Its
+// standard error is ours to read; the rest of cmd is the caller's. The process is
+// killed with the one that started it, so that none is left behind.
+func Start(ctx context.Context, cmd *exec.Cmd) (*Process, error) {
+	stderr, err := cmd.StderrPipe()
+	if err != nil {
+		return nil, err
+	}
+	// Its own group: the terminal's ^C is for whoever started it.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	if err := cmd.Start(); err != nil {
+		return nil, err
+	}
+	p := &Process{cmd: cmd, done: make(chan struct{})}
+	addr := make(chan string, 1)
+	go p.follow(stderr, addr)
+	select {
+	case p.Addr = <-addr:
+		return p, nil
+	case <-p.done:
+		return nil, fmt.Errorf("it ended at once (%v) and said: %s", p.err, p.Log())
+	case <-ctx.Done():
+		p.Kill()
+		return nil, ctx.Err()
+	}
+}
+
+// follow reads the log to its end, then waits for the process.
+func (p *Process) follow(stderr io.Reader, addr chan<- string) {
+	lines := bufio.NewReader(stderr)
+	for {
+		line, err := lines.ReadSlice('\n')
+		p.log.write(line)
+		if m := ready.FindSubmatch(line); m != nil {
+			select {
+			case addr <- string(m[1]):
+			default:
+			}
+		}
+		if err != nil && !errors.Is(err, bufio.ErrBufferFull) {
+			break
+		}
+	}
+	p.err = p.cmd.Wait()
+	close(p.done)
+}
+
+// Pid is its process id.
+func (p *Process) Pid() int { return p.cmd.Process.Pid }
+
+// Log is the end of what it logged.
+func (p *Process) Log() string { return p.log.String() }
+
+// Done is closed when the process has ended.
+func (p *Process) Done() <-chan struct{} { return p.done }
+
+// Wait returns how the process ended, as exec.Cmd does.
+func (p *Process) Wait() error {
+	<-p.done
+	return p.err
+}
+
+// Kill ends the process as a power failure would, and waits for it.
+func (p *Process) Kill() {
+	_ = p.cmd.Process.Kill()
+	<-p.done
+}
+
+// Stop asks the process to end and waits; after grace it is killed.
+func (p *Process) Stop(grace time.Duration) error {
+	_ = p.cmd.Process.Signal(syscall.SIGTERM)
+	timer := time.AfterFunc(grace, func() { _ = p.cmd.Process.Kill() })
+	defer timer.Stop()
+	return p.Wait()
+}
+
+// tail remembers the end of what was written.
+type tail struct {
+	mu  sync.Mutex
+	buf []byte
+}
+
+func (t *tail) write(b []byte) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.buf = append(t.buf, b...)
+	if over := len(t.buf) - keep; over > 0 {
+		t.buf = append(t.buf[:0], t.buf[over:]...)
+	}
+}
+
+func (t *tail) String() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return string(bytes.TrimSpace(t.buf))
+}

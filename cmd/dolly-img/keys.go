@@ -1,0 +1,170 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/dolly-img/dolly-img/ring/hostlist"
+	"github.com/dolly-img/dolly-img/ring/identity"
+)
+
+func newKeys() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "keys",
+		Short: "Make and show the keys of a cluster",
+		Long: `The server and the nodes know each other by certificates of a private authority. A
+sender's may open transfers, a node's may only take part in them. Keys are looked for
+in --keys DIR, else in $DOLLY_IMG_KEYS, else in /etc/dolly-img/keys and the user's
+configuration directory.`,
+	}
+	group(cmd)
+	cmd.AddCommand(newKeysInit(), newKeysShow())
+	return cmd
+}
+
+// defaultKeys is where keys are made when --keys does not say: where they are looked
+// for first.
+func defaultKeys(flag string) (string, error) {
+	if flag != "" {
+		return flag, nil
+	}
+	if dir := os.Getenv("DOLLY_IMG_KEYS"); dir != "" {
+		return dir, nil
+	}
+	if os.Geteuid() == 0 {
+		return "/etc/dolly-img/keys", nil
+	}
+	config, err := os.UserConfigDir()
+	if err != nil {
+		return "", hintf("name a directory with --keys DIR", "keys: %w", err)
+	}
+	return filepath.Join(config, "dolly-img", "keys"), nil
+}
+
+func newKeysInit() *cobra.Command {
+	var dir, cluster string
+	var lists []string
+	cmd := &cobra.Command{
+		Use:   "init",
+		Short: "Make keys",
+		Long: `Init makes an authority (ca.pem, ca.key) and the keys of the server (sender.pem) and of
+the nodes (node.pem). Nothing that is there is replaced.
+
+Put ca.pem and node.pem on every node. All nodes may share node.pem, as root on a node
+never becomes a sender by it; with --nodes each gets a certificate of its own, good for
+its name only: install node-NAME.pem as node.pem. Keep ca.key off the nodes.`,
+		Example: `  dolly-img keys init --keys ./keys
+  dolly-img keys init --keys ./keys --nodes node[001-128]`,
+		Args: exactly(0, ""),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			var nodes []string
+			if len(lists) > 0 {
+				parsed, err := hostlist.Parse(lists, nil)
+				if err != nil {
+					return &usageError{err: err}
+				}
+				if nodes, err = hosts(parsed); err != nil {
+					return err
+				}
+			}
+			dir, err := defaultKeys(dir)
+			if err != nil {
+				return err
+			}
+			if err := identity.Init(dir, identity.InitOptions{Cluster: cluster, Nodes: nodes}); err != nil {
+				return err
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), `keys are in %[1]s
+each node needs ca.pem and node.pem, owned by root, node.pem with mode 0600:
+  scp %[1]s/ca.pem %[1]s/node.pem NODE:/etc/dolly-img/keys/
+this host sends with ca.pem and sender.pem; keep ca.key off the nodes
+`, dir)
+			return nil
+		},
+	}
+	cmd.Flags().StringVar(&dir, "keys", "", "directory to make them in (default $DOLLY_IMG_KEYS, for root /etc/dolly-img/keys, else the user's)")
+	cmd.Flags().StringVar(&cluster, "cluster", "", "name of the cluster (default a random one)")
+	cmd.Flags().StringArrayVar(&lists, "nodes", nil, "also make a certificate for each of these nodes (repeatable)")
+	return cmd
+}
+
+// hosts are the names without ports: a certificate is for a host.
+func hosts(names []string) ([]string, error) {
+	var out []string
+	for _, name := range names {
+		host, _, err := hostlist.SplitPort(name, 0)
+		if err != nil {
+			return nil, err
+		}
+		if !slices.Contains(out, host) {
+			out = append(out, host)
+		}
+	}
+	return out, nil
+}
+
+func newKeysShow() *cobra.Command {
+	var dir string
+	cmd := &cobra.Command{
+		Use:   "show",
+		Short: "Show the keys, for whom they are and what is wrong with them",
+		Long:  `Show exits 1 when a key cannot be used.`,
+		Args:  exactly(0, ""),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			dir, err := identity.Find(dir)
+			if err != nil {
+				return err
+			}
+			entries, err := identity.Show(dir)
+			if err != nil {
+				return err
+			}
+			t := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
+			fmt.Fprintln(t, "FILE\tROLE\tNAME\tCLUSTER\tUNTIL\tSHA-256")
+			bad := 0
+			for _, e := range entries {
+				fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\n", printable(filepath.Base(e.File)), orDash(e.Role), orDash(e.Name),
+					orDash(e.Cluster), date(e.NotAfter), orDash(short(e.Fingerprint)))
+				if len(e.Problems) > 0 {
+					bad++
+				}
+			}
+			t.Flush()
+			for _, e := range entries {
+				for _, problem := range e.Problems {
+					fmt.Fprintf(cmd.OutOrStdout(), "bad  %s\n", printable(problem))
+				}
+			}
+			if bad > 0 {
+				return fmt.Errorf("keys in %s: %d cannot be used", dir, bad)
+			}
+			return nil
+		},
+	}
+	cmd.Flags().StringVar(&dir, "keys", "", "directory of the keys (default $DOLLY_IMG_KEYS, /etc/dolly-img/keys, the user's)")
+	return cmd
+}
+
+func date(t time.Time) string {
+	if t.IsZero() {
+		return "-"
+	}
+	return t.UTC().Format("2006-01-02")
+}
+
+// short is enough of a fingerprint to compare two by eye.
+func short(fingerprint string) string {
+	var groups []string
+	for len(fingerprint) >= 4 && len(groups) < 4 {
+		groups = append(groups, fingerprint[:4])
+		fingerprint = fingerprint[4:]
+	}
+	return strings.Join(groups, " ")
+}

@@ -1,0 +1,49 @@
+// Dolly-img clones container images and files to many cluster nodes in the time
+// it takes to clone them to one. See dolly-img --help, or the pages in doc/.
+package main
+
+import (
+	"context"
+	"errors"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/dolly-img/dolly-img/ring"
+)
+
+func main() {
+	// The first signal asks every command to end in order; after it the second
+	// one has its usual effect and ends the process at once.
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop)
+	root := newRoot()
+	err := root.ExecuteContext(ctx)
+	printError(root.ErrOrStderr(), err)
+	os.Exit(exitCode(err))
+}
+
+// exitCode is the only place where an error becomes an exit status. Append only:
+//
+//	0  done; of push and raw: every requested node confirmed the right digest
+//	1  something of ours failed; of push and raw: and nothing was committed
+//	2  usage
+//	3  push and raw: some nodes committed
+//	4  push and raw: no node committed
+//	5  push and raw: every node refused, by authentication or policy
+//	6  push and raw: interrupted before the first commit, can be resumed
+func exitCode(err error) int {
+	var status *statusError
+	var usage *usageError
+	switch {
+	case err == nil:
+		return ring.ExitAll
+	case errors.As(err, &status):
+		return status.code
+	case errors.As(err, &usage):
+		return ring.ExitUsage
+	case errors.Is(err, context.Canceled):
+		return ring.ExitInterrupted // only a signal cancels
+	}
+	return ring.ExitSource
+}

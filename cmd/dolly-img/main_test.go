@@ -1,0 +1,179 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"fmt"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/launch"
+	"github.com/dolly-img/dolly-img/sif"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"dolly-img": main})
+}
+
+// TestScript runs the commands as a user does. Beside testscript's own commands there
+// are
+//
+//	status N dolly-img …     the command ends with exit status N
+//	node NAME ARGS…          starts dolly-img ARGS --listen 127.0.0.1:0; $NAME is its address
+//	end NAME [N]             ends it with SIGTERM, or waits for it, and its status is N
+//	mksif FILE SIZE          makes a SIF with so many bytes in its partition
+//	poke FILE OFFSET N       writes N there, little-endian, 8 bytes
+//	grow FILE SIZE           cuts the file or makes it longer
+func TestScript(t *testing.T) {
+	files, err := os.ReadDir("testdata/script")
+	if err != nil || len(files) < 8 {
+		t.Fatalf("test scripts: %d found, %v", len(files), err)
+	}
+	testscript.Run(t, testscript.Params{
+		Dir: "testdata/script",
+		Setup: func(e *testscript.Env) error {
+			e.Setenv("HOME", e.WorkDir)
+			e.Setenv("XDG_CONFIG_HOME", e.WorkDir+"/config")
+			e.Setenv("XDG_CACHE_HOME", e.WorkDir+"/user-cache")
+			e.Setenv("TMPDIR", e.WorkDir+"/.tmp")
+			e.Values[nodesKey{}] = map[string]*launch.Process{}
+			return nil
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"status": scriptStatus, "node": scriptNode, "end": scriptEnd,
+			"mksif": scriptSIF, "poke": scriptPoke, "grow": scriptGrow,
+		},
+	})
+}
+
+type nodesKey struct{}
+
+func scriptStatus(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: status N COMMAND…")
+	}
+	err := ts.Exec(args[1], args[2:]...)
+	status := 0
+	if exit, ok := err.(*exec.ExitError); ok {
+		status = exit.ExitCode()
+	} else if err != nil {
+		ts.Fatalf("%v", err)
+	}
+	if strconv.Itoa(status) != args[0] {
+		ts.Fatalf("status %d, want %s", status, args[0])
+	}
+}
+
+func scriptNode(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: node NAME COMMAND…")
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	path, err := exec.LookPath("dolly-img")
+	ts.Check(err)
+	cmd := exec.Command(path, append(args[1:], "--listen", "127.0.0.1:0")...)
+	cmd.Dir = ts.Getenv("WORK")
+	for _, name := range []string{"HOME", "PATH", "TMPDIR", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "DOLLY_IMG_KEYS"} {
+		cmd.Env = append(cmd.Env, name+"="+ts.Getenv(name))
+	}
+	if args[1] == "receive" {
+		out, err := os.Create(ts.MkAbs(args[0] + ".out"))
+		ts.Check(err)
+		defer out.Close()
+		cmd.Stdout = out
+	}
+	p, err := launch.Start(ctx, cmd)
+	ts.Check(err)
+	ts.Defer(p.Kill)
+	ts.Setenv(args[0], p.Addr)
+	ts.Value(nodesKey{}).(map[string]*launch.Process)[args[0]] = p
+}
+
+func scriptEnd(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 1 || len(args) > 2 {
+		ts.Fatalf("usage: end NAME [STATUS]")
+	}
+	p := ts.Value(nodesKey{}).(map[string]*launch.Process)[args[0]]
+	want := "0"
+	if len(args) == 2 {
+		want = args[1] // it ends by itself
+		select {
+		case <-p.Done():
+		case <-time.After(time.Minute):
+			ts.Fatalf("%s does not end: %s", args[0], p.Log())
+		}
+	}
+	status := 0
+	if exit, ok := p.Stop(time.Minute).(*exec.ExitError); ok {
+		status = exit.ExitCode()
+	}
+	if strconv.Itoa(status) != want {
+		ts.Fatalf("%s: status %d, want %s: %s", args[0], status, want, p.Log())
+	}
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]+".log"), []byte(p.Log()+"\n"), 0o644))
+}
+
+func scriptSIF(ts *testscript.TestScript, neg bool, args []string) {
+	n := scriptNumber(ts, args, 2, 1)
+	data := bytes.Repeat([]byte("0123456789abcdef"), int(n+15)/16)[:n]
+	ts.Check(sif.Create(ts.MkAbs(args[0]), bytes.NewReader(data), sif.CreateOptions{FS: sif.FSRaw, Arch: "amd64", Name: "test", Deterministic: true}))
+}
+
+func scriptPoke(ts *testscript.TestScript, neg bool, args []string) {
+	off, n := scriptNumber(ts, args, 3, 1), scriptNumber(ts, args, 3, 2)
+	f, err := os.OpenFile(ts.MkAbs(args[0]), os.O_WRONLY, 0)
+	ts.Check(err)
+	defer f.Close()
+	_, err = f.WriteAt(binary.LittleEndian.AppendUint64(nil, uint64(n)), off)
+	ts.Check(err)
+}
+
+func scriptGrow(ts *testscript.TestScript, neg bool, args []string) {
+	ts.Check(os.Truncate(ts.MkAbs(args[0]), scriptNumber(ts, args, 2, 1)))
+}
+
+func scriptNumber(ts *testscript.TestScript, args []string, want, i int) int64 {
+	if len(args) != want {
+		ts.Fatalf("want %d arguments", want)
+	}
+	n, err := strconv.ParseInt(args[i], 0, 64)
+	ts.Check(err)
+	return n
+}
+
+func TestExitCode(t *testing.T) {
+	for _, c := range []struct {
+		err  error
+		want int
+	}{
+		{nil, 0},
+		{fmt.Errorf("x"), 1},
+		{usagef("x"), 2},
+		{fmt.Errorf("x: %w", &statusError{code: 5}), 5},
+		{fmt.Errorf("x: %w", context.Canceled), 6},
+	} {
+		if got := exitCode(c.err); got != c.want {
+			t.Errorf("exitCode(%v) = %d, want %d", c.err, got, c.want)
+		}
+	}
+}
+
+func TestPrintError(t *testing.T) {
+	var b strings.Builder
+	printError(&b, hintf("do \x1b[31mthis", "a\nb\x00 \u202e é %d", 1))
+	want := "dolly-img: a; b\\x00 \\u202e é 1\nhint: do \\x1b[31mthis\n"
+	if b.String() != want {
+		t.Errorf("got %q, want %q", b.String(), want)
+	}
+	if again := printable(want); again != printable(again) {
+		t.Errorf("printable is not idempotent: %q", again)
+	}
+}

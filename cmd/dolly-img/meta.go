@@ -1,0 +1,171 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/user"
+	"path"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/dolly-img/dolly-img/ring/raw"
+)
+
+// Kinds of a transfer.
+const (
+	kindImage = "image" // goes to the cache, and from there to Output
+	kindRaw   = "raw"   // goes to Output
+)
+
+const (
+	metaVersion = 1
+	maxMeta     = 16 << 10 // bytes of the encoded form
+	maxPath     = 4096
+)
+
+// meta tells a node what the blobs of a transfer are and what to do with them. The
+// ring carries it as it is. A node decodes it strictly: what it does not know it
+// refuses, as it could not do what the sender meant.
+type meta struct {
+	Version int    `json:"version"`
+	Kind    string `json:"kind"`
+	Ref     string `json:"ref,omitempty"`     // the image's name in the cache
+	Discard bool   `json:"discard,omitempty"` // verify and keep nothing
+	Output  string `json:"output,omitempty"`  // absolute path of the file, "-" standard output
+
+	// Of a file at Output.
+	Mode   uint32    `json:"mode,omitempty"`  // permission bits; 0: 0644
+	Owner  string    `json:"owner,omitempty"` // "user", "user:group" or ":group", names or numbers as the node knows them
+	Mkdir  bool      `json:"mkdir,omitempty"`
+	Shared bool      `json:"shared,omitempty"` // a network file system is meant
+	Mtime  time.Time `json:"mtime,omitzero"`
+}
+
+func (m *meta) encode() (json.RawMessage, error) {
+	m.Version = metaVersion
+	if err := m.check(); err != nil {
+		return nil, err
+	}
+	b, err := json.Marshal(m)
+	if err == nil && len(b) > maxMeta {
+		err = fmt.Errorf("description of the transfer: %d bytes, at most %d", len(b), maxMeta)
+	}
+	return b, err
+}
+
+func decodeMeta(b json.RawMessage) (*meta, error) {
+	if len(b) > maxMeta {
+		return nil, fmt.Errorf("description of the transfer: %d bytes, at most %d", len(b), maxMeta)
+	}
+	// The version first: a later one may have fields that are unknown here.
+	var v struct{ Version int }
+	if err := json.Unmarshal(b, &v); err != nil {
+		return nil, fmt.Errorf("description of the transfer: %w", err)
+	}
+	if v.Version != metaVersion {
+		return nil, fmt.Errorf("description of the transfer: version %d, this node knows %d", v.Version, metaVersion)
+	}
+	var m meta
+	d := json.NewDecoder(bytes.NewReader(b))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&m); err != nil {
+		return nil, fmt.Errorf("description of the transfer: %w", err)
+	}
+	return &m, m.check()
+}
+
+// check is made on both ends: by the sender to say it early, by the node because the
+// sender may be another program.
+func (m *meta) check() error {
+	switch {
+	case m.Kind != kindImage && m.Kind != kindRaw:
+		return fmt.Errorf("unknown kind of transfer %q", m.Kind)
+	case m.Kind == kindImage && m.Ref == "" && !m.Discard:
+		return errors.New("an image without a name")
+	case m.Kind == kindRaw && m.Ref != "":
+		return errors.New("a raw transfer with an image name")
+	case m.Discard && m.Output != "":
+		return errors.New("an output that is to be discarded")
+	case m.Kind == kindRaw && !m.Discard && m.Output == "":
+		return errors.New("no output")
+	case m.Kind == kindImage && m.Output == "-":
+		return errors.New("an image cannot go to standard output")
+	case m.Mode&^uint32(fs.ModePerm) != 0:
+		return fmt.Errorf("mode %o: only permission bits can be set", m.Mode)
+	}
+	if m.Output != "" && m.Output != "-" {
+		if err := checkOutput(m.Output); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func checkOutput(p string) error {
+	switch {
+	case len(p) > maxPath:
+		return fmt.Errorf("output: path of %d bytes, at most %d", len(p), maxPath)
+	case strings.ContainsRune(p, 0):
+		return fmt.Errorf("output %q: a zero byte in the path", p)
+	case !path.IsAbs(p) || path.Clean(p) != p || p == "/":
+		return fmt.Errorf("output %s: not an absolute path of a file, free of . and ..", p)
+	}
+	return nil
+}
+
+// resolveOwner reads "user", "user:group" or ":group" with this machine's names. A
+// user without a group leaves the group alone.
+func resolveOwner(s string) (*raw.Owner, error) {
+	if s == "" {
+		return nil, nil
+	}
+	name, group, _ := strings.Cut(s, ":")
+	if name == "" && group == "" {
+		return nil, fmt.Errorf("owner %q: want USER, USER:GROUP or :GROUP", s)
+	}
+	o := &raw.Owner{UID: -1, GID: -1}
+	var err error
+	if name != "" {
+		o.UID, err = lookupID(name, func() (string, error) {
+			u, err := user.Lookup(name)
+			if err != nil {
+				return "", err
+			}
+			return u.Uid, nil
+		})
+	}
+	if group != "" && err == nil {
+		o.GID, err = lookupID(group, func() (string, error) {
+			g, err := user.LookupGroup(group)
+			if err != nil {
+				return "", err
+			}
+			return g.Gid, nil
+		})
+	}
+	if err != nil {
+		return nil, fmt.Errorf("owner %s: %w", s, err)
+	}
+	if euid := os.Geteuid(); euid != 0 && (o.UID >= 0 && o.UID != euid || o.GID >= 0 && o.GID != os.Getegid()) {
+		return nil, fmt.Errorf("owner %s: this node does not run as root and cannot give files away", s)
+	}
+	return o, nil
+}
+
+func lookupID(name string, lookup func() (string, error)) (int, error) {
+	id, err := strconv.ParseUint(name, 10, 31)
+	if err == nil {
+		return int(id), nil
+	}
+	s, err := lookup()
+	if err != nil {
+		return 0, err
+	}
+	id, err = strconv.ParseUint(s, 10, 31)
+	return int(id), err
+}

@@ -1,0 +1,187 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"strconv"
+	"strings"
+
+	"github.com/coreos/go-systemd/v22/activation"
+	"github.com/spf13/cobra"
+
+	"github.com/dolly-img/dolly-img/cache"
+	"github.com/dolly-img/dolly-img/ring"
+	"github.com/dolly-img/dolly-img/ring/identity"
+)
+
+// nodeFlags are those of daemon and receive.
+type nodeFlags struct {
+	listen  string
+	cache   string
+	keys    string
+	verbose bool
+}
+
+func (f *nodeFlags) add(cmd *cobra.Command) {
+	fl := cmd.Flags()
+	fl.StringVar(&f.listen, "listen", ":"+strconv.Itoa(ring.DefaultPort), "address to listen on; port 0 takes a free one, the log says which")
+	addCacheFlag(cmd, &f.cache)
+	fl.StringVar(&f.keys, "keys", "", "directory of the keys and of policy.toml (default $DOLLY_IMG_KEYS, /etc/dolly-img/keys, the user's)")
+	fl.BoolVarP(&f.verbose, "verbose", "v", false, "log what the ring does")
+}
+
+func addCacheFlag(cmd *cobra.Command, dir *string) {
+	cmd.Flags().StringVar(dir, "cache", "", "directory of the cache (default /var/lib/dolly-img/cache for root, else the user's cache directory)")
+}
+
+// cacheDir is where the cache is when --cache does not say: what systemd made for
+// the unit, the place of root, or the user's.
+func cacheDir(flag string) (string, error) {
+	// systemd separates several directories by colons; the unit has one of each.
+	state, _, _ := strings.Cut(os.Getenv("STATE_DIRECTORY"), ":")
+	switch {
+	case flag != "":
+		return flag, nil
+	case state != "":
+		return filepath.Join(state, "cache"), nil
+	case os.Geteuid() == 0:
+		return "/var/lib/dolly-img/cache", nil
+	}
+	dir, err := os.UserCacheDir()
+	if err != nil {
+		return "", hintf("name it with --cache DIR", "cache: %w", err)
+	}
+	return filepath.Join(dir, "dolly-img"), nil
+}
+
+// nodeSetup is a node that is ready to serve.
+type nodeSetup struct {
+	cfg       ring.NodeConfig
+	acceptor  *acceptor
+	listeners []net.Listener
+	log       *slog.Logger
+}
+
+// setup reads keys and policy, opens the cache and listens. stdout is where a
+// transfer may write, or nil.
+func (f *nodeFlags) setup(stderr, stdout io.Writer) (_ *nodeSetup, err error) {
+	limitMemory()
+	dir, err := identity.Find(f.keys)
+	if err != nil {
+		return nil, err
+	}
+	id, err := identity.Load(dir, identity.Node)
+	if err != nil {
+		return nil, err
+	}
+	policy, err := identity.LoadPolicy(dir)
+	if err != nil {
+		return nil, err
+	}
+	where, err := cacheDir(f.cache)
+	if err != nil {
+		return nil, err
+	}
+	store, err := cache.Open(where)
+	if err != nil {
+		return nil, err
+	}
+	s := &nodeSetup{log: nodeLog(stderr, f.verbose), acceptor: &acceptor{policy, store, stdout}}
+	if s.listeners, err = listen(f.listen); err != nil {
+		return nil, err
+	}
+	s.cfg = ring.NodeConfig{
+		TLS:        id.ServerConfig(ring.ALPNControl, ring.ALPNData),
+		DataTLS:    clientTLS(id, ring.ALPNData),
+		SenderName: senderName,
+		Accept:     s.acceptor.accept,
+		AllowPlain: policy.Data.Plain,
+		Rate:       policy.Limits.Rate,
+		Transfers:  policy.Limits.Transfers,
+		Log:        s.log,
+	}
+	return s, nil
+}
+
+// listen takes the sockets systemd hands over, else opens its own.
+func listen(addr string) ([]net.Listener, error) {
+	handed, err := activation.Listeners()
+	if err != nil {
+		return nil, fmt.Errorf("socket from systemd: %w", err)
+	}
+	var usable []net.Listener
+	for _, l := range handed {
+		if l != nil { // one that is no stream socket
+			usable = append(usable, l)
+		}
+	}
+	if len(usable) > 0 {
+		return usable, nil
+	}
+	l, err := net.Listen("tcp", addr)
+	if err != nil {
+		return nil, hintf("another daemon may run here; --listen ADDR:PORT names another port", "listen on %s: %w", addr, bare(err))
+	}
+	return []net.Listener{l}, nil
+}
+
+// bare is the system's own word in an error of package net, which says the rest twice.
+func bare(err error) error {
+	var op *net.OpError
+	if errors.As(err, &op) {
+		return op.Err
+	}
+	return err
+}
+
+// announce logs each address, in the words that launch.Start reads.
+func (s *nodeSetup) announce() {
+	for _, l := range s.listeners {
+		s.log.Info("listening", "address", l.Addr().String(), "cache", s.acceptor.cache.Dir())
+	}
+}
+
+// serve lets node accept connections on every listener. The channel gets what ended
+// each of them.
+func (s *nodeSetup) serve(node *ring.Node) <-chan error {
+	ended := make(chan error, len(s.listeners))
+	for _, l := range s.listeners {
+		go func() { ended <- node.Serve(l) }()
+	}
+	return ended
+}
+
+// nodeLog is key=value lines. The journal has its own clock.
+func nodeLog(w io.Writer, verbose bool) *slog.Logger {
+	o := &slog.HandlerOptions{Level: slog.LevelInfo}
+	if verbose {
+		o.Level = slog.LevelDebug
+	}
+	if os.Getenv("JOURNAL_STREAM") != "" {
+		o.ReplaceAttr = func(groups []string, a slog.Attr) slog.Attr {
+			if len(groups) == 0 && a.Key == slog.TimeKey {
+				return slog.Attr{}
+			}
+			return a
+		}
+	}
+	return slog.New(slog.NewTextHandler(w, o))
+}
+
+// limitMemory keeps a node small: it lives beside the jobs it serves. Half of what
+// it holds is the ring's window, which the collector would by default let grow to
+// the double of it. Whoever sets GOGC or GOMEMLIMIT knows better.
+func limitMemory() {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(25)
+	}
+	if os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(56 << 20)
+	}
+}

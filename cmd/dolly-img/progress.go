@@ -1,0 +1,160 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/dolly-img/dolly-img/ring"
+)
+
+// progress tells a person what the ring does while it does it: on a terminal one
+// line that stays in its place, elsewhere a line about every 5 seconds or 10 per
+// cent, and on both a line for each node that is lost and each link that changes.
+type progress struct {
+	screen *screen
+	image  string
+	nodes  int // that were asked for
+	quiet  bool
+	detail bool // also what goes as it should
+
+	commit bool
+	last   time.Time // of the last plain line
+	tenth  int64     // of the whole, that the last plain line was about
+}
+
+const plainEvery = 5 * time.Second
+
+func (p *progress) event(e ring.Event) {
+	if p.quiet {
+		return
+	}
+	switch e.Kind {
+	case ring.EventNode:
+		p.node(e)
+	case ring.EventPlan:
+		if p.detail {
+			p.screen.printf("chain: %s", strings.Join(e.Nodes, " -> "))
+		}
+	case ring.EventLink:
+		if p.detail || e.Reason != "" {
+			p.screen.printf("link %s: %s", e.Link, e.Reason)
+		}
+	case ring.EventProgress:
+		p.move(e)
+	case ring.EventCommit:
+		p.commit = true
+		if p.detail {
+			p.screen.printf("all sent, nodes commit")
+		}
+	}
+}
+
+func (p *progress) node(e ring.Event) {
+	switch {
+	case e.State.Good() || e.State == ring.Pending || e.State == ring.Serving && e.Reason == "":
+		if p.detail {
+			p.screen.printf("%s: %s", e.Node, joinReason(e))
+		}
+	default:
+		p.screen.printf("%s: %s", e.Node, joinReason(e))
+	}
+}
+
+func joinReason(e ring.Event) string {
+	if e.Reason == "" {
+		return string(e.State)
+	}
+	return string(e.State) + ": " + e.Reason
+}
+
+func (p *progress) move(e ring.Event) {
+	line := progressLine(e, p.image, p.nodes)
+	if p.screen.terminal() {
+		p.screen.progress(line)
+		return
+	}
+	tenth := int64(-1)
+	if e.Total > 0 {
+		tenth = e.Bytes * 10 / e.Total
+	}
+	if tenth != p.tenth || e.Time.Sub(p.last) >= plainEvery {
+		p.last, p.tenth = e.Time, tenth
+		p.screen.printf("%s", line)
+	}
+}
+
+// end takes the live line away.
+func (p *progress) end() { p.screen.progress("") }
+
+// progressLine is: what, how far, how fast, how long still, how many nodes have
+// everything, and who keeps the others waiting.
+func progressLine(e ring.Event, image string, nodes int) string {
+	parts := []string{image}
+	if e.Total > 0 {
+		parts = append(parts, fmt.Sprintf("%d%%", e.Bytes*100/e.Total))
+	} else {
+		parts = append(parts, bytesText(e.Bytes))
+	}
+	parts = append(parts, bytesText(int64(e.Rate))+"/s")
+	if left := e.Total - e.Bytes; left > 0 && e.Rate >= 1 {
+		parts = append(parts, clock(time.Duration(float64(left)/e.Rate*float64(time.Second)))+" left")
+	}
+	parts = append(parts, fmt.Sprintf("%d/%d nodes done", e.Done, nodes))
+	if e.Bottleneck != "" {
+		parts = append(parts, "slowest "+e.Bottleneck)
+	}
+	return strings.Join(parts, "  ")
+}
+
+// bytesText is n in powers of 1000, with three digits of it.
+func bytesText(n int64) string {
+	if n < 1000 {
+		return fmt.Sprintf("%d B", n)
+	}
+	f, units := float64(n), "kMGTPE"
+	i := -1
+	for ; f >= 999.5 && i < len(units)-1; i++ {
+		f /= 1000
+	}
+	switch {
+	case f < 9.995:
+		return fmt.Sprintf("%.2f %cB", f, units[i])
+	case f < 99.95:
+		return fmt.Sprintf("%.1f %cB", f, units[i])
+	}
+	return fmt.Sprintf("%.0f %cB", f, units[i])
+}
+
+// clock is d as minutes and seconds, or with hours.
+func clock(d time.Duration) string {
+	const limit = 100 * time.Hour
+	if d >= limit || d < 0 {
+		return "days"
+	}
+	s := int64(d.Round(time.Second) / time.Second)
+	if s >= 3600 {
+		return fmt.Sprintf("%d:%02d:%02d", s/3600, s/60%60, s%60)
+	}
+	return fmt.Sprintf("%d:%02d", s/60, s%60)
+}
+
+// eventWriter writes events, and at the end the report, one JSON object a line.
+type eventWriter struct {
+	enc *json.Encoder
+	err error // the first; nothing is written after it
+}
+
+func newEventWriter(w io.Writer) *eventWriter {
+	enc := json.NewEncoder(w)
+	enc.SetEscapeHTML(false)
+	return &eventWriter{enc: enc}
+}
+
+func (w *eventWriter) write(v any) {
+	if w.err == nil {
+		w.err = w.enc.Encode(v)
+	}
+}

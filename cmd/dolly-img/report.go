@@ -1,0 +1,80 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/dolly-img/dolly-img/ring"
+)
+
+// reportFile is where --report goes. It is opened before anything else is done, so
+// that a report which cannot be written is known before the transfer and not after
+// it; the file appears whole or not at all.
+type reportFile struct {
+	path string
+	temp *os.File
+}
+
+// openReport prepares a report at path; "" is none.
+func openReport(path string) (*reportFile, error) {
+	if path == "" {
+		return nil, nil
+	}
+	const hint = "name a file in a directory that can be written to"
+	info, err := os.Stat(path)
+	if err == nil && !info.Mode().IsRegular() {
+		return nil, hintf(hint, "report %s: not a regular file", path)
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, hintf(hint, "report: %w", err)
+	}
+	temp, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
+	if err != nil {
+		return nil, hintf(hint, "report: %w", err)
+	}
+	return &reportFile{path, temp}, nil
+}
+
+// write puts the report under its name. It is called once.
+func (f *reportFile) write(r *ring.Report) error {
+	if f == nil {
+		return nil
+	}
+	err := f.put(r)
+	if err != nil {
+		os.Remove(f.temp.Name())
+	}
+	return err
+}
+
+func (f *reportFile) put(r *ring.Report) error {
+	b, err := json.MarshalIndent(r, "", "  ")
+	if err == nil {
+		_, err = f.temp.Write(append(b, '\n'))
+	}
+	if err == nil {
+		err = f.temp.Chmod(0o644)
+	}
+	if cerr := f.temp.Close(); err == nil {
+		err = cerr
+	}
+	if err == nil {
+		err = os.Rename(f.temp.Name(), f.path)
+	}
+	return err
+}
+
+// notStarted is the report of a transfer that failed before the ring: every node has
+// its row, and no node was asked.
+func notStarted(nodes []string, err error) *ring.Report {
+	r := &ring.Report{Nodes: []ring.Row{}}
+	for _, node := range nodes {
+		r.Nodes = append(r.Nodes, ring.Row{
+			Node: node, State: ring.Failed, Reason: "not asked: " + printable(err.Error()),
+		})
+	}
+	return r
+}

@@ -1,0 +1,74 @@
+package main
+
+import (
+	"fmt"
+	"runtime/debug"
+
+	"github.com/spf13/cobra"
+)
+
+// newRoot makes the command tree. There are no globals: every command keeps its
+// flags in a value of its own and reads and writes what cobra hands it.
+func newRoot() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "dolly-img",
+		Short: "Clone container images and files to many nodes at once",
+		Long: `Dolly-img sends an image down a chain of nodes. Every node receives, verifies,
+stores and forwards at the same time, so a thousand nodes take little longer than
+one, and a node that dies on the way is bypassed.
+
+To see it work on this machine alone:  dolly-img demo`,
+		Version:           version(),
+		SilenceErrors:     true, // main prints them
+		SilenceUsage:      true,
+		DisableAutoGenTag: true, // the reference in doc/ has no date
+	}
+	root.SetVersionTemplate("dolly-img {{.Version}}\n")
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return &usageError{err, "see " + cmd.CommandPath() + " --help"}
+	})
+	group(root)
+	root.AddCommand(newPush(), newRaw(), newDaemon(), newReceive(), newCache(), newKeys(),
+		newInspect(), newDemo())
+	root.InitDefaultCompletionCmd()
+	return root
+}
+
+// group makes cmd a command that only holds others: alone it shows its help, and
+// with a name that is none of them it is a usage error.
+func group(cmd *cobra.Command) {
+	cmd.Args = cobra.ArbitraryArgs
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			return cmd.Help()
+		}
+		cmd.SuggestionsMinimumDistance = 2
+		hint := "see " + cmd.CommandPath() + " --help"
+		if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
+			hint = fmt.Sprintf("did you mean %s %s?", cmd.CommandPath(), near[0])
+		}
+		return &usageError{fmt.Errorf("unknown command %q", args[0]), hint}
+	}
+}
+
+// exactly is cobra.ExactArgs with our words; what names the arguments.
+func exactly(n int, what string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		switch {
+		case len(args) < n:
+			return &usageError{fmt.Errorf("%s: missing argument: %s", cmd.Name(), what), "see " + cmd.CommandPath() + " --help"}
+		case len(args) > n:
+			return &usageError{fmt.Errorf("%s: unexpected argument %q", cmd.Name(), args[n]), "see " + cmd.CommandPath() + " --help"}
+		}
+		return nil
+	}
+}
+
+// version is the module's, as the Go tool recorded it.
+func version() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok || info.Main.Version == "" {
+		return "(devel)"
+	}
+	return info.Main.Version
+}

@@ -1,0 +1,77 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"sync"
+	"unicode/utf8"
+
+	"golang.org/x/term"
+)
+
+// screen is standard error as the commands use it: whole lines, and on a terminal
+// below them one line that is replaced as things move. It is a few lines of our own,
+// because the progress libraries draw bars, from a goroutine and a clock of their
+// own, and we need one sentence whenever the ring says something.
+type screen struct {
+	mu    sync.Mutex
+	w     io.Writer
+	width func() int // columns; nil: not a terminal, there is no live line
+	live  string
+}
+
+func newScreen(w io.Writer) *screen {
+	s := &screen{w: w}
+	if f, ok := w.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
+		s.width = func() int {
+			if columns, _, err := term.GetSize(int(f.Fd())); err == nil && columns > 0 {
+				return columns
+			}
+			return 80
+		}
+	}
+	return s
+}
+
+func (s *screen) terminal() bool { return s.width != nil }
+
+// Write prints b, which is whole lines, above the live line.
+func (s *screen) Write(b []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	live := s.live
+	s.draw("")
+	n, err := s.w.Write(b)
+	s.draw(live)
+	return n, err
+}
+
+// printf prints one line above the live line.
+func (s *screen) printf(format string, args ...any) {
+	fmt.Fprintln(s, printable(fmt.Sprintf(format, args...)))
+}
+
+// progress replaces the live line; "" removes it.
+func (s *screen) progress(line string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.draw(printable(line))
+}
+
+// draw is one write, so that nothing flickers.
+func (s *screen) draw(line string) {
+	if s.width == nil || line == s.live {
+		return
+	}
+	s.live = line
+	fmt.Fprint(s.w, "\r\x1b[K", cut(line, s.width()-1))
+}
+
+// cut shortens a line to n columns; a wrapped line could not be taken back.
+func cut(line string, n int) string {
+	if n < 1 || utf8.RuneCountInString(line) <= n {
+		return line
+	}
+	return string([]rune(line)[:n])
+}

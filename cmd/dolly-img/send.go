@@ -1,0 +1,139 @@
+package main
+
+import (
+	"context"
+	"io"
+	"log/slog"
+
+	"github.com/spf13/cobra"
+
+	"github.com/dolly-img/dolly-img/ring"
+	"github.com/dolly-img/dolly-img/ring/identity"
+)
+
+// job is one push or raw, read from its flags: everything the command line can be
+// wrong about was checked, nothing was opened.
+type job struct {
+	cmd   *cobra.Command
+	image string // as named by the user
+	nodes []string
+
+	plain  bool
+	rate   int64
+	flags  *sendFlags
+	enough int // good nodes for success; 0: all
+
+	// resolve finds the addresses of nodes.
+	resolve func(ctx context.Context) ([]ring.Peer, error)
+	// open makes the source and the description that goes with it.
+	open func(ctx context.Context) (ring.Source, *meta, error)
+	// watch sees every event. again is the command that serves these nodes, once
+	// more. Both may be nil.
+	watch func(ring.Event)
+	again func(nodes []string) string
+}
+
+// run sends, and reports whatever became of it: the file, the events, the table.
+func (j *job) run(ctx context.Context) error {
+	report, err := openReport(j.flags.report)
+	if err != nil {
+		return err
+	}
+	stderr := newScreen(j.cmd.ErrOrStderr())
+	show := &progress{
+		screen: stderr, image: j.image, nodes: len(j.nodes),
+		quiet: j.flags.quiet || j.flags.json, detail: j.flags.verbose,
+	}
+	events := newEventWriter(io.Discard)
+	if j.flags.json {
+		events = newEventWriter(j.cmd.OutOrStdout())
+	}
+	rep, err := j.send(ctx, j.log(stderr), func(e ring.Event) {
+		events.write(e)
+		show.event(e)
+		if j.watch != nil {
+			j.watch(e)
+		}
+	})
+	show.end()
+	rep.Image = j.image
+	rep.Exit = rep.Status(err, j.enough)
+	if rep.Exit == ring.ExitSource && ctx.Err() != nil {
+		rep.Exit = ring.ExitInterrupted // while the source was opened
+	}
+	events.write(rep)
+	if !j.flags.json && rep.Transfer != "" {
+		printTable(stderr, rep, j.flags.quiet)
+	}
+	bad := nodesIn(rep, func(row ring.Row) bool { return !row.State.Good() })
+	if len(bad) > 0 && rep.Transfer != "" && j.again != nil && !j.flags.json {
+		stderr.printf("not served: %s", fold(bad))
+		stderr.printf("serve them with: %s", j.again(bad))
+	}
+	// The transfer is over and its status stands: that it could not be written down
+	// is said beside it.
+	if werr := report.write(rep); werr != nil {
+		printError(stderr, hintf("the transfer itself ended as shown", "report: %w", werr))
+	}
+	if events.err != nil {
+		printError(stderr, hintf("the transfer itself ended as shown", "events: %w", events.err))
+	}
+	if rep.Exit == ring.ExitAll && err == nil {
+		return nil
+	}
+	return &statusError{rep.Exit, err}
+}
+
+func (j *job) log(w io.Writer) *slog.Logger {
+	if !j.flags.verbose {
+		return nil
+	}
+	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: slog.LevelDebug}))
+}
+
+// send never returns a nil report.
+func (j *job) send(ctx context.Context, log *slog.Logger, onEvent func(ring.Event)) (*ring.Report, error) {
+	cfg, err := j.config(ctx)
+	if err != nil {
+		return notStarted(j.nodes, err), err
+	}
+	if c, ok := cfg.Source.(io.Closer); ok {
+		defer c.Close()
+	}
+	cfg.Log, cfg.OnEvent = log, onEvent
+	rep, err := ring.Send(ctx, *cfg)
+	if rep == nil {
+		rep = notStarted(j.nodes, err)
+	}
+	return rep, err
+}
+
+func (j *job) config(ctx context.Context) (_ *ring.Config, err error) {
+	dir, err := identity.Find(j.flags.keys)
+	if err != nil {
+		return nil, err
+	}
+	id, err := identity.Load(dir, identity.Sender)
+	if err != nil {
+		return nil, err
+	}
+	source, m, err := j.open(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if c, ok := source.(io.Closer); ok && err != nil {
+			c.Close()
+		}
+	}()
+	cfg := &ring.Config{
+		Source: source, Plain: j.plain, Rate: j.rate, Wait: j.flags.wait,
+		TLS:     clientTLS(id, ring.ALPNControl),
+		DataTLS: clientTLS(id, ring.ALPNData),
+	}
+	if cfg.Meta, err = m.encode(); err != nil {
+		return nil, err
+	}
+	cfg.Nodes, err = j.resolve(ctx)
+	return cfg, err
+}

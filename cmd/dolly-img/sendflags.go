@@ -1,0 +1,168 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"math"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/dolly-img/dolly-img/ring"
+	"github.com/dolly-img/dolly-img/ring/bytesize"
+	"github.com/dolly-img/dolly-img/ring/hostlist"
+)
+
+// sendFlags are those of push and raw: whom to serve, how, and what to say about it.
+type sendFlags struct {
+	nodes      []string
+	port       int
+	data       string
+	keys       string
+	rate       string
+	wait       time.Duration
+	minSuccess string
+	report     string
+	json       bool
+	quiet      bool
+	verbose    bool
+
+	stdin bool // the list of nodes was read from it
+}
+
+func (f *sendFlags) add(cmd *cobra.Command) {
+	fl := cmd.Flags()
+	// Not a StringSlice: it would take the commas inside of brackets.
+	fl.StringArrayVar(&f.nodes, "nodes", nil, "nodes to serve, in chain order: a,node[001-128],10.0.0.[1-9]:9998,@FILE,!node7 (repeatable)")
+	fl.IntVar(&f.port, "port", ring.DefaultPort, "port of nodes that are named without one")
+	fl.StringVar(&f.data, "data", "tls", "encryption of the data links: tls, or plain where the nodes' policy allows it")
+	fl.StringVar(&f.keys, "keys", "", "directory of the keys (default $DOLLY_IMG_KEYS, /etc/dolly-img/keys, the user's)")
+	fl.StringVar(&f.rate, "rate", "", "send at most so many bytes per second, such as 200M")
+	fl.DurationVar(&f.wait, "wait", 0, "keep dialling nodes that do not answer yet for so long")
+	fl.StringVar(&f.minSuccess, "min-success", "", "exit 0 when so many nodes confirm: a number, or a share such as 95% (default all)")
+	fl.StringVar(&f.report, "report", "", "write what became of every node to this file, as JSON")
+	fl.BoolVar(&f.json, "json", false, "events on standard output, one JSON object a line, the report as the last")
+	fl.BoolVarP(&f.quiet, "quiet", "q", false, "print only what went wrong")
+	fl.BoolVarP(&f.verbose, "verbose", "v", false, "print what the ring does")
+}
+
+// job checks the flags.
+func (f *sendFlags) job(cmd *cobra.Command, image string) (*job, error) {
+	j := &job{cmd: cmd, image: image, flags: f}
+	if len(f.nodes) == 0 {
+		return nil, &usageError{fmt.Errorf("no nodes"), "name them with --nodes node[01-16] or --nodes @FILE"}
+	}
+	var err error
+	open := func(name string) (io.ReadCloser, error) {
+		if name == "-" {
+			f.stdin = true
+			return io.NopCloser(cmd.InOrStdin()), nil
+		}
+		return os.Open(name)
+	}
+	if j.nodes, err = hostlist.Parse(f.nodes, open); err != nil {
+		return nil, &usageError{err: err}
+	}
+	if f.port < 1 || f.port > 65535 {
+		return nil, usagef("--port %d: want a number from 1 to 65535", f.port)
+	}
+	switch f.data {
+	case "tls":
+	case "plain":
+		j.plain = true
+	default:
+		return nil, usagef("--data %q: want tls or plain", f.data)
+	}
+	if f.rate != "" {
+		if j.rate, err = bytesize.Parse(f.rate); err != nil {
+			return nil, usagef("--rate: %w", err)
+		}
+		if j.rate == 0 {
+			return nil, usagef("--rate 0: nothing could be sent")
+		}
+	}
+	if f.wait < 0 {
+		return nil, usagef("--wait %v: negative", f.wait)
+	}
+	if j.enough, err = enough(f.minSuccess, len(j.nodes)); err != nil {
+		return nil, err
+	}
+	j.resolve = func(ctx context.Context) ([]ring.Peer, error) { return resolve(ctx, j.nodes, f.port) }
+	j.again = func(nodes []string) string { return again(cmd, nodes) }
+	return j, nil
+}
+
+// enough reads --min-success: how many of n nodes, 0 for all.
+func enough(s string, n int) (int, error) {
+	if s == "" {
+		return 0, nil
+	}
+	share, percent := strings.CutSuffix(s, "%")
+	f, err := strconv.ParseFloat(share, 64)
+	switch {
+	case err == nil && percent && f > 0 && f <= 100:
+		return int(math.Ceil(f / 100 * float64(n))), nil
+	case err == nil && !percent && f == math.Trunc(f) && f >= 1 && f <= float64(n):
+		return int(f), nil
+	}
+	return 0, usagef("--min-success %q: want a number from 1 to %d, or a share such as 95%%", s, n)
+}
+
+// outputFlags say what file a transfer makes on the nodes.
+type outputFlags struct {
+	output  string
+	mode    string
+	owner   string
+	mkdir   bool
+	shared  bool
+	discard bool
+}
+
+func (f *outputFlags) add(cmd *cobra.Command, usage string) {
+	fl := cmd.Flags()
+	fl.StringVar(&f.output, "output", "", usage)
+	fl.StringVar(&f.mode, "mode", "", "permission bits of the output (default 0644)")
+	fl.StringVar(&f.owner, "owner", "", "owner of the output, USER[:GROUP] as the nodes know them (default the daemon's)")
+	fl.BoolVar(&f.mkdir, "mkdir", false, "make missing parent directories of the output")
+	fl.BoolVar(&f.shared, "shared-output", false, "the output may be on a network file system")
+	fl.BoolVar(&f.discard, "discard", false, "nodes verify and throw away, nothing is written")
+}
+
+// meta checks the flags; name is the source's file name, "" when it has none.
+func (f *outputFlags) meta(kind, name string) (*meta, error) {
+	m := &meta{Kind: kind, Owner: f.owner, Mkdir: f.mkdir, Shared: f.shared, Discard: f.discard}
+	if f.mode != "" {
+		bits, err := strconv.ParseUint(f.mode, 8, 32)
+		if err != nil || bits == 0 || bits > 0o777 {
+			return nil, usagef("--mode %q: want octal permission bits such as 0644", f.mode)
+		}
+		m.Mode = uint32(bits)
+	}
+	switch {
+	case f.discard && f.output != "":
+		return nil, usagef("--discard and --output: only one of them")
+	case f.output == "" && (f.mode != "" || f.owner != "" || f.mkdir || f.shared):
+		return nil, usagef("--mode, --owner, --mkdir and --shared-output need --output")
+	case f.output == "" || f.output == "-":
+		m.Output = f.output
+		return m, nil
+	case !filepath.IsAbs(f.output):
+		return nil, usagef("--output %q: want an absolute path, on the nodes", f.output)
+	}
+	m.Output = filepath.Clean(f.output)
+	if strings.HasSuffix(f.output, "/") {
+		if name == "" {
+			return nil, usagef("--output %s: the input has no name to put below it", f.output)
+		}
+		m.Output = filepath.Join(m.Output, name)
+	}
+	if err := checkOutput(m.Output); err != nil {
+		return nil, &usageError{err: err}
+	}
+	return m, nil
+}
