@@ -63,6 +63,28 @@ func (a *attacker) refused(what string, send []byte) {
 	}
 }
 
+// strayLink opens a plain data link that no coordinator asked for: it gets a challenge,
+// and its made-up answer ends it.
+func (a *attacker) strayLink() {
+	a.t.Helper()
+	err := a.dial(func(c net.Conn) error {
+		if _, err := c.Write([]byte("DLINK/1\n")); err != nil {
+			return err
+		}
+		if _, err := io.ReadFull(c, make([]byte, 32)); err != nil {
+			return fmt.Errorf("challenge: %w", err)
+		}
+		c.Write(make([]byte, 68))
+		if answer, _ := io.ReadAll(c); len(answer) > 1 || len(answer) == 1 && answer[0] == 0 {
+			return fmt.Errorf("answered %x", answer)
+		}
+		return nil
+	})
+	if err != nil {
+		a.t.Errorf("a link nobody asked for: %v", err)
+	}
+}
+
 // noEntry demands that a TLS client with cfg gets nothing out of the node.
 func (a *attacker) noEntry(what string, cfg *tls.Config) {
 	a.t.Helper()
@@ -119,7 +141,7 @@ func (a *attacker) welcome(cfg *tls.Config) {
 // is without a key. Nothing comes of it.
 func TestHammeredNode(t *testing.T) {
 	ctx := need(t, 3*time.Minute)
-	const rate, size = 20e6, 300 << 20
+	const rate, size = 20e6, 500 << 20
 	r := newRig(t, ctx, netns.Config{Nodes: 4})
 	bystander := r.nodes[3] // a host of the attacker's
 	r.nodes = r.nodes[:3]
@@ -166,7 +188,7 @@ func TestHammeredNode(t *testing.T) {
 	a.noEntry("TLS 1.2", old)
 
 	a.refused("plain HTTP", []byte("GET / HTTP/1.1\r\nHost: node\r\n\r\n"))
-	a.refused("a plain link nobody asked for", append([]byte("DLINK/1\n"), make([]byte, 200)...))
+	a.strayLink()
 	a.refused("a TLS record of zeros", append([]byte{0x16, 3, 1, 0x40, 0}, make([]byte, 1<<16)...))
 	a.refused("nothing", nil)
 	rng := rand.New(rand.NewPCG(1, 2))
