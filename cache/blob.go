@@ -191,7 +191,7 @@ func (c *Cache) hash(ctx context.Context, d digest.Digest) (fs.FileInfo, error) 
 	}
 	v := d.Verifier()
 	r := io.NewSectionReader(f, 0, info.Size())
-	for buf := make([]byte, 1<<20); ; {
+	for buf := make([]byte, min(info.Size()+1, 1<<20)); ; {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}

@@ -49,9 +49,10 @@ func lock(f file) error {
 }
 
 // preallocate reserves size bytes without changing the length of f. Only a lack
-// of space is an error; where the file system cannot, nothing is reserved.
+// of space is an error; where the file system cannot, nothing is reserved, nor is
+// it for a small file, where it costs more than it tells.
 func preallocate(f file, size int64) error {
-	if size <= 0 {
+	if size < 1<<20 {
 		return nil
 	}
 	err := control(f, func(fd int) error { return unix.Fallocate(fd, unix.FALLOC_FL_KEEP_SIZE, 0, size) })

@@ -1,0 +1,120 @@
+package raw
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// Clone makes the complete and durable part from the first size bytes of a local
+// file, sharing its blocks where the file system can; Publish then switches.
+// It does not verify what it copies.
+func (t *Target) Clone(ctx context.Context, src io.ReaderAt, size int64) error {
+	p, err := t.begin(ctx, 0)
+	if err != nil {
+		return err
+	}
+	w := &targetWriter{t, p}
+	if err := t.fill(ctx, w, src, size); err != nil {
+		return errors.Join(err, w.Abort(0))
+	}
+	return nil
+}
+
+func (t *Target) fill(ctx context.Context, w *targetWriter, src io.ReaderAt, size int64) error {
+	if clone(w.p.f, src) == nil {
+		w.p.written.Store(size) // Commit compares it with what is there
+		return w.Commit(ctx, v1.Descriptor{Size: size})
+	}
+	if err := w.p.f.Truncate(0); err != nil {
+		return t.fail("copy", err)
+	}
+	if err := preallocate(w.p.f, size); err != nil {
+		return t.fail("reserve space", err)
+	}
+	r := io.NewSectionReader(src, 0, size)
+	for buf := make([]byte, chunk); ; {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		n, err := r.Read(buf)
+		if _, werr := w.Write(buf[:n]); werr != nil {
+			return werr
+		}
+		if err == io.EOF {
+			return w.Commit(ctx, v1.Descriptor{Size: size})
+		}
+		if err != nil {
+			return t.fail("copy", err)
+		}
+	}
+}
+
+// targetWriter is the Writer of the part. Its errors name the output.
+type targetWriter struct {
+	t *Target
+	p *part
+}
+
+func (w *targetWriter) Write(b []byte) (int, error) {
+	n, err := w.p.Write(b)
+	if err != nil {
+		err = w.t.fail("write", err)
+	}
+	return n, err
+}
+
+// Commit gives the part its length, mode, owner and time, and makes it durable.
+func (w *targetWriter) Commit(ctx context.Context, final v1.Descriptor) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	t, f := w.t, w.p.f
+	info, err := f.Stat()
+	if err != nil {
+		return t.fail("commit", err)
+	}
+	if n := w.p.written.Load(); n != final.Size || info.Size() < n {
+		return fmt.Errorf("output %s: %d bytes written, %d expected", t.title, min(n, info.Size()), final.Size)
+	}
+	if info.Size() > final.Size {
+		if err := f.Truncate(final.Size); err != nil {
+			return t.fail("commit", err)
+		}
+	}
+	if o := t.o.Owner; o != nil {
+		if err := f.Chown(o.UID, o.GID); err != nil {
+			return t.fail("owner", err)
+		}
+	}
+	if err := f.Chmod(t.o.Mode.Perm()); err != nil {
+		return t.fail("mode", err)
+	}
+	if !t.o.ModTime.IsZero() {
+		if err := t.fs.Chtimes(t.temp, time.Now(), t.o.ModTime); err != nil {
+			return t.fail("modification time", err)
+		}
+	}
+	if err := f.Sync(); err != nil {
+		return t.fail("make durable", err)
+	}
+	t.mu.Lock()
+	t.durable = true
+	t.mu.Unlock()
+	return nil
+}
+
+// Abort keeps the part for a Begin of this Target, or with keep 0 removes it.
+func (w *targetWriter) Abort(keep int64) error {
+	if keep == 0 {
+		return w.t.drop()
+	}
+	if err := w.p.cut(keep); err != nil {
+		return w.t.fail("abort", err)
+	}
+	return nil
+}
