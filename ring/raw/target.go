@@ -186,7 +186,11 @@ func (t *Target) exists() error {
 		"output %s: %w", t.title, fs.ErrExist)
 }
 
+// fail names the output, not the part file that the system knows.
 func (t *Target) fail(what string, err error) error {
+	if pe := (*fs.PathError)(nil); errors.As(err, &pe) {
+		err = pe.Err
+	}
 	return fmt.Errorf("output %s: %s: %w", t.title, what, err)
 }
 
