@@ -96,16 +96,27 @@ func (p *Process) Wait() error {
 
 // Kill ends the process as a power failure would, and waits for it.
 func (p *Process) Kill() {
-	_ = p.cmd.Process.Kill()
+	p.signal(syscall.SIGKILL)
 	<-p.done
 }
 
 // Stop asks the process to end and waits; after grace it is killed.
 func (p *Process) Stop(grace time.Duration) error {
-	_ = p.cmd.Process.Signal(syscall.SIGTERM)
-	timer := time.AfterFunc(grace, func() { _ = p.cmd.Process.Kill() })
+	p.signal(syscall.SIGTERM)
+	timer := time.AfterFunc(grace, func() { p.signal(syscall.SIGKILL) })
 	defer timer.Stop()
 	return p.Wait()
+}
+
+// signal reaches the group of the process, which is its own: what it started itself
+// would keep its standard error open. The id is not another's as long as it is not
+// waited for.
+func (p *Process) signal(s syscall.Signal) {
+	select {
+	case <-p.done:
+	default:
+		_ = syscall.Kill(-p.Pid(), s)
+	}
 }
 
 // tail remembers the end of what was written.

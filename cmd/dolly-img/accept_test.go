@@ -1,0 +1,280 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/dolly-img/dolly-img/cache"
+	"github.com/dolly-img/dolly-img/ring"
+	"github.com/dolly-img/dolly-img/ring/identity"
+	"github.com/dolly-img/dolly-img/sif"
+)
+
+// testNode is a node without a ring: its acceptor, and the directories it may write to.
+type testNode struct {
+	*acceptor
+	data string // overwrite = false
+	over string // overwrite = true
+}
+
+func newTestNode(t *testing.T) *testNode {
+	t.Helper()
+	dir := t.TempDir()
+	c, err := cache.Open(filepath.Join(dir, "cache"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := &testNode{data: filepath.Join(dir, "data"), over: filepath.Join(dir, "over")}
+	for _, d := range []string{n.data, n.over} {
+		if err := os.Mkdir(d, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	n.acceptor = &acceptor{cache: c, policy: &identity.Policy{Outputs: []identity.Output{
+		{Dir: n.data}, {Dir: n.over, Overwrite: true},
+	}}}
+	return n
+}
+
+// request is for an image of one layer, data.
+func request(t *testing.T, m meta, data string) (ring.Request, map[digest.Digest]string) {
+	t.Helper()
+	b, err := m.encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := ring.Request{Meta: b}
+	layer := digest.FromString(data)
+	if m.Kind == kindRaw {
+		r.Blobs = []v1.Descriptor{{Size: int64(len(data))}}
+		return r, map[digest.Digest]string{"": data}
+	}
+	config, manifest, err := sif.Artifact(layer, int64(len(data)), "a.sif")
+	if err != nil {
+		t.Fatal(err)
+	}
+	blobs := map[digest.Digest]string{layer: data}
+	r.Blobs = []v1.Descriptor{{MediaType: sif.LayerMediaType, Digest: layer, Size: int64(len(data))}}
+	for kind, b := range map[string][]byte{sif.ConfigMediaType: config} {
+		blobs[digest.FromBytes(b)] = string(b)
+		r.Blobs = append(r.Blobs, v1.Descriptor{MediaType: kind, Digest: digest.FromBytes(b), Size: int64(len(b))})
+	}
+	blobs[digest.FromBytes(manifest)] = string(manifest)
+	r.Blobs = append(r.Blobs, v1.Descriptor{MediaType: v1.MediaTypeImageManifest, Digest: digest.FromBytes(manifest), Size: int64(len(manifest))})
+	return r, blobs
+}
+
+// play does what the ring does with a sink, up to Publish if commit.
+func play(t *testing.T, sink ring.Sink, r ring.Request, data map[digest.Digest]string, commit bool) (inPlace bool) {
+	t.Helper()
+	ctx := context.Background()
+	if c, ok := sink.(io.Closer); ok {
+		defer func() {
+			if err := c.Close(); err != nil {
+				t.Errorf("close: %v", err)
+			}
+		}()
+	}
+	held, _, err := sink.Offer(ctx, r.Blobs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	final := append([]v1.Descriptor{}, r.Blobs...)
+	for i, d := range r.Blobs {
+		if d.Digest == "" {
+			final[i].Digest = digest.FromString(data[""])
+		}
+		if held[i] == d.Size {
+			continue
+		}
+		w, err := sink.Begin(ctx, d, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.WriteString(w, data[d.Digest]); err != nil {
+			t.Fatal(err)
+		}
+		if err := w.Commit(ctx, final[i]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if p, ok := sink.(ring.Preparer); ok {
+		if inPlace, err = p.Prepare(ctx, final); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if commit && !inPlace {
+		if err := sink.Publish(ctx); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return inPlace
+}
+
+func mustRead(t *testing.T, path string) string {
+	t.Helper()
+	b, err := os.ReadFile(path)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+// TestPlacing: an image goes to the cache and to a file; the file appears with Publish
+// only, is in place at the next transfer, and is made again when it is gone or touched.
+func TestPlacing(t *testing.T) {
+	n := newTestNode(t)
+	out := filepath.Join(n.over, "a.sif")
+	mtime := time.Unix(1_700_000_000, 0)
+	r, data := request(t, meta{Kind: kindImage, Ref: "localhost/a:latest", Output: out, Mode: 0o640, Mtime: mtime}, "some image")
+	transfer := func(commit bool) bool {
+		t.Helper()
+		sink, err := n.accept(context.Background(), r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return play(t, sink, r, data, commit)
+	}
+	if err := os.WriteFile(out, []byte("the old one"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if transfer(false) || mustRead(t, out) != "the old one" {
+		t.Error("changed without Publish")
+	}
+	if transfer(true) || mustRead(t, out) != "some image" {
+		t.Error("not placed")
+	}
+	info, _ := os.Stat(out)
+	if info.Mode().Perm() != 0o640 || !info.ModTime().Equal(mtime) {
+		t.Errorf("mode %v, time %v", info.Mode(), info.ModTime())
+	}
+	if !transfer(true) {
+		t.Error("not in place at the second transfer")
+	}
+	os.Remove(out)
+	if transfer(true) || mustRead(t, out) != "some image" {
+		t.Error("not placed again after it was removed")
+	}
+	os.Chmod(out, 0o600)
+	if transfer(true) {
+		t.Error("in place with another mode than asked")
+	}
+	os.WriteFile(out, []byte("SOME IMAGE"), 0o640)
+	if transfer(true) || mustRead(t, out) != "some image" {
+		t.Error("not placed again after it was changed")
+	}
+	if left, _ := os.ReadDir(n.over); len(left) != 1 {
+		t.Errorf("left behind: %v", left)
+	}
+}
+
+func TestAcceptRaw(t *testing.T) {
+	n := newTestNode(t)
+	out := filepath.Join(n.data, "f")
+	r, data := request(t, meta{Kind: kindRaw, Output: out}, "bytes")
+	sink, err := n.accept(context.Background(), r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	play(t, sink, r, data, true)
+	if mustRead(t, out) != "bytes" {
+		t.Error("not written")
+	}
+	r, data = request(t, meta{Kind: kindRaw, Output: "-"}, "to a stream")
+	var stdout bytes.Buffer
+	n.stdout = &stdout
+	if sink, err = n.accept(context.Background(), r); err != nil {
+		t.Fatal(err)
+	}
+	play(t, sink, r, data, true)
+	if stdout.String() != "to a stream" {
+		t.Errorf("standard output has %q", stdout.String())
+	}
+	r, data = request(t, meta{Kind: kindImage, Discard: true}, "nothing")
+	if sink, err = n.accept(context.Background(), r); err != nil {
+		t.Fatal(err)
+	}
+	play(t, sink, r, data, true)
+	if list, err := n.cache.List(); err != nil || len(list) != 0 {
+		t.Errorf("discarded, and the cache has %v, %v", list, err)
+	}
+}
+
+// TestAcceptBusy: who writes a target is waited for, in the ring's words.
+func TestAcceptBusy(t *testing.T) {
+	n := newTestNode(t)
+	r, _ := request(t, meta{Kind: kindRaw, Output: filepath.Join(n.data, "f")}, "bytes")
+	first, err := n.accept(context.Background(), r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer first.(io.Closer).Close()
+	if _, err := first.Begin(context.Background(), r.Blobs[0], 0); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := n.accept(context.Background(), r); !errors.Is(err, ring.ErrBusy) {
+		t.Errorf("got %v, want busy", err)
+	}
+}
+
+// TestRefusals: each with its rule, and nothing is made.
+func TestRefusals(t *testing.T) {
+	n := newTestNode(t)
+	if err := os.WriteFile(filepath.Join(n.data, "there"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink("/etc", filepath.Join(n.over, "link")); err != nil {
+		t.Fatal(err)
+	}
+	encoded := func(s string) func(*ring.Request) { return func(r *ring.Request) { r.Meta = []byte(s) } }
+	for _, c := range []struct {
+		name string
+		meta meta
+		edit func(*ring.Request)
+		want string
+	}{
+		{"outside", meta{Kind: kindRaw, Output: "/etc/passwd"}, nil, "not permitted by the policy of this node (to permit it, add to policy.toml"},
+		{"the directory itself", meta{Kind: kindRaw, Output: n.data}, nil, "not permitted"},
+		{"exists", meta{Kind: kindRaw, Output: n.data + "/there"}, nil, "overwrite = true"},
+		{"image exists", meta{Kind: kindImage, Ref: "a:b", Output: n.data + "/there"}, nil, "overwrite = true"},
+		{"link", meta{Kind: kindRaw, Output: n.over + "/link/x"}, nil, "is a symbolic link"},
+		{"no directory", meta{Kind: kindRaw, Output: n.data + "/no/x"}, nil, "use --mkdir"},
+		{"standard output", meta{Kind: kindRaw, Output: "-"}, nil, "run dolly-img receive"},
+		{"owner", meta{Kind: kindRaw, Output: n.data + "/x", Owner: "no-such-user"}, nil, "owner no-such-user"},
+		{"no SIF", meta{Kind: kindImage, Ref: "a:b", Output: n.data + "/x"}, func(r *ring.Request) { r.Blobs = r.Blobs[1:] }, "no SIF"},
+		{"unknown key", meta{Kind: kindRaw, Discard: true}, encoded(`{"version":1,"kind":"raw","discard":true,"rm":"/"}`), `unknown field "rm"`},
+		{"version", meta{Kind: kindRaw, Discard: true}, encoded(`{"version":2,"what":true}`), "version 2, this node knows 1"},
+		{"kind", meta{Kind: kindRaw, Discard: true}, encoded(`{"version":1,"kind":"disk"}`), `unknown kind of transfer "disk"`},
+		{"no JSON", meta{Kind: kindRaw, Discard: true}, encoded(`x`), "description of the transfer"},
+		{"dots", meta{Kind: kindRaw, Discard: true}, encoded(`{"version":1,"kind":"raw","output":"` + n.data + `/../x"}`), "not an absolute path"},
+		{"setuid", meta{Kind: kindRaw, Discard: true}, encoded(`{"version":1,"kind":"raw","output":"` + n.data + `/x","mode":2541}`), "permission bits"},
+		{"large", meta{Kind: kindRaw, Discard: true}, encoded(`{"version":1,"kind":"raw","output":"/` + strings.Repeat("x", maxMeta) + `"}`), "at most"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r, _ := request(t, c.meta, "some image")
+			if c.edit != nil {
+				c.edit(&r)
+			}
+			sink, err := n.accept(context.Background(), r)
+			if err == nil || !strings.Contains(err.Error(), c.want) || sink != nil {
+				t.Errorf("got %v, %v, want %q", sink, err, c.want)
+			}
+		})
+	}
+	if left, _ := os.ReadDir(n.data); len(left) != 1 {
+		t.Errorf("made: %v", left)
+	}
+	if list, err := n.cache.List(); err != nil || len(list) != 0 {
+		t.Errorf("the cache has %v, %v", list, err)
+	}
+}

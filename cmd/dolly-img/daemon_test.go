@@ -1,0 +1,72 @@
+package main
+
+import (
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/launch"
+	"github.com/dolly-img/dolly-img/ring/identity"
+)
+
+// TestSystemd: the daemon takes the socket it is handed, and says when it is ready
+// and when it stops.
+func TestSystemd(t *testing.T) {
+	dir := t.TempDir()
+	keys := filepath.Join(dir, "keys")
+	if err := identity.Init(keys, identity.InitOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	socket, err := l.(*net.TCPListener).File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer socket.Close()
+	notes, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Net: "unixgram", Name: filepath.Join(dir, "notify")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer notes.Close()
+	note := func(want string) {
+		t.Helper()
+		b := make([]byte, 256)
+		notes.SetReadDeadline(time.Now().Add(time.Minute))
+		n, err := notes.Read(b)
+		if err != nil || string(b[:n]) != want {
+			t.Errorf("told systemd %q, %v, want %q", b[:n], err, want)
+		}
+	}
+
+	// systemd knows the process id before it starts the program; a shell does, too.
+	cmd := exec.Command("sh", "-c", `LISTEN_PID=$$ exec dolly-img daemon --keys "$0" --listen 127.0.0.1:1`, keys)
+	cmd.ExtraFiles = []*os.File{socket}
+	cmd.Env = append(os.Environ(), "LISTEN_FDS=1", "STATE_DIRECTORY="+dir, "NOTIFY_SOCKET="+filepath.Join(dir, "notify"), "JOURNAL_STREAM=1:1")
+	p, err := launch.Start(t.Context(), cmd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Kill()
+	if p.Addr != l.Addr().String() {
+		t.Errorf("listens on %s, not on the socket %s", p.Addr, l.Addr())
+	}
+	note("READY=1")
+	if err := p.Stop(time.Minute); err != nil {
+		t.Errorf("%v: %s", err, p.Log())
+	}
+	note("STOPPING=1")
+	if _, err := os.Stat(filepath.Join(dir, "cache", "oci-layout")); err != nil {
+		t.Errorf("the cache is not in the state directory: %v", err)
+	}
+	if log := p.Log(); strings.Contains(log, "time=") {
+		t.Errorf("a time of our own in the journal: %s", log)
+	}
+}

@@ -1,0 +1,101 @@
+package main
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/dolly-img/dolly-img/ring"
+)
+
+func TestProgressLine(t *testing.T) {
+	for _, c := range []struct {
+		e    ring.Event
+		want string
+	}{
+		{ring.Event{}, "a.sif  0 B  0 B/s  0/8 nodes done"},
+		{ring.Event{Bytes: 43_000_000, Total: 100_000_000, Rate: 112_300_000, Done: 2, Bottleneck: "node17: disk 84 MB/s"},
+			"a.sif  43%  112 MB/s  0:01 left  2/8 nodes done  slowest node17: disk 84 MB/s"},
+		{ring.Event{Bytes: 5_000, Total: -1, Rate: 999.6}, "a.sif  5.00 kB  999 B/s  0/8 nodes done"},
+		{ring.Event{Bytes: 1, Total: 1 << 60, Rate: 1}, "a.sif  0%  1 B/s  days left  0/8 nodes done"},
+	} {
+		if got := progressLine(c.e, "a.sif", 8); got != c.want {
+			t.Errorf("got  %q\nwant %q", got, c.want)
+		}
+	}
+}
+
+func TestBytesText(t *testing.T) {
+	for n, want := range map[int64]string{
+		0: "0 B", 999: "999 B", 1000: "1.00 kB", 9994: "9.99 kB", 9996: "10.0 kB", 99_960: "100 kB",
+		999_499: "999 kB", 999_500: "1.00 MB", 268_435_456: "268 MB", 1<<63 - 1: "9.22 EB",
+	} {
+		if got := bytesText(n); got != want {
+			t.Errorf("bytesText(%d) = %q, want %q", n, got, want)
+		}
+	}
+}
+
+func TestClock(t *testing.T) {
+	for d, want := range map[time.Duration]string{
+		0: "0:00", 59600 * time.Millisecond: "1:00", 61 * time.Second: "1:01",
+		time.Hour + 2*time.Second: "1:00:02", 200 * time.Hour: "days", -1: "days",
+	} {
+		if got := clock(d); got != want {
+			t.Errorf("clock(%v) = %q, want %q", d, got, want)
+		}
+	}
+}
+
+// TestScreen: the live line is taken away before another is written, put back after
+// it, and never wraps.
+func TestScreen(t *testing.T) {
+	var b strings.Builder
+	s := &screen{w: &b, width: func() int { return 11 }}
+	s.progress("12345678901234")
+	s.printf("node3: %s", "lost\x1b[2J")
+	s.progress("")
+	want := "\r\x1b[K1234567890" + "\r\x1b[K" + "node3: lost\\x1b[2J\n" + "\r\x1b[K1234567890" + "\r\x1b[K"
+	if b.String() != want {
+		t.Errorf("got %q, want %q", b.String(), want)
+	}
+	b.Reset()
+	s = newScreen(&b)
+	s.progress("nothing where there is no terminal")
+	if b.String() != "" {
+		t.Errorf("got %q", b.String())
+	}
+}
+
+// TestPlainProgress: where there is no terminal a line comes with each tenth of the
+// whole, or after five seconds.
+func TestPlainProgress(t *testing.T) {
+	var b strings.Builder
+	p := &progress{screen: newScreen(&b), image: "a", nodes: 1}
+	start := time.Now()
+	at := func(second int, bytes int64) {
+		p.event(ring.Event{Kind: ring.EventProgress, Time: start.Add(time.Duration(second) * time.Second), Bytes: bytes, Total: 1000})
+	}
+	at(1, 10)
+	at(2, 20)
+	at(3, 110)
+	at(4, 120)
+	at(9, 130)
+	p.event(ring.Event{Kind: ring.EventNode, Node: "n1", State: ring.Serving})
+	p.event(ring.Event{Kind: ring.EventNode, Node: "n1", State: ring.Failed, Reason: "killed"})
+	p.event(ring.Event{Kind: ring.EventNode, Node: "n2", State: ring.Committed})
+	var got []string
+	for line := range strings.Lines(b.String()) {
+		words := strings.Fields(line)
+		got = append(got, words[0]+words[1])
+	}
+	if want := "a1% a11% a13% n1:failed:"; strings.Join(got, " ") != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	b.Reset()
+	p.quiet = true
+	at(20, 900)
+	if b.String() != "" {
+		t.Errorf("quiet: %q", b.String())
+	}
+}

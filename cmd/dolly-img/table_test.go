@@ -1,0 +1,145 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/dolly-img/dolly-img/ring"
+)
+
+func TestTable(t *testing.T) {
+	row := func(node string, state ring.State) ring.Row {
+		return ring.Row{Node: node, State: state, Bytes: 1_500_000, Seconds: 1.25}
+	}
+	few := &ring.Report{
+		Transfer: "t", Digest: "sha256:ab", Bytes: 1_500_000, Sent: 1_500_000, Elapsed: 500 * time.Millisecond,
+		Nodes: []ring.Row{
+			row("node1", ring.Committed),
+			{Node: "node2", State: ring.Held, Skipped: 1_500_000, Seconds: 0.1},
+			{Node: "node3", State: ring.Failed, Reason: "disk\x1b[2J full", Link: "node1 -> node3"},
+		},
+	}
+	many := &ring.Report{Transfer: "t", Digest: "sha256:ab"}
+	for i := range 998 {
+		many.Nodes = append(many.Nodes, row(fmt.Sprintf("node%03d", i+1), ring.Committed))
+	}
+	many.Nodes[16].State, many.Nodes[16].Reason = ring.Unreachable, "no answer"
+	many.Nodes[17].State = ring.Held
+	for _, c := range []struct {
+		name  string
+		r     *ring.Report
+		quiet bool
+		want  string
+	}{
+		{"few", few, false, `
+committed  node1  1.50 MB received in 1.2 s
+held       node2  0 B received, 1.50 MB held before in 0.1 s
+failed     node3  disk\x1b[2J full (link node1 -> node3)
+2 of 3 nodes have sha256:ab (1.50 MB)
+Time: 0.500  MBytes/s: 3.000  Aggregate MBytes/s: 3.000
+`},
+		{"quiet", few, true, `
+failed  node3  disk\x1b[2J full (link node1 -> node3)
+`},
+		{"folded", many, false, `
+committed 996  node[001-016,019-998]
+held 1         node018
+unreachable    node017  no answer
+997 of 998 nodes have sha256:ab (0 B)
+`},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var b strings.Builder
+			printTable(&b, c.r, c.quiet)
+			if got := "\n" + b.String(); got != c.want {
+				t.Errorf("got%swant%s", got, c.want)
+			}
+		})
+	}
+}
+
+// TestAgain runs what is printed in a shell: the words have to come back.
+func TestAgain(t *testing.T) {
+	var words []string
+	root := &cobra.Command{Use: "dolly-img"}
+	push := newPush()
+	push.RunE = func(cmd *cobra.Command, args []string) error {
+		words = strings.Split(again(cmd, []string{"node3", "node17"}), "\x00")
+		return nil
+	}
+	root.AddCommand(push)
+	root.SetArgs([]string{"push", "my image's.sif", "--nodes", "node[1-20]", "--nodes", "x", "--quiet", "--mkdir=false",
+		"--output", "/data/$HOME/", "--min-success", "90%", "--wait", "1m"})
+	if err := root.Execute(); err != nil {
+		t.Fatal(err)
+	}
+	want := `dolly-img push 'my image'\''s.sif' --nodes 'node[3,17]' --mkdir=false --output '/data/$HOME/' --quiet --wait 1m0s`
+	if words[0] != want {
+		t.Fatalf("got  %s\nwant %s", words[0], want)
+	}
+	sh, err := exec.Command("sh", "-c", `printf '%s\n' `+want).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := strings.Split(string(sh), "\n"); got[2] != "my image's.sif" || got[4] != "node[3,17]" || got[7] != "/data/$HOME/" {
+		t.Errorf("a shell reads %q", got)
+	}
+}
+
+func TestEnough(t *testing.T) {
+	for _, c := range []struct {
+		s    string
+		n    int
+		want int // -1: error
+	}{
+		{"", 10, 0}, {"3", 10, 3}, {"10", 10, 10}, {"11", 10, -1}, {"0", 10, -1}, {"-1", 10, -1}, {"1.5", 10, -1},
+		{"50%", 3, 2}, {"99.5%", 1000, 995}, {"100%", 7, 7}, {"0%", 7, -1}, {"101%", 7, -1}, {"%", 7, -1},
+		{"NaN", 7, -1}, {"NaN%", 7, -1}, {"inf", 7, -1},
+	} {
+		got, err := enough(c.s, c.n)
+		if err != nil {
+			got = -1
+		}
+		if got != c.want {
+			t.Errorf("enough(%q, %d) = %d, want %d", c.s, c.n, got, c.want)
+		}
+	}
+}
+
+func TestReportFile(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "r.json")
+	f, err := openReport(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("there before it is written: %v", err)
+	}
+	if err := f.write(notStarted([]string{"a"}, errors.New("no\nkeys"))); err != nil {
+		t.Fatal(err)
+	}
+	b, _ := os.ReadFile(path)
+	for _, want := range []string{`"node": "a"`, `"state": "failed"`, `"reason": "not asked: no; keys"`, `"seconds": 0`} {
+		if !strings.Contains(string(b), want) {
+			t.Errorf("no %s in %s", want, b)
+		}
+	}
+	if left, _ := os.ReadDir(dir); len(left) != 1 {
+		t.Errorf("left behind: %v", left)
+	}
+	if _, err := openReport("/dev/null"); err == nil {
+		t.Error("a device would be replaced by a file")
+	}
+	if f, err := openReport(""); f != nil || err != nil || f.write(nil) != nil {
+		t.Error("no report is no report")
+	}
+}
