@@ -48,10 +48,11 @@ type (
 	}
 	Start struct{} // 5
 	Feed  struct { // 6
-		Link       uint32 `json:"link"`
-		Generation uint32 `json:"generation"`
-		Secret     []byte `json:"secret"`
-		From       string `json:"from"`
+		Link       uint32   `json:"link"`
+		Generation uint32   `json:"generation"`
+		Secret     []byte   `json:"secret"`
+		From       string   `json:"from"`
+		Addrs      []string `json:"addrs"`
 	}
 	Need struct { // 7
 		Link       uint32     `json:"link"`

@@ -1,0 +1,114 @@
+package ring
+
+import (
+	"github.com/dolly-img/dolly-img/ring/internal/wire"
+	"github.com/opencontainers/go-digest"
+)
+
+// What the coordinator is told. Node numbers count from 1.
+type (
+	evWelcome struct { // HELLO was answered
+		node     int
+		instance wire.ID
+		state    string
+		reason   string
+	}
+	evNoContact struct { // a first dial failed for good
+		node   int
+		state  State // Unreachable or Refused
+		reason string
+	}
+	evAnswer struct {
+		node   int
+		held   []int64
+		free   int64
+		code   Code
+		reason string
+	}
+	evDeadline struct{} // time to start with those that answered
+	evNeed     struct {
+		node      int
+		link, gen uint32
+		needs     [][2]int64
+	}
+	evLink struct {
+		node      int // who reports; 0: the server about its own links
+		link, gen uint32
+		state     string
+		code      Code
+		reason    string
+	}
+	evReport struct {
+		node   int
+		report wire.Report
+	}
+	evVerified struct {
+		node int
+		msg  *wire.Verified
+	}
+	evCommitted struct {
+		node   int
+		digest string
+	}
+	evFail struct {
+		node   int
+		code   Code
+		reason string
+	}
+	evControlLost struct {
+		node   int
+		silent bool // it did not end, it said nothing for too long
+		reason string
+	}
+	evResumed struct { // the answer to actResume; state "" when there was none
+		node     int
+		instance wire.ID
+		state    string
+		digest   string
+		reason   string
+	}
+	evSourceDone struct { // read to its end, unchanged
+		finals []digest.Digest
+	}
+	evSourceFailed struct{ err error }
+	evInterrupt    struct{}
+)
+
+// What the coordinator wants done.
+type action any
+
+type (
+	actSend struct {
+		node int
+		msg  wire.Message
+	}
+	actOffer struct{ node int } // send the OFFER
+	actPlan  struct {           // the chain is made; the source is read where read is true
+		nodes []int
+		read  []bool
+	}
+	actFeed struct { // FEED to node, with the link's secret
+		node      int
+		link, gen uint32
+		from      int
+	}
+	actDial struct { // DIAL to the feeder; 0: the server does it
+		feeder, node int
+		link, gen    uint32
+		needs        [][2]int64
+	}
+	actUndial struct {
+		feeder int
+		link   uint32
+	}
+	actMarks  struct{ node int } // send all marks so far
+	actSource struct{}           // begin to read the source
+	actResume struct {           // dial the control connection again
+		node      int
+		committed bool // a COMMIT is unconfirmed: ask for 15 s, not for 1
+	}
+	actHangup struct{ node int }
+	actFinal  struct{ node int } // its row is final
+	actEvent  struct{ ev Event }
+	actFinish struct{ err error }
+)

@@ -1,0 +1,222 @@
+package ring
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+	"unicode"
+
+	"github.com/dolly-img/dolly-img/ring/internal/wire"
+)
+
+// maxDials bounds how many nodes are dialled at the same moment.
+const maxDials = 128
+
+// dialAll opens the control star.
+func (s *sender) dialAll(work context.Context) {
+	slots := make(chan struct{}, maxDials)
+	until := time.Now().Add(s.cfg.Wait)
+	for i, p := range s.cfg.Nodes {
+		s.work.Go(func() {
+			if p.Err != nil {
+				s.post(evNoContact{i + 1, Unreachable, p.Err.Error()})
+				return
+			}
+			for {
+				slots <- struct{}{}
+				ctrl, w, err := s.greet(work, p, false, startLimit)
+				<-slots
+				switch {
+				case err == nil:
+					s.attach(i+1, ctrl, evWelcome{i + 1, w.Instance, w.State, printable(w.Reason)})
+					return
+				case isRefusal(err):
+					s.post(evNoContact{i + 1, Refused, err.Error()})
+					return
+				case !time.Now().Add(time.Second).Before(until):
+					s.post(evNoContact{i + 1, Unreachable, err.Error()})
+					return
+				}
+				select {
+				case <-time.After(time.Second):
+				case <-s.done:
+					return
+				}
+			}
+		})
+	}
+}
+
+// resume asks a node whose control connection broke for its state.
+func (s *sender) resume(work context.Context, i int, committed bool) {
+	limit := resumeFor
+	if committed {
+		limit = confirmFor
+	}
+	until := time.Now().Add(limit)
+	for {
+		ctrl, w, err := s.greet(work, s.cfg.Nodes[i-1], true, min(time.Until(until), 5*time.Second))
+		if err == nil {
+			s.attach(i, ctrl, evResumed{i, w.Instance, w.State, w.Digest, printable(w.Reason)})
+			return
+		}
+		if !committed || !time.Now().Add(time.Second).Before(until) {
+			s.post(evResumed{node: i, reason: err.Error()})
+			return
+		}
+		select {
+		case <-time.After(time.Second):
+		case <-s.done:
+			return
+		}
+	}
+}
+
+// greet opens a control connection and exchanges HELLO and WELCOME.
+func (s *sender) greet(work context.Context, p Peer, resume bool, limit time.Duration) (*control, *wire.Welcome, error) {
+	ctx, cancel := context.WithTimeout(work, limit)
+	defer cancel()
+	raw, err := s.net.dialAny(ctx, p.Addrs)
+	if err != nil {
+		return nil, nil, contactError(err)
+	}
+	stop := context.AfterFunc(ctx, func() { raw.Close() })
+	conn := net.Conn(raw)
+	if conf := s.cfg.TLS(p.Name); conf != nil {
+		tc := tls.Client(raw, conf)
+		if err := tc.HandshakeContext(ctx); err != nil {
+			stop()
+			raw.Close()
+			return nil, nil, contactError(err)
+		}
+		conn = tc
+	}
+	ctrl := newControl(conn)
+	ctrl.send(&wire.Greet{Min: wire.Version, Max: wire.Version, Transfer: s.id, Node: p.Name, Resume: resume})
+	m, err := ctrl.read(limit)
+	if !stop() && err == nil {
+		err = ctx.Err()
+	}
+	w, ok := m.(*wire.Welcome)
+	switch {
+	case err != nil:
+		err = contactError(err)
+	case !ok:
+		err = fmt.Errorf("answers %T to the greeting", m)
+	case w.Version != wire.Version:
+		err = &refusal{"speaks no protocol version in common"}
+	default:
+		return ctrl, w, nil
+	}
+	ctrl.finish()
+	return nil, nil, err
+}
+
+// attach hands a greeted connection to run and reads it to its end.
+func (s *sender) attach(i int, ctrl *control, ev any) {
+	s.post(connected{i, ctrl, ev})
+	s.work.Go(func() {
+		for {
+			m, err := ctrl.read(silence)
+			if err == nil {
+				if _, ok := m.(*wire.Pong); ok {
+					continue
+				}
+				if ev, ok := eventOf(i, m); ok {
+					s.post(ev)
+					continue
+				}
+				err = fmt.Errorf("unexpected message %T", m)
+			}
+			ctrl.conn.Close()
+			reason := "connection lost"
+			if isTimeout(err) {
+				reason = fmt.Sprintf("silent for %v", silence)
+			}
+			s.post(evControlLost{i, isTimeout(err), reason})
+			return
+		}
+	})
+}
+
+// eventOf turns a node's message into the coordinator's event.
+func eventOf(i int, m wire.Message) (any, bool) {
+	switch m := m.(type) {
+	case *wire.Answer:
+		return evAnswer{i, m.Held, m.Free, Code(m.Code), printable(m.Reason)}, true
+	case *wire.Need:
+		return evNeed{i, m.Link, m.Generation, m.Needs}, true
+	case *wire.Link:
+		return evLink{i, m.Link, m.Generation, m.State, Code(m.Code), printable(m.Reason)}, true
+	case *wire.Report:
+		return evReport{i, *m}, true
+	case *wire.Verified:
+		return evVerified{i, m}, true
+	case *wire.Committed:
+		return evCommitted{i, m.Digest}, true
+	case *wire.Fail:
+		return evFail{i, Code(m.Code), printable(m.Reason)}, true
+	}
+	return nil, false
+}
+
+// refusal is a no by authentication or by protocol, as opposed to no answer.
+type refusal struct{ reason string }
+
+func (e *refusal) Error() string { return e.reason }
+
+func isRefusal(err error) bool {
+	var r *refusal
+	return errors.As(err, &r)
+}
+
+// contactError makes of a failed dial or handshake what a row can say: a refusal
+// when certificates were judged, by us or by the node, else why nobody answered.
+func contactError(err error) error {
+	var op *net.OpError
+	var verify *tls.CertificateVerificationError
+	var record tls.RecordHeaderError
+	var dns *net.DNSError
+	switch {
+	case errors.As(err, &op) && op.Op == "remote error":
+		// crypto/tls reports the peer's alert this way.
+		return &refusal{"the node refused our certificate: " + op.Err.Error()}
+	case errors.As(err, &verify):
+		return &refusal{"the node's certificate is refused: " + verify.Err.Error()}
+	case errors.As(err, &record):
+		return errors.New("answers, but not as a dolly-img node")
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return errors.New("connection refused: no dolly-img node listens there")
+	case isTimeout(err), errors.Is(err, context.DeadlineExceeded):
+		return errors.New("no answer")
+	case errors.As(err, &op), errors.As(err, &dns), errors.Is(err, net.ErrClosed):
+		return err
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, io.ErrClosedPipe):
+		return errors.New("closed the connection without an answer")
+	}
+	return &refusal{err.Error()}
+}
+
+// printable makes a peer's text safe for terminals and logs, and bounded.
+func printable(s string) string {
+	if len(s) > 4096 {
+		s = s[:4096]
+	}
+	var b strings.Builder
+	for _, r := range s {
+		if unicode.IsPrint(r) && r != unicode.ReplacementChar {
+			b.WriteRune(r)
+		} else {
+			q := strconv.QuoteRune(r)
+			b.WriteString(q[1 : len(q)-1])
+		}
+	}
+	return b.String()
+}

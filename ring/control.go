@@ -1,0 +1,116 @@
+package ring
+
+import (
+	"errors"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/dolly-img/dolly-img/ring/internal/wire"
+)
+
+// Timings of the control plane.
+const (
+	pingEvery  = time.Second
+	silence    = 5 * time.Second  // nothing heard on control: lost
+	startLimit = 5 * time.Second  // from the first dial to the start of the chain
+	resumeFor  = time.Second      // asking a lost node once more
+	confirmFor = 15 * time.Second // asking after an unconfirmed COMMIT
+	orphanFor  = 15 * time.Second // a node keeps a transfer without its server
+	yieldFor   = 4 * time.Second  // a new transfer waits for a busy target; the server starts without us at 5
+)
+
+// maxQueue bounds what waits to be written to a peer that does not read.
+const maxQueue = 16 << 20
+
+// control is one control connection. Any goroutine may send; one reads.
+type control struct {
+	conn net.Conn
+
+	mu     sync.Mutex
+	more   sync.Cond
+	queue  []byte
+	closed bool
+	done   chan struct{} // the writer ended
+}
+
+func newControl(conn net.Conn) *control {
+	c := &control{conn: conn, done: make(chan struct{})}
+	c.more.L = &c.mu
+	go c.write()
+	return c
+}
+
+var errSlowPeer = errors.New("peer does not read its control connection")
+
+// send queues a message; what cannot be sent shows when the connection is read.
+func (c *control) send(m wire.Message) error {
+	b, err := wire.Encode(m)
+	if err != nil {
+		return err
+	}
+	return c.sendBytes(b)
+}
+
+// sendBytes queues an encoded message, which many connections may share.
+func (c *control) sendBytes(b []byte) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.queue)+len(b) > maxQueue {
+		c.conn.Close()
+		return errSlowPeer
+	}
+	c.queue = append(c.queue, b...)
+	c.more.Signal()
+	return nil
+}
+
+// write sends what is queued, as much as there is at a time.
+func (c *control) write() {
+	defer close(c.done)
+	var buf []byte
+	for {
+		c.mu.Lock()
+		for len(c.queue) == 0 && !c.closed {
+			c.more.Wait()
+		}
+		if len(c.queue) == 0 {
+			c.mu.Unlock()
+			c.conn.Close()
+			return
+		}
+		if cap(buf) > 64<<10 {
+			buf = nil // a burst is no reason to keep its memory
+		}
+		buf, c.queue = c.queue, buf[:0]
+		c.mu.Unlock()
+		c.conn.SetWriteDeadline(time.Now().Add(silence))
+		if _, err := c.conn.Write(buf); err != nil {
+			c.conn.Close()
+			return
+		}
+	}
+}
+
+// read returns the next message; it fails when none comes for so long (0: wait
+// for ever).
+func (c *control) read(limit time.Duration) (wire.Message, error) {
+	if limit > 0 {
+		c.conn.SetReadDeadline(time.Now().Add(limit))
+	}
+	return wire.Read(c.conn)
+}
+
+// finish sends what is queued, then closes.
+func (c *control) finish() {
+	c.mu.Lock()
+	c.closed = true
+	c.more.Signal()
+	c.mu.Unlock()
+}
+
+// isTimeout reports whether a peer was silent rather than gone.
+func isTimeout(err error) bool {
+	var ne net.Error
+	return errors.As(err, &ne) && ne.Timeout()
+}

@@ -1,0 +1,206 @@
+package ring
+
+import (
+	"bufio"
+	"context"
+	"crypto/rand"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"time"
+
+	"github.com/dolly-img/dolly-img/ring/internal/wire"
+)
+
+// Timings of the data plane.
+const (
+	linkTimeout = 2 * time.Second // dial, TLS and hello of a link
+	ioChunk     = 256 << 10       // reads and writes below TLS; it gains only when both are large
+)
+
+// transport opens connections; tests put an in-memory network here.
+type transport struct {
+	dial func(ctx context.Context, addr string) (net.Conn, error)
+}
+
+var tcp = transport{dial: func(ctx context.Context, addr string) (net.Conn, error) {
+	return new(net.Dialer).DialContext(ctx, "tcp", addr)
+}}
+
+// dialAny tries the addresses in order and returns the first connection.
+func (t transport) dialAny(ctx context.Context, addrs []string) (net.Conn, error) {
+	err := errors.New("no address")
+	for _, a := range addrs {
+		c, e := t.dial(ctx, a)
+		if e == nil {
+			return c, nil
+		}
+		err = e
+		if ctx.Err() != nil {
+			break
+		}
+	}
+	return nil, err
+}
+
+// openLink dials a receiver, proves the link and returns its sending side. A nil
+// conf sends plain frames.
+func (t transport) openLink(ctx context.Context, addrs []string, conf *tls.Config, hello wire.Hello, secret []byte) (linkWriter, error) {
+	ctx, cancel := context.WithTimeout(ctx, linkTimeout)
+	defer cancel()
+	raw, err := t.dialAny(ctx, addrs)
+	if err != nil {
+		return nil, err
+	}
+	stop := context.AfterFunc(ctx, func() { raw.Close() })
+	defer stop()
+	if d, ok := ctx.Deadline(); ok {
+		raw.SetDeadline(d)
+	}
+	w, err := greetLink(ctx, raw, conf, hello, secret)
+	if err != nil {
+		raw.Close()
+		return nil, err
+	}
+	raw.SetDeadline(time.Time{})
+	return w, nil
+}
+
+func greetLink(ctx context.Context, raw net.Conn, conf *tls.Config, hello wire.Hello, secret []byte) (linkWriter, error) {
+	var w linkWriter = &plainWriter{conn: raw}
+	conn := raw
+	if conf != nil {
+		batch := &batchConn{Conn: raw}
+		tc := tls.Client(batch, conf)
+		if err := tc.HandshakeContext(ctx); err != nil {
+			return nil, err
+		}
+		conn, w = tc, &tlsWriter{conn: tc, batch: batch}
+	}
+	if _, err := io.WriteString(conn, wire.Preamble); err != nil {
+		return nil, err
+	}
+	var challenge [wire.ChallengeSize]byte
+	if _, err := io.ReadFull(conn, challenge[:]); err != nil {
+		return nil, fmt.Errorf("no challenge for the link: %w", err)
+	}
+	if _, err := conn.Write(hello.Encode(secret, challenge[:])); err != nil {
+		return nil, err
+	}
+	var status [1]byte
+	if _, err := io.ReadFull(conn, status[:]); err != nil {
+		return nil, fmt.Errorf("no answer to the link's hello: %w", err)
+	}
+	if status[0] != wire.HelloOK {
+		return nil, failf(CodeAuth, "the receiver refused the link (%d)", status[0])
+	}
+	if tw, ok := w.(*tlsWriter); ok {
+		tw.batch.hold = bufio.NewWriterSize(raw, ioChunk)
+	}
+	return w, nil
+}
+
+// challengeLink is the receiver's half of opening a link on conn, whose transport
+// is up: it returns the hello as it came, and the challenge it must prove.
+func challengeLink(conn net.Conn) (hello, challenge []byte, err error) {
+	var pre [len(wire.Preamble)]byte
+	if _, err := io.ReadFull(conn, pre[:]); err != nil {
+		return nil, nil, err
+	}
+	if string(pre[:]) != wire.Preamble {
+		return nil, nil, failf(CodeProtocol, "not a link")
+	}
+	challenge = make([]byte, wire.ChallengeSize)
+	rand.Read(challenge)
+	if _, err := conn.Write(challenge); err != nil {
+		return nil, nil, err
+	}
+	hello = make([]byte, wire.HelloSize)
+	_, err = io.ReadFull(conn, hello)
+	return hello, challenge, err
+}
+
+// plainWriter sends header and payload with one system call.
+type plainWriter struct {
+	conn net.Conn
+	vec  [2][]byte
+}
+
+func (w *plainWriter) writeFrame(hdr *[wire.HeaderSize]byte, data []byte) error {
+	w.vec = [2][]byte{hdr[:], data}
+	bufs := net.Buffers(w.vec[:])
+	_, err := bufs.WriteTo(w.conn)
+	return err
+}
+
+func (w *plainWriter) Close() error { return w.conn.Close() }
+
+// tlsWriter makes each frame two Writes below TLS, header then payload: the
+// receiver relies on a frame beginning with its own record (see lowatConn).
+type tlsWriter struct {
+	conn  *tls.Conn
+	batch *batchConn
+}
+
+func (w *tlsWriter) writeFrame(hdr *[wire.HeaderSize]byte, data []byte) error {
+	if _, err := w.conn.Write(hdr[:]); err != nil {
+		return err
+	}
+	if len(data) > 0 {
+		if _, err := w.conn.Write(data); err != nil {
+			return err
+		}
+	}
+	return w.batch.hold.Flush()
+}
+
+// Close ends the connection at once; the final record, not close_notify, is what
+// says that a link is complete.
+func (w *tlsWriter) Close() error { return w.batch.Conn.Close() }
+
+// batchConn gathers the records of a frame into large writes, once hold is set.
+type batchConn struct {
+	net.Conn
+	hold *bufio.Writer
+}
+
+func (c *batchConn) Write(b []byte) (int, error) {
+	if c.hold != nil {
+		return c.hold.Write(b)
+	}
+	return c.Conn.Write(b)
+}
+
+// linkReader is the receiving side of a data connection.
+type linkReader struct {
+	net.Conn
+	low *lowConn
+}
+
+// header reads the next frame header.
+func (l *linkReader) header(b *[wire.HeaderSize]byte) (wire.Header, error) {
+	if _, err := io.ReadFull(l.Conn, b[:]); err != nil {
+		if err == io.EOF {
+			err = io.ErrUnexpectedEOF // the final record is missing
+		}
+		return wire.Header{}, err
+	}
+	return wire.ParseHeader(b)
+}
+
+// payload reads the frame's payload and checks its CRC.
+func (l *linkReader) payload(b *[wire.HeaderSize]byte, h wire.Header, buf []byte) error {
+	l.low.expect(len(buf))
+	if _, err := io.ReadFull(l.Conn, buf); err != nil {
+		if err == io.EOF {
+			err = io.ErrUnexpectedEOF
+		}
+		return err
+	}
+	if wire.Sum(b, buf) != h.CRC {
+		return failf(CodeCRC, "blob %d at byte %d: frame was damaged on the link", h.Blob, h.Offset)
+	}
+	return nil
+}

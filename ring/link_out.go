@@ -1,0 +1,298 @@
+package ring
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"sync"
+
+	"github.com/dolly-img/dolly-img/ring/internal/wire"
+)
+
+// outLink is a link this process feeds. Its cursor walks the receiver's needs in
+// travelling order. While it is live, the relay's producer writes each frame as
+// it comes; else its own goroutine (run) brings it up from window or storage.
+type outLink struct {
+	id, gen uint32
+	needs   [][2]int64
+	idx     int
+	pos     int64 // in needs[idx]
+
+	conn  linkWriter // nil until dialled
+	live  bool       // the producer writes
+	busy  bool       // the producer is writing now
+	dead  bool       // stopped: nobody reports about it any more
+	cond  sync.Cond
+	reads *storedReader
+	buf   []byte             // of the replay
+	abort context.CancelFunc // of the dial
+
+	failure *nodeError // why it broke
+}
+
+// linkWriter is the sending side of a data connection. One goroutine writes at a
+// time; Close from another ends a write that blocks.
+type linkWriter interface {
+	writeFrame(hdr *[wire.HeaderSize]byte, data []byte) error
+	io.Closer
+}
+
+type storedReader struct {
+	io.ReadCloser
+	blob uint32
+	off  int64
+}
+
+// cursor is the next byte the link needs; ok is false when it needs none.
+func (l *outLink) cursor() (blob uint32, pos int64, ok bool) {
+	if l.dead || l.idx >= len(l.needs) {
+		return 0, 0, false
+	}
+	return uint32(l.needs[l.idx][0]), l.pos, true
+}
+
+// stop ends the link without a report. The relay's mutex is held.
+func (l *outLink) stop() {
+	l.dead, l.live = true, false
+	l.abort()
+	if l.conn != nil {
+		l.conn.Close()
+	}
+	l.cond.Signal()
+}
+
+type planKind int
+
+const (
+	planFrame   planKind = iota // write what.frame
+	planStorage                 // read what.n bytes from storage
+	planHead                    // the frame has not come yet: go live
+	planWait                    // stored, but below no good mark yet
+	planFin                     // everything was sent
+	planGone                    // neither in memory nor in storage
+)
+
+type linkPlan struct {
+	kind  planKind
+	frame *frame
+	n     int
+}
+
+// plan decides what a link does next; the relay's mutex is held.
+func (r *relay) plan(l *outLink) linkPlan {
+	for l.idx < len(l.needs) {
+		if b := &r.blobs[l.needs[l.idx][0]]; b.size < 0 || l.pos < b.size {
+			break
+		}
+		if l.idx++; l.idx < len(l.needs) {
+			l.pos = l.needs[l.idx][1]
+		}
+	}
+	blob, pos, ok := l.cursor()
+	if !ok {
+		return linkPlan{kind: planFin}
+	}
+	if f := r.win.find(blob, pos); f != nil {
+		return linkPlan{kind: planFrame, frame: f}
+	}
+	b := &r.blobs[blob]
+	if b.arriving && pos >= b.recv {
+		return linkPlan{kind: planHead}
+	}
+	if r.opener == nil {
+		return linkPlan{kind: planGone}
+	}
+	if pos >= b.readable {
+		return linkPlan{kind: planWait}
+	}
+	end := min(b.readable, pos+wire.MaxPayload, (pos/wire.MarkEvery+1)*wire.MarkEvery)
+	if first := r.win.first(blob, pos); first > 0 {
+		end = min(end, first)
+	}
+	return linkPlan{kind: planStorage, n: int(end - pos)}
+}
+
+func (r *relay) advance(l *outLink, n int) {
+	l.pos += int64(n)
+	r.sent.Add(int64(n))
+	r.space.Signal()
+}
+
+// dialFunc opens the connection of a link and proves it.
+type dialFunc func(ctx context.Context, first wire.Hello) (linkWriter, error)
+
+// reportFunc tells what became of a link this process feeds.
+type reportFunc func(link, gen uint32, state string, code Code, reason string)
+
+// feed adds a link and feeds it until its needs are met, it fails or it is
+// stopped. It holds its place in the window from now on, before it is dialled.
+func (r *relay) feed(ctx context.Context, link, gen uint32, needs [][2]int64, dial dialFunc, report reportFunc) error {
+	for i, n := range needs {
+		if n[0] < 0 || n[0] >= int64(len(r.blobs)) || n[1] < 0 || i > 0 && n[0] <= needs[i-1][0] {
+			return fmt.Errorf("link %d: malformed needs", link)
+		}
+	}
+	if len(needs) == 0 {
+		return fmt.Errorf("link %d: nothing is needed", link)
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	l := &outLink{id: link, gen: gen, needs: needs, pos: needs[0][1], abort: cancel}
+	l.cond.L = &r.mu
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed != nil {
+		cancel()
+		return r.closed
+	}
+	r.links = append(r.links, l)
+	r.running.Add(1)
+	go func() {
+		defer r.running.Done()
+		defer cancel()
+		r.run(ctx, l, dial, report)
+	}()
+	return nil
+}
+
+// unfeed stops a link, or forgets one that was lost: nobody stands in for it.
+func (r *relay) unfeed(link uint32) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.lost, link)
+	for _, l := range r.links {
+		if l.id == link {
+			l.stop()
+		}
+	}
+	r.space.Broadcast()
+}
+
+// failLocked takes a broken link out and remembers that somebody must stand in
+// for it. Its goroutine reports.
+func (r *relay) failLocked(l *outLink, code Code, err error) {
+	if l.dead {
+		return
+	}
+	l.stop()
+	r.lost[l.id] = true
+	l.failure = &nodeError{code, err}
+}
+
+func (r *relay) run(ctx context.Context, l *outLink, dial dialFunc, report reportFunc) {
+	conn, err := dial(ctx, wire.Hello{Link: l.id, Generation: l.gen, Blob: uint32(l.needs[0][0]), Offset: l.needs[0][1]})
+	r.mu.Lock()
+	switch {
+	case err != nil:
+		r.failLocked(l, CodeNetwork, err)
+	case l.dead:
+		conn.Close()
+	default:
+		l.conn = conn
+		r.mu.Unlock()
+		report(l.id, l.gen, wire.LinkUp, CodeNone, "")
+		r.mu.Lock()
+		r.catchUp(ctx, l)
+	}
+	if l.reads != nil {
+		l.reads.Close()
+	}
+	for i := range r.links {
+		if r.links[i] == l {
+			r.links = append(r.links[:i], r.links[i+1:]...)
+			break
+		}
+	}
+	r.space.Broadcast()
+	failure := l.failure
+	r.mu.Unlock()
+	if failure != nil {
+		report(l.id, l.gen, wire.LinkDown, failure.code, failure.Error())
+	}
+}
+
+// catchUp runs a dialled link to its end. The relay's mutex is held on entry and
+// on return, and not while it reads or writes.
+func (r *relay) catchUp(ctx context.Context, l *outLink) {
+	for !l.dead {
+		what := r.plan(l)
+		switch what.kind {
+		case planHead:
+			l.live = true
+			for l.live || l.busy {
+				l.cond.Wait()
+			}
+		case planWait:
+			l.cond.Wait()
+		case planGone:
+			r.failLocked(l, CodeGone, fmt.Errorf("blob %d from byte %d can no longer be replayed", l.needs[l.idx][0], l.pos))
+		case planFin:
+			r.mu.Unlock()
+			var fin [wire.HeaderSize]byte
+			wire.PutFin(&fin)
+			err := l.conn.writeFrame(&fin, nil)
+			l.conn.Close()
+			r.mu.Lock()
+			if err != nil {
+				r.failLocked(l, CodeNetwork, err)
+			}
+			return
+		case planFrame:
+			f, hdr, data := what.frame, what.frame.hdr, what.frame.data
+			if skip := l.pos - f.off; skip > 0 {
+				data = data[skip:]
+				wire.PutData(&hdr, f.blob, l.pos, data)
+			}
+			f.pins++
+			r.mu.Unlock()
+			err := l.conn.writeFrame(&hdr, data)
+			r.mu.Lock()
+			if f.pins--; f.pins == 0 {
+				r.space.Signal()
+			}
+			if err != nil {
+				r.failLocked(l, CodeNetwork, err)
+				return
+			}
+			r.advance(l, len(data))
+		case planStorage:
+			blob, pos, _ := l.cursor()
+			r.mu.Unlock()
+			err := r.replay(ctx, l, blob, pos, what.n)
+			r.mu.Lock()
+			if err != nil {
+				code := CodeNetwork
+				if ne, ok := err.(*nodeError); ok {
+					code = ne.code
+				}
+				r.failLocked(l, code, err)
+				return
+			}
+			r.advance(l, what.n)
+		}
+	}
+}
+
+// replay sends n stored bytes as one frame.
+func (r *relay) replay(ctx context.Context, l *outLink, blob uint32, pos int64, n int) error {
+	if l.reads == nil || l.reads.blob != blob || l.reads.off != pos {
+		if l.reads != nil {
+			l.reads.Close()
+			l.reads = nil
+		}
+		s, err := r.openAt(ctx, blob, pos)
+		if err != nil {
+			return failf(CodeGone, "replay of blob %d: %w", blob, err)
+		}
+		l.reads = s
+	}
+	if l.buf == nil {
+		l.buf = make([]byte, wire.MaxPayload)
+	}
+	if _, err := io.ReadFull(l.reads, l.buf[:n]); err != nil {
+		return failf(CodeGone, "replay of blob %d at byte %d: %w", blob, pos, err)
+	}
+	l.reads.off += int64(n)
+	var hdr [wire.HeaderSize]byte
+	wire.PutData(&hdr, blob, pos, l.buf[:n])
+	return l.conn.writeFrame(&hdr, l.buf[:n])
+}

@@ -1,0 +1,444 @@
+package ring
+
+import (
+	"bytes"
+	"fmt"
+
+	"github.com/dolly-img/dolly-img/ring/internal/wire"
+	"github.com/opencontainers/go-digest"
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// member decides for one node in one transfer: which link may feed, which frame
+// is accepted, when a blob is good, when to verify and when to publish. It does
+// no I/O and knows no time; transfer.go serialises calls of step and does what it
+// returns. The phases are those of PROTOCOL.md section 8, "The node".
+type member struct {
+	phase memberPhase
+	blobs []memberBlob
+
+	feedLink, feedGen uint32 // what may feed; older generations are refused
+	feedOpen          bool
+
+	received int64 // payload accepted
+	marked   int64 // below a good mark
+	durable  int64
+	inPlace  bool
+	failed   *nodeError
+
+	out []action
+}
+
+type memberPhase int
+
+const (
+	mOffered    memberPhase = iota
+	mStarted                // receiving
+	mComplete               // every blob held or durable; preparing
+	mVerified               // VERIFIED sent
+	mPublishing             // COMMIT came
+	mCommitted
+	mFailed
+)
+
+type memberBlob struct {
+	size   int64         // -1: not known yet
+	want   digest.Digest // of the offer; "": only the final mark tells
+	held   bool          // vouched for in the ANSWER
+	recv   int64         // accepted, frame by frame
+	good   int64         // below a mark whose sum was equal
+	final  digest.Digest // of the final mark; "": not come yet
+	sum    digest.Digest // computed over the whole blob; "": not there yet
+	judged bool          // sum and final were compared
+	stable bool          // durable
+
+	marks []wire.Mark // come, not yet reached by the hash
+	sums  []blobSum   // hashed, their mark not yet come
+}
+
+type blobSum struct {
+	off int64
+	sum []byte
+}
+
+// What a member is told.
+type (
+	meHeld struct{ held []int64 } // the ANSWER's
+	meMsg  struct{ msg wire.Message }
+	meOpen struct{ link, gen uint32 } // an authenticated link wants to feed
+	// meFrame's CRC was good.
+	meFrame struct {
+		gen  uint32
+		blob uint32
+		off  int64
+		n    int
+	}
+	meFeedEnd struct {
+		link, gen uint32
+		fin       bool
+		code      Code
+		reason    string
+	}
+	meLink struct { // about a link this node feeds
+		link, gen uint32
+		state     string
+		code      Code
+		reason    string
+	}
+	meSum struct { // the running sum of what was stored
+		blob int
+		off  int64
+		sum  []byte
+		end  bool // off is the blob's size
+	}
+	meDurable   struct{ blob int }
+	mePrepared  struct{ inPlace bool }
+	mePublished struct{}
+	meResume    struct{} // the server is back on a new control connection
+	meFailure   struct{ err *nodeError }
+)
+
+// What a member wants done; wire messages go to the server with actSay.
+type (
+	actSay       struct{ msg wire.Message }
+	actAccept    struct{} // of meOpen and meFrame: yes
+	actRefuse    struct{ status byte }
+	actCloseFeed struct{} // whatever feeds now
+	actReceive   struct{} // START came: the store may begin
+	actLink      struct{ dial *wire.Dial }
+	actUnlink    struct{ link uint32 }
+	actSize      struct { // a stream's length became known
+		blob int
+		size int64
+	}
+	actGood struct { // bytes of blob below off may be read back from storage
+		blob int
+		off  int64
+	}
+	actSettle struct { // the blob is right: make it durable
+		blob  int
+		final v1.Descriptor
+	}
+	actPrepare struct{}
+	actPublish struct{}
+	actRelease struct{} // BYE or ABORT: the transfer is over for this node
+)
+
+func newMember(blobs []v1.Descriptor) *member {
+	m := &member{blobs: make([]memberBlob, len(blobs))}
+	for i, d := range blobs {
+		m.blobs[i] = memberBlob{size: d.Size, want: d.Digest}
+	}
+	return m
+}
+
+func (m *member) do(a action)          { m.out = append(m.out, a) }
+func (m *member) say(msg wire.Message) { m.do(actSay{msg}) }
+
+func (m *member) step(ev any) []action {
+	m.out = nil
+	switch ev := ev.(type) {
+	case meHeld:
+		for i := range m.blobs {
+			b := &m.blobs[i]
+			b.held = b.size >= 0 && b.want != "" && ev.held[i] == b.size
+		}
+	case meMsg:
+		m.message(ev.msg)
+	case meOpen:
+		switch {
+		case m.phase != mStarted || ev.link != m.feedLink:
+			m.do(actRefuse{wire.HelloRefused})
+		case ev.gen != m.feedGen || m.feedOpen:
+			m.do(actRefuse{wire.HelloStale})
+		default:
+			m.feedOpen = true
+			m.do(actAccept{})
+		}
+	case meFrame:
+		m.frame(ev)
+	case meFeedEnd:
+		m.feedEnd(ev)
+	case meLink:
+		m.say(&wire.Link{Link: ev.link, Generation: ev.gen, State: ev.state, Code: string(ev.code), Reason: ev.reason})
+	case meSum:
+		m.sum(ev)
+	case meDurable:
+		b := &m.blobs[ev.blob]
+		b.stable = true
+		m.durable += b.size
+		m.maybeComplete()
+	case mePrepared:
+		if m.phase == mComplete {
+			m.phase, m.inPlace = mVerified, ev.inPlace
+			m.sayVerified()
+		}
+	case mePublished:
+		if m.phase == mPublishing {
+			m.phase = mCommitted
+			m.sayCommitted()
+		}
+	case meResume:
+		m.resume()
+	case meFailure:
+		m.fail(ev.err)
+	default:
+		panic(fmt.Sprintf("ring: unknown event %T", ev))
+	}
+	return m.out
+}
+
+func (m *member) message(msg wire.Message) {
+	switch msg := msg.(type) {
+	case *wire.Start:
+		if m.phase != mOffered {
+			return // said again after a resume
+		}
+		m.phase = mStarted
+		m.do(actReceive{})
+		m.maybeComplete()
+	case *wire.Feed:
+		if m.phase < mStarted || m.phase >= mFailed || msg.Generation <= m.feedGen {
+			return
+		}
+		if m.feedOpen {
+			m.do(actCloseFeed{})
+		}
+		m.feedLink, m.feedGen, m.feedOpen = msg.Link, msg.Generation, false
+		m.say(&wire.Need{Link: msg.Link, Generation: msg.Generation, Needs: m.needs()})
+	case *wire.Dial:
+		if m.phase >= mStarted && m.phase < mFailed {
+			m.do(actLink{msg})
+		}
+	case *wire.Undial:
+		m.do(actUnlink{msg.Link})
+	case *wire.Marks:
+		for _, k := range msg.Marks {
+			m.mark(k)
+		}
+	case *wire.Commit:
+		switch m.phase {
+		case mVerified:
+			m.phase = mPublishing
+			m.do(actPublish{})
+		case mCommitted:
+			m.sayCommitted()
+		case mPublishing, mFailed:
+		default:
+			m.fail(failf(CodeProtocol, "told to commit before everything was verified"))
+		}
+	case *wire.Bye, *wire.Abort:
+		reason := "the server ended the transfer"
+		if a, ok := msg.(*wire.Abort); ok {
+			reason = "aborted by the server: " + a.Reason
+		}
+		if m.phase < mPublishing {
+			m.phase, m.failed = mFailed, failf(CodeAbandoned, "%s", reason)
+		}
+		m.do(actRelease{})
+	case *wire.Ping:
+		m.say(&wire.Pong{})
+	default:
+		m.fail(failf(CodeProtocol, "unexpected message %T", msg))
+	}
+}
+
+// needs is exact: what was accepted, frame by frame.
+func (m *member) needs() [][2]int64 {
+	needs := [][2]int64{}
+	for i := range m.blobs {
+		if b := &m.blobs[i]; !b.held && b.recv != b.size {
+			needs = append(needs, [2]int64{int64(i), b.recv})
+		}
+	}
+	return needs
+}
+
+func (m *member) frame(ev meFrame) {
+	if m.phase != mStarted || ev.gen != m.feedGen || !m.feedOpen {
+		m.do(actRefuse{wire.HelloStale})
+		return
+	}
+	if int(ev.blob) >= len(m.blobs) {
+		m.do(actRefuse{wire.HelloRefused})
+		return
+	}
+	b := &m.blobs[ev.blob]
+	if b.held || ev.off != b.recv || b.size >= 0 && ev.off+int64(ev.n) > b.size {
+		m.do(actRefuse{wire.HelloRefused})
+		return
+	}
+	b.recv += int64(ev.n)
+	m.received += int64(ev.n)
+	m.do(actAccept{})
+}
+
+func (m *member) feedEnd(ev meFeedEnd) {
+	if ev.gen != m.feedGen || !m.feedOpen {
+		return
+	}
+	m.feedOpen = false
+	state := wire.LinkDown
+	for i := range m.blobs {
+		if b := &m.blobs[i]; ev.fin && !b.held && b.recv < b.size {
+			ev.fin, ev.code, ev.reason = false, CodeProtocol, "final record before everything was sent"
+		}
+	}
+	if ev.fin {
+		state = wire.LinkDone
+	}
+	m.say(&wire.Link{Link: ev.link, Generation: ev.gen, State: state, Code: string(ev.code), Reason: ev.reason})
+}
+
+// mark takes one mark from the server; after a resume all marks come again.
+func (m *member) mark(k wire.Mark) {
+	if k.Blob < 0 || k.Blob >= len(m.blobs) || k.Offset < 0 || len(k.Sum) != 32 {
+		m.fail(failf(CodeProtocol, "malformed mark"))
+		return
+	}
+	b := &m.blobs[k.Blob]
+	if b.held || b.final != "" {
+		return
+	}
+	if k.Final {
+		b.final = digest.NewDigestFromBytes(digest.SHA256, k.Sum)
+		switch {
+		case b.want != "" && b.final != b.want:
+			m.fail(failf(CodeMismatch, "blob %d: the server read %s, offered was %s", k.Blob, b.final, b.want))
+			return
+		case b.size < 0 && b.recv <= k.Offset:
+			b.size = k.Offset
+			m.do(actSize{k.Blob, k.Offset})
+		case b.size != k.Offset:
+			m.fail(failf(CodeMismatch, "blob %d: the server read %d bytes, the node knows of %d", k.Blob, k.Offset, max(b.size, b.recv)))
+			return
+		}
+		m.judge(k.Blob)
+		return
+	}
+	if n := len(b.marks); k.Offset <= b.good || n > 0 && k.Offset <= b.marks[n-1].Offset {
+		return
+	}
+	for len(b.sums) > 0 && b.sums[0].off < k.Offset {
+		b.sums = b.sums[1:]
+	}
+	if len(b.sums) > 0 && b.sums[0].off == k.Offset {
+		s := b.sums[0]
+		b.sums = b.sums[1:]
+		m.compare(k.Blob, k.Offset, s.sum, k.Sum)
+		return
+	}
+	b.marks = append(b.marks, k)
+}
+
+// sum takes a running sum from the node's own hash.
+func (m *member) sum(ev meSum) {
+	b := &m.blobs[ev.blob]
+	if ev.end {
+		b.sum = digest.NewDigestFromBytes(digest.SHA256, ev.sum)
+		m.judge(ev.blob)
+		return
+	}
+	for len(b.marks) > 0 && b.marks[0].Offset < ev.off {
+		b.marks = b.marks[1:]
+	}
+	if len(b.marks) > 0 && b.marks[0].Offset == ev.off {
+		k := b.marks[0]
+		b.marks = b.marks[1:]
+		m.compare(ev.blob, ev.off, ev.sum, k.Sum)
+		return
+	}
+	b.sums = append(b.sums, blobSum{ev.off, ev.sum})
+}
+
+func (m *member) compare(i int, off int64, got, want []byte) {
+	if !bytes.Equal(got, want) {
+		m.fail(failf(CodeMismatch, "blob %d differs from the source before byte %d", i, off))
+		return
+	}
+	b := &m.blobs[i]
+	m.marked += off - b.good
+	b.good = off
+	m.do(actGood{i, off})
+}
+
+// judge compares a finished blob with its final mark once both are there.
+func (m *member) judge(i int) {
+	b := &m.blobs[i]
+	if b.judged || b.sum == "" || b.final == "" || m.phase != mStarted {
+		return
+	}
+	if b.sum != b.final {
+		m.fail(failf(CodeMismatch, "blob %d: received bytes have digest %s, the source has %s", i, b.sum, b.final))
+		return
+	}
+	b.judged, b.marks, b.sums = true, nil, nil
+	m.marked += b.size - b.good
+	b.good = b.size
+	m.do(actGood{i, b.size})
+	m.do(actSettle{i, v1.Descriptor{Digest: b.final, Size: b.size}})
+}
+
+func (m *member) maybeComplete() {
+	if m.phase != mStarted {
+		return
+	}
+	for i := range m.blobs {
+		if b := &m.blobs[i]; !b.held && !b.stable {
+			return
+		}
+	}
+	m.phase = mComplete
+	m.do(actPrepare{})
+}
+
+// digest is what this node computed of blob i, or vouched for.
+func (m *member) digest(i int) digest.Digest {
+	if m.blobs[i].held {
+		return m.blobs[i].want
+	}
+	return m.blobs[i].sum
+}
+
+func (m *member) report() *wire.Report {
+	return &wire.Report{Received: m.received, Marked: m.marked, Durable: m.durable}
+}
+
+func (m *member) sayVerified() {
+	m.say(m.report())
+	v := &wire.Verified{Digests: make([]string, len(m.blobs)), InPlace: m.inPlace}
+	for i := range m.blobs {
+		v.Digests[i] = m.digest(i).String()
+	}
+	m.say(v)
+}
+
+func (m *member) sayCommitted() {
+	m.say(&wire.Committed{Digest: m.digest(len(m.blobs) - 1).String()})
+}
+
+// resume repeats what the server may have missed on its broken connection.
+func (m *member) resume() {
+	switch m.phase {
+	case mVerified:
+		m.sayVerified()
+	case mCommitted:
+		m.sayCommitted()
+	case mFailed:
+		m.sayFailed()
+	}
+}
+
+func (m *member) fail(err *nodeError) {
+	if m.phase >= mCommitted {
+		return
+	}
+	m.phase, m.failed = mFailed, err
+	m.sayFailed()
+	m.do(actRelease{})
+}
+
+func (m *member) sayFailed() {
+	m.say(m.report())
+	m.say(&wire.Fail{Code: string(m.failed.code), Reason: m.failed.Error()})
+}

@@ -1,0 +1,85 @@
+package ring
+
+import (
+	"fmt"
+	"time"
+)
+
+// sample is what the last progress event said, to tell rates.
+type sample struct {
+	at    time.Time
+	bytes []int64 // received, by node
+	min   int64
+}
+
+// progress tells, once a second, how far the slowest node is and who holds the
+// others up.
+func (s *sender) progress() {
+	if s.cfg.OnEvent == nil || s.first.IsZero() {
+		return
+	}
+	now := time.Now()
+	ev := Event{Kind: EventProgress, Bytes: -1, Total: s.relay.total()}
+	received := make([]int64, len(s.chain.nodes))
+	for i := 1; i < len(s.chain.nodes); i++ {
+		n := &s.chain.nodes[i]
+		received[i] = n.report.Received
+		switch {
+		case n.phase == phFinal && n.row.State.Good(), n.phase == phVerified, n.phase == phCommitting:
+			ev.Done++
+			ev.Serving++
+		case n.phase == phServing:
+			ev.Serving++
+			if have := n.report.Received + n.row.Skipped; ev.Bytes < 0 || have < ev.Bytes {
+				ev.Bytes = have
+			}
+		}
+	}
+	if ev.Bytes < 0 {
+		ev.Bytes = max(ev.Total, 0)
+	}
+	if dt := now.Sub(s.last.at).Seconds(); len(s.last.bytes) > 0 && dt > 0 {
+		ev.Rate = max(0, float64(ev.Bytes-s.last.min)/dt)
+		ev.Bottleneck = s.bottleneck(received, dt)
+	}
+	s.last = sample{now, received, ev.Bytes}
+	s.event(ev)
+}
+
+// bottleneck names what holds the chain up, judged from the whole view:
+// everybody above a slow node is only waiting to send, everybody below only to
+// receive.
+func (s *sender) bottleneck(received []int64, dt float64) string {
+	prev := "server"
+	for i := 1; i < len(s.chain.nodes); i++ {
+		n := &s.chain.nodes[i]
+		if n.phase != phServing || !n.lacks {
+			continue
+		}
+		rate := fmt.Sprintf("%.0f MB/s", float64(received[i]-s.last.bytes[i])/dt/1e6)
+		switch n.report.Wait {
+		case "out":
+			prev = n.row.Node
+			continue
+		case "disk":
+			return n.row.Node + ": disk " + rate
+		case "in":
+			return "link " + prev + " -> " + n.row.Node + ": " + rate
+		}
+		return ""
+	}
+	return ""
+}
+
+// total is the number of bytes of all blobs, -1 while a stream's end is unknown.
+func (r *relay) total() (n int64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for i := range r.blobs {
+		if r.blobs[i].size < 0 {
+			return -1
+		}
+		n += r.blobs[i].size
+	}
+	return n
+}

@@ -1,0 +1,287 @@
+package ring
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/dolly-img/dolly-img/ring/internal/wire"
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// relay moves the frames of one transfer: from one producer (the goroutine that
+// reads the feed, on the server the source) into the window, to every live link
+// in that same goroutine, and to the store, which takes them from the window. A
+// link that is not at the head catches up in a goroutine of its own (link_out.go).
+type relay struct {
+	descs  []v1.Descriptor
+	opener Opener // what was stored, or the source; nil: only the window replays
+
+	mu     sync.Mutex
+	space  sync.Cond // the producer waits: room came, a lost link was replaced
+	filled sync.Cond // the store waits: a frame came, a size became known
+	win    window
+	blobs  []relayBlob
+	links  []*outLink
+	lost   map[uint32]bool // broken links nobody stands in for yet
+	closed error
+
+	running sync.WaitGroup // link goroutines
+	sent    atomic.Int64   // payload bytes written to links
+
+	waits waits
+}
+
+// relayBlob is where a blob stands. recv grows with the producer.
+type relayBlob struct {
+	size     int64 // -1: not known yet
+	recv     int64
+	arriving bool  // the producer brings it; else it is read from storage
+	readable int64 // bytes that may be read back from storage
+}
+
+var errClosed = errors.New("transfer ended")
+
+func newRelay(p *pool, descs []v1.Descriptor, opener Opener) *relay {
+	r := &relay{descs: descs, opener: opener, blobs: make([]relayBlob, len(descs)), lost: map[uint32]bool{}}
+	r.space.L, r.filled.L = &r.mu, &r.mu
+	r.win.pool = p
+	for i, d := range descs {
+		r.blobs[i].size = d.Size
+	}
+	return r
+}
+
+// arrive says which blobs the producer will bring; of the others everything may
+// be read from storage.
+func (r *relay) arrive(which func(int) bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for i := range r.blobs {
+		if b := &r.blobs[i]; which(i) {
+			b.arriving = true
+		} else {
+			b.readable = b.size
+		}
+	}
+}
+
+// reserve returns n bytes of window to receive a frame into. It waits while the
+// store is behind, and while a lost link waits for its stand-in, so that the
+// window stands.
+func (r *relay) reserve(n int) ([]byte, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for {
+		if r.closed != nil {
+			return nil, r.closed
+		}
+		if len(r.lost) > 0 {
+			r.waitFor(&r.space, waitOut)
+			continue
+		}
+		if b := r.win.room(n, r.needed); b != nil {
+			return b, nil
+		}
+		why := waitDisk
+		if r.win.stored > r.win.base {
+			why = waitOut
+		}
+		r.waitFor(&r.space, why)
+	}
+}
+
+func (r *relay) waitFor(c *sync.Cond, why waitKind) {
+	t := time.Now()
+	c.Wait()
+	r.waits.add(why, t)
+}
+
+// needed reports whether a link inside the window still has f before it. A link
+// behind the window does not hold it: it reads from storage.
+func (r *relay) needed(f *frame) bool {
+	first := r.win.frames[0]
+	for _, l := range r.links {
+		blob, pos, ok := l.cursor()
+		if !ok || before(f.blob, f.off, blob, pos) {
+			continue
+		}
+		if r.opener != nil && before(blob, pos, first.blob, first.off) && r.storageServes(blob, pos) {
+			continue
+		}
+		return true
+	}
+	return false
+}
+
+// storageServes reports whether a link at a position behind the window will get
+// its bytes from storage, now or after the next mark.
+func (r *relay) storageServes(blob uint32, pos int64) bool {
+	b := &r.blobs[blob]
+	return !b.arriving || pos < b.recv
+}
+
+// put publishes the frame that was received into the last reserve and forwards it
+// to every live link. It is called by the producer only.
+func (r *relay) put(hdr *[wire.HeaderSize]byte, data []byte, blob uint32, off int64) error {
+	r.mu.Lock()
+	if r.closed != nil {
+		r.mu.Unlock()
+		return r.closed
+	}
+	f := r.win.add(hdr, data, blob, off)
+	r.blobs[blob].recv = f.end()
+	r.filled.Signal()
+	var buf [4]*outLink
+	live := buf[:0]
+	for _, l := range r.links {
+		b, pos, ok := l.cursor()
+		switch {
+		case !ok || !l.live || b != blob || pos >= f.end():
+		case pos == off:
+			l.busy = true
+			live = append(live, l)
+		default: // its bytes begin inside this frame
+			l.live = false
+			l.cond.Signal()
+		}
+	}
+	r.mu.Unlock()
+	for _, l := range live {
+		t := time.Now()
+		err := l.conn.writeFrame(&f.hdr, f.data)
+		r.waits.add(waitOut, t)
+		r.mu.Lock()
+		l.busy = false
+		if err != nil {
+			r.failLocked(l, CodeNetwork, err)
+		} else {
+			r.advance(l, len(f.data))
+			l.live = l.live && r.plan(l).kind == planHead
+		}
+		if !l.live {
+			l.cond.Signal()
+		}
+		r.mu.Unlock()
+	}
+	return nil
+}
+
+// setSize makes the length of a stream known.
+func (r *relay) setSize(blob int, size int64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.blobs[blob].size = size
+	r.filled.Broadcast()
+	r.wakeLinks()
+}
+
+// setReadable says that bytes below off of blob may be read back from storage.
+func (r *relay) setReadable(blob int, off int64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.blobs[blob].readable = max(off, r.blobs[blob].readable)
+	for _, l := range r.links {
+		if !l.live {
+			l.cond.Signal()
+		}
+	}
+}
+
+// wakeLinks makes every link look again what to do.
+func (r *relay) wakeLinks() {
+	for _, l := range r.links {
+		l.live = false
+		l.cond.Signal()
+	}
+}
+
+// next returns the frame of blob at off for the store; nil without error at the
+// blob's end.
+func (r *relay) next(blob int, off int64) (*frame, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for {
+		if r.closed != nil {
+			return nil, r.closed
+		}
+		if f := r.win.next(); f != nil && int(f.blob) == blob && f.off == off {
+			return f, nil
+		}
+		if b := &r.blobs[blob]; b.size >= 0 && off == b.size {
+			return nil, nil
+		}
+		r.filled.Wait()
+	}
+}
+
+// stored says that the frame of the last next was taken.
+func (r *relay) stored() {
+	r.mu.Lock()
+	r.win.stored++
+	r.mu.Unlock()
+	r.space.Signal()
+}
+
+// close ends everything that waits or writes.
+func (r *relay) close(err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed != nil {
+		return
+	}
+	r.closed = err
+	for _, l := range r.links {
+		l.stop()
+	}
+	r.space.Broadcast()
+	r.filled.Broadcast()
+}
+
+// release waits for the link goroutines and gives the window's memory back. The
+// producer and the store must have ended.
+func (r *relay) release() {
+	r.running.Wait()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.win.release()
+}
+
+// waitKind is what a node's relay waits for.
+type waitKind int
+
+const (
+	waitIn waitKind = iota
+	waitDisk
+	waitOut
+	waitKinds
+)
+
+// waits sums up where the time of the producer goes.
+type waits [waitKinds]atomic.Int64
+
+func (w *waits) add(k waitKind, since time.Time) { w[k].Add(int64(time.Since(since))) }
+
+// take returns what most of the time since the last take went to, "" when
+// nothing took more than half of it.
+func (w *waits) take(over time.Duration) string {
+	name := [waitKinds]string{"in", "disk", "out"}
+	best := ""
+	for k := range w {
+		if t := time.Duration(w[k].Swap(0)); t > over/2 {
+			best = name[k]
+		}
+	}
+	return best
+}
+
+// openAt opens stored bytes of a blob for replay.
+func (r *relay) openAt(ctx context.Context, blob uint32, off int64) (*storedReader, error) {
+	rc, err := r.opener.Open(ctx, r.descs[blob], off)
+	if err != nil {
+		return nil, err
+	}
+	return &storedReader{ReadCloser: rc, blob: blob, off: off}, nil
+}

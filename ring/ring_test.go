@@ -1,0 +1,162 @@
+package ring
+
+import (
+	"context"
+	"crypto/tls"
+	"sync"
+	"testing"
+
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+type tls13 = tls.Config
+
+func send(t *testing.T, cfg Config) (*Report, error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), testLimit)
+	defer cancel()
+	return Send(ctx, cfg)
+}
+
+func TestSend(t *testing.T) {
+	sizes := map[string][][]byte{
+		"one":       {random(1, 9<<20+123)},
+		"empty":     {{}},
+		"mark":      {random(2, 4<<20)},
+		"several":   {random(3, 100), random(4, 5<<20), {}, random(5, 8<<20+1), random(6, 1)},
+		"big":       {random(7, 48<<20)},
+		"one byte":  {{7}},
+		"no digest": {random(8, 5<<20)},
+	}
+	for name, blobs := range sizes {
+		for _, plain := range []bool{false, true} {
+			for _, n := range []int{1, 4} {
+				t.Run(name, func(t *testing.T) {
+					t.Parallel()
+					c := newCluster(t, n, nil)
+					src := newMemSource(name != "no digest", blobs...)
+					cfg := c.config(src)
+					cfg.Plain = plain
+					r, err := send(t, cfg)
+					if err != nil {
+						t.Fatal(err)
+					}
+					c.wants(r, Committed, blobs...)
+					if want := totalSize(src.descs); r.Sent != want {
+						t.Errorf("the server sent %d bytes of %d: not a ring", r.Sent, want)
+					}
+				})
+			}
+		}
+	}
+}
+
+// A stream's length and digest are known at its end only.
+func TestSendStream(t *testing.T) {
+	for _, size := range []int{0, 1, 4 << 20, 9<<20 + 5} {
+		c := newCluster(t, 3, nil)
+		src := newMemSource(false, random(1, size))
+		src.descs[0].Size = -1
+		r, err := send(t, c.config(src))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r.Bytes != int64(size) {
+			t.Errorf("reports %d bytes of %d", r.Bytes, size)
+		}
+		c.wants(r, Committed, src.blobs[0])
+	}
+}
+
+// The second push of the same moves nothing; a node that lacks a part of it gets
+// that part from the neighbour that holds it.
+func TestSendAgain(t *testing.T) {
+	blobs := [][]byte{random(1, 3<<20), random(2, 2<<20), random(3, 500)}
+	c := newCluster(t, 4, nil)
+	src := newMemSource(true, blobs...)
+	for range 2 {
+		r, err := send(t, c.config(src))
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.wants(r, Committed, blobs...)
+	}
+	delete(c.nodes[2].sink.have, src.descs[0].Digest)
+	delete(c.nodes[1].sink.have, src.descs[1].Digest)
+	r, err := send(t, c.config(src))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.wants(r, Committed, blobs...)
+	if want := []int64{0, 2 << 20, 3 << 20, 0}; r.Nodes[0].Bytes != want[0] || r.Nodes[1].Bytes != want[1] || r.Nodes[2].Bytes != want[2] || r.Nodes[3].Bytes != want[3] {
+		t.Errorf("nodes received %d %d %d %d bytes, want %d", r.Nodes[0].Bytes, r.Nodes[1].Bytes, r.Nodes[2].Bytes, r.Nodes[3].Bytes, want)
+	}
+	if r.Sent != 2<<20 {
+		t.Errorf("the server sent %d bytes: node 2's copy should have come from it, node 3's from node 2", r.Sent)
+	}
+}
+
+// killAt ends a node once the source was read so far.
+func killAt(src *memSource, at int64, n ...*testNode) {
+	var once sync.Once
+	src.read = func(_ int, off int64) {
+		if off >= at {
+			once.Do(func() {
+				for _, n := range n {
+					n.die()
+				}
+			})
+		}
+	}
+}
+
+func TestNodeKilled(t *testing.T) {
+	blob := random(1, 64<<20)
+	for name, dead := range map[string][]int{"first": {0}, "middle": {2}, "last": {4}, "adjacent": {1, 2}, "both ends": {0, 4}, "all but one": {0, 1, 3, 4}} {
+		for _, kind := range []string{"tls", "plain", "blind"} {
+			t.Run(name+" "+kind, func(t *testing.T) {
+				c := newCluster(t, 5, nil)
+				if kind == "blind" { // nothing stored can be replayed: window, else the server
+					c = newCluster(t, 5, nil)
+					for _, n := range c.nodes {
+						n.node.cfg.Accept = func(context.Context, Request) (Sink, error) { return blind{n.sink}, nil }
+					}
+				}
+				src := newMemSource(true, blob)
+				var victims []*testNode
+				isDead := map[int]bool{}
+				for _, i := range dead {
+					victims = append(victims, c.nodes[i])
+					isDead[i] = true
+				}
+				killAt(src, 20<<20, victims...)
+				cfg := c.config(src)
+				cfg.Plain = kind == "plain"
+				r, err := send(t, cfg)
+				if err != nil {
+					t.Fatal(err)
+				}
+				for i, row := range r.Nodes {
+					want := Committed
+					if isDead[i] {
+						want = Failed
+					}
+					if row.State != want {
+						t.Errorf("%s: %s (%s), want %s", row.Node, row.State, row.Reason, want)
+					}
+					if !isDead[i] {
+						c.nodes[i].check(t, row, blob)
+					}
+				}
+				if got := r.Status(err, 0); got != ExitPartial {
+					t.Errorf("exit status %d", got)
+				}
+				if extra := r.Sent - int64(len(blob)); extra > 34<<20 {
+					t.Errorf("the server sent %d bytes more than the image", extra)
+				}
+			})
+		}
+	}
+}
+
+var _ = v1.Descriptor{}

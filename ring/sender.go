@@ -1,0 +1,452 @@
+package ring
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/dolly-img/dolly-img/ring/internal/wire"
+	"github.com/opencontainers/go-digest"
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/time/rate"
+)
+
+// sender drives one transfer on the server: it feeds the coordinator (chain) with
+// what happens and does what it says. Everything of it belongs to the goroutine
+// of run, except what mu guards.
+type sender struct {
+	cfg   Config
+	net   transport
+	id    wire.ID
+	blobs []v1.Descriptor
+	offer []byte
+	chain *chain
+	relay *relay
+	conns []*control // by node number; nil: none
+	keys  map[uint32][]byte
+	begun time.Time
+	first time.Time // the source began to be read
+	read  []bool
+	last  sample
+
+	events chan any
+	done   chan struct{} // closed when run no longer takes events
+	work   sync.WaitGroup
+	source chan struct{} // closed when pump and store ended; nil: not started
+	stop   context.CancelFunc
+
+	mu      sync.Mutex
+	marks   []wire.Mark
+	unsent  int // marks before this were broadcast
+	newMark chan struct{}
+	finals  []digest.Digest
+}
+
+// connected brings a new control connection into run.
+type connected struct {
+	node int
+	ctrl *control
+	ev   any // evWelcome or evResumed
+}
+
+func newSender(cfg Config) (*sender, error) {
+	if cfg.Source == nil || cfg.TLS == nil || !cfg.Plain && cfg.DataTLS == nil {
+		return nil, errors.New("ring: Config needs a Source and TLS configurations")
+	}
+	if len(cfg.Nodes) == 0 {
+		return nil, errors.New("no nodes")
+	}
+	seen := map[string]bool{}
+	for _, p := range cfg.Nodes {
+		if seen[p.Name] {
+			return nil, fmt.Errorf("node %q is named twice", p.Name)
+		}
+		seen[p.Name] = true
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	s := &sender{
+		cfg: cfg, net: tcp, keys: map[uint32][]byte{}, conns: make([]*control, len(cfg.Nodes)+1),
+		events: make(chan any, 256), done: make(chan struct{}), newMark: make(chan struct{}, 1),
+	}
+	rand.Read(s.id[:])
+	return s, nil
+}
+
+// prepare asks the source what there is to send.
+func (s *sender) prepare(ctx context.Context) error {
+	blobs, err := s.cfg.Source.Blobs(ctx)
+	if err != nil {
+		return err
+	}
+	if len(blobs) == 0 {
+		return errors.New("nothing to send")
+	}
+	if err := checkBlobs(blobs); err != nil {
+		return err
+	}
+	s.blobs, s.finals = blobs, make([]digest.Digest, len(blobs))
+	meta := s.cfg.Meta
+	if meta == nil {
+		meta = []byte("null")
+	}
+	s.offer, err = wire.Encode(&wire.Offer{Blobs: blobs, Meta: meta, Plain: s.cfg.Plain})
+	return err
+}
+
+func (s *sender) run(ctx context.Context) (*Report, error) {
+	s.begun = time.Now()
+	s.chain = newChain(s.cfg.Nodes, s.blobs)
+	if err := s.prepare(ctx); err != nil {
+		err = &SourceError{err}
+		for i := range s.chain.nodes {
+			s.chain.nodes[i].row.State, s.chain.nodes[i].row.Reason = Failed, err.Error()
+		}
+		return s.report(), err
+	}
+	s.chain.blobs = s.blobs
+	s.relay = newRelay(newPool(0), s.blobs, s.cfg.Source)
+	work, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	s.stop = cancel
+	s.dialAll(work)
+	err := s.loop(ctx, work)
+	close(s.done)
+	s.shutdown()
+	return s.report(), err
+}
+
+// loop takes events until the coordinator is finished.
+func (s *sender) loop(ctx, work context.Context) error {
+	deadline := time.NewTimer(max(startLimit, s.cfg.Wait))
+	defer deadline.Stop()
+	tick := time.NewTicker(pingEvery)
+	defer tick.Stop()
+	interrupted := ctx.Done()
+	ping, _ := wire.Encode(&wire.Ping{})
+	for {
+		var ev any
+		select {
+		case ev = <-s.events:
+		case <-s.newMark:
+			s.broadcastMarks()
+			continue
+		case <-deadline.C:
+			ev = evDeadline{}
+		case <-interrupted:
+			interrupted, ev = nil, evInterrupt{}
+		case <-tick.C:
+			for i := range s.chain.nodes {
+				if s.chain.nodes[i].alive {
+					s.conns[i].sendBytes(ping)
+				}
+			}
+			s.progress()
+			continue
+		}
+		if c, ok := ev.(connected); ok {
+			if old := s.conns[c.node]; old != nil {
+				old.finish()
+			}
+			s.conns[c.node], ev = c.ctrl, c.ev
+			if finished, err := s.apply(work, ev); finished {
+				return err
+			}
+			if !s.chain.nodes[c.node].alive {
+				c.ctrl.finish()
+			}
+			continue
+		}
+		if finished, err := s.apply(work, ev); finished {
+			return err
+		}
+	}
+}
+
+func (s *sender) apply(work context.Context, ev any) (finished bool, err error) {
+	for _, a := range s.chain.step(ev) {
+		switch a := a.(type) {
+		case actSend:
+			s.conns[a.node].send(a.msg)
+		case actOffer:
+			s.conns[a.node].sendBytes(s.offer)
+		case actPlan:
+			s.plan(a)
+		case actFeed:
+			s.keys[a.link] = secret()
+			name := "server"
+			var addrs []string
+			if a.from > 0 {
+				name, addrs = s.cfg.Nodes[a.from-1].Name, s.cfg.Nodes[a.from-1].Addrs
+			}
+			s.conns[a.node].send(&wire.Feed{Link: a.link, Generation: a.gen, Secret: s.keys[a.link], From: name, Addrs: addrs})
+		case actDial:
+			s.dialLink(work, a)
+		case actUndial:
+			if a.feeder == 0 {
+				s.relay.unfeed(a.link)
+			} else {
+				s.conns[a.feeder].send(&wire.Undial{Link: a.link})
+			}
+		case actMarks:
+			s.mu.Lock()
+			s.sendMarks(s.marks[:s.unsent], a.node)
+			s.mu.Unlock()
+		case actSource:
+			s.startSource(work)
+		case actResume:
+			s.work.Go(func() { s.resume(work, a.node, a.committed) })
+		case actHangup:
+			s.conns[a.node].finish()
+		case actFinal:
+			row := &s.chain.nodes[a.node].row
+			row.Seconds = round(time.Since(s.begun))
+			s.event(Event{Kind: EventNode, Node: row.Node, State: row.State, Reason: row.Reason, Link: row.Link})
+		case actEvent:
+			s.event(a.ev)
+		case actFinish:
+			finished, err = true, a.err
+		}
+	}
+	return finished, err
+}
+
+func (s *sender) post(ev any) {
+	select {
+	case s.events <- ev:
+	case <-s.done:
+		if c, ok := ev.(connected); ok {
+			c.ctrl.finish()
+		}
+	}
+}
+
+func (s *sender) event(ev Event) {
+	if s.cfg.OnEvent == nil {
+		return
+	}
+	ev.Time, ev.Transfer = time.Now(), s.id.String()
+	s.cfg.OnEvent(ev)
+}
+
+func (s *sender) plan(a actPlan) {
+	s.read = a.read
+	s.relay.arrive(func(b int) bool { return a.read[b] })
+	names := make([]string, len(a.nodes))
+	for i, n := range a.nodes {
+		names[i] = s.cfg.Nodes[n-1].Name
+	}
+	s.event(Event{Kind: EventPlan, Nodes: names, Total: totalSize(s.blobs)})
+}
+
+// dialLink orders a link from its feeder; when that is the server, opens it.
+func (s *sender) dialLink(work context.Context, a actDial) {
+	peer, key := s.cfg.Nodes[a.node-1], s.keys[a.link]
+	delete(s.keys, a.link)
+	if a.feeder != 0 {
+		s.conns[a.feeder].send(&wire.Dial{Link: a.link, Generation: a.gen, Secret: key, Name: peer.Name, Addrs: peer.Addrs, Needs: a.needs})
+		return
+	}
+	var conf *tls.Config
+	if !s.cfg.Plain {
+		conf = s.cfg.DataTLS(peer.Name)
+	}
+	report := func(link, gen uint32, state string, code Code, reason string) {
+		s.post(evLink{0, link, gen, state, code, reason})
+	}
+	err := s.relay.feed(work, a.link, a.gen, a.needs, func(ctx context.Context, h wire.Hello) (linkWriter, error) {
+		h.Transfer = s.id
+		return s.net.openLink(ctx, peer.Addrs, conf, h, key)
+	}, report)
+	if err != nil {
+		go report(a.link, a.gen, wire.LinkDown, CodeProtocol, err.Error())
+	}
+}
+
+// startSource reads the source into the relay, and hashes it beside.
+func (s *sender) startSource(work context.Context) {
+	s.first = time.Now()
+	var blobs []int
+	for b, read := range s.read {
+		if read {
+			blobs = append(blobs, b)
+		}
+	}
+	p := &pump{relay: s.relay, src: s.cfg.Source, blobs: blobs}
+	if s.cfg.Rate > 0 {
+		p.limit = rate.NewLimiter(rate.Limit(s.cfg.Rate), wire.MaxPayload)
+	}
+	st := &store{relay: s.relay, blobs: blobs, sum: s.mark}
+	s.source = make(chan struct{})
+	hashed := make(chan error, 1)
+	go func() { hashed <- st.run() }()
+	go func() {
+		defer close(s.source)
+		err := p.run(work)
+		if err != nil {
+			s.relay.close(err)
+		}
+		if e := <-hashed; err == nil {
+			err = e
+		}
+		if u, ok := s.cfg.Source.(Unchanged); ok && err == nil {
+			err = u.Unchanged(work)
+		}
+		if err != nil {
+			s.post(evSourceFailed{err})
+			return
+		}
+		for b, read := range s.read {
+			if !read {
+				s.finals[b] = s.blobs[b].Digest
+			}
+		}
+		s.post(evSourceDone{s.finals})
+	}()
+}
+
+// mark keeps a sum of the server's own hash and has it broadcast.
+func (s *sender) mark(b int, off int64, sum []byte, end bool) error {
+	if end {
+		s.finals[b] = digest.NewDigestFromBytes(digest.SHA256, sum)
+		if want := s.blobs[b].Digest; want != "" && want != s.finals[b] {
+			return fmt.Errorf("read bytes have digest %s, expected %s", s.finals[b], want)
+		}
+	}
+	s.mu.Lock()
+	s.marks = append(s.marks, wire.Mark{Blob: b, Offset: off, Sum: sum, Final: end})
+	s.mu.Unlock()
+	select {
+	case s.newMark <- struct{}{}:
+	default:
+	}
+	return nil
+}
+
+func (s *sender) broadcastMarks() {
+	var to []int
+	for i := range s.chain.nodes {
+		if n := &s.chain.nodes[i]; n.alive && n.lacks && n.phase == phServing {
+			to = append(to, i)
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.sendMarks(s.marks[s.unsent:], to...)
+	s.unsent = len(s.marks)
+}
+
+// sendMarks encodes once for all receivers, in messages well below the limit.
+func (s *sender) sendMarks(marks []wire.Mark, to ...int) {
+	for len(marks) > 0 && len(to) > 0 {
+		n := min(len(marks), 10_000)
+		b, err := wire.Encode(&wire.Marks{Marks: marks[:n]})
+		if err != nil {
+			panic(err) // marks are of bounded size
+		}
+		for _, i := range to {
+			s.conns[i].sendBytes(b)
+		}
+		marks = marks[n:]
+	}
+}
+
+// shutdown lets what was said reach the nodes, then ends everything.
+func (s *sender) shutdown() {
+	limit := time.NewTimer(time.Second)
+	defer limit.Stop()
+	for _, c := range s.conns {
+		if c != nil {
+			c.finish()
+		}
+	}
+	for _, c := range s.conns {
+		if c == nil {
+			continue
+		}
+		select {
+		case <-c.done:
+		case <-limit.C:
+			limit.Reset(0)
+			c.conn.Close()
+		}
+	}
+	s.stop()
+	s.relay.close(errClosed)
+	s.work.Wait()
+	if s.source != nil {
+		select {
+		case <-s.source:
+		case <-time.After(time.Second):
+			return // a read that cannot be ended still has the window
+		}
+	}
+	s.relay.release()
+}
+
+func (s *sender) report() *Report {
+	r := &Report{Transfer: s.id.String(), Seconds: round(time.Since(s.begun)), Bytes: totalSize(s.blobs)}
+	for i := 1; i < len(s.chain.nodes); i++ {
+		r.Nodes = append(r.Nodes, s.chain.nodes[i].row)
+	}
+	if n := len(s.blobs); n > 0 {
+		r.Digest = s.blobs[n-1].Digest.String()
+		if s.chain.sourceDone {
+			r.Digest = s.finals[n-1].String()
+		}
+	}
+	if s.relay != nil {
+		r.Sent = s.relay.sent.Load()
+		r.Bytes = s.relay.total()
+	}
+	if !s.first.IsZero() {
+		r.Elapsed = time.Since(s.first)
+	}
+	return r
+}
+
+// checkBlobs is what both sides demand of a list of blobs.
+func checkBlobs(blobs []v1.Descriptor) error {
+	if len(blobs) > maxBlobs {
+		return fmt.Errorf("%d blobs, the limit is %d", len(blobs), maxBlobs)
+	}
+	seen := make(map[digest.Digest]bool, len(blobs))
+	var total int64
+	for i, d := range blobs {
+		switch {
+		case d.Size < -1 || d.Size < 0 && d.Digest != "":
+			return fmt.Errorf("blob %d: size %d", i, d.Size)
+		case d.Digest == "":
+		case d.Digest.Validate() != nil || d.Digest.Algorithm() != digest.SHA256:
+			return fmt.Errorf("blob %d: digest %q is not a sha256", i, d.Digest)
+		case seen[d.Digest]:
+			return fmt.Errorf("blob %d: %s is listed twice", i, d.Digest)
+		}
+		seen[d.Digest] = true
+		if total += max(d.Size, 0); total < 0 {
+			return errors.New("blobs of more than 8 EiB together")
+		}
+	}
+	return nil
+}
+
+const maxBlobs = 100_000
+
+// totalSize is the sum of the known sizes.
+func totalSize(blobs []v1.Descriptor) (n int64) {
+	for _, d := range blobs {
+		n += max(d.Size, 0)
+	}
+	return n
+}
+
+func secret() []byte {
+	b := make([]byte, wire.SecretSize)
+	rand.Read(b)
+	return b
+}

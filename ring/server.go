@@ -1,0 +1,404 @@
+package ring
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/dolly-img/dolly-img/ring/internal/wire"
+)
+
+// keptOutcomes is how many ended transfers a node can still be asked after.
+const keptOutcomes = 64
+
+// nodeServer is a node: it tells connections apart and owns the table of
+// transfers.
+type nodeServer struct {
+	cfg      NodeConfig
+	net      transport
+	instance wire.ID
+	pool     *pool
+	gate     gate
+	log      *slog.Logger
+
+	mu        sync.Mutex
+	changed   sync.Cond // a transfer ended
+	transfers map[wire.ID]*transfer
+	outcomes  []keptOutcome // newest last
+	listeners map[net.Listener]bool
+	conns     map[net.Conn]bool
+	closing   bool
+	work      sync.WaitGroup
+}
+
+type keptOutcome struct {
+	id wire.ID
+	Outcome
+}
+
+func newNodeServer(cfg NodeConfig) (*nodeServer, error) {
+	if cfg.Accept == nil || cfg.TLS == nil || cfg.DataTLS == nil {
+		return nil, errors.New("ring: NodeConfig needs Accept and TLS configurations")
+	}
+	if cfg.Transfers <= 0 {
+		cfg.Transfers = 4
+	}
+	n := &nodeServer{
+		cfg: cfg, net: tcp, pool: newPool(cfg.Window), log: cfg.Log,
+		transfers: map[wire.ID]*transfer{}, listeners: map[net.Listener]bool{}, conns: map[net.Conn]bool{},
+	}
+	if n.log == nil {
+		n.log = slog.New(slog.DiscardHandler)
+	}
+	if want := cfg.Transfers * minChunks; n.pool.limit < want {
+		return nil, fmt.Errorf("ring: %d transfers need a window of %d bytes, it has %d", cfg.Transfers, want*chunkSize, n.pool.limit*chunkSize)
+	}
+	n.changed.L = &n.mu
+	rand.Read(n.instance[:])
+	return n, nil
+}
+
+func (n *nodeServer) serve(l net.Listener) error {
+	n.mu.Lock()
+	if n.closing {
+		n.mu.Unlock()
+		l.Close()
+		return nil
+	}
+	n.listeners[l] = true
+	n.mu.Unlock()
+	for delay := time.Duration(0); ; {
+		conn, err := l.Accept()
+		if err != nil {
+			n.mu.Lock()
+			closing := n.closing
+			n.mu.Unlock()
+			if closing {
+				return nil
+			}
+			var ne net.Error
+			if errors.As(err, &ne) && !errors.Is(err, net.ErrClosed) {
+				// Out of descriptors, most likely: others will be closed.
+				delay = min(max(2*delay, 5*time.Millisecond), time.Second)
+				n.log.Warn("accept", "error", err)
+				time.Sleep(delay)
+				continue
+			}
+			return err
+		}
+		delay = 0
+		leave, ok := n.gate.enter(conn.RemoteAddr())
+		if !ok {
+			conn.Close()
+			continue
+		}
+		n.mu.Lock()
+		if n.closing {
+			n.mu.Unlock()
+			leave()
+			conn.Close()
+			continue
+		}
+		n.conns[conn] = true
+		n.work.Add(1)
+		n.mu.Unlock()
+		go func() {
+			defer n.work.Done()
+			n.handle(conn, leave)
+			leave()
+			conn.Close()
+			n.mu.Lock()
+			delete(n.conns, conn)
+			n.mu.Unlock()
+		}()
+	}
+}
+
+// handle authenticates a connection and serves it on its plane until it ends.
+func (n *nodeServer) handle(raw net.Conn, leave func()) {
+	raw.SetDeadline(time.Now().Add(startLimit))
+	guard := &stranger{Conn: raw, left: gateBytes}
+	var first [1]byte
+	if _, err := guard.Read(first[:]); err != nil {
+		return
+	}
+	switch {
+	case first[0] == 0x16:
+		low := newLowConn(guard, true, first[:])
+		conn := tls.Server(low, n.cfg.TLS)
+		if err := conn.Handshake(); err != nil {
+			if !isTimeout(err) {
+				n.log.Warn("refused", "peer", raw.RemoteAddr().String(), "reason", printable(err.Error()))
+			}
+			return
+		}
+		switch conn.ConnectionState().NegotiatedProtocol {
+		case ALPNControl:
+			guard.trust()
+			leave()
+			n.control(conn)
+		case ALPNData:
+			n.link(conn, low, guard, leave)
+		}
+	case first[0] == wire.Preamble[0] && n.cfg.AllowPlain:
+		low := newLowConn(guard, false, first[:])
+		n.link(low, low, guard, leave)
+	}
+}
+
+// link serves an incoming data connection.
+func (n *nodeServer) link(conn net.Conn, low *lowConn, guard *stranger, leave func()) {
+	b, challenge, err := challengeLink(conn)
+	if err != nil {
+		return
+	}
+	status := byte(wire.HelloRefused)
+	var t *transfer
+	hello, err := wire.ParseHello(b)
+	if err == nil {
+		n.mu.Lock()
+		t = n.transfers[hello.Transfer]
+		n.mu.Unlock()
+	}
+	if t != nil {
+		status = t.openFeed(hello, b, challenge, conn)
+	}
+	if status == wire.HelloOK {
+		guard.trust()
+		leave()
+		defer t.feedClosed(conn)
+	}
+	if _, err := conn.Write([]byte{status}); err != nil || status != wire.HelloOK {
+		if t != nil && status == wire.HelloOK {
+			t.step(meFeedEnd{hello.Link, hello.Generation, false, CodeNetwork, "connection lost"})
+		}
+		return
+	}
+	guard.Conn.SetDeadline(time.Time{})
+	low.widen()
+	t.receive(&linkReader{Conn: conn, low: low}, hello)
+}
+
+// control serves a control connection: greeting, then a new transfer or one that
+// is resumed.
+func (n *nodeServer) control(conn *tls.Conn) {
+	sender := ""
+	if n.cfg.SenderName != nil {
+		sender = n.cfg.SenderName(conn.ConnectionState())
+	}
+	ctrl := newControl(conn)
+	defer func() {
+		ctrl.finish()
+		<-ctrl.done
+	}()
+	m, err := ctrl.read(startLimit)
+	if err != nil {
+		return
+	}
+	g, ok := m.(*wire.Greet)
+	if !ok {
+		return
+	}
+	w := &wire.Welcome{Instance: n.instance, State: wire.StateUnknown}
+	if g.Min <= wire.Version && wire.Version <= g.Max {
+		w.Version = wire.Version
+	}
+	t, o := n.lookup(g.Transfer)
+	switch {
+	case w.Version == 0:
+	case t != nil:
+		w.State = wire.StateRunning
+	case o != nil:
+		w.State, w.Digest = string(o.State), o.Digest
+		if o.Err != nil {
+			w.Reason = o.Err.Error()
+		}
+	case !g.Resume:
+		w.State = wire.StateNew
+	}
+	if t != nil && g.Resume {
+		t.attach(ctrl, w)
+		t.listen(ctrl)
+		return
+	}
+	ctrl.send(w)
+	if w.State != wire.StateNew {
+		return
+	}
+	if m, err = ctrl.read(startLimit); err != nil {
+		return
+	}
+	offer, ok := m.(*wire.Offer)
+	if !ok {
+		return
+	}
+	r := Request{Transfer: g.Transfer.String(), Sender: sender, Addr: conn.RemoteAddr().String(), Node: printable(g.Node), Blobs: offer.Blobs, Meta: offer.Meta}
+	t, ne := n.admit(ctrl, g.Transfer, r, offer.Plain)
+	if ne != nil {
+		n.log.Warn("transfer refused", "sender", printable(sender), "peer", r.Addr, "transfer", r.Transfer, "reason", ne.Error())
+		ctrl.send(&wire.Answer{Code: string(ne.code), Reason: ne.Error()})
+		return
+	}
+	t.listen(ctrl)
+}
+
+func (n *nodeServer) lookup(id wire.ID) (*transfer, *Outcome) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if t := n.transfers[id]; t != nil {
+		return t, nil
+	}
+	for i := range n.outcomes {
+		if n.outcomes[i].id == id {
+			return nil, &n.outcomes[i].Outcome
+		}
+	}
+	return nil, nil
+}
+
+// admit decides on an offer. For a place or a target that is taken it waits
+// some time; a transfer whose server is gone yields its own at once.
+func (n *nodeServer) admit(ctrl *control, id wire.ID, r Request, plain bool) (*transfer, *nodeError) {
+	if err := checkBlobs(r.Blobs); err != nil {
+		return nil, failf(CodeProtocol, "malformed offer: %w", err)
+	}
+	switch {
+	case len(r.Blobs) == 0 || len(r.Meta) > 64<<10:
+		return nil, failf(CodeProtocol, "malformed offer")
+	case plain && !n.cfg.AllowPlain:
+		return nil, failf(CodePolicy, "this node's policy does not allow plain data links ([data] plain)")
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), yieldFor)
+	defer cancel()
+	t, ne := n.claim(id, r, plain)
+	for ne != nil && ne.code == CodeBusy && n.awaitYield(ctx, nil) {
+		t, ne = n.claim(id, r, plain)
+	}
+	if ne != nil {
+		return nil, ne
+	}
+	for {
+		sink, err := n.cfg.Accept(ctx, r)
+		if err == nil {
+			if ne = t.open(ctrl, sink); ne == nil {
+				return t, nil
+			}
+		} else if ne = nodeErrorOf(err, CodePolicy); errors.Is(err, ErrBusy) {
+			if n.awaitYield(ctx, t) {
+				continue
+			}
+			ne.code = CodeBusy
+		}
+		t.discard(ne)
+		return nil, ne
+	}
+}
+
+// claim takes one of the node's places for a transfer.
+func (n *nodeServer) claim(id wire.ID, r Request, plain bool) (*transfer, *nodeError) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	switch {
+	case n.closing:
+		return nil, failf(CodeShutdown, "the node is stopping")
+	case n.transfers[id] != nil:
+		return nil, failf(CodeProtocol, "the transfer is already running here")
+	case len(n.transfers) >= n.cfg.Transfers:
+		return nil, failf(CodeBusy, "busy with %d transfers, the limit is %d", len(n.transfers), n.cfg.Transfers)
+	}
+	t := newTransfer(n, id, r, plain)
+	n.transfers[id] = t
+	return t, nil
+}
+
+// awaitYield ends the transfers whose server is gone and waits for any to end;
+// false when there is nothing to wait for.
+func (n *nodeServer) awaitYield(ctx context.Context, me *transfer) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	others := 0
+	for _, t := range n.transfers {
+		if t != me {
+			others++
+			t.yield()
+		}
+	}
+	if others == 0 || ctx.Err() != nil {
+		return false
+	}
+	before := len(n.transfers)
+	stop := context.AfterFunc(ctx, func() {
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		n.changed.Broadcast()
+	})
+	defer stop()
+	for len(n.transfers) >= before && ctx.Err() == nil {
+		n.changed.Wait()
+	}
+	return ctx.Err() == nil
+}
+
+// ended takes a transfer out of the table and remembers its outcome.
+func (n *nodeServer) ended(t *transfer, o Outcome, remember bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	delete(n.transfers, t.id)
+	if remember {
+		n.outcomes = append(n.outcomes, keptOutcome{t.id, o})
+		if len(n.outcomes) > keptOutcomes {
+			n.outcomes = n.outcomes[1:]
+		}
+	}
+	n.changed.Broadcast()
+}
+
+func (n *nodeServer) shutdown(ctx context.Context) error {
+	n.mu.Lock()
+	n.closing = true
+	for l := range n.listeners {
+		l.Close()
+	}
+	stop := context.AfterFunc(ctx, func() {
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		n.changed.Broadcast()
+	})
+	defer stop()
+	for _, t := range n.transfers {
+		t.yield()
+	}
+	for len(n.transfers) > 0 && ctx.Err() == nil {
+		n.changed.Wait()
+	}
+	var err error
+	if len(n.transfers) > 0 {
+		err = fmt.Errorf("%d running transfers were aborted", len(n.transfers))
+		for _, t := range n.transfers {
+			go t.kill()
+		}
+	}
+	for len(n.transfers) > 0 {
+		n.changed.Wait()
+	}
+	for c := range n.conns {
+		c.SetReadDeadline(time.Now()) // what was said last is still written
+	}
+	n.mu.Unlock()
+	n.work.Wait()
+	return err
+}
+
+func nodeErrorOf(err error, code Code) *nodeError {
+	var ne *nodeError
+	if errors.As(err, &ne) {
+		return ne
+	}
+	return &nodeError{code, err}
+}

@@ -1,0 +1,232 @@
+package ring
+
+import (
+	"sync"
+
+	"github.com/dolly-img/dolly-img/ring/internal/wire"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	chunkSize = wire.MaxPayload
+	// minChunks is what each transfer may always hold. It must exceed the distance of
+	// two marks by a frame: a link that lags waits for the next mark, which must
+	// not wait for the link.
+	minChunks     = wire.MarkEvery/chunkSize + 2
+	defaultWindow = 32 << 20
+)
+
+// pool is the memory for replay windows, shared by the transfers of a node.
+// Chunks are mapped, not allocated: they go back to the system when the transfer
+// ends and do not make the garbage collector reckon with twice their size.
+type pool struct {
+	mu    sync.Mutex
+	limit int // chunks
+	used  int
+}
+
+func newPool(bytes int) *pool {
+	if bytes <= 0 {
+		bytes = defaultWindow
+	}
+	return &pool{limit: max(bytes/chunkSize, minChunks)}
+}
+
+// take maps a chunk, or returns nil when the budget is used up and the window
+// has its guaranteed share.
+func (p *pool) take(have int) *chunk {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.used >= p.limit && have >= minChunks {
+		return nil
+	}
+	mem, err := unix.Mmap(-1, 0, chunkSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_ANON|unix.MAP_PRIVATE)
+	if err != nil {
+		if have >= minChunks {
+			return nil
+		}
+		mem = make([]byte, chunkSize) // let the runtime report that memory is out
+		p.used++
+		return &chunk{mem: mem}
+	}
+	p.used++
+	return &chunk{mem: mem, mapped: true}
+}
+
+func (p *pool) give(c *chunk) {
+	p.mu.Lock()
+	p.used--
+	p.mu.Unlock()
+	if c.mapped {
+		unix.Munmap(c.mem)
+	}
+	c.mem = nil
+}
+
+// over reports whether another transfer's guaranteed share took the pool beyond
+// its limit: then windows shrink.
+func (p *pool) over() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.used > p.limit
+}
+
+// chunk is one piece of window memory; frames lie in it one after the other.
+type chunk struct {
+	mem    []byte
+	fill   int
+	live   int // frames not yet evicted
+	mapped bool
+}
+
+// frame is one DATA frame in the window, header as received or made.
+type frame struct {
+	hdr  [wire.HeaderSize]byte
+	data []byte
+	blob uint32
+	off  int64
+
+	chunk *chunk
+	pins  int // links that are writing it from outside the reading goroutine
+}
+
+func (f *frame) end() int64 { return f.off + int64(len(f.data)) }
+
+// before orders positions in travelling order.
+func before(blobA uint32, offA int64, blobB uint32, offB int64) bool {
+	return blobA < blobB || blobA == blobB && offA < offB
+}
+
+// window holds the newest frames of a transfer, oldest first, in travelling
+// order. It is guarded by its relay's mutex.
+type window struct {
+	pool   *pool
+	frames []*frame
+	base   uint64 // sequence number of frames[0]
+	stored uint64 // the next frame the store takes
+	cur    *chunk // being filled
+	chunks int
+	spare  []*frame // frame structs to use again
+}
+
+// room returns n bytes to receive into, or nil when nothing can be evicted now;
+// keep says which frames must stay.
+func (w *window) room(n int, keep func(*frame) bool) []byte {
+	if w.cur != nil && len(w.cur.mem)-w.cur.fill >= n {
+		return w.cur.mem[w.cur.fill : w.cur.fill+n]
+	}
+	if c := w.pool.take(w.chunks); c != nil {
+		w.chunks++
+		w.retire(w.cur)
+		w.cur = c
+		return c.mem[:n]
+	}
+	for len(w.frames) > 0 {
+		f := w.frames[0]
+		if w.base >= w.stored || f.pins > 0 || keep(f) {
+			return nil
+		}
+		w.frames = w.frames[1:]
+		w.base++
+		c := f.chunk
+		c.live--
+		*f = frame{}
+		w.spare = append(w.spare, f)
+		if c.live > 0 || c == w.cur {
+			continue
+		}
+		if w.pool.over() && w.chunks > minChunks {
+			w.drop(c)
+			continue
+		}
+		w.retire(w.cur)
+		c.fill = 0
+		w.cur = c
+		return c.mem[:n]
+	}
+	if w.cur != nil && w.cur.live == 0 {
+		w.cur.fill = 0
+		return w.cur.mem[:n]
+	}
+	return nil
+}
+
+// retire gives back a chunk that is no longer filled and holds no frame.
+func (w *window) retire(c *chunk) {
+	if c != nil && c.live == 0 {
+		w.drop(c)
+	}
+}
+
+func (w *window) drop(c *chunk) {
+	w.chunks--
+	w.pool.give(c)
+}
+
+// add appends the frame whose payload was received into the last room.
+func (w *window) add(hdr *[wire.HeaderSize]byte, data []byte, blob uint32, off int64) *frame {
+	var f *frame
+	if n := len(w.spare); n > 0 {
+		f, w.spare = w.spare[n-1], w.spare[:n-1]
+	} else {
+		f = new(frame)
+	}
+	*f = frame{hdr: *hdr, data: data, blob: blob, off: off, chunk: w.cur}
+	w.cur.fill += len(data)
+	w.cur.live++
+	w.frames = append(w.frames, f)
+	return f
+}
+
+// find returns the frame that has the byte at a position, or nil.
+func (w *window) find(blob uint32, off int64) *frame {
+	lo, hi := 0, len(w.frames)
+	for lo < hi { // the first frame that ends behind the position
+		mid := (lo + hi) / 2
+		if f := w.frames[mid]; before(blob, off, f.blob, f.end()) {
+			hi = mid
+		} else {
+			lo = mid + 1
+		}
+	}
+	if lo < len(w.frames) && w.frames[lo].blob == blob && w.frames[lo].off <= off {
+		return w.frames[lo]
+	}
+	return nil
+}
+
+// first returns the offset of the oldest frame of blob behind off, or -1.
+func (w *window) first(blob uint32, off int64) int64 {
+	for _, f := range w.frames {
+		if f.blob == blob && f.off > off {
+			return f.off
+		}
+		if f.blob > blob {
+			break
+		}
+	}
+	return -1
+}
+
+// next is the frame the store has not taken yet, or nil.
+func (w *window) next() *frame {
+	if i := w.stored - w.base; i < uint64(len(w.frames)) {
+		return w.frames[i]
+	}
+	return nil
+}
+
+// release gives all memory back; no frame is used afterwards.
+func (w *window) release() {
+	seen := map[*chunk]bool{}
+	for _, f := range w.frames {
+		seen[f.chunk] = true
+	}
+	if w.cur != nil {
+		seen[w.cur] = true
+	}
+	for c := range seen {
+		w.drop(c)
+	}
+	w.frames, w.cur, w.spare = nil, nil, nil
+}
