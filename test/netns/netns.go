@@ -109,7 +109,7 @@ func (n *Net) build(ctx context.Context, rate int64) error {
 		return err
 	}
 	for _, h := range n.Hosts() {
-		up := fmt.Sprintf("link set lo up\naddr add %s/16 dev eth0\nlink set eth0 up\nroute add default dev eth0\n", h.Addr)
+		up := fmt.Sprintf("link set lo up\naddr add %s/16 broadcast + dev eth0\nlink set eth0 up\nroute add default dev eth0\n", h.Addr)
 		if err := batch(ctx, "ip", h.space(), up); err != nil {
 			return err
 		}

@@ -2,6 +2,7 @@ package netns
 
 import (
 	"bufio"
+	"context"
 	"fmt"
 	"os"
 	"strconv"
@@ -53,4 +54,31 @@ func CPU(pid int) (time.Duration, error) {
 		ticks += n
 	}
 	return time.Duration(ticks) * (time.Second / 100), nil
+}
+
+// Listening waits until a socket of the process's host is bound to the port; network is
+// "tcp" or "udp". It asks again and again: programs that print nothing when they are
+// ready leave no other way.
+func Listening(ctx context.Context, p *Process, network string, port int) error {
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	local := fmt.Sprintf(":%04X", port)
+	for {
+		b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/net/%s", p.Pid(), network))
+		b6, _ := os.ReadFile(fmt.Sprintf("/proc/%d/net/%s6", p.Pid(), network))
+		for line := range strings.Lines(string(b) + string(b6)) {
+			f := strings.Fields(line)
+			// sl local_address rem_address st; 0A is LISTEN.
+			if len(f) > 3 && strings.HasSuffix(f[1], local) && (network == "udp" || f[3] == "0A") {
+				return nil
+			}
+		}
+		select {
+		case <-tick.C:
+		case <-p.Done():
+			return fmt.Errorf("%s ended: %s", p.name(), p.Output())
+		case <-ctx.Done():
+			return fmt.Errorf("%s does not listen on %s port %d: %w", p.name(), network, port, context.Cause(ctx))
+		}
+	}
 }

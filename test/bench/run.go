@@ -1,0 +1,206 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/dolly-img/dolly-img/test/netns"
+)
+
+const policy = "[[output]]\ndir = %q\noverwrite = true\n[data]\nplain = true\n"
+
+// startOurs starts a daemon on each node.
+func startOurs(ctx context.Context, b *bed, data string) (func(context.Context) (*sample, error), func(), error) {
+	dir, err := os.MkdirTemp(b.dir, "ours-")
+	if err != nil {
+		return nil, nil, err
+	}
+	var daemons []*netns.Process
+	stop := func() {
+		for _, d := range daemons {
+			d.Kill()
+		}
+		os.RemoveAll(dir)
+	}
+	keys := filepath.Join(dir, "keys")
+	list, err := func() (string, error) {
+		p, err := netns.Start(b.net.Server.Command(ctx, b.binary, "keys", "init", "--keys", keys))
+		if err != nil {
+			return "", err
+		}
+		if code, err := p.Wait(ctx); err != nil || code != 0 {
+			return "", fmt.Errorf("keys init: %d, %v: %s", code, err, p.Output())
+		}
+		text := fmt.Sprintf(policy, b.out)
+		if err := os.WriteFile(filepath.Join(keys, "policy.toml"), []byte(text), 0o600); err != nil {
+			return "", err
+		}
+		var nodes []string
+		for _, h := range b.net.Nodes {
+			d, err := netns.Start(h.Command(ctx, b.binary, "daemon", "--keys", keys, "--cache", filepath.Join(dir, h.Name)))
+			if err != nil {
+				return "", err
+			}
+			daemons = append(daemons, d)
+			nodes = append(nodes, h.Addr.String())
+		}
+		for _, d := range daemons {
+			if _, err := d.Line(ctx, "listening"); err != nil {
+				return "", err
+			}
+		}
+		return strings.Join(nodes, ","), nil
+	}()
+	if err != nil {
+		stop()
+		return nil, nil, err
+	}
+	report := filepath.Join(dir, "report.json")
+	args := []string{"raw", "--input", b.input, "--nodes", list, "--keys", keys, "--data", data, "--report", report, "--quiet"}
+	if b.Sink == "null" {
+		args = append(args, "--discard")
+	} else {
+		args = append(args, "--output", b.file())
+	}
+	return func(ctx context.Context) (*sample, error) { return b.pushOnce(ctx, daemons, report, args) }, stop, nil
+}
+
+func (b *bed) pushOnce(ctx context.Context, daemons []*netns.Process, report string, args []string) (*sample, error) {
+	before, err := cpu(daemons)
+	if err != nil {
+		return nil, err
+	}
+	peak := watch(daemons)
+	begin := time.Now()
+	p, err := netns.Start(b.net.Server.Command(ctx, b.binary, args...))
+	if err != nil {
+		return nil, err
+	}
+	code, err := p.Wait(ctx)
+	s := &sample{Seconds: time.Since(begin).Seconds(), Peak: peak()}
+	if err != nil || code != 0 {
+		return nil, fmt.Errorf("exit %d, %v: %s", code, err, p.Output())
+	}
+	after, err := cpu(daemons)
+	if err != nil {
+		return nil, err
+	}
+	s.CPU = (after - before + p.State().UserTime() + p.State().SystemTime()).Seconds()
+	text, err := os.ReadFile(report)
+	if err != nil {
+		return nil, err
+	}
+	var said struct{ Seconds float64 }
+	err = json.Unmarshal(text, &said)
+	s.Report = said.Seconds
+	return s, err
+}
+
+func cpu(processes []*netns.Process) (sum time.Duration, err error) {
+	for _, p := range processes {
+		used, err := netns.CPU(p.Pid())
+		if err != nil {
+			return 0, err
+		}
+		sum += used
+	}
+	return sum, nil
+}
+
+// commands is a program for a node, which begins to listen, and one for the server.
+type commands struct {
+	network string
+	port    int
+	node    func(b *bed, i int) []string
+	server  func(b *bed) []string
+}
+
+// A chain that copies in blocks of 1 MiB and does not hash. Like ours on standard
+// output, the last node alone writes when it goes to /dev/null; a relay that shall keep
+// the file writes it beside.
+var mbuffer = commands{
+	network: "tcp", port: 9600,
+	node: func(b *bed, i int) []string {
+		args := []string{"mbuffer", "-q", "-s", "1M", "-m", "64M", "-I", "9600"}
+		if i+1 < b.Nodes {
+			args = append(args, "-O", b.net.Nodes[i+1].Addr.String()+":9600")
+		}
+		if b.Sink == "tmpfs" || i+1 == b.Nodes {
+			args = append(args, "-f", "-o", b.file())
+		}
+		return args
+	},
+	server: func(b *bed) []string {
+		return []string{"mbuffer", "-q", "-s", "1M", "-m", "64M", "-i", b.input, "-O", b.net.Nodes[0].Addr.String() + ":9600"}
+	},
+}
+
+// Multicast. It has no flow control worth the name, so on shaped links it is told what
+// they carry, less what headers take.
+var udpcast = commands{
+	network: "udp", port: 9700,
+	node: func(b *bed, i int) []string {
+		return []string{"udp-receiver", "--nokbd", "--interface", "eth0", "--portbase", "9700", "--file", b.file()}
+	},
+	server: func(b *bed) []string {
+		args := []string{"udp-sender", "--nokbd", "--interface", "eth0", "--portbase", "9700",
+			"--min-receivers", strconv.Itoa(b.Nodes), "--rexmit-hello-interval", "100", "--file", b.input}
+		if b.Rate > 0 {
+			args = append(args, "--max-bitrate", strconv.FormatInt(b.Rate/100*95, 10))
+		}
+		return args
+	},
+}
+
+// peer runs the processes of one transfer, the last node's first.
+func peer(c commands) func(context.Context, *bed) (func(context.Context) (*sample, error), func(), error) {
+	return func(ctx context.Context, b *bed) (func(context.Context) (*sample, error), func(), error) {
+		var nodes []*netns.Process
+		stop := func() {
+			for _, p := range nodes {
+				p.Kill()
+			}
+		}
+		for i := b.Nodes - 1; i >= 0; i-- {
+			words := c.node(b, i)
+			p, err := netns.Start(b.net.Nodes[i].Command(ctx, words[0], words[1:]...))
+			if err == nil {
+				nodes = append(nodes, p)
+				err = netns.Listening(ctx, p, c.network, c.port)
+			}
+			if err != nil {
+				stop()
+				return nil, nil, err
+			}
+		}
+		once := func(ctx context.Context) (*sample, error) {
+			peak := watch(nodes)
+			begin := time.Now()
+			words := c.server(b)
+			server, err := netns.Start(b.net.Server.Command(ctx, words[0], words[1:]...))
+			if err != nil {
+				peak()
+				return nil, err
+			}
+			defer server.Kill()
+			s := &sample{}
+			for _, p := range append([]*netns.Process{server}, nodes...) {
+				if code, werr := p.Wait(ctx); werr != nil || code != 0 {
+					err = fmt.Errorf("exit %d, %v: %s", code, werr, p.Output())
+					break
+				}
+				s.CPU += (p.State().UserTime() + p.State().SystemTime()).Seconds()
+			}
+			s.Seconds = time.Since(begin).Seconds()
+			s.Peak = peak()
+			return s, err
+		}
+		return once, stop, nil
+	}
+}
