@@ -282,10 +282,10 @@ func (l *killListener) Accept() (net.Conn, error) {
 }
 
 func (n *testNode) die() {
-	n.listener.Listener.Close()
 	n.node.mu.Lock()
+	defer n.node.mu.Unlock()
 	n.node.closing = true
-	n.node.mu.Unlock()
+	n.listener.Listener.Close()
 	n.listener.mu.Lock()
 	defer n.listener.mu.Unlock()
 	for _, c := range n.listener.conns {

@@ -5,8 +5,6 @@ import (
 	"crypto/tls"
 	"sync"
 	"testing"
-
-	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
 type tls13 = tls.Config
@@ -158,5 +156,3 @@ func TestNodeKilled(t *testing.T) {
 		}
 	}
 }
-
-var _ = v1.Descriptor{}
