@@ -23,10 +23,10 @@ func TestRawStream(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, data := range []string{"tls", "plain"} {
-		for _, args := range [][]string{nil, {"--no-spool"}} {
-			name := fmt.Sprint(data, len(args))
-			args = append(args, "raw", "--input", "-", "--output", r.data+"/"+name, "--data", data)
-			res := r.startPushFrom(bytes.NewReader(content), args...).wait()
+		for _, spool := range []string{"--no-spool=false", "--no-spool"} {
+			name := data + spool
+			res := r.startPushFrom(bytes.NewReader(content),
+				"raw", "--input", "-", "--output", r.data+"/"+name, "--data", data, spool).wait()
 			r.want(res, 0, "committed")
 			r.same(sent, name, r.nodes...)
 			if res.report != nil && res.report.Bytes != int64(len(content)) {

@@ -129,6 +129,7 @@ func (r *rig) run(h *netns.Host, args ...string) (code int, output string) {
 // push is a running push or raw, from the server to all nodes.
 type push struct {
 	rig     *rig
+	what    string
 	process *netns.Process
 	report  string
 	begin   time.Time
@@ -158,7 +159,7 @@ func (r *rig) startPushFrom(stdin io.Reader, args ...string) *push {
 	}
 	f.Close()
 	os.Remove(f.Name())
-	p := &push{rig: r, report: f.Name()}
+	p := &push{rig: r, what: strings.Join(args, " "), report: f.Name()}
 	if p.before, err = r.net.Server.Traffic(r.ctx); err != nil {
 		r.t.Fatal(err)
 	}
@@ -187,6 +188,7 @@ func (p *push) wait() *result {
 		r.t.Fatal(err)
 	}
 	res.sent = after.Sent - p.before.Sent
+	r.t.Logf("exit %d in %v, the server sent %d: %s", code, res.took.Round(time.Millisecond), res.sent, p.what)
 	if text, err := os.ReadFile(p.report); err == nil {
 		if res.report, err = readReport(text); err != nil {
 			r.t.Errorf("report: %v\n%s", err, text)

@@ -1,6 +1,7 @@
 package netns
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"runtime"
@@ -16,14 +17,21 @@ func (h *Host) Inside(f func() error) error {
 		return err
 	}
 	defer space.Close()
-	ended := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread() // for ever: the thread ends with the goroutine
-		if err := unix.Setns(int(space.Fd()), unix.CLONE_NEWNET); err != nil {
-			ended <- fmt.Errorf("%s: setns: %w", h.Name, err)
-			return
-		}
-		ended <- f()
-	}()
-	return <-ended
+	home, err := os.Open("/proc/thread-self/ns/net")
+	if err != nil {
+		return err
+	}
+	defer home.Close()
+	runtime.LockOSThread()
+	if err := unix.Setns(int(space.Fd()), unix.CLONE_NEWNET); err != nil {
+		runtime.UnlockOSThread()
+		return fmt.Errorf("%s: setns: %w", h.Name, err)
+	}
+	ferr := f()
+	if err := unix.Setns(int(home.Fd()), unix.CLONE_NEWNET); err != nil {
+		// A thread that stays there must run nothing else: it is left locked.
+		return errors.Join(ferr, fmt.Errorf("%s: setns back: %w", h.Name, err))
+	}
+	runtime.UnlockOSThread()
+	return ferr
 }

@@ -186,7 +186,7 @@ func remove(ctx context.Context, prefix string) error {
 			continue // removed meanwhile
 		}
 		for _, s := range strings.Fields(pids) {
-			if pid, err := strconv.Atoi(s); err == nil && pid > 1 {
+			if pid, err := strconv.Atoi(s); err == nil && pid > 1 && pid != os.Getpid() {
 				syscall.Kill(pid, syscall.SIGKILL)
 			}
 		}
