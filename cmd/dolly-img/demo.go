@@ -158,7 +158,7 @@ func (d *demo) prepare(ctx context.Context) error {
 func (d *demo) push(ctx context.Context) error {
 	m := &meta{Kind: kindImage, Ref: demoRef}
 	j := &job{
-		cmd: d.cmd, image: filepath.Base(d.image), enough: d.count - d.kill,
+		cmd: d.cmd, image: filepath.Base(d.image), what: "manifest", enough: d.count - d.kill,
 		flags: &sendFlags{keys: d.keys(), report: d.report},
 		open: func(context.Context) (ring.Source, *meta, error) {
 			source, err := openSIF(d.image, m)

@@ -20,9 +20,11 @@ type progress struct {
 	quiet  bool
 	detail bool // also what goes as it should
 
-	commit bool
-	last   time.Time // of the last plain line
-	tenth  int64     // of the whole, that the last plain line was about
+	begun  bool         // bytes move
+	before []ring.Event // of nodes that were left out before that
+	broken bool         // a link went down: the ones made after it are news
+	last   time.Time    // of the last plain line
+	tenth  int64        // of the whole, that the last plain line was about
 }
 
 const plainEvery = 5 * time.Second
@@ -35,31 +37,46 @@ func (p *progress) event(e ring.Event) {
 	case ring.EventNode:
 		p.node(e)
 	case ring.EventPlan:
+		p.begin()
 		if p.detail {
 			p.screen.printf("chain: %s", strings.Join(e.Nodes, " -> "))
 		}
 	case ring.EventLink:
-		if p.detail || e.Reason != "" {
+		p.broken = p.broken || e.Reason != linkUp
+		if p.broken || p.detail {
 			p.screen.printf("link %s: %s", e.Link, e.Reason)
 		}
 	case ring.EventProgress:
+		p.begin()
 		p.move(e)
 	case ring.EventCommit:
-		p.commit = true
 		if p.detail {
 			p.screen.printf("all sent, nodes commit")
 		}
 	}
 }
 
+// linkUp is the ring's word for a link that was made.
+const linkUp = "up"
+
+// begin tells of the nodes that were left out from the start. Where nobody is served
+// the table will say all of it at once.
+func (p *progress) begin() {
+	p.begun = true
+	for _, e := range p.before {
+		p.node(e)
+	}
+	p.before = nil
+}
+
 func (p *progress) node(e ring.Event) {
+	fine := e.State.Good() || e.State == ring.Pending || e.State == ring.Serving && e.Reason == ""
 	switch {
-	case e.State.Good() || e.State == ring.Pending || e.State == ring.Serving && e.Reason == "":
-		if p.detail {
-			p.screen.printf("%s: %s", e.Node, joinReason(e))
-		}
-	default:
+	case fine && !p.detail:
+	case fine || p.begun:
 		p.screen.printf("%s: %s", e.Node, joinReason(e))
+	default:
+		p.before = append(p.before, e)
 	}
 }
 

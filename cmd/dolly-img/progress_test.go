@@ -76,20 +76,32 @@ func TestPlainProgress(t *testing.T) {
 	at := func(second int, bytes int64) {
 		p.event(ring.Event{Kind: ring.EventProgress, Time: start.Add(time.Duration(second) * time.Second), Bytes: bytes, Total: 1000})
 	}
+	node := func(name string, state ring.State) {
+		p.event(ring.Event{Kind: ring.EventNode, Node: name, State: state, Reason: "why"})
+	}
+	link := func(reason string) { p.event(ring.Event{Kind: ring.EventLink, Link: "n0->n1", Reason: reason}) }
+	node("n0", ring.Refused)
+	if b.String() != "" {
+		t.Errorf("before anything moves: %q", b.String())
+	}
+	p.event(ring.Event{Kind: ring.EventPlan})
+	link("up")
 	at(1, 10)
 	at(2, 20)
 	at(3, 110)
 	at(4, 120)
 	at(9, 130)
 	p.event(ring.Event{Kind: ring.EventNode, Node: "n1", State: ring.Serving})
-	p.event(ring.Event{Kind: ring.EventNode, Node: "n1", State: ring.Failed, Reason: "killed"})
-	p.event(ring.Event{Kind: ring.EventNode, Node: "n2", State: ring.Committed})
+	node("n1", ring.Failed)
+	node("n2", ring.Committed)
+	link("down")
+	link("up")
 	var got []string
 	for line := range strings.Lines(b.String()) {
 		words := strings.Fields(line)
 		got = append(got, words[0]+words[1])
 	}
-	if want := "a1% a11% a13% n1:failed:"; strings.Join(got, " ") != want {
+	if want := "n0:refused: a1% a11% a13% n1:failed: linkn0->n1: linkn0->n1:"; strings.Join(got, " ") != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
 	b.Reset()

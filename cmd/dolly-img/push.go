@@ -44,7 +44,7 @@ interrupted before the first commit.`,
 			case !out.discard:
 				m.Ref = cache.LocalRef(filepath.Base(image))
 			}
-			j, err := send.job(cmd, image)
+			j, err := send.job(cmd, image, "manifest")
 			if err != nil {
 				return err
 			}

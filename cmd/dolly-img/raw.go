@@ -50,7 +50,7 @@ whose predecessor died can be fed again; --no-spool does without.
 			if err != nil {
 				return err
 			}
-			j, err := send.job(cmd, input)
+			j, err := send.job(cmd, input, "file")
 			if err != nil {
 				return err
 			}

@@ -16,6 +16,7 @@ import (
 type job struct {
 	cmd   *cobra.Command
 	image string // as named by the user
+	what  string // of which the digest in the report is: "manifest", "file"
 	nodes []string
 
 	plain  bool
@@ -63,10 +64,10 @@ func (j *job) run(ctx context.Context) error {
 	}
 	events.write(rep)
 	if !j.flags.json && rep.Transfer != "" {
-		printTable(stderr, rep, j.flags.quiet)
+		printTable(stderr, rep, j.what, j.flags.quiet)
 	}
 	bad := nodesIn(rep, func(row ring.Row) bool { return !row.State.Good() })
-	if len(bad) > 0 && rep.Transfer != "" && j.again != nil && !j.flags.json {
+	if len(bad) > 0 && len(bad) < len(rep.Nodes) && j.again != nil && !j.flags.json {
 		stderr.printf("not served: %s", fold(bad))
 		stderr.printf("serve them with: %s", j.again(bad))
 	}

@@ -51,9 +51,9 @@ func (f *sendFlags) add(cmd *cobra.Command) {
 	fl.BoolVarP(&f.verbose, "verbose", "v", false, "print what the ring does")
 }
 
-// job checks the flags.
-func (f *sendFlags) job(cmd *cobra.Command, image string) (*job, error) {
-	j := &job{cmd: cmd, image: image, flags: f}
+// job checks the flags; what is the digest of the transfer's report one of.
+func (f *sendFlags) job(cmd *cobra.Command, image, what string) (*job, error) {
+	j := &job{cmd: cmd, image: image, what: what, flags: f}
 	if len(f.nodes) == 0 {
 		return nil, &usageError{fmt.Errorf("no nodes"), "name them with --nodes node[01-16] or --nodes @FILE"}
 	}

@@ -17,9 +17,9 @@ import (
 // state: what matters of a thousand nodes is the ones that failed.
 const foldFrom = 17
 
-// printTable prints what became of every node, then the figures. A node that failed
-// always has a row of its own.
-func printTable(w io.Writer, r *ring.Report, quiet bool) {
+// printTable prints what became of every node, then the figures; what is the report's
+// digest one of. A node that failed always has a row of its own.
+func printTable(w io.Writer, r *ring.Report, what string, quiet bool) {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	good := r.Count()
 	if !quiet {
@@ -46,8 +46,10 @@ func printTable(w io.Writer, r *ring.Report, quiet bool) {
 	if quiet || r.Transfer == "" {
 		return
 	}
-	fmt.Fprintf(w, "%d of %d nodes have %s (%s)\n", good, len(r.Nodes), orUnknown(r.Digest), bytesText(r.Bytes))
-	if r.Elapsed > 0 && good > 0 {
+	if good > 0 {
+		fmt.Fprintf(w, "%d of %d nodes have it: %s %s, %s\n", good, len(r.Nodes), what, r.Digest, bytesText(r.Bytes))
+	}
+	if r.Elapsed > 0 && r.Sent > 0 && good > 0 {
 		// The names and the decimal megabytes are those of dolly's own summary.
 		seconds := r.Elapsed.Seconds()
 		var received int64
@@ -64,7 +66,7 @@ func figures(row ring.Row) string {
 	if row.Skipped > 0 {
 		s += fmt.Sprintf(", %s held before", bytesText(row.Skipped))
 	}
-	s += fmt.Sprintf(" in %.1f s", row.Seconds)
+	s += fmt.Sprintf(" in %.2f s", row.Seconds)
 	if row.Reason != "" {
 		s += ", " + printable(row.Reason)
 	}
@@ -77,13 +79,6 @@ func reason(row ring.Row) string {
 		s += fmt.Sprintf(" (link %s)", printable(row.Link))
 	}
 	return s
-}
-
-func orUnknown(digest string) string {
-	if digest == "" {
-		return "the image"
-	}
-	return digest
 }
 
 func nodesIn(r *ring.Report, want func(ring.Row) bool) []string {

@@ -40,10 +40,10 @@ func TestTable(t *testing.T) {
 		want  string
 	}{
 		{"few", few, false, `
-committed  node1  1.50 MB received in 1.2 s
-held       node2  0 B received, 1.50 MB held before in 0.1 s
+committed  node1  1.50 MB received in 1.25 s
+held       node2  0 B received, 1.50 MB held before in 0.10 s
 failed     node3  disk\x1b[2J full (link node1 -> node3)
-2 of 3 nodes have sha256:ab (1.50 MB)
+2 of 3 nodes have it: manifest sha256:ab, 1.50 MB
 Time: 0.500  MBytes/s: 3.000  Aggregate MBytes/s: 3.000
 `},
 		{"quiet", few, true, `
@@ -53,12 +53,12 @@ failed  node3  disk\x1b[2J full (link node1 -> node3)
 committed 996  node[001-016,019-998]
 held 1         node018
 unreachable    node017  no answer
-997 of 998 nodes have sha256:ab (0 B)
+997 of 998 nodes have it: manifest sha256:ab, 0 B
 `},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			var b strings.Builder
-			printTable(&b, c.r, c.quiet)
+			printTable(&b, c.r, "manifest", c.quiet)
 			if got := "\n" + b.String(); got != c.want {
 				t.Errorf("got%swant%s", got, c.want)
 			}
