@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -26,21 +27,27 @@ type acceptor struct {
 	policy *identity.Policy
 	cache  *cache.Cache
 	stdout io.Writer // nil: this node has none for a transfer
+	log    *slog.Logger
 }
 
 func (a *acceptor) accept(ctx context.Context, r ring.Request) (ring.Sink, error) {
-	sink, err := a.compose(r)
+	m, err := decodeMeta(r.Meta)
 	if err != nil {
 		return nil, refusal(err)
 	}
+	sink, err := a.compose(m, r.Blobs)
+	if err != nil {
+		return nil, refusal(err)
+	}
+	// The ring logs a refusal, and how a transfer ends; what it writes to is known
+	// here only.
+	a.log.Info("accepted", "transfer", r.Transfer, "sender", printable(r.Sender), "kind", m.Kind,
+		"reference", printable(m.Ref), "output", printable(m.Output), "discard", m.Discard)
 	return sink, nil
 }
 
-func (a *acceptor) compose(r ring.Request) (ring.Sink, error) {
-	m, err := decodeMeta(r.Meta)
+func (a *acceptor) compose(m *meta, blobs []v1.Descriptor) (ring.Sink, error) {
 	switch {
-	case err != nil:
-		return nil, err
 	case m.Discard:
 		return raw.Discard{}, nil
 	case m.Output == "-" && a.stdout == nil:
@@ -65,7 +72,7 @@ func (a *acceptor) compose(r ring.Request) (ring.Sink, error) {
 		Transfer: a.cache.Transfer(m.Ref, cache.TransferOptions{}),
 		cache:    a.cache, target: target, meta: m,
 	}
-	if err := p.begin(r.Blobs); err != nil {
+	if err := p.begin(blobs); err != nil {
 		target.Close()
 		return nil, err
 	}

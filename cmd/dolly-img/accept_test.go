@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -40,7 +41,7 @@ func newTestNode(t *testing.T) *testNode {
 			t.Fatal(err)
 		}
 	}
-	n.acceptor = &acceptor{cache: c, policy: &identity.Policy{Outputs: []identity.Output{
+	n.acceptor = &acceptor{log: slog.New(slog.DiscardHandler), cache: c, policy: &identity.Policy{Outputs: []identity.Output{
 		{Dir: n.data}, {Dir: n.over, Overwrite: true},
 	}}}
 	return n

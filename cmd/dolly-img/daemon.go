@@ -38,7 +38,7 @@ is one. A unit file is in cmd/dolly-img/packaging of the source.`,
 		},
 	}
 	flags.add(cmd)
-	cmd.Flags().DurationVar(&grace, "grace", 30*time.Second, "how long running transfers may take once it is told to stop")
+	cmd.Flags().DurationVar(&grace, "grace", 30*time.Second, "`TIME` that running transfers may take once it is told to stop")
 	return cmd
 }
 

@@ -58,9 +58,9 @@ them. The exit status is 0 when the copies of all that were left alive are right
 			return d.run(cmd.Context())
 		},
 	}
-	cmd.Flags().IntVar(&d.count, "nodes", 4, "how many nodes")
-	cmd.Flags().IntVar(&d.kill, "kill", 0, "kill so many of them on the way")
-	cmd.Flags().StringVar(&d.report, "report", "", "write what became of every node to this file, as JSON")
+	cmd.Flags().IntVar(&d.count, "nodes", 4, "start `N` nodes")
+	cmd.Flags().IntVar(&d.kill, "kill", 0, "kill `N` of them on the way")
+	cmd.Flags().StringVar(&d.report, "report", "", "write what became of every node to `FILE`, as JSON")
 	return cmd
 }
 
@@ -108,7 +108,7 @@ func (d *demo) run(ctx context.Context) (err error) {
 The same on real hosts:
   dolly-img keys init --keys ./keys      # then ca.pem and node.pem to /etc/dolly-img/keys on every node
   dolly-img daemon                       # on every node
-  dolly-img push IMAGE.sif --keys ./keys --nodes node[001-128]
+  dolly-img push IMAGE.sif --keys ./keys --nodes 'node[001-128]'
 `)
 	return nil
 }

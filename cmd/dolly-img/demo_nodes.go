@@ -78,9 +78,9 @@ func (d *demo) peers() []ring.Peer {
 }
 
 // killOnTheWay kills nodes once a quarter of the image has reached every node.
-func (d *demo) killOnTheWay() func(ring.Event) {
+func (d *demo) killOnTheWay() func(ring.Event, *screen) {
 	done := false
-	return func(e ring.Event) {
+	return func(e ring.Event, s *screen) {
 		if done || e.Kind != ring.EventProgress || e.Bytes < d.size/4 {
 			return
 		}
@@ -88,8 +88,7 @@ func (d *demo) killOnTheWay() func(ring.Event) {
 		for _, n := range d.victims() {
 			n.killed = true
 			n.proc.Kill()
-			fmt.Fprintf(d.out, "killed %s (process %d) at %s of %s\n",
-				n.name, n.proc.Pid(), bytesText(e.Bytes), bytesText(d.size))
+			s.printf("killed %s (process %d) at %s of %s", n.name, n.proc.Pid(), bytesText(e.Bytes), bytesText(d.size))
 		}
 	}
 }

@@ -61,7 +61,7 @@ Put ca.pem and node.pem on every node. All nodes may share node.pem, as root on 
 never becomes a sender by it; with --nodes each gets a certificate of its own, good for
 its name only: install node-NAME.pem as node.pem. Keep ca.key off the nodes.`,
 		Example: `  dolly-img keys init --keys ./keys
-  dolly-img keys init --keys ./keys --nodes node[001-128]`,
+  dolly-img keys init --keys ./keys --nodes 'node[001-128]'`,
 		Args: exactly(0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var nodes []string
@@ -89,9 +89,9 @@ this host sends with ca.pem and sender.pem; keep ca.key off the nodes
 			return nil
 		},
 	}
-	cmd.Flags().StringVar(&dir, "keys", "", "directory to make them in (default $DOLLY_IMG_KEYS, for root /etc/dolly-img/keys, else the user's)")
-	cmd.Flags().StringVar(&cluster, "cluster", "", "name of the cluster (default a random one)")
-	cmd.Flags().StringArrayVar(&lists, "nodes", nil, "also make a certificate for each of these nodes (repeatable)")
+	cmd.Flags().StringVar(&dir, "keys", "", "`DIR` to make them in (default $DOLLY_IMG_KEYS, for root /etc/dolly-img/keys, else the user's)")
+	cmd.Flags().StringVar(&cluster, "cluster", "", "`NAME` of the cluster (default a random one)")
+	cmd.Flags().StringArrayVar(&lists, "nodes", nil, "`LIST` of nodes that get a certificate of their own (repeatable)")
 	return cmd
 }
 
@@ -148,7 +148,7 @@ func newKeysShow() *cobra.Command {
 			return nil
 		},
 	}
-	cmd.Flags().StringVar(&dir, "keys", "", "directory of the keys (default $DOLLY_IMG_KEYS, /etc/dolly-img/keys, the user's)")
+	cmd.Flags().StringVar(&dir, "keys", "", "`DIR` of the keys (default $DOLLY_IMG_KEYS, /etc/dolly-img/keys, the user's)")
 	return cmd
 }
 

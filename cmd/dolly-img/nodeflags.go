@@ -30,14 +30,14 @@ type nodeFlags struct {
 
 func (f *nodeFlags) add(cmd *cobra.Command) {
 	fl := cmd.Flags()
-	fl.StringVar(&f.listen, "listen", ":"+strconv.Itoa(ring.DefaultPort), "address to listen on; port 0 takes a free one, the log says which")
+	fl.StringVar(&f.listen, "listen", ":"+strconv.Itoa(ring.DefaultPort), "`ADDRESS` to listen on; port 0 takes a free one, the log says which")
 	addCacheFlag(cmd, &f.cache)
-	fl.StringVar(&f.keys, "keys", "", "directory of the keys and of policy.toml (default $DOLLY_IMG_KEYS, /etc/dolly-img/keys, the user's)")
+	fl.StringVar(&f.keys, "keys", "", "`DIR` of the keys and of policy.toml (default $DOLLY_IMG_KEYS, /etc/dolly-img/keys, the user's)")
 	fl.BoolVarP(&f.verbose, "verbose", "v", false, "log what the ring does")
 }
 
 func addCacheFlag(cmd *cobra.Command, dir *string) {
-	cmd.Flags().StringVar(dir, "cache", "", "directory of the cache (default /var/lib/dolly-img/cache for root, else the user's cache directory)")
+	cmd.Flags().StringVar(dir, "cache", "", "`DIR` of the cache (default /var/lib/dolly-img/cache for root, else the user's cache directory)")
 }
 
 // cacheDir is where the cache is when --cache does not say: what systemd made for
@@ -92,7 +92,8 @@ func (f *nodeFlags) setup(stderr, stdout io.Writer) (_ *nodeSetup, err error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &nodeSetup{log: nodeLog(stderr, f.verbose), acceptor: &acceptor{policy, store, stdout}}
+	s := &nodeSetup{log: nodeLog(stderr, f.verbose), acceptor: &acceptor{policy: policy, cache: store, stdout: stdout}}
+	s.acceptor.log = s.log
 	if s.listeners, err = listen(f.listen); err != nil {
 		return nil, err
 	}
@@ -174,13 +175,10 @@ func nodeLog(w io.Writer, verbose bool) *slog.Logger {
 	return slog.New(slog.NewTextHandler(w, o))
 }
 
-// limitMemory keeps a node small: it lives beside the jobs it serves. Half of what
-// it holds is the ring's window, which the collector would by default let grow to
-// the double of it. Whoever sets GOGC or GOMEMLIMIT knows better.
+// limitMemory keeps a node small: it lives beside the jobs it serves. Half of the limit
+// is the ring's window, which by default the collector would let grow to twice its
+// size before it looks. Whoever sets GOMEMLIMIT knows better.
 func limitMemory() {
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(25)
-	}
 	if os.Getenv("GOMEMLIMIT") == "" {
 		debug.SetMemoryLimit(56 << 20)
 	}

@@ -18,7 +18,8 @@ type progress struct {
 	image  string
 	nodes  int // that were asked for
 	quiet  bool
-	detail bool // also what goes as it should
+	detail bool  // also what goes as it should
+	limit  int64 // bytes per second that were asked for at most; 0: none
 
 	begun  bool         // bytes move
 	before []ring.Event // of nodes that were left out before that
@@ -37,7 +38,9 @@ func (p *progress) event(e ring.Event) {
 	case ring.EventNode:
 		p.node(e)
 	case ring.EventPlan:
-		p.begin()
+		if len(e.Nodes) > 0 {
+			p.begin()
+		}
 		if p.detail {
 			p.screen.printf("chain: %s", strings.Join(e.Nodes, " -> "))
 		}
@@ -88,6 +91,9 @@ func joinReason(e ring.Event) string {
 }
 
 func (p *progress) move(e ring.Event) {
+	if p.limit > 0 && e.Rate > 0.9*float64(p.limit) {
+		e.Bottleneck = "--rate"
+	}
 	line := progressLine(e, p.image, p.nodes)
 	if p.screen.terminal() {
 		p.screen.progress(line)

@@ -81,10 +81,11 @@ func TestPlainProgress(t *testing.T) {
 	}
 	link := func(reason string) { p.event(ring.Event{Kind: ring.EventLink, Link: "n0->n1", Reason: reason}) }
 	node("n0", ring.Refused)
+	p.event(ring.Event{Kind: ring.EventPlan})
 	if b.String() != "" {
 		t.Errorf("before anything moves: %q", b.String())
 	}
-	p.event(ring.Event{Kind: ring.EventPlan})
+	p.event(ring.Event{Kind: ring.EventPlan, Nodes: []string{"n1"}})
 	link("up")
 	at(1, 10)
 	at(2, 20)

@@ -26,7 +26,7 @@ The exit status is 0 when every node confirmed the right digest itself (or as ma
 --min-success says), 1 for an error here before anything was committed, 2 for usage, 3
 when some nodes committed, 4 when none did, 5 when all refused, 6 when it was
 interrupted before the first commit.`,
-		Example: `  dolly-img push sle15.sif --nodes node[001-128] --output /data/
+		Example: `  dolly-img push sle15.sif --nodes 'node[001-128]' --output /data/
   dolly-img push sle15.sif --nodes @hostfile --min-success 98% --report report.json`,
 		Args: exactly(1, "IMAGE, the path of a SIF file"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -55,8 +55,8 @@ interrupted before the first commit.`,
 			return j.run(cmd.Context())
 		},
 	}
-	out.add(cmd, "also put the image at this path on every node, or with / at the end below it")
-	cmd.Flags().StringVar(&name, "name", "", "reference in the cache (default localhost/<file name without suffix>:latest)")
+	out.add(cmd, "also put the image at `PATH` on every node, or with / at the end below it")
+	cmd.Flags().StringVar(&name, "name", "", "`REF` of the image in the cache (default localhost/<file name without suffix>:latest)")
 	send.add(cmd)
 	return cmd
 }

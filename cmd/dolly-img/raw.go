@@ -29,7 +29,7 @@ A stream is kept in a temporary file (in $TMPDIR) while it is sent, so that a no
 whose predecessor died can be fed again; --no-spool does without.
 
 --output - writes to the standard output of nodes that run dolly-img receive.`,
-		Example: `  dolly-img raw --input vmlinuz --output /data/ --nodes node[01-16]
+		Example: `  dolly-img raw --input vmlinuz --output /data/ --nodes 'node[01-16]'
   tar cz . | dolly-img raw --input - --output /data/home.tar.gz --nodes @hostfile`,
 		Args: exactly(0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -64,8 +64,8 @@ whose predecessor died can be fed again; --no-spool does without.
 			return j.run(cmd.Context())
 		},
 	}
-	cmd.Flags().StringVar(&input, "input", "", "file to send, or - for standard input")
-	out.add(cmd, "file to make on the nodes, or the directory for it with / at the end")
+	cmd.Flags().StringVar(&input, "input", "", "`FILE` to send, or - for standard input")
+	out.add(cmd, "`PATH` of the file on the nodes, or with / at the end the directory for it")
 	cmd.Flags().BoolVar(&noSpool, "no-spool", false, "do not keep standard input in a temporary file")
 	send.add(cmd)
 	return cmd

@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"log/slog"
+	"path/filepath"
 
 	"github.com/spf13/cobra"
 
@@ -28,9 +29,9 @@ type job struct {
 	resolve func(ctx context.Context) ([]ring.Peer, error)
 	// open makes the source and the description that goes with it.
 	open func(ctx context.Context) (ring.Source, *meta, error)
-	// watch sees every event. again is the command that serves these nodes, once
-	// more. Both may be nil.
-	watch func(ring.Event)
+	// watch sees every event, and prints on the screen. again is the command that
+	// serves these nodes, once more. Both may be nil.
+	watch func(ring.Event, *screen)
 	again func(nodes []string) string
 }
 
@@ -42,8 +43,8 @@ func (j *job) run(ctx context.Context) error {
 	}
 	stderr := newScreen(j.cmd.ErrOrStderr())
 	show := &progress{
-		screen: stderr, image: j.image, nodes: len(j.nodes),
-		quiet: j.flags.quiet || j.flags.json, detail: j.flags.verbose,
+		screen: stderr, image: shortName(j.image), nodes: len(j.nodes),
+		quiet: j.flags.quiet || j.flags.json, detail: j.flags.verbose, limit: j.rate,
 	}
 	events := newEventWriter(io.Discard)
 	if j.flags.json {
@@ -51,9 +52,11 @@ func (j *job) run(ctx context.Context) error {
 	}
 	rep, err := j.send(ctx, j.log(stderr), func(e ring.Event) {
 		events.write(e)
-		show.event(e)
+		if ctx.Err() == nil { // that all nodes fail after ^C is no news
+			show.event(e)
+		}
 		if j.watch != nil {
-			j.watch(e)
+			j.watch(e, stderr)
 		}
 	})
 	show.end()
@@ -63,7 +66,7 @@ func (j *job) run(ctx context.Context) error {
 		rep.Exit = ring.ExitInterrupted // while the source was opened
 	}
 	events.write(rep)
-	if !j.flags.json && rep.Transfer != "" {
+	if !j.flags.json && rep.Transfer != "" && rep.Exit != ring.ExitInterrupted {
 		printTable(stderr, rep, j.what, j.flags.quiet)
 	}
 	bad := nodesIn(rep, func(row ring.Row) bool { return !row.State.Good() })
@@ -83,6 +86,14 @@ func (j *job) run(ctx context.Context) error {
 		return nil
 	}
 	return &statusError{rep.Exit, err}
+}
+
+// shortName is how the line of progress names the image.
+func shortName(image string) string {
+	if image == "-" {
+		return "standard input"
+	}
+	return filepath.Base(image)
 }
 
 func (j *job) log(w io.Writer) *slog.Logger {
