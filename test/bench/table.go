@@ -68,6 +68,10 @@ func (r *result) print(w io.Writer, all []*result) {
 		fmt.Fprintf(t, "%s\t", name)
 		for _, f := range columns {
 			values := each(samples, func(x *sample) float64 { return f.of(r.scenario, x) })
+			if slices.Max(values) == 0 { // it does not tell
+				fmt.Fprint(t, "-\t")
+				continue
+			}
 			fmt.Fprintf(t, f.format+" ("+f.format+"-"+f.format+")\t", median(values), slices.Min(values), slices.Max(values))
 			if f.ratio {
 				fmt.Fprintf(t, "%s\t", r.ratio(f, samples))
