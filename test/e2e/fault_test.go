@@ -147,3 +147,25 @@ func TestOldOrNew(t *testing.T) {
 		n.empty("file")
 	}
 }
+
+// A push that is interrupted before the first commit leaves every node as it was.
+func TestInterrupted(t *testing.T) {
+	ctx := need(t, time.Minute)
+	r := newRig(t, ctx, netns.Config{Nodes: 3})
+	r.start()
+	for _, n := range r.nodes {
+		makeFile(t, n.path("file"), 1000)
+	}
+	sent := makeFile(t, filepath.Join(r.dir, "sent"), 100<<20)
+	p := r.startPush("raw", "--input", sent, "--output", r.data+"/file", "--rate", "20M", "--json")
+	if _, err := p.process.Line(ctx, `"event":"progress"`); err != nil {
+		t.Fatal(err)
+	}
+	p.process.Signal(os.Interrupt)
+	r.want(p.wait(), 6, "failed")
+	for _, n := range r.nodes {
+		if info, err := os.Stat(n.path("file")); err != nil || info.Size() != 1000 {
+			t.Errorf("%s: the old file: %v, %v", n.Name, info, err)
+		}
+	}
+}

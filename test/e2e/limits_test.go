@@ -1,0 +1,113 @@
+package e2e
+
+import (
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/dolly-img/dolly-img/test/netns"
+)
+
+// However large the image, and with a successor that takes next to nothing for a
+// while, a node stays small.
+func TestMemory(t *testing.T) {
+	ctx := need(t, 5*time.Minute)
+	r := newRig(t, ctx, netns.Config{Nodes: 3})
+	r.start()
+	sent := filepath.Join(r.dir, "sparse")
+	if err := os.WriteFile(sent, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(sent, 4<<30); err != nil {
+		t.Fatal(err)
+	}
+	peak := r.watchMemory()
+	p := r.startPush("raw", "--input", sent, "--discard", "--data", "plain", "--json")
+	if _, err := p.process.Line(ctx, `"event":"progress"`); err != nil {
+		t.Fatal(err)
+	}
+	slow := r.nodes[1]
+	if err := slow.Shape(ctx, 5_000_000); err != nil {
+		t.Fatal(err)
+	}
+	<-time.After(2 * time.Second) // the fault's own length
+	if err := slow.Shape(ctx, 100_000_000_000); err != nil {
+		t.Fatal(err)
+	}
+	r.want(p.wait(), 0, "committed")
+	r.checkMemory(peak(), 64<<20)
+}
+
+func (r *rig) checkMemory(peak []int64, limit int64) {
+	r.t.Helper()
+	for i, most := range peak {
+		r.t.Logf("%s: at most %d MiB of anonymous memory", r.nodes[i].Name, most>>20)
+		if most > limit || most == 0 {
+			r.t.Errorf("%s: %d MiB of anonymous memory, want at most %d", r.nodes[i].Name, most>>20, limit>>20)
+		}
+	}
+}
+
+// Four transfers at once, each with its own outcome.
+func TestFourTransfers(t *testing.T) {
+	ctx := need(t, 2*time.Minute)
+	r := newRig(t, ctx, netns.Config{Nodes: 3})
+	r.start()
+	peak := r.watchMemory()
+	var files []string
+	var pushes []*push
+	for _, name := range []string{"a", "b", "c", "d"} {
+		file := makeFile(t, filepath.Join(r.dir, name), 100<<20)
+		files = append(files, file)
+		pushes = append(pushes, r.startPush("raw", "--input", file, "--output", r.data+"/"+name))
+	}
+	for i, p := range pushes {
+		r.want(p.wait(), 0, "committed")
+		r.same(files[i], filepath.Base(files[i]), r.nodes...)
+	}
+	r.checkMemory(peak(), 128<<20)
+}
+
+// Who holds connections without a word keeps nobody else out.
+func TestIdleConnections(t *testing.T) {
+	ctx := need(t, time.Minute)
+	r := newRig(t, ctx, netns.Config{Nodes: 3})
+	idle := r.nodes[2].Host
+	r.nodes = r.nodes[:2]
+	r.start()
+	var open []net.Conn
+	if err := idle.Inside(func() error {
+		for range 300 {
+			c, err := net.DialTimeout("tcp", netip.AddrPortFrom(r.nodes[0].Addr, 9998).String(), 5*time.Second)
+			if err != nil {
+				return err
+			}
+			open = append(open, c)
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	sent := makeFile(t, filepath.Join(r.dir, "sent"), 5<<20)
+	res := r.push("raw", "--input", sent, "--output", r.data+"/file")
+	r.want(res, 0, "committed")
+	if res.took > 3*time.Second {
+		t.Errorf("took %v", res.took)
+	}
+	// And all of them are shown out.
+	var ended sync.WaitGroup
+	for _, c := range open {
+		ended.Go(func() {
+			defer c.Close()
+			c.SetReadDeadline(time.Now().Add(10 * time.Second))
+			if n, err := c.Read(make([]byte, 1)); n > 0 || os.IsTimeout(err) {
+				t.Errorf("read %d, %v", n, err)
+			}
+		})
+	}
+	ended.Wait()
+}
