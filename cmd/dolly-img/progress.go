@@ -23,7 +23,7 @@ type progress struct {
 
 	begun  bool         // bytes move
 	before []ring.Event // of nodes that were left out before that
-	broken bool         // a link went down: the ones made after it are news
+	broken bool         // something was lost: the links made after it are news
 	last   time.Time    // of the last plain line
 	tenth  int64        // of the whole, that the last plain line was about
 }
@@ -67,7 +67,7 @@ const linkUp = "up"
 func (p *progress) begin() {
 	p.begun = true
 	for _, e := range p.before {
-		p.node(e)
+		p.screen.printf("%s: %s", e.Node, joinReason(e))
 	}
 	p.before = nil
 }
@@ -77,6 +77,7 @@ func (p *progress) node(e ring.Event) {
 	switch {
 	case fine && !p.detail:
 	case fine || p.begun:
+		p.broken = p.broken || !fine
 		p.screen.printf("%s: %s", e.Node, joinReason(e))
 	default:
 		p.before = append(p.before, e)
