@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"math/bits"
 	"net"
 	"syscall"
 	"time"
@@ -101,6 +100,7 @@ type frameSize struct {
 const (
 	minFrame   = 16 << 10
 	firstFrame = 64 << 10
+	frameUnit  = 4 << 10
 	frameTime  = 5 * time.Millisecond
 )
 
@@ -113,7 +113,7 @@ func (s *frameSize) next(r *relay) int {
 		if acked, ok := r.acked(); ok {
 			if acked > s.acked && s.acked > 0 {
 				want := float64(acked-s.acked) / dt.Seconds() * frameTime.Seconds()
-				s.size = 1 << (bits.Len(uint(min(max(want, minFrame), wire.MaxPayload))) - 1)
+				s.size = int(min(max(want, minFrame), wire.MaxPayload)) &^ (frameUnit - 1)
 			}
 			s.acked, s.at = acked, now
 		}

@@ -13,7 +13,6 @@ import (
 	"github.com/dolly-img/dolly-img/ring/internal/wire"
 	"github.com/opencontainers/go-digest"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
-	"golang.org/x/time/rate"
 )
 
 // sender drives one transfer on the server: it feeds the coordinator (chain) with
@@ -77,27 +76,6 @@ func newSender(cfg Config) (*sender, error) {
 	}
 	rand.Read(s.id[:])
 	return s, nil
-}
-
-// prepare asks the source what there is to send.
-func (s *sender) prepare(ctx context.Context) error {
-	blobs, err := s.cfg.Source.Blobs(ctx)
-	if err != nil {
-		return err
-	}
-	if len(blobs) == 0 {
-		return errors.New("nothing to send")
-	}
-	if err := checkBlobs(blobs); err != nil {
-		return err
-	}
-	s.blobs, s.finals = blobs, make([]digest.Digest, len(blobs))
-	meta := s.cfg.Meta
-	if meta == nil {
-		meta = []byte("null")
-	}
-	s.offer, err = wire.Encode(&wire.Offer{Blobs: blobs, Meta: meta, Plain: s.cfg.Plain})
-	return err
 }
 
 func (s *sender) run(ctx context.Context) (*Report, error) {
@@ -268,94 +246,6 @@ func (s *sender) dialLink(work context.Context, a actDial) {
 	}
 }
 
-// startSource reads the source into the relay, and hashes it beside.
-func (s *sender) startSource(work context.Context) {
-	s.first = time.Now()
-	var blobs []int
-	for b, read := range s.read {
-		if read {
-			blobs = append(blobs, b)
-		}
-	}
-	p := &pump{relay: s.relay, src: s.cfg.Source, blobs: blobs}
-	if s.cfg.Rate > 0 {
-		p.limit = rate.NewLimiter(rate.Limit(s.cfg.Rate), wire.MaxPayload)
-	}
-	st := &store{relay: s.relay, blobs: blobs, sum: s.mark}
-	s.source = make(chan struct{})
-	hashed := make(chan error, 1)
-	go func() { hashed <- st.run() }()
-	go func() {
-		defer close(s.source)
-		err := p.run(work)
-		if err != nil {
-			s.relay.close(err)
-		}
-		if e := <-hashed; err == nil {
-			err = e
-		}
-		if u, ok := s.cfg.Source.(Unchanged); ok && err == nil {
-			err = u.Unchanged(work)
-		}
-		if err != nil {
-			s.post(evSourceFailed{err})
-			return
-		}
-		for b, read := range s.read {
-			if !read {
-				s.finals[b] = s.blobs[b].Digest
-			}
-		}
-		s.post(evSourceDone{s.finals})
-	}()
-}
-
-// mark keeps a sum of the server's own hash and has it broadcast.
-func (s *sender) mark(b int, off int64, sum []byte, end bool) error {
-	if end {
-		s.finals[b] = digest.NewDigestFromBytes(digest.SHA256, sum)
-		if want := s.blobs[b].Digest; want != "" && want != s.finals[b] {
-			return fmt.Errorf("read bytes have digest %s, expected %s", s.finals[b], want)
-		}
-	}
-	s.mu.Lock()
-	s.marks = append(s.marks, wire.Mark{Blob: b, Offset: off, Sum: sum, Final: end})
-	s.mu.Unlock()
-	select {
-	case s.newMark <- struct{}{}:
-	default:
-	}
-	return nil
-}
-
-func (s *sender) broadcastMarks() {
-	var to []int
-	for i := range s.chain.nodes {
-		if n := &s.chain.nodes[i]; n.alive && n.lacks && n.phase == phServing {
-			to = append(to, i)
-		}
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.sendMarks(s.marks[s.unsent:], to...)
-	s.unsent = len(s.marks)
-}
-
-// sendMarks encodes once for all receivers, in messages well below the limit.
-func (s *sender) sendMarks(marks []wire.Mark, to ...int) {
-	for len(marks) > 0 && len(to) > 0 {
-		n := min(len(marks), 10_000)
-		b, err := wire.Encode(&wire.Marks{Marks: marks[:n]})
-		if err != nil {
-			panic(err) // marks are of bounded size
-		}
-		for _, i := range to {
-			s.conns[i].sendBytes(b)
-		}
-		marks = marks[n:]
-	}
-}
-
 // shutdown lets what was said reach the nodes, then ends everything.
 func (s *sender) shutdown() {
 	limit := time.NewTimer(time.Second)
@@ -408,41 +298,6 @@ func (s *sender) report() *Report {
 		r.Elapsed = time.Since(s.first)
 	}
 	return r
-}
-
-// checkBlobs is what both sides demand of a list of blobs.
-func checkBlobs(blobs []v1.Descriptor) error {
-	if len(blobs) > maxBlobs {
-		return fmt.Errorf("%d blobs, the limit is %d", len(blobs), maxBlobs)
-	}
-	seen := make(map[digest.Digest]bool, len(blobs))
-	var total int64
-	for i, d := range blobs {
-		switch {
-		case d.Size < -1 || d.Size < 0 && d.Digest != "":
-			return fmt.Errorf("blob %d: size %d", i, d.Size)
-		case d.Digest == "":
-		case d.Digest.Validate() != nil || d.Digest.Algorithm() != digest.SHA256:
-			return fmt.Errorf("blob %d: digest %q is not a sha256", i, d.Digest)
-		case seen[d.Digest]:
-			return fmt.Errorf("blob %d: %s is listed twice", i, d.Digest)
-		}
-		seen[d.Digest] = true
-		if total += max(d.Size, 0); total < 0 {
-			return errors.New("blobs of more than 8 EiB together")
-		}
-	}
-	return nil
-}
-
-const maxBlobs = 100_000
-
-// totalSize is the sum of the known sizes.
-func totalSize(blobs []v1.Descriptor) (n int64) {
-	for _, d := range blobs {
-		n += max(d.Size, 0)
-	}
-	return n
 }
 
 func secret() []byte {

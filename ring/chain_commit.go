@@ -1,0 +1,206 @@
+package ring
+
+import (
+	"fmt"
+
+	"github.com/dolly-img/dolly-img/ring/internal/wire"
+)
+
+// How a node's part ends: the two steps to commit, losses, and the final rows.
+
+func (c *chain) nodeVerified(ev evVerified) {
+	n := &c.nodes[ev.node]
+	if n.phase != phServing {
+		if n.phase == phCommitting { // it resumed before our COMMIT reached it
+			c.tell(ev.node, &wire.Commit{})
+		}
+		return
+	}
+	if len(ev.msg.Digests) != len(c.blobs) {
+		c.end(ev.node, Failed, "verified another number of blobs")
+		return
+	}
+	n.phase, n.verified = phVerified, ev.msg
+	n.feed.state = feedDone
+	c.undial(n)
+	c.maybeCommit(ev.node)
+}
+
+// maybeCommit tells a verified node to publish, once the source is known to be
+// good and the node's digests are the source's.
+func (c *chain) maybeCommit(i int) {
+	n := &c.nodes[i]
+	if n.phase != phVerified || !c.sourceDone || c.interrupted {
+		return
+	}
+	for b, want := range c.finals {
+		if n.verified.Digests[b] != want.String() {
+			c.end(i, Failed, fmt.Sprintf("blob %d: node computed %s, the source has %s", b, n.verified.Digests[b], want))
+			return
+		}
+	}
+	if !c.committing {
+		c.committing = true
+		c.do(actEvent{Event{Kind: EventCommit}})
+	}
+	n.phase = phCommitting
+	c.tell(i, &wire.Commit{})
+}
+
+func (c *chain) nodeCommitted(ev evCommitted) {
+	n := &c.nodes[ev.node]
+	if n.phase != phCommitting {
+		return
+	}
+	if want := c.finals[len(c.finals)-1].String(); ev.digest != want {
+		c.end(ev.node, Failed, fmt.Sprintf("committed %s instead of %s", ev.digest, want))
+		return
+	}
+	n.row.Digest = ev.digest
+	state := Committed
+	if n.verified != nil && n.verified.InPlace {
+		state = Held
+	}
+	c.final(ev.node, state, "")
+}
+
+func (c *chain) fail(ev evFail) {
+	n := &c.nodes[ev.node]
+	if n.phase >= phFinal {
+		return
+	}
+	if ev.code == CodeMismatch && n.feed.link != 0 {
+		n.row.Link = c.linkName(ev.node)
+	}
+	c.end(ev.node, Failed, ev.reason)
+}
+
+// controlLost asks a node whose control connection broke whether it is still
+// there, at once.
+func (c *chain) controlLost(ev evControlLost) {
+	n := &c.nodes[ev.node]
+	if !n.alive {
+		return
+	}
+	n.alive = false
+	switch {
+	case n.phase == phFinal:
+		c.orphan(ev.node)
+	case n.phase < phServing:
+		c.end(ev.node, Failed, ev.reason)
+		c.maybeStart(false)
+	case ev.silent && n.phase != phCommitting:
+		c.end(ev.node, Failed, ev.reason)
+	default:
+		n.resuming = true
+		c.do(actResume{ev.node, n.phase == phCommitting})
+	}
+}
+
+func (c *chain) resumed(ev evResumed) {
+	n := &c.nodes[ev.node]
+	if !n.resuming {
+		return
+	}
+	n.resuming = false
+	same := ev.instance == n.instance
+	switch {
+	case same && ev.state == wire.StateRunning:
+		n.alive = true
+		c.do(actMarks{ev.node}) // it may have missed some
+		if n.phase == phCommitting {
+			c.tell(ev.node, &wire.Commit{})
+		}
+		if n.feed.state == feedAsked || n.feed.state == feedDialled {
+			c.relink(ev.node)
+		}
+		for j := range c.nodes {
+			if f := &c.nodes[j].feed; f.feeder == ev.node && f.state == feedDialled {
+				c.relink(j)
+			}
+		}
+	case same && n.phase == phCommitting && State(ev.state).Good():
+		c.nodeCommitted(evCommitted{ev.node, ev.digest})
+		c.orphan(ev.node) // it has ended the transfer, and feeds nobody any more
+	case n.phase == phCommitting:
+		c.end(ev.node, Failed, "commit not confirmed: "+orElse(ev.reason, "node answers "+ev.state))
+	case ev.state == string(Failed):
+		c.end(ev.node, Failed, ev.reason)
+	default:
+		c.end(ev.node, Failed, "lost: "+orElse(ev.reason, "the node restarted"))
+	}
+}
+
+func (c *chain) interrupt() {
+	if !c.committing {
+		c.abortAll("interrupted", errInterrupted)
+		return
+	}
+	c.interrupted = true
+	for i := len(c.nodes) - 1; i > 0; i-- { // from the tail: nobody is fed anew
+		if c.nodes[i].phase < phCommitting {
+			c.end(i, Failed, "interrupted")
+		}
+	}
+}
+
+func (c *chain) abortAll(reason string, err error) {
+	for i := len(c.nodes) - 1; i > 0; i-- {
+		if c.nodes[i].phase < phFinal {
+			c.end(i, Failed, reason)
+		}
+	}
+	c.finish(err)
+}
+
+// end makes a bad row final, drops the node, and gives its successors another
+// feeder.
+func (c *chain) end(i int, s State, reason string) {
+	n := &c.nodes[i]
+	if n.phase == phFinal {
+		return
+	}
+	c.tell(i, &wire.Abort{Reason: reason})
+	if n.alive {
+		c.do(actHangup{i})
+	}
+	n.alive, n.resuming = false, false
+	c.final(i, s, reason)
+	c.orphan(i)
+}
+
+// final fixes the row of i.
+func (c *chain) final(i int, s State, reason string) {
+	n := &c.nodes[i]
+	n.phase = phFinal
+	n.row.State, n.row.Reason, n.row.Bytes = s, reason, n.report.Received
+	c.do(actFinal{i})
+}
+
+// maybeFinish ends the transfer when every row is final.
+func (c *chain) maybeFinish() {
+	for i := 1; i < len(c.nodes); i++ {
+		if c.nodes[i].phase != phFinal {
+			return
+		}
+	}
+	c.finish(nil)
+}
+
+func (c *chain) finish(err error) {
+	if c.finished {
+		return
+	}
+	c.finished = true
+	for i := 1; i < len(c.nodes); i++ {
+		c.tell(i, &wire.Bye{})
+	}
+	c.do(actFinish{err})
+}
+
+func orElse(s, other string) string {
+	if s != "" {
+		return s
+	}
+	return other
+}

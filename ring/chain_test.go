@@ -1,0 +1,196 @@
+package ring
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/dolly-img/dolly-img/ring/internal/wire"
+	"github.com/opencontainers/go-digest"
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+var rewrite = flag.Bool("rewrite", false, "write what the scenarios in testdata/chain cause into their files")
+
+// The files in testdata/chain are scenarios for the coordinator: each line that
+// starts with "> " is an event, the lines below it are what it causes.
+// go test ./ring -run TestChain -rewrite writes the latter anew; read the diff.
+func TestChain(t *testing.T) {
+	files, err := filepath.Glob("testdata/chain/*.txt")
+	if err != nil || len(files) < 10 {
+		t.Fatalf("%d scenarios, %v", len(files), err)
+	}
+	for _, file := range files {
+		t.Run(strings.TrimSuffix(filepath.Base(file), ".txt"), func(t *testing.T) {
+			b, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := playChain(t, string(b))
+			if *rewrite {
+				if err := os.WriteFile(file, []byte(got), 0o666); err != nil {
+					t.Fatal(err)
+				}
+			} else if got != string(b) {
+				t.Errorf("got\n%s\nwant\n%s", got, b)
+			}
+		})
+	}
+}
+
+// scenario plays events on a chain and prints what they cause.
+type scenario struct {
+	t   *testing.T
+	c   *chain
+	out strings.Builder
+}
+
+func playChain(t *testing.T, text string) string {
+	s := &scenario{t: t}
+	for line := range strings.Lines(text) {
+		line = strings.TrimSpace(line)
+		switch {
+		case strings.HasPrefix(line, "#"), line == "":
+			fmt.Fprintln(&s.out, line)
+		case strings.HasPrefix(line, "> "):
+			fmt.Fprintln(&s.out, line)
+			s.event(strings.Fields(line[2:]))
+		}
+	}
+	return s.out.String()
+}
+
+var testBlob = v1.Descriptor{Digest: digest.FromString("image"), Size: 100}
+
+// event is VERB NODE key=value…
+func (s *scenario) event(f []string) {
+	arg := map[string]string{}
+	node := 0
+	for _, a := range f[1:] {
+		if k, v, ok := strings.Cut(a, "="); ok {
+			arg[k] = v
+		} else if n, err := strconv.Atoi(a); err == nil {
+			node = n
+		} else {
+			arg[a] = "yes"
+		}
+	}
+	num := func(key string, other int) int {
+		if n, err := strconv.Atoi(arg[key]); err == nil {
+			return n
+		}
+		return other
+	}
+	feed := func() (uint32, uint32) {
+		x := &s.c.nodes[node].feed
+		return uint32(num("link", int(x.link))), uint32(num("gen", int(x.gen)))
+	}
+	var ev any
+	switch f[0] {
+	case "nodes":
+		peers := make([]Peer, node)
+		for i := range peers {
+			peers[i].Name = fmt.Sprint("n", i+1)
+		}
+		s.c = newChain(peers, []v1.Descriptor{testBlob})
+		return
+	case "serving": // the usual beginning: all answer, all links come up
+		for i := range s.c.nodes[1:] {
+			s.quiet(evWelcome{i + 1, wire.ID{byte(i + 1)}, wire.StateNew, ""})
+			s.quiet(evAnswer{i + 1, []int64{0}, -1, CodeNone, ""})
+		}
+		for i := range s.c.nodes[1:] {
+			x := s.c.nodes[i+1].feed
+			s.quiet(evNeed{i + 1, x.link, x.gen, [][2]int64{{0, 0}}})
+			s.quiet(evLink{i, x.link, x.gen, wire.LinkUp, CodeNone, ""})
+		}
+		return
+	case "welcome":
+		ev = evWelcome{node, wire.ID{byte(num("instance", node))}, orElse(arg["state"], wire.StateNew), arg["reason"]}
+	case "nocontact":
+		ev = evNoContact{node, Unreachable, "connection refused"}
+	case "answer":
+		a := evAnswer{node: node, held: []int64{int64(num("held", 0))}, free: int64(num("free", -1)), code: Code(arg["code"]), reason: arg["reason"]}
+		ev = a
+	case "need":
+		link, gen := feed()
+		n := evNeed{node, link, gen, [][2]int64{{0, int64(num("at", 0))}}}
+		if arg["nothing"] != "" {
+			n.needs = nil
+		}
+		ev = n
+	case "link":
+		link, gen := feed()
+		ev = evLink{num("by", s.c.nodes[node].feed.feeder), link, gen, arg["state"], Code(arg["code"]), "broken"}
+	case "verified":
+		ev = evVerified{node, &wire.Verified{Digests: []string{orElse(arg["digest"], testBlob.Digest.String())}, InPlace: arg["inplace"] != ""}}
+	case "committed":
+		ev = evCommitted{node, orElse(arg["digest"], testBlob.Digest.String())}
+	case "fail":
+		ev = evFail{node, Code(arg["code"]), "because"}
+	case "lost":
+		ev = evControlLost{node, arg["silent"] != "", "connection lost"}
+	case "resumed":
+		ev = evResumed{node, wire.ID{byte(num("instance", node))}, arg["state"], testBlob.Digest.String(), arg["reason"]}
+	case "source":
+		ev = evSourceDone{[]digest.Digest{testBlob.Digest}}
+		if arg["failed"] != "" {
+			ev = evSourceFailed{errors.New("it shrank")}
+		}
+	case "interrupt":
+		ev = evInterrupt{}
+	case "deadline":
+		ev = evDeadline{}
+	default:
+		s.t.Fatalf("unknown event %q", f[0])
+	}
+	for _, a := range s.c.step(ev) {
+		fmt.Fprintln(&s.out, s.text(a))
+	}
+}
+
+func (s *scenario) quiet(ev any) { s.c.step(ev) }
+
+func (s *scenario) text(a action) string {
+	name := func(i int) string {
+		if i == 0 {
+			return "server"
+		}
+		return s.c.nodes[i].row.Node
+	}
+	switch a := a.(type) {
+	case actSend:
+		return fmt.Sprintf("tell %s %s%s", name(a.node), strings.ToUpper(strings.TrimPrefix(fmt.Sprintf("%T", a.msg), "*wire.")), strings.TrimPrefix(fmt.Sprintf(" %+v", a.msg), " &{}"))
+	case actOffer:
+		return "tell " + name(a.node) + " OFFER"
+	case actPlan:
+		return fmt.Sprint("plan ", a.nodes)
+	case actFeed:
+		return fmt.Sprintf("feed %s link %d generation %d", name(a.node), a.link, a.gen)
+	case actDial:
+		return fmt.Sprintf("dial %s -> %s link %d generation %d from %d", name(a.feeder), name(a.node), a.link, a.gen, a.needs[0][1])
+	case actUndial:
+		return fmt.Sprintf("undial %s link %d", name(a.feeder), a.link)
+	case actMarks:
+		return "tell " + name(a.node) + " all marks"
+	case actSource:
+		return "read the source"
+	case actResume:
+		return fmt.Sprintf("ask %s again, committed %v", name(a.node), a.committed)
+	case actHangup:
+		return "hang up " + name(a.node)
+	case actFinal:
+		r := s.c.nodes[a.node].row
+		return strings.TrimRight(fmt.Sprintf("row %s %s: %s %s", r.Node, r.State, r.Reason, r.Link), " :")
+	case actEvent:
+		return strings.TrimSpace(fmt.Sprintf("event %s %s %s", a.ev.Kind, a.ev.Link, a.ev.Reason))
+	case actFinish:
+		return fmt.Sprint("finish, error ", a.err)
+	}
+	return fmt.Sprintf("%#v", a)
+}

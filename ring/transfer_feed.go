@@ -1,0 +1,123 @@
+package ring
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"io"
+	"net"
+	"time"
+
+	"github.com/dolly-img/dolly-img/ring/internal/wire"
+)
+
+// openFeed decides on an incoming link.
+func (t *transfer) openFeed(h wire.Hello, b, challenge []byte, conn net.Conn) byte {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.over || t.secret == nil || !wire.Proves(b, t.secret, challenge) {
+		return wire.HelloRefused
+	}
+	if _, tls := conn.(*tls.Conn); tls == t.plain {
+		return wire.HelloRefused
+	}
+	out := t.m.step(meOpen{h.Link, h.Generation})
+	if r, ok := out[0].(actRefuse); ok {
+		return r.status
+	}
+	t.feed = conn
+	t.work.Add(1)
+	return wire.HelloOK
+}
+
+// feedClosed undoes openFeed once the connection is no longer read.
+func (t *transfer) feedClosed(conn net.Conn) {
+	t.mu.Lock()
+	if t.feed == conn {
+		t.feed = nil
+	}
+	t.mu.Unlock()
+	t.work.Done()
+}
+
+// receive is the reading goroutine of a link: it checks each frame and forwards
+// it before it reads the next.
+func (t *transfer) receive(l *linkReader, h wire.Hello) {
+	t.reading.Lock()
+	defer t.reading.Unlock()
+	fin, err := t.frames(l, h.Generation)
+	code, reason := CodeNone, ""
+	if !fin {
+		code, reason = CodeNetwork, "connection lost"
+		var ne *nodeError
+		var fe *wire.FrameError
+		switch {
+		case errors.As(err, &ne):
+			code, reason = ne.code, ne.Error()
+		case errors.As(err, &fe):
+			code, reason = CodeProtocol, fe.Error()
+		case err == io.ErrUnexpectedEOF:
+			reason = "ended without its final record"
+		case err != nil:
+			reason = err.Error()
+		}
+	}
+	t.step(meFeedEnd{h.Link, h.Generation, fin, code, reason})
+}
+
+func (t *transfer) frames(l *linkReader, gen uint32) (fin bool, err error) {
+	var hdr [wire.HeaderSize]byte
+	for {
+		start := time.Now()
+		h, err := l.header(&hdr)
+		t.relay.waits.add(waitIn, start)
+		if err != nil {
+			return false, err
+		}
+		if h.Type == wire.Fin {
+			if wire.Sum(&hdr, nil) != h.CRC {
+				return false, failf(CodeCRC, "the final record was damaged on the link")
+			}
+			return true, nil
+		}
+		buf, err := t.relay.reserve(h.Length)
+		if err != nil {
+			return false, err
+		}
+		start = time.Now()
+		if err := l.payload(&hdr, h, buf); err != nil {
+			return false, err
+		}
+		t.relay.waits.add(waitIn, start)
+		if t.limit != nil {
+			if err := t.limit.WaitN(t.ctx, h.Length); err != nil {
+				return false, err
+			}
+		}
+		out := t.step(meFrame{gen, h.Blob, h.Offset, h.Length})
+		if _, ok := out[0].(actAccept); !ok {
+			return false, failf(CodeProtocol, "unexpected bytes of blob %d at %d", h.Blob, h.Offset)
+		}
+		if err := t.relay.put(&hdr, buf, h.Blob, h.Offset); err != nil {
+			return false, err
+		}
+	}
+}
+
+// dialLink feeds a successor. The plain and the TLS form differ only in conf.
+func (t *transfer) dialLink(d *wire.Dial) {
+	var conf *tls.Config
+	if !t.plain {
+		conf = t.node.cfg.DataTLS(d.Name)
+	}
+	report := func(link, gen uint32, state string, code Code, reason string) {
+		t.step(meLink{link, gen, state, code, reason})
+	}
+	err := t.relay.feed(t.ctx, d.Link, d.Generation, d.Needs, func(ctx context.Context, h wire.Hello) (linkWriter, error) {
+		h.Transfer = t.id
+		return t.node.net.openLink(ctx, d.Addrs, conf, h, d.Secret)
+	}, report)
+	if err != nil {
+		go report(d.Link, d.Generation, wire.LinkDown, CodeProtocol, err.Error())
+	}
+}
