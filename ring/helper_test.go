@@ -238,6 +238,8 @@ func startNode(t *testing.T, name string, edit func(*NodeConfig)) *testNode {
 		Accept:     func(context.Context, Request) (Sink, error) { return tn.sink, nil },
 		Finished:   func(_ Request, o Outcome) { tn.outcomes <- o },
 		AllowPlain: true,
+		Transfers:  1,
+		Window:     minChunks * chunkSize, // small, so that tests leave it behind soon
 		Log:        testLog(t),
 	}
 	edit(&cfg)

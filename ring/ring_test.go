@@ -3,6 +3,9 @@ package ring
 import (
 	"context"
 	"crypto/tls"
+	"errors"
+	"fmt"
+	"strings"
 	"sync"
 	"testing"
 )
@@ -22,7 +25,7 @@ func TestSend(t *testing.T) {
 		"empty":     {{}},
 		"mark":      {random(2, 4<<20)},
 		"several":   {random(3, 100), random(4, 5<<20), {}, random(5, 8<<20+1), random(6, 1)},
-		"big":       {random(7, 48<<20)},
+		"big":       {random(7, 14<<20)},
 		"one byte":  {{7}},
 		"no digest": {random(8, 5<<20)},
 	}
@@ -109,7 +112,7 @@ func killAt(src *memSource, at int64, n ...*testNode) {
 }
 
 func TestNodeKilled(t *testing.T) {
-	blob := random(1, 64<<20)
+	blob := random(1, 24<<20)
 	for name, dead := range map[string][]int{"first": {0}, "middle": {2}, "last": {4}, "adjacent": {1, 2}, "both ends": {0, 4}, "all but one": {0, 1, 3, 4}} {
 		for _, kind := range []string{"tls", "plain", "blind"} {
 			t.Run(name+" "+kind, func(t *testing.T) {
@@ -127,7 +130,7 @@ func TestNodeKilled(t *testing.T) {
 					victims = append(victims, c.nodes[i])
 					isDead[i] = true
 				}
-				killAt(src, 20<<20, victims...)
+				killAt(src, 10<<20, victims...)
 				cfg := c.config(src)
 				cfg.Plain = kind == "plain"
 				r, err := send(t, cfg)
@@ -154,5 +157,178 @@ func TestNodeKilled(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// A node whose control connection is cut stays in the chain, at whatever moment.
+func TestControlCut(t *testing.T) {
+	blob := random(1, 12<<20)
+	for _, at := range []int64{0, 4 << 20, 11 << 20} {
+		c := newCluster(t, 3, nil)
+		src := newMemSource(true, blob)
+		var once sync.Once
+		src.read = func(_ int, off int64) {
+			if off >= at {
+				once.Do(func() {
+					l := c.nodes[1].listener
+					l.mu.Lock()
+					defer l.mu.Unlock()
+					l.conns[0].Close() // the first is control
+				})
+			}
+		}
+		r, err := send(t, c.config(src))
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.wants(r, Committed, blob)
+	}
+}
+
+// What fails on one node is that node's row; the others do not notice.
+func TestNodeFails(t *testing.T) {
+	blobs := [][]byte{random(1, 9<<20), random(2, 100)}
+	for _, what := range []string{"offer", "begin", "write", "commit", "publish"} {
+		c := newCluster(t, 3, nil)
+		c.nodes[1].sink.fail = func(w string, _ int) error {
+			if w == what {
+				return errors.New("disk on fire")
+			}
+			return nil
+		}
+		r, err := send(t, c.config(newMemSource(true, blobs...)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := Failed
+		if what == "offer" {
+			want = Refused
+		}
+		for i, row := range r.Nodes {
+			if i == 1 {
+				if row.State != want || !strings.Contains(row.Reason, "disk on fire") {
+					t.Errorf("%s: %s: %s", what, row.State, row.Reason)
+				}
+				continue
+			}
+			if row.State != Committed {
+				t.Errorf("%s: %s is %s: %s", what, row.Node, row.State, row.Reason)
+			}
+			c.nodes[i].check(t, row, blobs...)
+		}
+		if what != "offer" {
+			if o := <-c.nodes[1].outcomes; o.State != Failed {
+				t.Errorf("%s: outcome %+v", what, o)
+			}
+		}
+		if s := c.nodes[1].sink; s.closed != 1 {
+			t.Errorf("%s: the sink was closed %d times", what, s.closed)
+		}
+	}
+}
+
+type changingSource struct {
+	*memSource
+	err error
+}
+
+func (s changingSource) Unchanged(context.Context) error { return s.err }
+
+// Whatever happens to the source, also at its last byte: nothing is committed
+// anywhere.
+func TestSourceFails(t *testing.T) {
+	blob := random(1, 9<<20)
+	short := newMemSource(true, blob)
+	short.blobs[0] = blob[:len(blob)-1]
+	long := newMemSource(true, blob)
+	long.blobs[0] = append(blob[:len(blob):len(blob)], 1)
+	wrong := newMemSource(true, blob)
+	wrong.blobs[0] = random(2, len(blob))
+	for name, src := range map[string]Source{
+		"shrinks": short, "grows": long, "other bytes": wrong,
+		"changed at the end": changingSource{newMemSource(true, blob), errors.New("its modification time changed")},
+	} {
+		c := newCluster(t, 2, nil)
+		r, err := send(t, c.config(src))
+		var se *SourceError
+		if !errors.As(err, &se) {
+			t.Errorf("%s: %v", name, err)
+		}
+		c.wants(r, Failed)
+		if got := r.Status(err, 0); got != ExitSource {
+			t.Errorf("%s: exit status %d", name, got)
+		}
+	}
+}
+
+// An interrupt before the first commit leaves every node as it was.
+func TestInterrupt(t *testing.T) {
+	c := newCluster(t, 2, nil)
+	src := newMemSource(true, random(1, 9<<20))
+	ctx, cancel := context.WithCancel(t.Context())
+	src.read = func(_ int, off int64) {
+		if off > 4<<20 {
+			cancel()
+		}
+	}
+	r, err := Send(ctx, c.config(src))
+	// The source may be read to its end before the signal is seen; then all commit.
+	if err == nil {
+		c.wants(r, Committed, src.blobs[0])
+		return
+	}
+	if !IsInterrupted(err) || r.Status(err, 0) != ExitInterrupted {
+		t.Errorf("%v, exit status %d", err, r.Status(err, 0))
+	}
+	c.wants(r, Failed)
+}
+
+// One daemon under two names is one node.
+func TestSameNodeTwice(t *testing.T) {
+	c := newCluster(t, 1, nil)
+	cfg := c.config(newMemSource(true, random(1, 1000)))
+	cfg.Nodes = append(cfg.Nodes, Peer{Name: "alias", Addrs: cfg.Nodes[0].Addrs})
+	r, err := send(t, cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	good, same := 0, 0
+	for _, row := range r.Nodes {
+		if row.State == Committed {
+			good++
+		}
+		if row.State == Failed && strings.HasPrefix(row.Reason, "is the same node as ") {
+			same++
+		}
+	}
+	if good != 1 || same != 1 {
+		t.Errorf("%+v", r.Nodes)
+	}
+}
+
+// Small blobs go through without waiting for one another.
+func TestManyBlobs(t *testing.T) {
+	var blobs [][]byte
+	for i := range 300 {
+		blobs = append(blobs, []byte(fmt.Sprint("blob ", i)))
+	}
+	c := newCluster(t, 3, nil)
+	r, err := send(t, c.config(newMemSource(true, blobs...)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.wants(r, Committed, blobs...)
+}
+
+func TestPlainNeedsPolicy(t *testing.T) {
+	c := newCluster(t, 2, func(i int, cfg *NodeConfig) { cfg.AllowPlain = i == 0 })
+	cfg := c.config(newMemSource(true, random(1, 1000)))
+	cfg.Plain = true
+	r, err := send(t, cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.Nodes[0].State != Committed || r.Nodes[1].State != Refused || !strings.Contains(r.Nodes[1].Reason, "plain") {
+		t.Errorf("%+v", r.Nodes)
 	}
 }

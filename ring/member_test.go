@@ -1,0 +1,209 @@
+package ring
+
+import (
+	"crypto/sha256"
+	"testing"
+
+	"github.com/dolly-img/dolly-img/ring/internal/wire"
+	"github.com/opencontainers/go-digest"
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+const memberSize = 6 << 20 // one mark inside, one at the end
+
+func sumOf(s string) []byte { h := sha256.Sum256([]byte(s)); return h[:] }
+
+// memberAt returns a member of one blob in a phase, reached by the real events.
+func memberAt(t *testing.T, phase memberPhase) *member {
+	t.Helper()
+	m := newMember([]v1.Descriptor{{Size: memberSize, Digest: digest.NewDigestFromBytes(digest.SHA256, sumOf("all"))}})
+	m.step(meHeld{[]int64{0}})
+	for _, ev := range []struct {
+		reach memberPhase
+		ev    any
+	}{
+		{mStarted, meMsg{&wire.Start{}}},
+		{mStarted, meMsg{&wire.Feed{Link: 1, Generation: 1}}},
+		{mStarted, meOpen{1, 1}},
+		{mComplete, meFrame{1, 0, 0, 4 << 20}},
+		{mComplete, meFrame{1, 0, 4 << 20, 2 << 20}},
+		{mComplete, meSum{0, 4 << 20, sumOf("mark"), false}},
+		{mComplete, meSum{0, memberSize, sumOf("all"), true}},
+		{mComplete, meMsg{&wire.Marks{Marks: []wire.Mark{{Offset: 4 << 20, Sum: sumOf("mark")}, {Offset: memberSize, Sum: sumOf("all"), Final: true}}}}},
+		{mComplete, meDurable{0}},
+		{mVerified, mePrepared{}},
+		{mPublishing, meMsg{&wire.Commit{}}},
+		{mCommitted, mePublished{}},
+	} {
+		if ev.reach <= phase {
+			m.step(ev.ev)
+		}
+	}
+	if m.phase != phase {
+		t.Fatalf("reached phase %d instead of %d: %v", m.phase, phase, m.failed)
+	}
+	return m
+}
+
+func did[A action](out []action) (a A, ok bool) {
+	for _, x := range out {
+		if a, ok = x.(A); ok {
+			return a, true
+		}
+	}
+	return a, false
+}
+
+func said[M wire.Message](out []action) (m M, ok bool) {
+	for _, x := range out {
+		if s, is := x.(actSay); is {
+			if m, ok = s.msg.(M); ok {
+				return m, true
+			}
+		}
+	}
+	return m, false
+}
+
+// Nothing is published in any phase but one, and there only on COMMIT.
+func TestMemberCommitsOnlyVerified(t *testing.T) {
+	for p := mOffered; p <= mCommitted; p++ {
+		m := memberAt(t, p)
+		out := m.step(meMsg{&wire.Commit{}})
+		if _, published := did[actPublish](out); published != (p == mVerified) {
+			t.Errorf("phase %d: published %v", p, published)
+		}
+		if failed := m.phase == mFailed; failed != (p < mVerified) {
+			t.Errorf("phase %d: failed %v", p, failed)
+		}
+	}
+}
+
+// A stale generation never writes.
+func TestMemberGenerations(t *testing.T) {
+	m := memberAt(t, mStarted)
+	frame := meFrame{1, 0, 0, 100}
+	if _, ok := did[actAccept](m.step(frame)); !ok {
+		t.Fatal("a good frame was refused")
+	}
+	out := m.step(meMsg{&wire.Feed{Link: 2, Generation: 2}})
+	if _, ok := did[actCloseFeed](out); !ok {
+		t.Error("the old feed stays open")
+	}
+	if n, _ := said[*wire.Need](out); n == nil || len(n.Needs) != 1 || n.Needs[0] != [2]int64{0, 100} {
+		t.Errorf("says it needs %+v", n)
+	}
+	for name, ev := range map[string]any{
+		"frame of the old feed":            meFrame{1, 0, 100, 100},
+		"old link":                         meOpen{1, 1},
+		"other link":                       meOpen{7, 2},
+		"frame before its link was opened": meFrame{2, 0, 100, 100},
+	} {
+		if r, ok := did[actRefuse](m.step(ev)); !ok || r.status == wire.HelloOK {
+			t.Errorf("%s: accepted", name)
+		}
+	}
+	if out := m.step(meMsg{&wire.Feed{Link: 1, Generation: 1}}); len(out) != 0 {
+		t.Errorf("an old FEED caused %v", out)
+	}
+	m.step(meOpen{2, 2})
+	if r, ok := did[actRefuse](m.step(meOpen{2, 2})); !ok || r.status != wire.HelloStale {
+		t.Error("two connections for one link")
+	}
+	if out := m.step(meFeedEnd{1, 1, false, CodeNetwork, ""}); len(out) != 0 {
+		t.Errorf("the end of the old feed caused %v", out)
+	}
+	if _, ok := did[actAccept](m.step(meFrame{2, 0, 100, 100})); !ok {
+		t.Error("the new feed is refused")
+	}
+}
+
+func TestMemberFramesInOrder(t *testing.T) {
+	for name, f := range map[string]meFrame{
+		"repeated":     {1, 0, 0, 100},
+		"gap":          {1, 0, 200, 100},
+		"beyond":       {1, 0, 100, memberSize},
+		"unknown blob": {1, 9, 0, 1},
+	} {
+		m := memberAt(t, mStarted)
+		m.step(meFrame{1, 0, 0, 100})
+		if _, ok := did[actAccept](m.step(f)); ok {
+			t.Errorf("%s: accepted", name)
+		}
+		if m.blobs[0].recv != 100 {
+			t.Errorf("%s: received %d", name, m.blobs[0].recv)
+		}
+	}
+}
+
+// Wrong bytes end the node, in whatever order sums and marks come.
+func TestMemberMismatch(t *testing.T) {
+	mark := wire.Mark{Offset: 4 << 20, Sum: sumOf("mark")}
+	final := wire.Mark{Offset: memberSize, Sum: sumOf("all"), Final: true}
+	for name, evs := range map[string][]any{
+		"mark then sum":   {meMsg{&wire.Marks{Marks: []wire.Mark{mark}}}, meSum{0, 4 << 20, sumOf("x"), false}},
+		"sum then mark":   {meSum{0, 4 << 20, sumOf("x"), false}, meMsg{&wire.Marks{Marks: []wire.Mark{mark}}}},
+		"final then sum":  {meMsg{&wire.Marks{Marks: []wire.Mark{final}}}, meSum{0, memberSize, sumOf("x"), true}},
+		"sum then final":  {meSum{0, memberSize, sumOf("x"), true}, meMsg{&wire.Marks{Marks: []wire.Mark{final}}}},
+		"not as offered":  {meMsg{&wire.Marks{Marks: []wire.Mark{{Offset: memberSize, Sum: sumOf("x"), Final: true}}}}},
+		"other length":    {meMsg{&wire.Marks{Marks: []wire.Mark{{Offset: 7, Sum: sumOf("all"), Final: true}}}}},
+		"malformed mark":  {meMsg{&wire.Marks{Marks: []wire.Mark{{Blob: 5, Sum: sumOf("all")}}}}},
+		"unasked message": {meMsg{&wire.Pong{}}},
+	} {
+		m := memberAt(t, mStarted)
+		m.step(meFrame{1, 0, 0, 4 << 20})
+		m.step(meFrame{1, 0, 4 << 20, 2 << 20})
+		var out []action
+		for _, ev := range evs {
+			out = append(out, m.step(ev)...)
+		}
+		f, _ := said[*wire.Fail](out)
+		if _, over := did[actRelease](out); m.phase != mFailed || f == nil || !over {
+			t.Errorf("%s: phase %d, said %v", name, m.phase, f)
+		}
+		if _, settled := did[actSettle](out); settled {
+			t.Errorf("%s: made durable", name)
+		}
+	}
+}
+
+// What is stored may be passed on only below a good mark.
+func TestMemberReadableBelowMarks(t *testing.T) {
+	m := memberAt(t, mStarted)
+	m.step(meFrame{1, 0, 0, 4 << 20})
+	if _, ok := did[actGood](m.step(meSum{0, 4 << 20, sumOf("mark"), false})); ok {
+		t.Error("readable before its mark came")
+	}
+	out := m.step(meMsg{&wire.Marks{Marks: []wire.Mark{{Offset: 4 << 20, Sum: sumOf("mark")}}}})
+	if g, ok := did[actGood](out); !ok || g.off != 4<<20 {
+		t.Errorf("after the mark: %v", out)
+	}
+	// All marks come again after a resume.
+	if out := m.step(meMsg{&wire.Marks{Marks: []wire.Mark{{Offset: 4 << 20, Sum: sumOf("mark")}}}}); len(out) != 0 || len(m.blobs[0].marks) != 0 {
+		t.Errorf("a repeated mark caused %v, %d kept", out, len(m.blobs[0].marks))
+	}
+}
+
+// A server that comes back hears again what it may have missed.
+func TestMemberResume(t *testing.T) {
+	if v, _ := said[*wire.Verified](memberAt(t, mVerified).step(meResume{})); v == nil {
+		t.Error("does not say VERIFIED again")
+	}
+	if v, _ := said[*wire.Committed](memberAt(t, mCommitted).step(meResume{})); v == nil {
+		t.Error("does not say COMMITTED again")
+	}
+	m := memberAt(t, mStarted)
+	m.step(meFailure{failf(CodeStore, "disk")})
+	if v, _ := said[*wire.Fail](m.step(meResume{})); v == nil {
+		t.Error("does not say FAIL again")
+	}
+}
+
+func TestMemberFinalRecordTooEarly(t *testing.T) {
+	m := memberAt(t, mStarted)
+	m.step(meFrame{1, 0, 0, 100})
+	l, _ := said[*wire.Link](m.step(meFeedEnd{1, 1, true, CodeNone, ""}))
+	if l == nil || l.State != wire.LinkDown {
+		t.Errorf("says %+v", l)
+	}
+}
