@@ -145,7 +145,7 @@ func (p *placing) Offer(ctx context.Context, blobs []v1.Descriptor) (held []int6
 	}
 	need := p.sif.Size
 	if p.free >= 0 && p.free < need {
-		return nil, 0, fmt.Errorf("output %s: %s free, %s needed", p.meta.Output, bytesText(p.free), bytesText(need))
+		return nil, 0, fmt.Errorf("output %s: %s free, %s needed: %w", p.meta.Output, bytesText(p.free), bytesText(need), syscall.ENOSPC)
 	}
 	if free >= 0 && sameFileSystem(p.cache.Dir(), filepath.Dir(p.meta.Output)) {
 		free = max(0, free-need) // a reflink may need less, which nobody knows before

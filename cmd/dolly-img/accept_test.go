@@ -257,7 +257,7 @@ func TestRefusals(t *testing.T) {
 		{"version", meta{Kind: kindRaw, Discard: true}, encoded(`{"version":2,"what":true}`), "version 2, this node knows 1"},
 		{"kind", meta{Kind: kindRaw, Discard: true}, encoded(`{"version":1,"kind":"disk"}`), `unknown kind of transfer "disk"`},
 		{"no JSON", meta{Kind: kindRaw, Discard: true}, encoded(`x`), "description of the transfer"},
-		{"dots", meta{Kind: kindRaw, Discard: true}, encoded(`{"version":1,"kind":"raw","output":"` + n.data + `/../x"}`), "not an absolute path"},
+		{"dots", meta{Kind: kindRaw, Discard: true}, encoded(`{"version":1,"kind":"raw","output":"` + n.data + `/../x"}`), "in its shortest form"},
 		{"setuid", meta{Kind: kindRaw, Discard: true}, encoded(`{"version":1,"kind":"raw","output":"` + n.data + `/x","mode":2541}`), "permission bits"},
 		{"large", meta{Kind: kindRaw, Discard: true}, encoded(`{"version":1,"kind":"raw","output":"/` + strings.Repeat("x", maxMeta) + `"}`), "at most"},
 	} {

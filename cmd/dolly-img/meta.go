@@ -113,7 +113,7 @@ func checkOutput(p string) error {
 	case strings.ContainsRune(p, 0):
 		return fmt.Errorf("output %q: a zero byte in the path", p)
 	case !path.IsAbs(p) || path.Clean(p) != p || p == "/":
-		return fmt.Errorf("output %s: not an absolute path of a file, free of . and ..", p)
+		return fmt.Errorf("output %s: want an absolute path in its shortest form", p)
 	}
 	return nil
 }

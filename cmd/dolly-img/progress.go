@@ -66,8 +66,16 @@ const linkUp = "up"
 // the table will say all of it at once.
 func (p *progress) begin() {
 	p.begun = true
-	for _, e := range p.before {
-		p.screen.printf("%s: %s", e.Node, joinReason(e))
+	if len(p.before) < foldFrom {
+		for _, e := range p.before {
+			p.screen.printf("%s: %s", e.Node, joinReason(e))
+		}
+	} else {
+		var names []string
+		for _, e := range p.before {
+			names = append(names, e.Node)
+		}
+		p.screen.printf("%d nodes are left out, the table will say why: %s", len(names), fold(names))
 	}
 	p.before = nil
 }

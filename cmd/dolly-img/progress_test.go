@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -110,5 +111,18 @@ func TestPlainProgress(t *testing.T) {
 	at(20, 900)
 	if b.String() != "" {
 		t.Errorf("quiet: %q", b.String())
+	}
+}
+
+// TestLeftOut: many nodes that are left out from the start are one line.
+func TestLeftOut(t *testing.T) {
+	var b strings.Builder
+	p := &progress{screen: newScreen(&b), image: "a", nodes: 100}
+	for i := range 99 {
+		p.event(ring.Event{Kind: ring.EventNode, Node: fmt.Sprintf("n%02d", i+1), State: ring.Unreachable, Reason: "why"})
+	}
+	p.event(ring.Event{Kind: ring.EventPlan, Nodes: []string{"n100"}})
+	if want := "99 nodes are left out, the table will say why: n[01-99]\n"; b.String() != want {
+		t.Errorf("got %q, want %q", b.String(), want)
 	}
 }
