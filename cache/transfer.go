@@ -54,6 +54,9 @@ type Transfer struct {
 	inPlace  bool
 }
 
+// String is the reference, for logs.
+func (t *Transfer) String() string { return t.ref }
+
 // Transfer begins to receive what ref shall name.
 func (c *Cache) Transfer(ref string, o TransferOptions) *Transfer {
 	if o.HashTime == 0 {

@@ -193,8 +193,8 @@ func (c *chain) answer(ev evAnswer) {
 	var missing int64
 	for b, d := range c.blobs {
 		// Only a blob held to its last byte counts: a part is a claim that
-		// nobody has checked.
-		if d.Size >= 0 && d.Digest != "" && ev.held[b] == d.Size {
+		// nobody has checked. Of an empty one nobody can tell: it is made again.
+		if d.Size > 0 && d.Digest != "" && ev.held[b] == d.Size {
 			n.held[b] = d.Size
 			n.row.Skipped += d.Size
 			continue

@@ -45,6 +45,7 @@ func (c *chain) need(ev evNeed) {
 	if len(ev.needs) == 0 {
 		n.feed.state = feedDone
 		c.undial(n)
+		c.startSource() // empty blobs need no link, but their final marks
 		return
 	}
 	if sum := needSum(c.blobs, ev.needs); sum != n.feed.needSum {

@@ -3,6 +3,8 @@ package ring
 import (
 	"errors"
 	"fmt"
+	"net"
+	"os"
 )
 
 // SourceError says that the server's own source failed or changed while it was
@@ -54,4 +56,18 @@ func (e *nodeError) Unwrap() error { return e.err }
 
 func failf(code Code, format string, args ...any) *nodeError {
 	return &nodeError{code, fmt.Errorf(format, args...)}
+}
+
+// cause strips addresses and calls from a network error: the row it ends up in
+// names the link already.
+func cause(err error) error {
+	var op *net.OpError
+	var sys *os.SyscallError
+	if errors.As(err, &sys) {
+		return sys.Err
+	}
+	if errors.As(err, &op) {
+		return op.Err
+	}
+	return err
 }

@@ -358,7 +358,7 @@ func (n *testNode) check(t *testing.T, row Row, blobs ...[]byte) {
 		t.Errorf("%s: digest %s, want %s", row.Node, row.Digest, want)
 	}
 	for i, b := range blobs {
-		if !bytes.Equal(n.sink.have[digest.FromBytes(b)], b) {
+		if got, ok := n.sink.have[digest.FromBytes(b)]; !ok || !bytes.Equal(got, b) {
 			t.Errorf("%s: blob %d is not there as sent", row.Node, i)
 		}
 	}

@@ -175,7 +175,7 @@ func (r *relay) failLocked(l *outLink, code Code, err error) {
 	}
 	l.stop()
 	r.lost[l.id] = true
-	l.failure = &nodeError{code, err}
+	l.failure = &nodeError{code, cause(err)}
 }
 
 func (r *relay) run(ctx context.Context, l *outLink, dial dialFunc, report reportFunc) {

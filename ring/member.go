@@ -141,7 +141,7 @@ func (m *member) step(ev any) []action {
 	case meHeld:
 		for i := range m.blobs {
 			b := &m.blobs[i]
-			b.held = b.size >= 0 && b.want != "" && ev.held[i] == b.size
+			b.held = b.size > 0 && b.want != "" && ev.held[i] == b.size
 		}
 	case meMsg:
 		m.message(ev.msg)

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/dolly-img/dolly-img/ring/internal/wire"
@@ -399,6 +400,9 @@ func nodeErrorOf(err error, code Code) *nodeError {
 	var ne *nodeError
 	if errors.As(err, &ne) {
 		return ne
+	}
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+		code = CodeSpace
 	}
 	return &nodeError{code, err}
 }

@@ -47,7 +47,8 @@ type Unchanged interface {
 // A Sink that is also an Opener can replay what it stored to a successor whose
 // predecessor was lost. A Sink that is also an io.Closer is closed once, at the
 // end of the transfer whatever its outcome, after all its writers ended;
-// everything that was not published is then gone or kept only as a cache.
+// everything that was not published is then gone or kept only as a cache. One that
+// is a fmt.Stringer names its target for the audit line.
 type Sink interface {
 	Offer(ctx context.Context, blobs []v1.Descriptor) (held []int64, free int64, err error)
 	Begin(ctx context.Context, d v1.Descriptor, off int64) (Writer, error)

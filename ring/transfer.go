@@ -313,7 +313,11 @@ func (t *transfer) cleanUp() {
 	for _, f := range t.forget {
 		f()
 	}
-	log := t.node.log.With("sender", printable(t.req.Sender), "peer", t.req.Addr, "transfer", t.req.Transfer,
+	target := ""
+	if s, ok := t.sink.(fmt.Stringer); ok {
+		target = s.String()
+	}
+	log := t.node.log.With("target", target, "sender", printable(t.req.Sender), "peer", t.req.Addr, "transfer", t.req.Transfer,
 		"state", string(o.State), "digest", o.Digest, "bytes", o.Bytes, "seconds", o.Seconds)
 	switch {
 	case problem != nil:

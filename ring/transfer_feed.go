@@ -59,7 +59,7 @@ func (t *transfer) receive(l *linkReader, h wire.Hello) {
 		case err == io.ErrUnexpectedEOF:
 			reason = "ended without its final record"
 		case err != nil:
-			reason = err.Error()
+			reason = cause(err).Error()
 		}
 	}
 	t.step(meFeedEnd{h.Link, h.Generation, fin, code, reason})

@@ -105,6 +105,9 @@ type placing struct {
 	cloned bool          // the target has to be published
 }
 
+// String names both places, for the audit line.
+func (p *placing) String() string { return p.meta.Output + " and " + p.Transfer.String() }
+
 // begin finds the blob of the file, and whether the file can be made.
 func (p *placing) begin(blobs []v1.Descriptor) (err error) {
 	for _, d := range blobs {

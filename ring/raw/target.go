@@ -88,6 +88,9 @@ func newTarget(fsys fsys, o TargetOptions) (*Target, error) {
 // Path is the final name, as NewTarget was given it.
 func (t *Target) Path() string { return t.title }
 
+// String is the path, for logs.
+func (t *Target) String() string { return t.title }
+
 // Offer refuses what could not be published, and tells the free bytes: what
 // the file system has, and what a part that was left behind will give back. It
 // holds nothing.
