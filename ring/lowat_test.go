@@ -1,0 +1,180 @@
+package ring
+
+import (
+	"crypto/tls"
+	"errors"
+	"io"
+	"net"
+	"testing"
+	"time"
+
+	"github.com/dolly-img/dolly-img/ring/identity"
+	"github.com/dolly-img/dolly-img/ring/internal/wire"
+)
+
+// pair connects two ends over loopback TCP and opens a link between them, plain
+// or under TLS, the way transfers do.
+func pair(t *testing.T, secure bool) (linkWriter, *linkReader) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	node, err := identity.Load(keys(), identity.Node)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := make(chan *linkReader, 1)
+	go func() {
+		conn, err := l.Accept()
+		if err != nil {
+			return
+		}
+		guard := &stranger{Conn: conn, left: -1}
+		var first [1]byte
+		io.ReadFull(guard, first[:])
+		low := newLowConn(guard, secure, first[:])
+		top := net.Conn(low)
+		if secure {
+			top = tls.Server(low, node.ServerConfig(ALPNControl, ALPNData))
+		}
+		if _, _, err := challengeLink(top); err != nil {
+			t.Error(err)
+		}
+		top.Write([]byte{wire.HelloOK})
+		low.widen()
+		got <- &linkReader{Conn: top, low: low}
+	}()
+	var conf *tls.Config
+	if secure {
+		conf = node.ClientConfig(ALPNData, "")
+	}
+	w, err := tcp.openLink(t.Context(), []string{l.Addr().String()}, conf, wire.Hello{}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := <-got
+	t.Cleanup(func() { w.Close(); r.Close() })
+	return w, r
+}
+
+// slowly passes everything on in small pieces, as a slow link does: then a
+// low-water mark that is too high by one byte makes the reader sleep for ever.
+type slowly struct {
+	net.Conn
+	piece int
+}
+
+func (s slowly) Write(b []byte) (int, error) {
+	for off := 0; off < len(b); {
+		n, err := s.Conn.Write(b[off:min(off+s.piece, len(b))])
+		off += n
+		if err != nil {
+			return off, err
+		}
+	}
+	return len(b), nil
+}
+
+func TestLowWaterMark(t *testing.T) {
+	sizes := []int{1, 5, 100, 16<<10 - 1, 16 << 10, 16<<10 + 1, 100_000, 256 << 10, 1<<20 - 1, 1 << 20, 3, 700_001}
+	for _, secure := range []bool{false, true} {
+		w, r := pair(t, secure)
+		switch w := w.(type) {
+		case *plainWriter:
+			w.conn = slowly{w.conn, 7001}
+		case *tlsWriter:
+			w.batch.hold.Reset(slowly{w.batch.Conn, 7001})
+		}
+		done := make(chan error, 1)
+		// Each frame is sent only after the one before was received whole: nothing
+		// that follows can push a sleeping reader.
+		turn := make(chan bool)
+		go func() {
+			for i, n := range sizes {
+				<-turn
+				var hdr [wire.HeaderSize]byte
+				data := random(uint64(i), n)
+				wire.PutData(&hdr, 0, 0, data)
+				if err := w.writeFrame(&hdr, data); err != nil {
+					done <- err
+					return
+				}
+			}
+			<-turn
+			var fin [wire.HeaderSize]byte
+			wire.PutFin(&fin)
+			done <- w.writeFrame(&fin, nil)
+		}()
+		r.SetReadDeadline(time.Now().Add(20 * time.Second))
+		for i, n := range sizes {
+			turn <- true
+			var hdr [wire.HeaderSize]byte
+			h, err := r.header(&hdr)
+			if err != nil {
+				t.Fatalf("tls %v, frame %d of %d bytes: header: %v", secure, i, n, err)
+			}
+			if err := r.payload(&hdr, h, make([]byte, h.Length)); err != nil || h.Length != n {
+				t.Fatalf("tls %v, frame %d of %d bytes: %v", secure, i, n, err)
+			}
+		}
+		turn <- true
+		var hdr [wire.HeaderSize]byte
+		if h, err := r.header(&hdr); err != nil || h.Type != wire.Fin {
+			t.Errorf("tls %v: %+v, %v", secure, h, err)
+		}
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// The mark is really set: else the test above could not fail.
+func TestLowWaterMarkIsSet(t *testing.T) {
+	for _, secure := range []bool{false, true} {
+		w, r := pair(t, secure)
+		data := random(1, 600_000)
+		var hdr [wire.HeaderSize]byte
+		wire.PutData(&hdr, 0, 0, data)
+		go w.writeFrame(&hdr, data)
+		h, err := r.header(&hdr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		high := 0
+		buf := make([]byte, h.Length)
+		for off := 0; off < len(buf); {
+			if off == 0 {
+				r.low.expect(len(buf))
+			}
+			n, err := r.Conn.Read(buf[off:])
+			if err != nil {
+				t.Fatal(err)
+			}
+			high = max(high, r.low.mark)
+			off += n
+		}
+		if high < 64<<10 {
+			t.Errorf("tls %v: the highest mark was %d", secure, high)
+		}
+	}
+}
+
+// A frame damaged on its link is told from one that is whole.
+func TestDamagedFrame(t *testing.T) {
+	w, r := pair(t, false)
+	data := random(1, 1000)
+	var hdr [wire.HeaderSize]byte
+	wire.PutData(&hdr, 0, 0, data)
+	data[500] ^= 1
+	go w.writeFrame(&hdr, data)
+	h, err := r.header(&hdr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var ne *nodeError
+	if err := r.payload(&hdr, h, make([]byte, h.Length)); !errors.As(err, &ne) || ne.code != CodeCRC {
+		t.Errorf("%v", err)
+	}
+}
