@@ -121,9 +121,9 @@ type commands struct {
 	server  func(b *bed) []string
 }
 
-// A chain that copies in blocks of 1 MiB and does not hash. Like ours on standard
-// output, the last node alone writes when it goes to /dev/null; a relay that shall keep
-// the file writes it beside.
+// A chain that copies in blocks of 1 MiB and does not hash. To /dev/null the last node
+// alone writes, the relays only pass on: the best mbuffer can do. A relay that shall
+// keep the file writes it beside.
 var mbuffer = commands{
 	network: "tcp", port: 9600,
 	node: func(b *bed, i int) []string {

@@ -18,7 +18,6 @@ import (
 var (
 	binary  string // dolly-img
 	siftool string // of sylabs
-	scratch string // for files that several tests send
 )
 
 func TestMain(m *testing.M) { os.Exit(run(m)) }
@@ -33,7 +32,6 @@ func run(m *testing.M) int {
 		return 1
 	}
 	defer os.RemoveAll(dir)
-	scratch = dir
 	binary, siftool = filepath.Join(dir, "dolly-img"), filepath.Join(dir, "siftool")
 	for out, pkg := range map[string]string{
 		binary:  "github.com/dolly-img/dolly-img/cmd/dolly-img",
