@@ -74,7 +74,7 @@ func needSum(blobs []v1.Descriptor, needs [][2]int64) (s int64) {
 func (c *chain) undial(n *chainNode) {
 	for _, l := range n.feed.replaces {
 		if l.feeder == 0 || c.nodes[l.feeder].alive {
-			c.do(actUndial{l.feeder, l.link})
+			c.do(actUndial(l))
 		}
 	}
 	n.feed.replaces = nil

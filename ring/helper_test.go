@@ -67,7 +67,6 @@ type memSink struct {
 	parts     [][]byte
 	published int
 	closed    int
-	prepared  bool
 	fail      func(what string, blob int) error
 	descs     []v1.Descriptor
 }
@@ -186,7 +185,6 @@ type testNode struct {
 	node     *Node
 	addr     string
 	sink     *memSink
-	kill     context.CancelFunc
 	listener *killListener
 	outcomes chan Outcome
 }

@@ -44,7 +44,6 @@ type transfer struct {
 	reading sync.Mutex     // one feed at a time fills the window
 	work    sync.WaitGroup // everything that must end before the sink is closed
 	settle  chan struct{}  // bounds blobs being made durable
-	inPlace bool
 }
 
 // pendingCommits bounds how many blobs are written but not yet durable.

@@ -15,8 +15,10 @@ import (
 )
 
 const (
-	lookups       = 64 // at once
-	lookupTimeout = 10 * time.Second
+	lookups = 64 // at once
+	// A name server that does not answer must not hold up the start for longer
+	// than nodes that do not.
+	lookupTimeout = 3 * time.Second
 )
 
 // resolve finds the addresses of nodes, all of each. A name without one is no reason
