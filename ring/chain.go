@@ -64,13 +64,15 @@ type chainNode struct {
 	report   wire.Report
 	verified *wire.Verified
 	row      Row
+	ordered  []uint32 // all links it was told to feed
 
 	feed struct {
 		state    feedState
 		link     uint32
 		gen      uint32 // only grows
 		feeder   int
-		fails    int   // links lost in a row without progress
+		fails    int // links from one feeder, the culprit, lost in a row
+		culprit  int
 		direct   bool  // only the server may feed it
 		needSum  int64 // of the last NEED, to see progress
 		replaces []ownedLink
@@ -103,10 +105,8 @@ func (c *chain) step(ev any) []action {
 		c.welcome(ev)
 	case evNoContact:
 		c.end(ev.node, ev.state, ev.reason)
-		c.maybeStart(false)
 	case evAnswer:
 		c.answer(ev)
-		c.maybeStart(false)
 	case evDeadline:
 		c.maybeStart(true)
 	case evNeed:
@@ -139,6 +139,8 @@ func (c *chain) step(ev any) []action {
 	default:
 		panic(fmt.Sprintf("ring: unknown event %T", ev))
 	}
+	c.maybeStart(false)
+	c.maybeRead()
 	c.maybeFinish()
 	return c.out
 }
@@ -159,13 +161,11 @@ func (c *chain) welcome(ev evWelcome) {
 	for j := range c.nodes {
 		if o := &c.nodes[j]; j != ev.node && o.instance == ev.instance && o.alive {
 			c.end(ev.node, Failed, "is the same node as "+o.row.Node)
-			c.maybeStart(false)
 			return
 		}
 	}
 	if ev.state != wire.StateNew {
 		c.end(ev.node, Refused, orElse(ev.reason, "node answers "+ev.state))
-		c.maybeStart(false)
 		return
 	}
 	n.instance, n.alive, n.phase = ev.instance, true, phAsked
@@ -245,13 +245,28 @@ func (c *chain) maybeStart(deadline bool) {
 	for _, i := range plan {
 		c.relink(i)
 	}
-	if len(plan) == 0 {
-		c.startSource()
-	}
 }
 
-func (c *chain) startSource() {
-	if !c.reading {
+// maybeRead starts to read the source: when the server's first link is ordered, or
+// when no link will be, because everybody holds everything, lacks only empty
+// blobs, or died.
+func (c *chain) maybeRead() {
+	if !c.started || c.reading {
+		return
+	}
+	waiting := false
+	for i := 1; i < len(c.nodes); i++ {
+		n := &c.nodes[i]
+		if n.phase == phFinal {
+			continue
+		}
+		if n.feed.state == feedDialled && n.feed.feeder == 0 {
+			waiting = false
+			break
+		}
+		waiting = waiting || n.feed.state == feedAsked || n.feed.state == feedDialled
+	}
+	if !waiting {
 		c.reading = true
 		c.do(actSource{})
 	}

@@ -88,7 +88,6 @@ func (c *chain) controlLost(ev evControlLost) {
 		c.orphan(ev.node)
 	case n.phase < phServing:
 		c.end(ev.node, Failed, ev.reason)
-		c.maybeStart(false)
 	case ev.silent && n.phase != phCommitting:
 		c.end(ev.node, Failed, ev.reason)
 	default:
@@ -107,18 +106,7 @@ func (c *chain) resumed(ev evResumed) {
 	switch {
 	case same && ev.state == wire.StateRunning:
 		n.alive = true
-		c.do(actMarks{ev.node}) // it may have missed some
-		if n.phase == phCommitting {
-			c.tell(ev.node, &wire.Commit{})
-		}
-		if n.feed.state == feedAsked || n.feed.state == feedDialled {
-			c.relink(ev.node)
-		}
-		for j := range c.nodes {
-			if f := &c.nodes[j].feed; f.feeder == ev.node && f.state == feedDialled {
-				c.relink(j)
-			}
-		}
+		c.remind(ev.node)
 	case same && n.phase == phCommitting && State(ev.state).Good():
 		c.nodeCommitted(evCommitted{ev.node, ev.digest})
 		c.orphan(ev.node) // it has ended the transfer, and feeds nobody any more
@@ -128,6 +116,37 @@ func (c *chain) resumed(ev evResumed) {
 		c.end(ev.node, Failed, ev.reason)
 	default:
 		c.end(ev.node, Failed, "lost: "+orElse(ev.reason, "the node restarted"))
+	}
+}
+
+// remind repeats to a node that resumed what it may have missed, and makes new
+// links for it and for those it feeds: what it said of the old ones may be lost.
+func (c *chain) remind(i int) {
+	n := &c.nodes[i]
+	if n.phase == phServing {
+		c.tell(i, &wire.Start{})
+		c.do(actMarks{i})
+	}
+	if n.phase == phCommitting {
+		c.tell(i, &wire.Commit{})
+	}
+	for j := range c.nodes {
+		f := &c.nodes[j].feed
+		linked := f.state == feedDialled || f.state == feedUp
+		if linked && (j == i || f.feeder == i) || j == i && f.state == feedAsked {
+			c.relink(j)
+		}
+	}
+	due := map[uint32]bool{} // these get their UNDIAL with the link that stands in
+	for j := range c.nodes {
+		for _, l := range c.nodes[j].feed.replaces {
+			due[l.link] = true
+		}
+	}
+	for _, l := range n.ordered {
+		if !due[l] {
+			c.do(actUndial{i, l})
+		}
 	}
 }
 

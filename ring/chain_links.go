@@ -45,7 +45,6 @@ func (c *chain) need(ev evNeed) {
 	if len(ev.needs) == 0 {
 		n.feed.state = feedDone
 		c.undial(n)
-		c.startSource() // empty blobs need no link, but their final marks
 		return
 	}
 	if sum := needSum(c.blobs, ev.needs); sum != n.feed.needSum {
@@ -53,10 +52,9 @@ func (c *chain) need(ev evNeed) {
 	}
 	n.feed.feeder, n.feed.state = c.pickFeeder(ev.node), feedDialled
 	c.do(actDial{n.feed.feeder, ev.node, n.feed.link, n.feed.gen, ev.needs})
+	f := &c.nodes[n.feed.feeder]
+	f.ordered = append(f.ordered, n.feed.link)
 	c.undial(n)
-	if n.feed.feeder == 0 {
-		c.startSource()
-	}
 }
 
 // needSum folds a NEED into one number that changes when anything was received.
@@ -86,7 +84,7 @@ func (c *chain) link(ev evLink) {
 		if n.feed.link != ev.link || n.feed.gen != ev.gen {
 			continue
 		}
-		if n.feed.state != feedDialled && n.feed.state != feedUp {
+		if n.feed.state != feedDialled && n.feed.state != feedUp && !(n.feed.state == feedDone && ev.node == i && n.phase == phServing) {
 			return
 		}
 		if ev.node != i && ev.node != n.feed.feeder {
@@ -109,9 +107,12 @@ func (c *chain) link(ev evLink) {
 
 func (c *chain) linkDown(i int, name string, ev evLink) {
 	n := &c.nodes[i]
+	if n.feed.feeder != n.feed.culprit {
+		n.feed.culprit, n.feed.fails = n.feed.feeder, 0
+	}
 	n.feed.fails++
 	gone := ev.code == CodeGone
-	if gone && n.feed.feeder == 0 || n.feed.fails >= 4 {
+	if n.feed.feeder == 0 && (gone || n.feed.fails >= 3) {
 		n.row.Link = name
 		c.end(i, Failed, "cannot be fed: "+ev.reason)
 		return
@@ -138,6 +139,11 @@ func (c *chain) orphan(i int) {
 		dead.feed.replaces = append(dead.feed.replaces, ownedLink{dead.feed.feeder, dead.feed.link})
 	}
 	dead.feed.state = feedDone
+	for j := range c.nodes {
+		if f := &c.nodes[j].feed; f.culprit == i {
+			f.direct, f.fails = false, 0 // it was not the link
+		}
+	}
 	heir := 0
 	for j := i + 1; j < len(c.nodes); j++ {
 		n := &c.nodes[j]

@@ -16,12 +16,16 @@ import (
 	"github.com/dolly-img/dolly-img/ring/internal/wire"
 )
 
-// maxDials bounds how many nodes are dialled at the same moment.
-const maxDials = 128
+// Bounds on what happens at the same moment: connects, which a dead node holds
+// for connectTimeout, and handshakes, which cost processor time.
+const (
+	maxDials       = 1024
+	maxHandshakes  = 64
+	connectTimeout = 2 * time.Second
+)
 
 // dialAll opens the control star.
 func (s *sender) dialAll(work context.Context) {
-	slots := make(chan struct{}, maxDials)
 	until := time.Now().Add(s.cfg.Wait)
 	for i, p := range s.cfg.Nodes {
 		s.work.Go(func() {
@@ -30,9 +34,7 @@ func (s *sender) dialAll(work context.Context) {
 				return
 			}
 			for {
-				slots <- struct{}{}
 				ctrl, w, err := s.greet(work, p, false, startLimit)
-				<-slots
 				switch {
 				case err == nil:
 					s.attach(i+1, ctrl, evWelcome{i + 1, w.Instance, w.State, printable(w.Reason)})
@@ -83,10 +85,14 @@ func (s *sender) resume(work context.Context, i int, committed bool) {
 func (s *sender) greet(work context.Context, p Peer, resume bool, limit time.Duration) (*control, *wire.Welcome, error) {
 	ctx, cancel := context.WithTimeout(work, limit)
 	defer cancel()
+	s.dials <- struct{}{}
 	raw, err := s.net.dialAny(ctx, p.Addrs)
+	<-s.dials
 	if err != nil {
 		return nil, nil, contactError(err)
 	}
+	s.handshakes <- struct{}{}
+	defer func() { <-s.handshakes }()
 	stop := context.AfterFunc(ctx, func() { raw.Close() })
 	conn := net.Conn(raw)
 	if conf := s.cfg.TLS(p.Name); conf != nil {
@@ -122,6 +128,7 @@ func (s *sender) greet(work context.Context, p Peer, resume bool, limit time.Dur
 // attach hands a greeted connection to run and reads it to its end.
 func (s *sender) attach(i int, ctrl *control, ev any) {
 	s.post(connected{i, ctrl, ev})
+	s.work.Go(func() { ctrl.ping() })
 	s.work.Go(func() {
 		for {
 			m, err := ctrl.read(silence)

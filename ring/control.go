@@ -101,6 +101,21 @@ func (c *control) read(limit time.Duration) (wire.Message, error) {
 	return wire.Read(c.conn)
 }
 
+// ping says every second that we are there, whatever else this process waits for.
+func (c *control) ping() {
+	b, _ := wire.Encode(&wire.Ping{})
+	tick := time.NewTicker(pingEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			c.sendBytes(b)
+		case <-c.done:
+			return
+		}
+	}
+}
+
 // finish sends what is queued, then closes.
 func (c *control) finish() {
 	c.mu.Lock()

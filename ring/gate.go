@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"time"
 )
 
 // Limits of what a peer gets before it has shown a certificate or a link's proof.
@@ -79,6 +80,33 @@ func addrOf(a net.Addr) netip.Addr {
 type stranger struct {
 	net.Conn
 	left int // -1: no limit any more
+
+	mu     sync.Mutex
+	hushed bool
+}
+
+// hush ends reading for good; writing goes on.
+func (c *stranger) hush() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.hushed = true
+	c.Conn.SetReadDeadline(time.Now())
+}
+
+func (c *stranger) SetReadDeadline(t time.Time) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.hushed {
+		t = time.Now()
+	}
+	return c.Conn.SetReadDeadline(t)
+}
+
+func (c *stranger) SetDeadline(t time.Time) error {
+	if err := c.SetReadDeadline(t); err != nil {
+		return err
+	}
+	return c.Conn.SetWriteDeadline(t)
 }
 
 var errTalkative = errors.New("too many bytes before authentication")

@@ -32,8 +32,15 @@ var tcp = transport{dial: func(ctx context.Context, addr string) (net.Conn, erro
 // dialAny tries the addresses in order and returns the first connection.
 func (t transport) dialAny(ctx context.Context, addrs []string) (net.Conn, error) {
 	err := errors.New("no address")
-	for _, a := range addrs {
-		c, e := t.dial(ctx, a)
+	for i, a := range addrs {
+		// A dead address leaves time for those behind it.
+		limit := connectTimeout
+		if until, ok := ctx.Deadline(); ok {
+			limit = min(limit, time.Until(until)/time.Duration(len(addrs)-i))
+		}
+		one, cancel := context.WithTimeout(ctx, limit)
+		c, e := t.dial(one, a)
+		cancel()
 		if e == nil {
 			return c, nil
 		}
@@ -181,6 +188,7 @@ type linkReader struct {
 
 // header reads the next frame header.
 func (l *linkReader) header(b *[wire.HeaderSize]byte) (wire.Header, error) {
+	l.low.due = 0
 	if _, err := io.ReadFull(l.Conn, b[:]); err != nil {
 		if err == io.EOF {
 			err = io.ErrUnexpectedEOF // the final record is missing

@@ -19,6 +19,8 @@ type member struct {
 
 	feedLink, feedGen uint32 // what may feed; older generations are refused
 	feedOpen          bool
+	feedFin           bool // it ended with the final record
+	next              int  // blobs before it are complete: frames come in travelling order
 
 	received int64 // payload accepted
 	marked   int64 // below a good mark
@@ -204,7 +206,7 @@ func (m *member) message(msg wire.Message) {
 		if m.feedOpen {
 			m.do(actCloseFeed{})
 		}
-		m.feedLink, m.feedGen, m.feedOpen = msg.Link, msg.Generation, false
+		m.feedLink, m.feedGen, m.feedOpen, m.feedFin = msg.Link, msg.Generation, false, false
 		m.say(&wire.Need{Link: msg.Link, Generation: msg.Generation, Needs: m.needs()})
 	case *wire.Dial:
 		if m.phase >= mStarted && m.phase < mFailed {
@@ -263,8 +265,11 @@ func (m *member) frame(ev meFrame) {
 		m.do(actRefuse{wire.HelloRefused})
 		return
 	}
+	for m.next < len(m.blobs) && (m.blobs[m.next].held || m.blobs[m.next].recv == m.blobs[m.next].size) {
+		m.next++
+	}
 	b := &m.blobs[ev.blob]
-	if b.held || ev.off != b.recv || b.size >= 0 && ev.off+int64(ev.n) > b.size {
+	if int(ev.blob) != m.next || ev.off != b.recv || b.size >= 0 && ev.off+int64(ev.n) > b.size {
 		m.do(actRefuse{wire.HelloRefused})
 		return
 	}
@@ -273,15 +278,17 @@ func (m *member) frame(ev meFrame) {
 	m.do(actAccept{})
 }
 
+const earlyFin = "final record before everything was sent"
+
 func (m *member) feedEnd(ev meFeedEnd) {
 	if ev.gen != m.feedGen || !m.feedOpen {
 		return
 	}
-	m.feedOpen = false
+	m.feedOpen, m.feedFin = false, ev.fin
 	state := wire.LinkDown
 	for i := range m.blobs {
 		if b := &m.blobs[i]; ev.fin && !b.held && b.recv < b.size {
-			ev.fin, ev.code, ev.reason = false, CodeProtocol, "final record before everything was sent"
+			ev.fin, ev.code, ev.reason = false, CodeProtocol, earlyFin
 		}
 	}
 	if ev.fin {
@@ -309,6 +316,9 @@ func (m *member) mark(k wire.Mark) {
 		case b.size < 0 && b.recv <= k.Offset:
 			b.size = k.Offset
 			m.do(actSize{k.Blob, k.Offset})
+			if m.feedFin && b.recv < b.size {
+				m.say(&wire.Link{Link: m.feedLink, Generation: m.feedGen, State: wire.LinkDown, Code: string(CodeProtocol), Reason: earlyFin})
+			}
 		case b.size != k.Offset:
 			m.fail(failf(CodeMismatch, "blob %d: the server read %d bytes, the node knows of %d", k.Blob, k.Offset, max(b.size, b.recv)))
 			return

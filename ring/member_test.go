@@ -136,6 +136,42 @@ func TestMemberFramesInOrder(t *testing.T) {
 	}
 }
 
+// Blobs come in travelling order, those that are held left out.
+func TestMemberBlobsInOrder(t *testing.T) {
+	var descs []v1.Descriptor
+	for _, s := range []string{"a", "b", "c"} {
+		descs = append(descs, v1.Descriptor{Size: 10, Digest: digest.FromString(s)})
+	}
+	m := newMember(descs)
+	m.step(meHeld{[]int64{0, 10, 0}})
+	m.step(meMsg{&wire.Start{}})
+	m.step(meMsg{&wire.Feed{Link: 1, Generation: 1}})
+	m.step(meOpen{1, 1})
+	for _, f := range []struct {
+		meFrame
+		good bool
+	}{{meFrame{1, 2, 0, 10}, false}, {meFrame{1, 1, 0, 10}, false}, {meFrame{1, 0, 0, 10}, true}, {meFrame{1, 1, 0, 10}, false}, {meFrame{1, 2, 0, 10}, true}} {
+		if _, ok := did[actAccept](m.step(f.meFrame)); ok != f.good {
+			t.Errorf("blob %d: accepted %v", f.blob, ok)
+		}
+	}
+}
+
+// A stream's final mark shows that the feeder ended too early.
+func TestMemberStreamEndsEarly(t *testing.T) {
+	m := newMember([]v1.Descriptor{{Size: -1}})
+	m.step(meHeld{[]int64{0}})
+	m.step(meMsg{&wire.Start{}})
+	m.step(meMsg{&wire.Feed{Link: 1, Generation: 1}})
+	m.step(meOpen{1, 1})
+	m.step(meFrame{1, 0, 0, 10})
+	m.step(meFeedEnd{1, 1, true, CodeNone, ""})
+	out := m.step(meMsg{&wire.Marks{Marks: []wire.Mark{{Offset: 20, Sum: sumOf("all"), Final: true}}}})
+	if l, _ := said[*wire.Link](out); l == nil || l.State != wire.LinkDown {
+		t.Errorf("says %+v", l)
+	}
+}
+
 // Wrong bytes end the node, in whatever order sums and marks come.
 func TestMemberMismatch(t *testing.T) {
 	mark := wire.Mark{Offset: 4 << 20, Sum: sumOf("mark")}

@@ -105,7 +105,7 @@ func (r *relay) needed(f *frame) bool {
 	first := r.win.frames[0]
 	for _, l := range r.links {
 		blob, pos, ok := l.cursor()
-		if !ok || before(f.blob, f.off, blob, pos) {
+		if !ok || !before(blob, pos, f.blob, f.end()) {
 			continue
 		}
 		if r.opener != nil && before(blob, pos, first.blob, first.off) && r.storageServes(blob, pos) {

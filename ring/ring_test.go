@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"net"
 	"strings"
 	"sync"
 	"testing"
@@ -16,7 +17,12 @@ func send(t *testing.T, cfg Config) (*Report, error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), testLimit)
 	defer cancel()
-	return Send(ctx, cfg)
+	s, err := newSender(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.pool = newPool(minChunks * chunkSize) // small, so that tests leave it behind soon
+	return s.run(ctx)
 }
 
 func TestSend(t *testing.T) {
@@ -224,6 +230,7 @@ func TestNodeFails(t *testing.T) {
 				t.Errorf("%s: outcome %+v", what, o)
 			}
 		}
+		c.nodes[1].node.Shutdown(t.Context())
 		if s := c.nodes[1].sink; s.closed != 1 {
 			t.Errorf("%s: the sink was closed %d times", what, s.closed)
 		}
@@ -261,6 +268,60 @@ func TestSourceFails(t *testing.T) {
 		if got := r.Status(err, 0); got != ExitSource {
 			t.Errorf("%s: exit status %d", name, got)
 		}
+	}
+}
+
+// A source that turns out wrong in its middle does not wait for anybody.
+func TestSourceFailsEarly(t *testing.T) {
+	c := newCluster(t, 2, nil)
+	src := newMemSource(true, random(1, 5<<20), random(2, 20<<20))
+	src.blobs[0] = random(3, 5<<20)
+	r, err := send(t, c.config(src))
+	var se *SourceError
+	if !errors.As(err, &se) || !strings.Contains(err.Error(), "blob 0") {
+		t.Error(err)
+	}
+	c.wants(r, Failed)
+}
+
+// Where one node cannot dial the next, the server feeds that one, from memory or
+// from its source; neither node is lost.
+func TestCannotDial(t *testing.T) {
+	blob := random(1, 24<<20)
+	c := newCluster(t, 3, nil)
+	c.nodes[0].node.net.dial = func(context.Context, string) (net.Conn, error) { return nil, errors.New("no route to host") }
+	src := newMemSource(true, blob)
+	r, err := send(t, c.config(src))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.wants(r, Committed, blob)
+	if r.Sent != 2*int64(len(blob)) {
+		t.Errorf("the server sent %d bytes", r.Sent)
+	}
+}
+
+// A node that stops while it still decides on an offer.
+func TestShutdownDuringOffer(t *testing.T) {
+	deciding := make(chan bool)
+	c := newCluster(t, 1, nil)
+	c.nodes[0].node.cfg.Accept = func(ctx context.Context, _ Request) (Sink, error) {
+		close(deciding)
+		<-ctx.Done()
+		return c.nodes[0].sink, nil
+	}
+	go func() {
+		<-deciding
+		ctx, cancel := context.WithCancel(context.Background())
+		cancel()
+		c.nodes[0].node.Shutdown(ctx)
+	}()
+	r, err := send(t, c.config(newMemSource(true, random(1, 100))))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s := r.Nodes[0].State; s.Good() || c.nodes[0].sink.published > 0 {
+		t.Errorf("%+v", r.Nodes[0])
 	}
 }
 

@@ -33,6 +33,9 @@ type sender struct {
 	read  []bool
 	last  sample
 
+	dials, handshakes chan struct{}
+	pool              *pool
+
 	events chan any
 	done   chan struct{} // closed when run no longer takes events
 	work   sync.WaitGroup
@@ -72,6 +75,7 @@ func newSender(cfg Config) (*sender, error) {
 	}
 	s := &sender{
 		cfg: cfg, net: tcp, keys: map[uint32][]byte{}, conns: make([]*control, len(cfg.Nodes)+1),
+		dials: make(chan struct{}, maxDials), handshakes: make(chan struct{}, maxHandshakes), pool: newPool(0),
 		events: make(chan any, 256), done: make(chan struct{}), newMark: make(chan struct{}, 1),
 	}
 	rand.Read(s.id[:])
@@ -89,12 +93,23 @@ func (s *sender) run(ctx context.Context) (*Report, error) {
 		return s.report(), err
 	}
 	s.chain.blobs = s.blobs
-	s.relay = newRelay(newPool(0), s.blobs, s.cfg.Source)
+	s.relay = newRelay(s.pool, s.blobs, s.cfg.Source)
 	work, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	s.stop = cancel
 	s.dialAll(work)
 	err := s.loop(ctx, work)
 	close(s.done)
+	for {
+		select {
+		case ev := <-s.events:
+			if c, ok := ev.(connected); ok {
+				c.ctrl.finish()
+			}
+			continue
+		default:
+		}
+		break
+	}
 	s.shutdown()
 	return s.report(), err
 }
@@ -106,7 +121,6 @@ func (s *sender) loop(ctx, work context.Context) error {
 	tick := time.NewTicker(pingEvery)
 	defer tick.Stop()
 	interrupted := ctx.Done()
-	ping, _ := wire.Encode(&wire.Ping{})
 	for {
 		var ev any
 		select {
@@ -119,11 +133,6 @@ func (s *sender) loop(ctx, work context.Context) error {
 		case <-interrupted:
 			interrupted, ev = nil, evInterrupt{}
 		case <-tick.C:
-			for i := range s.chain.nodes {
-				if s.chain.nodes[i].alive {
-					s.conns[i].sendBytes(ping)
-				}
-			}
 			s.progress()
 			continue
 		}

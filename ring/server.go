@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"sync"
@@ -31,9 +32,10 @@ type nodeServer struct {
 	mu        sync.Mutex
 	changed   sync.Cond // a transfer ended
 	transfers map[wire.ID]*transfer
+	endings   int           // transfers that ended
 	outcomes  []keptOutcome // newest last
 	listeners map[net.Listener]bool
-	conns     map[net.Conn]bool
+	conns     map[*stranger]bool
 	closing   bool
 	work      sync.WaitGroup
 }
@@ -52,7 +54,7 @@ func newNodeServer(cfg NodeConfig) (*nodeServer, error) {
 	}
 	n := &nodeServer{
 		cfg: cfg, net: tcp, pool: newPool(cfg.Window), log: cfg.Log,
-		transfers: map[wire.ID]*transfer{}, listeners: map[net.Listener]bool{}, conns: map[net.Conn]bool{},
+		transfers: map[wire.ID]*transfer{}, listeners: map[net.Listener]bool{}, conns: map[*stranger]bool{},
 	}
 	if n.log == nil {
 		n.log = slog.New(slog.DiscardHandler)
@@ -106,25 +108,25 @@ func (n *nodeServer) serve(l net.Listener) error {
 			conn.Close()
 			continue
 		}
-		n.conns[conn] = true
+		guard := &stranger{Conn: conn, left: gateBytes}
+		n.conns[guard] = true
 		n.work.Add(1)
 		n.mu.Unlock()
 		go func() {
 			defer n.work.Done()
-			n.handle(conn, leave)
+			n.handle(guard, leave)
 			leave()
 			conn.Close()
 			n.mu.Lock()
-			delete(n.conns, conn)
+			delete(n.conns, guard)
 			n.mu.Unlock()
 		}()
 	}
 }
 
 // handle authenticates a connection and serves it on its plane until it ends.
-func (n *nodeServer) handle(raw net.Conn, leave func()) {
-	raw.SetDeadline(time.Now().Add(startLimit))
-	guard := &stranger{Conn: raw, left: gateBytes}
+func (n *nodeServer) handle(guard *stranger, leave func()) {
+	guard.SetDeadline(time.Now().Add(startLimit))
 	var first [1]byte
 	if _, err := guard.Read(first[:]); err != nil {
 		return
@@ -135,7 +137,7 @@ func (n *nodeServer) handle(raw net.Conn, leave func()) {
 		conn := tls.Server(low, n.cfg.TLS)
 		if err := conn.Handshake(); err != nil {
 			if !isTimeout(err) {
-				n.log.Warn("refused", "peer", raw.RemoteAddr().String(), "reason", printable(err.Error()))
+				n.log.Warn("refused", "peer", guard.RemoteAddr().String(), "reason", printable(err.Error()))
 			}
 			return
 		}
@@ -181,7 +183,7 @@ func (n *nodeServer) link(conn net.Conn, low *lowConn, guard *stranger, leave fu
 		}
 		return
 	}
-	guard.Conn.SetDeadline(time.Time{})
+	guard.SetDeadline(time.Time{})
 	low.widen()
 	t.receive(&linkReader{Conn: conn, low: low}, hello)
 }
@@ -213,6 +215,8 @@ func (n *nodeServer) control(conn *tls.Conn) {
 	t, o := n.lookup(g.Transfer)
 	switch {
 	case w.Version == 0:
+	case t != nil && !t.isOpen():
+		w.State, w.Reason = wire.StateBusy, "the transfer is still being offered"
 	case t != nil:
 		w.State = wire.StateRunning
 	case o != nil:
@@ -223,7 +227,7 @@ func (n *nodeServer) control(conn *tls.Conn) {
 	case !g.Resume:
 		w.State = wire.StateNew
 	}
-	if t != nil && g.Resume {
+	if w.State == wire.StateRunning && g.Resume {
 		t.attach(ctrl, w)
 		t.listen(ctrl)
 		return
@@ -284,8 +288,15 @@ func (n *nodeServer) admit(ctrl *control, id wire.ID, r Request, plain bool) (*t
 	if ne != nil {
 		return nil, ne
 	}
+	defer context.AfterFunc(t.ctx, cancel)()
 	for {
 		sink, err := n.cfg.Accept(ctx, r)
+		if err == nil && t.ctx.Err() != nil {
+			err = failf(CodeShutdown, "the node is stopping")
+			if c, ok := sink.(io.Closer); ok {
+				c.Close()
+			}
+		}
 		if err == nil {
 			if ne = t.open(ctrl, sink); ne == nil {
 				return t, nil
@@ -333,14 +344,14 @@ func (n *nodeServer) awaitYield(ctx context.Context, me *transfer) bool {
 	if others == 0 || ctx.Err() != nil {
 		return false
 	}
-	before := len(n.transfers)
+	before := n.endings
 	stop := context.AfterFunc(ctx, func() {
 		n.mu.Lock()
 		defer n.mu.Unlock()
 		n.changed.Broadcast()
 	})
 	defer stop()
-	for len(n.transfers) >= before && ctx.Err() == nil {
+	for n.endings == before && ctx.Err() == nil {
 		n.changed.Wait()
 	}
 	return ctx.Err() == nil
@@ -351,6 +362,7 @@ func (n *nodeServer) ended(t *transfer, o Outcome, remember bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	delete(n.transfers, t.id)
+	n.endings++
 	if remember {
 		n.outcomes = append(n.outcomes, keptOutcome{t.id, o})
 		if len(n.outcomes) > keptOutcomes {
@@ -389,7 +401,7 @@ func (n *nodeServer) shutdown(ctx context.Context) error {
 		n.changed.Wait()
 	}
 	for c := range n.conns {
-		c.SetReadDeadline(time.Now()) // what was said last is still written
+		c.hush() // what was said last is still written
 	}
 	n.mu.Unlock()
 	n.work.Wait()

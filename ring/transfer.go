@@ -38,6 +38,7 @@ type transfer struct {
 	secret  []byte // of the newest FEED
 	feed    net.Conn
 	writers map[int]Writer
+	opened  bool // the offer was answered: it can be attached to and fed
 	over    bool
 	forget  []func() // of kept slots
 
@@ -55,6 +56,8 @@ func newTransfer(n *nodeServer, id wire.ID, r Request, plain bool) *transfer {
 		writers: map[int]Writer{}, settle: make(chan struct{}, pendingCommits),
 	}
 	t.ctx, t.stop = context.WithCancel(context.Background())
+	t.relay = newRelay(n.pool, r.Blobs, nil)
+	t.work.Add(1) // until admitted or discarded
 	if n.cfg.Rate > 0 {
 		t.limit = rate.NewLimiter(rate.Limit(n.cfg.Rate), wire.MaxPayload)
 	}
@@ -63,7 +66,9 @@ func newTransfer(n *nodeServer, id wire.ID, r Request, plain bool) *transfer {
 
 // open asks the accepted sink what it holds and answers the offer.
 func (t *transfer) open(ctrl *control, sink Sink) *nodeError {
-	t.sink = sink
+	t.mu.Lock()
+	t.sink = sink // cleanUp closes it from now on
+	t.mu.Unlock()
 	held, free, err := sink.Offer(t.ctx, t.req.Blobs)
 	if err != nil {
 		return nodeErrorOf(err, CodePolicy)
@@ -71,28 +76,30 @@ func (t *transfer) open(ctrl *control, sink Sink) *nodeError {
 	if len(held) != len(t.req.Blobs) {
 		return failf(CodeStore, "storage answered for %d of %d blobs", len(held), len(t.req.Blobs))
 	}
-	opener, _ := sink.(Opener)
-	if opener == nil {
+	t.relay.opener, _ = sink.(Opener)
+	if t.relay.opener == nil {
 		clear(held) // what cannot be read again cannot be passed on
 	}
-	t.relay = newRelay(t.node.pool, t.req.Blobs, opener)
 	t.mu.Lock()
-	t.ctrl = ctrl
-	t.mu.Unlock()
+	defer t.mu.Unlock()
+	if t.over {
+		return t.m.failed
+	}
+	t.ctrl, t.opened = ctrl, true
 	t.expect(t.req.Addr)
-	t.step(meHeld{held})
+	t.m.step(meHeld{held})
 	t.relay.arrive(func(b int) bool { return !t.m.blobs[b].held })
 	ctrl.send(&wire.Answer{Held: held, Free: free})
+	t.work.Done()
 	return nil
 }
 
-// discard ends a transfer that was never answered.
+// discard ends a transfer that was not admitted.
 func (t *transfer) discard(err *nodeError) {
-	t.stop()
-	if c, ok := t.sink.(io.Closer); ok {
-		c.Close()
-	}
-	t.node.ended(t, Outcome{State: Refused, Err: err}, false)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.perform(t.m.step(meFailure{err}))
+	t.work.Done()
 }
 
 // expect keeps a place at the gate for an address of the plan.
@@ -194,13 +201,20 @@ func (t *transfer) giveUp(err *nodeError) {
 	t.perform(t.m.step(meFailure{err}))
 }
 
+// isOpen reports whether the offer was answered.
+func (t *transfer) isOpen() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.opened
+}
+
 // yield ends a transfer at once if its server is gone. The caller may hold the
 // node's mutex.
 func (t *transfer) yield() { go t.abandonIfOrphan() }
 
 func (t *transfer) abandonIfOrphan() {
 	t.mu.Lock()
-	orphaned := t.orphan != nil && t.ctrl == nil
+	orphaned := t.opened && t.ctrl == nil
 	t.mu.Unlock()
 	if orphaned {
 		t.abandon()
@@ -224,8 +238,10 @@ func (t *transfer) stepIf(ctrl *control, ev any) bool {
 	}
 	if m, ok := ev.(meMsg); ok {
 		if f, ok := m.msg.(*wire.Feed); ok && f.Generation > t.m.feedGen {
-			t.secret = bytes.Clone(f.Secret)
-			t.expect(f.Addrs...)
+			if !t.over {
+				t.secret = bytes.Clone(f.Secret)
+				t.expect(f.Addrs...)
+			}
 		}
 	}
 	t.perform(t.m.step(ev))
@@ -311,6 +327,10 @@ func (t *transfer) cleanUp() {
 	t.mu.Unlock()
 	for _, f := range t.forget {
 		f()
+	}
+	if !t.opened {
+		t.node.ended(t, o, false)
+		return
 	}
 	target := ""
 	if s, ok := t.sink.(fmt.Stringer); ok {

@@ -25,7 +25,7 @@ func (t *transfer) openFeed(h wire.Hello, b, challenge []byte, conn net.Conn) by
 	if r, ok := out[0].(actRefuse); ok {
 		return r.status
 	}
-	t.feed = conn
+	t.feed, t.secret = conn, nil // a secret opens one link
 	t.work.Add(1)
 	return wire.HelloOK
 }

@@ -172,7 +172,8 @@ func (w *window) add(hdr *[wire.HeaderSize]byte, data []byte, blob uint32, off i
 		f = new(frame)
 	}
 	*f = frame{hdr: *hdr, data: data, blob: blob, off: off, chunk: w.cur}
-	w.cur.fill += len(data)
+	// Small frames take as much as larger ones: their number is bounded, too.
+	w.cur.fill = min(w.cur.fill+(len(data)+frameUnit-1)&^(frameUnit-1), len(w.cur.mem))
 	w.cur.live++
 	w.frames = append(w.frames, f)
 	return f

@@ -168,6 +168,17 @@ func Encode(m Message) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	if bytes.Contains(body, []byte(`\ufffd`)) {
+		// Text that is not UTF-8, such as an old file name: encoded, read and
+		// encoded again it is in its one encoding.
+		again := makers[m.kind()]()
+		if err := json.Unmarshal(body, again); err != nil {
+			return nil, err
+		}
+		if body, err = json.Marshal(again); err != nil {
+			return nil, err
+		}
+	}
 	if len(body)+1 > MaxMessage {
 		return nil, fmt.Errorf("control message of %d bytes, the limit is %d", len(body)+1, MaxMessage)
 	}

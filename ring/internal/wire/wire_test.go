@@ -137,6 +137,20 @@ func TestMessages(t *testing.T) {
 	}
 }
 
+// A file name or reason that is not UTF-8 must not cost the connection.
+func TestNotUTF8(t *testing.T) {
+	for _, s := range []string{"caf\xe9.sif", "\xff", "a\ufffd", `\ufffd`, "\\\xff"} {
+		b, err := Encode(&Fail{"store", s})
+		if err != nil {
+			t.Fatal(err)
+		}
+		m, err := Decode(b[4:])
+		if err != nil || m.(*Fail).Reason != strings.ToValidUTF8(s, "\ufffd") {
+			t.Errorf("%q: %+v, %v", s, m, err)
+		}
+	}
+}
+
 func TestMessagesRefused(t *testing.T) {
 	for _, s := range []string{"", "\x00{}", "\x15{}", "\x0f{} ", "\x0f{\"x\":1}", "\x0anull", "\x0a{\"link\":1,\"link\":1}", "\x0a{\"Link\":1}", "\x01{"} {
 		if m, err := Decode([]byte(s)); err == nil {
