@@ -63,69 +63,6 @@ type blobSum struct {
 	sum []byte
 }
 
-// What a member is told.
-type (
-	meHeld struct{ held []int64 } // the ANSWER's
-	meMsg  struct{ msg wire.Message }
-	meOpen struct{ link, gen uint32 } // an authenticated link wants to feed
-	// meFrame's CRC was good.
-	meFrame struct {
-		gen  uint32
-		blob uint32
-		off  int64
-		n    int
-	}
-	meFeedEnd struct {
-		link, gen uint32
-		fin       bool
-		code      Code
-		reason    string
-	}
-	meLink struct { // about a link this node feeds
-		link, gen uint32
-		state     string
-		code      Code
-		reason    string
-	}
-	meSum struct { // the running sum of what was stored
-		blob int
-		off  int64
-		sum  []byte
-		end  bool // off is the blob's size
-	}
-	meDurable   struct{ blob int }
-	mePrepared  struct{ inPlace bool }
-	mePublished struct{}
-	meResume    struct{} // the server is back on a new control connection
-	meFailure   struct{ err *nodeError }
-)
-
-// What a member wants done; wire messages go to the server with actSay.
-type (
-	actSay       struct{ msg wire.Message }
-	actAccept    struct{} // of meOpen and meFrame: yes
-	actRefuse    struct{ status byte }
-	actCloseFeed struct{} // whatever feeds now
-	actReceive   struct{} // START came: the store may begin
-	actLink      struct{ dial *wire.Dial }
-	actUnlink    struct{ link uint32 }
-	actSize      struct { // a stream's length became known
-		blob int
-		size int64
-	}
-	actGood struct { // bytes of blob below off may be read back from storage
-		blob int
-		off  int64
-	}
-	actSettle struct { // the blob is right: make it durable
-		blob  int
-		final v1.Descriptor
-	}
-	actPrepare struct{}
-	actPublish struct{}
-	actRelease struct{} // BYE or ABORT: the transfer is over for this node
-)
-
 func newMember(blobs []v1.Descriptor) *member {
 	m := &member{blobs: make([]memberBlob, len(blobs))}
 	for i, d := range blobs {

@@ -104,7 +104,7 @@ func TestSink(t *testing.T, setup func(t *testing.T) Sink) {
 	})
 	run("Abort", func(t *testing.T, s *sinkTest) {
 		if s.OneWay {
-			t.Skip("a stream cannot be taken back")
+			return // a stream cannot be taken back
 		}
 		sink := s.offered(t)
 		for i := range s.Blobs {
@@ -142,7 +142,7 @@ func TestSink(t *testing.T, setup func(t *testing.T) Sink) {
 		_, prepares := sink.(ring.Preparer)
 		if !prepares {
 			s.close(t, sink)
-			t.Skip("has nothing to prepare")
+			return // optional: it has nothing to prepare
 		}
 		for i := range s.Blobs {
 			s.commit(t, i, s.write(t, sink, i, 0, s.size(i)))
@@ -208,7 +208,7 @@ func testReplay(t *testing.T, s *sinkTest) {
 	defer s.close(t, sink)
 	o, ok := sink.(ring.Opener)
 	if !ok {
-		t.Skip("is no Opener")
+		return // optional: it cannot replay
 	}
 	for i, d := range s.Blobs {
 		n := s.size(i)
