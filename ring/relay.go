@@ -28,6 +28,8 @@ type relay struct {
 	lost   map[uint32]bool // broken links nobody stands in for yet
 	closed error
 
+	unstored int // bytes put since the store was woken
+
 	running sync.WaitGroup // link goroutines
 	sent    atomic.Int64   // payload bytes written to links
 
@@ -41,6 +43,8 @@ type relayBlob struct {
 	arriving bool  // the producer brings it; else it is read from storage
 	readable int64 // bytes that may be read back from storage
 }
+
+const storeBatch = 256 << 10
 
 var errClosed = errors.New("transfer ended")
 
@@ -85,6 +89,7 @@ func (r *relay) reserve(n int) ([]byte, error) {
 		if b := r.win.room(n, r.needed); b != nil {
 			return b, nil
 		}
+		r.filled.Signal()
 		why := waitDisk
 		if r.win.stored > r.win.base {
 			why = waitOut
@@ -132,14 +137,20 @@ func (r *relay) put(hdr *[wire.HeaderSize]byte, data []byte, blob uint32, off in
 		return r.closed
 	}
 	f := r.win.add(hdr, data, blob, off)
-	r.blobs[blob].recv = f.end()
-	r.filled.Signal()
+	b := &r.blobs[blob]
+	b.recv = f.end()
+	// The store is woken for a batch: waking it for each small frame costs more
+	// than hashing it.
+	if r.unstored += len(data); r.unstored >= storeBatch || b.recv == b.size || b.recv%wire.MarkEvery == 0 {
+		r.unstored = 0
+		r.filled.Signal()
+	}
 	var buf [4]*outLink
 	live := buf[:0]
 	for _, l := range r.links {
-		b, pos, ok := l.cursor()
+		next, pos, ok := l.cursor()
 		switch {
-		case !ok || !l.live || b != blob || pos >= f.end():
+		case !ok || !l.live || next != blob || pos >= f.end():
 		case pos == off:
 			l.busy = true
 			live = append(live, l)
