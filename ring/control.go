@@ -12,12 +12,13 @@ import (
 // Timings of the control plane.
 const (
 	pingEvery  = time.Second
-	silence    = 5 * time.Second  // nothing heard on control: lost
-	startLimit = 5 * time.Second  // from the first dial to the start of the chain
-	resumeFor  = time.Second      // asking a lost node once more
-	confirmFor = 15 * time.Second // asking after an unconfirmed COMMIT
-	orphanFor  = 15 * time.Second // a node keeps a transfer without its server
-	yieldFor   = 4 * time.Second  // a new transfer waits for a busy target; the server starts without us at 5
+	markPause  = 5 * time.Millisecond // between two broadcasts of marks
+	silence    = 5 * time.Second      // nothing heard on control: lost
+	startLimit = 5 * time.Second      // from the first dial to the start of the chain
+	resumeFor  = time.Second          // asking a lost node once more
+	confirmFor = 15 * time.Second     // asking after an unconfirmed COMMIT
+	orphanFor  = 15 * time.Second     // a node keeps a transfer without its server
+	yieldFor   = 4 * time.Second      // a new transfer waits for a busy target; the server starts without us at 5
 )
 
 // maxQueue bounds what waits to be written to a peer that does not read.

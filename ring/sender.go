@@ -121,11 +121,20 @@ func (s *sender) loop(ctx, work context.Context) error {
 	tick := time.NewTicker(pingEvery)
 	defer tick.Stop()
 	interrupted := ctx.Done()
+	var pause <-chan time.Time
 	for {
 		var ev any
 		select {
 		case ev = <-s.events:
 		case <-s.newMark:
+			// The first at once, those that follow within markPause together.
+			if pause == nil {
+				s.broadcastMarks()
+				pause = time.After(markPause)
+			}
+			continue
+		case <-pause:
+			pause = nil
 			s.broadcastMarks()
 			continue
 		case <-deadline.C:
