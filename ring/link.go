@@ -186,9 +186,10 @@ type linkReader struct {
 	low *lowConn
 }
 
-// header reads the next frame header.
-func (l *linkReader) header(b *[wire.HeaderSize]byte) (wire.Header, error) {
-	l.low.due = 0
+// header reads the next frame header. sure is how much payload will come behind
+// it, whatever the frames, so that both can be waited for at once; 0 when nothing is.
+func (l *linkReader) header(b *[wire.HeaderSize]byte, sure int) (wire.Header, error) {
+	l.low.expectFrame(sure)
 	if _, err := io.ReadFull(l.Conn, b[:]); err != nil {
 		if err == io.EOF {
 			err = io.ErrUnexpectedEOF // the final record is missing

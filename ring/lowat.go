@@ -2,9 +2,12 @@ package ring
 
 import (
 	"encoding/binary"
+	"io"
 	"net"
+	"os"
 	"syscall"
 
+	"github.com/dolly-img/dolly-img/ring/internal/wire"
 	"golang.org/x/sys/unix"
 )
 
@@ -14,8 +17,8 @@ const maxLow = 256 << 10
 
 // lowConn is a TCP connection that tells the kernel how many bytes its reader
 // waits for (SO_RCVLOWAT), so that it is woken once for many segments and not for
-// each. The mark never exceeds what is sure to come: a reader with a higher one
-// sleeps for ever at the end of the data.
+// each. The mark never exceeds what is sure to come, or the end of the
+// connection: a reader with a higher one sleeps for ever at the end of the data.
 //
 // Plain, it reads straight through. Below TLS it has a large buffer, since
 // tls.Conn asks for little at a time, and counts raw bytes: a frame is one record
@@ -24,14 +27,19 @@ const maxLow = 256 << 10
 // take bytes ahead that could not be counted.
 type lowConn struct {
 	net.Conn
-	sys  syscall.RawConn
-	mark int // as the kernel has it
+	sys  syscall.RawConn // nil until it is a link: no mark is set
+	mark int             // as the kernel has it
 
-	due    int // bytes of the frame that have not arrived yet, raw under TLS
+	due    int // bytes that are sure to come, raw under TLS
 	secure bool
 	buf    []byte
 	r, w   int
 	record int // bytes of the current TLS record not yet handed on
+
+	into []byte // arguments and results of try
+	n    int
+	err  error
+	try  func(fd uintptr) bool
 }
 
 const (
@@ -40,34 +48,46 @@ const (
 	tlsRecord   = 16 << 10
 )
 
-// newLowConn wraps a connection whose first bytes were read already; without a
-// file descriptor (in-memory connections) no mark is set.
+// newLowConn wraps a connection whose first bytes were read already.
 func newLowConn(conn *stranger, secure bool, first []byte) *lowConn {
 	c := &lowConn{Conn: conn, mark: 1, secure: secure, buf: make([]byte, 4<<10)}
-	if s, ok := conn.Conn.(syscall.Conn); ok {
-		c.sys, _ = s.SyscallConn()
-	}
 	c.w = copy(c.buf, first)
 	return c
 }
 
 // widen prepares for a stream, once the connection is known to be a link.
+// In-memory connections have no file descriptor to set a mark on.
 func (c *lowConn) widen() {
 	if c.secure {
 		buf := make([]byte, ioChunk)
 		c.w = copy(buf, c.buf[c.r:c.w])
 		c.r, c.buf = 0, buf
 	}
+	if s, ok := c.Conn.(*stranger).Conn.(syscall.Conn); ok {
+		c.sys, _ = s.SyscallConn()
+		c.try = c.tryRead
+	}
 }
 
-func (c *lowConn) expect(n int) {
-	if !c.secure {
-		c.due = n
-		return
+// expectFrame says that a header comes, and at least n bytes of payload behind it,
+// in one frame or several; with 0, that nothing is sure.
+func (c *lowConn) expectFrame(n int) {
+	c.due = 0
+	if n > 0 {
+		c.due = c.raw(wire.HeaderSize) + c.raw(n) - (c.w - c.r)
 	}
-	// What is buffered belongs to this frame: tls.Conn has taken exactly the
-	// record with its header.
-	c.due = n + (n+tlsRecord-1)/tlsRecord*tlsOverhead - (c.w - c.r)
+}
+
+// expect says that n payload bytes belong to the current frame. What is buffered
+// belongs to it, too: tls.Conn has taken exactly the record with its header.
+func (c *lowConn) expect(n int) { c.due = c.raw(n) - (c.w - c.r) }
+
+// raw is how many bytes on the connection carry n, at least.
+func (c *lowConn) raw(n int) int {
+	if !c.secure {
+		return n
+	}
+	return n + (n+tlsRecord-1)/tlsRecord*tlsOverhead
 }
 
 func (c *lowConn) Read(p []byte) (int, error) {
@@ -77,10 +97,7 @@ func (c *lowConn) Read(p []byte) (int, error) {
 			c.r += n
 			return n, nil
 		}
-		c.setMark(min(c.due, len(p)))
-		n, err := c.Conn.Read(p)
-		c.due -= n
-		return n, err
+		return c.receive(p)
 	}
 	limit := c.record
 	if limit == 0 {
@@ -106,23 +123,46 @@ func (c *lowConn) Read(p []byte) (int, error) {
 func (c *lowConn) fill() error {
 	c.w = copy(c.buf, c.buf[c.r:c.w])
 	c.r = 0
-	c.setMark(c.due)
-	n, err := c.Conn.Read(c.buf[c.w:])
+	n, err := c.receive(c.buf[c.w:])
 	c.w += n
-	c.due -= n
 	if n > 0 {
 		return nil
 	}
 	return err
 }
 
-func (c *lowConn) setMark(n int) {
-	n = max(1, min(n, maxLow))
-	if c.sys == nil || n == c.mark {
-		return
+// receive reads, once there is what is due.
+func (c *lowConn) receive(p []byte) (int, error) {
+	if c.sys == nil {
+		return c.Conn.Read(p)
 	}
-	c.mark = n
-	c.sys.Control(func(fd uintptr) {
-		unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVLOWAT, n)
-	})
+	c.into = p
+	if err := c.sys.Read(c.try); err != nil {
+		return 0, err
+	}
+	c.due -= c.n
+	return c.n, c.err
+}
+
+// tryRead reads what is there. Only when nothing is does it set the mark, and has
+// the runtime wait: on a busy link the mark stays as it is.
+func (c *lowConn) tryRead(fd uintptr) bool {
+	for {
+		c.n, c.err = unix.Read(int(fd), c.into)
+		switch {
+		case c.err == unix.EINTR:
+			continue
+		case c.err == unix.EAGAIN:
+			if n := max(1, min(c.due, maxLow)); n != c.mark {
+				c.mark = n
+				unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVLOWAT, n)
+			}
+			return false
+		case c.err != nil:
+			c.n, c.err = 0, os.NewSyscallError("read", c.err)
+		case c.n == 0 && len(c.into) > 0:
+			c.err = io.EOF
+		}
+		return true
+	}
 }

@@ -5,11 +5,13 @@ import (
 	"errors"
 	"io"
 	"net"
+	"runtime"
 	"testing"
 	"time"
 
 	"github.com/dolly-img/dolly-img/ring/identity"
 	"github.com/dolly-img/dolly-img/ring/internal/wire"
+	"golang.org/x/sys/unix"
 )
 
 // pair connects two ends over loopback TCP and opens a link between them, plain
@@ -111,7 +113,7 @@ func TestLowWaterMark(t *testing.T) {
 		for i, n := range sizes {
 			turn <- true
 			var hdr [wire.HeaderSize]byte
-			h, err := r.header(&hdr)
+			h, err := r.header(&hdr, []int{0, n, n / 2}[i%3]) // all of it is sure to come
 			if err != nil {
 				t.Fatalf("tls %v, frame %d of %d bytes: header: %v", secure, i, n, err)
 			}
@@ -121,7 +123,7 @@ func TestLowWaterMark(t *testing.T) {
 		}
 		turn <- true
 		var hdr [wire.HeaderSize]byte
-		if h, err := r.header(&hdr); err != nil || h.Type != wire.Fin {
+		if h, err := r.header(&hdr, 0); err != nil || h.Type != wire.Fin {
 			t.Errorf("tls %v: %+v, %v", secure, h, err)
 		}
 		if err := <-done; err != nil {
@@ -130,33 +132,60 @@ func TestLowWaterMark(t *testing.T) {
 	}
 }
 
-// The mark is really set: else the test above could not fail.
+// held lets only the beginning through until it is told that the reader waits.
+type held struct {
+	net.Conn
+	waits chan bool
+}
+
+func (h held) Write(b []byte) (int, error) {
+	n, err := h.Conn.Write(b[:100])
+	if err != nil {
+		return n, err
+	}
+	<-h.waits
+	m, err := h.Conn.Write(b[100:])
+	return n + m, err
+}
+
+// The mark is really set while the reader waits: else the test above could not
+// fail.
 func TestLowWaterMarkIsSet(t *testing.T) {
 	for _, secure := range []bool{false, true} {
 		w, r := pair(t, secure)
-		data := random(1, 600_000)
+		waits := make(chan bool)
+		const size = 100_000
+		switch w := w.(type) {
+		case *plainWriter:
+			w.conn = held{w.conn, waits}
+		case *tlsWriter:
+			w.batch.hold.Reset(held{w.batch.Conn, waits})
+		}
+		data := random(1, size)
 		var hdr [wire.HeaderSize]byte
 		wire.PutData(&hdr, 0, 0, data)
-		go w.writeFrame(&hdr, data)
-		h, err := r.header(&hdr)
-		if err != nil {
-			t.Fatal(err)
+		if !secure { // writev would go around held
+			data = append(hdr[:], data...)
+			go w.(*plainWriter).conn.Write(data)
+		} else {
+			go w.writeFrame(&hdr, data)
 		}
-		high := 0
-		buf := make([]byte, h.Length)
-		for off := 0; off < len(buf); {
-			if off == 0 {
-				r.low.expect(len(buf))
+		read := make(chan error, 1)
+		go func() {
+			h, err := r.header(&hdr, size)
+			if err == nil {
+				err = r.payload(&hdr, h, make([]byte, h.Length))
 			}
-			n, err := r.Conn.Read(buf[off:])
-			if err != nil {
-				t.Fatal(err)
-			}
-			high = max(high, r.low.mark)
-			off += n
+			read <- err
+		}()
+		for mark := 0; mark < size/2; runtime.Gosched() { // ends with the test's time limit
+			r.low.sys.Control(func(fd uintptr) {
+				mark, _ = unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVLOWAT)
+			})
 		}
-		if high < 64<<10 {
-			t.Errorf("tls %v: the highest mark was %d", secure, high)
+		waits <- true
+		if err := <-read; err != nil {
+			t.Errorf("tls %v: %v", secure, err)
 		}
 	}
 }
@@ -169,7 +198,7 @@ func TestDamagedFrame(t *testing.T) {
 	wire.PutData(&hdr, 0, 0, data)
 	data[500] ^= 1
 	go w.writeFrame(&hdr, data)
-	h, err := r.header(&hdr)
+	h, err := r.header(&hdr, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
