@@ -172,9 +172,10 @@ func TestLowWaterMarkIsSet(t *testing.T) {
 		}
 		read := make(chan error, 1)
 		go func() {
-			h, err := r.header(&hdr, size)
+			var got [wire.HeaderSize]byte
+			h, err := r.header(&got, size)
 			if err == nil {
-				err = r.payload(&hdr, h, make([]byte, h.Length))
+				err = r.payload(&got, h, make([]byte, h.Length))
 			}
 			read <- err
 		}()
@@ -198,12 +199,13 @@ func TestDamagedFrame(t *testing.T) {
 	wire.PutData(&hdr, 0, 0, data)
 	data[500] ^= 1
 	go w.writeFrame(&hdr, data)
-	h, err := r.header(&hdr, 0)
+	var got [wire.HeaderSize]byte
+	h, err := r.header(&got, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
 	var ne *nodeError
-	if err := r.payload(&hdr, h, make([]byte, h.Length)); !errors.As(err, &ne) || ne.code != CodeCRC {
+	if err := r.payload(&got, h, make([]byte, h.Length)); !errors.As(err, &ne) || ne.code != CodeCRC {
 		t.Errorf("%v", err)
 	}
 }
