@@ -58,7 +58,7 @@ func (c *chain) nodeCommitted(ev evCommitted) {
 	}
 	n.row.Digest = ev.digest
 	state := Committed
-	if n.verified != nil && n.verified.InPlace {
+	if n.verified != nil && n.verified.InPlace && n.report.Received == 0 {
 		state = Held
 	}
 	c.final(ev.node, state, "")
@@ -115,7 +115,7 @@ func (c *chain) resumed(ev evResumed) {
 	case ev.state == string(Failed):
 		c.end(ev.node, Failed, ev.reason)
 	default:
-		c.end(ev.node, Failed, "lost: "+orElse(ev.reason, "the node restarted"))
+		c.end(ev.node, Failed, "lost during the transfer: "+orElse(ev.reason, "the node restarted"))
 	}
 }
 

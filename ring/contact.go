@@ -42,12 +42,12 @@ func (s *sender) dialAll(work context.Context) {
 				case isRefusal(err):
 					s.post(evNoContact{i + 1, Refused, err.Error()})
 					return
-				case !time.Now().Add(time.Second).Before(until):
+				case !time.Now().Before(until):
 					s.post(evNoContact{i + 1, Unreachable, err.Error()})
 					return
 				}
 				select {
-				case <-time.After(time.Second):
+				case <-time.After(min(time.Second, time.Until(until))):
 				case <-s.done:
 					return
 				}

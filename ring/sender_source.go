@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/dolly-img/dolly-img/ring/internal/wire"
@@ -48,29 +49,37 @@ func (s *sender) startSource(work context.Context) {
 	}
 	st := &store{relay: s.relay, blobs: blobs, sum: s.mark}
 	s.source = make(chan struct{})
-	hashed := make(chan error, 1)
+	// The failure is told before the links are closed: else the nodes, whom nobody
+	// feeds any more, would be taken for the cause.
+	var once sync.Once
+	fail := func(err error) {
+		once.Do(func() {
+			s.post(evSourceFailed{err})
+			s.relay.close(err)
+		})
+	}
+	hashed := make(chan bool, 1)
 	go func() {
 		err := st.run()
 		if err != nil {
-			s.relay.close(err) // the pump must not wait for it
+			fail(err) // the pump must not wait for it
 		}
-		hashed <- err
+		hashed <- err == nil
 	}()
 	go func() {
 		defer close(s.source)
 		err := p.run(work)
 		if err != nil {
-			s.relay.close(err)
+			fail(err)
 		}
-		if e := <-hashed; err == nil {
-			err = e
-		}
-		if u, ok := s.cfg.Source.(Unchanged); ok && err == nil {
-			err = u.Unchanged(work)
-		}
-		if err != nil {
-			s.post(evSourceFailed{err})
+		if good := <-hashed; !good || err != nil {
 			return
+		}
+		if u, ok := s.cfg.Source.(Unchanged); ok {
+			if err := u.Unchanged(work); err != nil {
+				fail(err)
+				return
+			}
 		}
 		for b, read := range s.read {
 			if !read {

@@ -28,7 +28,7 @@ on disk. All of these work while the daemon runs.`,
 
 // openCache opens a cache that is there: looking must not make one.
 func openCache(flag string) (*cache.Cache, error) {
-	dir, err := cacheDir(flag)
+	dir, err := readableCacheDir(flag)
 	if err != nil {
 		return nil, err
 	}

@@ -19,7 +19,7 @@ func newDaemon() *cobra.Command {
 		Short: "Receive transfers on a node, until told to stop",
 		Long: `Daemon runs on a node, in the foreground, and serves transfers as they come. What a
 transfer may write is said in policy.toml beside the keys; without that file only
-the cache. On SIGTERM or SIGINT it takes no new transfer and gives running ones the
+the cache. Policy and keys are read at the start: restart it after a change. On SIGTERM or SIGINT it takes no new transfer and gives running ones the
 grace time; a second signal ends it at once.
 
 It tells systemd when it is ready and takes the socket of a socket unit, if there

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"net"
 	"os"
@@ -40,6 +41,8 @@ func addCacheFlag(cmd *cobra.Command, dir *string) {
 	cmd.Flags().StringVar(dir, "cache", "", "`DIR` of the cache (default /var/lib/dolly-img/cache for root, else the user's cache directory)")
 }
 
+const systemCache = "/var/lib/dolly-img/cache"
+
 // cacheDir is where the cache is when --cache does not say: what systemd made for
 // the unit, the place of root, or the user's.
 func cacheDir(flag string) (string, error) {
@@ -51,13 +54,27 @@ func cacheDir(flag string) (string, error) {
 	case state != "":
 		return filepath.Join(state, "cache"), nil
 	case os.Geteuid() == 0:
-		return "/var/lib/dolly-img/cache", nil
+		return systemCache, nil
 	}
 	dir, err := os.UserCacheDir()
 	if err != nil {
 		return "", hintf("name it with --cache DIR", "cache: %w", err)
 	}
 	return filepath.Join(dir, "dolly-img"), nil
+}
+
+// readableCacheDir is the same for commands that only look: a user without a cache
+// of his own sees the node's.
+func readableCacheDir(flag string) (string, error) {
+	dir, err := cacheDir(flag)
+	if err == nil && flag == "" {
+		if _, missing := os.Stat(dir); errors.Is(missing, fs.ErrNotExist) {
+			if _, err := os.Stat(systemCache); err == nil {
+				return systemCache, nil
+			}
+		}
+	}
+	return dir, err
 }
 
 // nodeSetup is a node that is ready to serve.

@@ -17,7 +17,7 @@ func newRaw() *cobra.Command {
 	var send sendFlags
 	var out outputFlags
 	var input string
-	var noSpool bool
+	var noSpool, allowEmpty bool
 	cmd := &cobra.Command{
 		Use:   "raw --input FILE --output PATH --nodes LIST",
 		Short: "Clone a file or a stream to nodes",
@@ -27,6 +27,10 @@ It is replaced in one step when the node has everything, verified and durable.
 
 A stream is kept in a temporary file (in $TMPDIR) while it is sent, so that a node
 whose predecessor died can be fed again; --no-spool does without.
+
+The exit status of a command before a pipe is unknown to raw: use "set -o pipefail",
+and know that what a failed command did write is sent. Of nothing at all raw makes an
+error, unless --allow-empty.
 
 --output - writes to the standard output of nodes that run dolly-img receive.`,
 		Example: `  dolly-img raw --input vmlinuz --output /data/ --nodes 'node[01-16]'
@@ -40,8 +44,8 @@ whose predecessor died can be fed again; --no-spool does without.
 			case input != "-":
 				name = filepath.Base(input)
 			}
-			if noSpool && input != "-" {
-				return usagef("--no-spool is for --input - only")
+			if (noSpool || allowEmpty) && input != "-" {
+				return usagef("--no-spool and --allow-empty are for --input - only")
 			}
 			if out.output == "" && !out.discard {
 				return &usageError{fmt.Errorf("no output"), "name it with --output PATH, or use --discard"}
@@ -58,7 +62,7 @@ whose predecessor died can be fed again; --no-spool does without.
 				return usagef("--input - and --nodes @-: standard input can be only one of them")
 			}
 			j.open = func(context.Context) (ring.Source, *meta, error) {
-				source, err := openRaw(input, cmd.InOrStdin(), noSpool, m)
+				source, err := openRaw(input, cmd.InOrStdin(), noSpool, allowEmpty, m)
 				return source, m, err
 			}
 			return j.run(cmd.Context())
@@ -67,11 +71,24 @@ whose predecessor died can be fed again; --no-spool does without.
 	cmd.Flags().StringVar(&input, "input", "", "`FILE` to send, or - for standard input")
 	out.add(cmd, "`PATH` of the file on the nodes, or with / at the end the directory for it")
 	cmd.Flags().BoolVar(&noSpool, "no-spool", false, "do not keep standard input in a temporary file")
+	cmd.Flags().BoolVar(&allowEmpty, "allow-empty", false, "send standard input even if nothing comes on it")
 	send.add(cmd)
 	return cmd
 }
 
-func openRaw(input string, stdin io.Reader, noSpool bool, m *meta) (ring.Source, error) {
+// filled is standard input that has to bring something: nothing is what a command
+// before the pipe leaves that failed, and it must not replace a file everywhere.
+type filled struct{ *raw.Spool }
+
+// Unchanged is asked at the end of the stream, before any node commits.
+func (s filled) Unchanged(context.Context) error {
+	if s.Size() > 0 {
+		return nil
+	}
+	return hintf("did the command before the pipe fail? --allow-empty sends it all the same", "standard input is empty")
+}
+
+func openRaw(input string, stdin io.Reader, noSpool, allowEmpty bool, m *meta) (ring.Source, error) {
 	if input == "-" {
 		dir := os.TempDir()
 		if noSpool {
@@ -81,7 +98,10 @@ func openRaw(input string, stdin io.Reader, noSpool bool, m *meta) (ring.Source,
 		if err != nil {
 			return nil, err
 		}
-		return s, nil
+		if allowEmpty {
+			return s, nil
+		}
+		return filled{s}, nil
 	}
 	f, err := raw.OpenFile(input)
 	if err != nil {

@@ -94,7 +94,8 @@ func nodesIn(r *ring.Report, want func(ring.Row) bool) []string {
 func fold(names []string) string { return printable(hostlist.Fold(names)) }
 
 // again is the command that serves nodes with everything else as in cmd. A threshold
-// for success counted other nodes, so it is left out.
+// for success counted other nodes, and a report would replace the one of this run: they
+// are left out.
 func again(cmd *cobra.Command, nodes []string) string {
 	words := strings.Fields(cmd.CommandPath())
 	for _, arg := range cmd.Flags().Args() {
@@ -103,7 +104,7 @@ func again(cmd *cobra.Command, nodes []string) string {
 	words = append(words, "--nodes", quote(hostlist.Fold(nodes)))
 	cmd.Flags().Visit(func(f *pflag.Flag) {
 		switch {
-		case f.Name == "nodes" || f.Name == "min-success":
+		case f.Name == "nodes" || f.Name == "min-success" || f.Name == "report":
 		case f.Value.Type() == "bool" && f.Value.String() == "true":
 			words = append(words, "--"+f.Name)
 		case f.Value.Type() == "bool":

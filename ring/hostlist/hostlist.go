@@ -29,6 +29,7 @@ import (
 	"io"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 )
 
@@ -97,6 +98,9 @@ func Parse(exprs []string, open func(name string) (io.ReadCloser, error)) ([]str
 			return nil, err
 		}
 	}
+	if err := p.unmatched(); err != nil {
+		return nil, err
+	}
 	nodes := p.nodes[:0]
 	for _, name := range p.nodes {
 		host, _, err := SplitPort(name, 0)
@@ -127,6 +131,35 @@ type parser struct {
 	seen  map[string]bool // keys of nodes
 	out   map[string]bool // keys of what is left out
 	count int             // of names expanded
+	named []exclusion     // written out, not in a file
+}
+
+// exclusion is a ! on the command line. One that matches no node of the list is
+// most likely misspelt, and the node it means would be written to.
+type exclusion struct {
+	err  SyntaxError // what to say then
+	keys []string
+}
+
+// unmatched reports the first exclusion that leaves nothing out. What a file of
+// nodes to leave out names beside is no mistake.
+func (p *parser) unmatched() error {
+	if len(p.named) == 0 {
+		return nil
+	}
+	there := map[string]bool{}
+	for _, name := range p.nodes {
+		there[key(name)] = true
+		if host, _, err := SplitPort(name, 0); err == nil {
+			there[key(host)] = true
+		}
+	}
+	for _, x := range p.named {
+		if !slices.ContainsFunc(x.keys, func(k string) bool { return there[k] }) {
+			return &x.err
+		}
+	}
+	return nil
 }
 
 // expression adds the items of at.Expr; at also says where it stands. All of it is
@@ -196,6 +229,7 @@ func (p *parser) item(at *SyntaxError, start, end int, out bool) error {
 		return fail(start, "more than %d nodes", MaxNodes)
 	}
 	p.count += n
+	var left []string
 	for name := range pat.names() {
 		name, err := canonical(name)
 		if err != nil {
@@ -203,6 +237,7 @@ func (p *parser) item(at *SyntaxError, start, end int, out bool) error {
 		}
 		if out {
 			p.out[key(name)] = true
+			left = append(left, key(name))
 			continue
 		}
 		if p.seen[key(name)] {
@@ -210,6 +245,11 @@ func (p *parser) item(at *SyntaxError, start, end int, out bool) error {
 		}
 		p.seen[key(name)] = true
 		p.nodes = append(p.nodes, name)
+	}
+	if out && at.File == "" {
+		e := *at
+		e.Pos, e.Reason = start+1, "leaves out no node of the list"
+		p.named = append(p.named, exclusion{e, left})
 	}
 	return nil
 }

@@ -75,6 +75,13 @@ func (s *Spool) Open(ctx context.Context, _ v1.Descriptor, off int64) (io.ReadCl
 	return r, nil
 }
 
+// Size is how many bytes were read so far.
+func (s *Spool) Size() int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.end
+}
+
 func (s *Spool) gone(off int64) error {
 	return hint("without --no-spool the input is kept until the end",
 		"input: what was read at offset %d is not kept", off)
