@@ -316,7 +316,7 @@ func (t *transfer) cleanUp() {
 	switch {
 	case t.m.phase == mCommitted:
 		o.State, o.Digest = Committed, t.m.digest(len(t.m.blobs)-1).String()
-		if t.m.inPlace {
+		if t.m.inPlace && t.m.received == 0 { // as the server's row says it
 			o.State = Held
 		}
 	case t.m.failed != nil:

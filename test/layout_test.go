@@ -24,9 +24,16 @@ var topLevel = []string{
 
 var fuzzTarget = regexp.MustCompile(`(?m)^func (Fuzz\w*)\(\w+ \*testing\.F\)`)
 
+// counterpart finds the programs that a test demands when test/run has installed them.
+var counterpart = regexp.MustCompile(`LookPath\("([^"]+)"\)`)
+
 // checkLayout returns what is wrong with the files of root.
 func checkLayout(root fs.FS) (wrong []string, err error) {
 	fuzz := map[string]bool{} // corpus directory: has a file
+	install, err := fs.ReadFile(root, "test/run")
+	if err != nil {
+		return nil, err
+	}
 	top, err := fs.ReadDir(root, ".")
 	if err != nil {
 		return nil, err
@@ -54,6 +61,13 @@ func checkLayout(root fs.FS) (wrong []string, err error) {
 				wrong = append(wrong, fmt.Sprintf("%s: %d lines, at most %d", name, n, maxLines))
 			}
 			return nil
+		}
+		if bytes.Contains(text, []byte("DOLLY_IMG_"+"COUNTERPARTS")) {
+			for _, m := range counterpart.FindAllSubmatch(text, -1) {
+				if !bytes.Contains(install, append(m[1], ':')) {
+					wrong = append(wrong, fmt.Sprintf("%s: test/run does not install %s", name, m[1]))
+				}
+			}
 		}
 		for _, m := range fuzzTarget.FindAllSubmatch(text, -1) {
 			corpus := path.Join(path.Dir(name), "testdata/fuzz", string(m[1]))
@@ -86,9 +100,11 @@ func TestLayout(t *testing.T) {
 func TestLayoutRules(t *testing.T) {
 	file := func(text string) *fstest.MapFile { return &fstest.MapFile{Data: []byte(text)} }
 	good := fstest.MapFS{
-		".ci/run":      file(""),
-		"go.mod":       file(""),
-		"ring/ring.go": file(strings.Repeat("\n", maxLines)),
+		".ci/run":             file(""),
+		"go.mod":              file(""),
+		"test/run":            file("needs=(skopeo:skopeo)"),
+		"cache/cache_test.go": file("DOLLY_IMG_" + "COUNTERPARTS LookPath(\"skopeo\")"),
+		"ring/ring.go":        file(strings.Repeat("\n", maxLines)),
 		"ring/ring_test.go": file(strings.Repeat("\n", maxLines+1) +
 			"func FuzzFrame(f *testing.F) {\n"),
 		"ring/testdata/fuzz/FuzzFrame/one": file("go test fuzz v1\n"),
@@ -104,6 +120,7 @@ func TestLayoutRules(t *testing.T) {
 		{"", "util/util.go", "", "util: not one of"},
 		{"", "Makefile", "", "Makefile: not one of"},
 		{"", "ring/long.go", strings.Repeat("\n", maxLines+1), "ring/long.go: 451 lines"},
+		{"test/run", "test/run", "needs=(nodeset:clustershell)", "cache/cache_test.go: test/run does not install skopeo"},
 		{"ring/testdata/fuzz/FuzzFrame/one", "ring/other", "", "ring/testdata/fuzz/FuzzFrame: no corpus"},
 		{"ring/testdata/fuzz/FuzzFrame/one", "ring/testdata/fuzz/FuzzOther/one", "", "ring/testdata/fuzz/FuzzFrame: no corpus"},
 		{"ring/ring_test.go", "ring/other", "", "no fuzz target"},
