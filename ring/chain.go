@@ -2,6 +2,8 @@ package ring
 
 import (
 	"fmt"
+	"slices"
+	"time"
 
 	"github.com/dolly-img/dolly-img/ring/internal/wire"
 	"github.com/opencontainers/go-digest"
@@ -9,16 +11,24 @@ import (
 )
 
 // chain is the coordinator: it decides who is in the chain, who feeds whom, who
-// may commit and what each row says. It does no I/O and knows no time: step takes
-// one event and returns what is to be done. All its state is owned by the one
-// goroutine that calls step (sender.loop).
+// may commit and what each row says. It does no I/O and knows the time only from
+// evTick: step takes one event and returns what is to be done. All its state is
+// owned by the one goroutine that calls step (sender.loop).
 //
 // Nodes are numbered from 1 in the order asked for; 0 is the server. The diagrams
 // of PROTOCOL.md section 8 are this file's phases.
 type chain struct {
+	straggler Straggler
+	retries   int // how often a lost node is taken back
+	check     bool
+
 	blobs    []v1.Descriptor
-	nodes    []chainNode // [0] is the server and never used as a node
+	nodes    []chainNode // [0] is the server: of it only report and links are used
+	order    []int       // of those that lack something: a feeder stands before its receiver
 	nextLink uint32
+	now      time.Duration // of the last evTick
+	judged   time.Duration // when slow nodes were last looked for
+	limit    int64         // bytes per second the server sends at most; 0: none
 
 	started     bool
 	reading     bool // actSource was given
@@ -34,45 +44,65 @@ type chain struct {
 type phase int
 
 const (
-	phDialing    phase = iota
-	phAsked            // OFFER sent
-	phReady            // ANSWER came, waits for the start
-	phServing          // START sent
-	phVerified         // everything durable, waits for COMMIT
-	phCommitting       // COMMIT sent
-	phFinal            // its row is final; it may still forward while alive
+	phAway phase = iota - 1 // lost, or did not answer: dialled again while others are served
+	phDialing
+	phAsked      // OFFER sent
+	phReady      // ANSWER came, waits for the start
+	phServing    // START sent
+	phVerified   // everything durable, waits for COMMIT
+	phCommitting // COMMIT sent
+	phFinal      // its row is final; it may still forward while alive
 )
 
 type feedState int
 
 const (
-	feedNone    feedState = iota
-	feedAsked             // FEED sent, NEED awaited
-	feedDialled           // DIAL sent
+	feedNone    feedState = iota // also: fell back, and the link to blame is not yet known
+	feedAsked                    // FEED sent, NEED awaited
+	feedDialled                  // DIAL sent
 	feedUp
 	feedDone // FIN came, or nothing is needed any more
 )
 
 // chainNode is what the coordinator knows of one node.
 type chainNode struct {
-	phase    phase
-	alive    bool // its control connection is open
-	resuming bool // its control connection broke and is being dialled again
-	instance wire.ID
-	held     []int64
-	lacks    bool // some blob: it takes part in the chain
-	report   wire.Report
-	verified *wire.Verified
-	row      Row
-	ordered  []uint32 // all links it was told to feed
+	phase     phase
+	alive     bool // its control connection is open
+	resuming  bool // its control connection broke and is being dialled again
+	contacted bool // it has answered once
+	busy      bool // it was asked, and waits for another transfer to end
+	instance  wire.ID
+	held      []int64 // per blob its size if it vouches for it, else -1
+	claims    []int64 // per blob the leading bytes it claims, in whole marks
+	lacks     bool    // some blob: it takes part in the chain
+	replays   bool    // it can read back what it stored
+	report    wire.Report
+	verified  *wire.Verified
+	row       Row
+	ordered   []uint32 // all links it was told to feed
+	before    int64    // received before it was lost
+	returns   int      // times it came back
+	asked     time.Duration
+	moved     time.Duration // when its report last told of progress
+	note      string        // what happened to it, for a row that ends well
+
+	slow      bool // it is served at the end of the order, and feeds nobody
+	slowSeen  int  // reports in a row that say so
+	slowCause string
+	banned    bool // bytes were changed on a link it fed: it feeds nobody
+	blames    int  // blamed links it was an end of
+	falls     int  // times it fell back
+	suspect   *suspicion
 
 	feed struct {
 		state    feedState
 		link     uint32
 		gen      uint32 // only grows
 		feeder   int
-		fails    int // links from one feeder, the culprit, lost in a row
+		up       time.Duration // since when the link is up
+		fails    int           // links from one feeder, the culprit, lost in a row
 		culprit  int
+		avoid    []int // may not feed it: their links were lost twice
 		direct   bool  // only the server may feed it
 		needSum  int64 // of the last NEED, to see progress
 		replaces []ownedLink
@@ -86,9 +116,12 @@ type ownedLink struct {
 	link   uint32
 }
 
-func newChain(peers []Peer, blobs []v1.Descriptor) *chain {
-	c := &chain{blobs: blobs, nodes: make([]chainNode, len(peers)+1)}
-	for i, p := range peers {
+func newChain(cfg Config, blobs []v1.Descriptor) *chain {
+	c := &chain{
+		straggler: cfg.Straggler, retries: cfg.Retries, check: cfg.Check, limit: cfg.Rate,
+		blobs: blobs, nodes: make([]chainNode, len(cfg.Nodes)+1),
+	}
+	for i, p := range cfg.Nodes {
 		c.nodes[i+1].row = Row{Node: p.Name, State: Pending}
 	}
 	return c
@@ -104,19 +137,22 @@ func (c *chain) step(ev any) []action {
 	case evWelcome:
 		c.welcome(ev)
 	case evNoContact:
-		c.end(ev.node, ev.state, ev.reason)
+		c.noContact(ev)
 	case evAnswer:
 		c.answer(ev)
 	case evDeadline:
 		c.maybeStart(true)
+	case evTick:
+		c.now = ev.now
+		c.tick()
 	case evNeed:
 		c.need(ev)
 	case evLink:
 		c.link(ev)
 	case evReport:
-		if n := &c.nodes[ev.node]; n.phase >= phServing {
-			n.report = ev.report
-		}
+		c.reported(ev)
+	case evFallback:
+		c.fallback(ev)
 	case evVerified:
 		c.nodeVerified(ev)
 	case evCommitted:
@@ -133,7 +169,7 @@ func (c *chain) step(ev any) []action {
 			c.maybeCommit(i)
 		}
 	case evSourceFailed:
-		c.abortAll("source: "+ev.err.Error(), &SourceError{ev.err})
+		c.abortAll("source: "+ev.err.Error(), &SourceError{ev.err}, false)
 	case evInterrupt:
 		c.interrupt()
 	default:
@@ -153,121 +189,76 @@ func (c *chain) tell(i int, m wire.Message) {
 	}
 }
 
-func (c *chain) welcome(ev evWelcome) {
+func (c *chain) event(i int, s State, reason string) {
+	c.do(actEvent{Event{Kind: EventNode, Node: c.nodes[i].row.Node, State: s, Reason: reason}})
+}
+
+// reported keeps a report, and when it last told of progress.
+func (c *chain) reported(ev evReport) {
 	n := &c.nodes[ev.node]
-	if n.phase != phDialing {
+	if ev.node != 0 && n.phase < phServing {
+		n.busy = n.busy || n.phase == phAsked && ev.report.Wait == waitBusy
 		return
 	}
-	for j := range c.nodes {
-		if o := &c.nodes[j]; j != ev.node && o.instance == ev.instance && o.alive {
-			c.end(ev.node, Failed, "is the same node as "+o.row.Node)
-			return
-		}
+	old, now := &n.report, &ev.report
+	if now.Received != old.Received || now.Marked != old.Marked || now.Durable != old.Durable {
+		n.moved = c.now
 	}
-	if ev.state != wire.StateNew {
-		c.end(ev.node, Refused, orElse(ev.reason, "node answers "+ev.state))
-		return
-	}
-	n.instance, n.alive, n.phase = ev.instance, true, phAsked
-	c.do(actOffer{ev.node})
+	n.report = ev.report
+	c.judgeSuspects()
 }
 
-func (c *chain) answer(ev evAnswer) {
-	n := &c.nodes[ev.node]
-	if n.phase != phAsked {
-		return
-	}
-	if ev.code != CodeNone {
-		state := Refused
-		if ev.code == CodeSpace || ev.code == CodeStore {
-			state = Failed
-		}
-		c.end(ev.node, state, ev.reason)
-		return
-	}
-	if len(ev.held) != len(c.blobs) {
-		c.end(ev.node, Failed, "answered the offer with another number of blobs")
-		return
-	}
-	n.phase, n.held = phReady, make([]int64, len(c.blobs))
-	var missing int64
-	for b, d := range c.blobs {
-		// Only a blob held to its last byte counts: a part is a claim that
-		// nobody has checked. Of an empty one nobody can tell: it is made again.
-		if d.Size > 0 && d.Digest != "" && ev.held[b] == d.Size {
-			n.held[b] = d.Size
-			n.row.Skipped += d.Size
-			continue
-		}
-		n.held[b] = -1
-		n.lacks = true
-		missing += max(d.Size, 0)
-	}
-	if ev.free >= 0 && missing > ev.free {
-		c.end(ev.node, Failed, fmt.Sprintf("no space: needs %d bytes, %d are free", missing, ev.free))
-	}
-}
+// Timings of what the coordinator judges by evTick. They are fields of one struct so
+// that a reader finds them together, beside those of control.go.
+var detect = struct {
+	stalled time.Duration // nothing moves on a link both of whose ends wait: it is lost
+	hung    time.Duration // nothing moves at a node that waits for itself: it failed
+	answer  time.Duration // the offer is not answered: it failed
+	slow    time.Duration // between two looks for slow nodes
+	blame   time.Duration // a feeder neither passes nor complains of a mark: its link is blamed
+}{3 * time.Second, time.Minute, 25 * time.Second, time.Second, 2 * time.Second}
 
-// maybeStart makes the chain once every node has answered or is out, or when the
-// deadline passed: then those that did not answer are left out.
-func (c *chain) maybeStart(deadline bool) {
-	if c.started {
+// tick finds what nobody reports: that nothing happens.
+func (c *chain) tick() {
+	if !c.started {
 		return
 	}
-	for i := 1; i < len(c.nodes); i++ {
-		switch n := &c.nodes[i]; {
-		case n.phase == phDialing && deadline:
-			c.end(i, Unreachable, "no answer before the start")
-		case n.phase == phAsked && deadline:
-			c.end(i, Unreachable, "did not answer the offer before the start")
-		case n.phase < phReady:
-			return
-		}
-	}
-	c.started = true
-	var plan []int
-	read := make([]bool, len(c.blobs))
-	for i := 1; i < len(c.nodes); i++ {
+	c.judgeSuspects()
+	for _, i := range slices.Clone(c.order) {
 		n := &c.nodes[i]
-		if n.phase != phReady {
+		if n.phase != phServing || !n.alive {
 			continue
 		}
-		n.phase, n.row.State = phServing, Serving
-		c.tell(i, &wire.Start{})
-		for b := range n.held {
-			read[b] = read[b] || n.held[b] < 0
-		}
-		if n.lacks {
-			plan = append(plan, i)
+		still := c.now - n.moved
+		switch {
+		case n.report.Wait == waitNames[waitIn] && still >= detect.stalled && c.stalled(i):
+			n.moved = c.now // the next link has its own time
+			c.linkDown(i, c.linkName(i), evLink{code: CodeNetwork, reason: fmt.Sprintf("nothing moved for %v", detect.stalled)})
+		case still >= detect.hung && (n.report.Wait == waitNames[waitDisk] || n.report.Wait == waitNames[waitCPU]):
+			c.end(i, Failed, fmt.Sprintf("hangs: nothing was stored for %v (%s)", detect.hung, n.report.Wait))
 		}
 	}
-	c.do(actPlan{plan, read})
-	for _, i := range plan {
-		c.relink(i)
+	for i := range c.nodes {
+		if n := &c.nodes[i]; n.phase == phAsked && c.now-n.asked >= detect.answer {
+			c.end(i, Failed, "did not answer the offer")
+		}
+	}
+	if c.now-c.judged >= detect.slow {
+		c.judged = c.now
+		c.judgeSpeed()
 	}
 }
 
-// maybeRead starts to read the source: when the server's first link is ordered, or
-// when no link will be, because everybody holds everything, lacks only empty
-// blobs, or died.
-func (c *chain) maybeRead() {
-	if !c.started || c.reading {
-		return
+// stalled reports whether the link into i should carry something and does not.
+func (c *chain) stalled(i int) bool {
+	f := &c.nodes[i].feed
+	if f.state != feedUp || c.now-f.up < detect.stalled {
+		return false
 	}
-	waiting := false
-	for i := 1; i < len(c.nodes); i++ {
-		n := &c.nodes[i]
-		if n.phase == phFinal {
-			continue
+	for _, l := range c.nodes[f.feeder].report.Links {
+		if l.Link == f.link {
+			return !l.Idle
 		}
-		if n.feed.state == feedDialled && n.feed.feeder == 0 {
-			waiting = false
-			break
-		}
-		waiting = waiting || n.feed.state == feedAsked || n.feed.state == feedDialled
 	}
-	if !waiting {
-		c.reading = true
-		c.do(actSource{})
-	}
+	return true // the feeder has sent everything and closed it
 }

@@ -2,6 +2,7 @@ package ring
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/dolly-img/dolly-img/ring/internal/wire"
 )
@@ -86,10 +87,8 @@ func (c *chain) controlLost(ev evControlLost) {
 	switch {
 	case n.phase == phFinal:
 		c.orphan(ev.node)
-	case n.phase < phServing:
-		c.end(ev.node, Failed, ev.reason)
-	case ev.silent && n.phase != phCommitting:
-		c.end(ev.node, Failed, ev.reason)
+	case n.phase < phServing || ev.silent && n.phase != phCommitting:
+		c.lose(ev.node, ev.reason)
 	default:
 		n.resuming = true
 		c.do(actResume{ev.node, n.phase == phCommitting})
@@ -105,17 +104,17 @@ func (c *chain) resumed(ev evResumed) {
 	same := ev.instance == n.instance
 	switch {
 	case same && ev.state == wire.StateRunning:
-		n.alive = true
+		n.alive, n.moved = true, c.now
 		c.remind(ev.node)
 	case same && n.phase == phCommitting && State(ev.state).Good():
 		c.nodeCommitted(evCommitted{ev.node, ev.digest})
 		c.orphan(ev.node) // it has ended the transfer, and feeds nobody any more
 	case n.phase == phCommitting:
 		c.end(ev.node, Failed, "commit not confirmed: "+orElse(ev.reason, "node answers "+ev.state))
-	case ev.state == string(Failed):
+	case same && ev.state == string(Failed):
 		c.end(ev.node, Failed, ev.reason)
 	default:
-		c.end(ev.node, Failed, "lost during the transfer: "+orElse(ev.reason, "the node restarted"))
+		c.lose(ev.node, "lost during the transfer: "+orElse(ev.reason, "the node restarted"))
 	}
 }
 
@@ -126,6 +125,10 @@ func (c *chain) remind(i int) {
 	if n.phase == phServing {
 		c.tell(i, &wire.Start{})
 		c.do(actMarks{i})
+	}
+	if n.suspect != nil { // its FALLBACK came, and its feed is not yet ordered
+		n.suspect = nil
+		c.relink(i)
 	}
 	if n.phase == phCommitting {
 		c.tell(i, &wire.Commit{})
@@ -152,55 +155,91 @@ func (c *chain) remind(i int) {
 
 func (c *chain) interrupt() {
 	if !c.committing {
-		c.abortAll("interrupted", errInterrupted)
+		c.abortAll("interrupted", errInterrupted, true)
 		return
 	}
 	c.interrupted = true
-	for i := len(c.nodes) - 1; i > 0; i-- { // from the tail: nobody is fed anew
+	for _, i := range c.fromTail() {
 		if c.nodes[i].phase < phCommitting {
-			c.end(i, Failed, "interrupted")
+			c.drop(i, Failed, "interrupted", true)
 		}
 	}
 }
 
-func (c *chain) abortAll(reason string, err error) {
-	for i := len(c.nodes) - 1; i > 0; i-- {
+func (c *chain) abortAll(reason string, err error, keep bool) {
+	for _, i := range c.fromTail() {
 		if c.nodes[i].phase < phFinal {
-			c.end(i, Failed, reason)
+			c.drop(i, Failed, reason, keep)
 		}
 	}
 	c.finish(err)
 }
 
+// fromTail lists all nodes such that who is dropped in this order leaves nobody to be
+// fed anew.
+func (c *chain) fromTail() []int {
+	all := slices.Clone(c.order)
+	for i := 1; i < len(c.nodes); i++ {
+		if !slices.Contains(c.order, i) {
+			all = append(all, i)
+		}
+	}
+	slices.Reverse(all)
+	return all
+}
+
 // end makes a bad row final, drops the node, and gives its successors another
 // feeder.
-func (c *chain) end(i int, s State, reason string) {
+func (c *chain) end(i int, s State, reason string) { c.drop(i, s, reason, false) }
+
+// drop is end; with keep the node keeps its good parts for another push.
+func (c *chain) drop(i int, s State, reason string, keep bool) {
 	n := &c.nodes[i]
 	if n.phase == phFinal {
 		return
 	}
-	c.tell(i, &wire.Abort{Reason: reason})
+	c.tell(i, &wire.Abort{Reason: reason, Keep: keep})
 	if n.alive {
 		c.do(actHangup{i})
 	}
-	n.alive, n.resuming = false, false
+	n.alive, n.resuming, n.suspect = false, false, nil
 	c.final(i, s, reason)
 	c.orphan(i)
+	c.leave(i)
 }
 
-// final fixes the row of i.
+// final fixes the row of i. One that ends well tells what happened on the way.
 func (c *chain) final(i int, s State, reason string) {
 	n := &c.nodes[i]
 	n.phase = phFinal
-	n.row.State, n.row.Reason, n.row.Bytes = s, reason, n.report.Received
+	n.row.State, n.row.Reason, n.row.Bytes = s, orElse(reason, n.note), n.before+n.report.Received
 	c.do(actFinal{i})
 }
 
-// maybeFinish ends the transfer when every row is final.
+// maybeFinish ends the transfer when nobody is served any more: nobody waits for
+// those that are lost or never answered.
 func (c *chain) maybeFinish() {
+	if c.finished {
+		return
+	}
+	away := 0
 	for i := 1; i < len(c.nodes); i++ {
-		if c.nodes[i].phase != phFinal {
+		switch p := c.nodes[i].phase; {
+		case p == phAway || p == phDialing && c.started || p == phAsked && c.started && !c.nodes[i].busy:
+			away++
+		case p != phFinal:
 			return
+		}
+	}
+	for i := 1; i < len(c.nodes) && away > 0; i++ {
+		switch n := &c.nodes[i]; {
+		case n.phase == phFinal:
+		case n.phase == phAsked:
+			c.end(i, Unreachable, "did not answer the offer")
+		case n.contacted:
+			c.end(i, Failed, n.row.Reason)
+		default:
+			c.end(i, Unreachable, orElse(n.row.Reason, "no answer"))
 		}
 	}
 	c.finish(nil)

@@ -1,32 +1,39 @@
 package ring
 
 import (
+	"time"
+
 	"github.com/dolly-img/dolly-img/ring/internal/wire"
 	"github.com/opencontainers/go-digest"
 )
 
 // What the coordinator is told. Node numbers count from 1.
 type (
-	evWelcome struct { // HELLO was answered
+	evWelcome struct { // HELLO was answered, of the first dial or of a later one
 		node     int
 		instance wire.ID
 		state    string
 		reason   string
 	}
-	evNoContact struct { // a first dial failed for good
-		node   int
-		state  State // Unreachable or Refused
-		reason string
+	evNoContact struct { // the first dials failed
+		node    int
+		state   State // Unreachable or Refused
+		lasting bool  // it has no address: there is nothing to dial again
+		reason  string
 	}
 	evAnswer struct {
 		node   int
 		held   []int64
 		free   int64
+		replay bool
 		code   Code
 		reason string
 	}
 	evDeadline struct{} // time to start with those that answered
-	evNeed     struct {
+	evTick     struct { // a few times a second
+		now time.Duration // since the transfer began
+	}
+	evNeed struct {
 		node      int
 		link, gen uint32
 		needs     [][2]int64
@@ -39,8 +46,12 @@ type (
 		reason    string
 	}
 	evReport struct {
-		node   int
+		node   int // 0: the server of itself
 		report wire.Report
+	}
+	evFallback struct {
+		node int
+		msg  *wire.Fallback
 	}
 	evVerified struct {
 		node int
@@ -96,6 +107,7 @@ type (
 		feeder, node int
 		link, gen    uint32
 		needs        [][2]int64
+		lag          bool
 	}
 	actUndial struct {
 		feeder int
@@ -107,6 +119,7 @@ type (
 		node      int
 		committed bool // a COMMIT is unconfirmed: ask for 15 s, not for 1
 	}
+	actRedial struct{ node int } // dial it every 2 s until it answers
 	actHangup struct{ node int }
 	actFinal  struct{ node int } // its row is final
 	actEvent  struct{ ev Event }

@@ -1,12 +1,18 @@
 package ring
 
 import (
+	"slices"
+
 	"github.com/dolly-img/dolly-img/ring/internal/wire"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
 // Who feeds whom: the coordinator's half of links and their generations
 // (PROTOCOL.md sections 8 and 9).
+
+// maxAvoid is how many feeders a node is offered in vain before the server feeds
+// it: the fault is then most likely its own.
+const maxAvoid = 2
 
 // relink gives node i a new generation; its feeder is chosen when it says what it
 // needs.
@@ -23,18 +29,40 @@ func (c *chain) relink(i int) {
 	}
 }
 
-// pickFeeder is the nearest node before i that is in the chain and alive, else
-// the server. Since it is always a lower number there are no cycles.
+// pickFeeder is the nearest node before i in the order that may feed it, else the
+// server. Since it stands before i there are no cycles. Slow nodes share out the
+// feeders among them.
 func (c *chain) pickFeeder(i int) int {
-	if c.nodes[i].feed.direct {
+	n := &c.nodes[i]
+	at := slices.Index(c.order, i)
+	if n.feed.direct || at < 0 {
 		return 0
 	}
-	for j := i - 1; j > 0; j-- {
-		if n := &c.nodes[j]; n.alive && n.lacks && n.phase >= phServing {
+	best, load := 0, 0
+	for k := at - 1; k >= 0; k-- {
+		j := c.order[k]
+		f := &c.nodes[j]
+		if !f.alive || f.slow || f.banned || f.phase < phServing || slices.Contains(n.feed.avoid, j) || n.slow && !f.replays {
+			continue
+		}
+		if !n.slow {
 			return j
 		}
+		if l := c.slowFedBy(j); best == 0 || l < load {
+			best, load = j, l
+		}
 	}
-	return 0
+	return best
+}
+
+// slowFedBy counts the slow nodes that j feeds.
+func (c *chain) slowFedBy(j int) (count int) {
+	for i := range c.nodes {
+		if n := &c.nodes[i]; n.slow && n.phase == phServing && n.feed.feeder == j {
+			count++
+		}
+	}
+	return count
 }
 
 func (c *chain) need(ev evNeed) {
@@ -51,7 +79,7 @@ func (c *chain) need(ev evNeed) {
 		n.feed.needSum, n.feed.fails = sum, min(n.feed.fails, 1)
 	}
 	n.feed.feeder, n.feed.state = c.pickFeeder(ev.node), feedDialled
-	c.do(actDial{n.feed.feeder, ev.node, n.feed.link, n.feed.gen, ev.needs})
+	c.do(actDial{n.feed.feeder, ev.node, n.feed.link, n.feed.gen, ev.needs, n.slow})
 	f := &c.nodes[n.feed.feeder]
 	f.ordered = append(f.ordered, n.feed.link)
 	c.undial(n)
@@ -93,12 +121,11 @@ func (c *chain) link(ev evLink) {
 		name := c.linkName(i)
 		switch {
 		case ev.state == wire.LinkUp && ev.node != i:
-			n.feed.state = feedUp
+			n.feed.state, n.feed.up = feedUp, c.now
 			c.do(actEvent{Event{Kind: EventLink, Link: name, Reason: "up"}})
 		case ev.state == wire.LinkDone && ev.node == i:
 			n.feed.state = feedDone
 		case ev.state == wire.LinkDown && n.phase < phFinal:
-			c.do(actEvent{Event{Kind: EventLink, Link: name, Reason: "down: " + ev.reason}})
 			c.linkDown(i, name, ev)
 		}
 		return
@@ -107,20 +134,38 @@ func (c *chain) link(ev evLink) {
 
 func (c *chain) linkDown(i int, name string, ev evLink) {
 	n := &c.nodes[i]
-	if n.feed.feeder != n.feed.culprit {
-		n.feed.culprit, n.feed.fails = n.feed.feeder, 0
+	c.do(actEvent{Event{Kind: EventLink, Link: name, Reason: "down: " + ev.reason}})
+	if ev.code == CodeMismatch { // the feeder fell back: it feeds again from where it is
+		c.relink(i)
+		return
+	}
+	feeder := n.feed.feeder
+	if feeder != n.feed.culprit {
+		n.feed.culprit, n.feed.fails = feeder, 0
 	}
 	n.feed.fails++
 	gone := ev.code == CodeGone
-	if n.feed.feeder == 0 && (gone || n.feed.fails >= 3) {
+	if feeder == 0 && (gone || n.feed.fails >= 3) {
 		n.row.Link = name
 		c.end(i, Failed, "cannot be fed: "+ev.reason)
 		return
 	}
-	if gone || n.feed.fails >= 2 {
-		n.feed.direct = true
+	if !gone {
+		n.note, n.row.Link = "link "+name+": "+ev.reason, name
+	}
+	if feeder != 0 && (gone || n.feed.fails >= 2) {
+		c.avoid(i, feeder)
 	}
 	c.relink(i)
+}
+
+// avoid has i fed by another than feeder from now on.
+func (c *chain) avoid(i, feeder int) {
+	f := &c.nodes[i].feed
+	if !slices.Contains(f.avoid, feeder) {
+		f.avoid = append(f.avoid, feeder)
+	}
+	f.direct = len(f.avoid) >= maxAvoid
 }
 
 func (c *chain) linkName(i int) string {
@@ -131,21 +176,16 @@ func (c *chain) linkName(i int) string {
 	return from + " -> " + c.nodes[i].row.Node
 }
 
-// orphan gives those that the dead node i fed another feeder, and frees the
-// feeder of i, whose window is what the first of them goes on from.
+// orphan gives those that i fed another feeder, and frees the feeder of i, whose
+// window is what the first of them goes on from. i is dead, or about to move.
 func (c *chain) orphan(i int) {
-	dead := &c.nodes[i]
-	if dead.feed.state == feedDialled || dead.feed.state == feedUp {
-		dead.feed.replaces = append(dead.feed.replaces, ownedLink{dead.feed.feeder, dead.feed.link})
+	from := &c.nodes[i]
+	if from.feed.state == feedDialled || from.feed.state == feedUp {
+		from.feed.replaces = append(from.feed.replaces, ownedLink{from.feed.feeder, from.feed.link})
 	}
-	dead.feed.state = feedDone
-	for j := range c.nodes {
-		if f := &c.nodes[j].feed; f.culprit == i {
-			f.direct, f.fails = false, 0 // it was not the link
-		}
-	}
+	from.feed.state = feedDone
 	heir := 0
-	for j := i + 1; j < len(c.nodes); j++ {
+	for _, j := range c.order[slices.Index(c.order, i)+1:] {
 		n := &c.nodes[j]
 		fed := n.feed.feeder == i && (n.feed.state == feedDialled || n.feed.state == feedUp)
 		if n.phase == phFinal || !fed && n.feed.state != feedAsked {
@@ -159,10 +199,22 @@ func (c *chain) orphan(i int) {
 		}
 	}
 	if heir == 0 {
-		c.undial(dead)
+		c.undial(from)
 		return
 	}
 	h := &c.nodes[heir]
-	h.feed.replaces = append(h.feed.replaces, dead.feed.replaces...)
-	dead.feed.replaces = nil
+	h.feed.replaces = append(h.feed.replaces, from.feed.replaces...)
+	from.feed.replaces = nil
+}
+
+// toTail moves i to the end of the order. Whom it fed goes on behind its feeder.
+func (c *chain) toTail(i int) {
+	n := &c.nodes[i]
+	was := n.feed.state
+	c.orphan(i)
+	at := slices.Index(c.order, i)
+	c.order = append(slices.Delete(c.order, at, at+1), i)
+	if n.phase == phServing && was != feedDone {
+		c.relink(i)
+	}
 }

@@ -97,12 +97,12 @@ func (s *scenario) event(f []string) {
 		for i := range peers {
 			peers[i].Name = fmt.Sprint("n", i+1)
 		}
-		s.c = newChain(peers, []v1.Descriptor{testBlob})
+		s.c = newChain(Config{Nodes: peers, Retries: num("retries", 0), Straggler: Straggler(arg["straggler"])}, []v1.Descriptor{testBlob})
 		return
 	case "serving": // the usual beginning: all answer, all links come up
 		for i := range s.c.nodes[1:] {
 			s.quiet(evWelcome{i + 1, wire.ID{byte(i + 1)}, wire.StateNew, ""})
-			s.quiet(evAnswer{i + 1, []int64{0}, -1, CodeNone, ""})
+			s.quiet(evAnswer{i + 1, []int64{0}, -1, true, CodeNone, ""})
 		}
 		for i := range s.c.nodes[1:] {
 			x := s.c.nodes[i+1].feed
@@ -113,9 +113,9 @@ func (s *scenario) event(f []string) {
 	case "welcome":
 		ev = evWelcome{node, wire.ID{byte(num("instance", node))}, orElse(arg["state"], wire.StateNew), arg["reason"]}
 	case "nocontact":
-		ev = evNoContact{node, Unreachable, "connection refused"}
+		ev = evNoContact{node, Unreachable, false, "connection refused"}
 	case "answer":
-		a := evAnswer{node: node, held: []int64{int64(num("held", 0))}, free: int64(num("free", -1)), code: Code(arg["code"]), reason: arg["reason"]}
+		a := evAnswer{node: node, held: []int64{int64(num("held", 0))}, free: int64(num("free", -1)), replay: true, code: Code(arg["code"]), reason: arg["reason"]}
 		ev = a
 	case "need":
 		link, gen := feed()
@@ -173,13 +173,19 @@ func (s *scenario) text(a action) string {
 	case actFeed:
 		return fmt.Sprintf("feed %s link %d generation %d", name(a.node), a.link, a.gen)
 	case actDial:
-		return fmt.Sprintf("dial %s -> %s link %d generation %d from %d", name(a.feeder), name(a.node), a.link, a.gen, a.needs[0][1])
+		lag := ""
+		if a.lag {
+			lag = ", may lag"
+		}
+		return fmt.Sprintf("dial %s -> %s link %d generation %d from %d%s", name(a.feeder), name(a.node), a.link, a.gen, a.needs[0][1], lag)
 	case actUndial:
 		return fmt.Sprintf("undial %s link %d", name(a.feeder), a.link)
 	case actMarks:
 		return "tell " + name(a.node) + " all marks"
 	case actSource:
 		return "read the source"
+	case actRedial:
+		return "dial " + name(a.node) + " until it answers"
 	case actResume:
 		return fmt.Sprintf("ask %s again, committed %v", name(a.node), a.committed)
 	case actHangup:
@@ -188,7 +194,7 @@ func (s *scenario) text(a action) string {
 		r := s.c.nodes[a.node].row
 		return strings.TrimRight(fmt.Sprintf("row %s %s: %s %s", r.Node, r.State, r.Reason, r.Link), " :")
 	case actEvent:
-		return strings.TrimSpace(fmt.Sprintf("event %s %s %s", a.ev.Kind, a.ev.Link, a.ev.Reason))
+		return strings.Join(strings.Fields(fmt.Sprintf("event %s %s %s %s %s", a.ev.Kind, a.ev.Node, a.ev.Link, a.ev.State, a.ev.Reason)), " ")
 	case actFinish:
 		return fmt.Sprint("finish, error ", a.err)
 	}

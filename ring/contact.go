@@ -30,7 +30,7 @@ func (s *sender) dialAll(work context.Context) {
 	for i, p := range s.cfg.Nodes {
 		s.work.Go(func() {
 			if p.Err != nil {
-				s.post(evNoContact{i + 1, Unreachable, p.Err.Error()})
+				s.post(evNoContact{i + 1, Unreachable, true, p.Err.Error()})
 				return
 			}
 			for {
@@ -40,19 +40,38 @@ func (s *sender) dialAll(work context.Context) {
 					s.attach(i+1, ctrl, evWelcome{i + 1, w.Instance, w.State, printable(w.Reason)})
 					return
 				case isRefusal(err):
-					s.post(evNoContact{i + 1, Refused, err.Error()})
+					s.post(evNoContact{i + 1, Refused, true, err.Error()})
 					return
 				case !time.Now().Before(until):
-					s.post(evNoContact{i + 1, Unreachable, err.Error()})
+					s.post(evNoContact{i + 1, Unreachable, false, err.Error()})
 					return
 				}
-				select {
-				case <-time.After(min(time.Second, time.Until(until))):
-				case <-s.done:
+				if !s.pause(min(time.Second, time.Until(until))) {
 					return
 				}
 			}
 		})
+	}
+}
+
+// redial dials a node that was lost, or never answered, until it does.
+func (s *sender) redial(work context.Context, i int) {
+	for s.pause(redialFor) {
+		ctrl, w, err := s.greet(work, s.cfg.Nodes[i-1], true, redialFor)
+		if err == nil {
+			s.attach(i, ctrl, evWelcome{i, w.Instance, w.State, printable(w.Reason)})
+			return
+		}
+	}
+}
+
+// pause waits; false says that the transfer is over.
+func (s *sender) pause(d time.Duration) bool {
+	select {
+	case <-time.After(d):
+		return true
+	case <-s.done:
+		return false
 	}
 }
 
@@ -73,9 +92,7 @@ func (s *sender) resume(work context.Context, i int, committed bool) {
 			s.post(evResumed{node: i, reason: err.Error()})
 			return
 		}
-		select {
-		case <-time.After(time.Second):
-		case <-s.done:
+		if !s.pause(time.Second) {
 			return
 		}
 	}
@@ -157,13 +174,15 @@ func (s *sender) attach(i int, ctrl *control, ev any) {
 func eventOf(i int, m wire.Message) (any, bool) {
 	switch m := m.(type) {
 	case *wire.Answer:
-		return evAnswer{i, m.Held, m.Free, Code(m.Code), printable(m.Reason)}, true
+		return evAnswer{i, m.Held, m.Free, m.Replay, Code(m.Code), printable(m.Reason)}, true
 	case *wire.Need:
 		return evNeed{i, m.Link, m.Generation, m.Needs}, true
 	case *wire.Link:
 		return evLink{i, m.Link, m.Generation, m.State, Code(m.Code), printable(m.Reason)}, true
 	case *wire.Report:
 		return evReport{i, *m}, true
+	case *wire.Fallback:
+		return evFallback{i, m}, true
 	case *wire.Verified:
 		return evVerified{i, m}, true
 	case *wire.Committed:

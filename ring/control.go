@@ -15,10 +15,12 @@ const (
 	markPause  = 5 * time.Millisecond // between two broadcasts of marks
 	silence    = 5 * time.Second      // nothing heard on control: lost
 	startLimit = 5 * time.Second      // from the first dial to the start of the chain
+	tickEvery  = time.Second / 4      // the coordinator looks for what does not happen
 	resumeFor  = time.Second          // asking a lost node once more
+	redialFor  = 2 * time.Second      // between two dials of a lost node
 	confirmFor = 15 * time.Second     // asking after an unconfirmed COMMIT
 	orphanFor  = 15 * time.Second     // a node keeps a transfer without its server
-	yieldFor   = 4 * time.Second      // a new transfer waits for a busy target; the server starts without us at 5
+	yieldFor   = 20 * time.Second     // a new transfer waits for a busy target
 )
 
 // maxQueue bounds what waits to be written to a peer that does not read.
@@ -103,8 +105,17 @@ func (c *control) read(limit time.Duration) (wire.Message, error) {
 }
 
 // ping says every second that we are there, whatever else this process waits for.
-func (c *control) ping() {
-	b, _ := wire.Encode(&wire.Ping{})
+func (c *control) ping() { c.repeat(&wire.Ping{}, nil) }
+
+// stay says the same from a node that does not read yet, until the result is called.
+func (c *control) stay() (done func()) {
+	end := make(chan struct{})
+	go c.repeat(&wire.Pong{}, end)
+	return func() { close(end) }
+}
+
+func (c *control) repeat(m wire.Message, end chan struct{}) {
+	b, _ := wire.Encode(m)
 	tick := time.NewTicker(pingEvery)
 	defer tick.Stop()
 	for {
@@ -112,6 +123,8 @@ func (c *control) ping() {
 		case <-tick.C:
 			c.sendBytes(b)
 		case <-c.done:
+			return
+		case <-end:
 			return
 		}
 	}

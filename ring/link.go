@@ -144,6 +144,8 @@ func (w *plainWriter) writeFrame(hdr *[wire.HeaderSize]byte, data []byte) error 
 
 func (w *plainWriter) Close() error { return w.conn.Close() }
 
+func (w *plainWriter) netConn() net.Conn { return w.conn }
+
 // tlsWriter makes each frame two Writes below TLS, header then payload: the
 // receiver relies on a frame beginning with its own record (see lowatConn).
 type tlsWriter struct {
@@ -166,6 +168,8 @@ func (w *tlsWriter) writeFrame(hdr *[wire.HeaderSize]byte, data []byte) error {
 // Close ends the connection at once; the final record, not close_notify, is what
 // says that a link is complete.
 func (w *tlsWriter) Close() error { return w.batch.Conn.Close() }
+
+func (w *tlsWriter) netConn() net.Conn { return w.batch.Conn }
 
 // batchConn gathers the records of a frame into large writes, once hold is set.
 type batchConn struct {

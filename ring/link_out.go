@@ -2,8 +2,10 @@ package ring
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"net"
 	"sync"
 
 	"github.com/dolly-img/dolly-img/ring/internal/wire"
@@ -18,10 +20,14 @@ type outLink struct {
 	idx     int
 	pos     int64 // in needs[idx]
 
-	conn  linkWriter // nil until dialled
-	live  bool       // the producer writes
-	busy  bool       // the producer is writing now
-	dead  bool       // stopped: nobody reports about it any more
+	conn    linkWriter // nil until dialled
+	lag     bool       // it may fall behind the window: it never is live
+	live    bool       // the producer writes
+	busy    bool       // the producer is writing now
+	writing bool       // somebody is
+	dead    bool       // stopped: nobody reports about it any more
+	info    linkInfo   // of the last report
+
 	cond  sync.Cond
 	reads *storedReader
 	buf   []byte             // of the replay
@@ -34,6 +40,7 @@ type outLink struct {
 // time; Close from another ends a write that blocks.
 type linkWriter interface {
 	writeFrame(hdr *[wire.HeaderSize]byte, data []byte) error
+	netConn() net.Conn
 	io.Closer
 }
 
@@ -126,7 +133,8 @@ type reportFunc func(link, gen uint32, state string, code Code, reason string)
 
 // feed adds a link and feeds it until its needs are met, it fails or it is
 // stopped. It holds its place in the window from now on, before it is dialled.
-func (r *relay) feed(ctx context.Context, link, gen uint32, needs [][2]int64, dial dialFunc, report reportFunc) error {
+func (r *relay) feed(ctx context.Context, d *wire.Dial, dial dialFunc, report reportFunc) error {
+	link, needs := d.Link, d.Needs
 	for i, n := range needs {
 		if n[0] < 0 || n[0] >= int64(len(r.blobs)) || n[1] < 0 || i > 0 && n[0] <= needs[i-1][0] {
 			return fmt.Errorf("link %d: malformed needs", link)
@@ -136,7 +144,7 @@ func (r *relay) feed(ctx context.Context, link, gen uint32, needs [][2]int64, di
 		return fmt.Errorf("link %d: nothing is needed", link)
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	l := &outLink{id: link, gen: gen, needs: needs, pos: needs[0][1], abort: cancel}
+	l := &outLink{id: link, gen: d.Generation, lag: d.Lag, needs: needs, pos: needs[0][1], abort: cancel}
 	l.cond.L = &r.mu
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -165,6 +173,45 @@ func (r *relay) unfeed(link uint32) {
 		}
 	}
 	r.space.Broadcast()
+}
+
+// fallBack drops the whole window, which may hold wrong bytes, and goes back to
+// what at says of each blob. Every link ends: its receiver says anew what it needs.
+// The producer and the store have ended.
+func (r *relay) fallBack(at func(blob int) int64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.endLinks()
+	for r.win.pinned() && r.closed == nil {
+		r.space.Wait()
+	}
+	r.win.release()
+	r.unstored = 0
+	for i := range r.blobs {
+		if b := &r.blobs[i]; b.arriving {
+			b.recv = at(i)
+		}
+	}
+	r.halted = false
+}
+
+// halt ends the producer and the store, until fallBack.
+func (r *relay) halt() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.halted = true
+	r.endLinks() // a write must not hold the producer
+	r.space.Broadcast()
+	r.filled.Broadcast()
+}
+
+func (r *relay) endLinks() {
+	for _, l := range r.links {
+		if !l.dead {
+			l.stop()
+			l.failure = &nodeError{CodeMismatch, errors.New("the feeder went back to its last good mark")}
+		}
+	}
 }
 
 // failLocked takes a broken link out and remembers that somebody must stand in
@@ -217,6 +264,10 @@ func (r *relay) catchUp(ctx context.Context, l *outLink) {
 		what := r.plan(l)
 		switch what.kind {
 		case planHead:
+			if l.lag {
+				l.cond.Wait()
+				continue
+			}
 			l.live = true
 			for l.live || l.busy {
 				l.cond.Wait()
@@ -243,11 +294,13 @@ func (r *relay) catchUp(ctx context.Context, l *outLink) {
 				wire.PutData(&hdr, f.blob, l.pos, data)
 			}
 			f.pins++
+			l.writing = true
 			r.mu.Unlock()
 			err := l.conn.writeFrame(&hdr, data)
 			r.mu.Lock()
+			l.writing = false
 			if f.pins--; f.pins == 0 {
-				r.space.Signal()
+				r.space.Broadcast()
 			}
 			if err != nil {
 				r.failLocked(l, CodeNetwork, err)
@@ -256,9 +309,11 @@ func (r *relay) catchUp(ctx context.Context, l *outLink) {
 			r.advance(l, len(data))
 		case planStorage:
 			blob, pos, _ := l.cursor()
+			l.writing = true
 			r.mu.Unlock()
 			err := r.replay(ctx, l, blob, pos, what.n)
 			r.mu.Lock()
+			l.writing = false
 			if err != nil {
 				code := CodeNetwork
 				if ne, ok := err.(*nodeError); ok {

@@ -1,7 +1,6 @@
 package ring
 
 import (
-	"bytes"
 	"fmt"
 
 	"github.com/dolly-img/dolly-img/ring/internal/wire"
@@ -20,13 +19,16 @@ type member struct {
 	feedLink, feedGen uint32 // what may feed; older generations are refused
 	feedOpen          bool
 	feedFin           bool // it ended with the final record
+	asked             bool // FEED came, NEED was not said yet
 	next              int  // blobs before it are complete: frames come in travelling order
+	resetting         bool // falling back: what was asked of the driver is not done yet
 
 	received int64 // payload accepted
 	marked   int64 // below a good mark
 	durable  int64
 	inPlace  bool
 	failed   *nodeError
+	keep     bool // good parts are worth keeping for another transfer
 
 	out []action
 }
@@ -47,15 +49,16 @@ type memberBlob struct {
 	size   int64         // -1: not known yet
 	want   digest.Digest // of the offer; "": only the final mark tells
 	held   bool          // vouched for in the ANSWER
-	recv   int64         // accepted, frame by frame
+	claim  int64         // leading bytes there before, which marks have not judged yet
+	recv   int64         // claimed, and accepted frame by frame
 	good   int64         // below a mark whose sum was equal
 	final  digest.Digest // of the final mark; "": not come yet
 	sum    digest.Digest // computed over the whole blob; "": not there yet
 	judged bool          // sum and final were compared
 	stable bool          // durable
 
-	marks []wire.Mark // come, not yet reached by the hash
-	sums  []blobSum   // hashed, their mark not yet come
+	marks []wire.Mark // come, by offset, those above good
+	sums  []blobSum   // hashed, by offset, those above good
 }
 
 type blobSum struct {
@@ -80,7 +83,11 @@ func (m *member) step(ev any) []action {
 	case meHeld:
 		for i := range m.blobs {
 			b := &m.blobs[i]
-			b.held = b.size > 0 && b.want != "" && ev.held[i] == b.size
+			d := v1.Descriptor{Digest: b.want, Size: b.size}
+			if b.held = vouched(d, ev.held[i]); !b.held {
+				b.claim = claimed(d, ev.held[i])
+				b.recv = b.claim
+			}
 		}
 	case meMsg:
 		m.message(ev.msg)
@@ -102,6 +109,11 @@ func (m *member) step(ev any) []action {
 		m.say(&wire.Link{Link: ev.link, Generation: ev.gen, State: ev.state, Code: string(ev.code), Reason: ev.reason})
 	case meSum:
 		m.sum(ev)
+	case meReset:
+		m.resetting = false
+		if m.phase == mStarted {
+			m.sayNeed() // of the feed that was ordered meanwhile, if any
+		}
 	case meDurable:
 		b := &m.blobs[ev.blob]
 		b.stable = true
@@ -144,7 +156,10 @@ func (m *member) message(msg wire.Message) {
 			m.do(actCloseFeed{})
 		}
 		m.feedLink, m.feedGen, m.feedOpen, m.feedFin = msg.Link, msg.Generation, false, false
-		m.say(&wire.Need{Link: msg.Link, Generation: msg.Generation, Needs: m.needs()})
+		m.asked = true
+		if !m.resetting {
+			m.sayNeed()
+		}
 	case *wire.Dial:
 		if m.phase >= mStarted && m.phase < mFailed {
 			m.do(actLink{msg})
@@ -170,6 +185,7 @@ func (m *member) message(msg wire.Message) {
 		reason := "the server ended the transfer"
 		if a, ok := msg.(*wire.Abort); ok {
 			reason = "aborted by the server: " + a.Reason
+			m.keep = a.Keep
 		}
 		if m.phase < mPublishing {
 			m.phase, m.failed = mFailed, failf(CodeAbandoned, "%s", reason)
@@ -179,6 +195,13 @@ func (m *member) message(msg wire.Message) {
 		m.say(&wire.Pong{})
 	default:
 		m.fail(failf(CodeProtocol, "unexpected message %T", msg))
+	}
+}
+
+func (m *member) sayNeed() {
+	if m.asked {
+		m.asked = false
+		m.say(&wire.Need{Link: m.feedLink, Generation: m.feedGen, Needs: m.needs()})
 	}
 }
 
@@ -234,98 +257,6 @@ func (m *member) feedEnd(ev meFeedEnd) {
 	m.say(&wire.Link{Link: ev.link, Generation: ev.gen, State: state, Code: string(ev.code), Reason: ev.reason})
 }
 
-// mark takes one mark from the server; after a resume all marks come again.
-func (m *member) mark(k wire.Mark) {
-	if k.Blob < 0 || k.Blob >= len(m.blobs) || k.Offset < 0 || len(k.Sum) != 32 {
-		m.fail(failf(CodeProtocol, "malformed mark"))
-		return
-	}
-	b := &m.blobs[k.Blob]
-	if b.held || b.final != "" {
-		return
-	}
-	if k.Final {
-		b.final = digest.NewDigestFromBytes(digest.SHA256, k.Sum)
-		switch {
-		case b.want != "" && b.final != b.want:
-			m.fail(failf(CodeMismatch, "blob %d: the server read %s, offered was %s", k.Blob, b.final, b.want))
-			return
-		case b.size < 0 && b.recv <= k.Offset:
-			b.size = k.Offset
-			m.do(actSize{k.Blob, k.Offset})
-			if m.feedFin && b.recv < b.size {
-				m.say(&wire.Link{Link: m.feedLink, Generation: m.feedGen, State: wire.LinkDown, Code: string(CodeProtocol), Reason: earlyFin})
-			}
-		case b.size != k.Offset:
-			m.fail(failf(CodeMismatch, "blob %d: the server read %d bytes, the node knows of %d", k.Blob, k.Offset, max(b.size, b.recv)))
-			return
-		}
-		m.judge(k.Blob)
-		return
-	}
-	if n := len(b.marks); k.Offset <= b.good || n > 0 && k.Offset <= b.marks[n-1].Offset {
-		return
-	}
-	for len(b.sums) > 0 && b.sums[0].off < k.Offset {
-		b.sums = b.sums[1:]
-	}
-	if len(b.sums) > 0 && b.sums[0].off == k.Offset {
-		s := b.sums[0]
-		b.sums = b.sums[1:]
-		m.compare(k.Blob, k.Offset, s.sum, k.Sum)
-		return
-	}
-	b.marks = append(b.marks, k)
-}
-
-// sum takes a running sum from the node's own hash.
-func (m *member) sum(ev meSum) {
-	b := &m.blobs[ev.blob]
-	if ev.end {
-		b.sum = digest.NewDigestFromBytes(digest.SHA256, ev.sum)
-		m.judge(ev.blob)
-		return
-	}
-	for len(b.marks) > 0 && b.marks[0].Offset < ev.off {
-		b.marks = b.marks[1:]
-	}
-	if len(b.marks) > 0 && b.marks[0].Offset == ev.off {
-		k := b.marks[0]
-		b.marks = b.marks[1:]
-		m.compare(ev.blob, ev.off, ev.sum, k.Sum)
-		return
-	}
-	b.sums = append(b.sums, blobSum{ev.off, ev.sum})
-}
-
-func (m *member) compare(i int, off int64, got, want []byte) {
-	if !bytes.Equal(got, want) {
-		m.fail(failf(CodeMismatch, "blob %d differs from the source before byte %d", i, off))
-		return
-	}
-	b := &m.blobs[i]
-	m.marked += off - b.good
-	b.good = off
-	m.do(actGood{i, off})
-}
-
-// judge compares a finished blob with its final mark once both are there.
-func (m *member) judge(i int) {
-	b := &m.blobs[i]
-	if b.judged || b.sum == "" || b.final == "" || m.phase != mStarted {
-		return
-	}
-	if b.sum != b.final {
-		m.fail(failf(CodeMismatch, "blob %d: received bytes have digest %s, the source has %s", i, b.sum, b.final))
-		return
-	}
-	b.judged, b.marks, b.sums = true, nil, nil
-	m.marked += b.size - b.good
-	b.good = b.size
-	m.do(actGood{i, b.size})
-	m.do(actSettle{i, v1.Descriptor{Digest: b.final, Size: b.size}})
-}
-
 func (m *member) maybeComplete() {
 	if m.phase != mStarted {
 		return
@@ -348,7 +279,14 @@ func (m *member) digest(i int) digest.Digest {
 }
 
 func (m *member) report() *wire.Report {
-	return &wire.Report{Received: m.received, Marked: m.marked, Durable: m.durable}
+	r := &wire.Report{Received: m.received, Marked: m.marked, Durable: m.durable, Blob: len(m.blobs)}
+	for i := range m.blobs {
+		if b := &m.blobs[i]; !b.held && !b.judged {
+			r.Blob, r.Good = i, b.good
+			break
+		}
+	}
+	return r
 }
 
 func (m *member) sayVerified() {
@@ -381,6 +319,7 @@ func (m *member) fail(err *nodeError) {
 		return
 	}
 	m.phase, m.failed = mFailed, err
+	m.keep = err.code == CodeAbandoned || err.code == CodeShutdown // not our fault
 	m.sayFailed()
 	m.do(actRelease{})
 }

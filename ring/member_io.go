@@ -36,6 +36,7 @@ type (
 		end  bool // off is the blob's size
 	}
 	meDurable   struct{ blob int }
+	meReset     struct{} // actReset was done
 	mePrepared  struct{ inPlace bool }
 	mePublished struct{}
 	meResume    struct{} // the server is back on a new control connection
@@ -63,6 +64,7 @@ type (
 		blob  int
 		final v1.Descriptor
 	}
+	actReset   struct{} // end what feeds and is fed, go back to what member.positions says
 	actPrepare struct{}
 	actPublish struct{}
 	actRelease struct{} // BYE or ABORT: the transfer is over for this node

@@ -172,33 +172,104 @@ func TestMemberStreamEndsEarly(t *testing.T) {
 	}
 }
 
-// Wrong bytes end the node, in whatever order sums and marks come.
-func TestMemberMismatch(t *testing.T) {
-	mark := wire.Mark{Offset: 4 << 20, Sum: sumOf("mark")}
-	final := wire.Mark{Offset: memberSize, Sum: sumOf("all"), Final: true}
-	for name, evs := range map[string][]any{
-		"mark then sum":   {meMsg{&wire.Marks{Marks: []wire.Mark{mark}}}, meSum{0, 4 << 20, sumOf("x"), false}},
-		"sum then mark":   {meSum{0, 4 << 20, sumOf("x"), false}, meMsg{&wire.Marks{Marks: []wire.Mark{mark}}}},
-		"final then sum":  {meMsg{&wire.Marks{Marks: []wire.Mark{final}}}, meSum{0, memberSize, sumOf("x"), true}},
-		"sum then final":  {meSum{0, memberSize, sumOf("x"), true}, meMsg{&wire.Marks{Marks: []wire.Mark{final}}}},
-		"not as offered":  {meMsg{&wire.Marks{Marks: []wire.Mark{{Offset: memberSize, Sum: sumOf("x"), Final: true}}}}},
-		"other length":    {meMsg{&wire.Marks{Marks: []wire.Mark{{Offset: 7, Sum: sumOf("all"), Final: true}}}}},
-		"malformed mark":  {meMsg{&wire.Marks{Marks: []wire.Mark{{Blob: 5, Sum: sumOf("all")}}}}},
-		"unasked message": {meMsg{&wire.Pong{}}},
+// Wrong bytes send the node back to its last good mark, in whatever order sums and
+// marks come, and nothing of them is kept.
+func TestMemberFallsBack(t *testing.T) {
+	mark := meMsg{&wire.Marks{Marks: []wire.Mark{{Offset: 4 << 20, Sum: sumOf("mark")}}}}
+	final := meMsg{&wire.Marks{Marks: []wire.Mark{{Offset: memberSize, Sum: sumOf("all"), Final: true}}}}
+	good := meSum{0, 4 << 20, sumOf("mark"), false}
+	for name, c := range map[string]struct {
+		evs       []any
+		off, good int64
+	}{
+		"mark then sum":  {[]any{mark, meSum{0, 4 << 20, sumOf("x"), false}}, 4 << 20, 0},
+		"sum then mark":  {[]any{meSum{0, 4 << 20, sumOf("x"), false}, mark}, 4 << 20, 0},
+		"final then sum": {[]any{mark, good, final, meSum{0, memberSize, sumOf("x"), true}}, memberSize, 4 << 20},
+		"sum then final": {[]any{good, meSum{0, memberSize, sumOf("x"), true}, mark, final}, memberSize, 4 << 20},
 	} {
 		m := memberAt(t, mStarted)
 		m.step(meFrame{1, 0, 0, 4 << 20})
 		m.step(meFrame{1, 0, 4 << 20, 2 << 20})
 		var out []action
-		for _, ev := range evs {
+		for _, ev := range c.evs {
 			out = append(out, m.step(ev)...)
 		}
-		f, _ := said[*wire.Fail](out)
-		if _, over := did[actRelease](out); m.phase != mFailed || f == nil || !over {
-			t.Errorf("%s: phase %d, said %v", name, m.phase, f)
+		f, _ := said[*wire.Fallback](out)
+		if f == nil || *f != (wire.Fallback{Link: 1, Generation: 1, Offset: c.off, Good: c.good}) {
+			t.Errorf("%s: said %+v", name, f)
+		}
+		if _, ok := did[actReset](out); !ok {
+			t.Errorf("%s: goes on", name)
 		}
 		if _, settled := did[actSettle](out); settled {
 			t.Errorf("%s: made durable", name)
+		}
+		// Not before the driver is back does it say what it needs, and only to the newest feed.
+		if r, ok := did[actRefuse](m.step(meFrame{1, 0, c.good, 100})); !ok || r.status == wire.HelloOK {
+			t.Errorf("%s: takes frames of the feed that lied", name)
+		}
+		if n, _ := said[*wire.Need](m.step(meMsg{&wire.Feed{Link: 2, Generation: 2}})); n != nil {
+			t.Errorf("%s: said %+v before it was back", name, n)
+		}
+		if n, _ := said[*wire.Need](m.step(meReset{})); n == nil || n.Link != 2 || n.Needs[0] != [2]int64{0, c.good} {
+			t.Errorf("%s: back, it said %+v", name, n)
+		}
+		// The right bytes are judged by the same marks.
+		m.step(meOpen{2, 2})
+		m.step(meFrame{2, 0, c.good, memberSize - int(c.good)})
+		if c.good == 0 {
+			m.step(good)
+		}
+		m.step(final)
+		if _, settled := did[actSettle](m.step(meSum{0, memberSize, sumOf("all"), true})); !settled {
+			t.Errorf("%s: the right bytes are not made durable", name)
+		}
+	}
+}
+
+// A claim is what marks say of it.
+func TestMemberClaims(t *testing.T) {
+	claim := func() *member {
+		m := newMember([]v1.Descriptor{{Size: memberSize, Digest: digest.NewDigestFromBytes(digest.SHA256, sumOf("all"))}})
+		m.step(meHeld{[]int64{5 << 20}})
+		m.step(meMsg{&wire.Start{}})
+		return m
+	}
+	m := claim()
+	if n, _ := said[*wire.Need](m.step(meMsg{&wire.Feed{Link: 1, Generation: 1}})); n == nil || n.Needs[0] != [2]int64{0, 4 << 20} {
+		t.Fatalf("says it needs %+v", n)
+	}
+	m.step(meSum{0, 4 << 20, sumOf("x"), false})
+	out := m.step(meMsg{&wire.Marks{Marks: []wire.Mark{{Offset: 4 << 20, Sum: sumOf("mark")}}}})
+	if f, _ := said[*wire.Fallback](out); f == nil || f.Good != 0 {
+		t.Errorf("a wrong claim: says %+v", f)
+	}
+
+	// The part of a longer stream.
+	m = newMember([]v1.Descriptor{{Size: -1}})
+	m.step(meHeld{[]int64{8 << 20}})
+	m.step(meMsg{&wire.Start{}})
+	out = m.step(meMsg{&wire.Marks{Marks: []wire.Mark{{Offset: 5 << 20, Sum: sumOf("all"), Final: true}}}})
+	if f, _ := said[*wire.Fallback](out); f == nil || f.Good != 0 || m.phase != mStarted {
+		t.Errorf("a claim behind the end: says %+v", f)
+	}
+}
+
+// What cannot be put right by other bytes ends the node.
+func TestMemberFails(t *testing.T) {
+	for name, ev := range map[string]any{
+		"not as offered":  meMsg{&wire.Marks{Marks: []wire.Mark{{Offset: memberSize, Sum: sumOf("x"), Final: true}}}},
+		"other length":    meMsg{&wire.Marks{Marks: []wire.Mark{{Offset: 7, Sum: sumOf("all"), Final: true}}}},
+		"malformed mark":  meMsg{&wire.Marks{Marks: []wire.Mark{{Blob: 5, Sum: sumOf("all")}}}},
+		"unasked message": meMsg{&wire.Pong{}},
+	} {
+		m := memberAt(t, mStarted)
+		m.step(meFrame{1, 0, 0, 4 << 20})
+		m.step(meFrame{1, 0, 4 << 20, 2 << 20})
+		out := m.step(ev)
+		f, _ := said[*wire.Fail](out)
+		if _, over := did[actRelease](out); m.phase != mFailed || f == nil || !over {
+			t.Errorf("%s: phase %d, said %v", name, m.phase, f)
 		}
 	}
 }

@@ -1,8 +1,9 @@
 package ring
 
 import (
-	"fmt"
 	"time"
+
+	"github.com/dolly-img/dolly-img/ring/internal/wire"
 )
 
 // sample is what the last progress event said, to tell rates.
@@ -10,6 +11,14 @@ type sample struct {
 	at    time.Time
 	bytes []int64 // received, by node
 	min   int64
+}
+
+// measure is the server's report about itself.
+func (s *sender) measure() evReport {
+	var r wire.Report
+	s.relay.meter.fill(&r)
+	r.Links = s.relay.sendings()
+	return evReport{0, r}
 }
 
 // progress tells, once a second, how far the slowest node is and who holds the
@@ -50,21 +59,25 @@ func (s *sender) progress() {
 // everybody above a slow node is only waiting to send, everybody below only to
 // receive.
 func (s *sender) bottleneck(received []int64, dt float64) string {
-	prev := "server"
-	for i := 1; i < len(s.chain.nodes); i++ {
+	for _, i := range s.chain.order {
 		n := &s.chain.nodes[i]
-		if n.phase != phServing || !n.lacks {
+		if n.phase != phServing || n.slow {
 			continue
 		}
-		rate := fmt.Sprintf("%.0f MB/s", float64(received[i]-s.last.bytes[i])/dt/1e6)
+		rate := megabytes(int64(float64(received[i]-s.last.bytes[i]) / dt))
 		switch n.report.Wait {
-		case "out":
-			prev = n.row.Node
+		case waitNames[waitOut]:
 			continue
-		case "disk":
+		case waitNames[waitDisk]:
 			return n.row.Node + ": disk " + rate
-		case "in":
-			return "link " + prev + " -> " + n.row.Node + ": " + rate
+		case waitNames[waitCPU]:
+			return n.row.Node + ": processor " + rate
+		case waitNames[waitLimit]:
+			return n.row.Node + ": its own rate limit " + rate
+		case waitNames[waitIn]:
+			if s.chain.waitedFor(i) {
+				return "link " + s.chain.linkName(i) + ": " + rate
+			}
 		}
 		return ""
 	}

@@ -4,13 +4,11 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"net"
-	"syscall"
+	"slices"
 	"time"
 
 	"github.com/dolly-img/dolly-img/ring/internal/wire"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
-	"golang.org/x/sys/unix"
 	"golang.org/x/time/rate"
 )
 
@@ -49,6 +47,7 @@ func (p *pump) blob(ctx context.Context, b int, d v1.Descriptor) error {
 		if err != nil {
 			return err
 		}
+		p.relay.meter.relay.is(waitCPU)
 		k, err := io.ReadFull(rc, buf)
 		if k > 0 {
 			if err := p.frame(ctx, b, off, buf[:k]); err != nil {
@@ -78,9 +77,11 @@ func (p *pump) blob(ctx context.Context, b int, d v1.Descriptor) error {
 
 func (p *pump) frame(ctx context.Context, b int, off int64, data []byte) error {
 	if p.limit != nil {
+		p.relay.meter.relay.is(waitLimit)
 		if err := p.limit.WaitN(ctx, len(data)); err != nil {
 			return err
 		}
+		p.relay.meter.relay.is(waitCPU)
 	}
 	var hdr [wire.HeaderSize]byte
 	wire.PutData(&hdr, uint32(b), off, data)
@@ -88,67 +89,45 @@ func (p *pump) frame(ctx context.Context, b int, off int64, data []byte) error {
 }
 
 // frameSize chooses the payload of frames: what the first link carries in 5 ms,
-// because every hop holds a frame until its CRC is checked and T(N) grows by one
-// frame a hop. The rate is what the receiver's kernel acknowledged, not what ours
-// took into its buffer.
+// because every hop holds a frame until its CRC is checked. The chain as a whole
+// waits at each hop for the largest frame there ever was, so sizes start small and
+// follow the slowest of the last samples: a burst that a shaper or a buffer lets through
+// is not the link's rate. The rate is what the receiver's kernel acknowledged, not
+// what ours took into its buffer.
 type frameSize struct {
 	size  int
 	at    time.Time
 	acked uint64
+	last  [4]float64 // bytes a frame of each of the last samples would have
+	n     int        // samples taken
 }
 
 const (
-	minFrame   = 16 << 10
-	firstFrame = 64 << 10
-	frameUnit  = 4 << 10
-	frameTime  = 5 * time.Millisecond
+	minFrame    = 16 << 10
+	frameUnit   = 4 << 10
+	frameTime   = 5 * time.Millisecond
+	frameSample = 25 * time.Millisecond
 )
 
 func (s *frameSize) next(r *relay) int {
 	if s.size == 0 {
-		s.size = firstFrame
+		s.size = minFrame
 	}
 	now := time.Now()
-	if dt := now.Sub(s.at); dt >= 25*time.Millisecond {
-		if acked, ok := r.acked(); ok {
-			if acked > s.acked && s.acked > 0 {
-				want := float64(acked-s.acked) / dt.Seconds() * frameTime.Seconds()
-				s.size = int(min(max(want, minFrame), wire.MaxPayload)) &^ (frameUnit - 1)
-			}
-			s.acked, s.at = acked, now
+	dt := now.Sub(s.at)
+	if dt < frameSample {
+		return s.size
+	}
+	acked, ok := r.acked()
+	if ok && acked > s.acked && s.acked > 0 {
+		s.last[s.n%len(s.last)] = float64(acked-s.acked) / dt.Seconds() * frameTime.Seconds()
+		if s.n++; s.n >= len(s.last) {
+			want := min(slices.Min(s.last[:]), 2*float64(s.size), wire.MaxPayload)
+			s.size = max(int(want)&^(frameUnit-1), minFrame)
 		}
+	}
+	if ok {
+		s.acked, s.at = acked, now
 	}
 	return s.size
-}
-
-// acked is how many bytes the receiver of the first link has acknowledged.
-func (r *relay) acked() (uint64, bool) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for _, l := range r.links {
-		switch w := l.conn.(type) {
-		case *plainWriter:
-			return bytesAcked(w.conn)
-		case *tlsWriter:
-			return bytesAcked(w.batch.Conn)
-		}
-	}
-	return 0, false
-}
-
-func bytesAcked(conn net.Conn) (n uint64, ok bool) {
-	s, is := conn.(syscall.Conn)
-	if !is {
-		return 0, false
-	}
-	raw, err := s.SyscallConn()
-	if err != nil {
-		return 0, false
-	}
-	raw.Control(func(fd uintptr) {
-		if info, err := unix.GetsockoptTCPInfo(int(fd), unix.SOL_TCP, unix.TCP_INFO); err == nil {
-			n, ok = info.Bytes_acked, true
-		}
-	})
-	return n, ok
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/dolly-img/dolly-img/ring/internal/wire"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
@@ -33,7 +32,8 @@ type relay struct {
 	running sync.WaitGroup // link goroutines
 	sent    atomic.Int64   // payload bytes written to links
 
-	waits waits
+	halted bool // falling back: producer and store end
+	meter  meter
 }
 
 // relayBlob is where a blob stands. recv grows with the producer.
@@ -46,12 +46,16 @@ type relayBlob struct {
 
 const storeBatch = 256 << 10
 
-var errClosed = errors.New("transfer ended")
+var (
+	errClosed = errors.New("transfer ended")
+	errHalted = errors.New("falling back to the last good mark")
+)
 
 func newRelay(p *pool, descs []v1.Descriptor, opener Opener) *relay {
 	r := &relay{descs: descs, opener: opener, blobs: make([]relayBlob, len(descs)), lost: map[uint32]bool{}}
 	r.space.L, r.filled.L = &r.mu, &r.mu
 	r.win.pool = p
+	r.meter.relay.kind, r.meter.store.kind = waitIn, waitIn
 	for i, d := range descs {
 		r.blobs[i].size = d.Size
 	}
@@ -79,8 +83,8 @@ func (r *relay) reserve(n int) ([]byte, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for {
-		if r.closed != nil {
-			return nil, r.closed
+		if err := r.ended(); err != nil {
+			return nil, err
 		}
 		if len(r.lost) > 0 {
 			r.waitFor(&r.space, waitOut)
@@ -99,9 +103,24 @@ func (r *relay) reserve(n int) ([]byte, error) {
 }
 
 func (r *relay) waitFor(c *sync.Cond, why waitKind) {
-	t := time.Now()
+	was := r.meter.relay.is(why)
 	c.Wait()
-	r.waits.add(why, t)
+	r.meter.relay.is(was)
+}
+
+// alive is ended, for those who do not hold the mutex.
+func (r *relay) alive() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.ended()
+}
+
+// ended says why nothing goes on any more, or not for now.
+func (r *relay) ended() error {
+	if r.closed == nil && r.halted {
+		return errHalted
+	}
+	return r.closed
 }
 
 // needed reports whether a link inside the window still has f before it. A link
@@ -110,7 +129,7 @@ func (r *relay) needed(f *frame) bool {
 	first := r.win.frames[0]
 	for _, l := range r.links {
 		blob, pos, ok := l.cursor()
-		if !ok || !before(blob, pos, f.blob, f.end()) {
+		if !ok || l.lag || !before(blob, pos, f.blob, f.end()) {
 			continue
 		}
 		if r.opener != nil && before(blob, pos, first.blob, first.off) && r.storageServes(blob, pos) {
@@ -132,10 +151,11 @@ func (r *relay) storageServes(blob uint32, pos int64) bool {
 // to every live link. It is called by the producer only.
 func (r *relay) put(hdr *[wire.HeaderSize]byte, data []byte, blob uint32, off int64) error {
 	r.mu.Lock()
-	if r.closed != nil {
+	if err := r.ended(); err != nil {
 		r.mu.Unlock()
-		return r.closed
+		return err
 	}
+	r.meter.moved.Add(int64(len(data)))
 	f := r.win.add(hdr, data, blob, off)
 	b := &r.blobs[blob]
 	b.recv = f.end()
@@ -150,9 +170,11 @@ func (r *relay) put(hdr *[wire.HeaderSize]byte, data []byte, blob uint32, off in
 	for _, l := range r.links {
 		next, pos, ok := l.cursor()
 		switch {
+		case ok && l.lag:
+			l.cond.Signal()
 		case !ok || !l.live || next != blob || pos >= f.end():
 		case pos == off:
-			l.busy = true
+			l.busy, l.writing = true, true
 			live = append(live, l)
 		default: // its bytes begin inside this frame
 			l.live = false
@@ -161,11 +183,11 @@ func (r *relay) put(hdr *[wire.HeaderSize]byte, data []byte, blob uint32, off in
 	}
 	r.mu.Unlock()
 	for _, l := range live {
-		t := time.Now()
+		r.meter.relay.is(waitOut)
 		err := l.conn.writeFrame(&f.hdr, f.data)
-		r.waits.add(waitOut, t)
+		r.meter.relay.is(waitCPU)
 		r.mu.Lock()
-		l.busy = false
+		l.busy, l.writing = false, false
 		if err != nil {
 			r.failLocked(l, CodeNetwork, err)
 		} else {
@@ -215,8 +237,8 @@ func (r *relay) next(blob int, off int64) (*frame, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for {
-		if r.closed != nil {
-			return nil, r.closed
+		if err := r.ended(); err != nil {
+			return nil, err
 		}
 		if f := r.win.next(); f != nil && int(f.blob) == blob && f.off == off {
 			return f, nil
@@ -224,7 +246,9 @@ func (r *relay) next(blob int, off int64) (*frame, error) {
 		if b := &r.blobs[blob]; b.size >= 0 && off == b.size {
 			return nil, nil
 		}
+		was := r.meter.store.is(waitIn)
 		r.filled.Wait()
+		r.meter.store.is(was)
 	}
 }
 
@@ -258,34 +282,6 @@ func (r *relay) release() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.win.release()
-}
-
-// waitKind is what a node's relay waits for.
-type waitKind int
-
-const (
-	waitIn waitKind = iota
-	waitDisk
-	waitOut
-	waitKinds
-)
-
-// waits sums up where the time of the producer goes.
-type waits [waitKinds]atomic.Int64
-
-func (w *waits) add(k waitKind, since time.Time) { w[k].Add(int64(time.Since(since))) }
-
-// take returns what most of the time since the last take went to, "" when
-// nothing took more than half of it.
-func (w *waits) take(over time.Duration) string {
-	name := [waitKinds]string{"in", "disk", "out"}
-	best := ""
-	for k := range w {
-		if t := time.Duration(w[k].Swap(0)); t > over/2 {
-			best = name[k]
-		}
-	}
-	return best
 }
 
 // openAt opens stored bytes of a blob for replay.

@@ -12,6 +12,7 @@ type State string
 const (
 	Pending     State = "pending"     // not yet answered
 	Serving     State = "serving"     // in the transfer
+	Lost        State = "lost"        // gone, dialled again while others are served; never in a finished report
 	Committed   State = "committed"   // confirmed the source's digest and switched to it
 	Held        State = "held"        // confirmed that everything was in place already
 	Failed      State = "failed"      // was reached, and did not end with the right bytes
@@ -28,7 +29,7 @@ type Row struct {
 	State   State   `json:"state"`
 	Digest  string  `json:"digest"`  // as computed by the node; "" when it confirmed none
 	Bytes   int64   `json:"bytes"`   // payload it received
-	Skipped int64   `json:"skipped"` // bytes it held already
+	Skipped int64   `json:"skipped"` // bytes it held already, as it said
 	Seconds float64 `json:"seconds"` // from the start of the transfer to its final state
 	Reason  string  `json:"reason"`
 	Link    string  `json:"link"` // the link that is to blame, "" when none is

@@ -46,11 +46,25 @@ type Config struct {
 
 	Plain bool          // data links without TLS; each node's policy must allow it
 	Rate  int64         // bytes per second the server sends at most; 0: no limit
-	Wait  time.Duration // how long to keep dialling nodes that do not answer; 0: dial once, start within 5 s
+	Wait  time.Duration // how long to hold the start for nodes that do not answer; 0: dial once, start within 5 s
+
+	Straggler Straggler // what to do with a slow node; "": Demote
+	Retries   int       // how often a node that was lost on the way is taken back; 0: never
+	Check     bool      // ask the nodes, move nothing: rows are Held, Pending (would be served) or bad
 
 	OnEvent func(Event)  // called from one goroutine at a time; nil: none
 	Log     *slog.Logger // nil: silent
 }
+
+// Straggler is what becomes of a node that is slower than the others.
+type Straggler string
+
+// The ways to treat a slow node.
+const (
+	Demote Straggler = "demote" // serve it behind the others
+	Drop   Straggler = "drop"   // fail it
+	Wait   Straggler = "wait"   // let it be: the chain goes as fast as it does
+)
 
 // Send moves cfg.Source to cfg.Nodes and returns when every node has its final
 // state. The report is never nil and has one row per node, also beside an error.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/tls"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -84,7 +85,7 @@ func newSender(cfg Config) (*sender, error) {
 
 func (s *sender) run(ctx context.Context) (*Report, error) {
 	s.begun = time.Now()
-	s.chain = newChain(s.cfg.Nodes, s.blobs)
+	s.chain = newChain(s.cfg, s.blobs)
 	if err := s.prepare(ctx); err != nil {
 		err = &SourceError{err}
 		for i := range s.chain.nodes {
@@ -118,8 +119,9 @@ func (s *sender) run(ctx context.Context) (*Report, error) {
 func (s *sender) loop(ctx, work context.Context) error {
 	deadline := time.NewTimer(max(startLimit, s.cfg.Wait))
 	defer deadline.Stop()
-	tick := time.NewTicker(pingEvery)
+	tick := time.NewTicker(tickEvery)
 	defer tick.Stop()
+	measured := s.begun
 	interrupted := ctx.Done()
 	var pause <-chan time.Time
 	for {
@@ -141,9 +143,15 @@ func (s *sender) loop(ctx, work context.Context) error {
 			ev = evDeadline{}
 		case <-interrupted:
 			interrupted, ev = nil, evInterrupt{}
-		case <-tick.C:
-			s.progress()
-			continue
+		case now := <-tick.C:
+			if now.Sub(measured) >= pingEvery {
+				measured = now
+				if finished, err := s.apply(work, s.measure()); finished {
+					return err
+				}
+				s.progress()
+			}
+			ev = evTick{time.Since(s.begun)}
 		}
 		if c, ok := ev.(connected); ok {
 			if old := s.conns[c.node]; old != nil {
@@ -195,6 +203,8 @@ func (s *sender) apply(work context.Context, ev any) (finished bool, err error) 
 			s.mu.Unlock()
 		case actSource:
 			s.startSource(work)
+		case actRedial:
+			s.work.Go(func() { s.redial(work, a.node) })
 		case actResume:
 			s.work.Go(func() { s.resume(work, a.node, a.committed) })
 		case actHangup:
@@ -233,6 +243,18 @@ func (s *sender) event(ev Event) {
 func (s *sender) plan(a actPlan) {
 	s.read = a.read
 	s.relay.arrive(func(b int) bool { return a.read[b] })
+	// Who joins late may lack what is not read, because all others have it.
+	s.mu.Lock()
+	for b, d := range s.blobs {
+		if a.read[b] || d.Digest == "" {
+			continue
+		}
+		if sum, err := hex.DecodeString(d.Digest.Encoded()); err == nil {
+			s.marks = append(s.marks, wire.Mark{Blob: b, Offset: d.Size, Sum: sum, Final: true})
+		}
+	}
+	s.unsent = len(s.marks)
+	s.mu.Unlock()
 	names := make([]string, len(a.nodes))
 	for i, n := range a.nodes {
 		names[i] = s.cfg.Nodes[n-1].Name
@@ -244,8 +266,9 @@ func (s *sender) plan(a actPlan) {
 func (s *sender) dialLink(work context.Context, a actDial) {
 	peer, key := s.cfg.Nodes[a.node-1], s.keys[a.link]
 	delete(s.keys, a.link)
+	d := &wire.Dial{Link: a.link, Generation: a.gen, Secret: key, Name: peer.Name, Addrs: peer.Addrs, Needs: a.needs, Lag: a.lag}
 	if a.feeder != 0 {
-		s.conns[a.feeder].send(&wire.Dial{Link: a.link, Generation: a.gen, Secret: key, Name: peer.Name, Addrs: peer.Addrs, Needs: a.needs})
+		s.conns[a.feeder].send(d)
 		return
 	}
 	var conf *tls.Config
@@ -255,7 +278,7 @@ func (s *sender) dialLink(work context.Context, a actDial) {
 	report := func(link, gen uint32, state string, code Code, reason string) {
 		s.post(evLink{0, link, gen, state, code, reason})
 	}
-	err := s.relay.feed(work, a.link, a.gen, a.needs, func(ctx context.Context, h wire.Hello) (linkWriter, error) {
+	err := s.relay.feed(work, d, func(ctx context.Context, h wire.Hello) (linkWriter, error) {
 		h.Transfer = s.id
 		return s.net.openLink(ctx, peer.Addrs, conf, h, key)
 	}, report)

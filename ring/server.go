@@ -6,7 +6,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"sync"
@@ -233,9 +232,10 @@ func (n *nodeServer) control(conn *tls.Conn) {
 		return
 	}
 	ctrl.send(w)
-	if w.State != wire.StateNew {
+	if w.Version == 0 || t != nil {
 		return
 	}
+	// Also who asked for a transfer that is not here may go on to offer it.
 	if m, err = ctrl.read(startLimit); err != nil {
 		return
 	}
@@ -244,7 +244,9 @@ func (n *nodeServer) control(conn *tls.Conn) {
 		return
 	}
 	r := Request{Transfer: g.Transfer.String(), Sender: sender, Addr: conn.RemoteAddr().String(), Node: printable(g.Node), Blobs: offer.Blobs, Meta: offer.Meta}
+	admitted := ctrl.stay()
 	t, ne := n.admit(ctrl, g.Transfer, r, offer.Plain)
+	admitted()
 	if ne != nil {
 		n.log.Warn("transfer refused", "sender", printable(sender), "peer", r.Addr, "transfer", r.Transfer, "reason", ne.Error())
 		ctrl.send(&wire.Answer{Code: string(ne.code), Reason: ne.Error()})
@@ -265,96 +267,6 @@ func (n *nodeServer) lookup(id wire.ID) (*transfer, *Outcome) {
 		}
 	}
 	return nil, nil
-}
-
-// admit decides on an offer. For a place or a target that is taken it waits
-// some time; a transfer whose server is gone yields its own at once.
-func (n *nodeServer) admit(ctrl *control, id wire.ID, r Request, plain bool) (*transfer, *nodeError) {
-	if err := checkBlobs(r.Blobs); err != nil {
-		return nil, failf(CodeProtocol, "malformed offer: %w", err)
-	}
-	switch {
-	case len(r.Blobs) == 0 || len(r.Meta) > 64<<10:
-		return nil, failf(CodeProtocol, "malformed offer")
-	case plain && !n.cfg.AllowPlain:
-		return nil, failf(CodePolicy, "this node's policy does not allow plain data links ([data] plain)")
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), yieldFor)
-	defer cancel()
-	t, ne := n.claim(id, r, plain)
-	for ne != nil && ne.code == CodeBusy && n.awaitYield(ctx, nil) {
-		t, ne = n.claim(id, r, plain)
-	}
-	if ne != nil {
-		return nil, ne
-	}
-	defer context.AfterFunc(t.ctx, cancel)()
-	for {
-		sink, err := n.cfg.Accept(ctx, r)
-		if err == nil && t.ctx.Err() != nil {
-			err = failf(CodeShutdown, "the node is stopping")
-			if c, ok := sink.(io.Closer); ok {
-				c.Close()
-			}
-		}
-		if err == nil {
-			if ne = t.open(ctrl, sink); ne == nil {
-				return t, nil
-			}
-		} else if ne = nodeErrorOf(err, CodePolicy); errors.Is(err, ErrBusy) {
-			if n.awaitYield(ctx, t) {
-				continue
-			}
-			ne.code = CodeBusy
-		}
-		t.discard(ne)
-		return nil, ne
-	}
-}
-
-// claim takes one of the node's places for a transfer.
-func (n *nodeServer) claim(id wire.ID, r Request, plain bool) (*transfer, *nodeError) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	switch {
-	case n.closing:
-		return nil, failf(CodeShutdown, "the node is stopping")
-	case n.transfers[id] != nil:
-		return nil, failf(CodeProtocol, "the transfer is already running here")
-	case len(n.transfers) >= n.cfg.Transfers:
-		return nil, failf(CodeBusy, "busy with %d transfers, the limit is %d", len(n.transfers), n.cfg.Transfers)
-	}
-	t := newTransfer(n, id, r, plain)
-	n.transfers[id] = t
-	return t, nil
-}
-
-// awaitYield ends the transfers whose server is gone and waits for any to end;
-// false when there is nothing to wait for.
-func (n *nodeServer) awaitYield(ctx context.Context, me *transfer) bool {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	others := 0
-	for _, t := range n.transfers {
-		if t != me {
-			others++
-			t.yield()
-		}
-	}
-	if others == 0 || ctx.Err() != nil {
-		return false
-	}
-	before := n.endings
-	stop := context.AfterFunc(ctx, func() {
-		n.mu.Lock()
-		defer n.mu.Unlock()
-		n.changed.Broadcast()
-	})
-	defer stop()
-	for n.endings == before && ctx.Err() == nil {
-		n.changed.Wait()
-	}
-	return ctx.Err() == nil
 }
 
 // ended takes a transfer out of the table and remembers its outcome.

@@ -55,6 +55,12 @@ type Sink interface {
 	Publish(ctx context.Context) error
 }
 
+// Keeper is an optional second interface of a Sink that can serve another
+// transfer with what this one leaves unpublished, by claiming it in its Offer: Keep
+// is called before Close when the transfer was cut off through no fault of this node, or of the
+// bytes. Without it Close leaves nothing.
+type Keeper interface{ Keep() }
+
 // Preparer is an optional second interface of a Sink with work to do between its
 // last blob and Publish, such as the temporary of an output. Prepare is called
 // once, when every blob is complete (held or committed); blobs carries the final

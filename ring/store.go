@@ -2,7 +2,9 @@ package ring
 
 import (
 	"crypto/sha256"
+	"hash"
 	"io"
+	"sync"
 
 	"github.com/dolly-img/dolly-img/ring/internal/wire"
 )
@@ -13,10 +15,16 @@ import (
 type store struct {
 	relay *relay
 	blobs []int // in travelling order
-	// begin opens where a blob goes; nil: nowhere.
-	begin func(blob int) (io.Writer, error)
+	// at is from where on a blob arrives; nil: from its first byte. What is there before is
+	// opened by held and hashed first.
+	at   func(blob int) int64
+	held func(blob int, off int64) (io.ReadCloser, error)
+	// begin opens where a blob goes, from at on; nil: nowhere.
+	begin func(blob int, at int64) (io.Writer, error)
 	// sum takes the running SHA-256 at every mark and, with end, that of the blob.
 	sum func(blob int, off int64, sum []byte, end bool) error
+	// saved keeps what a fallback goes on from; nil: nothing.
+	saved *savedSums
 }
 
 func (s *store) run() error {
@@ -29,15 +37,30 @@ func (s *store) run() error {
 }
 
 func (s *store) blob(b int) error {
+	meter := &s.relay.meter
+	defer meter.store.is(waitIn)
+	h, off, at := sha256.New(), int64(0), int64(0)
+	if s.at != nil {
+		at = s.at(b)
+	}
 	var w io.Writer
 	if s.begin != nil {
 		var err error
-		if w, err = s.begin(b); err != nil {
+		if w, err = s.begin(b, at); err != nil {
 			return err
 		}
 	}
-	h := sha256.New()
-	var off int64
+	if s.saved != nil {
+		if sum, o := s.saved.last(b); sum != nil && o <= at {
+			h, off = sum, o
+		}
+	}
+	if off < at {
+		if err := s.rehash(h, b, off, at); err != nil {
+			return err
+		}
+		off = at
+	}
 	for {
 		f, err := s.relay.next(b, off)
 		if err != nil {
@@ -46,19 +69,117 @@ func (s *store) blob(b int) error {
 		if f == nil {
 			return s.sum(b, off, h.Sum(nil), true)
 		}
+		meter.store.is(waitCPU)
 		h.Write(f.data)
+		meter.hashed.Add(int64(len(f.data)))
 		if w != nil {
+			meter.store.is(waitDisk)
 			if _, err := w.Write(f.data); err != nil {
 				return failf(CodeStore, "write: %w", err)
 			}
+			meter.written.Add(int64(len(f.data)))
 		}
 		off = f.end()
 		// No frame crosses a mark (wire.ParseHeader), so none is missed.
 		if off%wire.MarkEvery == 0 {
-			if err := s.sum(b, off, h.Sum(nil), false); err != nil {
+			if err := s.mark(h, b, off); err != nil {
 				return err
 			}
 		}
 		s.relay.stored()
 	}
+}
+
+func (s *store) mark(h hash.Hash, b int, off int64) error {
+	if s.saved != nil {
+		s.saved.save(b, off, h)
+	}
+	return s.sum(b, off, h.Sum(nil), false)
+}
+
+// rehash reads what is there of a blob already, from off to end.
+func (s *store) rehash(h hash.Hash, b int, off, end int64) error {
+	r, err := s.held(b, off)
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	buf := make([]byte, min(end, ioChunk))
+	for off < end {
+		s.relay.meter.store.is(waitDisk)
+		n, err := io.ReadFull(r, buf[:min(int64(len(buf)), end-off, wire.MarkEvery-off%wire.MarkEvery)])
+		if err != nil {
+			return failf(CodeStore, "read again what was there: %w", err)
+		}
+		s.relay.meter.store.is(waitCPU)
+		h.Write(buf[:n])
+		if off += int64(n); off%wire.MarkEvery == 0 {
+			if err := s.mark(h, b, off); err != nil {
+				return err
+			}
+		}
+		if err := s.relay.alive(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// savedSums keeps the state of the hash at marks that are not yet known to be good,
+// and at the last one that is.
+type savedSums struct {
+	mu    sync.Mutex
+	blobs map[int][]savedSum // by offset
+}
+
+type savedSum struct {
+	off int64
+	h   hash.Cloner
+}
+
+func (s *savedSums) save(blob int, off int64, h hash.Hash) {
+	c, err := h.(hash.Cloner).Clone()
+	if err != nil {
+		return // it will be hashed again from further up
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.blobs[blob] = append(s.blobs[blob], savedSum{off, c})
+}
+
+// good drops what is before the mark at off.
+func (s *savedSums) good(blob int, off int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	all := s.blobs[blob]
+	for len(all) > 1 && all[1].off <= off {
+		all = all[1:]
+	}
+	s.blobs[blob] = all
+}
+
+// back drops what is behind off.
+func (s *savedSums) back(blob int, off int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	all := s.blobs[blob]
+	for len(all) > 0 && all[len(all)-1].off > off {
+		all = all[:len(all)-1]
+	}
+	s.blobs[blob] = all
+}
+
+// last is the newest state that is kept, and its offset; nil: none is.
+func (s *savedSums) last(blob int) (hash.Hash, int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	all := s.blobs[blob]
+	if len(all) == 0 {
+		return nil, 0
+	}
+	c, err := all[len(all)-1].h.Clone()
+	if err != nil {
+		return nil, 0
+	}
+	return c, all[len(all)-1].off
 }

@@ -38,13 +38,15 @@ type transfer struct {
 	secret  []byte // of the newest FEED
 	feed    net.Conn
 	writers map[int]Writer
-	opened  bool // the offer was answered: it can be attached to and fed
+	stored  chan struct{} // closed when the store goroutine ended
+	opened  bool          // the offer was answered: it can be attached to and fed
 	over    bool
 	forget  []func() // of kept slots
 
 	reading sync.Mutex     // one feed at a time fills the window
 	work    sync.WaitGroup // everything that must end before the sink is closed
-	settle  chan struct{}  // bounds blobs being made durable
+	saved   savedSums
+	settle  chan struct{} // bounds blobs being made durable
 }
 
 // pendingCommits bounds how many blobs are written but not yet durable.
@@ -54,6 +56,7 @@ func newTransfer(n *nodeServer, id wire.ID, r Request, plain bool) *transfer {
 	t := &transfer{
 		node: n, id: id, req: r, plain: plain, begun: time.Now(), m: newMember(r.Blobs),
 		writers: map[int]Writer{}, settle: make(chan struct{}, pendingCommits),
+		saved: savedSums{blobs: map[int][]savedSum{}},
 	}
 	t.ctx, t.stop = context.WithCancel(context.Background())
 	t.relay = newRelay(n.pool, r.Blobs, nil)
@@ -89,7 +92,10 @@ func (t *transfer) open(ctrl *control, sink Sink) *nodeError {
 	t.expect(t.req.Addr)
 	t.m.step(meHeld{held})
 	t.relay.arrive(func(b int) bool { return !t.m.blobs[b].held })
-	ctrl.send(&wire.Answer{Held: held, Free: free})
+	for b := range t.m.blobs {
+		t.relay.blobs[b].recv = t.m.blobs[b].recv // nobody else uses it yet
+	}
+	ctrl.send(&wire.Answer{Held: held, Free: free, Replay: t.relay.opener != nil})
 	t.work.Done()
 	return nil
 }
@@ -139,9 +145,10 @@ func (t *transfer) reports(done chan struct{}) {
 		case <-tick.C:
 		}
 		t.mu.Lock()
-		if t.ctrl != nil && t.m.phase == mStarted {
+		if t.ctrl != nil && t.m.phase >= mStarted && t.m.phase < mFailed {
 			r := t.m.report()
-			r.Wait = t.relay.waits.take(pingEvery)
+			t.relay.meter.fill(r)
+			r.Links = t.relay.sendings()
 			t.ctrl.send(r)
 		}
 		t.mu.Unlock()
@@ -261,7 +268,9 @@ func (t *transfer) perform(out []action) {
 				t.feed.Close()
 			}
 		case actReceive:
-			t.work.Go(t.store)
+			t.startStore()
+		case actReset:
+			t.work.Go(t.fallBack)
 		case actLink:
 			t.dialLink(a.dial)
 		case actUnlink:
@@ -269,6 +278,7 @@ func (t *transfer) perform(out []action) {
 		case actSize:
 			t.relay.setSize(a.blob, a.size)
 		case actGood:
+			t.saved.good(a.blob, a.off)
 			if t.relay.opener != nil {
 				t.relay.setReadable(a.blob, a.off)
 			}
@@ -305,8 +315,16 @@ func (t *transfer) cleanUp() {
 	t.work.Wait()
 	t.relay.release()
 	var problem error
-	for _, w := range t.writers {
-		problem = errors.Join(problem, w.Abort(0))
+	// Nobody else runs any more.
+	for b, w := range t.writers {
+		keep := int64(0)
+		if t.m.keep {
+			keep = t.m.blobs[b].good
+		}
+		problem = errors.Join(problem, w.Abort(keep))
+	}
+	if k, ok := t.sink.(Keeper); ok && t.m.keep && t.m.phase != mCommitted {
+		k.Keep()
 	}
 	if c, ok := t.sink.(io.Closer); ok {
 		problem = errors.Join(problem, c.Close())

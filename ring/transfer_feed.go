@@ -6,7 +6,6 @@ import (
 	"errors"
 	"io"
 	"net"
-	"time"
 
 	"github.com/dolly-img/dolly-img/ring/internal/wire"
 )
@@ -69,9 +68,8 @@ func (t *transfer) frames(l *linkReader, gen uint32) (fin bool, err error) {
 	var hdr [wire.HeaderSize]byte
 	sure := 0
 	for {
-		start := time.Now()
+		t.relay.meter.relay.is(waitIn)
 		h, err := l.header(&hdr, sure)
-		t.relay.waits.add(waitIn, start)
 		if err != nil {
 			return false, err
 		}
@@ -85,15 +83,16 @@ func (t *transfer) frames(l *linkReader, gen uint32) (fin bool, err error) {
 		if err != nil {
 			return false, err
 		}
-		start = time.Now()
 		if err := l.payload(&hdr, h, buf); err != nil {
 			return false, err
 		}
-		t.relay.waits.add(waitIn, start)
+		t.relay.meter.relay.is(waitCPU)
 		if t.limit != nil {
+			t.relay.meter.relay.is(waitLimit)
 			if err := t.limit.WaitN(t.ctx, h.Length); err != nil {
 				return false, err
 			}
+			t.relay.meter.relay.is(waitCPU)
 		}
 		out := t.step(meFrame{gen, h.Blob, h.Offset, h.Length})
 		if _, ok := out[0].(actAccept); !ok {
@@ -117,7 +116,7 @@ func (t *transfer) dialLink(d *wire.Dial) {
 	report := func(link, gen uint32, state string, code Code, reason string) {
 		t.step(meLink{link, gen, state, code, reason})
 	}
-	err := t.relay.feed(t.ctx, d.Link, d.Generation, d.Needs, func(ctx context.Context, h wire.Hello) (linkWriter, error) {
+	err := t.relay.feed(t.ctx, d, func(ctx context.Context, h wire.Hello) (linkWriter, error) {
 		h.Transfer = t.id
 		return t.node.net.openLink(ctx, d.Addrs, conf, h, d.Secret)
 	}, report)

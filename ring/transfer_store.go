@@ -7,22 +7,41 @@ import (
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// store hashes and writes what arrives.
-func (t *transfer) store() {
+// startStore begins to hash and write what arrives, from where the member stands in
+// each blob. mu is held.
+func (t *transfer) startStore() {
 	var blobs []int
-	for b := range t.req.Blobs {
-		if !t.m.blobs[b].held { // fixed before START
-			blobs = append(blobs, b)
+	at := make([]int64, len(t.req.Blobs))
+	for i := range t.m.blobs {
+		if b := &t.m.blobs[i]; !b.held && !b.judged {
+			blobs = append(blobs, i)
+			at[i] = b.recv
 		}
 	}
-	s := &store{relay: t.relay, blobs: blobs,
-		begin: func(b int) (io.Writer, error) {
+	done := make(chan struct{})
+	t.stored = done
+	t.work.Go(func() {
+		defer close(done)
+		t.store(blobs, func(b int) int64 { return at[b] })
+	})
+}
+
+// store hashes and writes what arrives.
+func (t *transfer) store(blobs []int, at func(int) int64) {
+	s := &store{relay: t.relay, blobs: blobs, at: at, saved: &t.saved,
+		held: func(b int, off int64) (io.ReadCloser, error) {
+			if t.relay.opener == nil {
+				return nil, failf(CodeMismatch, "what was written cannot be read again")
+			}
+			return t.relay.opener.Open(t.ctx, t.req.Blobs[b], off)
+		},
+		begin: func(b int, off int64) (io.Writer, error) {
 			select {
 			case t.settle <- struct{}{}:
 			case <-t.ctx.Done():
 				return nil, t.ctx.Err()
 			}
-			w, err := t.sink.Begin(t.ctx, t.req.Blobs[b], 0)
+			w, err := t.sink.Begin(t.ctx, t.req.Blobs[b], off)
 			if err != nil {
 				return nil, nodeErrorOf(err, CodeStore)
 			}
@@ -36,9 +55,51 @@ func (t *transfer) store() {
 			return nil
 		},
 	}
-	if err := s.run(); err != nil && t.ctx.Err() == nil {
+	if err := s.run(); err != nil && err != errHalted && t.ctx.Err() == nil {
 		t.step(meFailure{nodeErrorOf(err, CodeStore)})
 	}
+}
+
+// fallBack goes back to what the member says is good: nothing feeds, nothing is fed
+// and nothing is stored while it does.
+func (t *transfer) fallBack() {
+	t.relay.halt()
+	t.reading.Lock()
+	defer t.reading.Unlock()
+	t.mu.Lock()
+	stored := t.stored
+	t.mu.Unlock()
+	<-stored
+	t.mu.Lock()
+	writers := map[int]Writer{}
+	good := make([]int64, len(t.m.blobs))
+	for i := range t.m.blobs {
+		b := &t.m.blobs[i]
+		good[i] = b.recv // of what is finished: its size
+		if w := t.writers[i]; w != nil && !b.judged {
+			writers[i] = w
+			delete(t.writers, i)
+		}
+	}
+	t.mu.Unlock()
+	for i, w := range writers {
+		<-t.settle
+		if err := w.Abort(good[i]); err != nil {
+			t.step(meFailure{failf(CodeMismatch, "blob %d differs from the source behind byte %d, and what was written cannot be taken back: %w", i, good[i], err)})
+			return
+		}
+	}
+	for i := range good {
+		t.saved.back(i, good[i])
+	}
+	t.relay.fallBack(func(b int) int64 { return good[b] })
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.over {
+		return
+	}
+	t.startStore()
+	t.perform(t.m.step(meReset{}))
 }
 
 // commit makes one verified blob durable while the next one streams.

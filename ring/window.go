@@ -1,6 +1,7 @@
 package ring
 
 import (
+	"slices"
 	"sync"
 
 	"github.com/dolly-img/dolly-img/ring/internal/wire"
@@ -217,6 +218,11 @@ func (w *window) next() *frame {
 	return nil
 }
 
+// pinned reports whether some frame is still being written.
+func (w *window) pinned() bool {
+	return slices.ContainsFunc(w.frames, func(f *frame) bool { return f.pins > 0 })
+}
+
 // release gives all memory back; no frame is used afterwards.
 func (w *window) release() {
 	seen := map[*chunk]bool{}
@@ -230,4 +236,5 @@ func (w *window) release() {
 		w.drop(c)
 	}
 	w.frames, w.cur, w.spare = nil, nil, nil
+	w.base, w.stored = 0, 0
 }

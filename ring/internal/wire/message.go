@@ -43,6 +43,7 @@ type (
 	Answer struct { // 4
 		Held   []int64 `json:"held"`
 		Free   int64   `json:"free"`
+		Replay bool    `json:"replay"`
 		Code   string  `json:"code"`
 		Reason string  `json:"reason"`
 	}
@@ -66,6 +67,7 @@ type (
 		Name       string     `json:"name"`
 		Addrs      []string   `json:"addrs"`
 		Needs      [][2]int64 `json:"needs"`
+		Lag        bool       `json:"lag"`
 	}
 	Link struct { // 9
 		Link       uint32 `json:"link"`
@@ -81,10 +83,16 @@ type (
 		Marks []Mark `json:"marks"`
 	}
 	Report struct { // 12
-		Received int64  `json:"received"`
-		Marked   int64  `json:"marked"`
-		Durable  int64  `json:"durable"`
-		Wait     string `json:"wait"`
+		Received int64     `json:"received"`
+		Marked   int64     `json:"marked"`
+		Durable  int64     `json:"durable"`
+		Wait     string    `json:"wait"`
+		Blob     int       `json:"blob"` // everything lacked before Good of Blob is right
+		Good     int64     `json:"good"`
+		Relay    int64     `json:"relay"` // bytes per second; 0: unknown
+		Hash     int64     `json:"hash"`
+		Disk     int64     `json:"disk"`
+		Links    []Sending `json:"links"`
 	}
 	Fail struct { // 13
 		Code   string `json:"code"`
@@ -101,10 +109,27 @@ type (
 	Bye   struct{} // 17
 	Abort struct { // 18
 		Reason string `json:"reason"`
+		Keep   bool   `json:"keep"`
 	}
-	Ping struct{} // 19
-	Pong struct{} // 20
+	Ping     struct{} // 19
+	Pong     struct{} // 20
+	Fallback struct { // 21
+		Link       uint32 `json:"link"`
+		Generation uint32 `json:"generation"`
+		Blob       int    `json:"blob"`
+		Offset     int64  `json:"offset"`
+		Good       int64  `json:"good"`
+	}
 )
+
+// Sending is what a feeder says of a link in its Report. Idle: it has nothing to
+// send, and all it sent was acknowledged. Rate is bytes per second the link carried
+// while it was the link that limited it; 0: unknown.
+type Sending struct {
+	Link uint32 `json:"link"`
+	Idle bool   `json:"idle"`
+	Rate int64  `json:"rate"`
+}
 
 // Mark is the server's running sum of a blob at Offset; of a final mark Offset is
 // the blob's size and Sum its SHA-256.
@@ -139,6 +164,7 @@ var makers = [...]func() Message{
 	15: func() Message { return new(Commit) }, 16: func() Message { return new(Committed) },
 	17: func() Message { return new(Bye) }, 18: func() Message { return new(Abort) },
 	19: func() Message { return new(Ping) }, 20: func() Message { return new(Pong) },
+	21: func() Message { return new(Fallback) },
 }
 
 func (*Greet) kind() byte     { return 1 }
@@ -161,6 +187,7 @@ func (*Bye) kind() byte       { return 17 }
 func (*Abort) kind() byte     { return 18 }
 func (*Ping) kind() byte      { return 19 }
 func (*Pong) kind() byte      { return 20 }
+func (*Fallback) kind() byte  { return 21 }
 
 // Encode makes the bytes of m, length and type included.
 func Encode(m Message) ([]byte, error) {

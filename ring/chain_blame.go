@@ -1,0 +1,148 @@
+package ring
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/dolly-img/dolly-img/ring/internal/wire"
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// Which link changed bytes (PROTOCOL.md section 7). A node that differs from a mark
+// falls back and is fed anew once it is known whether its feeder differs, too: only
+// the topmost is to blame.
+
+// maxFalls is how often a node may fall back, maxBlames how many blamed links it
+// may be an end of before it fails.
+const (
+	maxFalls  = 5
+	maxBlames = 2
+)
+
+// suspicion is a FALLBACK whose link is not yet judged.
+type suspicion struct {
+	feeder int
+	link   string
+	blob   int
+	off    int64 // of the mark that differs
+	since  time.Duration
+}
+
+func (c *chain) fallback(ev evFallback) {
+	n, m := &c.nodes[ev.node], ev.msg
+	if n.phase != phServing || m.Blob < 0 || m.Blob >= len(c.blobs) {
+		return
+	}
+	if n.falls++; n.falls > maxFalls {
+		n.row.Link = c.linkName(ev.node)
+		c.end(ev.node, Failed, fmt.Sprintf("went back to a mark %d times: bytes do not stay as they are sent", maxFalls))
+		return
+	}
+	if m.Link != n.feed.link || m.Generation != n.feed.gen {
+		if n.feed.state == feedDone && n.suspect == nil {
+			c.relink(ev.node)
+		}
+		return // it was given another feeder already, and will say what it needs
+	}
+	name := c.linkName(ev.node)
+	c.do(actEvent{Event{Kind: EventLink, Link: name, Reason: fmt.Sprintf("blob %d differs from the source before byte %d", m.Blob, m.Offset)}})
+	feeder, known := n.feed.feeder, n.feed.state != feedAsked
+	if n.feed.state == feedDialled || n.feed.state == feedUp {
+		n.feed.replaces = append(n.feed.replaces, ownedLink{feeder, n.feed.link})
+	}
+	n.feed.state = feedNone
+	if claim := n.claims[m.Blob]; m.Good < claim || !known {
+		// Its own claim was wrong: nobody sent these bytes.
+		n.row.Skipped = max(0, n.row.Skipped-max(0, claim-m.Good))
+		n.claims[m.Blob] = min(claim, m.Good)
+		c.relink(ev.node)
+		return
+	}
+	n.suspect = &suspicion{feeder, name, m.Blob, m.Offset, c.now}
+	c.judgeSuspects()
+}
+
+// judgeSuspects blames links, or clears them, as far as that can be told by now.
+func (c *chain) judgeSuspects() {
+	for _, i := range c.order {
+		s := c.nodes[i].suspect
+		if s == nil {
+			continue
+		}
+		f := &c.nodes[s.feeder]
+		switch {
+		case s.feeder != 0 && !f.alive, s.feeder != 0 && f.suspect != nil && !after(f.suspect.blob, f.suspect.off, s.blob, s.off):
+			c.clear(i) // the fault is further up, or died
+		case s.feeder == 0, c.passed(s.feeder, s.blob, s.off), c.now-s.since >= detect.blame:
+			c.blame(s.feeder, i, s.link)
+		}
+	}
+}
+
+// after orders positions in travelling order.
+func after(blobA int, offA int64, blobB int, offB int64) bool {
+	return before(uint32(blobB), offB, uint32(blobA), offA)
+}
+
+// passed says whether the bytes of node i were right up to a mark.
+func (c *chain) passed(i, blob int, off int64) bool {
+	n := &c.nodes[i]
+	return n.phase >= phVerified || n.held[blob] >= 0 || !after(blob, off, n.report.Blob, n.report.Good)
+}
+
+// clear has i fed again.
+func (c *chain) clear(i int) {
+	c.nodes[i].suspect = nil
+	c.relink(i)
+}
+
+// blame holds a link against both its ends. Its feeder feeds nobody any more.
+func (c *chain) blame(feeder, i int, link string) {
+	c.do(actEvent{Event{Kind: EventLink, Link: link, Reason: "blamed: it changed bytes"}})
+	c.nodes[i].suspect = nil
+	note := "bytes were changed on link " + link
+	for _, k := range []int{feeder, i} {
+		if k == 0 {
+			continue
+		}
+		n := &c.nodes[k]
+		n.blames++
+		if n.phase < phFinal {
+			n.note, n.row.Link = note, link
+		}
+	}
+	if feeder != 0 {
+		f := &c.nodes[feeder]
+		f.banned = true
+		switch {
+		case f.blames >= maxBlames && f.phase < phCommitting:
+			f.note = ""
+			c.end(feeder, Failed, note+", the second of its links")
+		default:
+			c.toTail(feeder)
+		}
+	}
+	n := &c.nodes[i]
+	if n.blames >= maxBlames {
+		n.note = ""
+		c.end(i, Failed, note+", the second of its links")
+		return
+	}
+	if n.phase == phServing && n.feed.state == feedNone {
+		c.relink(i)
+	}
+}
+
+// vouched says whether an ANSWER's held bytes are a blob that is there whole and
+// has a digest to be known by.
+func vouched(d v1.Descriptor, held int64) bool {
+	return d.Size > 0 && d.Digest != "" && held == d.Size
+}
+
+// claimed is the part of held that marks can judge.
+func claimed(d v1.Descriptor, held int64) int64 {
+	if d.Size >= 0 {
+		held = min(held, d.Size)
+	}
+	return max(0, held/wire.MarkEvery*wire.MarkEvery)
+}

@@ -1,0 +1,260 @@
+package ring
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/dolly-img/dolly-img/ring/internal/wire"
+)
+
+// How nodes come into the transfer: at its start, late, or again.
+
+func (c *chain) welcome(ev evWelcome) {
+	n := &c.nodes[ev.node]
+	if n.phase != phDialing && n.phase != phAway {
+		return
+	}
+	for j := range c.nodes {
+		if o := &c.nodes[j]; j != ev.node && o.instance == ev.instance && o.alive {
+			c.end(ev.node, Failed, "is the same node as "+o.row.Node)
+			return
+		}
+	}
+	back := n.contacted
+	switch {
+	case ev.state == wire.StateRunning && back && ev.instance == n.instance:
+		n.alive, n.phase = true, phServing
+		c.returned(ev.node)
+		c.enter(ev.node)
+		c.remind(ev.node)
+		return
+	case ev.state == wire.StateBusy && n.phase == phAway:
+		c.do(actRedial{ev.node})
+		return
+	case ev.state == wire.StateBusy || ev.state == wire.StateRunning || State(ev.state).Good():
+		c.end(ev.node, Refused, orElse(ev.reason, "node answers "+ev.state))
+		return
+	}
+	n.instance, n.alive, n.contacted, n.phase = ev.instance, true, true, phAsked
+	n.asked, n.busy = c.now, false
+	if back {
+		c.returned(ev.node)
+	}
+	c.do(actOffer{ev.node})
+}
+
+// returned notes that a lost node is there again.
+func (c *chain) returned(i int) {
+	n := &c.nodes[i]
+	n.returns++
+	n.note = "came back: " + n.row.Reason
+	n.row.State = Serving
+	c.event(i, Serving, n.note)
+}
+
+// noContact is a dial that failed for good: a refusal is final, others may answer
+// later.
+func (c *chain) noContact(ev evNoContact) {
+	n := &c.nodes[ev.node]
+	if n.phase != phDialing {
+		return
+	}
+	if ev.state == Refused || ev.lasting {
+		c.end(ev.node, ev.state, ev.reason)
+		return
+	}
+	n.phase, n.row.Reason = phAway, ev.reason
+	if c.started {
+		c.do(actRedial{ev.node})
+	}
+	c.event(ev.node, Unreachable, ev.reason)
+}
+
+func (c *chain) answer(ev evAnswer) {
+	n := &c.nodes[ev.node]
+	if n.phase != phAsked {
+		return
+	}
+	if ev.code != CodeNone {
+		state := Refused
+		if ev.code == CodeSpace || ev.code == CodeStore {
+			state = Failed
+		}
+		c.end(ev.node, state, ev.reason)
+		return
+	}
+	if len(ev.held) != len(c.blobs) {
+		c.end(ev.node, Failed, "answered the offer with another number of blobs")
+		return
+	}
+	n.phase, n.replays = phReady, ev.replay
+	n.held, n.claims = make([]int64, len(c.blobs)), make([]int64, len(c.blobs))
+	n.before += n.report.Received
+	n.report, n.verified, n.lacks, n.row.Skipped = wire.Report{}, nil, false, 0
+	n.feed.state = feedNone
+	var missing int64
+	for b, d := range c.blobs {
+		// Only a blob held to its last byte counts; a part is a claim that marks
+		// will judge. Of an empty one nobody can tell: it is made again.
+		if vouched(d, ev.held[b]) {
+			n.held[b] = d.Size
+			n.row.Skipped += d.Size
+			continue
+		}
+		n.held[b] = -1
+		n.lacks = true
+		n.claims[b] = claimed(d, ev.held[b])
+		n.row.Skipped += n.claims[b]
+		missing += max(d.Size-n.claims[b], 0)
+	}
+	if ev.free >= 0 && missing > ev.free {
+		c.end(ev.node, Failed, fmt.Sprintf("no space: needs %d bytes, %d are free", missing, ev.free))
+		return
+	}
+	if c.started {
+		c.join(ev.node)
+	}
+}
+
+// join starts a node, at the end of the order.
+func (c *chain) join(i int) {
+	n := &c.nodes[i]
+	n.phase, n.row.State, n.moved = phServing, Serving, c.now
+	c.tell(i, &wire.Start{})
+	c.do(actMarks{i})
+	c.enter(i)
+	if n.lacks {
+		c.relink(i)
+	}
+}
+
+// enter gives a node its place at the end of the order.
+func (c *chain) enter(i int) {
+	if c.nodes[i].lacks && !slices.Contains(c.order, i) {
+		c.order = append(c.order, i)
+	}
+}
+
+// maybeStart makes the chain once every node has answered or is out, or when the
+// deadline passed: those that have not answered by then may join late.
+func (c *chain) maybeStart(deadline bool) {
+	if c.started {
+		return
+	}
+	for i := 1; i < len(c.nodes) && !deadline; i++ {
+		if p := c.nodes[i].phase; p == phDialing || p == phAsked {
+			return
+		}
+	}
+	c.started = true
+	if c.check {
+		c.checked()
+		return
+	}
+	read := make([]bool, len(c.blobs))
+	for i := 1; i < len(c.nodes); i++ {
+		n := &c.nodes[i]
+		if n.phase == phAway {
+			c.do(actRedial{i})
+		}
+		if n.phase != phReady {
+			continue
+		}
+		for b := range n.held {
+			read[b] = read[b] || n.held[b] < 0
+		}
+		c.enter(i)
+	}
+	c.do(actPlan{slices.Clone(c.order), read})
+	for i := 1; i < len(c.nodes); i++ {
+		if n := &c.nodes[i]; n.phase == phReady {
+			n.phase, n.row.State = phServing, Serving
+			c.tell(i, &wire.Start{})
+		}
+	}
+	for _, i := range c.order {
+		c.relink(i)
+	}
+}
+
+// checked ends a transfer that was only to ask: what would be served is pending.
+func (c *chain) checked() {
+	for i := 1; i < len(c.nodes); i++ {
+		switch n := &c.nodes[i]; n.phase {
+		case phReady:
+			n.row.State = Pending
+			if !n.lacks {
+				n.row.State = Held
+			}
+			n.phase = phFinal
+			c.tell(i, &wire.Abort{Reason: "only asked", Keep: true})
+		case phDialing, phAway:
+			c.end(i, Unreachable, orElse(n.row.Reason, "no answer"))
+		case phAsked:
+			c.end(i, Unreachable, "did not answer the offer")
+		}
+	}
+	c.finish(nil)
+}
+
+// maybeRead starts to read the source: when the server's first link is ordered, or
+// when no link will be, because everybody holds everything, lacks only empty
+// blobs, or died.
+func (c *chain) maybeRead() {
+	if !c.started || c.reading || c.finished {
+		return
+	}
+	waiting := false
+	for i := 1; i < len(c.nodes); i++ {
+		n := &c.nodes[i]
+		if n.phase == phFinal || n.phase == phAway {
+			continue
+		}
+		if n.feed.state == feedDialled && n.feed.feeder == 0 {
+			waiting = false
+			break
+		}
+		waiting = waiting || n.feed.state == feedAsked || n.feed.state == feedDialled
+	}
+	if !waiting {
+		c.reading = true
+		c.do(actSource{})
+	}
+}
+
+// lose takes a node out of the chain; it is dialled again while others are served.
+func (c *chain) lose(i int, reason string) {
+	n := &c.nodes[i]
+	if n.phase < phServing || n.returns >= c.retries || c.interrupted {
+		c.end(i, Failed, reason)
+		return
+	}
+	if n.alive {
+		c.do(actHangup{i})
+	}
+	n.alive, n.resuming, n.phase, n.suspect = false, false, phAway, nil
+	n.row.Reason = reason
+	c.event(i, Lost, reason)
+	c.orphan(i)
+	c.leave(i)
+	c.do(actRedial{i})
+}
+
+// leave takes a dead node out of the order, and what others held against it with it:
+// it was not the link.
+func (c *chain) leave(i int) {
+	c.order = slices.DeleteFunc(c.order, func(j int) bool { return j == i })
+	for j := range c.nodes {
+		n := &c.nodes[j]
+		if f := &n.feed; f.culprit == i && f.fails > 0 {
+			f.fails = 0
+			if n.phase < phFinal {
+				n.note, n.row.Link = "", ""
+			}
+		}
+		if k := slices.Index(n.feed.avoid, i); k >= 0 {
+			n.feed.avoid = slices.Delete(n.feed.avoid, k, k+1)
+			n.feed.direct = len(n.feed.avoid) >= maxAvoid
+		}
+	}
+}

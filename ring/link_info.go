@@ -1,0 +1,105 @@
+package ring
+
+import (
+	"net"
+	"syscall"
+	"time"
+
+	"github.com/dolly-img/dolly-img/ring/internal/wire"
+	"golang.org/x/sys/unix"
+)
+
+// linkInfo is what the transport knows of a link's progress.
+type linkInfo struct {
+	at       time.Time
+	acked    uint64        // bytes the receiver's kernel has acknowledged
+	pending  bool          // some were sent, or wait to be, that it has not
+	busy     time.Duration // there was something to send
+	limited  time.Duration // of it: the receiver's window was shut
+	delivery int64         // bytes per second, as the kernel has estimated
+}
+
+// informer is a connection that knows its linkInfo without a kernel (memnet).
+type informer interface {
+	LinkInfo() (acked uint64, pending bool)
+}
+
+// infoOf asks the kernel about a connection (TCP_INFO, tcp(7) and linux/tcp.h).
+func infoOf(conn net.Conn) (info linkInfo, ok bool) {
+	info.at = time.Now()
+	if m, is := conn.(informer); is {
+		info.acked, info.pending = m.LinkInfo()
+		return info, true
+	}
+	s, is := conn.(syscall.Conn)
+	if !is {
+		return info, false
+	}
+	raw, err := s.SyscallConn()
+	if err != nil {
+		return info, false
+	}
+	raw.Control(func(fd uintptr) {
+		t, err := unix.GetsockoptTCPInfo(int(fd), unix.SOL_TCP, unix.TCP_INFO)
+		if err != nil {
+			return
+		}
+		ok = true
+		info.acked, info.pending = t.Bytes_acked, t.Unacked > 0 || t.Notsent_bytes > 0
+		info.busy = time.Duration(t.Busy_time) * time.Microsecond
+		info.limited = time.Duration(t.Rwnd_limited) * time.Microsecond
+		info.delivery = int64(t.Delivery_rate)
+	})
+	return info, ok
+}
+
+// rateSince is what the link could carry, in bytes per second; 0 is unknown. A link
+// that often has nothing to send is judged by what the kernel saw of its bursts,
+// one that its receiver holds up by the time in which it does not.
+func (i linkInfo) rateSince(old linkInfo) int64 {
+	dt, busy, limited := i.at.Sub(old.at), i.busy-old.busy, i.limited-old.limited
+	if old.at.IsZero() || dt <= 0 || busy <= 0 {
+		return 0
+	}
+	if busy < dt*4/5 {
+		return i.delivery
+	}
+	return perSecond(int64(i.acked-old.acked), max(busy-limited, dt/50))
+}
+
+// sendings describes the links this process feeds, for a report.
+func (r *relay) sendings() []wire.Sending {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	out := []wire.Sending{}
+	for _, l := range r.links {
+		if l.dead {
+			continue
+		}
+		s := wire.Sending{Link: l.id}
+		if l.conn != nil {
+			if info, ok := infoOf(l.conn.netConn()); ok {
+				s.Idle = !info.pending && !l.writing
+				s.Rate = info.rateSince(l.info)
+				l.info = info
+			} else {
+				s.Idle = !l.writing
+			}
+		}
+		out = append(out, s)
+	}
+	return out
+}
+
+// acked is how many bytes the receiver of the first link has acknowledged.
+func (r *relay) acked() (uint64, bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, l := range r.links {
+		if l.conn != nil && !l.dead {
+			info, ok := infoOf(l.conn.netConn())
+			return info.acked, ok
+		}
+	}
+	return 0, false
+}

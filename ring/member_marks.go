@@ -1,0 +1,135 @@
+package ring
+
+import (
+	"bytes"
+	"cmp"
+	"slices"
+
+	"github.com/dolly-img/dolly-img/ring/internal/wire"
+	"github.com/opencontainers/go-digest"
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// How a member judges bytes: the server's marks against the sums of its own hash
+// (PROTOCOL.md section 7).
+
+// mark takes one mark from the server; after a resume all marks come again.
+func (m *member) mark(k wire.Mark) {
+	if k.Blob < 0 || k.Blob >= len(m.blobs) || k.Offset < 0 || len(k.Sum) != 32 {
+		m.fail(failf(CodeProtocol, "malformed mark"))
+		return
+	}
+	b := &m.blobs[k.Blob]
+	if b.held || b.final != "" {
+		return
+	}
+	if k.Final {
+		b.final = digest.NewDigestFromBytes(digest.SHA256, k.Sum)
+		switch {
+		case b.want != "" && b.final != b.want:
+			m.fail(failf(CodeMismatch, "blob %d: the server read %s, offered was %s", k.Blob, b.final, b.want))
+			return
+		case b.size < 0 && b.good <= k.Offset && (b.recv <= k.Offset || b.claim > k.Offset):
+			b.size = k.Offset
+			m.do(actSize{k.Blob, k.Offset})
+			if b.recv > b.size { // the claim of a longer one
+				m.fallback(k.Blob, k.Offset)
+				return
+			}
+			if m.feedFin && b.recv < b.size {
+				m.say(&wire.Link{Link: m.feedLink, Generation: m.feedGen, State: wire.LinkDown, Code: string(CodeProtocol), Reason: earlyFin})
+			}
+		case b.size != k.Offset:
+			m.fail(failf(CodeMismatch, "blob %d: the server read %d bytes, the node knows of %d", k.Blob, k.Offset, max(b.size, b.recv)))
+			return
+		}
+		m.judge(k.Blob)
+		return
+	}
+	if k.Offset <= b.good {
+		return
+	}
+	at, known := slices.BinarySearchFunc(b.marks, k.Offset, func(m wire.Mark, off int64) int { return cmp.Compare(m.Offset, off) })
+	if !known {
+		b.marks = slices.Insert(b.marks, at, k)
+		m.compare(k.Blob)
+	}
+}
+
+// sum takes a running sum from the node's own hash.
+func (m *member) sum(ev meSum) {
+	b := &m.blobs[ev.blob]
+	if m.resetting {
+		return // of bytes that are dropped
+	}
+	if ev.end {
+		b.sum = digest.NewDigestFromBytes(digest.SHA256, ev.sum)
+		m.judge(ev.blob)
+		return
+	}
+	b.sums = append(b.sums, blobSum{ev.off, ev.sum})
+	m.compare(ev.blob)
+}
+
+// compare advances good over the marks whose sum is there and equal.
+func (m *member) compare(i int) {
+	b := &m.blobs[i]
+	for len(b.marks) > 0 && len(b.sums) > 0 && m.phase == mStarted {
+		k, s := b.marks[0], b.sums[0]
+		switch {
+		case s.off < k.Offset:
+			b.sums = b.sums[1:]
+		case s.off > k.Offset:
+			b.marks = b.marks[1:]
+		case !bytes.Equal(s.sum, k.Sum):
+			m.fallback(i, k.Offset)
+			return
+		default:
+			b.marks, b.sums = b.marks[1:], b.sums[1:]
+			m.advance(i, k.Offset)
+		}
+	}
+}
+
+// advance says that bytes below off are good.
+func (m *member) advance(i int, off int64) {
+	b := &m.blobs[i]
+	m.marked += off - b.good
+	b.good = off
+	m.do(actGood{i, off})
+}
+
+// fallback goes back to the last good mark, in every blob that is not finished: the
+// window, in travelling order, is dropped as a whole.
+func (m *member) fallback(i int, off int64) {
+	m.say(m.report())
+	m.say(&wire.Fallback{Link: m.feedLink, Generation: m.feedGen, Blob: i, Offset: off, Good: m.blobs[i].good})
+	if m.feedOpen {
+		m.feedOpen = false
+		m.do(actCloseFeed{})
+	}
+	m.resetting, m.next = true, 0
+	for k := range m.blobs {
+		b := &m.blobs[k]
+		if b.held || b.judged {
+			continue
+		}
+		b.recv, b.claim, b.sum, b.sums = b.good, min(b.claim, b.good), "", nil
+	}
+	m.do(actReset{})
+}
+
+// judge compares a finished blob with its final mark once both are there.
+func (m *member) judge(i int) {
+	b := &m.blobs[i]
+	if b.judged || b.sum == "" || b.final == "" || m.phase != mStarted || m.resetting {
+		return
+	}
+	if b.sum != b.final {
+		m.fallback(i, b.size)
+		return
+	}
+	b.judged, b.marks, b.sums = true, nil, nil
+	m.advance(i, b.size)
+	m.do(actSettle{i, v1.Descriptor{Digest: b.final, Size: b.size}})
+}

@@ -1,0 +1,107 @@
+package ring
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/dolly-img/dolly-img/ring/internal/wire"
+)
+
+// waitKind is what a goroutine of the relay spends its time on.
+type waitKind int
+
+const (
+	waitCPU   waitKind = iota // on nothing: it works
+	waitIn                    // for its feed
+	waitDisk                  // for the store, which is behind
+	waitLimit                 // for a limit on the rate
+	waitOut                   // for those it feeds
+	waitKinds
+)
+
+// waitNames are the words of a REPORT.
+var waitNames = [waitKinds]string{"cpu", "in", "disk", "limit", "out"}
+
+// waitBusy is the word of a node that has not answered an offer yet, because another
+// transfer has what it needs.
+const waitBusy = "busy"
+
+// activity sums up what one goroutine spends its time on; others may take the sums
+// at any time, also in the middle of a wait.
+type activity struct {
+	mu    sync.Mutex
+	kind  waitKind
+	since time.Time
+	sum   [waitKinds]time.Duration
+}
+
+// is says what the goroutine does from now on, and returns what it did before.
+func (a *activity) is(k waitKind) (was waitKind) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.close(time.Now())
+	was, a.kind = a.kind, k
+	return was
+}
+
+func (a *activity) close(now time.Time) {
+	if !a.since.IsZero() {
+		a.sum[a.kind] += now.Sub(a.since)
+	}
+	a.since = now
+}
+
+// take returns the sums since the last take.
+func (a *activity) take() [waitKinds]time.Duration {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.close(time.Now())
+	sum := a.sum
+	a.sum = [waitKinds]time.Duration{}
+	return sum
+}
+
+// meter measures what a relay could carry, for reports.
+type meter struct {
+	relay activity // of the producer
+	store activity // waitIn: for frames; waitCPU: hashing; waitDisk: writing
+
+	moved, hashed, written atomic.Int64 // bytes since the last report
+}
+
+// fill completes a report with what was measured since the last one, taken apart
+// by what the time went to.
+func (m *meter) fill(r *wire.Report) {
+	relay, store := m.relay.take(), m.store.take()
+	moved, hashed, written := m.moved.Swap(0), m.hashed.Swap(0), m.written.Swap(0)
+	r.Relay = perSecond(moved, relay[waitCPU])
+	r.Hash = perSecond(hashed, store[waitCPU])
+	r.Disk = perSecond(written, store[waitDisk])
+	var all, most time.Duration
+	longest := waitIn
+	for k, t := range relay {
+		all += t
+		if t > most {
+			longest, most = waitKind(k), t
+		}
+	}
+	if most <= all/2 {
+		return
+	}
+	if longest == waitDisk && store[waitCPU] > store[waitDisk] {
+		longest = waitCPU
+	}
+	r.Wait = waitNames[longest]
+}
+
+// tooShort is a time too short to tell a rate by.
+const tooShort = time.Millisecond
+
+// perSecond is a rate; 0 is unknown, and nothing in a long time is 1.
+func perSecond(n int64, in time.Duration) int64 {
+	if in < tooShort || n == 0 && in < 100*time.Millisecond {
+		return 0
+	}
+	return max(1, int64(float64(n)/in.Seconds()))
+}
