@@ -22,13 +22,14 @@ type chain struct {
 	retries   int // how often a lost node is taken back
 	check     bool
 
-	blobs    []v1.Descriptor
-	nodes    []chainNode // [0] is the server: of it only report and links are used
-	order    []int       // of those that lack something: a feeder stands before its receiver
-	nextLink uint32
-	now      time.Duration // of the last evTick
-	judged   time.Duration // when slow nodes were last looked for
-	limit    int64         // bytes per second the server sends at most; 0: none
+	blobs      []v1.Descriptor
+	nodes      []chainNode // [0] is the server: of it only report and links are used
+	order      []int       // of those that lack something: a feeder stands before its receiver
+	nextLink   uint32
+	now        time.Duration // of the last evTick
+	judged     time.Duration // when slow nodes were last looked for
+	limit      int64         // bytes per second the server sends at most; 0: none
+	serverSlow bool          // its links are, to whomever
 
 	started     bool
 	reading     bool // actSource was given
@@ -86,13 +87,13 @@ type chainNode struct {
 	moved     time.Duration // when its report last told of progress
 	note      string        // what happened to it, for a row that ends well
 
-	slow      bool // it is served at the end of the order, and feeds nobody
-	slowSeen  int  // reports in a row that say so
-	slowCause string
-	banned    bool // bytes were changed on a link it fed: it feeds nobody
-	blames    int  // blamed links it was an end of
-	falls     int  // times it fell back
-	suspect   *suspicion
+	slow     bool // it is served at the end of the order, and feeds nobody
+	slowSeen int  // reports in a row that say so
+	slowed   int  // whom it feeds was called slow, because of the link from it; 0: nobody
+	banned   bool // bytes were changed on a link it fed: it feeds nobody
+	blames   int  // blamed links it was an end of
+	falls    int  // times it fell back
+	suspect  *suspicion
 
 	feed struct {
 		state    feedState

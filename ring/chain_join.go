@@ -27,6 +27,9 @@ func (c *chain) welcome(ev evWelcome) {
 		c.returned(ev.node)
 		c.enter(ev.node)
 		c.remind(ev.node)
+		if n.lacks && n.feed.state != feedAsked {
+			c.relink(ev.node)
+		}
 		return
 	case ev.state == wire.StateBusy && n.phase == phAway:
 		c.do(actRedial{ev.node})

@@ -3,6 +3,8 @@ package ring
 import (
 	"fmt"
 	"slices"
+	"strings"
+	"time"
 )
 
 // Slow nodes (PROTOCOL.md section 9): judged by what each could carry, as its own
@@ -37,38 +39,86 @@ func (c *chain) judgeSpeed() {
 	}
 	for i := range c.nodes {
 		n := &c.nodes[i]
-		if i != slowest || n.feed.state != feedUp || len(caps) < 2 || 2*least >= medianWithout(caps, least) || !c.waitedFor(i) {
+		if i != slowest || n.feed.state != feedUp || len(caps) < 2 || !c.waitedFor(i) || !c.worth(i, least, medianWithout(caps, least), cause) {
 			n.slowSeen = 0
 			continue
 		}
-		if n.slowSeen++; n.slowSeen >= slowReports {
-			c.straggles(i, fmt.Sprintf("%s %s", cause, megabytes(least)))
+		if n.slowSeen++; n.slowSeen < slowReports {
+			continue
+		}
+		f, rate := n.feed.feeder, megabytes(least)
+		if !isLink(cause) || c.nodes[f].slowed == 0 {
+			c.straggles(i, cause+" "+rate)
 			return
 		}
+		c.exonerate(c.nodes[f].slowed, cause+" "+rate)
+		c.nodes[f].slowed = 0
+		if f == 0 {
+			c.serverSlow = true
+			return
+		}
+		c.straggles(f, "sends "+rate)
+		return
+	}
+}
+
+// What moving a node must save, and how long it must still take to move it because of its link
+// from the server, of which nobody can tell yet whether it is not the server's fault.
+const (
+	slowSaves  = 5 * time.Second
+	slowServer = 30 * time.Second
+)
+
+// worth says whether moving i, which could carry rate where others carry median, would help.
+func (c *chain) worth(i int, rate, median int64, cause string) bool {
+	n := &c.nodes[i]
+	if 2*rate >= median || isLink(cause) && n.feed.feeder == 0 && c.serverSlow {
+		return false
+	}
+	left := -n.report.Received
+	for b, d := range c.blobs {
+		if d.Size < 0 {
+			return true // nobody knows how much there is to come
+		}
+		if n.held[b] < 0 {
+			left += d.Size - n.claims[b]
+		}
+	}
+	takes := time.Duration(float64(left) / float64(rate) * float64(time.Second))
+	could := time.Duration(float64(left) / float64(median) * float64(time.Second))
+	return takes-could > slowSaves && (!isLink(cause) || n.feed.feeder != 0 || takes > slowServer)
+}
+
+// exonerate is for when the second receiver of one feeder has a slow link, too: it is
+// the feeder's way out, and the first receiver was moved in vain.
+func (c *chain) exonerate(first int, cause string) {
+	n := &c.nodes[first]
+	if n.slow && n.phase == phServing {
+		n.slow, n.note, n.row.Link = false, "", ""
+		c.event(first, Serving, "is not slow: "+cause+", too")
+		c.relink(first)
 	}
 }
 
 // straggles does with a slow node what was asked for.
 func (c *chain) straggles(i int, cause string) {
 	n := &c.nodes[i]
+	if isLink(cause) {
+		n.row.Link = c.linkName(i)
+		c.nodes[n.feed.feeder].slowed = i
+	}
 	if c.straggler == Drop {
-		n.row.Link = c.slowLink(i, cause)
 		c.end(i, Failed, "slow: "+cause)
 		return
 	}
-	n.slow, n.slowSeen, n.slowCause = true, 0, cause
-	n.note, n.row.Link = "slow: "+cause+"; served behind the others", c.slowLink(i, cause)
+	n.slow, n.slowSeen = true, 0
+	n.note = "slow: " + cause + "; served behind the others"
 	c.event(i, Serving, n.note)
 	c.toTail(i)
 }
 
-// slowLink names the link when it is what is slow.
-func (c *chain) slowLink(i int, cause string) string {
-	if len(cause) >= 4 && cause[:4] == "link" {
-		return c.linkName(i)
-	}
-	return ""
-}
+// isLink says whether the cause is a link.
+func isLink(cause string) bool { return strings.HasPrefix(cause, "link ") }
 
 // waitedFor says whether whoever feeds i waits for it most of the time.
 func (c *chain) waitedFor(i int) bool {

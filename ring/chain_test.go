@@ -67,6 +67,9 @@ func playChain(t *testing.T, text string) string {
 
 var testBlob = v1.Descriptor{Digest: digest.FromString("image"), Size: 100}
 
+// bigBlob has marks.
+var bigBlob = v1.Descriptor{Digest: digest.FromString("image"), Size: 64 << 30}
+
 // event is VERB NODE key=value…
 func (s *scenario) event(f []string) {
 	arg := map[string]string{}
@@ -97,7 +100,11 @@ func (s *scenario) event(f []string) {
 		for i := range peers {
 			peers[i].Name = fmt.Sprint("n", i+1)
 		}
-		s.c = newChain(Config{Nodes: peers, Retries: num("retries", 0), Straggler: Straggler(arg["straggler"])}, []v1.Descriptor{testBlob})
+		d := testBlob
+		if arg["big"] != "" {
+			d = bigBlob
+		}
+		s.c = newChain(Config{Nodes: peers, Retries: num("retries", 0), Straggler: Straggler(arg["straggler"]), Rate: int64(num("rate", 0))}, []v1.Descriptor{d})
 		return
 	case "serving": // the usual beginning: all answer, all links come up
 		for i := range s.c.nodes[1:] {
@@ -146,10 +153,35 @@ func (s *scenario) event(f []string) {
 		ev = evInterrupt{}
 	case "deadline":
 		ev = evDeadline{}
+	case "tick": // seconds later
+		sec, _ := strconv.ParseFloat(orElse(arg["s"], "0.25"), 64)
+		for range int(sec * 4) { // as often as the sender does
+			s.print(s.c.step(evTick{s.c.now + tickEvery}))
+		}
+		return
+	case "report": // links=ID:RATE, with ! behind the rate when it is not idle
+		r := wire.Report{
+			Received: int64(num("received", 0)), Wait: arg["wait"], Blob: num("blob", 0), Good: int64(num("good", 0)),
+			Relay: int64(num("relay", 0)), Hash: int64(num("hash", 0)), Disk: int64(num("disk", 0)),
+		}
+		if l := arg["link"]; l != "" {
+			id, rate, _ := strings.Cut(l, ":")
+			n, _ := strconv.Atoi(id)
+			k, _ := strconv.Atoi(strings.TrimSuffix(rate, "!"))
+			r.Links = []wire.Sending{{Link: uint32(n), Idle: !strings.HasSuffix(rate, "!"), Rate: int64(k)}}
+		}
+		ev = evReport{node, r}
+	case "fallback":
+		link, gen := feed()
+		ev = evFallback{node, &wire.Fallback{Link: link, Generation: gen, Offset: int64(num("mark", 0)), Good: int64(num("good", 0))}}
 	default:
 		s.t.Fatalf("unknown event %q", f[0])
 	}
-	for _, a := range s.c.step(ev) {
+	s.print(s.c.step(ev))
+}
+
+func (s *scenario) print(out []action) {
+	for _, a := range out {
 		fmt.Fprintln(&s.out, s.text(a))
 	}
 }

@@ -140,6 +140,7 @@ func (j *job) config(ctx context.Context) (_ *ring.Config, err error) {
 	}()
 	cfg := &ring.Config{
 		Source: source, Plain: j.plain, Rate: j.rate, Wait: j.flags.wait,
+		Straggler: ring.Straggler(j.flags.straggler), Retries: j.flags.retries, Check: j.flags.check,
 		TLS:     clientTLS(id, ring.ALPNControl),
 		DataTLS: clientTLS(id, ring.ALPNData),
 	}

@@ -27,6 +27,9 @@ type sendFlags struct {
 	rate       string
 	wait       time.Duration
 	minSuccess string
+	straggler  string
+	retries    int
+	check      bool
 	report     string
 	json       bool
 	quiet      bool
@@ -45,6 +48,9 @@ func (f *sendFlags) add(cmd *cobra.Command) {
 	fl.StringVar(&f.rate, "rate", "", "send at most `BYTES` per second, such as 200M")
 	fl.DurationVar(&f.wait, "wait", 0, "keep dialling nodes that do not answer yet for `TIME`")
 	fl.StringVar(&f.minSuccess, "min-success", "", "exit 0 when `N` nodes confirm, or a share of them such as 95% (default all)")
+	fl.StringVar(&f.straggler, "straggler", "demote", "a node slower than the others: `demote|wait|drop`: serve it behind them, let it slow them, or fail it")
+	fl.IntVar(&f.retries, "retries", 3, "take a node that was lost on the way back up to `N` times")
+	fl.BoolVar(&f.check, "check", false, "ask every node, move nothing: who would be served, bytes to move, free space, expected time")
 	fl.StringVar(&f.report, "report", "", "write what became of every node to `FILE`, as JSON")
 	fl.BoolVar(&f.json, "json", false, "events on standard output, one JSON object a line, the report as the last")
 	fl.BoolVarP(&f.quiet, "quiet", "q", false, "print only what went wrong")
@@ -88,6 +94,14 @@ func (f *sendFlags) job(cmd *cobra.Command, image, what string) (*job, error) {
 	}
 	if f.wait < 0 {
 		return nil, usagef("--wait %v: negative", f.wait)
+	}
+	switch s := ring.Straggler(f.straggler); s {
+	case ring.Demote, ring.Drop, ring.Wait:
+	default:
+		return nil, usagef("--straggler %q: want demote, wait or drop", f.straggler)
+	}
+	if f.retries < 0 {
+		return nil, usagef("--retries %d: negative", f.retries)
 	}
 	if j.enough, err = enough(f.minSuccess, len(j.nodes)); err != nil {
 		return nil, err
