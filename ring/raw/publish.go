@@ -54,7 +54,7 @@ func (t *Target) leftover() (int64, error) {
 		return 0, err
 	}
 	if errors.Is(lock(f), unix.EWOULDBLOCK) {
-		return 0, t.fail("busy", ErrBusy)
+		return 0, t.busy()
 	}
 	info, err := f.Stat()
 	if err != nil {
@@ -81,7 +81,7 @@ func (t *Target) openPart() (file, error) {
 		if err == nil {
 			err = lock(f)
 			if errors.Is(err, unix.EWOULDBLOCK) {
-				err = t.fail("busy", ErrBusy)
+				err = t.busy()
 			} else if err != nil {
 				err = t.fail("lock the part file", err)
 			}
@@ -102,7 +102,16 @@ func (t *Target) openPart() (file, error) {
 			return nil, err
 		}
 	}
-	return nil, t.fail("busy", ErrBusy)
+	return nil, t.busy()
+}
+
+// busy says that somebody else has the lock. The text is all that the sender sees of
+// a node that fails in mid-transfer, so the advice is in it.
+func (t *Target) busy() error {
+	if t.o.Shared {
+		return t.fail("busy", fmt.Errorf("%w, or another node that shares the directory does: name one node for each directory", ErrBusy))
+	}
+	return t.fail("busy", ErrBusy)
 }
 
 // errMoved says that the part file's name is no longer the open file's.
