@@ -66,11 +66,12 @@ func (j *job) run(ctx context.Context) error {
 		rep.Exit = ring.ExitInterrupted // while the source was opened
 	}
 	events.write(rep)
-	if !j.flags.json && rep.Transfer != "" && rep.Exit != ring.ExitInterrupted {
+	told := j.flags.json && events.err == nil
+	if !told && rep.Transfer != "" && rep.Exit != ring.ExitInterrupted {
 		printTable(stderr, rep, j.what, j.flags.quiet)
 	}
 	bad := nodesIn(rep, func(row ring.Row) bool { return !row.State.Good() })
-	if len(bad) > 0 && len(bad) < len(rep.Nodes) && j.again != nil && !j.flags.json {
+	if len(bad) > 0 && len(bad) < len(rep.Nodes) && j.again != nil && !told {
 		stderr.printf("not served: %s", fold(bad))
 		stderr.printf("serve them with: %s", j.again(bad))
 	}
