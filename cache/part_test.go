@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -132,6 +133,44 @@ func TestTwoTransfersOfABlob(t *testing.T) {
 	}
 	if b, _ := os.ReadFile(path); string(b) != "a SIF" {
 		t.Errorf("the blob is %q", b)
+	}
+}
+
+// unreadable is a file system on which no file can be read.
+type unreadable struct{ fsys }
+
+func (u unreadable) OpenFile(name string, flag int, perm fs.FileMode) (file, error) {
+	f, err := u.fsys.OpenFile(name, flag, perm)
+	if err == nil && strings.HasPrefix(name, "blobs/") {
+		f = brokenFile{f}
+	}
+	return f, err
+}
+
+type brokenFile struct{ file }
+
+func (brokenFile) ReadAt([]byte, int64) (int, error) { return 0, syscall.EIO }
+
+// A blob that a disk no longer reads is not held: the next transfer brings it again.
+func TestVerifyUnreadable(t *testing.T) {
+	c := mustOpen(t)
+	im := newImage(mediaTypeSIFLayer, "a SIF")
+	mustPush(t, c, "localhost/a:latest", im)
+	broken := Cache{dir: c.dir, fs: unreadable{c.fs}}
+	if bad, err := broken.Verify(context.Background(), func(Result) {}); bad < len(im.blobs) || err != nil {
+		t.Errorf("verify: %d bad, %v", bad, err)
+	}
+	if _, ok := c.trusted(im.blobs[0].Digest); ok {
+		t.Error("a blob that cannot be read is trusted")
+	}
+	cancelled, cancel := context.WithCancel(context.Background())
+	cancel()
+	mustPush(t, c, "localhost/a:latest", im)
+	if _, err := c.Verify(cancelled, func(Result) {}); err == nil {
+		t.Error("verify did not end")
+	}
+	if _, ok := c.trusted(im.blobs[0].Digest); !ok {
+		t.Error("a blob is not trusted as nobody waited for it to be read")
 	}
 }
 
