@@ -106,7 +106,8 @@ func enough(s string, n int) (int, error) {
 	f, err := strconv.ParseFloat(share, 64)
 	switch {
 	case err == nil && percent && f > 0 && f <= 100:
-		return int(math.Ceil(f / 100 * float64(n))), nil
+		// 0.55*100 is a little more than 55, which is no 56th node.
+		return int(math.Ceil(f*float64(n)/100 - 1e-9)), nil
 	case err == nil && !percent && f == math.Trunc(f) && f >= 1 && f <= float64(n):
 		return int(f), nil
 	}
