@@ -50,7 +50,7 @@ func (j *job) run(ctx context.Context) error {
 	if j.flags.json {
 		events = newEventWriter(j.cmd.OutOrStdout())
 	}
-	rep, err := j.send(ctx, j.log(stderr), func(e ring.Event) {
+	queue := newEventQueue(func(e ring.Event) {
 		events.write(e)
 		if ctx.Err() == nil { // that all nodes fail after ^C is no news
 			show.event(e)
@@ -59,12 +59,16 @@ func (j *job) run(ctx context.Context) error {
 			j.watch(e, stderr)
 		}
 	})
-	show.end()
+	rep, err := j.send(ctx, j.log(stderr), queue.put)
 	rep.Image = j.image
 	rep.Exit = rep.Status(err, j.enough)
 	if rep.Exit == ring.ExitSource && ctx.Err() != nil {
 		rep.Exit = ring.ExitInterrupted // while the source was opened
 	}
+	// Before anything that waits for whoever reads what is printed.
+	werr := report.write(rep)
+	queue.close()
+	show.end()
 	events.write(rep)
 	told := j.flags.json && events.err == nil
 	if !told && rep.Transfer != "" && rep.Exit != ring.ExitInterrupted {
@@ -77,7 +81,7 @@ func (j *job) run(ctx context.Context) error {
 	}
 	// The transfer is over and its status stands: that it could not be written down
 	// is said beside it.
-	if werr := report.write(rep); werr != nil {
+	if werr != nil {
 		printError(stderr, hintf("the transfer itself ended as shown", "report: %w", werr))
 	}
 	if events.err != nil {
