@@ -42,7 +42,14 @@ func (t *Transfer) begin(d v1.Descriptor, off int64) (*part, error) {
 	if off != 0 {
 		return nil, fmt.Errorf("nothing is kept to go on from byte %d", off)
 	}
-	f, name, err := createLocked(t.c.fs, "ingest")
+	if err := t.ensureLease(); err != nil {
+		return nil, err
+	}
+	// The lock of the lease says for all parts that their maker lives. They are made
+	// with the mode of blobs, which only keeps others from opening them for writing.
+	t.begun++
+	name := fmt.Sprint("ingest/", path.Base(t.lease.name), ".", t.begun)
+	f, err := t.c.fs.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL, blobMode)
 	if err != nil {
 		return nil, err
 	}
@@ -87,16 +94,7 @@ func (w *blobWriter) Commit(ctx context.Context, final v1.Descriptor) error {
 // put makes a complete part durable and moves it under its digest, unless a
 // trusted blob is there: others may be reading that, and its inode is on record.
 func (t *Transfer) put(p *part, d digest.Digest) error {
-	name, err := blobName(d)
-	if err != nil {
-		return err
-	}
-	_, have := t.c.trusted(d)
-	if have {
-		err = t.c.fs.Remove(p.name)
-	} else {
-		err = t.c.move(p, name)
-	}
+	have, err := t.c.move(p, d)
 	if err != nil {
 		return err
 	}
@@ -122,30 +120,48 @@ func (t *Transfer) put(p *part, d digest.Digest) error {
 	return p.release()
 }
 
-func (c *Cache) move(p *part, name string) error {
+// blobMode is that of every blob.
+const blobMode = 0o444
+
+// move says whether it found a trusted blob, whose part is then removed.
+func (c *Cache) move(p *part, d digest.Digest) (have bool, err error) {
+	name, err := blobName(d)
+	if err != nil {
+		return false, err
+	}
 	info, err := p.f.Stat()
 	if err != nil {
-		return err
+		return false, err
 	}
 	if n := p.written.Load(); info.Size() != n {
-		return fmt.Errorf("%s has %d bytes, not the %d written", p.name, info.Size(), n)
+		return false, fmt.Errorf("%s has %d bytes, not the %d written", p.name, info.Size(), n)
 	}
-	if err := p.f.Chmod(0o444); err != nil {
-		return err
+	if info.Mode().Perm() != blobMode { // the umask of this process
+		if err := p.f.Chmod(blobMode); err != nil {
+			return false, err
+		}
 	}
 	if err := p.f.Sync(); err != nil {
-		return err
+		return false, err
 	}
-	dir := path.Dir(name)
-	if _, err := c.fs.Lstat(dir); errors.Is(err, fs.ErrNotExist) { // an algorithm that is new here
-		if err := mkdirs(c.fs, dir); err != nil {
-			return err
+	err = c.fs.RenameNew(p.name, name)
+	if errors.Is(err, fs.ErrNotExist) { // an algorithm that is new here
+		if err := mkdirs(c.fs, path.Dir(name)); err != nil {
+			return false, err
 		}
 		if err := c.fs.SyncDir("blobs"); err != nil {
-			return err
+			return false, err
 		}
+		err = c.fs.RenameNew(p.name, name)
 	}
-	return c.fs.Rename(p.name, name)
+	if err == nil {
+		return false, nil
+	}
+	// Something is there, or the file system cannot look and rename in one.
+	if _, have := c.trusted(d); have {
+		return true, c.fs.Remove(p.name)
+	}
+	return false, c.fs.Rename(p.name, name)
 }
 
 // Abort keeps the leading bytes for a Begin of this Transfer, or with keep 0

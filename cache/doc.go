@@ -6,8 +6,9 @@
 //	index.json             one descriptor per reference, ref.name in its annotations
 //	blobs/sha256/<hex>     one blob one file, mode 0444, shared by all images
 //
-//	ingest/<random>        what is arriving; flocked while its process lives
-//	leases/<random>        digests a running transfer needs; flocked likewise
+//	leases/<random>        digests a running transfer needs; flocked while its process lives
+//	ingest/<lease>.<n>     blobs that are arriving, for the transfer of that lease
+//	ingest/<random>        an index.json to come; flocked likewise
 //	verified/<alg>-<hex>   the blob's inode, size and times when its digest was known right
 //	placed/<hex>           the same of a file outside, with its path
 //	used/<alg>-<hex>       its modification time is the last use of that manifest

@@ -9,8 +9,11 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // file is an open file. It is an alias, as the test that takes the power away
@@ -34,6 +37,9 @@ type fsys interface {
 	Lstat(name string) (fs.FileInfo, error)
 	Remove(name string) error
 	Rename(from, to string) error
+	// RenameNew is Rename that leaves alone what is at to; its error wraps
+	// fs.ErrExist then, or says that the file system has no such thing.
+	RenameNew(from, to string) error
 	Chtimes(name string, atime, mtime time.Time) error
 	// SyncDir makes the entries of a directory durable.
 	SyncDir(name string) error
@@ -46,12 +52,26 @@ type dirFS string
 
 func (d dirFS) path(name string) string { return filepath.Join(string(d), name) }
 
+// OpenFile spares the five system calls with which os.OpenFile finds out that a
+// file on a disk cannot be polled.
 func (d dirFS) OpenFile(name string, flag int, perm fs.FileMode) (file, error) {
-	f, err := os.OpenFile(d.path(name), flag|syscall.O_NOFOLLOW, perm)
-	if err != nil {
-		return nil, err // not a nil *os.File in an interface
+	for {
+		fd, err := unix.Open(d.path(name), flag|unix.O_NOFOLLOW|unix.O_CLOEXEC, uint32(perm.Perm()))
+		if err == nil {
+			return os.NewFile(uintptr(fd), d.path(name)), nil
+		}
+		if err != unix.EINTR {
+			return nil, &fs.PathError{Op: "open", Path: d.path(name), Err: err}
+		}
 	}
-	return f, nil
+}
+
+func (d dirFS) RenameNew(from, to string) error {
+	err := unix.Renameat2(unix.AT_FDCWD, d.path(from), unix.AT_FDCWD, d.path(to), unix.RENAME_NOREPLACE)
+	if err != nil {
+		return &os.LinkError{Op: "rename", Old: from, New: to, Err: err}
+	}
+	return nil
 }
 
 func (d dirFS) Mkdir(name string, perm fs.FileMode) error { return os.Mkdir(d.path(name), perm) }
@@ -117,14 +137,22 @@ func isAt(fsys fsys, f file, name string) bool {
 
 func stat(info fs.FileInfo) *syscall.Stat_t { return info.Sys().(*syscall.Stat_t) }
 
-// sweep removes the files in dir whose makers are gone.
+// sweep removes the files in dir whose makers are gone: of a part, whose name is
+// that of a lease and a number, its transfer, of any other file who made it.
 func sweep(fsys fsys, dir string) error {
 	names, err := fsys.Names(dir)
 	if err != nil {
 		return err
 	}
 	for _, name := range names {
+		owner, _, isPart := strings.Cut(name, ".")
 		name = path.Join(dir, name)
+		if isPart {
+			if err := sweepPart(fsys, name, "leases/"+owner); err != nil {
+				return err
+			}
+			continue
+		}
 		f, err := fsys.OpenFile(name, os.O_RDWR, 0)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
@@ -140,6 +168,24 @@ func sweep(fsys fsys, dir string) error {
 		if err != nil && !isLocked(err) {
 			return err
 		}
+	}
+	return nil
+}
+
+func sweepPart(fsys fsys, name, lease string) error {
+	f, err := fsys.OpenFile(lease, os.O_RDONLY, 0)
+	if err == nil {
+		err = tryLock(f)
+		defer f.Close()
+		if isLocked(err) {
+			return nil
+		}
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := fsys.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
 	}
 	return nil
 }

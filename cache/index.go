@@ -47,7 +47,7 @@ func decodeIndex(b []byte) (v1.Index, error) {
 }
 
 func checkDescriptor(d v1.Descriptor) error {
-	if err := d.Digest.Validate(); err != nil {
+	if err := validate(d.Digest); err != nil {
 		return fmt.Errorf("digest %q: %w", d.Digest, err)
 	}
 	if d.Size < 0 {

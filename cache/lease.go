@@ -81,7 +81,7 @@ func (c *Cache) readLease(name string, set map[digest.Digest]bool) error {
 			break // being written
 		}
 		d := digest.Digest(strings.TrimSuffix(line, "\n"))
-		if err := d.Validate(); err != nil {
+		if err := validate(d); err != nil {
 			return err
 		}
 		set[d] = true

@@ -54,7 +54,7 @@ func decodeRecord(b []byte) (r record, err error) {
 	if err := json.Unmarshal(b, &r); err != nil {
 		return record{}, fmt.Errorf("record: %w", err)
 	}
-	if err := r.Digest.Validate(); err != nil {
+	if err := validate(r.Digest); err != nil {
 		return record{}, fmt.Errorf("record: %w", err)
 	}
 	if again, err := r.encode(); err != nil || !bytes.Equal(again, b) {
@@ -92,15 +92,15 @@ func writeRecord(fsys fsys, name string, r record) error {
 func flat(d digest.Digest) string { return strings.Replace(d.String(), ":", "-", 1) }
 
 // trusted says whether the blob is there and has not been touched since it was
-// verified, and its size.
+// verified, and its size, -1 of one that is not there.
 func (c *Cache) trusted(d digest.Digest) (int64, bool) {
 	name, err := blobName(d)
 	if err != nil {
-		return 0, false
+		return -1, false
 	}
 	info, err := c.fs.Lstat(name)
 	if err != nil || !info.Mode().IsRegular() {
-		return 0, false
+		return -1, false
 	}
 	r, err := readRecord(c.fs, "verified/"+flat(d))
 	return info.Size(), err == nil && r.Digest == d && r.stamp == stampOf(info)

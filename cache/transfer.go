@@ -49,6 +49,8 @@ type Transfer struct {
 	parts    []*part // being written, or kept by an Abort
 	unnamed  digest.Digest
 	lease    *lease
+	begun    int // parts that were made, for their names
+	closed   bool
 	prepared bool
 	root     v1.Descriptor
 	inPlace  bool
@@ -82,7 +84,7 @@ func (t *Transfer) Offer(ctx context.Context, blobs []v1.Descriptor) (held []int
 		if d.Digest == "" {
 			continue
 		}
-		if err := d.Digest.Validate(); err != nil {
+		if err := validate(d.Digest); err != nil {
 			return nil, 0, fmt.Errorf("cache %s: digest %q: %w", t.c.dir, d.Digest, err)
 		}
 	}
@@ -112,14 +114,12 @@ func (t *Transfer) Offer(ctx context.Context, blobs []v1.Descriptor) (held []int
 }
 
 // keep leases the blobs whose digests are known.
-func (t *Transfer) keep(blobs []v1.Descriptor) (err error) {
+func (t *Transfer) keep(blobs []v1.Descriptor) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.blobs = slices.Clone(blobs)
-	if t.lease == nil {
-		if t.lease, err = newLease(t.c.fs); err != nil {
-			return hint("is the cache directory writable for this user?", "cache %s: lease: %w", t.c.dir, err)
-		}
+	if err := t.ensureLease(); err != nil {
+		return hint("is the cache directory writable for this user?", "cache %s: lease: %w", t.c.dir, err)
 	}
 	var digests []digest.Digest
 	for _, d := range blobs {
@@ -133,27 +133,37 @@ func (t *Transfer) keep(blobs []v1.Descriptor) (err error) {
 	return nil
 }
 
+// ensureLease makes the lease, unless it is there. The caller holds mu.
+func (t *Transfer) ensureLease() (err error) {
+	if t.closed {
+		return errors.New("the transfer is closed")
+	}
+	if t.lease == nil {
+		t.lease, err = newLease(t.c.fs)
+	}
+	return err
+}
+
 // holds says whether blob d is there, whole and right, and remembers it.
 func (t *Transfer) holds(ctx context.Context, d v1.Descriptor) bool {
 	size, ok := t.c.trusted(d.Digest)
+	if size != d.Size {
+		return false // also what is not there
+	}
 	if !ok || t.o.Rehash {
-		if t.c.present(d) != nil {
-			return false
-		}
 		info, err := t.c.hash(ctx, d.Digest)
 		if err != nil {
 			return false
 		}
-		size, ok = info.Size(), true
+		if info.Size() != d.Size {
+			return false
+		}
 		t.c.trust(d.Digest, info)
 	}
-	if ok && size == d.Size {
-		t.mu.Lock()
-		t.vouched[d.Digest] = true
-		t.mu.Unlock()
-		return true
-	}
-	return false
+	t.mu.Lock()
+	t.vouched[d.Digest] = true
+	t.mu.Unlock()
+	return true
 }
 
 // Open reads blob d from off on: of one that is being received what is there at
@@ -238,10 +248,18 @@ func (t *Transfer) prepare() error {
 		return fmt.Errorf("cache %s: %s: no manifest among its %d blobs", t.c.dir, t.ref, len(t.blobs))
 	}
 	t.root = t.blobs[i]
-	dirs := map[string]bool{} // also of what others put there: were they as far as this?
+	dirs := map[string]bool{"blobs": true} // also of what others put there: were they as far as this?
+	seen := map[digest.Digest]int64{}
 	present := func(d v1.Descriptor) error {
+		if size, ok := seen[d.Digest]; ok && size == d.Size {
+			return nil
+		}
+		if err := t.c.present(d); err != nil {
+			return err
+		}
+		seen[d.Digest] = d.Size
 		dirs["blobs/"+d.Digest.Algorithm().String()] = true
-		return t.c.present(d)
+		return nil
 	}
 	for _, d := range t.blobs {
 		if err := checkDescriptor(d); err != nil {
@@ -298,7 +316,7 @@ func (t *Transfer) Close() error {
 	for _, p := range t.parts {
 		errs = append(errs, t.c.fs.Remove(p.name), p.release())
 	}
-	t.parts = nil
+	t.parts, t.closed = nil, true
 	if t.lease != nil {
 		t.lease.close(t.c.fs)
 		t.lease = nil

@@ -77,7 +77,7 @@ func (c *Cache) verify(ctx context.Context, d digest.Digest) Result {
 	info, err := c.hash(ctx, d)
 	if err != nil {
 		r.Err = fmt.Errorf("cache %s: blob %s: %w", c.dir, d, err)
-		if errors.Is(err, errWrong) {
+		if ctx.Err() == nil { // also what cannot be read: nobody could start it
 			c.distrust(d)
 		}
 		return r

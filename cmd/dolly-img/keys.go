@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -81,11 +82,7 @@ its name only: install node-NAME.pem as node.pem. Keep ca.key off the nodes.`,
 			if err := identity.Init(dir, identity.InitOptions{Cluster: cluster, Nodes: nodes}); err != nil {
 				return err
 			}
-			fmt.Fprintf(cmd.OutOrStdout(), `keys are in %[1]s
-each node needs ca.pem and node.pem, owned by root, node.pem with mode 0600:
-  scp %[1]s/ca.pem %[1]s/node.pem NODE:/etc/dolly-img/keys/
-this host sends with ca.pem and sender.pem; keep ca.key off the nodes
-`, dir)
+			printInstall(cmd.OutOrStdout(), quote(dir), len(nodes) > 0)
 			return nil
 		},
 	}
@@ -93,6 +90,22 @@ this host sends with ca.pem and sender.pem; keep ca.key off the nodes
 	cmd.Flags().StringVar(&cluster, "cluster", "", "`NAME` of the cluster (default a random one)")
 	cmd.Flags().StringArrayVar(&lists, "nodes", nil, "`LIST` of nodes that get a certificate of their own (repeatable)")
 	return cmd
+}
+
+// printInstall says where the keys in dir belong; named: each node has its own.
+func printInstall(w io.Writer, dir string, named bool) {
+	fmt.Fprintf(w, "keys are in %s\n", dir)
+	if named {
+		fmt.Fprintf(w, `each of these nodes needs ca.pem and its own key as node.pem, owned by root, node.pem with mode 0600:
+  scp %[1]s/ca.pem NODE:/etc/dolly-img/keys/
+  scp %[1]s/node-NODE.pem NODE:/etc/dolly-img/keys/node.pem
+`, dir)
+	} else {
+		fmt.Fprintf(w, `each node needs ca.pem and node.pem, owned by root, node.pem with mode 0600:
+  scp %[1]s/ca.pem %[1]s/node.pem NODE:/etc/dolly-img/keys/
+`, dir)
+	}
+	fmt.Fprintln(w, "this host sends with ca.pem and sender.pem; keep ca.key off the nodes")
 }
 
 // hosts are the names without ports: a certificate is for a host.

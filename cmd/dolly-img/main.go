@@ -17,6 +17,10 @@ func main() {
 	// one has its usual effect and ends the process at once.
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop)
+	// A reader of our output that goes away ("--json | head") must not end a transfer:
+	// caught, the signal is an error of the write instead. Not ignored, which the
+	// processes of the demo would inherit.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	root := newRoot()
 	err := root.ExecuteContext(ctx)
 	printError(root.ErrOrStderr(), err)
@@ -30,7 +34,8 @@ func main() {
 //	2  usage
 //	3  push and raw: some nodes committed
 //	4  push and raw: no node committed
-//	5  push and raw: every node refused, by authentication or policy
+//	5  push and raw: every node refused before any data: its keys, its policy, or
+//	   what is at the output
 //	6  push and raw: interrupted before the first commit, can be resumed
 func exitCode(err error) int {
 	var status *statusError

@@ -100,12 +100,10 @@ func joinReason(e ring.Event) string {
 }
 
 func (p *progress) move(e ring.Event) {
-	if p.limit > 0 && e.Rate > 0.9*float64(p.limit) {
-		e.Bottleneck = "--rate"
-	}
-	line := progressLine(e, p.image, p.nodes)
+	limited := p.limit > 0 && e.Rate > 0.9*float64(p.limit)
+	parts := progressParts(e, p.image, p.nodes, limited)
 	if p.screen.terminal() {
-		p.screen.progress(line)
+		p.screen.progress(fit(parts, p.screen.columns()))
 		return
 	}
 	tenth := int64(-1)
@@ -114,16 +112,19 @@ func (p *progress) move(e ring.Event) {
 	}
 	if tenth != p.tenth || e.Time.Sub(p.last) >= plainEvery {
 		p.last, p.tenth = e.Time, tenth
-		p.screen.printf("%s", line)
+		p.screen.printf("%s", strings.Join(parts, gap))
 	}
 }
 
 // end takes the live line away.
 func (p *progress) end() { p.screen.progress("") }
 
-// progressLine is: what, how far, how fast, how long still, how many nodes have
+// gap is between the parts of a line of progress.
+const gap = "  "
+
+// progressParts are: what, how far, how fast, how long still, how many nodes have
 // everything, and who keeps the others waiting.
-func progressLine(e ring.Event, image string, nodes int) string {
+func progressParts(e ring.Event, image string, nodes int, limited bool) []string {
 	parts := []string{image}
 	if e.Total > 0 {
 		parts = append(parts, fmt.Sprintf("%d%%", e.Bytes*100/e.Total))
@@ -135,10 +136,41 @@ func progressLine(e ring.Event, image string, nodes int) string {
 		parts = append(parts, clock(time.Duration(float64(left)/e.Rate*float64(time.Second)))+" left")
 	}
 	parts = append(parts, fmt.Sprintf("%d/%d nodes done", e.Done, nodes))
-	if e.Bottleneck != "" {
+	if limited {
+		parts = append(parts, "limited by --rate")
+	} else if e.Bottleneck != "" {
 		parts = append(parts, "slowest "+e.Bottleneck)
 	}
-	return strings.Join(parts, "  ")
+	return parts
+}
+
+// fit joins parts in n columns. The name, which whoever reads knows, gives way to the
+// figures: it is shortened, then left out; then the last parts are.
+func fit(parts []string, n int) string {
+	const least = 9 // columns of a name that still tells something
+	line := strings.Join(parts, gap)
+	over := columns(line) - n
+	if over <= 0 {
+		return line
+	}
+	if name := columns(parts[0]) - over; name >= least {
+		return strings.Join(append([]string{middle(parts[0], name)}, parts[1:]...), gap)
+	}
+	for parts = parts[1:]; len(parts) > 1 && columns(strings.Join(parts, gap)) > n; {
+		parts = parts[:len(parts)-1]
+	}
+	return strings.Join(parts, gap)
+}
+
+// middle shortens s to n columns, of which it keeps both ends.
+func middle(s string, n int) string {
+	const dots = "..."
+	head := cut(s, (n-len(dots))/2)
+	tail := []rune(s)
+	for columns(head)+len(dots)+columns(string(tail)) > n {
+		tail = tail[1:]
+	}
+	return head + dots + string(tail)
 }
 
 // bytesText is n in powers of 1000, with three digits of it.

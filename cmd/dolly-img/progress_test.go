@@ -20,9 +20,36 @@ func TestProgressLine(t *testing.T) {
 		{ring.Event{Bytes: 5_000, Total: -1, Rate: 999.6}, "a.sif  5.00 kB  999 B/s  0/8 nodes done"},
 		{ring.Event{Bytes: 1, Total: 1 << 60, Rate: 1}, "a.sif  0%  1 B/s  days left  0/8 nodes done"},
 	} {
-		if got := progressLine(c.e, "a.sif", 8); got != c.want {
+		if got := strings.Join(progressParts(c.e, "a.sif", 8, false), gap); got != c.want {
 			t.Errorf("got  %q\nwant %q", got, c.want)
 		}
+	}
+	parts := progressParts(ring.Event{Bottleneck: "server: disk"}, "a.sif", 8, true)
+	if got := parts[len(parts)-1]; got != "limited by --rate" {
+		t.Errorf("with a limit: %q", got)
+	}
+}
+
+// TestFit: the figures stay when there is no room for the name.
+func TestFit(t *testing.T) {
+	parts := []string{"a-long-name.sif", "42%", "4.00 MB/s", "0:06 left", "0/4 nodes done", "slowest node17: disk"}
+	for n, want := range map[int]string{
+		80: "a-long-name.sif  42%  4.00 MB/s  0:06 left  0/4 nodes done  slowest node17: disk",
+		79: "a-lon...me.sif  42%  4.00 MB/s  0:06 left  0/4 nodes done  slowest node17: disk",
+		74: "a-l...sif  42%  4.00 MB/s  0:06 left  0/4 nodes done  slowest node17: disk",
+		73: "42%  4.00 MB/s  0:06 left  0/4 nodes done  slowest node17: disk",
+		37: "42%  4.00 MB/s  0:06 left",
+		2:  "42%",
+	} {
+		if got := fit(parts, n); got != want {
+			t.Errorf("in %d columns %q, want %q", n, got, want)
+		}
+	}
+	if got := middle("日本語日本語.sif", 11); got != "日本....sif" {
+		t.Errorf("wide: %q", got)
+	}
+	if got := cut("日本語", 5); got != "日本" {
+		t.Errorf("wide: %q", got)
 	}
 }
 
@@ -52,12 +79,18 @@ func TestClock(t *testing.T) {
 // it, and never wraps.
 func TestScreen(t *testing.T) {
 	var b strings.Builder
-	s := &screen{w: &b, width: func() int { return 11 }}
+	s := &screen{w: &b, width: func() int { return 13 }}
 	s.progress("12345678901234")
 	s.printf("node3: %s", "lost\x1b[2J")
 	s.progress("")
 	want := "\r\x1b[K1234567890" + "\r\x1b[K" + "node3: lost\\x1b[2J\n" + "\r\x1b[K1234567890" + "\r\x1b[K"
 	if b.String() != want {
+		t.Errorf("got %q, want %q", b.String(), want)
+	}
+	b.Reset()
+	s.width = func() int { return 2 } // no room for anything
+	s.progress("1234")
+	if want := "\r\x1b[K"; b.String() != want {
 		t.Errorf("got %q, want %q", b.String(), want)
 	}
 	b.Reset()

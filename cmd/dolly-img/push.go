@@ -24,8 +24,9 @@ complete. A node that holds the image already receives nothing.
 
 The exit status is 0 when every node confirmed the right digest itself (or as many as
 --min-success says), 1 for an error here before anything was committed, 2 for usage, 3
-when some nodes committed, 4 when none did, 5 when all refused, 6 when it was
-interrupted before the first commit.`,
+when some nodes committed, 4 when none did, 5 when all refused before any data (their
+keys, their policy, or what is at the output), 6 when it was interrupted before the
+first commit.`,
 		Example: `  dolly-img push sle15.sif --nodes 'node[001-128]' --output /data/
   dolly-img push sle15.sif --nodes @hostfile --min-success 98% --report report.json`,
 		Args: exactly(1, "IMAGE, the path of a SIF file"),

@@ -5,7 +5,6 @@ import (
 	"io"
 	"os"
 	"sync"
-	"unicode/utf8"
 
 	"golang.org/x/term"
 )
@@ -65,13 +64,32 @@ func (s *screen) draw(line string) {
 		return
 	}
 	s.live = line
-	fmt.Fprint(s.w, "\r\x1b[K", cut(line, s.width()-1))
+	fmt.Fprint(s.w, "\r\x1b[K"+cut(line, s.columns()))
 }
 
-// cut shortens a line to n columns; a wrapped line could not be taken back.
+// columns is how long the live line may be: a wrapped one could not be taken back,
+// and the terminal echoes ^C behind it.
+func (s *screen) columns() int { return s.width() - 3 }
+
+// cut shortens a line to n columns.
 func cut(line string, n int) string {
-	if n < 1 || utf8.RuneCountInString(line) <= n {
-		return line
+	for i, r := range line {
+		if n -= columns(string(r)); n < 0 {
+			return line[:i]
+		}
 	}
-	return string([]rune(line)[:n])
+	return line
+}
+
+// columns is how wide s is at most. Which characters a terminal makes two columns wide
+// is its own affair; none before U+1100 are.
+func columns(s string) int {
+	n := 0
+	for _, r := range s {
+		n++
+		if r >= 0x1100 {
+			n++
+		}
+	}
+	return n
 }

@@ -50,7 +50,7 @@ func (j *job) run(ctx context.Context) error {
 	if j.flags.json {
 		events = newEventWriter(j.cmd.OutOrStdout())
 	}
-	rep, err := j.send(ctx, j.log(stderr), func(e ring.Event) {
+	queue := newEventQueue(func(e ring.Event) {
 		events.write(e)
 		if ctx.Err() == nil { // that all nodes fail after ^C is no news
 			show.event(e)
@@ -59,24 +59,29 @@ func (j *job) run(ctx context.Context) error {
 			j.watch(e, stderr)
 		}
 	})
-	show.end()
+	rep, err := j.send(ctx, j.log(stderr), queue.put)
 	rep.Image = j.image
 	rep.Exit = rep.Status(err, j.enough)
 	if rep.Exit == ring.ExitSource && ctx.Err() != nil {
 		rep.Exit = ring.ExitInterrupted // while the source was opened
 	}
+	// Before anything that waits for whoever reads what is printed.
+	werr := report.write(rep)
+	queue.close()
+	show.end()
 	events.write(rep)
-	if !j.flags.json && rep.Transfer != "" && rep.Exit != ring.ExitInterrupted {
+	told := j.flags.json && events.err == nil
+	if !told && rep.Transfer != "" && rep.Exit != ring.ExitInterrupted {
 		printTable(stderr, rep, j.what, j.flags.quiet)
 	}
 	bad := nodesIn(rep, func(row ring.Row) bool { return !row.State.Good() })
-	if len(bad) > 0 && len(bad) < len(rep.Nodes) && j.again != nil && !j.flags.json {
+	if len(bad) > 0 && len(bad) < len(rep.Nodes) && j.again != nil && !told {
 		stderr.printf("not served: %s", fold(bad))
 		stderr.printf("serve them with: %s", j.again(bad))
 	}
 	// The transfer is over and its status stands: that it could not be written down
 	// is said beside it.
-	if werr := report.write(rep); werr != nil {
+	if werr != nil {
 		printError(stderr, hintf("the transfer itself ended as shown", "report: %w", werr))
 	}
 	if events.err != nil {

@@ -120,7 +120,8 @@ func enough(s string, n int) (int, error) {
 	f, err := strconv.ParseFloat(share, 64)
 	switch {
 	case err == nil && percent && f > 0 && f <= 100:
-		return int(math.Ceil(f / 100 * float64(n))), nil
+		// 0.55*100 is a little more than 55, which is no 56th node.
+		return int(math.Ceil(f*float64(n)/100 - 1e-9)), nil
 	case err == nil && !percent && f == math.Trunc(f) && f >= 1 && f <= float64(n):
 		return int(f), nil
 	}
@@ -143,7 +144,7 @@ func (f *outputFlags) add(cmd *cobra.Command, usage string) {
 	fl.StringVar(&f.mode, "mode", "", "permission `BITS` of the output (default 0644)")
 	fl.StringVar(&f.owner, "owner", "", "`USER[:GROUP]` to own the output, as the nodes know them (default the daemon's)")
 	fl.BoolVar(&f.mkdir, "mkdir", false, "make missing parent directories of the output")
-	fl.BoolVar(&f.shared, "shared-output", false, "the output may be on a network file system")
+	fl.BoolVar(&f.shared, "shared-output", false, "the output may be on a network file system; name one node for each directory that nodes share")
 	fl.BoolVar(&f.discard, "discard", false, "nodes verify and throw away, nothing is written")
 }
 

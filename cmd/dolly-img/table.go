@@ -43,12 +43,17 @@ func printTable(w io.Writer, r *ring.Report, what string, quiet bool) {
 		}
 	}
 	t.Flush()
+	for _, hint := range keyHints(r) {
+		fmt.Fprintf(w, "hint: %s\n", hint)
+	}
 	if quiet || r.Transfer == "" {
 		return
 	}
+	fmt.Fprintf(w, "%d of %d nodes have it", good, len(r.Nodes))
 	if good > 0 {
-		fmt.Fprintf(w, "%d of %d nodes have it: %s %s, %s\n", good, len(r.Nodes), what, r.Digest, bytesText(r.Bytes))
+		fmt.Fprintf(w, ": %s %s, %s", what, r.Digest, bytesText(r.Bytes))
 	}
+	fmt.Fprintln(w)
 	if r.Elapsed > 0 && r.Sent > 0 && good > 0 {
 		// The names and the decimal megabytes are those of dolly's own summary.
 		seconds := r.Elapsed.Seconds()
@@ -59,6 +64,27 @@ func printTable(w io.Writer, r *ring.Report, what string, quiet bool) {
 		fmt.Fprintf(w, "Time: %.3f  MBytes/s: %.3f  Aggregate MBytes/s: %.3f\n",
 			seconds, float64(r.Sent)/1e6/seconds, float64(received)/1e6/seconds)
 	}
+}
+
+// keyHints are what to do about certificates that were refused, by us or by nodes. The
+// rows have only what the handshake said.
+func keyHints(r *ring.Report) []string {
+	foreign := func(row ring.Row) bool {
+		return row.State == ring.Refused && (strings.Contains(row.Reason, "unknown authority") ||
+			strings.Contains(row.Reason, "unknown certificate authority") || strings.Contains(row.Reason, "this is cluster"))
+	}
+	var hints []string
+	if names := nodesIn(r, foreign); len(names) > 0 {
+		hints = append(hints, fmt.Sprintf("the keys of %s are of another cluster than those used here: name the right ones with --keys, "+
+			"or install its ca.pem and node.pem there; dolly-img keys show tells them apart", fold(names)))
+	}
+	unsaid := func(row ring.Row) bool {
+		return row.State == ring.Refused && !foreign(row) && strings.Contains(row.Reason, "refused our certificate")
+	}
+	if names := nodesIn(r, unsaid); len(names) > 0 {
+		hints = append(hints, fmt.Sprintf("the log of %s says what is wrong with our certificate; dolly-img keys show looks at the keys here", fold(names)))
+	}
+	return hints
 }
 
 func figures(row ring.Row) string {

@@ -33,6 +33,12 @@ func TestTable(t *testing.T) {
 	}
 	many.Nodes[16].State, many.Nodes[16].Reason = ring.Unreachable, "no answer"
 	many.Nodes[17].State = ring.Held
+	none := &ring.Report{Transfer: "t", Nodes: []ring.Row{
+		{Node: "node1", State: ring.Refused, Reason: "the node refused our certificate: tls: unknown certificate authority"},
+		{Node: "node2", State: ring.Refused, Reason: "peer refused: bad certificate: x509: certificate signed by unknown authority"},
+		{Node: "node3", State: ring.Refused, Reason: "the node refused our certificate: tls: bad certificate"},
+		{Node: "node4", State: ring.Refused, Reason: "output /x: not permitted"},
+	}}
 	for _, c := range []struct {
 		name  string
 		r     *ring.Report
@@ -54,6 +60,15 @@ committed 996  node[001-016,019-998]
 held 1         node018
 unreachable    node017  no answer
 997 of 998 nodes have it: manifest sha256:ab, 0 B
+`},
+		{"none", none, false, `
+refused  node1  the node refused our certificate: tls: unknown certificate authority
+refused  node2  peer refused: bad certificate: x509: certificate signed by unknown authority
+refused  node3  the node refused our certificate: tls: bad certificate
+refused  node4  output /x: not permitted
+hint: the keys of node[1-2] are of another cluster than those used here: name the right ones with --keys, or install its ca.pem and node.pem there; dolly-img keys show tells them apart
+hint: the log of node3 says what is wrong with our certificate; dolly-img keys show looks at the keys here
+0 of 4 nodes have it
 `},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -101,7 +116,7 @@ func TestEnough(t *testing.T) {
 		want int // -1: error
 	}{
 		{"", 10, 0}, {"3", 10, 3}, {"10", 10, 10}, {"11", 10, -1}, {"0", 10, -1}, {"-1", 10, -1}, {"1.5", 10, -1},
-		{"50%", 3, 2}, {"99.5%", 1000, 995}, {"100%", 7, 7}, {"0%", 7, -1}, {"101%", 7, -1}, {"%", 7, -1},
+		{"50%", 3, 2}, {"99.5%", 1000, 995}, {"55%", 100, 55}, {"7%", 100, 7}, {"0.0001%", 7, 1}, {"99.9%", 1000, 999}, {"99.91%", 1000, 1000}, {"100%", 7, 7}, {"0%", 7, -1}, {"101%", 7, -1}, {"%", 7, -1},
 		{"NaN", 7, -1}, {"NaN%", 7, -1}, {"inf", 7, -1},
 	} {
 		got, err := enough(c.s, c.n)

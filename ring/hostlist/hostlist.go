@@ -17,7 +17,9 @@
 // A file has one expression a line. What follows the first blank or # of a line is
 // ignored, so that host files of MPI can be used as they are ("node1 slots=4"), and a
 // line that repeats the one before it counts once, as the host files of batch systems
-// repeat a host for each of its processes. A file cannot name another file.
+// repeat a host for each of its processes. A file cannot name another file. In one
+// host:4 is an error: MPICH writes so how many processes a host shall run, and a
+// port below 1024 is less likely than that.
 //
 // The ranges are those of ClusterShell's nodeset, and of Slurm.
 package hostlist
@@ -42,6 +44,9 @@ const (
 	maxFile = 64 << 20
 )
 
+// maxSlots is the least number that in a file is believed to be a port.
+const maxSlots = 1024
+
 // ErrEmpty is the error for a list without nodes.
 var ErrEmpty = errors.New("node list: no nodes in it")
 
@@ -52,7 +57,11 @@ type SyntaxError struct {
 	Expr   string // the expression
 	Pos    int    // in bytes from its start, from 1
 	Reason string
+	hint   string
 }
+
+// Hint says what to write instead, or is empty.
+func (e *SyntaxError) Hint() string { return e.hint }
 
 func (e *SyntaxError) Error() string {
 	expr := e.Expr
@@ -234,6 +243,12 @@ func (p *parser) item(at *SyntaxError, start, end int, out bool) error {
 		name, err := canonical(name)
 		if err != nil {
 			return fail(start, "%v", err)
+		}
+		if _, port, err := SplitPort(name, maxSlots); at.File != "" && err == nil && port < maxSlots {
+			e := *at
+			e.Pos, e.Reason = start+1, fmt.Sprintf(":%d looks like the number of slots in a machine file of MPICH", port)
+			e.hint = fmt.Sprintf("write the name alone; a port below %d is given with --port, or on the command line", maxSlots)
+			return &e
 		}
 		if out {
 			p.out[key(name)] = true

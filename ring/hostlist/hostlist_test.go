@@ -33,6 +33,8 @@ var testFiles = files{
 	"empty":   "# nobody\n",
 	"long":    strings.Repeat("x", maxLine+1),
 	"unended": "n1\nn2",
+	"mpich":   "n1:1024\n[::1]:9998\n::4\nn[1-2]:16\n",
+	"mpich6":  "[::1]:4\n",
 }
 
 func TestParse(t *testing.T) {
@@ -123,6 +125,8 @@ func TestParse(t *testing.T) {
 		{"@nested", `node list: nested line 2: "@mpi" at 1: a file cannot name another file`},
 		{"@bad", `node list: bad line 3: "n[1-" at 2: [ without ]`},
 		{"!@not", `node list: not line 2: "!n2" at 1: ! in a file that is left out`},
+		{"@mpich", `node list: mpich line 4: "n[1-2]:16" at 1: :16 looks like the number of slots in a machine file of MPICH`},
+		{"a,!@mpich6", `node list: mpich6 line 1: "[::1]:4" at 1: :4 looks like the number of slots in a machine file of MPICH`},
 		{"@gone", "node list: open gone: file does not exist"},
 		{"@long", "node list: long: bufio.Scanner: token too long"},
 		{strings.Repeat("a", 300), fmt.Sprintf("node list: %q at 1: name too long", strings.Repeat("a", 77)+"...")},
@@ -143,6 +147,9 @@ func TestErrorTypes(t *testing.T) {
 	_, err := Parse([]string{"a", "n[1-"}, nil)
 	var syntax *SyntaxError
 	if !errors.As(err, &syntax) || syntax.Expr != "n[1-" || syntax.Pos != 2 {
+		t.Errorf("got %#v", err)
+	}
+	if _, err = Parse([]string{"@mpich"}, testFiles.open); !errors.As(err, &syntax) || syntax.Hint() == "" {
 		t.Errorf("got %#v", err)
 	}
 	_, err = Parse([]string{"a,a"}, nil)

@@ -50,11 +50,11 @@ func (t *Target) leftover() (int64, error) {
 	defer f.Close()
 	if err := t.ours(f); errors.Is(err, errMoved) || errors.Is(err, errForeign) && t.twice() {
 		return 0, nil // published or removed
-	} else if err != nil {
+	} else if err != nil && !(errors.Is(err, errForeign) && t.given(f)) {
 		return 0, err
 	}
 	if errors.Is(lock(f), unix.EWOULDBLOCK) {
-		return 0, t.fail("busy", ErrBusy)
+		return 0, t.busy()
 	}
 	info, err := f.Stat()
 	if err != nil {
@@ -81,7 +81,7 @@ func (t *Target) openPart() (file, error) {
 		if err == nil {
 			err = lock(f)
 			if errors.Is(err, unix.EWOULDBLOCK) {
-				err = t.fail("busy", ErrBusy)
+				err = t.busy()
 			} else if err != nil {
 				err = t.fail("lock the part file", err)
 			}
@@ -94,15 +94,24 @@ func (t *Target) openPart() (file, error) {
 		if err == nil {
 			return f, nil
 		}
-		f.Close()
-		if errors.Is(err, errForeign) && t.twice() {
-			err = t.fs.Remove(t.temp)
+		if errors.Is(err, errForeign) && (t.twice() || t.given(f)) {
+			err = t.fs.Remove(t.temp) // while f is locked, so that only one does
 		}
+		f.Close()
 		if err != nil && !errors.Is(err, errMoved) {
 			return nil, err
 		}
 	}
-	return nil, t.fail("busy", ErrBusy)
+	return nil, t.busy()
+}
+
+// busy says that somebody else has the lock. The text is all that the sender sees of
+// a node that fails in mid-transfer, so the advice is in it.
+func (t *Target) busy() error {
+	if t.o.Shared {
+		return t.fail("busy", fmt.Errorf("%w, or another node that shares the directory does: name one node for each directory", ErrBusy))
+	}
+	return t.fail("busy", ErrBusy)
 }
 
 // errMoved says that the part file's name is no longer the open file's.
@@ -126,10 +135,29 @@ func (t *Target) ours(f file) error {
 		return t.fail("part file", errMoved)
 	}
 	st := info.Sys().(*syscall.Stat_t)
-	if !info.Mode().IsRegular() || st.Nlink != 1 || int(st.Uid) != os.Geteuid() {
+	if !info.Mode().IsRegular() || st.Nlink != 1 {
+		return t.foreign()
+	}
+	if int(st.Uid) != os.Geteuid() {
+		if errors.Is(lock(f), unix.EWOULDBLOCK) {
+			return t.busy() // a part that is complete has its owner already
+		}
 		return t.foreign()
 	}
 	return nil
+}
+
+// given says whether the open f, whose lock we have, is a complete part that was given
+// to the owner that this target is for, by a process that was killed before it could
+// publish it. It is not written to: its owner may have it open.
+func (t *Target) given(f file) bool {
+	info, err := f.Stat()
+	if err != nil || t.o.Owner == nil || !info.Mode().IsRegular() {
+		return false
+	}
+	named, err := t.fs.Lstat(t.temp)
+	st := info.Sys().(*syscall.Stat_t)
+	return err == nil && sameFile(info, named) && st.Nlink == 1 && int(st.Uid) == t.o.Owner.UID && lock(f) == nil
 }
 
 // errForeign says that something else has the part file's name.

@@ -121,7 +121,7 @@ func (t *Target) Check() (free int64, err error) {
 		return 0, t.fail("free space", err)
 	}
 	if network != "" && !t.o.Shared {
-		return 0, hint("with --shared-output only one node should be named",
+		return 0, hint("--shared-output permits it; name one node for each directory that nodes share",
 			"output %s is on a network file system (%s)", t.title, network)
 	}
 	if err := t.replaceable(); err != nil {

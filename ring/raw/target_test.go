@@ -248,6 +248,12 @@ func TestTargetBusy(t *testing.T) {
 	if _, err := second.Begin(ctx, blob(nil), 0); !errors.Is(err, ErrBusy) {
 		t.Errorf("begin: %v", err)
 	}
+	o.Shared = true // then it may be another node, of this transfer
+	third, _ := NewTarget(o)
+	defer third.Close()
+	if _, err := third.Begin(ctx, blob(nil), 0); !errors.Is(err, ErrBusy) || !strings.Contains(err.Error(), "name one node") {
+		t.Errorf("begin in a shared directory: %v", err)
+	}
 	first.Close()
 	if names := list(t, dir); len(names) != 0 {
 		t.Errorf("left: %v", names)

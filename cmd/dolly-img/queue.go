@@ -1,0 +1,65 @@
+package main
+
+import (
+	"sync"
+
+	"github.com/dolly-img/dolly-img/ring"
+)
+
+// eventQueue stands between the ring, which waits for whoever it tells an event, and
+// what prints it, which waits for whoever reads: a pager, a terminal that was stopped,
+// a pipe. Of progress only the newest waits; the rest is a few events a node.
+type eventQueue struct {
+	mu      sync.Mutex
+	changed sync.Cond
+	waiting []ring.Event
+	closed  bool
+	done    chan struct{}
+}
+
+// newEventQueue calls each with every event, in order, from one goroutine.
+func newEventQueue(each func(ring.Event)) *eventQueue {
+	q := &eventQueue{done: make(chan struct{})}
+	q.changed.L = &q.mu
+	go q.run(each)
+	return q
+}
+
+func (q *eventQueue) put(e ring.Event) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if n := len(q.waiting); n > 0 && e.Kind == ring.EventProgress && q.waiting[n-1].Kind == ring.EventProgress {
+		q.waiting[n-1] = e
+	} else {
+		q.waiting = append(q.waiting, e)
+	}
+	q.changed.Signal()
+}
+
+func (q *eventQueue) run(each func(ring.Event)) {
+	defer close(q.done)
+	for {
+		q.mu.Lock()
+		for len(q.waiting) == 0 && !q.closed {
+			q.changed.Wait()
+		}
+		batch := q.waiting
+		q.waiting = nil
+		q.mu.Unlock()
+		if len(batch) == 0 {
+			return
+		}
+		for _, e := range batch {
+			each(e)
+		}
+	}
+}
+
+// close returns when all events were taken.
+func (q *eventQueue) close() {
+	q.mu.Lock()
+	q.closed = true
+	q.changed.Signal()
+	q.mu.Unlock()
+	<-q.done
+}

@@ -1,0 +1,78 @@
+package raw
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// A complete part has its owner before it has its name. To another transfer it is
+// busy, not foreign; what a killed process left of one is replaced, never written to.
+func TestTargetGivenAway(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can give files away")
+	}
+	dir := t.TempDir()
+	o := TargetOptions{Dir: dir, Name: "out", Owner: &Owner{UID: 12345, GID: -1}}
+	commit := func(o TargetOptions) *Target {
+		t.Helper()
+		target, err := NewTarget(o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w, err := target.Begin(ctx, blob([]byte("old")), 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.Write([]byte("old"))
+		if err := w.Commit(ctx, blob([]byte("old"))); err != nil {
+			t.Fatal(err)
+		}
+		return target
+	}
+	offer := func(o TargetOptions) error {
+		target, _ := NewTarget(o)
+		defer target.Close()
+		_, _, err := target.Offer(ctx, []v1.Descriptor{blob(nil)})
+		_, berr := target.Begin(ctx, blob(nil), 0)
+		if (err == nil) != (berr == nil) {
+			t.Errorf("offer: %v, begin: %v", err, berr)
+		}
+		return err
+	}
+	first := commit(o)
+	other := TargetOptions{Dir: dir, Name: "out"}
+	for _, o := range []TargetOptions{o, other} {
+		if err := offer(o); !errors.Is(err, ErrBusy) {
+			t.Errorf("while it is about to be published: %v", err)
+		}
+	}
+	first.part.f.Close() // what the kernel does for a killed process
+	first.part = nil
+	first.Close()
+	part := filepath.Join(dir, ".out.dolly-img-part")
+	held, err := os.Open(part)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer held.Close()
+	if err := offer(other); err == nil || !strings.Contains(err.Error(), "not a part file of ours") {
+		t.Errorf("another owner's: %v", err)
+	}
+	second, _ := NewTarget(o)
+	defer second.Close()
+	if err := place(second, []byte("new")); err != nil {
+		t.Fatal(err)
+	}
+	if b, _ := os.ReadFile(second.Path()); string(b) != "new" {
+		t.Errorf("file is %q", b)
+	}
+	b := make([]byte, 9)
+	if n, _ := held.ReadAt(b, 0); string(b[:n]) != "old" {
+		t.Errorf("what was left was written to: %q", b[:n])
+	}
+}
