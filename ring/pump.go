@@ -98,11 +98,12 @@ type frameSize struct {
 }
 
 const (
-	minFrame   = 16 << 10
-	firstFrame = 64 << 10
-	frameUnit  = 4 << 10
-	frameTime  = 5 * time.Millisecond
+	minFrame  = 16 << 10
+	frameUnit = 4 << 10
+	frameTime = 5 * time.Millisecond
 )
+
+var firstFrame = 64 << 10 // smaller in tests with small windows
 
 func (s *frameSize) next(r *relay) int {
 	if s.size == 0 {
