@@ -86,7 +86,7 @@ func (c *chain) controlLost(ev evControlLost) {
 	switch {
 	case n.phase == phFinal:
 		c.orphan(ev.node)
-	case n.phase < phServing:
+	case n.phase < phReady: // it may not even know the transfer yet
 		c.end(ev.node, Failed, ev.reason)
 	case ev.silent && n.phase != phCommitting:
 		c.end(ev.node, Failed, ev.reason)

@@ -261,11 +261,22 @@ func (s *sim) run() []history.Event {
 	}
 	sender.net.dial = s.net.Host("server").Dial
 	sender.pool = newPool(minChunks * chunkSize)
+	// A run that does not end by itself has no end in its history.
+	hung := false
+	watch := time.AfterFunc(10*time.Minute, func() {
+		hung = true
+		cancel()
+		time.Sleep(time.Minute)
+		s.net.Kill("server")
+	})
 	report, err := sender.run(ctx)
+	watch.Stop()
 	for _, row := range report.Nodes {
 		s.log(history.Event{Kind: history.Row, Node: row.Node, State: string(row.State), Sum: row.Digest, Note: row.Reason})
 	}
-	s.log(history.Event{Kind: history.End, Exit: report.Status(err, 0), Note: fmt.Sprint(err)})
+	if !hung {
+		s.log(history.Event{Kind: history.End, Exit: report.Status(err, 0), Note: fmt.Sprint(err)})
+	}
 	// Nodes that lost the server keep the transfer for a while.
 	time.Sleep(silence + orphanFor + 5*time.Second)
 	stop()

@@ -268,7 +268,7 @@ func (j *judge) fault(line int, ev Event) {
 		if n == nil {
 			break
 		}
-		if n.mild++; n.mild > 1 || ev.What == ResetControl && (n.offered < 0 || ev.T < n.offered+100*time.Millisecond) {
+		if n.mild++; n.mild > 1 || ev.What == ResetControl && (n.offered < 0 || ev.T < n.offered+20*time.Millisecond) {
 			n.harm = append(n.harm, ev)
 		}
 	case CutLink, Island, Stall, SlowLink, SlowDisk, Corrupt, ResetLink:
