@@ -2,9 +2,7 @@ package ring
 
 import (
 	"context"
-	"encoding/binary"
 	"log/slog"
-	"net"
 	"strings"
 	"time"
 
@@ -76,6 +74,14 @@ func (s *sim) fault(over context.Context, f fault, wait chan struct{}) {
 			for _, p := range s.procs(f.Node) {
 				p.sink.mu.Lock()
 				p.sink.slow = time.Duration(simFrame * int64(time.Second) / f.Rate)
+				p.sink.mu.Unlock()
+			}
+		}
+	case history.Hang:
+		do = func() {
+			for _, p := range s.procs(f.Node) {
+				p.sink.mu.Lock()
+				p.sink.hung = time.Now().Add(ev.For)
 				p.sink.mu.Unlock()
 			}
 		}
@@ -183,42 +189,6 @@ func (s *sim) cutOthers(f fault, node string) (do, undo func()) {
 		}
 	}
 	return all(dos), all(undos)
-}
-
-// liar changes the payload of a frame it forwards and makes its CRC anew, as a
-// rotten or hostile relay does.
-type liar struct {
-	net.Conn
-	left *int64 // payload bytes until the lie
-	sim  *sim
-	node *simNode
-	hdr  []byte // of the frame whose payload comes next
-}
-
-func (l *liar) Write(b []byte) (int, error) {
-	if l.hdr == nil {
-		if len(b) != wire.HeaderSize || b[0] != wire.Data {
-			return l.Conn.Write(b)
-		}
-		l.hdr = append([]byte(nil), b...)
-		return len(b), nil
-	}
-	h := [wire.HeaderSize]byte(l.hdr)
-	l.hdr = nil
-	data := b
-	l.sim.mu.Lock()
-	lie := *l.left >= 0 && *l.left < int64(len(b))
-	*l.left -= int64(len(b))
-	l.sim.mu.Unlock()
-	if lie {
-		data = append([]byte(nil), b...)
-		data[0] ^= 1
-		wire.PutData(&h, binary.BigEndian.Uint32(h[4:]), int64(binary.BigEndian.Uint64(h[8:])), data)
-	}
-	if _, err := l.Conn.Write(h[:]); err != nil {
-		return 0, err
-	}
-	return l.Conn.Write(data)
 }
 
 func (s *sim) testLog() *slog.Logger {

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"slices"
 	"sync"
@@ -148,7 +149,7 @@ func (s *sim) boot(n *simNode) {
 			p.sink.parts[i] = simPart{n: int64(len(s.blobs[i].data)), durable: true}
 		}
 	}
-	refuse := false
+	refuse, rogue := false, false
 	for _, f := range s.sc.Faults {
 		if f.Node != n.index {
 			continue
@@ -156,6 +157,8 @@ func (s *sim) boot(n *simNode) {
 		switch f.What {
 		case history.Refuse:
 			refuse = true
+		case history.Rogue:
+			rogue = true
 		case history.Full:
 			if f.How == "write" {
 				p.sink.full = f.Rate
@@ -199,7 +202,10 @@ func (s *sim) boot(n *simNode) {
 	s.mu.Lock()
 	n.procs = append(n.procs, p)
 	s.mu.Unlock()
-	l := s.net.Listen(n.name + ":1")
+	l := net.Listener(s.net.Listen(n.name + ":1"))
+	if rogue {
+		l = &rogueListener{Listener: l, rand: rand.New(rand.NewPCG(s.sc.Seed, uint64(n.index))), left: 30}
+	}
 	go func() {
 		defer close(p.done)
 		node.Serve(l)

@@ -25,6 +25,8 @@ var supported = map[string]bool{
 	history.SlowDisk:     true,
 	history.Corrupt:      true,
 	history.Lie:          false, // after a mismatch those below fall back to the last good mark
+	history.Rogue:        true,
+	history.Hang:         false, // a slow node is bypassed, served behind the others
 	history.Full:         true,
 	history.Refuse:       true,
 	history.ResetControl: true,
@@ -78,7 +80,7 @@ type call struct {
 
 // static is a property of its node rather than something that happens.
 func (f fault) static() bool {
-	return f.What == history.Full || f.What == history.Lie || f.What == history.Refuse
+	return f.What == history.Full || f.What == history.Lie || f.What == history.Refuse || f.What == history.Rogue
 }
 
 func (s simCase) text() []byte {
@@ -167,7 +169,7 @@ func generate(seed uint64) simCase {
 	if r.IntN(25) == 0 {
 		s.Source = []string{"error", "shrink", "grow", "changed"}[r.IntN(4)]
 	}
-	faults := []int{0, 1, 1, 1, 2, 2, 3, 4}[r.IntN(8)]
+	faults := []int{0, 1, 1, 1, 2, 2, 3, 3, 4, 6}[r.IntN(10)]
 	for range faults {
 		s.Faults = append(s.Faults, s.fault(r))
 	}
@@ -182,7 +184,7 @@ func (s *simCase) fault(r *rand.Rand) fault {
 		history.CutServer, history.CutLink, history.Island, history.Stall, history.SlowLink, history.SlowDisk,
 		history.Corrupt, history.Corrupt, history.Lie, history.Full, history.Full, history.Refuse,
 		history.ResetControl, history.ResetControl, history.ResetControl, history.ResetLink, history.ResetLink,
-		history.Interrupt, history.KillServer,
+		history.Interrupt, history.KillServer, history.Rogue, history.Rogue, history.Hang,
 	}
 	f := fault{What: kinds[r.IntN(len(kinds))], Node: 1 + r.IntN(s.Nodes)}
 	if len(s.Faults) > 0 && r.IntN(3) == 0 {
@@ -228,6 +230,8 @@ func (s *simCase) fault(r *rand.Rand) fault {
 		if f.Way = []string{"", "in", "out"}[r.IntN(3)]; r.IntN(2) == 0 {
 			f.For = some()
 		}
+	case history.Hang:
+		f.For = some()
 	case history.CutLink, history.Island, history.Stall:
 		if f.Way = []string{"", "in", "out"}[r.IntN(3)]; r.IntN(2) == 0 || !supported[f.What] {
 			f.For = some()
@@ -252,7 +256,7 @@ func (s *simCase) fault(r *rand.Rand) fault {
 		f.How = []string{"write", "write", "commit", "prepare", "publish"}[r.IntN(5)]
 		f.Rate = r.Int64N(total + 1)
 		f.At, f.On = 0, nil
-	case history.Refuse:
+	case history.Refuse, history.Rogue:
 		f.At, f.On = 0, nil
 	}
 	return f

@@ -94,6 +94,7 @@ type simSink struct {
 	node *simNode
 	proc int
 	slow time.Duration // per write
+	hung time.Time     // no write returns before
 	full int64         // the disk is full after so many bytes; -1: never
 	what string        // which call fails instead: commit, prepare, publish
 
@@ -228,7 +229,7 @@ type simWriter struct {
 func (w *simWriter) Write(b []byte) (int, error) {
 	s := w.s
 	s.mu.Lock()
-	slow := s.slow
+	slow := max(s.slow, time.Until(s.hung))
 	p := &s.parts[w.i]
 	at := p.n
 	s.mu.Unlock()

@@ -252,7 +252,7 @@ func (j *judge) fault(line int, ev Event) {
 	case Interrupt, KillServer:
 		j.serverLived = false
 		return
-	case Kill, Return, Freeze, CutServer, Full, Refuse, Lie:
+	case Kill, Return, Freeze, CutServer, Full, Refuse, Lie, Rogue:
 		if n == nil {
 			j.broken(RuleForm, "line %d: %s of %q", line, ev.What, ev.Node)
 			return
@@ -271,7 +271,7 @@ func (j *judge) fault(line int, ev Event) {
 		if n.mild++; n.mild > 1 || ev.What == ResetControl && (n.offered < 0 || ev.T < n.offered+20*time.Millisecond) {
 			n.harm = append(n.harm, ev)
 		}
-	case CutLink, Island, Stall, SlowLink, SlowDisk, Corrupt, ResetLink:
+	case CutLink, Island, Stall, SlowLink, SlowDisk, Hang, Corrupt, ResetLink:
 		// The server can feed everybody itself.
 	default:
 		j.broken(RuleForm, "line %d: unknown fault %q", line, ev.What)

@@ -44,6 +44,8 @@ const (
 	SlowDisk     = "slow-disk"     // of Node
 	Corrupt      = "corrupt"       // bytes of links from Peer to Node
 	Lie          = "lie"           // Node forwards other bytes than it got
+	Rogue        = "rogue"         // Node says on control what is not true of others
+	Hang         = "hang"          // the disk of Node stands still
 	Full         = "full"          // the disk of Node
 	Refuse       = "refuse"        // Node refuses the offer
 	ResetControl = "reset-control" // the control connection of Node
