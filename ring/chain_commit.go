@@ -87,7 +87,7 @@ func (c *chain) controlLost(ev evControlLost) {
 	switch {
 	case n.phase == phFinal:
 		c.orphan(ev.node)
-	case n.phase < phServing || ev.silent && n.phase != phCommitting:
+	case n.phase < phReady || ev.silent && n.phase != phCommitting: // before, it may not even know the transfer yet
 		c.lose(ev.node, ev.reason)
 	default:
 		n.resuming = true

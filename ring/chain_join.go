@@ -228,7 +228,7 @@ func (c *chain) maybeRead() {
 // lose takes a node out of the chain; it is dialled again while others are served.
 func (c *chain) lose(i int, reason string) {
 	n := &c.nodes[i]
-	if n.phase < phServing || n.returns >= c.retries || c.interrupted {
+	if n.returns >= c.retries || c.interrupted {
 		c.end(i, Failed, reason)
 		return
 	}
@@ -240,7 +240,9 @@ func (c *chain) lose(i int, reason string) {
 	c.event(i, Lost, reason)
 	c.orphan(i)
 	c.leave(i)
-	c.do(actRedial{i})
+	if c.started {
+		c.do(actRedial{i})
+	}
 }
 
 // leave takes a dead node out of the order, and what others held against it with it:

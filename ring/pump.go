@@ -103,11 +103,12 @@ type frameSize struct {
 }
 
 const (
-	minFrame    = 16 << 10
 	frameUnit   = 4 << 10
 	frameTime   = 5 * time.Millisecond
 	frameSample = 25 * time.Millisecond
 )
+
+var minFrame = 16 << 10 // smaller in tests with small windows
 
 func (s *frameSize) next(r *relay) int {
 	if s.size == 0 {
@@ -122,7 +123,7 @@ func (s *frameSize) next(r *relay) int {
 	if ok && acked > s.acked && s.acked > 0 {
 		s.last[s.n%len(s.last)] = float64(acked-s.acked) / dt.Seconds() * frameTime.Seconds()
 		if s.n++; s.n >= len(s.last) {
-			want := min(slices.Min(s.last[:]), 2*float64(s.size), wire.MaxPayload)
+			want := min(slices.Min(s.last[:]), 2*float64(s.size), float64(chunkSize))
 			s.size = max(int(want)&^(frameUnit-1), minFrame)
 		}
 	}

@@ -26,6 +26,7 @@ type nodeServer struct {
 	instance wire.ID
 	pool     *pool
 	gate     gate
+	bare     bool // control without TLS, for simulations that cannot afford it; nothing outside tests sets it
 	log      *slog.Logger
 
 	mu        sync.Mutex
@@ -148,6 +149,10 @@ func (n *nodeServer) handle(guard *stranger, leave func()) {
 		case ALPNData:
 			n.link(conn, low, guard, leave)
 		}
+	case n.bare && first[0] == 0:
+		guard.trust()
+		leave()
+		n.control(newLowConn(guard, false, first[:]))
 	case first[0] == wire.Preamble[0] && n.cfg.AllowPlain:
 		low := newLowConn(guard, false, first[:])
 		n.link(low, low, guard, leave)
@@ -189,10 +194,10 @@ func (n *nodeServer) link(conn net.Conn, low *lowConn, guard *stranger, leave fu
 
 // control serves a control connection: greeting, then a new transfer or one that
 // is resumed.
-func (n *nodeServer) control(conn *tls.Conn) {
+func (n *nodeServer) control(conn net.Conn) {
 	sender := ""
-	if n.cfg.SenderName != nil {
-		sender = n.cfg.SenderName(conn.ConnectionState())
+	if tc, secure := conn.(*tls.Conn); secure && n.cfg.SenderName != nil {
+		sender = n.cfg.SenderName(tc.ConnectionState())
 	}
 	ctrl := newControl(conn)
 	defer func() {

@@ -43,7 +43,7 @@ type transfer struct {
 	over    bool
 	forget  []func() // of kept slots
 
-	reading sync.Mutex     // one feed at a time fills the window
+	reading chan struct{}  // one feed at a time fills the window
 	work    sync.WaitGroup // everything that must end before the sink is closed
 	saved   savedSums
 	settle  chan struct{} // bounds blobs being made durable
@@ -55,7 +55,7 @@ const pendingCommits = 16
 func newTransfer(n *nodeServer, id wire.ID, r Request, plain bool) *transfer {
 	t := &transfer{
 		node: n, id: id, req: r, plain: plain, begun: time.Now(), m: newMember(r.Blobs),
-		writers: map[int]Writer{}, settle: make(chan struct{}, pendingCommits),
+		writers: map[int]Writer{}, reading: make(chan struct{}, 1), settle: make(chan struct{}, pendingCommits),
 		saved: savedSums{blobs: map[int][]savedSum{}},
 	}
 	t.ctx, t.stop = context.WithCancel(context.Background())

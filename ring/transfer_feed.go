@@ -42,8 +42,8 @@ func (t *transfer) feedClosed(conn net.Conn) {
 // receive is the reading goroutine of a link: it checks each frame and forwards
 // it before it reads the next.
 func (t *transfer) receive(l *linkReader, h wire.Hello) {
-	t.reading.Lock()
-	defer t.reading.Unlock()
+	t.reading <- struct{}{} // a channel: the one before may still wait for time to pass
+	defer func() { <-t.reading }()
 	fin, err := t.frames(l, h.Generation)
 	code, reason := CodeNone, ""
 	if !fin {

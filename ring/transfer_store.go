@@ -64,8 +64,8 @@ func (t *transfer) store(blobs []int, at func(int) int64) {
 // and nothing is stored while it does.
 func (t *transfer) fallBack() {
 	t.relay.halt()
-	t.reading.Lock()
-	defer t.reading.Unlock()
+	t.reading <- struct{}{}
+	defer func() { <-t.reading }()
 	t.mu.Lock()
 	stored := t.stored
 	t.mu.Unlock()

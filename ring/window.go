@@ -8,14 +8,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-const (
-	chunkSize = wire.MaxPayload
+// Only tests change these, to make everything smaller together.
+var (
+	chunkSize = wire.MaxPayload // no frame is larger
 	// minChunks is what each transfer may always hold. It must exceed the distance of
 	// two marks by a frame: a link that lags waits for the next mark, which must
 	// not wait for the link.
-	minChunks     = wire.MarkEvery/chunkSize + 2
-	defaultWindow = 32 << 20
+	minChunks = int(wire.MarkEvery)/chunkSize + 2
 )
+
+const defaultWindow = 32 << 20
 
 // pool is the memory for replay windows, shared by the transfers of a node.
 // Chunks are mapped, not allocated: they go back to the system when the transfer

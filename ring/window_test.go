@@ -58,7 +58,7 @@ func TestWindowKeepsWhatIsNeeded(t *testing.T) {
 	r := testRelay(t, nil)
 	end := fill(t, r, 0, 100, size)
 	oldest := r.win.frames[0].off
-	if kept := end - oldest; kept < (minChunks-1)*chunkSize {
+	if kept := end - oldest; kept < int64((minChunks-1)*chunkSize) {
 		t.Errorf("keeps %d bytes", kept)
 	}
 	for _, off := range []int64{oldest, oldest + 1, oldest + size - 1, oldest + size, end - 1} {

@@ -18,9 +18,11 @@ const (
 
 	// MaxPayload is the most one frame carries.
 	MaxPayload = 1 << 20
-	// MarkEvery is the distance of marks; no frame crosses a multiple of it.
-	MarkEvery = 4 << 20
 )
+
+// MarkEvery is the distance of marks; no frame crosses a multiple of it. Only
+// tests change it, so that small blobs have several.
+var MarkEvery int64 = 4 << 20
 
 // The frame types. Types 3 (zero run) and 4 (zstd payload) are reserved.
 const (

@@ -1,0 +1,338 @@
+package history
+
+import (
+	"fmt"
+	"slices"
+	"time"
+)
+
+// The names of the rules, in what Check returns.
+const (
+	RuleForm      = "form"      // lines in order of time, known nodes and blobs
+	RuleRows      = "rows"      // exactly one final row for each requested node, no other
+	RuleGood      = "good"      // committed or held: that node published the source's bytes, and says so
+	RuleOnce      = "once"      // a node publishes once
+	RuleEarly     = "early"     // nothing is published before the source was read to its end
+	RuleWhole     = "whole"     // what is published was all held or made durable before
+	RuleExit      = "exit"      // 0 exactly when every requested node published and has a good row
+	RuleEnds      = "ends"      // the run ends within its time
+	RuleUntouched = "untouched" // a node that nothing happened to gets everything while the server lives
+	RuleBounds    = "bounds"    // not more is written than the blob has, nor received twice without cause
+	RuleOrder     = "order"     // written in order, within Begin and Commit, Abort or Close
+	RuleBytes     = "bytes"     // what is written is what the source has there; nobody changed it
+	RuleSum       = "sum"       // what is made durable has the source's digest
+	RuleClosed    = "closed"    // each sink that was asked is closed once
+)
+
+// Violation is a broken rule.
+type Violation struct{ Rule, What string }
+
+func (v Violation) Error() string { return v.Rule + ": " + v.What }
+
+type judge struct {
+	head  Event
+	nodes map[string]*node
+	bad   []error
+
+	sourceDone, sourceBad bool
+	serverLived           bool
+	weak                  bool // a fault happened that the ring does not yet survive
+	lied                  bool
+	faults                int
+	bound                 time.Duration
+	end                   *Event
+}
+
+type node struct {
+	procs     map[int]*proc
+	published int
+	right     bool // the last publish had the source's digests
+	rows      []Event
+	harm      []Event       // faults that may cost it its success
+	offered   time.Duration // -1: not yet
+	mild      int           // faults that may not, unless they come together
+}
+
+type proc struct {
+	blobs  []blob
+	opened int
+	closed int
+	killed bool
+}
+
+type blob struct {
+	held, open, durable bool
+	at, total           int64
+}
+
+func (j *judge) broken(rule, format string, args ...any) {
+	j.bad = append(j.bad, Violation{rule, fmt.Sprintf(format, args...)})
+}
+
+// Check judges a history. It returns what it found wrong, nil when nothing is.
+func Check(events []Event) []error {
+	if len(events) == 0 || events[0].Kind != Run {
+		return []error{Violation{RuleForm, "does not begin with a run"}}
+	}
+	j := &judge{head: events[0], nodes: map[string]*node{}, serverLived: true}
+	for _, n := range j.head.Nodes {
+		j.nodes[n] = &node{procs: map[int]*proc{}, offered: -1}
+	}
+	var total int64
+	for _, b := range j.head.Blobs {
+		total += b.Size
+	}
+	// Every wait of the ring is below 20 s: so much for the run, and again for each
+	// fault. Everything may have to travel again from the start, at the slowest rate.
+	j.bound = 20 * time.Second
+	slowest := j.head.Rate
+	var last time.Duration
+	for i, ev := range events {
+		if ev.T < last {
+			j.broken(RuleForm, "line %d: time goes back", i+1)
+		}
+		last = ev.T
+		if ev.Kind == Fault {
+			j.bound += 20*time.Second + ev.For
+			if ev.Rate > 0 {
+				slowest = min(slowest, ev.Rate)
+			}
+		}
+		if (i == 0) != (ev.Kind == Run) || (i == len(events)-1) != (ev.Kind == Over) {
+			j.broken(RuleForm, "line %d: %s", i+1, ev.Kind)
+			continue
+		}
+		j.event(i+1, ev)
+	}
+	if slowest > 0 {
+		j.bound += time.Duration(float64(4*total) / float64(slowest) * float64(time.Second))
+	}
+	j.ended()
+	return j.bad
+}
+
+func (j *judge) event(line int, ev Event) {
+	switch ev.Kind {
+	case Run, Over:
+		return
+	case SourceDone:
+		j.sourceDone = true
+		return
+	case SourceBad:
+		j.sourceBad, j.serverLived = true, false
+		return
+	case Fault:
+		j.fault(line, ev)
+		return
+	case End:
+		if j.end != nil {
+			j.broken(RuleForm, "line %d: ended twice", line)
+		}
+		j.end = &ev
+		return
+	}
+	n := j.nodes[ev.Node]
+	if n == nil {
+		rule := RuleForm
+		if ev.Kind == Row {
+			rule = RuleRows
+		}
+		j.broken(rule, "line %d: %s of %q, which was not asked for", line, ev.Kind, ev.Node)
+		return
+	}
+	if ev.Kind == Row {
+		n.rows = append(n.rows, ev)
+		return
+	}
+	p := n.procs[ev.Proc]
+	if p == nil {
+		p = &proc{blobs: make([]blob, len(j.head.Blobs))}
+		n.procs[ev.Proc] = p
+	}
+	if p.killed {
+		j.broken(RuleForm, "line %d: %s: %s by a dead process", line, ev.Node, ev.Kind)
+	}
+	if ev.Blob < 0 || ev.Blob >= len(p.blobs) {
+		j.broken(RuleForm, "line %d: blob %d", line, ev.Blob)
+		return
+	}
+	j.sink(line, ev, n, p)
+}
+
+// sink judges what a node did to its storage.
+func (j *judge) sink(line int, ev Event, n *node, p *proc) {
+	b, want := &p.blobs[ev.Blob], j.head.Blobs[ev.Blob]
+	at := func(rule, format string, args ...any) {
+		j.broken(rule, "line %d: %s: %s", line, ev.Node, fmt.Sprintf(format, args...))
+	}
+	if p.closed > 0 && ev.Kind != Close {
+		at(RuleOrder, "%s after the close", ev.Kind)
+	}
+	switch ev.Kind {
+	case Offer:
+		p.opened++
+		n.offered = ev.T
+		for i := range ev.Held {
+			p.blobs[i].held = ev.Held[i]
+		}
+	case Begin:
+		if b.open || b.durable || b.held {
+			at(RuleOrder, "blob %d is begun again", ev.Blob)
+		}
+		if ev.Off < 0 || ev.Off > want.Size {
+			at(RuleBounds, "blob %d of %d bytes is begun at %d", ev.Blob, want.Size, ev.Off)
+		}
+		b.open, b.at = true, ev.Off
+	case Write:
+		switch {
+		case !b.open:
+			at(RuleOrder, "write to blob %d, which is not open", ev.Blob)
+		case ev.Off != b.at:
+			at(RuleOrder, "write to blob %d at %d, it stands at %d", ev.Blob, ev.Off, b.at)
+		}
+		b.at = ev.Off + ev.N
+		b.total += ev.N
+		if b.at > want.Size && !j.lied {
+			at(RuleBounds, "%d bytes of blob %d, the source has %d", b.at, ev.Blob, want.Size)
+		}
+		// It may begin again for each fault, and go back to a mark five times.
+		if b.total > want.Size*int64(6+j.faults) {
+			at(RuleBounds, "%d bytes of blob %d were written in all", b.total, ev.Blob)
+		}
+		if ev.Bad && !j.lied {
+			at(RuleBytes, "other bytes than the source's in blob %d at %d", ev.Blob, ev.Off)
+		}
+	case Commit:
+		if !b.open {
+			at(RuleOrder, "commit of blob %d, which is not open", ev.Blob)
+		}
+		if ev.Sum != want.Sum || ev.N != want.Size || b.at != want.Size {
+			at(RuleSum, "blob %d is made durable with %d bytes, %s; the source has %d, %s", ev.Blob, ev.N, ev.Sum, want.Size, want.Sum)
+		}
+		b.open, b.durable = false, true
+	case Abort:
+		if !b.open {
+			at(RuleOrder, "abort of blob %d, which is not open", ev.Blob)
+		}
+		b.open = false
+	case Publish:
+		j.publish(at, ev, n, p)
+	case Close:
+		p.closed++
+		for i := range p.blobs {
+			if p.blobs[i].open {
+				at(RuleOrder, "closed while blob %d is open", i)
+			}
+		}
+	default:
+		at(RuleForm, "unknown kind %q", ev.Kind)
+	}
+}
+
+func (j *judge) publish(at func(rule, format string, args ...any), ev Event, n *node, p *proc) {
+	if n.published++; n.published > 1 {
+		at(RuleOnce, "publishes again")
+	}
+	if !j.sourceDone || j.sourceBad {
+		at(RuleEarly, "publishes although the source was not read to its end")
+	}
+	for i := range p.blobs {
+		if !p.blobs[i].held && !p.blobs[i].durable {
+			at(RuleWhole, "publishes without blob %d", i)
+		}
+	}
+	n.right = slices.EqualFunc(ev.Sums, j.head.Blobs, func(s string, b Blob) bool { return s == b.Sum })
+}
+
+// fault notes whom a fault may cost its success.
+func (j *judge) fault(line int, ev Event) {
+	j.faults++
+	j.weak = j.weak || slices.Contains(j.head.Weak, ev.What)
+	n := j.nodes[ev.Node]
+	switch ev.What {
+	case Interrupt, KillServer:
+		j.serverLived = false
+		return
+	case Kill, Return, Freeze, CutServer, Full, Refuse, Lie, Rogue:
+		if n == nil {
+			j.broken(RuleForm, "line %d: %s of %q", line, ev.What, ev.Node)
+			return
+		}
+		j.lied = j.lied || ev.What == Lie
+		n.harm = append(n.harm, ev)
+		if p := n.procs[ev.Proc]; ev.What == Kill && p != nil {
+			p.killed = true
+		}
+	case ResetControl, Pause:
+		// Each alone is survived; who is asked for its state while it cannot
+		// answer is lost. So is who has not yet answered the offer.
+		if n == nil {
+			break
+		}
+		if n.mild++; n.mild > 1 || ev.What == ResetControl && (n.offered < 0 || ev.T < n.offered+20*time.Millisecond) {
+			n.harm = append(n.harm, ev)
+		}
+	case CutLink, Island, Stall, SlowLink, SlowDisk, Hang, Corrupt, ResetLink:
+		// The server can feed everybody itself.
+	default:
+		j.broken(RuleForm, "line %d: unknown fault %q", line, ev.What)
+	}
+}
+
+func good(state string) bool { return state == "committed" || state == "held" }
+
+// ended judges what can be said at the end.
+func (j *judge) ended() {
+	if j.end == nil {
+		j.broken(RuleEnds, "the run has no end")
+		return
+	}
+	if j.end.T > j.bound {
+		j.broken(RuleEnds, "ended after %v, the bound is %v", j.end.T, j.bound)
+	}
+	all := true
+	for _, name := range j.head.Nodes {
+		n := j.nodes[name]
+		state := ""
+		if len(n.rows) != 1 {
+			j.broken(RuleRows, "%s has %d rows", name, len(n.rows))
+		} else {
+			state = n.rows[0].State
+			if !good(state) && state != "failed" && state != "refused" && state != "unreachable" {
+				j.broken(RuleRows, "%s ends as %q", name, state)
+			}
+		}
+		all = all && good(state) && n.published == 1 && n.right
+		if good(state) {
+			switch {
+			case n.published == 0:
+				j.broken(RuleGood, "%s is %s and published nothing", name, state)
+			case !n.right:
+				j.broken(RuleGood, "%s is %s and published other bytes than the source's", name, state)
+			case n.rows[0].Sum != j.head.Blobs[len(j.head.Blobs)-1].Sum:
+				j.broken(RuleGood, "%s is %s with digest %q", name, state, n.rows[0].Sum)
+			}
+		}
+		if n.published > 0 && !n.right {
+			j.broken(RuleGood, "%s published other bytes than the source's", name)
+		}
+		if j.serverLived && !j.weak && len(n.harm) == 0 && !good(state) {
+			j.broken(RuleUntouched, "nothing happened to %s, and it ends as %s: %s", name, state, n.note())
+		}
+		for i, p := range n.procs {
+			if p.closed > 1 || !p.killed && p.closed != p.opened {
+				j.broken(RuleClosed, "%s, process %d: asked %d times, closed %d times", name, i, p.opened, p.closed)
+			}
+		}
+	}
+	if (j.end.Exit == 0) != all {
+		j.broken(RuleExit, "exit status %d, every node good: %v", j.end.Exit, all)
+	}
+}
+
+func (n *node) note() string {
+	if len(n.rows) == 0 {
+		return ""
+	}
+	return n.rows[0].Note
+}

@@ -1,0 +1,118 @@
+package ring
+
+import (
+	"encoding/binary"
+	"math/rand/v2"
+	"net"
+	"sync"
+
+	"github.com/dolly-img/dolly-img/ring/internal/wire"
+	"github.com/opencontainers/go-digest"
+)
+
+// liar changes the payload of a frame it forwards and makes its CRC anew, as a
+// rotten or hostile relay does.
+type liar struct {
+	net.Conn
+	left *int64 // payload bytes until the lie
+	sim  *sim
+	node *simNode
+	hdr  []byte // of the frame whose payload comes next
+}
+
+func (l *liar) Write(b []byte) (int, error) {
+	if l.hdr == nil {
+		if len(b) != wire.HeaderSize || b[0] != wire.Data {
+			return l.Conn.Write(b)
+		}
+		l.hdr = append([]byte(nil), b...)
+		return len(b), nil
+	}
+	h := [wire.HeaderSize]byte(l.hdr)
+	l.hdr = nil
+	data := b
+	l.sim.mu.Lock()
+	lie := *l.left >= 0 && *l.left < int64(len(b))
+	*l.left -= int64(len(b))
+	l.sim.mu.Unlock()
+	if lie {
+		data = append([]byte(nil), b...)
+		data[0] ^= 1
+		wire.PutData(&h, binary.BigEndian.Uint32(h[4:]), int64(binary.BigEndian.Uint64(h[8:])), data)
+	}
+	if _, err := l.Conn.Write(h[:]); err != nil {
+		return 0, err
+	}
+	return l.Conn.Write(data)
+}
+
+// rogueListener makes a node that says, between what it has to say on control,
+// things about links that are not its own and needs that nobody can have.
+type rogueListener struct {
+	net.Listener
+	mu   sync.Mutex
+	rand *rand.Rand
+	left int // what it will say yet
+}
+
+func (l *rogueListener) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return &rogueConn{Conn: c, rogue: l}, nil
+}
+
+type rogueConn struct {
+	net.Conn
+	rogue  *rogueListener
+	read   bool
+	ctrl   bool
+	writes int
+}
+
+func (c *rogueConn) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	if n > 0 && !c.read {
+		c.read, c.ctrl = true, b[0] == 0
+	}
+	return n, err
+}
+
+func (c *rogueConn) Write(b []byte) (int, error) {
+	n, err := c.Conn.Write(b)
+	c.writes++
+	// What is written at once are whole messages; the first is the WELCOME.
+	if err == nil && c.ctrl && c.writes > 1 {
+		if m := c.rogue.say(); m != nil {
+			junk, _ := wire.Encode(m)
+			c.Conn.Write(junk)
+		}
+	}
+	return n, err
+}
+
+func (l *rogueListener) say() wire.Message {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	r := l.rand
+	if l.left == 0 || r.IntN(3) == 0 {
+		return nil
+	}
+	l.left--
+	link, gen := uint32(1+r.IntN(20)), uint32(1+r.IntN(3))
+	switch r.IntN(8) {
+	case 0, 1, 2:
+		state := []string{wire.LinkUp, wire.LinkDone, wire.LinkDown}[r.IntN(3)]
+		code := []Code{CodeNone, CodeGone, CodeNetwork, CodeMismatch}[r.IntN(4)]
+		return &wire.Link{Link: link, Generation: gen, State: state, Code: string(code), Reason: "junk"}
+	case 3, 4:
+		needs := [][2]int64{{r.Int64N(3) - 1, r.Int64N(1 << 20)}, {r.Int64N(4), r.Int64() >> r.IntN(63)}}
+		return &wire.Need{Link: link, Generation: gen, Needs: needs[:r.IntN(3)]}
+	case 5:
+		return &wire.Report{Received: r.Int64(), Marked: -1, Durable: r.Int64(), Wait: "weather"}
+	case 6:
+		return &wire.Answer{Held: []int64{r.Int64()}, Free: r.Int64()}
+	}
+	return &wire.Committed{Digest: digest.FromString("junk").String()}
+}

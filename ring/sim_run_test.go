@@ -1,0 +1,304 @@
+package ring
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/dolly-img/dolly-img/ring/internal/history"
+	"github.com/dolly-img/dolly-img/ring/internal/memnet"
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// sim is one run of a scenario, inside a bubble.
+type sim struct {
+	t     *testing.T
+	sc    simCase
+	net   memnet.Net
+	start time.Time
+	blobs []simBlob
+	nodes []*simNode // [0] is nil
+	src   *simSource
+	send  context.CancelFunc
+
+	mu     sync.Mutex
+	events []history.Event
+	writes map[string]int // the last write of a node, to go on with
+	armed  []*armed
+}
+
+// simNode is a requested node; its processes come and go.
+type simNode struct {
+	name  string
+	index int
+	procs []*simProc
+	lies  int64 // from this byte on it forwards others; -1: never
+}
+
+type simProc struct {
+	node *Node
+	sink *simSink
+	done chan struct{}
+}
+
+// armed is a fault that waits for its call.
+type armed struct {
+	call
+	fire chan struct{}
+}
+
+func newSim(t *testing.T, sc simCase) *sim {
+	s := &sim{t: t, sc: sc, start: time.Now(), writes: map[string]int{}, nodes: []*simNode{nil}}
+	s.net.Buffer = sc.Buffer
+	var sizes int64
+	for _, b := range sc.Blobs {
+		sizes += b.Size
+	}
+	all := random(sc.Seed, int(sizes))
+	for i, b := range sc.Blobs {
+		d := v1.Descriptor{MediaType: "application/octet-stream", Size: b.Size, Annotations: map[string]string{blobKey: fmt.Sprint(i)}}
+		blob := simBlob{data: all[:b.Size:b.Size], sum: shaOf(all[:b.Size])}
+		all = all[b.Size:]
+		// Two blobs of one digest are refused, and two empty ones have one.
+		if b.Digest && b.Size > 16 {
+			d.Digest = blob.sum
+		}
+		if b.Stream {
+			d.Size = -1
+		}
+		blob.desc = d
+		s.blobs = append(s.blobs, blob)
+	}
+	s.src = &simSource{sim: s, fail: sc.Source, at: sizes / 2}
+	for i := 1; i <= sc.Nodes; i++ {
+		s.nodes = append(s.nodes, &simNode{name: fmt.Sprintf("n%02d", i), index: i, lies: -1})
+	}
+	return s
+}
+
+func (s *sim) log(ev history.Event) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	ev.T = time.Since(s.start)
+	last, going := s.writes[ev.Node]
+	if ev.Kind == history.Write && going {
+		if w := &s.events[last]; w.Blob == ev.Blob && w.Proc == ev.Proc && w.Bad == ev.Bad && w.Off+w.N == ev.Off {
+			w.N += ev.N
+			return
+		}
+	}
+	delete(s.writes, ev.Node)
+	if ev.Kind == history.Write {
+		s.writes[ev.Node] = len(s.events)
+	}
+	s.events = append(s.events, ev)
+}
+
+// happens lets faults know of a call.
+func (s *sim) happens(node, what string, _ int, _ int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, a := range s.armed {
+		if a.Call == what && (a.Node == 0) == (node == "") && (a.Node == 0 || s.nodes[a.Node].name == node) {
+			if a.Nth--; a.Nth == 0 {
+				close(a.fire)
+			}
+		}
+	}
+}
+
+func (s *sim) fsync() time.Duration { return time.Duration(s.sc.Fsync) * time.Microsecond }
+
+// allHeld reports whether a node needs nothing.
+func (s *sim) allHeld(node int) bool {
+	for b := range s.blobs {
+		if !slices.Contains(s.sc.Held, [2]int{node, b}) {
+			return false
+		}
+	}
+	return true
+}
+
+func (s *sim) name(i int) string {
+	if i == 0 {
+		return "server"
+	}
+	return s.nodes[i].name
+}
+
+// boot starts a process of a node, with what the one before made durable.
+func (s *sim) boot(n *simNode) {
+	p := &simProc{done: make(chan struct{})}
+	p.sink = &simSink{sim: s, node: n, proc: len(n.procs), full: -1, parts: make([]simPart, len(s.blobs))}
+	for i := range s.blobs {
+		held := slices.Contains(s.sc.Held, [2]int{n.index, i})
+		if len(n.procs) > 0 {
+			old := n.procs[len(n.procs)-1].sink
+			old.mu.Lock()
+			held = old.parts[i].durable
+			old.mu.Unlock()
+		}
+		if held && !slices.Contains(s.sc.Blind, n.index) {
+			p.sink.parts[i] = simPart{n: int64(len(s.blobs[i].data)), durable: true}
+		}
+	}
+	refuse, rogue := false, false
+	for _, f := range s.sc.Faults {
+		if f.Node != n.index {
+			continue
+		}
+		switch f.What {
+		case history.Refuse:
+			refuse = true
+		case history.Rogue:
+			rogue = true
+		case history.Full:
+			if f.How == "write" {
+				p.sink.full = f.Rate
+			} else {
+				p.sink.what = f.How
+			}
+		case history.Lie:
+			n.lies = f.Rate
+		}
+	}
+	node, err := NewNode(NodeConfig{
+		TLS:     &tls.Config{},
+		DataTLS: func(string) *tls.Config { return nil },
+		Accept: func(context.Context, Request) (Sink, error) {
+			switch {
+			case refuse:
+				return nil, errors.New("not here")
+			case slices.Contains(s.sc.Blind, n.index):
+				return blindSink{p.sink, p.sink, p.sink}, nil
+			}
+			return p.sink, nil
+		},
+		AllowPlain: true,
+		Transfers:  1,
+		Window:     minChunks * chunkSize,
+		Log:        s.testLog(),
+	})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	node.bare = true
+	host := s.net.Host(n.name)
+	node.net.dial = func(ctx context.Context, addr string) (net.Conn, error) {
+		c, err := host.Dial(ctx, addr)
+		if err == nil && n.lies >= 0 {
+			c = &liar{Conn: c, left: &n.lies, sim: s, node: n}
+		}
+		return c, err
+	}
+	p.node = node
+	s.mu.Lock()
+	n.procs = append(n.procs, p)
+	s.mu.Unlock()
+	l := net.Listener(s.net.Listen(n.name + ":1"))
+	if rogue {
+		l = &rogueListener{Listener: l, rand: rand.New(rand.NewPCG(s.sc.Seed, uint64(n.index))), left: 30}
+	}
+	go func() {
+		defer close(p.done)
+		node.Serve(l)
+	}()
+}
+
+// run runs the scenario and returns its history.
+func (s *sim) run() []history.Event {
+	head := history.Event{Kind: history.Run, Rate: simFrame * 1e6 / int64(s.sc.Pace)}
+	if s.sc.Rate > 0 {
+		head.Rate = min(head.Rate, s.sc.Rate)
+	}
+	for _, b := range s.blobs {
+		head.Blobs = append(head.Blobs, history.Blob{Sum: b.sum.String(), Size: int64(len(b.data))})
+	}
+	for what, ok := range supported {
+		if !ok {
+			head.Weak = append(head.Weak, what)
+		}
+	}
+	slices.Sort(head.Weak)
+	cfg := Config{Source: s.src, TLS: func(string) *tls.Config { return nil }, Plain: true, Log: s.testLog()}
+	for _, n := range s.nodes[1:] {
+		head.Nodes = append(head.Nodes, n.name)
+		cfg.Nodes = append(cfg.Nodes, Peer{Name: n.name, Addrs: []string{n.name + ":1"}})
+	}
+	s.log(head)
+	if s.sc.Rate > 0 || s.sc.Latency > 0 {
+		for i := range s.nodes {
+			for j := range s.nodes {
+				if i != j {
+					s.net.Shape(s.name(i), s.name(j), s.sc.Rate, time.Duration(s.sc.Latency)*time.Microsecond)
+				}
+			}
+		}
+	}
+	for _, n := range s.nodes[1:] {
+		s.boot(n)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	s.send = cancel
+	over, stop := context.WithCancel(context.Background())
+	var faults sync.WaitGroup
+	if s.sc.Source != "" {
+		s.log(history.Event{Kind: history.SourceBad, Note: s.sc.Source})
+	}
+	for _, f := range s.sc.Faults {
+		if f.static() {
+			s.log(history.Event{Kind: history.Fault, What: f.What, Node: s.name(f.Node), Note: f.How})
+			continue
+		}
+		wait := s.arm(f)
+		faults.Go(func() { s.fault(over, f, wait) })
+	}
+	sender, err := newSender(cfg)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	sender.net.dial = s.net.Host("server").Dial
+	sender.pool = newPool(minChunks * chunkSize)
+	// A run that does not end by itself has no end in its history.
+	hung := false
+	watch := time.AfterFunc(10*time.Minute, func() {
+		hung = true
+		cancel()
+		time.Sleep(time.Minute)
+		s.net.Kill("server")
+	})
+	report, err := sender.run(ctx)
+	watch.Stop()
+	for _, row := range report.Nodes {
+		s.log(history.Event{Kind: history.Row, Node: row.Node, State: string(row.State), Sum: row.Digest, Note: row.Reason})
+	}
+	if !hung {
+		s.log(history.Event{Kind: history.End, Exit: report.Status(err, 0), Note: fmt.Sprint(err)})
+	}
+	// Nodes that lost the server keep the transfer for a while.
+	time.Sleep(silence + orphanFor + 5*time.Second)
+	stop()
+	faults.Wait()
+	s.log(history.Event{Kind: history.Over})
+	s.mu.Lock()
+	events := s.events
+	s.events = nil // what comes later is of the shutdown
+	s.mu.Unlock()
+	gone, cancel := context.WithCancel(context.Background())
+	cancel()
+	for _, n := range s.nodes[1:] {
+		for _, p := range n.procs {
+			p.node.Shutdown(gone)
+			<-p.done
+		}
+	}
+	return events
+}

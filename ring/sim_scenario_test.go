@@ -1,0 +1,263 @@
+package ring
+
+import (
+	"bytes"
+	"encoding/json"
+	"math/rand/v2"
+
+	"github.com/dolly-img/dolly-img/ring/internal/history"
+)
+
+// supported says which faults the ring survives as PROTOCOL.md wants it. Runs with
+// others are judged by the weaker rules (no wrong success, one row for each node,
+// an end in time), and those faults pass by themselves, since nothing else would
+// end them. An entry becomes true when what its comment names is built.
+var supported = map[string]bool{
+	history.Kill:         true,
+	history.Return:       false, // a lost node is dialled again and served the rest
+	history.Freeze:       true,
+	history.Pause:        true,
+	history.CutServer:    true,
+	history.CutLink:      false, // a link on which nothing moves for 3 s is made anew, then routed around
+	history.Island:       false, // the same
+	history.Stall:        false, // the same
+	history.SlowLink:     true,
+	history.SlowDisk:     true,
+	history.Corrupt:      true,
+	history.Lie:          false, // after a mismatch those below fall back to the last good mark
+	history.Rogue:        true,
+	history.Hang:         false, // a slow node is bypassed, served behind the others
+	history.Full:         true,
+	history.Refuse:       true,
+	history.ResetControl: true,
+	history.ResetLink:    true,
+	history.Interrupt:    true,
+	history.KillServer:   true,
+}
+
+// simCase is all that is decided before a run. Nodes count from 1, the server is
+// 0, times are microseconds of fake time.
+type simCase struct {
+	Cause   string        `json:"cause,omitempty"` // of a regression: what was wrong
+	Seed    uint64        `json:"seed"`
+	Nodes   int           `json:"nodes"`
+	Blobs   []simBlobCase `json:"blobs"`
+	Held    [][2]int      `json:"held,omitempty"`  // node, blob
+	Blind   []int         `json:"blind,omitempty"` // nodes that cannot replay
+	Pace    int           `json:"pace"`            // of the source, for each frame
+	Fsync   int           `json:"fsync"`           // at most, of a commit
+	Rate    int64         `json:"rate,omitempty"`  // of all ways, bytes per second; 0: no limit
+	Latency int           `json:"latency,omitempty"`
+	Buffer  int           `json:"buffer"` // of a connection
+	Source  string        `json:"source,omitempty"`
+	Faults  []fault       `json:"faults,omitempty"`
+}
+
+type simBlobCase struct {
+	Size   int64 `json:"size"`
+	Digest bool  `json:"digest,omitempty"` // told in the offer
+	Stream bool  `json:"stream,omitempty"` // the size is not
+}
+
+type fault struct {
+	What string `json:"what"`
+	Node int    `json:"node,omitempty"`
+	Peer int    `json:"peer,omitempty"`
+	At   int    `json:"at"`           // since the start, or since On
+	On   *call  `json:"on,omitempty"` // nil: the start
+	For  int    `json:"for,omitempty"`
+	Way  string `json:"way,omitempty"`  // of cuts: in, out (of Node), "" both
+	Rate int64  `json:"rate,omitempty"` // or bytes: of Full, and between two of Corrupt
+	How  string `json:"how,omitempty"`
+}
+
+// call is a moment: the Nth call of a node's storage, or of the source.
+type call struct {
+	Node int    `json:"node"`
+	Call string `json:"call"`
+	Nth  int    `json:"nth"`
+}
+
+// static is a property of its node rather than something that happens.
+func (f fault) static() bool {
+	return f.What == history.Full || f.What == history.Lie || f.What == history.Refuse || f.What == history.Rogue
+}
+
+func (s simCase) text() []byte {
+	flat, _ := json.Marshal(s)
+	var b []byte
+	depth, quoted := 0, false
+	for i, c := range flat { // a line for each field and for each fault
+		quoted = quoted != (c == '"' && flat[i-1] != '\\')
+		switch {
+		case quoted:
+		case c == '{' || c == '[':
+			depth++
+		case c == '}' || c == ']':
+			depth--
+		}
+		if depth == 0 && c == '}' {
+			b = append(b, '\n')
+		}
+		b = append(b, c)
+		if !quoted && (depth == 1 && (c == '{' || c == ',') || depth == 2 && c == ',' && flat[i+1] == '{') {
+			b = append(append(b, '\n'), "\t\t\t"[:depth]...)
+		}
+	}
+	return append(b, '\n')
+}
+
+func parseScenario(b []byte) (s simCase, err error) {
+	d := json.NewDecoder(bytes.NewReader(b))
+	d.DisallowUnknownFields()
+	return s, d.Decode(&s)
+}
+
+// generate makes the scenario of a seed.
+func generate(seed uint64) simCase {
+	r := rand.New(rand.NewPCG(seed, 0x646f6c6c79))
+	s := simCase{Seed: seed, Nodes: 2 + r.IntN(7), Fsync: []int{0, 1000, 20_000}[r.IntN(3)]}
+	most := int64(512 << 10) // bytes in all
+	switch k := r.IntN(100); {
+	case k < 2:
+		s.Nodes, most = 64, 256<<10
+	case k < 30:
+		s.Nodes = 9 + r.IntN(8)
+	case k < 34:
+		s.Nodes = 1
+	}
+	if s.Nodes < 8 && r.IntN(8) == 0 {
+		most = 3 << 20
+	}
+	n := 1 + r.IntN(6)
+	for i := range n {
+		b := simBlobCase{Digest: r.IntN(4) > 0}
+		switch k := r.IntN(10); {
+		case k == 0:
+		case k < 3:
+			b.Size = r.Int64N(100)
+		case k < 4:
+			b.Size = simMark * r.Int64N(most/simMark/int64(n)+1)
+		default:
+			b.Size = r.Int64N(2 * most / int64(n))
+		}
+		if i == n-1 && r.IntN(4) == 0 {
+			b.Digest, b.Stream = false, true
+		}
+		s.Blobs = append(s.Blobs, b)
+	}
+	if r.IntN(3) == 0 {
+		for node := 1; node <= s.Nodes; node++ {
+			for b := range s.Blobs {
+				if s.Blobs[b].Digest && r.IntN(3) == 0 {
+					s.Held = append(s.Held, [2]int{node, b})
+				}
+			}
+		}
+	}
+	for node := 1; node <= s.Nodes; node++ {
+		if r.IntN(10) == 0 {
+			s.Blind = append(s.Blind, node)
+		}
+	}
+	s.Pace = []int{100, 1000, 5000}[r.IntN(3)]
+	s.Buffer = []int{16 << 10, 64 << 10, 128 << 10}[r.IntN(3)]
+	if r.IntN(3) == 0 {
+		s.Latency = []int{50, 500, 5000}[r.IntN(3)]
+		s.Rate = []int64{0, 2 << 20, 20 << 20}[r.IntN(3)]
+	}
+	if r.IntN(25) == 0 {
+		s.Source = []string{"error", "shrink", "grow", "changed"}[r.IntN(4)]
+	}
+	faults := []int{0, 1, 1, 1, 2, 2, 3, 3, 4, 6}[r.IntN(10)]
+	for range faults {
+		s.Faults = append(s.Faults, s.fault(r))
+	}
+	return s
+}
+
+// fault makes one. Nodes hit by several faults are more interesting than many
+// nodes with one each.
+func (s *simCase) fault(r *rand.Rand) fault {
+	kinds := []string{
+		history.Kill, history.Kill, history.Kill, history.Kill, history.Return, history.Freeze, history.Freeze, history.Pause,
+		history.CutServer, history.CutLink, history.Island, history.Stall, history.SlowLink, history.SlowDisk,
+		history.Corrupt, history.Corrupt, history.Lie, history.Full, history.Full, history.Refuse,
+		history.ResetControl, history.ResetControl, history.ResetControl, history.ResetLink, history.ResetLink,
+		history.Interrupt, history.KillServer, history.Rogue, history.Rogue, history.Hang,
+	}
+	f := fault{What: kinds[r.IntN(len(kinds))], Node: 1 + r.IntN(s.Nodes)}
+	if len(s.Faults) > 0 && r.IntN(3) == 0 {
+		last := s.Faults[len(s.Faults)-1].Node
+		f.Node = max(1, min(s.Nodes, last+r.IntN(3)-1))
+	}
+	f.Peer = f.Node - 1 // its feeder, most likely
+	if r.IntN(4) == 0 {
+		for f.Peer = r.IntN(s.Nodes); f.Peer >= f.Node; {
+			f.Peer--
+		}
+	}
+	var total int64
+	for _, b := range s.Blobs {
+		total += b.Size
+	}
+	span := int(total/simFrame+2)*s.Pace + 1000
+	switch k := r.IntN(10); {
+	case k < 5:
+		f.At = r.IntN(span * 3 / 2)
+	case k < 9:
+		f.On = &call{Node: f.Node, Call: []string{"offer", "begin", "write", "write", "commit", "prepare", "publish", "published"}[r.IntN(8)], Nth: 1}
+		if r.IntN(3) == 0 {
+			f.On.Node = 1 + r.IntN(s.Nodes)
+		}
+		if f.On.Call == "write" {
+			f.On.Nth = 1 + r.IntN(int(total/simFrame)+1)
+		}
+		f.At = []int{0, 0, 100, 10_000}[r.IntN(4)]
+	default:
+		f.On = &call{Call: "done", Nth: 1}
+		f.At = []int{0, 100, 10_000}[r.IntN(3)]
+	}
+	some := func() int { return []int{100_000, 2_500_000, 7_000_000, 12_000_000}[r.IntN(4)] }
+	switch f.What {
+	case history.Pause:
+		f.For = 50_000 + r.IntN(1_000_000)
+	case history.Freeze:
+		if r.IntN(2) == 0 {
+			f.For = some()
+		}
+	case history.CutServer:
+		if f.Way = []string{"", "in", "out"}[r.IntN(3)]; r.IntN(2) == 0 {
+			f.For = some()
+		}
+	case history.Hang:
+		f.For = some()
+	case history.CutLink, history.Island, history.Stall:
+		if f.Way = []string{"", "in", "out"}[r.IntN(3)]; r.IntN(2) == 0 || !supported[f.What] {
+			f.For = some()
+		}
+	case history.Return:
+		f.For = 10_000 + r.IntN(6_000_000)
+	case history.SlowLink:
+		f.Rate = 64<<10 + r.Int64N(1<<20)
+	case history.SlowDisk:
+		f.Rate = simFrame * 1000 / (1 + r.Int64N(200)) // so many ms for a write
+	case history.Corrupt:
+		f.How = []string{"flip", "flip", "drop", "repeat"}[r.IntN(4)]
+		f.At, f.On = 0, nil
+		if f.Rate = 100 + r.Int64N(total/2+1); r.IntN(2) == 0 {
+			f.Rate = 150<<10 + r.Int64N(200<<10) // a replayed frame has up to 64 KiB
+			f.How += " often"
+		}
+	case history.Lie:
+		f.At, f.On = 0, nil
+		f.Rate = r.Int64N(total + 1)
+	case history.Full:
+		f.How = []string{"write", "write", "commit", "prepare", "publish"}[r.IntN(5)]
+		f.Rate = r.Int64N(total + 1)
+		f.At, f.On = 0, nil
+	case history.Refuse, history.Rogue:
+		f.At, f.On = 0, nil
+	}
+	return f
+}

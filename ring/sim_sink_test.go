@@ -1,0 +1,297 @@
+package ring
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/dolly-img/dolly-img/ring/internal/history"
+	"github.com/opencontainers/go-digest"
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// simBlob is a blob of a simulated source. Its descriptor carries its number, so
+// that sinks need not guess which one is meant.
+type simBlob struct {
+	data []byte
+	sum  digest.Digest
+	desc v1.Descriptor
+}
+
+const blobKey = "blob"
+
+func blobOf(d v1.Descriptor) int {
+	i, _ := strconv.Atoi(d.Annotations[blobKey])
+	return i
+}
+
+func shaOf(b []byte) digest.Digest {
+	return digest.NewDigestFromBytes(digest.SHA256, func() []byte { s := sha256.Sum256(b); return s[:] }())
+}
+
+// simSource is paced, so that a transfer takes some of the fake time.
+type simSource struct {
+	sim  *sim
+	fail string // "", error, shrink, grow, changed
+	at   int64  // in the last blob
+}
+
+func (s *simSource) Blobs(context.Context) ([]v1.Descriptor, error) {
+	var all []v1.Descriptor
+	for _, b := range s.sim.blobs {
+		all = append(all, b.desc)
+	}
+	return all, nil
+}
+
+func (s *simSource) Open(_ context.Context, d v1.Descriptor, off int64) (io.ReadCloser, error) {
+	i := blobOf(d)
+	data, bad := s.sim.blobs[i].data, error(nil)
+	if s.fail != "" && i == len(s.sim.blobs)-1 {
+		at := min(s.at, int64(len(data)))
+		switch s.fail {
+		case "error":
+			data, bad = data[:at], syscall.EIO
+		case "shrink":
+			data = data[:at]
+		case "grow":
+			data = append(bytes.Clone(data), 'x')
+		}
+	}
+	r := bytes.NewReader(data[min(off, int64(len(data))):])
+	return io.NopCloser(readFunc(func(p []byte) (int, error) {
+		s.sim.happens("", "read", i, off)
+		time.Sleep(time.Duration(s.sim.sc.Pace) * time.Microsecond)
+		n, err := r.Read(p[:min(len(p), simFrame)])
+		off += int64(n)
+		if err == io.EOF && bad != nil {
+			err = bad
+		}
+		return n, err
+	})), nil
+}
+
+func (s *simSource) Unchanged(context.Context) error {
+	if s.fail != "" {
+		return errors.New("changed while it was read")
+	}
+	s.sim.log(history.Event{Kind: history.SourceDone})
+	s.sim.happens("", "done", 0, 0)
+	return nil
+}
+
+// simSink is the storage of one process of a node. It compares what is written
+// with the source and keeps bytes only where they differ.
+type simSink struct {
+	sim  *sim
+	node *simNode
+	proc int
+	slow time.Duration // per write
+	hung time.Time     // no write returns before
+	full int64         // the disk is full after so many bytes; -1: never
+	what string        // which call fails instead: commit, prepare, publish
+
+	mu      sync.Mutex
+	dead    bool
+	parts   []simPart
+	written int64
+}
+
+type simPart struct {
+	n       int64
+	own     []byte // nil while it is the source's
+	durable bool
+}
+
+// say writes history, unless the process is dead.
+func (s *simSink) say(ev history.Event) error {
+	if s.dead {
+		return errors.New("the process is dead")
+	}
+	ev.Node, ev.Proc = s.node.name, s.proc
+	s.sim.log(ev)
+	return nil
+}
+
+func (s *simSink) Offer(_ context.Context, blobs []v1.Descriptor) ([]int64, int64, error) {
+	s.sim.happens(s.node.name, "offer", 0, 0)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	ev := history.Event{Kind: history.Offer, Held: make([]bool, len(blobs))}
+	held := make([]int64, len(blobs))
+	for i := range blobs {
+		if b := s.sim.blobs[i]; s.parts[i].durable && b.desc.Size > 0 && b.desc.Digest != "" {
+			ev.Held[i], held[i] = true, b.desc.Size
+		} else {
+			s.parts[i] = simPart{}
+		}
+	}
+	return held, -1, s.say(ev)
+}
+
+func (s *simSink) Begin(_ context.Context, d v1.Descriptor, off int64) (Writer, error) {
+	i := blobOf(d)
+	s.sim.happens(s.node.name, "begin", i, 0)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p := &s.parts[i]
+	p.n, p.own, p.durable = off, p.own[:min(int64(len(p.own)), off)], false
+	return &simWriter{s, i}, s.say(history.Event{Kind: history.Begin, Blob: i, Off: off})
+}
+
+func (s *simSink) Prepare(context.Context, []v1.Descriptor) (bool, error) {
+	s.sim.happens(s.node.name, "prepare", 0, 0)
+	time.Sleep(s.sim.fsync())
+	return s.sim.allHeld(s.node.index), s.fails("prepare")
+}
+
+// fails is the error of a full disk when this is where it shows.
+func (s *simSink) fails(call string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.dead {
+		return errors.New("the process is dead")
+	}
+	if s.what == call {
+		return fmt.Errorf("%s: %w", call, syscall.ENOSPC)
+	}
+	return nil
+}
+
+func (s *simSink) Publish(context.Context) error {
+	s.sim.happens(s.node.name, "publish", 0, 0)
+	time.Sleep(s.sim.fsync())
+	if err := s.fails("publish"); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	ev := history.Event{Kind: history.Publish}
+	for i := range s.parts {
+		ev.Sums = append(ev.Sums, s.sum(i).String())
+	}
+	err := s.say(ev)
+	s.mu.Unlock()
+	s.sim.happens(s.node.name, "published", 0, 0)
+	time.Sleep(s.sim.fsync())
+	return err
+}
+
+func (s *simSink) Close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.say(history.Event{Kind: history.Close})
+}
+
+// sum is the digest of what part i is now.
+func (s *simSink) sum(i int) digest.Digest {
+	p, b := &s.parts[i], s.sim.blobs[i]
+	switch {
+	case p.own != nil:
+		return shaOf(p.own)
+	case p.n == int64(len(b.data)):
+		return b.sum
+	}
+	return shaOf(b.data[:p.n])
+}
+
+func (s *simSink) Open(_ context.Context, d v1.Descriptor, off int64) (io.ReadCloser, error) {
+	i := blobOf(d)
+	return io.NopCloser(readFunc(func(b []byte) (int, error) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		p := &s.parts[i]
+		data := p.own
+		if data == nil {
+			data = s.sim.blobs[i].data[:p.n]
+		}
+		if off >= int64(len(data)) {
+			return 0, io.EOF
+		}
+		n := copy(b, data[off:])
+		off += int64(n)
+		return n, nil
+	})), nil
+}
+
+// simWriter writes one blob.
+type simWriter struct {
+	s *simSink
+	i int
+}
+
+func (w *simWriter) Write(b []byte) (int, error) {
+	s := w.s
+	s.mu.Lock()
+	slow := max(s.slow, time.Until(s.hung))
+	p := &s.parts[w.i]
+	at := p.n
+	s.mu.Unlock()
+	if slow > 0 {
+		time.Sleep(slow)
+	}
+	s.sim.happens(s.node.name, "write", w.i, at)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.full >= 0 && s.written+int64(len(b)) > s.full && !s.dead {
+		return 0, syscall.ENOSPC
+	}
+	src := s.sim.blobs[w.i].data
+	same := p.own == nil && at+int64(len(b)) <= int64(len(src)) && bytes.Equal(src[at:at+int64(len(b))], b)
+	if !same {
+		if p.own == nil {
+			p.own = append(make([]byte, 0, len(src)), src[:at]...)
+		}
+		p.own = append(p.own, b...)
+	}
+	p.n += int64(len(b))
+	s.written += int64(len(b))
+	return len(b), s.say(history.Event{Kind: history.Write, Blob: w.i, Off: at, N: int64(len(b)), Bad: !same})
+}
+
+func (w *simWriter) Commit(_ context.Context, final v1.Descriptor) error {
+	s := w.s
+	s.sim.happens(s.node.name, "commit", w.i, 0)
+	time.Sleep(s.sim.fsync())
+	if err := s.fails("commit"); err != nil {
+		// The writer has ended; nothing is kept.
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.say(history.Event{Kind: history.Abort, Blob: w.i})
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p := &s.parts[w.i]
+	sum := s.sum(w.i)
+	if err := s.say(history.Event{Kind: history.Commit, Blob: w.i, N: p.n, Sum: sum.String()}); err != nil {
+		return err
+	}
+	if sum != final.Digest || p.n != final.Size {
+		return fmt.Errorf("told to commit %v of %d bytes", final.Digest, final.Size)
+	}
+	p.durable = true
+	return nil
+}
+
+func (w *simWriter) Abort(keep int64) error {
+	s := w.s
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p := &s.parts[w.i]
+	p.n, p.own = keep, p.own[:min(int64(len(p.own)), keep)]
+	return s.say(history.Event{Kind: history.Abort, Blob: w.i, N: keep})
+}
+
+// blindSink hides that a sink can replay.
+type blindSink struct {
+	Sink
+	Preparer
+	io.Closer
+}

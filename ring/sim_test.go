@@ -1,0 +1,110 @@
+package ring
+
+import (
+	"bytes"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"testing/synctest"
+
+	"github.com/dolly-img/dolly-img/ring/internal/history"
+	"github.com/dolly-img/dolly-img/ring/internal/wire"
+)
+
+var (
+	simSeeds = flag.Int("sim.seeds", 0, "simulate so many seeds; 0: 2000, 100 with the race detector, 200 with -short")
+	simFirst = flag.Uint64("sim.first", 1, "the first seed to simulate")
+	simSeed  = flag.Uint64("sim.seed", 0, "simulate only this one, and print its scenario and history")
+)
+
+// Everything is made smaller together: a window holds fewer marks than a blob has.
+const (
+	simFrame = 16 << 10
+	simMark  = 64 << 10
+)
+
+// smaller sets the ring's sizes for simulations until the test ends.
+func smaller(t *testing.T) {
+	mark, chunk, chunks, frame := wire.MarkEvery, chunkSize, minChunks, minFrame
+	t.Cleanup(func() { wire.MarkEvery, chunkSize, minChunks, minFrame = mark, chunk, chunks, frame })
+	wire.MarkEvery, chunkSize, minFrame = simMark, simMark, simFrame
+	minChunks = 3 // a mark and two, as otherwise
+}
+
+// TestSim runs what went wrong once (testdata/sim), then scenarios made from
+// seeds, and has their histories judged.
+func TestSim(t *testing.T) {
+	smaller(t)
+	files, err := filepath.Glob("testdata/sim/*.json")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no regressions in testdata/sim: %v", err)
+	}
+	if *simSeed != 0 {
+		t.Run(fmt.Sprint("seed", *simSeed), func(t *testing.T) { simulate(t, generate(*simSeed)) })
+		return
+	}
+	for _, f := range files {
+		t.Run(strings.TrimSuffix(filepath.Base(f), ".json"), func(t *testing.T) {
+			b, err := os.ReadFile(f)
+			if err != nil {
+				t.Fatal(err)
+			}
+			sc, err := parseScenario(b)
+			if err != nil {
+				t.Fatal(err)
+			}
+			simulate(t, sc)
+		})
+	}
+	seeds := *simSeeds
+	switch {
+	case seeds != 0:
+	case raceDetector:
+		seeds = 100
+	case testing.Short():
+		seeds = 200
+	default:
+		seeds = 2000
+	}
+	const lanes = 2
+	t.Run("seeds", func(t *testing.T) {
+		for lane := range lanes {
+			t.Run(fmt.Sprint("lane", lane), func(t *testing.T) {
+				t.Parallel()
+				failed := 0
+				for i := lane; i < seeds && failed < 5; i += lanes {
+					seed := *simFirst + uint64(i)
+					if !t.Run(fmt.Sprint("seed", seed), func(t *testing.T) { simulate(t, generate(seed)) }) {
+						failed++
+					}
+				}
+			})
+		}
+	})
+}
+
+// simulate runs one scenario in a bubble and judges its history.
+func simulate(t *testing.T, sc simCase) {
+	var events []history.Event
+	synctest.Test(t, func(t *testing.T) { events = newSim(t, sc).run() })
+	text := history.Encode(events)
+	read, err := history.Decode(bytes.NewReader(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	bad := history.Check(read)
+	for _, err := range bad {
+		t.Error(err)
+	}
+	if len(bad) > 0 || *simSeed != 0 {
+		t.Logf("scenario (a file of testdata/sim, once it has a cause):\n%s", sc.text())
+	}
+	if *simSeed != 0 {
+		t.Logf("history:\n%s", text)
+	} else if len(bad) > 0 {
+		t.Logf("again, with its history: go test ./ring -run 'TestSim$' -v -sim.seed=%d", sc.Seed)
+	}
+}
