@@ -91,6 +91,7 @@ func (c *chain) answer(ev evAnswer) {
 		return
 	}
 	n.phase, n.replays = phReady, ev.replay
+	n.row.Free = ev.free
 	n.held, n.claims = make([]int64, len(c.blobs)), make([]int64, len(c.blobs))
 	n.before += n.report.Received
 	n.report, n.verified, n.lacks, n.row.Skipped = wire.Report{}, nil, false, 0
