@@ -98,6 +98,11 @@ type chainNode struct {
 	falls    int    // times it fell back
 	damage   string // what it said of the last damaged frame; its feeder sees only a broken pipe
 	suspect  *suspicion
+	fell     struct { // the mark it complained of last, and the newest link there was then
+		blob int
+		off  int64
+		link uint32
+	}
 
 	feed struct {
 		state    feedState

@@ -58,6 +58,7 @@ func (c *chain) fallback(ev evFallback) {
 		c.relink(ev.node)
 		return
 	}
+	n.fell.blob, n.fell.off, n.fell.link = m.Blob, m.Offset, c.nextLink
 	n.suspect = &suspicion{feeder, name, m.Blob, m.Offset, c.now}
 	c.judgeSuspects()
 }
@@ -73,6 +74,8 @@ func (c *chain) judgeSuspects() {
 		switch {
 		case s.feeder != 0 && !f.alive, s.feeder != 0 && f.suspect != nil && !after(f.suspect.blob, f.suspect.off, s.blob, s.off):
 			c.clear(i) // the fault is further up, or died
+		case s.feeder != 0 && f.fell.blob == s.blob && f.fell.off == s.off && c.nodes[i].feed.link <= f.fell.link:
+			c.clear(i) // it is judged already: the feeder had these bytes from there
 		case s.feeder == 0, c.passed(s.feeder, s.blob, s.off), c.now-s.since >= detect.blame:
 			c.blame(s.feeder, i, s.link)
 		}

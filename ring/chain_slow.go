@@ -130,11 +130,20 @@ func isLink(cause string) bool { return strings.HasPrefix(cause, "link ") }
 // waitedFor says whether whoever feeds i waits for it most of the time. A feeder that has
 // everything waits for nobody any more, but those behind i still do.
 func (c *chain) waitedFor(i int) bool {
-	f := &c.nodes[c.nodes[i].feed.feeder]
+	n := &c.nodes[i]
+	f := &c.nodes[n.feed.feeder]
 	if f.report.Wait == waitNames[waitOut] {
 		return true
 	}
-	if l, ok := c.linkInto(i); !ok || l.Idle || f.feed.state != feedDone && !(f == &c.nodes[0] && c.sourceDone) {
+	if n.feed.state != feedUp || f.feed.state != feedDone && !(n.feed.feeder == 0 && c.sourceDone) {
+		return false
+	}
+	// What the link still brings may all be in the kernel of i by now.
+	w, l := n.report.Wait, wire.Sending{Idle: true}
+	if in, ok := c.linkInto(i); ok {
+		l = in
+	}
+	if l.Idle && (w == "" || w == waitNames[waitIn] || w == waitNames[waitOut]) {
 		return false
 	}
 	at := slices.Index(c.order, i)
@@ -183,11 +192,13 @@ func (c *chain) capacity(i int) (rate int64, cause string) {
 		least(h, "processor")
 		least(d, "disk")
 	}
-	if n.report.Wait == waitNames[waitLimit] {
-		cause = "its own rate limit"
+	if n.report.Wait == waitNames[waitLimit] { // its limit is what arrives
+		least(n.rate, "its own rate limit")
 	}
 	if l, ok := c.linkInto(i); ok {
-		least(l.Rate, "link "+c.linkName(i))
+		if l.Rate > 1 { // where nothing moves it is not slow: tick sees to that
+			least(l.Rate, "link "+c.linkName(i))
+		}
 	}
 	if c.starved(i) {
 		least(n.rate, "processor")

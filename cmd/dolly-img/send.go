@@ -15,11 +15,12 @@ import (
 // job is one push or raw, read from its flags: everything the command line can be
 // wrong about was checked, nothing was opened.
 type job struct {
-	cmd   *cobra.Command
-	image string // as named by the user
-	what  string // of which the digest in the report is: "manifest", "file"
-	nodes []string
-	peers []ring.Peer // nodes, once they are resolved
+	cmd    *cobra.Command
+	screen *screen // of standard error; nil: made when it runs
+	image  string  // as named by the user
+	what   string  // of which the digest in the report is: "manifest", "file"
+	nodes  []string
+	peers  []ring.Peer // nodes, once they are resolved
 
 	plain  bool
 	rate   int64
@@ -42,7 +43,10 @@ func (j *job) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	stderr := newScreen(j.cmd.ErrOrStderr())
+	stderr := j.screen
+	if stderr == nil {
+		stderr = newScreen(j.cmd.ErrOrStderr())
+	}
 	show := &progress{
 		screen: stderr, image: shortName(j.image), nodes: len(j.nodes),
 		quiet: j.flags.quiet || j.flags.json, detail: j.flags.verbose, limit: j.rate,
