@@ -37,30 +37,35 @@ func (t *Target) mkdirs() error {
 	return nil
 }
 
-// leftover looks at a part that is there already: the bytes of disk that it will
-// give back, ErrBusy when somebody writes it.
-func (t *Target) leftover() (int64, error) {
+// leftover looks at a part that is there already: the bytes of disk that it has, and
+// how many of them can be gone on from; ErrBusy when somebody writes it.
+func (t *Target) leftover() (blocks, part int64, err error) {
 	f, err := t.fs.OpenFile(t.temp, os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if errors.Is(err, fs.ErrNotExist) {
-		return 0, nil
+		return 0, 0, nil
 	}
 	if err != nil {
-		return 0, t.fail("part file", err)
+		return 0, 0, t.fail("part file", err)
 	}
 	defer f.Close()
-	if err := t.ours(f); errors.Is(err, errMoved) || errors.Is(err, errForeign) && t.twice() {
-		return 0, nil // published or removed
-	} else if err != nil && !(errors.Is(err, errForeign) && t.given(f)) {
-		return 0, err
-	}
-	if errors.Is(lock(f), unix.EWOULDBLOCK) {
-		return 0, t.busy()
+	err = t.ours(f)
+	given := errors.Is(err, errForeign) && t.given(f)
+	switch {
+	case errors.Is(err, errMoved), errors.Is(err, errForeign) && t.twice():
+		return 0, 0, nil // published or removed
+	case err != nil && !given:
+		return 0, 0, err
+	case errors.Is(lock(f), unix.EWOULDBLOCK):
+		return 0, 0, t.busy()
 	}
 	info, err := f.Stat()
 	if err != nil {
-		return 0, t.fail("part file", err)
+		return 0, 0, t.fail("part file", err)
 	}
-	return info.Sys().(*syscall.Stat_t).Blocks * 512, nil
+	if !given {
+		part = info.Size()
+	}
+	return info.Sys().(*syscall.Stat_t).Blocks * 512, part, nil
 }
 
 // openPart makes the part file, or takes over one that nobody writes. What
@@ -226,47 +231,4 @@ func (t *Target) moved() error {
 		return t.fail("part file", errMoved)
 	}
 	return nil
-}
-
-// drop removes the part, while its lock is still held.
-func (t *Target) drop() error {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.dropLocked()
-}
-
-func (t *Target) dropLocked() error {
-	if t.part == nil {
-		return nil
-	}
-	var err error
-	if !t.published && t.moved() == nil {
-		err = t.fs.Remove(t.temp)
-	}
-	if cerr := t.part.f.Close(); err == nil {
-		err = cerr
-	}
-	t.part, t.durable = nil, false
-	if err != nil {
-		return t.fail("remove the part file", err)
-	}
-	return nil
-}
-
-// Close ends the transfer: what was not published is removed, and with it the
-// directories made for it.
-func (t *Target) Close() error {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	err := t.dropLocked()
-	if !t.published {
-		for i := len(t.made) - 1; i >= 0; i-- {
-			t.fs.Remove(t.made[i]) // unless somebody put something there
-		}
-	}
-	t.made = nil
-	if cerr := t.fs.Close(); err == nil {
-		err = cerr
-	}
-	return err
 }
