@@ -68,6 +68,12 @@ func (t *Target) leftover() (int64, error) {
 func (t *Target) openPart() (file, error) {
 	for range 5 {
 		f, err := t.fs.OpenFile(t.temp, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+		if err == nil {
+			// NFS may give what root makes to somebody else (root_squash).
+			if info, err := f.Stat(); err == nil {
+				t.uid = int(info.Sys().(*syscall.Stat_t).Uid)
+			}
+		}
 		if errors.Is(err, fs.ErrExist) {
 			f, err = t.fs.OpenFile(t.temp, os.O_RDWR|unix.O_NONBLOCK, 0)
 			if errors.Is(err, fs.ErrNotExist) {
@@ -138,7 +144,7 @@ func (t *Target) ours(f file) error {
 	if !info.Mode().IsRegular() || st.Nlink != 1 {
 		return t.foreign()
 	}
-	if int(st.Uid) != os.Geteuid() {
+	if int(st.Uid) != t.uid {
 		if errors.Is(lock(f), unix.EWOULDBLOCK) {
 			return t.busy() // a part that is complete has its owner already
 		}
