@@ -126,3 +126,37 @@ func TestTargetSquashed(t *testing.T) {
 		t.Errorf("directory is %v", names)
 	}
 }
+
+// unprivileged is a file system on which the mode of a file counts, which for root it
+// does not.
+type unprivileged struct{ fsys }
+
+func (u unprivileged) OpenFile(name string, flag int, perm fs.FileMode) (file, error) {
+	if info, err := u.Lstat(name); err == nil && flag&os.O_RDWR != 0 && flag&os.O_CREATE == 0 && info.Mode()&0o200 == 0 {
+		return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrPermission}
+	}
+	return u.fsys.OpenFile(name, flag, perm)
+}
+
+// What a killed process left complete and read-only is replaced, too.
+func TestTargetSealed(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, ".out.dolly-img-part"), []byte("old"), 0o444); err != nil {
+		t.Fatal(err)
+	}
+	target, err := NewTarget(TargetOptions{Dir: dir, Name: "out", Mode: 0o444})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer target.Close()
+	target.fs = unprivileged{target.fs}
+	if err := place(target, []byte("new")); err != nil {
+		t.Fatal(err)
+	}
+	if b, _ := os.ReadFile(target.Path()); string(b) != "new" {
+		t.Errorf("file is %q", b)
+	}
+	if names := list(t, dir); len(names) != 1 {
+		t.Errorf("directory is %v", names)
+	}
+}
