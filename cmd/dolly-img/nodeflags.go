@@ -89,6 +89,7 @@ type nodeSetup struct {
 // transfer may write, or nil.
 func (f *nodeFlags) setup(stderr, stdout io.Writer) (_ *nodeSetup, err error) {
 	limitMemory()
+	outliveReaders()
 	dir, err := identity.Find(f.keys)
 	if err != nil {
 		return nil, err

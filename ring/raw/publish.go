@@ -72,11 +72,21 @@ func (t *Target) leftover() (blocks, part int64, err error) {
 // others may have put under its name is refused, never followed.
 func (t *Target) openPart() (file, error) {
 	for range 5 {
+		sealed := false // complete, with a mode that keeps even us from writing
 		f, err := t.fs.OpenFile(t.temp, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+		if err == nil {
+			// NFS may give what root makes to somebody else (root_squash).
+			if info, err := f.Stat(); err == nil {
+				t.uid = int(info.Sys().(*syscall.Stat_t).Uid)
+			}
+		}
 		if errors.Is(err, fs.ErrExist) {
 			f, err = t.fs.OpenFile(t.temp, os.O_RDWR|unix.O_NONBLOCK, 0)
 			if errors.Is(err, fs.ErrNotExist) {
 				continue // its owner ended just now
+			}
+			if sealed = errors.Is(err, fs.ErrPermission); sealed {
+				f, err = t.fs.OpenFile(t.temp, os.O_RDONLY|unix.O_NONBLOCK, 0)
 			}
 		}
 		if err != nil {
@@ -96,10 +106,10 @@ func (t *Target) openPart() (file, error) {
 			// published file, and not to be written.
 			err = t.ours(f)
 		}
-		if err == nil {
+		if err == nil && !sealed {
 			return f, nil
 		}
-		if errors.Is(err, errForeign) && (t.twice() || t.given(f)) {
+		if err == nil || errors.Is(err, errForeign) && (t.twice() || t.given(f)) {
 			err = t.fs.Remove(t.temp) // while f is locked, so that only one does
 		}
 		f.Close()
@@ -143,7 +153,7 @@ func (t *Target) ours(f file) error {
 	if !info.Mode().IsRegular() || st.Nlink != 1 {
 		return t.foreign()
 	}
-	if int(st.Uid) != os.Geteuid() {
+	if int(st.Uid) != t.uid {
 		if errors.Is(lock(f), unix.EWOULDBLOCK) {
 			return t.busy() // a part that is complete has its owner already
 		}

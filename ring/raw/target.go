@@ -48,6 +48,8 @@ type Target struct {
 	temp  string // name of the part file
 	title string // for errors: the path as the user knows it
 
+	uid int // whose our files are on this file system
+
 	mu        sync.Mutex
 	part      *part    // nil: none
 	made      []string // directories that Begin made, outermost first
@@ -83,7 +85,7 @@ func newTarget(fsys fsys, o TargetOptions) (*Target, error) {
 	if o.Mode == 0 {
 		o.Mode = 0o644
 	}
-	return &Target{o: o, fs: fsys, name: name, dir: path.Clean(dir), temp: dir + temp, title: title}, nil
+	return &Target{o: o, fs: fsys, name: name, dir: path.Clean(dir), temp: dir + temp, title: title, uid: os.Geteuid()}, nil
 }
 
 // Path is the final name, as NewTarget was given it.
