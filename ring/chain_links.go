@@ -78,6 +78,7 @@ func (c *chain) need(ev evNeed) {
 	if sum := needSum(c.blobs, ev.needs); sum != n.feed.needSum {
 		n.feed.needSum, n.feed.fails = sum, min(n.feed.fails, 1)
 	}
+	n.feed.needs = ev.needs
 	n.feed.feeder, n.feed.state = c.pickFeeder(ev.node), feedDialled
 	c.do(actDial{n.feed.feeder, ev.node, n.feed.link, n.feed.gen, ev.needs, n.slow})
 	f := &c.nodes[n.feed.feeder]

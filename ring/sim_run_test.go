@@ -39,7 +39,9 @@ type simNode struct {
 	name  string
 	index int
 	procs []*simProc
-	lies  int64 // from this byte on it forwards others; -1: never
+	lies  int64  // from this byte on it forwards others; -1: never
+	how   string // flip, skip or repeat; all but the first more than once
+	every int64
 }
 
 type simProc struct {
@@ -166,7 +168,9 @@ func (s *sim) boot(n *simNode) {
 				p.sink.what = f.How
 			}
 		case history.Lie:
-			n.lies = f.Rate
+			n.lies, n.how = f.Rate, "flip"
+		case history.Stutter:
+			n.lies, n.how, n.every = f.Rate, f.How, f.Rate
 		}
 	}
 	node, err := NewNode(NodeConfig{
@@ -194,7 +198,7 @@ func (s *sim) boot(n *simNode) {
 	node.net.dial = func(ctx context.Context, addr string) (net.Conn, error) {
 		c, err := host.Dial(ctx, addr)
 		if err == nil && n.lies >= 0 {
-			c = &liar{Conn: c, left: &n.lies, sim: s, node: n}
+			c = &liar{Conn: c, sim: s, node: n}
 		}
 		return c, err
 	}
@@ -214,7 +218,7 @@ func (s *sim) boot(n *simNode) {
 
 // run runs the scenario and returns its history.
 func (s *sim) run() []history.Event {
-	head := history.Event{Kind: history.Run, Rate: simFrame * 1e6 / int64(s.sc.Pace)}
+	head := history.Event{Kind: history.Run, For: time.Duration(s.sc.Wait) * time.Microsecond, Rate: simFrame * 1e6 / int64(s.sc.Pace)}
 	if s.sc.Rate > 0 {
 		head.Rate = min(head.Rate, s.sc.Rate)
 	}
@@ -227,10 +231,17 @@ func (s *sim) run() []history.Event {
 		}
 	}
 	slices.Sort(head.Weak)
-	cfg := Config{Source: s.src, TLS: func(string) *tls.Config { return nil }, Plain: true, Log: s.testLog()}
+	cfg := Config{Source: s.src, TLS: func(string) *tls.Config { return nil }, Plain: true, Wait: head.For, Log: s.testLog()}
 	for _, n := range s.nodes[1:] {
 		head.Nodes = append(head.Nodes, n.name)
 		cfg.Nodes = append(cfg.Nodes, Peer{Name: n.name, Addrs: []string{n.name + ":1"}})
+	}
+	if *simSeed != 0 {
+		cfg.OnEvent = func(ev Event) {
+			if ev.Kind != EventProgress {
+				s.t.Logf("%v %s %s%s %s %s %v", time.Since(s.start), ev.Kind, ev.Node, ev.Link, ev.State, ev.Reason, ev.Nodes)
+			}
+		}
 	}
 	s.log(head)
 	if s.sc.Rate > 0 || s.sc.Latency > 0 {
@@ -243,7 +254,15 @@ func (s *sim) run() []history.Event {
 		}
 	}
 	for _, n := range s.nodes[1:] {
-		s.boot(n)
+		i := slices.IndexFunc(s.sc.Faults, func(f fault) bool { return f.Node == n.index && f.What == history.Late })
+		if i < 0 {
+			s.boot(n)
+			continue
+		}
+		go func() {
+			time.Sleep(time.Duration(s.sc.Faults[i].For) * time.Microsecond)
+			s.boot(n)
+		}()
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
@@ -255,7 +274,7 @@ func (s *sim) run() []history.Event {
 	}
 	for _, f := range s.sc.Faults {
 		if f.static() {
-			s.log(history.Event{Kind: history.Fault, What: f.What, Node: s.name(f.Node), Note: f.How})
+			s.log(history.Event{Kind: history.Fault, What: f.What, Node: s.name(f.Node), Note: f.How, For: time.Duration(f.For) * time.Microsecond})
 			continue
 		}
 		wait := s.arm(f)

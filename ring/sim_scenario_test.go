@@ -14,19 +14,21 @@ import (
 // end them. An entry becomes true when what its comment names is built.
 var supported = map[string]bool{
 	history.Kill:         true,
-	history.Return:       false, // a lost node is dialled again and served the rest
+	history.Return:       true, // a lost node is dialled again and served the rest
 	history.Freeze:       true,
 	history.Pause:        true,
 	history.CutServer:    true,
-	history.CutLink:      false, // a link on which nothing moves for 3 s is made anew, then routed around
-	history.Island:       false, // the same
-	history.Stall:        false, // the same
+	history.CutLink:      true, // a link on which nothing moves for 3 s is made anew, then routed around
+	history.Island:       true, // the same
+	history.Stall:        true, // the same
 	history.SlowLink:     true,
 	history.SlowDisk:     true,
 	history.Corrupt:      true,
-	history.Lie:          false, // after a mismatch those below fall back to the last good mark
+	history.Lie:          true, // after a mismatch those below fall back to the last good mark
 	history.Rogue:        true,
-	history.Hang:         false, // a slow node is bypassed, served behind the others
+	history.Stutter:      true,
+	history.Late:         true,
+	history.Hang:         true, // a slow node is bypassed, served behind the others
 	history.Full:         true,
 	history.Refuse:       true,
 	history.ResetControl: true,
@@ -50,6 +52,7 @@ type simCase struct {
 	Latency int           `json:"latency,omitempty"`
 	Buffer  int           `json:"buffer"` // of a connection
 	Source  string        `json:"source,omitempty"`
+	Wait    int           `json:"wait,omitempty"` // for nodes that are not there yet
 	Faults  []fault       `json:"faults,omitempty"`
 }
 
@@ -80,7 +83,11 @@ type call struct {
 
 // static is a property of its node rather than something that happens.
 func (f fault) static() bool {
-	return f.What == history.Full || f.What == history.Lie || f.What == history.Refuse || f.What == history.Rogue
+	switch f.What {
+	case history.Full, history.Lie, history.Refuse, history.Rogue, history.Stutter, history.Late:
+		return true
+	}
+	return false
 }
 
 func (s simCase) text() []byte {
@@ -185,6 +192,7 @@ func (s *simCase) fault(r *rand.Rand) fault {
 		history.Corrupt, history.Corrupt, history.Lie, history.Full, history.Full, history.Refuse,
 		history.ResetControl, history.ResetControl, history.ResetControl, history.ResetLink, history.ResetLink,
 		history.Interrupt, history.KillServer, history.Rogue, history.Rogue, history.Hang,
+		history.Stutter, history.Late,
 	}
 	f := fault{What: kinds[r.IntN(len(kinds))], Node: 1 + r.IntN(s.Nodes)}
 	if len(s.Faults) > 0 && r.IntN(3) == 0 {
@@ -253,9 +261,18 @@ func (s *simCase) fault(r *rand.Rand) fault {
 		f.At, f.On = 0, nil
 		f.Rate = r.Int64N(total + 1)
 	case history.Full:
-		f.How = []string{"write", "write", "commit", "prepare", "publish"}[r.IntN(5)]
+		f.How = []string{"write", "write", "begin", "commit", "prepare", "publish"}[r.IntN(6)]
 		f.Rate = r.Int64N(total + 1)
 		f.At, f.On = 0, nil
+	case history.Late:
+		f.At, f.On = 0, nil
+		if f.For = 100_000 + r.IntN(2_000_000); r.IntN(3) > 0 {
+			s.Wait = 5_000_000
+		}
+	case history.Stutter:
+		f.At, f.On = 0, nil
+		f.Rate = 40<<10 + r.Int64N(300<<10)
+		f.How = []string{"skip", "repeat", "fin"}[r.IntN(3)]
 	case history.Refuse, history.Rogue:
 		f.At, f.On = 0, nil
 	}
