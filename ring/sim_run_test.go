@@ -291,11 +291,11 @@ func (s *sim) run() []history.Event {
 	watch := time.AfterFunc(10*time.Minute, func() {
 		hung = true
 		cancel()
-		time.Sleep(time.Minute)
-		s.net.Kill("server")
 	})
+	harder := time.AfterFunc(11*time.Minute, func() { s.net.Kill("server") })
 	report, err := sender.run(ctx)
 	watch.Stop()
+	harder.Stop()
 	for _, row := range report.Nodes {
 		s.log(history.Event{Kind: history.Row, Node: row.Node, State: string(row.State), Sum: row.Digest, Note: row.Reason})
 	}
