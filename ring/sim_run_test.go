@@ -1,6 +1,7 @@
 package ring
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -139,16 +140,33 @@ func (s *sim) name(i int) string {
 func (s *sim) boot(n *simNode) {
 	p := &simProc{done: make(chan struct{})}
 	p.sink = &simSink{sim: s, node: n, proc: len(n.procs), full: -1, parts: make([]simPart, len(s.blobs))}
+	blind := slices.Contains(s.sc.Blind, n.index) // it could not pass on what it has
 	for i := range s.blobs {
-		held := slices.Contains(s.sc.Held, [2]int{n.index, i})
+		held, part := slices.Contains(s.sc.Held, [2]int{n.index, i}), simPart{}
 		if len(n.procs) > 0 {
 			old := n.procs[len(n.procs)-1].sink
 			old.mu.Lock()
-			held = old.parts[i].durable
+			part = old.parts[i]
+			part.own = bytes.Clone(part.own)
+			held = part.durable
 			old.mu.Unlock()
 		}
-		if held && !slices.Contains(s.sc.Blind, n.index) {
+		switch {
+		case blind:
+		case held:
 			p.sink.parts[i] = simPart{n: int64(len(s.blobs[i].data)), durable: true}
+		case len(n.procs) > 0:
+			p.sink.parts[i] = part
+		}
+	}
+	for _, k := range s.sc.Parts {
+		if k[0] == n.index && len(n.procs) == 0 && !blind {
+			part := simPart{n: int64(k[2])}
+			if k[3] != 0 && k[2] > 0 {
+				part.own = bytes.Clone(s.blobs[k[1]].data[:k[2]])
+				part.own[k[2]/2] ^= 1
+			}
+			p.sink.parts[k[1]] = part
 		}
 	}
 	refuse, rogue := false, false
@@ -180,7 +198,7 @@ func (s *sim) boot(n *simNode) {
 			switch {
 			case refuse:
 				return nil, errors.New("not here")
-			case slices.Contains(s.sc.Blind, n.index):
+			case blind:
 				return blindSink{p.sink, p.sink, p.sink}, nil
 			}
 			return p.sink, nil
@@ -231,7 +249,10 @@ func (s *sim) run() []history.Event {
 		}
 	}
 	slices.Sort(head.Weak)
-	cfg := Config{Source: s.src, TLS: func(string) *tls.Config { return nil }, Plain: true, Wait: head.For, Log: s.testLog()}
+	cfg := Config{Source: s.src, TLS: func(string) *tls.Config { return nil }, Plain: true, Wait: head.For, Retries: s.sc.Retries, Log: s.testLog()}
+	if s.sc.Patient {
+		cfg.Straggler = Wait
+	}
 	for _, n := range s.nodes[1:] {
 		head.Nodes = append(head.Nodes, n.name)
 		cfg.Nodes = append(cfg.Nodes, Peer{Name: n.name, Addrs: []string{n.name + ":1"}})

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"math/rand/v2"
+	"slices"
 
 	"github.com/dolly-img/dolly-img/ring/internal/history"
 )
@@ -45,10 +46,13 @@ type simCase struct {
 	Nodes   int           `json:"nodes"`
 	Blobs   []simBlobCase `json:"blobs"`
 	Held    [][2]int      `json:"held,omitempty"`  // node, blob
+	Parts   [][4]int      `json:"parts,omitempty"` // node, blob, bytes that it has of it, 1: others than the source's
 	Blind   []int         `json:"blind,omitempty"` // nodes that cannot replay
-	Pace    int           `json:"pace"`            // of the source, for each frame
-	Fsync   int           `json:"fsync"`           // at most, of a commit
-	Rate    int64         `json:"rate,omitempty"`  // of all ways, bytes per second; 0: no limit
+	Retries int           `json:"retries,omitempty"`
+	Patient bool          `json:"patient,omitempty"` // slow nodes are left where they are
+	Pace    int           `json:"pace"`              // of the source, for each frame
+	Fsync   int           `json:"fsync"`             // at most, of a commit
+	Rate    int64         `json:"rate,omitempty"`    // of all ways, bytes per second; 0: no limit
 	Latency int           `json:"latency,omitempty"`
 	Buffer  int           `json:"buffer"` // of a connection
 	Source  string        `json:"source,omitempty"`
@@ -162,6 +166,14 @@ func generate(seed uint64) simCase {
 			}
 		}
 	}
+	if r.IntN(4) == 0 {
+		for node := 1; node <= s.Nodes; node++ {
+			if b := r.IntN(n); r.IntN(2) == 0 && !slices.Contains(s.Held, [2]int{node, b}) {
+				s.Parts = append(s.Parts, [4]int{node, b, r.IntN(int(s.Blobs[b].Size) + 1), r.IntN(4) / 3})
+			}
+		}
+	}
+	s.Retries, s.Patient = []int{0, 1, 3}[r.IntN(3)], r.IntN(4) == 0
 	for node := 1; node <= s.Nodes; node++ {
 		if r.IntN(10) == 0 {
 			s.Blind = append(s.Blind, node)

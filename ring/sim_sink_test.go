@@ -138,7 +138,11 @@ func (s *simSink) Offer(_ context.Context, blobs []v1.Descriptor) ([]int64, int6
 		if b := s.sim.blobs[i]; s.parts[i].durable && b.desc.Size > 0 && b.desc.Digest != "" {
 			ev.Held[i], held[i] = true, b.desc.Size
 		} else {
-			s.parts[i] = simPart{}
+			s.parts[i].durable = false
+			held[i] = s.parts[i].n // a claim, not a word for the whole
+			if b.desc.Digest != "" {
+				held[i] = min(held[i], max(0, b.desc.Size-1))
+			}
 		}
 	}
 	return held, -1, s.say(ev)
