@@ -241,6 +241,9 @@ func (c *chain) tick() {
 		case n.report.Wait == waitNames[waitIn] && still >= detect.stalled && c.stalled(i):
 			n.moved = c.now // the next link has its own time
 			c.linkDown(i, c.linkName(i), evLink{code: CodeNetwork, reason: fmt.Sprintf("nothing moved for %v", detect.stalled)})
+		case n.report.Wait == waitNames[waitIn] && still >= detect.stalled && n.feed.state == feedDone:
+			n.moved = c.now // it said done, or that it needs nothing, and waits
+			c.relink(i)
 		case still >= detect.hung && (n.report.Wait == waitNames[waitDisk] || n.report.Wait == waitNames[waitCPU]):
 			c.end(i, Failed, fmt.Sprintf("hangs: nothing was stored for %v (%s)", detect.hung, n.report.Wait))
 		}
@@ -261,6 +264,9 @@ func (c *chain) stalled(i int) bool {
 	f := &c.nodes[i].feed
 	if f.state != feedUp || c.now-f.up < detect.stalled {
 		return false
+	}
+	if f.feeder > 0 && c.nodes[f.feeder].phase >= phVerified {
+		return true // it has everything, waits for nothing, and reports no more
 	}
 	for _, l := range c.nodes[f.feeder].report.Links {
 		if l.Link == f.link {

@@ -97,10 +97,21 @@ func (c *chain) judgeSuspects() {
 			c.clear(i) // the fault is further up, or died
 		case s.feeder != 0 && s.id <= f.fell.link && after(s.blob, s.off, f.fell.blob, f.fell.good):
 			c.clear(i) // it was, and the feeder has got the right bytes since
-		case s.feeder == 0, c.passed(s.feeder, s.blob, s.off), c.now-s.since >= detect.blame:
+		case s.feeder == 0, c.passed(s.feeder, s.blob, s.off), c.now-s.since >= c.patience(s.feeder):
 			c.blame(s.feeder, i, s.link)
 		}
 	}
+}
+
+// patience is how long a feeder may take to pass a mark, or to complain of it: a slow
+// disk is no reason to blame it. One that has received everything says that it waits
+// for more, also while its disk does not keep up.
+func (c *chain) patience(feeder int) time.Duration {
+	f := &c.nodes[feeder]
+	if w := f.report.Wait; w == waitNames[waitDisk] || w == waitNames[waitCPU] || f.feed.state != feedUp {
+		return 15 * detect.blame
+	}
+	return detect.blame
 }
 
 // after orders positions in travelling order.

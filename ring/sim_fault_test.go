@@ -72,17 +72,19 @@ func (s *sim) fault(over context.Context, f fault, wait chan struct{}) {
 		ev.Rate = f.Rate
 		do = func() {
 			for _, p := range s.procs(f.Node) {
-				p.sink.mu.Lock()
-				p.sink.slow = time.Duration(simFrame * int64(time.Second) / f.Rate)
-				p.sink.mu.Unlock()
+				sink := s.storage(p)
+				sink.mu.Lock()
+				sink.slow = time.Duration(simFrame * int64(time.Second) / f.Rate)
+				sink.mu.Unlock()
 			}
 		}
 	case history.Hang:
 		do = func() {
 			for _, p := range s.procs(f.Node) {
-				p.sink.mu.Lock()
-				p.sink.hung = time.Now().Add(ev.For)
-				p.sink.mu.Unlock()
+				sink := s.storage(p)
+				sink.mu.Lock()
+				sink.hung = time.Now().Add(ev.For)
+				sink.mu.Unlock()
 			}
 		}
 	case history.Corrupt:
@@ -136,17 +138,18 @@ func (s *sim) kill(what string, node int) {
 		return // it is late
 	}
 	p := all[len(all)-1]
-	p.sink.mu.Lock()
-	if p.sink.dead {
-		p.sink.mu.Unlock()
+	sink := s.storage(p)
+	sink.mu.Lock()
+	if sink.dead {
+		sink.mu.Unlock()
 		return
 	}
-	p.sink.dead = true
-	s.log(history.Event{Kind: history.Fault, What: history.Kill, Node: s.name(node), Proc: p.sink.proc})
+	sink.dead = true
+	s.log(history.Event{Kind: history.Fault, What: history.Kill, Node: s.name(node), Proc: sink.proc})
 	if what != history.Kill {
 		s.log(history.Event{Kind: history.Fault, What: what, Node: s.name(node)})
 	}
-	p.sink.mu.Unlock()
+	sink.mu.Unlock()
 	s.net.Kill(s.name(node))
 	p.node.mu.Lock()
 	defer p.node.mu.Unlock()

@@ -40,6 +40,7 @@ type simNode struct {
 	name  string
 	index int
 	procs []*simProc
+	sinks int    // made so far
 	lies  int64  // from this byte on it forwards others; -1: never
 	how   string // flip, skip or repeat; all but the first more than once
 	every int64
@@ -139,12 +140,13 @@ func (s *sim) name(i int) string {
 // boot starts a process of a node, with what the one before made durable.
 func (s *sim) boot(n *simNode) {
 	p := &simProc{done: make(chan struct{})}
-	p.sink = &simSink{sim: s, node: n, proc: len(n.procs), full: -1, parts: make([]simPart, len(s.blobs))}
+	p.sink = &simSink{sim: s, node: n, proc: n.sinks, full: -1, parts: make([]simPart, len(s.blobs))}
+	n.sinks++
 	blind := slices.Contains(s.sc.Blind, n.index) // it could not pass on what it has
 	for i := range s.blobs {
 		held, part := slices.Contains(s.sc.Held, [2]int{n.index, i}), simPart{}
 		if len(n.procs) > 0 {
-			old := n.procs[len(n.procs)-1].sink
+			old := s.storage(n.procs[len(n.procs)-1])
 			old.mu.Lock()
 			part = old.parts[i]
 			part.own = bytes.Clone(part.own)
@@ -195,13 +197,14 @@ func (s *sim) boot(n *simNode) {
 		TLS:     &tls.Config{},
 		DataTLS: func(string) *tls.Config { return nil },
 		Accept: func(context.Context, Request) (Sink, error) {
-			switch {
-			case refuse:
+			if refuse {
 				return nil, errors.New("not here")
-			case blind:
-				return blindSink{p.sink, p.sink, p.sink}, nil
 			}
-			return p.sink, nil
+			sink := s.reopen(p)
+			if blind {
+				return blindSink{sink, sink, sink}, nil
+			}
+			return sink, nil
 		},
 		AllowPlain: true,
 		Transfers:  1,
@@ -234,6 +237,31 @@ func (s *sim) boot(n *simNode) {
 	}()
 }
 
+// reopen returns the storage of a process: anew, when it was asked and closed before.
+func (s *sim) reopen(p *simProc) *simSink {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	old := p.sink
+	old.mu.Lock()
+	defer old.mu.Unlock()
+	if old.closed {
+		p.sink = &simSink{sim: s, node: old.node, proc: old.node.sinks, slow: old.slow, hung: old.hung,
+			full: old.full, what: old.what, dead: old.dead, written: old.written, parts: slices.Clone(old.parts)}
+		old.node.sinks++
+		for i := range p.sink.parts {
+			p.sink.parts[i].own = bytes.Clone(old.parts[i].own)
+		}
+	}
+	return p.sink
+}
+
+// storage is the newest of a process.
+func (s *sim) storage(p *simProc) *simSink {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return p.sink
+}
+
 // run runs the scenario and returns its history.
 func (s *sim) run() []history.Event {
 	head := history.Event{Kind: history.Run, For: time.Duration(s.sc.Wait) * time.Microsecond, Rate: simFrame * 1e6 / int64(s.sc.Pace)}
@@ -257,7 +285,7 @@ func (s *sim) run() []history.Event {
 		head.Nodes = append(head.Nodes, n.name)
 		cfg.Nodes = append(cfg.Nodes, Peer{Name: n.name, Addrs: []string{n.name + ":1"}})
 	}
-	if *simSeed != 0 {
+	if *simSeed != 0 || testing.Verbose() {
 		cfg.OnEvent = func(ev Event) {
 			if ev.Kind != EventProgress {
 				s.t.Logf("%v %s %s%s %s %s %v", time.Since(s.start), ev.Kind, ev.Node, ev.Link, ev.State, ev.Reason, ev.Nodes)

@@ -100,6 +100,7 @@ type simSink struct {
 
 	mu      sync.Mutex
 	dead    bool
+	closed  bool
 	parts   []simPart
 	written int64
 }
@@ -202,6 +203,7 @@ func (s *simSink) Publish(context.Context) error {
 func (s *simSink) Close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.closed = true
 	return s.say(history.Event{Kind: history.Close})
 }
 

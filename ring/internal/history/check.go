@@ -95,9 +95,8 @@ func Check(events []Event) []error {
 		}
 		last = ev.T
 		if ev.Kind == Fault {
-			if j.bound += 8*time.Second + ev.For; j.sourceDone {
-				late = 16 * time.Second
-			}
+			j.bound += 8*time.Second + ev.For
+			late = 16 * time.Second
 			if ev.Rate > 0 {
 				slowest = min(slowest, ev.Rate)
 			}
