@@ -94,6 +94,11 @@ type chainNode struct {
 	blames   int  // blamed links it was an end of
 	falls    int  // times it fell back
 	suspect  *suspicion
+	fell     struct { // when it fell back last: what it had sent on older links behind blob, good
+		link uint32
+		blob int
+		good int64
+	}
 
 	feed struct {
 		state    feedState
@@ -103,9 +108,10 @@ type chainNode struct {
 		up       time.Duration // since when the link is up
 		fails    int           // links from one feeder, the culprit, lost in a row
 		culprit  int
-		avoid    []int // may not feed it: their links were lost twice
-		direct   bool  // only the server may feed it
-		needSum  int64 // of the last NEED, to see progress
+		avoid    []int      // may not feed it: their links were lost twice
+		direct   bool       // only the server may feed it
+		needs    [][2]int64 // of the last NEED: what the link carries
+		needSum  int64      // of it, to see progress
 		replaces []ownedLink
 	}
 }

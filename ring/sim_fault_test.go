@@ -132,6 +132,9 @@ func (s *sim) procs(node int) []*simProc {
 // or written any more.
 func (s *sim) kill(what string, node int) {
 	all := s.procs(node)
+	if len(all) == 0 {
+		return // it is late
+	}
 	p := all[len(all)-1]
 	p.sink.mu.Lock()
 	if p.sink.dead {
