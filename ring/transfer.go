@@ -220,12 +220,15 @@ func (t *transfer) isOpen() bool {
 func (t *transfer) yield() { go t.abandonIfOrphan() }
 
 func (t *transfer) abandonIfOrphan() {
-	t.mu.Lock()
-	orphaned := t.opened && t.ctrl == nil
-	t.mu.Unlock()
-	if orphaned {
+	if t.isOrphan() {
 		t.abandon()
 	}
+}
+
+func (t *transfer) isOrphan() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.opened && t.ctrl == nil
 }
 
 func (t *transfer) step(ev any) []action {

@@ -66,6 +66,7 @@ func (a *acceptor) compose(m *meta, blobs []v1.Descriptor) (ring.Sink, error) {
 			target.Close()
 			return nil, err
 		}
+		a.journalPart(m.Output)
 		return target, nil
 	}
 	p := &placing{

@@ -63,7 +63,10 @@ func runReceive(ctx context.Context, s *nodeSetup) error {
 		taken = true
 		return watchOffer(sink, func() { mu.Lock(); taken = false; mu.Unlock() }), nil
 	}
-	s.cfg.Finished = func(_ ring.Request, o ring.Outcome) { outcome <- o }
+	s.cfg.Finished = func(r ring.Request, o ring.Outcome) {
+		s.acceptor.finished(r, o)
+		outcome <- o
+	}
 	node, err := ring.NewNode(s.cfg)
 	if err != nil {
 		return err
@@ -108,6 +111,7 @@ func (o offering) Offer(ctx context.Context, blobs []v1.Descriptor) (held []int6
 type storing struct {
 	offering
 	ring.Opener
+	ring.Keeper
 	io.Closer
 	fmt.Stringer
 }
@@ -123,10 +127,11 @@ func watchOffer(sink ring.Sink, refused func()) ring.Sink {
 	o := offering{sink, refused}
 	if s, ok := sink.(interface {
 		ring.Opener
+		ring.Keeper
 		io.Closer
 		fmt.Stringer
 	}); ok {
-		return storing{o, s, s, s}
+		return storing{o, s, s, s, s}
 	}
 	return o // standard output, or nothing
 }
