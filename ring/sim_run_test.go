@@ -285,7 +285,7 @@ func (s *sim) run() []history.Event {
 		head.Nodes = append(head.Nodes, n.name)
 		cfg.Nodes = append(cfg.Nodes, Peer{Name: n.name, Addrs: []string{n.name + ":1"}})
 	}
-	if *simSeed != 0 || testing.Verbose() {
+	if *simSeed != 0 || s.sc.Cause != "" && testing.Verbose() {
 		cfg.OnEvent = func(ev Event) {
 			if ev.Kind != EventProgress {
 				s.t.Logf("%v %s %s%s %s %s %v", time.Since(s.start), ev.Kind, ev.Node, ev.Link, ev.State, ev.Reason, ev.Nodes)

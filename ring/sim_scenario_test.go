@@ -9,10 +9,10 @@ import (
 	"github.com/dolly-img/dolly-img/ring/internal/history"
 )
 
-// supported says which faults the ring survives as PROTOCOL.md wants it. Runs with
-// others are judged by the weaker rules (no wrong success, one row for each node,
-// an end in time), and those faults pass by themselves, since nothing else would
-// end them. An entry becomes true when what its comment names is built.
+// supported says which faults the ring survives as PROTOCOL.md wants it; comments say
+// by what. Runs with others are judged by the weaker rules (no wrong success, one
+// row for each node, an end in time), and those faults pass by themselves, since
+// nothing else would end them.
 var supported = map[string]bool{
 	history.Kill:         true,
 	history.Return:       true, // a lost node is dialled again and served the rest
