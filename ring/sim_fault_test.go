@@ -43,8 +43,7 @@ func (s *sim) fault(over context.Context, f fault, wait chan struct{}) {
 	do := func() {}
 	switch f.What {
 	case history.Kill, history.Return:
-		s.kill(f.What, f.Node)
-		if f.What == history.Return {
+		if s.kill(f.What, f.Node) && f.What == history.Return {
 			undo = func() { s.boot(s.nodes[f.Node]) }
 		}
 	case history.Freeze, history.Pause:
@@ -131,18 +130,18 @@ func (s *sim) procs(node int) []*simProc {
 }
 
 // kill ends the newest process of a node as SIGKILL does: nothing of it is heard
-// or written any more.
-func (s *sim) kill(what string, node int) {
+// or written any more. It reports whether there was one.
+func (s *sim) kill(what string, node int) bool {
 	all := s.procs(node)
 	if len(all) == 0 {
-		return // it is late
+		return false // it is late
 	}
 	p := all[len(all)-1]
 	sink := s.storage(p)
 	sink.mu.Lock()
 	if sink.dead {
 		sink.mu.Unlock()
-		return
+		return false
 	}
 	sink.dead = true
 	s.log(history.Event{Kind: history.Fault, What: history.Kill, Node: s.name(node), Proc: sink.proc})
@@ -157,6 +156,7 @@ func (s *sim) kill(what string, node int) {
 	for _, t := range p.node.transfers {
 		go t.kill()
 	}
+	return true
 }
 
 func (s *sim) cut(f fault, node, peer string) (do, undo func()) {
