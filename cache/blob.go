@@ -14,7 +14,7 @@ import (
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// Begin opens blob d at off, which is 0 or at most what an Abort before kept, and
+// Begin opens blob d at off, which is 0 or at most what an Abort before kept or Offer claimed, and
 // reserves its space. A digest that is not yet known is named by Commit.
 func (t *Transfer) Begin(ctx context.Context, d v1.Descriptor, off int64) (Writer, error) {
 	if err := ctx.Err(); err != nil {
@@ -36,6 +36,7 @@ func (t *Transfer) begin(d v1.Descriptor, off int64) (*part, error) {
 	defer t.mu.Unlock()
 	for _, p := range t.parts {
 		if p.d.Digest == d.Digest && d.Digest != "" || p.d.Digest == "" && off > 0 && d.Digest == "" {
+			p.begun = true
 			return p, p.cut(off)
 		}
 	}
@@ -47,16 +48,26 @@ func (t *Transfer) begin(d v1.Descriptor, off int64) (*part, error) {
 	}
 	// The lock of the lease says for all parts that their maker lives. They are made
 	// with the mode of blobs, which only keeps others from opening them for writing.
-	t.begun++
-	name := fmt.Sprint("ingest/", path.Base(t.lease.name), ".", t.begun)
+	name := t.partName(d)
 	f, err := t.c.fs.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL, blobMode)
 	if err != nil {
 		return nil, err
 	}
-	p := &part{d: d, f: f, name: name}
+	p := &part{d: d, f: f, name: name, begun: true}
 	p.users.Add(1)
 	t.parts = append(t.parts, p)
 	return p, nil
+}
+
+// partName names a new part: whose it is, and of which blob, so that it is of use when
+// its maker was killed. The caller holds mu.
+func (t *Transfer) partName(d v1.Descriptor) string {
+	name := "ingest/" + path.Base(t.lease.name) + "."
+	if d.Digest != "" {
+		return name + flat(d.Digest)
+	}
+	t.begun++
+	return fmt.Sprint(name, t.begun)
 }
 
 // blobWriter is the Writer of a part.

@@ -60,9 +60,9 @@ func open(fsys fsys, dir string) (*Cache, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cache %s: %w", dir, err)
 	}
-	err = mkdirs(fsys, "blobs", "blobs/sha256", "ingest", "leases", "verified", "placed", "used")
+	err = mkdirs(fsys, "blobs", "blobs/sha256", "ingest", "kept", "parts", "leases", "verified", "placed", "used")
 	if err == nil {
-		err = errors.Join(sweep(fsys, "ingest"), sweep(fsys, "leases"))
+		err = errors.Join(sweep(fsys, "ingest"), sweep(fsys, "leases"), c.prune())
 	}
 	if err != nil && !readOnly(err) {
 		return nil, fmt.Errorf("cache %s: %w", dir, err)

@@ -7,8 +7,10 @@
 //	blobs/sha256/<hex>     one blob one file, mode 0444, shared by all images
 //
 //	leases/<random>        digests a running transfer needs; flocked while its process lives
-//	ingest/<lease>.<n>     blobs that are arriving, for the transfer of that lease
+//	ingest/<lease>.<name>  blobs that are arriving, for the transfer of that lease
 //	ingest/<random>        an index.json to come; flocked likewise
+//	kept/<alg>-<hex>       the first bytes of a blob whose transfer was cut off, claimed by the next one
+//	parts/<hex>            the path of a part file outside that a transfer may have left
 //	verified/<alg>-<hex>   the blob's inode, size and times when its digest was known right
 //	placed/<hex>           the same of a file outside, with its path
 //	used/<alg>-<hex>       its modification time is the last use of that manifest

@@ -184,7 +184,7 @@ func sweepPart(fsys fsys, name, lease string) error {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	if err := fsys.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := leave(fsys, name); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	return nil

@@ -19,6 +19,7 @@ type part struct {
 	d       v1.Descriptor // as it was begun; the digest may not be known
 	f       file
 	name    string       // below ingest
+	begun   bool         // else it was only claimed
 	written atomic.Int64 // leading bytes that are there to be read
 	started int64        // leading bytes whose writeback was begun
 	users   atomic.Int32 // the transfer and its readers; the last one closes f

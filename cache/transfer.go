@@ -54,6 +54,7 @@ type Transfer struct {
 	prepared bool
 	root     v1.Descriptor
 	inPlace  bool
+	kept     bool // Close keeps parts
 }
 
 // String is the reference, for logs.
@@ -74,8 +75,9 @@ func (t *Transfer) fail(d digest.Digest, what string, err error) error {
 	return fmt.Errorf("cache %s: blob %s: %s: %w", t.c.dir, d, what, err)
 }
 
-// Offer tells which blobs are there whole and right, and the free bytes. It leaves
-// nothing but a lease on the blobs, until Close.
+// Offer tells which blobs are there whole and right, of which a transfer that was cut off
+// has left the first bytes, and the free bytes. It leaves nothing but a lease on the
+// blobs, until Close.
 func (t *Transfer) Offer(ctx context.Context, blobs []v1.Descriptor) (held []int64, free int64, err error) {
 	if err := checkRef(t.ref); err != nil {
 		return nil, 0, fmt.Errorf("cache %s: %w", t.c.dir, err)
@@ -88,15 +90,21 @@ func (t *Transfer) Offer(ctx context.Context, blobs []v1.Descriptor) (held []int
 			return nil, 0, fmt.Errorf("cache %s: digest %q: %w", t.c.dir, d.Digest, err)
 		}
 	}
-	if err := t.keep(blobs); err != nil {
+	if err := t.hold(blobs); err != nil {
 		return nil, 0, err
 	}
 	hashing, cancel := context.WithTimeout(ctx, t.o.HashTime)
 	defer cancel()
 	held = make([]int64, len(blobs))
+	left := t.c.keptParts()
 	for i, d := range blobs {
-		if d.Digest != "" && t.holds(hashing, d) {
+		switch {
+		case d.Digest == "":
+		case t.holds(hashing, d):
 			held[i] = d.Size
+		case left[d.Digest]:
+			// Never all of it: that would vouch for it.
+			held[i] = max(0, min(t.claim(d), d.Size-1))
 		}
 	}
 	if err := ctx.Err(); err != nil {
@@ -113,8 +121,8 @@ func (t *Transfer) Offer(ctx context.Context, blobs []v1.Descriptor) (held []int
 	return held, free, nil
 }
 
-// keep leases the blobs whose digests are known.
-func (t *Transfer) keep(blobs []v1.Descriptor) error {
+// hold leases the blobs whose digests are known.
+func (t *Transfer) hold(blobs []v1.Descriptor) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.blobs = slices.Clone(blobs)
@@ -308,13 +316,27 @@ func (t *Transfer) Publish(ctx context.Context) error {
 	return nil
 }
 
-// Close ends the transfer: what is not a complete blob is removed.
+// Keep has Close keep what is there of blobs that are not complete, for another
+// transfer of them.
+func (t *Transfer) Keep() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.kept = true
+}
+
+// Close ends the transfer: what is not a complete blob is removed, unless Keep was
+// called or it was only claimed.
 func (t *Transfer) Close() error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	var errs []error
 	for _, p := range t.parts {
-		errs = append(errs, t.c.fs.Remove(p.name), p.release())
+		if t.kept || !p.begun {
+			errs = append(errs, t.c.keep(p.f, p.name, p.d.Digest, p.written.Load()))
+		} else {
+			errs = append(errs, t.c.fs.Remove(p.name))
+		}
+		errs = append(errs, p.release())
 	}
 	t.parts, t.closed = nil, true
 	if t.lease != nil {

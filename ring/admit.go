@@ -1,6 +1,7 @@
 package ring
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -26,6 +27,7 @@ func (n *nodeServer) admit(ctrl *control, id wire.ID, r Request, plain bool) (*t
 	ctx, cancel := context.WithTimeout(context.Background(), yieldFor)
 	defer cancel()
 	t, ne := n.claim(id, r, plain)
+	n.succeed(ctx, r)
 	tell := sync.OnceFunc(func() { ctrl.send(&wire.Report{Wait: waitBusy, Links: []wire.Sending{}}) })
 	for ne != nil && ne.code == CodeBusy {
 		tell()
@@ -59,6 +61,28 @@ func (n *nodeServer) admit(ctrl *control, id wire.ID, r Request, plain bool) (*t
 		}
 		t.discard(ne)
 		return nil, ne
+	}
+}
+
+// succeed ends the transfers that this one repeats and whose server is gone, so that it
+// goes on from what they leave.
+func (n *nodeServer) succeed(ctx context.Context, r Request) {
+	stop := context.AfterFunc(ctx, func() {
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		n.changed.Broadcast()
+	})
+	defer stop()
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for id, t := range n.transfers {
+		if !bytes.Equal(t.req.Meta, r.Meta) || !t.isOrphan() {
+			continue
+		}
+		t.yield()
+		for n.transfers[id] == t && ctx.Err() == nil {
+			n.changed.Wait()
+		}
 	}
 }
 

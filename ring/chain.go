@@ -98,10 +98,10 @@ type chainNode struct {
 	falls    int    // times it fell back
 	damage   string // what it said of the last damaged frame; its feeder sees only a broken pipe
 	suspect  *suspicion
-	fell     struct { // the mark it complained of last, and the newest link there was then
-		blob int
-		off  int64
+	fell     struct { // when it fell back last: what it had sent on older links behind blob, good
 		link uint32
+		blob int
+		good int64
 	}
 
 	feed struct {
@@ -112,9 +112,10 @@ type chainNode struct {
 		up       time.Duration // since when the link is up
 		fails    int           // links from one feeder, the culprit, lost in a row
 		culprit  int
-		avoid    []int // may not feed it: their links were lost twice
-		direct   bool  // only the server may feed it
-		needSum  int64 // of the last NEED, to see progress
+		avoid    []int      // may not feed it: their links were lost twice
+		direct   bool       // only the server may feed it
+		needs    [][2]int64 // of the last NEED: what the link carries
+		needSum  int64      // of it, to see progress
 		replaces []ownedLink
 	}
 }
@@ -247,6 +248,9 @@ func (c *chain) tick() {
 		case n.report.Wait == waitNames[waitIn] && still >= detect.stalled && c.stalled(i):
 			n.moved = c.now // the next link has its own time
 			c.linkDown(i, c.linkName(i), evLink{code: CodeNetwork, reason: fmt.Sprintf("nothing moved for %v", detect.stalled)})
+		case n.report.Wait == waitNames[waitIn] && still >= detect.stalled && n.feed.state == feedDone:
+			n.moved = c.now // it said done, or that it needs nothing, and waits
+			c.relink(i)
 		case still >= detect.hung && (n.report.Wait == waitNames[waitDisk] || n.report.Wait == waitNames[waitCPU]):
 			c.end(i, Failed, fmt.Sprintf("hangs: nothing was stored for %v (%s)", detect.hung, n.report.Wait))
 		}
@@ -267,6 +271,9 @@ func (c *chain) stalled(i int) bool {
 	f := &c.nodes[i].feed
 	if f.state != feedUp || c.now-f.up < detect.stalled {
 		return false
+	}
+	if f.feeder > 0 && c.nodes[f.feeder].phase >= phVerified {
+		return true // it has everything, waits for nothing, and reports no more
 	}
 	for _, l := range c.nodes[f.feeder].report.Links {
 		if l.Link == f.link {

@@ -17,12 +17,16 @@ import (
 const (
 	maxFalls  = 5
 	maxBlames = 2
+	// maxUnclear is how often it falls back before only the server may feed it, when
+	// nobody can be blamed: a link that breaks after each lie must not go on for ever.
+	maxUnclear = 3
 )
 
 // suspicion is a FALLBACK whose link is not yet judged.
 type suspicion struct {
 	feeder int
 	link   string
+	id     uint32 // of the link
 	blob   int
 	off    int64 // of the mark that differs
 	since  time.Duration
@@ -33,6 +37,7 @@ func (c *chain) fallback(ev evFallback) {
 	if n.phase != phServing || m.Blob < 0 || m.Blob >= len(c.blobs) {
 		return
 	}
+	n.fell.link, n.fell.blob, n.fell.good = c.nextLink, m.Blob, m.Good
 	if n.falls++; n.falls > maxFalls {
 		n.row.Link = c.linkName(ev.node)
 		c.end(ev.node, Failed, fmt.Sprintf("went back to a mark %d times: bytes do not stay as they are sent", maxFalls))
@@ -58,9 +63,25 @@ func (c *chain) fallback(ev evFallback) {
 		c.relink(ev.node)
 		return
 	}
-	n.fell.blob, n.fell.off, n.fell.link = m.Blob, m.Offset, c.nextLink
-	n.suspect = &suspicion{feeder, name, m.Blob, m.Offset, c.now}
+	if !carried(n.feed.needs, m.Blob, m.Good) {
+		// Some of these bytes came over a link before: a feeder that fell back
+		// itself was replaced, or is fed right by now. Nobody can tell which.
+		n.feed.direct = n.feed.direct || n.falls >= maxUnclear
+		c.relink(ev.node)
+		return
+	}
+	n.suspect = &suspicion{feeder, name, m.Link, m.Blob, m.Offset, c.now}
 	c.judgeSuspects()
+}
+
+// carried says whether a link with these needs brought everything of a blob from off.
+func carried(needs [][2]int64, blob int, off int64) bool {
+	for _, n := range needs {
+		if n[0] == int64(blob) {
+			return n[1] <= off
+		}
+	}
+	return false
 }
 
 // judgeSuspects blames links, or clears them, as far as that can be told by now.
@@ -74,12 +95,23 @@ func (c *chain) judgeSuspects() {
 		switch {
 		case s.feeder != 0 && !f.alive, s.feeder != 0 && f.suspect != nil && !after(f.suspect.blob, f.suspect.off, s.blob, s.off):
 			c.clear(i) // the fault is further up, or died
-		case s.feeder != 0 && f.fell.blob == s.blob && f.fell.off == s.off && c.nodes[i].feed.link <= f.fell.link:
-			c.clear(i) // it is judged already: the feeder had these bytes from there
-		case s.feeder == 0, c.passed(s.feeder, s.blob, s.off), c.now-s.since >= detect.blame:
+		case s.feeder != 0 && s.id <= f.fell.link && after(s.blob, s.off, f.fell.blob, f.fell.good):
+			c.clear(i) // it was, and the feeder has got the right bytes since
+		case s.feeder == 0, c.passed(s.feeder, s.blob, s.off), c.now-s.since >= c.patience(s.feeder):
 			c.blame(s.feeder, i, s.link)
 		}
 	}
+}
+
+// patience is how long a feeder may take to pass a mark, or to complain of it: a slow
+// disk is no reason to blame it. One that has received everything says that it waits
+// for more, also while its disk does not keep up.
+func (c *chain) patience(feeder int) time.Duration {
+	f := &c.nodes[feeder]
+	if w := f.report.Wait; w == waitNames[waitDisk] || w == waitNames[waitCPU] || f.feed.state != feedUp {
+		return 15 * detect.blame
+	}
+	return detect.blame
 }
 
 // after orders positions in travelling order.

@@ -22,6 +22,9 @@ func (c *chain) nodeVerified(ev evVerified) {
 		return
 	}
 	n.phase, n.verified = phVerified, ev.msg
+	if n.feed.state == feedDialled || n.feed.state == feedUp {
+		c.release(n)
+	}
 	n.feed.state = feedDone
 	c.undial(n)
 	c.maybeCommit(ev.node)

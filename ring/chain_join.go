@@ -22,6 +22,14 @@ func (c *chain) welcome(ev evWelcome) {
 	}
 	back := n.contacted
 	switch {
+	case ev.state == wire.StateRunning && back && ev.instance == n.instance && n.held == nil:
+		// What it answered was lost with its connection: it is asked anew.
+		n.alive = true
+		c.tell(ev.node, &wire.Abort{Reason: "its answer was lost", Keep: true})
+		c.do(actHangup{ev.node})
+		n.alive = false
+		c.do(actRedial{ev.node})
+		return
 	case ev.state == wire.StateRunning && back && ev.instance == n.instance:
 		n.alive, n.phase = true, phServing
 		c.returned(ev.node)
@@ -39,7 +47,7 @@ func (c *chain) welcome(ev evWelcome) {
 		return
 	}
 	n.instance, n.alive, n.contacted, n.phase = ev.instance, true, true, phAsked
-	n.asked, n.busy = c.now, false
+	n.asked, n.busy, n.held = c.now, false, nil
 	if back {
 		c.returned(ev.node)
 	}

@@ -78,6 +78,7 @@ func (c *chain) need(ev evNeed) {
 	if sum := needSum(c.blobs, ev.needs); sum != n.feed.needSum {
 		n.feed.needSum, n.feed.fails, n.damage = sum, min(n.feed.fails, 1), ""
 	}
+	n.feed.needs = ev.needs
 	n.feed.feeder, n.feed.state = c.pickFeeder(ev.node), feedDialled
 	c.do(actDial{n.feed.feeder, ev.node, n.feed.link, n.feed.gen, ev.needs, n.slow})
 	f := &c.nodes[n.feed.feeder]
@@ -94,6 +95,13 @@ func needSum(blobs []v1.Descriptor, needs [][2]int64) (s int64) {
 		}
 	}
 	return s
+}
+
+// release ends the link into n, which takes no more of it.
+func (c *chain) release(n *chainNode) {
+	if l := (ownedLink{n.feed.feeder, n.feed.link}); l.feeder == 0 || c.nodes[l.feeder].alive {
+		c.do(actUndial(l))
+	}
 }
 
 // undial ends the dead links that a new order for n stands in for.
@@ -127,7 +135,10 @@ func (c *chain) link(ev evLink) {
 			n.feed.state, n.feed.up = feedUp, c.now
 			c.do(actEvent{Event{Kind: EventLink, Link: name, Reason: "up"}})
 		case ev.state == wire.LinkDone && ev.node == i:
+			// Its word for it, not the feeder's: which must not wait for a receiver
+			// that does not read on.
 			n.feed.state = feedDone
+			c.release(n)
 		case ev.state == wire.LinkDown && n.phase < phFinal:
 			c.linkDown(i, name, ev)
 		}

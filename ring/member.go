@@ -182,12 +182,12 @@ func (m *member) message(msg wire.Message) {
 			m.fail(failf(CodeProtocol, "told to commit before everything was verified"))
 		}
 	case *wire.Bye, *wire.Abort:
-		reason := "the server ended the transfer"
+		reason, keep := "the server ended the transfer", m.keep
 		if a, ok := msg.(*wire.Abort); ok {
-			reason = "aborted by the server: " + a.Reason
-			m.keep = a.Keep
+			reason, keep = "aborted by the server: "+a.Reason, a.Keep
 		}
-		if m.phase < mPublishing {
+		if m.phase < mPublishing { // else our own failure has decided what is kept
+			m.keep = keep
 			m.phase, m.failed = mFailed, failf(CodeAbandoned, "%s", reason)
 		}
 		m.do(actRelease{})

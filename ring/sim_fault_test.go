@@ -43,8 +43,7 @@ func (s *sim) fault(over context.Context, f fault, wait chan struct{}) {
 	do := func() {}
 	switch f.What {
 	case history.Kill, history.Return:
-		s.kill(f.What, f.Node)
-		if f.What == history.Return {
+		if s.kill(f.What, f.Node) && f.What == history.Return {
 			undo = func() { s.boot(s.nodes[f.Node]) }
 		}
 	case history.Freeze, history.Pause:
@@ -72,17 +71,19 @@ func (s *sim) fault(over context.Context, f fault, wait chan struct{}) {
 		ev.Rate = f.Rate
 		do = func() {
 			for _, p := range s.procs(f.Node) {
-				p.sink.mu.Lock()
-				p.sink.slow = time.Duration(simFrame * int64(time.Second) / f.Rate)
-				p.sink.mu.Unlock()
+				sink := s.storage(p)
+				sink.mu.Lock()
+				sink.slow = time.Duration(simFrame * int64(time.Second) / f.Rate)
+				sink.mu.Unlock()
 			}
 		}
 	case history.Hang:
 		do = func() {
 			for _, p := range s.procs(f.Node) {
-				p.sink.mu.Lock()
-				p.sink.hung = time.Now().Add(ev.For)
-				p.sink.mu.Unlock()
+				sink := s.storage(p)
+				sink.mu.Lock()
+				sink.hung = time.Now().Add(ev.For)
+				sink.mu.Unlock()
 			}
 		}
 	case history.Corrupt:
@@ -129,21 +130,25 @@ func (s *sim) procs(node int) []*simProc {
 }
 
 // kill ends the newest process of a node as SIGKILL does: nothing of it is heard
-// or written any more.
-func (s *sim) kill(what string, node int) {
+// or written any more. It reports whether there was one.
+func (s *sim) kill(what string, node int) bool {
 	all := s.procs(node)
-	p := all[len(all)-1]
-	p.sink.mu.Lock()
-	if p.sink.dead {
-		p.sink.mu.Unlock()
-		return
+	if len(all) == 0 {
+		return false // it is late
 	}
-	p.sink.dead = true
-	s.log(history.Event{Kind: history.Fault, What: history.Kill, Node: s.name(node), Proc: p.sink.proc})
+	p := all[len(all)-1]
+	sink := s.storage(p)
+	sink.mu.Lock()
+	if sink.dead {
+		sink.mu.Unlock()
+		return false
+	}
+	sink.dead = true
+	s.log(history.Event{Kind: history.Fault, What: history.Kill, Node: s.name(node), Proc: sink.proc})
 	if what != history.Kill {
 		s.log(history.Event{Kind: history.Fault, What: what, Node: s.name(node)})
 	}
-	p.sink.mu.Unlock()
+	sink.mu.Unlock()
 	s.net.Kill(s.name(node))
 	p.node.mu.Lock()
 	defer p.node.mu.Unlock()
@@ -151,6 +156,7 @@ func (s *sim) kill(what string, node int) {
 	for _, t := range p.node.transfers {
 		go t.kill()
 	}
+	return true
 }
 
 func (s *sim) cut(f fault, node, peer string) (do, undo func()) {

@@ -10,11 +10,11 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// liar changes the payload of a frame it forwards and makes its CRC anew, as a
-// rotten or hostile relay does.
+// liar is a link of a rotten or hostile relay: it changes the payload of a frame
+// and makes its CRC anew, leaves a frame out, says
+// one twice, or that it was the last.
 type liar struct {
 	net.Conn
-	left *int64 // payload bytes until the lie
 	sim  *sim
 	node *simNode
 	hdr  []byte // of the frame whose payload comes next
@@ -30,20 +30,41 @@ func (l *liar) Write(b []byte) (int, error) {
 	}
 	h := [wire.HeaderSize]byte(l.hdr)
 	l.hdr = nil
-	data := b
-	l.sim.mu.Lock()
-	lie := *l.left >= 0 && *l.left < int64(len(b))
-	*l.left -= int64(len(b))
-	l.sim.mu.Unlock()
-	if lie {
-		data = append([]byte(nil), b...)
+	frame := append(h[:], b...)
+	switch l.node.lie(l.sim, int64(len(b))) {
+	case "flip":
+		data := frame[wire.HeaderSize:]
 		data[0] ^= 1
 		wire.PutData(&h, binary.BigEndian.Uint32(h[4:]), int64(binary.BigEndian.Uint64(h[8:])), data)
+		copy(frame, h[:])
+	case "skip":
+		frame = nil
+	case "fin":
+		wire.PutFin(&h)
+		frame = append(h[:], frame...)
+	case "repeat":
+		frame = append(frame, frame...)
 	}
-	if _, err := l.Conn.Write(h[:]); err != nil {
+	if _, err := l.Conn.Write(frame); err != nil {
 		return 0, err
 	}
-	return l.Conn.Write(data)
+	return len(b), nil
+}
+
+// lie says what is done to the next bytes.
+func (n *simNode) lie(s *sim, size int64) string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if n.lies < 0 {
+		return ""
+	}
+	if n.lies -= size; n.lies >= 0 {
+		return ""
+	}
+	if n.every > 0 {
+		n.lies = n.every
+	}
+	return n.how
 }
 
 // rogueListener makes a node that says, between what it has to say on control,

@@ -1,6 +1,7 @@
 package ring
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -39,7 +40,10 @@ type simNode struct {
 	name  string
 	index int
 	procs []*simProc
-	lies  int64 // from this byte on it forwards others; -1: never
+	sinks int    // made so far
+	lies  int64  // from this byte on it forwards others; -1: never
+	how   string // flip, skip or repeat; all but the first more than once
+	every int64
 }
 
 type simProc struct {
@@ -136,17 +140,35 @@ func (s *sim) name(i int) string {
 // boot starts a process of a node, with what the one before made durable.
 func (s *sim) boot(n *simNode) {
 	p := &simProc{done: make(chan struct{})}
-	p.sink = &simSink{sim: s, node: n, proc: len(n.procs), full: -1, parts: make([]simPart, len(s.blobs))}
+	p.sink = &simSink{sim: s, node: n, proc: n.sinks, full: -1, parts: make([]simPart, len(s.blobs))}
+	n.sinks++
+	blind := slices.Contains(s.sc.Blind, n.index) // it could not pass on what it has
 	for i := range s.blobs {
-		held := slices.Contains(s.sc.Held, [2]int{n.index, i})
+		held, part := slices.Contains(s.sc.Held, [2]int{n.index, i}), simPart{}
 		if len(n.procs) > 0 {
-			old := n.procs[len(n.procs)-1].sink
+			old := s.storage(n.procs[len(n.procs)-1])
 			old.mu.Lock()
-			held = old.parts[i].durable
+			part = old.parts[i]
+			part.own = bytes.Clone(part.own)
+			held = part.durable
 			old.mu.Unlock()
 		}
-		if held && !slices.Contains(s.sc.Blind, n.index) {
+		switch {
+		case blind:
+		case held:
 			p.sink.parts[i] = simPart{n: int64(len(s.blobs[i].data)), durable: true}
+		case len(n.procs) > 0:
+			p.sink.parts[i] = part
+		}
+	}
+	for _, k := range s.sc.Parts {
+		if k[0] == n.index && len(n.procs) == 0 && !blind {
+			part := simPart{n: int64(k[2])}
+			if k[3] != 0 && k[2] > 0 {
+				part.own = bytes.Clone(s.blobs[k[1]].data[:k[2]])
+				part.own[k[2]/2] ^= 1
+			}
+			p.sink.parts[k[1]] = part
 		}
 	}
 	refuse, rogue := false, false
@@ -166,20 +188,23 @@ func (s *sim) boot(n *simNode) {
 				p.sink.what = f.How
 			}
 		case history.Lie:
-			n.lies = f.Rate
+			n.lies, n.how = f.Rate, "flip"
+		case history.Stutter:
+			n.lies, n.how, n.every = f.Rate, f.How, f.Rate
 		}
 	}
 	node, err := NewNode(NodeConfig{
 		TLS:     &tls.Config{},
 		DataTLS: func(string) *tls.Config { return nil },
 		Accept: func(context.Context, Request) (Sink, error) {
-			switch {
-			case refuse:
+			if refuse {
 				return nil, errors.New("not here")
-			case slices.Contains(s.sc.Blind, n.index):
-				return blindSink{p.sink, p.sink, p.sink}, nil
 			}
-			return p.sink, nil
+			sink := s.reopen(p)
+			if blind {
+				return blindSink{sink, sink, sink}, nil
+			}
+			return sink, nil
 		},
 		AllowPlain: true,
 		Transfers:  1,
@@ -194,7 +219,7 @@ func (s *sim) boot(n *simNode) {
 	node.net.dial = func(ctx context.Context, addr string) (net.Conn, error) {
 		c, err := host.Dial(ctx, addr)
 		if err == nil && n.lies >= 0 {
-			c = &liar{Conn: c, left: &n.lies, sim: s, node: n}
+			c = &liar{Conn: c, sim: s, node: n}
 		}
 		return c, err
 	}
@@ -212,9 +237,34 @@ func (s *sim) boot(n *simNode) {
 	}()
 }
 
+// reopen returns the storage of a process: anew, when it was asked and closed before.
+func (s *sim) reopen(p *simProc) *simSink {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	old := p.sink
+	old.mu.Lock()
+	defer old.mu.Unlock()
+	if old.closed {
+		p.sink = &simSink{sim: s, node: old.node, proc: old.node.sinks, slow: old.slow, hung: old.hung,
+			full: old.full, what: old.what, dead: old.dead, written: old.written, parts: slices.Clone(old.parts)}
+		old.node.sinks++
+		for i := range p.sink.parts {
+			p.sink.parts[i].own = bytes.Clone(old.parts[i].own)
+		}
+	}
+	return p.sink
+}
+
+// storage is the newest of a process.
+func (s *sim) storage(p *simProc) *simSink {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return p.sink
+}
+
 // run runs the scenario and returns its history.
 func (s *sim) run() []history.Event {
-	head := history.Event{Kind: history.Run, Rate: simFrame * 1e6 / int64(s.sc.Pace)}
+	head := history.Event{Kind: history.Run, For: time.Duration(s.sc.Wait) * time.Microsecond, Rate: simFrame * 1e6 / int64(s.sc.Pace)}
 	if s.sc.Rate > 0 {
 		head.Rate = min(head.Rate, s.sc.Rate)
 	}
@@ -227,10 +277,20 @@ func (s *sim) run() []history.Event {
 		}
 	}
 	slices.Sort(head.Weak)
-	cfg := Config{Source: s.src, TLS: func(string) *tls.Config { return nil }, Plain: true, Log: s.testLog()}
+	cfg := Config{Source: s.src, TLS: func(string) *tls.Config { return nil }, Plain: true, Wait: head.For, Retries: s.sc.Retries, Log: s.testLog()}
+	if s.sc.Patient {
+		cfg.Straggler = Wait
+	}
 	for _, n := range s.nodes[1:] {
 		head.Nodes = append(head.Nodes, n.name)
 		cfg.Nodes = append(cfg.Nodes, Peer{Name: n.name, Addrs: []string{n.name + ":1"}})
+	}
+	if *simSeed != 0 || s.sc.Cause != "" && testing.Verbose() {
+		cfg.OnEvent = func(ev Event) {
+			if ev.Kind != EventProgress {
+				s.t.Logf("%v %s %s%s %s %s %v", time.Since(s.start), ev.Kind, ev.Node, ev.Link, ev.State, ev.Reason, ev.Nodes)
+			}
+		}
 	}
 	s.log(head)
 	if s.sc.Rate > 0 || s.sc.Latency > 0 {
@@ -243,7 +303,15 @@ func (s *sim) run() []history.Event {
 		}
 	}
 	for _, n := range s.nodes[1:] {
-		s.boot(n)
+		i := slices.IndexFunc(s.sc.Faults, func(f fault) bool { return f.Node == n.index && f.What == history.Late })
+		if i < 0 {
+			s.boot(n)
+			continue
+		}
+		go func() {
+			time.Sleep(time.Duration(s.sc.Faults[i].For) * time.Microsecond)
+			s.boot(n)
+		}()
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
@@ -255,7 +323,7 @@ func (s *sim) run() []history.Event {
 	}
 	for _, f := range s.sc.Faults {
 		if f.static() {
-			s.log(history.Event{Kind: history.Fault, What: f.What, Node: s.name(f.Node), Note: f.How})
+			s.log(history.Event{Kind: history.Fault, What: f.What, Node: s.name(f.Node), Note: f.How, For: time.Duration(f.For) * time.Microsecond})
 			continue
 		}
 		wait := s.arm(f)
@@ -272,11 +340,11 @@ func (s *sim) run() []history.Event {
 	watch := time.AfterFunc(10*time.Minute, func() {
 		hung = true
 		cancel()
-		time.Sleep(time.Minute)
-		s.net.Kill("server")
 	})
+	harder := time.AfterFunc(11*time.Minute, func() { s.net.Kill("server") })
 	report, err := sender.run(ctx)
 	watch.Stop()
+	harder.Stop()
 	for _, row := range report.Nodes {
 		s.log(history.Event{Kind: history.Row, Node: row.Node, State: string(row.State), Sum: row.Digest, Note: row.Reason})
 	}

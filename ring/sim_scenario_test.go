@@ -4,29 +4,32 @@ import (
 	"bytes"
 	"encoding/json"
 	"math/rand/v2"
+	"slices"
 
 	"github.com/dolly-img/dolly-img/ring/internal/history"
 )
 
-// supported says which faults the ring survives as PROTOCOL.md wants it. Runs with
-// others are judged by the weaker rules (no wrong success, one row for each node,
-// an end in time), and those faults pass by themselves, since nothing else would
-// end them. An entry becomes true when what its comment names is built.
+// supported says which faults the ring survives as PROTOCOL.md wants it; comments say
+// by what. Runs with others are judged by the weaker rules (no wrong success, one
+// row for each node, an end in time), and those faults pass by themselves, since
+// nothing else would end them.
 var supported = map[string]bool{
 	history.Kill:         true,
-	history.Return:       false, // a lost node is dialled again and served the rest
+	history.Return:       true, // a lost node is dialled again and served the rest
 	history.Freeze:       true,
 	history.Pause:        true,
 	history.CutServer:    true,
-	history.CutLink:      false, // a link on which nothing moves for 3 s is made anew, then routed around
-	history.Island:       false, // the same
-	history.Stall:        false, // the same
+	history.CutLink:      true, // a link on which nothing moves for 3 s is made anew, then routed around
+	history.Island:       true, // the same
+	history.Stall:        true, // the same
 	history.SlowLink:     true,
 	history.SlowDisk:     true,
 	history.Corrupt:      true,
-	history.Lie:          false, // after a mismatch those below fall back to the last good mark
+	history.Lie:          true, // after a mismatch those below fall back to the last good mark
 	history.Rogue:        true,
-	history.Hang:         false, // a slow node is bypassed, served behind the others
+	history.Stutter:      true,
+	history.Late:         true,
+	history.Hang:         true, // a slow node is bypassed, served behind the others
 	history.Full:         true,
 	history.Refuse:       true,
 	history.ResetControl: true,
@@ -43,13 +46,17 @@ type simCase struct {
 	Nodes   int           `json:"nodes"`
 	Blobs   []simBlobCase `json:"blobs"`
 	Held    [][2]int      `json:"held,omitempty"`  // node, blob
+	Parts   [][4]int      `json:"parts,omitempty"` // node, blob, bytes that it has of it, 1: others than the source's
 	Blind   []int         `json:"blind,omitempty"` // nodes that cannot replay
-	Pace    int           `json:"pace"`            // of the source, for each frame
-	Fsync   int           `json:"fsync"`           // at most, of a commit
-	Rate    int64         `json:"rate,omitempty"`  // of all ways, bytes per second; 0: no limit
+	Retries int           `json:"retries,omitempty"`
+	Patient bool          `json:"patient,omitempty"` // slow nodes are left where they are
+	Pace    int           `json:"pace"`              // of the source, for each frame
+	Fsync   int           `json:"fsync"`             // at most, of a commit
+	Rate    int64         `json:"rate,omitempty"`    // of all ways, bytes per second; 0: no limit
 	Latency int           `json:"latency,omitempty"`
 	Buffer  int           `json:"buffer"` // of a connection
 	Source  string        `json:"source,omitempty"`
+	Wait    int           `json:"wait,omitempty"` // for nodes that are not there yet
 	Faults  []fault       `json:"faults,omitempty"`
 }
 
@@ -80,7 +87,11 @@ type call struct {
 
 // static is a property of its node rather than something that happens.
 func (f fault) static() bool {
-	return f.What == history.Full || f.What == history.Lie || f.What == history.Refuse || f.What == history.Rogue
+	switch f.What {
+	case history.Full, history.Lie, history.Refuse, history.Rogue, history.Stutter, history.Late:
+		return true
+	}
+	return false
 }
 
 func (s simCase) text() []byte {
@@ -155,6 +166,14 @@ func generate(seed uint64) simCase {
 			}
 		}
 	}
+	if r.IntN(4) == 0 {
+		for node := 1; node <= s.Nodes; node++ {
+			if b := r.IntN(n); r.IntN(2) == 0 && !slices.Contains(s.Held, [2]int{node, b}) {
+				s.Parts = append(s.Parts, [4]int{node, b, r.IntN(int(s.Blobs[b].Size) + 1), r.IntN(4) / 3})
+			}
+		}
+	}
+	s.Retries, s.Patient = []int{0, 1, 3}[r.IntN(3)], r.IntN(4) == 0
 	for node := 1; node <= s.Nodes; node++ {
 		if r.IntN(10) == 0 {
 			s.Blind = append(s.Blind, node)
@@ -185,6 +204,7 @@ func (s *simCase) fault(r *rand.Rand) fault {
 		history.Corrupt, history.Corrupt, history.Lie, history.Full, history.Full, history.Refuse,
 		history.ResetControl, history.ResetControl, history.ResetControl, history.ResetLink, history.ResetLink,
 		history.Interrupt, history.KillServer, history.Rogue, history.Rogue, history.Hang,
+		history.Stutter, history.Late,
 	}
 	f := fault{What: kinds[r.IntN(len(kinds))], Node: 1 + r.IntN(s.Nodes)}
 	if len(s.Faults) > 0 && r.IntN(3) == 0 {
@@ -253,9 +273,18 @@ func (s *simCase) fault(r *rand.Rand) fault {
 		f.At, f.On = 0, nil
 		f.Rate = r.Int64N(total + 1)
 	case history.Full:
-		f.How = []string{"write", "write", "commit", "prepare", "publish"}[r.IntN(5)]
+		f.How = []string{"write", "write", "begin", "commit", "prepare", "publish"}[r.IntN(6)]
 		f.Rate = r.Int64N(total + 1)
 		f.At, f.On = 0, nil
+	case history.Late:
+		f.At, f.On = 0, nil
+		if f.For = 100_000 + r.IntN(2_000_000); r.IntN(3) > 0 {
+			s.Wait = 5_000_000
+		}
+	case history.Stutter:
+		f.At, f.On = 0, nil
+		f.Rate = 40<<10 + r.Int64N(300<<10)
+		f.How = []string{"skip", "repeat", "fin"}[r.IntN(3)]
 	case history.Refuse, history.Rogue:
 		f.At, f.On = 0, nil
 	}

@@ -100,6 +100,7 @@ type simSink struct {
 
 	mu      sync.Mutex
 	dead    bool
+	closed  bool
 	parts   []simPart
 	written int64
 }
@@ -108,6 +109,14 @@ type simPart struct {
 	n       int64
 	own     []byte // nil while it is the source's
 	durable bool
+}
+
+// cut keeps so many leading bytes.
+func (p *simPart) cut(keep int64, src []byte) {
+	p.n = keep
+	if p.own = p.own[:min(int64(len(p.own)), keep)]; bytes.Equal(p.own, src[:min(int64(len(src)), keep)]) {
+		p.own = nil
+	}
 }
 
 // say writes history, unless the process is dead.
@@ -130,7 +139,11 @@ func (s *simSink) Offer(_ context.Context, blobs []v1.Descriptor) ([]int64, int6
 		if b := s.sim.blobs[i]; s.parts[i].durable && b.desc.Size > 0 && b.desc.Digest != "" {
 			ev.Held[i], held[i] = true, b.desc.Size
 		} else {
-			s.parts[i] = simPart{}
+			s.parts[i].durable = false
+			held[i] = s.parts[i].n // a claim, not a word for the whole
+			if b.desc.Digest != "" {
+				held[i] = min(held[i], max(0, b.desc.Size-1))
+			}
 		}
 	}
 	return held, -1, s.say(ev)
@@ -139,10 +152,14 @@ func (s *simSink) Offer(_ context.Context, blobs []v1.Descriptor) ([]int64, int6
 func (s *simSink) Begin(_ context.Context, d v1.Descriptor, off int64) (Writer, error) {
 	i := blobOf(d)
 	s.sim.happens(s.node.name, "begin", i, 0)
+	if err := s.fails("begin"); err != nil {
+		return nil, err
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	p := &s.parts[i]
-	p.n, p.own, p.durable = off, p.own[:min(int64(len(p.own)), off)], false
+	p.cut(off, s.sim.blobs[i].data)
+	p.durable = false
 	return &simWriter{s, i}, s.say(history.Event{Kind: history.Begin, Blob: i, Off: off})
 }
 
@@ -186,6 +203,7 @@ func (s *simSink) Publish(context.Context) error {
 func (s *simSink) Close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.closed = true
 	return s.say(history.Event{Kind: history.Close})
 }
 
@@ -243,11 +261,11 @@ func (w *simWriter) Write(b []byte) (int, error) {
 		return 0, syscall.ENOSPC
 	}
 	src := s.sim.blobs[w.i].data
-	same := p.own == nil && at+int64(len(b)) <= int64(len(src)) && bytes.Equal(src[at:at+int64(len(b))], b)
-	if !same {
-		if p.own == nil {
-			p.own = append(make([]byte, 0, len(src)), src[:at]...)
-		}
+	same := at+int64(len(b)) <= int64(len(src)) && bytes.Equal(src[at:at+int64(len(b))], b)
+	if !same && p.own == nil {
+		p.own = append(make([]byte, 0, len(src)), src[:at]...)
+	}
+	if p.own != nil {
 		p.own = append(p.own, b...)
 	}
 	p.n += int64(len(b))
@@ -285,7 +303,7 @@ func (w *simWriter) Abort(keep int64) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	p := &s.parts[w.i]
-	p.n, p.own = keep, p.own[:min(int64(len(p.own)), keep)]
+	p.cut(keep, s.sim.blobs[w.i].data)
 	return s.say(history.Event{Kind: history.Abort, Blob: w.i, N: keep})
 }
 

@@ -102,9 +102,10 @@ func simulate(t *testing.T, sc simCase) {
 	if len(bad) > 0 || *simSeed != 0 {
 		t.Logf("scenario (a file of testdata/sim, once it has a cause):\n%s", sc.text())
 	}
-	if *simSeed != 0 {
+	switch {
+	case *simSeed != 0, sc.Cause != "" && len(bad) > 0:
 		t.Logf("history:\n%s", text)
-	} else if len(bad) > 0 {
+	case len(bad) > 0:
 		t.Logf("again, with its history: go test ./ring -run 'TestSim$' -v -sim.seed=%d", sc.Seed)
 	}
 }

@@ -220,12 +220,15 @@ func (t *transfer) isOpen() bool {
 func (t *transfer) yield() { go t.abandonIfOrphan() }
 
 func (t *transfer) abandonIfOrphan() {
-	t.mu.Lock()
-	orphaned := t.opened && t.ctrl == nil
-	t.mu.Unlock()
-	if orphaned {
+	if t.isOrphan() {
 		t.abandon()
 	}
+}
+
+func (t *transfer) isOrphan() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.opened && t.ctrl == nil
 }
 
 func (t *transfer) step(ev any) []action {
@@ -315,15 +318,20 @@ func (t *transfer) cleanUp() {
 	t.work.Wait()
 	t.relay.release()
 	var problem error
-	// Nobody else runs any more.
-	for b, w := range t.writers {
-		keep := int64(0)
+	// Nobody else runs any more, but messages of the server may still come.
+	good := map[int]int64{}
+	t.mu.Lock()
+	keep := t.m.keep && t.m.phase != mCommitted
+	for b := range t.writers {
 		if t.m.keep {
-			keep = t.m.blobs[b].good
+			good[b] = t.m.blobs[b].good
 		}
-		problem = errors.Join(problem, w.Abort(keep))
 	}
-	if k, ok := t.sink.(Keeper); ok && t.m.keep && t.m.phase != mCommitted {
+	t.mu.Unlock()
+	for b, w := range t.writers {
+		problem = errors.Join(problem, w.Abort(good[b]))
+	}
+	if k, ok := t.sink.(Keeper); ok && keep {
 		k.Keep()
 	}
 	if c, ok := t.sink.(io.Closer); ok {

@@ -66,11 +66,12 @@ func (a *acceptor) compose(m *meta, blobs []v1.Descriptor) (ring.Sink, error) {
 			target.Close()
 			return nil, err
 		}
+		a.journalPart(m.Output)
 		return target, nil
 	}
 	p := &placing{
 		Transfer: a.cache.Transfer(m.Ref, cache.TransferOptions{}),
-		cache:    a.cache, target: target, meta: m,
+		cache:    a.cache, target: target, meta: m, free: -1,
 	}
 	if err := p.begin(blobs); err != nil {
 		target.Close()
@@ -101,7 +102,7 @@ type placing struct {
 	target *raw.Target
 	meta   *meta
 	sif    v1.Descriptor // what the file is made of
-	free   int64         // bytes free where the file goes; -1 unknown
+	free   int64         // bytes free where the file goes; -1 unknown, or not yet asked for
 	cloned bool          // the target has to be published
 }
 

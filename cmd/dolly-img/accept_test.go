@@ -174,6 +174,14 @@ func TestPlacing(t *testing.T) {
 	if transfer(true) || mustRead(t, out) != "some image" {
 		t.Error("not placed again after it was changed")
 	}
+	sink, err := n.accept(context.Background(), r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	os.Remove(out) // after it was found in place
+	if play(t, sink, r, data, true) || mustRead(t, out) != "some image" {
+		t.Error("not placed after it was removed meanwhile")
+	}
 	if left, _ := os.ReadDir(n.over); len(left) != 1 {
 		t.Errorf("left behind: %v", left)
 	}

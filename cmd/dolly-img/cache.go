@@ -32,8 +32,13 @@ func openCache(flag string) (*cache.Cache, error) {
 	if err != nil {
 		return nil, err
 	}
-	if _, err := os.Stat(dir); err != nil {
-		return nil, hintf("name the cache with --cache DIR; a daemon makes it", "cache: %w", err)
+	const hint = "name the cache with --cache DIR; a daemon makes it"
+	names, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, hintf(hint, "cache: %w", err)
+	}
+	if len(names) == 0 {
+		return nil, hintf(hint, "cache %s: the directory is empty", dir)
 	}
 	return cache.Open(dir)
 }

@@ -17,15 +17,16 @@ func main() {
 	// one has its usual effect and ends the process at once.
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop)
-	// A reader of our output that goes away ("--json | head") must not end a transfer:
-	// caught, the signal is an error of the write instead. Not ignored, which the
-	// processes of the demo would inherit.
-	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	root := newRoot()
 	err := root.ExecuteContext(ctx)
 	printError(root.ErrOrStderr(), err)
 	os.Exit(exitCode(err))
 }
+
+// outliveReaders is for commands with more to do than to print: a reader of their
+// output that goes away ("--json | head") must not end a transfer. Caught, the signal
+// is an error of the write instead. Not ignored, which processes of ours would inherit.
+func outliveReaders() { signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE) }
 
 // exitCode is the only place where an error becomes an exit status. Append only:
 //

@@ -89,6 +89,7 @@ type nodeSetup struct {
 // transfer may write, or nil.
 func (f *nodeFlags) setup(stderr, stdout io.Writer) (_ *nodeSetup, err error) {
 	limitMemory()
+	outliveReaders()
 	dir, err := identity.Find(f.keys)
 	if err != nil {
 		return nil, err
@@ -111,6 +112,7 @@ func (f *nodeFlags) setup(stderr, stdout io.Writer) (_ *nodeSetup, err error) {
 	}
 	s := &nodeSetup{log: nodeLog(stderr, f.verbose), acceptor: &acceptor{policy: policy, cache: store, stdout: stdout}}
 	s.acceptor.log = s.log
+	cleanParts(store, s.log)
 	if s.listeners, err = listen(f.listen); err != nil {
 		return nil, err
 	}
@@ -119,6 +121,7 @@ func (f *nodeFlags) setup(stderr, stdout io.Writer) (_ *nodeSetup, err error) {
 		DataTLS:    clientTLS(id, ring.ALPNData),
 		SenderName: senderName,
 		Accept:     s.acceptor.accept,
+		Finished:   s.acceptor.finished,
 		AllowPlain: policy.Data.Plain,
 		Rate:       policy.Limits.Rate,
 		Transfers:  policy.Limits.Transfers,

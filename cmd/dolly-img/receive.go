@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"sync"
 	"time"
 
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/spf13/cobra"
 
 	"github.com/dolly-img/dolly-img/ring"
@@ -55,10 +57,16 @@ func runReceive(ctx context.Context, s *nodeSetup) error {
 			return nil, errors.New("this node receives one transfer only, and has it")
 		}
 		sink, err := accept(ctx, r)
-		taken = err == nil
-		return sink, err
+		if err != nil {
+			return nil, err
+		}
+		taken = true
+		return watchOffer(sink, func() { mu.Lock(); taken = false; mu.Unlock() }), nil
 	}
-	s.cfg.Finished = func(_ ring.Request, o ring.Outcome) { outcome <- o }
+	s.cfg.Finished = func(r ring.Request, o ring.Outcome) {
+		s.acceptor.finished(r, o)
+		outcome <- o
+	}
 	node, err := ring.NewNode(s.cfg)
 	if err != nil {
 		return err
@@ -83,4 +91,47 @@ func runReceive(ctx context.Context, s *nodeSetup) error {
 	}
 	_ = node.Shutdown(stop) // how the one transfer ended is known
 	return result
+}
+
+// offering calls refused when the offer is: the ring reports no outcome of a transfer
+// that did not begin.
+type offering struct {
+	ring.Sink
+	refused func()
+}
+
+func (o offering) Offer(ctx context.Context, blobs []v1.Descriptor) (held []int64, free int64, err error) {
+	if held, free, err = o.Sink.Offer(ctx, blobs); err != nil {
+		o.refused()
+	}
+	return held, free, err
+}
+
+// storing is offering with the other interfaces of what stores.
+type storing struct {
+	offering
+	ring.Opener
+	ring.Keeper
+	io.Closer
+	fmt.Stringer
+}
+
+func (s storing) Prepare(ctx context.Context, blobs []v1.Descriptor) (inPlace bool, err error) {
+	if p, ok := s.Sink.(ring.Preparer); ok {
+		return p.Prepare(ctx, blobs)
+	}
+	return false, nil
+}
+
+func watchOffer(sink ring.Sink, refused func()) ring.Sink {
+	o := offering{sink, refused}
+	if s, ok := sink.(interface {
+		ring.Opener
+		ring.Keeper
+		io.Closer
+		fmt.Stringer
+	}); ok {
+		return storing{o, s, s, s, s}
+	}
+	return o // standard output, or nothing
 }

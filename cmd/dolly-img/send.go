@@ -39,6 +39,7 @@ type job struct {
 
 // run sends, and reports whatever became of it: the file, the events, the table.
 func (j *job) run(ctx context.Context) error {
+	outliveReaders()
 	report, err := openReport(j.flags.report)
 	if err != nil {
 		return err

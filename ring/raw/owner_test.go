@@ -2,9 +2,11 @@ package raw
 
 import (
 	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
@@ -74,5 +76,87 @@ func TestTargetGivenAway(t *testing.T) {
 	b := make([]byte, 9)
 	if n, _ := held.ReadAt(b, 0); string(b[:n]) != "old" {
 		t.Errorf("what was left was written to: %q", b[:n])
+	}
+}
+
+// squashed is a file system that gives every file to nobody, as an export of NFS does
+// with those of root.
+type squashed struct{ fsys }
+
+type squashedFile struct{ file }
+
+type squashedInfo struct{ fs.FileInfo }
+
+func (s squashedInfo) Sys() any {
+	st := *s.FileInfo.Sys().(*syscall.Stat_t)
+	st.Uid = 65534
+	return &st
+}
+
+func (s squashedFile) Stat() (fs.FileInfo, error) {
+	info, err := s.file.Stat()
+	return squashedInfo{info}, err
+}
+
+func (s squashed) OpenFile(name string, flag int, perm fs.FileMode) (file, error) {
+	f, err := s.fsys.OpenFile(name, flag, perm)
+	return squashedFile{f}, err
+}
+
+func (s squashed) Lstat(name string) (fs.FileInfo, error) {
+	info, err := s.fsys.Lstat(name)
+	return squashedInfo{info}, err
+}
+
+func TestTargetSquashed(t *testing.T) {
+	dir := t.TempDir()
+	target, err := NewTarget(TargetOptions{Dir: dir, Name: "out", Shared: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer target.Close()
+	target.fs = squashed{target.fs}
+	if _, err := target.Check(); err != nil {
+		t.Fatal(err)
+	}
+	if err := place(target, []byte("bytes")); err != nil {
+		t.Fatal(err)
+	}
+	if names := list(t, dir); len(names) != 1 || names[0] != "out" {
+		t.Errorf("directory is %v", names)
+	}
+}
+
+// unprivileged is a file system on which the mode of a file counts, which for root it
+// does not.
+type unprivileged struct{ fsys }
+
+func (u unprivileged) OpenFile(name string, flag int, perm fs.FileMode) (file, error) {
+	if info, err := u.Lstat(name); err == nil && flag&os.O_RDWR != 0 && flag&os.O_CREATE == 0 && info.Mode()&0o200 == 0 {
+		return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrPermission}
+	}
+	return u.fsys.OpenFile(name, flag, perm)
+}
+
+// What a killed process left complete and read-only is replaced, too.
+func TestTargetSealed(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, ".out.dolly-img-part"), []byte("old"), 0o444); err != nil {
+		t.Fatal(err)
+	}
+	target, err := NewTarget(TargetOptions{Dir: dir, Name: "out", Mode: 0o444})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer target.Close()
+	target.fs = unprivileged{target.fs}
+	if err := place(target, []byte("new")); err != nil {
+		t.Fatal(err)
+	}
+	if b, _ := os.ReadFile(target.Path()); string(b) != "new" {
+		t.Errorf("file is %q", b)
+	}
+	if names := list(t, dir); len(names) != 1 {
+		t.Errorf("directory is %v", names)
 	}
 }

@@ -37,41 +37,56 @@ func (t *Target) mkdirs() error {
 	return nil
 }
 
-// leftover looks at a part that is there already: the bytes of disk that it will
-// give back, ErrBusy when somebody writes it.
-func (t *Target) leftover() (int64, error) {
+// leftover looks at a part that is there already: the bytes of disk that it has, and
+// how many of them can be gone on from; ErrBusy when somebody writes it.
+func (t *Target) leftover() (blocks, part int64, err error) {
 	f, err := t.fs.OpenFile(t.temp, os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if errors.Is(err, fs.ErrNotExist) {
-		return 0, nil
+		return 0, 0, nil
 	}
 	if err != nil {
-		return 0, t.fail("part file", err)
+		return 0, 0, t.fail("part file", err)
 	}
 	defer f.Close()
-	if err := t.ours(f); errors.Is(err, errMoved) || errors.Is(err, errForeign) && t.twice() {
-		return 0, nil // published or removed
-	} else if err != nil && !(errors.Is(err, errForeign) && t.given(f)) {
-		return 0, err
-	}
-	if errors.Is(lock(f), unix.EWOULDBLOCK) {
-		return 0, t.busy()
+	err = t.ours(f)
+	given := errors.Is(err, errForeign) && t.given(f)
+	switch {
+	case errors.Is(err, errMoved), errors.Is(err, errForeign) && t.twice():
+		return 0, 0, nil // published or removed
+	case err != nil && !given:
+		return 0, 0, err
+	case errors.Is(lock(f), unix.EWOULDBLOCK):
+		return 0, 0, t.busy()
 	}
 	info, err := f.Stat()
 	if err != nil {
-		return 0, t.fail("part file", err)
+		return 0, 0, t.fail("part file", err)
 	}
-	return info.Sys().(*syscall.Stat_t).Blocks * 512, nil
+	if !given {
+		part = info.Size()
+	}
+	return info.Sys().(*syscall.Stat_t).Blocks * 512, part, nil
 }
 
 // openPart makes the part file, or takes over one that nobody writes. What
 // others may have put under its name is refused, never followed.
 func (t *Target) openPart() (file, error) {
 	for range 5 {
+		sealed := false // complete, with a mode that keeps even us from writing
 		f, err := t.fs.OpenFile(t.temp, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+		if err == nil {
+			// NFS may give what root makes to somebody else (root_squash).
+			if info, err := f.Stat(); err == nil {
+				t.uid = int(info.Sys().(*syscall.Stat_t).Uid)
+			}
+		}
 		if errors.Is(err, fs.ErrExist) {
 			f, err = t.fs.OpenFile(t.temp, os.O_RDWR|unix.O_NONBLOCK, 0)
 			if errors.Is(err, fs.ErrNotExist) {
 				continue // its owner ended just now
+			}
+			if sealed = errors.Is(err, fs.ErrPermission); sealed {
+				f, err = t.fs.OpenFile(t.temp, os.O_RDONLY|unix.O_NONBLOCK, 0)
 			}
 		}
 		if err != nil {
@@ -91,10 +106,10 @@ func (t *Target) openPart() (file, error) {
 			// published file, and not to be written.
 			err = t.ours(f)
 		}
-		if err == nil {
+		if err == nil && !sealed {
 			return f, nil
 		}
-		if errors.Is(err, errForeign) && (t.twice() || t.given(f)) {
+		if err == nil || errors.Is(err, errForeign) && (t.twice() || t.given(f)) {
 			err = t.fs.Remove(t.temp) // while f is locked, so that only one does
 		}
 		f.Close()
@@ -138,7 +153,7 @@ func (t *Target) ours(f file) error {
 	if !info.Mode().IsRegular() || st.Nlink != 1 {
 		return t.foreign()
 	}
-	if int(st.Uid) != os.Geteuid() {
+	if int(st.Uid) != t.uid {
 		if errors.Is(lock(f), unix.EWOULDBLOCK) {
 			return t.busy() // a part that is complete has its owner already
 		}
@@ -226,47 +241,4 @@ func (t *Target) moved() error {
 		return t.fail("part file", errMoved)
 	}
 	return nil
-}
-
-// drop removes the part, while its lock is still held.
-func (t *Target) drop() error {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.dropLocked()
-}
-
-func (t *Target) dropLocked() error {
-	if t.part == nil {
-		return nil
-	}
-	var err error
-	if !t.published && t.moved() == nil {
-		err = t.fs.Remove(t.temp)
-	}
-	if cerr := t.part.f.Close(); err == nil {
-		err = cerr
-	}
-	t.part, t.durable = nil, false
-	if err != nil {
-		return t.fail("remove the part file", err)
-	}
-	return nil
-}
-
-// Close ends the transfer: what was not published is removed, and with it the
-// directories made for it.
-func (t *Target) Close() error {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	err := t.dropLocked()
-	if !t.published {
-		for i := len(t.made) - 1; i >= 0; i-- {
-			t.fs.Remove(t.made[i]) // unless somebody put something there
-		}
-	}
-	t.made = nil
-	if cerr := t.fs.Close(); err == nil {
-		err = cerr
-	}
-	return err
 }

@@ -105,5 +105,6 @@ var (
 	_ ring.Sink      = (*Output)(nil)
 	_ ring.Sink      = (*Target)(nil)
 	_ ring.Opener    = (*Target)(nil)
+	_ ring.Keeper    = (*Target)(nil)
 	_ io.Closer      = (*Target)(nil)
 )

@@ -48,11 +48,14 @@ type Target struct {
 	temp  string // name of the part file
 	title string // for errors: the path as the user knows it
 
+	uid int // whose our files are on this file system
+
 	mu        sync.Mutex
 	part      *part    // nil: none
 	made      []string // directories that Begin made, outermost first
 	durable   bool     // the part is complete
 	published bool
+	kept      bool // Close leaves the part for another transfer
 }
 
 // NewTarget checks the names and opens Dir; Close frees it.
@@ -75,14 +78,14 @@ func newTarget(fsys fsys, o TargetOptions) (*Target, error) {
 		return nil, fmt.Errorf("output %s/%s: not the name of a file below that directory", o.Dir, o.Name)
 	}
 	dir, base := path.Split(name)
-	temp := "." + base + ".dolly-img-part"
+	temp := partName(base)
 	if len(temp) > 255 {
 		return nil, hint("at most 238 bytes leave room for the part file", "output %s: the name is too long", title)
 	}
 	if o.Mode == 0 {
 		o.Mode = 0o644
 	}
-	return &Target{o: o, fs: fsys, name: name, dir: path.Clean(dir), temp: dir + temp, title: title}, nil
+	return &Target{o: o, fs: fsys, name: name, dir: path.Clean(dir), temp: dir + temp, title: title, uid: os.Geteuid()}, nil
 }
 
 // Path is the final name, as NewTarget was given it.
@@ -93,7 +96,7 @@ func (t *Target) String() string { return t.title }
 
 // Offer refuses what could not be published, and tells the free bytes: what
 // the file system has, and what a part that was left behind will give back. It
-// holds nothing.
+// holds what that part has.
 func (t *Target) Offer(ctx context.Context, blobs []v1.Descriptor) (held []int64, free int64, err error) {
 	if err := ctx.Err(); err != nil {
 		return nil, 0, err
@@ -101,40 +104,49 @@ func (t *Target) Offer(ctx context.Context, blobs []v1.Descriptor) (held []int64
 	if len(blobs) != 1 {
 		return nil, 0, fmt.Errorf("output %s: takes one blob, not %d", t.title, len(blobs))
 	}
-	free, err = t.Check()
-	return []int64{0}, free, err
+	free, part, err := t.check()
+	return []int64{part}, free, err
 }
 
 // Check is Offer without a blob, for a target that is only to be cloned to.
 func (t *Target) Check() (free int64, err error) {
+	free, part, err := t.check()
+	if free >= 0 {
+		free += part // will be written over
+	}
+	return free, err
+}
+
+// check also tells how long a part is that was left behind.
+func (t *Target) check() (free, part int64, err error) {
 	parent, err := t.parent()
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	d, err := t.fs.OpenFile(parent, os.O_RDONLY, 0)
 	if err != nil {
-		return 0, t.fail("read directory", err)
+		return 0, 0, t.fail("read directory", err)
 	}
 	defer d.Close()
 	free, network, err := space(d)
 	if err != nil {
-		return 0, t.fail("free space", err)
+		return 0, 0, t.fail("free space", err)
 	}
 	if network != "" && !t.o.Shared {
-		return 0, hint("--shared-output permits it; name one node for each directory that nodes share",
+		return 0, 0, hint("--shared-output permits it; name one node for each directory that nodes share",
 			"output %s is on a network file system (%s)", t.title, network)
 	}
 	if err := t.replaceable(); err != nil {
-		return 0, err
+		return 0, 0, err
 	}
-	left, err := t.leftover()
+	blocks, part, err := t.leftover()
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	if free >= 0 {
-		free += left
+		free += max(0, blocks-part) // reserved, and not yet written
 	}
-	return free, nil
+	return free, part, nil
 }
 
 // parent walks to the directory of the target, or to the last one that exists
@@ -198,7 +210,7 @@ func (t *Target) fail(what string, err error) error {
 }
 
 // Begin opens the part file at off, which is 0 or at most what an Abort before
-// kept, and reserves the space.
+// kept or Offer claimed, and reserves the space.
 func (t *Target) Begin(ctx context.Context, d v1.Descriptor, off int64) (ring.Writer, error) {
 	p, err := t.begin(ctx, off)
 	if err != nil {
@@ -220,9 +232,6 @@ func (t *Target) begin(ctx context.Context, off int64) (*part, error) {
 		return nil, fmt.Errorf("output %s: begun again after it was complete", t.title)
 	}
 	if t.part == nil {
-		if off != 0 {
-			return nil, fmt.Errorf("output %s: nothing is kept to go on from byte %d", t.title, off)
-		}
 		if err := t.mkdirs(); err != nil {
 			return nil, err
 		}
@@ -230,7 +239,13 @@ func (t *Target) begin(ctx context.Context, off int64) (*part, error) {
 		if err != nil {
 			return nil, err
 		}
+		info, err := f.Stat()
+		if err != nil {
+			f.Close()
+			return nil, t.fail("part file", err)
+		}
 		t.part = &part{f: f}
+		t.part.written.Store(info.Size())
 	}
 	if err := t.part.cut(off); err != nil {
 		return nil, t.fail("continue", err)

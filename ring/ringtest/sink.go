@@ -1,7 +1,6 @@
 package ringtest
 
 import (
-	"bytes"
 	"context"
 	"io"
 	"slices"
@@ -136,6 +135,7 @@ func TestSink(t *testing.T, setup func(t *testing.T) Sink) {
 		s.close(t, sink)
 		s.published(t, true)
 	})
+	run("Keep", testKeep)
 	run("Replay", testReplay)
 	run("Again", func(t *testing.T, s *sinkTest) {
 		sink := s.offered(t)
@@ -199,54 +199,6 @@ func TestSink(t *testing.T, setup func(t *testing.T) Sink) {
 		s.close(t, sink)
 		s.published(t, false)
 	})
-}
-
-// testReplay reads back what is stored, while it is written and when it is
-// complete.
-func testReplay(t *testing.T, s *sinkTest) {
-	sink := s.offered(t)
-	defer s.close(t, sink)
-	o, ok := sink.(ring.Opener)
-	if !ok {
-		return // optional: it cannot replay
-	}
-	for i, d := range s.Blobs {
-		n := s.size(i)
-		half := n / 2
-		w := s.write(t, sink, i, 0, half)
-		for _, off := range []int64{0, half / 2, half} {
-			if got, want := read(t, o, d, off), s.Bytes[i][off:half]; !bytes.Equal(got, want) {
-				t.Errorf("half of blob %d from %d: %s", i, off, diff(got, want))
-			}
-		}
-		if r, err := o.Open(s.ctx, d, half+1); err == nil {
-			t.Errorf("blob %d opened beyond what is stored", i)
-			r.Close()
-		}
-		// Readers beside the writer see a prefix, and the one that was open before
-		// goes on to see what came after it.
-		r, err := o.Open(s.ctx, d, 0)
-		if err != nil {
-			t.Fatalf("open of blob %d: %v", i, err)
-		}
-		var wg sync.WaitGroup
-		wg.Go(func() {
-			if got := read(t, o, d, 0); !bytes.HasPrefix(s.Bytes[i], got) || int64(len(got)) < half {
-				t.Errorf("blob %d beside its writer: %s", i, diff(got, s.Bytes[i]))
-			}
-		})
-		writeChunks(t, w, s.Bytes[i][half:])
-		wg.Wait()
-		s.commit(t, i, w)
-		got, err := io.ReadAll(r)
-		if err != nil || !bytes.Equal(got, s.Bytes[i]) {
-			t.Errorf("blob %d by a reader that was open before: %s, %v", i, diff(got, s.Bytes[i]), err)
-		}
-		r.Close()
-		if got := read(t, o, d, half); !bytes.Equal(got, s.Bytes[i][half:]) {
-			t.Errorf("complete blob %d from %d: %s", i, half, diff(got, s.Bytes[i][half:]))
-		}
-	}
 }
 
 // sinkTest is one place under test.

@@ -82,9 +82,11 @@ func Check(events []Event) []error {
 	for _, b := range j.head.Blobs {
 		total += b.Size
 	}
-	// Every wait of the ring is below 20 s: so much for the run, and again for each
-	// fault. Everything may have to travel again from the start, at the slowest rate.
-	j.bound = 20 * time.Second
+	// The start takes up to 5 s, or as long as nodes are waited for, to see a loss
+	// takes 5 s and to ask for a state, 15 s once commits are under way. Everything
+	// may have to travel again from the start, at the slowest rate.
+	j.bound = 6*time.Second + j.head.For
+	late := time.Duration(0)
 	slowest := j.head.Rate
 	var last time.Duration
 	for i, ev := range events {
@@ -93,7 +95,8 @@ func Check(events []Event) []error {
 		}
 		last = ev.T
 		if ev.Kind == Fault {
-			j.bound += 20*time.Second + ev.For
+			j.bound += 8*time.Second + ev.For
+			late = 16 * time.Second
 			if ev.Rate > 0 {
 				slowest = min(slowest, ev.Rate)
 			}
@@ -107,6 +110,7 @@ func Check(events []Event) []error {
 	if slowest > 0 {
 		j.bound += time.Duration(float64(4*total) / float64(slowest) * float64(time.Second))
 	}
+	j.bound += late
 	j.ended()
 	return j.bad
 }
@@ -263,6 +267,10 @@ func (j *judge) fault(line int, ev Event) {
 		if p := n.procs[ev.Proc]; ev.What == Kill && p != nil {
 			p.killed = true
 		}
+	case Late:
+		if n != nil && ev.For+2*time.Second > j.head.For {
+			n.harm = append(n.harm, ev)
+		}
 	case ResetControl, Pause:
 		// Each alone is survived; who is asked for its state while it cannot
 		// answer is lost. So is who has not yet answered the offer.
@@ -272,7 +280,7 @@ func (j *judge) fault(line int, ev Event) {
 		if n.mild++; n.mild > 1 || ev.What == ResetControl && (n.offered < 0 || ev.T < n.offered+20*time.Millisecond) {
 			n.harm = append(n.harm, ev)
 		}
-	case CutLink, Island, Stall, SlowLink, SlowDisk, Hang, Corrupt, ResetLink:
+	case CutLink, Island, Stall, SlowLink, SlowDisk, Hang, Corrupt, ResetLink, Stutter:
 		// The server can feed everybody itself.
 	default:
 		j.broken(RuleForm, "line %d: unknown fault %q", line, ev.What)

@@ -14,7 +14,7 @@ import (
 
 // The kinds of Event.
 const (
-	Run        = "run"         // first line: Nodes, Blobs, Weak, Rate
+	Run        = "run"         // first line: Nodes, Blobs, Weak, Rate, For: how long nodes are waited for
 	SourceDone = "source-done" // the source was read to its end and found unchanged
 	SourceBad  = "source-bad"  // the source will fail
 	Fault      = "fault"       // What happened to Node (and Peer), for For (0: for good)
@@ -44,6 +44,8 @@ const (
 	SlowDisk     = "slow-disk"     // of Node
 	Corrupt      = "corrupt"       // bytes of links from Peer to Node
 	Lie          = "lie"           // Node forwards other bytes than it got
+	Stutter      = "stutter"       // Node leaves whole frames out, says them twice or ends early
+	Late         = "late"          // Node is there only after For
 	Rogue        = "rogue"         // Node says on control what is not true of others
 	Hang         = "hang"          // the disk of Node stands still
 	Full         = "full"          // the disk of Node

@@ -1,0 +1,194 @@
+package cache
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// What a transfer that was cut off leaves behind: the first bytes of blobs, and a
+// journal of part files outside of the cache. Nothing of it is trusted: the ring
+// compares it with the server's marks before it counts. It is bounded in age and bytes.
+
+const (
+	keptFor   = 7 * 24 * time.Hour
+	keptShare = 2 // kept parts have at most one part in so many of what is free
+)
+
+// keptParts lists the blobs of which there is something.
+func (c *Cache) keptParts() map[digest.Digest]bool {
+	names, err := c.fs.Names("kept")
+	if err != nil || len(names) == 0 {
+		return nil
+	}
+	set := map[digest.Digest]bool{}
+	for _, name := range names {
+		set[unflat(name)] = true
+	}
+	return set
+}
+
+// unflat undoes flat; "" is no digest.
+func unflat(name string) digest.Digest {
+	d := digest.Digest(strings.Replace(name, "-", ":", 1))
+	if d.Validate() != nil {
+		return ""
+	}
+	return d
+}
+
+// claim makes a kept part one of this transfer's and returns how long it is; 0 when
+// another one has it.
+func (t *Transfer) claim(d v1.Descriptor) int64 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, p := range t.parts {
+		if p.d.Digest == d.Digest {
+			return p.written.Load() // offered twice
+		}
+	}
+	if t.lease == nil {
+		return 0
+	}
+	name := t.partName(d)
+	if t.c.fs.Rename("kept/"+flat(d.Digest), name) != nil {
+		return 0
+	}
+	f, err := t.c.fs.OpenFile(name, os.O_RDWR, 0)
+	if err != nil {
+		_ = t.c.fs.Remove(name)
+		return 0
+	}
+	info, err := f.Stat()
+	if err != nil || f.Truncate(info.Size()) != nil { // gives back what was reserved behind
+		f.Close()
+		_ = t.c.fs.Remove(name)
+		return 0
+	}
+	p := &part{d: d, f: f, name: name}
+	p.written.Store(info.Size())
+	p.users.Add(1)
+	t.parts = append(t.parts, p)
+	return info.Size()
+}
+
+// keep puts the open part under its digest, or removes it where there is nothing to keep.
+func (c *Cache) keep(f file, name string, d digest.Digest, size int64) error {
+	if d == "" || size <= 0 {
+		return c.fs.Remove(name)
+	}
+	if err := f.Chmod(0o600); err != nil { // blobs are read-only
+		return err
+	}
+	return c.fs.Rename(name, "kept/"+flat(d))
+}
+
+// leave is keep for a part in ingest whose maker is gone.
+func leave(fsys fsys, name string) error {
+	_, blob, _ := strings.Cut(path.Base(name), ".")
+	d := unflat(blob)
+	if d == "" {
+		return fsys.Remove(name)
+	}
+	f, err := fsys.OpenFile(name, os.O_RDONLY, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	return (&Cache{fs: fsys}).keep(f, name, d, info.Size())
+}
+
+// prune drops kept parts that are too old, and the oldest while they are too many.
+func (c *Cache) prune() error {
+	names, err := c.fs.Names("kept")
+	if err != nil || len(names) == 0 {
+		return err
+	}
+	type left struct {
+		name string
+		info fs.FileInfo
+	}
+	var all []left
+	total := int64(0)
+	for _, name := range names {
+		if info, err := c.fs.Lstat("kept/" + name); err == nil {
+			all = append(all, left{"kept/" + name, info})
+			total += info.Size()
+		}
+	}
+	slices.SortFunc(all, func(a, b left) int { return a.info.ModTime().Compare(b.info.ModTime()) })
+	limit := int64(-1)
+	if d, err := c.fs.OpenFile("kept", os.O_RDONLY, 0); err == nil {
+		if free, err := freeSpace(d); err == nil && free >= 0 {
+			limit = (free + total) / keptShare
+		}
+		d.Close()
+	}
+	for _, l := range all {
+		if time.Since(l.info.ModTime()) <= keptFor && (limit < 0 || total <= limit) && unflat(path.Base(l.name)) != "" {
+			continue
+		}
+		if err := c.fs.Remove(l.name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		total -= l.info.Size()
+	}
+	return nil
+}
+
+// RecordPart notes in the journal that a transfer may leave a part file at path.
+func (c *Cache) RecordPart(path string) error {
+	f, err := c.fs.OpenFile(partRecord(path), os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o644)
+	if err == nil {
+		_, err = f.WriteAt([]byte(path+"\n"), 0)
+		if cerr := f.Close(); err == nil {
+			err = cerr
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("cache %s: journal of parts: %w", c.dir, err)
+	}
+	return nil
+}
+
+// ForgetPart strikes a path out of the journal.
+func (c *Cache) ForgetPart(path string) { _ = c.fs.Remove(partRecord(path)) }
+
+func partRecord(path string) string {
+	sum := sha256.Sum256([]byte(path))
+	return "parts/" + hex.EncodeToString(sum[:])
+}
+
+// Parts is the journal: part files that transfers may have left. Who reads it removes
+// those that are older than keep, or whose transfer will not come again.
+func (c *Cache) Parts() (paths []string, keep time.Duration, err error) {
+	names, err := c.fs.Names("parts")
+	if err != nil {
+		return nil, 0, fmt.Errorf("cache %s: journal of parts: %w", c.dir, err)
+	}
+	for _, name := range names {
+		b, err := readFile(c.fs, "parts/"+name, maxRecord)
+		p := strings.TrimSuffix(string(b), "\n")
+		if err != nil || !filepath.IsAbs(p) || partRecord(p) != "parts/"+name {
+			_ = c.fs.Remove("parts/" + name) // torn
+			continue
+		}
+		paths = append(paths, p)
+	}
+	return paths, keptFor, nil
+}

@@ -1,0 +1,119 @@
+package ringtest
+
+import (
+	"bytes"
+	"io"
+	"sync"
+	"testing"
+
+	"github.com/dolly-img/dolly-img/ring"
+)
+
+// testReplay reads back what is stored, while it is written and when it is
+// complete.
+func testReplay(t *testing.T, s *sinkTest) {
+	sink := s.offered(t)
+	defer s.close(t, sink)
+	o, ok := sink.(ring.Opener)
+	if !ok {
+		return // optional: it cannot replay
+	}
+	for i, d := range s.Blobs {
+		n := s.size(i)
+		half := n / 2
+		w := s.write(t, sink, i, 0, half)
+		for _, off := range []int64{0, half / 2, half} {
+			if got, want := read(t, o, d, off), s.Bytes[i][off:half]; !bytes.Equal(got, want) {
+				t.Errorf("half of blob %d from %d: %s", i, off, diff(got, want))
+			}
+		}
+		if r, err := o.Open(s.ctx, d, half+1); err == nil {
+			t.Errorf("blob %d opened beyond what is stored", i)
+			r.Close()
+		}
+		// Readers beside the writer see a prefix, and the one that was open before
+		// goes on to see what came after it.
+		r, err := o.Open(s.ctx, d, 0)
+		if err != nil {
+			t.Fatalf("open of blob %d: %v", i, err)
+		}
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			if got := read(t, o, d, 0); !bytes.HasPrefix(s.Bytes[i], got) || int64(len(got)) < half {
+				t.Errorf("blob %d beside its writer: %s", i, diff(got, s.Bytes[i]))
+			}
+		})
+		writeChunks(t, w, s.Bytes[i][half:])
+		wg.Wait()
+		s.commit(t, i, w)
+		got, err := io.ReadAll(r)
+		if err != nil || !bytes.Equal(got, s.Bytes[i]) {
+			t.Errorf("blob %d by a reader that was open before: %s, %v", i, diff(got, s.Bytes[i]), err)
+		}
+		r.Close()
+		if got := read(t, o, d, half); !bytes.Equal(got, s.Bytes[i][half:]) {
+			t.Errorf("complete blob %d from %d: %s", i, half, diff(got, s.Bytes[i][half:]))
+		}
+	}
+}
+
+// testKeep has a second transfer go on from what the first one left.
+func testKeep(t *testing.T, s *sinkTest) {
+	sink := s.offered(t)
+	k, ok := sink.(ring.Keeper)
+	if !ok {
+		s.close(t, sink)
+		return // optional: it keeps nothing
+	}
+	most := 0 // the blob of which most can be kept
+	for i := range s.Blobs {
+		if s.size(i) > s.size(most) {
+			most = i
+		}
+	}
+	half := s.size(most) / 2
+	if err := s.write(t, sink, most, 0, s.size(most)*3/4).Abort(half); err != nil {
+		t.Fatalf("abort: %v", err)
+	}
+	k.Keep()
+	s.close(t, sink)
+	s.published(t, false)
+
+	for _, again := range []bool{true, false} { // who only asks changes nothing
+		sink = s.New()
+		held, _, err := sink.Offer(s.ctx, s.Blobs)
+		if err != nil {
+			t.Fatalf("offer after a part was kept: %v", err)
+		}
+		if held[most] != half {
+			t.Fatalf("%d bytes were kept, it claims %d", half, held[most])
+		}
+		if again {
+			sink.(ring.Keeper).Keep()
+			s.close(t, sink)
+		}
+	}
+	for i, d := range s.Blobs {
+		from := int64(0)
+		if i == most {
+			from = half
+		}
+		w, err := sink.Begin(s.ctx, d, from)
+		if err != nil {
+			t.Fatalf("begin of blob %d at %d: %v", i, from, err)
+		}
+		if o, ok := sink.(ring.Opener); ok {
+			if got := read(t, o, d, 0); !bytes.Equal(got, s.Bytes[i][:from]) {
+				t.Errorf("what was kept of blob %d: %s", i, diff(got, s.Bytes[i][:from]))
+			}
+		}
+		writeChunks(t, w, s.Bytes[i][from:])
+		s.commit(t, i, w)
+	}
+	s.prepare(t, sink, false)
+	if err := sink.Publish(s.ctx); err != nil {
+		t.Fatalf("publish: %v", err)
+	}
+	s.close(t, sink)
+	s.published(t, true)
+}
