@@ -85,14 +85,18 @@ type chainNode struct {
 	returns   int      // times it came back
 	asked     time.Duration
 	moved     time.Duration // when its report last told of progress
+	told      time.Duration // when its last report came
+	rate      int64         // bytes per second it received between the last two; 0 is unknown
+	could     int64         // bytes per second it could carry when it was last known
 	note      string        // what happened to it, for a row that ends well
 
-	slow     bool // it is served at the end of the order, and feeds nobody
-	slowSeen int  // reports in a row that say so
-	slowed   int  // whom it feeds was called slow, because of the link from it; 0: nobody
-	banned   bool // bytes were changed on a link it fed: it feeds nobody
-	blames   int  // blamed links it was an end of
-	falls    int  // times it fell back
+	slow     bool   // it is served at the end of the order, and feeds nobody
+	slowSeen int    // reports in a row that say so
+	slowed   int    // whom it feeds was called slow, because of the link from it; 0: nobody
+	banned   bool   // bytes were changed on a link it fed: it feeds nobody
+	blames   int    // blamed links it was an end of
+	falls    int    // times it fell back
+	damage   string // what it said of the last damaged frame; its feeder sees only a broken pipe
 	suspect  *suspicion
 	fell     struct { // when it fell back last: what it had sent on older links behind blob, good
 		link uint32
@@ -210,6 +214,9 @@ func (c *chain) reported(ev evReport) {
 	old, now := &n.report, &ev.report
 	if now.Received != old.Received || now.Marked != old.Marked || now.Durable != old.Durable {
 		n.moved = c.now
+	}
+	if ev.node != 0 {
+		n.rate, n.told = perSecond(max(0, now.Received-old.Received), c.now-n.told), c.now
 	}
 	n.report = ev.report
 	c.judgeSuspects()

@@ -99,6 +99,7 @@ func (c *chain) answer(ev evAnswer) {
 		return
 	}
 	n.phase, n.replays = phReady, ev.replay
+	n.row.Free = ev.free
 	n.held, n.claims = make([]int64, len(c.blobs)), make([]int64, len(c.blobs))
 	n.before += n.report.Received
 	n.report, n.verified, n.lacks, n.row.Skipped = wire.Report{}, nil, false, 0
@@ -244,7 +245,7 @@ func (c *chain) lose(i int, reason string) {
 		c.do(actHangup{i})
 	}
 	n.alive, n.resuming, n.phase, n.suspect = false, false, phAway, nil
-	n.row.Reason = reason
+	n.row.Reason, n.row.Link = reason, "" // its links broke because it did
 	c.event(i, Lost, reason)
 	c.orphan(i)
 	c.leave(i)

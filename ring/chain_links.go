@@ -76,7 +76,7 @@ func (c *chain) need(ev evNeed) {
 		return
 	}
 	if sum := needSum(c.blobs, ev.needs); sum != n.feed.needSum {
-		n.feed.needSum, n.feed.fails = sum, min(n.feed.fails, 1)
+		n.feed.needSum, n.feed.fails, n.damage = sum, min(n.feed.fails, 1), ""
 	}
 	n.feed.needs = ev.needs
 	n.feed.feeder, n.feed.state = c.pickFeeder(ev.node), feedDialled
@@ -115,6 +115,9 @@ func (c *chain) undial(n *chainNode) {
 }
 
 func (c *chain) link(ev evLink) {
+	if ev.node > 0 && ev.code == CodeCRC {
+		c.damaged(ev)
+	}
 	for i := 1; i < len(c.nodes); i++ {
 		n := &c.nodes[i]
 		if n.feed.link != ev.link || n.feed.gen != ev.gen {
@@ -143,6 +146,20 @@ func (c *chain) link(ev evLink) {
 	}
 }
 
+// damaged keeps what a receiver says of a damaged frame: its feeder, which may be heard
+// first, has seen no more than that the receiver hung up.
+func (c *chain) damaged(ev evLink) {
+	n := &c.nodes[ev.node]
+	late := ev.gen+1 == n.feed.gen && n.feed.state == feedAsked
+	if ev.gen != n.feed.gen && !late {
+		return
+	}
+	n.damage = ev.reason
+	if late && n.phase < phFinal && n.row.Link != "" {
+		n.note = "link " + n.row.Link + ": " + ev.reason
+	}
+}
+
 func (c *chain) linkDown(i int, name string, ev evLink) {
 	n := &c.nodes[i]
 	c.do(actEvent{Event{Kind: EventLink, Link: name, Reason: "down: " + ev.reason}})
@@ -158,11 +175,11 @@ func (c *chain) linkDown(i int, name string, ev evLink) {
 	gone := ev.code == CodeGone
 	if feeder == 0 && (gone || n.feed.fails >= 3) {
 		n.row.Link = name
-		c.end(i, Failed, "cannot be fed: "+ev.reason)
+		c.end(i, Failed, "cannot be fed: "+orElse(n.damage, ev.reason))
 		return
 	}
 	if !gone {
-		n.note, n.row.Link = "link "+name+": "+ev.reason, name
+		n.note, n.row.Link = "link "+name+": "+orElse(n.damage, ev.reason), name
 	}
 	if feeder != 0 && (gone || n.feed.fails >= 2) {
 		c.avoid(i, feeder)

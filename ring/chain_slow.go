@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/dolly-img/dolly-img/ring/internal/wire"
 )
 
 // Slow nodes (PROTOCOL.md section 9): judged by what each could carry, as its own
@@ -32,14 +34,19 @@ func (c *chain) judgeSpeed() {
 		if rate <= 0 {
 			continue
 		}
-		caps = append(caps, rate)
-		if slowest == 0 || rate < least {
+		caps, n.could = append(caps, rate), rate
+		if n.feed.state == feedUp && c.waitedFor(i) && (slowest == 0 || rate < least) {
 			slowest, least, cause = i, rate, why
+		}
+	}
+	for i := range c.nodes { // those that have it are what the last ones are compared with
+		if n := &c.nodes[i]; n.phase > phServing && n.could > 0 && !n.slow {
+			caps = append(caps, n.could)
 		}
 	}
 	for i := range c.nodes {
 		n := &c.nodes[i]
-		if i != slowest || n.feed.state != feedUp || len(caps) < 2 || !c.waitedFor(i) || !c.worth(i, least, medianWithout(caps, least), cause) {
+		if i != slowest || slowest == 0 || len(caps) < 2 || !c.worth(i, least, medianWithout(caps, least), cause) {
 			n.slowSeen = 0
 			continue
 		}
@@ -65,7 +72,7 @@ func (c *chain) judgeSpeed() {
 // What moving a node must save, and how long it must still take to move it because of its link
 // from the server, of which nobody can tell yet whether it is not the server's fault.
 const (
-	slowSaves  = 5 * time.Second
+	slowSaves  = 2 * time.Second
 	slowServer = 30 * time.Second
 )
 
@@ -120,9 +127,49 @@ func (c *chain) straggles(i int, cause string) {
 // isLink says whether the cause is a link.
 func isLink(cause string) bool { return strings.HasPrefix(cause, "link ") }
 
-// waitedFor says whether whoever feeds i waits for it most of the time.
+// waitedFor says whether whoever feeds i waits for it most of the time. A feeder that has
+// everything waits for nobody any more, but those behind i still do.
 func (c *chain) waitedFor(i int) bool {
-	return c.nodes[c.nodes[i].feed.feeder].report.Wait == waitNames[waitOut]
+	n := &c.nodes[i]
+	f := &c.nodes[n.feed.feeder]
+	if f.report.Wait == waitNames[waitOut] {
+		return true
+	}
+	if n.feed.state != feedUp || f.feed.state != feedDone && !(n.feed.feeder == 0 && c.sourceDone) {
+		return false
+	}
+	// What the link still brings may all be in the kernel of i by now.
+	w, l := n.report.Wait, wire.Sending{Idle: true}
+	if in, ok := c.linkInto(i); ok {
+		l = in
+	}
+	if l.Idle && (w == "" || w == waitNames[waitIn] || w == waitNames[waitOut]) {
+		return false
+	}
+	at := slices.Index(c.order, i)
+	return at >= 0 && slices.ContainsFunc(c.order[at+1:], func(j int) bool {
+		n := &c.nodes[j]
+		return n.phase == phServing && n.alive && !n.slow
+	})
+}
+
+// linkInto is what the feeder of i last told of its link.
+func (c *chain) linkInto(i int) (wire.Sending, bool) {
+	f := &c.nodes[i].feed
+	links := c.nodes[f.feeder].report.Links
+	k := slices.IndexFunc(links, func(l wire.Sending) bool { return l.Link == f.link })
+	if f.state != feedUp || k < 0 {
+		return wire.Sending{}, false
+	}
+	return links[k], true
+}
+
+// starved says whether i does not fetch what waits for it on a link that could carry
+// more: it has no time to run, and what it measures of itself does not tell.
+func (c *chain) starved(i int) bool {
+	n := &c.nodes[i]
+	l, ok := c.linkInto(i)
+	return ok && n.report.Wait == waitNames[waitIn] && n.rate > 0 && l.Rate >= 2*n.rate && c.waitedFor(i)
 }
 
 // capacity is what node i could carry in bytes per second and what limits it; 0 is
@@ -145,15 +192,16 @@ func (c *chain) capacity(i int) (rate int64, cause string) {
 		least(h, "processor")
 		least(d, "disk")
 	}
-	if n.report.Wait == waitNames[waitLimit] {
-		cause = "its own rate limit"
+	if n.report.Wait == waitNames[waitLimit] { // its limit is what arrives
+		least(n.rate, "its own rate limit")
 	}
-	if n.feed.state == feedUp {
-		for _, l := range c.nodes[n.feed.feeder].report.Links {
-			if l.Link == n.feed.link {
-				least(l.Rate, "link "+c.linkName(i))
-			}
+	if l, ok := c.linkInto(i); ok {
+		if l.Rate > 1 { // where nothing moves it is not slow: tick sees to that
+			least(l.Rate, "link "+c.linkName(i))
 		}
+	}
+	if c.starved(i) {
+		least(n.rate, "processor")
 	}
 	return rate, cause
 }

@@ -133,7 +133,7 @@ func (s *scenario) event(f []string) {
 		ev = n
 	case "link":
 		link, gen := feed()
-		ev = evLink{num("by", s.c.nodes[node].feed.feeder), link, gen, arg["state"], Code(arg["code"]), "broken"}
+		ev = evLink{num("by", s.c.nodes[node].feed.feeder), link, gen, arg["state"], Code(arg["code"]), orElse(arg["reason"], "broken")}
 	case "verified":
 		ev = evVerified{node, &wire.Verified{Digests: []string{orElse(arg["digest"], testBlob.Digest.String())}, InPlace: arg["inplace"] != ""}}
 	case "committed":

@@ -222,10 +222,11 @@ func contactError(err error) error {
 		return errors.New("connection refused: no dolly-img node listens there")
 	case isTimeout(err), errors.Is(err, context.DeadlineExceeded):
 		return errors.New("no answer")
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, io.ErrClosedPipe),
+		errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
+		return errors.New("closed the connection without an answer")
 	case errors.As(err, &op), errors.As(err, &dns), errors.Is(err, net.ErrClosed):
 		return err
-	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, io.ErrClosedPipe):
-		return errors.New("closed the connection without an answer")
 	}
 	return &refusal{err.Error()}
 }

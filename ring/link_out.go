@@ -293,14 +293,20 @@ func (r *relay) catchUp(ctx context.Context, l *outLink) {
 				data = data[skip:]
 				wire.PutData(&hdr, f.blob, l.pos, data)
 			}
-			f.pins++
+			if l.lag { // a pin would hold the window, and all of the chain, as long as the write
+				data = l.copied(data)
+			} else {
+				f.pins++
+			}
 			l.writing = true
 			r.mu.Unlock()
 			err := l.conn.writeFrame(&hdr, data)
 			r.mu.Lock()
 			l.writing = false
-			if f.pins--; f.pins == 0 {
-				r.space.Broadcast()
+			if !l.lag {
+				if f.pins--; f.pins == 0 {
+					r.space.Broadcast()
+				}
 			}
 			if err != nil {
 				r.failLocked(l, CodeNetwork, err)
@@ -327,6 +333,19 @@ func (r *relay) catchUp(ctx context.Context, l *outLink) {
 	}
 }
 
+// room makes the buffer of l, which holds any frame.
+func (l *outLink) room() {
+	if l.buf == nil {
+		l.buf = make([]byte, wire.MaxPayload)
+	}
+}
+
+// copied is data in the buffer of l.
+func (l *outLink) copied(data []byte) []byte {
+	l.room()
+	return l.buf[:copy(l.buf, data)]
+}
+
 // replay sends n stored bytes as one frame.
 func (r *relay) replay(ctx context.Context, l *outLink, blob uint32, pos int64, n int) error {
 	if l.reads == nil || l.reads.blob != blob || l.reads.off != pos {
@@ -340,9 +359,7 @@ func (r *relay) replay(ctx context.Context, l *outLink, blob uint32, pos int64, 
 		}
 		l.reads = s
 	}
-	if l.buf == nil {
-		l.buf = make([]byte, wire.MaxPayload)
-	}
+	l.room()
 	if _, err := io.ReadFull(l.reads, l.buf[:n]); err != nil {
 		return failf(CodeGone, "replay of blob %d at byte %d: %w", blob, pos, err)
 	}

@@ -75,7 +75,10 @@ func (s *sender) bottleneck(received []int64, dt float64) string {
 		case waitNames[waitLimit]:
 			return n.row.Node + ": its own rate limit " + rate
 		case waitNames[waitIn]:
-			if s.chain.waitedFor(i) {
+			switch {
+			case s.chain.starved(i):
+				return n.row.Node + ": processor " + rate
+			case s.chain.waitedFor(i):
 				return "link " + s.chain.linkName(i) + ": " + rate
 			}
 		}

@@ -33,6 +33,8 @@ type Row struct {
 	Seconds float64 `json:"seconds"` // from the start of the transfer to its final state
 	Reason  string  `json:"reason"`
 	Link    string  `json:"link"` // the link that is to blame, "" when none is
+
+	Free int64 `json:"-"` // bytes it said are free, -1 when it does not know; once it answered
 }
 
 // Report is the outcome of one transfer, one Row per requested node in the order

@@ -17,12 +17,7 @@ import (
 	"github.com/dolly-img/dolly-img/ring/identity"
 )
 
-const (
-	maxDemoNodes = 64
-	// killSeconds is how long the transfer shall take at least when nodes are to
-	// be killed on the way; the ring tells how far it is about once a second.
-	killSeconds = 6
-)
+const maxDemoNodes = 64
 
 func newDemo() *cobra.Command {
 	var d demo
@@ -35,9 +30,12 @@ again to compare it. It needs neither root nor anything installed; keys, caches 
 copies are in a temporary directory (in $TMPDIR) that is removed at the end.
 
 With --kill it kills nodes in the middle of the transfer: the others go on without
-them. The exit status is 0 when the copies of all that were left alive are right.`,
+them. With --slow nodes take a tenth of what the others do, with --freeze they stand
+still until they are missed and then go on, with --corrupt a byte is changed on the way
+to them. The exit status is 0 when the copies of all that were left alive are right.`,
 		Example: `  dolly-img demo
-  dolly-img demo --nodes 8 --kill 2`,
+  dolly-img demo --nodes 8 --kill 2 --slow 1
+  dolly-img demo --freeze 1 --corrupt 1`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {
 				return nil
@@ -48,8 +46,8 @@ them. The exit status is 0 when the copies of all that were left alive are right
 			if d.count < 1 || d.count > maxDemoNodes {
 				return usagef("--nodes %d: want 1 to %d", d.count, maxDemoNodes)
 			}
-			if d.kill < 0 || d.kill >= d.count {
-				return usagef("--kill %d: want less than the %d nodes", d.kill, d.count)
+			if err := d.faults.check(d.count); err != nil {
+				return err
 			}
 			if len(args) > 0 {
 				d.image = args[0]
@@ -59,7 +57,10 @@ them. The exit status is 0 when the copies of all that were left alive are right
 		},
 	}
 	cmd.Flags().IntVar(&d.count, "nodes", 4, "start `N` nodes")
-	cmd.Flags().IntVar(&d.kill, "kill", 0, "kill `N` of them on the way")
+	cmd.Flags().IntVar(&d.faults.kill, "kill", 0, "kill `N` of them on the way")
+	cmd.Flags().IntVar(&d.faults.slow, "slow", 0, "have `N` of them take a tenth of what the others do")
+	cmd.Flags().IntVar(&d.faults.freeze, "freeze", 0, "stop `N` of them on the way, and let them go on when they are missed")
+	cmd.Flags().IntVar(&d.faults.corrupt, "corrupt", 0, "change a byte on the way to `N` of them")
 	cmd.Flags().StringVar(&d.report, "report", "", "write what became of every node to `FILE`, as JSON")
 	return cmd
 }
@@ -70,9 +71,11 @@ type demo struct {
 	out    io.Writer
 	image  string // "": to be made
 	count  int
-	kill   int
+	faults demoFaults
 	report string
 
+	screen *screen
+	struck bool   // what happens on the way did
 	dir    string // temporary
 	digest string // of the image
 	size   int64
@@ -96,6 +99,9 @@ func (d *demo) run(ctx context.Context) (err error) {
 	}
 	defer d.stop()
 	if err := d.start(ctx); err != nil {
+		return err
+	}
+	if err := d.bend(); err != nil {
 		return err
 	}
 	if err := d.push(ctx); err != nil {
@@ -157,9 +163,11 @@ func (d *demo) prepare(ctx context.Context) error {
 // push is the push command with the nodes of the demo.
 func (d *demo) push(ctx context.Context) error {
 	m := &meta{Kind: kindImage, Ref: demoRef}
+	d.screen = newScreen(d.cmd.ErrOrStderr())
 	j := &job{
-		cmd: d.cmd, image: filepath.Base(d.image), what: "manifest", enough: d.count - d.kill,
-		flags: &sendFlags{keys: d.keys(), report: d.report},
+		cmd: d.cmd, screen: d.screen, image: filepath.Base(d.image), what: "manifest",
+		enough: d.count - d.faults.kill, plain: d.faults.corrupt > 0, rate: d.faults.rate(d.size),
+		flags: &sendFlags{keys: d.keys(), report: d.report, retries: 3},
 		open: func(context.Context) (ring.Source, *meta, error) {
 			source, err := openSIF(d.image, m)
 			return source, m, err
@@ -169,10 +177,10 @@ func (d *demo) push(ctx context.Context) error {
 	for _, n := range d.nodes {
 		j.nodes = append(j.nodes, n.name)
 	}
-	if d.kill > 0 {
-		j.rate = max(d.size/killSeconds, 64<<10)
-		j.watch = d.killOnTheWay()
+	if d.faults.any() {
+		j.watch = d.strike
 	}
+	d.announce()
 	fmt.Fprintf(d.out, "push to %d nodes in a ring, each a process of its own\n", d.count)
 	return j.run(ctx)
 }
@@ -181,10 +189,13 @@ const demoRef = "localhost/demo:latest"
 
 // compare reads every copy again, from the caches as a runtime would find them.
 func (d *demo) compare() error {
-	wrong, killed := 0, 0
+	wrong, missed := 0, 0
 	for _, n := range d.nodes {
+		done, how := n.happened()
+		if !done {
+			missed++
+		}
 		if n.killed {
-			killed++
 			fmt.Fprintf(d.out, "%s  was killed\n", n.name)
 			continue
 		}
@@ -197,14 +208,14 @@ func (d *demo) compare() error {
 			wrong++
 			fmt.Fprintf(d.out, "%s  copy is wrong: %s\n", n.name, digest)
 		default:
-			fmt.Fprintf(d.out, "%s  copy read again: %s, right\n", n.name, digest)
+			fmt.Fprintf(d.out, "%s  copy read again: %s, right%s\n", n.name, digest, how)
 		}
 	}
 	if wrong > 0 {
 		return &statusError{ring.ExitPartial, fmt.Errorf("demo: %d copies are wrong", wrong)}
 	}
-	if killed < d.kill {
-		return hintf("take a larger image", "demo: the transfer was over before nodes could be killed")
+	if missed > 0 {
+		return hintf("take a larger image", "demo: the transfer was over before everything had happened")
 	}
 	return nil
 }

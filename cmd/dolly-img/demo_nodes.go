@@ -7,6 +7,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
+	"syscall"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -20,7 +22,15 @@ type demoNode struct {
 	name   string
 	cache  string
 	proc   *launch.Process
+	addr   string // by which the others reach it
 	killed bool
+
+	fate     fate
+	limit    int64    // bytes per second, when it is to be slow
+	cable    *damager // when it has a bad one
+	hit      atomic.Bool
+	frozenAt time.Time
+	thawedAt time.Time
 }
 
 // start starts all nodes; what was started is in d.nodes also after an error.
@@ -32,11 +42,16 @@ func (d *demo) start(ctx context.Context) error {
 	var mu sync.Mutex
 	nodes := make([]*demoNode, d.count)
 	var group errgroup.Group
+	fates := d.faults.fates(d.count)
 	for i := range nodes {
 		name := fmt.Sprintf("node%d", i+1)
 		group.Go(func() error {
-			n := &demoNode{name: name, cache: filepath.Join(d.dir, name)}
-			cmd := exec.Command(self, "daemon", "--listen", "127.0.0.1:0", "--cache", n.cache, "--keys", d.keys())
+			n := &demoNode{name: name, cache: filepath.Join(d.dir, name), fate: fates[i]}
+			keys, err := d.keysOf(n)
+			if err != nil {
+				return fmt.Errorf("demo: keys of %s: %w", name, err)
+			}
+			cmd := exec.Command(self, "daemon", "--listen", "127.0.0.1:0", "--cache", n.cache, "--keys", keys)
 			cmd.Args[0] = "dolly-img"
 			proc, err := launch.Start(ctx, cmd)
 			if err != nil {
@@ -63,42 +78,22 @@ func (d *demo) stop() {
 	var group sync.WaitGroup
 	for _, n := range d.nodes {
 		if !n.killed {
+			n.proc.Signal(syscall.SIGCONT) // whoever is frozen could not stop
 			group.Go(func() { _ = n.proc.Stop(5 * time.Second) })
 		}
 	}
 	group.Wait()
+	for _, n := range d.nodes {
+		if n.cable != nil {
+			n.cable.close()
+		}
+	}
 }
 
 func (d *demo) peers() []ring.Peer {
 	var peers []ring.Peer
 	for _, n := range d.nodes {
-		peers = append(peers, ring.Peer{Name: n.name, Addrs: []string{n.proc.Addr}})
+		peers = append(peers, ring.Peer{Name: n.name, Addrs: []string{n.addr}})
 	}
 	return peers
-}
-
-// killOnTheWay kills nodes once a quarter of the image has reached every node.
-func (d *demo) killOnTheWay() func(ring.Event, *screen) {
-	done := false
-	return func(e ring.Event, s *screen) {
-		if done || e.Kind != ring.EventProgress || e.Bytes < d.size/4 {
-			return
-		}
-		done = true
-		for _, n := range d.victims() {
-			n.killed = true
-			n.proc.Kill()
-			s.printf("killed %s (process %d) at %s of %s", n.name, n.proc.Pid(), bytesText(e.Bytes), bytesText(d.size))
-		}
-	}
-}
-
-// victims are neighbours, from the second node on: the first and the last one of
-// the chain live as long as there is a choice.
-func (d *demo) victims() []*demoNode {
-	var victims []*demoNode
-	for i := range d.kill {
-		victims = append(victims, d.nodes[(i+1)%d.count])
-	}
-	return victims
 }

@@ -22,6 +22,11 @@ func newPush() *cobra.Command {
 its cache, and with --output also puts it at a path, in one step and only when it is
 complete. A node that holds the image already receives nothing.
 
+With --check every node is only asked, and the plan is printed: who would be served,
+what there is to move and how long it should take. Rows of the report are then
+"pending" where a node would be served, and the exit status is that of a push in which
+each of them is.
+
 The exit status is 0 when every node confirmed the right digest itself (or as many as
 --min-success says), 1 for an error here before anything was committed, 2 for usage, 3
 when some nodes committed, 4 when none did, 5 when all refused before any data (their

@@ -15,10 +15,12 @@ import (
 // job is one push or raw, read from its flags: everything the command line can be
 // wrong about was checked, nothing was opened.
 type job struct {
-	cmd   *cobra.Command
-	image string // as named by the user
-	what  string // of which the digest in the report is: "manifest", "file"
-	nodes []string
+	cmd    *cobra.Command
+	screen *screen // of standard error; nil: made when it runs
+	image  string  // as named by the user
+	what   string  // of which the digest in the report is: "manifest", "file"
+	nodes  []string
+	peers  []ring.Peer // nodes, once they are resolved
 
 	plain  bool
 	rate   int64
@@ -42,7 +44,10 @@ func (j *job) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	stderr := newScreen(j.cmd.ErrOrStderr())
+	stderr := j.screen
+	if stderr == nil {
+		stderr = newScreen(j.cmd.ErrOrStderr())
+	}
 	show := &progress{
 		screen: stderr, image: shortName(j.image), nodes: len(j.nodes),
 		quiet: j.flags.quiet || j.flags.json, detail: j.flags.verbose, limit: j.rate,
@@ -63,6 +68,9 @@ func (j *job) run(ctx context.Context) error {
 	rep, err := j.send(ctx, j.log(stderr), queue.put)
 	rep.Image = j.image
 	rep.Exit = rep.Status(err, j.enough)
+	if j.flags.check {
+		rep.Exit = checkStatus(rep, err, j.enough)
+	}
 	if rep.Exit == ring.ExitSource && ctx.Err() != nil {
 		rep.Exit = ring.ExitInterrupted // while the source was opened
 	}
@@ -72,11 +80,15 @@ func (j *job) run(ctx context.Context) error {
 	show.end()
 	events.write(rep)
 	told := j.flags.json && events.err == nil
-	if !told && rep.Transfer != "" && rep.Exit != ring.ExitInterrupted {
+	switch {
+	case told || rep.Transfer == "" || rep.Exit == ring.ExitInterrupted:
+	case j.flags.check: // what was asked for, not a message beside it
+		printCheck(j.cmd.OutOrStdout(), rep, j.flags.quiet, j.speed)
+	default:
 		printTable(stderr, rep, j.what, j.flags.quiet)
 	}
 	bad := nodesIn(rep, func(row ring.Row) bool { return !row.State.Good() })
-	if len(bad) > 0 && len(bad) < len(rep.Nodes) && j.again != nil && !told {
+	if len(bad) > 0 && len(bad) < len(rep.Nodes) && j.again != nil && !told && !j.flags.check {
 		stderr.printf("not served: %s", fold(bad))
 		stderr.printf("serve them with: %s", j.again(bad))
 	}
@@ -154,5 +166,6 @@ func (j *job) config(ctx context.Context) (_ *ring.Config, err error) {
 		return nil, err
 	}
 	cfg.Nodes, err = j.resolve(ctx)
+	j.peers = cfg.Nodes
 	return cfg, err
 }

@@ -50,7 +50,7 @@ func readReport(text []byte) (*report, error) {
 	if missing := lacks(top, "transfer", "image", "digest", "bytes", "seconds", "exit", "nodes"); missing != "" {
 		return nil, fmt.Errorf("no %s", missing)
 	}
-	states := []string{"committed", "held", "failed", "refused", "unreachable"}
+	states := []string{"committed", "held", "failed", "refused", "unreachable", "pending"} // the last with --check
 	for i, n := range fields.Nodes {
 		if missing := lacks(n, "node", "state", "digest", "bytes", "skipped", "seconds", "reason", "link"); missing != "" {
 			return nil, fmt.Errorf("row %d: no %s", i, missing)

@@ -108,6 +108,9 @@ func (p *Process) Stop(grace time.Duration) error {
 	return p.Wait()
 }
 
+// Signal sends it to the process; to one that has ended it does nothing.
+func (p *Process) Signal(s syscall.Signal) { p.signal(s) }
+
 // signal reaches the group of the process, which is its own: what it started itself
 // would keep its standard error open. The id is not another's as long as it is not
 // waited for.

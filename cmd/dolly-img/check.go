@@ -1,0 +1,169 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/dolly-img/dolly-img/ring"
+)
+
+// checkStatus is the exit status of --check: that of a push in which every node that
+// would be served is served.
+func checkStatus(rep *ring.Report, err error, enough int) int {
+	would := *rep
+	would.Nodes = slices.Clone(rep.Nodes)
+	for i := range would.Nodes {
+		if would.Nodes[i].State == ring.Pending {
+			would.Nodes[i].State = ring.Committed
+		}
+	}
+	return would.Status(err, enough)
+}
+
+// speed is what bytes are expected to move at, and how that is known.
+type speed struct {
+	rate int64 // bytes per second; 0: unknown
+	why  string
+}
+
+// printCheck prints the plan: a row for each node, what there is to move, and the time
+// that it should take.
+func printCheck(w io.Writer, r *ring.Report, quiet bool, at func(*ring.Report) speed) {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	var all, most int64 // to move over all links, and over the first one at least
+	var would, held int
+	for _, row := range r.Nodes {
+		said := reason(row)
+		state := string(row.State)
+		switch row.State {
+		case ring.Pending:
+			would++
+			state = "would be served"
+			said = fmt.Sprintf("%s held, %s to move, %s", bytesText(row.Skipped), moves(r, row), free(row))
+			all += max(r.Bytes-row.Skipped, 0)
+			most = max(most, r.Bytes-row.Skipped)
+		case ring.Held:
+			held++
+			said = fmt.Sprintf("%s held, 0 B to move, %s", bytesText(row.Skipped), free(row))
+		}
+		if good := row.State == ring.Pending || row.State == ring.Held; !good || !quiet {
+			fmt.Fprintf(t, "%s\t%s\t%s\n", state, printable(row.Node), said)
+		}
+	}
+	t.Flush()
+	for _, hint := range keyHints(r) {
+		fmt.Fprintf(w, "hint: %s\n", hint)
+	}
+	if quiet {
+		return
+	}
+	fmt.Fprintf(w, "%d of %d nodes would be served, %d hold it; nothing was moved\n", would, len(r.Nodes), held)
+	switch {
+	case would == 0:
+	case r.Bytes < 0:
+		fmt.Fprintln(w, "to move: what comes until the input ends, to each of them; the time it takes is unknown")
+	default:
+		fmt.Fprintf(w, "to move: %s over the ring, %s of it from here\n", bytesText(all), bytesText(most))
+		s := at(r)
+		if s.rate <= 0 {
+			fmt.Fprintf(w, "expected time: unknown, %s; --rate sets a speed\n", s.why)
+			return
+		}
+		takes := time.Duration(float64(most) / float64(s.rate) * float64(time.Second))
+		fmt.Fprintf(w, "expected time: %s at %s/s, %s\n", clockFrom(takes), bytesText(s.rate), s.why)
+	}
+}
+
+func moves(r *ring.Report, row ring.Row) string {
+	if r.Bytes < 0 {
+		return "all"
+	}
+	return bytesText(max(r.Bytes-row.Skipped, 0))
+}
+
+func free(row ring.Row) string {
+	if row.Free < 0 {
+		return "free space unknown"
+	}
+	return bytesText(row.Free) + " free"
+}
+
+// clockFrom is a time that is not rounded down to nothing.
+func clockFrom(d time.Duration) string {
+	if d < 10*time.Second {
+		return fmt.Sprintf("%.1f s", d.Seconds())
+	}
+	return clock(d)
+}
+
+// speed is --rate, else that of the interface towards the first node to be served: the
+// chain goes no faster than the server can send.
+func (j *job) speed(r *ring.Report) speed {
+	if j.rate > 0 {
+		return speed{j.rate, "as --rate says"}
+	}
+	for _, row := range r.Nodes {
+		k := slices.IndexFunc(j.peers, func(p ring.Peer) bool { return p.Name == row.Node })
+		if row.State != ring.Pending || k < 0 || len(j.peers[k].Addrs) == 0 {
+			continue
+		}
+		dev, err := interfaceTo(j.peers[k].Addrs[0])
+		if err != nil {
+			return speed{0, "no interface towards " + row.Node + " was found"}
+		}
+		rate, ok := linkSpeed("/sys/class/net", dev)
+		if !ok {
+			return speed{0, "the system does not know the speed of " + dev + " towards " + row.Node}
+		}
+		return speed{rate, "the speed of " + dev + " towards " + row.Node}
+	}
+	return speed{0, "nobody is to be served"}
+}
+
+// interfaceTo is the name of the interface that packets to addr leave by. Connecting a
+// datagram socket asks the routes and sends nothing.
+func interfaceTo(addr string) (string, error) {
+	conn, err := net.Dial("udp", addr)
+	if err != nil {
+		return "", err
+	}
+	defer conn.Close()
+	own := conn.LocalAddr().(*net.UDPAddr).IP
+	all, err := net.Interfaces()
+	if err != nil {
+		return "", err
+	}
+	for _, dev := range all {
+		addrs, err := dev.Addrs()
+		if err != nil {
+			return "", err
+		}
+		for _, a := range addrs {
+			if n, ok := a.(*net.IPNet); ok && n.IP.Equal(own) {
+				return dev.Name, nil
+			}
+		}
+	}
+	return "", fmt.Errorf("no interface has %s", own)
+}
+
+// linkSpeed reads what the driver says, in Mbit/s: -1, or an error, where it cannot.
+func linkSpeed(sys, dev string) (bytesPerSecond int64, ok bool) {
+	b, err := os.ReadFile(filepath.Join(sys, filepath.Base(dev), "speed"))
+	if err != nil {
+		return 0, false
+	}
+	n, err := strconv.ParseInt(strings.TrimSpace(string(b)), 10, 64)
+	if err != nil || n <= 0 || n > 1e7 {
+		return 0, false
+	}
+	return n * 1e6 / 8, true
+}

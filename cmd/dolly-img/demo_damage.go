@@ -1,0 +1,113 @@
+package main
+
+import (
+	"bufio"
+	"encoding/binary"
+	"io"
+	"net"
+	"sync"
+)
+
+// damager is a bad cable: it passes connections on to a node, and of the plain data
+// links among them (ring/PROTOCOL.md, sections 5 and 6) it changes one byte, once.
+type damager struct {
+	listener net.Listener
+	to       string // address of the node
+	from     uint64 // the first frame at this offset of the image, or behind it
+	told     func(offset uint64)
+
+	once sync.Once
+	done sync.WaitGroup
+}
+
+// The layout of what passes: a link's opening, of fixed length from the side of the
+// feeder, then frames.
+const (
+	linkOpening   = 'D'
+	linkHello     = 8 + 68
+	frameHeader   = 24
+	frameMost     = 1 << 20
+	frameData     = 1
+	offsetInFrame = 8
+	lengthInFrame = 16
+)
+
+// newDamager listens; told is called when the byte was changed.
+func newDamager(to string, from int64, told func(offset uint64)) (*damager, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
+	d := &damager{listener: l, to: to, from: uint64(from), told: told}
+	d.done.Go(func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			d.done.Go(func() { d.pass(c.(*net.TCPConn)) })
+		}
+	})
+	return d, nil
+}
+
+func (d *damager) addr() string { return d.listener.Addr().String() }
+
+// close waits for the connections, which the node has ended by then.
+func (d *damager) close() {
+	d.listener.Close()
+	d.done.Wait()
+}
+
+func (d *damager) pass(up *net.TCPConn) {
+	defer up.Close()
+	c, err := net.Dial("tcp", d.to)
+	if err != nil {
+		return
+	}
+	down := c.(*net.TCPConn)
+	defer down.Close()
+	back := make(chan struct{})
+	go func() {
+		defer close(back)
+		_, _ = io.Copy(up, down)
+		up.Close() // the node has ended it: nobody reads any more what still comes
+	}()
+	r := bufio.NewReaderSize(up, 256<<10)
+	if first, err := r.Peek(1); err == nil && first[0] == linkOpening {
+		d.link(r, down)
+	} else {
+		_, _ = io.Copy(down, r)
+	}
+	_ = down.CloseWrite()
+	<-back
+}
+
+// link passes frames on until one end has enough.
+func (d *damager) link(r io.Reader, down io.Writer) {
+	if _, err := io.CopyN(down, r, linkHello); err != nil {
+		return
+	}
+	for buf := make([]byte, frameHeader+frameMost); ; {
+		if _, err := io.ReadFull(r, buf[:frameHeader]); err != nil {
+			return
+		}
+		n := binary.BigEndian.Uint32(buf[lengthInFrame:])
+		if n > frameMost {
+			return
+		}
+		frame := buf[:frameHeader+n]
+		if _, err := io.ReadFull(r, frame[frameHeader:]); err != nil {
+			return
+		}
+		if off := binary.BigEndian.Uint64(frame[offsetInFrame:]); frame[0] == frameData && off >= d.from {
+			d.once.Do(func() {
+				frame[len(frame)-1] ^= 1
+				d.told(off + uint64(n) - 1)
+			})
+		}
+		if _, err := down.Write(frame); err != nil {
+			return
+		}
+	}
+}

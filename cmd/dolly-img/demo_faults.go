@@ -1,0 +1,205 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/dolly-img/dolly-img/ring"
+)
+
+// How long the transfer shall take at least when something is to happen on the way, in
+// seconds; the ring tells how far it is about once a second. One that is frozen is missed
+// after 5 s, and dialled 2 s later: by then the others must not have ended. A node at a
+// tenth of the speed takes ten times as long, so with one the whole is shorter; it is served
+// long enough for a frozen one to come back.
+const (
+	killSeconds   = 6
+	freezeSeconds = 12
+	slowSeconds   = 3
+	slowest       = 32 << 10 // bytes per second
+)
+
+// demoFaults are how many nodes something is done to.
+type demoFaults struct{ kill, slow, freeze, corrupt int }
+
+func (f demoFaults) any() bool { return f != demoFaults{} }
+
+// fate is what is done to a node.
+type fate string
+
+const (
+	toKill    fate = "kill"
+	toSlow    fate = "slow"
+	toFreeze  fate = "freeze"
+	toCorrupt fate = "corrupt"
+)
+
+// check says whether the nodes are enough: what is done is done to different ones, and
+// one at least is not killed.
+func (f demoFaults) check(nodes int) error {
+	for _, x := range []struct {
+		flag string
+		n    int
+	}{{"kill", f.kill}, {"slow", f.slow}, {"freeze", f.freeze}, {"corrupt", f.corrupt}} {
+		if x.n < 0 {
+			return usagef("--%s %d: negative", x.flag, x.n)
+		}
+	}
+	if f.kill > 0 && f.kill >= nodes {
+		return usagef("--kill %d: want less than the %d nodes", f.kill, nodes)
+	}
+	if all := f.kill + f.slow + f.freeze + f.corrupt; all > nodes {
+		return usagef("--kill, --slow, --freeze and --corrupt: %d nodes together, more than the %d there are", all, nodes)
+	}
+	return nil
+}
+
+// fates are neighbours, from the second node on: the first and the last one of the
+// chain are left alone as long as there is a choice.
+func (f demoFaults) fates(nodes int) []fate {
+	all := make([]fate, nodes)
+	next := 1
+	for _, x := range []struct {
+		fate fate
+		n    int
+	}{{toKill, f.kill}, {toSlow, f.slow}, {toFreeze, f.freeze}, {toCorrupt, f.corrupt}} {
+		for range x.n {
+			all[next%nodes] = x.fate
+			next++
+		}
+	}
+	return all
+}
+
+// rate is that of the transfer, so that there is time for what shall happen; 0 is no limit.
+func (f demoFaults) rate(size int64) int64 {
+	seconds := int64(killSeconds)
+	switch {
+	case !f.any():
+		return 0
+	case f.slow > 0:
+		seconds = slowSeconds
+	case f.freeze > 0:
+		seconds = freezeSeconds
+	}
+	return max(size/seconds, 64<<10)
+}
+
+// keysOf are the keys of one node, with its policy.
+func (d *demo) keysOf(n *demoNode) (string, error) {
+	var policy strings.Builder
+	if d.faults.corrupt > 0 {
+		policy.WriteString("[data]\nplain = true\n")
+	}
+	if n.fate == toSlow {
+		n.limit = max(d.faults.rate(d.size)/10, slowest)
+		fmt.Fprintf(&policy, "[limits]\nrate = \"%d\"\n", n.limit)
+	}
+	if policy.Len() == 0 {
+		return d.keys(), nil
+	}
+	dir := filepath.Join(d.dir, n.name+"-keys")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return "", err
+	}
+	for _, name := range []string{"ca.pem", "node.pem"} {
+		b, err := os.ReadFile(filepath.Join(d.keys(), name))
+		if err == nil {
+			err = os.WriteFile(filepath.Join(dir, name), b, 0o600)
+		}
+		if err != nil {
+			return "", err
+		}
+	}
+	return dir, os.WriteFile(filepath.Join(dir, "policy.toml"), []byte(policy.String()), 0o600)
+}
+
+// bend puts the bad cables in.
+func (d *demo) bend() error {
+	for _, n := range d.nodes {
+		n.addr = n.proc.Addr
+		if n.fate != toCorrupt {
+			continue
+		}
+		var err error
+		n.cable, err = newDamager(n.proc.Addr, d.size/4, func(offset uint64) {
+			n.hit.Store(true)
+			d.screen.printf("changed one byte, at %s, on the cable into %s", bytesText(int64(offset)), n.name)
+		})
+		if err != nil {
+			return fmt.Errorf("demo: %w", err)
+		}
+		n.addr = n.cable.addr()
+	}
+	return nil
+}
+
+// announce says what was done before the transfer begins.
+func (d *demo) announce() {
+	rate := d.faults.rate(d.size)
+	if rate > 0 {
+		fmt.Fprintf(d.out, "the server sends %s/s at most, so that there is time for what shall happen\n", bytesText(rate))
+	}
+	for _, n := range d.nodes {
+		switch n.fate {
+		case toSlow:
+			fmt.Fprintf(d.out, "%s takes %s/s at most: its policy says so\n", n.name, bytesText(n.limit))
+		case toCorrupt:
+			fmt.Fprintf(d.out, "%s has a bad cable; links are plain, so that a changed byte is not TLS's affair\n", n.name)
+		}
+	}
+}
+
+// strike kills and freezes nodes on the way: once a quarter of the image has reached
+// every node, or as soon as bytes move where that would be late. It thaws the frozen when
+// they were missed.
+func (d *demo) strike(e ring.Event, s *screen) {
+	if e.Kind == ring.EventNode && e.State == ring.Lost {
+		for _, n := range d.nodes {
+			if n.name == e.Node && !n.frozenAt.IsZero() && n.thawedAt.IsZero() {
+				n.thawedAt = time.Now()
+				n.proc.Signal(syscall.SIGCONT)
+				s.printf("thawed %s after %.1f s", n.name, n.thawedAt.Sub(n.frozenAt).Seconds())
+			}
+		}
+	}
+	enough := d.size / 4
+	if d.faults.slow > 0 || d.faults.freeze > 0 {
+		enough = 1
+	}
+	if d.struck || e.Kind != ring.EventProgress || e.Bytes < enough {
+		return
+	}
+	d.struck = true
+	for _, n := range d.nodes {
+		switch n.fate {
+		case toKill:
+			n.killed = true
+			n.proc.Kill()
+			s.printf("killed %s (process %d) at %s of %s", n.name, n.proc.Pid(), bytesText(e.Bytes), bytesText(d.size))
+		case toFreeze:
+			n.frozenAt = time.Now()
+			n.proc.Signal(syscall.SIGSTOP)
+			s.printf("froze %s (process %d) at %s of %s", n.name, n.proc.Pid(), bytesText(e.Bytes), bytesText(d.size))
+		}
+	}
+}
+
+// happened says whether what was asked for was done to n, and how to put it.
+func (n *demoNode) happened() (done bool, text string) {
+	switch n.fate {
+	case toKill:
+		return n.killed, ""
+	case toSlow:
+		return true, fmt.Sprintf(" (at %s/s at most)", bytesText(n.limit))
+	case toFreeze:
+		return !n.thawedAt.IsZero(), " (was frozen)"
+	case toCorrupt:
+		return n.hit.Load(), " (behind the bad cable)"
+	}
+	return true, ""
+}

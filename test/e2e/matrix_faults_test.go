@@ -1,0 +1,246 @@
+package e2e
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/dolly-img/dolly-img/test/netns"
+)
+
+// scene is a row of the matrix that is being played.
+type scene struct {
+	*rig
+	victims []*node
+	push    *push // nil before it began
+}
+
+// act does something to a scene.
+type act func(ctx context.Context, s *scene) error
+
+func each(do func(ctx context.Context, n *node) error) act {
+	return func(ctx context.Context, s *scene) error {
+		for _, n := range s.victims {
+			if err := do(ctx, n); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+}
+
+// then does one thing after the other.
+func then(acts ...act) act {
+	return func(ctx context.Context, s *scene) error {
+		for _, a := range acts {
+			if err := a(ctx, s); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+}
+
+// told waits until the server has said so of every victim.
+func told(state string) act {
+	return func(ctx context.Context, s *scene) error {
+		for _, n := range s.victims {
+			if _, err := s.push.process.Line(ctx, fmt.Sprintf(`"node":%q,"state":%q`, n.name(), state)); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+}
+
+// lasts lets time pass with the fault in place: its length is what the row is about.
+func lasts(d time.Duration) act {
+	return func(ctx context.Context, s *scene) error {
+		select {
+		case <-time.After(d):
+		case <-s.push.process.Done():
+		case <-ctx.Done():
+		}
+		return context.Cause(ctx)
+	}
+}
+
+func signal(sig os.Signal) act {
+	return each(func(_ context.Context, n *node) error { n.daemon.Signal(sig); return nil })
+}
+
+var (
+	killed   = each(func(_ context.Context, n *node) error { n.kill(); return nil })
+	started  = each(func(_ context.Context, n *node) error { n.start(); return nil })
+	stopped  = signal(syscall.SIGSTOP)
+	thawed   = signal(syscall.SIGCONT)
+	cut      = each(func(ctx context.Context, n *node) error { return n.Unplug(ctx) })
+	replaced = each(func(ctx context.Context, n *node) error { return n.Plug(ctx) })
+)
+
+// between is whom a fault is between: the one that sends to the victim, or the server.
+type between func(s *scene) *netns.Host
+
+func before(s *scene) *netns.Host {
+	for i, n := range s.nodes {
+		if n == s.victims[0] && i > 0 {
+			return s.nodes[i-1].Host
+		}
+	}
+	return s.net.Server
+}
+
+func server(s *scene) *netns.Host { return s.net.Server }
+
+// deaf has the victim hear nothing from the other, mute the other nothing from the victim.
+func deaf(other between) act {
+	return func(ctx context.Context, s *scene) error { return s.victims[0].Block(ctx, other(s)) }
+}
+
+func mute(other between) act {
+	return func(ctx context.Context, s *scene) error { return other(s).Block(ctx, s.victims[0].Host) }
+}
+
+// slowLink makes the victims' cables so many bytes per second slow.
+func slowLink(rate int64) act {
+	return each(func(ctx context.Context, n *node) error { return n.Shape(ctx, 8*rate) })
+}
+
+// damage puts somebody before the victims that changes bytes, so many times.
+func damage(kind string, times int64) act {
+	return each(func(_ context.Context, n *node) error { n.damaged(kind, 30_000_000, times); return nil })
+}
+
+const always = 1 << 40
+
+// traced has the daemons start under strace, which interferes with the system calls it
+// is told of and, by a filter in the kernel, is not even called for others. -D makes the
+// daemon our child and strace its own.
+func traced(calls, inject string) act {
+	return each(func(_ context.Context, n *node) error {
+		n.wrap = []string{"strace", "-D", "-f", "--seccomp-bpf", "-qq", "-o", "/dev/null",
+			"-e", "trace=" + calls, "-e", "inject=" + calls + ":" + inject}
+		return nil
+	})
+}
+
+// slowDisk makes every write take so much longer; a write is of one frame.
+func slowDisk(d time.Duration) act {
+	return traced("pwrite64", fmt.Sprintf("delay_exit=%d", d.Microseconds()))
+}
+
+// failing makes system calls of the running daemons fail from now on.
+func failing(calls, errno string) act {
+	return func(ctx context.Context, s *scene) error {
+		for _, n := range s.victims {
+			p, err := netns.Start(n.Command(ctx, "strace", "-f", "-o", "/dev/null", "-p", fmt.Sprint(n.daemon.Pid()),
+				"-e", "trace="+calls, "-e", "inject="+calls+":error="+errno))
+			if err != nil {
+				return err
+			}
+			s.t.Cleanup(p.Kill)
+			if _, err := p.Line(ctx, "attached"); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+}
+
+// smallDisk gives the victims an output directory of so many bytes, on which nothing can be
+// reserved: as on file systems that do not know how.
+func smallDisk(size int64) act {
+	return then(traced("fallocate", "error=EOPNOTSUPP"), func(_ context.Context, s *scene) error {
+		for _, n := range s.victims {
+			n.Mounts = []netns.Mount{netns.Tmpfs(s.data, size)}
+		}
+		return nil
+	})
+}
+
+// filled is somebody else who needs all the room there is.
+func filled(_ context.Context, s *scene) error {
+	for _, n := range s.victims {
+		f, err := os.Create(filepath.Join(fmt.Sprintf("/proc/%d/root", n.daemon.Pid()), s.data, "other"))
+		if err != nil {
+			return err
+		}
+		for b := make([]byte, 1<<20); err == nil; {
+			_, err = f.Write(b)
+		}
+		f.Close()
+		if !errors.Is(err, syscall.ENOSPC) {
+			return err
+		}
+	}
+	return nil
+}
+
+// slowProcessor leaves the victims so much of one processor. Where control groups cannot
+// be made, they are stopped for the rest of each tenth of a second.
+func slowProcessor(share float64) act {
+	return func(ctx context.Context, s *scene) error {
+		for _, n := range s.victims {
+			if err := n.confine(share); err == nil {
+				continue
+			}
+			s.t.Log("no control groups: stopping and continuing instead")
+			go func() {
+				const period = 100 * time.Millisecond
+				for tick := time.NewTicker(period); ; {
+					n.daemon.Signal(syscall.SIGCONT)
+					select {
+					case <-time.After(time.Duration(share * float64(period))):
+					case <-n.daemon.Done():
+						return
+					}
+					n.daemon.Signal(syscall.SIGSTOP)
+					<-tick.C
+				}
+			}()
+		}
+		return nil
+	}
+}
+
+// confine puts the daemon into a control group of its own, of version 1 or 2.
+func (n *node) confine(share float64) error {
+	const root, period = "/sys/fs/cgroup", 100_000
+	parent := filepath.Join(root, "cpu")
+	if _, err := os.Stat(parent); err != nil {
+		parent = root
+	}
+	dir, err := os.MkdirTemp(parent, "dimg-")
+	if err != nil {
+		return err
+	}
+	n.rig.t.Cleanup(func() {
+		n.kill() // a group with somebody in it cannot be removed
+		if err := syscall.Rmdir(dir); err != nil {
+			n.rig.t.Errorf("control group: %v", err)
+		}
+	})
+	file, text := "cpu.cfs_quota_us", fmt.Sprint(int(share*period))
+	if parent == root {
+		file, text = "cpu.max", fmt.Sprint(text, " ", period)
+	}
+	if err := write(filepath.Join(dir, file), text); err != nil {
+		return err
+	}
+	return write(filepath.Join(dir, "cgroup.procs"), fmt.Sprint(n.daemon.Pid()))
+}
+
+// write is for files that the kernel makes.
+func write(path, text string) error {
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	_, err = strings.NewReader(text).WriteTo(f)
+	return errors.Join(err, f.Close())
+}
