@@ -1,0 +1,306 @@
+//go:build !race
+
+package ring
+
+import (
+	"slices"
+
+	"github.com/dolly-img/dolly-img/ring/internal/wire"
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// What can happen in the explorer's world, one move at a time.
+
+type addMove = func(do func(w *world), format string, args ...any)
+
+// movesOf are those of a node: messages arrive, and its own work goes on.
+func (w *world) movesOf(i int, add addMove) {
+	n := w.nodes[i]
+	if n.gone {
+		add(func(w *world) {
+			w.nodes[i].gone = false
+			w.chain(evControlLost{i, false, "connection lost"})
+		}, "the server sees the control connection of n%d end", i)
+	}
+	if !n.up {
+		return
+	}
+	if len(n.in) > 0 {
+		add(func(w *world) { w.arrive(i) }, "n%d gets %T", i, n.in[0].m)
+	}
+	if len(n.out) > 0 {
+		add(func(w *world) { w.hear(i) }, "the server gets %T of n%d", n.out[0].m, i)
+	}
+	for k, job := range n.jobs {
+		if job == "published" || job == "reset" {
+			add(func(w *world) { w.work(i, k) }, "n%d: %s", i, job)
+		}
+	}
+}
+
+// ownWork hashes, stores and prepares, and takes messages that change nothing for others.
+func (w *world) ownWork(i int, add addMove) {
+	n := w.nodes[i]
+	if len(n.in) > 0 && n.up {
+		switch n.in[0].m.(type) {
+		case *wire.Start, *wire.Marks, *wire.Offer:
+			add(func(w *world) { w.arrive(i) }, "n%d gets %T", i, n.in[0].m)
+		}
+	}
+	if len(n.out) > 0 {
+		switch n.out[0].m.(type) {
+		case evReport, evAnswer:
+			add(func(w *world) { w.hear(i) }, "the server gets %T of n%d", n.out[0].m, i)
+		}
+	}
+	if n.m == nil {
+		return
+	}
+	resets := slices.Contains(n.jobs, "reset")
+	if n.hashed < len(n.data) && !resets {
+		add(func(w *world) {
+			n := w.nodes[i]
+			n.hashed++
+			w.node(i, meSum{0, int64(n.hashed), xSum(n.data[:n.hashed]), false})
+		}, "n%d hashes byte %d", i, n.hashed)
+	}
+	if n.hashed == int(xBlob.Size) && !n.ended && !resets {
+		add(func(w *world) {
+			n := w.nodes[i]
+			n.ended = true
+			w.node(i, meSum{0, xBlob.Size, xSum(n.data), true})
+		}, "n%d has hashed all", i)
+	}
+	for k, job := range n.jobs {
+		if job == "durable" || job == "prepared" {
+			add(func(w *world) { w.work(i, k) }, "n%d: %s", i, job)
+		}
+	}
+}
+
+// hear is what the server does with a message of a node.
+func (w *world) hear(i int) {
+	n := w.nodes[i]
+	ev := n.out[0].m
+	n.out = slices.Clone(n.out[1:])
+	w.chain(ev)
+}
+
+func (w *world) arrive(i int) {
+	n := w.nodes[i]
+	m := n.in[0].m
+	n.in = slices.Clone(n.in[1:])
+	if _, offer := m.(*wire.Offer); offer {
+		if n.m == nil {
+			n.m, n.result, n.newest = newMember([]v1.Descriptor{xBlob}), "", 0
+			n.m.step(meHeld{[]int64{0}})
+			n.out = append(n.out, onTheWay(evAnswer{i, []int64{0}, -1, true, CodeNone, ""}))
+		}
+		return
+	}
+	if n.m == nil {
+		return
+	}
+	if f, ok := m.(*wire.Feed); ok {
+		n.newest = max(n.newest, f.Generation)
+	}
+	w.node(i, meMsg{m.(wire.Message)})
+}
+
+// work does a job that a member ordered.
+func (w *world) work(i, k int) {
+	n := w.nodes[i]
+	job := n.jobs[k]
+	n.jobs = slices.Delete(slices.Clone(n.jobs), k, k+1)
+	switch job {
+	case "durable":
+		w.node(i, meDurable{0})
+	case "prepared":
+		w.node(i, mePrepared{})
+	case "published":
+		n.showing = slices.Clone(n.data)
+		if w.node(i, mePublished{}); n.result != "" { // released meanwhile
+			n.result = string(Committed)
+			w.drop(i)
+		}
+	case "reset":
+		n.data = slices.Clone(n.data[:n.m.blobs[0].recv])
+		n.hashed, n.ended = len(n.data), false
+		for _, l := range w.links {
+			if l.feeder == i && l.state == "up" {
+				l.state, l.told = "broken", true
+				w.node(i, meLink{l.link, l.gen, wire.LinkDown, CodeMismatch, "the feeder went back"})
+			}
+		}
+		w.node(i, meReset{})
+	}
+}
+
+// movesOn are those on a link.
+func (w *world) movesOn(k int, l *xLink, add addMove) {
+	alive := l.feeder == 0 || w.nodes[l.feeder].m != nil
+	switch l.state {
+	case "ordered":
+		if alive {
+			add(func(w *world) { w.dial(w.links[k]) }, "%d dials n%d, generation %d", l.feeder, l.node, l.gen)
+		}
+	case "up":
+		have := w.has(l.feeder)
+		switch {
+		case l.pos < have:
+			add(func(w *world) { w.frame(w.links[k], 0) }, "%d sends byte %d to n%d, generation %d", l.feeder, l.pos, l.node, l.gen)
+			if l.feeder != 0 && w.left.flips > 0 {
+				add(func(w *world) { w.left.flips--; w.frame(w.links[k], 1) }, "%d sends byte %d to n%d, changed", l.feeder, l.pos, l.node)
+			}
+		case l.pos == int(xBlob.Size):
+			add(func(w *world) {
+				l := w.links[k]
+				l.state = "closed"
+				w.feedEnd(l, true)
+			}, "%d has sent n%d everything", l.feeder, l.node)
+		}
+	case "last":
+		add(func(w *world) { w.links[k].state = "broken" }, "the feed of n%d from %d is closed", l.node, l.feeder)
+		if have := w.has(l.feeder); l.pos < have && w.nodes[l.node].m != nil {
+			add(func(w *world) {
+				w.frame(w.links[k], 0)
+				w.links[k].state = "broken"
+			}, "%d has sent byte %d to n%d, generation %d, before it was closed", l.feeder, l.pos, l.node, l.gen)
+		}
+	case "broken":
+		if !l.seen {
+			add(func(w *world) {
+				l := w.links[k]
+				l.seen = true
+				w.feedEnd(l, false)
+				l.settle(w)
+			}, "n%d sees its feed from %d end, generation %d", l.node, l.feeder, l.gen)
+		}
+		if !l.told && alive {
+			add(func(w *world) {
+				l := w.links[k]
+				l.told = true
+				w.report(l, wire.LinkDown, CodeNetwork)
+				l.settle(w)
+			}, "%d sees its link to n%d end, generation %d", l.feeder, l.node, l.gen)
+		}
+	}
+}
+
+// has is how many bytes a feeder could send.
+func (w *world) has(feeder int) int {
+	if feeder == 0 {
+		return w.read
+	}
+	return len(w.nodes[feeder].data)
+}
+
+// settle forgets a link whose end everybody knows.
+func (l *xLink) settle(w *world) {
+	if l.seen && (l.told || l.feeder != 0 && w.nodes[l.feeder].m == nil) {
+		l.state = "closed"
+	}
+}
+
+func (w *world) dial(l *xLink) {
+	if w.nodes[l.node].m == nil {
+		l.state = "closed"
+		w.report(l, wire.LinkDown, CodeNetwork)
+		return
+	}
+	if _, ok := w.node(l.node, meOpen{l.link, l.gen})[0].(actAccept); !ok {
+		l.state = "closed"
+		w.report(l, wire.LinkDown, CodeAuth)
+		return
+	}
+	l.state = "up"
+	w.report(l, wire.LinkUp, CodeNone)
+}
+
+// frame carries one byte: value 0 as the feeder has it, 1 changed.
+func (w *world) frame(l *xLink, changed byte) {
+	value := changed
+	if l.feeder != 0 {
+		value |= w.nodes[l.feeder].data[l.pos]
+	}
+	n := w.nodes[l.node]
+	if n.m == nil {
+		l.state = "broken"
+		return
+	}
+	if _, ok := w.node(l.node, meFrame{l.gen, 0, int64(l.pos), 1})[0].(actAccept); !ok {
+		l.state, l.seen = "broken", true
+		w.feedEnd(l, false)
+		return
+	}
+	if l.gen < n.newest {
+		w.fail("n%d takes a byte from generation %d, it was told of %d", l.node, l.gen, n.newest)
+	}
+	n.data = append(slices.Clone(n.data), value)
+	l.pos++
+}
+
+func (w *world) feedEnd(l *xLink, fin bool) {
+	if w.nodes[l.node].m != nil {
+		code := CodeNetwork
+		if fin {
+			code = CodeNone
+		}
+		w.node(l.node, meFeedEnd{l.link, l.gen, fin, code, "connection lost"})
+	}
+}
+
+// report is the feeder's about its link.
+func (w *world) report(l *xLink, state string, code Code) {
+	if l.feeder == 0 {
+		w.chain(evLink{0, l.link, l.gen, state, code, "connection lost"})
+	} else if w.nodes[l.feeder].m != nil {
+		w.node(l.feeder, meLink{l.link, l.gen, state, code, "connection lost"})
+	}
+}
+
+// readOn reads a byte of the source and sends its mark to those who lack it.
+func (w *world) readOn() {
+	w.read++
+	for i := 1; i < len(w.nodes); i++ {
+		if n := &w.c.nodes[i]; n.alive && n.lacks && n.phase == phServing {
+			w.send(i, w.marks(w.read-1))
+		}
+	}
+}
+
+func (w *world) crash(i int) {
+	w.left.crashes--
+	n := w.nodes[i]
+	w.drop(i)
+	n.gone = n.gone || n.ctrl
+	n.up, n.ctrl, n.in, n.out, n.result, n.touched = false, false, nil, nil, "", true
+}
+
+// ask dials a node for its state, as sender.resume and sender.redial do.
+func (w *world) ask(k int) {
+	a := w.asks[k]
+	w.asks = slices.Delete(slices.Clone(w.asks), k, k+1)
+	n := w.nodes[a.node]
+	if !n.up {
+		w.chain(evResumed{node: a.node, reason: "refused"})
+		return
+	}
+	n.ctrl, n.gone, n.in, n.out = true, false, nil, nil
+	state := orElse(n.result, wire.StateUnknown)
+	if n.m != nil {
+		state = wire.StateRunning
+	}
+	id := wire.ID{n.instance}
+	if a.redial {
+		w.chain(evWelcome{a.node, id, state, ""})
+	} else {
+		w.chain(evResumed{a.node, id, state, xBlob.Digest.String(), ""})
+	}
+	if n.m != nil {
+		w.node(a.node, meResume{})
+	}
+	if !w.c.nodes[a.node].alive {
+		n.ctrl = false
+	}
+}

@@ -1,0 +1,87 @@
+//go:build !race
+
+package ring
+
+import (
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// mutants are faults that somebody could make in the state machines: the text old of a
+// file becomes new. The explorer has to find each.
+var mutants = []struct{ name, file, old, new string }{
+	{"a frame of an old generation is taken", "member.go",
+		"m.phase != mStarted || ev.gen != m.feedGen || !m.feedOpen", "m.phase != mStarted"},
+	{"published before COMMIT", "member.go",
+		"			m.sayVerified()\n		}\n	case mePublished:", "			m.sayVerified()\n			m.phase = mPublishing\n			m.do(actPublish{})\n		}\n	case mePublished:"},
+	{"COMMIT before the source was read to its end", "chain_commit.go",
+		"n.phase != phVerified || !c.sourceDone || c.interrupted", "n.phase != phVerified || c.interrupted"},
+	{"a mark is not compared", "member_marks.go",
+		"case !bytes.Equal(s.sum, k.Sum):", "case !bytes.Equal(s.sum, k.Sum) && len(s.sum) == 0:"},
+	{"neither marks nor the final sum are compared", "member_marks.go",
+		"case !bytes.Equal(s.sum, k.Sum):", "case !bytes.Equal(s.sum, k.Sum) && len(s.sum) == 0:\x00if b.sum != b.final {\x00if b.sum != b.final && b.sum == \"\" {"},
+	{"falling back keeps the bytes", "member_marks.go",
+		"b.recv, b.claim, b.sum, b.sums = b.good,", "b.recv, b.claim, b.sum, b.sums = b.recv,"},
+	{"those behind a lost node are forgotten", "chain_links.go",
+		"		if fed {\n			c.relink(j)\n		}", ""},
+	{"the end waits for a lost node", "chain_commit.go",
+		"case p == phAway || p == phDialing", "case p == phDialing"},
+	{"an unconfirmed COMMIT counts", "chain_commit.go",
+		"		c.end(ev.node, Failed, \"commit not confirmed: \"", "		c.nodeCommitted(evCommitted{ev.node, ev.digest + c.finals[0].String()[len(ev.digest):]})\n		c.end(ev.node, Failed, \"commit not confirmed: \""},
+	{"nobody is blamed for changed bytes", "chain_blame.go",
+		"			c.blame(s.feeder, i, s.link)", "			continue"},
+	{"a node that resumed gets no new feed", "chain_commit.go",
+		"		if linked && (j == i || f.feeder == i) || j == i && f.state == feedAsked {", "		if linked && f.feeder == i && false {"},
+}
+
+// TestMutants builds the package anew with each mutant and has the explorer look at it.
+func TestMutants(t *testing.T) {
+	if testing.Short() {
+		t.Skip("-short: a build for each mutant takes time")
+	}
+	for _, m := range mutants {
+		t.Run(m.name, func(t *testing.T) {
+			text, err := os.ReadFile(m.file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			mutated := string(text)
+			// Two edits are one text, apart by a NUL.
+			edits := strings.Split(m.old+"\x00"+m.new, "\x00")
+			for i := 0; i < len(edits); i += 2 {
+				if strings.Count(mutated, edits[i]) != 1 {
+					t.Fatalf("%s does not have once: %s", m.file, edits[i])
+				}
+				mutated = strings.Replace(mutated, edits[i], edits[i+1], 1)
+			}
+			dir := t.TempDir()
+			file, overlay := filepath.Join(dir, m.file), filepath.Join(dir, "overlay.json")
+			abs, err := filepath.Abs(m.file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			list, err := json.Marshal(map[string]any{"Replace": map[string]string{abs: file}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for name, b := range map[string][]byte{file: []byte(mutated), overlay: list} {
+				if err := os.WriteFile(name, b, 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			out, err := exec.CommandContext(t.Context(), "go", "test", "-overlay", overlay, "-run", "^TestExplore$", "-short", ".").CombinedOutput()
+			if err == nil {
+				t.Fatalf("the explorer finds nothing\n%s", out)
+			}
+			if !strings.Contains(string(out), "--- FAIL: TestExplore") || !strings.Contains(string(out), ", after") {
+				t.Fatalf("it ended otherwise: %v\n%s", err, out)
+			}
+			what, _, _ := strings.Cut(string(out[strings.Index(string(out), "explore_test.go"):]), ", after")
+			t.Log(what)
+		})
+	}
+}

@@ -1,0 +1,216 @@
+//go:build !race
+
+package ring
+
+import (
+	"flag"
+	"fmt"
+	"hash/maphash"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/dolly-img/dolly-img/ring/internal/wire"
+	"github.com/opencontainers/go-digest"
+)
+
+var exploreMost = flag.Int("explore.most", 3_000_000, "states the explorer looks at before it gives up")
+
+// TestExplore goes through every order of moves of 3 nodes and a blob of two frames.
+// It prints how many states there are, and the moves that led to a broken promise.
+func TestExplore(t *testing.T) {
+	mark := wire.MarkEvery
+	wire.MarkEvery = 1
+	t.Cleanup(func() { wire.MarkEvery = mark })
+	for _, s := range []struct {
+		name  string
+		nodes int
+		short budget // with -short
+		left  budget
+	}{
+		{"3 nodes", 3, budget{delays: 4}, budget{delays: 9}},
+		{"3 nodes, 2 losses", 3, budget{delays: 1, crashes: 2}, budget{delays: 2, crashes: 2}},
+		{"3 nodes, 2 losses, a return", 3, budget{delays: 0, crashes: 2, returns: 1}, budget{delays: 1, crashes: 2, returns: 1}},
+		{"3 nodes, control lost", 3, budget{delays: 2, cuts: 1}, budget{delays: 3, cuts: 1}},
+		{"3 nodes, changed bytes", 3, budget{delays: 1, flips: 1}, budget{delays: 4, flips: 1}},
+		{"3 nodes, a loss, a return, changed bytes", 3, budget{delays: 0, crashes: 1, returns: 1, flips: 1}, budget{delays: 2, crashes: 1, returns: 1, flips: 1}},
+		{"2 nodes, any order", 2, budget{delays: 4}, budget{delays: anyOrder}},
+		{"2 nodes, any order, a loss", 2, budget{delays: 2, crashes: 1}, budget{delays: anyOrder, crashes: 1}},
+		{"2 nodes, any order, changed bytes", 2, budget{delays: 2, flips: 1}, budget{delays: anyOrder, flips: 1}},
+	} {
+		t.Run(s.name, func(t *testing.T) {
+			if testing.Short() {
+				s.left = s.short
+			}
+			s.left.ticks = 12
+			n, trace, err := explore(newWorld(s.nodes, s.left), *exploreMost)
+			t.Logf("%d states", n)
+			if err != nil {
+				t.Errorf("%v, after\n%s", err, strings.Join(trace, "\n"))
+			}
+		})
+	}
+}
+
+// explore looks at every state that can be reached from w, and returns the moves that
+// lead to the first error.
+func explore(w *world, most int) (states int, trace []string, err error) {
+	seed := maphash.MakeSeed()
+	seen := map[uint64]int{} // the most delays that were left
+	type step struct {
+		w     *world
+		moves []move
+		name  string
+	}
+	stack := []step{{w: w, moves: w.moves()}}
+	fail := func(err error, last string) (int, []string, error) {
+		for _, s := range stack[1:] {
+			trace = append(trace, s.name)
+		}
+		return len(seen), append(trace, last), err
+	}
+	for len(stack) > 0 {
+		top := &stack[len(stack)-1]
+		if len(top.moves) == 0 {
+			stack = stack[:len(stack)-1]
+			continue
+		}
+		m := top.moves[0]
+		top.moves = top.moves[1:]
+		next := clone(top.w)
+		m.do(next)
+		if next.err != nil {
+			return fail(next.err, m.name)
+		}
+		key := fingerprint(seed, next)
+		if left, ok := seen[key]; ok && left >= next.left.delays {
+			continue
+		}
+		if seen[key] = next.left.delays; len(seen) > most {
+			return fail(fmt.Errorf("more than %d states", most), m.name)
+		}
+		moves := next.moves()
+		if len(moves) == 0 {
+			if err := next.atEnd(); err != nil {
+				return fail(err, m.name)
+			}
+			continue
+		}
+		stack = append(stack, step{next, moves, m.name})
+	}
+	return len(seen), nil, nil
+}
+
+// atEnd checks a state in which nothing can happen any more.
+func (w *world) atEnd() error {
+	if !w.over {
+		return fmt.Errorf("nothing can happen any more, and the transfer has not ended: %v", w.rows())
+	}
+	for i := 1; i < len(w.nodes); i++ {
+		n, row := w.nodes[i], w.c.nodes[i].row
+		switch {
+		case row.State == Pending || row.State == Serving || row.State == Lost:
+			return fmt.Errorf("the row of n%d is not final: %v", i, w.rows())
+		case !n.touched && !row.State.Good():
+			return fmt.Errorf("n%d, which nothing happened to, is %s: %s", i, row.State, row.Reason)
+		case len(n.showing) > 0 && string(n.showing) != string(make([]byte, xBlob.Size)):
+			return fmt.Errorf("n%d shows %v", i, n.showing)
+		}
+	}
+	return nil
+}
+
+func (w *world) rows() (rows []string) {
+	for _, n := range w.c.nodes[1:] {
+		rows = append(rows, fmt.Sprintf("%s %s %s (phase %d, feed %d)", n.row.Node, n.row.State, n.row.Reason, n.phase, n.feed.state))
+	}
+	return rows
+}
+
+// move is something that can happen.
+type move struct {
+	name string
+	do   func(w *world)
+}
+
+// moves lists what can happen, in an order that is always the same.
+func (w *world) moves() (all []move) {
+	add := func(do func(w *world), format string, args ...any) {
+		all = append(all, move{fmt.Sprintf(format, args...), do})
+	}
+	if w.over || w.err != nil {
+		return nil
+	}
+	// What a node does for itself and nobody sees is done before anything else: to do
+	// it later makes no difference to the others.
+	for i := 1; i < len(w.nodes) && len(all) == 0; i++ {
+		w.ownWork(i, add)
+	}
+	if len(all) > 0 {
+		return all[:1]
+	}
+	for i := 1; i < len(w.nodes); i++ {
+		w.movesOf(i, add)
+	}
+	for k, l := range w.links {
+		w.movesOn(k, l, add)
+	}
+	if w.source && !w.told {
+		if w.read < int(xBlob.Size) {
+			add((*world).readOn, "the server reads byte %d", w.read)
+		} else {
+			add(func(w *world) { w.told = true; w.chain(evSourceDone{[]digest.Digest{xBlob.Digest}}) }, "the source is done")
+		}
+	}
+	for k, a := range w.asks {
+		if !a.redial || w.nodes[a.node].up {
+			add(func(w *world) { w.ask(k) }, "the server asks n%d", a.node)
+		}
+	}
+	quiet := len(all) == 0
+	if w.left.delays == 0 && !quiet {
+		all = all[:1]
+	}
+	for k := range all {
+		if do := all[k].do; k > 0 && w.left.delays < anyOrder {
+			all[k].do = func(w *world) { w.left.delays--; do(w) }
+		}
+	}
+	for i := 1; i < len(w.nodes); i++ {
+		if n := w.nodes[i]; n.up && w.left.crashes > 0 {
+			add(func(w *world) { w.crash(i) }, "n%d crashes", i)
+		} else if !n.up && !n.gone && w.left.returns > 0 {
+			add(func(w *world) { w.left.returns--; n := w.nodes[i]; n.up, n.instance = true, n.instance+10 }, "n%d returns", i)
+		}
+		if n := w.nodes[i]; n.up && n.ctrl && n.m != nil && w.left.cuts > 0 {
+			add(func(w *world) {
+				n := w.nodes[i]
+				w.left.cuts--
+				n.ctrl, n.gone, n.in, n.out = false, true, nil, nil
+			}, "the control connection of n%d breaks", i)
+		}
+	}
+	if quiet && w.left.ticks > 0 {
+		add((*world).tick, "a second passes")
+	}
+	return all
+}
+
+// tick is a second in which nothing else happens: everybody reports.
+func (w *world) tick() {
+	w.left.ticks--
+	w.now += time.Second
+	for i := 1; i < len(w.nodes); i++ {
+		if n := w.nodes[i]; n.m != nil && n.ctrl {
+			r := n.m.report()
+			r.Wait = waitNames[waitIn]
+			for _, l := range w.links {
+				if l.feeder == i && l.state == "up" {
+					r.Links = append(r.Links, wire.Sending{Link: l.link, Idle: l.pos >= len(n.data)})
+				}
+			}
+			w.chain(evReport{i, *r})
+		}
+	}
+	w.chain(evTick{w.now})
+}

@@ -1,0 +1,259 @@
+//go:build !race
+
+package ring
+
+import (
+	"crypto/sha256"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/dolly-img/dolly-img/ring/internal/wire"
+	"github.com/opencontainers/go-digest"
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// The world of the explorer: the shipped coordinator, the shipped member of each
+// node, and between them a network of queues. Everything that drivers and wires do is
+// a move, and moves may come in any order. A frame is one byte of one blob, with a
+// mark behind each; a byte is 0 as the source has it, and 1 when it was changed.
+
+type world struct {
+	c      *chain
+	nodes  []*xNode // [0] is nil
+	links  []*xLink
+	read   int // bytes of the source
+	source bool
+	told   bool // evSourceDone
+	asks   []xAsk
+	left   budget
+	now    time.Duration
+	over   bool
+	err    error
+}
+
+// budget is what may still go wrong.
+type budget struct {
+	crashes, returns, cuts, flips, ticks int
+	// delays is how often a move may be made that is not the next one in the order of
+	// moves; faults may strike at any moment.
+	delays int
+}
+
+const anyOrder = 1 << 20 // delays: none is counted
+
+type xNode struct {
+	up       bool // the process runs
+	instance byte
+	newest   uint32      // generation it was told to take
+	ctrl     bool        // to the server
+	gone     bool        // the server has not yet seen that it ended
+	in       []*xMessage // for the node
+	out      []*xMessage // for the coordinator
+
+	m       *member
+	data    []byte // as accepted
+	hashed  int
+	ended   bool // its sum was told
+	jobs    []string
+	result  string // of a transfer that ended here: the state WELCOME tells
+	showing []byte // published, across crashes
+	touched bool   // something went wrong with this node itself
+}
+
+type xLink struct {
+	feeder, node int
+	link, gen    uint32
+	pos          int
+	state        string // ordered, up, last (one more frame may arrive), broken, closed
+	told, seen   bool   // the end of a broken one, by feeder and receiver
+}
+
+type xAsk struct {
+	node   int
+	redial bool
+}
+
+var (
+	xBlob  = v1.Descriptor{Size: 2, Digest: digest.NewDigestFromBytes(digest.SHA256, xSum(make([]byte, 2)))}
+	xFinal = xSum(make([]byte, 2))
+)
+
+func xSum(data []byte) []byte { h := sha256.Sum256(data); return h[:] }
+
+func newWorld(nodes int, left budget) *world {
+	w := &world{left: left, nodes: make([]*xNode, nodes+1)}
+	cfg := Config{Retries: 2}
+	for i := 1; i <= nodes; i++ {
+		cfg.Nodes = append(cfg.Nodes, Peer{Name: fmt.Sprint("n", i)})
+		w.nodes[i] = &xNode{up: true, ctrl: true, instance: byte(i)}
+	}
+	w.c = newChain(cfg, []v1.Descriptor{xBlob})
+	for i := 1; i <= nodes; i++ {
+		w.chain(evWelcome{i, wire.ID{byte(i)}, wire.StateNew, ""})
+	}
+	return w
+}
+
+func (w *world) fail(format string, args ...any) {
+	if w.err == nil {
+		w.err = fmt.Errorf(format, args...)
+	}
+}
+
+// chain steps the coordinator and does what it says.
+func (w *world) chain(ev any) {
+	for _, a := range w.c.step(ev) {
+		switch a := a.(type) {
+		case actSend:
+			w.send(a.node, a.msg)
+		case actOffer:
+			w.send(a.node, &wire.Offer{Blobs: []v1.Descriptor{xBlob}})
+		case actFeed:
+			w.send(a.node, &wire.Feed{Link: a.link, Generation: a.gen})
+		case actDial:
+			d := &wire.Dial{Link: a.link, Generation: a.gen, Name: fmt.Sprint(a.node), Needs: a.needs}
+			if a.feeder == 0 {
+				w.order(0, d)
+			} else {
+				w.send(a.feeder, d)
+			}
+		case actUndial:
+			if a.feeder == 0 {
+				w.unlink(0, a.link)
+			} else {
+				w.send(a.feeder, &wire.Undial{Link: a.link})
+			}
+		case actMarks:
+			w.send(a.node, w.marks(0))
+		case actSource:
+			w.source = true
+		case actResume:
+			w.asks = append(w.asks, xAsk{a.node, false})
+		case actRedial:
+			w.asks = append(w.asks, xAsk{a.node, true})
+		case actHangup:
+			w.nodes[a.node].ctrl = false
+		case actFinal:
+			w.final(a.node)
+		case actFinish:
+			w.over = true
+		}
+	}
+}
+
+// final checks a row at the moment it becomes final.
+func (w *world) final(i int) {
+	row, n := w.c.nodes[i].row, w.nodes[i]
+	if row.State.Good() && string(n.showing) != string(make([]byte, xBlob.Size)) {
+		w.fail("n%d is %s and shows %v", i, row.State, n.showing)
+	}
+	if row.State.Good() && row.Digest != xBlob.Digest.String() {
+		w.fail("n%d is %s with digest %q", i, row.State, row.Digest)
+	}
+}
+
+func (w *world) send(i int, m wire.Message) {
+	if n := w.nodes[i]; n.ctrl {
+		n.in = append(n.in, onTheWay(m))
+	}
+}
+
+// marks are those from the one before byte from+1 on.
+func (w *world) marks(from int) *wire.Marks {
+	m := &wire.Marks{}
+	for i := from + 1; i <= w.read; i++ {
+		m.Marks = append(m.Marks, wire.Mark{Offset: int64(i), Sum: xSum(make([]byte, i))})
+	}
+	if w.read == int(xBlob.Size) {
+		m.Marks = append(m.Marks, wire.Mark{Offset: xBlob.Size, Sum: xFinal, Final: true})
+	}
+	return m
+}
+
+func (w *world) order(feeder int, d *wire.Dial) {
+	var node int
+	fmt.Sscan(d.Name, &node)
+	w.links = append(w.links, &xLink{feeder: feeder, node: node, link: d.Link, gen: d.Generation, pos: int(d.Needs[0][1]), state: "ordered"})
+}
+
+// unlink ends a link from its feeder's side, without a report.
+func (w *world) unlink(feeder int, link uint32) {
+	for _, l := range w.links {
+		if l.feeder == feeder && l.link == link && l.state != "closed" {
+			l.told = true
+			if l.state == "ordered" {
+				l.state = "closed"
+			} else {
+				l.state = "broken"
+			}
+		}
+	}
+}
+
+// node steps a member and does what it says.
+func (w *world) node(i int, ev any) []action {
+	n := w.nodes[i]
+	out := n.m.step(ev)
+	for _, a := range out {
+		switch a := a.(type) {
+		case actSay:
+			if ev, ok := eventOf(i, a.msg); ok && n.ctrl {
+				n.out = append(n.out, onTheWay(ev))
+			}
+		case actCloseFeed:
+			for _, l := range w.links {
+				if l.node == i && l.state == "up" {
+					l.state = "last" // a frame may be in the reader's hands
+				}
+			}
+		case actLink:
+			w.order(i, a.dial)
+		case actUnlink:
+			w.unlink(i, a.link)
+		case actSettle:
+			n.jobs = append(n.jobs, "durable")
+		case actPrepare:
+			n.jobs = append(n.jobs, "prepared")
+		case actPublish:
+			if !w.told {
+				w.fail("n%d publishes before the source was read to its end", i)
+			}
+			n.jobs = append(n.jobs, "published")
+		case actReset:
+			n.jobs = append(n.jobs, "reset")
+		case actRelease:
+			w.release(i)
+		}
+	}
+	return out
+}
+
+// release ends the transfer on a node, whose process goes on.
+func (w *world) release(i int) {
+	n := w.nodes[i]
+	n.result = string(Failed)
+	switch {
+	case n.m.phase == mCommitted:
+		n.result = string(Committed)
+	case slices.Contains(n.jobs, "published"):
+		return // COMMIT came: publishing goes on to its end
+	}
+	w.drop(i)
+}
+
+// drop forgets what a node had of the transfer.
+func (w *world) drop(i int) {
+	n := w.nodes[i]
+	n.m, n.data, n.hashed, n.ended, n.jobs = nil, nil, 0, false, nil
+	for _, l := range w.links {
+		if (l.node == i || l.feeder == i) && l.state != "closed" {
+			l.told = l.told || l.feeder == i
+			if l.state == "ordered" && l.feeder == i {
+				l.state = "closed"
+			} else {
+				l.state = "broken"
+			}
+		}
+	}
+}
