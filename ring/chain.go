@@ -109,6 +109,7 @@ type chainNode struct {
 		link     uint32
 		gen      uint32 // only grows
 		feeder   int
+		asked    time.Duration // when FEED, or DIAL to its feeder, was sent
 		up       time.Duration // since when the link is up
 		fails    int           // links from one feeder, the culprit, lost in a row
 		culprit  int
@@ -244,7 +245,13 @@ func (c *chain) tick() {
 			continue
 		}
 		still := c.now - n.moved
+		if reason := c.mute(n, still); reason != "" {
+			c.end(i, Failed, reason)
+			continue
+		}
 		switch {
+		case n.feed.state == feedDialled && c.now-n.feed.asked >= owes.dial:
+			c.linkDown(i, c.linkName(i), evLink{code: CodeNetwork, reason: fmt.Sprintf("not dialled within %v", owes.dial)})
 		case n.report.Wait == waitNames[waitIn] && still >= detect.stalled && c.stalled(i):
 			n.moved = c.now // the next link has its own time
 			c.linkDown(i, c.linkName(i), evLink{code: CodeNetwork, reason: fmt.Sprintf("nothing moved for %v", detect.stalled)})
@@ -264,6 +271,28 @@ func (c *chain) tick() {
 		c.judged = c.now
 		c.judgeSpeed()
 	}
+}
+
+// owes is what a node that takes part has to say, whatever else it waits for, and how long it
+// has: one that is alive and says nothing must not hold the end up.
+var owes = struct{ report, need, dial, verify time.Duration }{
+	report: 10 * time.Second, // a node reports each second
+	need:   time.Minute,      // FEED is answered when what falls back has done so
+	dial:   10 * time.Second, // the feeder has 2 s, and says how it went
+	verify: 10 * time.Minute, // the last fsync, and a copy to the output, may take long
+}
+
+// mute says what a node owes us for too long.
+func (c *chain) mute(n *chainNode, still time.Duration) string {
+	switch {
+	case still >= owes.report && c.now-n.told >= owes.report:
+		return fmt.Sprintf("does not report for %v", owes.report)
+	case n.feed.state == feedAsked && c.now-n.feed.asked >= owes.need:
+		return fmt.Sprintf("does not say what it needs for %v", owes.need)
+	case n.feed.state == feedDone && c.sourceDone && still >= owes.verify:
+		return fmt.Sprintf("has been sent everything, and does not verify for %v", owes.verify)
+	}
+	return ""
 }
 
 // stalled reports whether the link into i should carry something and does not.

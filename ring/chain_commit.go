@@ -107,7 +107,7 @@ func (c *chain) resumed(ev evResumed) {
 	same := ev.instance == n.instance
 	switch {
 	case same && ev.state == wire.StateRunning:
-		n.alive, n.moved = true, c.now
+		n.alive, n.moved, n.told = true, c.now, c.now
 		c.remind(ev.node)
 	case same && n.phase == phCommitting && State(ev.state).Good():
 		c.nodeCommitted(evCommitted{ev.node, ev.digest})

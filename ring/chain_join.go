@@ -31,7 +31,7 @@ func (c *chain) welcome(ev evWelcome) {
 		c.do(actRedial{ev.node})
 		return
 	case ev.state == wire.StateRunning && back && ev.instance == n.instance:
-		n.alive, n.phase = true, phServing
+		n.alive, n.phase, n.moved, n.told = true, phServing, c.now, c.now
 		c.returned(ev.node)
 		c.enter(ev.node)
 		c.remind(ev.node)
@@ -131,7 +131,7 @@ func (c *chain) answer(ev evAnswer) {
 // join starts a node, at the end of the order.
 func (c *chain) join(i int) {
 	n := &c.nodes[i]
-	n.phase, n.row.State, n.moved = phServing, Serving, c.now
+	n.phase, n.row.State, n.moved, n.told = phServing, Serving, c.now, c.now
 	c.tell(i, &wire.Start{})
 	c.do(actMarks{i})
 	c.enter(i)

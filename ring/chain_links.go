@@ -22,7 +22,7 @@ func (c *chain) relink(i int) {
 		n.feed.replaces = append(n.feed.replaces, ownedLink{n.feed.feeder, n.feed.link})
 	}
 	c.nextLink++
-	n.feed.state, n.feed.link = feedAsked, c.nextLink
+	n.feed.state, n.feed.link, n.feed.asked = feedAsked, c.nextLink, c.now
 	n.feed.gen++
 	if n.alive {
 		c.do(actFeed{i, n.feed.link, n.feed.gen, c.pickFeeder(i)})
@@ -79,7 +79,7 @@ func (c *chain) need(ev evNeed) {
 		n.feed.needSum, n.feed.fails, n.damage = sum, min(n.feed.fails, 1), ""
 	}
 	n.feed.needs = ev.needs
-	n.feed.feeder, n.feed.state = c.pickFeeder(ev.node), feedDialled
+	n.feed.feeder, n.feed.state, n.feed.asked = c.pickFeeder(ev.node), feedDialled, c.now
 	c.do(actDial{n.feed.feeder, ev.node, n.feed.link, n.feed.gen, ev.needs, n.slow})
 	f := &c.nodes[n.feed.feeder]
 	f.ordered = append(f.ordered, n.feed.link)

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/dolly-img/dolly-img/ring/internal/wire"
 	"github.com/opencontainers/go-digest"
@@ -45,9 +46,10 @@ func TestChain(t *testing.T) {
 
 // scenario plays events on a chain and prints what they cause.
 type scenario struct {
-	t   *testing.T
-	c   *chain
-	out strings.Builder
+	reports map[int]bool // nodes that report
+	t       *testing.T
+	c       *chain
+	out     strings.Builder
 }
 
 func playChain(t *testing.T, text string) string {
@@ -156,6 +158,11 @@ func (s *scenario) event(f []string) {
 	case "tick": // seconds later
 		sec, _ := strconv.ParseFloat(orElse(arg["s"], "0.25"), 64)
 		for range int(sec * 4) { // as often as the sender does
+			for i := range s.reports { // and who reported once goes on to, with nothing new
+				if n := &s.c.nodes[i]; s.c.now-n.told > 5*time.Second {
+					n.told = s.c.now
+				}
+			}
 			s.print(s.c.step(evTick{s.c.now + tickEvery}))
 		}
 		return
@@ -170,6 +177,10 @@ func (s *scenario) event(f []string) {
 			k, _ := strconv.Atoi(strings.TrimSuffix(rate, "!"))
 			r.Links = []wire.Sending{{Link: uint32(n), Idle: !strings.HasSuffix(rate, "!"), Rate: int64(k)}}
 		}
+		if s.reports == nil {
+			s.reports = map[int]bool{}
+		}
+		s.reports[node] = true
 		ev = evReport{node, r}
 	case "fallback":
 		link, gen := feed()

@@ -11,8 +11,11 @@
 // authenticated connection of its own, after it hashed every byte it stored and
 // the sum equalled what the server computed while reading. Nothing is published
 // anywhere before the server has read its source to the end and found it
-// unchanged. A node that dies is bypassed; its neighbours go on from where they
-// were. Memory is bounded by the replay window, whatever is sent.
+// unchanged. A node that dies, hangs or crawls is bypassed; its neighbours go on from
+// where they were, and it is served the rest behind them once it can be. Bytes that
+// were changed on the way are found at the next mark and fetched from somebody else.
+// What a transfer that was cut off has left is gone on from, after marks have judged it.
+// Memory is bounded by the replay window, whatever is sent.
 //
 // # How it is built
 //
@@ -25,8 +28,9 @@
 //
 // # Limits
 //
-// A node that hangs without closing its connection is noticed after 5 s on the
-// control plane only; slow nodes slow the chain; a transfer that was cut off
-// starts again from its beginning. Bypassing slow nodes, falling back to a mark and
-// coming back are the next issue's.
+// What a node says of itself is believed: one that lies about what it stored is
+// reported as it says, and harms nobody else. A sink that cannot be read again
+// (discarding, a standard output) replays only from memory, and a standard output
+// cannot go back to a mark. A node whose own clock or storage stops for longer than
+// the times in timings.go is treated as gone, and taken back when it answers.
 package ring

@@ -112,7 +112,7 @@ func (r *relay) plan(l *outLink) linkPlan {
 	if pos >= b.readable {
 		return linkPlan{kind: planWait}
 	}
-	end := min(b.readable, pos+wire.MaxPayload, (pos/wire.MarkEvery+1)*wire.MarkEvery)
+	end := min(b.readable, pos+r.replayFrame(), (pos/wire.MarkEvery+1)*wire.MarkEvery)
 	if first := r.win.first(blob, pos); first > 0 {
 		end = min(end, first)
 	}
@@ -123,6 +123,15 @@ func (r *relay) advance(l *outLink, n int) {
 	l.pos += int64(n)
 	r.sent.Add(int64(n))
 	r.space.Signal()
+}
+
+// replayFrame is how much of what is stored goes into one frame: as much as the frames
+// that come, which suit the links, but not as little as small blobs make them.
+func (r *relay) replayFrame() int64 {
+	if r.frame == 0 {
+		return int64(chunkSize / 4)
+	}
+	return int64(max(r.frame, minFrame))
 }
 
 // dialFunc opens the connection of a link and proves it.

@@ -89,6 +89,9 @@ func (m *meter) fill(r *wire.Report) {
 	if most <= all/2 {
 		return
 	}
+	if longest == waitIn && moved == 0 && store[waitCPU]+store[waitDisk] > all/2 {
+		longest = waitDisk // everything has come, and is being stored
+	}
 	if longest == waitDisk && store[waitCPU] > store[waitDisk] {
 		longest = waitCPU
 	}

@@ -28,6 +28,7 @@ type relay struct {
 	closed error
 
 	unstored int // bytes put since the store was woken
+	frame    int // payload of the last frame that did not end its blob
 
 	running sync.WaitGroup // link goroutines
 	sent    atomic.Int64   // payload bytes written to links
@@ -158,7 +159,9 @@ func (r *relay) put(hdr *[wire.HeaderSize]byte, data []byte, blob uint32, off in
 	r.meter.moved.Add(int64(len(data)))
 	f := r.win.add(hdr, data, blob, off)
 	b := &r.blobs[blob]
-	b.recv = f.end()
+	if b.recv = f.end(); b.recv != b.size {
+		r.frame = len(data)
+	}
 	// The store is woken for a batch: waking it for each small frame costs more
 	// than hashing it.
 	if r.unstored += len(data); r.unstored >= storeBatch || b.recv == b.size || b.recv%wire.MarkEvery == 0 {

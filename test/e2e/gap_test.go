@@ -1,0 +1,145 @@
+package e2e
+
+import (
+	"bufio"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/dolly-img/dolly-img/test/netns"
+)
+
+// received is what has come in at the interface of a daemon's host.
+func received(n *node) (int64, error) {
+	f, err := os.Open(fmt.Sprintf("/proc/%d/net/dev", n.daemon.Pid()))
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close()
+	for s := bufio.NewScanner(f); s.Scan(); {
+		if name, counts, ok := strings.Cut(s.Text(), ":"); ok && strings.TrimSpace(name) == "eth0" {
+			var bytes int64
+			_, err := fmt.Sscan(counts, &bytes)
+			return bytes, err
+		}
+	}
+	return 0, fmt.Errorf("no eth0")
+}
+
+// longestGap watches the host of a node until the push ends and returns the longest time
+// in which no data came in, after it has begun to.
+func longestGap(t *testing.T, n *node, p *push) time.Duration {
+	const step, some = 10 * time.Millisecond, 16 << 10 // marks and pings are less
+	tick := time.NewTicker(step)
+	defer tick.Stop()
+	begun, err := received(n)
+	if err != nil {
+		t.Fatal(err)
+	}
+	at, since, gap := begun, time.Now(), time.Duration(0)
+	for {
+		select {
+		case <-p.process.Done():
+			return gap
+		case <-tick.C:
+		}
+		now, err := received(n)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if now-at < some {
+			continue
+		}
+		if at-begun > 1<<20 {
+			gap = max(gap, time.Since(since))
+		}
+		at, since = now, time.Now()
+	}
+}
+
+// What the loss of nodes costs those behind them: no data comes in for so long.
+func TestGap(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		victims []int
+		signal  syscall.Signal
+		most    time.Duration
+	}{
+		{"a node killed", []int{3}, syscall.SIGKILL, 500 * time.Millisecond},
+		{"three adjacent nodes killed", []int{2, 3, 4}, syscall.SIGKILL, 500 * time.Millisecond},
+		{"a node silent", []int{3}, syscall.SIGSTOP, 6 * time.Second},
+		{"three adjacent nodes silent", []int{2, 3, 4}, syscall.SIGSTOP, 6 * time.Second},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			ctx := need(t, time.Minute)
+			r := newRig(t, ctx, netns.Config{Nodes: 8})
+			r.start()
+			sent := makeFile(t, filepath.Join(r.dir, "sent"), 120<<20)
+			p := r.startPush("raw", "--input", sent, "--output", r.data+"/file", "--rate", "20M", "--json", "--retries", "0")
+			gap := make(chan time.Duration, 1)
+			go func() { gap <- longestGap(t, r.nodes[7], p) }()
+			if _, err := p.process.Line(ctx, `"event":"progress"`); err != nil {
+				t.Fatal(err)
+			}
+			for _, i := range c.victims {
+				r.nodes[i].daemon.Signal(c.signal)
+			}
+			res := p.wait()
+			states := strings.Split(strings.Repeat("committed ", 8), " ")[:8]
+			for _, i := range c.victims {
+				states[i] = "failed"
+			}
+			r.want(res, 3, states...)
+			g := <-gap
+			t.Logf("nothing came for %v", g)
+			if g > c.most {
+				t.Errorf("nothing came for %v, at most %v are allowed\n%s", g, c.most, res.output)
+			}
+		})
+	}
+}
+
+// Half of the nodes die, each at a moment of its own: the rest commit.
+func TestHalfOfSixteen(t *testing.T) {
+	ctx := need(t, 2*time.Minute)
+	const seed, nodes = 11, 16
+	rng := rand.New(rand.NewPCG(seed, seed))
+	for range 2 {
+		r := newRig(t, ctx, netns.Config{Nodes: nodes})
+		r.start()
+		sent := makeFile(t, filepath.Join(r.dir, "sent"), 80<<20)
+		p := r.startPush("raw", "--input", sent, "--output", r.data+"/file", "--rate", "20M", "--json", "--retries", "0")
+		if _, err := p.process.Line(ctx, `"event":"plan"`); err != nil {
+			t.Fatal(err)
+		}
+		states := make([]string, nodes)
+		for i := range states {
+			states[i] = "committed"
+		}
+		for _, i := range rng.Perm(nodes)[:nodes/2] {
+			states[i] = "failed"
+			moment := time.Duration(rng.Int64N(int64(400 * time.Millisecond)))
+			select { // the moment itself, not a state that is waited for
+			case <-time.After(moment):
+			case <-ctx.Done():
+				t.Fatal(ctx.Err())
+			}
+			r.nodes[i].daemon.Signal(syscall.SIGKILL)
+		}
+		res := p.wait()
+		r.want(res, 3, states...)
+		for i, n := range r.nodes {
+			if states[i] == "committed" {
+				r.same(sent, "file", n)
+			}
+		}
+		if res.took > 10*time.Second {
+			t.Errorf("took %v", res.took)
+		}
+	}
+}
