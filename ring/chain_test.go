@@ -156,7 +156,7 @@ func (s *scenario) event(f []string) {
 	case "tick": // seconds later
 		sec, _ := strconv.ParseFloat(orElse(arg["s"], "0.25"), 64)
 		for range int(sec * 4) { // as often as the sender does
-			s.print(s.c.step(evTick{s.c.now + tickEvery}))
+			s.print(s.c.step(evTick{s.c.now + timings.tickEvery}))
 		}
 		return
 	case "report": // links=ID:RATE, with ! behind the rate when it is not idle
