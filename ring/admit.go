@@ -24,7 +24,7 @@ func (n *nodeServer) admit(ctrl *control, id wire.ID, r Request, plain bool) (*t
 	case plain && !n.cfg.AllowPlain:
 		return nil, failf(CodePolicy, "this node's policy does not allow plain data links ([data] plain)")
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), yieldFor)
+	ctx, cancel := context.WithTimeout(context.Background(), timings.yieldFor)
 	defer cancel()
 	t, ne := n.claim(id, r, plain)
 	n.succeed(ctx, r)

@@ -223,16 +223,6 @@ func (c *chain) reported(ev evReport) {
 	c.judgeSuspects()
 }
 
-// Timings of what the coordinator judges by evTick. They are fields of one struct so
-// that a reader finds them together, beside those of control.go.
-var detect = struct {
-	stalled time.Duration // nothing moves on a link both of whose ends wait: it is lost
-	hung    time.Duration // nothing moves at a node that waits for itself: it failed
-	answer  time.Duration // the offer is not answered: it failed
-	slow    time.Duration // between two looks for slow nodes
-	blame   time.Duration // a feeder neither passes nor complains of a mark: its link is blamed
-}{3 * time.Second, time.Minute, 25 * time.Second, time.Second, 2 * time.Second}
-
 // tick finds what nobody reports: that nothing happens.
 func (c *chain) tick() {
 	if !c.started {
@@ -252,22 +242,22 @@ func (c *chain) tick() {
 		switch {
 		case n.feed.state == feedDialled && c.now-n.feed.asked >= owes.dial:
 			c.linkDown(i, c.linkName(i), evLink{code: CodeNetwork, reason: fmt.Sprintf("not dialled within %v", owes.dial)})
-		case n.report.Wait == waitNames[waitIn] && still >= detect.stalled && c.stalled(i):
+		case n.report.Wait == waitNames[waitIn] && still >= timings.stalled && c.stalled(i):
 			n.moved = c.now // the next link has its own time
-			c.linkDown(i, c.linkName(i), evLink{code: CodeNetwork, reason: fmt.Sprintf("nothing moved for %v", detect.stalled)})
-		case n.report.Wait == waitNames[waitIn] && still >= detect.stalled && n.feed.state == feedDone:
+			c.linkDown(i, c.linkName(i), evLink{code: CodeNetwork, reason: fmt.Sprintf("nothing moved for %v", timings.stalled)})
+		case n.report.Wait == waitNames[waitIn] && still >= timings.stalled && n.feed.state == feedDone:
 			n.moved = c.now // it said done, or that it needs nothing, and waits
 			c.relink(i)
-		case still >= detect.hung && (n.report.Wait == waitNames[waitDisk] || n.report.Wait == waitNames[waitCPU]):
-			c.end(i, Failed, fmt.Sprintf("hangs: nothing was stored for %v (%s)", detect.hung, n.report.Wait))
+		case still >= timings.hung && (n.report.Wait == waitNames[waitDisk] || n.report.Wait == waitNames[waitCPU]):
+			c.end(i, Failed, fmt.Sprintf("hangs: nothing was stored for %v (%s)", timings.hung, n.report.Wait))
 		}
 	}
 	for i := range c.nodes {
-		if n := &c.nodes[i]; n.phase == phAsked && c.now-n.asked >= detect.answer {
+		if n := &c.nodes[i]; n.phase == phAsked && c.now-n.asked >= timings.answer {
 			c.end(i, Failed, "did not answer the offer")
 		}
 	}
-	if c.now-c.judged >= detect.slow {
+	if c.now-c.judged >= timings.slowEvery {
 		c.judged = c.now
 		c.judgeSpeed()
 	}
@@ -298,7 +288,7 @@ func (c *chain) mute(n *chainNode, still time.Duration) string {
 // stalled reports whether the link into i should carry something and does not.
 func (c *chain) stalled(i int) bool {
 	f := &c.nodes[i].feed
-	if f.state != feedUp || c.now-f.up < detect.stalled {
+	if f.state != feedUp || c.now-f.up < timings.stalled {
 		return false
 	}
 	if f.feeder > 0 && c.nodes[f.feeder].phase >= phVerified {

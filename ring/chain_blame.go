@@ -109,9 +109,9 @@ func (c *chain) judgeSuspects() {
 func (c *chain) patience(feeder int) time.Duration {
 	f := &c.nodes[feeder]
 	if w := f.report.Wait; w == waitNames[waitDisk] || w == waitNames[waitCPU] || f.feed.state != feedUp {
-		return 15 * detect.blame
+		return timings.patient
 	}
-	return detect.blame
+	return timings.blame
 }
 
 // after orders positions in travelling order.

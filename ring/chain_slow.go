@@ -12,9 +12,6 @@ import (
 // Slow nodes (PROTOCOL.md section 9): judged by what each could carry, as its own
 // measurements and those of its feeder tell, never by how fast the chain runs.
 
-// slowReports is how many looks in a row must find a node slow.
-const slowReports = 3
-
 // judgeSpeed looks for the one node that holds the others up.
 func (c *chain) judgeSpeed() {
 	if c.straggler == Wait || c.interrupted {
@@ -50,7 +47,7 @@ func (c *chain) judgeSpeed() {
 			n.slowSeen = 0
 			continue
 		}
-		if n.slowSeen++; n.slowSeen < slowReports {
+		if n.slowSeen++; n.slowSeen < timings.slowLooks {
 			continue
 		}
 		f, rate := n.feed.feeder, megabytes(least)
@@ -69,13 +66,6 @@ func (c *chain) judgeSpeed() {
 	}
 }
 
-// What moving a node must save, and how long it must still take to move it because of its link
-// from the server, of which nobody can tell yet whether it is not the server's fault.
-const (
-	slowSaves  = 2 * time.Second
-	slowServer = 30 * time.Second
-)
-
 // worth says whether moving i, which could carry rate where others carry median, would help.
 func (c *chain) worth(i int, rate, median int64, cause string) bool {
 	n := &c.nodes[i]
@@ -93,7 +83,7 @@ func (c *chain) worth(i int, rate, median int64, cause string) bool {
 	}
 	takes := time.Duration(float64(left) / float64(rate) * float64(time.Second))
 	could := time.Duration(float64(left) / float64(median) * float64(time.Second))
-	return takes-could > slowSaves && (!isLink(cause) || n.feed.feeder != 0 || takes > slowServer)
+	return takes-could > timings.slowSaves && (!isLink(cause) || n.feed.feeder != 0 || takes > timings.slowServer)
 }
 
 // exonerate is for when the second receiver of one feeder has a slow link, too: it is

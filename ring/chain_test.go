@@ -163,7 +163,7 @@ func (s *scenario) event(f []string) {
 					n.told = s.c.now
 				}
 			}
-			s.print(s.c.step(evTick{s.c.now + tickEvery}))
+			s.print(s.c.step(evTick{s.c.now + timings.tickEvery}))
 		}
 		return
 	case "report": // links=ID:RATE, with ! behind the rate when it is not idle

@@ -17,11 +17,10 @@ import (
 )
 
 // Bounds on what happens at the same moment: connects, which a dead node holds
-// for connectTimeout, and handshakes, which cost processor time.
+// for timings.connect, and handshakes, which cost processor time.
 const (
-	maxDials       = 1024
-	maxHandshakes  = 64
-	connectTimeout = 2 * time.Second
+	maxDials      = 1024
+	maxHandshakes = 64
 )
 
 // dialAll opens the control star.
@@ -34,7 +33,7 @@ func (s *sender) dialAll(work context.Context) {
 				return
 			}
 			for {
-				ctrl, w, err := s.greet(work, p, false, startLimit)
+				ctrl, w, err := s.greet(work, p, false, timings.startLimit)
 				switch {
 				case err == nil:
 					s.attach(i+1, ctrl, evWelcome{i + 1, w.Instance, w.State, printable(w.Reason)})
@@ -46,7 +45,7 @@ func (s *sender) dialAll(work context.Context) {
 					s.post(evNoContact{i + 1, Unreachable, false, err.Error()})
 					return
 				}
-				if !s.pause(min(time.Second, time.Until(until))) {
+				if !s.pause(min(timings.askEvery, time.Until(until))) {
 					return
 				}
 			}
@@ -56,8 +55,8 @@ func (s *sender) dialAll(work context.Context) {
 
 // redial dials a node that was lost, or never answered, until it does.
 func (s *sender) redial(work context.Context, i int) {
-	for s.pause(redialFor) {
-		ctrl, w, err := s.greet(work, s.cfg.Nodes[i-1], true, redialFor)
+	for s.pause(timings.redialFor) {
+		ctrl, w, err := s.greet(work, s.cfg.Nodes[i-1], true, timings.redialFor)
 		if err == nil {
 			s.attach(i, ctrl, evWelcome{i, w.Instance, w.State, printable(w.Reason)})
 			return
@@ -77,22 +76,22 @@ func (s *sender) pause(d time.Duration) bool {
 
 // resume asks a node whose control connection broke for its state.
 func (s *sender) resume(work context.Context, i int, committed bool) {
-	limit := resumeFor
+	limit := timings.resumeFor
 	if committed {
-		limit = confirmFor
+		limit = timings.confirmFor
 	}
 	until := time.Now().Add(limit)
 	for {
-		ctrl, w, err := s.greet(work, s.cfg.Nodes[i-1], true, min(time.Until(until), 5*time.Second))
+		ctrl, w, err := s.greet(work, s.cfg.Nodes[i-1], true, min(time.Until(until), timings.startLimit))
 		if err == nil {
 			s.attach(i, ctrl, evResumed{i, w.Instance, w.State, w.Digest, printable(w.Reason)})
 			return
 		}
-		if !committed || !time.Now().Add(time.Second).Before(until) {
+		if !committed || !time.Now().Add(timings.askEvery).Before(until) {
 			s.post(evResumed{node: i, reason: err.Error()})
 			return
 		}
-		if !s.pause(time.Second) {
+		if !s.pause(timings.askEvery) {
 			return
 		}
 	}
@@ -148,7 +147,7 @@ func (s *sender) attach(i int, ctrl *control, ev any) {
 	s.work.Go(func() { ctrl.ping() })
 	s.work.Go(func() {
 		for {
-			m, err := ctrl.read(silence)
+			m, err := ctrl.read(timings.silence)
 			if err == nil {
 				if _, ok := m.(*wire.Pong); ok {
 					continue
@@ -162,7 +161,7 @@ func (s *sender) attach(i int, ctrl *control, ev any) {
 			ctrl.conn.Close()
 			reason := "connection lost"
 			if isTimeout(err) {
-				reason = fmt.Sprintf("silent for %v", silence)
+				reason = fmt.Sprintf("silent for %v", timings.silence)
 			}
 			s.post(evControlLost{i, isTimeout(err), reason})
 			return

@@ -9,20 +9,6 @@ import (
 	"github.com/dolly-img/dolly-img/ring/internal/wire"
 )
 
-// Timings of the control plane.
-const (
-	pingEvery  = time.Second
-	markPause  = 5 * time.Millisecond // between two broadcasts of marks
-	silence    = 5 * time.Second      // nothing heard on control: lost
-	startLimit = 5 * time.Second      // from the first dial to the start of the chain
-	tickEvery  = time.Second / 4      // the coordinator looks for what does not happen
-	resumeFor  = time.Second          // asking a lost node once more
-	redialFor  = 2 * time.Second      // between two dials of a lost node
-	confirmFor = 15 * time.Second     // asking after an unconfirmed COMMIT
-	orphanFor  = 15 * time.Second     // a node keeps a transfer without its server
-	yieldFor   = 20 * time.Second     // a new transfer waits for a busy target
-)
-
 // maxQueue bounds what waits to be written to a peer that does not read.
 const maxQueue = 16 << 20
 
@@ -87,7 +73,7 @@ func (c *control) write() {
 		}
 		buf, c.queue = c.queue, buf[:0]
 		c.mu.Unlock()
-		c.conn.SetWriteDeadline(time.Now().Add(silence))
+		c.conn.SetWriteDeadline(time.Now().Add(timings.silence))
 		if _, err := c.conn.Write(buf); err != nil {
 			c.conn.Close()
 			return
@@ -116,7 +102,7 @@ func (c *control) stay() (done func()) {
 
 func (c *control) repeat(m wire.Message, end chan struct{}) {
 	b, _ := wire.Encode(m)
-	tick := time.NewTicker(pingEvery)
+	tick := time.NewTicker(timings.pingEvery)
 	defer tick.Stop()
 	for {
 		select {

@@ -14,11 +14,8 @@ import (
 	"github.com/dolly-img/dolly-img/ring/internal/wire"
 )
 
-// Timings of the data plane.
-const (
-	linkTimeout = 2 * time.Second // dial, TLS and hello of a link
-	ioChunk     = 256 << 10       // reads and writes below TLS; it gains only when both are large
-)
+// ioChunk is how much is read and written below TLS; it gains only when both are large.
+const ioChunk = 256 << 10
 
 // transport opens connections; tests put an in-memory network here.
 type transport struct {
@@ -34,7 +31,7 @@ func (t transport) dialAny(ctx context.Context, addrs []string) (net.Conn, error
 	err := errors.New("no address")
 	for i, a := range addrs {
 		// A dead address leaves time for those behind it.
-		limit := connectTimeout
+		limit := timings.connect
 		if until, ok := ctx.Deadline(); ok {
 			limit = min(limit, time.Until(until)/time.Duration(len(addrs)-i))
 		}
@@ -55,7 +52,7 @@ func (t transport) dialAny(ctx context.Context, addrs []string) (net.Conn, error
 // openLink dials a receiver, proves the link and returns its sending side. A nil
 // conf sends plain frames.
 func (t transport) openLink(ctx context.Context, addrs []string, conf *tls.Config, hello wire.Hello, secret []byte) (linkWriter, error) {
-	ctx, cancel := context.WithTimeout(ctx, linkTimeout)
+	ctx, cancel := context.WithTimeout(ctx, timings.link)
 	defer cancel()
 	raw, err := t.dialAny(ctx, addrs)
 	if err != nil {

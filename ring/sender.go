@@ -117,9 +117,9 @@ func (s *sender) run(ctx context.Context) (*Report, error) {
 
 // loop takes events until the coordinator is finished.
 func (s *sender) loop(ctx, work context.Context) error {
-	deadline := time.NewTimer(max(startLimit, s.cfg.Wait))
+	deadline := time.NewTimer(max(timings.startLimit, s.cfg.Wait))
 	defer deadline.Stop()
-	tick := time.NewTicker(tickEvery)
+	tick := time.NewTicker(timings.tickEvery)
 	defer tick.Stop()
 	measured := s.begun
 	interrupted := ctx.Done()
@@ -129,10 +129,10 @@ func (s *sender) loop(ctx, work context.Context) error {
 		select {
 		case ev = <-s.events:
 		case <-s.newMark:
-			// The first at once, those that follow within markPause together.
+			// The first at once, those that follow within timings.markPause together.
 			if pause == nil {
 				s.broadcastMarks()
-				pause = time.After(markPause)
+				pause = time.After(timings.markPause)
 			}
 			continue
 		case <-pause:
@@ -144,7 +144,7 @@ func (s *sender) loop(ctx, work context.Context) error {
 		case <-interrupted:
 			interrupted, ev = nil, evInterrupt{}
 		case now := <-tick.C:
-			if now.Sub(measured) >= pingEvery {
+			if now.Sub(measured) >= timings.pingEvery {
 				measured = now
 				if finished, err := s.apply(work, s.measure()); finished {
 					return err
@@ -289,7 +289,7 @@ func (s *sender) dialLink(work context.Context, a actDial) {
 
 // shutdown lets what was said reach the nodes, then ends everything.
 func (s *sender) shutdown() {
-	limit := time.NewTimer(time.Second)
+	limit := time.NewTimer(timings.farewell)
 	defer limit.Stop()
 	for _, c := range s.conns {
 		if c != nil {
@@ -313,7 +313,7 @@ func (s *sender) shutdown() {
 	if s.source != nil {
 		select {
 		case <-s.source:
-		case <-time.After(time.Second):
+		case <-time.After(timings.farewell):
 			return // a read that cannot be ended still has the window
 		}
 	}

@@ -126,7 +126,7 @@ func (n *nodeServer) serve(l net.Listener) error {
 
 // handle authenticates a connection and serves it on its plane until it ends.
 func (n *nodeServer) handle(guard *stranger, leave func()) {
-	guard.SetDeadline(time.Now().Add(startLimit))
+	guard.SetDeadline(time.Now().Add(timings.startLimit))
 	var first [1]byte
 	if _, err := guard.Read(first[:]); err != nil {
 		return
@@ -204,7 +204,7 @@ func (n *nodeServer) control(conn net.Conn) {
 		ctrl.finish()
 		<-ctrl.done
 	}()
-	m, err := ctrl.read(startLimit)
+	m, err := ctrl.read(timings.startLimit)
 	if err != nil {
 		return
 	}
@@ -241,7 +241,7 @@ func (n *nodeServer) control(conn net.Conn) {
 		return
 	}
 	// Also who asked for a transfer that is not here may go on to offer it.
-	if m, err = ctrl.read(startLimit); err != nil {
+	if m, err = ctrl.read(timings.startLimit); err != nil {
 		return
 	}
 	offer, ok := m.(*wire.Offer)

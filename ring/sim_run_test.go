@@ -352,7 +352,7 @@ func (s *sim) run() []history.Event {
 		s.log(history.Event{Kind: history.End, Exit: report.Status(err, 0), Note: fmt.Sprint(err)})
 	}
 	// Nodes that lost the server keep the transfer for a while.
-	time.Sleep(silence + orphanFor + 5*time.Second)
+	time.Sleep(timings.silence + timings.orphanFor + 5*time.Second)
 	stop()
 	faults.Wait()
 	s.log(history.Event{Kind: history.Over})

@@ -159,7 +159,7 @@ func TestSilentNode(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		near(t, "ended", time.Since(start), silence)
+		near(t, "ended", time.Since(start), timings.silence)
 		if row := r.Nodes[1]; row.State != Failed || !strings.Contains(row.Reason, "silent for 5s") {
 			t.Errorf("%+v", row)
 		}
@@ -188,7 +188,7 @@ func TestStartDeadline(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		near(t, "ended", time.Since(start), startLimit)
+		near(t, "ended", time.Since(start), timings.startLimit)
 		if r.Nodes[1].State != Unreachable {
 			t.Errorf("%+v", r.Nodes[1])
 		}
@@ -258,7 +258,7 @@ func TestCommitNotConfirmed(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if took := time.Since(start); took < confirmFor-time.Second || took > confirmFor+time.Second {
+		if took := time.Since(start); took < timings.confirmFor-time.Second || took > timings.confirmFor+time.Second {
 			t.Errorf("asked for %v", took)
 		}
 		if row := r.Nodes[1]; row.State != Failed || !strings.HasPrefix(row.Reason, "commit not confirmed") {
@@ -300,7 +300,7 @@ func TestOrphan(t *testing.T) {
 		cut := time.Now()
 		l.Cut()
 		o := <-a.outcomes
-		near(t, "dropped", time.Since(cut), orphanFor)
+		near(t, "dropped", time.Since(cut), timings.orphanFor)
 		if o.State != Failed || a.sink.closed != 1 || a.sink.published != 0 {
 			t.Errorf("%+v, sink closed %d times", o, a.sink.closed)
 		}

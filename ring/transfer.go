@@ -123,7 +123,7 @@ func (t *transfer) listen(ctrl *control) {
 	defer close(done)
 	go t.reports(done)
 	for {
-		m, err := ctrl.read(silence)
+		m, err := ctrl.read(timings.silence)
 		if err != nil {
 			t.disconnected(ctrl)
 			return
@@ -136,7 +136,7 @@ func (t *transfer) listen(ctrl *control) {
 
 // reports tells the server once a second how far this node is.
 func (t *transfer) reports(done chan struct{}) {
-	tick := time.NewTicker(pingEvery)
+	tick := time.NewTicker(timings.pingEvery)
 	defer tick.Stop()
 	for {
 		select {
@@ -178,7 +178,7 @@ func (t *transfer) disconnected(ctrl *control) {
 		return
 	}
 	t.ctrl = nil
-	t.orphan = time.AfterFunc(orphanFor, t.abandon)
+	t.orphan = time.AfterFunc(timings.orphanFor, t.abandon)
 }
 
 // abandon ends a transfer whose server did not come back.
