@@ -113,6 +113,7 @@ type chainNode struct {
 		up       time.Duration // since when the link is up
 		fails    int           // links from one feeder, the culprit, lost in a row
 		culprit  int
+		broke    uint32     // the link its feeder said had broken
 		avoid    []int      // may not feed it: their links were lost twice
 		direct   bool       // only the server may feed it
 		needs    [][2]int64 // of the last NEED: what the link carries

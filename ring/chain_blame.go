@@ -43,7 +43,11 @@ func (c *chain) fallback(ev evFallback) {
 		c.end(ev.node, Failed, fmt.Sprintf("went back to a mark %d times: bytes do not stay as they are sent", maxFalls))
 		return
 	}
-	if m.Link != n.feed.link || m.Generation != n.feed.gen {
+	// It hung up because of the mark, and its feeder's broken pipe was heard first.
+	late := m.Link == n.feed.broke && m.Generation+1 == n.feed.gen && n.feed.state == feedAsked
+	if late {
+		n.feed.broke, n.feed.fails, n.note, n.row.Link = 0, max(0, n.feed.fails-1), "", ""
+	} else if m.Link != n.feed.link || m.Generation != n.feed.gen {
 		if n.feed.state == feedDone && n.suspect == nil {
 			c.relink(ev.node)
 		}
@@ -51,7 +55,7 @@ func (c *chain) fallback(ev evFallback) {
 	}
 	name := c.linkName(ev.node)
 	c.do(actEvent{Event{Kind: EventLink, Link: name, Reason: fmt.Sprintf("blob %d differs from the source before byte %d", m.Blob, m.Offset)}})
-	feeder, known := n.feed.feeder, n.feed.state != feedAsked
+	feeder, known := n.feed.feeder, n.feed.state != feedAsked || late
 	if n.feed.state == feedDialled || n.feed.state == feedUp {
 		n.feed.replaces = append(n.feed.replaces, ownedLink{feeder, n.feed.link})
 	}

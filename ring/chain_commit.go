@@ -73,6 +73,7 @@ func (c *chain) fail(ev evFail) {
 	if n.phase >= phFinal {
 		return
 	}
+	n.row.Link = "" // its links broke because it gave up
 	if ev.code == CodeMismatch && n.feed.link != 0 {
 		n.row.Link = c.linkName(ev.node)
 	}

@@ -140,6 +140,9 @@ func (c *chain) link(ev evLink) {
 			n.feed.state = feedDone
 			c.release(n)
 		case ev.state == wire.LinkDown && n.phase < phFinal:
+			if n.feed.broke = 0; ev.node == n.feed.feeder && ev.code == CodeNetwork {
+				n.feed.broke = ev.link
+			}
 			c.linkDown(i, name, ev)
 		}
 		return

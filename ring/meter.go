@@ -68,6 +68,8 @@ type meter struct {
 	store activity // waitIn: for frames; waitCPU: hashing; waitDisk: writing
 
 	moved, hashed, written atomic.Int64 // bytes since the last report
+
+	delay runDelay
 }
 
 // fill completes a report with what was measured since the last one, taken apart
@@ -78,6 +80,14 @@ func (m *meter) fill(r *wire.Report) {
 	r.Relay = perSecond(moved, relay[waitCPU])
 	r.Hash = perSecond(hashed, store[waitCPU])
 	r.Disk = perSecond(written, store[waitDisk])
+	starved := false
+	if d := store[waitDisk]; d > 200*time.Millisecond {
+		// What it waits for may be the processor: then the writes are not to blame.
+		delay, ok := m.delay.since(time.Now())
+		if starved = ok && delay > d; starved {
+			r.Hash, r.Disk = perSecond(hashed, store[waitCPU]+d), 0
+		}
+	}
 	var all, most time.Duration
 	longest := waitIn
 	for k, t := range relay {
@@ -92,7 +102,7 @@ func (m *meter) fill(r *wire.Report) {
 	if longest == waitIn && moved == 0 && store[waitCPU]+store[waitDisk] > all/2 {
 		longest = waitDisk // everything has come, and is being stored
 	}
-	if longest == waitDisk && store[waitCPU] > store[waitDisk] {
+	if longest == waitDisk && (starved || store[waitCPU] > store[waitDisk]) {
 		longest = waitCPU
 	}
 	r.Wait = waitNames[longest]

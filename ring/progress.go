@@ -59,6 +59,16 @@ func (s *sender) progress() {
 // everybody above a slow node is only waiting to send, everybody below only to
 // receive.
 func (s *sender) bottleneck(received []int64, dt float64) string {
+	// Who is about to be called slow is it, also while those above are not held up yet.
+	for _, i := range s.chain.order {
+		if n := &s.chain.nodes[i]; n.slowSeen > 0 {
+			rate, cause := s.chain.capacity(i)
+			if isLink(cause) {
+				return cause + ": " + megabytes(rate)
+			}
+			return n.row.Node + ": " + cause + " " + megabytes(rate)
+		}
+	}
 	for _, i := range s.chain.order {
 		n := &s.chain.nodes[i]
 		if n.phase != phServing || n.slow {

@@ -1,0 +1,43 @@
+package ring
+
+import (
+	"os"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// runDelay tells how long this process was ready to run and did not get a processor: on
+// a busy or confined machine that time looks like whatever was being done.
+type runDelay struct {
+	at  time.Time
+	sum time.Duration
+}
+
+// since is the delay of all threads together from the last call to this one; ok is false
+// when that is too long ago to say something about the last second.
+func (d *runDelay) since(now time.Time) (delay time.Duration, ok bool) {
+	old := *d
+	d.at, d.sum = now, allDelay("/proc/self/task")
+	ok = !old.at.IsZero() && now.Sub(old.at) < 5*time.Second/2
+	return max(0, d.sum-old.sum), ok
+}
+
+// allDelay sums up the second figure of schedstat, nanoseconds, of every thread. A kernel
+// that does not count says nothing.
+func allDelay(tasks string) (sum time.Duration) {
+	dir, err := os.Open(tasks)
+	if err != nil {
+		return 0
+	}
+	defer dir.Close()
+	names, _ := dir.Readdirnames(-1)
+	for _, name := range names {
+		b, err := os.ReadFile(tasks + "/" + name + "/schedstat")
+		if f := strings.Fields(string(b)); err == nil && len(f) > 1 {
+			n, _ := strconv.ParseInt(f[1], 10, 64)
+			sum += time.Duration(n)
+		}
+	}
+	return sum
+}

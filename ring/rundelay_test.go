@@ -1,0 +1,38 @@
+package ring
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+)
+
+func TestRunDelay(t *testing.T) {
+	tasks := t.TempDir()
+	for name, text := range map[string]string{"1": "5 700 3\n", "2": "0 50 1\n", "3": "", "4": "x\n"} {
+		dir := filepath.Join(tasks, name)
+		if err := os.Mkdir(dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, "schedstat"), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := allDelay(tasks); got != 750 {
+		t.Errorf("%d", got)
+	}
+	if got := allDelay(filepath.Join(tasks, "none")); got != 0 {
+		t.Errorf("%d", got)
+	}
+	var d runDelay
+	now := time.Now()
+	if _, ok := d.since(now); ok {
+		t.Error("the first call knows")
+	}
+	if _, ok := d.since(now.Add(time.Second)); !ok {
+		t.Error("the second does not")
+	}
+	if _, ok := d.since(now.Add(time.Minute)); ok {
+		t.Error("one after a long time does")
+	}
+}
