@@ -39,6 +39,7 @@ type transfer struct {
 	feed    net.Conn
 	writers map[int]Writer
 	stored  chan struct{} // closed when the store goroutine ended
+	halt    chan struct{} // closed to end it, for a fallback
 	opened  bool          // the offer was answered: it can be attached to and fed
 	over    bool
 	forget  []func() // of kept slots
