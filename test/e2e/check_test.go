@@ -56,13 +56,18 @@ func TestCheck(t *testing.T) {
 	r.same(sent, "file", r.nodes[0])
 }
 
-// tree lists every file below dir with its size and time of change.
+// tree lists everything below dir, files with their size and time of change. A directory's
+// time tells of a file that came and went, which is no trace.
 func tree(t *testing.T, dir string) string {
 	t.Helper()
 	var b strings.Builder
 	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
+		}
+		if d.IsDir() {
+			fmt.Fprintln(&b, path)
+			return nil
 		}
 		info, err := d.Info()
 		if err == nil {

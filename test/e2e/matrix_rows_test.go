@@ -28,10 +28,10 @@ const (
 )
 
 var matrix = []*fault{
-	{name: "kill", where: "first", do: killed, at: []int{0}, states: failed(0), reason: gone, exit: 3, within: 2 * time.Second},
-	{name: "kill", where: "middle", do: killed, at: []int{3}, states: failed(3), reason: gone, exit: 3, within: 2 * time.Second},
-	{name: "kill", where: "last", do: killed, at: []int{7}, states: failed(7), reason: gone, exit: 3, within: 2 * time.Second},
-	{name: "kill", where: "three adjacent", do: killed, at: []int{2, 3, 4}, states: failed(2, 3, 4), reason: gone, exit: 3, within: 2 * time.Second},
+	{name: "kill", where: "first", do: killed, at: []int{0}, states: failed(0), reason: gone, exit: 3, within: 3 * time.Second},
+	{name: "kill", where: "middle", do: killed, at: []int{3}, states: failed(3), reason: gone, exit: 3, within: 3 * time.Second},
+	{name: "kill", where: "last", do: killed, at: []int{7}, states: failed(7), reason: gone, exit: 3, within: 3 * time.Second},
+	{name: "kill", where: "three adjacent", do: killed, at: []int{2, 3, 4}, states: failed(2, 3, 4), reason: gone, exit: 3, within: 3 * time.Second},
 	{name: "kill", where: "half", do: killed, at: []int{0, 2, 4, 6}, states: failed(0, 2, 4, 6), reason: gone, exit: 3, within: 3 * time.Second},
 	{name: "kill, start again", where: "middle", do: then(killed, started), at: []int{3}, reason: "came back", within: 8 * time.Second},
 	{name: "up late", where: "middle", early: killed, do: started, at: []int{3}, within: 8 * time.Second},
@@ -66,9 +66,9 @@ var matrix = []*fault{
 
 	{name: "disk full", where: "middle", prepare: smallDisk(matrixSize * 1.1), do: filled, at: []int{3}, states: failed(3), reason: "no space left", exit: 3, within: 2 * time.Second},
 	{name: "disk full", where: "first", prepare: smallDisk(matrixSize * 1.1), do: filled, at: []int{0}, states: failed(0), reason: "no space left", exit: 3, within: 2 * time.Second},
-	{name: "write fails", where: "last", do: failing("pwrite64", "EIO"), at: []int{7}, states: failed(7), reason: "input/output error", exit: 3, within: 2 * time.Second},
-	{name: "fsync fails", where: "middle", do: failing("fsync", "EIO"), at: []int{3}, states: failed(3), reason: "input/output error", exit: 3, within: 3 * time.Second},
-	{name: "fsync fails", where: "half", do: failing("fsync", "EIO"), at: []int{1, 3, 5, 7}, states: failed(1, 3, 5, 7), reason: "input/output error", exit: 3, within: 3 * time.Second},
+	{name: "write fails", where: "last", do: failing("pwrite64", "EIO"), at: []int{7}, states: failed(7), reason: "input/output error", exit: 3, within: 4 * time.Second},
+	{name: "fsync fails", where: "middle", do: failing("fsync", "EIO"), at: []int{3}, states: failed(3), reason: "input/output error", exit: 3, within: 4 * time.Second},
+	{name: "fsync fails", where: "half", do: failing("fsync", "EIO"), at: []int{1, 3, 5, 7}, states: failed(1, 3, 5, 7), reason: "input/output error", exit: 3, within: 4 * time.Second},
 
 	{name: "damage on the link", where: "into the first", prepare: damage("crc", 1), data: "plain", at: []int{0}, link: "S>0", within: 2 * time.Second},
 	{name: "damage on the link", where: "into the middle", prepare: damage("crc", 1), data: "plain", at: []int{3}, link: "2>3", within: 2 * time.Second},

@@ -129,8 +129,8 @@ func (f *fault) play(t *testing.T) string {
 	if extra > f.within {
 		t.Errorf("took %v longer, allowed are %v\n%s", extra, f.within, res.output)
 	}
-	t.Logf("%.1f s longer: %s", extra.Seconds(), f.outcome(res))
-	return fmt.Sprintf("| %s | %s | %.1f | %s |\n", f.name, f.where, max(0, extra.Seconds()), f.outcome(res))
+	t.Logf("%.1f s longer: %s", extra.Seconds(), f.outcome(s, res))
+	return fmt.Sprintf("| %s | %s | %.1f | %s |\n", f.name, f.where, max(0, extra.Seconds()), f.outcome(s, res))
 }
 
 // others is when the last of those ended that nothing was done to.
@@ -197,8 +197,8 @@ func (s *scene) link(ends string) string {
 	return name(from) + " -> " + name(to)
 }
 
-// outcome is what the table says.
-func (f *fault) outcome(res *result) string {
+// outcome is what the table says, with the names of the nodes for their addresses.
+func (f *fault) outcome(s *scene, res *result) string {
 	count := map[string]int{}
 	for _, row := range res.report.Nodes {
 		count[row.State]++
@@ -208,7 +208,11 @@ func (f *fault) outcome(res *result) string {
 		text += fmt.Sprintf(", %d failed", n)
 	}
 	if reason := res.report.Nodes[f.at[0]].Reason; reason != "" {
-		text += ": “" + reason + "”"
+		words := []string{s.data, "/data"}
+		for _, n := range s.nodes {
+			words = append(words, n.name(), n.Name)
+		}
+		text += ": “" + strings.NewReplacer(words...).Replace(reason) + "”"
 	}
 	return text
 }
