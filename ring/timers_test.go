@@ -3,7 +3,9 @@ package ring
 import (
 	"context"
 	"crypto/tls"
+	"net"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -20,11 +22,17 @@ type memCluster struct {
 	net memnet.Net
 	dir string
 	cfg Config
+
+	begun  time.Time
+	events []Event
+	dials  map[string][]time.Duration // of the server, since it began, by address
+
+	dialing func(ctx context.Context, addr string, nth int) // before each of them
 }
 
 func newMemCluster(t *testing.T, src Source) *memCluster {
 	t.Helper()
-	c := &memCluster{t: t, dir: t.TempDir()}
+	c := &memCluster{t: t, dir: t.TempDir(), dials: map[string][]time.Duration{}}
 	if err := identity.Init(c.dir, identity.InitOptions{}); err != nil {
 		t.Fatal(err)
 	}
@@ -68,7 +76,7 @@ func (c *memCluster) start(name string) (*testNode, *memnet.Listener) {
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	n.net.dial = c.net.Dial
+	n.net.dial = c.net.Host(strings.TrimSuffix(name, ":1")).Dial
 	tn.node = n
 	l := c.net.Listen(name)
 	go n.Serve(l)
@@ -115,12 +123,47 @@ func (c *memCluster) puppet(name string, answer func(m wire.Message) []wire.Mess
 }
 
 func (c *memCluster) send() (*Report, error) {
-	s, err := newSender(c.cfg)
+	cfg := c.cfg
+	cfg.OnEvent = func(ev Event) {
+		c.events = append(c.events, ev)
+		if c.cfg.OnEvent != nil {
+			c.cfg.OnEvent(ev)
+		}
+	}
+	s, err := newSender(cfg)
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	s.net.dial = c.net.Dial
+	c.begun = time.Now()
+	var mu sync.Mutex
+	host := c.net.Host("server")
+	s.net.dial = func(ctx context.Context, addr string) (net.Conn, error) {
+		mu.Lock()
+		c.dials[addr] = append(c.dials[addr], time.Since(c.begun))
+		nth := len(c.dials[addr])
+		mu.Unlock()
+		if c.dialing != nil {
+			c.dialing(ctx, addr, nth)
+		}
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		return host.Dial(ctx, addr)
+	}
 	return s.run(c.t.Context())
+}
+
+// when is the time since the start of the first event of a node or link whose
+// reason has a text in it, and what that reason is.
+func (c *memCluster) when(of, text string) (time.Duration, string) {
+	c.t.Helper()
+	for _, ev := range c.events {
+		if (ev.Node == of || ev.Link == of) && strings.Contains(ev.Reason, text) {
+			return ev.Time.Sub(c.begun), ev.Reason
+		}
+	}
+	c.t.Errorf("%s: no event says %q", of, text)
+	return 0, ""
 }
 
 // greets answers the greeting, and what follows as the function says.

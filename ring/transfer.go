@@ -147,7 +147,7 @@ func (t *transfer) reports(done chan struct{}) {
 		t.mu.Lock()
 		if t.ctrl != nil && t.m.phase >= mStarted && t.m.phase < mFailed {
 			r := t.m.report()
-			t.relay.meter.fill(r)
+			t.relay.meter.fill(r, t.m.receivedAll())
 			r.Links = t.relay.sendings()
 			t.ctrl.send(r)
 		}
@@ -173,12 +173,16 @@ func (t *transfer) attach(ctrl *control, w *wire.Welcome) {
 // disconnected waits some time for the server to come back.
 func (t *transfer) disconnected(ctrl *control) {
 	t.mu.Lock()
-	defer t.mu.Unlock()
 	if t.ctrl != ctrl || t.over {
+		t.mu.Unlock()
 		return
 	}
 	t.ctrl = nil
 	t.orphan = time.AfterFunc(timings.orphanFor, t.abandon)
+	t.mu.Unlock()
+	t.node.mu.Lock() // which is taken before t.mu
+	defer t.node.mu.Unlock()
+	t.node.changed.Broadcast() // somebody may wait for what it has
 }
 
 // abandon ends a transfer whose server did not come back.
