@@ -27,7 +27,9 @@ type memCluster struct {
 	events []Event
 	dials  map[string][]time.Duration // of the server, since it began, by address
 
-	dialing func(ctx context.Context, addr string, nth int) // before each of them
+	dialing func(ctx context.Context, addr string, nth int)    // before each of them
+	dialed  func(addr string, conn net.Conn) (net.Conn, error) // after
+	bare    bool                                               // control without TLS
 }
 
 func newMemCluster(t *testing.T, src Source) *memCluster {
@@ -68,15 +70,18 @@ func (c *memCluster) start(name string) (*testNode, *memnet.Listener) {
 	id := c.load(identity.Node)
 	tn := &testNode{name: name, sink: newMemSink(), outcomes: make(chan Outcome, 1)}
 	n, err := NewNode(NodeConfig{
-		TLS:      id.ServerConfig(ALPNControl, ALPNData),
-		DataTLS:  func(node string) *tls13 { return id.ClientConfig(ALPNData, node) },
-		Accept:   func(context.Context, Request) (Sink, error) { return tn.sink, nil },
-		Finished: func(_ Request, o Outcome) { tn.outcomes <- o },
+		TLS:     id.ServerConfig(ALPNControl, ALPNData),
+		DataTLS: func(node string) *tls13 { return id.ClientConfig(ALPNData, node) },
+
+		AllowPlain: c.bare,
+		Accept:     func(context.Context, Request) (Sink, error) { return tn.sink, nil },
+		Finished:   func(_ Request, o Outcome) { tn.outcomes <- o },
 	})
 	if err != nil {
 		c.t.Fatal(err)
 	}
 	n.net.dial = c.net.Host(strings.TrimSuffix(name, ":1")).Dial
+	n.bare = c.bare
 	tn.node = n
 	l := c.net.Listen(name)
 	go n.Serve(l)
@@ -148,7 +153,11 @@ func (c *memCluster) send() (*Report, error) {
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
 		}
-		return host.Dial(ctx, addr)
+		conn, err := host.Dial(ctx, addr)
+		if err == nil && c.dialed != nil {
+			return c.dialed(addr, conn)
+		}
+		return conn, err
 	}
 	return s.run(c.t.Context())
 }
