@@ -73,7 +73,7 @@ func TestStalledLink(t *testing.T) {
 // slowSink stands before a memSink without holding its mutex.
 type slowSink struct {
 	*memSink
-	write func(n int)
+	write func(n int) // before each write, and with 0 before the commit
 }
 
 func (s slowSink) Begin(ctx context.Context, d v1.Descriptor, off int64) (Writer, error) {
@@ -91,12 +91,21 @@ func (w slowWriter) Write(p []byte) (int, error) {
 	return w.Writer.Write(p)
 }
 
+func (w slowWriter) Commit(ctx context.Context, d v1.Descriptor) error {
+	w.write(0)
+	return w.Writer.Commit(ctx, d)
+}
+
 // A disk that does not take anything any more fails its node after 60 s, also when everything
 // has arrived.
 func TestHungDisk(t *testing.T) {
-	for _, size := range []int{300_000, 48 << 20} {
-		t.Run(fmt.Sprint(size), func(t *testing.T) {
+	for _, hang := range []string{"write", "write of much", "commit"} {
+		t.Run(hang, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
+				size := 300_000
+				if hang == "write of much" {
+					size = 48 << 20
+				}
 				src := newMemSource(true, random(1, size))
 				c := newMemCluster(t, src)
 				c.cfg.Straggler = Wait
@@ -105,7 +114,11 @@ func TestHungDisk(t *testing.T) {
 				a, _ := c.node("a:1")
 				b, _ := c.node("b:1")
 				b.node.cfg.Accept = func(context.Context, Request) (Sink, error) {
-					return slowSink{b.sink, func(int) { <-stuck }}, nil
+					return slowSink{b.sink, func(n int) {
+						if (n == 0) == (hang == "commit") {
+							<-stuck
+						}
+					}}, nil
 				}
 				r, err := c.send()
 				if err != nil {

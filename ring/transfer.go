@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/dolly-img/dolly-img/ring/internal/wire"
@@ -47,6 +48,8 @@ type transfer struct {
 	work    sync.WaitGroup // everything that must end before the sink is closed
 	saved   savedSums
 	settle  chan struct{} // bounds blobs being made durable
+
+	settling atomic.Int32 // of them those that the disk has now
 }
 
 // pendingCommits bounds how many blobs are written but not yet durable.
@@ -147,7 +150,11 @@ func (t *transfer) reports(done chan struct{}) {
 		t.mu.Lock()
 		if t.ctrl != nil && t.m.phase >= mStarted && t.m.phase < mFailed {
 			r := t.m.report()
-			t.relay.meter.fill(r, t.m.receivedAll())
+			ended := t.m.receivedAll()
+			t.relay.meter.fill(r, ended)
+			if ended && r.Wait == waitNames[waitIn] && t.settling.Load() > 0 {
+				r.Wait = waitNames[waitDisk]
+			}
 			r.Links = t.relay.sendings()
 			t.ctrl.send(r)
 		}
