@@ -211,7 +211,7 @@ func TestSilentNode(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		near(t, "ended", time.Since(start), timings.silence)
+		near(t, "ended", time.Since(start), 5*time.Second)
 		if row := r.Nodes[1]; row.State != Failed || !strings.Contains(row.Reason, "silent for 5s") {
 			t.Errorf("%+v", row)
 		}
@@ -240,7 +240,7 @@ func TestStartDeadline(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		near(t, "ended", time.Since(start), timings.startLimit)
+		near(t, "ended", time.Since(start), 5*time.Second)
 		if r.Nodes[1].State != Unreachable {
 			t.Errorf("%+v", r.Nodes[1])
 		}
@@ -310,7 +310,7 @@ func TestCommitNotConfirmed(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if took := time.Since(start); took < timings.confirmFor-time.Second || took > timings.confirmFor+time.Second {
+		if took := time.Since(start); took < 14*time.Second || took > 15*time.Second {
 			t.Errorf("asked for %v", took)
 		}
 		if row := r.Nodes[1]; row.State != Failed || !strings.HasPrefix(row.Reason, "commit not confirmed") {
@@ -352,7 +352,7 @@ func TestOrphan(t *testing.T) {
 		cut := time.Now()
 		l.Cut()
 		o := <-a.outcomes
-		near(t, "dropped", time.Since(cut), timings.orphanFor)
+		near(t, "dropped", time.Since(cut), 15*time.Second)
 		if o.State != Failed || a.sink.closed != 1 || a.sink.published != 0 {
 			t.Errorf("%+v, sink closed %d times", o, a.sink.closed)
 		}
