@@ -113,7 +113,9 @@ func (t *transfer) commit(b int, final v1.Descriptor) {
 	t.mu.Unlock()
 	d := t.req.Blobs[b]
 	d.Digest, d.Size = final.Digest, final.Size
+	t.settling.Add(1)
 	err := w.Commit(t.ctx, d)
+	t.settling.Add(-1)
 	<-t.settle
 	if err != nil {
 		t.step(meFailure{nodeErrorOf(err, CodeStore)})
