@@ -127,6 +127,11 @@ func (n *nodeServer) awaitYield(ctx context.Context, me *transfer) bool {
 	defer stop()
 	for n.endings == before && ctx.Err() == nil {
 		n.changed.Wait()
+		for _, t := range n.transfers { // also one whose server went meanwhile
+			if t != me {
+				t.yield()
+			}
+		}
 	}
 	return ctx.Err() == nil
 }

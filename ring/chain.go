@@ -2,7 +2,6 @@ package ring
 
 import (
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/dolly-img/dolly-img/ring/internal/wire"
@@ -31,6 +30,7 @@ type chain struct {
 	limit      int64         // bytes per second the server sends at most; 0: none
 	serverSlow bool          // its links are, to whomever
 
+	due         bool // the time to start has come
 	started     bool
 	reading     bool // actSource was given
 	sourceDone  bool
@@ -80,9 +80,10 @@ type chainNode struct {
 	report    wire.Report
 	verified  *wire.Verified
 	row       Row
-	ordered   []uint32 // all links it was told to feed
-	before    int64    // received before it was lost
-	returns   int      // times it came back
+	ordered   []uint32      // all links it was told to feed
+	before    int64         // received before it was lost
+	returns   int           // times it came back
+	committed time.Duration // when COMMIT was sent
 	asked     time.Duration
 	moved     time.Duration // when its report last told of progress
 	told      time.Duration // when its last report came
@@ -110,6 +111,10 @@ type chainNode struct {
 		gen      uint32 // only grows
 		feeder   int
 		asked    time.Duration // when FEED, or DIAL to its feeder, was sent
+		tried    time.Duration // when a link was last given up because nothing happens
+		early    bool          // it said done, and waits all the same
+		lost     int           // links into it, in all
+		excused  int           // of them because the feeder fell back
 		up       time.Duration // since when the link is up
 		fails    int           // links from one feeder, the culprit, lost in a row
 		culprit  int
@@ -222,83 +227,4 @@ func (c *chain) reported(ev evReport) {
 	}
 	n.report = ev.report
 	c.judgeSuspects()
-}
-
-// tick finds what nobody reports: that nothing happens.
-func (c *chain) tick() {
-	if !c.started {
-		return
-	}
-	c.judgeSuspects()
-	for _, i := range slices.Clone(c.order) {
-		n := &c.nodes[i]
-		if n.phase != phServing || !n.alive {
-			continue
-		}
-		still := c.now - n.moved
-		if reason := c.mute(n, still); reason != "" {
-			c.end(i, Failed, reason)
-			continue
-		}
-		switch {
-		case n.feed.state == feedDialled && c.now-n.feed.asked >= owes.dial:
-			c.linkDown(i, c.linkName(i), evLink{code: CodeNetwork, reason: fmt.Sprintf("not dialled within %v", owes.dial)})
-		case n.report.Wait == waitNames[waitIn] && still >= timings.stalled && c.stalled(i):
-			n.moved = c.now // the next link has its own time
-			c.linkDown(i, c.linkName(i), evLink{code: CodeNetwork, reason: fmt.Sprintf("nothing moved for %v", timings.stalled)})
-		case n.report.Wait == waitNames[waitIn] && still >= timings.stalled && n.feed.state == feedDone:
-			n.moved = c.now // it said done, or that it needs nothing, and waits
-			c.relink(i)
-		case still >= timings.hung && (n.report.Wait == waitNames[waitDisk] || n.report.Wait == waitNames[waitCPU]):
-			c.end(i, Failed, fmt.Sprintf("hangs: nothing was stored for %v (%s)", timings.hung, n.report.Wait))
-		}
-	}
-	for i := range c.nodes {
-		if n := &c.nodes[i]; n.phase == phAsked && c.now-n.asked >= timings.answer {
-			c.end(i, Failed, "did not answer the offer")
-		}
-	}
-	if c.now-c.judged >= timings.slowEvery {
-		c.judged = c.now
-		c.judgeSpeed()
-	}
-}
-
-// owes is what a node that takes part has to say, whatever else it waits for, and how long it
-// has: one that is alive and says nothing must not hold the end up.
-var owes = struct{ report, need, dial, verify time.Duration }{
-	report: 10 * time.Second, // a node reports each second
-	need:   time.Minute,      // FEED is answered when what falls back has done so
-	dial:   10 * time.Second, // the feeder has 2 s, and says how it went
-	verify: 10 * time.Minute, // the last fsync, and a copy to the output, may take long
-}
-
-// mute says what a node owes us for too long.
-func (c *chain) mute(n *chainNode, still time.Duration) string {
-	switch {
-	case still >= owes.report && c.now-n.told >= owes.report:
-		return fmt.Sprintf("does not report for %v", owes.report)
-	case n.feed.state == feedAsked && c.now-n.feed.asked >= owes.need:
-		return fmt.Sprintf("does not say what it needs for %v", owes.need)
-	case n.feed.state == feedDone && c.sourceDone && still >= owes.verify:
-		return fmt.Sprintf("has been sent everything, and does not verify for %v", owes.verify)
-	}
-	return ""
-}
-
-// stalled reports whether the link into i should carry something and does not.
-func (c *chain) stalled(i int) bool {
-	f := &c.nodes[i].feed
-	if f.state != feedUp || c.now-f.up < timings.stalled {
-		return false
-	}
-	if f.feeder > 0 && c.nodes[f.feeder].phase >= phVerified {
-		return true // it has everything, waits for nothing, and reports no more
-	}
-	for _, l := range c.nodes[f.feeder].report.Links {
-		if l.Link == f.link {
-			return !l.Idle
-		}
-	}
-	return true // the feeder has sent everything and closed it
 }

@@ -2,6 +2,7 @@ package ring
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/dolly-img/dolly-img/ring/internal/wire"
@@ -60,6 +61,10 @@ func (c *chain) fallback(ev evFallback) {
 		n.feed.replaces = append(n.feed.replaces, ownedLink{feeder, n.feed.link})
 	}
 	n.feed.state = feedNone
+	for b := m.Blob + 1; b < len(n.claims); b++ { // it went back there, too
+		n.row.Skipped -= n.claims[b]
+		n.claims[b] = 0
+	}
 	if claim := n.claims[m.Blob]; m.Good < claim || !known {
 		// Its own claim was wrong: nobody sent these bytes.
 		n.row.Skipped = max(0, n.row.Skipped-max(0, claim-m.Good))
@@ -90,7 +95,7 @@ func carried(needs [][2]int64, blob int, off int64) bool {
 
 // judgeSuspects blames links, or clears them, as far as that can be told by now.
 func (c *chain) judgeSuspects() {
-	for _, i := range c.order {
+	for _, i := range slices.Clone(c.order) { // blaming moves nodes
 		s := c.nodes[i].suspect
 		if s == nil {
 			continue

@@ -47,7 +47,7 @@ func (c *chain) maybeCommit(i int) {
 		c.committing = true
 		c.do(actEvent{Event{Kind: EventCommit}})
 	}
-	n.phase = phCommitting
+	n.phase, n.committed = phCommitting, c.now
 	c.tell(i, &wire.Commit{})
 }
 
@@ -163,6 +163,9 @@ func (c *chain) interrupt() {
 		return
 	}
 	c.interrupted = true
+	for i := range c.nodes {
+		c.nodes[i].committed = c.now // they have the time of commitLimit from now on
+	}
 	for _, i := range c.fromTail() {
 		if c.nodes[i].phase < phCommitting {
 			c.drop(i, Failed, "interrupted", true)

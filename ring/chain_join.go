@@ -88,7 +88,8 @@ func (c *chain) answer(ev evAnswer) {
 	}
 	if ev.code != CodeNone {
 		state := Refused
-		if ev.code == CodeSpace || ev.code == CodeStore {
+		switch ev.code {
+		case CodeSpace, CodeStore, CodeShutdown, CodeProtocol:
 			state = Failed
 		}
 		c.end(ev.node, state, ev.reason)
@@ -153,10 +154,17 @@ func (c *chain) maybeStart(deadline bool) {
 	if c.started {
 		return
 	}
-	for i := 1; i < len(c.nodes) && !deadline; i++ {
-		if p := c.nodes[i].phase; p == phDialing || p == phAsked {
+	c.due = c.due || deadline
+	ready, busy := false, false
+	for i := 1; i < len(c.nodes); i++ {
+		n := &c.nodes[i]
+		if !c.due && (n.phase == phDialing || n.phase == phAsked) {
 			return
 		}
+		ready, busy = ready || n.phase == phReady, busy || n.phase == phAsked && n.busy
+	}
+	if busy && !ready {
+		return // there is nobody to begin with
 	}
 	c.started = true
 	if c.check {
@@ -173,14 +181,14 @@ func (c *chain) maybeStart(deadline bool) {
 			continue
 		}
 		for b := range n.held {
-			read[b] = read[b] || n.held[b] < 0
+			read[b] = read[b] || n.held[b] < 0 || c.blobs[b].Digest == "" // who joins late may lack it
 		}
 		c.enter(i)
 	}
 	c.do(actPlan{slices.Clone(c.order), read})
 	for i := 1; i < len(c.nodes); i++ {
 		if n := &c.nodes[i]; n.phase == phReady {
-			n.phase, n.row.State = phServing, Serving
+			n.phase, n.row.State, n.moved, n.told = phServing, Serving, c.now, c.now
 			c.tell(i, &wire.Start{})
 		}
 	}

@@ -1,6 +1,7 @@
 package ring
 
 import (
+	"fmt"
 	"slices"
 
 	"github.com/dolly-img/dolly-img/ring/internal/wire"
@@ -79,6 +80,10 @@ func (c *chain) need(ev evNeed) {
 		n.feed.needSum, n.feed.fails, n.damage = sum, min(n.feed.fails, 1), ""
 	}
 	n.feed.needs = ev.needs
+	if n.feed.early && n.feed.feeder != 0 {
+		c.avoid(ev.node, n.feed.feeder) // it said that it had sent everything
+	}
+	n.feed.early = false
 	n.feed.feeder, n.feed.state, n.feed.asked = c.pickFeeder(ev.node), feedDialled, c.now
 	c.do(actDial{n.feed.feeder, ev.node, n.feed.link, n.feed.gen, ev.needs, n.slow})
 	f := &c.nodes[n.feed.feeder]
@@ -166,11 +171,17 @@ func (c *chain) damaged(ev evLink) {
 func (c *chain) linkDown(i int, name string, ev evLink) {
 	n := &c.nodes[i]
 	c.do(actEvent{Event{Kind: EventLink, Link: name, Reason: "down: " + ev.reason}})
-	if ev.code == CodeMismatch { // the feeder fell back: it feeds again from where it is
+	feeder := n.feed.feeder
+	if ev.code == CodeMismatch && ev.node == feeder && n.feed.excused < maxFalls*len(c.order) {
+		n.feed.excused++ // the feeder fell back: it feeds again from where it is
 		c.relink(i)
 		return
 	}
-	feeder := n.feed.feeder
+	if n.feed.lost++; n.feed.lost > maxLost {
+		n.row.Link = name
+		c.end(i, Failed, fmt.Sprintf("%d links into it were lost: %s", maxLost, ev.reason))
+		return
+	}
 	if feeder != n.feed.culprit {
 		n.feed.culprit, n.feed.fails = feeder, 0
 	}

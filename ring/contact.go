@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -36,7 +37,7 @@ func (s *sender) dialAll(work context.Context) {
 				ctrl, w, err := s.greet(work, p, false, timings.startLimit)
 				switch {
 				case err == nil:
-					s.attach(i+1, ctrl, evWelcome{i + 1, w.Instance, w.State, printable(w.Reason)})
+					s.attach(i+1, ctrl, evWelcome{i + 1, w.Instance, printable(w.State), printable(w.Reason)})
 					return
 				case isRefusal(err):
 					s.post(evNoContact{i + 1, Refused, true, err.Error()})
@@ -58,7 +59,7 @@ func (s *sender) redial(work context.Context, i int) {
 	for s.pause(timings.redialFor) {
 		ctrl, w, err := s.greet(work, s.cfg.Nodes[i-1], true, timings.redialFor)
 		if err == nil {
-			s.attach(i, ctrl, evWelcome{i, w.Instance, w.State, printable(w.Reason)})
+			s.attach(i, ctrl, evWelcome{i, w.Instance, printable(w.State), printable(w.Reason)})
 			return
 		}
 	}
@@ -84,7 +85,7 @@ func (s *sender) resume(work context.Context, i int, committed bool) {
 	for {
 		ctrl, w, err := s.greet(work, s.cfg.Nodes[i-1], true, min(time.Until(until), timings.startLimit))
 		if err == nil {
-			s.attach(i, ctrl, evResumed{i, w.Instance, w.State, w.Digest, printable(w.Reason)})
+			s.attach(i, ctrl, evResumed{i, w.Instance, printable(w.State), printable(w.Digest), printable(w.Reason)})
 			return
 		}
 		if !committed || !time.Now().Add(timings.askEvery).Before(until) {
@@ -101,13 +102,18 @@ func (s *sender) resume(work context.Context, i int, committed bool) {
 func (s *sender) greet(work context.Context, p Peer, resume bool, limit time.Duration) (*control, *wire.Welcome, error) {
 	ctx, cancel := context.WithTimeout(work, limit)
 	defer cancel()
-	s.dials <- struct{}{}
+	if !take(ctx, s.dials) {
+		return nil, nil, errors.New("too many nodes that do not answer are being dialled")
+	}
 	raw, err := s.net.dialAny(ctx, p.Addrs)
 	<-s.dials
 	if err != nil {
 		return nil, nil, contactError(err)
 	}
-	s.handshakes <- struct{}{}
+	if !take(ctx, s.handshakes) {
+		raw.Close()
+		return nil, nil, errors.New("too many nodes that do not answer are being greeted")
+	}
 	defer func() { <-s.handshakes }()
 	stop := context.AfterFunc(ctx, func() { raw.Close() })
 	conn := net.Conn(raw)
@@ -141,6 +147,16 @@ func (s *sender) greet(work context.Context, p Peer, resume bool, limit time.Dur
 	return nil, nil, err
 }
 
+// take waits for a place, but not longer than ctx.
+func take(ctx context.Context, places chan struct{}) bool {
+	select {
+	case places <- struct{}{}:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
 // attach hands a greeted connection to run and reads it to its end.
 func (s *sender) attach(i int, ctrl *control, ev any) {
 	s.post(connected{i, ctrl, ev})
@@ -163,7 +179,7 @@ func (s *sender) attach(i int, ctrl *control, ev any) {
 			if isTimeout(err) {
 				reason = fmt.Sprintf("silent for %v", timings.silence)
 			}
-			s.post(evControlLost{i, isTimeout(err), reason})
+			s.post(lost{ctrl, evControlLost{i, isTimeout(err), reason}})
 			return
 		}
 	})
@@ -183,14 +199,19 @@ func eventOf(i int, m wire.Message) (any, bool) {
 	case *wire.Fallback:
 		return evFallback{i, m}, true
 	case *wire.Verified:
-		return evVerified{i, m}, true
+		if !slices.ContainsFunc(m.Digests, func(d string) bool { return len(d) > maxDigest }) {
+			return evVerified{i, m}, true
+		}
 	case *wire.Committed:
-		return evCommitted{i, m.Digest}, true
+		return evCommitted{i, printable(m.Digest)}, true
 	case *wire.Fail:
 		return evFail{i, Code(m.Code), printable(m.Reason)}, true
 	}
 	return nil, false
 }
+
+// maxDigest is longer than any digest this side computes.
+const maxDigest = 200
 
 // refusal is a no by authentication or by protocol, as opposed to no answer.
 type refusal struct{ reason string }

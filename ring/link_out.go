@@ -191,7 +191,7 @@ func (r *relay) fallBack(at func(blob int) int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.endLinks()
-	for r.win.pinned() && r.closed == nil {
+	for r.win.pinned() { // their connections are closed: it does not take long
 		r.space.Wait()
 	}
 	r.win.release()

@@ -216,6 +216,16 @@ func (m *member) needs() [][2]int64 {
 	return needs
 }
 
+// receivedAll says whether no feed has anything more to bring.
+func (m *member) receivedAll() bool {
+	for i := range m.blobs {
+		if b := &m.blobs[i]; !b.held && b.recv != b.size {
+			return false
+		}
+	}
+	return true
+}
+
 func (m *member) frame(ev meFrame) {
 	if m.phase != mStarted || ev.gen != m.feedGen || !m.feedOpen {
 		m.do(actRefuse{wire.HelloStale})

@@ -29,11 +29,13 @@ func (m *member) mark(k wire.Mark) {
 		case b.want != "" && b.final != b.want:
 			m.fail(failf(CodeMismatch, "blob %d: the server read %s, offered was %s", k.Blob, b.final, b.want))
 			return
-		case b.size < 0 && b.good <= k.Offset && (b.recv <= k.Offset || b.claim > k.Offset):
+		case b.size < 0 && b.good <= k.Offset:
 			b.size = k.Offset
 			m.do(actSize{k.Blob, k.Offset})
-			if b.recv > b.size { // the claim of a longer one
-				m.fallback(k.Blob, k.Offset)
+			if b.recv > b.size { // the claim of a longer one, or somebody appended
+				if m.phase == mStarted {
+					m.fallback(k.Blob, k.Offset)
+				}
 				return
 			}
 			if m.feedFin && b.recv < b.size {

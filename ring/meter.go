@@ -73,8 +73,9 @@ type meter struct {
 }
 
 // fill completes a report with what was measured since the last one, taken apart
-// by what the time went to.
-func (m *meter) fill(r *wire.Report) {
+// by what the time went to. Once all was received nobody waits for the feed any more,
+// only the store goes on: what it waits for is what the node waits for.
+func (m *meter) fill(r *wire.Report, ended bool) {
 	relay, store := m.relay.take(), m.store.take()
 	moved, hashed, written := m.moved.Swap(0), m.hashed.Swap(0), m.written.Swap(0)
 	r.Relay = perSecond(moved, relay[waitCPU])
@@ -99,7 +100,7 @@ func (m *meter) fill(r *wire.Report) {
 	if most <= all/2 {
 		return
 	}
-	if longest == waitIn && moved == 0 && store[waitCPU]+store[waitDisk] > all/2 {
+	if busy := max(store[waitDisk], store[waitCPU]); (ended || moved == 0) && longest == waitIn && busy > store[waitIn] {
 		longest = waitDisk // everything has come, and is being stored
 	}
 	if longest == waitDisk && (starved || store[waitCPU] > store[waitDisk]) {

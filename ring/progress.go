@@ -16,7 +16,7 @@ type sample struct {
 // measure is the server's report about itself.
 func (s *sender) measure() evReport {
 	var r wire.Report
-	s.relay.meter.fill(&r)
+	s.relay.meter.fill(&r, false)
 	r.Links = s.relay.sendings()
 	return evReport{0, r}
 }

@@ -57,6 +57,12 @@ type connected struct {
 	ev   any // evWelcome or evResumed
 }
 
+// lost is the end of a control connection, which may have been replaced.
+type lost struct {
+	ctrl *control
+	ev   evControlLost
+}
+
 func newSender(cfg Config) (*sender, error) {
 	if cfg.Source == nil || cfg.TLS == nil || !cfg.Plain && cfg.DataTLS == nil {
 		return nil, errors.New("ring: Config needs a Source and TLS configurations")
@@ -152,6 +158,12 @@ func (s *sender) loop(ctx, work context.Context) error {
 				s.progress()
 			}
 			ev = evTick{time.Since(s.begun)}
+		}
+		if l, ok := ev.(lost); ok {
+			if s.conns[l.ev.node] != l.ctrl {
+				continue // it was replaced meanwhile
+			}
+			ev = l.ev
 		}
 		if c, ok := ev.(connected); ok {
 			if old := s.conns[c.node]; old != nil {

@@ -255,6 +255,11 @@ func (n *nodeServer) control(conn net.Conn) {
 	if ne != nil {
 		n.log.Warn("transfer refused", "sender", printable(sender), "peer", r.Addr, "transfer", r.Transfer, "reason", ne.Error())
 		ctrl.send(&wire.Answer{Code: string(ne.code), Reason: ne.Error()})
+		// The server hangs up. To close what has its pings unread would reset the
+		// connection, and the answer could be lost with it.
+		for err == nil {
+			_, err = ctrl.read(timings.silence)
+		}
 		return
 	}
 	t.listen(ctrl)

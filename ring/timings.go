@@ -4,7 +4,7 @@ import "time"
 
 // timings is every time by which the ring decides that something is late, lost or slow.
 // They stand in one place because they depend on each other: who changes one sees the
-// others. Nothing changes them at run time. timers_test.go and detect_test.go measure each.
+// others. Nothing changes them at run time. timers_test.go and detect_*test.go measure them.
 var timings = struct {
 	// Of the coordinator's loop and of what is said on control.
 	pingEvery time.Duration // PING, REPORT and progress: how old what is known of a node may be
@@ -27,7 +27,10 @@ var timings = struct {
 	// Of links.
 	link    time.Duration // dial, TLS and hello of a link: it is down
 	stalled time.Duration // nothing moves on a link both of whose ends wait: it is down
-	hung    time.Duration // nothing moves at a node that waits for itself: it failed
+	dialled time.Duration // a feeder was told to dial, and says neither up nor down: it is down
+	report  time.Duration // an alive node says nothing of how far it is: it failed
+	hung    time.Duration // nothing moves at a node that waits for itself, or FEED is not answered: it failed
+	verify  time.Duration // everything was sent, or COMMIT, and nothing comes back: it failed
 	blame   time.Duration // a feeder neither passes a mark nor complains of it: its link is blamed
 	patient time.Duration // the same for one that is busy with its disk or processor
 
@@ -55,7 +58,10 @@ var timings = struct {
 
 	link:    2 * time.Second,
 	stalled: 3 * time.Second,
+	dialled: 10 * time.Second,
+	report:  10 * time.Second,
 	hung:    time.Minute,
+	verify:  10 * time.Minute, // the last fsync, and a copy to the output, may take long
 	blame:   2 * time.Second,
 	patient: 30 * time.Second,
 

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/dolly-img/dolly-img/ring/internal/wire"
@@ -39,6 +40,7 @@ type transfer struct {
 	feed    net.Conn
 	writers map[int]Writer
 	stored  chan struct{} // closed when the store goroutine ended
+	halt    chan struct{} // closed to end it, for a fallback
 	opened  bool          // the offer was answered: it can be attached to and fed
 	over    bool
 	forget  []func() // of kept slots
@@ -47,6 +49,8 @@ type transfer struct {
 	work    sync.WaitGroup // everything that must end before the sink is closed
 	saved   savedSums
 	settle  chan struct{} // bounds blobs being made durable
+
+	settling atomic.Int32 // of them those that the disk has now
 }
 
 // pendingCommits bounds how many blobs are written but not yet durable.
@@ -147,7 +151,11 @@ func (t *transfer) reports(done chan struct{}) {
 		t.mu.Lock()
 		if t.ctrl != nil && t.m.phase >= mStarted && t.m.phase < mFailed {
 			r := t.m.report()
-			t.relay.meter.fill(r)
+			ended := t.m.receivedAll()
+			t.relay.meter.fill(r, ended)
+			if ended && r.Wait == waitNames[waitIn] && t.settling.Load() > 0 {
+				r.Wait = waitNames[waitDisk]
+			}
 			r.Links = t.relay.sendings()
 			t.ctrl.send(r)
 		}
@@ -173,12 +181,16 @@ func (t *transfer) attach(ctrl *control, w *wire.Welcome) {
 // disconnected waits some time for the server to come back.
 func (t *transfer) disconnected(ctrl *control) {
 	t.mu.Lock()
-	defer t.mu.Unlock()
 	if t.ctrl != ctrl || t.over {
+		t.mu.Unlock()
 		return
 	}
 	t.ctrl = nil
 	t.orphan = time.AfterFunc(timings.orphanFor, t.abandon)
+	t.mu.Unlock()
+	t.node.mu.Lock() // which is taken before t.mu
+	defer t.node.mu.Unlock()
+	t.node.changed.Broadcast() // somebody may wait for what it has
 }
 
 // abandon ends a transfer whose server did not come back.

@@ -18,16 +18,16 @@ func (t *transfer) startStore() {
 			at[i] = b.recv
 		}
 	}
-	done := make(chan struct{})
-	t.stored = done
+	done, halt := make(chan struct{}), make(chan struct{})
+	t.stored, t.halt = done, halt
 	t.work.Go(func() {
 		defer close(done)
-		t.store(blobs, func(b int) int64 { return at[b] })
+		t.store(blobs, func(b int) int64 { return at[b] }, halt)
 	})
 }
 
 // store hashes and writes what arrives.
-func (t *transfer) store(blobs []int, at func(int) int64) {
+func (t *transfer) store(blobs []int, at func(int) int64, halt chan struct{}) {
 	s := &store{relay: t.relay, blobs: blobs, at: at, saved: &t.saved,
 		held: func(b int, off int64) (io.ReadCloser, error) {
 			if t.relay.opener == nil {
@@ -38,6 +38,8 @@ func (t *transfer) store(blobs []int, at func(int) int64) {
 		begin: func(b int, off int64) (io.Writer, error) {
 			select {
 			case t.settle <- struct{}{}:
+			case <-halt: // the slots come back only after this
+				return nil, errHalted
 			case <-t.ctx.Done():
 				return nil, t.ctx.Err()
 			}
@@ -68,6 +70,7 @@ func (t *transfer) fallBack() {
 	defer func() { <-t.reading }()
 	t.mu.Lock()
 	stored := t.stored
+	close(t.halt)
 	t.mu.Unlock()
 	<-stored
 	t.mu.Lock()
@@ -110,7 +113,9 @@ func (t *transfer) commit(b int, final v1.Descriptor) {
 	t.mu.Unlock()
 	d := t.req.Blobs[b]
 	d.Digest, d.Size = final.Digest, final.Size
+	t.settling.Add(1)
 	err := w.Commit(t.ctx, d)
+	t.settling.Add(-1)
 	<-t.settle
 	if err != nil {
 		t.step(meFailure{nodeErrorOf(err, CodeStore)})

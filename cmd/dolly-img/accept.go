@@ -69,6 +69,7 @@ func (a *acceptor) compose(m *meta, blobs []v1.Descriptor) (ring.Sink, error) {
 		a.journalPart(m.Output)
 		return target, nil
 	}
+	a.journalPart(m.Output)
 	p := &placing{
 		Transfer: a.cache.Transfer(m.Ref, cache.TransferOptions{}),
 		cache:    a.cache, target: target, meta: m, free: -1,

@@ -27,7 +27,7 @@ func (a *acceptor) journalPart(path string) {
 // finished strikes out what a transfer did not leave.
 func (a *acceptor) finished(r ring.Request, _ ring.Outcome) {
 	m, err := decodeMeta(r.Meta)
-	if err != nil || m.Kind != kindRaw || m.Output == "" || m.Output == "-" {
+	if err != nil || m.Output == "" || m.Output == "-" {
 		return
 	}
 	part := raw.PartPath(m.Output)

@@ -59,13 +59,14 @@ func preallocate(f file, size int64) error {
 	if err == nil || err == errNoFD {
 		return nil
 	}
-	if terr := f.Truncate(0); terr != nil { // a failed one leaves blocks behind
-		return terr
-	}
 	if noSpace(err) {
-		return err
+		return err // the caller removes the file and what it reserved
 	}
-	return nil
+	info, serr := f.Stat()
+	if serr != nil {
+		return serr
+	}
+	return f.Truncate(info.Size()) // a failed one leaves blocks behind
 }
 
 // noSpace says whether err means that more of the same cannot be written.

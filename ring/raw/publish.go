@@ -62,7 +62,7 @@ func (t *Target) leftover() (blocks, part int64, err error) {
 	if err != nil {
 		return 0, 0, t.fail("part file", err)
 	}
-	if !given {
+	if !given && info.Mode()&0o200 != 0 { // one that is sealed is made anew
 		part = info.Size()
 	}
 	return info.Sys().(*syscall.Stat_t).Blocks * 512, part, nil

@@ -105,6 +105,9 @@ func (t *Target) Offer(ctx context.Context, blobs []v1.Descriptor) (held []int64
 		return nil, 0, fmt.Errorf("output %s: takes one blob, not %d", t.title, len(blobs))
 	}
 	free, part, err := t.check()
+	if blobs[0].Digest != "" {
+		part = max(0, min(part, blobs[0].Size-1)) // all of it would vouch for it
+	}
 	return []int64{part}, free, err
 }
 

@@ -1,0 +1,118 @@
+package ring
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/dolly-img/dolly-img/ring/internal/wire"
+)
+
+// What nobody reports: that nothing happens. A node that is alive and owes something
+// must not hold the others, or the end, up (PROTOCOL.md section 9).
+
+// maxLost is how many links into a node may be lost before it is given up.
+const maxLost = 50
+
+func (c *chain) tick() {
+	if !c.started {
+		return
+	}
+	c.judgeSuspects()
+	for i := 1; i < len(c.nodes); i++ {
+		switch n := &c.nodes[i]; {
+		case n.phase == phAsked && c.now-n.asked >= timings.answer:
+			c.end(i, Failed, "did not answer the offer")
+		case n.phase == phServing && n.alive:
+			c.watch(i)
+		case n.phase == phCommitting && n.alive && c.now-n.committed >= c.commitLimit():
+			c.end(i, Failed, fmt.Sprintf("commit not confirmed: no answer for %v", c.commitLimit()))
+		}
+	}
+	if c.now-c.judged >= timings.slowEvery {
+		c.judged = c.now
+		c.judgeSpeed()
+	}
+}
+
+// commitLimit is how long a COMMIT may take; who has interrupted waits less.
+func (c *chain) commitLimit() time.Duration {
+	if c.interrupted {
+		return timings.confirmFor
+	}
+	return timings.verify
+}
+
+// watch looks after a node that is served.
+func (c *chain) watch(i int) {
+	n := &c.nodes[i]
+	still := c.now - n.moved
+	waits := n.report.Wait == waitNames[waitIn] && min(still, c.now-n.feed.tried) >= timings.stalled
+	asked := c.now - n.feed.asked
+	switch {
+	case min(still, c.now-n.told) >= timings.report:
+		c.end(i, Failed, fmt.Sprintf("does not report for %v", timings.report))
+	case n.feed.state == feedAsked && asked >= timings.hung:
+		c.end(i, Failed, fmt.Sprintf("does not say what it needs for %v", timings.hung))
+	case n.feed.state == feedAsked && asked >= timings.stalled:
+		c.undial(n) // nobody's window stands for it any longer
+	case n.feed.state == feedDialled && asked >= timings.dialled:
+		c.giveUp(i, fmt.Sprintf("not dialled within %v", timings.dialled))
+	case waits && c.stalled(i, still):
+		c.giveUp(i, fmt.Sprintf("nothing moved for %v", timings.stalled))
+	case waits && n.feed.state == feedDone && n.lacks:
+		n.feed.tried, n.feed.early = c.now, true // it said done, or that it needs nothing
+		c.relink(i)
+	case still >= timings.hung && c.hangs(i):
+		c.end(i, Failed, fmt.Sprintf("hangs: nothing was stored for %v (%s)", timings.hung, orElse(n.report.Wait, "does not read")))
+	case still >= timings.verify && c.sourceDone && (n.feed.state == feedDone || !n.lacks):
+		c.end(i, Failed, fmt.Sprintf("has been sent everything, and does not verify for %v", timings.verify))
+	}
+}
+
+// giveUp takes the link into i for lost.
+func (c *chain) giveUp(i int, reason string) {
+	c.nodes[i].feed.tried = c.now // the next one has its own time
+	c.linkDown(i, c.linkName(i), evLink{node: i, code: CodeNetwork, reason: reason})
+}
+
+// hangs says whether i waits for itself: for its storage or its processor, or though it
+// is sent something and nobody holds it up.
+func (c *chain) hangs(i int) bool {
+	n := &c.nodes[i]
+	switch n.report.Wait {
+	case waitNames[waitDisk], waitNames[waitCPU]:
+		return true
+	case waitNames[waitOut]:
+		if slices.ContainsFunc(n.report.Links, isBusy) {
+			return false
+		}
+	case waitNames[waitIn], waitNames[waitLimit]:
+		return false
+	}
+	l, ok := c.linkInto(i)
+	return ok && n.feed.state == feedUp && isBusy(l)
+}
+
+// stalled reports whether the link into i should carry something and does not.
+func (c *chain) stalled(i int, still time.Duration) bool {
+	n := &c.nodes[i]
+	if n.feed.state != feedUp || c.now-n.feed.up < timings.stalled {
+		return false
+	}
+	f := &c.nodes[n.feed.feeder]
+	l, ok := c.linkInto(i)
+	switch {
+	case n.feed.feeder > 0 && f.phase >= phVerified:
+		return true // it has everything, waits for nothing, and reports no more
+	case !ok:
+		return true // the feeder has sent everything and closed it
+	case !l.Idle:
+		return true
+	}
+	// A feeder that says it has nothing to send, and has more than its receiver.
+	return n.feed.feeder > 0 && still >= timings.dialled &&
+		(f.feed.state == feedDone || after(f.report.Blob, f.report.Good, n.report.Blob, n.report.Good))
+}
+
+func isBusy(l wire.Sending) bool { return !l.Idle }

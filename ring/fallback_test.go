@@ -1,0 +1,92 @@
+package ring
+
+import (
+	"context"
+	"crypto/sha256"
+	"io"
+	"net"
+	"testing"
+	"testing/synctest"
+
+	"github.com/dolly-img/dolly-img/ring/internal/wire"
+	"github.com/opencontainers/go-digest"
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// Falling back while as many blobs as may be are stored and not yet judged: the store,
+// which waited for a place that only the fallback gives back, held it up for ever.
+func TestFallbackWithManyBlobs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n, err := newNodeServer(NodeConfig{
+			Accept: func(context.Context, Request) (Sink, error) { return nil, nil }, TLS: new(tls13), DataTLS: func(string) *tls13 { return nil },
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var blobs []v1.Descriptor
+		var data [][]byte
+		var marks []wire.Mark
+		for i := range pendingCommits + 4 {
+			b := random(uint64(i+1), 100)
+			sum := sha256.Sum256(b)
+			data = append(data, b)
+			blobs = append(blobs, v1.Descriptor{Size: 100, Digest: digest.FromBytes(b)})
+			marks = append(marks, wire.Mark{Blob: i, Offset: 100, Sum: sum[:], Final: true})
+		}
+		tr, ne := n.claim(wire.ID{1}, Request{Blobs: blobs}, true)
+		if ne != nil {
+			t.Fatal(ne)
+		}
+		near, far := net.Pipe()
+		go io.Copy(io.Discard, far)
+		ctrl := newControl(near)
+		if ne := tr.open(ctrl, newMemSink()); ne != nil {
+			t.Fatal(ne)
+		}
+		arrive := func(gen uint32, i int, change byte) {
+			buf, err := tr.relay.reserve(100)
+			if err != nil {
+				t.Fatal(err)
+			}
+			copy(buf, data[i])
+			buf[0] ^= change
+			var hdr [wire.HeaderSize]byte
+			wire.PutData(&hdr, uint32(i), 0, buf)
+			if _, ok := tr.step(meFrame{gen, uint32(i), 0, 100})[0].(actAccept); !ok {
+				t.Fatalf("blob %d is refused", i)
+			}
+			if err := tr.relay.put(&hdr, buf, uint32(i), 0); err != nil {
+				t.Fatal(err)
+			}
+		}
+		tr.step(meMsg{&wire.Start{}})
+		tr.step(meMsg{&wire.Feed{Link: 1, Generation: 1}})
+		tr.step(meOpen{1, 1})
+		for i := range blobs {
+			arrive(1, i, byte(1-min(i, 1))) // the first is changed
+		}
+		synctest.Wait()
+		if n := len(tr.settle); n != pendingCommits {
+			t.Fatalf("%d blobs are stored and not judged, want %d", n, pendingCommits)
+		}
+		tr.step(meMsg{&wire.Marks{Marks: marks}})
+		tr.step(meMsg{&wire.Feed{Link: 2, Generation: 2}})
+		synctest.Wait()
+		if tr.m.resetting || tr.m.asked {
+			t.Fatal("it does not come back from falling back")
+		}
+		tr.step(meOpen{2, 2})
+		for i := range blobs {
+			arrive(2, i, 0)
+		}
+		synctest.Wait()
+		if tr.m.phase != mVerified {
+			t.Errorf("phase %d: %v", tr.m.phase, tr.m.failed)
+		}
+		tr.kill()
+		synctest.Wait()
+		ctrl.finish()
+		<-ctrl.done
+		far.Close()
+	})
+}
