@@ -172,7 +172,7 @@ func manySend(t *testing.T, cfg Config) (run manyRun) {
 func TestThousandServer(t *testing.T) {
 	work := os.Getenv("RING_THOUSAND")
 	if work == "" {
-		t.Skip("run by TestThousand")
+		return // only TestThousand runs it
 	}
 	id, err := identity.Load(work, identity.Sender)
 	if err != nil {

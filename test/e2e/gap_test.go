@@ -97,7 +97,8 @@ func TestGap(t *testing.T) {
 			r.want(res, 3, states...)
 			g := <-gap
 			t.Logf("nothing came for %v", g)
-			if g > c.most {
+			// The figures are for a machine that does nothing else (-matrix FILE demands them).
+			if g > c.most+slack()/4 {
 				t.Errorf("nothing came for %v, at most %v are allowed\n%s", g, c.most, res.output)
 			}
 		})
@@ -138,7 +139,7 @@ func TestHalfOfSixteen(t *testing.T) {
 				r.same(sent, "file", n)
 			}
 		}
-		if res.took > 10*time.Second {
+		if res.took > 10*time.Second+slack() {
 			t.Errorf("took %v", res.took)
 		}
 	}

@@ -126,11 +126,20 @@ func (f *fault) play(t *testing.T) string {
 		took = f.others(res)
 	}
 	extra := took - time.Duration(f.size/f.rate*float64(time.Second))
-	if extra > f.within {
-		t.Errorf("took %v longer, allowed are %v\n%s", extra, f.within, res.output)
+	if limit := f.within + slack(); extra > limit {
+		t.Errorf("took %v longer, allowed are %v\n%s", extra, limit, res.output)
 	}
 	t.Logf("%.1f s longer: %s", extra.Seconds(), f.outcome(s, res))
 	return fmt.Sprintf("| %s | %s | %.1f | %s |\n", f.name, f.where, max(0, extra.Seconds()), f.outcome(s, res))
+}
+
+// slack is what a busy machine may add to a time that is demanded. Who writes the table
+// measures, and has none.
+func slack() time.Duration {
+	if *matrixTable != "" {
+		return 0
+	}
+	return 8 * time.Second
 }
 
 // others is when the last of those ended that nothing was done to.
