@@ -139,7 +139,7 @@ func slack() time.Duration {
 	if *matrixTable != "" {
 		return 0
 	}
-	return 8 * time.Second
+	return 12 * time.Second
 }
 
 // others is when the last of those ended that nothing was done to.
