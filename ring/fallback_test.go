@@ -70,6 +70,14 @@ func TestFallbackWithManyBlobs(t *testing.T) {
 			t.Fatalf("%d blobs are stored and not judged, want %d", n, pendingCommits)
 		}
 		tr.step(meMsg{&wire.Marks{Marks: marks}})
+		// From the decision on, and not from when it is carried out, nobody is fed from the
+		// window: the server may order a link at once, and would blame this node for what it sends.
+		tr.relay.mu.Lock()
+		l := &outLink{needs: [][2]int64{{0, 0}}}
+		if p := tr.relay.plan(l); tr.m.resetting && p.kind != planWait {
+			t.Errorf("falling back, it would send what may be wrong (%d)", p.kind)
+		}
+		tr.relay.mu.Unlock()
 		tr.step(meMsg{&wire.Feed{Link: 2, Generation: 2}})
 		synctest.Wait()
 		if tr.m.resetting || tr.m.asked {

@@ -87,6 +87,9 @@ type linkPlan struct {
 
 // plan decides what a link does next; the relay's mutex is held.
 func (r *relay) plan(l *outLink) linkPlan {
+	if r.halted {
+		return linkPlan{kind: planWait} // for what it will have when it went back
+	}
 	for l.idx < len(l.needs) {
 		if b := &r.blobs[l.needs[l.idx][0]]; b.size < 0 || l.pos < b.size {
 			break
@@ -185,12 +188,11 @@ func (r *relay) unfeed(link uint32) {
 }
 
 // fallBack drops the whole window, which may hold wrong bytes, and goes back to
-// what at says of each blob. Every link ends: its receiver says anew what it needs.
-// The producer and the store have ended.
+// what at says of each blob. The producer, the store and the links that halt found have
+// ended; those that were ordered since begin to send now.
 func (r *relay) fallBack(at func(blob int) int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.endLinks()
 	for r.win.pinned() { // their connections are closed: it does not take long
 		r.space.Wait()
 	}
@@ -202,25 +204,23 @@ func (r *relay) fallBack(at func(blob int) int64) {
 		}
 	}
 	r.halted = false
+	r.wakeLinks()
 }
 
-// halt ends the producer and the store, until fallBack.
+// halt ends the producer, the store and every link, whose receiver says anew what it
+// needs. Until fallBack nothing is sent, to nobody: what is there may be wrong.
 func (r *relay) halt() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.halted = true
-	r.endLinks() // a write must not hold the producer
-	r.space.Broadcast()
-	r.filled.Broadcast()
-}
-
-func (r *relay) endLinks() {
 	for _, l := range r.links {
-		if !l.dead {
+		if !l.dead { // also a write must not hold the producer
 			l.stop()
 			l.failure = &nodeError{CodeMismatch, errors.New("the feeder went back to its last good mark")}
 		}
 	}
+	r.space.Broadcast()
+	r.filled.Broadcast()
 }
 
 // failLocked takes a broken link out and remembers that somebody must stand in

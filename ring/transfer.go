@@ -285,6 +285,9 @@ func (t *transfer) perform(out []action) {
 		case actReceive:
 			t.startStore()
 		case actReset:
+			// At once: a link that the server orders from now on must not be fed from what is
+			// about to be dropped.
+			t.relay.halt()
 			t.work.Go(t.fallBack)
 		case actLink:
 			t.dialLink(a.dial)

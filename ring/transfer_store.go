@@ -65,7 +65,6 @@ func (t *transfer) store(blobs []int, at func(int) int64, halt chan struct{}) {
 // fallBack goes back to what the member says is good: nothing feeds, nothing is fed
 // and nothing is stored while it does.
 func (t *transfer) fallBack() {
-	t.relay.halt()
 	t.reading <- struct{}{}
 	defer func() { <-t.reading }()
 	t.mu.Lock()
