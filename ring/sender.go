@@ -106,17 +106,6 @@ func (s *sender) run(ctx context.Context) (*Report, error) {
 	s.dialAll(work)
 	err := s.loop(ctx, work)
 	close(s.done)
-	for {
-		select {
-		case ev := <-s.events:
-			if c, ok := ev.(connected); ok {
-				c.ctrl.finish()
-			}
-			continue
-		default:
-		}
-		break
-	}
 	s.shutdown()
 	return s.report(), err
 }
@@ -321,7 +310,7 @@ func (s *sender) shutdown() {
 	}
 	s.stop()
 	s.relay.close(errClosed)
-	s.work.Wait()
+	s.drain()
 	if s.source != nil {
 		select {
 		case <-s.source:
@@ -330,6 +319,23 @@ func (s *sender) shutdown() {
 		}
 	}
 	s.relay.release()
+}
+
+// drain waits for all that the sender began. A dial that succeeds only now still posts
+// its connection, which would be open for ever if nobody took it.
+func (s *sender) drain() {
+	ended := make(chan struct{})
+	go func() { s.work.Wait(); close(ended) }()
+	for {
+		select {
+		case ev := <-s.events:
+			if c, ok := ev.(connected); ok {
+				c.ctrl.finish()
+			}
+		case <-ended:
+			return
+		}
+	}
 }
 
 func (s *sender) report() *Report {
