@@ -165,6 +165,7 @@ func (c *chain) damaged(ev evLink) {
 	n.damage = ev.reason
 	if late && n.phase < phFinal && n.row.Link != "" {
 		n.note = "link " + n.row.Link + ": " + ev.reason
+		c.do(actEvent{Event{Kind: EventLink, Link: n.row.Link, Reason: "down: " + ev.reason}})
 	}
 }
 
