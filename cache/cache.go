@@ -20,6 +20,23 @@ type Cache struct {
 	dir     string // absolute
 	fs      fsys
 	indexMu sync.Mutex // beside the lock file, which others hold for a moment only
+
+	limitsMu sync.Mutex
+	bounds   Limits
+}
+
+// SetLimits has every Transfer make room by evicting images where the limits would not be
+// kept. Without it nothing is evicted but by GC.
+func (c *Cache) SetLimits(l Limits) {
+	c.limitsMu.Lock()
+	defer c.limitsMu.Unlock()
+	c.bounds = l
+}
+
+func (c *Cache) limits() Limits {
+	c.limitsMu.Lock()
+	defer c.limitsMu.Unlock()
+	return c.bounds
 }
 
 // Open opens the cache in dir, makes it where there is none (the directory
@@ -121,6 +138,8 @@ type Entry struct {
 	Digest   digest.Digest // of the manifest or index
 	Kind     string        // KindSIF, KindImage or KindIndex
 	Size     int64         // bytes of all its blobs, each counted once
+	Unique   int64         // bytes of those that no other entry needs
+	Pinned   bool          // is not evicted
 	LastUsed time.Time     // received, or asked for with Path
 	Err      error         // why the rest could not be read
 }
@@ -132,12 +151,26 @@ func (c *Cache) List() ([]Entry, error) {
 		return nil, err
 	}
 	var list []Entry
-	for _, d := range index.Manifests {
-		e := Entry{Ref: refName(d), Digest: d.Digest, LastUsed: c.lastUsed(d.Digest)}
+	blobs := make([][]v1.Descriptor, len(index.Manifests))
+	users := map[digest.Digest]int{}
+	for i, d := range index.Manifests {
+		e := Entry{Ref: refName(d), Digest: d.Digest, LastUsed: c.lastUsed(d.Digest), Pinned: pinned(d)}
 		if e.Kind, e.Err = c.kind(d); e.Err == nil {
-			e.Err = c.walk(d, func(b v1.Descriptor) error { e.Size += b.Size; return nil })
+			e.Err = c.walk(d, func(b v1.Descriptor) error {
+				e.Size += b.Size
+				users[b.Digest]++
+				blobs[i] = append(blobs[i], b)
+				return nil
+			})
 		}
 		list = append(list, e)
+	}
+	for i := range list {
+		for _, b := range blobs[i] {
+			if users[b.Digest] == 1 {
+				list[i].Unique += b.Size
+			}
+		}
 	}
 	return list, nil
 }

@@ -298,7 +298,7 @@ func TestLocalRef(t *testing.T) {
 	} {
 		if got := LocalRef(tt.file); got != "localhost/"+tt.want+":latest" {
 			t.Errorf("LocalRef(%q) = %s, want %s", tt.file, got, tt.want)
-		} else if err := checkRef(got); err != nil {
+		} else if err := CheckRef(got); err != nil {
 			t.Error(err)
 		}
 	}

@@ -9,6 +9,7 @@
 //	leases/<random>        digests a running transfer needs; flocked while its process lives
 //	ingest/<lease>.<name>  blobs that are arriving, for the transfer of that lease
 //	ingest/<random>        an index.json to come; flocked likewise
+//	quarantine/<alg>-<hex> a blob that Verify found wrong, for a week
 //	kept/<alg>-<hex>       the first bytes of a blob whose transfer was cut off, claimed by the next one
 //	parts/<hex>            the path of a part file outside that a transfer may have left
 //	verified/<alg>-<hex>   the blob's inode, size and times when its digest was known right

@@ -78,7 +78,7 @@ func FuzzRecord(f *testing.F) {
 func FuzzLocalRef(f *testing.F) {
 	corpus(f)
 	f.Fuzz(func(t *testing.T, name string) {
-		if ref := LocalRef(name); checkRef(ref) != nil {
+		if ref := LocalRef(name); CheckRef(ref) != nil {
 			t.Errorf("LocalRef(%q) is %q", name, ref)
 		}
 	})

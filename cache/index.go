@@ -21,8 +21,8 @@ const maxIndex = 16 << 20
 // use are inside it, and so is what the layout's specification allows.
 var refForm = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._:@/+-]{0,511}$`)
 
-// checkRef says why ref cannot name an image.
-func checkRef(ref string) error {
+// CheckRef says why ref cannot name an image.
+func CheckRef(ref string) error {
 	if !refForm.MatchString(ref) {
 		return fmt.Errorf("reference %q: only letters, digits and . _ : @ / + - may be in it", ref)
 	}
@@ -114,14 +114,23 @@ func (c *Cache) setRef(ctx context.Context, ref string, d v1.Descriptor) error {
 	if err != nil {
 		return err
 	}
-	index.Manifests = slices.DeleteFunc(index.Manifests, func(have v1.Descriptor) bool { return refName(have) == ref })
+	marks := map[string]string{v1.AnnotationRefName: ref}
+	index.Manifests = slices.DeleteFunc(index.Manifests, func(have v1.Descriptor) bool {
+		if refName(have) != ref {
+			return false
+		}
+		if pinned(have) {
+			marks[annotationPin] = "true"
+		}
+		return true
+	})
 	index.Manifests = append(index.Manifests, v1.Descriptor{
 		MediaType:    d.MediaType,
 		ArtifactType: d.ArtifactType,
 		Digest:       d.Digest,
 		Size:         d.Size,
 		Platform:     d.Platform,
-		Annotations:  map[string]string{v1.AnnotationRefName: ref},
+		Annotations:  marks,
 	})
 	return c.writeIndex(index)
 }

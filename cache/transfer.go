@@ -79,7 +79,7 @@ func (t *Transfer) fail(d digest.Digest, what string, err error) error {
 // has left the first bytes, and the free bytes. It leaves nothing but a lease on the
 // blobs, until Close.
 func (t *Transfer) Offer(ctx context.Context, blobs []v1.Descriptor) (held []int64, free int64, err error) {
-	if err := checkRef(t.ref); err != nil {
+	if err := CheckRef(t.ref); err != nil {
 		return nil, 0, fmt.Errorf("cache %s: %w", t.c.dir, err)
 	}
 	for _, d := range blobs {
@@ -90,7 +90,7 @@ func (t *Transfer) Offer(ctx context.Context, blobs []v1.Descriptor) (held []int
 			return nil, 0, fmt.Errorf("cache %s: digest %q: %w", t.c.dir, d.Digest, err)
 		}
 	}
-	if err := t.hold(blobs); err != nil {
+	if err := t.hold(ctx, blobs); err != nil {
 		return nil, 0, err
 	}
 	hashing, cancel := context.WithTimeout(ctx, t.o.HashTime)
@@ -110,19 +110,43 @@ func (t *Transfer) Offer(ctx context.Context, blobs []v1.Descriptor) (held []int
 	if err := ctx.Err(); err != nil {
 		return nil, 0, err
 	}
-	f, err := t.c.fs.OpenFile("ingest", os.O_RDONLY, 0)
-	if err == nil {
-		free, err = freeSpace(f)
-		f.Close()
-	}
-	if err != nil {
+	if free, err = t.makeRoom(ctx, blobs, held); err != nil {
 		return nil, 0, fmt.Errorf("cache %s: free space: %w", t.c.dir, err)
 	}
 	return held, free, nil
 }
 
-// hold leases the blobs whose digests are known.
-func (t *Transfer) hold(blobs []v1.Descriptor) error {
+// makeRoom is how many bytes are free for what is not held, after images that were not used for
+// longest went where the cache has limits.
+func (t *Transfer) makeRoom(ctx context.Context, blobs []v1.Descriptor, held []int64) (int64, error) {
+	limits := t.c.limits()
+	if limits == (Limits{}) {
+		return t.c.free()
+	}
+	room := int64(0)
+	for i, d := range blobs {
+		room += max(0, d.Size-held[i])
+	}
+	if room > 0 {
+		if _, err := t.c.GC(ctx, GCOptions{Limits: limits, Room: room, Grace: DefaultGrace, Keep: []string{t.ref}}); err != nil {
+			return -1, err
+		}
+	}
+	free, err := t.c.free()
+	if free >= 0 {
+		free = max(0, free-limits.Free)
+	}
+	return free, err
+}
+
+// hold leases the blobs whose digests are known. The index is locked, so that a GC that
+// is under way has removed what it will before Offer looks what there is.
+func (t *Transfer) hold(ctx context.Context, blobs []v1.Descriptor) error {
+	unlock, err := t.c.lockIndex(ctx)
+	if err != nil {
+		return hint("is the cache directory writable for this user?", "%w", err)
+	}
+	defer unlock()
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.blobs = slices.Clone(blobs)

@@ -22,8 +22,9 @@ type Result struct {
 // Verify reads every blob again and compares it with its digest, then looks
 // whether everything that index.json names is there. It reports each blob, and
 // each reference to one that is missing, and returns how many of these were bad;
-// the error is about what kept it from looking. Bad blobs stay, but are no longer
-// trusted: the next transfer of them replaces them.
+// the error is about what kept it from looking. A blob with wrong bytes is moved to
+// quarantine, where this user may, and any bad one is no longer trusted: the next
+// transfer brings it again.
 func (c *Cache) Verify(ctx context.Context, report func(Result)) (bad int, err error) {
 	tell := func(r Result) {
 		if r.Err != nil {
@@ -77,7 +78,11 @@ func (c *Cache) verify(ctx context.Context, d digest.Digest) Result {
 	info, err := c.hash(ctx, d)
 	if err != nil {
 		r.Err = fmt.Errorf("cache %s: blob %s: %w", c.dir, d, err)
-		if ctx.Err() == nil { // also what cannot be read: nobody could start it
+		switch {
+		case ctx.Err() != nil:
+		case errors.Is(err, errWrong) && c.quarantine(d) == nil:
+			r.Err = fmt.Errorf("%w; it was moved to quarantine", r.Err)
+		default: // also what cannot be read: nobody could start it
 			c.distrust(d)
 		}
 		return r

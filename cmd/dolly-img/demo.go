@@ -130,7 +130,7 @@ func (d *demo) prepare(ctx context.Context) error {
 	if made {
 		copies++
 	} else {
-		if err := checkImage(d.image); err != nil {
+		if err := checkSIF(d.image); err != nil {
 			return err
 		}
 		info, err := os.Stat(d.image)

@@ -21,7 +21,7 @@ func newInspect() *cobra.Command {
 and size in them against the length of the file, and prints them.`,
 		Args: exactly(1, "FILE, the path of a SIF file"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := checkImage(args[0]); err != nil {
+			if err := checkSIF(args[0]); err != nil {
 				return err
 			}
 			img, err := inspect(args[0])

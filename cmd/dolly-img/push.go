@@ -6,21 +6,33 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/dolly-img/dolly-img/cache"
+	"github.com/dolly-img/dolly-img/oci"
 	"github.com/dolly-img/dolly-img/ring"
-	"github.com/dolly-img/dolly-img/sif"
 )
 
 func newPush() *cobra.Command {
 	var send sendFlags
 	var out outputFlags
+	var from imageFlags
 	var name string
 	cmd := &cobra.Command{
 		Use:   "push IMAGE --nodes LIST",
 		Short: "Clone a container image to nodes",
-		Long: `Push sends a SIF file down a chain of nodes, each of which verifies it and keeps it in
-its cache, and with --output also puts it at a path, in one step and only when it is
-complete. A node that holds the image already receives nothing.
+		Long: `Push sends an image down a chain of nodes, each of which verifies it and keeps it in
+its cache. A node that holds the image already receives nothing, one that holds some of
+its layers only the others. IMAGE is one of
+
+  FILE                       a SIF, or an OCI or Docker archive, told by its content
+  DIR, oci:DIR[:REF]         an OCI image layout
+  oci-archive:FILE[:REF]     one in a tar, also compressed; it is read in place
+  docker-archive:FILE[:REF]  what docker save or podman save wrote
+  docker://NAME              an image in a registry, with registries.conf and auth.json
+  oras://NAME                a SIF, or another artifact, in a registry
+
+Of a registry the image is found once, here; nodes never talk to it. What is pulled is sent on
+while it arrives and kept in this server's own cache, so that no later push asks again.
+
+With --output a SIF is also put at a path, in one step and only when it is complete.
 
 With --check every node is only asked, and the plan is printed: who would be served,
 what there is to move and how long it should take. Rows of the report are then
@@ -33,11 +45,12 @@ when some nodes committed, 4 when none did, 5 when all refused before any data (
 keys, their policy, or what is at the output), 6 when it was interrupted before the
 first commit.`,
 		Example: `  dolly-img push sle15.sif --nodes 'node[001-128]' --output /data/
+  dolly-img push docker://registry/app:v2 --nodes @hostfile
   dolly-img push sle15.sif --nodes @hostfile --min-success 98% --report report.json`,
-		Args: exactly(1, "IMAGE, the path of a SIF file"),
+		Args: exactly(1, "IMAGE, see its help"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			image := args[0]
-			m, err := out.meta(kindImage, filepath.Base(image))
+			m, err := out.meta(kindImage, imageBase(image))
 			switch {
 			case err != nil:
 				return err
@@ -47,36 +60,31 @@ first commit.`,
 				return usagef("--discard and --name: only one of them")
 			case name != "":
 				m.Ref = name
-			case !out.discard:
-				m.Ref = cache.LocalRef(filepath.Base(image))
+			}
+			o, err := from.options(cmd)
+			if err != nil {
+				return err
 			}
 			j, err := send.job(cmd, image, "manifest")
 			if err != nil {
 				return err
 			}
-			j.open = func(context.Context) (ring.Source, *meta, error) {
-				source, err := openSIF(image, m)
+			j.open = func(ctx context.Context) (ring.Source, *meta, error) {
+				source, err := openImage(ctx, image, &from, o, m)
 				return source, m, err
 			}
 			return j.run(cmd.Context())
 		},
 	}
 	out.add(cmd, "also put the image at `PATH` on every node, or with / at the end below it")
-	cmd.Flags().StringVar(&name, "name", "", "`REF` of the image in the cache (default localhost/<file name without suffix>:latest)")
+	cmd.Flags().StringVar(&name, "name", "", "`REF` of the image in the cache (default the registry's name, or localhost/<file name without suffix>:latest)")
+	from.add(cmd)
 	send.add(cmd)
 	return cmd
 }
 
-// openSIF opens an image after its kind was told by its content, and notes in m what
-// only the file knows.
-func openSIF(image string, m *meta) (ring.Source, error) {
-	if err := checkImage(image); err != nil {
-		return nil, err
-	}
-	f, err := sif.Open(image)
-	if err != nil {
-		return nil, err
-	}
-	m.Mtime = f.Info().ModTime()
-	return f, nil
+// imageBase is the last part of IMAGE as a file name.
+func imageBase(image string) string {
+	_, path := oci.Split(image)
+	return filepath.Base(path)
 }

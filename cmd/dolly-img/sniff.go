@@ -11,49 +11,60 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/dolly-img/dolly-img/oci"
 	"github.com/dolly-img/dolly-img/sif"
 )
 
-const supported = "this version pushes SIF files; any file can be sent as it is with: dolly-img raw"
+const supported = "push takes SIF files, OCI and Docker archives, oci:DIR, docker:// and oras://; any file can be sent as it is with: dolly-img raw"
 
-// checkImage says what IMAGE is if it is no SIF. A path is told by its content, not
-// by its name; what the content says a SIF is, package sif checks.
-func checkImage(image string) error {
+// What a path may be, beside the transports of package oci.
+const (
+	kindSIF = "sif"
+	kindTar = "tar" // or something compressed, that may be one
+)
+
+// sniff says what is at a path: kindSIF, kindTar or "oci", a layout. A path is told by its
+// content, not by its name; what the content says a SIF is, package sif checks.
+func sniff(image string) (kind string, err error) {
 	info, err := os.Stat(image)
 	if err != nil {
-		if transport, _, ok := strings.Cut(image, ":"); ok && isTransport(transport) {
-			return hintf(supported, "%s: %s images are not supported", image, transport)
+		if transport, _, ok := strings.Cut(image, ":"); ok && (transport == "library" || transport == "shub") {
+			return "", hintf("apptainer pull it, and push the file", "%s: %s images are not supported", image, transport)
 		}
-		return hintf("IMAGE is the path of a SIF file", "image: %w", err)
+		return "", hintf(supported, "image: %w", err)
 	}
 	switch {
 	case info.IsDir():
 		if _, err := os.Stat(filepath.Join(image, "oci-layout")); err == nil {
-			return hintf(supported, "image %s is an OCI layout, not a SIF file", image)
+			return "oci", nil
 		}
-		return hintf(supported, "image %s is a directory, not a SIF file", image)
+		return "", hintf(supported, "image %s is a directory, not an image", image)
 	case !info.Mode().IsRegular():
-		return hintf(supported, "image %s is not a regular file", image)
+		return "", hintf(supported, "image %s is not a regular file", image)
 	case info.Size() == 0:
-		return hintf("copy or build it again", "image %s is empty", image)
+		return "", hintf("copy or build it again", "image %s is empty", image)
 	}
 	head, err := readHead(image)
 	if err != nil {
-		return fmt.Errorf("image: %w", err)
+		return "", fmt.Errorf("image: %w", err)
 	}
-	if !sif.Is(head) {
-		return hintf(supported, "image %s is %s, not a SIF file", image, describe(head))
+	if sif.Is(head) {
+		return kindSIF, nil
 	}
-	return nil
+	switch what := describe(head); what {
+	case describedTar, describedGzip, describedZstd:
+		return kindTar, nil
+	default:
+		return "", hintf(supported, "image %s is %s, not an image", image, what)
+	}
 }
 
-func isTransport(s string) bool {
-	switch s {
-	case "docker", "oras", "oci", "oci-archive", "docker-archive", "library", "shub":
-		return true
-	}
-	return false
-}
+// What describe calls files that package oci may be able to read.
+const (
+	describedTar  = "a tar archive"
+	describedGzip = "compressed with gzip"
+	describedZstd = "compressed with zstd"
+)
 
 const headSize = 512 // the first block of a tar
 
@@ -78,9 +89,9 @@ func describe(head []byte) string {
 		at    int
 		what  string
 	}{
-		{"ustar", 257, "a tar archive, perhaps of an OCI or Docker image"},
-		{"\x1f\x8b", 0, "compressed with gzip"},
-		{"\x28\xb5\x2f\xfd", 0, "compressed with zstd"},
+		{"ustar", 257, describedTar},
+		{"\x1f\x8b", 0, describedGzip},
+		{"\x28\xb5\x2f\xfd", 0, describedZstd},
 		{"\xfd7zXZ\x00", 0, "compressed with xz"},
 		{"hsqs", 0, "a bare squashfs"},
 		{"\x7fELF", 0, "a program"},
@@ -95,4 +106,20 @@ func describe(head []byte) string {
 		return "text"
 	}
 	return "of an unknown kind"
+}
+
+// checkSIF is for commands that take nothing else.
+func checkSIF(image string) error {
+	const advice = "name the path of a SIF file"
+	if t, _ := oci.Split(image); t != "" {
+		return hintf(advice, "%s is not a SIF file", image)
+	}
+	kind, err := sniff(image)
+	switch {
+	case err != nil:
+		return hintf(advice, "%s", err)
+	case kind != kindSIF:
+		return hintf(advice, "image %s is not a SIF file", image)
+	}
+	return nil
 }

@@ -1,0 +1,319 @@
+package cache
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"slices"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// Limits are what GC keeps the cache within; zero values are none.
+type Limits struct {
+	Max  int64 // bytes of all blobs
+	Free int64 // bytes that stay free in its file system
+}
+
+// GCOptions say what GC may remove.
+type GCOptions struct {
+	Limits Limits
+	// Room is how many bytes are about to be added, for which there shall be room.
+	Room int64
+	// Grace keeps blobs that no image needs for so long after they came: another tool may
+	// be about to name them. What a transfer of ours needs is kept in any case.
+	Grace time.Duration
+	// Keep are references that stay, as if they were pinned.
+	Keep []string
+}
+
+// DefaultGrace is a good GCOptions.Grace.
+const DefaultGrace = time.Hour
+
+// GCResult is what GC removed.
+type GCResult struct {
+	Images []string // references, and digests of images without one
+	Blobs  int
+	Bytes  int64
+}
+
+// GC removes blobs that no image needs, and while the limits are not kept the images that
+// were not used for longest. Images that are pinned stay, and so does every blob that a
+// running transfer needs. Limits that cannot be kept are no error.
+func (c *Cache) GC(ctx context.Context, o GCOptions) (GCResult, error) {
+	unlock, err := c.lockIndex(ctx)
+	if err != nil {
+		return GCResult{}, err
+	}
+	defer unlock()
+	g := &collector{c: c, o: o, now: time.Now()}
+	if err := g.look(); err != nil {
+		return GCResult{}, fmt.Errorf("cache %s: gc: %w", c.dir, err)
+	}
+	if err := g.collect(ctx); err != nil {
+		return g.res, fmt.Errorf("cache %s: gc: %w", c.dir, err)
+	}
+	return g.res, nil
+}
+
+// Remove takes the reference out, and with it the blobs that nothing else needs. The error about
+// one that is not there wraps ErrNotFound.
+func (c *Cache) Remove(ctx context.Context, ref string) (GCResult, error) {
+	unlock, err := c.lockIndex(ctx)
+	if err != nil {
+		return GCResult{}, err
+	}
+	defer unlock()
+	g := &collector{c: c, o: GCOptions{Grace: DefaultGrace}, now: time.Now()}
+	if err := g.look(); err != nil {
+		return GCResult{}, fmt.Errorf("cache %s: remove: %w", c.dir, err)
+	}
+	for i, d := range g.index.Manifests {
+		if ref == "" || refName(d) != ref && d.Digest.String() != ref {
+			continue
+		}
+		if err := g.evict(i); err != nil {
+			return g.res, fmt.Errorf("cache %s: remove: %w", c.dir, err)
+		}
+		return g.res, nil
+	}
+	return GCResult{}, hint("dolly-img cache ls lists what is there", "cache %s: %q: %w", c.dir, ref, ErrNotFound)
+}
+
+// collector is one run of GC. The index is locked, so that nothing is named meanwhile and
+// no transfer takes a lease it did not see.
+type collector struct {
+	c      *Cache
+	o      GCOptions
+	now    time.Time
+	leased map[digest.Digest]bool
+	index  v1.Index
+	needs  map[digest.Digest]int // how many images need a blob
+	blind  bool                  // an image cannot be read: what it needs is not known
+	sizes  map[digest.Digest]int64
+	total  int64
+	res    GCResult
+}
+
+func (g *collector) look() (err error) {
+	if g.leased, err = g.c.leased(); err != nil {
+		return err
+	}
+	if g.index, err = g.c.readIndex(); err != nil {
+		return err
+	}
+	g.needs, g.sizes = map[digest.Digest]int{}, map[digest.Digest]int64{}
+	for _, d := range g.index.Manifests {
+		for b := range g.needed(d) {
+			g.needs[b]++
+		}
+	}
+	algorithms, err := g.c.fs.Names("blobs")
+	if err != nil {
+		return err
+	}
+	for _, a := range algorithms {
+		names, err := g.c.fs.Names("blobs/" + a)
+		if err != nil {
+			return err
+		}
+		for _, name := range names {
+			d := digest.NewDigestFromEncoded(digest.Algorithm(a), name)
+			info, err := g.c.fs.Lstat("blobs/" + a + "/" + name)
+			if err != nil || validate(d) != nil || !info.Mode().IsRegular() {
+				continue // nothing of ours
+			}
+			g.sizes[d] = info.Size()
+			g.total += info.Size()
+		}
+	}
+	return nil
+}
+
+// needed are the blobs of an image, as far as its manifests can be read.
+func (g *collector) needed(root v1.Descriptor) map[digest.Digest]bool {
+	set := map[digest.Digest]bool{}
+	err := g.c.walk(root, func(d v1.Descriptor) error {
+		set[d.Digest] = true
+		return nil
+	})
+	if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, errWrong) {
+		g.blind = true
+	}
+	return set
+}
+
+func (g *collector) collect(ctx context.Context) error {
+	if err := g.c.emptyQuarantine(g.now); err != nil {
+		return err
+	}
+	if !g.blind {
+		for d := range g.sizes {
+			if g.needs[d] == 0 && !g.fresh(d) {
+				if err := g.drop(d); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	for _, victim := range g.victims() {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		over, err := g.over()
+		if err != nil || !over {
+			return err
+		}
+		i := slices.IndexFunc(g.index.Manifests, func(d v1.Descriptor) bool { return d.Digest == victim.Digest && refName(d) == refName(victim) })
+		if err := g.evict(i); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// over says whether a limit is not kept.
+func (g *collector) over() (bool, error) {
+	if g.o.Limits.Max > 0 && g.total+g.o.Room > g.o.Limits.Max {
+		return true, nil
+	}
+	if g.o.Limits.Free <= 0 && g.o.Room <= 0 {
+		return false, nil
+	}
+	free, err := g.c.free()
+	return free >= 0 && free < g.o.Limits.Free+g.o.Room, err
+}
+
+// victims are the images that may go, the one that was not used for longest first.
+func (g *collector) victims() []v1.Descriptor {
+	if g.o.Limits == (Limits{}) {
+		return nil
+	}
+	list := slices.DeleteFunc(slices.Clone(g.index.Manifests), func(d v1.Descriptor) bool {
+		return pinned(d) || g.leased[d.Digest] || slices.Contains(g.o.Keep, refName(d))
+	})
+	used := map[digest.Digest]time.Time{}
+	for _, d := range list {
+		used[d.Digest] = g.c.lastUsed(d.Digest)
+	}
+	slices.SortStableFunc(list, func(a, b v1.Descriptor) int {
+		return cmp.Or(used[a.Digest].Compare(used[b.Digest]), cmp.Compare(refName(a), refName(b)))
+	})
+	return list
+}
+
+// evict takes image i out of the index, then the blobs that only it needed. So a crash
+// in between leaves blobs without an image, never an image without its blobs.
+func (g *collector) evict(i int) error {
+	d := g.index.Manifests[i]
+	needed := g.needed(d)
+	index := g.index
+	index.Manifests = slices.Delete(slices.Clone(index.Manifests), i, i+1)
+	if err := g.c.writeIndex(index); err != nil {
+		return err
+	}
+	g.index = index
+	name := refName(d)
+	if name == "" {
+		name = d.Digest.String()
+	}
+	g.res.Images = append(g.res.Images, name)
+	if !slices.ContainsFunc(index.Manifests, func(other v1.Descriptor) bool { return other.Digest == d.Digest }) {
+		_ = g.c.fs.Remove("used/" + flat(d.Digest))
+	}
+	for b := range needed {
+		if g.needs[b]--; g.needs[b] > 0 || g.blind {
+			continue
+		}
+		if err := g.drop(b); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// drop removes a blob, unless a transfer needs it.
+func (g *collector) drop(d digest.Digest) error {
+	size, ok := g.sizes[d]
+	if !ok || g.leased[d] {
+		return nil
+	}
+	name, err := blobName(d)
+	if err != nil {
+		return err
+	}
+	g.c.distrust(d)
+	if err := g.c.fs.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	delete(g.sizes, d)
+	g.total -= size
+	g.res.Blobs++
+	g.res.Bytes += size
+	return nil
+}
+
+// fresh says whether the blob came lately. The change time counts as well: a rename
+// sets it, and another tool may have kept the time of writing.
+func (g *collector) fresh(d digest.Digest) bool {
+	name, err := blobName(d)
+	if err != nil {
+		return true
+	}
+	info, err := g.c.fs.Lstat(name)
+	if err != nil {
+		return true
+	}
+	st := stat(info)
+	came := time.Unix(0, max(st.Mtim.Nano(), st.Ctim.Nano()))
+	return g.now.Sub(came) < g.o.Grace
+}
+
+// free is how many bytes are free for the cache, -1 where nobody knows.
+func (c *Cache) free() (int64, error) {
+	f, err := c.fs.OpenFile("ingest", os.O_RDONLY, 0)
+	if err != nil {
+		return -1, err
+	}
+	defer f.Close()
+	return freeSpace(f)
+}
+
+// quarantine moves a blob with wrong bytes out of the way, where it can be looked at. The next
+// transfer brings the blob again.
+func (c *Cache) quarantine(d digest.Digest) error {
+	name, err := blobName(d)
+	if err != nil {
+		return err
+	}
+	if err := mkdirs(c.fs, "quarantine"); err != nil {
+		return err
+	}
+	c.distrust(d)
+	return c.fs.Rename(name, "quarantine/"+flat(d))
+}
+
+const quarantineFor = 7 * 24 * time.Hour
+
+// emptyQuarantine removes what was looked at, or will not be.
+func (c *Cache) emptyQuarantine(now time.Time) error {
+	names, err := c.fs.Names("quarantine")
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	for _, name := range names {
+		name = path.Join("quarantine", name)
+		if info, err := c.fs.Lstat(name); err == nil && now.Sub(time.Unix(0, stat(info).Ctim.Nano())) > quarantineFor {
+			if err := c.fs.Remove(name); err != nil {
+				return err
+			}
+		}
+	}
+	return err
+}

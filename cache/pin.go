@@ -1,0 +1,43 @@
+package cache
+
+import (
+	"context"
+	"maps"
+
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// annotationPin is what an entry of index.json has whose image GC must not remove.
+const annotationPin = "io.github.dolly-img.pin"
+
+func pinned(d v1.Descriptor) bool { return d.Annotations[annotationPin] == "true" }
+
+// Pin keeps the image of a reference from being evicted, also when the reference moves to
+// another one; with on false no longer. The error about one that is not there wraps ErrNotFound.
+func (c *Cache) Pin(ctx context.Context, ref string, on bool) error {
+	unlock, err := c.lockIndex(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	index, err := c.readIndex()
+	if err != nil {
+		return err
+	}
+	for i, d := range index.Manifests {
+		if ref == "" || refName(d) != ref {
+			continue
+		}
+		if pinned(d) == on {
+			return nil
+		}
+		marks := maps.Clone(d.Annotations)
+		delete(marks, annotationPin)
+		if on {
+			marks[annotationPin] = "true"
+		}
+		index.Manifests[i].Annotations = marks
+		return c.writeIndex(index)
+	}
+	return hint("dolly-img cache ls lists what is there", "cache %s: %q: %w", c.dir, ref, ErrNotFound)
+}

@@ -1,0 +1,133 @@
+package main
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"github.com/dolly-img/dolly-img/oci"
+)
+
+// imageFlags say where an image comes from and which of it is meant.
+type imageFlags struct {
+	platform  string
+	all       bool
+	authFile  string
+	creds     string
+	certDir   string
+	tlsVerify bool
+	noCache   bool
+	cache     string
+}
+
+func (f *imageFlags) add(cmd *cobra.Command) {
+	fl := cmd.Flags()
+	fl.StringVar(&f.platform, "platform", "", "`OS/ARCH` of an image that there is for several (default linux and what this machine is)")
+	fl.BoolVar(&f.all, "all-platforms", false, "push the image for every platform it is there for")
+	fl.StringVar(&f.authFile, "authfile", "", "`FILE` with the logins of registries (default $REGISTRY_AUTH_FILE, then the user's auth.json)")
+	fl.StringVar(&f.creds, "creds", "", "`FILE` with one line USER:PASSWORD for the registry, or - to be asked for it")
+	fl.StringVar(&f.certDir, "cert-dir", "", "`DIR` with the certificates of the registry (default /etc/containers/certs.d)")
+	fl.BoolVar(&f.tlsVerify, "tls-verify", true, "check the registry's certificate; with =false a registry without TLS is taken, too")
+	fl.BoolVar(&f.noCache, "no-cache", false, "keep nothing of a registry's image on this server; what is needed again is pulled again")
+	fl.StringVar(&f.cache, "cache", "", "`DIR` of this server's own cache for what is pulled (default as for the daemon)")
+}
+
+// options reads the flags, and the credentials where they are asked for.
+func (f *imageFlags) options(cmd *cobra.Command) (oci.Options, error) {
+	o := oci.Options{Platform: f.platform, AllPlatforms: f.all,
+		Registry: oci.RegistryOptions{AuthFile: f.authFile, CertDir: f.certDir}}
+	if f.all && f.platform != "" {
+		return o, usagef("--platform and --all-platforms: only one of them")
+	}
+	if cmd.Flags().Changed("tls-verify") {
+		o.Registry.TLSVerify = &f.tlsVerify
+	}
+	for _, dir := range []string{f.certDir, f.authFile} {
+		if dir != "" {
+			if _, err := os.Stat(dir); err != nil {
+				return o, &usageError{err: err}
+			}
+		}
+	}
+	if f.creds != "" {
+		user, password, err := f.credentials(cmd)
+		if err != nil {
+			return o, &usageError{err: fmt.Errorf("--creds: %w", err)}
+		}
+		o.Registry.User, o.Registry.Password = user, password
+	}
+	return o, nil
+}
+
+// credentials come from a file that only its owner reads, or from the terminal: never from
+// the command line, which everybody on the machine sees.
+func (f *imageFlags) credentials(cmd *cobra.Command) (user, password string, err error) {
+	if f.creds == "-" {
+		return ask(cmd.InOrStdin(), cmd.ErrOrStderr())
+	}
+	file, err := os.Open(f.creds)
+	if err != nil {
+		if strings.ContainsRune(f.creds, ':') {
+			return "", "", hintf("write it into a file of mode 0600 and name that", "what is on the command line everybody can see")
+		}
+		return "", "", err
+	}
+	defer file.Close()
+	info, err := file.Stat()
+	if err != nil {
+		return "", "", err
+	}
+	if info.Mode().Perm()&0o077 != 0 {
+		return "", "", hintf("chmod 600 "+f.creds, "%s can be read by others", f.creds)
+	}
+	line, err := bufio.NewReader(io.LimitReader(file, 64<<10)).ReadString('\n')
+	if err != nil && err != io.EOF {
+		return "", "", err
+	}
+	user, password, ok := strings.Cut(strings.TrimRight(line, "\r\n"), ":")
+	if !ok || user == "" {
+		return "", "", fmt.Errorf("%s: want one line USER:PASSWORD", f.creds)
+	}
+	return user, password, nil
+}
+
+// ask reads the credentials from a terminal, the password unseen, or two lines from what is
+// none.
+func ask(in io.Reader, out io.Writer) (user, password string, err error) {
+	lines := bufio.NewReader(in)
+	read := func() (string, error) {
+		s, err := lines.ReadString('\n')
+		if s = strings.TrimRight(s, "\r\n"); s == "" {
+			return "", fmt.Errorf("nothing was entered: %w", noError(err, io.ErrUnexpectedEOF))
+		}
+		return s, nil
+	}
+	file, terminal := in.(*os.File)
+	terminal = terminal && term.IsTerminal(int(file.Fd()))
+	if terminal {
+		fmt.Fprint(out, "user: ")
+	}
+	if user, err = read(); err != nil {
+		return "", "", err
+	}
+	if !terminal {
+		password, err = read()
+		return user, password, err
+	}
+	fmt.Fprint(out, "password: ")
+	b, err := term.ReadPassword(int(file.Fd()))
+	fmt.Fprintln(out)
+	return user, string(b), err
+}
+
+func noError(err, otherwise error) error {
+	if err == nil || err == io.EOF {
+		return otherwise
+	}
+	return err
+}

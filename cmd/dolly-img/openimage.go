@@ -1,0 +1,133 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"path/filepath"
+	"strings"
+
+	"github.com/dolly-img/dolly-img/cache"
+	"github.com/dolly-img/dolly-img/oci"
+	"github.com/dolly-img/dolly-img/ring"
+	"github.com/dolly-img/dolly-img/sif"
+)
+
+// openImage opens IMAGE, whatever it is, and notes in m what only it knows: its
+// name, where m has none, and the time of a file.
+func openImage(ctx context.Context, image string, flags *imageFlags, o oci.Options, m *meta) (ring.Source, error) {
+	name, err := imageName(ctx, image)
+	if err != nil {
+		return nil, err
+	}
+	var source ring.Source
+	if name == "" {
+		m.name(cache.LocalRef(filepath.Base(image)))
+		return openSIF(image, m)
+	}
+	img, err := oci.Open(ctx, name, o)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if source == nil {
+			img.Close()
+		}
+	}()
+	if err := oci.CheckPolicy(name, img.Name()); err != nil {
+		return nil, err
+	}
+	if img.Name() != "" {
+		m.name(img.Name())
+	} else {
+		_, path := oci.Split(name)
+		path, tag, _ := strings.Cut(path, ":")
+		ref := cache.LocalRef(filepath.Base(path))
+		if tag != "" && cache.CheckRef(strings.TrimSuffix(ref, "latest")+tag) == nil {
+			ref = strings.TrimSuffix(ref, "latest") + tag
+		}
+		m.name(ref)
+	}
+	if err := checkImageOutput(ctx, img, m); err != nil {
+		return nil, err
+	}
+	if t, _ := oci.Split(name); flags.noCache || t != "docker" && t != "oras" {
+		source = img // it is read where it lies
+		return source, nil
+	}
+	pulled, err := newPull(ctx, img, m.refOr(img.Name()), flags.cache)
+	if err != nil {
+		return nil, err
+	}
+	source = pulled
+	return source, nil
+}
+
+// openSIF opens a SIF file, and notes in m what only the file knows.
+func openSIF(image string, m *meta) (ring.Source, error) {
+	f, err := sif.Open(image)
+	if err != nil {
+		return nil, err
+	}
+	m.Mtime = f.Info().ModTime()
+	return f, nil
+}
+
+// checkImageOutput says early what every node would: only a SIF can be put at a path.
+func checkImageOutput(ctx context.Context, img *oci.Image, m *meta) error {
+	if m.Output == "" {
+		return nil
+	}
+	blobs, err := img.Blobs(ctx)
+	if err != nil {
+		return err
+	}
+	for _, d := range blobs {
+		if d.MediaType == sif.LayerMediaType {
+			return nil
+		}
+	}
+	return hintf("without --output nodes keep it in their cache, from which runtimes start it",
+		"--output %s: only a SIF can be put at a path, and this image holds none", m.Output)
+}
+
+// imageName is IMAGE as package oci wants it, and "" where it is a SIF. A path is told
+// by its content, not by its name.
+func imageName(ctx context.Context, image string) (string, error) {
+	if t, _ := oci.Split(image); t != "" {
+		return image, nil
+	}
+	kind, err := sniff(image)
+	if err != nil || kind == kindSIF {
+		return "", err
+	}
+	if kind == kindTar {
+		transport, err := oci.Kind(ctx, image)
+		switch {
+		case errors.Is(err, context.Canceled):
+			return "", err
+		case err != nil:
+			return "", hintf(supported, "image %s is no container image: %w", image, err)
+		case transport == "":
+			return "", hintf(supported, "image %s is a tar archive, but of no container image", image)
+		}
+		kind = transport
+	}
+	if strings.ContainsRune(image, ':') {
+		return "", hintf("rename or link it", "image %s: a colon in the path of an image that may be followed by :REF", image)
+	}
+	return kind + ":" + image, nil
+}
+
+// name is what the image shall be called in the cache, unless the user said so or it is not kept.
+func (m *meta) name(ref string) {
+	if m.Ref == "" && !m.Discard {
+		m.Ref = ref
+	}
+}
+
+func (m *meta) refOr(name string) string {
+	if m.Ref != "" {
+		return m.Ref
+	}
+	return name
+}

@@ -1,0 +1,41 @@
+// Package oci resolves container images where they lie and reads them:
+//
+//	docker://NAME            a registry, with its mirrors, short names and credentials
+//	oras://NAME              the same; what skopeo, oras and apptainer keep a SIF as
+//	oci:DIR[:REF]            an OCI image layout
+//	oci-archive:FILE[:REF]   one in a tar, also compressed, read in place
+//	docker-archive:FILE[:REF] what "docker save" writes, read in place
+//
+// Open finds the one manifest (of the platform asked for) or the whole index, once;
+// from then on everything is named by digest. The manifests are kept byte for byte
+// as they came, and every byte is compared with its digest while it is read.
+//
+// Of a registry the configuration of the containers tools is honoured:
+// registries.conf, auth.json and certs.d. Nothing here reads policy.json but
+// CheckPolicy, which says whether it lets an image in that nobody checked.
+package oci
+
+import "fmt"
+
+// Limits of what an image may be; none of them is met by an honest one.
+const (
+	MaxManifest = 4 << 20 // bytes of a manifest or index, as registries have it
+	MaxIndex    = 1000    // entries of an index
+	MaxLayers   = 10_000  // of a manifest
+	maxDepth    = 4       // of an index in an index in …
+	maxFiles    = 100_000 // entries of an archive
+)
+
+// hinted is an error with one line of advice for whoever reads it.
+type hinted struct {
+	error
+	hint string
+}
+
+// Hint is what to do about the error.
+func (e *hinted) Hint() string  { return e.hint }
+func (e *hinted) Unwrap() error { return e.error }
+
+func hint(advice, format string, args ...any) error {
+	return &hinted{fmt.Errorf(format, args...), advice}
+}

@@ -1,0 +1,209 @@
+package oci
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"slices"
+	"strings"
+
+	"github.com/containers/image/v5/docker/reference"
+	"github.com/opencontainers/go-digest"
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// dockerArchive is what "docker save" writes: configs and layers of one or more images, in
+// files that manifest.json names. It has no manifest as registries have it, so that one is
+// made, the same from the same archive, and the layers in it are what they are here:
+// mostly not compressed, with the digests of the config's diff_ids.
+// https://github.com/moby/docker-image-spec/blob/main/spec.md#combined-image-json--filesystem-changeset-format
+type dockerArchive struct {
+	a     *archive
+	raw   []byte // the manifest
+	paths map[digest.Digest]string
+}
+
+// dockerImage is an entry of manifest.json.
+type dockerImage struct {
+	Config   string
+	RepoTags []string
+	Layers   []string
+}
+
+func openDockerArchive(ctx context.Context, s string) (_ store, name string, err error) {
+	file, ref, err := splitPath(s)
+	if err != nil {
+		return nil, "", err
+	}
+	a, err := openArchive(ctx, file)
+	if err != nil {
+		return nil, "", err
+	}
+	defer func() {
+		if err != nil {
+			a.Close()
+		}
+	}()
+	raw, err := readSmall(a, "manifest.json")
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, "", errors.New("not an archive of docker save: no manifest.json")
+	}
+	if err != nil {
+		return nil, "", fmt.Errorf("manifest.json: %w", err)
+	}
+	list, err := decodeDockerImages(raw)
+	if err != nil {
+		return nil, "", fmt.Errorf("manifest.json: %w", err)
+	}
+	image, name, err := pickDocker(list, ref)
+	if err != nil {
+		return nil, "", err
+	}
+	d := &dockerArchive{a: a, paths: map[digest.Digest]string{}}
+	if err := d.build(ctx, image); err != nil {
+		return nil, "", err
+	}
+	return d, name, nil
+}
+
+// decodeDockerImages reads a manifest.json.
+func decodeDockerImages(raw []byte) (list []dockerImage, err error) {
+	if err := json.Unmarshal(raw, &list); err != nil {
+		return nil, err
+	}
+	if len(list) > MaxIndex {
+		return nil, fmt.Errorf("%d images, at most %d", len(list), MaxIndex)
+	}
+	for i, image := range list {
+		if len(image.Layers) > MaxLayers {
+			return nil, fmt.Errorf("image %d: %d layers, at most %d", i, len(image.Layers), MaxLayers)
+		}
+	}
+	return list, nil
+}
+
+// pickDocker finds the image a tag names, or the only one, and its full name.
+func pickDocker(list []dockerImage, ref string) (dockerImage, string, error) {
+	var tags []string
+	for _, image := range list {
+		for _, tag := range image.RepoTags {
+			if ref != "" && familiar(tag) == familiar(ref) {
+				return image, fullTag(tag), nil
+			}
+			tags = append(tags, tag)
+		}
+	}
+	all := strings.Join(tags[:min(len(tags), 10)], ", ")
+	switch {
+	case len(list) == 0:
+		return dockerImage{}, "", errors.New("there is no image in it")
+	case ref != "":
+		return dockerImage{}, "", hint("name one of those, after a colon", "has no %q, only %s", ref, all)
+	case len(list) > 1:
+		return dockerImage{}, "", hint("name one of them, after a colon", "has %d images: %s", len(list), all)
+	case len(list[0].RepoTags) == 0:
+		return list[0], "", nil
+	}
+	return list[0], fullTag(list[0].RepoTags[0]), nil
+}
+
+func familiar(tag string) string {
+	if full := fullTag(tag); full != "" {
+		return full
+	}
+	return tag
+}
+
+// fullTag is the whole name a tag stands for.
+func fullTag(tag string) string {
+	named, err := reference.ParseNormalizedNamed(tag)
+	if err != nil {
+		return ""
+	}
+	return reference.TagNameOnly(named).String()
+}
+
+// build makes the manifest.
+func (d *dockerArchive) build(ctx context.Context, image dockerImage) error {
+	config, err := readSmall(d.a, image.Config)
+	if err != nil {
+		return fmt.Errorf("config %q: %w", image.Config, err)
+	}
+	var rootfs struct {
+		RootFS v1.RootFS `json:"rootfs"`
+	}
+	if err := json.Unmarshal(config, &rootfs); err != nil {
+		return fmt.Errorf("config %q: %w", image.Config, err)
+	}
+	if len(rootfs.RootFS.DiffIDs) != len(image.Layers) {
+		return fmt.Errorf("config %q: %d diff_ids for %d layers", image.Config, len(rootfs.RootFS.DiffIDs), len(image.Layers))
+	}
+	c := v1.Descriptor{MediaType: v1.MediaTypeImageConfig, Digest: digest.FromBytes(config), Size: int64(len(config))}
+	d.paths[c.Digest] = image.Config
+	m := v1.Manifest{Versioned: versioned, MediaType: v1.MediaTypeImageManifest, Config: c, Layers: []v1.Descriptor{}}
+	for i, name := range image.Layers {
+		layer, err := d.layer(ctx, name, rootfs.RootFS.DiffIDs[i])
+		if err != nil {
+			return fmt.Errorf("layer %q: %w", name, err)
+		}
+		d.paths[layer.Digest] = name
+		m.Layers = append(m.Layers, layer)
+	}
+	d.raw, err = json.Marshal(m)
+	return err
+}
+
+// layer describes a layer's file. Only one that is compressed, which is not what the
+// format says but happens, has to be read for its digest.
+func (d *dockerArchive) layer(ctx context.Context, name string, diff digest.Digest) (v1.Descriptor, error) {
+	if err := diff.Validate(); err != nil {
+		return v1.Descriptor{}, fmt.Errorf("diff_id %q: %w", diff, err)
+	}
+	rc, size, err := d.a.open(name, 0)
+	if err != nil {
+		return v1.Descriptor{}, err
+	}
+	defer rc.Close()
+	layer := v1.Descriptor{MediaType: v1.MediaTypeImageLayer, Digest: diff, Size: size}
+	head := make([]byte, min(size, 4))
+	if _, err := io.ReadFull(rc, head); err != nil {
+		return v1.Descriptor{}, err
+	}
+	switch {
+	case unpacker(head) == nil:
+		return layer, nil
+	case head[0] == 0x1f:
+		layer.MediaType = v1.MediaTypeImageLayerGzip
+	default:
+		layer.MediaType = v1.MediaTypeImageLayerZstd
+	}
+	sum := digest.Canonical.Digester()
+	_, _ = sum.Hash().Write(head)
+	if _, err := io.Copy(sum.Hash(), &untilDone{ctx, rc}); err != nil {
+		return v1.Descriptor{}, err
+	}
+	layer.Digest = sum.Digest()
+	return layer, nil
+}
+
+func (d *dockerArchive) rootManifest(context.Context) ([]byte, string, error) {
+	return slices.Clone(d.raw), v1.MediaTypeImageManifest, nil
+}
+
+func (d *dockerArchive) manifest(context.Context, v1.Descriptor) ([]byte, error) {
+	return nil, fs.ErrNotExist // an archive of docker save has no index
+}
+
+func (d *dockerArchive) blob(_ context.Context, b v1.Descriptor, off int64) (io.ReadCloser, error) {
+	name, ok := d.paths[b.Digest]
+	if !ok {
+		return nil, fs.ErrNotExist
+	}
+	rc, _, err := d.a.open(name, off)
+	return rc, err
+}
+
+func (d *dockerArchive) Close() error { return d.a.Close() }

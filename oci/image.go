@@ -1,0 +1,191 @@
+package oci
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/opencontainers/go-digest"
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// Options say how to find and read an image; zero values are fine.
+type Options struct {
+	// Platform is OS/ARCH[/VARIANT] of the image to choose from an index. "": linux
+	// and the architecture of this program, where the image has several.
+	Platform string
+	// AllPlatforms keeps an index whole.
+	AllPlatforms bool
+	// Registry says how to talk to one.
+	Registry RegistryOptions
+}
+
+// Image is an image that was found. Its methods may be called at the same time.
+type Image struct {
+	name  string
+	root  v1.Descriptor
+	store store
+	raw   map[digest.Digest][]byte // manifests and indexes, as they came
+	blobs []v1.Descriptor
+}
+
+// store is where the bytes of an image lie.
+type store interface {
+	// rootManifest is what the name stands for, and its media type, "" if it is not told.
+	rootManifest(ctx context.Context) (raw []byte, mediaType string, err error)
+	// manifest reads the manifest or index d.
+	manifest(ctx context.Context, d v1.Descriptor) ([]byte, error)
+	// blob reads d from off on.
+	blob(ctx context.Context, d v1.Descriptor, off int64) (io.ReadCloser, error)
+	io.Closer
+}
+
+// Open finds the image that name stands for. name begins with a transport of the
+// package's list.
+func Open(ctx context.Context, name string, o Options) (*Image, error) {
+	want, err := parsePlatform(o.Platform)
+	if err != nil {
+		return nil, err
+	}
+	if o.AllPlatforms && o.Platform != "" {
+		return nil, errors.New("all platforms and one of them: only one can be asked for")
+	}
+	s, ref, err := openStore(ctx, name, o)
+	if err != nil {
+		return nil, fmt.Errorf("image %s: %w", name, err)
+	}
+	i := &Image{name: ref, store: s, raw: map[digest.Digest][]byte{}}
+	if err := i.resolve(ctx, want, o); err != nil {
+		s.Close()
+		return nil, fmt.Errorf("image %s: %w", name, err)
+	}
+	return i, nil
+}
+
+// Name is the full name of the image as registries know it, and "" where it has none.
+func (i *Image) Name() string { return i.name }
+
+// Root is the manifest, or the index, that was found.
+func (i *Image) Root() v1.Descriptor { return i.root }
+
+// Blobs lists everything the image is made of, each blob once: what a manifest
+// needs before it, the root last.
+func (i *Image) Blobs(context.Context) ([]v1.Descriptor, error) { return i.blobs, nil }
+
+// Open reads a blob of the image from off on. One that is read from its beginning ends
+// in an error when its bytes are not those of its digest.
+func (i *Image) Open(ctx context.Context, d v1.Descriptor, off int64) (io.ReadCloser, error) {
+	if raw, ok := i.raw[d.Digest]; ok {
+		return fromBytes(raw, off)
+	}
+	rc, err := i.store.blob(ctx, d, off)
+	if err != nil {
+		return nil, fmt.Errorf("blob %s: %w", d.Digest, err)
+	}
+	if off > 0 {
+		return rc, nil
+	}
+	return newVerifier(rc, d), nil
+}
+
+// Close frees what the image holds.
+func (i *Image) Close() error { return i.store.Close() }
+
+// resolve reads the root and, where it is an index, chooses from it or takes all.
+func (i *Image) resolve(ctx context.Context, want platform, o Options) error {
+	raw, mediaType, err := i.store.rootManifest(ctx)
+	if err != nil {
+		return err
+	}
+	m, err := decode(raw, mediaType)
+	if err != nil {
+		return err
+	}
+	root := v1.Descriptor{MediaType: m.mediaType, Digest: digest.FromBytes(raw), Size: int64(len(raw)), ArtifactType: m.artifactType()}
+	i.raw[root.Digest] = raw
+	for depth := 0; m.isIndex() && !o.AllPlatforms; depth++ {
+		if depth == maxDepth {
+			return errors.New("indexes are nested too deeply")
+		}
+		if root, err = choose(m.Manifests, want); err != nil {
+			return err
+		}
+		if m, err = i.child(ctx, root); err != nil {
+			return err
+		}
+	}
+	i.root = root
+	l := lister{image: i, seen: map[digest.Digest]bool{}}
+	if err := l.list(ctx, root, m, 0); err != nil {
+		return err
+	}
+	if !m.isIndex() && o.Platform != "" {
+		return i.checkPlatform(ctx, m, want)
+	}
+	return nil
+}
+
+// child reads and checks a manifest that an index names.
+func (i *Image) child(ctx context.Context, d v1.Descriptor) (*manifest, error) {
+	raw, ok := i.raw[d.Digest]
+	if !ok {
+		var err error
+		if d.Size > MaxManifest {
+			return nil, fmt.Errorf("manifest %s: %d bytes, at most %d", d.Digest, d.Size, MaxManifest)
+		}
+		if raw, err = i.store.manifest(ctx, d); err != nil {
+			return nil, fmt.Errorf("manifest %s: %w", d.Digest, err)
+		}
+		if err := check(raw, d); err != nil {
+			return nil, fmt.Errorf("manifest %s: %w", d.Digest, err)
+		}
+		i.raw[d.Digest] = raw
+	}
+	m, err := decode(raw, d.MediaType)
+	if err != nil {
+		return nil, fmt.Errorf("manifest %s: %w", d.Digest, err)
+	}
+	return m, nil
+}
+
+// lister makes the list of blobs.
+type lister struct {
+	image *Image
+	seen  map[digest.Digest]bool
+}
+
+func (l *lister) add(d v1.Descriptor) {
+	if !l.seen[d.Digest] {
+		l.seen[d.Digest] = true
+		l.image.blobs = append(l.image.blobs, d)
+	}
+}
+
+func (l *lister) list(ctx context.Context, d v1.Descriptor, m *manifest, depth int) error {
+	if depth > maxDepth {
+		return errors.New("indexes are nested too deeply")
+	}
+	if l.seen[d.Digest] {
+		return nil
+	}
+	for _, child := range m.Manifests {
+		cm, err := l.image.child(ctx, child)
+		if err != nil {
+			return err
+		}
+		if err := l.list(ctx, child, cm, depth+1); err != nil {
+			return err
+		}
+	}
+	for _, layer := range m.Layers {
+		if len(layer.URLs) == 0 { // else its bytes lie elsewhere and are not the registry's to give
+			l.add(layer)
+		}
+	}
+	if m.Config != nil {
+		l.add(*m.Config)
+	}
+	l.add(v1.Descriptor{MediaType: m.mediaType, Digest: d.Digest, Size: d.Size, Platform: d.Platform, ArtifactType: d.ArtifactType})
+	return nil
+}

@@ -1,0 +1,199 @@
+package oci
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"strings"
+
+	"github.com/opencontainers/image-spec/specs-go"
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// layout is an OCI image layout, in a directory or an archive: files with names.
+// https://github.com/opencontainers/image-spec/blob/main/image-layout.md
+type layout struct {
+	files files
+	root  v1.Descriptor
+}
+
+// files are the regular files of a layout, by slash-separated name. An error about
+// one that is not there wraps fs.ErrNotExist.
+type files interface {
+	open(name string, off int64) (io.ReadCloser, int64, error) // and its size
+	io.Closer
+}
+
+func openLayout(s string) (store, string, error) {
+	dir, ref, err := splitPath(s)
+	if err != nil {
+		return nil, "", err
+	}
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return nil, "", err
+	}
+	return newLayout(dirFiles{root}, ref)
+}
+
+// newLayout finds ref in the layout; it closes f when it fails.
+func newLayout(f files, ref string) (_ store, name string, err error) {
+	defer func() {
+		if err != nil {
+			f.Close()
+		}
+	}()
+	var marker v1.ImageLayout
+	if err := readJSON(f, v1.ImageLayoutFile, &marker); err != nil {
+		return nil, "", err
+	}
+	if marker.Version != v1.ImageLayoutVersion {
+		return nil, "", fmt.Errorf("%s: version %q, not %s", v1.ImageLayoutFile, marker.Version, v1.ImageLayoutVersion)
+	}
+	var index v1.Index
+	if err := readJSON(f, v1.ImageIndexFile, &index); err != nil {
+		return nil, "", err
+	}
+	d, err := pick(index.Manifests, ref)
+	if err != nil {
+		return nil, "", err
+	}
+	if err := checkDescriptor(d); err != nil {
+		return nil, "", fmt.Errorf("%s: %w", v1.ImageIndexFile, err)
+	}
+	return &layout{f, d}, fullName(d), nil
+}
+
+// pick finds the image of a name in index.json, or the only one.
+func pick(list []v1.Descriptor, ref string) (v1.Descriptor, error) {
+	if len(list) == 0 {
+		return v1.Descriptor{}, errors.New("there is no image in it")
+	}
+	var names []string
+	for _, d := range list {
+		name := d.Annotations[v1.AnnotationRefName]
+		if ref != "" && (name == ref || d.Annotations["io.containerd.image.name"] == ref || d.Digest.String() == ref) {
+			return d, nil
+		}
+		if name == "" {
+			name = d.Digest.String()
+		}
+		names = append(names, name)
+	}
+	all := strings.Join(names[:min(len(names), 10)], ", ")
+	if ref != "" {
+		return v1.Descriptor{}, hint("name one of those, after a colon", "has no %q, only %s", ref, all)
+	}
+	if len(list) > 1 {
+		return v1.Descriptor{}, hint("name one of them, after a colon", "has %d images: %s", len(list), all)
+	}
+	return list[0], nil
+}
+
+// fullName is how the layout names the image where that is a whole name, as
+// containerd and this project write it; a bare tag is none.
+func fullName(d v1.Descriptor) string {
+	if name := d.Annotations["io.containerd.image.name"]; name != "" {
+		return name
+	}
+	if name := d.Annotations[v1.AnnotationRefName]; strings.ContainsRune(name, '/') {
+		return name
+	}
+	return ""
+}
+
+func (l *layout) rootManifest(ctx context.Context) ([]byte, string, error) {
+	raw, err := l.manifest(ctx, l.root)
+	if err == nil {
+		err = check(raw, l.root)
+	}
+	if err != nil {
+		return nil, "", fmt.Errorf("manifest %s: %w", l.root.Digest, err)
+	}
+	return raw, l.root.MediaType, nil
+}
+
+func (l *layout) manifest(_ context.Context, d v1.Descriptor) ([]byte, error) {
+	if err := d.Digest.Validate(); err != nil {
+		return nil, err
+	}
+	return readSmall(l.files, blobFile(d))
+}
+
+func (l *layout) blob(_ context.Context, d v1.Descriptor, off int64) (io.ReadCloser, error) {
+	rc, size, err := l.files.open(blobFile(d), off)
+	if err != nil {
+		return nil, err
+	}
+	if size != d.Size {
+		rc.Close()
+		return nil, fmt.Errorf("has %d bytes, not %d", size, d.Size)
+	}
+	return rc, nil
+}
+
+func (l *layout) Close() error { return l.files.Close() }
+
+func blobFile(d v1.Descriptor) string {
+	return v1.ImageBlobsDir + "/" + d.Digest.Algorithm().String() + "/" + d.Digest.Encoded()
+}
+
+func readJSON(f files, name string, v any) error {
+	raw, err := readSmall(f, name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("not an OCI image layout: no %s", name)
+	}
+	if err == nil {
+		err = json.Unmarshal(raw, v)
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	return nil
+}
+
+// readSmall reads what may have the size of a manifest.
+func readSmall(f files, name string) ([]byte, error) {
+	rc, size, err := f.open(name, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer rc.Close()
+	if size > MaxManifest {
+		return nil, fmt.Errorf("%d bytes, at most %d", size, MaxManifest)
+	}
+	return io.ReadAll(io.LimitReader(rc, MaxManifest+1))
+}
+
+// dirFiles is a directory, which nothing in it leads out of.
+type dirFiles struct{ root *os.Root }
+
+func (d dirFiles) open(name string, off int64) (io.ReadCloser, int64, error) {
+	f, err := d.root.Open(name)
+	if err != nil {
+		return nil, 0, err
+	}
+	info, err := f.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = errors.New("not a regular file")
+	}
+	if err == nil && (off < 0 || off > info.Size()) {
+		err = fmt.Errorf("offset %d is outside of %d bytes", off, info.Size())
+	}
+	if err == nil {
+		_, err = f.Seek(off, io.SeekStart)
+	}
+	if err != nil {
+		f.Close()
+		return nil, 0, err
+	}
+	return f, info.Size(), nil
+}
+
+func (d dirFiles) Close() error { return d.root.Close() }
+
+var versioned = specs.Versioned{SchemaVersion: 2}

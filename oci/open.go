@@ -1,0 +1,54 @@
+package oci
+
+import (
+	"context"
+	"fmt"
+	"strings"
+)
+
+// Transports are what the name of an image may begin with, up to its colon.
+var Transports = []string{"docker", "oras", "oci", "oci-archive", "docker-archive"}
+
+// Split cuts the name of an image into its transport and the rest; a name without one of
+// Transports has transport "".
+func Split(name string) (transport, rest string) {
+	for _, t := range Transports {
+		if rest, ok := strings.CutPrefix(name, t+":"); ok {
+			return t, rest
+		}
+	}
+	return "", name
+}
+
+func openStore(ctx context.Context, name string, o Options) (s store, ref string, err error) {
+	transport, rest := Split(name)
+	switch transport {
+	case "docker", "oras":
+		rest, ok := strings.CutPrefix(rest, "//")
+		if !ok || rest == "" {
+			return nil, "", fmt.Errorf("want %s://NAME", transport)
+		}
+		return openRegistry(ctx, rest, o.Registry)
+	case "oci":
+		return openLayout(rest)
+	case "oci-archive":
+		return openOCIArchive(ctx, rest)
+	case "docker-archive":
+		return openDockerArchive(ctx, rest)
+	}
+	return nil, "", fmt.Errorf("begins with none of %s", strings.Join(Transports, ", "))
+}
+
+// splitPath cuts FILE[:REF]. A colon in front of a slash belongs to the file.
+func splitPath(s string) (path, ref string, err error) {
+	if i := strings.IndexByte(s, ':'); i >= 0 {
+		s, ref = s[:i], s[i+1:]
+		if ref == "" {
+			return "", "", fmt.Errorf("nothing follows the colon")
+		}
+	}
+	if s == "" {
+		return "", "", fmt.Errorf("no path")
+	}
+	return s, ref, nil
+}

@@ -1,0 +1,106 @@
+package oci
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"runtime"
+	"slices"
+	"strings"
+
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// platform is what an image has to run on; variant "" takes any.
+type platform struct{ os, arch, variant string }
+
+func (p platform) String() string {
+	if p.variant == "" {
+		return p.os + "/" + p.arch
+	}
+	return p.os + "/" + p.arch + "/" + p.variant
+}
+
+// parsePlatform reads OS/ARCH[/VARIANT], or ARCH alone, which means linux; "" is
+// linux and the architecture of this program.
+func parsePlatform(s string) (platform, error) {
+	if s == "" {
+		return platform{"linux", runtime.GOARCH, ""}, nil
+	}
+	parts := strings.Split(s, "/")
+	if len(parts) == 1 {
+		parts = []string{"linux", parts[0]}
+	}
+	if len(parts) > 3 || slices.Contains(parts, "") {
+		return platform{}, fmt.Errorf("platform %q: want OS/ARCH or OS/ARCH/VARIANT, as in linux/arm64", s)
+	}
+	p := platform{os: strings.ToLower(parts[0]), arch: strings.ToLower(parts[1])}
+	if len(parts) == 3 {
+		p.variant = strings.ToLower(parts[2])
+	}
+	switch p.arch { // what uname says
+	case "x86_64":
+		p.arch = "amd64"
+	case "aarch64":
+		p.arch = "arm64"
+	}
+	return p, nil
+}
+
+func (p platform) matches(os, arch, variant string) bool {
+	return p.os == os && p.arch == arch && (p.variant == "" || p.variant == variant || p.arch == "arm64" && p.variant == "v8" && variant == "")
+}
+
+// choose finds the entry of an index for a platform. An index with one entry that
+// says no platform is that entry: what artifacts are kept as.
+func choose(entries []v1.Descriptor, want platform) (v1.Descriptor, error) {
+	var has []string
+	for _, d := range entries {
+		if d.Platform == nil {
+			continue
+		}
+		if want.matches(d.Platform.OS, d.Platform.Architecture, d.Platform.Variant) {
+			return d, nil
+		}
+		if p := (platform{d.Platform.OS, d.Platform.Architecture, d.Platform.Variant}); p.os != "unknown" { // attestations
+			has = append(has, p.String())
+		}
+	}
+	if len(entries) == 1 && entries[0].Platform == nil {
+		return entries[0], nil
+	}
+	if len(entries) == 0 {
+		return v1.Descriptor{}, errors.New("the index is empty")
+	}
+	if len(has) == 0 {
+		return v1.Descriptor{}, hint("--all-platforms takes the whole index", "no entry of the index says its platform")
+	}
+	return v1.Descriptor{}, hint("choose with --platform, or take all with --all-platforms",
+		"none for %s, only for %s", want, strings.Join(has, ", "))
+}
+
+// checkPlatform says whether an image that has one platform has the one asked for.
+func (i *Image) checkPlatform(ctx context.Context, m *manifest, want platform) error {
+	if i.root.Platform != nil || m.Config == nil || m.Config.Size > MaxManifest {
+		return nil
+	}
+	rc, err := i.Open(ctx, *m.Config, 0)
+	if err != nil {
+		return err
+	}
+	defer rc.Close()
+	raw, err := io.ReadAll(rc)
+	if err != nil {
+		return err
+	}
+	var config v1.Image
+	if json.Unmarshal(raw, &config) != nil || config.OS == "" {
+		return nil // an artifact
+	}
+	if !want.matches(config.OS, config.Architecture, config.Variant) {
+		return fmt.Errorf("is for %s, not for %s", platform{config.OS, config.Architecture, config.Variant}, want)
+	}
+	return nil
+}

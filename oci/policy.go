@@ -1,0 +1,135 @@
+package oci
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// CheckPolicy says whether the policy.json in force lets the image in unchecked: nothing
+// here verifies signatures, so that an image of which the policy demands one is refused,
+// and never taken in silence. Where there is no policy.json, none is demanded. name is the
+// image as given to Open, ref its full name where it is a registry's.
+//
+// https://github.com/containers/image/blob/main/docs/containers-policy.json.5.md
+func CheckPolicy(name, ref string) error {
+	file, raw, err := readPolicy()
+	if err != nil || raw == nil {
+		return err
+	}
+	p, err := decodePolicy(raw)
+	if err != nil {
+		return fmt.Errorf("%s: %w", file, err)
+	}
+	transport, scope := Split(name)
+	switch transport {
+	case "docker", "oras":
+		transport, scope = "docker", ref
+	default:
+		path, _, _ := strings.Cut(scope, ":")
+		if scope, err = filepath.Abs(path); err != nil {
+			return err
+		}
+		if real, err := filepath.EvalSymlinks(scope); err == nil {
+			scope = real
+		}
+	}
+	for _, r := range p.requirements(transport, scope) {
+		switch r.Type {
+		case "insecureAcceptAnything":
+		case "reject":
+			return fmt.Errorf("%s rejects %s", file, name)
+		default:
+			return hint("check it with skopeo copy into an oci-archive, and push that",
+				"%s demands a signature (%s) of %s, and this program cannot check one", file, r.Type, name)
+		}
+	}
+	return nil
+}
+
+// policyFiles are where the containers tools look, the first one counts.
+var policyFiles = func() []string {
+	var list []string
+	if home, err := os.UserHomeDir(); err == nil {
+		list = append(list, filepath.Join(home, ".config/containers/policy.json"))
+	}
+	return append(list, "/etc/containers/policy.json")
+}
+
+func readPolicy() (file string, raw []byte, err error) {
+	for _, file := range policyFiles() {
+		raw, err := os.ReadFile(file)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		return file, raw, err
+	}
+	return "", nil, nil
+}
+
+type policy struct {
+	Default    []requirement                       `json:"default"`
+	Transports map[string]map[string][]requirement `json:"transports"`
+}
+
+type requirement struct {
+	Type string `json:"type"`
+}
+
+func decodePolicy(raw []byte) (*policy, error) {
+	p := new(policy)
+	if err := json.Unmarshal(raw, p); err != nil {
+		return nil, err
+	}
+	if len(p.Default) == 0 {
+		return nil, errors.New("no default")
+	}
+	return p, nil
+}
+
+// requirements are those of the most specific scope: the name itself, then what is
+// above it, the transport's default, the policy's.
+func (p *policy) requirements(transport, scope string) []requirement {
+	scopes := p.Transports[transport]
+	for s := scope; s != ""; s = parent(s) {
+		if r, ok := scopes[s]; ok {
+			return r
+		}
+	}
+	if transport == "docker" { // *.example.com
+		host, _, _ := strings.Cut(scope, "/")
+		for {
+			_, rest, ok := strings.Cut(host, ".")
+			if !ok {
+				break
+			}
+			if r, ok := scopes["*."+rest]; ok {
+				return r
+			}
+			host = rest
+		}
+	}
+	if r, ok := scopes[""]; ok {
+		return r
+	}
+	return p.Default
+}
+
+// parent is the scope above: without the tag or digest, then without the last element.
+func parent(s string) string {
+	if i := strings.LastIndexByte(s, '@'); i > 0 {
+		return s[:i]
+	}
+	slash := strings.LastIndexByte(s, '/')
+	if i := strings.LastIndexByte(s, ':'); i > slash && slash >= 0 {
+		return s[:i]
+	}
+	if slash < 0 {
+		return ""
+	}
+	return s[:slash]
+}

@@ -1,0 +1,316 @@
+package oci
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/containers/image/v5/docker"
+	"github.com/containers/image/v5/docker/reference"
+	"github.com/containers/image/v5/pkg/blobinfocache/none"
+	"github.com/containers/image/v5/pkg/shortnames"
+	"github.com/containers/image/v5/pkg/sysregistriesv2"
+	"github.com/containers/image/v5/types"
+	"github.com/docker/distribution/registry/api/errcode"
+	"github.com/opencontainers/go-digest"
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/sirupsen/logrus"
+)
+
+// RegistryOptions say how to talk to a registry; what is not said here the files of the
+// containers tools say.
+type RegistryOptions struct {
+	AuthFile  string // auth.json; "": $REGISTRY_AUTH_FILE, then the user's
+	CertDir   string // *.crt, *.cert and *.key of the registry; "": /etc/containers/certs.d
+	TLSVerify *bool  // nil: as registries.conf says
+	// User and Password are used in place of what AuthFile has, where User is not "".
+	User, Password string
+	// RegistriesConf replaces registries.conf; "": $CONTAINERS_REGISTRIES_CONF, then
+	// the system's.
+	RegistriesConf string
+}
+
+func (o RegistryOptions) system() *types.SystemContext {
+	mode := types.ShortNameModeDisabled // nobody is asked: all registries are tried in order
+	sys := &types.SystemContext{
+		AuthFilePath:             o.AuthFile,
+		DockerCertPath:           o.CertDir,
+		SystemRegistriesConfPath: o.RegistriesConf,
+		ShortNameMode:            &mode,
+		DockerRegistryUserAgent:  "dolly-img",
+	}
+	if sys.AuthFilePath == "" {
+		sys.AuthFilePath = os.Getenv("REGISTRY_AUTH_FILE")
+	}
+	if sys.SystemRegistriesConfPath == "" {
+		sys.SystemRegistriesConfPath = os.Getenv("CONTAINERS_REGISTRIES_CONF")
+	}
+	if o.TLSVerify != nil {
+		sys.DockerInsecureSkipTLSVerify = types.NewOptionalBool(!*o.TLSVerify)
+	}
+	if o.User != "" {
+		sys.DockerAuthConfig = &types.DockerAuthConfig{Username: o.User, Password: o.Password}
+	}
+	return sys
+}
+
+// registry is an image in a registry. Its mirrors were tried when it was opened; from
+// then on the one that answered serves all.
+type registry struct {
+	src    types.ImageSource
+	digest digest.Digest // the reference has; else ""
+}
+
+func init() {
+	// The library warns of what its errors say again, in its own format.
+	logrus.SetOutput(io.Discard)
+}
+
+func openRegistry(ctx context.Context, name string, o RegistryOptions) (store, string, error) {
+	sys := o.system()
+	candidates, err := names(sys, name)
+	if err != nil {
+		return nil, "", err
+	}
+	var first error
+	for _, named := range candidates {
+		named = reference.TagNameOnly(named)
+		ref, err := docker.NewReference(oneOf(named))
+		if err != nil {
+			return nil, "", err
+		}
+		r := &registry{}
+		if d, ok := named.(reference.Digested); ok {
+			r.digest = d.Digest()
+		}
+		err = retry(ctx, func() error {
+			r.src, err = ref.NewImageSource(ctx, sys)
+			return err
+		})
+		if err == nil {
+			return r, named.String(), nil
+		}
+		if err = explain(err); len(candidates) > 1 {
+			err = fmt.Errorf("%s: %w", named, err)
+		}
+		if first == nil {
+			first = err
+		} else {
+			first = fmt.Errorf("%w; %w", first, err)
+		}
+	}
+	return nil, "", first
+}
+
+// oneOf leaves the tag of a name that has a digest, too, out: the digest says more.
+func oneOf(named reference.Named) reference.Named {
+	if d, ok := named.(reference.Digested); ok {
+		if both, err := reference.WithDigest(reference.TrimNamed(named), d.Digest()); err == nil {
+			return both
+		}
+	}
+	return named
+}
+
+// names are the full names that a name may stand for, most likely first. A short
+// one without an entry in registries.conf is one of docker.io, as for skopeo.
+func names(sys *types.SystemContext, name string) ([]reference.Named, error) {
+	plain, err := reference.ParseNormalizedNamed(name)
+	if err != nil {
+		return nil, fmt.Errorf("%q is no name of an image: %w", name, err)
+	}
+	if !shortnames.IsShortName(name) {
+		return []reference.Named{plain}, nil
+	}
+	alias, _, err := sysregistriesv2.ResolveShortNameAlias(sys, reference.FamiliarName(plain))
+	if err != nil {
+		return nil, fmt.Errorf("registries.conf: %w", err)
+	}
+	search, err := sysregistriesv2.UnqualifiedSearchRegistries(sys)
+	if err != nil {
+		return nil, fmt.Errorf("registries.conf: %w", err)
+	}
+	if alias == nil && len(search) == 0 {
+		return []reference.Named{plain}, nil
+	}
+	resolved, err := shortnames.Resolve(sys, name)
+	if err != nil {
+		return nil, err
+	}
+	var list []reference.Named
+	for _, c := range resolved.PullCandidates {
+		list = append(list, c.Value)
+	}
+	return list, nil
+}
+
+func (r *registry) rootManifest(ctx context.Context) (raw []byte, mediaType string, err error) {
+	err = retry(ctx, func() error {
+		raw, mediaType, err = r.src.GetManifest(ctx, nil)
+		return err
+	})
+	if err == nil && r.digest != "" {
+		err = checkDigest(raw, r.digest)
+	}
+	return raw, mediaType, explain(err)
+}
+
+func (r *registry) manifest(ctx context.Context, d v1.Descriptor) (raw []byte, err error) {
+	err = retry(ctx, func() error {
+		raw, _, err = r.src.GetManifest(ctx, &d.Digest)
+		return err
+	})
+	return raw, explain(err)
+}
+
+func (r *registry) blob(ctx context.Context, d v1.Descriptor, off int64) (io.ReadCloser, error) {
+	b := &blobReader{ctx: ctx, r: r, d: d, off: off}
+	if err := retry(ctx, b.open); err != nil {
+		return nil, explain(err)
+	}
+	return b, nil
+}
+
+func (r *registry) Close() error { return r.src.Close() }
+
+// blobReader reads a blob through whatever breaks: the library asks for the rest of
+// one that stops after some progress, by range; where that does not help it is
+// asked for anew.
+type blobReader struct {
+	ctx   context.Context
+	r     *registry
+	d     v1.Descriptor
+	body  io.ReadCloser
+	off   int64 // of the next byte
+	tries int   // without a byte in between
+}
+
+func (b *blobReader) open() error {
+	body, _, err := b.r.src.GetBlob(b.ctx, types.BlobInfo{Digest: b.d.Digest, Size: b.d.Size}, none.NoCache)
+	if err != nil {
+		return err
+	}
+	if _, err := io.CopyN(io.Discard, body, b.off); err != nil {
+		body.Close()
+		return noEOF(err)
+	}
+	b.body = body
+	return nil
+}
+
+func (b *blobReader) Read(p []byte) (int, error) {
+	for {
+		n, err := b.body.Read(p)
+		b.off += int64(n)
+		if err == io.EOF && b.off < b.d.Size {
+			err = io.ErrUnexpectedEOF // a body without a length may end anywhere
+		}
+		if n > 0 || err == nil || err == io.EOF {
+			if n > 0 {
+				b.tries = 0
+			}
+			if err != io.EOF {
+				err = nil // said again by the next Read, if it lasts
+			}
+			return n, err
+		}
+		if b.tries++; b.tries > retries || !passing(err) || b.ctx.Err() != nil {
+			return 0, explain(err)
+		}
+		b.body.Close()
+		if err := retry(b.ctx, b.open); err != nil {
+			b.body = io.NopCloser(strings.NewReader(""))
+			return 0, explain(err)
+		}
+	}
+}
+
+func (b *blobReader) Close() error { return b.body.Close() }
+
+const retries = 4
+
+var firstDelay = 250 * time.Millisecond // doubled each time; less in tests
+
+// retry calls f until it succeeds, fails for good, or has failed too often.
+func retry(ctx context.Context, f func() error) error {
+	delay := firstDelay
+	for n := 0; ; n++ {
+		err := f()
+		if err == nil || n == retries || !passing(err) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(delay):
+		}
+		delay *= 2
+	}
+}
+
+// passing says whether the same request may succeed a little later.
+func passing(err error) bool {
+	if errors.Is(err, context.Canceled) || errors.Is(err, docker.ErrTooManyRequests) {
+		return false // the library has waited for the latter, as long as it was told to
+	}
+	if errors.As(err, new(docker.ErrUnauthorizedForCredentials)) {
+		return false
+	}
+	if s := status(err); s != 0 {
+		return s >= 500
+	}
+	var dns *net.DNSError
+	if errors.As(err, &dns) {
+		return !dns.IsNotFound
+	}
+	if errors.As(err, new(*tls.CertificateVerificationError)) || errors.As(err, new(tls.RecordHeaderError)) ||
+		strings.Contains(err.Error(), "HTTP response to HTTPS client") {
+		return false
+	}
+	var op net.Error
+	return errors.As(err, &op) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF)
+}
+
+// status is the HTTP status behind an error of the library, 0 where there is none.
+func status(err error) int {
+	var unexpected docker.UnexpectedHTTPStatusError
+	if errors.As(err, &unexpected) {
+		return unexpected.StatusCode
+	}
+	var many errcode.Errors
+	if errors.As(err, &many) && len(many) > 0 {
+		err = many[0]
+	}
+	var one errcode.ErrorCoder
+	if errors.As(err, &one) {
+		return one.ErrorCode().Descriptor().HTTPStatusCode
+	}
+	return 0
+}
+
+// explain adds what the administrator can do.
+func explain(err error) error {
+	switch s := 0; {
+	case err == nil:
+		return nil
+	case errors.Is(err, docker.ErrTooManyRequests):
+		return hint("wait, or log in: registries let those who are known ask more often", "%w", err)
+	case errors.As(err, new(docker.ErrUnauthorizedForCredentials)), status(err) == 401, status(err) == 403:
+		return hint("log in with podman or skopeo login, or give --authfile FILE or --creds FILE", "%w", err)
+	case errors.As(err, new(*tls.CertificateVerificationError)):
+		return hint("put the registry's ca.crt into a directory and give --cert-dir DIR", "%w", err)
+	case errors.As(err, new(tls.RecordHeaderError)), strings.Contains(err.Error(), "HTTP response to HTTPS client"):
+		return hint("--tls-verify=false also allows a registry without TLS", "%w", err)
+	default:
+		if s = status(err); s == 404 {
+			return hint("is the name right? skopeo list-tags lists what there is", "%w", err)
+		}
+		return err
+	}
+}

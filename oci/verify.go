@@ -1,0 +1,57 @@
+package oci
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/opencontainers/go-digest"
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// verifier reads a blob and compares it with its descriptor: its end is io.EOF only
+// when size and digest are right, and it never gives more than the size.
+type verifier struct {
+	io.ReadCloser
+	d    v1.Descriptor
+	v    digest.Verifier
+	n    int64
+	done error
+}
+
+func newVerifier(rc io.ReadCloser, d v1.Descriptor) *verifier {
+	return &verifier{ReadCloser: rc, d: d, v: d.Digest.Verifier()}
+}
+
+func (r *verifier) Read(b []byte) (int, error) {
+	if r.done != nil {
+		return 0, r.done
+	}
+	if left := r.d.Size - r.n; int64(len(b)) > left {
+		b = b[:left+min(1, int64(len(b))-left)] // one more tells that it goes on
+	}
+	n, err := r.ReadCloser.Read(b)
+	if over := r.n + int64(n) - r.d.Size; over > 0 {
+		n -= int(over)
+		err = fmt.Errorf("blob %s: is longer than its %d bytes", r.d.Digest, r.d.Size)
+	}
+	r.n += int64(n)
+	_, _ = r.v.Write(b[:n]) // a hash never fails
+	switch {
+	case errors.Is(err, io.EOF) && r.n < r.d.Size:
+		err = fmt.Errorf("blob %s: ended at byte %d of %d: %w", r.d.Digest, r.n, r.d.Size, io.ErrUnexpectedEOF)
+	case err == io.EOF && !r.v.Verified():
+		err = fmt.Errorf("blob %s: has other bytes than its digest says", r.d.Digest)
+	}
+	r.done = err
+	return n, err
+}
+
+// fromBytes reads what is in memory.
+func fromBytes(raw []byte, off int64) (io.ReadCloser, error) {
+	if off < 0 || off > int64(len(raw)) {
+		return nil, fmt.Errorf("offset %d is outside of %d bytes", off, len(raw))
+	}
+	return io.NopCloser(bytes.NewReader(raw[off:])), nil
+}
