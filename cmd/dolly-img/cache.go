@@ -17,12 +17,12 @@ import (
 func newCache() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "cache",
-		Short: "Look into the cache of this node",
+		Short: "Look into the cache of this node, and clean it",
 		Long: `The cache of a node is an OCI image layout, which skopeo and podman read as it lies
 on disk. All of these work while the daemon runs.`,
 	}
 	group(cmd)
-	cmd.AddCommand(newCacheLs(), newCachePath(), newCacheVerify())
+	cmd.AddCommand(newCacheLs(), newCachePath(), newCacheVerify(), newCacheRm(), newCachePin(true), newCachePin(false), newCacheGC())
 	return cmd
 }
 
@@ -49,7 +49,9 @@ func newCacheLs() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "ls",
 		Short: "List the images in the cache",
-		Args:  exactly(0, ""),
+		Long: `Ls lists every image with the bytes of all its blobs and, as unique, of those that no
+other image needs: what its removal would free.`,
+		Args: exactly(0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := openCache(dir)
 			if err != nil {
@@ -72,16 +74,23 @@ func newCacheLs() *cobra.Command {
 
 func listTable(w io.Writer, list []cache.Entry) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "REFERENCE\tKIND\tSIZE\tLAST USED\tDIGEST")
+	fmt.Fprintln(t, "REFERENCE\tKIND\tSIZE\tUNIQUE\tLAST USED\tPINNED\tDIGEST")
 	for _, e := range list {
 		if e.Err != nil {
-			fmt.Fprintf(t, "%s\tbroken\t-\t-\t%s: %s\n", orDash(e.Ref), e.Digest, printable(e.Err.Error()))
+			fmt.Fprintf(t, "%s\tbroken\t-\t-\t-\t%s\t%s: %s\n", orDash(e.Ref), yes(e.Pinned), e.Digest, printable(e.Err.Error()))
 			continue
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\n", orDash(e.Ref), e.Kind, bytesText(e.Size),
-			e.LastUsed.Format("2006-01-02 15:04"), e.Digest)
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", orDash(e.Ref), e.Kind, bytesText(e.Size), bytesText(e.Unique),
+			e.LastUsed.Format("2006-01-02 15:04"), yes(e.Pinned), e.Digest)
 	}
 	return t.Flush()
+}
+
+func yes(b bool) string {
+	if b {
+		return "yes"
+	}
+	return "-"
 }
 
 func orDash(s string) string {
@@ -99,9 +108,11 @@ func listJSON(w io.Writer, list []cache.Entry) error {
 			Digest   string    `json:"digest"`
 			Kind     string    `json:"kind"`
 			Size     int64     `json:"size"`
+			Unique   int64     `json:"unique"`
+			Pinned   bool      `json:"pinned"`
 			LastUsed time.Time `json:"lastUsed"`
 			Error    string    `json:"error"`
-		}{e.Ref, string(e.Digest), e.Kind, e.Size, e.LastUsed.UTC(), errorText(e.Err)}
+		}{e.Ref, string(e.Digest), e.Kind, e.Size, e.Unique, e.Pinned, e.LastUsed.UTC(), errorText(e.Err)}
 		if err := enc.Encode(line); err != nil {
 			return err
 		}
@@ -152,7 +163,8 @@ func newCacheVerify() *cobra.Command {
 		Use:   "verify",
 		Short: "Read everything in the cache again and compare it with its digest",
 		Long: `Verify hashes every blob and looks whether every image has all of its own. It exits 1
-when something is wrong; the next push of such an image brings the blob again.`,
+when something is wrong. A blob with wrong bytes is moved to the directory quarantine of the
+cache; the next push of an image that needs it brings it again.`,
 		Args: exactly(0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := openCache(dir)

@@ -14,6 +14,7 @@ import (
 func newDaemon() *cobra.Command {
 	var flags nodeFlags
 	var grace time.Duration
+	var at, print string
 	cmd := &cobra.Command{
 		Use:   "daemon",
 		Short: "Receive transfers on a node, until told to stop",
@@ -21,6 +22,11 @@ func newDaemon() *cobra.Command {
 transfer may write is said in policy.toml beside the keys; without that file only
 the cache. Policy and keys are read at the start: restart it after a change. On SIGTERM or SIGINT it takes no new transfer and gives running ones the
 grace time; a second signal ends it at once.
+
+With --mirror ADDR it also serves its cache to the container runtimes of this node, as a
+read-only registry without TLS: name an address that only this node reaches. What
+is not in the cache is not found there, and the runtime asks the registry itself.
+--print-config prints what containerd, podman or apptainer need to use it.
 
 It tells systemd when it is ready and takes the socket of a socket unit, if there
 is one. A unit file is in cmd/dolly-img/packaging of the source.`,
@@ -30,14 +36,24 @@ is one. A unit file is in cmd/dolly-img/packaging of the source.`,
 			if grace < 0 {
 				return usagef("--grace %v: negative", grace)
 			}
+			if print != "" {
+				return printConfig(cmd, print, at, flags.cache)
+			}
 			s, err := flags.setup(cmd.ErrOrStderr(), nil)
 			if err != nil {
 				return err
 			}
+			stop, err := s.serveMirror(at)
+			if err != nil {
+				return err
+			}
+			defer stop()
 			return runDaemon(cmd.Context(), s, grace)
 		},
 	}
 	flags.add(cmd)
+	cmd.Flags().StringVar(&at, "mirror", "", "also serve the cache to this node's runtimes at `ADDRESS`, as in 127.0.0.1:5050 or unix:/run/dolly-img/mirror.sock")
+	cmd.Flags().StringVar(&print, "print-config", "", "print what `RUNTIME` (containerd, podman or apptainer) needs to use the mirror, and end")
 	cmd.Flags().DurationVar(&grace, "grace", 30*time.Second, "`TIME` that running transfers may take once it is told to stop")
 	return cmd
 }

@@ -110,6 +110,7 @@ func (f *nodeFlags) setup(stderr, stdout io.Writer) (_ *nodeSetup, err error) {
 	if err != nil {
 		return nil, err
 	}
+	store.SetLimits(cache.Limits{Max: policy.Cache.Max, Free: policy.Cache.Free})
 	s := &nodeSetup{log: nodeLog(stderr, f.verbose), acceptor: &acceptor{policy: policy, cache: store, stdout: stdout}}
 	s.acceptor.log = s.log
 	cleanParts(store, s.log)

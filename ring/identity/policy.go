@@ -34,6 +34,7 @@ type Policy struct {
 	Devices []Device
 	Data    Data
 	Limits  Limits
+	Cache   Cache
 
 	path string // of the file, for hints
 }
@@ -58,6 +59,12 @@ type Data struct {
 type Limits struct {
 	Rate      int64 // bytes per second; 0: no limit
 	Transfers int   // at once; 0: the default
+}
+
+// Cache bounds the cache of the node: images that were not used for longest make room.
+type Cache struct {
+	Max  int64 // bytes of all blobs; 0: no limit
+	Free int64 // bytes that stay free in its file system
 }
 
 // A PolicyError says what is wrong in a policy file.
@@ -141,7 +148,7 @@ type lineError struct {
 func (e *lineError) Error() string { return fmt.Sprintf("line %d: %v", e.line, e.err) }
 func (e *lineError) Unwrap() error { return e.err }
 
-// rate is a number of bytes per second in TOML: a string, or an integer, which the
+// rate is a number of bytes, also per second, in TOML: a string, or an integer, which the
 // decoder stores itself.
 type rate int64
 
@@ -168,6 +175,10 @@ func parsePolicy(data []byte) (*Policy, error) {
 			Rate      rate `toml:"rate"`
 			Transfers int  `toml:"transfers"`
 		} `toml:"limits"`
+		Cache struct {
+			Max  rate `toml:"max"`
+			Free rate `toml:"free"`
+		} `toml:"cache"`
 	}
 	err := toml.NewDecoder(bytes.NewReader(data)).DisallowUnknownFields().Decode(&file)
 	var unknown *toml.StrictMissingError
@@ -183,7 +194,8 @@ func parsePolicy(data []byte) (*Policy, error) {
 	case err != nil:
 		return nil, err
 	}
-	p := &Policy{Data: Data(file.Data), Limits: Limits{Rate: int64(file.Limits.Rate), Transfers: file.Limits.Transfers}}
+	p := &Policy{Data: Data(file.Data), Limits: Limits{Rate: int64(file.Limits.Rate), Transfers: file.Limits.Transfers},
+		Cache: Cache{int64(file.Cache.Max), int64(file.Cache.Free)}}
 	seen := map[string]bool{}
 	check := func(what, path string) error {
 		switch {
@@ -209,6 +221,9 @@ func parsePolicy(data []byte) (*Policy, error) {
 	}
 	if p.Limits.Rate < 0 {
 		return nil, fmt.Errorf("rate = %d: negative", p.Limits.Rate)
+	}
+	if p.Cache.Max < 0 || p.Cache.Free < 0 {
+		return nil, errors.New("cache: a negative number of bytes")
 	}
 	if p.Limits.Transfers < 0 {
 		return nil, fmt.Errorf("transfers = %d: negative", p.Limits.Transfers)

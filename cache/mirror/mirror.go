@@ -1,0 +1,338 @@
+// Package mirror serves a cache to the container runtimes of its node: the pull part of
+// the OCI distribution specification, read-only, as an http.Handler.
+//
+//	GET /v2/                               that somebody is there
+//	GET /v2/NAME/manifests/TAG or DIGEST
+//	GET /v2/NAME/blobs/DIGEST              with Range
+//	GET /v2/NAME/tags/list                 n= and last= cut it
+//	GET /v2/NAME/referrers/DIGEST          artifactType= filters it
+//
+// and HEAD of each. NAME is found in two ways: containerd says which registry it means
+// with ?ns=HOST; podman and skopeo, whose requests do not say, put the host in front of
+// the path (registries.conf: location = "127.0.0.1:5050/docker.io"), with _ for the colon
+// of a port. What is not in the cache is 404, and the runtime asks the registry itself.
+//
+// Only what a reference of the asked repository reaches is given under its name, and
+// only bytes that were verified.
+// https://github.com/opencontainers/distribution-spec/blob/main/spec.md
+package mirror
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	"github.com/opencontainers/image-spec/specs-go"
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/dolly-img/dolly-img/cache"
+)
+
+// Store is what is served: a *cache.Cache.
+type Store interface {
+	// References are the names in the cache.
+	References() ([]cache.Reference, error)
+	// Find looks for a digest below the images of these roots, and says what it is.
+	Find(roots []v1.Descriptor, d digest.Digest) (v1.Descriptor, error)
+	// OpenVerified opens a blob whose bytes are known to be right.
+	OpenVerified(ctx context.Context, d v1.Descriptor) (io.ReadSeekCloser, error)
+	// Touch notes that an image was used.
+	Touch(d digest.Digest)
+}
+
+type mirror struct {
+	store Store
+	log   *slog.Logger
+}
+
+// New makes the handler. A nil log is silent.
+func New(store Store, log *slog.Logger) http.Handler {
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	return &mirror{store, log}
+}
+
+var (
+	// A registry with its port may be the first part.
+	nameForm = regexp.MustCompile(`^[a-zA-Z0-9]+(([._:]|__|-+)[a-zA-Z0-9]+)*(/[a-zA-Z0-9]+(([._]|__|-+)[a-zA-Z0-9]+)*)*$`)
+	tagForm  = regexp.MustCompile(`^[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}$`)
+	hostForm = regexp.MustCompile(`^[a-zA-Z0-9._-]+(:[0-9]{1,5})?$`)
+)
+
+const maxName = 512
+
+// request is what a path asks for.
+type request struct {
+	repo string // with the registry
+	kind string // manifests, blobs, tags, referrers
+	ref  string // tag or digest
+}
+
+// parse reads path and ns. A failure is one that the specification has a code for.
+func parse(path, ns string) (request, *failure) {
+	rest, ok := strings.CutPrefix(path, "/v2/")
+	if !ok {
+		return request{}, &failure{http.StatusNotFound, "UNSUPPORTED", "no such path"}
+	}
+	parts := strings.Split(rest, "/")
+	if len(parts) < 3 {
+		return request{}, &failure{http.StatusNotFound, "NAME_UNKNOWN", "no such path"}
+	}
+	n := len(parts)
+	r := request{repo: strings.Join(parts[:n-2], "/"), kind: parts[n-2], ref: parts[n-1]}
+	if len(r.repo) > maxName || !nameForm.MatchString(r.repo) {
+		return r, &failure{http.StatusBadRequest, "NAME_INVALID", "malformed name"}
+	}
+	if ns != "" {
+		if !hostForm.MatchString(ns) {
+			return r, &failure{http.StatusBadRequest, "NAME_INVALID", "malformed ns"}
+		}
+		r.repo = ns + "/" + r.repo
+	}
+	switch r.kind {
+	case "manifests":
+		if !tagForm.MatchString(r.ref) && digest.Digest(r.ref).Validate() != nil {
+			return r, &failure{http.StatusBadRequest, "MANIFEST_INVALID", "neither a tag nor a digest"}
+		}
+	case "blobs", "referrers":
+		if digest.Digest(r.ref).Validate() != nil {
+			return r, &failure{http.StatusBadRequest, "DIGEST_INVALID", "malformed digest"}
+		}
+	case "tags":
+		if r.ref != "list" {
+			return r, &failure{http.StatusNotFound, "UNSUPPORTED", "no such path"}
+		}
+	default:
+		return r, &failure{http.StatusNotFound, "UNSUPPORTED", "no such path"}
+	}
+	return r, nil
+}
+
+// failure is an answer as the specification wants errors.
+type failure struct {
+	status  int
+	code    string
+	message string
+}
+
+func (f *failure) write(w http.ResponseWriter) {
+	body, _ := json.Marshal(map[string]any{"errors": []any{map[string]string{"code": f.code, "message": f.message}}})
+	h := w.Header()
+	h.Set("Content-Type", "application/json")
+	h.Set("Content-Length", strconv.Itoa(len(body)))
+	w.WriteHeader(f.status)
+	_, _ = w.Write(body)
+}
+
+func (m *mirror) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	begin := time.Now()
+	f := m.serve(w, r)
+	if f != nil {
+		f.write(w)
+	}
+	m.log.Debug("mirror", "method", r.Method, "path", r.URL.Path, "ns", r.URL.Query().Get("ns"),
+		"missing", f != nil, "seconds", time.Since(begin).Seconds())
+}
+
+func (m *mirror) serve(w http.ResponseWriter, r *http.Request) *failure {
+	w.Header().Set("Docker-Distribution-API-Version", "registry/2.0")
+	if r.Method != http.MethodGet && r.Method != http.MethodHead {
+		w.Header().Set("Allow", "GET, HEAD")
+		return &failure{http.StatusMethodNotAllowed, "UNSUPPORTED", "this is a read-only mirror"}
+	}
+	if r.URL.Path == "/v2/" || r.URL.Path == "/v2" {
+		return sendJSON(w, "application/json", struct{}{})
+	}
+	q, f := parse(r.URL.Path, r.URL.Query().Get("ns"))
+	if f != nil {
+		return f
+	}
+	refs, err := m.repository(q.repo)
+	if err != nil {
+		m.log.Error("mirror", "error", err)
+		return &failure{http.StatusInternalServerError, "UNKNOWN", "the cache cannot be read"}
+	}
+	if len(refs) == 0 {
+		return &failure{http.StatusNotFound, "NAME_UNKNOWN", "not in this cache"}
+	}
+	switch q.kind {
+	case "tags":
+		return tags(w, r, q.repo, refs)
+	case "referrers":
+		return m.referrers(w, r, refs, digest.Digest(q.ref))
+	}
+	return m.blob(w, r, q, refs)
+}
+
+// repository is what the cache has of a repository.
+func (m *mirror) repository(name string) ([]cache.Reference, error) {
+	all, err := m.store.References()
+	if err != nil {
+		return nil, err
+	}
+	return slices.DeleteFunc(all, func(r cache.Reference) bool {
+		return r.Repository != name && PathName(r.Repository) != name
+	}), nil
+}
+
+// PathName is a repository, with its registry, as part of a path: there a name cannot have the
+// colon in front of a port, for which an underscore stands.
+func PathName(repository string) string { return strings.Replace(repository, ":", "_", 1) }
+
+func roots(refs []cache.Reference) []v1.Descriptor {
+	list := make([]v1.Descriptor, len(refs))
+	for i, r := range refs {
+		list[i] = r.Root
+	}
+	return list
+}
+
+// blob serves a manifest or a blob.
+func (m *mirror) blob(w http.ResponseWriter, r *http.Request, q request, refs []cache.Reference) *failure {
+	missing := &failure{http.StatusNotFound, "MANIFEST_UNKNOWN", "not in this cache"}
+	if q.kind == "blobs" {
+		missing.code = "BLOB_UNKNOWN"
+	}
+	var d v1.Descriptor
+	if want := digest.Digest(q.ref); want.Validate() == nil {
+		var err error
+		if d, err = m.store.Find(roots(refs), want); err != nil {
+			return missing
+		}
+	} else {
+		i := slices.IndexFunc(refs, func(r cache.Reference) bool { return r.Tag == q.ref })
+		if i < 0 {
+			return missing
+		}
+		d = refs[i].Root
+	}
+	isManifest := cache.IsManifest(d.MediaType)
+	if q.kind == "manifests" && !isManifest {
+		return missing
+	}
+	f, err := m.store.OpenVerified(r.Context(), d)
+	if err != nil {
+		if !errors.Is(err, cache.ErrNotFound) {
+			m.log.Warn("mirror", "blob", d.Digest, "error", err)
+		}
+		return missing // the registry has it right
+	}
+	defer f.Close()
+	h := w.Header()
+	h.Set("Docker-Content-Digest", d.Digest.String())
+	h.Set("ETag", strconv.Quote(d.Digest.String()))
+	h.Set("Content-Type", "application/octet-stream")
+	if q.kind == "manifests" {
+		h.Set("Content-Type", d.MediaType)
+		for _, ref := range refs {
+			if ref.Root.Digest == d.Digest {
+				m.store.Touch(d.Digest)
+				break
+			}
+		}
+	} else {
+		h.Set("Cache-Control", "max-age=31536000, immutable")
+	}
+	http.ServeContent(w, r, "", time.Time{}, f)
+	return nil
+}
+
+// tags lists the tags of a repository, in order; n and last cut the list.
+func tags(w http.ResponseWriter, r *http.Request, repo string, refs []cache.Reference) *failure {
+	list := []string{}
+	for _, ref := range refs {
+		if ref.Tag != "" {
+			list = append(list, ref.Tag)
+		}
+	}
+	slices.Sort(list)
+	list = slices.Compact(list)
+	q := r.URL.Query()
+	if last := q.Get("last"); last != "" {
+		i, found := slices.BinarySearch(list, last)
+		if found {
+			i++
+		}
+		list = list[i:]
+	}
+	if s := q.Get("n"); s != "" {
+		n, err := strconv.Atoi(s)
+		if err != nil || n < 0 {
+			return &failure{http.StatusBadRequest, "UNSUPPORTED", "n is no number"}
+		}
+		if n < len(list) {
+			list = list[:n]
+			if n > 0 {
+				next := *r.URL
+				q.Set("last", list[n-1])
+				next.RawQuery = q.Encode()
+				w.Header().Set("Link", fmt.Sprintf("<%s>; rel=\"next\"", next.RequestURI()))
+			}
+		}
+	}
+	name := repo
+	if ns := q.Get("ns"); ns != "" {
+		name = strings.TrimPrefix(repo, ns+"/")
+	}
+	return sendJSON(w, "application/json", map[string]any{"name": name, "tags": list})
+}
+
+// referrers lists the manifests whose subject is d.
+func (m *mirror) referrers(w http.ResponseWriter, r *http.Request, refs []cache.Reference, d digest.Digest) *failure {
+	index := v1.Index{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: v1.MediaTypeImageIndex, Manifests: []v1.Descriptor{}}
+	kind := r.URL.Query().Get("artifactType")
+	seen := map[digest.Digest]bool{}
+	for _, ref := range refs {
+		if seen[ref.Root.Digest] || !cache.IsManifest(ref.Root.MediaType) {
+			continue
+		}
+		seen[ref.Root.Digest] = true
+		f, err := m.store.OpenVerified(r.Context(), ref.Root)
+		if err != nil {
+			continue
+		}
+		raw, err := io.ReadAll(io.LimitReader(f, 4<<20))
+		f.Close()
+		if err != nil {
+			continue
+		}
+		var doc v1.Manifest
+		if json.Unmarshal(raw, &doc) != nil || doc.Subject == nil || doc.Subject.Digest != d {
+			continue
+		}
+		e := v1.Descriptor{MediaType: ref.Root.MediaType, Digest: ref.Root.Digest, Size: ref.Root.Size,
+			ArtifactType: doc.ArtifactType, Annotations: doc.Annotations}
+		if e.ArtifactType == "" {
+			e.ArtifactType = doc.Config.MediaType
+		}
+		if kind == "" || kind == e.ArtifactType {
+			index.Manifests = append(index.Manifests, e)
+		}
+	}
+	if kind != "" {
+		w.Header().Set("OCI-Filters-Applied", "artifactType")
+	}
+	return sendJSON(w, v1.MediaTypeImageIndex, index)
+}
+
+func sendJSON(w http.ResponseWriter, mediaType string, v any) *failure {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return &failure{http.StatusInternalServerError, "UNKNOWN", "cannot be encoded"}
+	}
+	w.Header().Set("Content-Type", mediaType)
+	w.Header().Set("Content-Length", strconv.Itoa(len(b)))
+	_, _ = w.Write(b)
+	return nil
+}

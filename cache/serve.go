@@ -1,0 +1,104 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/opencontainers/go-digest"
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// Reference is a name in the cache, in its parts.
+type Reference struct {
+	Repository string // with the registry: docker.io/library/busybox
+	Tag        string // "" of one with a digest
+	Root       v1.Descriptor
+}
+
+// References lists what has a name that registries could know.
+func (c *Cache) References() ([]Reference, error) {
+	index, err := c.readIndex()
+	if err != nil {
+		return nil, err
+	}
+	var list []Reference
+	for _, d := range index.Manifests {
+		name := refName(d)
+		name, _, byDigest := strings.Cut(name, "@")
+		tag := ""
+		if i := strings.LastIndexByte(name, ':'); i > strings.LastIndexByte(name, '/') {
+			name, tag = name[:i], name[i+1:]
+		}
+		if strings.ContainsRune(name, '/') && (tag != "" || byDigest) {
+			list = append(list, Reference{name, tag, d})
+		}
+	}
+	return list, nil
+}
+
+// IsManifest says whether what has this media type references other blobs.
+func IsManifest(mediaType string) bool { return isManifest(mediaType) || isIndex(mediaType) }
+
+var errFound = errors.New("found")
+
+// Find looks for d below the roots and returns its descriptor as it stands there. The error about
+// one that is not there wraps ErrNotFound.
+func (c *Cache) Find(roots []v1.Descriptor, d digest.Digest) (v1.Descriptor, error) {
+	var found v1.Descriptor
+	for _, root := range roots {
+		err := c.walk(root, func(b v1.Descriptor) error {
+			if b.Digest == d {
+				found = b
+				return errFound
+			}
+			return nil
+		})
+		if err == errFound {
+			return found, nil
+		}
+	}
+	return found, fmt.Errorf("cache %s: blob %s: %w", c.dir, d, ErrNotFound)
+}
+
+// Touch notes that the image with this manifest was used now.
+func (c *Cache) Touch(d digest.Digest) { c.touch(d) }
+
+// OpenVerified opens a blob for reading; one whose record is missing or does not fit is hashed
+// first. It stays readable when it is removed meanwhile. The error about one that is not there wraps
+// ErrNotFound.
+func (c *Cache) OpenVerified(ctx context.Context, d v1.Descriptor) (io.ReadSeekCloser, error) {
+	if err := c.present(d); err != nil {
+		return nil, err
+	}
+	if _, ok := c.trusted(d.Digest); !ok {
+		info, err := c.hash(ctx, d.Digest)
+		if err != nil {
+			return nil, fmt.Errorf("cache %s: blob %s: %w", c.dir, d.Digest, err)
+		}
+		c.trust(d.Digest, info)
+	}
+	path, err := c.BlobPath(d.Digest)
+	if err != nil {
+		return nil, err
+	}
+	f, err := os.Open(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("cache %s: blob %s: %w", c.dir, d.Digest, ErrNotFound)
+	}
+	if err != nil {
+		return nil, err
+	}
+	info, err := f.Stat()
+	if err == nil && info.Size() != d.Size {
+		err = fmt.Errorf("cache %s: blob %s: %d bytes, not %d", c.dir, d.Digest, info.Size(), d.Size)
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}

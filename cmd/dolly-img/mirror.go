@@ -1,0 +1,156 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/http"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/dolly-img/dolly-img/cache"
+	"github.com/dolly-img/dolly-img/cache/mirror"
+)
+
+const defaultMirror = "127.0.0.1:5050"
+
+// serveMirror serves the cache at addr, "" for not at all, until stop is called.
+func (s *nodeSetup) serveMirror(addr string) (stop func(), err error) {
+	if addr == "" {
+		return func() {}, nil
+	}
+	l, err := listenMirror(addr)
+	if err != nil {
+		return nil, err
+	}
+	server := &http.Server{
+		Handler:           mirror.New(s.acceptor.cache, s.log),
+		ReadHeaderTimeout: 10 * time.Second,
+		IdleTimeout:       time.Minute,
+		MaxHeaderBytes:    16 << 10,
+	}
+	go func() {
+		if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+			s.log.Error("mirror failed", "error", err)
+		}
+	}()
+	s.log.Info("mirror", "address", l.Addr().String())
+	return func() {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		if server.Shutdown(ctx) != nil {
+			server.Close()
+		}
+	}, nil
+}
+
+func listenMirror(addr string) (net.Listener, error) {
+	path, ok := strings.CutPrefix(addr, "unix:")
+	if !ok {
+		l, err := net.Listen("tcp", addr)
+		if err != nil {
+			return nil, hintf("--mirror ADDR:PORT names another one", "mirror on %s: %w", addr, bare(err))
+		}
+		return l, nil
+	}
+	// A socket that a killed daemon left answers nobody.
+	if info, err := os.Lstat(path); err == nil && info.Mode().Type() == fs.ModeSocket {
+		if c, err := net.DialTimeout("unix", path, time.Second); err == nil {
+			c.Close()
+			return nil, fmt.Errorf("mirror on %s: another process listens there", addr)
+		}
+		if err := os.Remove(path); err != nil {
+			return nil, fmt.Errorf("mirror on %s: %w", addr, err)
+		}
+	}
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		return nil, fmt.Errorf("mirror on %s: %w", addr, bare(err))
+	}
+	// Every user's runtime may read what every user may read on disk.
+	if err := os.Chmod(path, 0o666); err != nil {
+		l.Close()
+		return nil, fmt.Errorf("mirror on %s: %w", addr, err)
+	}
+	return l, nil
+}
+
+// printConfig prints what a runtime needs to use the mirror at addr.
+func printConfig(cmd *cobra.Command, runtime, addr, cacheFlag string) error {
+	if addr == "" {
+		addr = defaultMirror
+	}
+	out := cmd.OutOrStdout()
+	if runtime != "apptainer" && strings.HasPrefix(addr, "unix:") {
+		return usagef("--mirror %s: %s wants an address, not a socket", addr, runtime)
+	}
+	switch runtime {
+	case "containerd":
+		fmt.Fprintf(out, `# /etc/containerd/certs.d/_default/hosts.toml, for all registries, or with the name of one
+# in place of _default. In /etc/containerd/config.toml has to be:
+#   [plugins."io.containerd.grpc.v1.cri".registry]
+#     config_path = "/etc/containerd/certs.d"
+# and for ctr: ctr image pull --hosts-dir /etc/containerd/certs.d NAME
+
+[host."http://%s"]
+  capabilities = ["pull", "resolve"]
+`, addr)
+	case "podman":
+		fmt.Fprint(out, `# /etc/containers/registries.conf.d/dolly-img.conf, for podman, buildah, skopeo and CRI-O; one
+# part for each registry that images come from.
+`)
+		for _, host := range registries(cacheFlag) {
+			fmt.Fprintf(out, `
+[[registry]]
+location = %q
+[[registry.mirror]]
+location = %q
+insecure = true
+`, host, addr+"/"+mirror.PathName(host))
+		}
+	case "apptainer":
+		fmt.Fprint(out, `# A SIF is started where it lies in the cache:
+apptainer run $(dolly-img cache path REF)
+# Another image is made a SIF of, without any registry:
+apptainer build app.sif $(dolly-img cache path REF)
+# dolly-img cache ls lists what may stand for REF.
+`)
+	default:
+		return usagef("--print-config %q: want containerd, podman or apptainer", runtime)
+	}
+	return nil
+}
+
+// registries are those that images in the cache come from, or two that most use.
+func registries(cacheFlag string) []string {
+	hosts := []string{"docker.io", "quay.io"}
+	dir, err := readableCacheDir(cacheFlag)
+	if err != nil {
+		return hosts
+	}
+	if _, err := os.Stat(dir); err != nil {
+		return hosts
+	}
+	c, err := cache.Open(dir)
+	if err != nil {
+		return hosts
+	}
+	refs, err := c.References()
+	var found []string
+	for _, r := range refs {
+		if host, _, _ := strings.Cut(r.Repository, "/"); strings.ContainsAny(host, ".:") || host == "localhost" {
+			found = append(found, host)
+		}
+	}
+	if err != nil || len(found) == 0 {
+		return hosts
+	}
+	slices.Sort(found)
+	return slices.Compact(found)
+}
