@@ -42,6 +42,7 @@ type node struct {
 
 	port int      // by which it is reached, when that is not its own
 	wrap []string // the program that starts the daemon; nil: none
+	args []string // for the daemon, too
 }
 
 // name is what the node is called in --nodes and in reports.
@@ -104,6 +105,7 @@ func (n *node) setPolicy(text string) {
 func (n *node) start() {
 	n.rig.t.Helper()
 	words := append(slices.Clone(n.wrap), binary, "daemon", "--keys", n.keys, "--cache", n.cache)
+	words = append(words, n.args...)
 	p, err := netns.Start(n.Command(n.rig.ctx, words[0], words[1:]...))
 	if err == nil {
 		_, err = p.Line(n.rig.ctx, "listening")

@@ -1,0 +1,106 @@
+package e2e
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/dolly-img/dolly-img/test/netns"
+)
+
+// Every runtime starts the image from its node's mirror, configured with what --print-config
+// prints, when nobody can reach the registry any more.
+func TestRuntimesUseTheMirror(t *testing.T) {
+	ctx := need(t, 3*time.Minute, "docker-registry", "skopeo", "podman", "containerd", "ctr", "runc")
+	r := newRig(t, ctx, netns.Config{Nodes: 2})
+	g := newRegistry(r)
+	n := r.nodes[0]
+	n.args = []string{"--mirror", "127.0.0.1:5050"}
+	r.start()
+	l1, _ := makeImages(r)
+	g.fill(l1, "lab/app:v1")
+	r.want(r.push(g.image("lab/app:v1")...), 0, "committed")
+	_, want := manifest(t, l1, "v1", "amd64")
+	g.process.Kill()
+	ref := g.addr() + "/lab/app:v1"
+
+	config := func(runtime, name string) string {
+		code, out := r.run(n.Host, "daemon", "--print-config", runtime, "--cache", n.cache)
+		if code != 0 {
+			t.Fatalf("print-config %s: %d: %s", runtime, code, out)
+		}
+		path := filepath.Join(r.dir, name)
+		r.mkdir(filepath.Dir(path))
+		if err := os.WriteFile(path, []byte(out), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+
+	t.Run("podman", func(t *testing.T) {
+		conf := config("podman", "podman/registries.conf")
+		short, err := os.MkdirTemp("", "dimg-") // podman takes 50 characters
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer os.RemoveAll(short)
+		podman := func(args ...string) string {
+			args = append([]string{"CONTAINERS_REGISTRIES_CONF=" + conf, "podman", "--root", short + "/root",
+				"--runroot", short + "/run", "--tmpdir", short + "/tmp",
+				"--storage-driver", "vfs", "--cgroup-manager", "cgroupfs", "--events-backend", "file"}, args...)
+			return r.ended(r.beside(n.Host, "env", args...), nil, "env", args)
+		}
+		podman("pull", "-q", ref)
+		out := podman("run", "--rm", "--runtime", "runc", "--network", "none", "--ulimit", "nofile=1024:1024",
+			"--ulimit", "nproc=4096:4096", ref, "/bin/echo", "it", "runs")
+		if !strings.Contains(out, "it runs") {
+			t.Errorf("podman run: %s", out)
+		}
+	})
+
+	t.Run("containerd", func(t *testing.T) {
+		hosts := config("containerd", "hosts/_default/hosts.toml")
+		base := filepath.Join(r.dir, "ctd")
+		r.mkdir(base)
+		toml := fmt.Sprintf(`version = 2
+root = %q
+state = %q
+disabled_plugins = ["io.containerd.grpc.v1.cri"]
+[grpc]
+  address = %q
+[ttrpc]
+  address = %q
+`, base+"/root", base+"/state", base+"/c.sock", base+"/t.sock")
+		if err := os.WriteFile(base+"/config.toml", []byte(toml), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		p := r.beside(n.Host, "containerd", "-c", base+"/config.toml")
+		defer p.Kill()
+		if _, err := p.Line(ctx, "containerd successfully booted"); err != nil {
+			t.Fatal(err)
+		}
+		ctr := func(args ...string) string {
+			args = append([]string{"-a", base + "/c.sock"}, args...)
+			return r.ended(r.beside(n.Host, "ctr", args...), nil, "ctr", args)
+		}
+		ctr("image", "pull", "--snapshotter", "native", "--hosts-dir", filepath.Dir(filepath.Dir(hosts)), ref)
+		out := ctr("run", "--snapshotter", "native", "--rm", ref, "test", "/bin/echo", "it", "runs")
+		if !strings.Contains(out, "it runs") {
+			t.Errorf("ctr run: %s", out)
+		}
+	})
+
+	t.Run("skopeo", func(t *testing.T) {
+		path := strings.Replace(g.addr(), ":", "_", 1)
+		raw := r.on(n.Host, "skopeo", "inspect", "--raw", "--tls-verify=false", "docker://127.0.0.1:5050/"+path+"/lab/app:v1")
+		if !strings.Contains(raw, "manifest.v1+json") {
+			t.Errorf("skopeo: %s, want %s", raw, want)
+		}
+		to := filepath.Join(r.dir, "from-mirror")
+		r.on(n.Host, "skopeo", "copy", "-q", "--preserve-digests", "--src-tls-verify=false",
+			"docker://127.0.0.1:5050/"+path+"/lab/app:v1", "oci:"+to+":v1")
+	})
+}
