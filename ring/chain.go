@@ -82,6 +82,8 @@ type chainNode struct {
 	row       Row
 	ordered   []uint32      // all links it was told to feed
 	before    int64         // received before it was lost
+	offered   bool          // it has answered an offer
+	held0     int64         // bytes it said to hold when it first did
 	returns   int           // times it came back
 	committed time.Duration // when COMMIT was sent
 	asked     time.Duration

@@ -220,6 +220,9 @@ func (c *chain) final(i int, s State, reason string) {
 	n := &c.nodes[i]
 	n.phase = phFinal
 	n.row.State, n.row.Reason, n.row.Bytes = s, orElse(reason, n.note), n.before+n.report.Received
+	if n.before > 0 { // what it held when it came back it had received from us
+		n.row.Skipped = min(n.row.Skipped, n.held0)
+	}
 	c.do(actFinal{i})
 }
 

@@ -120,6 +120,9 @@ func (c *chain) answer(ev evAnswer) {
 		n.row.Skipped += n.claims[b]
 		missing += max(d.Size-n.claims[b], 0)
 	}
+	if !n.offered {
+		n.offered, n.held0 = true, n.row.Skipped
+	}
 	if ev.free >= 0 && missing > ev.free {
 		c.end(ev.node, Failed, fmt.Sprintf("no space: needs %d bytes, %d are free", missing, ev.free))
 		return
@@ -207,7 +210,7 @@ func (c *chain) checked() {
 				n.row.State = Held
 			}
 			n.phase = phFinal
-			c.tell(i, &wire.Abort{Reason: "only asked", Keep: true})
+			c.tell(i, &wire.Abort{Reason: reasonAsked, Keep: true})
 		case phDialing, phAway:
 			c.end(i, Unreachable, orElse(n.row.Reason, "no answer"))
 		case phAsked:

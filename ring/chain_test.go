@@ -235,7 +235,11 @@ func (s *scenario) text(a action) string {
 		return "hang up " + name(a.node)
 	case actFinal:
 		r := s.c.nodes[a.node].row
-		return strings.TrimRight(fmt.Sprintf("row %s %s: %s %s", r.Node, r.State, r.Reason, r.Link), " :")
+		what := ""
+		if r.Bytes > 0 || r.Skipped > 0 {
+			what = fmt.Sprintf(", %d received, %d held", r.Bytes, r.Skipped)
+		}
+		return strings.TrimRight(fmt.Sprintf("row %s %s%s: %s %s", r.Node, r.State, what, r.Reason, r.Link), " :")
 	case actEvent:
 		return strings.Join(strings.Fields(fmt.Sprintf("event %s %s %s %s %s", a.ev.Kind, a.ev.Node, a.ev.Link, a.ev.State, a.ev.Reason)), " ")
 	case actFinish:

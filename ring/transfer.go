@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -382,6 +383,8 @@ func (t *transfer) cleanUp() {
 	switch {
 	case problem != nil:
 		log.Warn("transfer: cleaning up failed", "error", problem)
+	case o.Err != nil && strings.Contains(o.Err.Error(), reasonAsked):
+		log.Info("asked", "reason", reasonAsked)
 	case o.Err != nil:
 		log.Warn("transfer", "reason", printable(fmt.Sprint(o.Err)))
 	default:

@@ -107,11 +107,16 @@ func (p *pushing) end(t *testing.T) (int, ring.Report) {
 	return status, report
 }
 
-// TestInterrupt: ^C before the first commit is status 6, on the node nothing is left,
-// and the daemon goes on.
+// TestInterrupt: ^C, or a terminal that is gone, before the first commit is status 6, on the node
+// nothing is left, and the daemon goes on.
 func TestInterrupt(t *testing.T) {
+	t.Run("interrupt", func(t *testing.T) { testInterrupt(t, syscall.SIGINT) })
+	t.Run("hangup", func(t *testing.T) { testInterrupt(t, syscall.SIGHUP) })
+}
+
+func testInterrupt(t *testing.T, signal syscall.Signal) {
 	p := startPushing(t)
-	p.push.Process.Signal(syscall.SIGINT)
+	p.push.Process.Signal(signal)
 	if status, report := p.end(t); status != ring.ExitInterrupted || report.Nodes[0].State.Good() {
 		t.Errorf("status %d, report %+v", status, report)
 	}

@@ -6,6 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/dolly-img/dolly-img/cache"
 	"github.com/dolly-img/dolly-img/oci"
 	"github.com/dolly-img/dolly-img/ring"
 )
@@ -58,6 +59,8 @@ first commit.`,
 				return usagef("--output -: an image goes to files; use dolly-img raw")
 			case out.discard && name != "":
 				return usagef("--discard and --name: only one of them")
+			case name != "" && cache.CheckRef(name) != nil:
+				return usagef("--name: %w", cache.CheckRef(name))
 			case name != "":
 				m.Ref = name
 			}

@@ -24,6 +24,9 @@ func openReport(path string) (*reportFile, error) {
 		return nil, nil
 	}
 	const hint = "name a file in a directory that can be written to"
+	if path == "-" {
+		return nil, hintf("--json prints it on standard output, as its last line", "report -: it goes to a file")
+	}
 	info, err := os.Stat(path)
 	if err == nil && !info.Mode().IsRegular() {
 		return nil, hintf(hint, "report %s: not a regular file", path)

@@ -90,7 +90,11 @@ func (j *job) run(ctx context.Context) error {
 	bad := nodesIn(rep, func(row ring.Row) bool { return !row.State.Good() })
 	if len(bad) > 0 && len(bad) < len(rep.Nodes) && j.again != nil && !told && !j.flags.check {
 		stderr.printf("not served: %s", fold(bad))
-		stderr.printf("serve them with: %s", j.again(bad))
+		how := "serve them with"
+		if j.image == "-" {
+			how = "serve them by feeding the same stream to"
+		}
+		stderr.printf("%s: %s", how, j.again(bad))
 	}
 	// The transfer is over and its status stands: that it could not be written down
 	// is said beside it.
@@ -102,6 +106,9 @@ func (j *job) run(ctx context.Context) error {
 	}
 	if rep.Exit == ring.ExitAll && err == nil {
 		return nil
+	}
+	if rep.Exit == ring.ExitInterrupted && rep.Transfer != "" && !j.flags.check && err != nil {
+		err = hintf("the same command goes on from what the nodes have kept", "%w", err)
 	}
 	return &statusError{rep.Exit, err}
 }

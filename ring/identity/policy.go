@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/pelletier/go-toml/v2"
@@ -87,6 +88,7 @@ func (e *PolicyError) Unwrap() error { return e.Err }
 // A DeniedError says that a node's policy does not permit an output.
 type DeniedError struct {
 	Path string // what was asked for
+	dir  bool   // it is itself a directory below which files are permitted
 	File string // the policy that does not permit it
 }
 
@@ -96,6 +98,9 @@ func (e *DeniedError) Error() string {
 
 // Hint says which lines permit it.
 func (e *DeniedError) Hint() string {
+	if e.dir {
+		return fmt.Sprintf("files below it are permitted: name one, or end the output with a slash, %s/", e.Path)
+	}
 	return fmt.Sprintf("to permit it, add to %s on the node the lines [[output]] and dir = %q", e.File, filepath.Dir(e.Path))
 }
 
@@ -252,7 +257,9 @@ func (p *Policy) Output(path string) (dir, rel string, overwrite bool, err error
 		}
 	}
 	if dir == "" {
-		return "", "", false, &DeniedError{Path: path, File: file}
+		denied := &DeniedError{Path: path, File: file}
+		denied.dir = p != nil && slices.ContainsFunc(p.Outputs, func(o Output) bool { return o.Dir == path })
+		return "", "", false, denied
 	}
 	return dir, rel, overwrite, nil
 }
