@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"syscall"
 
+	"github.com/opencontainers/go-digest"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/dolly-img/dolly-img/cache"
@@ -102,7 +103,10 @@ type placing struct {
 	cache  *cache.Cache
 	target *raw.Target
 	meta   *meta
-	sif    v1.Descriptor // what the file is made of
+	of     v1.Descriptor // what the file is made of: a SIF, or the manifest of an image
+	pack   *archive      // of an image; nil: the file is the blob
+	size   int64         // of the file
+	mark   digest.Digest // what the record of the file in place has: all that its bytes depend on
 	free   int64         // bytes free where the file goes; -1 unknown, or not yet asked for
 	cloned bool          // the target has to be published
 }
@@ -110,15 +114,32 @@ type placing struct {
 // String names both places, for the audit line.
 func (p *placing) String() string { return p.meta.Output + " and " + p.Transfer.String() }
 
-// begin finds the blob of the file, and whether the file can be made.
+// begin finds what the file is made of, and whether the file can be made.
 func (p *placing) begin(blobs []v1.Descriptor) (err error) {
+	what := "SIF"
 	for _, d := range blobs {
-		if d.MediaType == sif.LayerMediaType && p.sif.Digest == "" {
-			p.sif = d
+		switch {
+		case d.Size < 0:
+			return errors.New("output " + p.meta.Output + ": a blob of the image has no size")
+		case p.meta.Format == formatArchive && cache.IsManifest(d.MediaType):
+			p.of = d // the last one is the root
+		case p.meta.Format == "" && d.MediaType == sif.LayerMediaType && p.of.Digest == "":
+			p.of, p.size = d, d.Size
 		}
 	}
-	if p.sif.Digest == "" || p.sif.Size < 0 {
-		return errors.New("output " + p.meta.Output + ": no SIF in the image to make it of")
+	if p.meta.Format == formatArchive {
+		what = "manifest"
+		if p.pack, err = newArchive(p.meta.Ref, blobs, p.of); err != nil {
+			return err
+		}
+		p.size = p.pack.size()
+	}
+	p.mark = p.of.Digest
+	if p.pack != nil {
+		p.mark = digest.FromString(p.of.Digest.String() + " " + p.meta.Ref)
+	}
+	if p.of.Digest == "" {
+		return errors.New("output " + p.meta.Output + ": no " + what + " in the image to make it of")
 	}
 	if !p.placed() {
 		p.free, err = p.target.Check()
@@ -129,7 +150,7 @@ func (p *placing) begin(blobs []v1.Descriptor) (err error) {
 // placed says whether the file already is what this transfer would make it.
 func (p *placing) placed() bool {
 	info, err := os.Lstat(p.meta.Output)
-	if err != nil || !p.cache.Placed(p.meta.Output, p.sif.Digest) {
+	if err != nil || !p.cache.Placed(p.meta.Output, p.mark) {
 		return false
 	}
 	mode := fs.FileMode(p.meta.Mode)
@@ -148,7 +169,7 @@ func (p *placing) Offer(ctx context.Context, blobs []v1.Descriptor) (held []int6
 	if err != nil || p.placed() {
 		return held, free, err
 	}
-	need := p.sif.Size
+	need := p.size
 	if p.free >= 0 && p.free < need {
 		return nil, 0, fmt.Errorf("output %s: %s free, %s needed: %w", p.meta.Output, bytesText(p.free), bytesText(need), syscall.ENOSPC)
 	}
@@ -184,20 +205,39 @@ func (p *placing) Prepare(ctx context.Context, blobs []v1.Descriptor) (inPlace b
 	if err != nil || p.placed() {
 		return inPlace, err
 	}
-	path, err := p.cache.BlobPath(p.sif.Digest)
+	if p.pack != nil {
+		err = p.packInto(ctx)
+	} else {
+		err = p.clone(ctx)
+	}
+	p.cloned = err == nil
+	return false, err
+}
+
+func (p *placing) clone(ctx context.Context) error {
+	path, err := p.cache.BlobPath(p.of.Digest)
 	if err != nil {
-		return false, err
+		return err
 	}
 	blob, err := os.Open(path)
 	if err != nil {
-		return false, err
+		return err
 	}
 	defer blob.Close()
-	if err := p.target.Clone(ctx, blob, p.sif.Size); err != nil {
-		return false, err
+	return p.target.Clone(ctx, blob, p.size)
+}
+
+// packInto writes the archive from the blobs of the cache, which are known to be right.
+func (p *placing) packInto(ctx context.Context) error {
+	w, err := p.target.Begin(ctx, v1.Descriptor{Size: p.size}, 0)
+	if err != nil {
+		return err
 	}
-	p.cloned = true
-	return false, nil
+	err = p.pack.write(w, func(d v1.Descriptor) (io.ReadCloser, error) { return p.Transfer.Open(ctx, d, 0) })
+	if err != nil {
+		return errors.Join(err, w.Abort(0))
+	}
+	return w.Commit(ctx, v1.Descriptor{Size: p.size})
 }
 
 // Publish switches the file, then the reference. The record that the file is in
@@ -207,7 +247,7 @@ func (p *placing) Publish(ctx context.Context) error {
 		if err := p.target.Publish(ctx); err != nil {
 			return err
 		}
-		_ = p.cache.RecordPlaced(p.meta.Output, p.sif.Digest)
+		_ = p.cache.RecordPlaced(p.meta.Output, p.mark)
 	}
 	return p.Transfer.Publish(ctx)
 }

@@ -22,6 +22,9 @@ const (
 	kindRaw   = "raw"   // goes to Output
 )
 
+// formatArchive is an OCI image layout in a tar.
+const formatArchive = "oci-archive"
+
 const (
 	metaVersion = 1
 	maxMeta     = 16 << 10 // bytes of the encoded form
@@ -37,6 +40,7 @@ type meta struct {
 	Ref     string `json:"ref,omitempty"`     // the image's name in the cache
 	Discard bool   `json:"discard,omitempty"` // verify and keep nothing
 	Output  string `json:"output,omitempty"`  // absolute path of the file, "-" standard output
+	Format  string `json:"format,omitempty"`  // of an image at Output: "" its SIF, formatArchive
 
 	// Of a file at Output.
 	Mode   uint32    `json:"mode,omitempty"`  // permission bits; 0: 0644
@@ -95,6 +99,10 @@ func (m *meta) check() error {
 		return errors.New("no output")
 	case m.Kind == kindImage && m.Output == "-":
 		return errors.New("an image cannot go to standard output")
+	case m.Format != "" && m.Format != formatArchive:
+		return fmt.Errorf("unknown format of an output %q", m.Format)
+	case m.Format != "" && (m.Kind != kindImage || m.Output == "" || m.Discard):
+		return fmt.Errorf("format %q without an image and an output", m.Format)
 	case m.Mode&^uint32(fs.ModePerm) != 0:
 		return fmt.Errorf("mode %o: only permission bits can be set", m.Mode)
 	}

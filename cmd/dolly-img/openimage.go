@@ -74,7 +74,7 @@ func openSIF(image string, m *meta) (ring.Source, error) {
 
 // checkImageOutput says early what every node would: only a SIF can be put at a path.
 func checkImageOutput(ctx context.Context, img *oci.Image, m *meta) error {
-	if m.Output == "" {
+	if m.Output == "" || m.Format != "" {
 		return nil
 	}
 	blobs, err := img.Blobs(ctx)
@@ -86,8 +86,8 @@ func checkImageOutput(ctx context.Context, img *oci.Image, m *meta) error {
 			return nil
 		}
 	}
-	return hintf("without --output nodes keep it in their cache, from which runtimes start it",
-		"--output %s: only a SIF can be put at a path, and this image holds none", m.Output)
+	return hintf("--output oci-archive:"+m.Output+" puts an archive there; without --output nodes keep it in their cache, from which runtimes start it",
+		"--output %s: only a SIF can be put at a path as it is, and this image holds none", m.Output)
 }
 
 // imageName is IMAGE as package oci wants it, and "" where it is a SIF. A path is told

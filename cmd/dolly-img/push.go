@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"path/filepath"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -33,7 +34,8 @@ its layers only the others. IMAGE is one of
 Of a registry the image is found once, here; nodes never talk to it. What is pulled is sent on
 while it arrives and kept in this server's own cache, so that no later push asks again.
 
-With --output a SIF is also put at a path, in one step and only when it is complete.
+With --output a SIF is also put at a path, in one step and only when it is complete; and with
+--output oci-archive:PATH any image, as an OCI archive that is the same on every node.
 
 With --check every node is only asked, and the plan is printed: who would be served,
 what there is to move and how long it should take. Rows of the report are then
@@ -51,6 +53,10 @@ first commit.`,
 		Args: exactly(1, "IMAGE, see its help"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			image := args[0]
+			format := ""
+			if path, ok := strings.CutPrefix(out.output, formatArchive+":"); ok {
+				out.output, format = path, formatArchive
+			}
 			m, err := out.meta(kindImage, imageBase(image))
 			switch {
 			case err != nil:
@@ -68,6 +74,9 @@ first commit.`,
 			if err != nil {
 				return err
 			}
+			if m.Format = format; format != "" && m.Output == "" {
+				return usagef("--output %s: want an absolute path behind it", formatArchive)
+			}
 			j, err := send.job(cmd, image, "manifest")
 			if err != nil {
 				return err
@@ -79,7 +88,7 @@ first commit.`,
 			return j.run(cmd.Context())
 		},
 	}
-	out.add(cmd, "also put the image at `PATH` on every node, or with / at the end below it")
+	out.add(cmd, "also put the image at `PATH` on every node, or with / at the end below it; oci-archive:PATH as an archive")
 	cmd.Flags().StringVar(&name, "name", "", "`REF` of the image in the cache (default the registry's name, or localhost/<file name without suffix>:latest)")
 	from.add(cmd)
 	send.add(cmd)

@@ -256,13 +256,35 @@ func TestImageOfArchives(t *testing.T) {
 		checkHeld(r, r.nodes[1], "lab.example/x:1", want)
 	}
 
+	// An archive on the nodes is the same everywhere, and what skopeo reads; nothing moves for it.
+	out := filepath.Join(r.data, "app.tar")
+	res = r.push("push", oci, "--name", "lab.example/x:1", "--output", "oci-archive:"+out)
+	if res.code != 0 || res.report.Nodes[0].Bytes+res.report.Nodes[1].Bytes != 0 {
+		t.Errorf("exit %d: %s", res.code, res.output)
+	}
+	if a, b := sum(t, r.nodes[0].path("app.tar")), sum(t, r.nodes[1].path("app.tar")); a != b || a == "missing" {
+		t.Errorf("archives %s and %s", a, b)
+	}
+	raw := r.on(r.net.Server, "skopeo", "inspect", "--raw", "oci-archive:"+r.nodes[1].path("app.tar"))
+	if got := digest.FromString(raw); got != want {
+		t.Errorf("the archive holds %s, want %s", got, want)
+	}
+	r.want(r.push("push", oci, "--name", "lab.example/x:1", "--output", "oci-archive:"+out), 0, "held")
+	if res := r.push("push", oci, "--output", out); res.code != 1 || !strings.Contains(res.output, "only a SIF") {
+		t.Errorf("exit %d: %s", res.code, res.output)
+	}
+
 	// docker save has layers that are not compressed: another image with the same files.
 	res = r.push("push", docker)
 	r.want(res, 0, "committed")
-	out := r.on(r.nodes[1].Host, "skopeo", "inspect", "--config", "oci:"+r.nodes[1].cache+":lab.example/app:v1")
+	config := r.on(r.nodes[1].Host, "skopeo", "inspect", "--config", "oci:"+r.nodes[1].cache+":lab.example/app:v1")
 	in := r.on(r.net.Server, "skopeo", "inspect", "--config", "docker-archive:"+docker)
-	if out != in {
-		t.Errorf("config %s, want %s", out, in)
+	if config != in {
+		t.Errorf("config %s, want %s", config, in)
 	}
-	checkHeld(r, r.nodes[1], "lab.example/app:v1", digest.Digest(res.report.Digest))
+	// Not copied: skopeo would compress the layers.
+	raw = r.on(r.nodes[1].Host, "skopeo", "inspect", "--raw", "oci:"+r.nodes[1].cache+":lab.example/app:v1")
+	if got := digest.FromString(raw); got != digest.Digest(res.report.Digest) {
+		t.Errorf("the cache has %s, want %s", got, res.report.Digest)
+	}
 }
