@@ -18,6 +18,8 @@ import (
 var (
 	binary  string // dolly-img
 	siftool string // of sylabs
+
+	conformance string // of the OCI distribution specification
 )
 
 func TestMain(m *testing.M) {
@@ -38,10 +40,12 @@ func run(m *testing.M) int {
 		return 1
 	}
 	defer os.RemoveAll(dir)
-	binary, siftool = filepath.Join(dir, "dolly-img"), filepath.Join(dir, "siftool")
+	binary, siftool, conformance = filepath.Join(dir, "dolly-img"), filepath.Join(dir, "siftool"), filepath.Join(dir, "conformance")
 	for out, pkg := range map[string]string{
 		binary:  "github.com/dolly-img/dolly-img/cmd/dolly-img",
 		siftool: "github.com/sylabs/sif/v2/cmd/siftool",
+
+		conformance: "github.com/opencontainers/distribution-spec/conformance",
 	} {
 		build := exec.Command("go", "build", "-o", out, pkg)
 		build.Stderr = os.Stderr

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/dolly-img/dolly-img/test/netns"
+	"github.com/dolly-img/dolly-img/test/testimage"
 )
 
 // Every runtime starts the image from its node's mirror, configured with what --print-config
@@ -103,4 +104,54 @@ disabled_plugins = ["io.containerd.grpc.v1.cri"]
 		r.on(n.Host, "skopeo", "copy", "-q", "--preserve-digests", "--src-tls-verify=false",
 			"docker://127.0.0.1:5050/"+path+"/lab/app:v1", "oci:"+to+":v1")
 	})
+}
+
+// The specification's own program finds no fault in what the mirror serves. Its exit status is wrong both
+// ways, so that its lines count.
+func TestMirrorConforms(t *testing.T) {
+	ctx := need(t, 2*time.Minute, "skopeo")
+	r := newRig(t, ctx, netns.Config{Nodes: 1})
+	n := r.nodes[0]
+	n.args = []string{"--mirror", "127.0.0.1:5050"}
+	r.start()
+	layout := filepath.Join(r.dir, "layout")
+	if _, err := testimage.Layout(layout, "v1", testimage.Options{Layers: 2, Size: 1 << 20}); err != nil {
+		t.Fatal(err)
+	}
+	m, d := manifest(t, layout, "v1", "amd64")
+	const repo = "registry.example/lab/app"
+	r.want(r.push("push", "oci:"+layout+":v1", "--name", repo+":v1", "--platform", "linux/amd64"), 0, "committed")
+	r.want(r.push("push", "oci:"+layout+":v1", "--name", repo+":all", "--all-platforms"), 0, "committed")
+	blobs := []string{m.Config.Digest.String()}
+	for _, l := range m.Layers {
+		blobs = append(blobs, l.Digest.String())
+	}
+	args := []string{
+		"OCI_RESULTS_DIR=" + filepath.Join(r.dir, "results"), "OCI_REGISTRY=127.0.0.1:5050", "OCI_TLS=disabled",
+		"OCI_REPO1=" + repo, "OCI_REPO2=lab/none", "OCI_API_PUSH=false", "OCI_API_BLOBS_DELETE=false",
+		"OCI_API_MANIFESTS_DELETE=false", "OCI_API_TAGS_DELETE=false", "OCI_RO_DATA_TAGS=v1 all",
+		"OCI_RO_DATA_MANIFESTS=" + d.String(), "OCI_RO_DATA_REFERRERS=" + d.String(), "OCI_RO_DATA_BLOBS=" + strings.Join(blobs, " "),
+		conformance,
+	}
+	p, err := netns.Start(n.Command(ctx, "env", args...))
+	if err == nil {
+		_, err = p.Wait(ctx)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	passed, out := 0, p.Output()
+	for line := range strings.Lines(out) {
+		what, verdict, ok := strings.Cut(strings.TrimSpace(line), "..: ")
+		switch {
+		case !ok:
+		case strings.TrimSpace(verdict) == "Pass":
+			passed++
+		case strings.TrimSpace(verdict) == "FAIL" || strings.TrimSpace(verdict) == "Error":
+			t.Errorf("%s: %s", what, verdict)
+		}
+	}
+	if passed < 11 { // tags, blobs, manifests, referrers, ping
+		t.Errorf("only %d parts passed:\n%s", passed, out)
+	}
 }
