@@ -17,6 +17,7 @@ import (
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sys/unix"
 )
 
 // archive is a tar read where it lies: never unpacked. Its first pass notes where
@@ -40,7 +41,7 @@ type entry struct {
 
 // openArchive reads the headers of a tar. The context ends a first pass that takes long.
 func openArchive(ctx context.Context, name string) (_ *archive, err error) {
-	f, err := os.Open(name)
+	f, err := os.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK, 0) // a FIFO would wait
 	if err != nil {
 		return nil, err
 	}
@@ -119,6 +120,8 @@ func (a *archive) scan(ctx context.Context) error {
 					return fmt.Errorf("tar archive: %q is a sparse file", h.Name)
 				}
 			}
+		case tar.TypeGNUSparse:
+			return fmt.Errorf("tar archive: %q is a sparse file", h.Name)
 		case tar.TypeSymlink:
 			e.link = path.Join(path.Dir(path.Clean(h.Name)), h.Linkname)
 		case tar.TypeLink:
@@ -220,7 +223,7 @@ func (a *archive) from(off int64) (*stream, error) {
 	if s == nil {
 		rc, err := a.unpack(bufio.NewReaderSize(io.NewSectionReader(a.f, 0, a.size), 256<<10))
 		if err != nil {
-			return nil, fmt.Errorf("compressed archive: %w", err)
+			return nil, fmt.Errorf("compressed archive: %w", noEOF(err))
 		}
 		s = &stream{Reader: rc, c: rc}
 	}

@@ -24,6 +24,8 @@ const (
 	MaxLayers   = 10_000  // of a manifest
 	maxDepth    = 4       // of an index in an index in …
 	maxFiles    = 100_000 // entries of an archive
+
+	maxManifests = 64 << 20 // bytes of all manifests below one index: they are kept in memory
 )
 
 // hinted is an error with one line of advice for whoever reads it.

@@ -27,6 +27,7 @@ type Image struct {
 	root  v1.Descriptor
 	store store
 	raw   map[digest.Digest][]byte // manifests and indexes, as they came
+	held  int                      // bytes of raw
 	blobs []v1.Descriptor
 }
 
@@ -73,20 +74,23 @@ func (i *Image) Root() v1.Descriptor { return i.root }
 // needs before it, the root last.
 func (i *Image) Blobs(context.Context) ([]v1.Descriptor, error) { return i.blobs, nil }
 
-// Open reads a blob of the image from off on. One that is read from its beginning ends
-// in an error when its bytes are not those of its digest.
+// Open reads a blob of the image from off on, until the context ends. One that is read
+// from its beginning ends in an error when its bytes are not those of its digest.
 func (i *Image) Open(ctx context.Context, d v1.Descriptor, off int64) (io.ReadCloser, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
 	if raw, ok := i.raw[d.Digest]; ok {
 		return fromBytes(raw, off)
+	}
+	if off < 0 || off > d.Size {
+		return nil, fmt.Errorf("blob %s: offset %d is outside of %d bytes", d.Digest, off, d.Size)
 	}
 	rc, err := i.store.blob(ctx, d, off)
 	if err != nil {
 		return nil, fmt.Errorf("blob %s: %w", d.Digest, err)
 	}
-	if off > 0 {
-		return rc, nil
-	}
-	return newVerifier(rc, d), nil
+	return newVerifier(ctx, rc, d, off), nil
 }
 
 // Close frees what the image holds.
@@ -116,7 +120,7 @@ func (i *Image) resolve(ctx context.Context, want platform, o Options) error {
 		}
 	}
 	i.root = root
-	l := lister{image: i, seen: map[digest.Digest]bool{}}
+	l := lister{image: i, seen: map[digest.Digest]bool{}, done: map[digest.Digest]bool{}}
 	if err := l.list(ctx, root, m, 0); err != nil {
 		return err
 	}
@@ -140,6 +144,9 @@ func (i *Image) child(ctx context.Context, d v1.Descriptor) (*manifest, error) {
 		if err := check(raw, d); err != nil {
 			return nil, fmt.Errorf("manifest %s: %w", d.Digest, err)
 		}
+		if i.held += len(raw); i.held > maxManifests {
+			return nil, fmt.Errorf("manifests of more than %d bytes together", maxManifests)
+		}
 		i.raw[d.Digest] = raw
 	}
 	m, err := decode(raw, d.MediaType)
@@ -153,6 +160,7 @@ func (i *Image) child(ctx context.Context, d v1.Descriptor) (*manifest, error) {
 type lister struct {
 	image *Image
 	seen  map[digest.Digest]bool
+	done  map[digest.Digest]bool // manifests, with all they need
 }
 
 func (l *lister) add(d v1.Descriptor) {
@@ -166,9 +174,13 @@ func (l *lister) list(ctx context.Context, d v1.Descriptor, m *manifest, depth i
 	if depth > maxDepth {
 		return errors.New("indexes are nested too deeply")
 	}
-	if l.seen[d.Digest] {
+	if l.done[d.Digest] {
 		return nil
 	}
+	if l.seen[d.Digest] { // what it needs would come after it, or not at all
+		return fmt.Errorf("manifest %s: is a layer or config of another, too", d.Digest)
+	}
+	l.done[d.Digest] = true
 	for _, child := range m.Manifests {
 		cm, err := l.image.child(ctx, child)
 		if err != nil {

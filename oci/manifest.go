@@ -62,7 +62,7 @@ func decode(raw []byte, told string) (*manifest, error) {
 	both := len(m.Manifests) > 0 && (m.Config != nil || len(m.Layers) > 0)
 	switch m.mediaType {
 	case v1.MediaTypeImageIndex, mediaTypeDockerList:
-		if both {
+		if m.Config != nil || len(m.Layers) > 0 {
 			return nil, errors.New("an index with layers or a config in it")
 		}
 	case v1.MediaTypeImageManifest, mediaTypeDockerManifest:

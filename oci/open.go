@@ -39,7 +39,8 @@ func openStore(ctx context.Context, name string, o Options) (s store, ref string
 	return nil, "", fmt.Errorf("begins with none of %s", strings.Join(Transports, ", "))
 }
 
-// splitPath cuts FILE[:REF]. A colon in front of a slash belongs to the file.
+// splitPath cuts FILE[:REF] at the first colon; what follows may be the name of an image,
+// with more of them.
 func splitPath(s string) (path, ref string, err error) {
 	if i := strings.IndexByte(s, ':'); i >= 0 {
 		s, ref = s[:i], s[i+1:]

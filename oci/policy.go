@@ -88,6 +88,13 @@ func decodePolicy(raw []byte) (*policy, error) {
 	if len(p.Default) == 0 {
 		return nil, errors.New("no default")
 	}
+	for transport, scopes := range p.Transports {
+		for scope, r := range scopes {
+			if len(r) == 0 { // which would let everything in
+				return nil, fmt.Errorf("no requirements for %s:%s", transport, scope)
+			}
+		}
+	}
 	return p, nil
 }
 

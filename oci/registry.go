@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"strconv"
 	"strings"
 	"time"
 
@@ -189,6 +190,7 @@ type blobReader struct {
 	body  io.ReadCloser
 	off   int64 // of the next byte
 	tries int   // without a byte in between
+	err   error // came with the last bytes
 }
 
 func (b *blobReader) open() error {
@@ -206,7 +208,10 @@ func (b *blobReader) open() error {
 
 func (b *blobReader) Read(p []byte) (int, error) {
 	for {
-		n, err := b.body.Read(p)
+		n, err := 0, b.err
+		if b.err = nil; err == nil {
+			n, err = b.body.Read(p)
+		}
 		b.off += int64(n)
 		if err == io.EOF && b.off < b.d.Size {
 			err = io.ErrUnexpectedEOF // a body without a length may end anywhere
@@ -216,7 +221,7 @@ func (b *blobReader) Read(p []byte) (int, error) {
 				b.tries = 0
 			}
 			if err != io.EOF {
-				err = nil // said again by the next Read, if it lasts
+				b.err, err = err, nil // the library forgets what it said
 			}
 			return n, err
 		}
@@ -289,7 +294,18 @@ func status(err error) int {
 	}
 	var one errcode.ErrorCoder
 	if errors.As(err, &one) {
-		return one.ErrorCode().Descriptor().HTTPStatusCode
+		// A code it does not know, as Harbor's NOT_FOUND, counts as 500; but the library
+		// reads codes of answers below that only.
+		if s := one.ErrorCode().Descriptor().HTTPStatusCode; s < 500 {
+			return s
+		}
+		return 400
+	}
+	// The type of an answer that is not JSON is not exported, only its text.
+	if i := strings.LastIndex(err.Error(), "StatusCode: "); i >= 0 {
+		s, _, _ := strings.Cut(err.Error()[i+len("StatusCode: "):], ",")
+		n, _ := strconv.Atoi(s)
+		return n
 	}
 	return 0
 }
@@ -299,7 +315,7 @@ func explain(err error) error {
 	switch s := 0; {
 	case err == nil:
 		return nil
-	case errors.Is(err, docker.ErrTooManyRequests):
+	case errors.Is(err, docker.ErrTooManyRequests), status(err) == 429:
 		return hint("wait, or log in: registries let those who are known ask more often", "%w", err)
 	case errors.As(err, new(docker.ErrUnauthorizedForCredentials)), status(err) == 401, status(err) == 403:
 		return hint("log in with podman or skopeo login, or give --authfile FILE or --creds FILE", "%w", err)

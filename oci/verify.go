@@ -2,6 +2,7 @@ package oci
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -11,22 +12,31 @@ import (
 )
 
 // verifier reads a blob and compares it with its descriptor: its end is io.EOF only
-// when size and digest are right, and it never gives more than the size.
+// when size and digest are right, and it never gives more than the size. Of one that
+// is read from its middle the digest cannot be told.
 type verifier struct {
 	io.ReadCloser
+	ctx  context.Context
 	d    v1.Descriptor
-	v    digest.Verifier
-	n    int64
+	v    digest.Verifier // nil: not from the beginning
+	n    int64           // place of the next byte
 	done error
 }
 
-func newVerifier(rc io.ReadCloser, d v1.Descriptor) *verifier {
-	return &verifier{ReadCloser: rc, d: d, v: d.Digest.Verifier()}
+func newVerifier(ctx context.Context, rc io.ReadCloser, d v1.Descriptor, off int64) *verifier {
+	r := &verifier{ReadCloser: rc, ctx: ctx, d: d, n: off}
+	if off == 0 {
+		r.v = d.Digest.Verifier()
+	}
+	return r
 }
 
 func (r *verifier) Read(b []byte) (int, error) {
 	if r.done != nil {
 		return 0, r.done
+	}
+	if err := r.ctx.Err(); err != nil {
+		return 0, err
 	}
 	if left := r.d.Size - r.n; int64(len(b)) > left {
 		b = b[:left+min(1, int64(len(b))-left)] // one more tells that it goes on
@@ -37,11 +47,13 @@ func (r *verifier) Read(b []byte) (int, error) {
 		err = fmt.Errorf("blob %s: is longer than its %d bytes", r.d.Digest, r.d.Size)
 	}
 	r.n += int64(n)
-	_, _ = r.v.Write(b[:n]) // a hash never fails
+	if r.v != nil {
+		_, _ = r.v.Write(b[:n]) // a hash never fails
+	}
 	switch {
 	case errors.Is(err, io.EOF) && r.n < r.d.Size:
 		err = fmt.Errorf("blob %s: ended at byte %d of %d: %w", r.d.Digest, r.n, r.d.Size, io.ErrUnexpectedEOF)
-	case err == io.EOF && !r.v.Verified():
+	case err == io.EOF && r.v != nil && !r.v.Verified():
 		err = fmt.Errorf("blob %s: has other bytes than its digest says", r.d.Digest)
 	}
 	r.done = err

@@ -1,0 +1,232 @@
+package oci
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/containers/image/v5/types"
+	"github.com/opencontainers/go-digest"
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/dolly-img/dolly-img/ring"
+	"github.com/dolly-img/dolly-img/ring/ringtest"
+)
+
+func TestRegistry(t *testing.T) {
+	t.Parallel()
+	m := newImg(noise(300_000), []byte("small"), nil)
+	f := newRegistry(t, m)
+	o := plain(t)
+	for _, name := range []string{f.name(), f.name() + ":latest", f.name() + "@" + m.root.Digest.String(),
+		f.name() + ":old@" + m.root.Digest.String(), strings.Replace(f.name(), "docker:", "oras:", 1)} {
+		i := mustOpen(t, name, o)
+		m.check(t, i)
+		if want := f.host + "/some/app"; !strings.HasPrefix(i.Name(), want) {
+			t.Errorf("name of %s is %s", name, i.Name())
+		}
+	}
+	ringtest.TestSource(t, func(t *testing.T) ring.Source { return mustOpen(t, f.name(), o) }, m.want()...)
+}
+
+// What an index holds, whole or of one platform.
+func TestRegistryIndex(t *testing.T) {
+	t.Parallel()
+	amd, arm := imgFor("linux/amd64", []byte("same"), []byte("amd")), imgFor("linux/arm64", []byte("same"), []byte("arm"))
+	all := index(amd, arm)
+	f := newRegistry(t, all)
+	o := plain(t)
+	o.Platform = "linux/arm64"
+	arm.check(t, mustOpen(t, f.name(), o))
+	o.Platform = "linux/s390x"
+	openFails(t, f.name(), o, "none for linux/s390x, only for linux/amd64, linux/arm64")
+	o.Platform, o.AllPlatforms = "", true
+	all.check(t, mustOpen(t, f.name(), o))
+	o.Platform = "amd64"
+	openFails(t, f.name(), o, "only one can be asked for")
+	o = plain(t)
+	o.Platform = "arm64"
+	one := newRegistry(t, amd)
+	openFails(t, one.name(), o, "is for linux/amd64, not for linux/arm64")
+}
+
+// A registry that answers with other bytes than those asked for is never believed.
+func TestRegistryOtherBytes(t *testing.T) {
+	t.Parallel()
+	m, other := newImg([]byte("good")), newImg([]byte("evil"))
+	t.Run("manifest", func(t *testing.T) {
+		f := newRegistry(t, m)
+		f.manifests[m.root.Digest.String()] = served{other.blobs[other.root.Digest], v1.MediaTypeImageManifest}
+		openFails(t, f.name()+"@"+m.root.Digest.String(), plain(t), "has other bytes than its digest says")
+	})
+	t.Run("child", func(t *testing.T) {
+		f := newRegistry(t, index(m))
+		raw := bytes.Replace(m.blobs[m.root.Digest], []byte(`"layers"`), []byte(`"Layers"`), 1)
+		f.manifests[m.root.Digest.String()] = served{raw, v1.MediaTypeImageManifest}
+		o := plain(t)
+		o.Platform = "amd64"
+		openFails(t, f.name(), o, "has other bytes than its digest says")
+		f.manifests[m.root.Digest.String()] = served{append(raw, ' '), v1.MediaTypeImageManifest}
+		openFails(t, f.name(), o, fmt.Sprintf("has %d bytes, not %d", len(raw)+1, len(raw)))
+	})
+	for _, c := range []struct{ name, body, want string }{
+		{"layer", "evil", "has other bytes than its digest says"},
+		{"longer", "goodness", "is longer than its 4 bytes"},
+		{"shorter", "goo", "ended at byte 3 of 4"},
+		{"empty", "", "ended at byte 0 of 4"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			f := newRegistry(t, m)
+			f.blobs[m.layers[0].Digest] = []byte(c.body)
+			i := mustOpen(t, f.name(), plain(t))
+			b, err := read(i, m.layers[0], 0)
+			if c.name == "shorter" || c.name == "empty" {
+				c.want = "unexpected EOF" // it was asked for again and again
+				if n := len(f.asked(m.layers[0].Digest.String())); n != retries+1 {
+					t.Errorf("asked %d times", n)
+				}
+			}
+			fails(t, err, c.want)
+			if len(b) > 4 {
+				t.Errorf("gave %q", b)
+			}
+			if b, err := read(i, m.layers[0], 2); c.name == "longer" && (err == nil || len(b) > 2) {
+				t.Errorf("from its middle on gave %q, %v", b, err)
+			}
+		})
+	}
+}
+
+const megabyte = 1 << 20
+
+// Layers that break off: the rest is asked for where that is possible.
+func TestRegistryTruncated(t *testing.T) {
+	t.Parallel()
+	layer := noise(3 * megabyte)
+	m := newImg(layer)
+	for _, c := range []struct {
+		name string
+		at   int // it breaks here
+		lie  func(w http.ResponseWriter, r *http.Request, n int) bool
+		want []string // ranges
+		fail string
+	}{
+		{"once, then by range", 2 * megabyte, func(w http.ResponseWriter, r *http.Request, n int) bool {
+			if n == 1 {
+				cut(w, layer, 2*megabyte)
+			}
+			return false
+		}, []string{"", fmt.Sprintf("bytes=%d-", 2*megabyte)}, ""},
+		{"once, without ranges", megabyte / 2, func(w http.ResponseWriter, r *http.Request, n int) bool {
+			if n == 1 {
+				cut(w, layer, megabyte/2)
+			}
+			r.Header.Del("Range")
+			return false
+		}, []string{"", fmt.Sprintf("bytes=%d-", megabyte/2), ""}, ""},
+		{"twice at once", megabyte / 2, func(w http.ResponseWriter, r *http.Request, n int) bool {
+			if n <= 2 {
+				if n == 2 {
+					w.Header().Set("Content-Range", fmt.Sprintf("bytes %d-%d/%d", megabyte/2, len(layer)-1, len(layer)))
+					w.WriteHeader(http.StatusPartialContent)
+					w.(http.Flusher).Flush()
+					panic(http.ErrAbortHandler)
+				}
+				cut(w, layer, megabyte/2)
+			}
+			return false
+		}, []string{"", fmt.Sprintf("bytes=%d-", megabyte/2), ""}, ""},
+		{"without a length", megabyte / 2, func(w http.ResponseWriter, r *http.Request, n int) bool {
+			if n == 1 { // a body of chunks that ends too early but well
+				_, _ = w.Write(layer[:megabyte/2])
+				w.(http.Flusher).Flush()
+				return true
+			}
+			return false
+		}, []string{"", ""}, ""},
+		{"always", megabyte / 2, func(w http.ResponseWriter, r *http.Request, n int) bool {
+			cut(w, layer, megabyte/2)
+			return true
+		}, nil, "unexpected EOF"},
+		{"always gone", megabyte / 2, func(w http.ResponseWriter, r *http.Request, n int) bool {
+			if n == 1 {
+				cut(w, layer, megabyte/2)
+			}
+			fail(w, http.StatusNotFound, "BLOB_UNKNOWN")
+			return true
+		}, nil, "no"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			f := newRegistry(t, m)
+			blob := m.layers[0].Digest.String()
+			f.lie = func(w http.ResponseWriter, r *http.Request, n int) bool {
+				return last(r) == blob && c.lie(w, r, n)
+			}
+			i := mustOpen(t, f.name(), plain(t))
+			b, err := read(i, m.layers[0], 0)
+			asked := f.asked(blob)
+			if c.fail != "" {
+				fails(t, err, c.fail)
+				if len(b) > c.at || len(asked) > 2*(retries+1) {
+					t.Errorf("gave %d bytes, asked for %q", len(b), asked)
+				}
+				return
+			}
+			if err != nil || !bytes.Equal(b, layer) {
+				t.Errorf("%d bytes, %v", len(b), err)
+			}
+			if fmt.Sprint(asked) != fmt.Sprint(c.want) || len(asked) != len(c.want) {
+				t.Errorf("asked for %q, want %q", asked, c.want)
+			}
+		})
+	}
+}
+
+// brokenSource gives bodies one after the other.
+type brokenSource struct {
+	types.ImageSource
+	bodies []io.Reader
+}
+
+func (s *brokenSource) GetBlob(context.Context, types.BlobInfo, types.BlobInfoCache) (io.ReadCloser, int64, error) {
+	b := s.bodies[0]
+	s.bodies = s.bodies[1:]
+	return io.NopCloser(b), -1, nil
+}
+
+// lastWords are bytes that come together with an error, and what the library says when it
+// is asked once more.
+type lastWords struct {
+	s   string
+	err error
+}
+
+func (r *lastWords) Read(b []byte) (int, error) {
+	if r.s == "" {
+		return 0, errors.New("internal error: read from a closed object")
+	}
+	n := copy(b, r.s)
+	r.s = ""
+	return n, r.err
+}
+
+// As TLS does it: the last bytes come with the error, which must not be lost.
+func TestRegistryErrorWithBytes(t *testing.T) {
+	d := v1.Descriptor{Digest: digest.FromString("abcdef"), Size: 6}
+	r := &registry{src: &brokenSource{bodies: []io.Reader{
+		&lastWords{"abc", io.ErrUnexpectedEOF}, strings.NewReader("abcdef")}}}
+	rc, err := r.blob(context.Background(), d, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if b, err := io.ReadAll(rc); string(b) != "abcdef" || err != nil {
+		t.Errorf("%q, %v", b, err)
+	}
+}
