@@ -10,6 +10,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/containers/image/v5/docker"
@@ -91,8 +92,10 @@ func openRegistry(ctx context.Context, name string, o RegistryOptions) (store, s
 			r.digest = d.Digest()
 		}
 		err = retry(ctx, func() error {
-			r.src, err = ref.NewImageSource(ctx, sys)
-			return err
+			return bounded(ctx, func(ctx context.Context) error {
+				r.src, err = ref.NewImageSource(ctx, sys)
+				return err
+			})
 		})
 		if err == nil {
 			return r, named.String(), nil
@@ -153,8 +156,10 @@ func names(sys *types.SystemContext, name string) ([]reference.Named, error) {
 
 func (r *registry) rootManifest(ctx context.Context) (raw []byte, mediaType string, err error) {
 	err = retry(ctx, func() error {
-		raw, mediaType, err = r.src.GetManifest(ctx, nil)
-		return err
+		return bounded(ctx, func(ctx context.Context) error {
+			raw, mediaType, err = r.src.GetManifest(ctx, nil)
+			return err
+		})
 	})
 	if err == nil && r.digest != "" {
 		err = checkDigest(raw, r.digest)
@@ -164,8 +169,10 @@ func (r *registry) rootManifest(ctx context.Context) (raw []byte, mediaType stri
 
 func (r *registry) manifest(ctx context.Context, d v1.Descriptor) (raw []byte, err error) {
 	err = retry(ctx, func() error {
-		raw, _, err = r.src.GetManifest(ctx, &d.Digest)
-		return err
+		return bounded(ctx, func(ctx context.Context) error {
+			raw, _, err = r.src.GetManifest(ctx, &d.Digest)
+			return err
+		})
 	})
 	return raw, explain(err)
 }
@@ -191,26 +198,95 @@ type blobReader struct {
 	off   int64 // of the next byte
 	tries int   // without a byte in between
 	err   error // came with the last bytes
+	watch *watch
 }
 
 func (b *blobReader) open() error {
-	body, _, err := b.r.src.GetBlob(b.ctx, types.BlobInfo{Digest: b.d.Digest, Size: b.d.Size}, none.NoCache)
+	b.watch.end()
+	b.watch = newWatch(b.ctx)
+	body, _, err := b.r.src.GetBlob(b.watch.ctx, types.BlobInfo{Digest: b.d.Digest, Size: b.d.Size}, none.NoCache)
 	if err != nil {
-		return err
+		return b.watch.cause(err)
 	}
-	if _, err := io.CopyN(io.Discard, body, b.off); err != nil {
-		body.Close()
-		return noEOF(err)
-	}
+	b.watch.pause()
 	b.body = body
+	buf := make([]byte, 64<<10)
+	for left := b.off; left > 0; {
+		n, err := b.read(buf[:min(left, int64(len(buf)))])
+		if left -= int64(n); err != nil && left > 0 {
+			body.Close()
+			return noEOF(err)
+		}
+	}
 	return nil
+}
+
+// read reads what the registry sends, for as long as it sends something.
+func (b *blobReader) read(p []byte) (int, error) {
+	b.watch.begin()
+	n, err := b.body.Read(p)
+	b.watch.pause()
+	return n, b.watch.cause(err)
+}
+
+// watch ends a request when the registry says nothing for stallLimit.
+type watch struct {
+	ctx     context.Context
+	cancel  context.CancelFunc
+	timer   *time.Timer
+	stalled atomic.Bool
+}
+
+func newWatch(ctx context.Context) *watch {
+	w := &watch{}
+	w.ctx, w.cancel = context.WithCancel(ctx)
+	w.timer = time.AfterFunc(stallLimit, func() {
+		w.stalled.Store(true)
+		w.cancel()
+	})
+	return w
+}
+
+func (w *watch) begin() { w.timer.Reset(stallLimit) }
+func (w *watch) pause() { w.timer.Stop() } // whoever reads may take his time
+
+func (w *watch) cause(err error) error {
+	if err != nil && w.stalled.Load() {
+		return errStalled
+	}
+	return err
+}
+
+func (w *watch) end() {
+	if w != nil {
+		w.timer.Stop()
+		w.cancel()
+	}
+}
+
+var (
+	stallLimit    = 30 * time.Second // without a byte of a blob; less in tests
+	manifestLimit = 2 * time.Minute  // of a whole request, in which the library may wait after a 429
+
+	errStalled = errors.New("the registry sends nothing any more")
+)
+
+// bounded gives f the time that a manifest may take.
+func bounded(ctx context.Context, f func(context.Context) error) error {
+	limited, cancel := context.WithTimeoutCause(ctx, manifestLimit, errStalled)
+	defer cancel()
+	err := f(limited)
+	if err != nil && ctx.Err() == nil && limited.Err() != nil {
+		return fmt.Errorf("no answer in %v: %w", manifestLimit, context.DeadlineExceeded)
+	}
+	return err
 }
 
 func (b *blobReader) Read(p []byte) (int, error) {
 	for {
 		n, err := 0, b.err
 		if b.err = nil; err == nil {
-			n, err = b.body.Read(p)
+			n, err = b.read(p)
 		}
 		b.off += int64(n)
 		if err == io.EOF && b.off < b.d.Size {
@@ -236,7 +312,10 @@ func (b *blobReader) Read(p []byte) (int, error) {
 	}
 }
 
-func (b *blobReader) Close() error { return b.body.Close() }
+func (b *blobReader) Close() error {
+	b.watch.end()
+	return b.body.Close()
+}
 
 const retries = 4
 
@@ -261,7 +340,10 @@ func retry(ctx context.Context, f func() error) error {
 
 // passing says whether the same request may succeed a little later.
 func passing(err error) bool {
-	if errors.Is(err, context.Canceled) || errors.Is(err, docker.ErrTooManyRequests) {
+	if errors.Is(err, errStalled) {
+		return true
+	}
+	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, docker.ErrTooManyRequests) {
 		return false // the library has waited for the latter, as long as it was told to
 	}
 	if errors.As(err, new(docker.ErrUnauthorizedForCredentials)) {

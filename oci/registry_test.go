@@ -7,8 +7,10 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/containers/image/v5/types"
 	"github.com/opencontainers/go-digest"
@@ -218,6 +220,54 @@ func (r *lastWords) Read(b []byte) (int, error) {
 }
 
 // As TLS does it: the last bytes come with the error, which must not be lost.
+// A registry that stops in the middle, its connection open, is asked again; one that never answers
+// is given up.
+func TestRegistryStalls(t *testing.T) {
+	stall, answer := stallLimit, manifestLimit
+	stallLimit, manifestLimit = 200*time.Millisecond, 300*time.Millisecond
+	t.Cleanup(func() { stallLimit, manifestLimit = stall, answer })
+	m := newImg(bytes.Repeat([]byte("layer"), 100_000))
+	f := newRegistry(t, m)
+	layer := m.layers[0].Digest
+	f.lie = func(w http.ResponseWriter, r *http.Request, n int) bool {
+		if last(r) != layer.String() || n > 1 {
+			return false
+		}
+		w.Header().Set("Content-Length", strconv.Itoa(len(m.blobs[layer])))
+		_, _ = w.Write(m.blobs[layer][:1000])
+		w.(http.Flusher).Flush()
+		<-r.Context().Done()
+		return true
+	}
+	image, err := Open(t.Context(), f.name(), plain(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer image.Close()
+	rc, err := image.Open(t.Context(), m.layers[0], 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer rc.Close()
+	got, err := io.ReadAll(rc)
+	if err != nil || !bytes.Equal(got, m.blobs[layer]) {
+		t.Errorf("read %d bytes: %v", len(got), err)
+	}
+	if n := len(f.asked(layer.String())); n != 2 {
+		t.Errorf("asked %d times", n)
+	}
+
+	f.lie = func(_ http.ResponseWriter, r *http.Request, _ int) bool {
+		if strings.Contains(r.URL.Path, "/manifests/") {
+			<-r.Context().Done()
+		}
+		return false
+	}
+	if _, err := Open(t.Context(), f.name(), plain(t)); err == nil || !strings.Contains(err.Error(), "no answer in") {
+		t.Errorf("a registry that does not answer: %v", err)
+	}
+}
+
 func TestRegistryErrorWithBytes(t *testing.T) {
 	d := v1.Descriptor{Digest: digest.FromString("abcdef"), Size: 6}
 	r := &registry{src: &brokenSource{bodies: []io.Reader{

@@ -3,6 +3,7 @@
 //
 //	go run ./test/bench                         # 4 nodes, as fast as it goes
 //	go run ./test/bench --preset shaped         # 1 to 32 nodes on slow links
+//	go run ./test/bench --preset images         # from a registry beside skopeo, the mirror beside nginx
 //	go run ./test/bench --nodes 4,16 --rate 100M --size 256M --only plain,mbuffer
 //
 // All run in turn within each round, so that what else the machine does meets each of
@@ -49,6 +50,7 @@ type options struct {
 	rounds    int
 	only      []string
 	json      bool
+	images    bool
 	binary    string
 }
 
@@ -69,7 +71,7 @@ func main() {
 func parse(args []string) (*options, error) {
 	var o options
 	fl := flag.NewFlagSet("bench", flag.ExitOnError)
-	preset := fl.String("preset", "", "unshaped, shaped, or design for both: the figures of the design")
+	preset := fl.String("preset", "", "unshaped, shaped, or design for both: the figures of the design; images: pushes from a registry, and the mirror")
 	nodes := fl.String("nodes", "4", "numbers of nodes, separated by commas")
 	size := fl.String("size", "256M", "bytes to send; K, M, G are powers of 1024")
 	rate := fl.String("rate", "0", "bits per second of each link, both ways; K, M, G are powers of 1000; 0 is unlimited")
@@ -90,6 +92,10 @@ func parse(args []string) (*options, error) {
 			}
 		}
 	}
+	if *preset == "images" {
+		o.images, o.rounds = true, max(o.rounds, 1)
+		return &o, nil
+	}
 	if *preset != "" {
 		rounds := 0
 		for _, name := range []string{"unshaped", "shaped"} {
@@ -99,7 +105,7 @@ func parse(args []string) (*options, error) {
 			}
 		}
 		if o.scenarios == nil {
-			return nil, fmt.Errorf("--preset %s: want unshaped, shaped or design", *preset)
+			return nil, fmt.Errorf("--preset %s: want unshaped, shaped, design or images", *preset)
 		}
 		if o.rounds == 0 {
 			o.rounds = rounds
@@ -151,6 +157,9 @@ func number(s string, base int64) (int64, error) {
 func run(ctx context.Context, o *options) error {
 	if err := netns.Available(); err != nil {
 		return err
+	}
+	if o.images {
+		return runImages(ctx, o, os.Stdout)
 	}
 	b, err := newBench(ctx, o)
 	if err != nil {
