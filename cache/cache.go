@@ -20,24 +20,12 @@ type Cache struct {
 	dir     string // absolute
 	fs      fsys
 	indexMu sync.Mutex // beside the lock file, which others hold for a moment only
-
-	limitsMu sync.Mutex
-	bounds   Limits
+	limits  Limits
 }
 
 // SetLimits has every Transfer make room by evicting images where the limits would not be
-// kept. Without it nothing is evicted but by GC.
-func (c *Cache) SetLimits(l Limits) {
-	c.limitsMu.Lock()
-	defer c.limitsMu.Unlock()
-	c.bounds = l
-}
-
-func (c *Cache) limits() Limits {
-	c.limitsMu.Lock()
-	defer c.limitsMu.Unlock()
-	return c.bounds
-}
+// kept. It is called before there is one; without it nothing is evicted but by GC.
+func (c *Cache) SetLimits(l Limits) { c.limits = l }
 
 // Open opens the cache in dir, makes it where there is none (the directory
 // missing or empty), and removes what processes that ended have left in it. A

@@ -105,6 +105,14 @@ func (c *Cache) lockIndex(ctx context.Context) (unlock func(), err error) {
 
 // setRef makes ref name d, and nothing else name ref.
 func (c *Cache) setRef(ctx context.Context, ref string, d v1.Descriptor) error {
+	return c.editIndex(ctx, func(index *v1.Index) (bool, error) {
+		moveRef(index, ref, d)
+		return true, nil
+	})
+}
+
+// editIndex changes index.json as edit does, unless that says that there is nothing to change.
+func (c *Cache) editIndex(ctx context.Context, edit func(*v1.Index) (changed bool, err error)) error {
 	unlock, err := c.lockIndex(ctx)
 	if err != nil {
 		return err
@@ -114,6 +122,13 @@ func (c *Cache) setRef(ctx context.Context, ref string, d v1.Descriptor) error {
 	if err != nil {
 		return err
 	}
+	if changed, err := edit(&index); err != nil || !changed {
+		return err
+	}
+	return c.writeIndex(index)
+}
+
+func moveRef(index *v1.Index, ref string, d v1.Descriptor) {
 	marks := map[string]string{v1.AnnotationRefName: ref}
 	index.Manifests = slices.DeleteFunc(index.Manifests, func(have v1.Descriptor) bool {
 		if refName(have) != ref {
@@ -132,7 +147,6 @@ func (c *Cache) setRef(ctx context.Context, ref string, d v1.Descriptor) error {
 		Platform:     d.Platform,
 		Annotations:  marks,
 	})
-	return c.writeIndex(index)
 }
 
 func refName(d v1.Descriptor) string { return d.Annotations[v1.AnnotationRefName] }

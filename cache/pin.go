@@ -15,29 +15,19 @@ func pinned(d v1.Descriptor) bool { return d.Annotations[annotationPin] == "true
 // Pin keeps the image of a reference from being evicted, also when the reference moves to
 // another one; with on false no longer. The error about one that is not there wraps ErrNotFound.
 func (c *Cache) Pin(ctx context.Context, ref string, on bool) error {
-	unlock, err := c.lockIndex(ctx)
-	if err != nil {
-		return err
-	}
-	defer unlock()
-	index, err := c.readIndex()
-	if err != nil {
-		return err
-	}
-	for i, d := range index.Manifests {
-		if ref == "" || refName(d) != ref {
-			continue
+	return c.editIndex(ctx, func(index *v1.Index) (bool, error) {
+		for i, d := range index.Manifests {
+			if ref == "" || refName(d) != ref {
+				continue
+			}
+			marks := maps.Clone(d.Annotations)
+			delete(marks, annotationPin)
+			if on {
+				marks[annotationPin] = "true"
+			}
+			index.Manifests[i].Annotations = marks
+			return pinned(d) != on, nil
 		}
-		if pinned(d) == on {
-			return nil
-		}
-		marks := maps.Clone(d.Annotations)
-		delete(marks, annotationPin)
-		if on {
-			marks[annotationPin] = "true"
-		}
-		index.Manifests[i].Annotations = marks
-		return c.writeIndex(index)
-	}
-	return hint("dolly-img cache ls lists what is there", "cache %s: %q: %w", c.dir, ref, ErrNotFound)
+		return false, hint("dolly-img cache ls lists what is there", "cache %s: %q: %w", c.dir, ref, ErrNotFound)
+	})
 }

@@ -119,7 +119,7 @@ func (t *Transfer) Offer(ctx context.Context, blobs []v1.Descriptor) (held []int
 // makeRoom is how many bytes are free for what is not held, after images that were not used for
 // longest went where the cache has limits.
 func (t *Transfer) makeRoom(ctx context.Context, blobs []v1.Descriptor, held []int64) (int64, error) {
-	limits := t.c.limits()
+	limits := t.c.limits
 	if limits == (Limits{}) {
 		return t.c.free()
 	}

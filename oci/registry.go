@@ -394,21 +394,20 @@ func status(err error) int {
 
 // explain adds what the administrator can do.
 func explain(err error) error {
-	switch s := 0; {
-	case err == nil:
+	if err == nil {
 		return nil
-	case errors.Is(err, docker.ErrTooManyRequests), status(err) == 429:
+	}
+	switch s := status(err); {
+	case s == 429, errors.Is(err, docker.ErrTooManyRequests):
 		return hint("wait, or log in: registries let those who are known ask more often", "%w", err)
-	case errors.As(err, new(docker.ErrUnauthorizedForCredentials)), status(err) == 401, status(err) == 403:
+	case s == 401, s == 403, errors.As(err, new(docker.ErrUnauthorizedForCredentials)):
 		return hint("log in with podman or skopeo login, or give --authfile FILE or --creds FILE", "%w", err)
 	case errors.As(err, new(*tls.CertificateVerificationError)):
 		return hint("put the registry's ca.crt into a directory and give --cert-dir DIR", "%w", err)
 	case errors.As(err, new(tls.RecordHeaderError)), strings.Contains(err.Error(), "HTTP response to HTTPS client"):
 		return hint("--tls-verify=false also allows a registry without TLS", "%w", err)
-	default:
-		if s = status(err); s == 404 {
-			return hint("is the name right? skopeo list-tags lists what there is", "%w", err)
-		}
-		return err
+	case s == 404:
+		return hint("is the name right? skopeo list-tags lists what there is", "%w", err)
 	}
+	return err
 }

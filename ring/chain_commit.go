@@ -220,9 +220,7 @@ func (c *chain) final(i int, s State, reason string) {
 	n := &c.nodes[i]
 	n.phase = phFinal
 	n.row.State, n.row.Reason, n.row.Bytes = s, orElse(reason, n.note), n.before+n.report.Received
-	if n.before > 0 { // what it held when it came back it had received from us
-		n.row.Skipped = min(n.row.Skipped, n.held0)
-	}
+	n.row.Skipped = min(n.row.Skipped, n.held0) // what more it held when it came back it had from us
 	c.do(actFinal{i})
 }
 

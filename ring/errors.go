@@ -17,6 +17,9 @@ func (e *SourceError) Unwrap() error { return e.Err }
 // ErrBusy is what an Accept wraps when another transfer holds the target.
 var ErrBusy = errors.New("busy")
 
+// abortedBy begins what a node says of a transfer that its server ended.
+const abortedBy = "aborted by the server: "
+
 // reasonAsked is what a node is told at the end of a check: nothing failed.
 const reasonAsked = "only asked"
 

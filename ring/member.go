@@ -184,7 +184,7 @@ func (m *member) message(msg wire.Message) {
 	case *wire.Bye, *wire.Abort:
 		reason, keep := "the server ended the transfer", m.keep
 		if a, ok := msg.(*wire.Abort); ok {
-			reason, keep = "aborted by the server: "+a.Reason, a.Keep
+			reason, keep = abortedBy+a.Reason, a.Keep
 		}
 		if m.phase < mPublishing { // else our own failure has decided what is kept
 			m.keep = keep

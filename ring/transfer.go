@@ -8,7 +8,6 @@ import (
 	"io"
 	"net"
 	"net/netip"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -383,8 +382,8 @@ func (t *transfer) cleanUp() {
 	switch {
 	case problem != nil:
 		log.Warn("transfer: cleaning up failed", "error", problem)
-	case o.Err != nil && strings.Contains(o.Err.Error(), reasonAsked):
-		log.Info("asked", "reason", reasonAsked)
+	case o.Err != nil && o.Err.Error() == abortedBy+reasonAsked:
+		log.Info("transfer", "reason", reasonAsked)
 	case o.Err != nil:
 		log.Warn("transfer", "reason", printable(fmt.Sprint(o.Err)))
 	default:

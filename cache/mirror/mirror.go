@@ -18,7 +18,6 @@
 package mirror
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -38,25 +37,13 @@ import (
 	"github.com/dolly-img/dolly-img/cache"
 )
 
-// Store is what is served: a *cache.Cache.
-type Store interface {
-	// References are the names in the cache.
-	References() ([]cache.Reference, error)
-	// Find looks for a digest below the images of these roots, and says what it is.
-	Find(roots []v1.Descriptor, d digest.Digest) (v1.Descriptor, error)
-	// OpenVerified opens a blob whose bytes are known to be right.
-	OpenVerified(ctx context.Context, d v1.Descriptor) (io.ReadSeekCloser, error)
-	// Touch notes that an image was used.
-	Touch(d digest.Digest)
-}
-
 type mirror struct {
-	store Store
+	store *cache.Cache
 	log   *slog.Logger
 }
 
 // New makes the handler. A nil log is silent.
-func New(store Store, log *slog.Logger) http.Handler {
+func New(store *cache.Cache, log *slog.Logger) http.Handler {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}

@@ -20,8 +20,9 @@ func newDaemon() *cobra.Command {
 		Short: "Receive transfers on a node, until told to stop",
 		Long: `Daemon runs on a node, in the foreground, and serves transfers as they come. What a
 transfer may write is said in policy.toml beside the keys; without that file only
-the cache. Policy and keys are read at the start: restart it after a change. On SIGTERM or SIGINT it takes no new transfer and gives running ones the
-grace time; a second signal ends it at once.
+the cache. Policy and keys are read at the start: restart it after a change. On SIGTERM,
+SIGINT or SIGHUP it takes no new transfer and gives running ones the grace time; a second
+signal ends it at once.
 
 With --mirror ADDR it also serves its cache to the container runtimes of this node, as a
 read-only registry without TLS: name an address that only this node reaches. What

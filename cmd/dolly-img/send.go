@@ -135,7 +135,11 @@ func (j *job) send(ctx context.Context, log *slog.Logger, onEvent func(ring.Even
 		return notStarted(j.nodes, err), err
 	}
 	if c, ok := cfg.Source.(io.Closer); ok {
-		defer c.Close()
+		defer func() {
+			if err := c.Close(); err != nil && log != nil { // the nodes have what they have
+				log.Warn("source", "error", err)
+			}
+		}()
 	}
 	cfg.Log, cfg.OnEvent = log, onEvent
 	rep, err := ring.Send(ctx, *cfg)
