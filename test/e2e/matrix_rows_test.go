@@ -30,8 +30,8 @@ const (
 	tenth     = slowRate / 10
 	linkSize  = 50e6
 	nodeSize  = 80e6
-	diskDelay = 8 * time.Millisecond // for each write
-	share     = 0.03                 // of a processor
+	diskDelay = 16 * time.Millisecond // for each write, of 48 KiB at the least: 3 MB/s
+	share     = 0.03                  // of a processor
 )
 
 var matrix = []*fault{
@@ -67,7 +67,7 @@ var matrix = []*fault{
 	{name: "slow link", where: "last", early: slowLink(tenth), at: []int{7}, cause: "link", link: "6>7", behind: true, within: slowCosts, size: linkSize, rate: slowRate},
 	{name: "slow disk", where: "first", prepare: slowDisk(diskDelay), at: []int{0}, cause: "disk", behind: true, within: slowCosts, size: nodeSize, rate: slowRate},
 	{name: "slow disk", where: "middle", prepare: slowDisk(diskDelay), at: []int{3}, cause: "disk", behind: true, within: slowCosts, size: nodeSize, rate: slowRate},
-	{name: "slow disk", where: "two nodes", prepare: slowDisk(diskDelay), at: []int{2, 5}, cause: "disk", behind: true, within: 2 * slowCosts, size: 2 * nodeSize, rate: slowRate},
+	{name: "slow disk", where: "two nodes", prepare: slowDisk(diskDelay), at: []int{2, 5}, cause: "disk", behind: true, within: 2 * slowCosts, size: 1.5 * nodeSize, rate: slowRate},
 	{name: "slow processor", where: "middle", early: slowProcessor(share), at: []int{3}, cause: "processor", behind: true, within: slowCosts, size: nodeSize, rate: slowRate},
 	{name: "slow processor", where: "last", early: slowProcessor(share), at: []int{7}, cause: "processor", behind: true, within: slowCosts, size: nodeSize, rate: slowRate},
 
