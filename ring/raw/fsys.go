@@ -36,6 +36,12 @@ type fsys interface {
 	// RenameNew is Rename that fails with fs.ErrExist where to exists; both are
 	// in one directory.
 	RenameNew(from, to string) error
+	// Exchange gives each of two names in one directory what the other had, at once.
+	Exchange(a, b string) error
+	// RemoveAll removes a directory and what is in it; no link is followed.
+	RemoveAll(name string) error
+	// Names lists the entries of a directory.
+	Names(dir string) ([]string, error)
 	Chtimes(name string, atime, mtime time.Time) error
 	// SyncDir makes the entries of a directory durable.
 	SyncDir(name string) error
@@ -80,6 +86,30 @@ func (r rootFS) RenameNew(from, to string) error {
 		return &os.LinkError{Op: "rename", Old: from, New: to, Err: err}
 	}
 	return nil
+}
+
+func (r rootFS) Exchange(a, b string) error {
+	d, err := r.Root.Open(path.Dir(a))
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	err = control(d, func(fd int) error {
+		return unix.Renameat2(fd, path.Base(a), fd, path.Base(b), unix.RENAME_EXCHANGE)
+	})
+	if err != nil {
+		return &os.LinkError{Op: "exchange", Old: a, New: b, Err: err}
+	}
+	return nil
+}
+
+func (r rootFS) Names(dir string) ([]string, error) {
+	d, err := r.Root.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer d.Close()
+	return d.Readdirnames(-1)
 }
 
 // sameFile says whether two FileInfos are of one inode.

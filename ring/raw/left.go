@@ -24,9 +24,9 @@ const partSuffix = ".dolly-img-part"
 
 func partName(base string) string { return "." + base + partSuffix }
 
-// RemovePart removes the part file at path that a transfer left, and tells whether it
-// is gone. One that somebody writes is left alone, and so is whatever is no part file of
-// this user: not regular, with a second name, or another's.
+// RemovePart removes the part file or directory at path that a transfer left, and tells
+// whether it is gone. One that somebody writes is left alone, and so is whatever is no part
+// of this user: neither, a file with a second name, or another's.
 func RemovePart(path string) (gone bool, err error) {
 	dir, base := filepath.Split(path)
 	if !strings.HasPrefix(base, ".") || !strings.HasSuffix(base, partSuffix) {
@@ -39,8 +39,12 @@ func RemovePart(path string) (gone bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	t := &Target{fs: rootFS{root}, temp: base, title: path}
+	t := &Target{fs: rootFS{root}, temp: base, title: path, uid: os.Geteuid()}
 	defer t.fs.Close()
+	if info, err := t.fs.Lstat(base); err == nil && info.IsDir() {
+		err = t.dropTree()
+		return err == nil, err
+	}
 	f, err := t.fs.OpenFile(base, os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if errors.Is(err, fs.ErrNotExist) {
 		return true, nil

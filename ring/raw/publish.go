@@ -228,8 +228,11 @@ func (t *Target) Publish(ctx context.Context) error {
 }
 
 // moved says whether the part file is no longer what its name says.
-func (t *Target) moved() error {
-	info, err := t.part.f.Stat()
+func (t *Target) moved() error { return t.isAt(t.part.f) }
+
+// isAt is an error where the part's name is not the open f's.
+func (t *Target) isAt(f file) error {
+	info, err := f.Stat()
 	if err != nil {
 		return t.fail("part file", err)
 	}

@@ -120,24 +120,32 @@ func (t *Target) Check() (free int64, err error) {
 	return free, err
 }
 
-// check also tells how long a part is that was left behind.
-func (t *Target) check() (free, part int64, err error) {
+// room refuses what has no place, and tells the free bytes there.
+func (t *Target) room() (free int64, err error) {
 	parent, err := t.parent()
 	if err != nil {
-		return 0, 0, err
+		return 0, err
 	}
 	d, err := t.fs.OpenFile(parent, os.O_RDONLY, 0)
 	if err != nil {
-		return 0, 0, t.fail("read directory", err)
+		return 0, t.fail("read directory", err)
 	}
 	defer d.Close()
 	free, network, err := space(d)
 	if err != nil {
-		return 0, 0, t.fail("free space", err)
+		return 0, t.fail("free space", err)
 	}
 	if network != "" && !t.o.Shared {
-		return 0, 0, hint("--shared-output permits it; name one node for each directory that nodes share",
+		return 0, hint("--shared-output permits it; name one node for each directory that nodes share",
 			"output %s is on a network file system (%s)", t.title, network)
+	}
+	return free, nil
+}
+
+// check also tells how long a part is that was left behind.
+func (t *Target) check() (free, part int64, err error) {
+	if free, err = t.room(); err != nil {
+		return 0, 0, err
 	}
 	if err := t.replaceable(); err != nil {
 		return 0, 0, err

@@ -26,32 +26,53 @@ func (t *Target) Clone(ctx context.Context, src io.ReaderAt, size int64) error {
 }
 
 func (t *Target) fill(ctx context.Context, w *targetWriter, src io.ReaderAt, size int64) error {
-	if clone(w.p.f, src) == nil {
-		w.p.written.Store(size) // Commit compares it with what is there
-		return w.Commit(ctx, v1.Descriptor{Size: size})
+	if err := t.copyInto(ctx, w.p, src, size); err != nil {
+		return err
 	}
-	if err := w.p.f.Truncate(0); err != nil {
+	return w.Commit(ctx, v1.Descriptor{Size: size})
+}
+
+// copyInto fills the empty p with the first size bytes of src.
+func (t *Target) copyInto(ctx context.Context, p *part, src io.ReaderAt, size int64) error {
+	if clone(p.f, src) == nil {
+		info, err := p.f.Stat()
+		if err != nil {
+			return t.fail("copy", err)
+		}
+		if info.Size() != size {
+			return t.wrongSize(info.Size(), size)
+		}
+		p.written.Store(size)
+		return nil
+	}
+	if err := p.f.Truncate(0); err != nil {
 		return t.fail("copy", err)
 	}
-	if err := preallocate(w.p.f, size); err != nil {
+	if err := preallocate(p.f, size); err != nil {
 		return t.fail("reserve space", err)
 	}
 	r := io.NewSectionReader(src, 0, size)
-	for buf := make([]byte, chunk); ; {
+	for buf := make([]byte, min(size+1, chunk)); ; {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
 		n, err := r.Read(buf)
-		if _, werr := w.Write(buf[:n]); werr != nil {
-			return werr
+		if _, werr := p.Write(buf[:n]); werr != nil {
+			return t.fail("write", werr)
 		}
-		if err == io.EOF {
-			return w.Commit(ctx, v1.Descriptor{Size: size})
-		}
-		if err != nil {
+		switch {
+		case err == io.EOF && p.written.Load() != size:
+			return t.wrongSize(p.written.Load(), size)
+		case err == io.EOF:
+			return nil
+		case err != nil:
 			return t.fail("copy", err)
 		}
 	}
+}
+
+func (t *Target) wrongSize(have, want int64) error {
+	return fmt.Errorf("output %s: %d bytes written, %d expected", t.title, have, want)
 }
 
 // targetWriter is the Writer of the part. Its errors name the output.
@@ -79,7 +100,7 @@ func (w *targetWriter) Commit(ctx context.Context, final v1.Descriptor) error {
 		return t.fail("commit", err)
 	}
 	if n := w.p.written.Load(); n != final.Size || info.Size() < n {
-		return fmt.Errorf("output %s: %d bytes written, %d expected", t.title, min(n, info.Size()), final.Size)
+		return t.wrongSize(min(n, info.Size()), final.Size)
 	}
 	if info.Size() > final.Size {
 		if err := f.Truncate(final.Size); err != nil {

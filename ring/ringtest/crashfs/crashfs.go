@@ -95,6 +95,7 @@ type node struct {
 	durable    []byte             // of a file: data at its last Sync
 	entries    map[string]*node   // of a directory
 	entriesLog map[string][]*node // per name: what is durable (nil: nothing), then all that came later
+	exchanged  [][2]string        // pairs of names that were exchanged, not durably
 }
 
 func (f *FS) newNode(mode fs.FileMode) *node {
@@ -290,6 +291,57 @@ func (f *FS) rename(from, to string, fresh bool) error {
 	return nil
 }
 
+// Exchange gives each of two names of one directory what the other has. A power loss that
+// undoes it undoes both halves, as every file system does that has such a call: what was
+// done to the two names before is durable with it.
+func (f *FS) Exchange(a, b string) error {
+	if err := f.op("exchange", a); err != nil {
+		return err
+	}
+	defer f.mu.Unlock()
+	dir, x, n, err := f.find(a)
+	other, y, m, err2 := f.find(b)
+	switch {
+	case err == nil && err2 != nil:
+		err = err2
+	case err == nil && (n == nil || m == nil):
+		err = fs.ErrNotExist
+	case err == nil && dir != other:
+		err = syscall.EXDEV
+	}
+	if err != nil {
+		return pathError("exchange", a, err)
+	}
+	dir.entries[x], dir.entries[y] = m, n
+	delete(dir.entriesLog, x)
+	delete(dir.entriesLog, y)
+	dir.exchanged = append(dir.exchanged, [2]string{x, y})
+	return nil
+}
+
+// RemoveAll removes name and what is in it, one after another.
+func (f *FS) RemoveAll(name string) error {
+	info, err := f.Lstat(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if info.IsDir() {
+		names, err := f.Names(name)
+		if err != nil {
+			return err
+		}
+		for _, child := range names {
+			if err := f.RemoveAll(path.Join(name, child)); err != nil {
+				return err
+			}
+		}
+	}
+	return f.Remove(name)
+}
+
 // Chtimes sets the modification time.
 func (f *FS) Chtimes(name string, _, mtime time.Time) error {
 	if err := f.op("chtimes", name); err != nil {
@@ -327,6 +379,7 @@ func (f *FS) SyncDir(name string) error {
 	}
 	if !f.skipDirs {
 		clear(n.entriesLog)
+		n.exchanged = nil
 	}
 	return nil
 }

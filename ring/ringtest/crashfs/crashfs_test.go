@@ -28,6 +28,7 @@ func TestReboot(t *testing.T) {
 		h.WriteAt([]byte(s), 0)
 		return h
 	}
+	two := func(f *FS) { write(f, "a", "x").Sync(); write(f, "b", "y").Sync(); f.SyncDir(".") }
 	zeros := func(int) int { return 1 }
 	for _, tt := range []struct {
 		name         string
@@ -45,6 +46,9 @@ func TestReboot(t *testing.T) {
 		{"rename lost", func(f *FS) { write(f, "a", "x").Sync(); f.SyncDir("."); f.Rename("a", "b") }, Oldest, Oldest, `"x" none`},
 		{"rename durable", func(f *FS) { write(f, "a", "x").Sync(); f.Rename("a", "b"); f.SyncDir(".") }, Oldest, Oldest, `none "x"`},
 		{"removed", func(f *FS) { write(f, "a", "x").Sync(); f.SyncDir("."); f.Remove("a") }, Oldest, Oldest, `"x" none`},
+		{"exchange lost", func(f *FS) { two(f); f.Exchange("a", "b") }, Oldest, Oldest, `"x" "y"`},
+		{"exchange by luck", func(f *FS) { two(f); f.Exchange("a", "b") }, Newest, Oldest, `"y" "x"`},
+		{"exchange durable", func(f *FS) { two(f); f.Exchange("a", "b"); f.SyncDir(".") }, Oldest, Oldest, `"y" "x"`},
 		{"lying sync", func(f *FS) { f.IgnoreSync(true, true); write(f, "a", "x").Sync(); f.SyncDir(".") }, Oldest, Oldest, `none none`},
 	} {
 		f := New()

@@ -60,6 +60,12 @@ func (r reboot) node(old *node) *node {
 		states := old.entriesLog[name]
 		survive[name] = states[r.names(len(states))]
 	}
+	for _, pair := range slices.Backward(old.exchanged) {
+		if r.names(2) == 0 {
+			a, b := pair[0], pair[1]
+			survive[a], survive[b] = survive[b], survive[a]
+		}
+	}
 	for _, name := range slices.Sorted(maps.Keys(survive)) {
 		if child := survive[name]; child != nil {
 			n.entries[name] = r.node(child)
