@@ -309,3 +309,63 @@ func TestWatchOffer(t *testing.T) {
 		}
 	}
 }
+
+// TestPlacingLayout: any file of the directory that is touched has it made again.
+func TestPlacingLayout(t *testing.T) {
+	n := newTestNode(t)
+	out := filepath.Join(n.over, "app")
+	r, data := request(t, meta{Kind: kindImage, Ref: "localhost/a:latest", Output: out, Format: formatLayout}, "layer")
+	run := func(want bool) {
+		t.Helper()
+		sink, err := n.accept(t.Context(), r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if inPlace := play(t, sink, r, data, true); inPlace != want {
+			t.Errorf("in place: %v", inPlace)
+		}
+		if b := mustRead(t, filepath.Join(out, "oci-layout")); b != layoutMarker {
+			t.Errorf("oci-layout is %q", b)
+		}
+		for d, b := range data {
+			if got := mustRead(t, filepath.Join(out, "blobs/sha256", d.Encoded())); got != b {
+				t.Errorf("blob %s is %q", d, got)
+			}
+		}
+	}
+	run(false)
+	run(true)
+	blob := filepath.Join(out, "blobs/sha256", digest.FromString("layer").Encoded())
+	for _, touch := range []func() error{
+		func() error { return os.Remove(blob) },
+		func() error { return os.WriteFile(blob, []byte("LAYER"), 0o644) },
+		func() error { return os.WriteFile(blob+"0", nil, 0o644) },
+		func() error { return os.RemoveAll(out) },
+		func() error { return os.Chmod(filepath.Join(out, "index.json"), 0o600) },
+	} {
+		if err := touch(); err != nil {
+			t.Fatal(err)
+		}
+		run(false)
+		run(true)
+	}
+	if left, err := os.ReadDir(n.over); err != nil || len(left) != 1 {
+		t.Errorf("beside it: %v, %v", left, err)
+	}
+}
+
+// A layer may be larger than the oldest form of a tar can say.
+func TestLargeLayerInTar(t *testing.T) {
+	size := int64(9 << 30)
+	d := v1.Descriptor{Digest: digest.FromString("large"), Size: size}
+	l := &layout{blobs: []v1.Descriptor{d}}
+	hole := filepath.Join(t.TempDir(), "hole")
+	if err := os.WriteFile(hole, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	// The file is empty: the header is what is tried, and then that too little came.
+	err := l.writeTar(t.Context(), io.Discard, func(v1.Descriptor) (*os.File, error) { return os.Open(hole) })
+	if err == nil || !strings.Contains(err.Error(), "missed writing") {
+		t.Error(err)
+	}
+}

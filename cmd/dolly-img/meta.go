@@ -22,9 +22,6 @@ const (
 	kindRaw   = "raw"   // goes to Output
 )
 
-// formatArchive is an OCI image layout in a tar.
-const formatArchive = "oci-archive"
-
 const (
 	metaVersion = 1
 	maxMeta     = 16 << 10 // bytes of the encoded form
@@ -40,7 +37,7 @@ type meta struct {
 	Ref     string `json:"ref,omitempty"`     // the image's name in the cache
 	Discard bool   `json:"discard,omitempty"` // verify and keep nothing
 	Output  string `json:"output,omitempty"`  // absolute path of the file, "-" standard output
-	Format  string `json:"format,omitempty"`  // of an image at Output: "" its SIF, formatArchive
+	Format  string `json:"format,omitempty"`  // of an image at Output: "" its SIF, formatArchive, formatLayout
 
 	// Of a file at Output.
 	Mode   uint32    `json:"mode,omitempty"`  // permission bits; 0: 0644
@@ -99,7 +96,7 @@ func (m *meta) check() error {
 		return errors.New("no output")
 	case m.Kind == kindImage && m.Output == "-":
 		return errors.New("an image cannot go to standard output")
-	case m.Format != "" && m.Format != formatArchive:
+	case m.Format != "" && m.Format != formatArchive && m.Format != formatLayout:
 		return fmt.Errorf("unknown format of an output %q", m.Format)
 	case m.Format != "" && (m.Kind != kindImage || m.Output == "" || m.Discard):
 		return fmt.Errorf("format %q without an image and an output", m.Format)

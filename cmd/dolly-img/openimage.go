@@ -86,7 +86,7 @@ func checkImageOutput(ctx context.Context, img *oci.Image, m *meta) error {
 			return nil
 		}
 	}
-	return hintf("--output oci-archive:"+m.Output+" puts an archive there; without --output nodes keep it in their cache, from which runtimes start it",
+	return hintf("--output oci-archive:"+m.Output+" puts an archive there, oci:"+m.Output+" a directory; without --output nodes keep it in their cache, from which runtimes start it",
 		"--output %s: only a SIF can be put at a path as it is, and this image holds none", m.Output)
 }
 

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"path/filepath"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -34,8 +33,10 @@ its layers only the others. IMAGE is one of
 Of a registry the image is found once, here; nodes never talk to it. What is pulled is sent on
 while it arrives and kept in this server's own cache, so that no later push asks again.
 
-With --output a SIF is also put at a path, in one step and only when it is complete; and with
---output oci-archive:PATH any image, as an OCI archive that is the same on every node.
+With --output a SIF is also put at a path, in one step and only when it is complete. Any image
+goes there as --output oci-archive:PATH, a tar, or --output oci:PATH, a directory: an OCI image
+layout that is the same on every node. A directory is replaced as a whole, where the node's
+policy allows it, and only where nothing but such a layout is in it.
 
 With --check every node is only asked, and the plan is printed: who would be served,
 what there is to move and how long it should take. Rows of the report are then
@@ -53,10 +54,8 @@ first commit.`,
 		Args: exactly(1, "IMAGE, see its help"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			image := args[0]
-			format := ""
-			if path, ok := strings.CutPrefix(out.output, formatArchive+":"); ok {
-				out.output, format = path, formatArchive
-			}
+			var format string
+			out.output, format = cutFormat(out.output)
 			m, err := out.meta(kindImage, imageBase(image))
 			switch {
 			case err != nil:
@@ -75,7 +74,7 @@ first commit.`,
 				return err
 			}
 			if m.Format = format; format != "" && m.Output == "" {
-				return usagef("--output %s: want an absolute path behind it", formatArchive)
+				return usagef("--output %s: want an absolute path behind it", format)
 			}
 			j, err := send.job(cmd, image, "manifest")
 			if err != nil {
@@ -88,7 +87,7 @@ first commit.`,
 			return j.run(cmd.Context())
 		},
 	}
-	out.add(cmd, "also put the image at `PATH` on every node, or with / at the end below it; oci-archive:PATH as an archive")
+	out.add(cmd, "also put the image at `PATH` on every node, or with / at the end below it; oci-archive:PATH as an archive, oci:PATH as a directory")
 	cmd.Flags().StringVar(&name, "name", "", "`REF` of the image in the cache (default the registry's name, or localhost/<file name without suffix>:latest)")
 	from.add(cmd)
 	send.add(cmd)

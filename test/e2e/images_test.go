@@ -270,6 +270,36 @@ func TestImageOfArchives(t *testing.T) {
 		t.Errorf("the archive holds %s, want %s", got, want)
 	}
 	r.want(r.push("push", oci, "--name", "lab.example/x:1", "--output", "oci-archive:"+out), 0, "held")
+	// So is a directory; one that was touched is made again, one with other things in it is left alone.
+	out = filepath.Join(r.data, "app")
+	layoutPush := []string{"push", oci, "--name", "lab.example/x:1", "--output", "oci:" + out}
+	r.want(r.push(layoutPush...), 0, "committed")
+	for _, n := range r.nodes {
+		if got := digest.FromString(r.on(n.Host, "skopeo", "inspect", "--raw", "oci:"+n.path("app")+":lab.example/x:1")); got != want {
+			t.Errorf("the layout holds %s, want %s", got, want)
+		}
+	}
+	if a, b := r.on(r.nodes[0].Host, "diff", "-r", r.nodes[0].path("app"), r.nodes[1].path("app")), ""; a != b {
+		t.Errorf("the layouts differ: %s", a)
+	}
+	r.want(r.push(layoutPush...), 0, "held")
+	if err := os.Truncate(r.nodes[1].path("app/blobs/sha256/"+want.Encoded()), 3); err != nil {
+		t.Fatal(err)
+	}
+	res = r.push(layoutPush...)
+	if res.code != 0 || res.report.Nodes[0].State != "held" || res.report.Nodes[1].State != "committed" {
+		t.Errorf("exit %d: %s", res.code, res.output)
+	}
+	if got := r.on(r.nodes[1].Host, "skopeo", "inspect", "--raw", "oci:"+r.nodes[1].path("app")); digest.FromString(got) != want {
+		t.Errorf("the layout holds %s, want %s", got, want)
+	}
+	if err := os.WriteFile(r.nodes[0].path("app/notes"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	res = r.push(layoutPush...)
+	if res.code != 3 || !strings.Contains(res.output, "notes is in it") {
+		t.Errorf("exit %d: %s", res.code, res.output)
+	}
 	if res := r.push("push", oci, "--output", out); res.code != 1 || !strings.Contains(res.output, "only a SIF") {
 		t.Errorf("exit %d: %s", res.code, res.output)
 	}
