@@ -25,6 +25,9 @@ func (t *Transfer) Begin(ctx context.Context, d v1.Descriptor, off int64) (Write
 		return nil, t.fail(d.Digest, "begin", err)
 	}
 	w := &blobWriter{t, p}
+	if err := t.makeRoom(ctx); err != nil {
+		return nil, errors.Join(t.fail(d.Digest, "begin", err), w.Abort(0))
+	}
 	if err := preallocate(p.f, d.Size); err != nil {
 		return nil, errors.Join(t.fail(d.Digest, "reserve space", err), w.Abort(0))
 	}
@@ -96,7 +99,7 @@ func (w *blobWriter) Commit(ctx context.Context, final v1.Descriptor) error {
 	if d.Digest != "" && d.Digest != final.Digest {
 		return t.fail(d.Digest, "commit", fmt.Errorf("digest is %s", final.Digest))
 	}
-	if err := t.put(w.p, final.Digest); err != nil {
+	if err := t.put(ctx, w.p, final.Digest); err != nil {
 		return t.fail(final.Digest, "commit", err)
 	}
 	return nil
@@ -104,8 +107,8 @@ func (w *blobWriter) Commit(ctx context.Context, final v1.Descriptor) error {
 
 // put makes a complete part durable and moves it under its digest, unless a
 // trusted blob is there: others may be reading that, and its inode is on record.
-func (t *Transfer) put(p *part, d digest.Digest) error {
-	have, err := t.c.move(p, d)
+func (t *Transfer) put(ctx context.Context, p *part, d digest.Digest) error {
+	have, err := t.c.move(ctx, p, d)
 	if err != nil {
 		return err
 	}
@@ -135,7 +138,7 @@ func (t *Transfer) put(p *part, d digest.Digest) error {
 const blobMode = 0o444
 
 // move says whether it found a trusted blob, whose part is then removed.
-func (c *Cache) move(p *part, d digest.Digest) (have bool, err error) {
+func (c *Cache) move(ctx context.Context, p *part, d digest.Digest) (have bool, err error) {
 	name, err := blobName(d)
 	if err != nil {
 		return false, err
@@ -168,7 +171,13 @@ func (c *Cache) move(p *part, d digest.Digest) (have bool, err error) {
 	if err == nil {
 		return false, nil
 	}
-	// Something is there, or the file system cannot look and rename in one.
+	// Something is there, or the file system cannot look and rename in one. With the lock nobody
+	// takes what is put there for what was there.
+	unlock, err := c.lockIndex(ctx)
+	if err != nil {
+		return false, err
+	}
+	defer unlock()
 	if _, have := c.trusted(d); have {
 		return true, c.fs.Remove(p.name)
 	}
@@ -198,7 +207,7 @@ func (w *blobWriter) Abort(keep int64) error {
 }
 
 // hash reads the whole blob and makes its bytes durable. Its info is from before the read and the blob was
-// not touched meanwhile; errWrong says it has other bytes than its name says.
+// not touched meanwhile, also with errWrong, which says it has other bytes than its name says.
 func (c *Cache) hash(ctx context.Context, d digest.Digest) (fs.FileInfo, error) {
 	name, err := blobName(d)
 	if err != nil {
@@ -242,7 +251,7 @@ func (c *Cache) hash(ctx context.Context, d digest.Digest) (fs.FileInfo, error) 
 		return nil, errors.New("was changed while it was read")
 	}
 	if !v.Verified() {
-		return nil, errWrong
+		return info, errWrong
 	}
 	return info, nil
 }

@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"sync"
 	"syscall"
 	"time"
 
@@ -19,7 +18,7 @@ import (
 type Cache struct {
 	dir     string // absolute
 	fs      fsys
-	indexMu sync.Mutex // beside the lock file, which others hold for a moment only
+	indexMu chan struct{} // has room for one; beside the lock file, which others hold for a moment only
 	limits  Limits
 }
 
@@ -57,7 +56,7 @@ func makeDir(dir string) error {
 }
 
 func open(fsys fsys, dir string) (*Cache, error) {
-	c := &Cache{dir: dir, fs: fsys}
+	c := &Cache{dir: dir, fs: fsys, indexMu: make(chan struct{}, 1)}
 	err := checkLayout(fsys)
 	if errors.Is(err, fs.ErrNotExist) {
 		err = c.create()

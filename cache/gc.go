@@ -3,12 +3,15 @@ package cache
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path"
 	"slices"
+	"syscall"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -52,38 +55,43 @@ func (c *Cache) GC(ctx context.Context, o GCOptions) (GCResult, error) {
 		return GCResult{}, err
 	}
 	defer unlock()
-	g := &collector{c: c, o: o, now: time.Now()}
-	if err := g.look(); err != nil {
-		return GCResult{}, fmt.Errorf("cache %s: gc: %w", c.dir, err)
+	g, err := c.newCollector(o)
+	if err == nil {
+		err = g.collect(ctx)
 	}
-	if err := g.collect(ctx); err != nil {
+	if err != nil {
 		return g.res, fmt.Errorf("cache %s: gc: %w", c.dir, err)
 	}
 	return g.res, nil
 }
 
-// Remove takes the reference out, and with it the blobs that nothing else needs. The error about
-// one that is not there wraps ErrNotFound.
+// Remove takes the reference out, or all of an image that is named by its digest, and with it
+// the blobs that nothing else needs. The error about one that is not there wraps ErrNotFound.
 func (c *Cache) Remove(ctx context.Context, ref string) (GCResult, error) {
 	unlock, err := c.lockIndex(ctx)
 	if err != nil {
 		return GCResult{}, err
 	}
 	defer unlock()
-	g := &collector{c: c, o: GCOptions{Grace: DefaultGrace}, now: time.Now()}
-	if err := g.look(); err != nil {
+	g, err := c.newCollector(GCOptions{Grace: DefaultGrace})
+	if err != nil {
 		return GCResult{}, fmt.Errorf("cache %s: remove: %w", c.dir, err)
 	}
-	for i, d := range g.index.Manifests {
-		if ref == "" || refName(d) != ref && d.Digest.String() != ref {
-			continue
+	for {
+		i := slices.IndexFunc(g.index.Manifests, func(d v1.Descriptor) bool {
+			return ref != "" && (refName(d) == ref || d.Digest.String() == ref)
+		})
+		if i < 0 {
+			break
 		}
 		if err := g.evict(i); err != nil {
 			return g.res, fmt.Errorf("cache %s: remove: %w", c.dir, err)
 		}
-		return g.res, nil
 	}
-	return GCResult{}, hint("dolly-img cache ls lists what is there", "cache %s: %q: %w", c.dir, ref, ErrNotFound)
+	if len(g.res.Images) == 0 {
+		return GCResult{}, hint("dolly-img cache ls lists what is there", "cache %s: %q: %w", c.dir, ref, ErrNotFound)
+	}
+	return g.res, nil
 }
 
 // collector is one run of GC. The index is locked, so that nothing is named meanwhile and
@@ -94,34 +102,39 @@ type collector struct {
 	now    time.Time
 	leased map[digest.Digest]bool
 	index  v1.Index
-	needs  map[digest.Digest]int // how many images need a blob
-	blind  bool                  // an image cannot be read: what it needs is not known
+	blobs  map[digest.Digest][]digest.Digest // of each image, by its root
+	needs  map[digest.Digest]int             // how many images need a blob
+	unread error                             // an image cannot be read: what it needs is not known
 	sizes  map[digest.Digest]int64
 	total  int64
 	res    GCResult
 }
 
-func (g *collector) look() (err error) {
+// newCollector looks what there is.
+func (c *Cache) newCollector(o GCOptions) (g *collector, err error) {
+	g = &collector{c: c, o: o, now: time.Now(), blobs: map[digest.Digest][]digest.Digest{}, needs: map[digest.Digest]int{}, sizes: map[digest.Digest]int64{}}
 	if g.leased, err = g.c.leased(); err != nil {
-		return err
+		return g, err
 	}
 	if g.index, err = g.c.readIndex(); err != nil {
-		return err
+		return g, err
 	}
-	g.needs, g.sizes = map[digest.Digest]int{}, map[digest.Digest]int64{}
 	for _, d := range g.index.Manifests {
-		for b := range g.needed(d) {
+		if _, ok := g.blobs[d.Digest]; !ok {
+			g.blobs[d.Digest] = g.needed(d)
+		}
+		for _, b := range g.blobs[d.Digest] {
 			g.needs[b]++
 		}
 	}
 	algorithms, err := g.c.fs.Names("blobs")
 	if err != nil {
-		return err
+		return g, err
 	}
 	for _, a := range algorithms {
 		names, err := g.c.fs.Names("blobs/" + a)
 		if err != nil {
-			return err
+			return g, err
 		}
 		for _, name := range names {
 			d := digest.NewDigestFromEncoded(digest.Algorithm(a), name)
@@ -133,36 +146,73 @@ func (g *collector) look() (err error) {
 			g.total += info.Size()
 		}
 	}
-	return nil
+	return g, nil
 }
 
-// needed are the blobs of an image, as far as its manifests can be read.
-func (g *collector) needed(root v1.Descriptor) map[digest.Digest]bool {
-	set := map[digest.Digest]bool{}
-	err := g.c.walk(root, func(d v1.Descriptor) error {
-		set[d.Digest] = true
-		return nil
-	})
-	if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, errWrong) {
-		g.blind = true
+// needed are the blobs of an image, also where a manifest of it is missing or is no longer what
+// its digest says: the next transfer brings that again. References that no transfer could bring
+// are left out.
+func (g *collector) needed(root v1.Descriptor) []digest.Digest {
+	seen := map[digest.Digest]bool{}
+	todo := []v1.Descriptor{root}
+	for len(todo) > 0 {
+		d := todo[len(todo)-1]
+		todo = todo[:len(todo)-1]
+		if seen[d.Digest] || checkDescriptor(d) != nil {
+			continue
+		}
+		seen[d.Digest] = true
+		if !IsManifest(d.MediaType) && d.Digest != root.Digest {
+			continue
+		}
+		b, err := g.c.manifestBytes(d)
+		switch {
+		case err == nil:
+		case errors.Is(err, fs.ErrNotExist), errors.Is(err, errWrong):
+			continue
+		default:
+			g.unread = hint("rm or pull it again", "image %s: manifest %s: %w", refName(root), d.Digest, err)
+			continue
+		}
+		var m manifest
+		if json.Unmarshal(b, &m) == nil { // else the right bytes, which name nothing
+			todo = append(todo, m.references()...)
+		}
 	}
-	return set
+	return slices.Collect(maps.Keys(seen))
 }
 
 func (g *collector) collect(ctx context.Context) error {
 	if err := g.c.emptyQuarantine(g.now); err != nil {
 		return err
 	}
-	if !g.blind {
-		for d := range g.sizes {
-			if g.needs[d] == 0 && !g.fresh(d) {
-				if err := g.drop(d); err != nil {
-					return err
-				}
+	over, err := g.over()
+	switch {
+	case err != nil:
+		return err
+	case g.unread != nil && (over || g.o.Room == 0):
+		return g.unread
+	case g.unread != nil:
+		return nil
+	}
+	victims := g.victims()
+	if over && g.o.Room > 0 {
+		// What cannot be had by evicting all that may go is not worth one of them.
+		if err := g.fits(victims); err != nil {
+			return err
+		}
+	}
+	for d := range g.sizes {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if g.needs[d] == 0 && !g.fresh(d) {
+			if err := g.drop(d); err != nil {
+				return err
 			}
 		}
 	}
-	for _, victim := range g.victims() {
+	for _, victim := range victims {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
@@ -180,14 +230,49 @@ func (g *collector) collect(ctx context.Context) error {
 
 // over says whether a limit is not kept.
 func (g *collector) over() (bool, error) {
-	if g.o.Limits.Max > 0 && g.total+g.o.Room > g.o.Limits.Max {
+	if g.o.Limits.Max > 0 && g.o.Room > g.o.Limits.Max-g.total {
 		return true, nil
 	}
 	if g.o.Limits.Free <= 0 && g.o.Room <= 0 {
 		return false, nil
 	}
 	free, err := g.c.free()
-	return free >= 0 && free < g.o.Limits.Free+g.o.Room, err
+	return free >= 0 && g.o.Room > free-g.o.Limits.Free, err
+}
+
+// room is how many bytes there could be room for, if all these images went; -1 unknown.
+func (g *collector) room(victims []v1.Descriptor) (int64, error) {
+	needs := maps.Clone(g.needs)
+	for _, d := range victims {
+		for _, b := range g.blobs[d.Digest] {
+			needs[b]--
+		}
+	}
+	stays := int64(0)
+	for d, size := range g.sizes {
+		if needs[d] > 0 || g.leased[d] || g.needs[d] == 0 && g.fresh(d) {
+			stays += size
+		}
+	}
+	room, err := g.c.free()
+	if err != nil {
+		return -1, err
+	}
+	if room >= 0 {
+		room = max(0, room+g.total-stays-g.o.Limits.Free)
+	}
+	if most := g.o.Limits.Max; most > 0 && (room < 0 || most-stays < room) {
+		room = max(0, most-stays)
+	}
+	return room, nil
+}
+
+func (g *collector) fits(victims []v1.Descriptor) error {
+	room, err := g.room(victims)
+	if err == nil && room >= 0 && room < g.o.Room {
+		err = hint("raise the limits, or unpin or rm what is not needed", "%d bytes needed, and its limits leave room for %d: %w", g.o.Room, room, syscall.ENOSPC)
+	}
+	return err
 }
 
 // victims are the images that may go, the one that was not used for longest first.
@@ -212,7 +297,6 @@ func (g *collector) victims() []v1.Descriptor {
 // in between leaves blobs without an image, never an image without its blobs.
 func (g *collector) evict(i int) error {
 	d := g.index.Manifests[i]
-	needed := g.needed(d)
 	index := g.index
 	index.Manifests = slices.Delete(slices.Clone(index.Manifests), i, i+1)
 	if err := g.c.writeIndex(index); err != nil {
@@ -227,8 +311,8 @@ func (g *collector) evict(i int) error {
 	if !slices.ContainsFunc(index.Manifests, func(other v1.Descriptor) bool { return other.Digest == d.Digest }) {
 		_ = g.c.fs.Remove("used/" + flat(d.Digest))
 	}
-	for b := range needed {
-		if g.needs[b]--; g.needs[b] > 0 || g.blind {
+	for _, b := range g.blobs[d.Digest] {
+		if g.needs[b]--; g.needs[b] > 0 || g.unread != nil {
 			continue
 		}
 		if err := g.drop(b); err != nil {
@@ -285,12 +369,24 @@ func (c *Cache) free() (int64, error) {
 	return freeSpace(f)
 }
 
-// quarantine moves a blob with wrong bytes out of the way, where it can be looked at. The next
-// transfer brings the blob again.
-func (c *Cache) quarantine(d digest.Digest) error {
+// quarantine moves a blob with wrong bytes, which looked like info, out of the way, where it can
+// be looked at. The next transfer brings the blob again.
+func (c *Cache) quarantine(ctx context.Context, d digest.Digest, info fs.FileInfo) error {
 	name, err := blobName(d)
 	if err != nil {
 		return err
+	}
+	unlock, err := c.lockIndex(ctx) // nobody puts the right one there meanwhile
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	now, err := c.fs.Lstat(name)
+	if err != nil {
+		return err
+	}
+	if stampOf(now) != stampOf(info) {
+		return fmt.Errorf("blob %s changed meanwhile", d)
 	}
 	if err := mkdirs(c.fs, "quarantine"); err != nil {
 		return err

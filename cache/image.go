@@ -96,18 +96,23 @@ func (c *Cache) manifest(d v1.Descriptor) (manifest, error) {
 }
 
 func (c *Cache) readManifest(d v1.Descriptor) (manifest, error) {
-	name, err := blobName(d.Digest)
+	b, err := c.manifestBytes(d)
 	if err != nil {
 		return manifest{}, err
-	}
-	b, err := readFile(c.fs, name, maxManifest)
-	if err != nil {
-		return manifest{}, err
-	}
-	if d.Digest.Algorithm().FromBytes(b) != d.Digest {
-		return manifest{}, errWrong
 	}
 	return decodeManifest(b)
+}
+
+func (c *Cache) manifestBytes(d v1.Descriptor) ([]byte, error) {
+	name, err := blobName(d.Digest)
+	if err != nil {
+		return nil, err
+	}
+	b, err := readFile(c.fs, name, maxManifest)
+	if err == nil && d.Digest.Algorithm().FromBytes(b) != d.Digest {
+		err = errWrong
+	}
+	return b, err
 }
 
 // errWrong is said of a blob whose bytes are not those of its name.

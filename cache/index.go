@@ -91,15 +91,19 @@ func emptyIndex() v1.Index {
 
 // lockIndex keeps every other process, and goroutine, from changing index.json.
 func (c *Cache) lockIndex(ctx context.Context) (unlock func(), err error) {
-	c.indexMu.Lock()
+	select {
+	case c.indexMu <- struct{}{}:
+	case <-ctx.Done():
+		return nil, fmt.Errorf("cache %s: lock: %w", c.dir, ctx.Err())
+	}
 	f, err := c.fs.OpenFile("lock", os.O_RDWR|os.O_CREATE, 0o644)
 	if err == nil {
 		if err = waitLock(ctx, f); err == nil {
-			return func() { f.Close(); c.indexMu.Unlock() }, nil
+			return func() { f.Close(); <-c.indexMu }, nil
 		}
 		f.Close()
 	}
-	c.indexMu.Unlock()
+	<-c.indexMu
 	return nil, fmt.Errorf("cache %s: lock: %w", c.dir, err)
 }
 

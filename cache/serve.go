@@ -33,6 +33,9 @@ func (c *Cache) References() ([]Reference, error) {
 		if i := strings.LastIndexByte(name, ':'); i > strings.LastIndexByte(name, '/') {
 			name, tag = name[:i], name[i+1:]
 		}
+		if byDigest { // of what the tag once named, it says nothing of what it names now
+			tag = ""
+		}
 		if strings.ContainsRune(name, '/') && (tag != "" || byDigest) {
 			list = append(list, Reference{name, tag, d})
 		}

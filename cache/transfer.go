@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"slices"
 	"sync"
@@ -54,7 +55,8 @@ type Transfer struct {
 	prepared bool
 	root     v1.Descriptor
 	inPlace  bool
-	kept     bool // Close keeps parts
+	kept     bool  // Close keeps parts
+	need     int64 // bytes for which Begin has to make room
 }
 
 // String is the reference, for logs.
@@ -110,33 +112,60 @@ func (t *Transfer) Offer(ctx context.Context, blobs []v1.Descriptor) (held []int
 	if err := ctx.Err(); err != nil {
 		return nil, 0, err
 	}
-	if free, err = t.makeRoom(ctx, blobs, held); err != nil {
+	if free, err = t.room(ctx, blobs, held); err != nil {
 		return nil, 0, fmt.Errorf("cache %s: free space: %w", t.c.dir, err)
 	}
 	return held, free, nil
 }
 
-// makeRoom is how many bytes are free for what is not held, after images that were not used for
-// longest went where the cache has limits.
-func (t *Transfer) makeRoom(ctx context.Context, blobs []v1.Descriptor, held []int64) (int64, error) {
-	limits := t.c.limits
-	if limits == (Limits{}) {
+// room is how many bytes are free for what is not held; with limits, how many could be. Nothing is
+// evicted yet: that is for Begin.
+func (t *Transfer) room(ctx context.Context, blobs []v1.Descriptor, held []int64) (int64, error) {
+	if t.c.limits == (Limits{}) {
 		return t.c.free()
 	}
-	room := int64(0)
+	need := int64(0)
 	for i, d := range blobs {
-		room += max(0, d.Size-held[i])
+		need += min(max(0, d.Size-held[i]), math.MaxInt64-need)
 	}
-	if room > 0 {
-		if _, err := t.c.GC(ctx, GCOptions{Limits: limits, Room: room, Grace: DefaultGrace, Keep: []string{t.ref}}); err != nil {
+	t.mu.Lock()
+	t.need = need
+	t.mu.Unlock()
+	unlock, err := t.c.lockIndex(ctx)
+	if err != nil {
+		return -1, err
+	}
+	defer unlock()
+	g, err := t.c.newCollector(t.gc(need))
+	if err != nil {
+		return -1, err
+	}
+	victims := g.victims()
+	if need > 0 {
+		if err := g.fits(victims); err != nil {
 			return -1, err
 		}
 	}
-	free, err := t.c.free()
-	if free >= 0 {
-		free = max(0, free-limits.Free)
+	return g.room(victims)
+}
+
+// gc is what makes room for so many bytes; not by evicting what the reference names now, to which
+// its users may have to come back.
+func (t *Transfer) gc(room int64) GCOptions {
+	return GCOptions{Limits: t.c.limits, Room: room, Grace: DefaultGrace, Keep: []string{t.ref}}
+}
+
+// makeRoom evicts what Offer found may go, once, where the cache has limits.
+func (t *Transfer) makeRoom(ctx context.Context) error {
+	t.mu.Lock()
+	need := t.need
+	t.need = 0
+	t.mu.Unlock()
+	if need == 0 {
+		return nil
 	}
-	return free, err
+	_, err := t.c.GC(ctx, t.gc(need))
+	return err
 }
 
 // hold leases the blobs whose digests are known. The index is locked, so that a GC that
@@ -337,6 +366,10 @@ func (t *Transfer) Publish(ctx context.Context) error {
 		}
 	}
 	t.c.touch(t.root.Digest)
+	if t.c.limits != (Limits{}) {
+		// Others may have come meanwhile. The image is in place, whatever comes of it.
+		_, _ = t.c.GC(ctx, t.gc(0))
+	}
 	return nil
 }
 

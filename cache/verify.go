@@ -80,7 +80,7 @@ func (c *Cache) verify(ctx context.Context, d digest.Digest) Result {
 		r.Err = fmt.Errorf("cache %s: blob %s: %w", c.dir, d, err)
 		switch {
 		case ctx.Err() != nil:
-		case errors.Is(err, errWrong) && c.quarantine(d) == nil:
+		case errors.Is(err, errWrong) && c.quarantine(ctx, d, info) == nil:
 			r.Err = fmt.Errorf("%w; it was moved to quarantine", r.Err)
 		default: // also what cannot be read: nobody could start it
 			c.distrust(d)
