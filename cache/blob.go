@@ -251,6 +251,7 @@ func (c *Cache) hash(ctx context.Context, d digest.Digest) (fs.FileInfo, error) 
 		return nil, errors.New("was changed while it was read")
 	}
 	if !v.Verified() {
+		c.log.Warn("blob of the cache has other bytes than its digest says; is the disk failing?", "file", c.dir+"/"+name)
 		return info, errWrong
 	}
 	return info, nil

@@ -1,9 +1,11 @@
 package cache
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -20,7 +22,12 @@ type Cache struct {
 	fs      fsys
 	indexMu chan struct{} // has room for one; beside the lock file, which others hold for a moment only
 	limits  Limits
+	log     *slog.Logger
 }
+
+// SetLog has the cache tell what it evicts, and what it finds to be rotten. It is called
+// before anything else is done.
+func (c *Cache) SetLog(l *slog.Logger) { c.log = l }
 
 // SetLimits has every Transfer make room by evicting images where the limits would not be
 // kept. It is called before there is one; without it nothing is evicted but by GC.
@@ -56,7 +63,7 @@ func makeDir(dir string) error {
 }
 
 func open(fsys fsys, dir string) (*Cache, error) {
-	c := &Cache{dir: dir, fs: fsys, indexMu: make(chan struct{}, 1)}
+	c := &Cache{dir: dir, fs: fsys, indexMu: make(chan struct{}, 1), log: slog.New(slog.DiscardHandler)}
 	err := checkLayout(fsys)
 	if errors.Is(err, fs.ErrNotExist) {
 		err = c.create()
@@ -143,12 +150,17 @@ func (c *Cache) List() ([]Entry, error) {
 	for i, d := range index.Manifests {
 		e := Entry{Ref: refName(d), Digest: d.Digest, LastUsed: c.lastUsed(d.Digest), Pinned: pinned(d)}
 		if e.Kind, e.Err = c.kind(d); e.Err == nil {
+			var lacks error
 			e.Err = c.walk(d, func(b v1.Descriptor) error {
+				if err := c.present(b); err != nil && lacks == nil {
+					lacks = err
+				}
 				e.Size += b.Size
 				users[b.Digest]++
 				blobs[i] = append(blobs[i], b)
 				return nil
 			})
+			e.Err = cmp.Or(e.Err, lacks)
 		}
 		list = append(list, e)
 	}
@@ -192,19 +204,17 @@ func (c *Cache) Path(ref string) (string, error) {
 		return "", err
 	}
 	m, err := c.manifest(d)
+	if err == nil {
+		err = c.walk(d, c.present)
+	}
 	if err != nil {
-		return "", err
-	}
-	sif, ok := m.sif()
-	if !ok {
-		c.touch(d.Digest)
-		return "oci:" + c.dir + ":" + ref, nil
-	}
-	if err := c.present(sif); err != nil {
-		return "", err
+		return "", hint("push it again", "%w", err)
 	}
 	c.touch(d.Digest)
-	return c.BlobPath(sif.Digest)
+	if sif, ok := m.sif(); ok {
+		return c.BlobPath(sif.Digest)
+	}
+	return "oci:" + c.dir + ":" + ref, nil
 }
 
 // BlobPath is the file of a blob, there or not; the error is about the digest.

@@ -44,6 +44,7 @@ type GCResult struct {
 	Images []string // references, and digests of images without one
 	Blobs  int
 	Bytes  int64
+	Over   bool // the limits are not kept: the rest is pinned or in use
 }
 
 // GC removes blobs that no image needs, and while the limits are not kept the images that
@@ -216,8 +217,7 @@ func (g *collector) collect(ctx context.Context) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		over, err := g.over()
-		if err != nil || !over {
+		if over, err = g.over(); err != nil || !over {
 			return err
 		}
 		i := slices.IndexFunc(g.index.Manifests, func(d v1.Descriptor) bool { return d.Digest == victim.Digest && refName(d) == refName(victim) })
@@ -225,7 +225,8 @@ func (g *collector) collect(ctx context.Context) error {
 			return err
 		}
 	}
-	return nil
+	g.res.Over, err = g.over()
+	return err
 }
 
 // over says whether a limit is not kept.
@@ -242,15 +243,9 @@ func (g *collector) over() (bool, error) {
 
 // room is how many bytes there could be room for, if all these images went; -1 unknown.
 func (g *collector) room(victims []v1.Descriptor) (int64, error) {
-	needs := maps.Clone(g.needs)
-	for _, d := range victims {
-		for _, b := range g.blobs[d.Digest] {
-			needs[b]--
-		}
-	}
-	stays := int64(0)
+	stay, stays := g.without(victims), int64(0)
 	for d, size := range g.sizes {
-		if needs[d] > 0 || g.leased[d] || g.needs[d] == 0 && g.fresh(d) {
+		if stay(d) {
 			stays += size
 		}
 	}
@@ -275,13 +270,18 @@ func (g *collector) fits(victims []v1.Descriptor) error {
 	return err
 }
 
-// victims are the images that may go, the one that was not used for longest first.
+// victims are the images that may go, the one that was not used for longest first. One whose
+// blobs all stay for others would be lost for nothing.
 func (g *collector) victims() []v1.Descriptor {
 	if g.o.Limits == (Limits{}) {
 		return nil
 	}
 	list := slices.DeleteFunc(slices.Clone(g.index.Manifests), func(d v1.Descriptor) bool {
 		return pinned(d) || g.leased[d.Digest] || slices.Contains(g.o.Keep, refName(d))
+	})
+	stays := g.without(list)
+	list = slices.DeleteFunc(list, func(d v1.Descriptor) bool {
+		return !slices.ContainsFunc(g.blobs[d.Digest], func(b digest.Digest) bool { return !stays(b) })
 	})
 	used := map[digest.Digest]time.Time{}
 	for _, d := range list {
@@ -291,6 +291,20 @@ func (g *collector) victims() []v1.Descriptor {
 		return cmp.Or(used[a.Digest].Compare(used[b.Digest]), cmp.Compare(refName(a), refName(b)))
 	})
 	return list
+}
+
+// without says of a blob whether it stays when these images go.
+func (g *collector) without(images []v1.Descriptor) func(digest.Digest) bool {
+	needs := maps.Clone(g.needs)
+	for _, d := range images {
+		for _, b := range g.blobs[d.Digest] {
+			needs[b]--
+		}
+	}
+	return func(b digest.Digest) bool {
+		_, there := g.sizes[b]
+		return !there || needs[b] > 0 || g.leased[b] || g.needs[b] == 0 && g.fresh(b)
+	}
 }
 
 // evict takes image i out of the index, then the blobs that only it needed. So a crash
@@ -308,6 +322,7 @@ func (g *collector) evict(i int) error {
 		name = d.Digest.String()
 	}
 	g.res.Images = append(g.res.Images, name)
+	g.c.log.Info("image removed from the cache", "reference", name, "digest", d.Digest)
 	if !slices.ContainsFunc(index.Manifests, func(other v1.Descriptor) bool { return other.Digest == d.Digest }) {
 		_ = g.c.fs.Remove("used/" + flat(d.Digest))
 	}

@@ -2,17 +2,23 @@ package cache
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"maps"
+	"math"
 	"os"
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/opencontainers/go-digest"
+	"github.com/opencontainers/image-spec/specs-go"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
@@ -271,5 +277,297 @@ func TestGCRace(t *testing.T) {
 	refs(t, c)
 	if left := names(t, c.Dir()+"/ingest"); len(left) > 0 {
 		t.Errorf("left in ingest: %v", left)
+	}
+}
+
+// What cannot fit costs nobody his image, and nothing goes before a blob comes.
+func TestOfferEvictsNothing(t *testing.T) {
+	c := mustOpen(t)
+	for _, n := range []string{"a", "b", "c"} {
+		mustPush(t, c, "x/"+n+":1", newImage(v1.MediaTypeImageLayer, strings.Repeat(n, 10_000)))
+	}
+	c.SetLimits(Limits{Max: 35_000})
+	big := v1.Descriptor{MediaType: v1.MediaTypeImageLayer, Digest: digest.FromString("big")}
+	for _, size := range []int64{40_000, 1 << 50, math.MaxInt64} {
+		big.Size = size
+		tr := c.Transfer("x/big:1", TransferOptions{})
+		if _, _, err := tr.Offer(t.Context(), []v1.Descriptor{big, {Digest: digest.FromString("other"), Size: math.MaxInt64}}); !errors.Is(err, syscall.ENOSPC) {
+			t.Errorf("%d bytes: %v", size, err)
+		}
+		tr.Close()
+	}
+	big.Size = 20_000
+	tr := c.Transfer("x/big:1", TransferOptions{})
+	defer tr.Close()
+	held, free, err := tr.Offer(t.Context(), []v1.Descriptor{big})
+	if err != nil || held[0] != 0 || free < 34_000 || free > 35_000 {
+		t.Errorf("held %v, free %d, %v", held, free, err)
+	}
+	if got := fmt.Sprint(refs(t, c)); got != "[x/a:1 x/b:1 x/c:1]" {
+		t.Errorf("have %s", got)
+	}
+	w, err := tr.Begin(t.Context(), big, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := len(refs(t, c)); got != 1 {
+		t.Errorf("%d images when the blob comes", got)
+	}
+	if err := w.Abort(0); err != nil {
+		t.Error(err)
+	}
+}
+
+// Two transfers that come at once make room for themselves only; the last one sees to the limit.
+func TestLimitAfterTwo(t *testing.T) {
+	c := mustOpen(t)
+	c.SetLimits(Limits{Max: 25_000})
+	var list []*Transfer
+	var images []image
+	for _, n := range []string{"a", "b"} {
+		im := newImage(v1.MediaTypeImageLayer, strings.Repeat(n, 20_000))
+		tr := c.Transfer("x/"+n+":1", TransferOptions{})
+		defer tr.Close()
+		if _, _, err := tr.Offer(t.Context(), im.blobs); err != nil {
+			t.Fatal(err)
+		}
+		list, images = append(list, tr), append(images, im)
+	}
+	for i, tr := range list {
+		for _, d := range images[i].blobs {
+			w, err := tr.Begin(t.Context(), d, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := w.Write(images[i].bytes[d.Digest]); err != nil {
+				t.Fatal(err)
+			}
+			if err := w.Commit(t.Context(), d); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for _, tr := range list {
+		if _, err := tr.Prepare(t.Context(), tr.blobs); err != nil {
+			t.Fatal(err)
+		}
+		if err := tr.Publish(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		tr.Close()
+	}
+	mustPush(t, c, "x/c:1", newImage(v1.MediaTypeImageLayer, "small"))
+	g, err := c.newCollector(GCOptions{})
+	if err != nil || g.total > 25_000 {
+		t.Errorf("%d bytes, %v", g.total, err)
+	}
+}
+
+// indexOf is an index of images, as one image.
+func indexOf(images ...image) image {
+	im := image{bytes: map[digest.Digest][]byte{}}
+	var roots []v1.Descriptor
+	for _, x := range images {
+		im.blobs = append(im.blobs, x.blobs...)
+		maps.Copy(im.bytes, x.bytes)
+		roots = append(roots, x.root())
+	}
+	raw, _ := json.Marshal(v1.Index{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: v1.MediaTypeImageIndex, Manifests: roots})
+	root := v1.Descriptor{MediaType: v1.MediaTypeImageIndex, Digest: digest.FromBytes(raw), Size: int64(len(raw))}
+	im.blobs = append(im.blobs, root)
+	im.bytes[root.Digest] = raw
+	return im
+}
+
+// An image of several platforms one of which is broken keeps the others.
+func TestGCKeepsSiblings(t *testing.T) {
+	c := mustOpen(t)
+	a, b := newImage(v1.MediaTypeImageLayer, "arm"), newImage(v1.MediaTypeImageLayer, "amd")
+	mustPush(t, c, "x/multi:1", indexOf(a, b))
+	rot(t, c, a.root().Digest)
+	if bad, err := c.Verify(t.Context(), func(Result) {}); err != nil || bad == 0 {
+		t.Errorf("%d bad, %v", bad, err)
+	}
+	if _, err := c.GC(t.Context(), GCOptions{}); err != nil {
+		t.Error(err)
+	}
+	for _, d := range b.blobs {
+		if !c.has(d.Digest) {
+			t.Errorf("the other platform lost %s", d.MediaType)
+		}
+	}
+}
+
+func rot(t *testing.T, c *Cache, d digest.Digest) {
+	t.Helper()
+	path, err := c.BlobPath(d)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(path, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte("rot"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// One manifest that cannot be read, or that names what cannot be here, does not cost the others their names.
+func TestGCUnread(t *testing.T) {
+	c := mustOpen(t)
+	for _, n := range []string{"a", "b", "c"} {
+		mustPush(t, c, "x/"+n+":1", newImage(v1.MediaTypeImageLayer, strings.Repeat(n, 10_000)))
+	}
+	raw := []byte(`{"schemaVersion":2,"config":{"digest":"blake3:00","size":1}}`)
+	odd := v1.Descriptor{MediaType: v1.MediaTypeImageManifest, Digest: digest.FromBytes(raw), Size: int64(len(raw)),
+		Annotations: map[string]string{v1.AnnotationRefName: "x/odd:1", annotationPin: "true"}}
+	path, err := c.BlobPath(odd.Digest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, raw, 0o444); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.editIndex(t.Context(), func(index *v1.Index) (bool, error) {
+		index.Manifests = append(index.Manifests, odd)
+		return true, nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	r, err := c.GC(t.Context(), GCOptions{Limits: Limits{Max: 25_000}})
+	if err != nil || len(r.Images) != 1 || r.Bytes < 10_000 {
+		t.Errorf("removed %+v, %v", r, err)
+	}
+	// A directory in its place is an error of reading, as of a failing disk.
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(path, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if r, err := c.GC(t.Context(), GCOptions{Limits: Limits{Max: 1}}); err == nil || !strings.Contains(err.Error(), "x/odd:1") || len(r.Images)+r.Blobs > 0 {
+		t.Errorf("removed %+v, %v", r, err)
+	}
+}
+
+// An image whose blobs all stay for another name is not evicted: nothing would be won.
+func TestGCEvictsNothingForNothing(t *testing.T) {
+	c := mustOpen(t)
+	im := newImage(v1.MediaTypeImageLayer, "layer")
+	mustPush(t, c, "x/pinned:1", im)
+	mustPush(t, c, "x/also:1", im)
+	if err := c.Pin(t.Context(), "x/pinned:1", true); err != nil {
+		t.Fatal(err)
+	}
+	r, err := c.GC(t.Context(), GCOptions{Limits: Limits{Max: 1}})
+	if err != nil || len(r.Images) > 0 || !r.Over {
+		t.Errorf("removed %+v, %v", r, err)
+	}
+	// By its digest an image goes under all of its names.
+	if r, err := c.Remove(t.Context(), im.root().Digest.String()); err != nil || len(r.Images) != 2 || r.Blobs != 3 {
+		t.Errorf("removed %+v, %v", r, err)
+	}
+}
+
+// hooked calls out before a file goes to quarantine, and before the lock is asked for.
+type hooked struct {
+	fsys
+	quarantine, lock func()
+}
+
+func (h hooked) Rename(from, to string) error {
+	if strings.HasPrefix(to, "quarantine/") {
+		h.quarantine()
+	}
+	return h.fsys.Rename(from, to)
+}
+
+func (h hooked) OpenFile(name string, flag int, perm fs.FileMode) (file, error) {
+	if name == "lock" {
+		h.lock()
+	}
+	return h.fsys.OpenFile(name, flag, perm)
+}
+
+// A right blob that comes just when a wrong one is found is not taken for it.
+func TestQuarantineAgainstPush(t *testing.T) {
+	c := mustOpen(t)
+	im := newImage(v1.MediaTypeImageLayer, "layer")
+	mustPush(t, c, "x/a:1", im)
+	layer := im.blobs[0]
+	rot(t, c, layer.Digest)
+
+	asks := make(chan struct{}, 10)
+	other, err := open(hooked{c.fs, func() {}, func() { asks <- struct{}{} }}, c.Dir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	tr := other.Transfer("x/a:1", TransferOptions{})
+	defer tr.Close()
+	if held, _, err := tr.Offer(t.Context(), im.blobs); err != nil || held[0] != 0 {
+		t.Fatal(held, err)
+	}
+	<-asks
+	w, err := tr.Begin(t.Context(), layer, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Write(im.bytes[layer.Digest]); err != nil {
+		t.Fatal(err)
+	}
+	committed := make(chan error, 1)
+	v, err := open(hooked{c.fs, func() {
+		go func() { committed <- w.Commit(t.Context(), layer) }()
+		select { // it has come as far as it gets
+		case <-asks:
+		case err := <-committed:
+			committed <- err
+		}
+	}, func() {}}, c.Dir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := v.Verify(t.Context(), func(Result) {}); err != nil {
+		t.Error(err)
+	}
+	if err := <-committed; err != nil {
+		t.Error(err)
+	}
+	if lacks := c.missing(im.root()); len(lacks) > 0 {
+		t.Errorf("after a commit that succeeded: %v", lacks)
+	}
+}
+
+// An image that lacks a blob is not handed to a runtime.
+func TestBrokenImage(t *testing.T) {
+	c := mustOpen(t)
+	im := newImage(v1.MediaTypeImageLayer, "layer")
+	mustPush(t, c, "x/a:1", im)
+	if err := c.Startable(im.root()); err != nil {
+		t.Error(err)
+	}
+	rot(t, c, im.blobs[0].Digest)
+	if _, err := c.Verify(t.Context(), func(Result) {}); err != nil {
+		t.Error(err)
+	}
+	if path, err := c.Path("x/a:1"); !errors.Is(err, ErrNotFound) {
+		t.Errorf("path %s, %v", path, err)
+	}
+	if list, err := c.List(); err != nil || list[0].Err == nil {
+		t.Errorf("listed as %+v, %v", list, err)
+	}
+	if c.Startable(im.root()) == nil {
+		t.Error("startable without its layer")
+	}
+}
+
+// A name with a tag and a digest says nothing of what the tag names now.
+func TestReferenceWithBoth(t *testing.T) {
+	c := mustOpen(t)
+	im := newImage(v1.MediaTypeImageLayer, "old")
+	mustPush(t, c, "reg.io/app:v1@"+im.root().Digest.String(), im)
+	list, err := c.References()
+	if err != nil || len(list) != 1 || list[0].Repository != "reg.io/app" || list[0].Tag != "" {
+		t.Errorf("%+v, %v", list, err)
 	}
 }

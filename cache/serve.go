@@ -67,6 +67,15 @@ func (c *Cache) Find(roots []v1.Descriptor, d digest.Digest) (v1.Descriptor, err
 	return found, fmt.Errorf("cache %s: blob %s: %w", c.dir, d, ErrNotFound)
 }
 
+// Startable says why a container could not be started from d: a blob that its manifest needs
+// is missing. An index may have manifests that are not here.
+func (c *Cache) Startable(d v1.Descriptor) error {
+	if isIndex(d.MediaType) {
+		return nil
+	}
+	return c.walk(d, c.present)
+}
+
 // Touch notes that the image with this manifest was used now.
 func (c *Cache) Touch(d digest.Digest) { c.touch(d) }
 

@@ -9,6 +9,7 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -165,6 +166,9 @@ func (t *Transfer) makeRoom(ctx context.Context) error {
 		return nil
 	}
 	_, err := t.c.GC(ctx, t.gc(need))
+	if errors.Is(err, syscall.ENOSPC) {
+		return nil // another one took it meanwhile; Publish keeps the limits
+	}
 	return err
 }
 

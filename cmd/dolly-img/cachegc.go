@@ -76,7 +76,7 @@ func newCacheGC() *cobra.Command {
 		Long: `Gc removes blobs that no image needs, once they are older than the grace time: another
 tool may be about to name them. With --max or --free it also removes images, the one that
 was not used for longest first, until the limits are kept. Pinned images stay, and so does
-what a running transfer needs. The limits of the daemon are in policy.toml:
+what a running transfer needs. What verify put into quarantine goes after a week. The limits of the daemon are in policy.toml:
 
   [cache]
   max = "200G"    # bytes of all blobs
@@ -126,6 +126,9 @@ func printRemoved(w io.Writer, r cache.GCResult) {
 		fmt.Fprintf(w, "removed  %s\n", printable(name))
 	}
 	fmt.Fprintf(w, "%d blobs with %s are gone\n", r.Blobs, bytesText(r.Bytes))
+	if r.Over {
+		fmt.Fprintln(w, "the limits are not kept: the rest is pinned, in use, or within the grace time")
+	}
 }
 
 // atLeast is exactly for one argument or more.

@@ -111,7 +111,9 @@ func (f *nodeFlags) setup(stderr, stdout io.Writer) (_ *nodeSetup, err error) {
 		return nil, err
 	}
 	store.SetLimits(cache.Limits{Max: policy.Cache.Max, Free: policy.Cache.Free})
-	s := &nodeSetup{log: nodeLog(stderr, f.verbose), acceptor: &acceptor{policy: policy, cache: store, stdout: stdout}}
+	log := nodeLog(stderr, f.verbose)
+	store.SetLog(log)
+	s := &nodeSetup{log: log, acceptor: &acceptor{policy: policy, cache: store, stdout: stdout}}
 	s.acceptor.log = s.log
 	cleanParts(store, s.log)
 	if s.listeners, err = listen(f.listen); err != nil {
