@@ -571,3 +571,16 @@ func TestReferenceWithBoth(t *testing.T) {
 		t.Errorf("%+v, %v", list, err)
 	}
 }
+
+// As deep as package oci allows an image to be, and one more.
+func TestDepth(t *testing.T) {
+	c := mustOpen(t)
+	im := newImage(v1.MediaTypeImageLayer, "layer")
+	for range 4 {
+		im = indexOf(im)
+	}
+	mustPush(t, c, "x/deep:1", im)
+	if _, err := push(c, "x/deeper:1", indexOf(im)); err == nil {
+		t.Error("an index too many was taken")
+	}
+}

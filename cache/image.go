@@ -13,7 +13,7 @@ import (
 
 const (
 	maxManifest = 4 << 20 // bytes; the limit registries have
-	maxDepth    = 4       // of an index in an index in …
+	maxDepth    = 4       // indexes in one another, as package oci has it
 
 	// What apptainer itself pushes to registries.
 	mediaTypeSIFLayer = "application/vnd.sylabs.sif.layer.v1.sif"
@@ -151,7 +151,7 @@ func (c *Cache) walkTo(depth int, d v1.Descriptor, seen map[digest.Digest]bool, 
 	if !isIndex(d.MediaType) && !isManifest(d.MediaType) {
 		return nil
 	}
-	if depth == 0 {
+	if depth < 0 {
 		return fmt.Errorf("cache %s: manifest %s: nested too deeply", c.dir, d.Digest)
 	}
 	m, err := c.manifest(d)

@@ -90,7 +90,7 @@ func unpacker(head []byte) func(io.Reader) (io.ReadCloser, error) {
 }
 
 func (a *archive) scan(ctx context.Context) error {
-	s, err := a.from(0)
+	s, err := a.from(ctx, 0)
 	if err != nil {
 		return err
 	}
@@ -101,6 +101,7 @@ func (a *archive) scan(ctx context.Context) error {
 		in = &seekable{r, s.seek.(io.Seeker), a.size}
 	}
 	t := tar.NewReader(in)
+	names := 0 // bytes
 	for n := 0; ; n++ {
 		h, err := t.Next()
 		if err == io.EOF {
@@ -111,6 +112,9 @@ func (a *archive) scan(ctx context.Context) error {
 		}
 		if n == maxFiles {
 			return fmt.Errorf("tar archive: more than %d files", maxFiles)
+		}
+		if names += len(h.Name) + len(h.Linkname); names > maxNames {
+			return fmt.Errorf("tar archive: names of more than %d bytes", maxNames)
 		}
 		e := entry{off: s.at(), size: h.Size}
 		switch h.Typeflag {
@@ -148,7 +152,7 @@ func (a *archive) find(name string) (entry, error) {
 	return entry{}, fmt.Errorf("%s: %w", name, fs.ErrNotExist)
 }
 
-func (a *archive) open(name string, off int64) (io.ReadCloser, int64, error) {
+func (a *archive) open(ctx context.Context, name string, off int64) (io.ReadCloser, int64, error) {
 	e, err := a.find(name)
 	if err != nil {
 		return nil, 0, err
@@ -156,7 +160,7 @@ func (a *archive) open(name string, off int64) (io.ReadCloser, int64, error) {
 	if off < 0 || off > e.size {
 		return nil, 0, fmt.Errorf("offset %d is outside of %d bytes", off, e.size)
 	}
-	s, err := a.from(e.off + off)
+	s, err := a.from(ctx, e.off+off)
 	if err != nil {
 		return nil, 0, err
 	}
@@ -203,8 +207,8 @@ func (s *stream) Close() error {
 	return nil
 }
 
-// from is a stream that stands at off.
-func (a *archive) from(off int64) (*stream, error) {
+// from is a stream that stands at off. The context ends a long way there.
+func (a *archive) from(ctx context.Context, off int64) (*stream, error) {
 	if a.unpack == nil {
 		r := io.NewSectionReader(a.f, 0, a.size)
 		if _, err := r.Seek(off, io.SeekStart); err != nil {
@@ -227,7 +231,7 @@ func (a *archive) from(off int64) (*stream, error) {
 		}
 		s = &stream{Reader: rc, c: rc}
 	}
-	if _, err := io.CopyN(io.Discard, s, off-s.pos); err != nil {
+	if _, err := io.CopyN(io.Discard, &untilDone{ctx, s}, off-s.pos); err != nil {
 		s.Close()
 		return nil, fmt.Errorf("compressed archive: %w", noEOF(err))
 	}
@@ -317,7 +321,7 @@ func openOCIArchive(ctx context.Context, s string) (store, string, error) {
 	if err != nil {
 		return nil, "", err
 	}
-	return newLayout(a, ref)
+	return newLayout(ctx, a, ref)
 }
 
 // Kind tells what a tar archive holds: the transport that reads it, or "" when it is

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -329,4 +330,42 @@ func octal(n int) string {
 		n /= 8
 	}
 	return s
+}
+
+// Names are kept in memory: there may not be too much of them.
+func TestArchiveLongNames(t *testing.T) {
+	t.Parallel()
+	var b bytes.Buffer
+	w := tar.NewWriter(&b)
+	for n := range 20 {
+		if err := w.WriteHeader(&tar.Header{Name: fmt.Sprint(n, strings.Repeat("x", 1_000_000)), Typeflag: tar.TypeReg, Format: tar.FormatPAX}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	_, err := openArchive(t.Context(), writeFile(t, "a.tar.gz", asGzip(b.Bytes())))
+	fails(t, err, "names of more than")
+}
+
+// A long way through a compressed archive ends when nobody wants its end any more.
+func TestArchiveSkip(t *testing.T) {
+	t.Parallel()
+	name := writeFile(t, "a.tar.gz", asGzip(asTar(regular(map[string][]byte{"a": noise(1 << 20), "b": []byte("x")})...)))
+	a, err := openArchive(t.Context(), name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer a.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, _, err := a.open(ctx, "b", 0); !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+	rc, _, err := a.open(t.Context(), "b", 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rc.Close()
 }

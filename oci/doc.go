@@ -19,11 +19,12 @@ import "fmt"
 
 // Limits of what an image may be; none of them is met by an honest one.
 const (
-	MaxManifest = 4 << 20 // bytes of a manifest or index, as registries have it
-	MaxIndex    = 1000    // entries of an index
-	MaxLayers   = 10_000  // of a manifest
-	maxDepth    = 4       // of an index in an index in …
-	maxFiles    = 100_000 // entries of an archive
+	MaxManifest = 4 << 20  // bytes of a manifest or index, as registries have it
+	MaxIndex    = 1000     // entries of an index
+	MaxLayers   = 10_000   // of a manifest
+	maxDepth    = 4        // of an index in an index in …
+	maxFiles    = 100_000  // entries of an archive
+	maxNames    = 16 << 20 // bytes of their names
 
 	maxManifests = 64 << 20 // bytes of all manifests below one index: they are kept in memory
 )

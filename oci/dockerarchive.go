@@ -47,7 +47,7 @@ func openDockerArchive(ctx context.Context, s string) (_ store, name string, err
 			a.Close()
 		}
 	}()
-	raw, err := readSmall(a, "manifest.json")
+	raw, err := readSmall(ctx, a, "manifest.json")
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, "", errors.New("not an archive of docker save: no manifest.json")
 	}
@@ -128,7 +128,7 @@ func fullTag(tag string) string {
 
 // build makes the manifest.
 func (d *dockerArchive) build(ctx context.Context, image dockerImage) error {
-	config, err := readSmall(d.a, image.Config)
+	config, err := readSmall(ctx, d.a, image.Config)
 	if err != nil {
 		return fmt.Errorf("config %q: %w", image.Config, err)
 	}
@@ -162,7 +162,7 @@ func (d *dockerArchive) layer(ctx context.Context, name string, diff digest.Dige
 	if err := diff.Validate(); err != nil {
 		return v1.Descriptor{}, fmt.Errorf("diff_id %q: %w", diff, err)
 	}
-	rc, size, err := d.a.open(name, 0)
+	rc, size, err := d.a.open(ctx, name, 0)
 	if err != nil {
 		return v1.Descriptor{}, err
 	}
@@ -197,12 +197,12 @@ func (d *dockerArchive) manifest(context.Context, v1.Descriptor) ([]byte, error)
 	return nil, fs.ErrNotExist // an archive of docker save has no index
 }
 
-func (d *dockerArchive) blob(_ context.Context, b v1.Descriptor, off int64) (io.ReadCloser, error) {
+func (d *dockerArchive) blob(ctx context.Context, b v1.Descriptor, off int64) (io.ReadCloser, error) {
 	name, ok := d.paths[b.Digest]
 	if !ok {
 		return nil, fs.ErrNotExist
 	}
-	rc, _, err := d.a.open(name, off)
+	rc, _, err := d.a.open(ctx, name, off)
 	return rc, err
 }
 

@@ -107,7 +107,7 @@ func FuzzArchive(f *testing.F) {
 		}
 		defer a.Close()
 		for name := range a.entries {
-			rc, size, err := a.open(name, 0)
+			rc, size, err := a.open(ctx, name, 0)
 			if err != nil {
 				continue
 			}

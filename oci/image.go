@@ -171,7 +171,7 @@ func (l *lister) add(d v1.Descriptor) {
 }
 
 func (l *lister) list(ctx context.Context, d v1.Descriptor, m *manifest, depth int) error {
-	if depth > maxDepth {
+	if depth > maxDepth { // the cache looks no deeper
 		return errors.New("indexes are nested too deeply")
 	}
 	if l.done[d.Digest] {
@@ -185,6 +185,10 @@ func (l *lister) list(ctx context.Context, d v1.Descriptor, m *manifest, depth i
 		cm, err := l.image.child(ctx, child)
 		if err != nil {
 			return err
+		}
+		// The cache, and any runtime, goes by what the index says.
+		if !isManifest(child.MediaType) || isIndex(child.MediaType) != cm.isIndex() {
+			return fmt.Errorf("manifest %s: is %q, and its index calls it %q", child.Digest, cm.mediaType, child.MediaType)
 		}
 		if err := l.list(ctx, child, cm, depth+1); err != nil {
 			return err

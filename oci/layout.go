@@ -25,11 +25,11 @@ type layout struct {
 // files are the regular files of a layout, by slash-separated name. An error about
 // one that is not there wraps fs.ErrNotExist.
 type files interface {
-	open(name string, off int64) (io.ReadCloser, int64, error) // and its size
+	open(ctx context.Context, name string, off int64) (io.ReadCloser, int64, error) // and its size
 	io.Closer
 }
 
-func openLayout(s string) (store, string, error) {
+func openLayout(ctx context.Context, s string) (store, string, error) {
 	dir, ref, err := splitPath(s)
 	if err != nil {
 		return nil, "", err
@@ -38,25 +38,25 @@ func openLayout(s string) (store, string, error) {
 	if err != nil {
 		return nil, "", err
 	}
-	return newLayout(dirFiles{root}, ref)
+	return newLayout(ctx, dirFiles{root}, ref)
 }
 
 // newLayout finds ref in the layout; it closes f when it fails.
-func newLayout(f files, ref string) (_ store, name string, err error) {
+func newLayout(ctx context.Context, f files, ref string) (_ store, name string, err error) {
 	defer func() {
 		if err != nil {
 			f.Close()
 		}
 	}()
 	var marker v1.ImageLayout
-	if err := readJSON(f, v1.ImageLayoutFile, &marker); err != nil {
+	if err := readJSON(ctx, f, v1.ImageLayoutFile, &marker); err != nil {
 		return nil, "", err
 	}
 	if marker.Version != v1.ImageLayoutVersion {
 		return nil, "", fmt.Errorf("%s: version %q, not %s", v1.ImageLayoutFile, marker.Version, v1.ImageLayoutVersion)
 	}
 	var index v1.Index
-	if err := readJSON(f, v1.ImageIndexFile, &index); err != nil {
+	if err := readJSON(ctx, f, v1.ImageIndexFile, &index); err != nil {
 		return nil, "", err
 	}
 	d, err := pick(index.Manifests, ref)
@@ -118,15 +118,15 @@ func (l *layout) rootManifest(ctx context.Context) ([]byte, string, error) {
 	return raw, l.root.MediaType, nil
 }
 
-func (l *layout) manifest(_ context.Context, d v1.Descriptor) ([]byte, error) {
+func (l *layout) manifest(ctx context.Context, d v1.Descriptor) ([]byte, error) {
 	if err := d.Digest.Validate(); err != nil {
 		return nil, err
 	}
-	return readSmall(l.files, blobFile(d))
+	return readSmall(ctx, l.files, blobFile(d))
 }
 
-func (l *layout) blob(_ context.Context, d v1.Descriptor, off int64) (io.ReadCloser, error) {
-	rc, size, err := l.files.open(blobFile(d), off)
+func (l *layout) blob(ctx context.Context, d v1.Descriptor, off int64) (io.ReadCloser, error) {
+	rc, size, err := l.files.open(ctx, blobFile(d), off)
 	if err != nil {
 		return nil, err
 	}
@@ -143,8 +143,8 @@ func blobFile(d v1.Descriptor) string {
 	return v1.ImageBlobsDir + "/" + d.Digest.Algorithm().String() + "/" + d.Digest.Encoded()
 }
 
-func readJSON(f files, name string, v any) error {
-	raw, err := readSmall(f, name)
+func readJSON(ctx context.Context, f files, name string, v any) error {
+	raw, err := readSmall(ctx, f, name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("not an OCI image layout: no %s", name)
 	}
@@ -158,8 +158,8 @@ func readJSON(f files, name string, v any) error {
 }
 
 // readSmall reads what may have the size of a manifest.
-func readSmall(f files, name string) ([]byte, error) {
-	rc, size, err := f.open(name, 0)
+func readSmall(ctx context.Context, f files, name string) ([]byte, error) {
+	rc, size, err := f.open(ctx, name, 0)
 	if err != nil {
 		return nil, err
 	}
@@ -173,7 +173,7 @@ func readSmall(f files, name string) ([]byte, error) {
 // dirFiles is a directory, which nothing in it leads out of.
 type dirFiles struct{ root *os.Root }
 
-func (d dirFiles) open(name string, off int64) (io.ReadCloser, int64, error) {
+func (d dirFiles) open(_ context.Context, name string, off int64) (io.ReadCloser, int64, error) {
 	f, err := d.root.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK, 0) // a FIFO would wait
 	if err != nil {
 		return nil, 0, err

@@ -29,8 +29,15 @@ type manifest struct {
 	mediaType string // what it is, whoever said so
 }
 
-func (m *manifest) isIndex() bool {
-	return m.mediaType == v1.MediaTypeImageIndex || m.mediaType == mediaTypeDockerList
+func (m *manifest) isIndex() bool { return isIndex(m.mediaType) }
+
+func isIndex(mediaType string) bool {
+	return mediaType == v1.MediaTypeImageIndex || mediaType == mediaTypeDockerList
+}
+
+// isManifest says whether what has this media type references other blobs.
+func isManifest(mediaType string) bool {
+	return isIndex(mediaType) || mediaType == v1.MediaTypeImageManifest || mediaType == mediaTypeDockerManifest
 }
 
 // artifactType is what the artifact says it is, "" of an image.
@@ -101,6 +108,9 @@ func (m *manifest) check() error {
 		if err := checkDescriptor(d); err != nil {
 			return fmt.Errorf("entry %d: %w", i, err)
 		}
+		if len(d.URLs) > 0 {
+			return fmt.Errorf("entry %d: lies elsewhere, at %d urls", i, len(d.URLs))
+		}
 	}
 	for i, d := range m.Layers {
 		if err := checkDescriptor(d); err != nil {
@@ -110,6 +120,9 @@ func (m *manifest) check() error {
 	if m.Config != nil {
 		if err := checkDescriptor(*m.Config); err != nil {
 			return fmt.Errorf("config: %w", err)
+		}
+		if len(m.Config.URLs) > 0 {
+			return fmt.Errorf("config: lies elsewhere, at %d urls", len(m.Config.URLs))
 		}
 	}
 	return nil

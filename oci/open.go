@@ -30,7 +30,7 @@ func openStore(ctx context.Context, name string, o Options) (s store, ref string
 		}
 		return openRegistry(ctx, rest, o.Registry)
 	case "oci":
-		return openLayout(rest)
+		return openLayout(ctx, rest)
 	case "oci-archive":
 		return openOCIArchive(ctx, rest)
 	case "docker-archive":

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/url"
 	"os"
 	"strconv"
 	"strings"
@@ -65,8 +66,10 @@ func (o RegistryOptions) system() *types.SystemContext {
 // registry is an image in a registry. Its mirrors were tried when it was opened; from
 // then on the one that answered serves all.
 type registry struct {
-	src    types.ImageSource
-	digest digest.Digest // the reference has; else ""
+	src     types.ImageSource
+	digest  digest.Digest // the reference has; else ""
+	schemes *schemes
+	user    string // of the options
 }
 
 func init() {
@@ -80,6 +83,9 @@ func openRegistry(ctx context.Context, name string, o RegistryOptions) (store, s
 	if err != nil {
 		return nil, "", err
 	}
+	if o.User != "" && len(candidates) > 1 {
+		return nil, "", hint("give the full name", "%q may be an image of %d registries, and a password is only for one of them", name, len(candidates))
+	}
 	var first error
 	for _, named := range candidates {
 		named = reference.TagNameOnly(named)
@@ -87,20 +93,23 @@ func openRegistry(ctx context.Context, name string, o RegistryOptions) (store, s
 		if err != nil {
 			return nil, "", err
 		}
-		r := &registry{}
+		r := &registry{user: o.User}
+		if r.schemes, err = newSchemes(sys, named); err != nil {
+			return nil, "", err
+		}
 		if d, ok := named.(reference.Digested); ok {
 			r.digest = d.Digest()
 		}
 		err = retry(ctx, func() error {
-			return bounded(ctx, func(ctx context.Context) error {
+			return r.bounded(ctx, func(ctx context.Context) error {
 				r.src, err = ref.NewImageSource(ctx, sys)
 				return err
 			})
 		})
 		if err == nil {
-			return r, named.String(), nil
+			return r, oneOf(named).String(), nil
 		}
-		if err = explain(err); len(candidates) > 1 {
+		if err = r.explain(err); len(candidates) > 1 {
 			err = fmt.Errorf("%s: %w", named, err)
 		}
 		if first == nil {
@@ -156,7 +165,7 @@ func names(sys *types.SystemContext, name string) ([]reference.Named, error) {
 
 func (r *registry) rootManifest(ctx context.Context) (raw []byte, mediaType string, err error) {
 	err = retry(ctx, func() error {
-		return bounded(ctx, func(ctx context.Context) error {
+		return r.bounded(ctx, func(ctx context.Context) error {
 			raw, mediaType, err = r.src.GetManifest(ctx, nil)
 			return err
 		})
@@ -164,23 +173,24 @@ func (r *registry) rootManifest(ctx context.Context) (raw []byte, mediaType stri
 	if err == nil && r.digest != "" {
 		err = checkDigest(raw, r.digest)
 	}
-	return raw, mediaType, explain(err)
+	return raw, mediaType, r.explain(err)
 }
 
 func (r *registry) manifest(ctx context.Context, d v1.Descriptor) (raw []byte, err error) {
 	err = retry(ctx, func() error {
-		return bounded(ctx, func(ctx context.Context) error {
+		return r.bounded(ctx, func(ctx context.Context) error {
 			raw, _, err = r.src.GetManifest(ctx, &d.Digest)
 			return err
 		})
 	})
-	return raw, explain(err)
+	return raw, r.explain(err)
 }
 
 func (r *registry) blob(ctx context.Context, d v1.Descriptor, off int64) (io.ReadCloser, error) {
 	b := &blobReader{ctx: ctx, r: r, d: d, off: off}
 	if err := retry(ctx, b.open); err != nil {
-		return nil, explain(err)
+		b.watch.end()
+		return nil, r.explain(err)
 	}
 	return b, nil
 }
@@ -203,7 +213,7 @@ type blobReader struct {
 
 func (b *blobReader) open() error {
 	b.watch.end()
-	b.watch = newWatch(b.ctx)
+	b.watch = newWatch(b.ctx, b.r.schemes)
 	body, _, err := b.r.src.GetBlob(b.watch.ctx, types.BlobInfo{Digest: b.d.Digest, Size: b.d.Size}, none.NoCache)
 	if err != nil {
 		return b.watch.cause(err)
@@ -237,9 +247,10 @@ type watch struct {
 	stalled atomic.Bool
 }
 
-func newWatch(ctx context.Context) *watch {
+func newWatch(ctx context.Context, s *schemes) *watch {
 	w := &watch{}
-	w.ctx, w.cancel = context.WithCancel(ctx)
+	ctx, w.cancel = context.WithCancel(ctx)
+	w.ctx = s.watch(ctx)
 	w.timer = time.AfterFunc(stallLimit, func() {
 		w.stalled.Store(true)
 		w.cancel()
@@ -254,7 +265,7 @@ func (w *watch) cause(err error) error {
 	if err != nil && w.stalled.Load() {
 		return errStalled
 	}
-	return err
+	return refused(w.ctx, err)
 }
 
 func (w *watch) end() {
@@ -272,10 +283,11 @@ var (
 )
 
 // bounded gives f the time that a manifest may take.
-func bounded(ctx context.Context, f func(context.Context) error) error {
+func (r *registry) bounded(ctx context.Context, f func(context.Context) error) error {
 	limited, cancel := context.WithTimeoutCause(ctx, manifestLimit, errStalled)
 	defer cancel()
-	err := f(limited)
+	watched := r.schemes.watch(limited)
+	err := refused(watched, f(watched))
 	if err != nil && ctx.Err() == nil && limited.Err() != nil {
 		return fmt.Errorf("no answer in %v: %w", manifestLimit, context.DeadlineExceeded)
 	}
@@ -302,12 +314,12 @@ func (b *blobReader) Read(p []byte) (int, error) {
 			return n, err
 		}
 		if b.tries++; b.tries > retries || !passing(err) || b.ctx.Err() != nil {
-			return 0, explain(err)
+			return 0, b.r.explain(err)
 		}
 		b.body.Close()
 		if err := retry(b.ctx, b.open); err != nil {
 			b.body = io.NopCloser(strings.NewReader(""))
-			return 0, explain(err)
+			return 0, b.r.explain(err)
 		}
 	}
 }
@@ -343,7 +355,7 @@ func passing(err error) bool {
 	if errors.Is(err, errStalled) {
 		return true
 	}
-	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, docker.ErrTooManyRequests) {
+	if errors.Is(err, errScheme) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, docker.ErrTooManyRequests) {
 		return false // the library has waited for the latter, as long as it was told to
 	}
 	if errors.As(err, new(docker.ErrUnauthorizedForCredentials)) {
@@ -392,15 +404,23 @@ func status(err error) int {
 	return 0
 }
 
-// explain adds what the administrator can do.
-func explain(err error) error {
+// explain adds what the administrator can do, and takes out what nobody else may see: where a
+// registry redirects to, the URL lets in whoever has it.
+func (r *registry) explain(err error) error {
 	if err == nil {
 		return nil
 	}
-	switch s := status(err); {
+	if u := (*url.Error)(nil); errors.As(err, &u) {
+		u.URL, _, _ = strings.Cut(u.URL, "?")
+	}
+	s := status(err)
+	denied := s == 401 || s == 403 || errors.As(err, new(docker.ErrUnauthorizedForCredentials))
+	switch {
 	case s == 429, errors.Is(err, docker.ErrTooManyRequests):
 		return hint("wait, or log in: registries let those who are known ask more often", "%w", err)
-	case s == 401, s == 403, errors.As(err, new(docker.ErrUnauthorizedForCredentials)):
+	case denied && r.user != "":
+		return hint("is the password right, and may this user read the image?", "the registry refuses user %s: %w", r.user, err)
+	case denied:
 		return hint("log in with podman or skopeo login, or give --authfile FILE or --creds FILE", "%w", err)
 	case errors.As(err, new(*tls.CertificateVerificationError)):
 		return hint("put the registry's ca.crt into a directory and give --cert-dir DIR", "%w", err)

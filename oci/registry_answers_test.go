@@ -193,3 +193,30 @@ func TestRegistryManyManifests(t *testing.T) {
 	o.AllPlatforms = true
 	openFails(t, newRegistry(t, index(list...)).name(), o, "manifests of more than")
 }
+
+// An index that calls a manifest something else: the cache would not look for what it needs.
+func TestRegistryChildOfOtherType(t *testing.T) {
+	t.Parallel()
+	m := newImg([]byte("a layer"))
+	o := plain(t)
+	o.AllPlatforms = true
+	for _, mediaType := range []string{"application/octet-stream", v1.MediaTypeImageIndex, ""} {
+		m.root.MediaType = mediaType
+		openFails(t, newRegistry(t, index(m)).name(), o, "and its index calls it")
+	}
+}
+
+// Only layers may lie elsewhere.
+func TestRegistryURLs(t *testing.T) {
+	t.Parallel()
+	m := newImg([]byte("a layer"))
+	m.root.URLs = []string{"https://elsewhere.example/"}
+	o := plain(t)
+	o.AllPlatforms = true
+	openFails(t, newRegistry(t, index(m)).name(), o, "lies elsewhere")
+	config := newImg([]byte("a layer")).config
+	config.URLs = []string{"https://elsewhere.example/"}
+	alone := manifestOf("", "")
+	alone.root = alone.put(v1.MediaTypeImageManifest, asJSON(v1.Manifest{Versioned: versioned, MediaType: v1.MediaTypeImageManifest, Config: config}))
+	openFails(t, newRegistry(t, alone).name(), plain(t), "lies elsewhere")
+}

@@ -65,7 +65,12 @@ func TestRegistryBasic(t *testing.T) {
 			before := len(f.asked("/manifests/latest"))
 			err := openFails(t, f.name(), o, "nauthorized")
 			silent(t, err)
-			if h := hintOf(err); !strings.HasPrefix(h, "log in") {
+			want := "log in"
+			if o.Registry.User != "" {
+				want = "is the password right"
+				fails(t, err, "refuses user "+o.Registry.User)
+			}
+			if h := hintOf(err); !strings.HasPrefix(h, want) {
 				t.Errorf("hint is %q", h)
 			}
 			if n := len(f.asked("/manifests/latest")) - before; n != 1 {
@@ -174,13 +179,13 @@ func TestRegistryBearer(t *testing.T) {
 		want   string
 		hint   string
 	}{
-		{"wrong password", func(w http.ResponseWriter, r *http.Request) { fail(w, 401, "UNAUTHORIZED") }, "nauthorized", "log in"},
-		{"forbidden", func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(403) }, "403", "log in"},
+		{"wrong password", func(w http.ResponseWriter, r *http.Request) { fail(w, 401, "UNAUTHORIZED") }, "nauthorized", "is the password right"},
+		{"forbidden", func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(403) }, "403", "is the password right"},
 		{"too many", func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(429) }, "too many requests", "wait, or log in"},
 		{"broken", func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(500) }, "500", ""},
 		{"not JSON", func(w http.ResponseWriter, r *http.Request) { _, _ = w.Write([]byte("<html>")) }, "bearer token", ""},
-		{"empty", func(w http.ResponseWriter, r *http.Request) { _, _ = w.Write([]byte("{}")) }, "nauthorized", "log in"},
-		{"useless", func(w http.ResponseWriter, r *http.Request) { _, _ = w.Write([]byte(`{"token":"x"}`)) }, "nauthorized", "log in"},
+		{"empty", func(w http.ResponseWriter, r *http.Request) { _, _ = w.Write([]byte("{}")) }, "nauthorized", "is the password right"},
+		{"useless", func(w http.ResponseWriter, r *http.Request) { _, _ = w.Write([]byte(`{"token":"x"}`)) }, "nauthorized", "is the password right"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			f := newRegistry(t, m)
