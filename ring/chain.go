@@ -1,6 +1,7 @@
 package ring
 
 import (
+	"errors"
 	"fmt"
 	"time"
 
@@ -189,7 +190,8 @@ func (c *chain) step(ev any) []action {
 			c.maybeCommit(i)
 		}
 	case evSourceFailed:
-		c.abortAll("source: "+ev.err.Error(), &SourceError{ev.err}, false)
+		err := &SourceError{ev.err, errors.As(ev.err, new(*unreadable))}
+		c.abortAll(err.Error(), err, err.Kept)
 	case evInterrupt:
 		c.interrupt()
 	default:

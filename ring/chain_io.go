@@ -81,7 +81,7 @@ type (
 	evSourceDone struct { // read to its end, unchanged
 		finals []digest.Digest
 	}
-	evSourceFailed struct{ err error }
+	evSourceFailed struct{ err error } // which is an *unreadable where the bytes before it were right
 	evInterrupt    struct{}
 )
 

@@ -150,6 +150,9 @@ func (s *scenario) event(f []string) {
 		ev = evSourceDone{[]digest.Digest{testBlob.Digest}}
 		if arg["failed"] != "" {
 			ev = evSourceFailed{errors.New("it shrank")}
+			if arg["failed"] == "unreadable" {
+				ev = evSourceFailed{&unreadable{errors.New("connection reset")}}
+			}
 		}
 	case "interrupt":
 		ev = evInterrupt{}

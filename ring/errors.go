@@ -9,7 +9,11 @@ import (
 
 // SourceError says that the server's own source failed or changed while it was
 // read; nothing was committed anywhere.
-type SourceError struct{ Err error }
+type SourceError struct {
+	Err error
+	// Kept says that what came before is not in doubt: nodes keep it for another push.
+	Kept bool
+}
 
 func (e *SourceError) Error() string { return "source: " + e.Err.Error() }
 func (e *SourceError) Unwrap() error { return e.Err }

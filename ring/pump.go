@@ -22,6 +22,12 @@ type pump struct {
 	size  frameSize
 }
 
+// unreadable is the error of a source that stopped to give bytes: a registry or a disk that
+// failed, which says nothing against what came before.
+type unreadable struct{ error }
+
+func (e *unreadable) Unwrap() error { return e.error }
+
 func (p *pump) run(ctx context.Context) error {
 	for _, b := range p.blobs {
 		if err := p.blob(ctx, b, p.relay.descs[b]); err != nil {
@@ -34,7 +40,7 @@ func (p *pump) run(ctx context.Context) error {
 func (p *pump) blob(ctx context.Context, b int, d v1.Descriptor) error {
 	rc, err := p.src.Open(ctx, d, 0)
 	if err != nil {
-		return err
+		return &unreadable{err}
 	}
 	defer rc.Close()
 	var off int64
@@ -59,7 +65,7 @@ func (p *pump) blob(ctx context.Context, b int, d v1.Descriptor) error {
 			break
 		}
 		if err != nil {
-			return err
+			return &unreadable{err}
 		}
 	}
 	if d.Size < 0 {

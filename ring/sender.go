@@ -93,7 +93,7 @@ func (s *sender) run(ctx context.Context) (*Report, error) {
 	s.begun = time.Now()
 	s.chain = newChain(s.cfg, s.blobs)
 	if err := s.prepare(ctx); err != nil {
-		err = &SourceError{err}
+		err = &SourceError{Err: err}
 		for i := range s.chain.nodes {
 			s.chain.nodes[i].row.State, s.chain.nodes[i].row.Reason = Failed, err.Error()
 		}

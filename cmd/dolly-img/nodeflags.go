@@ -77,6 +77,19 @@ func readableCacheDir(flag string) (string, error) {
 	return dir, err
 }
 
+// cacheLimits are those of the policy file beside the keys, for a server's own cache as for a node's.
+func cacheLimits(keys string) (cache.Limits, error) {
+	dir, err := identity.Find(keys)
+	if err != nil {
+		return cache.Limits{}, err
+	}
+	policy, err := identity.LoadPolicy(dir)
+	if err != nil {
+		return cache.Limits{}, err
+	}
+	return cache.Limits{Max: policy.Cache.Max, Free: policy.Cache.Free}, nil
+}
+
 // nodeSetup is a node that is ready to serve.
 type nodeSetup struct {
 	cfg       ring.NodeConfig

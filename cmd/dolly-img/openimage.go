@@ -13,8 +13,8 @@ import (
 )
 
 // openImage opens IMAGE, whatever it is, and notes in m what only it knows: its
-// name, where m has none, and the time of a file.
-func openImage(ctx context.Context, image string, flags *imageFlags, o oci.Options, m *meta) (ring.Source, error) {
+// name, where m has none, and the time of a file. The limits are of this server's own cache.
+func openImage(ctx context.Context, image string, flags *imageFlags, limits cache.Limits, o oci.Options, m *meta) (ring.Source, error) {
 	name, err := imageName(ctx, image)
 	if err != nil {
 		return nil, err
@@ -54,7 +54,7 @@ func openImage(ctx context.Context, image string, flags *imageFlags, o oci.Optio
 		source = img // it is read where it lies
 		return source, nil
 	}
-	pulled, err := newPull(ctx, img, m.refOr(img.Name()), flags.cache)
+	pulled, err := newPull(ctx, img, m.refOr(img.Name()), flags.cache, limits)
 	if err != nil {
 		return nil, err
 	}

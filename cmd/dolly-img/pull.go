@@ -42,7 +42,8 @@ type fetch struct {
 	err  error // why there will be no more
 }
 
-func newPull(ctx context.Context, image *oci.Image, ref, cacheFlag string) (*pull, error) {
+// newPull keeps what it pulls in the cache that cacheFlag names, within the limits.
+func newPull(ctx context.Context, image *oci.Image, ref, cacheFlag string, limits cache.Limits) (*pull, error) {
 	const advice = "name another with --cache DIR, or use --no-cache"
 	dir, err := cacheDir(cacheFlag)
 	if err != nil {
@@ -52,6 +53,7 @@ func newPull(ctx context.Context, image *oci.Image, ref, cacheFlag string) (*pul
 	if err != nil {
 		return nil, hintf(advice, "this server's own cache: %w", err)
 	}
+	c.SetLimits(limits)
 	p := &pull{image: image, store: c.Transfer(ref, cache.TransferOptions{}), fetches: map[digest.Digest]*fetch{}}
 	p.changed.L = &p.mu
 	p.ctx, p.cancel = context.WithCancel(context.WithoutCancel(ctx))
@@ -73,7 +75,7 @@ func (p *pull) offer(ctx context.Context) error {
 	}
 	need := int64(0)
 	for i, d := range p.blobs {
-		if held[i] == d.Size {
+		if held[i] == d.Size && d.Size > 0 { // an empty one may be there or not
 			p.fetches[d.Digest] = &fetch{n: d.Size, done: true}
 		} else {
 			need += d.Size
@@ -105,10 +107,11 @@ func (p *pull) want(d v1.Descriptor) *fetch {
 			continue
 		}
 		f := p.fetches[b.Digest]
-		if f == nil {
+		// What failed while it was pulled ahead is pulled again once somebody waits for it.
+		if f == nil || f.err != nil && b.Digest == d.Digest {
 			f = p.start(b)
 		}
-		if !f.done {
+		if !f.done && f.err == nil {
 			if running++; running == ahead {
 				break
 			}

@@ -81,7 +81,11 @@ first commit.`,
 				return err
 			}
 			j.open = func(ctx context.Context) (ring.Source, *meta, error) {
-				source, err := openImage(ctx, image, &from, o, m)
+				limits, err := cacheLimits(send.keys)
+				if err != nil {
+					return nil, nil, err
+				}
+				source, err := openImage(ctx, image, &from, limits, o, m)
 				return source, m, err
 			}
 			return j.run(cmd.Context())

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"io"
 	"log/slog"
 	"path/filepath"
@@ -107,7 +108,9 @@ func (j *job) run(ctx context.Context) error {
 	if rep.Exit == ring.ExitAll && err == nil {
 		return nil
 	}
-	if rep.Exit == ring.ExitInterrupted && rep.Transfer != "" && !j.flags.check && err != nil {
+	source := new(ring.SourceError)
+	cutOff := rep.Exit == ring.ExitInterrupted || errors.As(err, &source) && source.Kept && hintOf(err) == ""
+	if cutOff && rep.Transfer != "" && !j.flags.check && err != nil {
 		err = hintf("the same command goes on from what the nodes have kept", "%w", err)
 	}
 	return &statusError{rep.Exit, err}

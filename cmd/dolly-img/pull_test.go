@@ -1,0 +1,156 @@
+package main
+
+import (
+	"bytes"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+
+	"github.com/opencontainers/go-digest"
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/dolly-img/dolly-img/cache"
+	"github.com/dolly-img/dolly-img/oci"
+	"github.com/dolly-img/dolly-img/ring/identity"
+)
+
+// smallRegistry serves one image of two layers, and answers 503 for a blob that is down.
+type smallRegistry struct {
+	*httptest.Server
+	layers   [][]byte
+	manifest []byte
+	blobs    map[string][]byte
+	down     atomic.Value // string: a digest
+}
+
+func newSmallRegistry(t *testing.T) *smallRegistry {
+	t.Helper()
+	s := &smallRegistry{blobs: map[string][]byte{}}
+	s.down.Store("")
+	put := func(mediaType string, b []byte) string {
+		d := digest.FromBytes(b)
+		s.blobs[d.String()] = b
+		return fmt.Sprintf(`{"mediaType":%q,"digest":%q,"size":%d}`, mediaType, d, len(b))
+	}
+	for range 2 {
+		b := make([]byte, 3<<20)
+		if _, err := rand.Read(b); err != nil {
+			t.Fatal(err)
+		}
+		s.layers = append(s.layers, b)
+	}
+	s.manifest = fmt.Appendf(nil, `{"schemaVersion":2,"mediaType":%q,"config":%s,"layers":[%s,%s]}`, v1.MediaTypeImageManifest,
+		put(v1.MediaTypeImageConfig, []byte("{}")), put(v1.MediaTypeImageLayer, s.layers[0]), put(v1.MediaTypeImageLayer, s.layers[1]))
+	s.Server = httptest.NewServer(s)
+	t.Cleanup(s.Close)
+	return s
+}
+
+func (s *smallRegistry) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	name := r.URL.Path[strings.LastIndexByte(r.URL.Path, '/')+1:]
+	switch {
+	case r.URL.Path == "/v2/":
+	case strings.Contains(r.URL.Path, "/manifests/"):
+		w.Header().Set("Content-Type", v1.MediaTypeImageManifest)
+		_, _ = w.Write(s.manifest)
+	case name == s.down.Load():
+		w.WriteHeader(http.StatusServiceUnavailable)
+	default:
+		_, _ = w.Write(s.blobs[name])
+	}
+}
+
+func (s *smallRegistry) pull(t *testing.T, ref, dir string, limits cache.Limits) (*pull, error) {
+	t.Helper()
+	no := false
+	conf := filepath.Join(t.TempDir(), "registries.conf")
+	auth := filepath.Join(t.TempDir(), "auth.json")
+	for name, text := range map[string]string{conf: "", auth: "{}"} {
+		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	img, err := oci.Open(t.Context(), "docker://"+s.Listener.Addr().String()+"/a/b:1",
+		oci.Options{Registry: oci.RegistryOptions{TLSVerify: &no, RegistriesConf: conf, AuthFile: auth}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return newPull(t.Context(), img, ref, dir, limits)
+}
+
+func readBlob(t *testing.T, p *pull, d v1.Descriptor) ([]byte, error) {
+	t.Helper()
+	rc, err := p.Open(t.Context(), d, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer rc.Close()
+	return io.ReadAll(rc)
+}
+
+// A blob that failed while it was pulled ahead is pulled when it is wanted.
+func TestPullAheadFails(t *testing.T) {
+	s := newSmallRegistry(t)
+	s.down.Store(digest.FromBytes(s.layers[1]).String())
+	p, err := s.pull(t, "x/a:1", t.TempDir(), cache.Limits{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if b, err := readBlob(t, p, p.blobs[0]); err != nil || !bytes.Equal(b, s.layers[0]) {
+		t.Fatal(err)
+	}
+	if _, err := readBlob(t, p, p.blobs[1]); err == nil { // waits until it was given up
+		t.Fatal("an answer of 503 was taken")
+	}
+	s.down.Store("")
+	if b, err := readBlob(t, p, p.blobs[1]); err != nil || !bytes.Equal(b, s.layers[1]) {
+		t.Errorf("the registry is back: %v", err)
+	}
+	if err := p.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// The limits hold for the server's own cache, too.
+func TestPullLimits(t *testing.T) {
+	s := newSmallRegistry(t)
+	if _, err := s.pull(t, "x/a:1", t.TempDir(), cache.Limits{Max: 4 << 20}); !errors.Is(err, syscall.ENOSPC) {
+		t.Errorf("6 MiB into 4: %v", err)
+	}
+	dir := t.TempDir()
+	keys := filepath.Join(t.TempDir(), "keys")
+	if err := identity.Init(keys, identity.InitOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(keys, "policy.toml"), []byte("[cache]\nmax = \"7M\"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	limits, err := cacheLimits(keys)
+	if err != nil || limits.Max != 7_000_000 {
+		t.Fatalf("%+v, %v", limits, err)
+	}
+	for _, ref := range []string{"x/a:1", "x/b:1"} { // the second image takes the place of the first
+		p, err := s.pull(t, ref, dir, limits)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, d := range p.blobs {
+			if _, err := readBlob(t, p, d); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := p.Close(); err != nil {
+			t.Fatal(err)
+		}
+		s = newSmallRegistry(t)
+	}
+}
