@@ -50,7 +50,7 @@ func openImage(ctx context.Context, image string, flags *imageFlags, o oci.Optio
 	if err := checkImageOutput(ctx, img, m); err != nil {
 		return nil, err
 	}
-	if t, _ := oci.Split(name); flags.noCache || t != "docker" && t != "oras" {
+	if flags.noCache || !ofRegistry(name) {
 		source = img // it is read where it lies
 		return source, nil
 	}

@@ -54,6 +54,9 @@ first commit.`,
 		Args: exactly(1, "IMAGE, see its help"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			image := args[0]
+			if err := checkName(image); err != nil {
+				return err
+			}
 			var format string
 			out.output, format = cutFormat(out.output)
 			m, err := out.meta(kindImage, imageBase(image))
@@ -69,14 +72,17 @@ first commit.`,
 			case name != "":
 				m.Ref = name
 			}
-			o, err := from.options(cmd)
-			if err != nil {
-				return err
-			}
 			if m.Format = format; format != "" && m.Output == "" {
 				return usagef("--output %s: want an absolute path behind it", format)
 			}
 			j, err := send.job(cmd, image, "manifest")
+			if err != nil {
+				return err
+			}
+			if send.stdin && from.creds == "-" {
+				return usagef("--creds - and --nodes @-: standard input can be only one of them")
+			}
+			o, err := from.options(cmd, image)
 			if err != nil {
 				return err
 			}
