@@ -1,6 +1,7 @@
 package main
 
 import (
+	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -39,6 +40,35 @@ func TestCheckName(t *testing.T) {
 	} {
 		if err := checkName(name); err != nil {
 			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// What an image is called below a directory.
+func TestOutputName(t *testing.T) {
+	dir := t.TempDir()
+	here := filepath.Base(dir)
+	t.Chdir(dir)
+	for _, c := range []struct{ image, format, want string }{
+		{"docker://app", "", "app_latest.sif"},
+		{"docker://host:5000/lab/app:v1", "", "app_v1.sif"},
+		{"oras://host:5000/lab/app:v1", formatArchive, "app_v1.tar"},
+		{"docker://host:5000/lab/app:v1", formatLayout, "app_v1"},
+		{"docker://lab/app@sha256:0123456789abcdef", "", "app_sha256-0123456789ab.sif"},
+		{"docker://app:v1@sha256:0123456789abcdef", formatLayout, "app_sha256-0123456789ab"},
+		{"docker://app@sha256:01", formatLayout, "app_sha256-01"},
+		{"images/app.sif", "", "app.sif"},
+		{"a:b.sif", "", "a:b.sif"},
+		{"app.tar.gz", formatArchive, "app.tar.gz"},
+		{"docker-archive:images/app.tar:lab/app:v1", formatArchive, "app.tar"},
+		{"oci-archive:app.tar:v1", formatLayout, "app.tar"},
+		{dir, formatArchive, here + ".tar"},
+		{"oci:" + dir + "/:lab/app:v1", formatArchive, here + ".tar"},
+		{"oci:" + dir + ":v1", formatLayout, here},
+		{".", "", here},
+	} {
+		if got := outputName(c.image, c.format); got != c.want {
+			t.Errorf("%s as %q: %s, want %s", c.image, c.format, got, c.want)
 		}
 	}
 }
