@@ -103,7 +103,7 @@ first commit.`,
 		},
 	}
 	out.add(cmd, "also put the image at `PATH` on every node, or with / at the end below it; oci-archive:PATH as an archive, oci:PATH as a directory")
-	cmd.Flags().StringVar(&name, "name", "", "`REF` of the image in the cache (default the registry's name, or localhost/<file name without suffix>:latest)")
+	cmd.Flags().StringVar(&name, "name", "", "`REF` of the image in the cache (default its full name in the registry, layout or archive; where it has none localhost/<file name without suffix>: and the REF behind the path, or latest)")
 	from.add(cmd)
 	send.add(cmd)
 	return cmd
