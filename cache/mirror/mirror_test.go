@@ -69,6 +69,7 @@ func fill(t *testing.T) (c *cache.Cache, image, artifact, layer v1.Descriptor) {
 	conf := v1.Descriptor{MediaType: v1.MediaTypeImageConfig, Digest: digest.FromBytes(config), Size: 2}
 	all := put("reg.example:5000/lab/app:v1", data, config, manifest(v1.Manifest{Config: conf, Layers: []v1.Descriptor{l}}))
 	put("reg.example:5000/lab/app:v2", data, config, manifest(v1.Manifest{Config: conf, Layers: []v1.Descriptor{l}}))
+	put("127.0.0.1:15000/lab/app:v1", data, config, manifest(v1.Manifest{Config: conf, Layers: []v1.Descriptor{l}}))
 	put("docker.io/other/app:v3", data, config, manifest(v1.Manifest{Config: conf, Layers: []v1.Descriptor{l}, Annotations: map[string]string{"a": "b"}}))
 	art := put("reg.example:5000/lab/app:sig", config, manifest(v1.Manifest{Config: conf, Layers: []v1.Descriptor{}, Subject: &all[2], ArtifactType: "application/vnd.test"}))
 	return c, all[2], art[1], l
@@ -91,6 +92,9 @@ func TestMirror(t *testing.T) {
 		{"HEAD", "/v2/lab/app/manifests/v1" + ns, "", 200, []string{image.Digest.String(), v1.MediaTypeImageManifest}},
 		{"GET", "/v2/reg.example_5000/lab/app/manifests/v2", "", 200, []string{image.Digest.String()}},
 		{"GET", "/v2/reg.example:5000/lab/app/manifests/v2", "", 200, []string{image.Digest.String()}},
+		{"GET", "/v2/127.0.0.1_15000/lab/app/manifests/v1", "", 200, []string{image.Digest.String()}},
+		{"GET", "/v2/127.0.0.1_15000/lab/app/blobs/" + layer.Digest.String(), "", 200, []string{"0123456789"}},
+		{"GET", "/v2/127.0.0.1/lab/app/manifests/v1", "", 404, []string{"NAME_UNKNOWN"}},
 		{"GET", "/v2/lab/app/manifests/" + image.Digest.String() + ns, "", 200, []string{`"layers"`}},
 		{"GET", "/v2/lab/app/blobs/" + layer.Digest.String() + ns, "", 200, []string{"0123456789", layer.Digest.String(), "Content-Length: 10", "Etag: "}},
 		{"GET", "/v2/lab/app/blobs/" + layer.Digest.String() + ns, "Range: bytes=2-4", 206, []string{"234", "Content-Range: bytes 2-4/10"}},

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -133,7 +134,7 @@ func newCachePath() *cobra.Command {
 		Use:   "path REF",
 		Short: "Print what to hand to a container runtime for an image",
 		Long: `Path prints one line: of a SIF the file in the cache, which must not be written to,
-of other images oci:DIR:REF.`,
+of other images oci:DIR:REF. The docker:// of a name that was pushed may stand before REF.`,
 		Example: `  apptainer run $(dolly-img cache path localhost/sle15:latest)`,
 		Args:    exactly(1, "the reference of an image, see dolly-img cache ls"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -141,7 +142,11 @@ of other images oci:DIR:REF.`,
 			if err != nil {
 				return err
 			}
-			path, err := c.Path(args[0])
+			ref := args[0]
+			if ofRegistry(ref) { // as push takes it
+				_, ref, _ = strings.Cut(ref, "://")
+			}
+			path, err := c.Path(ref)
 			if errors.Is(err, cache.ErrNotFound) && hintOf(err) == "" {
 				return hintf("dolly-img cache ls lists what is there", "%w", err)
 			}

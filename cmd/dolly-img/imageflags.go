@@ -2,11 +2,13 @@ package main
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"strings"
 
+	"github.com/opencontainers/go-digest"
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
@@ -30,15 +32,15 @@ func (f *imageFlags) add(cmd *cobra.Command) {
 	fl.StringVar(&f.platform, "platform", "", "`OS/ARCH` of an image that there is for several (default linux and what this machine is)")
 	fl.BoolVar(&f.all, "all-platforms", false, "push the image for every platform it is there for")
 	fl.StringVar(&f.authFile, "authfile", "", "`FILE` with the logins of registries (default $REGISTRY_AUTH_FILE, then the user's auth.json)")
-	fl.StringVar(&f.creds, "creds", "", "`FILE` with one line USER:PASSWORD for the registry, or - to be asked for it")
+	fl.StringVar(&f.creds, "creds", "", "`FILE` with one line USER:PASSWORD for the registry, or - to be asked for it, or to read the line from a pipe")
 	fl.StringVar(&f.certDir, "cert-dir", "", "`DIR` with the certificates of the registry (default /etc/containers/certs.d)")
 	fl.BoolVar(&f.tlsVerify, "tls-verify", true, "check the registry's certificate; with =false a registry without TLS is taken, too")
 	fl.BoolVar(&f.noCache, "no-cache", false, "keep nothing of a registry's image on this server; what is needed again is pulled again")
 	fl.StringVar(&f.cache, "cache", "", "`DIR` of this server's own cache for what is pulled (default as for the daemon)")
 }
 
-// options reads the flags, and the credentials where they are asked for.
-func (f *imageFlags) options(cmd *cobra.Command) (oci.Options, error) {
+// options reads the flags for an image, and the credentials where they are asked for.
+func (f *imageFlags) options(cmd *cobra.Command, image string) (oci.Options, error) {
 	o := oci.Options{Platform: f.platform, AllPlatforms: f.all,
 		Registry: oci.RegistryOptions{AuthFile: f.authFile, CertDir: f.certDir}}
 	if f.all && f.platform != "" {
@@ -47,14 +49,17 @@ func (f *imageFlags) options(cmd *cobra.Command) (oci.Options, error) {
 	if cmd.Flags().Changed("tls-verify") {
 		o.Registry.TLSVerify = &f.tlsVerify
 	}
-	for _, dir := range []string{f.certDir, f.authFile} {
-		if dir != "" {
-			if _, err := os.Stat(dir); err != nil {
-				return o, &usageError{err: err}
+	for _, flag := range []struct{ name, path string }{{"cert-dir", f.certDir}, {"authfile", f.authFile}} {
+		if flag.path != "" {
+			if _, err := os.Stat(flag.path); err != nil {
+				return o, usagef("--%s: %w", flag.name, err)
 			}
 		}
 	}
 	if f.creds != "" {
+		if !ofRegistry(image) {
+			return o, usagef("--creds is for docker:// and oras:// only")
+		}
 		user, password, err := f.credentials(cmd)
 		if err != nil {
 			return o, &usageError{err: fmt.Errorf("--creds: %w", err)}
@@ -85,39 +90,35 @@ func (f *imageFlags) credentials(cmd *cobra.Command) (user, password string, err
 	if info.Mode().Perm()&0o077 != 0 {
 		return "", "", hintf("chmod 600 "+f.creds, "%s can be read by others", f.creds)
 	}
-	line, err := bufio.NewReader(io.LimitReader(file, 64<<10)).ReadString('\n')
-	if err != nil && err != io.EOF {
+	return oneLine(file, f.creds)
+}
+
+// oneLine reads USER:PASSWORD.
+func oneLine(in io.Reader, what string) (user, password string, err error) {
+	line, err := readLine(in)
+	if err != nil {
 		return "", "", err
 	}
-	user, password, ok := strings.Cut(strings.TrimRight(line, "\r\n"), ":")
+	user, password, ok := strings.Cut(line, ":")
 	if !ok || user == "" {
-		return "", "", fmt.Errorf("%s: want one line USER:PASSWORD", f.creds)
+		return "", "", fmt.Errorf("%s: want one line USER:PASSWORD", what)
 	}
 	return user, password, nil
 }
 
-// ask reads the credentials from a terminal, the password unseen, or two lines from what is
+// ask reads the credentials from a terminal, the password unseen, or as one line from what is
 // none.
 func ask(in io.Reader, out io.Writer) (user, password string, err error) {
-	lines := bufio.NewReader(in)
-	read := func() (string, error) {
-		s, err := lines.ReadString('\n')
-		if s = strings.TrimRight(s, "\r\n"); s == "" {
-			return "", fmt.Errorf("nothing was entered: %w", noError(err, io.ErrUnexpectedEOF))
-		}
-		return s, nil
+	file, ok := in.(*os.File)
+	if !ok || !term.IsTerminal(int(file.Fd())) {
+		return oneLine(in, "standard input")
 	}
-	file, terminal := in.(*os.File)
-	terminal = terminal && term.IsTerminal(int(file.Fd()))
-	if terminal {
-		fmt.Fprint(out, "user: ")
-	}
-	if user, err = read(); err != nil {
+	fmt.Fprint(out, "user: ")
+	if user, err = readLine(in); err != nil {
 		return "", "", err
 	}
-	if !terminal {
-		password, err = read()
-		return user, password, err
+	if user == "" {
+		return "", "", errors.New("no user was entered")
 	}
 	fmt.Fprint(out, "password: ")
 	b, err := term.ReadPassword(int(file.Fd()))
@@ -125,9 +126,30 @@ func ask(in io.Reader, out io.Writer) (user, password string, err error) {
 	return user, string(b), err
 }
 
-func noError(err, otherwise error) error {
-	if err == nil || err == io.EOF {
-		return otherwise
+// readLine reads up to the first line's end, or the end.
+func readLine(in io.Reader) (string, error) {
+	line, err := bufio.NewReader(io.LimitReader(in, 64<<10)).ReadString('\n')
+	if err != nil && err != io.EOF {
+		return "", err
 	}
-	return err
+	return strings.TrimRight(line, "\r\n"), nil
+}
+
+// ofRegistry says whether IMAGE is in a registry.
+func ofRegistry(image string) bool {
+	t, _ := oci.Split(image)
+	return t == "docker" || t == "oras"
+}
+
+// checkName refuses credentials in the name of an image, as URLs have them: what is said of the
+// image, and its report, would repeat them. An @ in a name has a digest behind it, else a host.
+func checkName(image string) error {
+	_, name, _ := strings.Cut(image, "://")
+	if _, behind, ok := strings.Cut(name, "@"); ok {
+		algorithm, _, _ := strings.Cut(behind, ":")
+		if !digest.Algorithm(algorithm).Available() {
+			return &usageError{errors.New("credentials in the image's name"), "write them into a file and name that with --creds FILE"}
+		}
+	}
+	return nil
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"regexp"
 	"strconv"
 	"strings"
 	"testing"
@@ -26,7 +27,8 @@ func TestMain(m *testing.M) {
 // are
 //
 //	status N dolly-img …     the command ends with exit status N
-//	node NAME ARGS…          starts dolly-img ARGS --listen 127.0.0.1:0; $NAME is its address
+//	node NAME ARGS…          starts dolly-img ARGS --listen 127.0.0.1:0; $NAME is its address,
+//	                         $NAME_mirror that of its mirror
 //	end NAME [N]             ends it with SIGTERM, or waits for it, and its status is N
 //	mksif FILE SIZE          makes a SIF with so many bytes in its partition
 //	poke FILE OFFSET N       writes N there, little-endian, 8 bytes
@@ -54,6 +56,9 @@ func TestScript(t *testing.T) {
 }
 
 type nodesKey struct{}
+
+// mirrorLine is in the log of a daemon with --mirror, before it listens.
+var mirrorLine = regexp.MustCompile(`msg=mirror address=(\S+)`)
 
 func scriptStatus(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 2 {
@@ -94,6 +99,9 @@ func scriptNode(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 	ts.Defer(p.Kill)
 	ts.Setenv(args[0], p.Addr)
+	if m := mirrorLine.FindStringSubmatch(p.Log()); m != nil {
+		ts.Setenv(args[0]+"_mirror", m[1])
+	}
 	ts.Value(nodesKey{}).(map[string]*launch.Process)[args[0]] = p
 }
 

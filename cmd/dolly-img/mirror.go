@@ -14,7 +14,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/dolly-img/dolly-img/cache"
 	"github.com/dolly-img/dolly-img/cache/mirror"
 )
 
@@ -41,6 +40,9 @@ func (s *nodeSetup) serveMirror(addr string) (stop func(), err error) {
 		}
 	}()
 	s.log.Info("mirror", "address", l.Addr().String())
+	if tcp, ok := l.Addr().(*net.TCPAddr); ok && !tcp.IP.IsLoopback() {
+		s.log.Warn("the mirror has no TLS, and everybody who reaches its address can read the cache", "address", tcp.String())
+	}
 	return func() {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()
@@ -103,7 +105,8 @@ func printConfig(cmd *cobra.Command, runtime, addr, cacheFlag string) error {
 `, addr)
 	case "podman":
 		fmt.Fprint(out, `# /etc/containers/registries.conf.d/dolly-img.conf, for podman, buildah, skopeo and CRI-O; one
-# part for each registry that images come from.
+# part for each registry that images come from. Behind the mirror's address the colon in front of
+# a port is written _, as in 127.0.0.1_5000.
 `)
 		for _, host := range registries(cacheFlag) {
 			fmt.Fprintf(out, `
@@ -130,14 +133,7 @@ apptainer build app.sif $(dolly-img cache path REF)
 // registries are those that images in the cache come from, or two that most use.
 func registries(cacheFlag string) []string {
 	hosts := []string{"docker.io", "quay.io"}
-	dir, err := readableCacheDir(cacheFlag)
-	if err != nil {
-		return hosts
-	}
-	if _, err := os.Stat(dir); err != nil {
-		return hosts
-	}
-	c, err := cache.Open(dir)
+	c, err := openCache(cacheFlag)
 	if err != nil {
 		return hosts
 	}

@@ -31,17 +31,3 @@ func TestMirrorSocket(t *testing.T) {
 		conn.Close()
 	}
 }
-
-// What is no terminal gives the login in two lines.
-func TestAsk(t *testing.T) {
-	for in, want := range map[string]string{"lab\nsecret\n": "lab secret", "lab\r\nsecret": "lab secret", "lab\n": "", "": "", "\nx\n": ""} {
-		var out strings.Builder
-		user, password, err := ask(strings.NewReader(in), &out)
-		if got := strings.TrimSpace(user + " " + password); (err == nil) != (want != "") || err == nil && got != want {
-			t.Errorf("%q: %q, %v", in, got, err)
-		}
-		if strings.Contains(out.String(), "secret") {
-			t.Errorf("%q: it prints %q", in, out.String())
-		}
-	}
-}

@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io"
 	"path/filepath"
 	"strings"
 
@@ -25,6 +27,9 @@ func openImage(ctx context.Context, image string, flags *imageFlags, limits cach
 		return openSIF(image, m)
 	}
 	img, err := oci.Open(ctx, name, o)
+	if err != nil && !ofRegistry(name) {
+		err = cutShort(err)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -50,7 +55,7 @@ func openImage(ctx context.Context, image string, flags *imageFlags, limits cach
 	if err := checkImageOutput(ctx, img, m); err != nil {
 		return nil, err
 	}
-	if t, _ := oci.Split(name); flags.noCache || t != "docker" && t != "oras" {
+	if flags.noCache || !ofRegistry(name) {
 		source = img // it is read where it lies
 		return source, nil
 	}
@@ -105,6 +110,8 @@ func imageName(ctx context.Context, image string) (string, error) {
 		switch {
 		case errors.Is(err, context.Canceled):
 			return "", err
+		case errors.Is(err, io.ErrUnexpectedEOF):
+			return "", cutShort(fmt.Errorf("image %s: %w", image, err))
 		case err != nil:
 			return "", hintf(supported, "image %s is no container image: %w", image, err)
 		case transport == "":
@@ -116,6 +123,14 @@ func imageName(ctx context.Context, image string) (string, error) {
 		return "", hintf("rename or link it", "image %s: a colon in the path of an image that may be followed by :REF", image)
 	}
 	return kind + ":" + image, nil
+}
+
+// cutShort says what it means that an archive ends too early.
+func cutShort(err error) error {
+	if errors.Is(err, io.ErrUnexpectedEOF) {
+		return hintf("copy it again", "%w: it is damaged or cut short", err)
+	}
+	return err
 }
 
 // name is what the image shall be called in the cache, unless the user said so or it is not kept.

@@ -1,8 +1,12 @@
 package main
 
 import (
+	"cmp"
 	"context"
+	"os"
+	"path"
 	"path/filepath"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -36,7 +40,9 @@ while it arrives and kept in this server's own cache, so that no later push asks
 With --output a SIF is also put at a path, in one step and only when it is complete. Any image
 goes there as --output oci-archive:PATH, a tar, or --output oci:PATH, a directory: an OCI image
 layout that is the same on every node. A directory is replaced as a whole, where the node's
-policy allows it, and only where nothing but such a layout is in it.
+policy allows it, and only where nothing but such a layout is in it. With / at the end of PATH the
+image is put below it, docker://registry/app:v2 as app_v2.sif, app_v2.tar or app_v2, a file or
+directory under its own name.
 
 With --check every node is only asked, and the plan is printed: who would be served,
 what there is to move and how long it should take. Rows of the report are then
@@ -54,9 +60,15 @@ first commit.`,
 		Args: exactly(1, "IMAGE, see its help"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			image := args[0]
+			if err := checkName(image); err != nil {
+				return err
+			}
 			var format string
 			out.output, format = cutFormat(out.output)
-			m, err := out.meta(kindImage, imageBase(image))
+			if format == "" && strings.ContainsRune(out.output, ':') && !filepath.IsAbs(out.output) {
+				return usagef("--output %s: only oci-archive:PATH and oci:PATH are known", out.output)
+			}
+			m, err := out.meta(kindImage, outputName(image, format))
 			switch {
 			case err != nil:
 				return err
@@ -69,14 +81,17 @@ first commit.`,
 			case name != "":
 				m.Ref = name
 			}
-			o, err := from.options(cmd)
-			if err != nil {
-				return err
-			}
 			if m.Format = format; format != "" && m.Output == "" {
 				return usagef("--output %s: want an absolute path behind it", format)
 			}
 			j, err := send.job(cmd, image, "manifest")
+			if err != nil {
+				return err
+			}
+			if send.stdin && from.creds == "-" {
+				return usagef("--creds - and --nodes @-: standard input can be only one of them")
+			}
+			o, err := from.options(cmd, image)
 			if err != nil {
 				return err
 			}
@@ -92,14 +107,33 @@ first commit.`,
 		},
 	}
 	out.add(cmd, "also put the image at `PATH` on every node, or with / at the end below it; oci-archive:PATH as an archive, oci:PATH as a directory")
-	cmd.Flags().StringVar(&name, "name", "", "`REF` of the image in the cache (default the registry's name, or localhost/<file name without suffix>:latest)")
+	cmd.Flags().StringVar(&name, "name", "", "`REF` of the image in the cache (default its full name in the registry, layout or archive; where it has none localhost/<file name without suffix>: and the REF behind the path, or latest)")
 	from.add(cmd)
 	send.add(cmd)
 	return cmd
 }
 
-// imageBase is the last part of IMAGE as a file name.
-func imageBase(image string) string {
-	_, path := oci.Split(image)
-	return filepath.Base(path)
+// outputName is the name of IMAGE's output in a directory: of an image in a registry what
+// apptainer calls it, of another one that of its file or directory. A colon cannot be in the
+// first, as tools take what follows for a REF.
+func outputName(image, format string) string {
+	transport, name := oci.Split(image)
+	if ofRegistry(image) {
+		name, digest, _ := strings.Cut(path.Base(name), "@")
+		name, tag, _ := strings.Cut(name, ":")
+		if algorithm, hex, ok := strings.Cut(digest, ":"); ok {
+			tag = algorithm + "-" + hex[:min(len(hex), 12)]
+		}
+		return name + "_" + cmp.Or(tag, "latest") + map[string]string{"": ".sif", formatArchive: ".tar"}[format]
+	}
+	if transport != "" {
+		name, _, _ = strings.Cut(name, ":") // the REF
+	}
+	if abs, err := filepath.Abs(name); err == nil { // "." has a name
+		name = abs
+	}
+	if info, err := os.Stat(name); err == nil && info.IsDir() && format == formatArchive {
+		name += ".tar"
+	}
+	return filepath.Base(name)
 }

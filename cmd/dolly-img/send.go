@@ -20,6 +20,7 @@ type job struct {
 	screen *screen // of standard error; nil: made when it runs
 	image  string  // as named by the user
 	what   string  // of which the digest in the report is: "manifest", "file"
+	kept   string  // name in the nodes' caches, once the source is open; "": not kept there
 	nodes  []string
 	peers  []ring.Peer // nodes, once they are resolved
 
@@ -86,7 +87,7 @@ func (j *job) run(ctx context.Context) error {
 	case j.flags.check: // what was asked for, not a message beside it
 		printCheck(j.cmd.OutOrStdout(), rep, j.flags.quiet, j.speed)
 	default:
-		printTable(stderr, rep, j.what, j.flags.quiet)
+		printTable(stderr, rep, j.what, j.kept, j.flags.quiet)
 	}
 	bad := nodesIn(rep, func(row ring.Row) bool { return !row.State.Good() })
 	if len(bad) > 0 && len(bad) < len(rep.Nodes) && j.again != nil && !told && !j.flags.check {
@@ -165,6 +166,7 @@ func (j *job) config(ctx context.Context) (_ *ring.Config, err error) {
 	if err != nil {
 		return nil, err
 	}
+	j.kept = m.Ref
 	defer func() {
 		if c, ok := source.(io.Closer); ok && err != nil {
 			c.Close()

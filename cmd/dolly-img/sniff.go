@@ -5,12 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/dolly-img/dolly-img/cache"
 	"github.com/dolly-img/dolly-img/oci"
 	"github.com/dolly-img/dolly-img/sif"
 )
@@ -28,8 +30,13 @@ const (
 func sniff(image string) (kind string, err error) {
 	info, err := os.Stat(image)
 	if err != nil {
-		if transport, _, ok := strings.Cut(image, ":"); ok && (transport == "library" || transport == "shub") {
+		switch transport, _, _ := strings.Cut(image, ":"); {
+		case transport == "library" || transport == "shub":
 			return "", hintf("apptainer pull it, and push the file", "%s: %s images are not supported", image, transport)
+		case transport == "containers-storage" || transport == "docker-daemon":
+			return "", hintf("podman save or docker save it into a file, and push that", "%s: %s images are not supported", image, transport)
+		case errors.Is(err, fs.ErrNotExist) && strings.ContainsAny(image, ":@") && !strings.Contains(image, "://") && cache.CheckRef(image) == nil:
+			return "", hintf("docker://"+image+" is an image in a registry", "image: %w", err)
 		}
 		return "", hintf(supported, "image: %w", err)
 	}

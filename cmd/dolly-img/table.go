@@ -18,8 +18,9 @@ import (
 const foldFrom = 17
 
 // printTable prints what became of every node, then the figures; what is the report's
-// digest one of. A node that failed always has a row of its own.
-func printTable(w io.Writer, r *ring.Report, what string, quiet bool) {
+// digest one of, and kept the name in the caches, "" for none. A node that failed always has a
+// row of its own.
+func printTable(w io.Writer, r *ring.Report, what, kept string, quiet bool) {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	good := r.Count()
 	if !quiet {
@@ -54,6 +55,9 @@ func printTable(w io.Writer, r *ring.Report, what string, quiet bool) {
 		fmt.Fprintf(w, ": %s %s, %s", what, r.Digest, bytesText(r.Bytes))
 	}
 	fmt.Fprintln(w)
+	if good > 0 && kept != "" {
+		fmt.Fprintf(w, "kept as %s\n", printable(kept))
+	}
 	if r.Elapsed > 0 && r.Sent > 0 && good > 0 {
 		// The names and the decimal megabytes are those of dolly's own summary.
 		seconds := r.Elapsed.Seconds()

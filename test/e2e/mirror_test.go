@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/opencontainers/go-digest"
+
 	"github.com/dolly-img/dolly-img/test/netns"
 	"github.com/dolly-img/dolly-img/test/testimage"
 )
@@ -95,6 +97,11 @@ disabled_plugins = ["io.containerd.grpc.v1.cri"]
 	})
 
 	t.Run("skopeo", func(t *testing.T) {
+		// Configured, it finds the mirror by itself; without, it is named, with _ for the colon.
+		conf := config("podman", "skopeo/registries.conf")
+		if got := digest.FromString(r.on(n.Host, "skopeo", "--registries-conf", conf, "inspect", "--raw", "docker://"+ref)); got != want {
+			t.Errorf("skopeo, configured: %s, want %s", got, want)
+		}
 		path := strings.Replace(g.addr(), ":", "_", 1)
 		raw := r.on(n.Host, "skopeo", "inspect", "--raw", "--tls-verify=false", "docker://127.0.0.1:5050/"+path+"/lab/app:v1")
 		if !strings.Contains(raw, "manifest.v1+json") {
