@@ -16,6 +16,7 @@ import (
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/dolly-img/dolly-img/cache"
+	"github.com/dolly-img/dolly-img/oci"
 	"github.com/dolly-img/dolly-img/ring"
 	"github.com/dolly-img/dolly-img/ring/identity"
 	"github.com/dolly-img/dolly-img/ring/raw"
@@ -367,5 +368,33 @@ func TestLargeLayerInTar(t *testing.T) {
 	err := l.writeTar(t.Context(), io.Discard, func(v1.Descriptor) (*os.File, error) { return os.Open(hole) })
 	if err == nil || !strings.Contains(err.Error(), "missed writing") {
 		t.Error(err)
+	}
+}
+
+// A SIF of a registry or a layout is looked at like a file, before anything of it is sent.
+func TestOpenImageChecksSIF(t *testing.T) {
+	n := newTestNode(t)
+	real := filepath.Join(t.TempDir(), "a.sif")
+	if err := sif.Create(real, strings.NewReader("a file system"), sif.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range map[string]string{
+		"good":      mustRead(t, real),
+		"no":        "no SIF",
+		"truncated": mustRead(t, real)[:4200],
+	} {
+		r, data := request(t, meta{Kind: kindImage, Ref: "localhost/" + name + ":latest"}, text)
+		sink, err := n.accept(t.Context(), r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		play(t, sink, r, data, true)
+		source, err := openImage(t.Context(), "oci:"+n.cache.Dir()+":localhost/"+name+":latest", &imageFlags{}, cache.Limits{}, oci.Options{}, &meta{})
+		if bad := err != nil && strings.Contains(err.Error(), "its SIF: "); bad != (name != "good") {
+			t.Errorf("%s: %v", name, err)
+		}
+		if err == nil {
+			source.(io.Closer).Close()
+		}
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/net/netutil"
 
 	"github.com/dolly-img/dolly-img/cache/mirror"
 )
@@ -35,7 +36,8 @@ func (s *nodeSetup) serveMirror(addr string) (stop func(), err error) {
 		MaxHeaderBytes:    16 << 10,
 	}
 	go func() {
-		if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		// More than any runtime opens, and few enough to leave the daemon its descriptors.
+		if err := server.Serve(netutil.LimitListener(l, 256)); !errors.Is(err, http.ErrServerClosed) {
 			s.log.Error("mirror failed", "error", err)
 		}
 	}()

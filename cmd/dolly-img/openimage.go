@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strings"
 
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+
 	"github.com/dolly-img/dolly-img/cache"
 	"github.com/dolly-img/dolly-img/oci"
 	"github.com/dolly-img/dolly-img/ring"
@@ -33,9 +35,13 @@ func openImage(ctx context.Context, image string, flags *imageFlags, limits cach
 	if err != nil {
 		return nil, err
 	}
+	read := interface {
+		ring.Source
+		io.Closer
+	}(img) // where it lies
 	defer func() {
 		if source == nil {
-			img.Close()
+			read.Close()
 		}
 	}()
 	if err := oci.CheckPolicy(name, img.Name()); err != nil {
@@ -55,16 +61,56 @@ func openImage(ctx context.Context, image string, flags *imageFlags, limits cach
 	if err := checkImageOutput(ctx, img, m); err != nil {
 		return nil, err
 	}
-	if flags.noCache || !ofRegistry(name) {
-		source = img // it is read where it lies
-		return source, nil
+	if !flags.noCache && ofRegistry(name) {
+		pulled, err := newPull(ctx, img, m.refOr(img.Name()), flags.cache, limits)
+		if err != nil {
+			return nil, err
+		}
+		read = pulled
 	}
-	pulled, err := newPull(ctx, img, m.refOr(img.Name()), flags.cache, limits)
-	if err != nil {
-		return nil, err
+	if err := checkSIFBlobs(ctx, read); err != nil {
+		return nil, fmt.Errorf("image %s: %w", image, err)
 	}
-	source = pulled
+	source = read
 	return source, nil
+}
+
+// checkSIFBlobs reads of an image that is a SIF what package sif checks of a file, before anything
+// of it is sent.
+func checkSIFBlobs(ctx context.Context, source ring.Source) error {
+	blobs, err := source.Blobs(ctx)
+	if err != nil {
+		return err
+	}
+	for _, d := range blobs {
+		if d.MediaType != sif.LayerMediaType {
+			continue
+		}
+		file, err := sif.Inspect(blobAt{ctx, source, d}, d.Size)
+		if err == nil {
+			err = file.CheckRunnable()
+		}
+		if err != nil {
+			return fmt.Errorf("its SIF: %w", err)
+		}
+	}
+	return nil
+}
+
+// blobAt reads a blob at any place: a few bytes near its beginning.
+type blobAt struct {
+	ctx    context.Context
+	source ring.Opener
+	d      v1.Descriptor
+}
+
+func (b blobAt) ReadAt(p []byte, off int64) (int, error) {
+	rc, err := b.source.Open(b.ctx, b.d, off)
+	if err != nil {
+		return 0, err
+	}
+	defer rc.Close()
+	return io.ReadFull(rc, p)
 }
 
 // openSIF opens a SIF file, and notes in m what only the file knows.
