@@ -2,14 +2,19 @@ package oci
 
 import (
 	"context"
-	"errors"
 	"io"
+	"net/http"
 	"os"
 	"path"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/containers/image/v5/docker/reference"
+	"github.com/containers/image/v5/types"
+	"github.com/opencontainers/go-digest"
 )
 
 // corpus fails a target whose committed corpus is gone.
@@ -140,12 +145,102 @@ func FuzzPolicy(f *testing.F) {
 	})
 }
 
-// The corpora are committed, a target without one would test nothing.
+// A registry's headers are read by the library, through which these go: whatever they say, an image
+// is right or an error, and that ends.
+func fuzzHeaders(t *testing.T, answer func(http.ResponseWriter, *http.Request) bool) {
+	t.Helper()
+	t.Parallel() // the library waits a second before it asks for the rest
+	m := newImg(noise(5000))
+	f := newRegistry(t, m)
+	f.lie = func(w http.ResponseWriter, r *http.Request, _ int) bool { return answer(w, r) }
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	o := plain(t)
+	o.Registry.User, o.Registry.Password = user, password
+	i, err := Open(ctx, f.name(), o)
+	if err == nil {
+		defer i.Close()
+		var rc io.ReadCloser
+		if rc, err = i.Open(ctx, m.list[0], 0); err == nil {
+			defer rc.Close()
+			var b []byte
+			if b, err = io.ReadAll(rc); err == nil && digest.FromBytes(b) != m.list[0].Digest {
+				t.Errorf("%d wrong bytes", len(b))
+			}
+		}
+	}
+	silent(t, err)
+	if ctx.Err() != nil {
+		t.Errorf("went on for too long: %v", err)
+	}
+}
+
+func FuzzAuthenticate(f *testing.F) {
+	corpus(f)
+	f.Fuzz(func(t *testing.T, header string) {
+		if strings.Contains(header, "://") {
+			return // would ask whoever it names
+		}
+		fuzzHeaders(t, func(w http.ResponseWriter, r *http.Request) bool {
+			if _, p, ok := r.BasicAuth(); ok && p == password {
+				return false
+			}
+			w.Header().Set("WWW-Authenticate", header)
+			w.WriteHeader(http.StatusUnauthorized)
+			return true
+		})
+	})
+}
+
+func FuzzContentRange(f *testing.F) {
+	corpus(f)
+	f.Fuzz(func(t *testing.T, header string, status, from int) {
+		fuzzHeaders(t, func(w http.ResponseWriter, r *http.Request) bool {
+			if !strings.Contains(r.URL.Path, "/blobs/") {
+				return false
+			}
+			body := noise(5000)
+			if r.Header.Get("Range") == "" { // breaks off, so that the rest is asked for
+				w.Header().Set("Content-Length", "5000")
+				_, _ = w.Write(body[:3000])
+				panic(http.ErrAbortHandler)
+			}
+			w.Header().Set("Content-Range", header)
+			w.WriteHeader(200 + (status&255)%300)
+			_, _ = w.Write(body[min(max(from, 0), len(body)):])
+			return true
+		})
+	})
+}
+
+// A name of a registry's image is refused, or it is whole: a host, a path and what names the version.
+func FuzzReference(f *testing.F) {
+	corpus(f)
+	f.Fuzz(func(t *testing.T, name string) {
+		list, err := names(&types.SystemContext{SystemRegistriesConfPath: os.DevNull, SystemRegistriesConfDirPath: os.DevNull}, name)
+		if err != nil {
+			return
+		}
+		for _, named := range list {
+			named = oneOf(reference.TagNameOnly(named))
+			again, err := reference.ParseNamed(named.String())
+			if err != nil || again.String() != named.String() || reference.IsNameOnly(named) {
+				t.Errorf("%q became %q: %v", name, named, err)
+			}
+		}
+	})
+}
+
+// Every target has a corpus.
 func TestCorpora(t *testing.T) {
-	for _, name := range []string{"FuzzDecode", "FuzzDockerImages", "FuzzSplit", "FuzzArchive", "FuzzPolicy"} {
-		files, err := os.ReadDir(filepath.Join("testdata/fuzz", name))
+	source, err := os.ReadFile("fuzz_test.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, target := range regexp.MustCompile(`(?m)^func (Fuzz\w+)`).FindAllStringSubmatch(string(source), -1) {
+		files, err := os.ReadDir(filepath.Join("testdata/fuzz", target[1]))
 		if err != nil || len(files) == 0 {
-			t.Error(errors.Join(err, errors.New(name+" has no corpus")))
+			t.Errorf("%s has no corpus: %v", target[1], err)
 		}
 	}
 }
