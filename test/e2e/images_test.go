@@ -2,11 +2,13 @@ package e2e
 
 import (
 	"encoding/json"
+	"flag"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -17,7 +19,7 @@ import (
 	"github.com/dolly-img/dolly-img/test/testimage"
 )
 
-const imageSize = 200 << 20
+var imageSize = flag.Int64("image.size", 200<<20, "bytes of the image that TestImageOfRegistry pushes")
 
 // makeImages makes the layouts of two versions of an image: five layers, two platforms, the
 // last layer another one.
@@ -27,7 +29,7 @@ func makeImages(r *rig) (v1, v2 string) {
 	for version := 1; version <= 2; version++ {
 		dir := filepath.Join(r.dir, fmt.Sprintf("layout-v%d", version))
 		_, err := testimage.Layout(dir, fmt.Sprintf("v%d", version), testimage.Options{
-			Busybox: "/bin/busybox", Layers: 4, Size: imageSize, Version: version, Zstd: true,
+			Busybox: "/bin/busybox", Layers: 4, Size: *imageSize, Version: version, Zstd: true,
 		})
 		if err != nil {
 			r.t.Fatal(err)
@@ -71,7 +73,7 @@ func manifest(t *testing.T, dir, ref, arch string) (m v1.Manifest, d digest.Dige
 // A registry's image is asked for once, whatever the number of nodes; what nodes hold does not
 // move; and what is on them is what skopeo finds in the registry.
 func TestImageOfRegistry(t *testing.T) {
-	ctx := need(t, 3*time.Minute, "docker-registry", "skopeo")
+	ctx := need(t, 3*time.Minute+time.Duration(*imageSize/(10<<20))*time.Second, "docker-registry", "skopeo")
 	r := newRig(t, ctx, netns.Config{Nodes: 5})
 	g := newRegistry(r)
 	r.start()
@@ -91,6 +93,10 @@ func TestImageOfRegistry(t *testing.T) {
 		if used := diskUse(t, n.cache); used > total*102/100 {
 			t.Errorf("%s: the cache takes %d bytes for an image of %d", n.Name, used, total)
 		}
+	}
+	// On the server once, too.
+	if used := diskUse(t, g.serverCache()); used > total*102/100 {
+		t.Errorf("the server's cache takes %d bytes for an image of %d", used, total)
 	}
 
 	res = r.push(g.image("lab/app:v1")...)
@@ -120,6 +126,15 @@ func TestImageOfRegistry(t *testing.T) {
 	}
 	if n := len(g.asked()); n != len(m1.Layers)+3 { // two configs, a layer of v2
 		t.Errorf("the registry was asked for %d blobs", n)
+	}
+
+	// Nothing of it is kept on the server where that is asked for.
+	none := filepath.Join(r.dir, "no-cache")
+	before := diskUse(t, r.dir)
+	res = r.push(append(g.image("lab/app:v1"), "--no-cache", "--cache", none, "--discard")...)
+	r.want(res, 0, "committed")
+	if grown := diskUse(t, r.dir) - before; grown > total/100 {
+		t.Errorf("%d bytes more on the disk after a push that keeps nothing", grown)
 	}
 
 	// A layer that rotted on one node is found, and only that node gets it again.
@@ -217,7 +232,7 @@ func diskUse(t *testing.T, dir string) (n int64) {
 		}
 		info, err := e.Info()
 		if err == nil {
-			n += info.Size()
+			n += info.Sys().(*syscall.Stat_t).Blocks * 512
 		}
 		return err
 	})

@@ -95,8 +95,11 @@ func (g *registry) fill(layout, ref string) {
 // image is the name of a reference in it, and the flags that go with it.
 func (g *registry) image(ref string) []string {
 	return []string{"push", "docker://" + g.addr() + "/" + ref, "--authfile", g.auth, "--cert-dir", g.certs,
-		"--cache", filepath.Join(g.rig.dir, "server-cache")}
+		"--cache", g.serverCache()}
 }
+
+// serverCache is where pushes of image keep what they pull.
+func (g *registry) serverCache() string { return filepath.Join(g.rig.dir, "server-cache") }
 
 // asked counts the requests for each blob so far.
 func (g *registry) asked() map[string]int {
