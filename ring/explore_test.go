@@ -16,7 +16,8 @@ import (
 
 var exploreMost = flag.Int("explore.most", 3_000_000, "states the explorer looks at before it gives up")
 
-// TestExplore goes through every order of moves of 3 nodes and a blob of two frames.
+// TestExplore goes through the orders of moves of nodes and a blob of two frames: of 2 nodes all of
+// them, of 3 those that depart from one order as often as the budget says.
 // It prints how many states there are, and the moves that led to a broken promise.
 func TestExplore(t *testing.T) {
 	mark := wire.MarkEvery

@@ -178,8 +178,11 @@ func (f *File) digest(ctx context.Context, known *records) (digest.Digest, error
 	return sum, nil
 }
 
-// Open returns the bytes of one of the Blobs from off on.
+// Open returns the bytes of one of the Blobs from off on, until the context ends.
 func (f *File) Open(ctx context.Context, d v1.Descriptor, off int64) (io.ReadCloser, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
 	blobs, err := f.Blobs(ctx)
 	if err != nil {
 		return nil, err
@@ -196,7 +199,20 @@ func (f *File) Open(ctx context.Context, d v1.Descriptor, off int64) (io.ReadClo
 	if off < 0 || off > size {
 		return nil, fmt.Errorf("%s: offset %d in blob %s of %d bytes", f.path, off, d.Digest, size)
 	}
-	return io.NopCloser(io.NewSectionReader(r, off, size-off)), nil
+	return io.NopCloser(&untilDone{ctx, io.NewSectionReader(r, off, size-off)}), nil
+}
+
+// untilDone reads until the context ends.
+type untilDone struct {
+	ctx context.Context
+	io.Reader
+}
+
+func (r *untilDone) Read(b []byte) (int, error) {
+	if err := r.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return r.Reader.Read(b)
 }
 
 // Unchanged returns a *ChangedError unless the open file, and the one that is now under

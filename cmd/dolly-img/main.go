@@ -18,7 +18,10 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	context.AfterFunc(ctx, stop)
 	root := newRoot()
-	err := root.ExecuteContext(ctx)
+	cmd, err := root.ExecuteContextC(ctx)
+	if usage := new(usageError); errors.As(err, &usage) && hintOf(err) == "" {
+		usage.hint = "see " + cmd.CommandPath() + " --help"
+	}
 	printError(root.ErrOrStderr(), err)
 	os.Exit(exitCode(err))
 }

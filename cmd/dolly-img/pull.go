@@ -91,6 +91,12 @@ func (p *pull) Blobs(context.Context) ([]v1.Descriptor, error) { return p.blobs,
 
 // Open reads a blob of the image, waiting where it has not arrived.
 func (p *pull) Open(ctx context.Context, d v1.Descriptor, off int64) (io.ReadCloser, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	if off < 0 || off > d.Size {
+		return nil, fmt.Errorf("blob %s: offset %d is outside of %d bytes", d.Digest, off, d.Size)
+	}
 	f := p.want(d)
 	r := &pullReader{ctx: ctx, p: p, f: f, d: d, off: off}
 	r.stop = context.AfterFunc(ctx, p.wake)

@@ -56,10 +56,14 @@ type Data struct {
 	Plain bool // frames without TLS
 }
 
+// MaxTransfers is how many a node has the memory for at once: each needs its part of the window from
+// which it replays.
+const MaxTransfers = 5
+
 // Limits bound what transfers use of a node.
 type Limits struct {
 	Rate      int64 // bytes per second; 0: no limit
-	Transfers int   // at once; 0: the default
+	Transfers int   // at once, MaxTransfers at most; 0: the default
 }
 
 // Cache bounds the cache of the node: images that were not used for longest make room.
@@ -230,8 +234,8 @@ func parsePolicy(data []byte) (*Policy, error) {
 	if p.Cache.Max < 0 || p.Cache.Free < 0 {
 		return nil, errors.New("cache: a negative number of bytes")
 	}
-	if p.Limits.Transfers < 0 {
-		return nil, fmt.Errorf("transfers = %d: negative", p.Limits.Transfers)
+	if p.Limits.Transfers < 0 || p.Limits.Transfers > MaxTransfers {
+		return nil, fmt.Errorf("transfers = %d: want 1 to %d", p.Limits.Transfers, MaxTransfers)
 	}
 	return p, nil
 }

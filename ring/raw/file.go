@@ -2,6 +2,7 @@ package raw
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -28,6 +29,9 @@ type File struct {
 func OpenFile(path string) (*File, error) {
 	// Before the open, which on a pipe or a tape does more than to open.
 	info, err := os.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, hint("is the path right? it is one of this machine, where the command runs", "input: %w", err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("input: %w", err)
 	}

@@ -77,7 +77,7 @@ func TestOpenFileRefuses(t *testing.T) {
 		path, want string
 		hint       bool
 	}{
-		{filepath.Join(dir, "no"), "no such file", false},
+		{filepath.Join(dir, "no"), "no such file", true},
 		{dir, "is a directory", true},
 		{"/dev/null", "device", true},
 		{fifo, "not a regular file", true},

@@ -58,7 +58,7 @@ func TestBadInput(t *testing.T) {
 		}
 		lines := strings.Split(strings.TrimSpace(res.output), "\n")
 		t.Logf("%s: %s", tt.name, res.output)
-		if !strings.HasPrefix(lines[0], "dolly-img: ") || len(lines) > 2 || len(lines) == 2 && !strings.HasPrefix(lines[1], "hint: ") {
+		if !strings.HasPrefix(lines[0], "dolly-img: ") || len(lines) != 2 || !strings.HasPrefix(lines[1], "hint: ") {
 			t.Errorf("%s: want one line and a hint:\n%s", tt.name, res.output)
 		}
 	}

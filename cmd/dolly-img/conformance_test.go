@@ -1,0 +1,110 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/opencontainers/go-digest"
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/dolly-img/dolly-img/cache"
+	"github.com/dolly-img/dolly-img/ring"
+	"github.com/dolly-img/dolly-img/ring/ringtest"
+	"github.com/dolly-img/dolly-img/sif"
+)
+
+// The sources and sinks that only this package, or one that may not import the ring, has.
+
+func TestSIFSource(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "a.sif")
+	if err := sif.Create(path, strings.NewReader(strings.Repeat("a file system ", 100_000)), sif.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	text := []byte(mustRead(t, path))
+	config, manifest, err := sif.Artifact(digest.FromBytes(text), int64(len(text)), "a.sif")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ringtest.TestSource(t, func(t *testing.T) ring.Source {
+		f, err := sif.Open(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return f
+	}, text, config, manifest)
+}
+
+func TestPullSource(t *testing.T) {
+	s := newSmallRegistry(t)
+	ringtest.TestSource(t, func(t *testing.T) ring.Source {
+		p, err := s.pull(t, "x/a:1", t.TempDir(), cache.Limits{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}, s.layers[0], s.layers[1], []byte("{}"), s.manifest)
+}
+
+func TestPlacingSink(t *testing.T) {
+	for _, format := range []string{"", formatArchive, formatLayout} {
+		t.Run("format "+format, func(t *testing.T) {
+			ringtest.TestSink(t, func(t *testing.T) ringtest.Sink {
+				n := newTestNode(t)
+				out := filepath.Join(n.over, "a")
+				r, data := request(t, meta{Kind: kindImage, Ref: "localhost/a:latest", Output: out, Format: format}, strings.Repeat("a SIF ", 500_000))
+				s := ringtest.Sink{
+					New: func() ring.Sink {
+						sink, err := n.accept(t.Context(), r)
+						if err != nil {
+							t.Fatal(err)
+						}
+						return sink
+					},
+					Blobs: r.Blobs,
+					Left: func(t *testing.T) (left []string) {
+						for _, dir := range []string{n.over, filepath.Join(n.cache.Dir(), "ingest"), filepath.Join(n.cache.Dir(), "leases")} {
+							entries, err := os.ReadDir(dir)
+							if err != nil {
+								t.Fatal(err)
+							}
+							for _, e := range entries {
+								if e.Name() != "a" {
+									left = append(left, e.Name())
+								}
+							}
+						}
+						return left
+					},
+					Published: func(t *testing.T) bool {
+						_, err := n.cache.Resolve("localhost/a:latest")
+						return err == nil && whole(t, out, r.Blobs, data)
+					},
+				}
+				for _, d := range r.Blobs {
+					s.Bytes = append(s.Bytes, []byte(data[d.Digest]))
+				}
+				return s
+			})
+		})
+	}
+}
+
+// whole says whether an output, in whatever format, has every byte of the image that belongs there.
+func whole(t *testing.T, out string, blobs []v1.Descriptor, data map[digest.Digest]string) bool {
+	t.Helper()
+	info, err := os.Lstat(out)
+	if err != nil {
+		return false
+	}
+	if info.IsDir() {
+		for _, d := range blobs {
+			if mustRead(t, filepath.Join(out, blobFile(d))) != data[d.Digest] {
+				return false
+			}
+		}
+		return mustRead(t, filepath.Join(out, v1.ImageIndexFile)) != ""
+	}
+	return strings.Contains(mustRead(t, out), data[blobs[0].Digest])
+}
