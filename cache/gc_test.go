@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -221,6 +222,7 @@ func TestGCRace(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
 	var beside sync.WaitGroup
+	var served atomic.Int64 // blobs that were read
 	every := func(f func(i int) error) {
 		beside.Go(func() {
 			for i := 0; ctx.Err() == nil; i++ {
@@ -252,6 +254,7 @@ func TestGCRace(t *testing.T) {
 				}
 				b, err := io.ReadAll(f)
 				f.Close()
+				served.Add(1)
 				if err != nil || digest.FromBytes(b) != d.Digest {
 					return fmt.Errorf("read %d bytes of %s: %w", len(b), d.Digest, err)
 				}
@@ -277,6 +280,9 @@ func TestGCRace(t *testing.T) {
 	refs(t, c)
 	if left := names(t, c.Dir()+"/ingest"); len(left) > 0 {
 		t.Errorf("left in ingest: %v", left)
+	}
+	if n := served.Load(); n < rounds/10 {
+		t.Errorf("only %d blobs were there long enough to be read", n)
 	}
 }
 

@@ -124,6 +124,11 @@ func (i *Image) resolve(ctx context.Context, want platform, o Options) error {
 	if err := l.list(ctx, root, m, 0); err != nil {
 		return err
 	}
+	for _, d := range i.blobs {
+		if d.Digest.Algorithm() != digest.SHA256 {
+			return fmt.Errorf("blob %s: only digests of sha256 can be verified on the way", d.Digest)
+		}
+	}
 	if !m.isIndex() && o.Platform != "" {
 		return i.checkPlatform(ctx, m, want)
 	}
@@ -182,12 +187,17 @@ func (l *lister) list(ctx context.Context, d v1.Descriptor, m *manifest, depth i
 	}
 	l.done[d.Digest] = true
 	for _, child := range m.Manifests {
+		// An index may name what is no manifest, which is a blob like any other then.
+		if child.MediaType != "" && !isManifest(child.MediaType) {
+			l.add(child)
+			continue
+		}
 		cm, err := l.image.child(ctx, child)
 		if err != nil {
 			return err
 		}
 		// The cache, and any runtime, goes by what the index says.
-		if !isManifest(child.MediaType) || isIndex(child.MediaType) != cm.isIndex() {
+		if child.MediaType == "" || isIndex(child.MediaType) != cm.isIndex() {
 			return fmt.Errorf("manifest %s: is %q, and its index calls it %q", child.Digest, cm.mediaType, child.MediaType)
 		}
 		if err := l.list(ctx, child, cm, depth+1); err != nil {

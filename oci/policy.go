@@ -13,7 +13,7 @@ import (
 // CheckPolicy says whether the policy.json in force lets the image in unchecked: nothing
 // here verifies signatures, so that an image of which the policy demands one is refused,
 // and never taken in silence. Where there is no policy.json, none is demanded. name is the
-// image as given to Open, ref its full name where it is a registry's.
+// image as given to Open, or sif: and a path, ref its full name where it is a registry's.
 //
 // https://github.com/containers/image/blob/main/docs/containers-policy.json.5.md
 func CheckPolicy(name, ref string) error {
@@ -26,29 +26,44 @@ func CheckPolicy(name, ref string) error {
 		return fmt.Errorf("%s: %w", file, err)
 	}
 	transport, scope := Split(name)
+	if file, ok := strings.CutPrefix(name, "sif:"); ok { // no transport of this package's
+		transport, scope = "sif", file
+	}
 	switch transport {
+	case "sif":
+		if scope, err = realPath(scope); err != nil {
+			return err
+		}
 	case "docker", "oras":
 		transport, scope = "docker", ref
 	default:
 		path, _, _ := strings.Cut(scope, ":")
-		if scope, err = filepath.Abs(path); err != nil {
+		if scope, err = realPath(path); err != nil {
 			return err
-		}
-		if real, err := filepath.EvalSymlinks(scope); err == nil {
-			scope = real
 		}
 	}
 	for _, r := range p.requirements(transport, scope) {
 		switch r.Type {
 		case "insecureAcceptAnything":
 		case "reject":
-			return fmt.Errorf("%s rejects %s", file, name)
+			return hint("let it in there, or ask whoever wrote that file", "%s rejects %s", file, name)
 		default:
 			return hint("check it with skopeo copy into an oci-archive, and push that",
 				"%s demands a signature (%s) of %s, and this program cannot check one", file, r.Type, name)
 		}
 	}
 	return nil
+}
+
+func realPath(path string) (string, error) {
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		return "", err
+	}
+	if real, err := filepath.EvalSymlinks(abs); err == nil {
+		return real, nil
+	}
+	return abs, nil
 }
 
 // policyFiles are where the containers tools look, the first one counts.

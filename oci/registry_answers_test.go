@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/opencontainers/go-digest"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
@@ -200,9 +201,19 @@ func TestRegistryChildOfOtherType(t *testing.T) {
 	m := newImg([]byte("a layer"))
 	o := plain(t)
 	o.AllPlatforms = true
-	for _, mediaType := range []string{"application/octet-stream", v1.MediaTypeImageIndex, ""} {
+	for _, mediaType := range []string{v1.MediaTypeImageIndex, ""} {
 		m.root.MediaType = mediaType
 		openFails(t, newRegistry(t, index(m)).name(), o, "and its index calls it")
+	}
+	// What it calls no manifest is a blob, whatever is in it.
+	other := newImg([]byte("another layer"))
+	m.root.MediaType = "text/plain"
+	i := mustOpen(t, newRegistry(t, index(m, other)).name(), o)
+	if n := len(i.blobs); n != 1+3+1 { // that, the other image's, the index
+		t.Errorf("%d blobs: %v", n, i.blobs)
+	}
+	if b, err := read(i, i.blobs[0], 0); err != nil || digest.FromBytes(b) != m.root.Digest {
+		t.Errorf("%d bytes, %v", len(b), err)
 	}
 }
 
@@ -219,4 +230,14 @@ func TestRegistryURLs(t *testing.T) {
 	alone := manifestOf("", "")
 	alone.root = alone.put(v1.MediaTypeImageManifest, asJSON(v1.Manifest{Versioned: versioned, MediaType: v1.MediaTypeImageManifest, Config: config}))
 	openFails(t, newRegistry(t, alone).name(), plain(t), "lies elsewhere")
+}
+
+func TestRegistryOtherDigest(t *testing.T) {
+	t.Parallel()
+	m := newImg([]byte("a layer"))
+	layer := v1.Descriptor{MediaType: v1.MediaTypeImageLayer, Digest: digest.SHA512.FromString("a layer"), Size: 7}
+	alone := manifestOf("", "")
+	config := alone.put(v1.MediaTypeImageConfig, m.blobs[m.config.Digest])
+	alone.root = alone.put(v1.MediaTypeImageManifest, asJSON(v1.Manifest{Versioned: versioned, MediaType: v1.MediaTypeImageManifest, Config: config, Layers: []v1.Descriptor{layer}}))
+	openFails(t, newRegistry(t, alone).name(), plain(t), "only digests of sha256")
 }

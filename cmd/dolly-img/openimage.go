@@ -25,6 +25,9 @@ func openImage(ctx context.Context, image string, flags *imageFlags, limits cach
 	}
 	var source ring.Source
 	if name == "" {
+		if err := oci.CheckPolicy("sif:"+image, ""); err != nil {
+			return nil, err
+		}
 		m.name(cache.LocalRef(filepath.Base(image)))
 		return openSIF(image, m)
 	}
@@ -86,7 +89,7 @@ func checkSIFBlobs(ctx context.Context, source ring.Source) error {
 		if d.MediaType != sif.LayerMediaType {
 			continue
 		}
-		file, err := sif.Inspect(blobAt{ctx, source, d}, d.Size)
+		file, err := sif.Inspect(&blobAt{ctx: ctx, source: source, d: d}, d.Size)
 		if err == nil {
 			err = file.CheckRunnable()
 		}
@@ -97,14 +100,29 @@ func checkSIFBlobs(ctx context.Context, source ring.Source) error {
 	return nil
 }
 
-// blobAt reads a blob at any place: a few bytes near its beginning.
+// blobAt reads a blob at any place. Its beginning, in which mostly all is that is asked for, it
+// reads once.
 type blobAt struct {
 	ctx    context.Context
 	source ring.Opener
 	d      v1.Descriptor
+	head   []byte
 }
 
-func (b blobAt) ReadAt(p []byte, off int64) (int, error) {
+func (b *blobAt) ReadAt(p []byte, off int64) (int, error) {
+	if b.head == nil {
+		b.head = make([]byte, min(b.d.Size, 64<<10))
+		if _, err := b.read(b.head, 0); err != nil {
+			return 0, err
+		}
+	}
+	if off+int64(len(p)) <= int64(len(b.head)) {
+		return copy(p, b.head[off:]), nil
+	}
+	return b.read(p, off)
+}
+
+func (b *blobAt) read(p []byte, off int64) (int, error) {
 	rc, err := b.source.Open(b.ctx, b.d, off)
 	if err != nil {
 		return 0, err
