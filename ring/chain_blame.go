@@ -112,15 +112,17 @@ func (c *chain) judgeSuspects() {
 	}
 }
 
-// patience is how long a feeder may take to pass a mark, or to complain of it: a slow
-// disk is no reason to blame it. One that has received everything says that it waits
-// for more, also while its disk does not keep up.
+// patience is how long a feeder may take to pass a mark, or to complain of it. Only one
+// that waits for its feed has hashed what it has: a slow disk is no reason to blame it, and
+// what one waits for whose receiver has hung up, or that is about to complain, hides it.
+// One that has received everything says that it waits for more, also while its disk does
+// not keep up.
 func (c *chain) patience(feeder int) time.Duration {
 	f := &c.nodes[feeder]
-	if w := f.report.Wait; w == waitNames[waitDisk] || w == waitNames[waitCPU] || f.feed.state != feedUp {
-		return timings.patient
+	if w := f.report.Wait; f.feed.state == feedUp && (w == waitNames[waitIn] || w == waitNames[waitLimit]) {
+		return timings.blame
 	}
-	return timings.blame
+	return timings.patient
 }
 
 // after orders positions in travelling order.

@@ -3,6 +3,7 @@
 package ring
 
 import (
+	"fmt"
 	"slices"
 
 	"github.com/dolly-img/dolly-img/ring/internal/wire"
@@ -18,7 +19,7 @@ func (w *world) movesOf(i int, add addMove) {
 	n := w.nodes[i]
 	if n.gone {
 		add(func(w *world) {
-			w.nodes[i].gone = false
+			w.own(i).gone = false
 			w.chain(evControlLost{i, false, "connection lost"})
 		}, "the server sees the control connection of n%d end", i)
 	}
@@ -38,20 +39,16 @@ func (w *world) movesOf(i int, add addMove) {
 	}
 }
 
-// ownWork hashes, stores and prepares, and takes messages that change nothing for others.
+// ownWork are moves that are made before all others, and only one of them is tried: whatever
+// else could come before neither changes what they do nor sees it, so that every other order
+// leads to the same states. A crash forgets what they did.
 func (w *world) ownWork(i int, add addMove) {
 	n := w.nodes[i]
-	if len(n.in) > 0 && n.up {
-		switch n.in[0].m.(type) {
-		case *wire.Start, *wire.Marks, *wire.Offer:
-			add(func(w *world) { w.arrive(i) }, "n%d gets %T", i, n.in[0].m)
-		}
+	if len(n.in) > 0 && n.up && w.quietly(i, n.in[0].m) {
+		add(func(w *world) { w.arrive(i) }, "n%d gets %T", i, n.in[0].m)
 	}
-	if len(n.out) > 0 {
-		switch n.out[0].m.(type) {
-		case evReport, evAnswer:
-			add(func(w *world) { w.hear(i) }, "the server gets %T of n%d", n.out[0].m, i)
-		}
+	if len(n.out) > 0 && w.unheard(n.out[0].m) {
+		add(func(w *world) { w.hear(i) }, "the server gets %T of n%d", n.out[0].m, i)
 	}
 	if n.m == nil {
 		return
@@ -59,14 +56,14 @@ func (w *world) ownWork(i int, add addMove) {
 	resets := slices.Contains(n.jobs, "reset")
 	if n.hashed < len(n.data) && !resets {
 		add(func(w *world) {
-			n := w.nodes[i]
+			n := w.own(i)
 			n.hashed++
 			w.node(i, meSum{0, int64(n.hashed), xSum(n.data[:n.hashed]), false})
 		}, "n%d hashes byte %d", i, n.hashed)
 	}
 	if n.hashed == int(xBlob.Size) && !n.ended && !resets {
 		add(func(w *world) {
-			n := w.nodes[i]
+			n := w.own(i)
 			n.ended = true
 			w.node(i, meSum{0, xBlob.Size, xSum(n.data), true})
 		}, "n%d has hashed all", i)
@@ -78,16 +75,65 @@ func (w *world) ownWork(i int, add addMove) {
 	}
 }
 
+// quietly says whether to take a message changes nothing for others, nor what they can do to
+// i. When control connections may break it matters what arrived before.
+func (w *world) quietly(i int, m any) bool {
+	switch m := m.(type) {
+	case *wire.Start, *wire.Marks, *wire.Offer:
+		return true
+	case *wire.Commit: // to publish is a move of its own
+		return w.may.cuts == 0
+	case *wire.Dial: // so is to dial; but who falls back sees which links there are
+		return w.may.cuts == 0 && w.may.flips == 0
+	case *wire.Undial:
+		return !slices.ContainsFunc(w.links, func(l *xLink) bool { return l.feeder == i && l.link == m.Link })
+	case *wire.Feed: // of a node that nobody feeds, nor will before it says what it needs
+		return w.may.cuts == 0 && !slices.Contains(w.nodes[i].jobs, "reset") &&
+			!slices.ContainsFunc(w.links, func(l *xLink) bool { return l.node == i }) &&
+			!slices.ContainsFunc(w.nodes[1:], func(n *xNode) bool { return slices.ContainsFunc(n.in, dials(i)) })
+	}
+	return false
+}
+
+func dials(i int) func(*xMessage) bool {
+	return func(x *xMessage) bool {
+		d, ok := x.m.(*wire.Dial)
+		return ok && d.Name == fmt.Sprint(i)
+	}
+}
+
+// unheard says whether the coordinator does nothing with an event, now or later.
+func (w *world) unheard(ev any) bool {
+	switch ev := ev.(type) {
+	case evReport:
+		return true
+	case evNeed:
+		return w.c.nodes[ev.node].feed.gen != ev.gen
+	case evLink:
+		i := slices.IndexFunc(w.c.nodes, func(n chainNode) bool { return n.feed.link == ev.link })
+		return i < 0 || !w.heeded(i, ev.gen) || w.may.cuts == 0 && ev.state == wire.LinkUp
+	}
+	return false
+}
+
+// heeded says whether the coordinator does anything when the link of a generation into i
+// ends. Once it does not it never will, but for a node that resumes.
+func (w *world) heeded(i int, gen uint32) bool {
+	n := &w.c.nodes[i]
+	open := n.feed.state == feedDialled || n.feed.state == feedUp || n.feed.state == feedDone && n.phase == phServing
+	return w.may.cuts > 0 || gen == n.feed.gen && open
+}
+
 // hear is what the server does with a message of a node.
 func (w *world) hear(i int) {
-	n := w.nodes[i]
+	n := w.own(i)
 	ev := n.out[0].m
 	n.out = slices.Clone(n.out[1:])
 	w.chain(ev)
 }
 
 func (w *world) arrive(i int) {
-	n := w.nodes[i]
+	n := w.own(i)
 	m := n.in[0].m
 	n.in = slices.Clone(n.in[1:])
 	if _, offer := m.(*wire.Offer); offer {
@@ -109,7 +155,7 @@ func (w *world) arrive(i int) {
 
 // work does a job that a member ordered.
 func (w *world) work(i, k int) {
-	n := w.nodes[i]
+	n := w.own(i)
 	job := n.jobs[k]
 	n.jobs = slices.Delete(slices.Clone(n.jobs), k, k+1)
 	switch job {
@@ -127,26 +173,44 @@ func (w *world) work(i, k int) {
 		n.data = slices.Clone(n.data[:n.m.blobs[0].recv])
 		n.hashed, n.ended = len(n.data), false
 		for _, l := range w.links {
-			if l.feeder == i && l.state == "up" {
-				l.state, l.told = "broken", true
-				w.node(i, meLink{l.link, l.gen, wire.LinkDown, CodeMismatch, "the feeder went back"})
+			if !l.halted || l.feeder != i {
+				continue
 			}
+			switch l.state {
+			case "ordered":
+				l.state = "closed"
+			case "up":
+				l.state, l.told = "broken", true
+			default:
+				continue
+			}
+			w.node(i, meLink{l.link, l.gen, wire.LinkDown, CodeMismatch, "the feeder went back"})
 		}
 		w.node(i, meReset{})
+	}
+}
+
+// ownEnd is how a link ends of which nobody takes notice any more.
+func (w *world) ownEnd(k int, l *xLink, add addMove) {
+	if (l.state == "broken" || l.state == "up" && l.pos == int(xBlob.Size)) && !w.heeded(l.node, l.gen) {
+		w.movesOn(k, l, add)
 	}
 }
 
 // movesOn are those on a link.
 func (w *world) movesOn(k int, l *xLink, add addMove) {
 	alive := l.feeder == 0 || w.nodes[l.feeder].m != nil
+	// A link that is ordered meanwhile sends nothing that is about to be dropped.
+	waits := alive && l.feeder != 0 && !l.halted && slices.Contains(w.nodes[l.feeder].jobs, "reset")
 	switch l.state {
 	case "ordered":
-		if alive {
+		if alive && !l.halted {
 			add(func(w *world) { w.dial(w.links[k]) }, "%d dials n%d, generation %d", l.feeder, l.node, l.gen)
 		}
 	case "up":
 		have := w.has(l.feeder)
 		switch {
+		case waits:
 		case l.pos < have:
 			add(func(w *world) { w.frame(w.links[k], 0) }, "%d sends byte %d to n%d, generation %d", l.feeder, l.pos, l.node, l.gen)
 			if l.feeder != 0 && w.left.flips > 0 {
@@ -223,11 +287,11 @@ func (w *world) frame(l *xLink, changed byte) {
 	if l.feeder != 0 {
 		value |= w.nodes[l.feeder].data[l.pos]
 	}
-	n := w.nodes[l.node]
-	if n.m == nil {
+	if w.nodes[l.node].m == nil {
 		l.state = "broken"
 		return
 	}
+	n := w.own(l.node)
 	if _, ok := w.node(l.node, meFrame{l.gen, 0, int64(l.pos), 1})[0].(actAccept); !ok {
 		l.state, l.seen = "broken", true
 		w.feedEnd(l, false)
@@ -271,7 +335,7 @@ func (w *world) readOn() {
 
 func (w *world) crash(i int) {
 	w.left.crashes--
-	n := w.nodes[i]
+	n := w.own(i)
 	w.drop(i)
 	n.gone = n.gone || n.ctrl
 	n.up, n.ctrl, n.in, n.out, n.result, n.touched = false, false, nil, nil, "", true
@@ -281,7 +345,7 @@ func (w *world) crash(i int) {
 func (w *world) ask(k int) {
 	a := w.asks[k]
 	w.asks = slices.Delete(slices.Clone(w.asks), k, k+1)
-	n := w.nodes[a.node]
+	n := w.own(a.node)
 	if !n.up {
 		w.chain(evResumed{node: a.node, reason: "refused"})
 		return

@@ -6,7 +6,10 @@ import (
 	"fmt"
 	"hash/maphash"
 	"reflect"
+	"slices"
 	"unsafe"
+
+	"github.com/dolly-img/dolly-img/ring/internal/wire"
 )
 
 // Copies and fingerprints of the explorer's states. Both follow a plan that is made
@@ -15,9 +18,12 @@ import (
 
 // layout is what of a type has to be looked at, by offset.
 type layout struct {
-	size  uintptr
-	parts []piece
-	typ   reflect.Type
+	size     uintptr
+	parts    []piece
+	typ      reflect.Type
+	still    bool // it never changes
+	pointers bool // it has some
+	deep     bool // it leads to what detach copies
 }
 
 type piece struct {
@@ -40,10 +46,14 @@ const (
 	partAny
 )
 
-// unhashed are fields that only reports are made of, or that follow from others.
+// unhashed are fields that only reports are made of, or that follow from others, or that
+// nothing depends on here: a blob of known size needs no FIN. Of a row the state counts.
 var unhashed = map[string]bool{
-	"chain.out": true, "chain.blobs": true, "member.out": true, "chainNode.row": true, "chainNode.note": true,
-	"chainNode.moved": true, "chainNode.asked": true, "world.err": true, "memberBlob.want": true, "budget.delays": true,
+	"chain.out": true, "chain.blobs": true, "chainNode.note": true, "chainNode.moved": true, "chainNode.asked": true,
+	"Row.Digest": true, "Row.Bytes": true, "Row.Skipped": true, "Row.Reason": true, "Row.Link": true, "Row.Free": true,
+	"member.out": true, "member.feedFin": true, "memberBlob.want": true, "world.err": true, "budget.delays": true,
+	// fingerprint sees to these.
+	"world.c": true, "chain.nodes": true, "world.nodes": true, "world.links": true, "world.owned": true,
 }
 
 var layouts = map[reflect.Type]*layout{}
@@ -55,6 +65,11 @@ func layoutOf(t reflect.Type) *layout {
 	l := &layout{size: t.Size(), typ: t}
 	layouts[t] = l
 	l.add(t, 0, true)
+	l.still = t == reflect.TypeFor[*xMessage]()
+	for _, p := range l.parts {
+		l.pointers = l.pointers || p.kind != partBytes
+		l.deep = l.deep || p.kind == partSlice || p.kind == partPointer
+	}
 	return l
 }
 
@@ -80,7 +95,7 @@ func (l *layout) add(t reflect.Type, off uintptr, hash bool) {
 		part.kind = partPointer
 		if t == reflect.TypeFor[*xMessage]() {
 			part.kind = partMessage
-		} else if n := t.Elem().PkgPath(); t.Elem().Name() == "nodeError" || t.Elem().Name() == "suspicion" || n != reflect.TypeFor[chain]().PkgPath() {
+		} else if n := t.Elem().PkgPath(); t.Elem().Name() == "nodeError" || n != reflect.TypeFor[chain]().PkgPath() {
 			part.kind = partShared
 		} else {
 			part.elem = layoutOf(t.Elem())
@@ -89,6 +104,10 @@ func (l *layout) add(t reflect.Type, off uintptr, hash bool) {
 		part.kind = partAny
 	default:
 		part.n = t.Size()
+		if k := len(l.parts) - 1; k >= 0 && l.parts[k].kind == partBytes && l.parts[k].hash == hash && l.parts[k].off+l.parts[k].n == off {
+			l.parts[k].n += part.n
+			return
+		}
 	}
 	l.parts = append(l.parts, part)
 }
@@ -100,16 +119,24 @@ func (l *layout) detach(at unsafe.Pointer) {
 		f := unsafe.Add(at, p.off)
 		switch p.kind {
 		case partSlice:
-			old := *(*[]byte)(f) // its length and capacity count elements
-			if old == nil {
+			header := (*[3]uintptr)(f) // its pointer, length and capacity
+			n := header[1]
+			if header[2] = n; n == 0 || p.elem.still {
+				continue // to append to it makes a copy
+			}
+			if !p.elem.pointers {
+				fresh := make([]uint64, (n*p.elem.size+7)/8)
+				to := unsafe.Pointer(unsafe.SliceData(fresh))
+				copy(unsafe.Slice((*byte)(to), n*p.elem.size), unsafe.Slice(*(**byte)(f), n*p.elem.size))
+				*(*unsafe.Pointer)(f) = to
 				continue
 			}
-			fresh := reflect.MakeSlice(p.slice, len(old), len(old))
+			fresh := reflect.MakeSlice(p.slice, int(n), int(n))
 			reflect.Copy(fresh, reflect.NewAt(p.slice, f).Elem())
-			reflect.NewAt(p.slice, f).Elem().Set(fresh)
-			if p.elem.deep() {
-				for k := range len(old) {
-					p.elem.detach(unsafe.Add(fresh.UnsafePointer(), uintptr(k)*p.elem.size))
+			*(*unsafe.Pointer)(f) = fresh.UnsafePointer()
+			if p.elem.deep {
+				for k := range n {
+					p.elem.detach(unsafe.Add(fresh.UnsafePointer(), k*p.elem.size))
 				}
 			}
 		case partPointer:
@@ -123,16 +150,6 @@ func (l *layout) detach(at unsafe.Pointer) {
 			p.elem.detach(fresh.UnsafePointer())
 		}
 	}
-}
-
-// deep says whether a value is more than its own bytes.
-func (l *layout) deep() bool {
-	for _, p := range l.parts {
-		if p.kind == partSlice || p.kind == partPointer {
-			return true
-		}
-	}
-	return false
 }
 
 func (l *layout) hash(h *maphash.Hash, at unsafe.Pointer) {
@@ -194,18 +211,70 @@ func onTheWay(m any) *xMessage {
 	return &xMessage{m, fmt.Sprintf("%T %+v;", m, text)}
 }
 
-// clone copies a world; messages are never changed and shared.
+// clone copies a world; what own and ownChain copy is shared, and so are messages, which
+// are never changed.
 func clone(w *world) *world {
 	out := new(world)
 	*out = *w
-	layoutOf(reflect.TypeFor[world]()).detach(unsafe.Pointer(out))
+	out.nodes, out.asks, out.links = slices.Clone(w.nodes), slices.Clone(w.asks), slices.Clone(w.links)
+	for k, l := range w.links {
+		c := *l
+		out.links[k] = &c
+	}
+	out.owned, out.sums = make([]bool, len(w.owned)), slices.Clone(w.sums)
 	return out
 }
 
-// fingerprint is equal for equal worlds.
+// copyOf copies everything that from leads to.
+func copyOf[T any](from *T) *T {
+	to := new(T)
+	*to = *from
+	layoutOf(reflect.TypeFor[T]()).detach(unsafe.Pointer(to))
+	return to
+}
+
+// fingerprint is equal for equal worlds. Of two different ones among ten million it is equal
+// once in 400,000 runs.
 func fingerprint(seed maphash.Seed, w *world) uint64 {
+	for i := range w.owned {
+		switch {
+		case !w.owned[i]:
+		case i == 0:
+			w.sums[i] = w.chainPrint(seed)
+		default:
+			w.sums[i] = printOf(seed, w.nodes[i])
+		}
+		w.owned[i] = false
+	}
+	links := uint64(0) // they are in no order
+	for _, l := range w.links {
+		links += printOf(seed, l)
+	}
+	return maphash.Comparable(seed, [2]uint64{printOf(seed, w), links})
+}
+
+// chainPrint leaves out what the coordinator kept of nodes that are gone and will never read
+// again: of one that comes back it begins anew.
+func (w *world) chainPrint(seed maphash.Seed) uint64 {
+	sum := printOf(seed, w.c)
+	for i := range w.c.nodes {
+		n := w.c.nodes[i]
+		switch {
+		case n.alive || n.resuming || w.may.cuts > 0:
+		case n.phase == phFinal:
+			n = chainNode{phase: n.phase, row: n.row}
+		case n.phase == phAway:
+			n.report, n.verified, n.ordered = wire.Report{}, nil, nil
+			n.feed.link, n.feed.feeder, n.feed.needs = 0, 0, nil
+		}
+		sum = maphash.Comparable(seed, [2]uint64{sum, printOf(seed, &n)})
+	}
+	return sum
+}
+
+func printOf[T any](seed maphash.Seed, of *T) uint64 {
 	var h maphash.Hash
 	h.SetSeed(seed)
-	layoutOf(reflect.TypeFor[world]()).hash(&h, unsafe.Pointer(w))
+	layoutOf(reflect.TypeFor[T]()).hash(&h, unsafe.Pointer(of))
 	return h.Sum64()
 }

@@ -19,20 +19,44 @@ import (
 // mark behind each; a byte is 0 as the source has it, and 1 when it was changed.
 
 type world struct {
-	c      *chain
-	nodes  []*xNode // [0] is nil
-	links  []*xLink
-	read   int // bytes of the source
-	source bool
-	told   bool // evSourceDone
-	asks   []xAsk
-	left   budget
-	now    time.Duration
-	over   bool
-	err    error
+	c       *chain
+	nodes   []*xNode // [0] is nil
+	links   []*xLink
+	read    int // bytes of the source
+	source  bool
+	told    bool // evSourceDone
+	asks    []xAsk
+	left    budget
+	may     budget // left, as it was at first
+	patient bool   // ownWork has no precedence
+	now     time.Duration
+	over    bool
+	err     error
+
+	// A world shares with the one it comes from what a move does not change: nodes and the
+	// coordinator are changed only through own and ownChain.
+	owned []bool   // [0]: the coordinator
+	sums  []uint64 // fingerprints, of those that are not owned
 }
 
-// budget is what may still go wrong.
+// own is node i, to be changed.
+func (w *world) own(i int) *xNode {
+	if !w.owned[i] {
+		w.owned[i] = true
+		w.nodes[i] = copyOf(w.nodes[i])
+	}
+	return w.nodes[i]
+}
+
+func (w *world) ownChain() *chain {
+	if !w.owned[0] {
+		w.owned[0] = true
+		w.c = copyOf(w.c)
+	}
+	return w.c
+}
+
+// budget is what may go wrong.
 type budget struct {
 	crashes, returns, cuts, flips, ticks int
 	// delays is how often a move may be made that is not the next one in the order of
@@ -67,6 +91,7 @@ type xLink struct {
 	pos          int
 	state        string // ordered, up, last (one more frame may arrive), broken, closed
 	told, seen   bool   // the end of a broken one, by feeder and receiver
+	halted       bool   // its feeder falls back: it carries no more than what is on the way
 }
 
 type xAsk struct {
@@ -82,7 +107,7 @@ var (
 func xSum(data []byte) []byte { h := sha256.Sum256(data); return h[:] }
 
 func newWorld(nodes int, left budget) *world {
-	w := &world{left: left, nodes: make([]*xNode, nodes+1)}
+	w := &world{left: left, may: left, nodes: make([]*xNode, nodes+1), owned: slices.Repeat([]bool{true}, nodes+1), sums: make([]uint64, nodes+1)}
 	cfg := Config{Retries: 2}
 	for i := 1; i <= nodes; i++ {
 		cfg.Nodes = append(cfg.Nodes, Peer{Name: fmt.Sprint("n", i)})
@@ -103,7 +128,7 @@ func (w *world) fail(format string, args ...any) {
 
 // chain steps the coordinator and does what it says.
 func (w *world) chain(ev any) {
-	for _, a := range w.c.step(ev) {
+	for _, a := range w.ownChain().step(ev) {
 		switch a := a.(type) {
 		case actSend:
 			w.send(a.node, a.msg)
@@ -133,7 +158,7 @@ func (w *world) chain(ev any) {
 		case actRedial:
 			w.asks = append(w.asks, xAsk{a.node, true})
 		case actHangup:
-			w.nodes[a.node].ctrl = false
+			w.own(a.node).ctrl = false
 		case actFinal:
 			w.final(a.node)
 		case actFinish:
@@ -154,7 +179,8 @@ func (w *world) final(i int) {
 }
 
 func (w *world) send(i int, m wire.Message) {
-	if n := w.nodes[i]; n.ctrl {
+	if w.nodes[i].ctrl {
+		n := w.own(i)
 		n.in = append(n.in, onTheWay(m))
 	}
 }
@@ -193,7 +219,7 @@ func (w *world) unlink(feeder int, link uint32) {
 
 // node steps a member and does what it says.
 func (w *world) node(i int, ev any) []action {
-	n := w.nodes[i]
+	n := w.own(i)
 	out := n.m.step(ev)
 	for _, a := range out {
 		switch a := a.(type) {
@@ -222,6 +248,9 @@ func (w *world) node(i int, ev any) []action {
 			n.jobs = append(n.jobs, "published")
 		case actReset:
 			n.jobs = append(n.jobs, "reset")
+			for _, l := range w.links {
+				l.halted = l.halted || l.feeder == i
+			}
 		case actRelease:
 			w.release(i)
 		}
@@ -231,7 +260,7 @@ func (w *world) node(i int, ev any) []action {
 
 // release ends the transfer on a node, whose process goes on.
 func (w *world) release(i int) {
-	n := w.nodes[i]
+	n := w.own(i)
 	n.result = string(Failed)
 	switch {
 	case n.m.phase == mCommitted:
@@ -244,15 +273,16 @@ func (w *world) release(i int) {
 
 // drop forgets what a node had of the transfer.
 func (w *world) drop(i int) {
-	n := w.nodes[i]
+	n := w.own(i)
 	n.m, n.data, n.hashed, n.ended, n.jobs = nil, nil, 0, false, nil
 	for _, l := range w.links {
 		if (l.node == i || l.feeder == i) && l.state != "closed" {
 			l.told = l.told || l.feeder == i
-			if l.state == "ordered" && l.feeder == i {
-				l.state = "closed"
-			} else {
+			switch {
+			case l.state != "ordered":
 				l.state = "broken"
+			case l.feeder == i:
+				l.state = "closed"
 			}
 		}
 	}

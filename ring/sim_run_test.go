@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -28,6 +29,7 @@ type sim struct {
 	nodes []*simNode // [0] is nil
 	src   *simSource
 	send  context.CancelFunc
+	tap   func(from, to string, conn net.Conn) net.Conn // of what is dialled; nil: as it is
 
 	mu     sync.Mutex
 	events []history.Event
@@ -120,6 +122,16 @@ func (s *sim) happens(node, what string, _ int, _ int64) {
 
 func (s *sim) fsync() time.Duration { return time.Duration(s.sc.Fsync) * time.Microsecond }
 
+func (s *sim) window() int { return max(s.sc.Window, minChunks*chunkSize) }
+
+func (s *sim) tapped(from, addr string, c net.Conn) net.Conn {
+	if s.tap == nil || c == nil {
+		return c
+	}
+	to, _, _ := strings.Cut(addr, ":")
+	return s.tap(from, to, c)
+}
+
 // allHeld reports whether a node needs nothing.
 func (s *sim) allHeld(node int) bool {
 	for b := range s.blobs {
@@ -208,7 +220,7 @@ func (s *sim) boot(n *simNode) {
 		},
 		AllowPlain: true,
 		Transfers:  1,
-		Window:     minChunks * chunkSize,
+		Window:     s.window(),
 		Log:        s.testLog(),
 	})
 	if err != nil {
@@ -221,7 +233,7 @@ func (s *sim) boot(n *simNode) {
 		if err == nil && n.lies >= 0 {
 			c = &liar{Conn: c, sim: s, node: n}
 		}
-		return c, err
+		return s.tapped(n.name, addr, c), err
 	}
 	p.node = node
 	s.mu.Lock()
@@ -333,8 +345,11 @@ func (s *sim) run() []history.Event {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	sender.net.dial = s.net.Host("server").Dial
-	sender.pool = newPool(minChunks * chunkSize)
+	sender.net.dial = func(ctx context.Context, addr string) (net.Conn, error) {
+		c, err := s.net.Host("server").Dial(ctx, addr)
+		return s.tapped("server", addr, c), err
+	}
+	sender.pool = newPool(s.window())
 	// A run that does not end by itself has no end in its history.
 	hung := false
 	watch := time.AfterFunc(10*time.Minute, func() {

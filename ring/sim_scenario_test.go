@@ -54,7 +54,8 @@ type simCase struct {
 	Fsync   int           `json:"fsync"`             // at most, of a commit
 	Rate    int64         `json:"rate,omitempty"`    // of all ways, bytes per second; 0: no limit
 	Latency int           `json:"latency,omitempty"`
-	Buffer  int           `json:"buffer"` // of a connection
+	Buffer  int           `json:"buffer"`           // of a connection
+	Window  int           `json:"window,omitempty"` // 0: the smallest
 	Source  string        `json:"source,omitempty"`
 	Wait    int           `json:"wait,omitempty"` // for nodes that are not there yet
 	Faults  []fault       `json:"faults,omitempty"`

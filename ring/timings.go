@@ -31,8 +31,8 @@ var timings = struct {
 	report  time.Duration // an alive node says nothing of how far it is: it failed
 	hung    time.Duration // nothing moves at a node that waits for itself, or FEED is not answered: it failed
 	verify  time.Duration // everything was sent, or COMMIT, and nothing comes back: it failed
-	blame   time.Duration // a feeder neither passes a mark nor complains of it: its link is blamed
-	patient time.Duration // the same for one that is busy with its disk or processor
+	blame   time.Duration // a feeder that waits for its feed neither passes a mark nor complains of it: its link is blamed
+	patient time.Duration // the same for one that is busy with what it has
 
 	// Of slow nodes.
 	slowEvery  time.Duration // between two looks for the slowest
