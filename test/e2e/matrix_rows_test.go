@@ -97,6 +97,8 @@ var matrix = []*fault{
 	{name: "disk full", where: "first", prepare: smallDisk(matrixSize * 1.1), do: filled, at: []int{0}, states: failed(0), reason: "no space left", clean: true, exit: 3, within: 2 * time.Second},
 	{name: "disk full", where: "last", prepare: smallDisk(matrixSize * 1.1), do: filled, at: []int{7}, states: failed(7), reason: "no space left", clean: true, exit: 3, within: 2 * time.Second},
 	{name: "disk full", where: "two adjacent", prepare: smallDisk(matrixSize * 1.1), do: filled, at: []int{3, 4}, states: failed(3, 4), reason: "no space left", clean: true, exit: 3, within: 2 * time.Second},
+	{name: "quota exceeded", where: "middle", do: failing("pwrite64", "EDQUOT"), at: []int{3}, states: failed(3), reason: "disk quota exceeded", clean: true, exit: 3, within: traceCosts},
+	{name: "file too large", where: "middle", do: failing("pwrite64", "EFBIG"), at: []int{3}, states: failed(3), reason: "file too large", clean: true, exit: 3, within: traceCosts},
 	{name: "write fails", where: "last", do: failing("pwrite64", "EIO"), at: []int{7}, states: failed(7), reason: "input/output error", clean: true, exit: 3, within: traceCosts},
 	{name: "fsync fails", where: "middle", do: failing("fsync", "EIO"), at: []int{3}, states: failed(3), reason: "input/output error", clean: true, exit: 3, within: traceCosts},
 	{name: "fsync fails", where: "half", do: failing("fsync", "EIO"), at: []int{1, 3, 5, 7}, states: failed(1, 3, 5, 7), reason: "input/output error", clean: true, exit: 3, within: traceCosts},
