@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -24,9 +25,13 @@ type scene struct {
 type act func(ctx context.Context, s *scene) error
 
 func each(do func(ctx context.Context, n *node) error) act {
+	return eachOf(func(ctx context.Context, _ *scene, n *node) error { return do(ctx, n) })
+}
+
+func eachOf(do func(ctx context.Context, s *scene, n *node) error) act {
 	return func(ctx context.Context, s *scene) error {
 		for _, n := range s.victims {
-			if err := do(ctx, n); err != nil {
+			if err := do(ctx, s, n); err != nil {
 				return err
 			}
 		}
@@ -52,6 +57,32 @@ func told(state string) act {
 		for _, n := range s.victims {
 			if _, err := s.push.process.Line(ctx, fmt.Sprintf(`"node":%q,"state":%q`, n.name(), state)); err != nil {
 				return err
+			}
+		}
+		return nil
+	}
+}
+
+// has waits until so many bytes have come in at every victim.
+func has(bytes int64) act {
+	return func(ctx context.Context, s *scene) error {
+		tick := time.NewTicker(10 * time.Millisecond) // nothing tells us
+		defer tick.Stop()
+		for _, n := range s.victims {
+			for {
+				if got, err := received(n); err != nil || got >= bytes {
+					if err != nil {
+						return err
+					}
+					break
+				}
+				select {
+				case <-tick.C:
+				case <-s.push.process.Done():
+					return errors.New("the push was over before: " + s.push.process.Output())
+				case <-ctx.Done():
+					return context.Cause(ctx)
+				}
 			}
 		}
 		return nil
@@ -84,26 +115,39 @@ var (
 )
 
 // between is whom a fault is between: the one that sends to the victim, or the server.
-type between func(s *scene) *netns.Host
+type between func(s *scene, victim *node) *netns.Host
 
-func before(s *scene) *netns.Host {
-	for i, n := range s.nodes {
-		if n == s.victims[0] && i > 0 {
-			return s.nodes[i-1].Host
-		}
+func before(s *scene, victim *node) *netns.Host {
+	if i := slices.Index(s.nodes, victim); i > 0 {
+		return s.nodes[i-1].Host
 	}
 	return s.net.Server
 }
 
-func server(s *scene) *netns.Host { return s.net.Server }
+func server(s *scene, _ *node) *netns.Host { return s.net.Server }
 
-// deaf has the victim hear nothing from the other, mute the other nothing from the victim.
+// deaf has the victims hear nothing from the other, mute the other nothing from the victims.
 func deaf(other between) act {
-	return func(ctx context.Context, s *scene) error { return s.victims[0].Block(ctx, other(s)) }
+	return eachOf(func(ctx context.Context, s *scene, n *node) error { return n.Block(ctx, other(s, n)) })
 }
 
 func mute(other between) act {
-	return func(ctx context.Context, s *scene) error { return other(s).Block(ctx, s.victims[0].Host) }
+	return eachOf(func(ctx context.Context, s *scene, n *node) error { return other(s, n).Block(ctx, n.Host) })
+}
+
+// reset ends the victims' connections with the other, as a firewall that forgot them does:
+// both ends are told.
+func reset(other between) act {
+	return eachOf(func(ctx context.Context, s *scene, n *node) error {
+		out, err := n.Command(ctx, "ss", "-K", "-t", "-n", "-H", "dst", other(s, n).Addr.String()).CombinedOutput()
+		if err == nil && len(strings.TrimSpace(string(out))) == 0 {
+			err = errors.New("no connection was reset (kernel without CONFIG_INET_DIAG_DESTROY?)")
+		}
+		if err != nil {
+			return fmt.Errorf("ss -K: %w: %s", err, out)
+		}
+		return nil
+	})
 }
 
 // slowLink makes the victims' cables so many bytes per second slow.

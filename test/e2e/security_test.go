@@ -68,13 +68,13 @@ func (a *attacker) refused(what string, send []byte) {
 func (a *attacker) strayLink() {
 	a.t.Helper()
 	err := a.dial(func(c net.Conn) error {
-		if _, err := c.Write([]byte("DLINK/1\n")); err != nil {
+		if _, err := c.Write(firstWords(dataProtocol)); err != nil {
 			return err
 		}
-		if _, err := io.ReadFull(c, make([]byte, 32)); err != nil {
+		if _, err := io.ReadFull(c, make([]byte, challengeSize)); err != nil {
 			return fmt.Errorf("challenge: %w", err)
 		}
-		c.Write(make([]byte, 68))
+		c.Write(make([]byte, helloSize))
 		if answer, _ := io.ReadAll(c); len(answer) > 1 || len(answer) == 1 && answer[0] == 0 {
 			return fmt.Errorf("answered %x", answer)
 		}
@@ -85,55 +85,61 @@ func (a *attacker) strayLink() {
 	}
 }
 
-// noEntry demands that a TLS client with cfg gets nothing out of the node.
-func (a *attacker) noEntry(what string, cfg *tls.Config) {
-	a.t.Helper()
+// The first words of the two planes (ring/PROTOCOL.md, sections 2 and 5), well-formed.
+func firstWords(protocol string) []byte {
+	if protocol == dataProtocol {
+		return []byte(linkMagic)
+	}
+	body := `{"min":1,"max":1,"transfer":"00112233445566778899aabbccddeeff","node":"x","resume":false}`
+	return append([]byte{0, 0, 0, byte(len(body) + 1), 1}, body...) // HELLO: length, type, body
+}
+
+// challengeSize is how long a node's first word on a data link is.
+const challengeSize = 32
+
+// say opens a TLS connection with cfg, says the first words of its protocol and returns
+// what comes until the node ends it, or bytes have come.
+func (a *attacker) say(cfg *tls.Config, protocol string, bytes int64) (answer []byte, err error) {
 	cfg.InsecureSkipVerify = true // who the node is does not matter to an attacker
-	err := a.dial(func(raw net.Conn) error {
+	err = a.dial(func(raw net.Conn) error {
 		c := tls.Client(raw, cfg)
 		if err := c.Handshake(); err != nil {
-			return nil
+			return err
 		}
-		// In TLS 1.3 the refusal comes after the client's handshake. This is a well-formed
-		// HELLO: length, type 1, body.
-		body := `{"min":1,"max":1,"transfer":"AAAAAAAAAAAAAAAAAAAAAA==","node":"x","resume":false}`
-		hello := append([]byte{0, 0, 0, byte(len(body) + 1), 1}, body...)
-		c.Write(hello)
-		answer, err := io.ReadAll(io.LimitReader(c, 1<<20))
+		c.Write(firstWords(protocol)) // in TLS 1.3 the refusal comes after the client's handshake
+		var err error
+		answer, err = io.ReadAll(io.LimitReader(c, bytes))
+		return err
+	})
+	return answer, err
+}
+
+// noEntry demands that a TLS client with cfg gets nothing out of the node, whichever of
+// the two protocols it speaks.
+func (a *attacker) noEntry(what string, cfg *tls.Config) {
+	a.t.Helper()
+	for _, protocol := range []string{controlProtocol, dataProtocol} {
+		if len(cfg.NextProtos) == 1 && (cfg.NextProtos[0] == controlProtocol || cfg.NextProtos[0] == dataProtocol) && cfg.NextProtos[0] != protocol {
+			continue // it agreed on the other
+		}
+		answer, err := a.say(cfg, protocol, 1<<20)
 		if len(answer) > 0 {
-			return fmt.Errorf("answered %d bytes: %.60q", len(answer), answer)
+			a.t.Errorf("%s: answered %d bytes: %.60q", what, len(answer), answer)
 		}
 		var late net.Error
 		if errors.As(err, &late) && late.Timeout() {
-			return errors.New("not ended in 10 s")
+			a.t.Errorf("%s: not ended in 10 s", what)
 		}
-		return nil
-	})
-	if err != nil {
-		a.t.Errorf("%s: %v", what, err)
 	}
 }
 
 // welcome demands the opposite: the same client with the right key is answered. It
 // shows that the others were refused for their keys.
-func (a *attacker) welcome(cfg *tls.Config) {
+func (a *attacker) welcome(what string, cfg *tls.Config, bytes int64) {
 	a.t.Helper()
-	cfg.InsecureSkipVerify = true
-	err := a.dial(func(raw net.Conn) error {
-		c := tls.Client(raw, cfg)
-		if err := c.Handshake(); err != nil {
-			return err
-		}
-		c.SetReadDeadline(time.Now().Add(300 * time.Millisecond))
-		_, err := c.Read(make([]byte, 1))
-		var late net.Error
-		if !errors.As(err, &late) || !late.Timeout() {
-			return fmt.Errorf("the connection did not stand: %v", err)
-		}
-		return nil
-	})
-	if err != nil {
-		a.t.Errorf("the sender itself: %v", err)
+	answer, err := a.say(cfg, cfg.NextProtos[0], bytes)
+	if int64(len(answer)) != bytes {
+		a.t.Errorf("%s: answered %d bytes of %d: %.60q, %v", what, len(answer), bytes, answer, err)
 	}
 }
 
@@ -167,10 +173,16 @@ func TestHammeredNode(t *testing.T) {
 		t.Fatal(err)
 	}
 	ca := readAuthority(t, r.keys)
-	a.welcome(clientConfig(readKey(t, r.keys, "sender.pem"), controlProtocol))
+	a.welcome("the sender itself", clientConfig(readKey(t, r.keys, "sender.pem"), controlProtocol), 5)
+	a.welcome("the sender itself, data", clientConfig(readKey(t, r.keys, "sender.pem"), dataProtocol), challengeSize)
+	a.welcome("a node itself, data", clientConfig(readKey(t, r.keys, "node.pem"), dataProtocol), challengeSize)
+	a.welcome("a node with a key made here", clientConfig(ca.issue(t, "dolly-img://test/node/", time.Hour), dataProtocol), challengeSize)
 	for what, cfg := range map[string]*tls.Config{
 		"no certificate":          {NextProtos: []string{controlProtocol}},
 		"no certificate, data":    {NextProtos: []string{dataProtocol}},
+		"no certificate, both":    {NextProtos: []string{dataProtocol, controlProtocol}},
+		"node of another place":   clientConfig(ca.issue(t, "dolly-img://other/node/", time.Hour), dataProtocol),
+		"no role, data":           clientConfig(ca.issue(t, "dolly-img://test/king/x", time.Hour), dataProtocol),
 		"a node as sender":        clientConfig(readKey(t, r.keys, "node.pem"), controlProtocol),
 		"no protocol":             clientConfig(readKey(t, r.keys, "sender.pem")),
 		"another protocol":        clientConfig(readKey(t, r.keys, "sender.pem"), "http/1.1"),
