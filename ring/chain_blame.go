@@ -44,6 +44,7 @@ func (c *chain) fallback(ev evFallback) {
 		c.end(ev.node, Failed, fmt.Sprintf("went back to a mark %d times: bytes do not stay as they are sent", maxFalls))
 		return
 	}
+	c.excuse(ev.node)
 	// It hung up because of the mark, and its feeder's broken pipe was heard first.
 	late := m.Link == n.feed.broke && m.Generation+1 == n.feed.gen && n.feed.state == feedAsked
 	if late {

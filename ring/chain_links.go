@@ -3,6 +3,7 @@ package ring
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/dolly-img/dolly-img/ring/internal/wire"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
@@ -173,8 +174,8 @@ func (c *chain) linkDown(i int, name string, ev evLink) {
 	n := &c.nodes[i]
 	c.do(actEvent{Event{Kind: EventLink, Link: name, Reason: "down: " + ev.reason}})
 	feeder := n.feed.feeder
-	if ev.code == CodeMismatch && ev.node == feeder && n.feed.excused < maxFalls*len(c.order) {
-		n.feed.excused++ // the feeder fell back: it feeds again from where it is
+	if c.fellBack(i, ev) && n.feed.excused < maxFalls*len(c.order) {
+		n.feed.excused++ // the feeder feeds again from where it is
 		c.relink(i)
 		return
 	}
@@ -193,13 +194,35 @@ func (c *chain) linkDown(i int, name string, ev evLink) {
 		c.end(i, Failed, "cannot be fed: "+orElse(n.damage, ev.reason))
 		return
 	}
-	if !gone {
+	if !gone && n.blames == 0 { // changed bytes are worth more to know than what came of them
 		n.note, n.row.Link = "link "+name+": "+orElse(n.damage, ev.reason), name
 	}
 	if feeder != 0 && (gone || n.feed.fails >= 2) {
 		c.avoid(i, feeder)
 	}
 	c.relink(i)
+}
+
+// fellBack says whether the link into i ended because its feeder fell back: it says so, or it
+// has said so before and i is heard now, to whom the link has just ended.
+func (c *chain) fellBack(i int, ev evLink) bool {
+	feeder := c.nodes[i].feed.feeder
+	if ev.node == feeder {
+		return ev.code == CodeMismatch
+	}
+	return feeder > 0 && ev.code == CodeNetwork && ev.link != 0 && ev.link < c.nodes[feeder].fell.link
+}
+
+// excuse is for those whom a feeder fed that has fallen back, and who were heard first.
+func (c *chain) excuse(feeder int) {
+	for i := range c.nodes {
+		n := &c.nodes[i]
+		if n.feed.culprit == feeder && n.feed.fails > 0 && n.feed.state == feedAsked && n.blames == 0 &&
+			strings.HasPrefix(n.note, "link "+n.row.Link+": ") {
+			n.feed.fails--
+			n.note, n.row.Link = "", ""
+		}
+	}
 }
 
 // avoid has i fed by another than feeder from now on.

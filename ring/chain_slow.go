@@ -100,6 +100,7 @@ func (c *chain) exonerate(first int, cause string) {
 // straggles does with a slow node what was asked for.
 func (c *chain) straggles(i int, cause string) {
 	n := &c.nodes[i]
+	n.row.Link = "" // of whatever its note said before
 	if isLink(cause) {
 		n.row.Link = c.linkName(i)
 		c.nodes[n.feed.feeder].slowed = i

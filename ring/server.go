@@ -335,7 +335,7 @@ func nodeErrorOf(err error, code Code) *nodeError {
 	if errors.As(err, &ne) {
 		return ne
 	}
-	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) || errors.Is(err, syscall.EFBIG) {
 		code = CodeSpace
 	}
 	return &nodeError{code, err}
