@@ -44,7 +44,7 @@ const (
 // again: at most the mark it is in, what its window holds and the kernel has taken.
 const (
 	backAt      = 50e6
-	backSize    = 140e6
+	backSize    = 240e6
 	returnCosts = 24 << 20
 )
 
@@ -77,7 +77,7 @@ var matrix = []*fault{
 	{name: "link cut one way", where: "two adjacent", do: deaf(before), at: []int{3, 4}, link: "2>3 3>4", reason: "link", flaw: stillAfter, within: 12 * time.Second},
 	{name: "link cut the other way", where: "last", do: mute(before), at: []int{7}, link: "6>7", reason: "link", flaw: stillAfter, within: 8 * time.Second},
 	{name: "link reset", where: "middle", do: reset(before), at: []int{3}, link: "2>3", reason: "link", within: 2 * time.Second},
-	{name: "link and control cut one way", where: "to the first", do: deaf(server), at: []int{0}, states: failed(0), reason: silent, exit: 3, within: 8 * time.Second},
+	{name: "link and control cut one way", where: "to the first", do: deaf(server), at: []int{0}, states: failed(0), reason: silent, exit: 3, within: 9 * time.Second},
 	{name: "control cut one way", where: "to three adjacent", do: deaf(server), at: []int{2, 3, 4}, states: failed(2, 3, 4), reason: silent, exit: 3, within: 8 * time.Second},
 	{name: "control cut one way", where: "to the middle", do: deaf(server), at: []int{3}, states: failed(3), reason: silent, exit: 3, within: 8 * time.Second},
 	{name: "control cut one way", where: "from the last", do: mute(server), at: []int{7}, states: failed(7), reason: silent, exit: 3, within: 8 * time.Second},
