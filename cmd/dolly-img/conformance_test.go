@@ -37,7 +37,7 @@ func TestSIFSource(t *testing.T) {
 }
 
 func TestPullSource(t *testing.T) {
-	s := newSmallRegistry(t)
+	s := newSmallRegistry(t, 3<<20)
 	ringtest.TestSource(t, func(t *testing.T) ring.Source {
 		p, err := s.pull(t, "x/a:1", t.TempDir(), cache.Limits{})
 		if err != nil {

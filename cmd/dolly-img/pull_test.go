@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -30,11 +32,12 @@ type smallRegistry struct {
 	manifest []byte
 	blobs    map[string][]byte
 	down     atomic.Value // string: a digest
+	dir      string       // of files that its clients need
 }
 
-func newSmallRegistry(t *testing.T) *smallRegistry {
+func newSmallRegistry(t *testing.T, layer int) *smallRegistry {
 	t.Helper()
-	s := &smallRegistry{blobs: map[string][]byte{}}
+	s := &smallRegistry{blobs: map[string][]byte{}, dir: t.TempDir()}
 	s.down.Store("")
 	put := func(mediaType string, b []byte) string {
 		d := digest.FromBytes(b)
@@ -42,7 +45,7 @@ func newSmallRegistry(t *testing.T) *smallRegistry {
 		return fmt.Sprintf(`{"mediaType":%q,"digest":%q,"size":%d}`, mediaType, d, len(b))
 	}
 	for range 2 {
-		b := make([]byte, 3<<20)
+		b := make([]byte, layer)
 		if _, err := rand.Read(b); err != nil {
 			t.Fatal(err)
 		}
@@ -72,8 +75,8 @@ func (s *smallRegistry) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func (s *smallRegistry) pull(t *testing.T, ref, dir string, limits cache.Limits) (*pull, error) {
 	t.Helper()
 	no := false
-	conf := filepath.Join(t.TempDir(), "registries.conf")
-	auth := filepath.Join(t.TempDir(), "auth.json")
+	conf := filepath.Join(s.dir, "registries.conf")
+	auth := filepath.Join(s.dir, "auth.json")
 	for name, text := range map[string]string{conf: "", auth: "{}"} {
 		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
@@ -99,7 +102,7 @@ func readBlob(t *testing.T, p *pull, d v1.Descriptor) ([]byte, error) {
 
 // A blob that failed while it was pulled ahead is pulled when it is wanted.
 func TestPullAheadFails(t *testing.T) {
-	s := newSmallRegistry(t)
+	s := newSmallRegistry(t, 3<<20)
 	s.down.Store(digest.FromBytes(s.layers[1]).String())
 	p, err := s.pull(t, "x/a:1", t.TempDir(), cache.Limits{})
 	if err != nil {
@@ -122,7 +125,7 @@ func TestPullAheadFails(t *testing.T) {
 
 // The limits hold for the server's own cache, too.
 func TestPullLimits(t *testing.T) {
-	s := newSmallRegistry(t)
+	s := newSmallRegistry(t, 3<<20)
 	if _, err := s.pull(t, "x/a:1", t.TempDir(), cache.Limits{Max: 4 << 20}); !errors.Is(err, syscall.ENOSPC) {
 		t.Errorf("6 MiB into 4: %v", err)
 	}
@@ -151,6 +154,45 @@ func TestPullLimits(t *testing.T) {
 		if err := p.Close(); err != nil {
 			t.Fatal(err)
 		}
-		s = newSmallRegistry(t)
+		s = newSmallRegistry(t, 3<<20)
+	}
+}
+
+// A pull into a cache that is collected all the time, without any grace and with room for nothing:
+// every byte comes, and is right, in many rounds.
+func TestPullBesideGC(t *testing.T) {
+	const rounds = 250 // of four blobs each
+	dir := t.TempDir()
+	registries := []*smallRegistry{newSmallRegistry(t, 20_000), newSmallRegistry(t, 30_000)}
+	c, err := cache.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	var beside sync.WaitGroup
+	defer beside.Wait()
+	defer stop()
+	beside.Go(func() {
+		for ctx.Err() == nil {
+			if _, err := c.GC(ctx, cache.GCOptions{Limits: cache.Limits{Max: 1}}); err != nil && ctx.Err() == nil {
+				t.Error(err)
+				return
+			}
+		}
+	})
+	for i := range rounds {
+		s := registries[i%2]
+		p, err := s.pull(t, fmt.Sprintf("x/%d:1", i%3), dir, cache.Limits{})
+		if err != nil {
+			t.Fatalf("round %d: %v", i, err)
+		}
+		for _, d := range p.blobs {
+			if b, err := readBlob(t, p, d); err != nil || digest.FromBytes(b) != d.Digest {
+				t.Fatalf("round %d: %d bytes of %s, %v", i, len(b), d.Digest, err)
+			}
+		}
+		if err := p.Close(); err != nil {
+			t.Fatalf("round %d: %v", i, err)
+		}
 	}
 }
