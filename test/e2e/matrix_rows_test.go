@@ -41,11 +41,11 @@ const (
 )
 
 // A node goes away when it has backAt of backSize bytes. What it has not stored by then comes
-// again: at most the mark it is in, what its window holds and the kernel has taken.
+// again: at most the mark it is in, and what its window holds, as for any loss.
 const (
 	backAt      = 50e6
 	backSize    = 240e6
-	returnCosts = 24 << 20
+	returnCosts = 36 << 20
 )
 
 var matrix = []*fault{
