@@ -208,9 +208,11 @@ func (m *mirror) blob(w http.ResponseWriter, r *http.Request, q request, refs []
 	if q.kind == "manifests" && !isManifest {
 		return missing
 	}
-	if err := m.store.Startable(d); q.kind == "manifests" && err != nil {
-		m.log.Warn("mirror: an image lacks a blob, the registry is asked instead", "manifest", d.Digest, "error", err)
-		return missing
+	if q.kind == "manifests" {
+		if err := m.store.Startable(d); err != nil {
+			m.log.Warn("mirror: an image lacks a blob, the registry is asked instead", "manifest", d.Digest, "error", err)
+			return missing
+		}
 	}
 	f, err := m.store.OpenVerified(r.Context(), d)
 	if err != nil {

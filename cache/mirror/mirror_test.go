@@ -216,3 +216,33 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+// The manifest of an image that lacks a layer is not found: the runtime asks the registry then,
+// and would not for the layer alone.
+func TestIncompleteIsNotFound(t *testing.T) {
+	c, _, _, layer := fill(t)
+	server := httptest.NewServer(New(c, nil))
+	defer server.Close()
+	status := func() int {
+		t.Helper()
+		r, err := http.Get(server.URL + "/v2/lab/app/manifests/v1?ns=reg.example:5000")
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Body.Close()
+		return r.StatusCode
+	}
+	if s := status(); s != 200 {
+		t.Errorf("whole: %d", s)
+	}
+	path, err := c.BlobPath(layer.Digest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	if s := status(); s != 404 {
+		t.Errorf("without its layer: %d", s)
+	}
+}

@@ -144,7 +144,10 @@ func ofRegistry(image string) bool {
 // checkName refuses credentials in the name of an image, as URLs have them: what is said of the
 // image, and its report, would repeat them. An @ in a name has a digest behind it, else a host.
 func checkName(image string) error {
-	_, name, _ := strings.Cut(image, "://")
+	_, name, ok := strings.Cut(image, "://")
+	if !ok && ofRegistry(image) { // the slashes were forgotten
+		_, name = oci.Split(image)
+	}
 	if _, behind, ok := strings.Cut(name, "@"); ok {
 		algorithm, _, _ := strings.Cut(behind, ":")
 		if !digest.Algorithm(algorithm).Available() {
