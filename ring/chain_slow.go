@@ -12,16 +12,22 @@ import (
 // Slow nodes (PROTOCOL.md section 9): judged by what each could carry, as its own
 // measurements and those of its feeder tell, never by how fast the chain runs.
 
-// judgeSpeed looks for the one node that holds the others up.
+// judgeSpeed looks for the topmost node that holds the others up.
 func (c *chain) judgeSpeed() {
 	if c.straggler == Wait || c.interrupted {
 		return
 	}
 	var caps []int64
-	slowest, least, cause := 0, int64(0), ""
 	if s, _ := c.serverCapacity(); s > 0 {
 		caps = append(caps, s)
 	}
+	type candidate struct {
+		i     int
+		rate  int64
+		cause string
+	}
+	var waitedFor []candidate // in the order of the chain
+	var least int64
 	for _, i := range c.order {
 		n := &c.nodes[i]
 		if n.phase != phServing || !n.alive || n.slow {
@@ -32,8 +38,11 @@ func (c *chain) judgeSpeed() {
 			continue
 		}
 		caps, n.could = append(caps, rate), rate
-		if n.feed.state == feedUp && c.waitedFor(i) && (slowest == 0 || rate < least) {
-			slowest, least, cause = i, rate, why
+		if n.feed.state == feedUp && c.waitedFor(i) {
+			waitedFor = append(waitedFor, candidate{i, rate, why})
+			if least == 0 || rate < least {
+				least = rate
+			}
 		}
 	}
 	for i := range c.nodes { // those that have it are what the last ones are compared with
@@ -41,29 +50,39 @@ func (c *chain) judgeSpeed() {
 			caps = append(caps, n.could)
 		}
 	}
+	seen := map[int]int{}
+	var found *candidate
+	for k := range waitedFor {
+		w := &waitedFor[k]
+		// A slow cable slows the links at both its ends, and which one measures less is
+		// chance: whoever is about as slow as the slowest counts. The topmost one moves,
+		// since that may mend the other.
+		if 2*w.rate >= 3*least || len(caps) < 2 || !c.worth(w.i, w.rate, medianWithout(caps, w.rate), w.cause) {
+			continue
+		}
+		seen[w.i] = c.nodes[w.i].slowSeen + 1
+		if found == nil && seen[w.i] >= timings.slowLooks {
+			found = w
+		}
+	}
 	for i := range c.nodes {
-		n := &c.nodes[i]
-		if i != slowest || slowest == 0 || len(caps) < 2 || !c.worth(i, least, medianWithout(caps, least), cause) {
-			n.slowSeen = 0
-			continue
-		}
-		if n.slowSeen++; n.slowSeen < timings.slowLooks {
-			continue
-		}
-		f, rate := n.feed.feeder, megabytes(least)
-		if !isLink(cause) || c.nodes[f].slowed == 0 {
-			c.straggles(i, cause+" "+rate)
-			return
-		}
-		c.exonerate(c.nodes[f].slowed, cause+" "+rate)
-		c.nodes[f].slowed = 0
-		if f == 0 {
-			c.serverSlow = true
-			return
-		}
-		c.straggles(f, "sends "+rate)
+		c.nodes[i].slowSeen = seen[i]
+	}
+	if found == nil {
 		return
 	}
+	f, rate := c.nodes[found.i].feed.feeder, megabytes(found.rate)
+	if !isLink(found.cause) || c.nodes[f].slowed == 0 {
+		c.straggles(found.i, found.cause+" "+rate)
+		return
+	}
+	c.exonerate(c.nodes[f].slowed, found.cause+" "+rate)
+	c.nodes[f].slowed = 0
+	if f == 0 {
+		c.serverSlow = true
+		return
+	}
+	c.straggles(f, "sends "+rate)
 }
 
 // worth says whether moving i, which could carry rate where others carry median, would help.
