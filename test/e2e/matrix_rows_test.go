@@ -35,9 +35,9 @@ const (
 	slowRate  = 25e6
 	tenth     = slowRate / 10
 	linkSize  = 50e6
-	nodeSize  = 80e6
-	diskDelay = 16 * time.Millisecond // for each write, of 48 KiB at the least: 3 MB/s
-	share     = 0.03                  // of a processor
+	nodeSize  = 100e6
+	diskDelay = 20 * time.Millisecond // for each write, of 125 KB, 5 ms of the rate, at the most: 6 MB/s
+	share     = 0.02                  // of a processor
 )
 
 // A node goes away when it has backAt of backSize bytes. What it has not stored by then comes
@@ -88,7 +88,7 @@ var matrix = []*fault{
 	{name: "slow disk", where: "first", prepare: slowDisk(diskDelay), at: []int{0}, cause: "disk", behind: true, within: slowCosts, size: nodeSize, rate: slowRate},
 	{name: "slow disk", where: "middle", prepare: slowDisk(diskDelay), at: []int{3}, cause: "disk", behind: true, within: slowCosts, size: nodeSize, rate: slowRate},
 	{name: "slow disk", where: "last", prepare: slowDisk(diskDelay), at: []int{7}, cause: "disk", behind: true, within: slowCosts, size: nodeSize, rate: slowRate},
-	{name: "slow disk", where: "two nodes", prepare: slowDisk(diskDelay), at: []int{2, 5}, cause: "disk", behind: true, within: 2 * slowCosts, size: 1.5 * nodeSize, rate: slowRate},
+	{name: "slow disk", where: "two nodes", prepare: slowDisk(diskDelay), at: []int{2, 5}, cause: "disk", behind: true, within: 2 * slowCosts, size: 1.25 * nodeSize, rate: slowRate},
 	{name: "slow processor", where: "middle", early: slowProcessor(share), at: []int{3}, cause: "processor", behind: true, within: slowCosts, size: nodeSize, rate: slowRate},
 	{name: "slow processor", where: "last", early: slowProcessor(share), at: []int{7}, cause: "processor", behind: true, within: slowCosts, size: nodeSize, rate: slowRate},
 
