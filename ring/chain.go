@@ -79,6 +79,7 @@ type chainNode struct {
 	lacks     bool    // some blob: it takes part in the chain
 	replays   bool    // it can read back what it stored
 	report    wire.Report
+	links     []wire.Sending // of the report before
 	verified  *wire.Verified
 	row       Row
 	ordered   []uint32      // all links it was told to feed
@@ -229,6 +230,6 @@ func (c *chain) reported(ev evReport) {
 	if ev.node != 0 {
 		n.rate, n.told = perSecond(max(0, now.Received-old.Received), c.now-n.told), c.now
 	}
-	n.report = ev.report
+	n.links, n.report = old.Links, ev.report
 	c.judgeSuspects()
 }

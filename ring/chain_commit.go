@@ -21,7 +21,7 @@ func (c *chain) nodeVerified(ev evVerified) {
 		c.end(ev.node, Failed, "verified another number of blobs")
 		return
 	}
-	n.phase, n.verified = phVerified, ev.msg
+	n.phase, n.verified, n.moved = phVerified, ev.msg, c.now
 	if n.feed.state == feedDialled || n.feed.state == feedUp {
 		c.release(n)
 	}

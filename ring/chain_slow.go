@@ -179,7 +179,7 @@ func (c *chain) linkInto(i int) (wire.Sending, bool) {
 func (c *chain) starved(i int) bool {
 	n := &c.nodes[i]
 	l, ok := c.linkInto(i)
-	return ok && n.report.Wait == waitNames[waitIn] && n.rate > 0 && l.Rate >= 2*n.rate && c.waitedFor(i)
+	return ok && isBusy(l) && n.report.Wait == waitNames[waitIn] && n.rate > 0 && l.Rate >= 2*n.rate && c.waitedFor(i)
 }
 
 // capacity is what node i could carry in bytes per second and what limits it; 0 is

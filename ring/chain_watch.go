@@ -104,11 +104,15 @@ func (c *chain) stalled(i int, still time.Duration) bool {
 	l, ok := c.linkInto(i)
 	switch {
 	case n.feed.feeder > 0 && f.phase >= phVerified:
-		return true // it has everything, waits for nothing, and reports no more
+		// It has everything, waits for nothing, and reports no more. If it got that just now,
+		// i may not have told yet that it gets it, too.
+		return n.told-f.moved >= timings.pingEvery
 	case !ok:
 		return true // the feeder has sent everything and closed it
 	case !l.Idle:
-		return true
+		// Told twice in a row, so that i has told in between that nothing came: what is
+		// only now on its way, after a fault further up, is no stall.
+		return slices.ContainsFunc(f.links, func(old wire.Sending) bool { return old.Link == l.Link && isBusy(old) })
 	}
 	// A feeder that says it has nothing to send, and has more than its receiver.
 	return n.feed.feeder > 0 && still >= timings.dialled &&

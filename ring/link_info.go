@@ -17,6 +17,7 @@ type linkInfo struct {
 	busy     time.Duration // there was something to send
 	limited  time.Duration // of it: the receiver's window was shut
 	delivery int64         // bytes per second, as the kernel has estimated
+	kernel   bool          // knows the last three
 }
 
 // informer is a connection that knows its linkInfo without a kernel (memnet).
@@ -45,6 +46,7 @@ func infoOf(conn net.Conn) (info linkInfo, ok bool) {
 			return
 		}
 		ok = true
+		info.kernel = true
 		info.acked, info.pending = t.Bytes_acked, t.Unacked > 0 || t.Notsent_bytes > 0
 		info.busy = time.Duration(t.Busy_time) * time.Microsecond
 		info.limited = time.Duration(t.Rwnd_limited) * time.Microsecond
@@ -67,6 +69,12 @@ func (i linkInfo) rateSince(old linkInfo) int64 {
 	return perSecond(int64(i.acked-old.acked), max(busy-limited, dt/50))
 }
 
+// idleSince says whether the link had nothing to send most of the time, even if a writer
+// that gets no processor is in the middle of it now.
+func (i linkInfo) idleSince(old linkInfo) bool {
+	return i.kernel && !old.at.IsZero() && i.busy-old.busy < i.at.Sub(old.at)/2
+}
+
 // sendings describes the links this process feeds, for a report.
 func (r *relay) sendings() []wire.Sending {
 	r.mu.Lock()
@@ -79,7 +87,7 @@ func (r *relay) sendings() []wire.Sending {
 		s := wire.Sending{Link: l.id}
 		if l.conn != nil {
 			if info, ok := infoOf(l.conn.netConn()); ok {
-				s.Idle = !info.pending && !l.writing
+				s.Idle = !info.pending && !l.writing || info.idleSince(l.info)
 				s.Rate = info.rateSince(l.info)
 				l.info = info
 			} else {

@@ -81,12 +81,15 @@ func (m *meter) fill(r *wire.Report, ended bool) {
 	r.Relay = perSecond(moved, relay[waitCPU])
 	r.Hash = perSecond(hashed, store[waitCPU])
 	r.Disk = perSecond(written, store[waitDisk])
+	delay, known := m.delay.since(time.Now()) // each time: the next one needs this one
 	starved := false
 	if d := store[waitDisk]; d > 200*time.Millisecond {
 		// What it waits for may be the processor: then the writes are not to blame.
-		delay, ok := m.delay.since(time.Now())
-		if starved = ok && delay > d; starved {
+		switch starved = known && delay > d; {
+		case starved:
 			r.Hash, r.Disk = perSecond(hashed, store[waitCPU]+d), 0
+		case !known:
+			r.Disk = 0
 		}
 	}
 	var all, most time.Duration

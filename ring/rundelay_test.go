@@ -4,7 +4,10 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"testing/synctest"
 	"time"
+
+	"github.com/dolly-img/dolly-img/ring/internal/wire"
 )
 
 func TestRunDelay(t *testing.T) {
@@ -35,4 +38,20 @@ func TestRunDelay(t *testing.T) {
 	if _, ok := d.since(now.Add(time.Minute)); ok {
 		t.Error("one after a long time does")
 	}
+}
+
+// Whether a slow write is the disk's fault is not known before the delay was measured twice.
+func TestSlowWritesAreNotTheDisksUntilKnown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var m meter
+		for k, want := range []int64{0, 10e6} {
+			m.store.is(waitDisk)
+			time.Sleep(time.Second)
+			m.written.Add(10e6)
+			var r wire.Report
+			if m.fill(&r, false); r.Disk != want {
+				t.Errorf("report %d: %+v, want %d", k, r, want)
+			}
+		}
+	})
 }
