@@ -123,6 +123,7 @@ func (c *chain) answer(ev evAnswer) {
 	if !n.offered {
 		n.offered, n.held0 = true, n.row.Skipped
 	}
+	n.before = max(n.before, n.row.Skipped-n.held0) // its last report may have been older than what it kept
 	if ev.free >= 0 && missing > ev.free {
 		c.end(ev.node, Failed, fmt.Sprintf("no space: needs %d bytes, %d are free", missing, ev.free))
 		return

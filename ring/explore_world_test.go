@@ -99,10 +99,13 @@ type xAsk struct {
 	redial bool
 }
 
-var (
-	xBlob  = v1.Descriptor{Size: 2, Digest: digest.NewDigestFromBytes(digest.SHA256, xSum(make([]byte, 2)))}
-	xFinal = xSum(make([]byte, 2))
-)
+// The blob, of two frames unless a test says otherwise.
+var xBlob, xFinal = xFrames(2)
+
+func xFrames(n int64) (v1.Descriptor, []byte) {
+	sum := xSum(make([]byte, n))
+	return v1.Descriptor{Size: n, Digest: digest.NewDigestFromBytes(digest.SHA256, sum)}, sum
+}
 
 func xSum(data []byte) []byte { h := sha256.Sum256(data); return h[:] }
 

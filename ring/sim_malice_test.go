@@ -12,12 +12,13 @@ import (
 
 // liar is a link of a rotten or hostile relay: it changes the payload of a frame
 // and makes its CRC anew, leaves a frame out, says
-// one twice, or that it was the last.
+// one twice or after the next, or that it was the last.
 type liar struct {
 	net.Conn
 	sim  *sim
 	node *simNode
 	hdr  []byte // of the frame whose payload comes next
+	late []byte // a frame that is said after the next
 }
 
 func (l *liar) Write(b []byte) (int, error) {
@@ -44,7 +45,13 @@ func (l *liar) Write(b []byte) (int, error) {
 		frame = append(h[:], frame...)
 	case "repeat":
 		frame = append(frame, frame...)
+	case "reorder":
+		if l.late == nil {
+			l.late = frame
+			return len(b), nil
+		}
 	}
+	frame, l.late = append(frame, l.late...), nil
 	if _, err := l.Conn.Write(frame); err != nil {
 		return 0, err
 	}

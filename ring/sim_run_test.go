@@ -43,6 +43,7 @@ type simNode struct {
 	index int
 	procs []*simProc
 	sinks int    // made so far
+	rot   int64  // this byte of every blob is read back wrong; -1: none
 	lies  int64  // from this byte on it forwards others; -1: never
 	how   string // flip, skip or repeat; all but the first more than once
 	every int64
@@ -84,7 +85,7 @@ func newSim(t *testing.T, sc simCase) *sim {
 	}
 	s.src = &simSource{sim: s, fail: sc.Source, at: sizes / 2}
 	for i := 1; i <= sc.Nodes; i++ {
-		s.nodes = append(s.nodes, &simNode{name: fmt.Sprintf("n%02d", i), index: i, lies: -1})
+		s.nodes = append(s.nodes, &simNode{name: fmt.Sprintf("n%02d", i), index: i, lies: -1, rot: -1})
 	}
 	return s
 }
@@ -201,6 +202,8 @@ func (s *sim) boot(n *simNode) {
 			}
 		case history.Lie:
 			n.lies, n.how = f.Rate, "flip"
+		case history.Rot:
+			n.rot = f.Rate
 		case history.Stutter:
 			n.lies, n.how, n.every = f.Rate, f.How, f.Rate
 		}

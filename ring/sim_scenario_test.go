@@ -28,6 +28,7 @@ var supported = map[string]bool{
 	history.Lie:          true, // after a mismatch those below fall back to the last good mark
 	history.Rogue:        true,
 	history.Stutter:      true,
+	history.Rot:          true, // as a lie
 	history.Late:         true,
 	history.Hang:         true, // a slow node is bypassed, served behind the others
 	history.Full:         true,
@@ -89,7 +90,7 @@ type call struct {
 // static is a property of its node rather than something that happens.
 func (f fault) static() bool {
 	switch f.What {
-	case history.Full, history.Lie, history.Refuse, history.Rogue, history.Stutter, history.Late:
+	case history.Full, history.Lie, history.Refuse, history.Rogue, history.Stutter, history.Late, history.Rot:
 		return true
 	}
 	return false
@@ -205,7 +206,7 @@ func (s *simCase) fault(r *rand.Rand) fault {
 		history.Corrupt, history.Corrupt, history.Lie, history.Full, history.Full, history.Refuse,
 		history.ResetControl, history.ResetControl, history.ResetControl, history.ResetLink, history.ResetLink,
 		history.Interrupt, history.KillServer, history.Rogue, history.Rogue, history.Hang,
-		history.Stutter, history.Late,
+		history.Stutter, history.Late, history.Rot,
 	}
 	f := fault{What: kinds[r.IntN(len(kinds))], Node: 1 + r.IntN(s.Nodes)}
 	if len(s.Faults) > 0 && r.IntN(3) == 0 {
@@ -270,7 +271,7 @@ func (s *simCase) fault(r *rand.Rand) fault {
 			f.Rate = 150<<10 + r.Int64N(200<<10) // a replayed frame has up to 64 KiB
 			f.How += " often"
 		}
-	case history.Lie:
+	case history.Lie, history.Rot:
 		f.At, f.On = 0, nil
 		f.Rate = r.Int64N(total + 1)
 	case history.Full:
@@ -285,7 +286,7 @@ func (s *simCase) fault(r *rand.Rand) fault {
 	case history.Stutter:
 		f.At, f.On = 0, nil
 		f.Rate = 40<<10 + r.Int64N(300<<10)
-		f.How = []string{"skip", "repeat", "fin"}[r.IntN(3)]
+		f.How = []string{"skip", "repeat", "reorder", "fin"}[r.IntN(4)]
 	case history.Refuse, history.Rogue:
 		f.At, f.On = 0, nil
 	}

@@ -233,6 +233,9 @@ func (s *simSink) Open(_ context.Context, d v1.Descriptor, off int64) (io.ReadCl
 			return 0, io.EOF
 		}
 		n := copy(b, data[off:])
+		if rot := s.node.rot % (int64(len(data)) + 1); s.node.rot >= 0 && rot >= off && rot < off+int64(n) {
+			b[rot-off] ^= 1
+		}
 		off += int64(n)
 		return n, nil
 	})), nil

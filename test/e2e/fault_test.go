@@ -83,31 +83,41 @@ func TestRefusingNodes(t *testing.T) {
 	r.want(r.push("raw", "--input", sent, "--output", r.data+"/file"), 4, "refused", "unreachable")
 }
 
-// Whoever is killed, and whenever: under the final name is the old file or the new.
+// Whoever is killed, and whenever, with a file or with an image that goes through the cache:
+// under the final name is the old file or the new.
 func TestOldOrNew(t *testing.T) {
 	ctx := need(t, 4*time.Minute)
 	const seed, rounds, size = 7, 40, 6 << 20
 	rng := rand.New(rand.NewPCG(seed, seed))
 	r := newRig(t, ctx, netns.Config{Nodes: 3})
 	r.start()
-	file := func(i int) string {
-		return makeFile(t, filepath.Join(r.dir, fmt.Sprint("sent", i%2)), size+int64(i%3)*1000-1)
+	file := func(i int) (sent string, args []string) {
+		if i%2 == 1 {
+			sent = makeSIF(t, "sent", size)
+			return sent, []string{"push", sent, "--output", r.data + "/file"}
+		}
+		sent = makeFile(t, filepath.Join(r.dir, "sent"), size+int64(i%3)*1000-1)
+		return sent, []string{"raw", "--input", sent, "--output", r.data + "/file"}
 	}
 
-	res := r.push("raw", "--input", file(0), "--output", r.data+"/file")
-	r.want(res, 0, "committed")
-	whole := res.took
+	var whole [2]time.Duration // a file, an image
+	for i := range whole {
+		_, args := file(1 - i)
+		res := r.push(args...)
+		r.want(res, 0, "committed")
+		whole[1-i] = res.took
+	}
 	var old, fresh int
 	for i := 1; i <= rounds; i++ {
 		had := make([]string, len(r.nodes))
 		for k, n := range r.nodes {
 			had[k] = sum(t, n.path("file"))
 		}
-		sent := file(i)
+		sent, args := file(i)
 		want := sum(t, sent)
-		moment := time.Duration(rng.Int64N(int64(whole) * 5 / 4))
+		moment := time.Duration(rng.Int64N(int64(whole[i%2]) * 5 / 4))
 		victim := rng.IntN(len(r.nodes) + 1)
-		p := r.startPush("raw", "--input", sent, "--output", r.data+"/file")
+		p := r.startPush(args...)
 		select { // the moment itself, not a state that is waited for
 		case <-time.After(moment):
 		case <-p.process.Done():
@@ -134,7 +144,7 @@ func TestOldOrNew(t *testing.T) {
 			continue
 		}
 		// Those that lost their server serve the next one.
-		res = r.push("raw", "--input", sent, "--output", r.data+"/file")
+		res = r.push(args...)
 		r.want(res, 0, "committed")
 	}
 	t.Logf("%d times the old file, %d times the new", old, fresh)
@@ -142,9 +152,13 @@ func TestOldOrNew(t *testing.T) {
 		t.Errorf("%d times the old file, %d times the new: the moments are badly chosen", old, fresh)
 	}
 	// The next push leaves nothing of the broken ones behind.
-	r.want(r.push("raw", "--input", file(0), "--output", r.data+"/file"), 0, "committed")
+	_, args := file(0)
+	r.want(r.push(args...), 0, "committed")
 	for _, n := range r.nodes {
 		n.empty("file")
+		if code, out := r.run(n.Host, "cache", "verify", "--cache", n.cache); code != 0 {
+			t.Errorf("%s: cache verify: exit %d\n%s", n.Name, code, out)
+		}
 	}
 }
 

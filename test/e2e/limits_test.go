@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -39,6 +40,27 @@ func TestMemory(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.want(p.wait(), 0, "committed")
+	r.checkMemory(peak(), 64<<20)
+}
+
+// The same where bytes are written: a disk that is slow, and waited for, and behind it a node that
+// stands still for a while.
+func TestMemoryBehindSlowDisk(t *testing.T) {
+	ctx := need(t, 2*time.Minute, "strace")
+	r := newRig(t, ctx, netns.Config{Nodes: 3})
+	r.nodes[1].slowWrites(20 * time.Millisecond)
+	r.start()
+	sent := makeFile(t, filepath.Join(r.dir, "sent"), 400<<20)
+	peak := r.watchMemory()
+	p := r.startPush("raw", "--input", sent, "--output", r.data+"/file", "--data", "plain", "--straggler", "wait", "--json")
+	if _, err := p.process.Line(ctx, `"bottleneck":"`+r.nodes[1].name()+`: disk`); err != nil {
+		t.Fatal(err)
+	}
+	r.nodes[2].daemon.Signal(syscall.SIGSTOP)
+	<-time.After(3 * time.Second) // the fault's own length
+	r.nodes[2].daemon.Signal(syscall.SIGCONT)
+	r.want(p.wait(), 0, "committed")
+	r.same(sent, "file", r.nodes...)
 	r.checkMemory(peak(), 64<<20)
 }
 

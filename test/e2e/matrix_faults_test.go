@@ -166,16 +166,21 @@ const always = 1 << 40
 // is told of and, by a filter in the kernel, is not even called for others. -D makes the
 // daemon our child and strace its own.
 func traced(calls, inject string) act {
-	return each(func(_ context.Context, n *node) error {
-		n.wrap = []string{"strace", "-D", "-f", "--seccomp-bpf", "-qq", "-o", "/dev/null",
-			"-e", "trace=" + calls, "-e", "inject=" + calls + ":" + inject}
-		return nil
-	})
+	return each(func(_ context.Context, n *node) error { n.traced(calls, inject); return nil })
+}
+
+func (n *node) traced(calls, inject string) {
+	n.wrap = []string{"strace", "-D", "-f", "--seccomp-bpf", "-qq", "-o", "/dev/null",
+		"-e", "trace=" + calls, "-e", "inject=" + calls + ":" + inject}
 }
 
 // slowDisk makes every write take so much longer; a write is of one frame.
 func slowDisk(d time.Duration) act {
-	return traced("pwrite64", fmt.Sprintf("delay_exit=%d", d.Microseconds()))
+	return each(func(_ context.Context, n *node) error { n.slowWrites(d); return nil })
+}
+
+func (n *node) slowWrites(d time.Duration) {
+	n.traced("pwrite64", fmt.Sprintf("delay_exit=%d", d.Microseconds()))
 }
 
 // failing makes system calls of the running daemons fail from now on.

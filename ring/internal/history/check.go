@@ -267,6 +267,9 @@ func (j *judge) fault(line int, ev Event) {
 		if p := n.procs[ev.Proc]; ev.What == Kill && p != nil {
 			p.killed = true
 		}
+	case Rot:
+		// What it has itself was right when it was stored.
+		j.lied = true
 	case Late:
 		if n != nil && ev.For+2*time.Second > j.head.For {
 			n.harm = append(n.harm, ev)

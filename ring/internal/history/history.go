@@ -44,7 +44,8 @@ const (
 	SlowDisk     = "slow-disk"     // of Node
 	Corrupt      = "corrupt"       // bytes of links from Peer to Node
 	Lie          = "lie"           // Node forwards other bytes than it got
-	Stutter      = "stutter"       // Node leaves whole frames out, says them twice or ends early
+	Stutter      = "stutter"       // Node leaves whole frames out, says them twice or in another order, or ends early
+	Rot          = "rot"           // what Node stored is not what it reads back
 	Late         = "late"          // Node is there only after For
 	Rogue        = "rogue"         // Node says on control what is not true of others
 	Hang         = "hang"          // the disk of Node stands still
