@@ -61,11 +61,11 @@ func (w *world) ownWork(i int, add addMove) {
 			w.node(i, meSum{0, int64(n.hashed), xSum(n.data[:n.hashed]), false})
 		}, "n%d hashes byte %d", i, n.hashed)
 	}
-	if n.hashed == int(xBlob.Size) && !n.ended && !resets {
+	if n.hashed == int(w.blob.Size) && !n.ended && !resets {
 		add(func(w *world) {
 			n := w.own(i)
 			n.ended = true
-			w.node(i, meSum{0, xBlob.Size, xSum(n.data), true})
+			w.node(i, meSum{0, w.blob.Size, xSum(n.data), true})
 		}, "n%d has hashed all", i)
 	}
 	for k, job := range n.jobs {
@@ -138,7 +138,7 @@ func (w *world) arrive(i int) {
 	n.in = slices.Clone(n.in[1:])
 	if _, offer := m.(*wire.Offer); offer {
 		if n.m == nil {
-			n.m, n.result, n.newest = newMember([]v1.Descriptor{xBlob}), "", 0
+			n.m, n.result, n.newest = newMember([]v1.Descriptor{w.blob}), "", 0
 			n.m.step(meHeld{[]int64{0}})
 			n.out = append(n.out, onTheWay(evAnswer{i, []int64{0}, -1, true, CodeNone, ""}))
 		}
@@ -192,7 +192,7 @@ func (w *world) work(i, k int) {
 
 // ownEnd is how a link ends of which nobody takes notice any more.
 func (w *world) ownEnd(k int, l *xLink, add addMove) {
-	if (l.state == "broken" || l.state == "up" && l.pos == int(xBlob.Size)) && !w.heeded(l.node, l.gen) {
+	if (l.state == "broken" || l.state == "up" && l.pos == int(w.blob.Size)) && !w.heeded(l.node, l.gen) {
 		w.movesOn(k, l, add)
 	}
 }
@@ -216,7 +216,7 @@ func (w *world) movesOn(k int, l *xLink, add addMove) {
 			if l.feeder != 0 && w.left.flips > 0 {
 				add(func(w *world) { w.left.flips--; w.frame(w.links[k], 1) }, "%d sends byte %d to n%d, changed", l.feeder, l.pos, l.node)
 			}
-		case l.pos == int(xBlob.Size):
+		case l.pos == int(w.blob.Size):
 			add(func(w *world) {
 				l := w.links[k]
 				l.state = "closed"
@@ -359,7 +359,7 @@ func (w *world) ask(k int) {
 	if a.redial {
 		w.chain(evWelcome{a.node, id, state, ""})
 	} else {
-		w.chain(evResumed{a.node, id, state, xBlob.Digest.String(), ""})
+		w.chain(evResumed{a.node, id, state, w.blob.Digest.String(), ""})
 	}
 	if n.m != nil {
 		w.node(a.node, meResume{})

@@ -50,13 +50,23 @@ const (
 // nothing depends on here: a blob of known size needs no FIN. Of a row the state counts.
 var unhashed = map[string]bool{
 	"chain.out": true, "chain.blobs": true, "chainNode.note": true, "chainNode.moved": true, "chainNode.asked": true,
+	"chainNode.before": true, "chainNode.held0": true,
 	"Row.Digest": true, "Row.Bytes": true, "Row.Skipped": true, "Row.Reason": true, "Row.Link": true, "Row.Free": true,
 	"member.out": true, "member.feedFin": true, "memberBlob.want": true, "world.err": true, "budget.delays": true,
-	// fingerprint sees to these.
-	"world.c": true, "chain.nodes": true, "world.nodes": true, "world.links": true, "world.owned": true,
+	// What is the same in all worlds, and what fingerprint sees to.
+	"world.blob": true, "world.sum": true, "world.c": true, "chain.nodes": true, "world.nodes": true, "world.links": true, "world.owned": true,
 }
 
+// Complete before explorers run in parallel.
 var layouts = map[reflect.Type]*layout{}
+
+func init() {
+	layoutOf(reflect.TypeFor[world]())
+	layoutOf(reflect.TypeFor[chain]())
+	layoutOf(reflect.TypeFor[chainNode]())
+	layoutOf(reflect.TypeFor[xNode]())
+	layoutOf(reflect.TypeFor[xLink]())
+}
 
 func layoutOf(t reflect.Type) *layout {
 	if l := layouts[t]; l != nil {
@@ -264,7 +274,7 @@ func (w *world) chainPrint(seed maphash.Seed) uint64 {
 		case n.phase == phFinal:
 			n = chainNode{phase: n.phase, row: n.row}
 		case n.phase == phAway:
-			n.report, n.verified, n.ordered = wire.Report{}, nil, nil
+			n.report, n.links, n.verified, n.ordered = wire.Report{}, nil, nil, nil
 			n.feed.link, n.feed.feeder, n.feed.needs = 0, 0, nil
 		}
 		sum = maphash.Comparable(seed, [2]uint64{sum, printOf(seed, &n)})

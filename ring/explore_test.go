@@ -15,39 +15,41 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-var exploreMost = flag.Int("explore.most", 10_000_000, "states the explorer looks at before it gives up")
+var (
+	exploreMost = flag.Int("explore.most", 40_000_000, "states the explorer looks at before it gives up")
+	exploreFull = flag.Bool("explore.full", false, "any order in every case; takes some minutes")
+)
 
-// TestExplore goes through the orders of moves of 3 nodes and a blob of two frames, or one:
-// through every one where the name says so, else through those that are a few moves away from one.
+// TestExplore goes through the orders of moves of 3 nodes and a blob of two frames: through
+// every one where the name says so or with -explore.full, else through those that are a few moves
+// away from one.
 // It prints how many states there are, and the moves that led to a broken promise.
 func TestExplore(t *testing.T) {
 	mark := wire.MarkEvery
 	wire.MarkEvery = 1
 	t.Cleanup(func() { wire.MarkEvery = mark })
 	for _, s := range []struct {
-		name   string
-		nodes  int
-		frames int64
-		short  budget // with -short
-		left   budget
+		name  string
+		nodes int
+		short budget // with -short
+		left  budget
 	}{
-		{"3 nodes, any order", 3, 2, budget{delays: anyOrder}, budget{delays: anyOrder}},
-		{"3 nodes, any order, 2 losses", 3, 2, budget{delays: 1, crashes: 2}, budget{delays: anyOrder, crashes: 2}},
-		{"3 nodes, any order, a loss, a return", 3, 2, budget{delays: 1, crashes: 1, returns: 1}, budget{delays: anyOrder, crashes: 1, returns: 1}},
-		{"3 nodes, 2 losses, a return", 3, 2, budget{delays: 0, crashes: 2, returns: 1}, budget{delays: 2, crashes: 2, returns: 1}},
-		{"3 nodes, one frame, any order, 2 losses, a return", 3, 1, budget{delays: 0, crashes: 2, returns: 1}, budget{delays: anyOrder, crashes: 2, returns: 1}},
-		{"3 nodes, control lost", 3, 2, budget{delays: 2, cuts: 1}, budget{delays: 4, cuts: 1}},
-		{"3 nodes, any order, changed bytes", 3, 2, budget{delays: 1, flips: 1}, budget{delays: anyOrder, flips: 1}},
-		{"3 nodes, a loss, a return, changed bytes", 3, 2, budget{delays: 0, crashes: 1, returns: 1, flips: 1}, budget{delays: 3, crashes: 1, returns: 1, flips: 1}},
-		{"2 nodes, any order, 2 losses, a return", 2, 2, budget{delays: 2, crashes: 2, returns: 1}, budget{delays: anyOrder, crashes: 2, returns: 1}},
-		{"2 nodes, any order, changed bytes", 2, 2, budget{delays: 2, flips: 1}, budget{delays: anyOrder, flips: 1}},
+		{"3 nodes, any order", 3, budget{delays: anyOrder}, budget{delays: anyOrder}},
+		{"3 nodes, any order, 2 losses", 3, budget{delays: 1, crashes: 2}, budget{delays: anyOrder, crashes: 2}},
+		{"3 nodes, any order, a loss, a return", 3, budget{delays: 1, crashes: 1, returns: 1}, budget{delays: anyOrder, crashes: 1, returns: 1}},
+		{"3 nodes, 2 losses, a return", 3, budget{delays: 0, crashes: 2, returns: 1}, budget{delays: 2, crashes: 2, returns: 1}},
+		{"3 nodes, control lost", 3, budget{delays: 2, cuts: 1}, budget{delays: 4, cuts: 1}},
+		{"3 nodes, any order, changed bytes", 3, budget{delays: 1, flips: 1}, budget{delays: anyOrder, flips: 1}},
+		{"3 nodes, a loss, a return, changed bytes", 3, budget{delays: 0, crashes: 1, returns: 1, flips: 1}, budget{delays: 3, crashes: 1, returns: 1, flips: 1}},
+		{"2 nodes, any order, 2 losses, a return", 2, budget{delays: 2, crashes: 2, returns: 1}, budget{delays: anyOrder, crashes: 2, returns: 1}},
+		{"2 nodes, any order, changed bytes", 2, budget{delays: 2, flips: 1}, budget{delays: anyOrder, flips: 1}},
 	} {
 		t.Run(s.name, func(t *testing.T) {
-			blob, final := xBlob, xFinal
-			defer func() { xBlob, xFinal = blob, final }()
-			xBlob, xFinal = xFrames(s.frames)
+			t.Parallel()
 			if testing.Short() {
 				s.left = s.short
+			} else if *exploreFull {
+				s.left.delays = anyOrder
 			}
 			s.left.ticks = 12
 			n, trace, err := explore(newWorld(s.nodes, s.left), *exploreMost, nil)
@@ -151,7 +153,7 @@ func (w *world) atEnd() error {
 			return fmt.Errorf("the row of n%d is not final: %v", i, w.rows())
 		case !n.touched && !row.State.Good():
 			return fmt.Errorf("n%d, which nothing happened to, is %s: %s", i, row.State, row.Reason)
-		case len(n.showing) > 0 && string(n.showing) != string(make([]byte, xBlob.Size)):
+		case len(n.showing) > 0 && string(n.showing) != string(make([]byte, w.blob.Size)):
 			return fmt.Errorf("n%d shows %v", i, n.showing)
 		}
 	}
@@ -207,10 +209,10 @@ func (w *world) moves() (all []move) {
 		w.movesOn(k, l, add)
 	}
 	if w.source && !w.told {
-		if w.read < int(xBlob.Size) {
+		if w.read < int(w.blob.Size) {
 			add((*world).readOn, "the server reads byte %d", w.read)
 		} else {
-			add(func(w *world) { w.told = true; w.chain(evSourceDone{[]digest.Digest{xBlob.Digest}}) }, "the source is done")
+			add(func(w *world) { w.told = true; w.chain(evSourceDone{[]digest.Digest{w.blob.Digest}}) }, "the source is done")
 		}
 	}
 	for k, a := range w.asks {

@@ -19,6 +19,8 @@ import (
 // mark behind each; a byte is 0 as the source has it, and 1 when it was changed.
 
 type world struct {
+	blob    v1.Descriptor
+	sum     []byte // its SHA-256
 	c       *chain
 	nodes   []*xNode // [0] is nil
 	links   []*xLink
@@ -99,24 +101,19 @@ type xAsk struct {
 	redial bool
 }
 
-// The blob, of two frames unless a test says otherwise.
-var xBlob, xFinal = xFrames(2)
-
-func xFrames(n int64) (v1.Descriptor, []byte) {
-	sum := xSum(make([]byte, n))
-	return v1.Descriptor{Size: n, Digest: digest.NewDigestFromBytes(digest.SHA256, sum)}, sum
-}
-
 func xSum(data []byte) []byte { h := sha256.Sum256(data); return h[:] }
 
 func newWorld(nodes int, left budget) *world {
-	w := &world{left: left, may: left, nodes: make([]*xNode, nodes+1), owned: slices.Repeat([]bool{true}, nodes+1), sums: make([]uint64, nodes+1)}
+	const frames = 2
+	sum := xSum(make([]byte, frames))
+	blob := v1.Descriptor{Size: frames, Digest: digest.NewDigestFromBytes(digest.SHA256, sum)}
+	w := &world{blob: blob, sum: sum, left: left, may: left, nodes: make([]*xNode, nodes+1), owned: slices.Repeat([]bool{true}, nodes+1), sums: make([]uint64, nodes+1)}
 	cfg := Config{Retries: 2}
 	for i := 1; i <= nodes; i++ {
 		cfg.Nodes = append(cfg.Nodes, Peer{Name: fmt.Sprint("n", i)})
 		w.nodes[i] = &xNode{up: true, ctrl: true, instance: byte(i)}
 	}
-	w.c = newChain(cfg, []v1.Descriptor{xBlob})
+	w.c = newChain(cfg, []v1.Descriptor{w.blob})
 	for i := 1; i <= nodes; i++ {
 		w.chain(evWelcome{i, wire.ID{byte(i)}, wire.StateNew, ""})
 	}
@@ -136,7 +133,7 @@ func (w *world) chain(ev any) {
 		case actSend:
 			w.send(a.node, a.msg)
 		case actOffer:
-			w.send(a.node, &wire.Offer{Blobs: []v1.Descriptor{xBlob}})
+			w.send(a.node, &wire.Offer{Blobs: []v1.Descriptor{w.blob}})
 		case actFeed:
 			w.send(a.node, &wire.Feed{Link: a.link, Generation: a.gen})
 		case actDial:
@@ -173,10 +170,10 @@ func (w *world) chain(ev any) {
 // final checks a row at the moment it becomes final.
 func (w *world) final(i int) {
 	row, n := w.c.nodes[i].row, w.nodes[i]
-	if row.State.Good() && string(n.showing) != string(make([]byte, xBlob.Size)) {
+	if row.State.Good() && string(n.showing) != string(make([]byte, w.blob.Size)) {
 		w.fail("n%d is %s and shows %v", i, row.State, n.showing)
 	}
-	if row.State.Good() && row.Digest != xBlob.Digest.String() {
+	if row.State.Good() && row.Digest != w.blob.Digest.String() {
 		w.fail("n%d is %s with digest %q", i, row.State, row.Digest)
 	}
 }
@@ -194,8 +191,8 @@ func (w *world) marks(from int) *wire.Marks {
 	for i := from + 1; i <= w.read; i++ {
 		m.Marks = append(m.Marks, wire.Mark{Offset: int64(i), Sum: xSum(make([]byte, i))})
 	}
-	if w.read == int(xBlob.Size) {
-		m.Marks = append(m.Marks, wire.Mark{Offset: xBlob.Size, Sum: xFinal, Final: true})
+	if w.read == int(w.blob.Size) {
+		m.Marks = append(m.Marks, wire.Mark{Offset: w.blob.Size, Sum: w.sum, Final: true})
 	}
 	return m
 }

@@ -87,7 +87,7 @@ func TestRefusingNodes(t *testing.T) {
 // under the final name is the old file or the new.
 func TestOldOrNew(t *testing.T) {
 	ctx := need(t, 4*time.Minute)
-	const seed, rounds, size = 7, 40, 6 << 20
+	const seed, rounds, size = 7, 30, 6 << 20
 	rng := rand.New(rand.NewPCG(seed, seed))
 	r := newRig(t, ctx, netns.Config{Nodes: 3})
 	r.start()
@@ -144,8 +144,10 @@ func TestOldOrNew(t *testing.T) {
 			continue
 		}
 		// Those that lost their server serve the next one.
-		res = r.push(args...)
-		r.want(res, 0, "committed")
+		if res = r.push(args...); res.code != 0 { // a node may have committed before: held
+			t.Errorf("exit %d\n%s", res.code, res.output)
+		}
+		r.same(sent, "file", r.nodes...)
 	}
 	t.Logf("%d times the old file, %d times the new", old, fresh)
 	if old == 0 || fresh == 0 {
