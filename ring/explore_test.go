@@ -16,13 +16,12 @@ import (
 )
 
 var (
-	exploreMost = flag.Int("explore.most", 40_000_000, "states the explorer looks at before it gives up")
-	exploreFull = flag.Bool("explore.full", false, "any order in every case; takes some minutes")
+	exploreMost = flag.Int("explore.most", 100_000_000, "states the explorer looks at before it gives up")
+	exploreFull = flag.Bool("explore.full", false, "2 losses and a return of 3 nodes in any order, too: 41 million states, five minutes, 4 GB")
 )
 
 // TestExplore goes through the orders of moves of 3 nodes and a blob of two frames: through
-// every one where the name says so or with -explore.full, else through those that are a few moves
-// away from one.
+// every one where the name says so, else through those that are a few moves away from one.
 // It prints how many states there are, and the moves that led to a broken promise.
 func TestExplore(t *testing.T) {
 	mark := wire.MarkEvery
@@ -48,7 +47,7 @@ func TestExplore(t *testing.T) {
 			t.Parallel()
 			if testing.Short() {
 				s.left = s.short
-			} else if *exploreFull {
+			} else if *exploreFull && s.left.crashes == 2 {
 				s.left.delays = anyOrder
 			}
 			s.left.ticks = 12
