@@ -12,6 +12,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -56,7 +57,7 @@ func (m *img) put(mediaType string, b []byte) v1.Descriptor {
 	return d
 }
 
-func newImg(layers ...[]byte) *img { return imgFor("linux/amd64", layers...) }
+func newImg(layers ...[]byte) *img { return imgFor("linux/"+runtime.GOARCH, layers...) }
 
 func imgFor(platform string, layers ...[]byte) *img {
 	m := &img{blobs: map[digest.Digest][]byte{}}

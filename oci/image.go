@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 
 	"github.com/opencontainers/go-digest"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
@@ -12,8 +13,8 @@ import (
 
 // Options say how to find and read an image; zero values are fine.
 type Options struct {
-	// Platform is OS/ARCH[/VARIANT] of the image to choose from an index. "": linux
-	// and the architecture of this program, where the image has several.
+	// Platform is OS/ARCH[/VARIANT] of the image, and what to choose from an index. "": linux
+	// and the architecture of this program.
 	Platform string
 	// AllPlatforms keeps an index whole.
 	AllPlatforms bool
@@ -26,7 +27,7 @@ type Image struct {
 	name  string
 	root  v1.Descriptor
 	store store
-	raw   map[digest.Digest][]byte // manifests and indexes, as they came
+	raw   map[digest.Digest][]byte // manifests and indexes, as they came, and a config
 	held  int                      // bytes of raw
 	blobs []v1.Descriptor
 }
@@ -108,6 +109,7 @@ func (i *Image) resolve(ctx context.Context, want platform, o Options) error {
 	}
 	root := v1.Descriptor{MediaType: m.mediaType, Digest: digest.FromBytes(raw), Size: int64(len(raw)), ArtifactType: m.artifactType()}
 	i.raw[root.Digest] = raw
+	named := root.Digest
 	for depth := 0; m.isIndex() && !o.AllPlatforms; depth++ {
 		if depth == maxDepth {
 			return errors.New("indexes are nested too deeply")
@@ -120,6 +122,10 @@ func (i *Image) resolve(ctx context.Context, want platform, o Options) error {
 		}
 	}
 	i.root = root
+	// A name with the digest of an index would not be that of what was chosen from it.
+	if repo, d, ok := strings.Cut(i.name, "@"); ok && d == named.String() {
+		i.name = repo + "@" + root.Digest.String()
+	}
 	l := lister{image: i, seen: map[digest.Digest]bool{}, done: map[digest.Digest]bool{}}
 	if err := l.list(ctx, root, m, 0); err != nil {
 		return err
@@ -129,7 +135,7 @@ func (i *Image) resolve(ctx context.Context, want platform, o Options) error {
 			return fmt.Errorf("blob %s: only digests of sha256 can be verified on the way", d.Digest)
 		}
 	}
-	if !m.isIndex() && o.Platform != "" {
+	if !m.isIndex() && !o.AllPlatforms {
 		return i.checkPlatform(ctx, m, want)
 	}
 	return nil

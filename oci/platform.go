@@ -95,12 +95,14 @@ func (i *Image) checkPlatform(ctx context.Context, m *manifest, want platform) e
 	if err != nil {
 		return err
 	}
+	i.raw[m.Config.Digest] = raw // a registry is asked for it once
 	var config v1.Image
 	if json.Unmarshal(raw, &config) != nil || config.OS == "" {
 		return nil // an artifact
 	}
 	if !want.matches(config.OS, config.Architecture, config.Variant) {
-		return fmt.Errorf("is for %s, not for %s", platform{config.OS, config.Architecture, config.Variant}, want)
+		is := platform{config.OS, config.Architecture, config.Variant}
+		return hint("if that is what the nodes are, say --platform "+is.String(), "is for %s, not for %s", is, want)
 	}
 	return nil
 }

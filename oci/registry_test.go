@@ -45,6 +45,12 @@ func TestRegistryIndex(t *testing.T) {
 	o := plain(t)
 	o.Platform = "linux/arm64"
 	arm.check(t, mustOpen(t, f.name(), o))
+	// The name of the index is not that of what was chosen.
+	i := mustOpen(t, f.name()+"@"+all.root.Digest.String(), o)
+	arm.check(t, i)
+	if !strings.HasSuffix(i.Name(), "@"+arm.root.Digest.String()) {
+		t.Errorf("%s is called %s", arm.root.Digest, i.Name())
+	}
 	o.Platform = "linux/s390x"
 	openFails(t, f.name(), o, "none for linux/s390x, only for linux/amd64, linux/arm64")
 	o.Platform, o.AllPlatforms = "", true

@@ -2,6 +2,7 @@ package ring
 
 import (
 	"fmt"
+	"math/bits"
 	"slices"
 	"strings"
 	"time"
@@ -50,25 +51,28 @@ func (c *chain) judgeSpeed() {
 			caps = append(caps, n.could)
 		}
 	}
-	seen := map[int]int{}
-	var found *candidate
+	for i := range c.nodes {
+		n := &c.nodes[i]
+		n.slowLooks = n.slowLooks << 1 & (1<<timings.slowLooks - 1)
+	}
+	sure := false
+	var found *candidate // the topmost
 	for k := range waitedFor {
 		w := &waitedFor[k]
 		// A slow cable slows the links at both its ends, and which one measures less is
-		// chance: whoever is about as slow as the slowest counts. The topmost one moves,
-		// since that may mend the other.
+		// chance: whoever is about as slow as the slowest counts.
 		if 2*w.rate >= 3*least || len(caps) < 2 || !c.worth(w.i, w.rate, medianWithout(caps, w.rate), w.cause) {
 			continue
 		}
-		seen[w.i] = c.nodes[w.i].slowSeen + 1
-		if found == nil && seen[w.i] >= timings.slowLooks {
+		n := &c.nodes[w.i]
+		n.slowLooks |= 1
+		sure = sure || bits.OnesCount8(n.slowLooks) == timings.slowLooks
+		if found == nil {
 			found = w
 		}
 	}
-	for i := range c.nodes {
-		c.nodes[i].slowSeen = seen[i]
-	}
-	if found == nil {
+	// Moving the topmost one may mend those below. One that was not seen before gets another look.
+	if !sure || bits.OnesCount8(c.nodes[found.i].slowLooks) < 2 {
 		return
 	}
 	f, rate := c.nodes[found.i].feed.feeder, megabytes(found.rate)
@@ -128,7 +132,7 @@ func (c *chain) straggles(i int, cause string) {
 		c.end(i, Failed, "slow: "+cause)
 		return
 	}
-	n.slow, n.slowSeen = true, 0
+	n.slow, n.slowLooks = true, 0
 	n.note = "slow: " + cause + "; served behind the others"
 	c.event(i, Serving, n.note)
 	c.toTail(i)

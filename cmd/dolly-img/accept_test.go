@@ -389,7 +389,7 @@ func TestOpenImageChecksSIF(t *testing.T) {
 			t.Fatal(err)
 		}
 		play(t, sink, r, data, true)
-		source, err := openImage(t.Context(), "oci:"+n.cache.Dir()+":localhost/"+name+":latest", &imageFlags{}, cache.Limits{}, oci.Options{}, &meta{})
+		source, err := openImage(t.Context(), "oci:"+n.cache.Dir()+":localhost/"+name+":latest", &imageFlags{}, cache.Limits{}, nil, oci.Options{}, &meta{})
 		if bad := err != nil && strings.Contains(err.Error(), "its SIF: "); bad != (name != "good") {
 			t.Errorf("%s: %v", name, err)
 		}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"path/filepath"
 	"strings"
 
@@ -17,8 +18,8 @@ import (
 )
 
 // openImage opens IMAGE, whatever it is, and notes in m what only it knows: its
-// name, where m has none, and the time of a file. The limits are of this server's own cache.
-func openImage(ctx context.Context, image string, flags *imageFlags, limits cache.Limits, o oci.Options, m *meta) (ring.Source, error) {
+// name, where m has none, and the time of a file. The limits and the log are of this server's own cache.
+func openImage(ctx context.Context, image string, flags *imageFlags, limits cache.Limits, log *slog.Logger, o oci.Options, m *meta) (ring.Source, error) {
 	name, err := imageName(ctx, image)
 	if err != nil {
 		return nil, err
@@ -65,7 +66,7 @@ func openImage(ctx context.Context, image string, flags *imageFlags, limits cach
 		return nil, err
 	}
 	if !flags.noCache && ofRegistry(name) {
-		pulled, err := newPull(ctx, img, m.refOr(img.Name()), flags.cache, limits)
+		pulled, err := newPull(ctx, img, m.refOr(img.Name()), flags.cache, limits, log)
 		if err != nil {
 			return nil, err
 		}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"sync"
 
 	"github.com/opencontainers/go-digest"
@@ -42,8 +43,8 @@ type fetch struct {
 	err  error // why there will be no more
 }
 
-// newPull keeps what it pulls in the cache that cacheFlag names, within the limits.
-func newPull(ctx context.Context, image *oci.Image, ref, cacheFlag string, limits cache.Limits) (*pull, error) {
+// newPull keeps what it pulls in the cache that cacheFlag names, within the limits; a nil log is silent.
+func newPull(ctx context.Context, image *oci.Image, ref, cacheFlag string, limits cache.Limits, log *slog.Logger) (*pull, error) {
 	const advice = "name another with --cache DIR, or use --no-cache"
 	dir, err := cacheDir(cacheFlag)
 	if err != nil {
@@ -52,6 +53,9 @@ func newPull(ctx context.Context, image *oci.Image, ref, cacheFlag string, limit
 	c, err := cache.Open(dir)
 	if err != nil {
 		return nil, hintf(advice, "this server's own cache: %w", err)
+	}
+	if log != nil {
+		c.SetLog(log)
 	}
 	c.SetLimits(limits)
 	p := &pull{image: image, store: c.Transfer(ref, cache.TransferOptions{}), fetches: map[digest.Digest]*fetch{}}

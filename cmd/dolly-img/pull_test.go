@@ -87,7 +87,7 @@ func (s *smallRegistry) pull(t *testing.T, ref, dir string, limits cache.Limits)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return newPull(t.Context(), img, ref, dir, limits)
+	return newPull(t.Context(), img, ref, dir, limits, nil)
 }
 
 func readBlob(t *testing.T, p *pull, d v1.Descriptor) ([]byte, error) {

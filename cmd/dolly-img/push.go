@@ -100,7 +100,7 @@ first commit.`,
 				if err != nil {
 					return nil, nil, err
 				}
-				source, err := openImage(ctx, image, &from, limits, o, m)
+				source, err := openImage(ctx, image, &from, limits, j.log(cmd.ErrOrStderr()), o, m)
 				return source, m, err
 			}
 			return j.run(cmd.Context())

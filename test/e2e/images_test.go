@@ -192,6 +192,42 @@ func TestImageOfRegistry(t *testing.T) {
 	}
 }
 
+// A node that dies on the way, and a push again, cost the registry nothing: the server has it.
+func TestImageAfterLoss(t *testing.T) {
+	ctx := need(t, 2*time.Minute, "docker-registry", "skopeo")
+	r := newRig(t, ctx, netns.Config{Nodes: 4})
+	g := newRegistry(r)
+	r.start()
+	layout := filepath.Join(r.dir, "layout")
+	if _, err := testimage.Layout(layout, "v1", testimage.Options{Layers: 4, Size: 80 << 20}); err != nil {
+		t.Fatal(err)
+	}
+	g.fill(layout, "lab/app:v1")
+	m, want := manifest(t, layout, "v1", "amd64")
+	p := r.startPush(append(g.image("lab/app:v1"), "--rate", "20M", "--json")...)
+	if _, err := p.process.Line(ctx, `"event":"progress"`); err != nil {
+		t.Fatal(err)
+	}
+	r.nodes[1].kill()
+	r.want(p.wait(), 3, "committed", "failed", "committed")
+	r.nodes[1].start()
+	if res := r.push(g.image("lab/app:v1")...); res.code != 0 || res.report.Nodes[0].State != "held" {
+		t.Errorf("exit %d: %s", res.code, res.output)
+	}
+	for _, n := range r.nodes {
+		checkHeld(r, n, g.addr()+"/lab/app:v1", want)
+	}
+	asked := g.asked()
+	for d, n := range asked {
+		if n != 1 {
+			t.Errorf("the registry was asked %d times for %s", n, d)
+		}
+	}
+	if len(asked) != len(m.Layers)+1 {
+		t.Errorf("the registry was asked for %d blobs", len(asked))
+	}
+}
+
 // checkHeld lets skopeo read the image out of a node's cache, with every digest checked.
 func checkHeld(r *rig, n *node, ref string, want digest.Digest) {
 	r.t.Helper()

@@ -15,7 +15,8 @@ import (
 )
 
 // Every runtime starts the image from its node's mirror, configured with what --print-config
-// prints, when nobody can reach the registry any more.
+// prints, when nobody can reach the registry any more. Before, with the same configuration, it got
+// one from there that the mirror does not have.
 func TestRuntimesUseTheMirror(t *testing.T) {
 	ctx := need(t, 3*time.Minute, "docker-registry", "skopeo", "podman", "containerd", "ctr", "runc")
 	r := newRig(t, ctx, netns.Config{Nodes: 2})
@@ -25,10 +26,10 @@ func TestRuntimesUseTheMirror(t *testing.T) {
 	r.start()
 	l1, _ := makeImages(r)
 	g.fill(l1, "lab/app:v1")
+	g.fill(l1, "lab/other:v1")
 	r.want(r.push(g.image("lab/app:v1")...), 0, "committed")
 	_, want := manifest(t, l1, "v1", "amd64")
-	g.process.Kill()
-	ref := g.addr() + "/lab/app:v1"
+	ref, other := g.addr()+"/lab/app:v1", g.addr()+"/lab/other:v1"
 
 	config := func(runtime, name string) string {
 		code, out := r.run(n.Host, "daemon", "--print-config", runtime, "--cache", n.cache)
@@ -43,19 +44,53 @@ func TestRuntimesUseTheMirror(t *testing.T) {
 		return path
 	}
 
+	podmanConf := config("podman", "podman/registries.conf")
+	short, err := os.MkdirTemp("", "dimg-") // podman takes 50 characters
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(short)
+	podman := func(args ...string) string {
+		args = append([]string{"CONTAINERS_REGISTRIES_CONF=" + podmanConf, "podman", "--root", short + "/root",
+			"--runroot", short + "/run", "--tmpdir", short + "/tmp",
+			"--storage-driver", "vfs", "--cgroup-manager", "cgroupfs", "--events-backend", "file"}, args...)
+		return r.ended(r.beside(n.Host, "env", args...), nil, "env", args)
+	}
+
+	hosts := config("containerd", "hosts/_default/hosts.toml")
+	base := filepath.Join(r.dir, "ctd")
+	r.mkdir(base)
+	toml := fmt.Sprintf(`version = 2
+root = %q
+state = %q
+disabled_plugins = ["io.containerd.grpc.v1.cri"]
+[grpc]
+  address = %q
+[ttrpc]
+  address = %q
+`, base+"/root", base+"/state", base+"/c.sock", base+"/t.sock")
+	if err := os.WriteFile(base+"/config.toml", []byte(toml), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p := r.beside(n.Host, "containerd", "-c", base+"/config.toml")
+	defer p.Kill()
+	if _, err := p.Line(ctx, "containerd successfully booted"); err != nil {
+		t.Fatal(err)
+	}
+	ctr := func(args ...string) string {
+		args = append([]string{"-a", base + "/c.sock"}, args...)
+		return r.ended(r.beside(n.Host, "ctr", args...), nil, "ctr", args)
+	}
+
+	// What the mirror does not have, the registry still gives.
+	podman("pull", "-q", "--authfile", g.auth, "--cert-dir", g.certs, other)
+	ctr("image", "pull", "--snapshotter", "native", "--hosts-dir", filepath.Dir(filepath.Dir(hosts)),
+		"--user", registryUser+":"+registryPassword, "--tlscacert", filepath.Join(g.certs, "ca.crt"), other)
+	podman("rmi", other) // or the layers need not come from the mirror
+	ctr("image", "rm", "--sync", other)
+	g.process.Kill()
+
 	t.Run("podman", func(t *testing.T) {
-		conf := config("podman", "podman/registries.conf")
-		short, err := os.MkdirTemp("", "dimg-") // podman takes 50 characters
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer os.RemoveAll(short)
-		podman := func(args ...string) string {
-			args = append([]string{"CONTAINERS_REGISTRIES_CONF=" + conf, "podman", "--root", short + "/root",
-				"--runroot", short + "/run", "--tmpdir", short + "/tmp",
-				"--storage-driver", "vfs", "--cgroup-manager", "cgroupfs", "--events-backend", "file"}, args...)
-			return r.ended(r.beside(n.Host, "env", args...), nil, "env", args)
-		}
 		podman("pull", "-q", ref)
 		out := podman("run", "--rm", "--runtime", "runc", "--network", "none", "--ulimit", "nofile=1024:1024",
 			"--ulimit", "nproc=4096:4096", ref, "/bin/echo", "it", "runs")
@@ -65,30 +100,6 @@ func TestRuntimesUseTheMirror(t *testing.T) {
 	})
 
 	t.Run("containerd", func(t *testing.T) {
-		hosts := config("containerd", "hosts/_default/hosts.toml")
-		base := filepath.Join(r.dir, "ctd")
-		r.mkdir(base)
-		toml := fmt.Sprintf(`version = 2
-root = %q
-state = %q
-disabled_plugins = ["io.containerd.grpc.v1.cri"]
-[grpc]
-  address = %q
-[ttrpc]
-  address = %q
-`, base+"/root", base+"/state", base+"/c.sock", base+"/t.sock")
-		if err := os.WriteFile(base+"/config.toml", []byte(toml), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		p := r.beside(n.Host, "containerd", "-c", base+"/config.toml")
-		defer p.Kill()
-		if _, err := p.Line(ctx, "containerd successfully booted"); err != nil {
-			t.Fatal(err)
-		}
-		ctr := func(args ...string) string {
-			args = append([]string{"-a", base + "/c.sock"}, args...)
-			return r.ended(r.beside(n.Host, "ctr", args...), nil, "ctr", args)
-		}
 		ctr("image", "pull", "--snapshotter", "native", "--hosts-dir", filepath.Dir(filepath.Dir(hosts)), ref)
 		out := ctr("run", "--snapshotter", "native", "--rm", ref, "test", "/bin/echo", "it", "runs")
 		if !strings.Contains(out, "it runs") {
