@@ -41,6 +41,9 @@ func TestOneSlowOfSixteen(t *testing.T) {
 			t.Errorf("%s ended after %.1f s, without the slow one it needs %.1f", row.Node, row.Seconds, alone)
 		}
 	}
+	if t.Failed() {
+		t.Log(res.output)
+	}
 	t.Logf("the others ended after %.1f s, alone they need %.1f", res.report.Nodes[0].Seconds, alone)
 	if !strings.Contains(p.process.Output(), "slow: link") {
 		t.Errorf("no event names the slow link\n%s", p.process.Output())

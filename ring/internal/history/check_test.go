@@ -152,14 +152,17 @@ func TestDoctored(t *testing.T) {
 // A node is excused only by what happened to it, and the runs with faults the
 // ring does not survive yet are judged by the other rules.
 func TestExcuses(t *testing.T) {
-	failed := func(t *testing.T, fault Event, weak ...string) []error {
+	failed := func(t *testing.T, faults []Event, note string, weak ...string) []error {
 		e := load(t)
 		i := at(t, e, Publish, "n2")
 		e = slices.Delete(e, i, i+1)
-		e[at(t, e, Row, "n2")].State = "failed"
+		row := at(t, e, Row, "n2")
+		e[row].State, e[row].Note = "failed", note
 		e[0].Weak = weak
-		fault.Kind, fault.T = Fault, e[at(t, e, Begin, "n2")].T
-		return Check(slices.Insert(e, at(t, e, Begin, "n2"), fault))
+		for i := range faults {
+			faults[i].Kind, faults[i].T = Fault, e[at(t, e, Begin, "n2")].T
+		}
+		return Check(slices.Insert(e, at(t, e, Begin, "n2"), faults...))
 	}
 	for name, c := range map[string]struct {
 		fault  Event
@@ -175,9 +178,26 @@ func TestExcuses(t *testing.T) {
 		"early control loss": {Event{What: ResetControl, Node: "n2"}, nil, true},
 		"interrupt":          {Event{What: Interrupt}, nil, true},
 	} {
-		bad := failed(t, c.fault, c.weak...)
+		bad := failed(t, []Event{c.fault}, "", c.weak...)
 		if (len(bad) == 0) != c.excuse {
 			t.Errorf("%s: %v", name, bad)
+		}
+	}
+	// Who is between two liars is given up, and only he.
+	const between = "bytes were changed on link n2 -> n3, the second of its links"
+	one, other, again := Event{What: Lie, Node: "n1"}, Event{What: Rot, Node: "n3"}, Event{What: Rot, Node: "n1"}
+	for _, c := range []struct {
+		faults []Event
+		note   string
+		excuse bool
+	}{
+		{[]Event{one, other}, between, true},
+		{[]Event{one, other}, "tired", false},
+		{[]Event{one}, between, false},
+		{[]Event{one, again}, between, false},
+	} {
+		if bad := failed(t, c.faults, c.note); (len(bad) == 0) != c.excuse {
+			t.Errorf("%v, %q: %v", c.faults, c.note, bad)
 		}
 	}
 }
