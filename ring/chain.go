@@ -95,15 +95,15 @@ type chainNode struct {
 	could     int64         // bytes per second it could carry when it was last known
 	note      string        // what happened to it, for a row that ends well
 
-	slow      bool   // it is served at the end of the order, and feeds nobody
-	slowLooks uint8  // of the last looks, the newest lowest, those that found it slow
-	slowed    int    // whom it feeds was called slow, because of the link from it; 0: nobody
-	banned    bool   // bytes were changed on a link it fed: it feeds nobody
-	blames    int    // blamed links it was an end of
-	falls     int    // times it fell back
-	damage    string // what it said of the last damaged frame; its feeder sees only a broken pipe
-	suspect   *suspicion
-	fell      struct { // when it fell back last: what it had sent on older links behind blob, good
+	slow     bool   // it is served at the end of the order, and feeds nobody
+	slowSeen int    // reports in a row that say so
+	slowed   int    // whom it feeds was called slow, because of the link from it; 0: nobody
+	banned   bool   // bytes were changed on a link it fed: it feeds nobody
+	blames   int    // blamed links it was an end of
+	falls    int    // times it fell back
+	damage   string // what it said of the last damaged frame; its feeder sees only a broken pipe
+	suspect  *suspicion
+	fell     struct { // when it fell back last: what it had sent on older links behind blob, good
 		link uint32
 		blob int
 		good int64

@@ -2,7 +2,6 @@ package ring
 
 import (
 	"fmt"
-	"math/bits"
 	"slices"
 	"strings"
 	"time"
@@ -13,22 +12,16 @@ import (
 // Slow nodes (PROTOCOL.md section 9): judged by what each could carry, as its own
 // measurements and those of its feeder tell, never by how fast the chain runs.
 
-// judgeSpeed looks for the topmost node that holds the others up.
+// judgeSpeed looks for the one node that holds the others up.
 func (c *chain) judgeSpeed() {
 	if c.straggler == Wait || c.interrupted {
 		return
 	}
 	var caps []int64
+	slowest, least, cause := 0, int64(0), ""
 	if s, _ := c.serverCapacity(); s > 0 {
 		caps = append(caps, s)
 	}
-	type candidate struct {
-		i     int
-		rate  int64
-		cause string
-	}
-	var waitedFor []candidate // in the order of the chain
-	var least int64
 	for _, i := range c.order {
 		n := &c.nodes[i]
 		if n.phase != phServing || !n.alive || n.slow {
@@ -39,11 +32,8 @@ func (c *chain) judgeSpeed() {
 			continue
 		}
 		caps, n.could = append(caps, rate), rate
-		if n.feed.state == feedUp && c.waitedFor(i) {
-			waitedFor = append(waitedFor, candidate{i, rate, why})
-			if least == 0 || rate < least {
-				least = rate
-			}
+		if c.holdsUp(i) && (slowest == 0 || rate < least) {
+			slowest, least, cause = i, rate, why
 		}
 	}
 	for i := range c.nodes { // those that have it are what the last ones are compared with
@@ -51,42 +41,58 @@ func (c *chain) judgeSpeed() {
 			caps = append(caps, n.could)
 		}
 	}
+	sure := true
+	if slowest != 0 && (len(caps) < 2 || !c.worth(slowest, least, medianWithout(caps, least), cause)) {
+		slowest = 0
+	}
+	if slowest != 0 && isLink(cause) {
+		slowest, least, cause, sure = c.sameCable(slowest, least, cause)
+	}
 	for i := range c.nodes {
 		n := &c.nodes[i]
-		n.slowLooks = n.slowLooks << 1 & (1<<timings.slowLooks - 1)
-	}
-	sure := false
-	var found *candidate // the topmost
-	for k := range waitedFor {
-		w := &waitedFor[k]
-		// A slow cable slows the links at both its ends, and which one measures less is
-		// chance: whoever is about as slow as the slowest counts.
-		if 2*w.rate >= 3*least || len(caps) < 2 || !c.worth(w.i, w.rate, medianWithout(caps, w.rate), w.cause) {
+		if i != slowest || slowest == 0 {
+			n.slowSeen = 0
 			continue
 		}
-		n := &c.nodes[w.i]
-		n.slowLooks |= 1
-		sure = sure || bits.OnesCount8(n.slowLooks) == timings.slowLooks
-		if found == nil {
-			found = w
+		if n.slowSeen++; n.slowSeen < timings.slowLooks || !sure {
+			continue
 		}
-	}
-	// Moving the topmost one may mend those below. One that was not seen before gets another look.
-	if !sure || bits.OnesCount8(c.nodes[found.i].slowLooks) < 2 {
+		f, rate := n.feed.feeder, megabytes(least)
+		if !isLink(cause) || c.nodes[f].slowed == 0 {
+			c.straggles(i, cause+" "+rate)
+			return
+		}
+		c.exonerate(c.nodes[f].slowed, cause+" "+rate)
+		c.nodes[f].slowed = 0
+		if f == 0 {
+			c.serverSlow = true
+			return
+		}
+		c.straggles(f, "sends "+rate)
 		return
 	}
-	f, rate := c.nodes[found.i].feed.feeder, megabytes(found.rate)
-	if !isLink(found.cause) || c.nodes[f].slowed == 0 {
-		c.straggles(found.i, found.cause+" "+rate)
-		return
-	}
-	c.exonerate(c.nodes[f].slowed, found.cause+" "+rate)
-	c.nodes[f].slowed = 0
+}
+
+// holdsUp says whether others wait for i.
+func (c *chain) holdsUp(i int) bool { return c.nodes[i].feed.state == feedUp && c.waitedFor(i) }
+
+// sameCable is for a slow link into i: a bad cable slows the links at both its ends, and which
+// one measures less is chance. If the link into i's feeder is about as slow, it is the feeder
+// that is looked at; and if it was in the look before, too, but then it is not sure: that may
+// last one look.
+func (c *chain) sameCable(i int, rate int64, cause string) (int, int64, string, bool) {
+	f := c.nodes[i].feed.feeder
 	if f == 0 {
-		c.serverSlow = true
-		return
+		return i, rate, cause, true
 	}
-	c.straggles(f, "sends "+rate)
+	n := &c.nodes[f]
+	if r, why := c.capacity(f); n.phase == phServing && n.alive && !n.slow && isLink(why) && r > 0 && 2*r < 3*rate && c.holdsUp(f) {
+		return f, r, why, true
+	}
+	if n.slowSeen > 0 && n.slowSeen < timings.slowLooks-1 {
+		return f, rate, cause, false
+	}
+	return i, rate, cause, true
 }
 
 // worth says whether moving i, which could carry rate where others carry median, would help.
@@ -132,7 +138,7 @@ func (c *chain) straggles(i int, cause string) {
 		c.end(i, Failed, "slow: "+cause)
 		return
 	}
-	n.slow, n.slowLooks = true, 0
+	n.slow, n.slowSeen = true, 0
 	n.note = "slow: " + cause + "; served behind the others"
 	c.event(i, Serving, n.note)
 	c.toTail(i)

@@ -57,7 +57,7 @@ func infoOf(conn net.Conn) (info linkInfo, ok bool) {
 
 // rateSince is what the link could carry, in bytes per second; 0 is unknown. A link
 // that often has nothing to send is judged by what the kernel saw of its bursts,
-// one that its receiver holds up by the time in which it does not.
+// one that its receiver holds up by the time in which it does not, if there is some.
 func (i linkInfo) rateSince(old linkInfo) int64 {
 	dt, busy, limited := i.at.Sub(old.at), i.busy-old.busy, i.limited-old.limited
 	if old.at.IsZero() || dt <= 0 || busy <= 0 {
@@ -66,7 +66,10 @@ func (i linkInfo) rateSince(old linkInfo) int64 {
 	if busy < dt*4/5 {
 		return i.delivery
 	}
-	return perSecond(int64(i.acked-old.acked), max(busy-limited, dt/50))
+	if busy-limited < dt/10 {
+		return 0
+	}
+	return perSecond(int64(i.acked-old.acked), busy-limited)
 }
 
 // idleSince says whether the link had nothing to send most of the time, even if a writer

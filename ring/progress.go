@@ -61,7 +61,7 @@ func (s *sender) progress() {
 func (s *sender) bottleneck(received []int64, dt float64) string {
 	// Who is about to be called slow is it, also while those above are not held up yet.
 	for _, i := range s.chain.order {
-		if n := &s.chain.nodes[i]; n.slowLooks&1 != 0 {
+		if n := &s.chain.nodes[i]; n.slowSeen > 0 {
 			rate, cause := s.chain.capacity(i)
 			if isLink(cause) {
 				return cause + ": " + megabytes(rate)
