@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"text/tabwriter"
 	"time"
 
@@ -214,7 +215,10 @@ func (i *images) serve(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer nginx.Kill()
+	defer func() { // killed, it would leave its workers behind
+		nginx.Signal(syscall.SIGTERM)
+		nginx.Wait(ctx)
+	}()
 	name := filepath.Base(blob)
 	ours := "http://127.0.0.1:5050/v2/app/blobs/sha256:" + name + "?ns=reg.example"
 	var mirror, other float64
