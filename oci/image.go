@@ -13,8 +13,8 @@ import (
 
 // Options say how to find and read an image; zero values are fine.
 type Options struct {
-	// Platform is OS/ARCH[/VARIANT] of the image, and what to choose from an index. "": linux
-	// and the architecture of this program.
+	// Platform is OS/ARCH[/VARIANT] of the image to choose from an index. "": linux
+	// and the architecture of this program, where the image has several.
 	Platform string
 	// AllPlatforms keeps an index whole.
 	AllPlatforms bool
@@ -27,7 +27,7 @@ type Image struct {
 	name  string
 	root  v1.Descriptor
 	store store
-	raw   map[digest.Digest][]byte // manifests and indexes, as they came, and a config
+	raw   map[digest.Digest][]byte // manifests and indexes, as they came, and a config that was read
 	held  int                      // bytes of raw
 	blobs []v1.Descriptor
 }
@@ -135,7 +135,7 @@ func (i *Image) resolve(ctx context.Context, want platform, o Options) error {
 			return fmt.Errorf("blob %s: only digests of sha256 can be verified on the way", d.Digest)
 		}
 	}
-	if !m.isIndex() && !o.AllPlatforms {
+	if !m.isIndex() && o.Platform != "" {
 		return i.checkPlatform(ctx, m, want)
 	}
 	return nil
