@@ -136,7 +136,9 @@ func manifestOf(raw string, mediaType string) *img {
 }
 
 // index makes an index of images.
-func index(images ...*img) *img {
+func index(images ...*img) *img { return indexAs(v1.MediaTypeImageIndex, images...) }
+
+func indexAs(mediaType string, images ...*img) *img {
 	m := &img{blobs: map[digest.Digest][]byte{}}
 	var list []v1.Descriptor
 	for _, c := range images {
@@ -148,6 +150,6 @@ func index(images ...*img) *img {
 		}
 		list = append(list, c.root)
 	}
-	m.root = m.put(v1.MediaTypeImageIndex, asJSON(v1.Index{Versioned: versioned, MediaType: v1.MediaTypeImageIndex, Manifests: list}))
+	m.root = m.put(mediaType, asJSON(v1.Index{Versioned: versioned, MediaType: mediaType, Manifests: list}))
 	return m
 }
