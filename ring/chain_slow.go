@@ -42,11 +42,14 @@ func (c *chain) judgeSpeed() {
 		}
 	}
 	sure := true
-	if slowest != 0 && (len(caps) < 2 || !c.worth(slowest, least, medianWithout(caps, least), cause)) {
+	if len(caps) < 2 {
 		slowest = 0
-	}
-	if slowest != 0 && isLink(cause) {
-		slowest, least, cause, sure = c.sameCable(slowest, least, cause)
+	} else if median := medianWithout(caps, least); slowest == 0 || !c.worth(slowest, least, median, cause) {
+		slowest = 0
+	} else if isLink(cause) {
+		if slowest, sure = c.sameCable(slowest, least, median); slowest != 0 {
+			least, cause = c.capacity(slowest)
+		}
 	}
 	for i := range c.nodes {
 		n := &c.nodes[i]
@@ -76,23 +79,26 @@ func (c *chain) judgeSpeed() {
 // holdsUp says whether others wait for i.
 func (c *chain) holdsUp(i int) bool { return c.nodes[i].feed.state == feedUp && c.waitedFor(i) }
 
-// sameCable is for a slow link into i: a bad cable slows the links at both its ends, and which
-// one measures less is chance. If the link into i's feeder is about as slow, it is the feeder
-// that is looked at; and if it was in the look before, too, but then it is not sure: that may
-// last one look.
-func (c *chain) sameCable(i int, rate int64, cause string) (int, int64, string, bool) {
+// sameCable says whom a slow link into i speaks against: a bad cable slows the links at both
+// its ends, and which one measures less is chance. If the link into i's feeder is about as slow,
+// it is the feeder, or 0 where moving that would not help. It is the feeder also if it was it in the
+// look before, but then this is not sure, and holds for one look only.
+func (c *chain) sameCable(i int, rate, median int64) (who int, sure bool) {
 	f := c.nodes[i].feed.feeder
 	if f == 0 {
-		return i, rate, cause, true
+		return i, true
 	}
 	n := &c.nodes[f]
-	if r, why := c.capacity(f); n.phase == phServing && n.alive && !n.slow && isLink(why) && r > 0 && 2*r < 3*rate && c.holdsUp(f) {
-		return f, r, why, true
+	if r, why := c.capacity(f); n.phase == phServing && n.alive && !n.slow && isLink(why) && 2*r < 3*rate && c.holdsUp(f) {
+		if !c.worth(f, rate, median, why) {
+			return 0, true
+		}
+		return f, true
 	}
 	if n.slowSeen > 0 && n.slowSeen < timings.slowLooks-1 {
-		return f, rate, cause, false
+		return f, false
 	}
-	return i, rate, cause, true
+	return i, true
 }
 
 // worth says whether moving i, which could carry rate where others carry median, would help.

@@ -72,10 +72,11 @@ func (i linkInfo) rateSince(old linkInfo) int64 {
 	return perSecond(int64(i.acked-old.acked), busy-limited)
 }
 
-// idleSince says whether the link had nothing to send most of the time, even if a writer
-// that gets no processor is in the middle of it now.
-func (i linkInfo) idleSince(old linkInfo) bool {
-	return i.kernel && !old.at.IsZero() && i.busy-old.busy < i.at.Sub(old.at)/2
+// idleSince says whether the link has nothing to send now, or had nothing most of the time:
+// a writer that gets no processor may be in the middle of it now.
+func (i linkInfo) idleSince(old linkInfo, writing bool) bool {
+	mostly := i.kernel && !old.at.IsZero() && i.busy-old.busy < i.at.Sub(old.at)/2
+	return mostly || !i.pending && !writing
 }
 
 // sendings describes the links this process feeds, for a report.
@@ -90,7 +91,7 @@ func (r *relay) sendings() []wire.Sending {
 		s := wire.Sending{Link: l.id}
 		if l.conn != nil {
 			if info, ok := infoOf(l.conn.netConn()); ok {
-				s.Idle = !info.pending && !l.writing || info.idleSince(l.info)
+				s.Idle = info.idleSince(l.info, l.writing)
 				s.Rate = info.rateSince(l.info)
 				l.info = info
 			} else {

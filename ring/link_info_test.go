@@ -28,3 +28,26 @@ func TestRateSince(t *testing.T) {
 		}
 	}
 }
+
+// A link is idle that has nothing to send, and one that had nothing most of the time though its writer
+// is in the middle of something: it gets no processor. What memnet knows tells nothing of that.
+func TestIdleSince(t *testing.T) {
+	begun := time.Unix(1, 0)
+	for name, c := range map[string]struct {
+		old, now linkInfo
+		writing  bool
+		want     bool
+	}{
+		"nothing to send":         {linkInfo{at: begun}, linkInfo{kernel: true, busy: time.Second}, false, true},
+		"the receiver lacks some": {linkInfo{at: begun}, linkInfo{kernel: true, busy: time.Second, pending: true}, false, false},
+		"busy writing":            {linkInfo{at: begun}, linkInfo{kernel: true, busy: 600 * time.Millisecond}, true, false},
+		"starved in a write":      {linkInfo{at: begun}, linkInfo{kernel: true, busy: 400 * time.Millisecond}, true, true},
+		"a first look":            {linkInfo{}, linkInfo{kernel: true}, true, false},
+		"no kernel":               {linkInfo{at: begun}, linkInfo{}, true, false},
+	} {
+		c.now.at = begun.Add(time.Second)
+		if got := c.now.idleSince(c.old, c.writing); got != c.want {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+}

@@ -45,7 +45,7 @@ type simNode struct {
 	sinks int    // made so far
 	rot   int64  // this byte of every blob is read back wrong; -1: none
 	lies  int64  // from this byte on it forwards others; -1: never
-	how   string // flip, skip or repeat; all but the first more than once
+	how   string // flip, skip, repeat, reorder or fin; all but the first more than once
 	every int64
 }
 

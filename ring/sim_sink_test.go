@@ -233,7 +233,7 @@ func (s *simSink) Open(_ context.Context, d v1.Descriptor, off int64) (io.ReadCl
 			return 0, io.EOF
 		}
 		n := copy(b, data[off:])
-		if rot := s.node.rot % (int64(len(data)) + 1); s.node.rot >= 0 && rot >= off && rot < off+int64(n) {
+		if rot := s.node.rot % int64(len(s.sim.blobs[i].data)); s.node.rot >= 0 && rot >= off && rot < off+int64(n) {
 			b[rot-off] ^= 1
 		}
 		off += int64(n)

@@ -122,9 +122,9 @@ type (
 	}
 )
 
-// Sending is what a feeder says of a link in its Report. Idle: it had nothing to
-// send most of the last second, or has nothing now and all it sent was acknowledged. Rate is bytes per second the link carried
-// while it was the link that limited it; 0: unknown.
+// Sending is what a feeder says of a link in its Report. Idle: it had nothing to send most
+// of the last second, or has nothing now and all it sent was acknowledged. Rate is bytes
+// per second the link carried while it was the link that limited it; 0: unknown.
 type Sending struct {
 	Link uint32 `json:"link"`
 	Idle bool   `json:"idle"`
