@@ -103,6 +103,23 @@ func TestGC(t *testing.T) {
 	}
 }
 
+// Space that shall stay free is made by evicting images, as far as that goes.
+func TestGCFree(t *testing.T) {
+	c := mustOpen(t)
+	for _, name := range []string{"a", "b"} {
+		mustPush(t, c, "x/"+name+":1", newImage(v1.MediaTypeImageLayer, name))
+	}
+	if err := c.Pin(t.Context(), "x/b:1", true); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.GC(t.Context(), GCOptions{Limits: Limits{Free: 1}}); err != nil || fmt.Sprint(refs(t, c)) != "[x/a:1 x/b:1]" {
+		t.Errorf("a byte is free, and left are %v, %v", refs(t, c), err)
+	}
+	if _, err := c.GC(t.Context(), GCOptions{Limits: Limits{Free: math.MaxInt64}}); err != nil || fmt.Sprint(refs(t, c)) != "[x/b:1]" {
+		t.Errorf("no disk has so much free, and left are %v, %v", refs(t, c), err)
+	}
+}
+
 func TestGCKeeps(t *testing.T) {
 	ctx := t.Context()
 	c := mustOpen(t)

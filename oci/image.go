@@ -65,8 +65,18 @@ func Open(ctx context.Context, name string, o Options) (*Image, error) {
 	return i, nil
 }
 
-// Name is the full name of the image as registries know it, and "" where it has none.
+// Name is the full name of the image as registries know it, as it was asked for, and ""
+// where it has none.
 func (i *Image) Name() string { return i.name }
+
+// Ref is Name for what was found: where Name has the digest of an index, Ref has that of
+// the manifest that was chosen from it.
+func (i *Image) Ref() string {
+	if repo, _, ok := strings.Cut(i.name, "@"); ok {
+		return repo + "@" + i.root.Digest.String()
+	}
+	return i.name
+}
 
 // Root is the manifest, or the index, that was found.
 func (i *Image) Root() v1.Descriptor { return i.root }
@@ -109,7 +119,6 @@ func (i *Image) resolve(ctx context.Context, want platform, o Options) error {
 	}
 	root := v1.Descriptor{MediaType: m.mediaType, Digest: digest.FromBytes(raw), Size: int64(len(raw)), ArtifactType: m.artifactType()}
 	i.raw[root.Digest] = raw
-	named := root.Digest
 	for depth := 0; m.isIndex() && !o.AllPlatforms; depth++ {
 		if depth == maxDepth {
 			return errors.New("indexes are nested too deeply")
@@ -122,10 +131,6 @@ func (i *Image) resolve(ctx context.Context, want platform, o Options) error {
 		}
 	}
 	i.root = root
-	// A name with the digest of an index would not be that of what was chosen from it.
-	if repo, d, ok := strings.Cut(i.name, "@"); ok && d == named.String() {
-		i.name = repo + "@" + root.Digest.String()
-	}
 	l := lister{image: i, seen: map[digest.Digest]bool{}, done: map[digest.Digest]bool{}}
 	if err := l.list(ctx, root, m, 0); err != nil {
 		return err

@@ -201,3 +201,24 @@ func TestRegistryBearer(t *testing.T) {
 		})
 	}
 }
+
+// What the containers tools read from the environment counts here, too, unless an option says otherwise.
+func TestRegistryEnvironment(t *testing.T) {
+	m := newImg([]byte("a layer"))
+	f := newRegistry(t, m)
+	f.lie = basic
+	auths := writeFile(t, "auth.json", fmt.Appendf(nil, `{"auths":{%q:{"auth":%q}}}`, f.host,
+		base64.StdEncoding.EncodeToString([]byte(user+":"+password))))
+	o := plain(t)
+	o.Registry.AuthFile = ""
+	openFails(t, f.name(), o, "nauthorized")
+	t.Setenv("REGISTRY_AUTH_FILE", auths)
+	m.check(t, mustOpen(t, f.name(), o))
+
+	// A mirror of a host that there is not.
+	const name = "docker://reg.invalid/some/app"
+	o.Registry.RegistriesConf = ""
+	conf := fmt.Sprintf("[[registry]]\nlocation = \"reg.invalid\"\n[[registry.mirror]]\nlocation = %q\ninsecure = true\n", f.host)
+	t.Setenv("CONTAINERS_REGISTRIES_CONF", writeFile(t, "registries.conf", []byte(conf)))
+	m.check(t, mustOpen(t, name, o))
+}

@@ -48,8 +48,8 @@ func TestRegistryIndex(t *testing.T) {
 	// The name of the index is not that of what was chosen.
 	i := mustOpen(t, f.name()+"@"+all.root.Digest.String(), o)
 	arm.check(t, i)
-	if !strings.HasSuffix(i.Name(), "@"+arm.root.Digest.String()) {
-		t.Errorf("%s is called %s", arm.root.Digest, i.Name())
+	if asked := f.host + "/some/app@"; i.Name() != asked+all.root.Digest.String() || i.Ref() != asked+arm.root.Digest.String() {
+		t.Errorf("%s was asked for as %s and is called %s", arm.root.Digest, i.Name(), i.Ref())
 	}
 	o.Platform = "linux/s390x"
 	openFails(t, f.name(), o, "none for linux/s390x, only for linux/amd64, linux/arm64")
@@ -61,6 +61,13 @@ func TestRegistryIndex(t *testing.T) {
 	o.Platform = "arm64"
 	one := newRegistry(t, amd)
 	openFails(t, one.name(), o, "is for linux/amd64, not for linux/arm64")
+	// The config tells the platform, and is not asked for again.
+	o.Platform = "amd64"
+	before := len(one.asked(amd.config.Digest.String()))
+	amd.check(t, mustOpen(t, one.name(), o))
+	if n := len(one.asked(amd.config.Digest.String())) - before; n != 1 {
+		t.Errorf("the config was asked for %d times", n)
+	}
 }
 
 // A registry that answers with other bytes than those asked for is never believed.

@@ -1,13 +1,17 @@
 package mirror
 
 import (
+	"bytes"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"
@@ -16,6 +20,52 @@ import (
 	"github.com/dolly-img/dolly-img/cache"
 )
 
+// put puts an image into a cache; the last blob is its manifest.
+func put(t *testing.T, c *cache.Cache, ref string, blobs ...[]byte) (all []v1.Descriptor) {
+	t.Helper()
+	tr := c.Transfer(ref, cache.TransferOptions{})
+	defer tr.Close()
+	for i, b := range blobs {
+		d := v1.Descriptor{MediaType: v1.MediaTypeImageLayer, Digest: digest.FromBytes(b), Size: int64(len(b))}
+		if i == len(blobs)-1 {
+			d.MediaType = v1.MediaTypeImageManifest
+		}
+		all = append(all, d)
+	}
+	if _, _, err := tr.Offer(t.Context(), all); err != nil {
+		t.Fatal(err)
+	}
+	for i, d := range all {
+		w, err := tr.Begin(t.Context(), d, 0)
+		if err == nil {
+			_, err = w.Write(blobs[i])
+		}
+		if err == nil {
+			err = w.Commit(t.Context(), d)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := tr.Prepare(t.Context(), all); err != nil {
+		t.Fatal(err)
+	}
+	if err := tr.Publish(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+func manifest(t *testing.T, m v1.Manifest) []byte {
+	t.Helper()
+	m.Versioned, m.MediaType = specs.Versioned{SchemaVersion: 2}, v1.MediaTypeImageManifest
+	b, err := json.Marshal(m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
 // fill puts an image with one layer, and an artifact that refers to it, into a cache.
 func fill(t *testing.T) (c *cache.Cache, image, artifact, layer v1.Descriptor) {
 	t.Helper()
@@ -23,55 +73,14 @@ func fill(t *testing.T) (c *cache.Cache, image, artifact, layer v1.Descriptor) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	put := func(ref string, blobs ...[]byte) (all []v1.Descriptor) {
-		tr := c.Transfer(ref, cache.TransferOptions{})
-		defer tr.Close()
-		for i, b := range blobs {
-			d := v1.Descriptor{MediaType: v1.MediaTypeImageLayer, Digest: digest.FromBytes(b), Size: int64(len(b))}
-			if i == len(blobs)-1 {
-				d.MediaType = v1.MediaTypeImageManifest
-			}
-			all = append(all, d)
-		}
-		if _, _, err := tr.Offer(t.Context(), all); err != nil {
-			t.Fatal(err)
-		}
-		for i, d := range all {
-			w, err := tr.Begin(t.Context(), d, 0)
-			if err == nil {
-				_, err = w.Write(blobs[i])
-			}
-			if err == nil {
-				err = w.Commit(t.Context(), d)
-			}
-			if err != nil {
-				t.Fatal(err)
-			}
-		}
-		if _, err := tr.Prepare(t.Context(), all); err != nil {
-			t.Fatal(err)
-		}
-		if err := tr.Publish(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-		return all
-	}
-	manifest := func(m v1.Manifest) []byte {
-		m.Versioned, m.MediaType = specs.Versioned{SchemaVersion: 2}, v1.MediaTypeImageManifest
-		b, err := json.Marshal(m)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return b
-	}
 	data, config := []byte("0123456789"), []byte("{}")
 	l := v1.Descriptor{MediaType: v1.MediaTypeImageLayer, Digest: digest.FromBytes(data), Size: 10}
 	conf := v1.Descriptor{MediaType: v1.MediaTypeImageConfig, Digest: digest.FromBytes(config), Size: 2}
-	all := put("reg.example:5000/lab/app:v1", data, config, manifest(v1.Manifest{Config: conf, Layers: []v1.Descriptor{l}}))
-	put("reg.example:5000/lab/app:v2", data, config, manifest(v1.Manifest{Config: conf, Layers: []v1.Descriptor{l}}))
-	put("127.0.0.1:15000/lab/app:v1", data, config, manifest(v1.Manifest{Config: conf, Layers: []v1.Descriptor{l}}))
-	put("docker.io/other/app:v3", data, config, manifest(v1.Manifest{Config: conf, Layers: []v1.Descriptor{l}, Annotations: map[string]string{"a": "b"}}))
-	art := put("reg.example:5000/lab/app:sig", config, manifest(v1.Manifest{Config: conf, Layers: []v1.Descriptor{}, Subject: &all[2], ArtifactType: "application/vnd.test"}))
+	all := put(t, c, "reg.example:5000/lab/app:v1", data, config, manifest(t, v1.Manifest{Config: conf, Layers: []v1.Descriptor{l}}))
+	put(t, c, "reg.example:5000/lab/app:v2", data, config, manifest(t, v1.Manifest{Config: conf, Layers: []v1.Descriptor{l}}))
+	put(t, c, "127.0.0.1:15000/lab/app:v1", data, config, manifest(t, v1.Manifest{Config: conf, Layers: []v1.Descriptor{l}}))
+	put(t, c, "docker.io/other/app:v3", data, config, manifest(t, v1.Manifest{Config: conf, Layers: []v1.Descriptor{l}, Annotations: map[string]string{"a": "b"}}))
+	art := put(t, c, "reg.example:5000/lab/app:sig", config, manifest(t, v1.Manifest{Config: conf, Layers: []v1.Descriptor{}, Subject: &all[2], ArtifactType: "application/vnd.test"}))
 	return c, all[2], art[1], l
 }
 
@@ -244,5 +253,36 @@ func TestIncompleteIsNotFound(t *testing.T) {
 	}
 	if s := status(); s != 404 {
 		t.Errorf("without its layer: %d", s)
+	}
+}
+
+// Whoever starts an image uses it: another one makes room.
+func TestServingIsUse(t *testing.T) {
+	c, err := cache.Open(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	roots := map[string]digest.Digest{}
+	for _, tag := range []string{"old", "older"} {
+		layer, config := bytes.Repeat([]byte(tag[len(tag)-1:]), 10_000), []byte(`{"x":"`+tag+`"}`)
+		all := put(t, c, "reg.example/app:"+tag, layer, config, manifest(t, v1.Manifest{
+			Config: v1.Descriptor{MediaType: v1.MediaTypeImageConfig, Digest: digest.FromBytes(config), Size: int64(len(config))},
+			Layers: []v1.Descriptor{{MediaType: v1.MediaTypeImageLayer, Digest: digest.FromBytes(layer), Size: int64(len(layer))}},
+		}))
+		roots[tag] = all[2].Digest
+		at := time.Now().Add(-time.Duration(len(tag)) * time.Hour)
+		used := filepath.Join(c.Dir(), "used", strings.Replace(roots[tag].String(), ":", "-", 1))
+		if err := os.Chtimes(used, at, at); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w := httptest.NewRecorder()
+	New(c, nil).ServeHTTP(w, httptest.NewRequest("GET", "/v2/app/manifests/older?ns=reg.example", nil))
+	if w.Code != 200 {
+		t.Fatalf("%d: %s", w.Code, w.Body)
+	}
+	res, err := c.GC(t.Context(), cache.GCOptions{Limits: cache.Limits{Max: 15_000}})
+	if err != nil || fmt.Sprint(res.Images) != "[reg.example/app:old]" {
+		t.Errorf("evicted %v, %v", res.Images, err)
 	}
 }

@@ -39,7 +39,7 @@ func TestSIFSource(t *testing.T) {
 func TestPullSource(t *testing.T) {
 	s := newSmallRegistry(t, 3<<20)
 	ringtest.TestSource(t, func(t *testing.T) ring.Source {
-		p, err := s.pull(t, "x/a:1", t.TempDir(), cache.Limits{})
+		p, err := s.pull(t, "x/a:1", t.TempDir(), cache.Limits{}, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

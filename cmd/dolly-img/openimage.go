@@ -52,7 +52,7 @@ func openImage(ctx context.Context, image string, flags *imageFlags, limits cach
 		return nil, err
 	}
 	if img.Name() != "" {
-		m.name(img.Name())
+		m.name(img.Ref())
 	} else {
 		_, path := oci.Split(name)
 		path, tag, _ := strings.Cut(path, ":")
@@ -66,7 +66,7 @@ func openImage(ctx context.Context, image string, flags *imageFlags, limits cach
 		return nil, err
 	}
 	if !flags.noCache && ofRegistry(name) {
-		pulled, err := newPull(ctx, img, m.refOr(img.Name()), flags.cache, limits, log)
+		pulled, err := newPull(ctx, img, m.refOr(img.Ref()), flags.cache, limits, log)
 		if err != nil {
 			return nil, err
 		}

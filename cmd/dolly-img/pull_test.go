@@ -7,10 +7,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -30,6 +32,7 @@ type smallRegistry struct {
 	*httptest.Server
 	layers   [][]byte
 	manifest []byte
+	index    []byte // of that manifest alone
 	blobs    map[string][]byte
 	down     atomic.Value // string: a digest
 	dir      string       // of files that its clients need
@@ -53,6 +56,8 @@ func newSmallRegistry(t *testing.T, layer int) *smallRegistry {
 	}
 	s.manifest = fmt.Appendf(nil, `{"schemaVersion":2,"mediaType":%q,"config":%s,"layers":[%s,%s]}`, v1.MediaTypeImageManifest,
 		put(v1.MediaTypeImageConfig, []byte("{}")), put(v1.MediaTypeImageLayer, s.layers[0]), put(v1.MediaTypeImageLayer, s.layers[1]))
+	s.index = fmt.Appendf(nil, `{"schemaVersion":2,"mediaType":%q,"manifests":[{"mediaType":%q,"digest":%q,"size":%d,"platform":{"os":"linux","architecture":%q}}]}`,
+		v1.MediaTypeImageIndex, v1.MediaTypeImageManifest, digest.FromBytes(s.manifest), len(s.manifest), runtime.GOARCH)
 	s.Server = httptest.NewServer(s)
 	t.Cleanup(s.Close)
 	return s
@@ -62,6 +67,9 @@ func (s *smallRegistry) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	name := r.URL.Path[strings.LastIndexByte(r.URL.Path, '/')+1:]
 	switch {
 	case r.URL.Path == "/v2/":
+	case name == digest.FromBytes(s.index).String():
+		w.Header().Set("Content-Type", v1.MediaTypeImageIndex)
+		_, _ = w.Write(s.index)
 	case strings.Contains(r.URL.Path, "/manifests/"):
 		w.Header().Set("Content-Type", v1.MediaTypeImageManifest)
 		_, _ = w.Write(s.manifest)
@@ -72,7 +80,8 @@ func (s *smallRegistry) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-func (s *smallRegistry) pull(t *testing.T, ref, dir string, limits cache.Limits) (*pull, error) {
+// options are what finds the registry, and nothing the user has configured.
+func (s *smallRegistry) options(t *testing.T) oci.Options {
 	t.Helper()
 	no := false
 	conf := filepath.Join(s.dir, "registries.conf")
@@ -82,12 +91,50 @@ func (s *smallRegistry) pull(t *testing.T, ref, dir string, limits cache.Limits)
 			t.Fatal(err)
 		}
 	}
-	img, err := oci.Open(t.Context(), "docker://"+s.Listener.Addr().String()+"/a/b:1",
-		oci.Options{Registry: oci.RegistryOptions{TLSVerify: &no, RegistriesConf: conf, AuthFile: auth}})
+	return oci.Options{Registry: oci.RegistryOptions{TLSVerify: &no, RegistriesConf: conf, AuthFile: auth}}
+}
+
+func (s *smallRegistry) pull(t *testing.T, ref, dir string, limits cache.Limits, log *slog.Logger) (*pull, error) {
+	t.Helper()
+	img, err := oci.Open(t.Context(), "docker://"+s.Listener.Addr().String()+"/a/b:1", s.options(t))
 	if err != nil {
 		t.Fatal(err)
 	}
-	return newPull(t.Context(), img, ref, dir, limits, nil)
+	return newPull(t.Context(), img, ref, dir, limits, log)
+}
+
+// policy.json holds for the name that was asked for, also where that is the digest of an index, of
+// which the nodes get one platform's image under its own digest.
+func TestPolicyOfRegistry(t *testing.T) {
+	s := newSmallRegistry(t, 1000)
+	home := t.TempDir()
+	t.Setenv("HOME", home)
+	file := filepath.Join(home, ".config/containers/policy.json")
+	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	repo := s.Listener.Addr().String() + "/a/b"
+	asked, chosen := repo+"@"+digest.FromBytes(s.index).String(), repo+"@"+digest.FromBytes(s.manifest).String()
+	for _, c := range []struct {
+		scope  string
+		refuse bool
+	}{{repo, true}, {asked, true}, {chosen, false}} {
+		policy := fmt.Appendf(nil, `{"default":[{"type":"insecureAcceptAnything"}],"transports":{"docker":{%q:[{"type":"reject"}]}}}`, c.scope)
+		if err := os.WriteFile(file, policy, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		var m meta
+		source, err := openImage(t.Context(), "docker://"+asked, &imageFlags{noCache: true}, cache.Limits{}, nil, s.options(t), &m)
+		if refused := err != nil && strings.Contains(err.Error(), file+" rejects"); refused != c.refuse || !refused && err != nil {
+			t.Errorf("policy for %s: %v", c.scope, err)
+		}
+		if err == nil && m.Ref != chosen {
+			t.Errorf("kept as %s", m.Ref)
+		}
+		if source != nil {
+			source.(io.Closer).Close()
+		}
+	}
 }
 
 func readBlob(t *testing.T, p *pull, d v1.Descriptor) ([]byte, error) {
@@ -104,7 +151,7 @@ func readBlob(t *testing.T, p *pull, d v1.Descriptor) ([]byte, error) {
 func TestPullAheadFails(t *testing.T) {
 	s := newSmallRegistry(t, 3<<20)
 	s.down.Store(digest.FromBytes(s.layers[1]).String())
-	p, err := s.pull(t, "x/a:1", t.TempDir(), cache.Limits{})
+	p, err := s.pull(t, "x/a:1", t.TempDir(), cache.Limits{}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -126,7 +173,7 @@ func TestPullAheadFails(t *testing.T) {
 // The limits hold for the server's own cache, too.
 func TestPullLimits(t *testing.T) {
 	s := newSmallRegistry(t, 3<<20)
-	if _, err := s.pull(t, "x/a:1", t.TempDir(), cache.Limits{Max: 4 << 20}); !errors.Is(err, syscall.ENOSPC) {
+	if _, err := s.pull(t, "x/a:1", t.TempDir(), cache.Limits{Max: 4 << 20}, nil); !errors.Is(err, syscall.ENOSPC) {
 		t.Errorf("6 MiB into 4: %v", err)
 	}
 	dir := t.TempDir()
@@ -141,8 +188,9 @@ func TestPullLimits(t *testing.T) {
 	if err != nil || limits.Max != 7_000_000 {
 		t.Fatalf("%+v, %v", limits, err)
 	}
+	var log bytes.Buffer
 	for _, ref := range []string{"x/a:1", "x/b:1"} { // the second image takes the place of the first
-		p, err := s.pull(t, ref, dir, limits)
+		p, err := s.pull(t, ref, dir, limits, slog.New(slog.NewTextHandler(&log, nil)))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -155,6 +203,9 @@ func TestPullLimits(t *testing.T) {
 			t.Fatal(err)
 		}
 		s = newSmallRegistry(t, 3<<20)
+	}
+	if text := log.String(); strings.Count(text, "removed from the cache") != 1 || !strings.Contains(text, "x/a:1") {
+		t.Errorf("the log does not tell what was evicted: %s", text)
 	}
 }
 
@@ -182,7 +233,7 @@ func TestPullBesideGC(t *testing.T) {
 	})
 	for i := range rounds {
 		s := registries[i%2]
-		p, err := s.pull(t, fmt.Sprintf("x/%d:1", i%3), dir, cache.Limits{})
+		p, err := s.pull(t, fmt.Sprintf("x/%d:1", i%3), dir, cache.Limits{}, nil)
 		if err != nil {
 			t.Fatalf("round %d: %v", i, err)
 		}
