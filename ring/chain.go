@@ -93,10 +93,13 @@ type chainNode struct {
 	told      time.Duration // when its last report came
 	rate      int64         // bytes per second it received between the last two; 0 is unknown
 	could     int64         // bytes per second it could carry when it was last known
+	carried   int64         // of it the link into it, at its best while it was busy; a little less with each second
+	burst     int64         // what passed over that link in moments, when it was mostly idle
 	note      string        // what happened to it, for a row that ends well
 
 	slow     bool   // it is served at the end of the order, and feeds nobody
 	slowSeen int    // reports in a row that say so
+	slowRate int64  // bytes per second of its link because of which it was called slow; 0: not its link
 	slowed   int    // whom it feeds was called slow, because of the link from it; 0: nobody
 	banned   bool   // bytes were changed on a link it fed: it feeds nobody
 	blames   int    // blamed links it was an end of

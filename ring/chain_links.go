@@ -23,6 +23,7 @@ func (c *chain) relink(i int) {
 	if n.feed.state == feedDialled || n.feed.state == feedUp {
 		n.feed.replaces = append(n.feed.replaces, ownedLink{n.feed.feeder, n.feed.link})
 	}
+	n.carried, n.burst = 0, 0
 	c.nextLink++
 	n.feed.state, n.feed.link, n.feed.asked = feedAsked, c.nextLink, c.now
 	n.feed.gen++

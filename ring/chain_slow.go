@@ -1,7 +1,9 @@
 package ring
 
 import (
+	"cmp"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -17,34 +19,12 @@ func (c *chain) judgeSpeed() {
 	if c.straggler == Wait || c.interrupted {
 		return
 	}
-	var caps []int64
-	slowest, least, cause := 0, int64(0), ""
-	if s, _ := c.serverCapacity(); s > 0 {
-		caps = append(caps, s)
-	}
-	for _, i := range c.order {
-		n := &c.nodes[i]
-		if n.phase != phServing || !n.alive || n.slow {
-			continue
-		}
-		rate, why := c.capacity(i)
-		if rate <= 0 {
-			continue
-		}
-		caps, n.could = append(caps, rate), rate
-		if c.holdsUp(i) && (slowest == 0 || rate < least) {
-			slowest, least, cause = i, rate, why
-		}
-	}
-	for i := range c.nodes { // those that have it are what the last ones are compared with
-		if n := &c.nodes[i]; n.phase > phServing && n.could > 0 && !n.slow {
-			caps = append(caps, n.could)
-		}
-	}
+	c.measure()
+	c.review()
+	slowest, least, cause := c.slowest()
+	median, _ := c.median(slowest)
 	sure := true
-	if len(caps) < 2 {
-		slowest = 0
-	} else if median := medianWithout(caps, least); slowest == 0 || !c.worth(slowest, least, median, cause) {
+	if slowest != 0 && !c.worth(slowest, least, median, cause) {
 		slowest = 0
 	} else if isLink(cause) {
 		if slowest, sure = c.sameCable(slowest, least, median); slowest != 0 {
@@ -62,17 +42,123 @@ func (c *chain) judgeSpeed() {
 		}
 		f, rate := n.feed.feeder, megabytes(least)
 		if !isLink(cause) || c.nodes[f].slowed == 0 {
-			c.straggles(i, cause+" "+rate)
+			c.straggles(i, least, cause+" "+rate)
 			return
 		}
-		c.exonerate(c.nodes[f].slowed, cause+" "+rate)
+		c.exonerate(c.nodes[f].slowed, cause+" "+rate+", too")
 		c.nodes[f].slowed = 0
 		if f == 0 {
 			c.serverSlow = true
 			return
 		}
-		c.straggles(f, "sends "+rate)
+		c.straggles(f, 0, "sends "+rate)
 		return
+	}
+}
+
+// measure keeps what the links into those that are served have carried.
+func (c *chain) measure() {
+	for _, i := range c.order {
+		n := &c.nodes[i]
+		if n.phase != phServing || !n.alive {
+			continue
+		}
+		if r := c.carries(i); r > 0 { // less may be the noise of one second
+			n.carried = max(r, n.carried-n.carried/8)
+		}
+		if l, _ := c.linkInto(i); l.Burst > 0 {
+			n.burst = l.Burst
+		}
+	}
+}
+
+// slowest is who could carry least of those that others wait for; 0 is nobody.
+func (c *chain) slowest() (who int, least int64, cause string) {
+	for _, i := range c.order {
+		if n := &c.nodes[i]; n.phase != phServing || !n.alive || n.slow || !c.holdsUp(i) {
+			continue
+		}
+		if rate, why := c.capacity(i); rate > 0 && (who == 0 || rate < least) {
+			who, least, cause = i, rate, why
+		}
+	}
+	return who, least, cause
+}
+
+// median is what the server and the nodes but i could carry, as far as it is known; of an even
+// number the lower one. What passed in a moment over a link that is mostly idle is no proof that
+// it could go on like this: a shaper lets as much through as it has saved up. It counts for no more
+// than the median of what links carried that were busy; checked is whether there were some. One
+// of them may be as slow as i, so there must be two, and of two the better one counts.
+func (c *chain) median(i int) (rate int64, checked bool) {
+	var carried []int64
+	for j := range c.nodes {
+		if n := &c.nodes[j]; j != i && !n.slow && n.carried > 0 {
+			carried = append(carried, n.carried)
+		}
+	}
+	most := int64(math.MaxInt64)
+	if checked = len(carried) > 1; checked {
+		slices.Sort(carried)
+		most = carried[len(carried)/2]
+	}
+	var rates []int64
+	if s, _ := c.serverCapacity(); s > 0 {
+		rates = append(rates, s)
+	}
+	for j := range c.nodes {
+		n := &c.nodes[j]
+		if j == 0 || j == i || n.slow || n.phase < phServing || n.phase == phServing && !n.alive {
+			continue
+		}
+		if n.phase == phServing { // who has everything is compared with, too
+			link := n.carried
+			if link == 0 {
+				link = min(n.burst, most)
+			}
+			n.could, _ = c.limits(j, link)
+		}
+		if n.could > 0 {
+			rates = append(rates, n.could)
+		}
+	}
+	if len(rates) == 0 {
+		return 0, checked
+	}
+	return middle(rates), checked
+}
+
+// outdone says whether a link into another than i was seen to carry twice of rate.
+func (c *chain) outdone(i int, rate int64) bool {
+	for j := range c.nodes {
+		if n := &c.nodes[j]; j != i && !n.slow && n.carried >= 2*rate {
+			return true
+		}
+	}
+	return false
+}
+
+// middle is the median of values; of an even number the lower one.
+func middle[T cmp.Ordered](values []T) T {
+	slices.Sort(values)
+	return values[(len(values)-1)/2]
+}
+
+// review looks again at those whose link was called slow, now that it is known better what
+// the links of the others carry: they go on like all others, or are dropped if asked for.
+func (c *chain) review() {
+	for i := range c.nodes {
+		n := &c.nodes[i]
+		if !n.slow || n.slowRate == 0 || n.phase != phServing {
+			continue
+		}
+		median, checked := c.median(i)
+		switch {
+		case checked && 3*n.slowRate >= 2*median:
+			c.exonerate(i, "others carry "+megabytes(median))
+		case c.straggler == Drop && c.outdone(i, n.slowRate):
+			c.end(i, Failed, strings.TrimSuffix(n.note, servedLast))
+		}
 	}
 }
 
@@ -121,31 +207,37 @@ func (c *chain) worth(i int, rate, median int64, cause string) bool {
 	return takes-could > timings.slowSaves && (!isLink(cause) || n.feed.feeder != 0 || takes > timings.slowServer)
 }
 
-// exonerate is for when the second receiver of one feeder has a slow link, too: it is
-// the feeder's way out, and the first receiver was moved in vain.
-func (c *chain) exonerate(first int, cause string) {
-	n := &c.nodes[first]
+// exonerate is for who was moved in vain. When the second receiver of one feeder has a slow link,
+// too, it is the feeder's way out.
+func (c *chain) exonerate(i int, why string) {
+	n := &c.nodes[i]
 	if n.slow && n.phase == phServing {
 		n.slow, n.note, n.row.Link = false, "", ""
-		c.event(first, Serving, "is not slow: "+cause+", too")
-		c.relink(first)
+		c.event(i, Serving, "is not slow: "+why)
+		if n.feed.state != feedDone {
+			c.relink(i)
+		}
 	}
 }
 
-// straggles does with a slow node what was asked for.
-func (c *chain) straggles(i int, cause string) {
+const servedLast = "; served behind the others"
+
+// straggles does with a slow node what was asked for. A link that is slow only beside what
+// others carried in moments fails nobody yet: review does.
+func (c *chain) straggles(i int, rate int64, cause string) {
 	n := &c.nodes[i]
 	n.row.Link = "" // of whatever its note said before
+	n.slowRate = 0
 	if isLink(cause) {
-		n.row.Link = c.linkName(i)
+		n.row.Link, n.slowRate = c.linkName(i), rate
 		c.nodes[n.feed.feeder].slowed = i
 	}
-	if c.straggler == Drop {
+	if c.straggler == Drop && (n.slowRate == 0 || c.outdone(i, rate)) {
 		c.end(i, Failed, "slow: "+cause)
 		return
 	}
 	n.slow, n.slowSeen = true, 0
-	n.note = "slow: " + cause + "; served behind the others"
+	n.note = "slow: " + cause + servedLast
 	c.event(i, Serving, n.note)
 	c.toTail(i)
 }
@@ -195,12 +287,34 @@ func (c *chain) linkInto(i int) (wire.Sending, bool) {
 func (c *chain) starved(i int) bool {
 	n := &c.nodes[i]
 	l, ok := c.linkInto(i)
-	return ok && isBusy(l) && n.report.Wait == waitNames[waitIn] && n.rate > 0 && l.Rate >= 2*n.rate && c.waitedFor(i)
+	return ok && isBusy(l) && n.report.Wait == waitNames[waitIn] && n.rate > 0 && max(l.Rate, l.Burst) >= 2*n.rate && c.waitedFor(i)
+}
+
+// carries is what the link into i carried while it was busy, 0 if that is unknown. Links of one
+// feeder share its way out: what another took of it, up to as much, this one could have had.
+func (c *chain) carries(i int) (rate int64) {
+	l, ok := c.linkInto(i)
+	if !ok || l.Rate <= 1 { // where nothing moves it is not slow: tick sees to that
+		return 0
+	}
+	for _, other := range c.nodes[c.nodes[i].feed.feeder].report.Links {
+		rate += min(other.Rate, l.Rate)
+	}
+	return rate
 }
 
 // capacity is what node i could carry in bytes per second and what limits it; 0 is
 // unknown.
 func (c *chain) capacity(i int) (rate int64, cause string) {
+	link := c.carries(i)
+	if l, ok := c.linkInto(i); ok && link == 0 {
+		link = l.Burst
+	}
+	return c.limits(i, link)
+}
+
+// limits is the capacity of node i behind a link that could carry as much as link.
+func (c *chain) limits(i int, link int64) (rate int64, cause string) {
 	n := &c.nodes[i]
 	least := func(r int64, why string) {
 		if r > 0 && (rate == 0 || r < rate) {
@@ -221,11 +335,7 @@ func (c *chain) capacity(i int) (rate int64, cause string) {
 	if n.report.Wait == waitNames[waitLimit] { // its limit is what arrives
 		least(n.rate, "its own rate limit")
 	}
-	if l, ok := c.linkInto(i); ok {
-		if l.Rate > 1 { // where nothing moves it is not slow: tick sees to that
-			least(l.Rate, "link "+c.linkName(i))
-		}
-	}
+	least(link, "link "+c.linkName(i))
 	if c.starved(i) {
 		least(n.rate, "processor")
 	}
@@ -241,17 +351,6 @@ func (c *chain) serverCapacity() (rate int64, cause string) {
 		rate, cause = c.limit, "--rate"
 	}
 	return rate, cause
-}
-
-// medianWithout is the median of all values but one that equals out; of an even
-// number the lower one.
-func medianWithout(values []int64, out int64) int64 {
-	v := slices.Clone(values)
-	slices.Sort(v)
-	if k := slices.Index(v, out); k >= 0 {
-		v = slices.Delete(v, k, k+1)
-	}
-	return v[(len(v)-1)/2]
 }
 
 // megabytes prints a rate for people.

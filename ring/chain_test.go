@@ -169,16 +169,24 @@ func (s *scenario) event(f []string) {
 			s.print(s.c.step(evTick{s.c.now + timings.tickEvery}))
 		}
 		return
-	case "report": // links=ID:RATE, with ! behind the rate when it is not idle
+	case "report": // link=ID:RATE,ID:RATE with ! behind the rate when it is not idle: else it is that of a burst
 		r := wire.Report{
 			Received: int64(num("received", 0)), Wait: arg["wait"], Blob: num("blob", 0), Good: int64(num("good", 0)),
 			Relay: int64(num("relay", 0)), Hash: int64(num("hash", 0)), Disk: int64(num("disk", 0)),
 		}
-		if l := arg["link"]; l != "" {
-			id, rate, _ := strings.Cut(l, ":")
+		for l := range strings.SplitSeq(arg["link"], ",") {
+			id, rate, ok := strings.Cut(l, ":")
+			if !ok {
+				continue
+			}
 			n, _ := strconv.Atoi(id)
-			k, _ := strconv.Atoi(strings.TrimSuffix(rate, "!"))
-			r.Links = []wire.Sending{{Link: uint32(n), Idle: !strings.HasSuffix(rate, "!"), Rate: int64(k)}}
+			rate, busy := strings.CutSuffix(rate, "!")
+			k, _ := strconv.ParseInt(rate, 10, 64)
+			sending := wire.Sending{Link: uint32(n), Idle: !busy, Burst: k}
+			if busy {
+				sending.Rate, sending.Burst = k, 0
+			}
+			r.Links = append(r.Links, sending)
 		}
 		if s.reports == nil {
 			s.reports = map[int]bool{}

@@ -55,21 +55,20 @@ func infoOf(conn net.Conn) (info linkInfo, ok bool) {
 	return info, ok
 }
 
-// rateSince is what the link could carry, in bytes per second; 0 is unknown. A link
-// that often has nothing to send is judged by what the kernel saw of its bursts,
-// one that its receiver holds up by the time in which it does not, if there is some.
-func (i linkInfo) rateSince(old linkInfo) int64 {
+// rateSince is what the link carried while it had something to send and its receiver did not
+// hold it up, in bytes per second. If it often had nothing to send it is the burst that is
+// known, the kernel's estimate of what passes in a moment. 0 is unknown.
+func (i linkInfo) rateSince(old linkInfo) (rate, burst int64) {
 	dt, busy, limited := i.at.Sub(old.at), i.busy-old.busy, i.limited-old.limited
-	if old.at.IsZero() || dt <= 0 || busy <= 0 {
-		return 0
+	switch {
+	case old.at.IsZero() || dt <= 0 || busy <= 0:
+		return 0, 0
+	case busy < dt*4/5:
+		return 0, i.delivery
+	case busy-limited < dt/10:
+		return 0, 0
 	}
-	if busy < dt*4/5 {
-		return i.delivery
-	}
-	if busy-limited < dt/10 {
-		return 0
-	}
-	return perSecond(int64(i.acked-old.acked), busy-limited)
+	return perSecond(int64(i.acked-old.acked), busy-limited), 0
 }
 
 // idleSince says whether the link has nothing to send now, or had nothing most of the time:
@@ -92,7 +91,7 @@ func (r *relay) sendings() []wire.Sending {
 		if l.conn != nil {
 			if info, ok := infoOf(l.conn.netConn()); ok {
 				s.Idle = info.idleSince(l.info, l.writing)
-				s.Rate = info.rateSince(l.info)
+				s.Rate, s.Burst = info.rateSince(l.info)
 				l.info = info
 			} else {
 				s.Idle = !l.writing

@@ -11,20 +11,20 @@ func TestRateSince(t *testing.T) {
 	for name, c := range map[string]struct {
 		acked         uint64
 		busy, limited time.Duration
-		want          int64
+		want, burst   int64
 	}{
-		"the link is the limit":           {10e6, time.Second, 0, 10e6},
-		"half of it is the receiver's":    {10e6, time.Second, time.Second / 2, 20e6},
-		"all of it is the receiver's":     {2e3, time.Second, time.Second - time.Millisecond, 0},
-		"it has little to send":           {10e6, time.Second / 2, 0, 123},
-		"it had nothing to send":          {0, 0, 0, 0},
-		"nothing moves, and it is to":     {0, time.Second, 0, 1},
-		"the kernel counts a little more": {10e6, time.Second, time.Second + time.Millisecond, 0},
+		"the link is the limit":           {10e6, time.Second, 0, 10e6, 0},
+		"half of it is the receiver's":    {10e6, time.Second, time.Second / 2, 20e6, 0},
+		"all of it is the receiver's":     {2e3, time.Second, time.Second - time.Millisecond, 0, 0},
+		"it has little to send":           {10e6, time.Second / 2, 0, 0, 123},
+		"it had nothing to send":          {0, 0, 0, 0, 0},
+		"nothing moves, and it is to":     {0, time.Second, 0, 1, 0},
+		"the kernel counts a little more": {10e6, time.Second, time.Second + time.Millisecond, 0, 0},
 	} {
 		old := linkInfo{at: begun, acked: 5, busy: time.Minute, limited: time.Second, kernel: true}
 		now := linkInfo{at: begun.Add(time.Second), acked: 5 + c.acked, busy: old.busy + c.busy, limited: old.limited + c.limited, delivery: 123, kernel: true}
-		if got := now.rateSince(old); got != c.want {
-			t.Errorf("%s: %d, want %d", name, got, c.want)
+		if got, burst := now.rateSince(old); got != c.want || burst != c.burst {
+			t.Errorf("%s: %d and %d, want %d and %d", name, got, burst, c.want, c.burst)
 		}
 	}
 }
