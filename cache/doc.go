@@ -6,7 +6,7 @@
 //	index.json             one descriptor per reference, ref.name in its annotations
 //	blobs/sha256/<hex>     one blob one file, mode 0444, shared by all images
 //
-//	leases/<random>        digests a running transfer needs; flocked while its process lives
+//	leases/<random>        digests that a running transfer, or who is served, needs; flocked while its process lives
 //	ingest/<lease>.<name>  blobs that are arriving, for the transfer of that lease
 //	ingest/<random>        an index.json to come; flocked likewise
 //	quarantine/<alg>-<hex> a blob that Verify found wrong, for a week

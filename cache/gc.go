@@ -3,7 +3,6 @@ package cache
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -150,37 +149,16 @@ func (c *Cache) newCollector(o GCOptions) (g *collector, err error) {
 	return g, nil
 }
 
-// needed are the blobs of an image, also where a manifest of it is missing or is no longer what
-// its digest says: the next transfer brings that again. References that no transfer could bring
-// are left out.
-func (g *collector) needed(root v1.Descriptor) []digest.Digest {
-	seen := map[digest.Digest]bool{}
-	todo := []v1.Descriptor{root}
-	for len(todo) > 0 {
-		d := todo[len(todo)-1]
-		todo = todo[:len(todo)-1]
-		if seen[d.Digest] || checkDescriptor(d) != nil {
-			continue
-		}
-		seen[d.Digest] = true
-		if !IsManifest(d.MediaType) && d.Digest != root.Digest {
-			continue
-		}
-		b, err := g.c.manifestBytes(d)
-		switch {
-		case err == nil:
-		case errors.Is(err, fs.ErrNotExist), errors.Is(err, errWrong):
-			continue
-		default:
-			g.unread = hint("rm or pull it again", "image %s: manifest %s: %w", refName(root), d.Digest, err)
-			continue
-		}
-		var m manifest
-		if json.Unmarshal(b, &m) == nil { // else the right bytes, which name nothing
-			todo = append(todo, m.references()...)
-		}
+// needed are the blobs of an image.
+func (g *collector) needed(root v1.Descriptor) (blobs []digest.Digest) {
+	list, err := g.c.reach(root)
+	if err != nil {
+		g.unread = hint("rm or pull it again", "image %s: %w", refName(root), err)
 	}
-	return slices.Collect(maps.Keys(seen))
+	for _, d := range list {
+		blobs = append(blobs, d.Digest)
+	}
+	return blobs
 }
 
 func (g *collector) collect(ctx context.Context) error {

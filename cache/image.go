@@ -166,6 +166,38 @@ func (c *Cache) walkTo(depth int, d v1.Descriptor, seen map[digest.Digest]bool, 
 	return nil
 }
 
+// reach is root and everything it references, once each, also where a manifest of it is missing or is
+// no longer what its digest says: the next transfer brings that again. References that no
+// transfer could bring are left out. The error is about a manifest that is there and cannot be read.
+func (c *Cache) reach(root v1.Descriptor) (list []v1.Descriptor, unread error) {
+	seen := map[digest.Digest]bool{}
+	todo := []v1.Descriptor{root}
+	for len(todo) > 0 {
+		d := todo[len(todo)-1]
+		todo = todo[:len(todo)-1]
+		if seen[d.Digest] || checkDescriptor(d) != nil {
+			continue
+		}
+		seen[d.Digest] = true
+		list = append(list, d)
+		if !IsManifest(d.MediaType) && d.Digest != root.Digest {
+			continue
+		}
+		b, err := c.manifestBytes(d)
+		if err != nil {
+			if !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, errWrong) {
+				unread = fmt.Errorf("manifest %s: %w", d.Digest, err)
+			}
+			continue
+		}
+		var m manifest
+		if json.Unmarshal(b, &m) == nil { // else the right bytes, which name nothing
+			todo = append(todo, m.references()...)
+		}
+	}
+	return list, unread
+}
+
 // present says why the blob is not there in its length.
 func (c *Cache) present(d v1.Descriptor) error {
 	name, err := blobName(d.Digest)

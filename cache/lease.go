@@ -13,7 +13,7 @@ import (
 // maxLease bounds a lease file in bytes: 100,000 digests have 7 MB.
 const maxLease = 64 << 20
 
-// lease keeps the blobs of a running transfer: whoever removes blobs, in this
+// lease keeps the blobs of a running transfer, or of an image that is being served: whoever removes blobs, in this
 // process or another, asks leased first.
 type lease struct {
 	f    file
@@ -45,7 +45,7 @@ func (l *lease) close(fsys fsys) {
 	_ = l.f.Close()
 }
 
-// leased lists the blobs that running transfers need, of this process and of
+// leased lists the blobs that running transfers and readers need, of this process and of
 // others. A lease that cannot be read is an error: then nothing may be removed.
 func (c *Cache) leased() (map[digest.Digest]bool, error) {
 	set := map[digest.Digest]bool{}

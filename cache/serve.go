@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/opencontainers/go-digest"
@@ -46,25 +47,16 @@ func (c *Cache) References() ([]Reference, error) {
 // IsManifest says whether what has this media type references other blobs.
 func IsManifest(mediaType string) bool { return isManifest(mediaType) || isIndex(mediaType) }
 
-var errFound = errors.New("found")
-
 // Find looks for d below the roots and returns its descriptor as it stands there. The error about
 // one that is not there wraps ErrNotFound.
 func (c *Cache) Find(roots []v1.Descriptor, d digest.Digest) (v1.Descriptor, error) {
-	var found v1.Descriptor
 	for _, root := range roots {
-		err := c.walk(root, func(b v1.Descriptor) error {
-			if b.Digest == d {
-				found = b
-				return errFound
-			}
-			return nil
-		})
-		if err == errFound {
-			return found, nil
+		list, _ := c.reach(root) // an index may have manifests that are not here
+		if i := slices.IndexFunc(list, func(b v1.Descriptor) bool { return b.Digest == d }); i >= 0 {
+			return list[i], nil
 		}
 	}
-	return found, fmt.Errorf("cache %s: blob %s: %w", c.dir, d, ErrNotFound)
+	return v1.Descriptor{}, fmt.Errorf("cache %s: blob %s: %w", c.dir, d, ErrNotFound)
 }
 
 // Startable says why a container could not be started from d: a blob that its manifest needs
@@ -74,6 +66,32 @@ func (c *Cache) Startable(d v1.Descriptor) error {
 		return nil
 	}
 	return c.walk(d, c.present)
+}
+
+// Hold keeps the blobs of an image from being removed, whatever becomes of its names, until release
+// is called or this process ends. What is missing of it is for Startable to tell.
+func (c *Cache) Hold(ctx context.Context, root v1.Descriptor) (release func(), err error) {
+	unlock, err := c.lockIndex(ctx) // a GC that is under way has removed what it will
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	list, err := c.reach(root)
+	if err != nil {
+		return nil, fmt.Errorf("cache %s: hold: %w", c.dir, err)
+	}
+	blobs := make([]digest.Digest, len(list))
+	for i, d := range list {
+		blobs[i] = d.Digest
+	}
+	l, err := newLease(c.fs)
+	if err == nil {
+		if err = l.add(blobs...); err == nil {
+			return func() { l.close(c.fs) }, nil
+		}
+		l.close(c.fs)
+	}
+	return nil, fmt.Errorf("cache %s: hold %s: %w", c.dir, root.Digest, err)
 }
 
 // Touch notes that the image with this manifest was used now.

@@ -100,6 +100,8 @@ type chainNode struct {
 	slow     bool   // it is served at the end of the order, and feeds nobody
 	slowSeen int    // reports in a row that say so
 	slowRate int64  // bytes per second of its link because of which it was called slow; 0: not its link
+	slowWhy  string // why it was called slow, and the row's link then
+	slowLink string
 	slowed   int    // whom it feeds was called slow, because of the link from it; 0: nobody
 	banned   bool   // bytes were changed on a link it fed: it feeds nobody
 	blames   int    // blamed links it was an end of

@@ -218,7 +218,7 @@ func (c *chain) fellBack(i int, ev evLink) bool {
 func (c *chain) excuse(feeder int) {
 	for i := range c.nodes {
 		n := &c.nodes[i]
-		if n.feed.culprit == feeder && n.feed.fails > 0 && n.feed.state == feedAsked && n.blames == 0 &&
+		if n.feed.culprit == feeder && n.feed.fails > 0 && n.feed.state != feedUp && n.feed.state != feedDone && n.blames == 0 &&
 			strings.HasPrefix(n.note, "link "+n.row.Link+": ") {
 			n.feed.fails--
 			n.note, n.row.Link = "", ""

@@ -114,7 +114,7 @@ func (c *chain) median(i int) (rate int64, checked bool) {
 		if n.phase == phServing { // who has everything is compared with, too
 			link := n.carried
 			if link == 0 {
-				link = min(n.burst, most)
+				link = min(n.burst, max(most, n.rate))
 			}
 			n.could, _ = c.limits(j, link)
 		}
@@ -128,10 +128,10 @@ func (c *chain) median(i int) (rate int64, checked bool) {
 	return middle(rates), checked
 }
 
-// outdone says whether a link into another than i was seen to carry twice of rate.
+// outdone says whether another than i was seen to get twice of rate over its link.
 func (c *chain) outdone(i int, rate int64) bool {
 	for j := range c.nodes {
-		if n := &c.nodes[j]; j != i && !n.slow && n.carried >= 2*rate {
+		if n := &c.nodes[j]; j != i && !n.slow && max(n.carried, n.rate) >= 2*rate {
 			return true
 		}
 	}
@@ -157,7 +157,8 @@ func (c *chain) review() {
 		case checked && 3*n.slowRate >= 2*median:
 			c.exonerate(i, "others carry "+megabytes(median))
 		case c.straggler == Drop && c.outdone(i, n.slowRate):
-			c.end(i, Failed, strings.TrimSuffix(n.note, servedLast))
+			n.row.Link = n.slowLink
+			c.end(i, Failed, n.slowWhy)
 		}
 	}
 }
@@ -220,24 +221,23 @@ func (c *chain) exonerate(i int, why string) {
 	}
 }
 
-const servedLast = "; served behind the others"
-
 // straggles does with a slow node what was asked for. A link that is slow only beside what
 // others carried in moments fails nobody yet: review does.
 func (c *chain) straggles(i int, rate int64, cause string) {
 	n := &c.nodes[i]
 	n.row.Link = "" // of whatever its note said before
-	n.slowRate = 0
+	n.slowRate, n.slowWhy = 0, "slow: "+cause
 	if isLink(cause) {
 		n.row.Link, n.slowRate = c.linkName(i), rate
 		c.nodes[n.feed.feeder].slowed = i
 	}
+	n.slowLink = n.row.Link
 	if c.straggler == Drop && (n.slowRate == 0 || c.outdone(i, rate)) {
-		c.end(i, Failed, "slow: "+cause)
+		c.end(i, Failed, n.slowWhy)
 		return
 	}
 	n.slow, n.slowSeen = true, 0
-	n.note = "slow: " + cause + servedLast
+	n.note = n.slowWhy + "; served behind the others"
 	c.event(i, Serving, n.note)
 	c.toTail(i)
 }

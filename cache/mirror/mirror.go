@@ -13,7 +13,8 @@
 // of a port. What is not in the cache is 404, and the runtime asks the registry itself.
 //
 // Only what a reference of the asked repository reaches is given under its name, and
-// only bytes that were verified.
+// only bytes that were verified. An image whose manifest was asked for stays until a minute after
+// the last request of its repository, also when its name moves or is removed.
 // https://github.com/opencontainers/distribution-spec/blob/main/spec.md
 package mirror
 
@@ -40,6 +41,7 @@ import (
 type mirror struct {
 	store *cache.Cache
 	log   *slog.Logger
+	held  holds
 }
 
 // New makes the handler. A nil log is silent.
@@ -47,7 +49,7 @@ func New(store *cache.Cache, log *slog.Logger) http.Handler {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	return &mirror{store, log}
+	return &mirror{store: store, log: log, held: holds{repo: map[string]*held{}}}
 }
 
 var (
@@ -150,7 +152,9 @@ func (m *mirror) serve(w http.ResponseWriter, r *http.Request) *failure {
 		m.log.Error("mirror", "error", err)
 		return &failure{http.StatusInternalServerError, "UNKNOWN", "the cache cannot be read"}
 	}
-	if len(refs) == 0 {
+	served, done := m.held.begin(q.repo)
+	defer done()
+	if len(refs) == 0 && len(served) == 0 {
 		return &failure{http.StatusNotFound, "NAME_UNKNOWN", "not in this cache"}
 	}
 	switch q.kind {
@@ -159,7 +163,7 @@ func (m *mirror) serve(w http.ResponseWriter, r *http.Request) *failure {
 	case "referrers":
 		return m.referrers(w, r, refs, digest.Digest(q.ref))
 	}
-	return m.blob(w, r, q, refs)
+	return m.blob(w, r, q, refs, served)
 }
 
 // repository is what the cache has of a repository.
@@ -185,8 +189,8 @@ func roots(refs []cache.Reference) []v1.Descriptor {
 	return list
 }
 
-// blob serves a manifest or a blob.
-func (m *mirror) blob(w http.ResponseWriter, r *http.Request, q request, refs []cache.Reference) *failure {
+// blob serves a manifest or a blob. What was served lately is found by its digest.
+func (m *mirror) blob(w http.ResponseWriter, r *http.Request, q request, refs []cache.Reference, served []v1.Descriptor) *failure {
 	missing := &failure{http.StatusNotFound, "MANIFEST_UNKNOWN", "not in this cache"}
 	if q.kind == "blobs" {
 		missing.code = "BLOB_UNKNOWN"
@@ -194,7 +198,7 @@ func (m *mirror) blob(w http.ResponseWriter, r *http.Request, q request, refs []
 	var d v1.Descriptor
 	if want := digest.Digest(q.ref); want.Validate() == nil {
 		var err error
-		if d, err = m.store.Find(roots(refs), want); err != nil {
+		if d, err = m.store.Find(append(roots(refs), served...), want); err != nil {
 			return missing
 		}
 	} else {
@@ -209,6 +213,9 @@ func (m *mirror) blob(w http.ResponseWriter, r *http.Request, q request, refs []
 		return missing
 	}
 	if q.kind == "manifests" {
+		if err := m.held.add(r.Context(), m.store, q.repo, d); err != nil {
+			m.log.Debug("mirror: an image may go while it is read", "manifest", d.Digest, "error", err)
+		}
 		if err := m.store.Startable(d); err != nil {
 			m.log.Warn("mirror: an image lacks a blob, the registry is asked instead", "manifest", d.Digest, "error", err)
 			return missing

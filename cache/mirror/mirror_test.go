@@ -5,12 +5,14 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"math"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -256,33 +258,133 @@ func TestIncompleteIsNotFound(t *testing.T) {
 	}
 }
 
+// putApp puts an image with a layer, 10 kB, and a config of its own.
+func putApp(t *testing.T, c *cache.Cache, ref, content string) (layer, root v1.Descriptor) {
+	t.Helper()
+	data, config := bytes.Repeat([]byte(content), 10_000), []byte(`{"x":"`+content+`"}`)
+	all := put(t, c, ref, data, config, manifest(t, v1.Manifest{
+		Config: v1.Descriptor{MediaType: v1.MediaTypeImageConfig, Digest: digest.FromBytes(config), Size: int64(len(config))},
+		Layers: []v1.Descriptor{{MediaType: v1.MediaTypeImageLayer, Digest: digest.FromBytes(data), Size: int64(len(data))}},
+	}))
+	return all[0], all[2]
+}
+
+func get(m http.Handler, path string) int {
+	w := httptest.NewRecorder()
+	m.ServeHTTP(w, httptest.NewRequest("GET", path, nil))
+	return w.Code
+}
+
 // Whoever starts an image uses it: another one makes room.
 func TestServingIsUse(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, err := cache.Open(t.TempDir())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for tag, content := range map[string]string{"older": "a", "old": "b"} {
+			_, root := putApp(t, c, "reg.example/app:"+tag, content)
+			at := time.Now().Add(-time.Duration(len(tag)) * time.Hour)
+			used := filepath.Join(c.Dir(), "used", strings.Replace(root.Digest.String(), ":", "-", 1))
+			if err := os.Chtimes(used, at, at); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if code := get(New(c, nil), "/v2/app/manifests/older?ns=reg.example"); code != 200 {
+			t.Fatal(code)
+		}
+		time.Sleep(holdFor + time.Second)
+		res, err := c.GC(t.Context(), cache.GCOptions{Limits: cache.Limits{Max: 15_000}})
+		if err != nil || fmt.Sprint(res.Images) != "[reg.example/app:old]" {
+			t.Errorf("evicted %v, %v", res.Images, err)
+		}
+	})
+}
+
+// Who has the manifest gets what it names, though the tag has moved and the image is removed
+// meanwhile; until a minute after the last request.
+func TestServedStays(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, err := cache.Open(t.TempDir())
+		if err != nil {
+			t.Fatal(err)
+		}
+		moved, first := putApp(t, c, "reg.example/app:v1", "a")
+		gone, _ := putApp(t, c, "reg.example/app:v2", "b")
+		m := New(c, nil)
+		is := func(path string, want int) {
+			t.Helper()
+			if code := get(m, "/v2/"+path+"?ns=reg.example"); code != want {
+				t.Errorf("%s: %d, want %d", path, code, want)
+			}
+		}
+		is("app/manifests/v1", 200)
+		is("app/manifests/v2", 200)
+		putApp(t, c, "reg.example/app:v1", "c")
+		if _, err := c.Remove(t.Context(), "reg.example/app:v2"); err != nil {
+			t.Fatal(err)
+		}
+		const never = math.MinInt64 // fresh: the files' times are not those of the bubble
+		for range 3 {
+			res, err := c.GC(t.Context(), cache.GCOptions{Grace: never, Limits: cache.Limits{Max: 10_500}})
+			if err != nil || res.Blobs > 3 { // those of v1 that nobody has asked for
+				t.Fatalf("%+v, %v", res, err)
+			}
+			is("app/manifests/"+first.Digest.String(), 200)
+			is("app/blobs/"+moved.Digest.String(), 200)
+			is("app/blobs/"+gone.Digest.String(), 200)
+			is("app/manifests/v1", 404)
+			is("app/manifests/v2", 404)
+			is("other/blobs/"+gone.Digest.String(), 404)
+			time.Sleep(holdFor - time.Second)
+		}
+		time.Sleep(2 * time.Second)
+		if res, err := c.GC(t.Context(), cache.GCOptions{Grace: never}); err != nil || res.Blobs != 6 {
+			t.Errorf("%+v, %v", res, err)
+		}
+		is("app/blobs/"+moved.Digest.String(), 404)
+		if left, err := os.ReadDir(filepath.Join(c.Dir(), "leases")); err != nil || len(left) > 0 {
+			t.Errorf("%v, %v", left, err)
+		}
+	})
+}
+
+// An index may have manifests that are not here: those that are can be had.
+func TestSparseIndex(t *testing.T) {
 	c, err := cache.Open(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
-	roots := map[string]digest.Digest{}
-	for _, tag := range []string{"old", "older"} {
-		layer, config := bytes.Repeat([]byte(tag[len(tag)-1:]), 10_000), []byte(`{"x":"`+tag+`"}`)
-		all := put(t, c, "reg.example/app:"+tag, layer, config, manifest(t, v1.Manifest{
-			Config: v1.Descriptor{MediaType: v1.MediaTypeImageConfig, Digest: digest.FromBytes(config), Size: int64(len(config))},
-			Layers: []v1.Descriptor{{MediaType: v1.MediaTypeImageLayer, Digest: digest.FromBytes(layer), Size: int64(len(layer))}},
-		}))
-		roots[tag] = all[2].Digest
-		at := time.Now().Add(-time.Duration(len(tag)) * time.Hour)
-		used := filepath.Join(c.Dir(), "used", strings.Replace(roots[tag].String(), ":", "-", 1))
-		if err := os.Chtimes(used, at, at); err != nil {
-			t.Fatal(err)
+	layer, root := putApp(t, c, "reg.example/app:v1", "a")
+	index, err := json.Marshal(v1.Index{
+		Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: v1.MediaTypeImageIndex,
+		Manifests: []v1.Descriptor{{MediaType: v1.MediaTypeImageManifest, Digest: digest.FromString("elsewhere"), Size: 9}, root, {MediaType: v1.MediaTypeImageManifest, Digest: digest.FromString("nowhere"), Size: 9}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	is := func(path string, want int) {
+		t.Helper()
+		if code := get(New(c, nil), "/v2/"+path+"?ns=reg.example"); code != want {
+			t.Errorf("%s: %d, want %d", path, code, want)
 		}
 	}
-	w := httptest.NewRecorder()
-	New(c, nil).ServeHTTP(w, httptest.NewRequest("GET", "/v2/app/manifests/older?ns=reg.example", nil))
-	if w.Code != 200 {
-		t.Fatalf("%d: %s", w.Code, w.Body)
+	name := filepath.Join(c.Dir(), "blobs/sha256", digest.FromBytes(index).Encoded())
+	if err := os.WriteFile(name, index, 0o444); err != nil {
+		t.Fatal(err)
 	}
-	res, err := c.GC(t.Context(), cache.GCOptions{Limits: cache.Limits{Max: 15_000}})
-	if err != nil || fmt.Sprint(res.Images) != "[reg.example/app:old]" {
-		t.Errorf("evicted %v, %v", res.Images, err)
+	list, err := json.Marshal(v1.Index{Versioned: specs.Versioned{SchemaVersion: 2}, Manifests: []v1.Descriptor{{
+		MediaType: v1.MediaTypeImageIndex, Digest: digest.FromBytes(index), Size: int64(len(index)),
+		Annotations: map[string]string{v1.AnnotationRefName: "reg.example/list:v1"},
+	}}})
+	if err != nil {
+		t.Fatal(err)
 	}
+	if err := os.WriteFile(filepath.Join(c.Dir(), "index.json"), list, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	is("list/manifests/v1", 200)
+	is("list/manifests/"+root.Digest.String(), 200)
+	is("list/blobs/"+layer.Digest.String(), 200)
+	is("list/manifests/"+digest.FromString("elsewhere").String(), 404)
 }

@@ -1,0 +1,92 @@
+package mirror
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/dolly-img/dolly-img/cache"
+)
+
+// A runtime asks for a manifest, then for what that names. In between its tag may move, or the
+// image be removed or evicted: what was begun can be ended all the same.
+
+const (
+	holdFor  = time.Minute // after the last request of a repository
+	maxHolds = 64          // images held of one repository; more are served, and may go
+)
+
+// holds are the images that were served lately, by their repository.
+type holds struct {
+	mu   sync.Mutex
+	repo map[string]*held
+}
+
+// held is what was served of one repository.
+type held struct {
+	requests int // under way
+	images   map[digest.Digest]v1.Descriptor
+	release  []func()
+	end      *time.Timer // runs while there is no request
+}
+
+// begin is called with each request of a repository, and done at its end. The images are those
+// that were served of it lately.
+func (h *holds) begin(repo string) (images []v1.Descriptor, done func()) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	r := h.repo[repo]
+	if r == nil {
+		r = &held{images: map[digest.Digest]v1.Descriptor{}}
+		h.repo[repo] = r
+	}
+	r.requests++
+	if r.end != nil {
+		r.end.Stop()
+	}
+	for _, d := range r.images {
+		images = append(images, d)
+	}
+	return images, func() { h.done(repo, r) }
+}
+
+func (h *holds) done(repo string, r *held) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if r.requests--; r.requests > 0 {
+		return
+	}
+	if len(r.images) == 0 {
+		delete(h.repo, repo)
+		return
+	}
+	r.end = time.AfterFunc(holdFor, func() {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		if r.requests == 0 && h.repo[repo] == r {
+			delete(h.repo, repo)
+			for _, release := range r.release {
+				release()
+			}
+		}
+	})
+}
+
+// add holds an image between begin and done. A cache that cannot be written to holds none.
+func (h *holds) add(ctx context.Context, c *cache.Cache, repo string, d v1.Descriptor) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	r := h.repo[repo]
+	if _, is := r.images[d.Digest]; is || len(r.images) == maxHolds {
+		return nil
+	}
+	release, err := c.Hold(ctx, d)
+	if err == nil {
+		r.images[d.Digest] = d
+		r.release = append(r.release, release)
+	}
+	return err
+}
