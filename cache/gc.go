@@ -38,6 +38,22 @@ type GCOptions struct {
 // DefaultGrace is a good GCOptions.Grace.
 const DefaultGrace = time.Hour
 
+// idleGrace is the same where there is no limit to keep: nothing is in need of the room, and what
+// another tool brings may take long.
+var idleGrace = 24 * time.Hour // tests change it
+
+// Tend removes what no image needs any more, such as the layers of what a name has named before,
+// and where limits are set the images that were not used for longest until they are kept, but none
+// that has a name in keep.
+func (c *Cache) Tend(ctx context.Context, keep ...string) error {
+	o := GCOptions{Limits: c.limits, Grace: DefaultGrace, Keep: keep}
+	if c.limits == (Limits{}) {
+		o.Grace = idleGrace
+	}
+	_, err := c.GC(ctx, o)
+	return err
+}
+
 // GCResult is what GC removed.
 type GCResult struct {
 	Images []string // references, and digests of images without one

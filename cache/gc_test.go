@@ -198,6 +198,31 @@ func TestMakeRoom(t *testing.T) {
 	}
 }
 
+// What a name has named before goes with the push that moves it, unless it came lately or another
+// image needs it.
+func TestMovedName(t *testing.T) {
+	c := mustOpen(t)
+	shared := v1.MediaTypeImageLayer
+	first, second := newImage(shared, "of the first"), newImage(shared, "of the second")
+	mustPush(t, c, "x/app:1", first)
+	mustPush(t, c, "x/same:1", second)
+	mustPush(t, c, "x/app:1", second)
+	if !c.has(first.blobs[0].Digest) {
+		t.Error("a layer that came lately is gone")
+	}
+	was := idleGrace
+	idleGrace = 0
+	defer func() { idleGrace = was }()
+	mustPush(t, c, "x/app:1", first)
+	mustPush(t, c, "x/app:1", second)
+	if c.has(first.blobs[0].Digest) || c.has(first.root().Digest) || !c.has(second.blobs[0].Digest) {
+		t.Errorf("left are %v", names(t, c.Dir()+"/blobs/sha256"))
+	}
+	if got := fmt.Sprint(refs(t, c)); got != "[x/app:1 x/same:1]" {
+		t.Errorf("have %s", got)
+	}
+}
+
 // A blob that rotted is put aside and comes again.
 func TestQuarantine(t *testing.T) {
 	c := mustOpen(t)

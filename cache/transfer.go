@@ -45,19 +45,21 @@ type Transfer struct {
 	ref string
 	o   TransferOptions
 
-	mu       sync.Mutex
-	blobs    []v1.Descriptor // as offered, then as prepared
-	vouched  map[digest.Digest]bool
-	parts    []*part // being written, or kept by an Abort
-	unnamed  digest.Digest
-	lease    *lease
-	begun    int // parts that were made, for their names
-	closed   bool
-	prepared bool
-	root     v1.Descriptor
-	inPlace  bool
-	kept     bool  // Close keeps parts
-	need     int64 // bytes for which Begin has to make room
+	mu        sync.Mutex
+	blobs     []v1.Descriptor // as offered, then as prepared
+	vouched   map[digest.Digest]bool
+	parts     []*part // being written, or kept by an Abort
+	unnamed   digest.Digest
+	lease     *lease
+	begun     int // parts that were made, for their names
+	closed    bool
+	prepared  bool
+	root      v1.Descriptor
+	inPlace   bool
+	kept      bool // Close keeps parts
+	stale     bool // the reference named another image before it was published
+	published bool
+	need      int64 // bytes for which Begin has to make room
 }
 
 // String is the reference, for logs.
@@ -167,7 +169,7 @@ func (t *Transfer) makeRoom(ctx context.Context) error {
 	}
 	_, err := t.c.GC(ctx, t.gc(need))
 	if errors.Is(err, syscall.ENOSPC) {
-		return nil // another one took it meanwhile; Publish keeps the limits
+		return nil // another one took it meanwhile; Close keeps the limits
 	}
 	return err
 }
@@ -347,6 +349,7 @@ func (t *Transfer) prepare() error {
 		return err
 	}
 	t.inPlace = err == nil && d.Digest == t.root.Digest
+	t.stale = err == nil && !t.inPlace
 	t.prepared = true
 	return nil
 }
@@ -370,10 +373,7 @@ func (t *Transfer) Publish(ctx context.Context) error {
 		}
 	}
 	t.c.touch(t.root.Digest)
-	if t.c.limits != (Limits{}) {
-		// Others may have come meanwhile. The image is in place, whatever comes of it.
-		_, _ = t.c.GC(ctx, t.gc(0))
-	}
+	t.published = true
 	return nil
 }
 
@@ -386,8 +386,17 @@ func (t *Transfer) Keep() {
 }
 
 // Close ends the transfer: what is not a complete blob is removed, unless Keep was
-// called or it was only claimed.
+// called or it was only claimed. Then the cache is tended, if a Publish
+// made something needless or there are limits.
 func (t *Transfer) Close() error {
+	err := t.end()
+	if t.published && (t.stale || t.c.limits != (Limits{})) { // the image is in place, whatever comes of it
+		_ = t.c.Tend(context.Background(), t.ref)
+	}
+	return err
+}
+
+func (t *Transfer) end() error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	var errs []error

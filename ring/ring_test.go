@@ -9,6 +9,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"github.com/opencontainers/go-digest"
 )
 
 type tls13 = tls.Config
@@ -103,6 +105,33 @@ func TestSendAgain(t *testing.T) {
 	}
 	if r.Sent != 2<<20 {
 		t.Errorf("the server sent %d bytes: node 2's copy should have come from it, node 3's from node 2", r.Sent)
+	}
+}
+
+type plannedSource struct {
+	*memSource
+	read [][]bool
+}
+
+func (s *plannedSource) Planned(read []bool) { s.read = append(s.read, read) }
+
+// The source is told once which blobs some node lacks.
+func TestPlanned(t *testing.T) {
+	blobs := [][]byte{random(1, 100_000), random(2, 100_000), random(3, 100_000)}
+	c := newCluster(t, 2, nil)
+	for i, n := range c.nodes {
+		for _, b := range blobs[i:2] { // both have the second, none the third
+			n.sink.have[digest.FromBytes(b)] = b
+		}
+	}
+	src := &plannedSource{memSource: newMemSource(true, blobs...)}
+	r, err := send(t, c.config(src))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.wants(r, Committed, blobs...)
+	if got := fmt.Sprint(src.read); got != "[[true false true]]" {
+		t.Errorf("told %s", got)
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -243,6 +244,9 @@ func (s *sender) event(ev Event) {
 
 func (s *sender) plan(a actPlan) {
 	s.read = a.read
+	if p, ok := s.cfg.Source.(Planned); ok {
+		p.Planned(slices.Clone(a.read))
+	}
 	s.relay.arrive(func(b int) bool { return a.read[b] })
 	// Who joins late may lack what is not read, because all others have it.
 	s.mu.Lock()

@@ -35,6 +35,13 @@ type Unchanged interface {
 	Unchanged(ctx context.Context) error
 }
 
+// Planned is an optional second interface of a Source: it is told once, before anything is
+// read, which of its blobs will be; the others every node holds. One of those may be read all
+// the same, for a node that joins late. Planned must not block.
+type Planned interface {
+	Planned(read []bool)
+}
+
 // Sink is what a node keeps of one transfer.
 //
 // Offer only reads: for each blob the number of leading bytes it claims to hold

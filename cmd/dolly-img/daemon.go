@@ -3,11 +3,13 @@ package main
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/spf13/cobra"
 
+	"github.com/dolly-img/dolly-img/cache"
 	"github.com/dolly-img/dolly-img/ring"
 )
 
@@ -66,6 +68,7 @@ func runDaemon(ctx context.Context, s *nodeSetup, grace time.Duration) error {
 		return err
 	}
 	ended := s.serve(node)
+	go tend(ctx, s.acceptor.cache, s.log)
 	s.announce()
 	notify(daemon.SdNotifyReady)
 	var broken error
@@ -85,6 +88,24 @@ func runDaemon(ctx context.Context, s *nodeSetup, grace time.Duration) error {
 		return fmt.Errorf("daemon: listener failed: %w", broken)
 	}
 	return nil
+}
+
+// tendEvery is how often the daemon looks after its cache. Transfers do it, too; but others fill
+// the file system as well.
+const tendEvery = 10 * time.Minute
+
+func tend(ctx context.Context, store *cache.Cache, log *slog.Logger) {
+	for tick := time.NewTicker(tendEvery); ; {
+		select {
+		case <-ctx.Done():
+			tick.Stop()
+			return
+		case <-tick.C:
+		}
+		if err := store.Tend(ctx); err != nil && ctx.Err() == nil {
+			log.Warn("the cache could not be looked after", "error", err)
+		}
+	}
 }
 
 // notify tells systemd; where nobody listens that is no failure.

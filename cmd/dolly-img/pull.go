@@ -34,6 +34,7 @@ type pull struct {
 	mu      sync.Mutex
 	changed sync.Cond
 	fetches map[digest.Digest]*fetch
+	held    map[digest.Digest]bool // by every node: not pulled ahead
 }
 
 // fetch is a blob on its way into the cache.
@@ -58,7 +59,7 @@ func newPull(ctx context.Context, image *oci.Image, ref, cacheFlag string, limit
 		c.SetLog(log)
 	}
 	c.SetLimits(limits)
-	p := &pull{image: image, store: c.Transfer(ref, cache.TransferOptions{}), fetches: map[digest.Digest]*fetch{}}
+	p := &pull{image: image, store: c.Transfer(ref, cache.TransferOptions{}), fetches: map[digest.Digest]*fetch{}, held: map[digest.Digest]bool{}}
 	p.changed.L = &p.mu
 	p.ctx, p.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	if p.blobs, err = image.Blobs(ctx); err == nil {
@@ -93,6 +94,15 @@ func (p *pull) offer(ctx context.Context) error {
 
 func (p *pull) Blobs(context.Context) ([]v1.Descriptor, error) { return p.blobs, nil }
 
+// Planned is told by the ring what the nodes lack.
+func (p *pull) Planned(read []bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for i, b := range p.blobs {
+		p.held[b.Digest] = !read[i]
+	}
+}
+
 // Open reads a blob of the image, waiting where it has not arrived.
 func (p *pull) Open(ctx context.Context, d v1.Descriptor, off int64) (io.ReadCloser, error) {
 	if err := ctx.Err(); err != nil {
@@ -107,13 +117,13 @@ func (p *pull) Open(ctx context.Context, d v1.Descriptor, off int64) (io.ReadClo
 	return r, nil
 }
 
-// want sees to it that blob d is pulled, and those behind it.
+// want sees to it that blob d is pulled, and those behind it that some node lacks.
 func (p *pull) want(d v1.Descriptor) *fetch {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	running, found := 0, false
 	for _, b := range p.blobs {
-		if found = found || b.Digest == d.Digest; !found {
+		if found = found || b.Digest == d.Digest; !found || p.held[b.Digest] && b.Digest != d.Digest {
 			continue
 		}
 		f := p.fetches[b.Digest]

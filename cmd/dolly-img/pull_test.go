@@ -170,6 +170,38 @@ func TestPullAheadFails(t *testing.T) {
 	}
 }
 
+// What every node holds is not pulled ahead; a node that comes late may need it all the same.
+func TestPullPlanned(t *testing.T) {
+	p, err := newSmallRegistry(t, 100_000).pull(t, "x/app:1", t.TempDir(), cache.Limits{}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	read := make([]bool, len(p.blobs))
+	for i := range read {
+		read[i] = i%2 == 0
+	}
+	p.Planned(read)
+	for i, d := range p.blobs {
+		if !read[i] {
+			continue
+		}
+		if _, err := readBlob(t, p, d); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p.mu.Lock()
+	for i, d := range p.blobs {
+		if pulled := p.fetches[d.Digest] != nil; pulled != read[i] {
+			t.Errorf("blob %d: pulled %v", i, pulled)
+		}
+	}
+	p.mu.Unlock()
+	if b, err := readBlob(t, p, p.blobs[1]); err != nil || int64(len(b)) != p.blobs[1].Size {
+		t.Errorf("late: %d bytes, %v", len(b), err)
+	}
+}
+
 // The limits hold for the server's own cache, too.
 func TestPullLimits(t *testing.T) {
 	s := newSmallRegistry(t, 3<<20)
