@@ -30,6 +30,8 @@ type Image struct {
 	raw   map[digest.Digest][]byte // manifests and indexes, as they came, and a config that was read
 	held  int                      // bytes of raw
 	blobs []v1.Descriptor
+
+	config *v1.Descriptor // of an image of one platform
 }
 
 // store is where the bytes of an image lie.
@@ -140,8 +142,11 @@ func (i *Image) resolve(ctx context.Context, want platform, o Options) error {
 			return fmt.Errorf("blob %s: only digests of sha256 can be verified on the way", d.Digest)
 		}
 	}
-	if !m.isIndex() && o.Platform != "" {
-		return i.checkPlatform(ctx, m, want)
+	if m.isIndex() {
+		return nil
+	}
+	if i.config = m.Config; o.Platform != "" {
+		return i.checkPlatform(ctx, want)
 	}
 	return nil
 }

@@ -81,28 +81,66 @@ func choose(entries []v1.Descriptor, want platform) (v1.Descriptor, error) {
 		"none for %s, only for %s", want, strings.Join(has, ", "))
 }
 
-// checkPlatform says whether an image that has one platform has the one asked for.
-func (i *Image) checkPlatform(ctx context.Context, m *manifest, want platform) error {
-	if i.root.Platform != nil || m.Config == nil || m.Config.Size > MaxManifest {
-		return nil
+// OtherPlatform is the platform of an image that has one, where it is another than that of this
+// machine, else "". Its config is read from where it is cheapest: from the Image itself, or what
+// keeps its blobs.
+func (i *Image) OtherPlatform(ctx context.Context, from interface {
+	Open(ctx context.Context, d v1.Descriptor, off int64) (io.ReadCloser, error)
+}) (string, error) {
+	here, _ := parsePlatform("")
+	open := from.Open
+	if self, is := from.(*Image); is {
+		open = self.keep
 	}
-	rc, err := i.Open(ctx, *m.Config, 0)
+	is, err := i.platform(ctx, open)
+	if err != nil || is.os == "" || here.matches(is.os, is.arch, is.variant) {
+		return "", err
+	}
+	return is.String(), nil
+}
+
+// platform is what the image's config says, if it is no artifact and of one platform that was
+// not chosen from an index.
+func (i *Image) platform(ctx context.Context, open func(context.Context, v1.Descriptor, int64) (io.ReadCloser, error)) (p platform, err error) {
+	if i.root.Platform != nil || i.config == nil || i.config.Size > MaxManifest {
+		return p, nil
+	}
+	rc, err := open(ctx, *i.config, 0)
 	if err != nil {
-		return err
+		return p, err
 	}
 	defer rc.Close()
 	raw, err := io.ReadAll(rc)
 	if err != nil {
-		return err
+		return p, err
 	}
-	i.raw[m.Config.Digest] = raw // a registry is asked for it once
 	var config v1.Image
 	if json.Unmarshal(raw, &config) != nil || config.OS == "" {
-		return nil // an artifact
+		return p, nil
 	}
-	if !want.matches(config.OS, config.Architecture, config.Variant) {
-		is := platform{config.OS, config.Architecture, config.Variant}
-		return hint("if that is what the nodes are, say --platform "+is.String(), "is for %s, not for %s", is, want)
+	return platform{config.OS, config.Architecture, config.Variant}, nil
+}
+
+// checkPlatform says whether an image that has one platform has the one asked for.
+func (i *Image) checkPlatform(ctx context.Context, want platform) error {
+	is, err := i.platform(ctx, i.keep)
+	if err != nil || is.os == "" || want.matches(is.os, is.arch, is.variant) {
+		return err
 	}
-	return nil
+	return hint("if that is what the nodes are, say --platform "+is.String(), "is for %s, not for %s", is, want)
+}
+
+// keep is Open of a config that is kept, so that a registry is asked for it once.
+func (i *Image) keep(ctx context.Context, d v1.Descriptor, off int64) (io.ReadCloser, error) {
+	rc, err := i.Open(ctx, d, off)
+	if err != nil {
+		return nil, err
+	}
+	defer rc.Close()
+	raw, err := io.ReadAll(rc)
+	if err != nil {
+		return nil, err
+	}
+	i.raw[d.Digest] = raw
+	return fromBytes(raw, off)
 }

@@ -75,11 +75,14 @@ func TestChoose(t *testing.T) {
 func TestCheckPlatform(t *testing.T) {
 	arm := imgFor("linux/arm64", []byte("a layer"))
 	for kind, name := range everywhere(t, arm.files()) {
-		arm.check(t, mustOpen(t, name, Options{}))
+		i := mustOpen(t, name, Options{})
+		if other, err := i.OtherPlatform(t.Context(), i); err != nil || (other != "linux/arm64") != (runtime.GOARCH == "arm64") {
+			t.Errorf("%s: %q, %v", kind, other, err)
+		}
+		arm.check(t, i)
 		arm.check(t, mustOpen(t, name, Options{Platform: "aarch64"}))
 		arm.check(t, mustOpen(t, name, Options{Platform: "linux/arm64/v8"}))
 		openFails(t, name, Options{Platform: "amd64"}, "is for linux/arm64, not for linux/amd64")
-		_ = kind
 	}
 	artifact := imgFor("/", []byte("a SIF"))
 	artifact.root.Platform = nil

@@ -25,6 +25,7 @@ type imageFlags struct {
 	tlsVerify bool
 	noCache   bool
 	cache     string
+	warn      func(format string, args ...any) // nil is silent
 }
 
 func (f *imageFlags) add(cmd *cobra.Command) {

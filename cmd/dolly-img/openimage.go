@@ -75,6 +75,15 @@ func openImage(ctx context.Context, image string, flags *imageFlags, limits cach
 	if err := checkSIFBlobs(ctx, read); err != nil {
 		return nil, fmt.Errorf("image %s: %w", image, err)
 	}
+	if flags.platform == "" && !flags.all {
+		other, err := img.OtherPlatform(ctx, read)
+		if err != nil {
+			return nil, fmt.Errorf("image %s: %w", image, err)
+		}
+		if other != "" && flags.warn != nil {
+			flags.warn("image %s is for %s, which this machine is not; --platform %s says that the nodes are", image, other, other)
+		}
+	}
 	source = read
 	return source, nil
 }

@@ -137,6 +137,37 @@ func TestPolicyOfRegistry(t *testing.T) {
 	}
 }
 
+// An image for another platform goes to the nodes, which may be of it, but with a warning, unless
+// it was asked for.
+func TestOtherPlatform(t *testing.T) {
+	dir := t.TempDir()
+	put := func(mediaType string, b []byte) string {
+		d := digest.FromBytes(b)
+		if err := os.MkdirAll(filepath.Join(dir, "blobs/sha256"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, "blobs/sha256", d.Encoded()), b, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return fmt.Sprintf(`{"mediaType":%q,"digest":%q,"size":%d}`, mediaType, d, len(b))
+	}
+	config := put(v1.MediaTypeImageConfig, []byte(`{"os":"plan9","architecture":"mips"}`))
+	root := put(v1.MediaTypeImageManifest, fmt.Appendf(nil, `{"schemaVersion":2,"mediaType":%q,"config":%s,"layers":[]}`, v1.MediaTypeImageManifest, config))
+	for name, b := range map[string]string{"oci-layout": `{"imageLayoutVersion":"1.0.0"}`, "index.json": `{"schemaVersion":2,"manifests":[` + root + `]}`} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(b), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for platform, want := range map[string]string{"": "image oci:" + dir + " is for plan9/mips, which this machine is not; --platform plan9/mips says that the nodes are", "plan9/mips": ""} {
+		got := ""
+		flags := imageFlags{platform: platform, warn: func(format string, args ...any) { got += fmt.Sprintf(format, args...) }}
+		_, err := openImage(t.Context(), "oci:"+dir, &flags, cache.Limits{}, nil, oci.Options{Platform: platform}, &meta{})
+		if err != nil || got != want {
+			t.Errorf("%q: %q, %v", platform, got, err)
+		}
+	}
+}
+
 func readBlob(t *testing.T, p *pull, d v1.Descriptor) ([]byte, error) {
 	t.Helper()
 	rc, err := p.Open(t.Context(), d, 0)

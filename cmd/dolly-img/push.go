@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"os"
 	"path"
 	"path/filepath"
@@ -94,6 +95,11 @@ first commit.`,
 			o, err := from.options(cmd, image)
 			if err != nil {
 				return err
+			}
+			if !send.quiet {
+				from.warn = func(format string, args ...any) {
+					fmt.Fprintf(cmd.ErrOrStderr(), "warning: "+format+"\n", args...)
+				}
 			}
 			j.open = func(ctx context.Context) (ring.Source, *meta, error) {
 				limits, err := cacheLimits(send.keys)
