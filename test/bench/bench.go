@@ -54,6 +54,7 @@ var contestants = []contestant{
 	{"tls", func(ctx context.Context, b *bed) (func(context.Context) (*sample, error), func(), error) {
 		return startOurs(ctx, b, "tls")
 	}},
+	{"bare", peer(bare)},
 	{"mbuffer", peer(mbuffer)},
 	{"udpcast", peer(udpcast)},
 }

@@ -1,5 +1,6 @@
 // Bench measures dolly-img beside programs that do the same, on hosts that are network
-// namespaces of this machine. It needs root, and mbuffer and udpcast.
+// namespaces of this machine, and a chain of this program's own that does the least. It needs root, and
+// mbuffer and udpcast.
 //
 //	go run ./test/bench                         # 4 nodes, as fast as it goes
 //	go run ./test/bench --preset shaped         # 1 to 32 nodes on slow links
@@ -55,6 +56,13 @@ type options struct {
 }
 
 func main() {
+	if len(os.Args) > 1 && os.Args[1] == bareWord {
+		if err := runBare(os.Args[2:]); err != nil {
+			fmt.Fprintln(os.Stderr, bareWord+":", err)
+			os.Exit(1)
+		}
+		return
+	}
 	o, err := parse(os.Args[1:])
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
