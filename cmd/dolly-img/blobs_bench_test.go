@@ -11,6 +11,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -85,6 +86,7 @@ func benchmarkBlobs(b *testing.B, nodes int) {
 		b.Fatal(err)
 	}
 	cfg := ring.Config{TLS: clientTLS(sender, ring.ALPNControl), DataTLS: clientTLS(sender, ring.ALPNData)}
+	var pushes atomic.Int64 // each has a name of its own: to look after what one left would be a part of the next
 	for i := range nodes {
 		name := fmt.Sprint("n", i)
 		store, err := cache.Open(filepath.Join(dir, name))
@@ -95,7 +97,7 @@ func benchmarkBlobs(b *testing.B, nodes int) {
 			TLS:     member.ServerConfig(ring.ALPNControl, ring.ALPNData),
 			DataTLS: func(n string) *tls.Config { return member.ClientConfig(ring.ALPNData, n) },
 			Accept: func(context.Context, ring.Request) (ring.Sink, error) {
-				return store.Transfer("localhost/bench:latest", cache.TransferOptions{}), nil
+				return store.Transfer(fmt.Sprint("localhost/bench:", pushes.Add(1)), cache.TransferOptions{}), nil
 			},
 		})
 		if err != nil {
