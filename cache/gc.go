@@ -28,8 +28,9 @@ type GCOptions struct {
 	Limits Limits
 	// Room is how many bytes are about to be added, for which there shall be room.
 	Room int64
-	// Grace keeps blobs that no image needs for so long after they came: another tool may
-	// be about to name them. What a transfer of ours needs is kept in any case.
+	// Grace keeps blobs that no image needs for so long after they came: another tool may be about to
+	// name them, or a push that was cut off is repeated. Where a limit is not kept, those that this
+	// package has put here go at once. What a transfer needs is kept in any case.
 	Grace time.Duration
 	// Keep are references that stay, as if they were pinned.
 	Keep []string
@@ -59,7 +60,8 @@ type GCResult struct {
 	Images []string // references, and digests of images without one
 	Blobs  int
 	Bytes  int64
-	Over   bool // the limits are not kept: the rest is pinned or in use
+	Over   bool  // the limits are not kept: the rest is pinned or in use
+	Waits  int64 // bytes that no image needs, and that came too lately to go
 }
 
 // GC removes blobs that no image needs, and while the limits are not kept the images that
@@ -197,14 +199,15 @@ func (g *collector) collect(ctx context.Context) error {
 			return err
 		}
 	}
-	for d := range g.sizes {
-		if err := ctx.Err(); err != nil {
+	if err := g.dropUnneeded(ctx, func(d digest.Digest) bool { return !g.fresh(d) }); err != nil {
+		return err
+	}
+	if over, err = g.over(); err != nil {
+		return err
+	}
+	if over {
+		if err := g.dropUnneeded(ctx, g.ours); err != nil {
 			return err
-		}
-		if g.needs[d] == 0 && !g.fresh(d) {
-			if err := g.drop(d); err != nil {
-				return err
-			}
 		}
 	}
 	for _, victim := range victims {
@@ -221,6 +224,28 @@ func (g *collector) collect(ctx context.Context) error {
 	}
 	g.res.Over, err = g.over()
 	return err
+}
+
+// dropUnneeded drops those of the blobs that no image needs which may go.
+func (g *collector) dropUnneeded(ctx context.Context, may func(digest.Digest) bool) error {
+	waits := int64(0)
+	for d := range g.sizes {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if g.needs[d] == 0 && may(d) {
+			if err := g.drop(d); err != nil {
+				return err
+			}
+		}
+	}
+	for d, size := range g.sizes {
+		if g.needs[d] == 0 && !g.leased[d] {
+			waits += size
+		}
+	}
+	g.res.Waits = waits
+	return nil
 }
 
 // over says whether a limit is not kept.
@@ -297,7 +322,7 @@ func (g *collector) without(images []v1.Descriptor) func(digest.Digest) bool {
 	}
 	return func(b digest.Digest) bool {
 		_, there := g.sizes[b]
-		return !there || needs[b] > 0 || g.leased[b] || g.needs[b] == 0 && g.fresh(b)
+		return !there || needs[b] > 0 || g.leased[b] || g.needs[b] == 0 && g.fresh(b) && !g.ours(b)
 	}
 }
 
@@ -366,6 +391,16 @@ func (g *collector) fresh(d digest.Digest) bool {
 	st := stat(info)
 	came := time.Unix(0, max(st.Mtim.Nano(), st.Ctim.Nano()))
 	return g.now.Sub(came) < g.o.Grace
+}
+
+// ours says whether this package has put the blob here: others do not make theirs read-only.
+func (g *collector) ours(d digest.Digest) bool {
+	name, err := blobName(d)
+	if err != nil {
+		return false
+	}
+	info, err := g.c.fs.Lstat(name)
+	return err == nil && info.Mode().Perm() == blobMode
 }
 
 // free is how many bytes are free for the cache, -1 where nobody knows.

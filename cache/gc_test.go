@@ -126,7 +126,7 @@ func TestGCKeeps(t *testing.T) {
 	im := newImage(v1.MediaTypeImageLayer, "layer")
 	// A blob without an image, as another tool may be about to name it.
 	stray := digest.FromString("stray")
-	if err := os.WriteFile(c.Dir()+"/blobs/sha256/"+stray.Encoded(), []byte("stray"), 0o444); err != nil {
+	if err := os.WriteFile(c.Dir()+"/blobs/sha256/"+stray.Encoded(), []byte("stray"), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	// An image of a transfer that is under way, its blobs there, its name not.
@@ -220,6 +220,31 @@ func TestMovedName(t *testing.T) {
 	}
 	if got := fmt.Sprint(refs(t, c)); got != "[x/app:1 x/same:1]" {
 		t.Errorf("have %s", got)
+	}
+}
+
+// What a name has named before makes room for the next image at once where there are limits; what
+// another tool has put here and not named yet stays.
+func TestMovedNameMakesRoom(t *testing.T) {
+	c := mustOpen(t)
+	c.SetLimits(Limits{Max: 25_000})
+	layer := func(b string) image { return newImage(v1.MediaTypeImageLayer, strings.Repeat(b, 10_000)) }
+	foreign := digest.FromString("another tool's")
+	if err := os.WriteFile(c.Dir()+"/blobs/sha256/"+foreign.Encoded(), []byte("another tool's"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for _, b := range []string{"1", "2", "3", "4"} {
+		mustPush(t, c, "x/app:1", layer(b))
+	}
+	if got := fmt.Sprint(refs(t, c)); got != "[x/app:1]" {
+		t.Errorf("have %s", got)
+	}
+	if !c.has(foreign) {
+		t.Error("what another tool is about to name is gone")
+	}
+	r, err := c.GC(t.Context(), GCOptions{Grace: time.Hour})
+	if err != nil || r.Waits < 14 || r.Blobs > 0 {
+		t.Errorf("%+v, %v", r, err)
 	}
 }
 

@@ -74,7 +74,7 @@ func newCacheGC() *cobra.Command {
 		Use:   "gc",
 		Short: "Remove what no image needs, and with limits the images not used for longest",
 		Long: `Gc removes blobs that no image needs, once they are older than the grace time: another
-tool may be about to name them. With --max or --free it also removes images, the one that
+tool may be about to name them, or a push that was cut off is repeated. With --max or --free it also removes images, the one that
 was not used for longest first, until the limits are kept. Pinned images stay, and so does
 what a running transfer needs. What verify put into quarantine goes after a week. The limits of the daemon are in policy.toml:
 
@@ -126,8 +126,11 @@ func printRemoved(w io.Writer, r cache.GCResult) {
 		fmt.Fprintf(w, "removed  %s\n", printable(name))
 	}
 	fmt.Fprintf(w, "%d blobs with %s are gone\n", r.Blobs, bytesText(r.Bytes))
+	if r.Waits > 0 {
+		fmt.Fprintf(w, "%s that no image needs came within the grace time, and stay for now\n", bytesText(r.Waits))
+	}
 	if r.Over {
-		fmt.Fprintln(w, "the limits are not kept: the rest is pinned, in use, or within the grace time")
+		fmt.Fprintln(w, "the limits are not kept: the rest is pinned, in use, within the grace time, or not of this cache")
 	}
 }
 

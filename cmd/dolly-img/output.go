@@ -259,8 +259,9 @@ func (p *placing) Offer(ctx context.Context, blobs []v1.Descriptor) (held []int6
 	if p.free >= 0 && p.free < need {
 		return nil, 0, fmt.Errorf("output %s: %s free, %s needed: %w", p.meta.Output, bytesText(p.free), bytesText(need), syscall.ENOSPC)
 	}
-	if free >= 0 && sameFileSystem(p.cache.Dir(), filepath.Dir(p.meta.Output)) {
-		free = max(0, free-need) // a reflink may need less, which nobody knows before
+	if free >= 0 && p.free >= 0 && sameFileSystem(p.cache.Dir(), filepath.Dir(p.meta.Output)) {
+		// A reflink may need less, which nobody knows before. The cache's limits are not the output's.
+		free = min(free, max(0, p.free-need))
 	}
 	return held, free, nil
 }

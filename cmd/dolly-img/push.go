@@ -64,6 +64,7 @@ first commit.`,
 			if err := checkName(image); err != nil {
 				return err
 			}
+			out := out // what was asked for is printed again where nodes were not served
 			var format string
 			out.output, format = cutFormat(out.output)
 			if format == "" && strings.ContainsRune(out.output, ':') && !filepath.IsAbs(out.output) {
