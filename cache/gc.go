@@ -32,6 +32,9 @@ type GCOptions struct {
 	// name them, or a push that was cut off is repeated. Where a limit is not kept, those that this
 	// package has put here go at once. What a transfer needs is kept in any case.
 	Grace time.Duration
+	// Attainable evicts nothing, and is an error, where not so much could be free in the file system
+	// whatever goes.
+	Attainable bool
 	// Keep are references that stay, as if they were pinned.
 	Keep []string
 }
@@ -193,10 +196,16 @@ func (g *collector) collect(ctx context.Context) error {
 		return nil
 	}
 	victims := g.victims()
+	// What cannot be had by evicting all that may go is not worth one of them.
 	if over && g.o.Room > 0 {
-		// What cannot be had by evicting all that may go is not worth one of them.
 		if err := g.fits(victims); err != nil {
 			return err
+		}
+	} else if over && g.o.Attainable {
+		if room, known, err := g.room(victims, Limits{Free: g.o.Limits.Free}); err != nil {
+			return err
+		} else if known && room < 0 {
+			return hint("ask for less, or unpin what is not needed", "nothing is removed: so much cannot be free here, it lacks %d bytes that the cache cannot give", -room)
 		}
 	}
 	if err := g.dropUnneeded(ctx, func(d digest.Digest) bool { return !g.fresh(d) }); err != nil {
@@ -260,34 +269,44 @@ func (g *collector) over() (bool, error) {
 	return free >= 0 && g.o.Room > free-g.o.Limits.Free, err
 }
 
-// room is how many bytes there could be room for, if all these images went; -1 unknown.
-func (g *collector) room(victims []v1.Descriptor) (int64, error) {
+// room is how many bytes there could be room for, if all these images went, less than none where
+// the limits could not be kept; known is whether anything limits it.
+func (g *collector) room(victims []v1.Descriptor, limits Limits) (room int64, known bool, err error) {
 	stay, stays := g.without(victims), int64(0)
 	for d, size := range g.sizes {
 		if stay(d) {
 			stays += size
 		}
 	}
-	room, err := g.c.free()
+	free, err := g.c.free()
 	if err != nil {
-		return -1, err
+		return 0, false, err
 	}
-	if room >= 0 {
-		room = max(0, room+g.total-stays-g.o.Limits.Free)
+	if free >= 0 {
+		room, known = free+g.total-stays-limits.Free, true
 	}
-	if most := g.o.Limits.Max; most > 0 && (room < 0 || most-stays < room) {
-		room = max(0, most-stays)
+	if most := limits.Max; most > 0 && (!known || most-stays < room) {
+		room, known = most-stays, true
 	}
-	return room, nil
+	return room, known, nil
 }
 
 func (g *collector) fits(victims []v1.Descriptor) error {
-	room, err := g.room(victims)
-	if err == nil && room >= 0 && room < g.o.Room {
-		err = hint("raise the limits, or unpin or rm what is not needed", "%d bytes needed, and its limits leave room for %d: %w", g.o.Room, room, syscall.ENOSPC)
+	room, known, err := g.room(victims, g.o.Limits)
+	if err != nil || !known || room >= g.o.Room {
+		return err
 	}
-	return err
+	return hint("raise the limits, or unpin or rm what is not needed", "%w", &noRoom{g.o.Room, max(0, room)})
 }
+
+// noRoom is a lack of space that limits make, not the file system.
+type noRoom struct{ need, room int64 }
+
+func (e *noRoom) Error() string {
+	return fmt.Sprintf("%d bytes needed, and the limits of the cache leave room for %d", e.need, e.room)
+}
+
+func (e *noRoom) Is(target error) bool { return target == syscall.ENOSPC }
 
 // victims are the images that may go, the one that was not used for longest first. One whose
 // blobs all stay for others would be lost for nothing.
@@ -401,6 +420,20 @@ func (g *collector) ours(d digest.Digest) bool {
 	}
 	info, err := g.c.fs.Lstat(name)
 	return err == nil && info.Mode().Perm() == blobMode
+}
+
+// Unneeded is how many bytes of blobs no image needs.
+func (c *Cache) Unneeded() (bytes int64, err error) {
+	g, err := c.newCollector(GCOptions{})
+	if err != nil {
+		return 0, err
+	}
+	for d, size := range g.sizes {
+		if g.needs[d] == 0 {
+			bytes += size
+		}
+	}
+	return bytes, g.unread
 }
 
 // free is how many bytes are free for the cache, -1 where nobody knows.

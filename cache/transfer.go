@@ -149,7 +149,11 @@ func (t *Transfer) room(ctx context.Context, blobs []v1.Descriptor, held []int64
 			return -1, err
 		}
 	}
-	return g.room(victims)
+	room, known, err := g.room(victims, g.o.Limits)
+	if !known || err != nil {
+		return -1, err
+	}
+	return max(0, room), nil
 }
 
 // gc is what makes room for so many bytes; not by evicting what the reference names now, to which

@@ -99,6 +99,16 @@ func (i *Image) OtherPlatform(ctx context.Context, from interface {
 	return is.String(), nil
 }
 
+// Differs compares linux on an architecture, as Go names it, with a platform that was asked for, or
+// with "" this machine's: it is the one that it is where that is another, else "".
+func Differs(arch, asked string) (string, error) {
+	want, err := parsePlatform(asked)
+	if err != nil || want.matches("linux", arch, "") {
+		return "", err
+	}
+	return platform{"linux", arch, ""}.String(), nil
+}
+
 // platform is what the image's config says, if it is no artifact and of one platform that was
 // not chosen from an index.
 func (i *Image) platform(ctx context.Context, open func(context.Context, v1.Descriptor, int64) (io.ReadCloser, error)) (p platform, err error) {

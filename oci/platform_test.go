@@ -70,6 +70,19 @@ func TestChoose(t *testing.T) {
 	}
 }
 
+func TestDiffers(t *testing.T) {
+	for _, c := range []struct{ arch, asked, want string }{
+		{runtime.GOARCH, "", ""}, {"mips", "", "linux/mips"}, {"arm64", "arm64", ""}, {"arm64", "linux/amd64", "linux/arm64"}, {"amd64", "windows/amd64", "linux/amd64"},
+	} {
+		if got, err := Differs(c.arch, c.asked); got != c.want || err != nil {
+			t.Errorf("%+v: %q, %v", c, got, err)
+		}
+	}
+	if _, err := Differs("amd64", "/"); err == nil {
+		t.Error("/ is a platform")
+	}
+}
+
 // An image that has one platform is compared with the one asked for, by its config;
 // an artifact has none.
 func TestCheckPlatform(t *testing.T) {

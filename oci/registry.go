@@ -131,6 +131,16 @@ func oneOf(named reference.Named) reference.Named {
 	return named
 }
 
+// FullName is name, which may be short, as container tools complete it without a registries.conf: with
+// docker.io, library and latest. "" is no name.
+func FullName(name string) string {
+	named, err := reference.ParseNormalizedNamed(name)
+	if err != nil {
+		return ""
+	}
+	return oneOf(reference.TagNameOnly(named)).String()
+}
+
 // names are the full names that a name may stand for, most likely first. A short
 // one without an entry in registries.conf is one of docker.io, as for skopeo.
 func names(sys *types.SystemContext, name string) ([]reference.Named, error) {

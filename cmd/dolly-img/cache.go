@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/dolly-img/dolly-img/cache"
+	"github.com/dolly-img/dolly-img/oci"
 )
 
 func newCache() *cobra.Command {
@@ -65,7 +66,14 @@ other image needs: what its removal would free.`,
 			if asJSON {
 				return listJSON(cmd.OutOrStdout(), list)
 			}
-			return listTable(cmd.OutOrStdout(), list)
+			if err := listTable(cmd.OutOrStdout(), list); err != nil {
+				return err
+			}
+			unneeded, err := c.Unneeded()
+			if err == nil && unneeded > 0 {
+				_, err = fmt.Fprintf(cmd.OutOrStdout(), "and %s that no image needs now: layers for the next push, or for gc\n", bytesText(unneeded))
+			}
+			return err
 		},
 	}
 	addCacheFlag(cmd, &dir)
@@ -134,7 +142,7 @@ func newCachePath() *cobra.Command {
 		Use:   "path REF",
 		Short: "Print what to hand to a container runtime for an image",
 		Long: `Path prints one line: of a SIF the file in the cache, which must not be written to,
-of other images oci:DIR:REF. The docker:// of a name that was pushed may stand before REF.`,
+of other images oci:DIR:REF. REF may also be the name that was pushed, with its docker://.`,
 		Example: `  apptainer run $(dolly-img cache path localhost/sle15:latest)`,
 		Args:    exactly(1, "the reference of an image, see dolly-img cache ls"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -142,11 +150,7 @@ of other images oci:DIR:REF. The docker:// of a name that was pushed may stand b
 			if err != nil {
 				return err
 			}
-			ref := args[0]
-			if ofRegistry(ref) { // as push takes it
-				_, ref, _ = strings.Cut(ref, "://")
-			}
-			path, err := c.Path(ref)
+			path, err := c.Path(cachedRef(c, args[0]))
 			if errors.Is(err, cache.ErrNotFound) && hintOf(err) == "" {
 				return hintf("dolly-img cache ls lists what is there", "%w", err)
 			}
@@ -159,6 +163,23 @@ of other images oci:DIR:REF. The docker:// of a name that was pushed may stand b
 	}
 	addCacheFlag(cmd, &dir)
 	return cmd
+}
+
+// cachedRef is the reference that arg means: of an image of a registry it may be all that push takes.
+func cachedRef(c *cache.Cache, arg string) string {
+	ref := arg
+	if ofRegistry(arg) {
+		_, ref, _ = strings.Cut(arg, "://")
+	}
+	if _, err := c.Resolve(ref); err == nil {
+		return ref
+	}
+	if full := oci.FullName(ref); full != "" {
+		if _, err := c.Resolve(full); err == nil {
+			return full
+		}
+	}
+	return ref
 }
 
 func newCacheVerify() *cobra.Command {

@@ -26,7 +26,7 @@ transfer needs that runs now stays until it ends.`,
 				return err
 			}
 			for _, ref := range args {
-				r, err := c.Remove(cmd.Context(), ref)
+				r, err := c.Remove(cmd.Context(), cachedRef(c, ref))
 				if err != nil {
 					return err
 				}
@@ -53,7 +53,7 @@ until unpin or rm.`,
 				return err
 			}
 			for _, ref := range args {
-				if err := c.Pin(cmd.Context(), ref, on); err != nil {
+				if err := c.Pin(cmd.Context(), cachedRef(c, ref), on); err != nil {
 					return err
 				}
 			}
@@ -75,7 +75,8 @@ func newCacheGC() *cobra.Command {
 		Short: "Remove what no image needs, and with limits the images not used for longest",
 		Long: `Gc removes blobs that no image needs, once they are older than the grace time: another
 tool may be about to name them, or a push that was cut off is repeated. With --max or --free it also removes images, the one that
-was not used for longest first, until the limits are kept. Pinned images stay, and so does
+was not used for longest first, until the limits are kept; none where
+so much cannot be free whatever goes. Pinned images stay, and so does
 what a running transfer needs. What verify put into quarantine goes after a week. The limits of the daemon are in policy.toml:
 
   [cache]
@@ -83,7 +84,7 @@ what a running transfer needs. What verify put into quarantine goes after a week
   free = "20G"    # bytes that stay free in the file system`,
 		Args: exactly(0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			o := cache.GCOptions{Grace: grace}
+			o := cache.GCOptions{Grace: grace, Attainable: true}
 			var err error
 			if o.Limits.Max, err = parseBytes("--max", most); err != nil {
 				return err

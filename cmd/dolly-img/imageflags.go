@@ -40,6 +40,45 @@ func (f *imageFlags) add(cmd *cobra.Command) {
 	fl.StringVar(&f.cache, "cache", "", "`DIR` of this server's own cache for what is pulled (default as for the daemon)")
 }
 
+// checkArch compares the architecture of a SIF with the platform that was asked for; where none was
+// it only warns of one that this machine is not.
+func (f *imageFlags) checkArch(image, arch string) error {
+	if arch == "" || arch == "unknown" {
+		return nil
+	}
+	other, err := oci.Differs(arch, f.platform)
+	switch {
+	case err != nil:
+		return err
+	case other == "":
+	case f.platform != "":
+		return hintf("if that is what the nodes are, say --platform "+other, "image %s is for %s, not for %s", image, other, f.platform)
+	default:
+		f.warnOf(image, other)
+	}
+	return nil
+}
+
+func (f *imageFlags) warnOf(image, platform string) {
+	if f.warn != nil {
+		f.warn("image %s is for %s, which this machine is not; --platform %s says that the nodes are", image, platform, platform)
+	}
+}
+
+// had is what to push instead where a registry cannot be asked, "" where this server's own cache has
+// no such image.
+func (f *imageFlags) had(image string) string {
+	c, err := openCache(f.cache)
+	if err != nil || f.noCache {
+		return ""
+	}
+	path, err := c.Path(cachedRef(c, image))
+	if err != nil {
+		return ""
+	}
+	return path
+}
+
 // options reads the flags for an image, and the credentials where they are asked for.
 func (f *imageFlags) options(cmd *cobra.Command, image string) (oci.Options, error) {
 	o := oci.Options{Platform: f.platform, AllPlatforms: f.all,

@@ -30,11 +30,23 @@ func openImage(ctx context.Context, image string, flags *imageFlags, limits cach
 			return nil, err
 		}
 		m.name(cache.LocalRef(filepath.Base(image)))
-		return openSIF(image, m)
+		file, err := openSIF(image, m)
+		if err != nil {
+			return nil, err
+		}
+		if err := flags.checkArch(image, file.Image.Arch); err != nil {
+			return nil, errors.Join(err, file.Close())
+		}
+		return file, nil
 	}
 	img, err := oci.Open(ctx, name, o)
 	if err != nil && !ofRegistry(name) {
 		err = cutShort(err)
+	}
+	if err != nil && ofRegistry(name) && hintOf(err) == "" {
+		if had := flags.had(name); had != "" {
+			err = hintf("this server's own cache has it as it was: push "+had, "%w", err)
+		}
 	}
 	if err != nil {
 		return nil, err
@@ -72,16 +84,22 @@ func openImage(ctx context.Context, image string, flags *imageFlags, limits cach
 		}
 		read = pulled
 	}
-	if err := checkSIFBlobs(ctx, read); err != nil {
+	archs, err := checkSIFBlobs(ctx, read)
+	if err != nil {
 		return nil, fmt.Errorf("image %s: %w", image, err)
+	}
+	for _, arch := range archs {
+		if err := flags.checkArch(image, arch); err != nil {
+			return nil, err
+		}
 	}
 	if flags.platform == "" && !flags.all {
 		other, err := img.OtherPlatform(ctx, read)
 		if err != nil {
 			return nil, fmt.Errorf("image %s: %w", image, err)
 		}
-		if other != "" && flags.warn != nil {
-			flags.warn("image %s is for %s, which this machine is not; --platform %s says that the nodes are", image, other, other)
+		if other != "" {
+			flags.warnOf(image, other)
 		}
 	}
 	source = read
@@ -89,11 +107,11 @@ func openImage(ctx context.Context, image string, flags *imageFlags, limits cach
 }
 
 // checkSIFBlobs reads of an image that is a SIF what package sif checks of a file, before anything
-// of it is sent.
-func checkSIFBlobs(ctx context.Context, source ring.Source) error {
+// of it is sent, and tells their architectures.
+func checkSIFBlobs(ctx context.Context, source ring.Source) (archs []string, err error) {
 	blobs, err := source.Blobs(ctx)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	for _, d := range blobs {
 		if d.MediaType != sif.LayerMediaType {
@@ -104,10 +122,11 @@ func checkSIFBlobs(ctx context.Context, source ring.Source) error {
 			err = file.CheckRunnable()
 		}
 		if err != nil {
-			return fmt.Errorf("its SIF: %w", err)
+			return nil, fmt.Errorf("its SIF: %w", err)
 		}
+		archs = append(archs, file.Arch)
 	}
-	return nil
+	return archs, nil
 }
 
 // blobAt reads a blob at any place. Its beginning, in which mostly all is that is asked for, it
@@ -142,7 +161,7 @@ func (b *blobAt) read(p []byte, off int64) (int, error) {
 }
 
 // openSIF opens a SIF file, and notes in m what only the file knows.
-func openSIF(image string, m *meta) (ring.Source, error) {
+func openSIF(image string, m *meta) (*sif.File, error) {
 	f, err := sif.Open(image)
 	if err != nil {
 		return nil, err

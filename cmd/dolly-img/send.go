@@ -21,6 +21,7 @@ type job struct {
 	image  string  // as named by the user
 	what   string  // of which the digest in the report is: "manifest", "file"
 	kept   string  // name in the nodes' caches, once the source is open; "": not kept there
+	thrown bool    // away, by all nodes, once it was verified
 	nodes  []string
 	peers  []ring.Peer // nodes, once they are resolved
 
@@ -87,7 +88,11 @@ func (j *job) run(ctx context.Context) error {
 	case j.flags.check: // what was asked for, not a message beside it
 		printCheck(j.cmd.OutOrStdout(), rep, j.flags.quiet, j.speed)
 	default:
-		printTable(stderr, rep, j.what, j.kept, j.flags.quiet)
+		have := "have it"
+		if j.thrown {
+			have = "have verified it and thrown it away"
+		}
+		printTable(stderr, rep, j.what, have, j.kept, j.flags.quiet)
 	}
 	bad := nodesIn(rep, func(row ring.Row) bool { return !row.State.Good() })
 	if len(bad) > 0 && len(bad) < len(rep.Nodes) && j.again != nil && !told && !j.flags.check {
@@ -166,7 +171,7 @@ func (j *job) config(ctx context.Context) (_ *ring.Config, err error) {
 	if err != nil {
 		return nil, err
 	}
-	j.kept = m.Ref
+	j.kept, j.thrown = m.Ref, m.Discard
 	defer func() {
 		if c, ok := source.(io.Closer); ok && err != nil {
 			c.Close()

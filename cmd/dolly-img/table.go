@@ -18,9 +18,9 @@ import (
 const foldFrom = 17
 
 // printTable prints what became of every node, then the figures; what is the report's
-// digest one of, and kept the name in the caches, "" for none. A node that failed always has a
+// digest one of, have what the good ones did, and kept the name in the caches, "" for none. A node that failed always has a
 // row of its own.
-func printTable(w io.Writer, r *ring.Report, what, kept string, quiet bool) {
+func printTable(w io.Writer, r *ring.Report, what, have, kept string, quiet bool) {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	good := r.Count()
 	if !quiet {
@@ -50,7 +50,7 @@ func printTable(w io.Writer, r *ring.Report, what, kept string, quiet bool) {
 	if quiet || r.Transfer == "" {
 		return
 	}
-	fmt.Fprintf(w, "%d of %d nodes have it", good, len(r.Nodes))
+	fmt.Fprintf(w, "%d of %d nodes %s", good, len(r.Nodes), have)
 	if good > 0 {
 		fmt.Fprintf(w, ": %s %s, %s", what, r.Digest, bytesText(r.Bytes))
 	}
