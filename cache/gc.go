@@ -78,6 +78,9 @@ func (c *Cache) GC(ctx context.Context, o GCOptions) (GCResult, error) {
 	defer unlock()
 	g, err := c.newCollector(o)
 	if err == nil {
+		err = c.settleIndex() // or a power loss brings back names of what is removed now
+	}
+	if err == nil {
 		err = g.collect(ctx)
 	}
 	if err != nil {
@@ -110,6 +113,9 @@ func (c *Cache) Remove(ctx context.Context, ref string) (GCResult, error) {
 		}
 	}
 	if len(g.res.Images) == 0 {
+		if err := c.settleIndex(); err != nil { // it was removed, but not durably
+			return GCResult{}, err
+		}
 		return GCResult{}, hint("dolly-img cache ls lists what is there", "cache %s: %q: %w", c.dir, ref, ErrNotFound)
 	}
 	return g.res, nil
@@ -160,6 +166,9 @@ func (c *Cache) newCollector(o GCOptions) (g *collector, err error) {
 		for _, name := range names {
 			d := digest.NewDigestFromEncoded(digest.Algorithm(a), name)
 			info, err := g.c.fs.Lstat("blobs/" + a + "/" + name)
+			if err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return g, err // not counted it would look as if there were room
+			}
 			if err != nil || validate(d) != nil || !info.Mode().IsRegular() {
 				continue // nothing of ours
 			}

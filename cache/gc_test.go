@@ -523,6 +523,37 @@ func TestGCUnread(t *testing.T) {
 	}
 }
 
+// unseen fails to tell about one file, as a failing disk does.
+type unseen struct {
+	fsys
+	name string
+}
+
+func (u unseen) Lstat(name string) (fs.FileInfo, error) {
+	if name == u.name {
+		return nil, &fs.PathError{Op: "lstat", Path: name, Err: syscall.EIO}
+	}
+	return u.fsys.Lstat(name)
+}
+
+// A blob whose size nobody can tell does not count as none: there may be no room.
+func TestGCUnseen(t *testing.T) {
+	c := mustOpen(t)
+	im := newImage(v1.MediaTypeImageLayer, strings.Repeat("a", 10_000))
+	mustPush(t, c, "x/a:1", im)
+	if r, err := c.GC(t.Context(), GCOptions{Limits: Limits{Max: 20_000}}); err != nil || len(r.Images) > 0 {
+		t.Fatalf("removed %+v, %v", r, err)
+	}
+	name, err := blobName(im.blobs[0].Digest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.fs = unseen{c.fs, name}
+	if r, err := c.GC(t.Context(), GCOptions{Limits: Limits{Max: 5000}}); !errors.Is(err, syscall.EIO) || len(r.Images) > 0 {
+		t.Errorf("removed %+v, %v", r, err)
+	}
+}
+
 // An image whose blobs all stay for another name is not evicted: nothing would be won.
 func TestGCEvictsNothingForNothing(t *testing.T) {
 	c := mustOpen(t)

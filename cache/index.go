@@ -85,6 +85,15 @@ func (c *Cache) writeIndex(index v1.Index) error {
 	return nil
 }
 
+// settleIndex makes durable what index.json says. Who wrote it may have failed, or been killed,
+// between the rename and this.
+func (c *Cache) settleIndex() error {
+	if err := c.fs.SyncDir("."); err != nil {
+		return fmt.Errorf("cache %s: index.json: %w", c.dir, err)
+	}
+	return nil
+}
+
 func emptyIndex() v1.Index {
 	return v1.Index{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: v1.MediaTypeImageIndex, Manifests: []v1.Descriptor{}}
 }
@@ -126,8 +135,12 @@ func (c *Cache) editIndex(ctx context.Context, edit func(*v1.Index) (changed boo
 	if err != nil {
 		return err
 	}
-	if changed, err := edit(&index); err != nil || !changed {
+	changed, err := edit(&index)
+	if err != nil {
 		return err
+	}
+	if !changed {
+		return c.settleIndex()
 	}
 	return c.writeIndex(index)
 }

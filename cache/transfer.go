@@ -352,8 +352,12 @@ func (t *Transfer) prepare() error {
 	if err != nil && !errors.Is(err, ErrNotFound) {
 		return err
 	}
-	t.inPlace = err == nil && d.Digest == t.root.Digest
-	t.stale = err == nil && !t.inPlace
+	t.stale = err == nil && d.Digest != t.root.Digest
+	if t.inPlace = err == nil && d.Digest == t.root.Digest; t.inPlace {
+		if err := t.c.settleIndex(); err != nil {
+			return err
+		}
+	}
 	t.prepared = true
 	return nil
 }

@@ -75,6 +75,13 @@ func (f *FS) IgnoreSync(files, dirs bool) {
 	f.mu.Unlock()
 }
 
+// SyncLies says whether IgnoreSync is in effect; it ends with a reboot.
+func (f *FS) SyncLies() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.skipFiles || f.skipDirs
+}
+
 func (f *FS) set(p *int, v int) { f.mu.Lock(); *p = v; f.mu.Unlock() }
 
 // Ops is how many operations there were.
