@@ -437,7 +437,9 @@ func TestLimitAfterTwo(t *testing.T) {
 }
 
 // indexOf is an index of images, as one image.
-func indexOf(images ...image) image {
+func indexOf(images ...image) image { return listOf(v1.MediaTypeImageIndex, images...) }
+
+func listOf(mediaType string, images ...image) image {
 	im := image{bytes: map[digest.Digest][]byte{}}
 	var roots []v1.Descriptor
 	for _, x := range images {
@@ -445,8 +447,8 @@ func indexOf(images ...image) image {
 		maps.Copy(im.bytes, x.bytes)
 		roots = append(roots, x.root())
 	}
-	raw, _ := json.Marshal(v1.Index{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: v1.MediaTypeImageIndex, Manifests: roots})
-	root := v1.Descriptor{MediaType: v1.MediaTypeImageIndex, Digest: digest.FromBytes(raw), Size: int64(len(raw))}
+	raw, _ := json.Marshal(v1.Index{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: mediaType, Manifests: roots})
+	root := v1.Descriptor{MediaType: mediaType, Digest: digest.FromBytes(raw), Size: int64(len(raw))}
 	im.blobs = append(im.blobs, root)
 	im.bytes[root.Digest] = raw
 	return im

@@ -21,6 +21,10 @@ type image struct {
 }
 
 func newImage(layerType, layer string) image {
+	return makeImage(v1.MediaTypeImageManifest, v1.MediaTypeImageConfig, layerType, layer)
+}
+
+func makeImage(manifestType, configType, layerType, layer string) image {
 	im := image{bytes: map[digest.Digest][]byte{}}
 	add := func(mediaType string, b []byte) v1.Descriptor {
 		d := v1.Descriptor{MediaType: mediaType, Digest: digest.FromBytes(b), Size: int64(len(b))}
@@ -30,13 +34,13 @@ func newImage(layerType, layer string) image {
 	}
 	l := add(layerType, []byte(layer))
 	config := `{"architecture":"amd64","os":"linux","rootfs":{"type":"layers","diff_ids":["` + l.Digest.String() + `"]}}`
-	c := add(v1.MediaTypeImageConfig, []byte(config))
-	m, err := json.Marshal(v1.Manifest{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: v1.MediaTypeImageManifest,
+	c := add(configType, []byte(config))
+	m, err := json.Marshal(v1.Manifest{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: manifestType,
 		Config: c, Layers: []v1.Descriptor{l}})
 	if err != nil {
 		panic(err)
 	}
-	add(v1.MediaTypeImageManifest, m)
+	add(manifestType, m)
 	return im
 }
 

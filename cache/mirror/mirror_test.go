@@ -25,8 +25,6 @@ import (
 // put puts an image into a cache; the last blob is its manifest.
 func put(t *testing.T, c *cache.Cache, ref string, blobs ...[]byte) (all []v1.Descriptor) {
 	t.Helper()
-	tr := c.Transfer(ref, cache.TransferOptions{})
-	defer tr.Close()
 	for i, b := range blobs {
 		d := v1.Descriptor{MediaType: v1.MediaTypeImageLayer, Digest: digest.FromBytes(b), Size: int64(len(b))}
 		if i == len(blobs)-1 {
@@ -34,6 +32,15 @@ func put(t *testing.T, c *cache.Cache, ref string, blobs ...[]byte) (all []v1.De
 		}
 		all = append(all, d)
 	}
+	putBlobs(t, c, ref, all, blobs)
+	return all
+}
+
+// putBlobs puts an image of these blobs into a cache.
+func putBlobs(t *testing.T, c *cache.Cache, ref string, all []v1.Descriptor, blobs [][]byte) {
+	t.Helper()
+	tr := c.Transfer(ref, cache.TransferOptions{})
+	defer tr.Close()
 	if _, _, err := tr.Offer(t.Context(), all); err != nil {
 		t.Fatal(err)
 	}
@@ -55,7 +62,6 @@ func put(t *testing.T, c *cache.Cache, ref string, blobs ...[]byte) (all []v1.De
 	if err := tr.Publish(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	return all
 }
 
 func manifest(t *testing.T, m v1.Manifest) []byte {
@@ -387,4 +393,86 @@ func TestSparseIndex(t *testing.T) {
 	is("list/manifests/"+root.Digest.String(), 200)
 	is("list/blobs/"+layer.Digest.String(), 200)
 	is("list/manifests/"+digest.FromString("elsewhere").String(), 404)
+}
+
+// Images in Docker's own format are served as what they are, by tag and by digest; so are the
+// manifests of a list. The runtime compares the type with what it asked for, or with the list.
+func TestDockerFormat(t *testing.T) {
+	const (
+		manifestType = "application/vnd.docker.distribution.manifest.v2+json"
+		listType     = "application/vnd.docker.distribution.manifest.list.v2+json"
+	)
+	c, err := cache.Open(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all []v1.Descriptor
+	var blobs [][]byte
+	add := func(mediaType string, b []byte) v1.Descriptor {
+		d := v1.Descriptor{MediaType: mediaType, Digest: digest.FromBytes(b), Size: int64(len(b))}
+		all, blobs = append(all, d), append(blobs, b)
+		return d
+	}
+	document := func(mediaType string, v any) v1.Descriptor {
+		b, err := json.Marshal(v)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return add(mediaType, b)
+	}
+	var manifests, layers []v1.Descriptor
+	for _, arch := range []string{"amd64", "arm64"} {
+		layer := add("application/vnd.docker.image.rootfs.diff.tar.gzip", []byte("layer for "+arch))
+		config := document("application/vnd.docker.container.image.v1+json", v1.Image{Platform: v1.Platform{OS: "linux", Architecture: arch}})
+		m := document(manifestType, v1.Manifest{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: manifestType,
+			Config: config, Layers: []v1.Descriptor{layer}})
+		if arch == "amd64" {
+			putBlobs(t, c, "reg.example/app:amd", all, blobs)
+		}
+		m.Platform = &v1.Platform{OS: "linux", Architecture: arch}
+		manifests, layers = append(manifests, m), append(layers, layer)
+	}
+	list := document(listType, v1.Index{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: listType, Manifests: manifests})
+	putBlobs(t, c, "reg.example/app:all", all, blobs)
+
+	m := New(c, nil)
+	for _, r := range []struct {
+		path      string
+		want      v1.Descriptor
+		mediaType string
+	}{
+		{"manifests/amd", manifests[0], manifestType},
+		{"manifests/" + manifests[0].Digest.String(), manifests[0], manifestType},
+		{"manifests/all", list, listType},
+		{"manifests/" + list.Digest.String(), list, listType},
+		{"manifests/" + manifests[1].Digest.String(), manifests[1], manifestType}, // only the list names it
+		{"blobs/" + layers[1].Digest.String(), layers[1], "application/octet-stream"},
+	} {
+		for _, method := range []string{"GET", "HEAD"} {
+			w := httptest.NewRecorder()
+			m.ServeHTTP(w, httptest.NewRequest(method, "/v2/app/"+r.path+"?ns=reg.example", nil))
+			h := w.Header()
+			if w.Code != 200 || h.Get("Content-Type") != r.mediaType || h.Get("Docker-Content-Digest") != r.want.Digest.String() ||
+				h.Get("Content-Length") != fmt.Sprint(r.want.Size) {
+				t.Errorf("%s %s: %d %v", method, r.path, w.Code, h)
+			}
+			if got := digest.FromBytes(w.Body.Bytes()); method == "GET" && got != r.want.Digest {
+				t.Errorf("GET %s: %s, want %s", r.path, got, r.want.Digest)
+			}
+		}
+	}
+
+	// A list that lacks a layer is one that some of its manifests cannot be had of: only these are not found.
+	path, err := c.BlobPath(layers[1].Digest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]int{"all": 200, manifests[0].Digest.String(): 200, manifests[1].Digest.String(): 404} {
+		if code := get(New(c, nil), "/v2/app/manifests/"+path+"?ns=reg.example"); code != want {
+			t.Errorf("without a layer, %s: %d, want %d", path, code, want)
+		}
+	}
 }
