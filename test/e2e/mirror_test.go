@@ -99,6 +99,25 @@ disabled_plugins = ["io.containerd.grpc.v1.cri"]
 		}
 	})
 
+	// A node's cache is a layout that podman reads as it lies on disk; what it then has is the image
+	// that was pushed.
+	t.Run("podman, without the mirror", func(t *testing.T) {
+		layout := short + "/cache" // podman makes a name of the path, which has to be in lower case
+		if err := os.Symlink(n.cache, layout); err != nil {
+			t.Fatal(err)
+		}
+		podman("rmi", "--all", "--force")
+		id := strings.TrimSpace(podman("pull", "-q", "oci:"+layout+":"+ref))
+		if got := strings.TrimSpace(podman("image", "inspect", "--format", "{{.Digest}}", id)); got != want.String() {
+			t.Errorf("podman pulled %s, want %s", got, want)
+		}
+		out := podman("run", "--rm", "--pull", "never", "--runtime", "runc", "--network", "none", "--ulimit", "nofile=1024:1024",
+			"--ulimit", "nproc=4096:4096", id, "/bin/echo", "it", "runs")
+		if !strings.Contains(out, "it runs") {
+			t.Errorf("podman run: %s", out)
+		}
+	})
+
 	t.Run("containerd", func(t *testing.T) {
 		ctr("image", "pull", "--snapshotter", "native", "--hosts-dir", filepath.Dir(filepath.Dir(hosts)), ref)
 		out := ctr("run", "--snapshotter", "native", "--rm", ref, "test", "/bin/echo", "it", "runs")
