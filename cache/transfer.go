@@ -304,21 +304,32 @@ func (t *Transfer) Prepare(ctx context.Context, blobs []v1.Descriptor) (inPlace 
 	return t.inPlace, nil
 }
 
-func (t *Transfer) prepare() error {
-	i := len(t.blobs) - 1
-	for ; i >= 0; i-- {
-		d := t.blobs[i]
-		if t.o.Root != "" && t.o.Root == d.Digest {
-			break
-		}
-		if t.o.Root == "" && (isManifest(d.MediaType) || isIndex(d.MediaType)) {
-			break
+// Switches says whether Publish would make the reference name another image than now.
+func (t *Transfer) Switches(context.Context) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	root, err := t.findRoot()
+	if err != nil {
+		return true
+	}
+	d, err := t.c.Resolve(t.ref)
+	return err != nil || d.Digest != root.Digest
+}
+
+// findRoot is what the reference shall name. The caller holds mu.
+func (t *Transfer) findRoot() (v1.Descriptor, error) {
+	for _, d := range slices.Backward(t.blobs) {
+		if t.o.Root != "" && t.o.Root == d.Digest || t.o.Root == "" && IsManifest(d.MediaType) {
+			return d, nil
 		}
 	}
-	if i < 0 {
-		return fmt.Errorf("cache %s: %s: no manifest among its %d blobs", t.c.dir, t.ref, len(t.blobs))
+	return v1.Descriptor{}, fmt.Errorf("cache %s: %s: no manifest among its %d blobs", t.c.dir, t.ref, len(t.blobs))
+}
+
+func (t *Transfer) prepare() (err error) {
+	if t.root, err = t.findRoot(); err != nil {
+		return err
 	}
-	t.root = t.blobs[i]
 	dirs := map[string]bool{"blobs": true} // also of what others put there: were they as far as this?
 	seen := map[digest.Digest]int64{}
 	present := func(d v1.Descriptor) error {

@@ -78,6 +78,7 @@ type chainNode struct {
 	claims    []int64 // per blob the leading bytes it claims, in whole marks
 	lacks     bool    // some blob: it takes part in the chain
 	replays   bool    // it can read back what it stored
+	change    bool    // it holds everything, and has something to switch
 	report    wire.Report
 	links     []wire.Sending // of the report before
 	verified  *wire.Verified
@@ -165,6 +166,8 @@ func (c *chain) step(ev any) []action {
 		c.welcome(ev)
 	case evNoContact:
 		c.noContact(ev)
+	case evAway:
+		c.event(ev.node, Pending, ev.reason)
 	case evAnswer:
 		c.answer(ev)
 	case evDeadline:
@@ -225,7 +228,10 @@ func (c *chain) event(i int, s State, reason string) {
 func (c *chain) reported(ev evReport) {
 	n := &c.nodes[ev.node]
 	if ev.node != 0 && n.phase < phServing {
-		n.busy = n.busy || n.phase == phAsked && ev.report.Wait == waitBusy
+		if n.phase == phAsked && ev.report.Wait == waitBusy && !n.busy {
+			n.busy = true
+			c.event(ev.node, Pending, "waits for another transfer on it to end")
+		}
 		return
 	}
 	old, now := &n.report, &ev.report

@@ -15,6 +15,10 @@ type (
 		state    string
 		reason   string
 	}
+	evAway struct { // a dial failed, and is tried again for as long as was asked for
+		node   int
+		reason string
+	}
 	evNoContact struct { // the first dials failed
 		node    int
 		state   State // Unreachable or Refused
@@ -26,6 +30,7 @@ type (
 		held   []int64
 		free   int64
 		replay bool
+		change bool // something is to be switched where everything is held
 		code   Code
 		reason string
 	}

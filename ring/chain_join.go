@@ -99,7 +99,7 @@ func (c *chain) answer(ev evAnswer) {
 		c.end(ev.node, Failed, "answered the offer with another number of blobs")
 		return
 	}
-	n.phase, n.replays = phReady, ev.replay
+	n.phase, n.replays, n.change = phReady, ev.replay, ev.change
 	n.row.Free = ev.free
 	n.held, n.claims = make([]int64, len(c.blobs)), make([]int64, len(c.blobs))
 	n.before += n.report.Received
@@ -207,7 +207,7 @@ func (c *chain) checked() {
 		switch n := &c.nodes[i]; n.phase {
 		case phReady:
 			n.row.State = Pending
-			if !n.lacks {
+			if !n.lacks && !n.change {
 				n.row.State = Held
 			}
 			n.phase = phFinal

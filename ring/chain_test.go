@@ -111,7 +111,7 @@ func (s *scenario) event(f []string) {
 	case "serving": // the usual beginning: all answer, all links come up
 		for i := range s.c.nodes[1:] {
 			s.quiet(evWelcome{i + 1, wire.ID{byte(i + 1)}, wire.StateNew, ""})
-			s.quiet(evAnswer{i + 1, []int64{0}, -1, true, CodeNone, ""})
+			s.quiet(evAnswer{i + 1, []int64{0}, -1, true, false, CodeNone, ""})
 		}
 		for i := range s.c.nodes[1:] {
 			x := s.c.nodes[i+1].feed
@@ -124,7 +124,7 @@ func (s *scenario) event(f []string) {
 	case "nocontact":
 		ev = evNoContact{node, Unreachable, false, "connection refused"}
 	case "answer":
-		a := evAnswer{node: node, held: []int64{int64(num("held", 0))}, free: int64(num("free", -1)), replay: true, code: Code(arg["code"]), reason: arg["reason"]}
+		a := evAnswer{node: node, held: []int64{int64(num("held", 0))}, free: int64(num("free", -1)), replay: true, change: arg["switch"] != "", code: Code(arg["code"]), reason: arg["reason"]}
 		ev = a
 	case "need":
 		link, gen := feed()

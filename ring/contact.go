@@ -33,7 +33,7 @@ func (s *sender) dialAll(work context.Context) {
 				s.post(evNoContact{i + 1, Unreachable, true, p.Err.Error()})
 				return
 			}
-			for {
+			for told := false; ; told = true {
 				ctrl, w, err := s.greet(work, p, false, timings.startLimit)
 				switch {
 				case err == nil:
@@ -45,6 +45,9 @@ func (s *sender) dialAll(work context.Context) {
 				case !time.Now().Before(until):
 					s.post(evNoContact{i + 1, Unreachable, false, err.Error()})
 					return
+				}
+				if !told {
+					s.post(evAway{i + 1, fmt.Sprintf("is tried for %v: %v", s.cfg.Wait, err)})
 				}
 				if !s.pause(min(timings.askEvery, time.Until(until))) {
 					return
@@ -189,7 +192,7 @@ func (s *sender) attach(i int, ctrl *control, ev any) {
 func eventOf(i int, m wire.Message) (any, bool) {
 	switch m := m.(type) {
 	case *wire.Answer:
-		return evAnswer{i, m.Held, m.Free, m.Replay, Code(m.Code), printable(m.Reason)}, true
+		return evAnswer{i, m.Held, m.Free, m.Replay, m.Switch, Code(m.Code), printable(m.Reason)}, true
 	case *wire.Need:
 		return evNeed{i, m.Link, m.Generation, m.Needs}, true
 	case *wire.Link:

@@ -140,7 +140,7 @@ func (w *world) arrive(i int) {
 		if n.m == nil {
 			n.m, n.result, n.newest = newMember([]v1.Descriptor{w.blob}), "", 0
 			n.m.step(meHeld{[]int64{0}})
-			n.out = append(n.out, onTheWay(evAnswer{i, []int64{0}, -1, true, CodeNone, ""}))
+			n.out = append(n.out, onTheWay(evAnswer{i, []int64{0}, -1, true, false, CodeNone, ""}))
 		}
 		return
 	}

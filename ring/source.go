@@ -68,6 +68,13 @@ type Sink interface {
 // bytes. Without it Close leaves nothing.
 type Keeper interface{ Keep() }
 
+// Switcher is an optional second interface of a Sink that may hold everything and still have
+// something to do: Switches is asked after such an Offer whether Publish would switch a reference or an
+// output, for who only asks (Config.Check).
+type Switcher interface {
+	Switches(ctx context.Context) bool
+}
+
 // Preparer is an optional second interface of a Sink with work to do between its
 // last blob and Publish, such as the temporary of an output. Prepare is called
 // once, when every blob is complete (held or committed); blobs carries the final

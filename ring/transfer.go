@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/dolly-img/dolly-img/ring/internal/wire"
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/time/rate"
 )
 
@@ -87,6 +88,10 @@ func (t *transfer) open(ctrl *control, sink Sink) *nodeError {
 	if t.relay.opener == nil {
 		clear(held) // what cannot be read again cannot be passed on
 	}
+	switches := false
+	if s, ok := sink.(Switcher); ok && holdsAll(t.req.Blobs, held) {
+		switches = s.Switches(t.ctx)
+	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.over {
@@ -99,9 +104,18 @@ func (t *transfer) open(ctrl *control, sink Sink) *nodeError {
 	for b := range t.m.blobs {
 		t.relay.blobs[b].recv = t.m.blobs[b].recv // nobody else uses it yet
 	}
-	ctrl.send(&wire.Answer{Held: held, Free: free, Replay: t.relay.opener != nil})
+	ctrl.send(&wire.Answer{Held: held, Free: free, Replay: t.relay.opener != nil, Switch: switches})
 	t.work.Done()
 	return nil
+}
+
+func holdsAll(blobs []v1.Descriptor, held []int64) bool {
+	for b, d := range blobs {
+		if !vouched(d, held[b]) {
+			return false
+		}
+	}
+	return true
 }
 
 // discard ends a transfer that was not admitted.

@@ -111,4 +111,6 @@ func refusal(err error) error {
 var (
 	_ ring.Opener   = (*placing)(nil)
 	_ ring.Preparer = (*placing)(nil)
+	_ ring.Switcher = (*placing)(nil)
+	_ ring.Switcher = (*cache.Transfer)(nil)
 )

@@ -249,6 +249,11 @@ func (p *placing) placed() bool {
 		(owner == nil || (owner.UID < 0 || uint32(owner.UID) == st.Uid) && (owner.GID < 0 || uint32(owner.GID) == st.Gid))
 }
 
+// Switches says whether the reference or the output is not what it shall be.
+func (p *placing) Switches(ctx context.Context) bool {
+	return p.Transfer.Switches(ctx) || !p.placed()
+}
+
 // Offer is the cache's, with room for the output beside it.
 func (p *placing) Offer(ctx context.Context, blobs []v1.Descriptor) (held []int64, free int64, err error) {
 	held, free, err = p.Transfer.Offer(ctx, blobs)

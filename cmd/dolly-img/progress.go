@@ -23,6 +23,7 @@ type progress struct {
 
 	begun  bool         // bytes move
 	before []ring.Event // of nodes that were left out before that
+	waits  int          // events of nodes that are waited for
 	broken bool         // something was lost: the links made after it are news
 	last   time.Time    // of the last plain line
 	tenth  int64        // of the whole, that the last plain line was about
@@ -81,6 +82,15 @@ func (p *progress) begin() {
 }
 
 func (p *progress) node(e ring.Event) {
+	if e.State == ring.Pending && e.Reason != "" {
+		switch p.waits++; {
+		case p.waits < foldFrom:
+			p.screen.printf("%s: %s", e.Node, e.Reason)
+		case p.waits == foldFrom:
+			p.screen.printf("more nodes are waited for")
+		}
+		return
+	}
 	fine := e.State.Good() || e.State == ring.Pending || e.State == ring.Serving && e.Reason == ""
 	switch {
 	case fine && !p.detail:

@@ -44,6 +44,7 @@ type (
 		Held   []int64 `json:"held"`
 		Free   int64   `json:"free"`
 		Replay bool    `json:"replay"`
+		Switch bool    `json:"switch"`
 		Code   string  `json:"code"`
 		Reason string  `json:"reason"`
 	}
