@@ -30,6 +30,7 @@ type chain struct {
 	judged     time.Duration // when slow nodes were last looked for
 	limit      int64         // bytes per second the server sends at most; 0: none
 	serverSlow bool          // its links are, to whomever
+	most       int64         // bytes per second that several feeders send at most; 0 is unknown
 
 	due         bool // the time to start has come
 	started     bool
@@ -68,41 +69,44 @@ const (
 
 // chainNode is what the coordinator knows of one node.
 type chainNode struct {
-	phase     phase
-	alive     bool // its control connection is open
-	resuming  bool // its control connection broke and is being dialled again
-	contacted bool // it has answered once
-	busy      bool // it was asked, and waits for another transfer to end
-	instance  wire.ID
-	held      []int64 // per blob its size if it vouches for it, else -1
-	claims    []int64 // per blob the leading bytes it claims, in whole marks
-	lacks     bool    // some blob: it takes part in the chain
-	replays   bool    // it can read back what it stored
-	change    bool    // it holds everything, and has something to switch
-	report    wire.Report
-	links     []wire.Sending // of the report before
-	verified  *wire.Verified
-	row       Row
-	ordered   []uint32      // all links it was told to feed
-	before    int64         // received before it was lost
-	offered   bool          // it has answered an offer
-	held0     int64         // bytes it said to hold when it first did
-	returns   int           // times it came back
-	committed time.Duration // when COMMIT was sent
-	asked     time.Duration
-	moved     time.Duration // when its report last told of progress
-	told      time.Duration // when its last report came
-	rate      int64         // bytes per second it received between the last two; 0 is unknown
-	could     int64         // bytes per second it could carry when it was last known
-	carried   int64         // of it the link into it, at its best while it was busy; a little less with each second
-	burst     int64         // what passed over that link in moments, when it was mostly idle
-	note      string        // what happened to it, for a row that ends well
+	phase      phase
+	alive      bool // its control connection is open
+	resuming   bool // its control connection broke and is being dialled again
+	contacted  bool // it has answered once
+	busy       bool // it was asked, and waits for another transfer to end
+	instance   wire.ID
+	held       []int64 // per blob its size if it vouches for it, else -1
+	claims     []int64 // per blob the leading bytes it claims, in whole marks
+	lacks      bool    // some blob: it takes part in the chain
+	replays    bool    // it can read back what it stored
+	change     bool    // it holds everything, and has something to switch
+	report     wire.Report
+	links      []wire.Sending // of the report before
+	verified   *wire.Verified
+	row        Row
+	ordered    []uint32      // all links it was told to feed
+	before     int64         // received before it was lost
+	offered    bool          // it has answered an offer
+	held0      int64         // bytes it said to hold when it first did
+	returns    int           // times it came back
+	committed  time.Duration // when COMMIT was sent
+	asked      time.Duration
+	moved      time.Duration // when its report last told of progress
+	told       time.Duration // when its last report came
+	rate       int64         // bytes per second it received between the last two; 0 is unknown
+	rateBefore int64         // rate of the report before
+	could      int64         // bytes per second it could carry when it was last known
+	carried    int64         // of it the link into it, at its best while it was busy; a little less with each second
+	burst      int64         // what passed over that link in moments, when it was mostly idle
+	note       string        // what happened to it, for a row that ends well
 
 	slow     bool   // it is served at the end of the order, and feeds nobody
 	slowSeen int    // reports in a row that say so
-	slowRate int64  // bytes per second of its link because of which it was called slow; 0: not its link
+	slowRate int64  // bytes per second because of which it was called slow
 	slowWhy  string // why it was called slow, and the row's link then
 	slowLink string
+	cleared  int    // times it was called slow and turned out not to be
+	sends    int64  // bytes per second, where it was called slow because of what it sends
 	slowed   int    // whom it feeds was called slow, because of the link from it; 0: nobody
 	banned   bool   // bytes were changed on a link it fed: it feeds nobody
 	blames   int    // blamed links it was an end of
@@ -239,6 +243,7 @@ func (c *chain) reported(ev evReport) {
 		n.moved = c.now
 	}
 	if ev.node != 0 {
+		n.rateBefore = n.rate
 		n.rate, n.told = perSecond(max(0, now.Received-old.Received), c.now-n.told), c.now
 	}
 	n.links, n.report = old.Links, ev.report

@@ -210,6 +210,7 @@ func (c *chain) drop(i int, s State, reason string, keep bool) {
 		c.do(actHangup{i})
 	}
 	n.alive, n.resuming, n.suspect = false, false, nil
+	c.forgetSlowed(i)
 	c.final(i, s, reason)
 	c.orphan(i)
 	c.leave(i)

@@ -257,6 +257,8 @@ func (c *chain) lose(i int, reason string) {
 		c.do(actHangup{i})
 	}
 	n.alive, n.resuming, n.phase, n.suspect = false, false, phAway, nil
+	n.slowed = 0
+	c.forgetSlowed(i)
 	n.row.Reason, n.row.Link = reason, "" // its links broke because it did
 	c.event(i, Lost, reason)
 	c.orphan(i)

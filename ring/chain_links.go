@@ -211,7 +211,7 @@ func (c *chain) fellBack(i int, ev evLink) bool {
 	if ev.node == feeder {
 		return ev.code == CodeMismatch
 	}
-	return feeder > 0 && ev.code == CodeNetwork && ev.link != 0 && ev.link < c.nodes[feeder].fell.link
+	return feeder > 0 && ev.code == CodeNetwork && ev.link != 0 && ev.link <= c.nodes[feeder].fell.link
 }
 
 // excuse is for those whom a feeder fed that has fallen back, and who were heard first.

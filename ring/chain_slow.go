@@ -40,33 +40,56 @@ func (c *chain) judgeSpeed() {
 		if n.slowSeen++; n.slowSeen < timings.slowLooks || !sure {
 			continue
 		}
-		f, rate := n.feed.feeder, megabytes(least)
-		if !isLink(cause) || c.nodes[f].slowed == 0 {
-			c.straggles(i, least, cause+" "+rate)
-			return
+		if f := n.feed.feeder; isLink(cause) && c.nodes[f].slowed != 0 && c.nodes[f].slowed != i {
+			c.feederSlow(f, i, least, cause)
+		} else {
+			c.straggles(i, least, cause+" "+megabytes(least))
 		}
-		c.exonerate(c.nodes[f].slowed, cause+" "+rate+", too")
-		c.nodes[f].slowed = 0
-		if f == 0 {
-			c.serverSlow = true
-			return
-		}
-		c.straggles(f, 0, "sends "+rate)
 		return
 	}
 }
 
-// measure keeps what the links into those that are served have carried.
+// feederSlow is for when the second receiver of one feeder has a slow link, too: it is the feeder's way
+// out, and the first one was moved in vain. If it was the same with another feeder, nobody's is slow.
+func (c *chain) feederSlow(f, i int, rate int64, cause string) {
+	n, text := &c.nodes[f], megabytes(rate)
+	c.exonerate(n.slowed, cause+" "+text+", too")
+	n.slowed = 0
+	for p := range c.nodes {
+		if o := &c.nodes[p]; f != 0 && p != f && o.sends > 0 && 2*o.sends < 3*rate && 2*rate < 3*o.sends {
+			c.most = max(rate, o.sends)
+			c.exonerate(p, n.row.Node+" sends "+text+", too")
+			return
+		}
+	}
+	switch {
+	case f == 0:
+		c.serverSlow = true
+	case n.phase != phServing: // it has everything, and only stops feeding
+		c.avoid(i, f)
+		c.relink(i)
+	default:
+		n.sends = rate
+		c.straggles(f, rate, "sends "+text)
+	}
+}
+
+// measure keeps what the links into those that are served have carried: at their best, and a
+// little less with each second in which they did not, but not less than they do.
 func (c *chain) measure() {
 	for _, i := range c.order {
 		n := &c.nodes[i]
 		if n.phase != phServing || !n.alive {
 			continue
 		}
-		if r := c.carries(i); r > 0 { // less may be the noise of one second
-			n.carried = max(r, n.carried-n.carried/8)
+		l, _ := c.linkInto(i)
+		switch {
+		case l.Rate > 1:
+			n.carried = max(l.Rate, n.carried-n.carried/8)
+		case n.carried > 0:
+			n.carried = max(n.rate, n.carried-n.carried/8)
 		}
-		if l, _ := c.linkInto(i); l.Burst > 0 {
+		if l.Burst > 0 {
 			n.burst = l.Burst
 		}
 	}
@@ -74,16 +97,28 @@ func (c *chain) measure() {
 
 // slowest is who could carry least of those that others wait for; 0 is nobody.
 func (c *chain) slowest() (who int, least int64, cause string) {
+	served := 0
 	for _, i := range c.order {
-		if n := &c.nodes[i]; n.phase != phServing || !n.alive || n.slow || !c.holdsUp(i) {
+		n := &c.nodes[i]
+		if n.phase != phServing || !n.alive || n.slow {
+			continue
+		}
+		served++
+		if n.cleared >= maxCleared || !c.holdsUp(i) {
 			continue
 		}
 		if rate, why := c.capacity(i); rate > 0 && (who == 0 || rate < least) {
 			who, least, cause = i, rate, why
 		}
 	}
+	if served < 2 { // nobody would be helped
+		return 0, 0, ""
+	}
 	return who, least, cause
 }
+
+// maxCleared is how often who was called slow can turn out not to be: then it is let be.
+const maxCleared = 2
 
 // median is what the server and the nodes but i could carry, as far as it is known; of an even
 // number the lower one. What passed in a moment over a link that is mostly idle is no proof that
@@ -101,6 +136,8 @@ func (c *chain) median(i int) (rate int64, checked bool) {
 	if checked = len(carried) > 1; checked {
 		slices.Sort(carried)
 		most = carried[len(carried)/2]
+	} else if c.most > 0 {
+		most = c.most
 	}
 	var rates []int64
 	if s, _ := c.serverCapacity(); s > 0 {
@@ -108,7 +145,7 @@ func (c *chain) median(i int) (rate int64, checked bool) {
 	}
 	for j := range c.nodes {
 		n := &c.nodes[j]
-		if j == 0 || j == i || n.slow || n.phase < phServing || n.phase == phServing && !n.alive {
+		if j == 0 || j == i || n.slow || n.phase < phServing || n.phase == phServing && !n.alive || n.row.State == Failed {
 			continue
 		}
 		if n.phase == phServing { // who has everything is compared with, too
@@ -116,7 +153,9 @@ func (c *chain) median(i int) (rate int64, checked bool) {
 			if link == 0 {
 				link = min(n.burst, max(most, n.rate))
 			}
-			n.could, _ = c.limits(j, link)
+			if could, _ := c.limits(j, link); could > 0 {
+				n.could = could
+			}
 		}
 		if n.could > 0 {
 			rates = append(rates, n.could)
@@ -128,10 +167,13 @@ func (c *chain) median(i int) (rate int64, checked bool) {
 	return middle(rates), checked
 }
 
-// outdone says whether another than i was seen to get twice of rate over its link.
+// gets is what i got per second in each of its last two reports, at the least.
+func (c *chain) gets(i int) int64 { return min(c.nodes[i].rate, c.nodes[i].rateBefore) }
+
+// outdone says whether another than i gets twice of rate.
 func (c *chain) outdone(i int, rate int64) bool {
-	for j := range c.nodes {
-		if n := &c.nodes[j]; j != i && !n.slow && max(n.carried, n.rate) >= 2*rate {
+	for _, j := range c.order {
+		if n := &c.nodes[j]; j != i && !n.slow && n.phase == phServing && n.alive && c.gets(j) >= 2*rate {
 			return true
 		}
 	}
@@ -144,16 +186,18 @@ func middle[T cmp.Ordered](values []T) T {
 	return values[(len(values)-1)/2]
 }
 
-// review looks again at those whose link was called slow, now that it is known better what
-// the links of the others carry: they go on like all others, or are dropped if asked for.
+// review looks again at those that were called slow, now that it is known better what others
+// carry, and what they get from another feeder: they go on like all others, or are dropped if asked for.
 func (c *chain) review() {
 	for i := range c.nodes {
 		n := &c.nodes[i]
-		if !n.slow || n.slowRate == 0 || n.phase != phServing {
+		if !n.slow || n.phase != phServing || !n.alive || n.feed.state == feedDone {
 			continue
 		}
 		median, checked := c.median(i)
 		switch {
+		case n.slowLink != "" && n.feed.state == feedUp && c.gets(i) >= 2*n.slowRate: // it was that link
+			c.exonerate(i, "it gets "+megabytes(c.gets(i)))
 		case checked && 3*n.slowRate >= 2*median:
 			c.exonerate(i, "others carry "+megabytes(median))
 		case c.straggler == Drop && c.outdone(i, n.slowRate):
@@ -208,31 +252,45 @@ func (c *chain) worth(i int, rate, median int64, cause string) bool {
 	return takes-could > timings.slowSaves && (!isLink(cause) || n.feed.feeder != 0 || takes > timings.slowServer)
 }
 
-// exonerate is for who was moved in vain. When the second receiver of one feeder has a slow link,
-// too, it is the feeder's way out.
+// exonerate is for who was moved in vain.
 func (c *chain) exonerate(i int, why string) {
 	n := &c.nodes[i]
-	if n.slow && n.phase == phServing {
-		n.slow, n.note, n.row.Link = false, "", ""
-		c.event(i, Serving, "is not slow: "+why)
-		if n.feed.state != feedDone {
-			c.relink(i)
+	c.forgetSlowed(i)
+	if !n.slow || n.phase != phServing {
+		return
+	}
+	if strings.HasPrefix(n.note, n.slowWhy) { // else something else has happened to it since
+		n.note, n.row.Link = "", ""
+	}
+	n.slow, n.sends = false, 0
+	n.cleared++
+	c.event(i, Serving, "is not slow: "+why)
+	if n.alive && (n.feed.state == feedDialled || n.feed.state == feedUp) {
+		c.relink(i) // without the lag
+	}
+}
+
+// forgetSlowed is for who does not speak against its feeder any more.
+func (c *chain) forgetSlowed(i int) {
+	for f := range c.nodes {
+		if c.nodes[f].slowed == i {
+			c.nodes[f].slowed = 0
 		}
 	}
 }
 
-// straggles does with a slow node what was asked for. A link that is slow only beside what
-// others carried in moments fails nobody yet: review does.
+// straggles does with a slow node what was asked for. Nobody is failed before somebody else was
+// seen to get twice as much: review does that later.
 func (c *chain) straggles(i int, rate int64, cause string) {
 	n := &c.nodes[i]
 	n.row.Link = "" // of whatever its note said before
-	n.slowRate, n.slowWhy = 0, "slow: "+cause
+	n.slowRate, n.slowWhy = rate, "slow: "+cause
 	if isLink(cause) {
-		n.row.Link, n.slowRate = c.linkName(i), rate
+		n.row.Link = c.linkName(i)
 		c.nodes[n.feed.feeder].slowed = i
 	}
 	n.slowLink = n.row.Link
-	if c.straggler == Drop && (n.slowRate == 0 || c.outdone(i, rate)) {
+	if c.straggler == Drop && c.outdone(i, rate) {
 		c.end(i, Failed, n.slowWhy)
 		return
 	}
@@ -307,8 +365,8 @@ func (c *chain) carries(i int) (rate int64) {
 // unknown.
 func (c *chain) capacity(i int) (rate int64, cause string) {
 	link := c.carries(i)
-	if l, ok := c.linkInto(i); ok && link == 0 {
-		link = l.Burst
+	if l, ok := c.linkInto(i); ok && link == 0 && isBusy(l) {
+		link = l.Burst // of one that is mostly idle nobody waits for more
 	}
 	return c.limits(i, link)
 }
@@ -327,7 +385,7 @@ func (c *chain) limits(i int, link int64) (rate int64, cause string) {
 		if h < d {
 			why = "processor"
 		}
-		least(int64(1/(1/float64(h)+1/float64(d))), why)
+		least(max(1, int64(1/(1/float64(h)+1/float64(d)))), why)
 	} else {
 		least(h, "processor")
 		least(d, "disk")
