@@ -95,6 +95,7 @@ type chainNode struct {
 	told       time.Duration // when its last report came
 	rate       int64         // bytes per second it received between the last two; 0 is unknown
 	rateBefore int64         // rate of the report before
+	best       int64         // bytes per second it got in two reports in a row, since somebody was called slow last
 	could      int64         // bytes per second it could carry when it was last known
 	carried    int64         // of it the link into it, at its best while it was busy; a little less with each second
 	burst      int64         // what passed over that link in moments, when it was mostly idle
@@ -245,6 +246,7 @@ func (c *chain) reported(ev evReport) {
 	if ev.node != 0 {
 		n.rateBefore = n.rate
 		n.rate, n.told = perSecond(max(0, now.Received-old.Received), c.now-n.told), c.now
+		n.best = max(n.best, n.gets())
 	}
 	n.links, n.report = old.Links, ev.report
 	c.judgeSuspects()

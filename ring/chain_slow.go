@@ -167,13 +167,13 @@ func (c *chain) median(i int) (rate int64, checked bool) {
 	return middle(rates), checked
 }
 
-// gets is what i got per second in each of its last two reports, at the least.
-func (c *chain) gets(i int) int64 { return min(c.nodes[i].rate, c.nodes[i].rateBefore) }
+// gets is what a node got per second in each of its last two reports, at the least.
+func (n *chainNode) gets() int64 { return min(n.rate, n.rateBefore) }
 
-// outdone says whether another than i gets twice of rate.
+// outdone says whether another than i got twice of rate, since somebody was called slow last.
 func (c *chain) outdone(i int, rate int64) bool {
-	for _, j := range c.order {
-		if n := &c.nodes[j]; j != i && !n.slow && n.phase == phServing && n.alive && c.gets(j) >= 2*rate {
+	for j := range c.nodes {
+		if n := &c.nodes[j]; j > 0 && j != i && !n.slow && n.row.State != Failed && n.best >= 2*rate {
 			return true
 		}
 	}
@@ -196,8 +196,8 @@ func (c *chain) review() {
 		}
 		median, checked := c.median(i)
 		switch {
-		case n.slowLink != "" && n.feed.state == feedUp && c.gets(i) >= 2*n.slowRate: // it was that link
-			c.exonerate(i, "it gets "+megabytes(c.gets(i)))
+		case n.slowLink != "" && n.feed.state == feedUp && n.gets() >= 2*n.slowRate && !c.outdone(i, n.gets()): // it was that link
+			c.exonerate(i, "it gets "+megabytes(n.gets()))
 		case checked && 3*n.slowRate >= 2*median:
 			c.exonerate(i, "others carry "+megabytes(median))
 		case c.straggler == Drop && c.outdone(i, n.slowRate):
@@ -279,8 +279,8 @@ func (c *chain) forgetSlowed(i int) {
 	}
 }
 
-// straggles does with a slow node what was asked for. Nobody is failed before somebody else was
-// seen to get twice as much: review does that later.
+// straggles moves a slow node to the end. To fail it, where that was asked for, is for review: somebody
+// else must be seen to get twice as much from then on.
 func (c *chain) straggles(i int, rate int64, cause string) {
 	n := &c.nodes[i]
 	n.row.Link = "" // of whatever its note said before
@@ -290,9 +290,8 @@ func (c *chain) straggles(i int, rate int64, cause string) {
 		c.nodes[n.feed.feeder].slowed = i
 	}
 	n.slowLink = n.row.Link
-	if c.straggler == Drop && c.outdone(i, rate) {
-		c.end(i, Failed, n.slowWhy)
-		return
+	for j := range c.nodes {
+		c.nodes[j].best = 0
 	}
 	n.slow, n.slowSeen = true, 0
 	n.note = n.slowWhy + "; served behind the others"

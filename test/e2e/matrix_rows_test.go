@@ -78,7 +78,7 @@ var matrix = []*fault{
 	{name: "control cut one way", where: "to the middle", do: deaf(server), at: []int{3}, states: failed(3), reason: silent, exit: 3, within: 8 * time.Second},
 	{name: "control cut one way", where: "from the last", do: mute(server), at: []int{7}, states: failed(7), reason: silent, exit: 3, within: 8 * time.Second},
 
-	{name: "slow link, --straggler drop", where: "first", early: slowLink(tenth / 2), at: []int{0}, states: failed(0), cause: "link", link: "S>0", exit: 3, within: slowCosts, size: linkSize, rate: slowRate, flags: []string{"--straggler", "drop"}},
+	{name: "slow link, --straggler drop", where: "first", early: slowLink(tenth / 2), at: []int{0}, states: failed(0), cause: "link", link: "S>0", exit: 3, within: slowCosts, size: 125e6, rate: slowRate, flags: []string{"--straggler", "drop"}},
 	{name: "slow link, --straggler wait", where: "middle", early: slowLink(tenth), at: []int{3}, within: 10 * time.Second, size: 20e6, rate: slowRate, flags: []string{"--straggler", "wait"}},
 	{name: "slow link", where: "middle", early: slowLink(tenth), at: []int{3}, cause: "link", link: "2>3", behind: true, within: slowCosts, size: linkSize, rate: slowRate},
 	{name: "slow link", where: "last", early: slowLink(tenth), at: []int{7}, cause: "link", link: "6>7", behind: true, within: slowCosts, size: linkSize, rate: slowRate},
