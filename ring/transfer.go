@@ -391,12 +391,17 @@ func (t *transfer) cleanUp() {
 	if s, ok := t.sink.(fmt.Stringer); ok {
 		target = s.String()
 	}
+	asked := o.Err != nil && o.Err.Error() == abortedBy+reasonAsked
+	state := string(o.State)
+	if asked {
+		state = "asked"
+	}
 	log := t.node.log.With("target", target, "sender", printable(t.req.Sender), "peer", t.req.Addr, "transfer", t.req.Transfer,
-		"state", string(o.State), "digest", o.Digest, "bytes", o.Bytes, "seconds", o.Seconds)
+		"state", state, "digest", o.Digest, "bytes", o.Bytes, "seconds", o.Seconds)
 	switch {
 	case problem != nil:
 		log.Warn("transfer: cleaning up failed", "error", problem)
-	case o.Err != nil && o.Err.Error() == abortedBy+reasonAsked:
+	case asked:
 		log.Info("transfer", "reason", reasonAsked)
 	case o.Err != nil:
 		log.Warn("transfer", "reason", printable(fmt.Sprint(o.Err)))

@@ -72,9 +72,13 @@ func (f *imageFlags) had(image string) string {
 	if err != nil || f.noCache {
 		return ""
 	}
-	path, err := c.Path(cachedRef(c, image))
+	ref := cachedRef(c, image)
+	path, err := c.Path(ref)
 	if err != nil {
 		return ""
+	}
+	if !strings.HasPrefix(path, "oci:") { // a SIF, which does not tell its name
+		path += " --name " + ref
 	}
 	return path
 }

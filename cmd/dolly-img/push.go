@@ -36,7 +36,7 @@ its layers only the others. IMAGE is one of
   oras://NAME                a SIF, or another artifact, in a registry
 
 Of a registry the image is found once, here; nodes never talk to it. What is pulled is sent on
-while it arrives and kept in this server's own cache, so that no later push asks again.
+while it arrives and kept in this server's own cache, so that no later push pulls it again.
 
 With --output a SIF is also put at a path, in one step and only when it is complete. Any image
 goes there as --output oci-archive:PATH, a tar, or --output oci:PATH, a directory: an OCI image

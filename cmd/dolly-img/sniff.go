@@ -36,6 +36,16 @@ func sniff(image string) (kind string, err error) {
 		case transport == "containers-storage" || transport == "docker-daemon":
 			return "", hintf("podman save or docker save it into a file, and push that", "%s: %s images are not supported", image, transport)
 		case errors.Is(err, fs.ErrNotExist) && strings.ContainsAny(image, ":@") && !strings.Contains(image, "://") && cache.CheckRef(image) == nil:
+			// Perhaps a file or a layout with a REF behind it, which needs its transport.
+			switch kind, _ := sniff(image[:strings.LastIndexAny(image, ":@")]); kind {
+			case "":
+			case kindSIF:
+				return "", hintf("a SIF has no REF; --name says what it is kept as", "image: %w", err)
+			case kindTar:
+				return "", hintf("say oci-archive:"+image+" or docker-archive:"+image, "image: %w", err)
+			default:
+				return "", hintf("say "+kind+":"+image, "image: %w", err)
+			}
 			return "", hintf("docker://"+image+" is an image in a registry", "image: %w", err)
 		}
 		return "", hintf(supported, "image: %w", err)

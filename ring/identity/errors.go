@@ -59,7 +59,9 @@ type NotFoundError struct {
 func (e *NotFoundError) Error() string { return "no keys found in " + strings.Join(e.Places, ", ") }
 
 // Hint says how keys are made.
-func (e *NotFoundError) Hint() string { return "make them with: dolly-img keys init --keys DIR" }
+func (e *NotFoundError) Hint() string {
+	return "make them with: dolly-img keys init --keys DIR, once, on the server; a node gets ca.pem and node.pem from there"
+}
 
 // A PeerError refuses a peer whose certificate is genuine but does not permit what
 // it wants, or is not genuine.
