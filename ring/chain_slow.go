@@ -74,8 +74,8 @@ func (c *chain) feederSlow(f, i int, rate int64, cause string) {
 	}
 }
 
-// measure keeps what the links into those that are served have carried: at their best, and a
-// little less with each second in which they did not, but not less than they do.
+// measure keeps what the links into those that are served have carried: at their best, a little less
+// with each second in which it was less, or in which they did not show it, but not less than they do.
 func (c *chain) measure() {
 	for _, i := range c.order {
 		n := &c.nodes[i]
@@ -87,7 +87,7 @@ func (c *chain) measure() {
 		case l.Rate > 1:
 			n.carried = max(l.Rate, n.carried-n.carried/8)
 		case n.carried > 0:
-			n.carried = max(n.rate, n.carried-n.carried/8)
+			n.carried = max(n.rate, n.carried-n.carried/32)
 		}
 		if l.Burst > 0 {
 			n.burst = l.Burst

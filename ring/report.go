@@ -42,6 +42,7 @@ type Row struct {
 type Report struct {
 	Transfer string  `json:"transfer"`
 	Image    string  `json:"image"`   // set by the caller
+	Kept     string  `json:"kept"`    // the same: its name in the nodes' caches, "" where it is not kept
 	Digest   string  `json:"digest"`  // of the root: the last blob, computed or verified by the server
 	Bytes    int64   `json:"bytes"`   // of all blobs together
 	Seconds  float64 `json:"seconds"` // from the first dial to the last final state

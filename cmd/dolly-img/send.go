@@ -69,7 +69,7 @@ func (j *job) run(ctx context.Context) error {
 		}
 	})
 	rep, err := j.send(ctx, j.log(stderr), queue.put)
-	rep.Image = j.image
+	rep.Image, rep.Kept = j.image, j.kept
 	rep.Exit = rep.Status(err, j.enough)
 	if j.flags.check {
 		rep.Exit = checkStatus(rep, err, j.enough)
