@@ -14,6 +14,7 @@ import (
 type report struct {
 	Transfer string  `json:"transfer"`
 	Image    string  `json:"image"`
+	Kept     string  `json:"kept"`
 	Digest   string  `json:"digest"`
 	Bytes    int64   `json:"bytes"`
 	Seconds  float64 `json:"seconds"`
@@ -47,7 +48,7 @@ func readReport(text []byte) (*report, error) {
 	if err := json.Unmarshal(text, &top); err != nil {
 		return nil, err
 	}
-	if missing := lacks(top, "transfer", "image", "digest", "bytes", "seconds", "exit", "nodes"); missing != "" {
+	if missing := lacks(top, "transfer", "image", "kept", "digest", "bytes", "seconds", "exit", "nodes"); missing != "" {
 		return nil, fmt.Errorf("no %s", missing)
 	}
 	states := []string{"committed", "held", "failed", "refused", "unreachable", "pending"} // the last with --check
