@@ -1,16 +1,11 @@
 package cache
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
-	"maps"
-	"os"
-	"path"
 	"slices"
-	"syscall"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -266,94 +261,6 @@ func (g *collector) dropUnneeded(ctx context.Context, may func(digest.Digest) bo
 	return nil
 }
 
-// over says whether a limit is not kept.
-func (g *collector) over() (bool, error) {
-	if g.o.Limits.Max > 0 && g.o.Room > g.o.Limits.Max-g.total {
-		return true, nil
-	}
-	if g.o.Limits.Free <= 0 && g.o.Room <= 0 {
-		return false, nil
-	}
-	free, err := g.c.free()
-	return free >= 0 && g.o.Room > free-g.o.Limits.Free, err
-}
-
-// room is how many bytes there could be room for, if all these images went, less than none where
-// the limits could not be kept; known is whether anything limits it.
-func (g *collector) room(victims []v1.Descriptor, limits Limits) (room int64, known bool, err error) {
-	stay, stays := g.without(victims), int64(0)
-	for d, size := range g.sizes {
-		if stay(d) {
-			stays += size
-		}
-	}
-	free, err := g.c.free()
-	if err != nil {
-		return 0, false, err
-	}
-	if free >= 0 {
-		room, known = free+g.total-stays-limits.Free, true
-	}
-	if most := limits.Max; most > 0 && (!known || most-stays < room) {
-		room, known = most-stays, true
-	}
-	return room, known, nil
-}
-
-func (g *collector) fits(victims []v1.Descriptor) error {
-	room, known, err := g.room(victims, g.o.Limits)
-	if err != nil || !known || room >= g.o.Room {
-		return err
-	}
-	return hint("raise the limits, or unpin or rm what is not needed", "%w", &noRoom{g.o.Room, max(0, room)})
-}
-
-// noRoom is a lack of space that limits make, not the file system.
-type noRoom struct{ need, room int64 }
-
-func (e *noRoom) Error() string {
-	return fmt.Sprintf("%d bytes needed, and the limits of the cache leave room for %d", e.need, e.room)
-}
-
-func (e *noRoom) Is(target error) bool { return target == syscall.ENOSPC }
-
-// victims are the images that may go, the one that was not used for longest first. One whose
-// blobs all stay for others would be lost for nothing.
-func (g *collector) victims() []v1.Descriptor {
-	if g.o.Limits == (Limits{}) {
-		return nil
-	}
-	list := slices.DeleteFunc(slices.Clone(g.index.Manifests), func(d v1.Descriptor) bool {
-		return pinned(d) || g.leased[d.Digest] || slices.Contains(g.o.Keep, refName(d))
-	})
-	stays := g.without(list)
-	list = slices.DeleteFunc(list, func(d v1.Descriptor) bool {
-		return !slices.ContainsFunc(g.blobs[d.Digest], func(b digest.Digest) bool { return !stays(b) })
-	})
-	used := map[digest.Digest]time.Time{}
-	for _, d := range list {
-		used[d.Digest] = g.c.lastUsed(d.Digest)
-	}
-	slices.SortStableFunc(list, func(a, b v1.Descriptor) int {
-		return cmp.Or(used[a.Digest].Compare(used[b.Digest]), cmp.Compare(refName(a), refName(b)))
-	})
-	return list
-}
-
-// without says of a blob whether it stays when these images go.
-func (g *collector) without(images []v1.Descriptor) func(digest.Digest) bool {
-	needs := maps.Clone(g.needs)
-	for _, d := range images {
-		for _, b := range g.blobs[d.Digest] {
-			needs[b]--
-		}
-	}
-	return func(b digest.Digest) bool {
-		_, there := g.sizes[b]
-		return !there || needs[b] > 0 || g.leased[b] || g.needs[b] == 0 && g.fresh(b) && !g.ours(b)
-	}
-}
-
 // evict takes image i out of the index, then the blobs that only it needed. So a crash
 // in between leaves blobs without an image, never an image without its blobs.
 func (g *collector) evict(i int) error {
@@ -443,59 +350,4 @@ func (c *Cache) Unneeded() (bytes int64, err error) {
 		}
 	}
 	return bytes, g.unread
-}
-
-// free is how many bytes are free for the cache, -1 where nobody knows.
-func (c *Cache) free() (int64, error) {
-	f, err := c.fs.OpenFile("ingest", os.O_RDONLY, 0)
-	if err != nil {
-		return -1, err
-	}
-	defer f.Close()
-	return freeSpace(f)
-}
-
-// quarantine moves a blob with wrong bytes, which looked like info, out of the way, where it can
-// be looked at. The next transfer brings the blob again.
-func (c *Cache) quarantine(ctx context.Context, d digest.Digest, info fs.FileInfo) error {
-	name, err := blobName(d)
-	if err != nil {
-		return err
-	}
-	unlock, err := c.lockIndex(ctx) // nobody puts the right one there meanwhile
-	if err != nil {
-		return err
-	}
-	defer unlock()
-	now, err := c.fs.Lstat(name)
-	if err != nil {
-		return err
-	}
-	if stampOf(now) != stampOf(info) {
-		return fmt.Errorf("blob %s changed meanwhile", d)
-	}
-	if err := mkdirs(c.fs, "quarantine"); err != nil {
-		return err
-	}
-	c.distrust(d)
-	return c.fs.Rename(name, "quarantine/"+flat(d))
-}
-
-const quarantineFor = 7 * 24 * time.Hour
-
-// emptyQuarantine removes what was looked at, or will not be.
-func (c *Cache) emptyQuarantine(now time.Time) error {
-	names, err := c.fs.Names("quarantine")
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	for _, name := range names {
-		name = path.Join("quarantine", name)
-		if info, err := c.fs.Lstat(name); err == nil && now.Sub(time.Unix(0, stat(info).Ctim.Nano())) > quarantineFor {
-			if err := c.fs.Remove(name); err != nil {
-				return err
-			}
-		}
-	}
-	return err
 }

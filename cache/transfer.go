@@ -404,13 +404,18 @@ func (t *Transfer) Keep() {
 	t.kept = true
 }
 
+// tendFor is how long Close may wait for the index, which another process may hold.
+const tendFor = time.Minute
+
 // Close ends the transfer: what is not a complete blob is removed, unless Keep was
 // called or it was only claimed. Then the cache is tended, if a Publish
 // made something needless or there are limits.
 func (t *Transfer) Close() error {
 	err := t.end()
 	if t.published && (t.stale || t.c.limits != (Limits{})) { // the image is in place, whatever comes of it
-		_ = t.c.Tend(context.Background(), t.ref)
+		ctx, cancel := context.WithTimeout(context.Background(), tendFor)
+		defer cancel()
+		_ = t.c.Tend(ctx, t.ref)
 	}
 	return err
 }

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"path"
 	"slices"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
@@ -114,4 +116,49 @@ func (c *Cache) missing(root v1.Descriptor) (lacks []Result) {
 		lack(root, err)
 	}
 	return lacks
+}
+
+// quarantine moves a blob with wrong bytes, which looked like info, out of the way, where it can
+// be looked at. The next transfer brings the blob again.
+func (c *Cache) quarantine(ctx context.Context, d digest.Digest, info fs.FileInfo) error {
+	name, err := blobName(d)
+	if err != nil {
+		return err
+	}
+	unlock, err := c.lockIndex(ctx) // nobody puts the right one there meanwhile
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	now, err := c.fs.Lstat(name)
+	if err != nil {
+		return err
+	}
+	if stampOf(now) != stampOf(info) {
+		return fmt.Errorf("blob %s changed meanwhile", d)
+	}
+	if err := mkdirs(c.fs, "quarantine"); err != nil {
+		return err
+	}
+	c.distrust(d)
+	return c.fs.Rename(name, "quarantine/"+flat(d))
+}
+
+const quarantineFor = 7 * 24 * time.Hour
+
+// emptyQuarantine removes what was looked at, or will not be.
+func (c *Cache) emptyQuarantine(now time.Time) error {
+	names, err := c.fs.Names("quarantine")
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	for _, name := range names {
+		name = path.Join("quarantine", name)
+		if info, err := c.fs.Lstat(name); err == nil && now.Sub(time.Unix(0, stat(info).Ctim.Nano())) > quarantineFor {
+			if err := c.fs.Remove(name); err != nil {
+				return err
+			}
+		}
+	}
+	return err
 }

@@ -77,16 +77,36 @@ func (h *holds) done(repo string, r *held) {
 
 // add holds an image between begin and done. A cache that cannot be written to holds none.
 func (h *holds) add(ctx context.Context, c *cache.Cache, repo string, d v1.Descriptor) error {
+	if !h.wants(repo, d) {
+		return nil
+	}
+	release, err := c.Hold(ctx, d) // may wait for who changes the index: other requests go on
+	if err != nil {
+		return err
+	}
+	if !h.take(repo, d, release) {
+		release()
+	}
+	return nil
+}
+
+func (h *holds) wants(repo string, d v1.Descriptor) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	r := h.repo[repo]
-	if _, is := r.images[d.Digest]; is || len(r.images) == maxHolds {
-		return nil
+	_, has := r.images[d.Digest]
+	return !has && len(r.images) < maxHolds
+}
+
+// take says whether the image is held from now on; another request may have been faster.
+func (h *holds) take(repo string, d v1.Descriptor, release func()) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	r := h.repo[repo]
+	if _, has := r.images[d.Digest]; has {
+		return false
 	}
-	release, err := c.Hold(ctx, d)
-	if err == nil {
-		r.images[d.Digest] = d
-		r.release = append(r.release, release)
-	}
-	return err
+	r.images[d.Digest] = d
+	r.release = append(r.release, release)
+	return true
 }

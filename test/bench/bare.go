@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"runtime"
 )
 
 // The bare chain is what a chain that verifies costs at the least in this language, on the machine that
@@ -96,7 +97,7 @@ func passOn(in io.Reader, out net.Conn, file io.Writer) (sum []byte, err error) 
 		for b := range work {
 			for rest := b; len(rest) > 0; { // loaded first, as package ring does: that is faster
 				n := min(len(rest), 32<<10)
-				load(rest[:n])
+				runtime.KeepAlive(load(rest[:n]))
 				hash.Write(rest[:n])
 				rest = rest[n:]
 			}
@@ -127,10 +128,9 @@ func passOn(in io.Reader, out net.Conn, file io.Writer) (sum []byte, err error) 
 	return hash.Sum(nil), errors.Join(err, <-stored)
 }
 
-var loaded byte
-
-func load(b []byte) {
+func load(b []byte) (sum byte) {
 	for i := 0; i < len(b); i += 64 {
-		loaded += b[i]
+		sum ^= b[i]
 	}
+	return sum
 }
