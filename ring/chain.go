@@ -103,6 +103,7 @@ type chainNode struct {
 
 	slow     bool   // it is served at the end of the order, and feeds nobody
 	slowSeen int    // reports in a row that say so
+	slowHeld bool   // the last of them says so of whom it feeds
 	slowRate int64  // bytes per second because of which it was called slow
 	slowWhy  string // why it was called slow, and the row's link then
 	slowLink string

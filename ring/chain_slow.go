@@ -34,10 +34,13 @@ func (c *chain) judgeSpeed() {
 	for i := range c.nodes {
 		n := &c.nodes[i]
 		if i != slowest || slowest == 0 {
-			n.slowSeen = 0
+			n.slowSeen, n.slowHeld = 0, false
 			continue
 		}
-		if n.slowSeen++; n.slowSeen < timings.slowLooks || !sure {
+		if n.slowHeld = !sure; sure || n.slowSeen < timings.slowLooks-1 {
+			n.slowSeen++
+		}
+		if n.slowSeen < timings.slowLooks {
 			continue
 		}
 		if f := n.feed.feeder; isLink(cause) && c.nodes[f].slowed != 0 && c.nodes[f].slowed != i {
@@ -211,9 +214,9 @@ func (c *chain) review() {
 func (c *chain) holdsUp(i int) bool { return c.nodes[i].feed.state == feedUp && c.waitedFor(i) }
 
 // sameCable says whom a slow link into i speaks against: a bad cable slows the links at both
-// its ends, and which one measures less is chance. If the link into i's feeder is about as slow,
-// it is the feeder, or 0 where moving that would not help. It is the feeder also if it was it in the
-// look before, but then this is not sure, and holds for one look only.
+// its ends, and which one measures less is chance; so is it of a node that gets little processor. If the
+// link into i's feeder is about as slow, it is the feeder, or 0 where moving that would not help. It is
+// the feeder also if it was it in the look before, but then this is not sure, and holds for one look only.
 func (c *chain) sameCable(i int, rate, median int64) (who int, sure bool) {
 	f := c.nodes[i].feed.feeder
 	if f == 0 {
@@ -226,7 +229,7 @@ func (c *chain) sameCable(i int, rate, median int64) (who int, sure bool) {
 		}
 		return f, true
 	}
-	if n.slowSeen > 0 && n.slowSeen < timings.slowLooks-1 {
+	if n.slowSeen > 0 && !n.slowHeld {
 		return f, false
 	}
 	return i, true
