@@ -74,7 +74,7 @@ func lacks(got map[string]any, names ...string) string {
 
 func TestReadReport(t *testing.T) {
 	row := map[string]any{"node": "a", "state": "held", "digest": "", "bytes": 0, "skipped": 1, "seconds": 0.1, "reason": "", "link": ""}
-	top := map[string]any{"transfer": "t", "image": "i", "digest": "", "bytes": 1, "seconds": 1, "exit": 0, "nodes": []any{row}}
+	top := map[string]any{"transfer": "t", "image": "i", "kept": "", "digest": "", "bytes": 1, "seconds": 1, "exit": 0, "nodes": []any{row}}
 	read := func(v any) error {
 		text, _ := json.Marshal(v)
 		_, err := readReport(text)
