@@ -10,10 +10,10 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/net/netutil"
 
 	"github.com/dolly-img/dolly-img/cache/mirror"
 )
@@ -35,9 +35,11 @@ func (s *nodeSetup) serveMirror(addr string) (stop func(), err error) {
 		IdleTimeout:       time.Minute,
 		MaxHeaderBytes:    16 << 10,
 	}
+	// More than any runtime opens, and few enough to leave the daemon its descriptors.
+	limited := &limitedListener{Listener: l, open: make(chan struct{}, 256), closed: make(chan struct{})}
+	server.ConnState = limited.state
 	go func() {
-		// More than any runtime opens, and few enough to leave the daemon its descriptors.
-		if err := server.Serve(netutil.LimitListener(l, 256)); !errors.Is(err, http.ErrServerClosed) {
+		if err := server.Serve(limited); !errors.Is(err, http.ErrServerClosed) {
 			s.log.Error("mirror failed", "error", err)
 		}
 	}()
@@ -52,6 +54,40 @@ func (s *nodeSetup) serveMirror(addr string) (stop func(), err error) {
 			server.Close()
 		}
 	}, nil
+}
+
+// limitedListener accepts no more connections than open has room for. It hands out what it accepts as it
+// is, where netutil.LimitListener wraps it: only so can the kernel send a file by itself.
+type limitedListener struct {
+	net.Listener
+	open   chan struct{}
+	closed chan struct{}
+	once   sync.Once
+}
+
+func (l *limitedListener) Accept() (net.Conn, error) {
+	select {
+	case l.open <- struct{}{}:
+	case <-l.closed:
+		return nil, net.ErrClosed
+	}
+	conn, err := l.Listener.Accept()
+	if err != nil {
+		<-l.open
+	}
+	return conn, err
+}
+
+func (l *limitedListener) Close() error {
+	l.once.Do(func() { close(l.closed) })
+	return l.Listener.Close()
+}
+
+// state is told by the server of each connection.
+func (l *limitedListener) state(_ net.Conn, s http.ConnState) {
+	if s == http.StateClosed || s == http.StateHijacked {
+		<-l.open
+	}
 }
 
 func listenMirror(addr string) (net.Listener, error) {
