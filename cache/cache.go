@@ -22,6 +22,7 @@ type Cache struct {
 	fs      fsys
 	indexMu chan struct{} // has room for one; beside the lock file, which others hold for a moment only
 	limits  Limits
+	idle    time.Duration // idleGrace
 	log     *slog.Logger
 }
 
@@ -63,7 +64,7 @@ func makeDir(dir string) error {
 }
 
 func open(fsys fsys, dir string) (*Cache, error) {
-	c := &Cache{dir: dir, fs: fsys, indexMu: make(chan struct{}, 1), log: slog.New(slog.DiscardHandler)}
+	c := &Cache{dir: dir, fs: fsys, indexMu: make(chan struct{}, 1), idle: idleGrace, log: slog.New(slog.DiscardHandler)}
 	err := checkLayout(fsys)
 	if errors.Is(err, fs.ErrNotExist) {
 		err = c.create()

@@ -39,7 +39,7 @@ const DefaultGrace = time.Hour
 
 // idleGrace is the same where there is no limit to keep: nothing is in need of the room, and what
 // another tool brings may take long.
-var idleGrace = 24 * time.Hour // tests change it
+const idleGrace = 24 * time.Hour
 
 // Tend removes what no image needs any more, such as the layers of what a name has named before,
 // and where limits are set the images that were not used for longest until they are kept, but none
@@ -47,7 +47,7 @@ var idleGrace = 24 * time.Hour // tests change it
 func (c *Cache) Tend(ctx context.Context, keep ...string) error {
 	o := GCOptions{Limits: c.limits, Grace: DefaultGrace, Keep: keep}
 	if c.limits == (Limits{}) {
-		o.Grace = idleGrace
+		o.Grace = c.idle
 	}
 	_, err := c.GC(ctx, o)
 	return err

@@ -210,9 +210,7 @@ func TestMovedName(t *testing.T) {
 	if !c.has(first.blobs[0].Digest) {
 		t.Error("a layer that came lately is gone")
 	}
-	was := idleGrace
-	idleGrace = 0
-	defer func() { idleGrace = was }()
+	c.idle = 0
 	mustPush(t, c, "x/app:1", first)
 	mustPush(t, c, "x/app:1", second)
 	if c.has(first.blobs[0].Digest) || c.has(first.root().Digest) || !c.has(second.blobs[0].Digest) {

@@ -415,7 +415,9 @@ func (t *Transfer) Close() error {
 	if t.published && (t.stale || t.c.limits != (Limits{})) { // the image is in place, whatever comes of it
 		ctx, cancel := context.WithTimeout(context.Background(), tendFor)
 		defer cancel()
-		_ = t.c.Tend(ctx, t.ref)
+		if err := t.c.Tend(ctx, t.ref); err != nil {
+			t.c.log.Warn("the cache could not be looked after", "error", err)
+		}
 	}
 	return err
 }

@@ -89,8 +89,8 @@ func (i *Image) OtherPlatform(ctx context.Context, from interface {
 }) (string, error) {
 	here, _ := parsePlatform("")
 	open := from.Open
-	if self, is := from.(*Image); is {
-		open = self.keep
+	if self, is := from.(*Image); is && self == i {
+		open = i.keep
 	}
 	is, err := i.platform(ctx, open)
 	if err != nil || is.os == "" || here.matches(is.os, is.arch, is.variant) {
@@ -115,12 +115,7 @@ func (i *Image) platform(ctx context.Context, open func(context.Context, v1.Desc
 	if i.root.Platform != nil || i.config == nil || i.config.Size > MaxManifest {
 		return p, nil
 	}
-	rc, err := open(ctx, *i.config, 0)
-	if err != nil {
-		return p, err
-	}
-	defer rc.Close()
-	raw, err := io.ReadAll(rc)
+	raw, err := readAll(open(ctx, *i.config, 0))
 	if err != nil {
 		return p, err
 	}
@@ -142,15 +137,19 @@ func (i *Image) checkPlatform(ctx context.Context, want platform) error {
 
 // keep is Open of a config that is kept, so that a registry is asked for it once.
 func (i *Image) keep(ctx context.Context, d v1.Descriptor, off int64) (io.ReadCloser, error) {
-	rc, err := i.Open(ctx, d, off)
-	if err != nil {
-		return nil, err
-	}
-	defer rc.Close()
-	raw, err := io.ReadAll(rc)
+	raw, err := readAll(i.Open(ctx, d, off))
 	if err != nil {
 		return nil, err
 	}
 	i.raw[d.Digest] = raw
 	return fromBytes(raw, off)
+}
+
+// readAll reads what was opened, if it was, and closes it.
+func readAll(rc io.ReadCloser, err error) ([]byte, error) {
+	if err != nil {
+		return nil, err
+	}
+	defer rc.Close()
+	return io.ReadAll(rc)
 }

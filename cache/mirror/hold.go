@@ -30,6 +30,7 @@ type held struct {
 	requests int // under way
 	images   map[digest.Digest]v1.Descriptor
 	release  []func()
+	last     time.Time   // when a request ended
 	end      *time.Timer // runs while there is no request
 }
 
@@ -63,10 +64,12 @@ func (h *holds) done(repo string, r *held) {
 		delete(h.repo, repo)
 		return
 	}
+	r.last = time.Now()
 	r.end = time.AfterFunc(holdFor, func() {
 		h.mu.Lock()
 		defer h.mu.Unlock()
-		if r.requests == 0 && h.repo[repo] == r {
+		// A request may have come and gone since this timer ran out.
+		if r.requests == 0 && time.Since(r.last) >= holdFor && h.repo[repo] == r {
 			delete(h.repo, repo)
 			for _, release := range r.release {
 				release()

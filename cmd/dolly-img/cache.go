@@ -69,11 +69,12 @@ other image needs: what its removal would free.`,
 			if err := listTable(cmd.OutOrStdout(), list); err != nil {
 				return err
 			}
-			unneeded, err := c.Unneeded()
-			if err == nil && unneeded > 0 {
+			// Where an image cannot be read nobody knows what it needs, and its row says so.
+			if unneeded, err := c.Unneeded(); err == nil && unneeded > 0 {
 				_, err = fmt.Fprintf(cmd.OutOrStdout(), "and %s that no image needs now: layers for the next push, or for gc\n", bytesText(unneeded))
+				return err
 			}
-			return err
+			return nil
 		},
 	}
 	addCacheFlag(cmd, &dir)

@@ -74,10 +74,10 @@ func newCacheGC() *cobra.Command {
 		Use:   "gc",
 		Short: "Remove what no image needs, and with limits the images not used for longest",
 		Long: `Gc removes blobs that no image needs, once they are older than the grace time: another
-tool may be about to name them, or a push that was cut off is repeated. With --max or --free it also removes images, the one that
-was not used for longest first, until the limits are kept; none where
-so much cannot be free whatever goes. Pinned images stay, and so does
-what a running transfer needs. What verify put into quarantine goes after a week. The limits of the daemon are in policy.toml:
+tool may be about to name them, or a push that was cut off is repeated. With --max or
+--free those that pushes left go at once where a limit is not kept, then images, the one that
+was not used for longest first, until it is; none where so much cannot be free whatever goes.
+Pinned images stay, and so does what a running transfer needs or was served lately. What verify put into quarantine goes after a week. The limits of the daemon are in policy.toml:
 
   [cache]
   max = "200G"    # bytes of all blobs

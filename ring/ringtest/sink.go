@@ -284,6 +284,9 @@ func (s *sinkTest) prepare(t *testing.T, sink ring.Sink, want bool) {
 	if !ok {
 		return
 	}
+	if sw, ok := sink.(ring.Switcher); ok && sw.Switches(s.ctx) == want {
+		t.Errorf("switches something: %v, want %v", want, !want)
+	}
 	inPlace, err := p.Prepare(s.ctx, s.Blobs)
 	if err != nil {
 		t.Fatalf("prepare: %v", err)
