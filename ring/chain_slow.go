@@ -342,12 +342,15 @@ func (c *chain) linkInto(i int) (wire.Sending, bool) {
 	return links[k], true
 }
 
-// starved says whether i does not fetch what waits for it on a link that could carry
-// more: it has no time to run, and what it measures of itself does not tell.
+// starved says whether i waits for what its feeder waits for it to take, or does not fetch it from
+// a link that could carry more, or waits to send over links that have nothing to send: it has no time to
+// run, and what it measures of itself does not tell.
 func (c *chain) starved(i int) bool {
 	n := &c.nodes[i]
 	l, ok := c.linkInto(i)
-	return ok && isBusy(l) && n.report.Wait == waitNames[waitIn] && n.rate > 0 && max(l.Rate, l.Burst) >= 2*n.rate && c.waitedFor(i)
+	waits := n.report.Wait == waitNames[waitIn] ||
+		n.report.Wait == waitNames[waitOut] && len(n.report.Links) > 0 && !slices.ContainsFunc(n.report.Links, isBusy)
+	return ok && isBusy(l) && waits && n.rate > 0 && (l.Held || max(l.Rate, l.Burst) >= 2*n.rate) && c.waitedFor(i)
 }
 
 // carries is what the link into i carried while it was busy, 0 if that is unknown. Links of one

@@ -169,7 +169,7 @@ func (s *scenario) event(f []string) {
 			s.print(s.c.step(evTick{s.c.now + timings.tickEvery}))
 		}
 		return
-	case "report": // link=ID:RATE,ID:RATE with ! behind the rate when it is not idle: else it is that of a burst
+	case "report": // link=ID:RATE,ID:RATE with ! behind the rate when it is not idle: else it is that of a burst; ID:held!
 		r := wire.Report{
 			Received: int64(num("received", 0)), Wait: arg["wait"], Blob: num("blob", 0), Good: int64(num("good", 0)),
 			Relay: int64(num("relay", 0)), Hash: int64(num("hash", 0)), Disk: int64(num("disk", 0)),
@@ -182,7 +182,7 @@ func (s *scenario) event(f []string) {
 			n, _ := strconv.Atoi(id)
 			rate, busy := strings.CutSuffix(rate, "!")
 			k, _ := strconv.ParseInt(rate, 10, 64)
-			sending := wire.Sending{Link: uint32(n), Idle: !busy, Burst: k}
+			sending := wire.Sending{Link: uint32(n), Idle: !busy, Burst: k, Held: rate == "held"}
 			if busy {
 				sending.Rate, sending.Burst = k, 0
 			}

@@ -57,18 +57,19 @@ func infoOf(conn net.Conn) (info linkInfo, ok bool) {
 
 // rateSince is what the link carried while it had something to send and its receiver did not
 // hold it up, in bytes per second. If it often had nothing to send it is the burst that is
-// known, the kernel's estimate of what passes in a moment. 0 is unknown.
-func (i linkInfo) rateSince(old linkInfo) (rate, burst int64) {
+// known, the kernel's estimate of what passes in a moment. 0 is unknown; held is the receiver,
+// for as good as all the time.
+func (i linkInfo) rateSince(old linkInfo) (rate, burst int64, held bool) {
 	dt, busy, limited := i.at.Sub(old.at), i.busy-old.busy, i.limited-old.limited
 	switch {
 	case old.at.IsZero() || dt <= 0 || busy <= 0:
-		return 0, 0
+		return 0, 0, false
 	case busy < dt*4/5:
-		return 0, i.delivery
+		return 0, i.delivery, false
 	case busy-limited < dt/10:
-		return 0, 0
+		return 0, 0, true
 	}
-	return perSecond(int64(i.acked-old.acked), busy-limited), 0
+	return perSecond(int64(i.acked-old.acked), busy-limited), 0, false
 }
 
 // idleSince says whether the link has nothing to send now, or had nothing most of the time:
@@ -91,7 +92,7 @@ func (r *relay) sendings() []wire.Sending {
 		if l.conn != nil {
 			if info, ok := infoOf(l.conn.netConn()); ok {
 				s.Idle = info.idleSince(l.info, l.writing)
-				s.Rate, s.Burst = info.rateSince(l.info)
+				s.Rate, s.Burst, s.Held = info.rateSince(l.info)
 				l.info = info
 			} else {
 				s.Idle = !l.writing

@@ -12,19 +12,20 @@ func TestRateSince(t *testing.T) {
 		acked         uint64
 		busy, limited time.Duration
 		want, burst   int64
+		held          bool
 	}{
-		"the link is the limit":           {10e6, time.Second, 0, 10e6, 0},
-		"half of it is the receiver's":    {10e6, time.Second, time.Second / 2, 20e6, 0},
-		"all of it is the receiver's":     {2e3, time.Second, time.Second - time.Millisecond, 0, 0},
-		"it has little to send":           {10e6, time.Second / 2, 0, 0, 123},
-		"it had nothing to send":          {0, 0, 0, 0, 0},
-		"nothing moves, and it is to":     {0, time.Second, 0, 1, 0},
-		"the kernel counts a little more": {10e6, time.Second, time.Second + time.Millisecond, 0, 0},
+		"the link is the limit":           {10e6, time.Second, 0, 10e6, 0, false},
+		"half of it is the receiver's":    {10e6, time.Second, time.Second / 2, 20e6, 0, false},
+		"all of it is the receiver's":     {2e3, time.Second, time.Second - time.Millisecond, 0, 0, true},
+		"it has little to send":           {10e6, time.Second / 2, 0, 0, 123, false},
+		"it had nothing to send":          {0, 0, 0, 0, 0, false},
+		"nothing moves, and it is to":     {0, time.Second, 0, 1, 0, false},
+		"the kernel counts a little more": {10e6, time.Second, time.Second + time.Millisecond, 0, 0, true},
 	} {
 		old := linkInfo{at: begun, acked: 5, busy: time.Minute, limited: time.Second, kernel: true}
 		now := linkInfo{at: begun.Add(time.Second), acked: 5 + c.acked, busy: old.busy + c.busy, limited: old.limited + c.limited, delivery: 123, kernel: true}
-		if got, burst := now.rateSince(old); got != c.want || burst != c.burst {
-			t.Errorf("%s: %d and %d, want %d and %d", name, got, burst, c.want, c.burst)
+		if got, burst, held := now.rateSince(old); got != c.want || burst != c.burst || held != c.held {
+			t.Errorf("%s: %d, %d and %v, want %d, %d and %v", name, got, burst, held, c.want, c.burst, c.held)
 		}
 	}
 }

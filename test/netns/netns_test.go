@@ -181,8 +181,8 @@ func TestRate(t *testing.T) {
 	}
 }
 
-// A net whose process was killed is removed by the next, with what runs in it; that of
-// a living process is not.
+// A net whose process was killed is removed by the next, with what runs in it, also by two
+// at once; that of a living process is not.
 func TestStale(t *testing.T) {
 	ctx := need(t)
 	dead := exec.Command("true")
@@ -203,8 +203,17 @@ func TestStale(t *testing.T) {
 	for out := ""; strings.TrimSpace(out) == ""; {
 		out = output(t, exec.Command("ip", "netns", "pids", stale+"n01"))
 	}
-	if err := removeStale(ctx); err != nil {
-		t.Fatal(err)
+	for i := range 8 {
+		output(t, exec.Command("ip", "netns", "add", fmt.Sprintf("%sm%02d", stale, i)))
+	}
+	removed := make(chan error)
+	for range 2 {
+		go func() { removed <- removeStale(ctx) }()
+	}
+	for range 2 {
+		if err := <-removed; err != nil {
+			t.Error(err)
+		}
 	}
 	if _, err := in.Wait(ctx); err != nil {
 		t.Error(err)

@@ -126,12 +126,14 @@ type (
 // Sending is what a feeder says of a link in its Report. Idle: it had nothing to send most
 // of the last second, or has nothing now and all it sent was acknowledged. Rate is bytes
 // per second the link carried while it was the link that limited it, Burst what it carried in
-// moments if it was not busy enough to tell; 0: unknown.
+// moments if it was not busy enough to tell; 0: unknown. Held: the receiver took nothing for nine
+// tenths of the time.
 type Sending struct {
 	Link  uint32 `json:"link"`
 	Idle  bool   `json:"idle"`
 	Rate  int64  `json:"rate"`
 	Burst int64  `json:"burst"`
+	Held  bool   `json:"held"`
 }
 
 // Mark is the server's running sum of a blob at Offset; of a final mark Offset is

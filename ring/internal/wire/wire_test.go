@@ -101,7 +101,7 @@ func all() []Message {
 		&Answer{[]int64{1, 0}, -1, true, true, "", ""}, &Start{}, &Feed{1, 2, []byte("s"), "server", nil},
 		&Need{1, 2, [][2]int64{{0, 4096}}}, &Dial{1, 2, []byte("s"), "n", []string{"[::1]:1"}, nil, true},
 		&Link{1, 2, LinkDown, "network", "broken"}, &Undial{4}, &Marks{[]Mark{{1, 4, []byte{1}, true}}},
-		&Report{1, 2, 3, "disk", 4, 5, 6, 7, 8, []Sending{{1, true, 2, 3}}}, &Fail{"space", "no space"}, &Verified{[]string{"sha256:x"}, true},
+		&Report{1, 2, 3, "disk", 4, 5, 6, 7, 8, []Sending{{1, true, 2, 3, true}}}, &Fail{"space", "no space"}, &Verified{[]string{"sha256:x"}, true},
 		&Commit{}, &Committed{"sha256:x"}, &Bye{}, &Abort{"interrupted", true}, &Ping{}, &Pong{}, &Fallback{1, 2, 3, 4, 5},
 	}
 }
