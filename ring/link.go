@@ -76,12 +76,12 @@ func greetLink(ctx context.Context, raw net.Conn, conf *tls.Config, hello wire.H
 	var w linkWriter = &plainWriter{conn: raw}
 	conn := raw
 	if conf != nil {
-		batch := &batchConn{Conn: raw}
-		tc := tls.Client(batch, conf)
+		batched := &batchConn{Conn: raw}
+		tc := tls.Client(batched, conf)
 		if err := tc.HandshakeContext(ctx); err != nil {
 			return nil, err
 		}
-		conn, w = tc, &tlsWriter{conn: tc, batch: batch}
+		conn, w = tc, &tlsWriter{conn: tc, batch: batched}
 	}
 	if _, err := io.WriteString(conn, wire.Preamble); err != nil {
 		return nil, err
@@ -101,7 +101,7 @@ func greetLink(ctx context.Context, raw net.Conn, conf *tls.Config, hello wire.H
 		return nil, failf(CodeAuth, "the receiver refused the link (%d)", status[0])
 	}
 	if tw, ok := w.(*tlsWriter); ok {
-		tw.batch.hold = bufio.NewWriterSize(raw, ioChunk)
+		tw.batch.hold = bufio.NewWriterSize((*batch)(tw.batch), ioChunk)
 	}
 	return w, nil
 }
@@ -132,7 +132,9 @@ type plainWriter struct {
 	vec  [2][]byte
 }
 
-func (w *plainWriter) writeFrame(hdr *[wire.HeaderSize]byte, data []byte) error {
+func (w *plainWriter) writeFrame(hdr *[wire.HeaderSize]byte, data []byte, meter *activity) error {
+	meter.is(waitOut)
+	defer meter.is(waitCPU)
 	w.vec = [2][]byte{hdr[:], data}
 	bufs := net.Buffers(w.vec[:])
 	_, err := bufs.WriteTo(w.conn)
@@ -150,7 +152,8 @@ type tlsWriter struct {
 	batch *batchConn
 }
 
-func (w *tlsWriter) writeFrame(hdr *[wire.HeaderSize]byte, data []byte) error {
+func (w *tlsWriter) writeFrame(hdr *[wire.HeaderSize]byte, data []byte, meter *activity) error {
+	w.batch.meter = meter
 	if _, err := w.conn.Write(hdr[:]); err != nil {
 		return err
 	}
@@ -171,7 +174,17 @@ func (w *tlsWriter) netConn() net.Conn { return w.batch.Conn }
 // batchConn gathers the records of a frame into large writes, once hold is set.
 type batchConn struct {
 	net.Conn
-	hold *bufio.Writer
+	hold  *bufio.Writer
+	meter *activity // of who writes: it waits while they are written, not while it encrypts
+}
+
+// batch is where hold writes to.
+type batch batchConn
+
+func (b *batch) Write(p []byte) (int, error) {
+	b.meter.is(waitOut)
+	defer b.meter.is(waitCPU)
+	return b.Conn.Write(p)
 }
 
 func (c *batchConn) Write(b []byte) (int, error) {

@@ -37,9 +37,9 @@ type outLink struct {
 }
 
 // linkWriter is the sending side of a data connection. One goroutine writes at a
-// time; Close from another ends a write that blocks.
+// time, and its meter, if it has one, is told when it waits; Close from another ends a write that blocks.
 type linkWriter interface {
-	writeFrame(hdr *[wire.HeaderSize]byte, data []byte) error
+	writeFrame(hdr *[wire.HeaderSize]byte, data []byte, meter *activity) error
 	netConn() net.Conn
 	io.Closer
 }
@@ -289,7 +289,7 @@ func (r *relay) catchUp(ctx context.Context, l *outLink) {
 			r.mu.Unlock()
 			var fin [wire.HeaderSize]byte
 			wire.PutFin(&fin)
-			err := l.conn.writeFrame(&fin, nil)
+			err := l.conn.writeFrame(&fin, nil, nil)
 			l.conn.Close()
 			r.mu.Lock()
 			if err != nil {
@@ -309,7 +309,7 @@ func (r *relay) catchUp(ctx context.Context, l *outLink) {
 			}
 			l.writing = true
 			r.mu.Unlock()
-			err := l.conn.writeFrame(&hdr, data)
+			err := l.conn.writeFrame(&hdr, data, nil)
 			r.mu.Lock()
 			l.writing = false
 			if !l.lag {
@@ -375,5 +375,5 @@ func (r *relay) replay(ctx context.Context, l *outLink, blob uint32, pos int64, 
 	l.reads.off += int64(n)
 	var hdr [wire.HeaderSize]byte
 	wire.PutData(&hdr, blob, pos, l.buf[:n])
-	return l.conn.writeFrame(&hdr, l.buf[:n])
+	return l.conn.writeFrame(&hdr, l.buf[:n], nil)
 }

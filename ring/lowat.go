@@ -30,6 +30,8 @@ type lowConn struct {
 	sys  syscall.RawConn // nil until it is a link: no mark is set
 	mark int             // as the kernel has it
 
+	meter *activity // of who reads a link: it waits while nothing comes, not while it decrypts or copies
+
 	due    int // bytes that are sure to come, raw under TLS
 	secure bool
 	buf    []byte
@@ -134,10 +136,14 @@ func (c *lowConn) fill() error {
 // receive reads, once there is what is due.
 func (c *lowConn) receive(p []byte) (int, error) {
 	if c.sys == nil {
+		c.meter.is(waitIn)
+		defer c.meter.is(waitCPU)
 		return c.Conn.Read(p)
 	}
 	c.into = p
-	if err := c.sys.Read(c.try); err != nil {
+	err := c.sys.Read(c.try)
+	c.meter.is(waitCPU)
+	if err != nil {
 		return 0, err
 	}
 	c.due -= c.n
@@ -153,6 +159,7 @@ func (c *lowConn) tryRead(fd uintptr) bool {
 		case c.err == unix.EINTR:
 			continue
 		case c.err == unix.EAGAIN:
+			c.meter.is(waitIn)
 			if n := max(1, min(c.due, maxLow)); n != c.mark {
 				c.mark = n
 				unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVLOWAT, n)

@@ -99,7 +99,7 @@ func TestLowWaterMark(t *testing.T) {
 				var hdr [wire.HeaderSize]byte
 				data := random(uint64(i), n)
 				wire.PutData(&hdr, 0, 0, data)
-				if err := w.writeFrame(&hdr, data); err != nil {
+				if err := w.writeFrame(&hdr, data, nil); err != nil {
 					done <- err
 					return
 				}
@@ -107,7 +107,7 @@ func TestLowWaterMark(t *testing.T) {
 			<-turn
 			var fin [wire.HeaderSize]byte
 			wire.PutFin(&fin)
-			done <- w.writeFrame(&fin, nil)
+			done <- w.writeFrame(&fin, nil, nil)
 		}()
 		r.SetReadDeadline(time.Now().Add(20 * time.Second))
 		for i, n := range sizes {
@@ -168,7 +168,7 @@ func TestLowWaterMarkIsSet(t *testing.T) {
 			data = append(hdr[:], data...)
 			go w.(*plainWriter).conn.Write(data)
 		} else {
-			go w.writeFrame(&hdr, data)
+			go w.writeFrame(&hdr, data, nil)
 		}
 		read := make(chan error, 1)
 		go func() {
@@ -198,7 +198,7 @@ func TestDamagedFrame(t *testing.T) {
 	var hdr [wire.HeaderSize]byte
 	wire.PutData(&hdr, 0, 0, data)
 	data[500] ^= 1
-	go w.writeFrame(&hdr, data)
+	go w.writeFrame(&hdr, data, nil)
 	var got [wire.HeaderSize]byte
 	h, err := r.header(&got, 0)
 	if err != nil {
@@ -207,5 +207,55 @@ func TestDamagedFrame(t *testing.T) {
 	var ne *nodeError
 	if err := r.payload(&got, h, make([]byte, h.Length)); !errors.As(err, &ne) || ne.code != CodeCRC {
 		t.Errorf("%v", err)
+	}
+}
+
+// Who reads what has come, decrypts it, or encrypts does not wait; who reads what has not come does.
+func TestLinksTellWaiting(t *testing.T) {
+	for _, secure := range []bool{false, true} {
+		w, r := pair(t, secure)
+		in, out := &activity{kind: waitCPU}, &activity{kind: waitCPU}
+		r.low.meter = in
+		data := random(1, 30_000) // fits into any receive buffer
+		var hdr [wire.HeaderSize]byte
+		wire.PutData(&hdr, 0, 0, data)
+		send := func() {
+			if err := w.writeFrame(&hdr, data, out); err != nil {
+				t.Error(err)
+			}
+		}
+		read := func() {
+			var got [wire.HeaderSize]byte
+			h, err := r.header(&got, len(data))
+			if err == nil {
+				err = r.payload(&got, h, make([]byte, h.Length))
+			}
+			if err != nil {
+				t.Error(err)
+			}
+		}
+		send()
+		for come := 0; come < r.low.raw(wire.HeaderSize)+r.low.raw(len(data)); runtime.Gosched() { // ends with the test's time limit
+			r.low.sys.Control(func(fd uintptr) { come, _ = unix.IoctlGetInt(int(fd), unix.TIOCINQ) })
+		}
+		read()
+		if waited := in.take()[waitIn]; waited > 0 {
+			t.Errorf("tls %v: waited %v for what had come", secure, waited)
+		}
+		if took := out.take(); took[waitOut] == 0 || out.kind != waitCPU {
+			t.Errorf("tls %v: %v of writing, then %v", secure, took, out.kind)
+		}
+		done := make(chan bool)
+		go func() { read(); close(done) }()
+		for kind := waitCPU; kind != waitIn; runtime.Gosched() {
+			in.mu.Lock()
+			kind = in.kind
+			in.mu.Unlock()
+		}
+		send()
+		<-done
+		if in.take()[waitIn] == 0 || in.kind != waitCPU {
+			t.Errorf("tls %v: did not wait for what had not come, or still does: %v", secure, in.kind)
+		}
 	}
 }

@@ -36,8 +36,12 @@ type activity struct {
 	sum   [waitKinds]time.Duration
 }
 
-// is says what the goroutine does from now on, and returns what it did before.
+// is says what the goroutine does from now on, and returns what it did before. Of a nil
+// activity nobody wants to know.
 func (a *activity) is(k waitKind) (was waitKind) {
+	if a == nil {
+		return k
+	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.close(time.Now())

@@ -186,9 +186,7 @@ func (r *relay) put(hdr *[wire.HeaderSize]byte, data []byte, blob uint32, off in
 	}
 	r.mu.Unlock()
 	for _, l := range live {
-		r.meter.relay.is(waitOut)
-		err := l.conn.writeFrame(&f.hdr, f.data)
-		r.meter.relay.is(waitCPU)
+		err := l.conn.writeFrame(&f.hdr, f.data, &r.meter.relay)
 		r.mu.Lock()
 		l.busy, l.writing = false, false
 		if err != nil {

@@ -67,8 +67,10 @@ func (t *transfer) receive(l *linkReader, h wire.Hello) {
 func (t *transfer) frames(l *linkReader, gen uint32) (fin bool, err error) {
 	var hdr [wire.HeaderSize]byte
 	sure := 0
+	l.low.meter = &t.relay.meter.relay
+	l.low.meter.is(waitCPU)
+	defer l.low.meter.is(waitIn) // the next one's
 	for {
-		t.relay.meter.relay.is(waitIn)
 		h, err := l.header(&hdr, sure)
 		if err != nil {
 			return false, err
@@ -86,7 +88,6 @@ func (t *transfer) frames(l *linkReader, gen uint32) (fin bool, err error) {
 		if err := l.payload(&hdr, h, buf); err != nil {
 			return false, err
 		}
-		t.relay.meter.relay.is(waitCPU)
 		if t.limit != nil {
 			t.relay.meter.relay.is(waitLimit)
 			if err := t.limit.WaitN(t.ctx, h.Length); err != nil {
