@@ -134,6 +134,7 @@ type chainNode struct {
 		up       time.Duration // since when the link is up
 		fails    int           // links from one feeder, the culprit, lost in a row
 		culprit  int
+		why      string     // the last of them was
 		broke    uint32     // the link its feeder said had broken
 		avoid    []int      // may not feed it: their links were lost twice
 		direct   bool       // only the server may feed it

@@ -16,6 +16,10 @@ import (
 // it: the fault is then most likely its own.
 const maxAvoid = 2
 
+// maxFails is how often in a row the server may feed a node in vain. That nothing has come in
+// between is known when the node says what it needs.
+const maxFails = 3
+
 // relink gives node i a new generation; its feeder is chosen when it says what it
 // needs.
 func (c *chain) relink(i int) {
@@ -73,6 +77,7 @@ func (c *chain) need(ev evNeed) {
 	if n.feed.state != feedAsked || ev.gen != n.feed.gen || ev.link != n.feed.link {
 		return
 	}
+	n.feed.needs = ev.needs
 	if len(ev.needs) == 0 {
 		n.feed.state = feedDone
 		c.undial(n)
@@ -80,8 +85,10 @@ func (c *chain) need(ev evNeed) {
 	}
 	if sum := needSum(c.blobs, ev.needs); sum != n.feed.needSum {
 		n.feed.needSum, n.feed.fails, n.damage = sum, min(n.feed.fails, 1), ""
+	} else if n.feed.culprit == 0 && n.feed.fails >= maxFails {
+		c.unfed(ev.node, n.feed.why)
+		return
 	}
-	n.feed.needs = ev.needs
 	if n.feed.early && n.feed.feeder != 0 {
 		c.avoid(ev.node, n.feed.feeder) // it said that it had sent everything
 	}
@@ -189,10 +196,10 @@ func (c *chain) linkDown(i int, name string, ev evLink) {
 		n.feed.culprit, n.feed.fails = feeder, 0
 	}
 	n.feed.fails++
+	n.feed.why = ev.reason
 	gone := ev.code == CodeGone
-	if feeder == 0 && (gone || n.feed.fails >= 3) {
-		n.row.Link = name
-		c.end(i, Failed, "cannot be fed: "+orElse(n.damage, ev.reason))
+	if feeder == 0 && gone {
+		c.unfed(i, ev.reason)
 		return
 	}
 	if !gone && n.blames == 0 { // changed bytes are worth more to know than what came of them
@@ -202,6 +209,13 @@ func (c *chain) linkDown(i int, name string, ev evLink) {
 		c.avoid(i, feeder)
 	}
 	c.relink(i)
+}
+
+// unfed is for who cannot be fed by the server either.
+func (c *chain) unfed(i int, why string) {
+	n := &c.nodes[i]
+	n.row.Link = c.linkName(i)
+	c.end(i, Failed, "cannot be fed: "+orElse(n.damage, why))
 }
 
 // fellBack says whether the link into i ended because its feeder fell back: it says so, or it
