@@ -76,12 +76,12 @@ func greetLink(ctx context.Context, raw net.Conn, conf *tls.Config, hello wire.H
 	var w linkWriter = &plainWriter{conn: raw}
 	conn := raw
 	if conf != nil {
-		batched := &batchConn{Conn: raw}
-		tc := tls.Client(batched, conf)
+		batch := &batchConn{Conn: raw}
+		tc := tls.Client(batch, conf)
 		if err := tc.HandshakeContext(ctx); err != nil {
 			return nil, err
 		}
-		conn, w = tc, &tlsWriter{conn: tc, batch: batched}
+		conn, w = tc, &tlsWriter{conn: tc, batch: batch}
 	}
 	if _, err := io.WriteString(conn, wire.Preamble); err != nil {
 		return nil, err
@@ -101,7 +101,7 @@ func greetLink(ctx context.Context, raw net.Conn, conf *tls.Config, hello wire.H
 		return nil, failf(CodeAuth, "the receiver refused the link (%d)", status[0])
 	}
 	if tw, ok := w.(*tlsWriter); ok {
-		tw.batch.hold = bufio.NewWriterSize((*batch)(tw.batch), ioChunk)
+		tw.batch.hold = bufio.NewWriterSize(meteredConn{tw.batch}, ioChunk)
 	}
 	return w, nil
 }
@@ -178,13 +178,13 @@ type batchConn struct {
 	meter *activity // of who writes: it waits while they are written, not while it encrypts
 }
 
-// batch is where hold writes to.
-type batch batchConn
+// meteredConn is what hold writes to: the connection below.
+type meteredConn struct{ *batchConn }
 
-func (b *batch) Write(p []byte) (int, error) {
-	b.meter.is(waitOut)
-	defer b.meter.is(waitCPU)
-	return b.Conn.Write(p)
+func (c meteredConn) Write(b []byte) (int, error) {
+	c.meter.is(waitOut)
+	defer c.meter.is(waitCPU)
+	return c.Conn.Write(b)
 }
 
 func (c *batchConn) Write(b []byte) (int, error) {
