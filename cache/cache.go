@@ -72,7 +72,7 @@ func open(fsys fsys, dir string) (*Cache, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cache %s: %w", dir, err)
 	}
-	err = mkdirs(fsys, "blobs", "blobs/sha256", "ingest", "kept", "parts", "leases", "verified", "placed", "used")
+	err = mkdirs(fsys, "blobs", "blobs/sha256", "ingest", "kept", "parts", "leases", "verified", "placed", "layers", "used")
 	if err == nil {
 		err = errors.Join(sweep(fsys, "ingest"), sweep(fsys, "leases"), c.prune())
 	}

@@ -14,12 +14,13 @@
 //	parts/<hex>            the path of a part file outside that a transfer may have left
 //	verified/<alg>-<hex>   the blob's inode, size and times when its digest was known right
 //	placed/<hex>           the same of a file outside, with its path
+//	layers/<alg>-<hex>     the diff_id that a compressed layer was found to unpack to
 //	used/<alg>-<hex>       its modification time is the last use of that manifest
 //	lock                   flocked while index.json changes
 //
 // A blob is written to ingest, made durable, then renamed; index.json is replaced
 // in one rename after everything it names is durable. So a power loss at any
-// moment leaves a valid layout. Records under verified, placed and used are not
+// moment leaves a valid layout. Records under verified, placed, layers and used are not
 // made durable: one that is lost or torn costs a hash, never a wrong answer.
 //
 // Several processes may use one cache; a daemon that serves transfers and a

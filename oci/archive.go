@@ -11,12 +11,12 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"runtime"
 	"strings"
 	"sync"
 
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
-	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sys/unix"
 )
 
@@ -165,6 +165,15 @@ func (a *archive) open(ctx context.Context, name string, off int64) (io.ReadClos
 		return nil, 0, err
 	}
 	return &member{a, s, e.size - off}, e.size, nil
+}
+
+// readers is how many files are worth reading at once: of a compressed archive each reader
+// unpacks all that is before its file.
+func (a *archive) readers() int {
+	if a.unpack != nil {
+		return 1
+	}
+	return runtime.GOMAXPROCS(0)
 }
 
 func (a *archive) Close() error {
@@ -322,21 +331,4 @@ func openOCIArchive(ctx context.Context, s string) (store, string, error) {
 		return nil, "", err
 	}
 	return newLayout(ctx, a, ref)
-}
-
-// Kind tells what a tar archive holds: the transport that reads it, or "" when it is
-// neither. One that is both, as new versions of docker save write, is an OCI archive.
-func Kind(ctx context.Context, name string) (transport string, err error) {
-	a, err := openArchive(ctx, name)
-	if err != nil {
-		return "", err
-	}
-	defer a.Close()
-	if _, err := a.find(v1.ImageLayoutFile); err == nil {
-		return "oci-archive", nil
-	}
-	if _, err := a.find("manifest.json"); err == nil {
-		return "docker-archive", nil
-	}
-	return "", nil
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/containers/image/v5/docker/reference"
 	"github.com/opencontainers/go-digest"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sync/errgroup"
 )
 
 // dockerArchive is what "docker save" writes: configs and layers of one or more images, in
@@ -126,31 +127,37 @@ func fullTag(tag string) string {
 	return reference.TagNameOnly(named).String()
 }
 
-// build makes the manifest.
+// build makes the manifest. Layers that have to be read for it are read at the same time.
 func (d *dockerArchive) build(ctx context.Context, image dockerImage) error {
 	config, err := readSmall(ctx, d.a, image.Config)
 	if err != nil {
 		return fmt.Errorf("config %q: %w", image.Config, err)
 	}
-	var rootfs struct {
-		RootFS v1.RootFS `json:"rootfs"`
-	}
-	if err := json.Unmarshal(config, &rootfs); err != nil {
+	diffs, err := decodeDiffIDs(config)
+	if err != nil {
 		return fmt.Errorf("config %q: %w", image.Config, err)
 	}
-	if len(rootfs.RootFS.DiffIDs) != len(image.Layers) {
-		return fmt.Errorf("config %q: %d diff_ids for %d layers", image.Config, len(rootfs.RootFS.DiffIDs), len(image.Layers))
+	if len(diffs) != len(image.Layers) {
+		return hint(disagreeAdvice, "config %q: %d diff_ids for %d layers", image.Config, len(diffs), len(image.Layers))
 	}
 	c := v1.Descriptor{MediaType: v1.MediaTypeImageConfig, Digest: digest.FromBytes(config), Size: int64(len(config))}
 	d.paths[c.Digest] = image.Config
-	m := v1.Manifest{Versioned: versioned, MediaType: v1.MediaTypeImageManifest, Config: c, Layers: []v1.Descriptor{}}
+	m := v1.Manifest{Versioned: versioned, MediaType: v1.MediaTypeImageManifest, Config: c, Layers: make([]v1.Descriptor, len(image.Layers))}
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(d.a.readers())
 	for i, name := range image.Layers {
-		layer, err := d.layer(ctx, name, rootfs.RootFS.DiffIDs[i])
-		if err != nil {
-			return fmt.Errorf("layer %q: %w", name, err)
-		}
-		d.paths[layer.Digest] = name
-		m.Layers = append(m.Layers, layer)
+		group.Go(func() (err error) {
+			if m.Layers[i], err = d.layer(ctx, name, diffs[i]); err != nil {
+				return fmt.Errorf("layer %q: %w", name, err)
+			}
+			return nil
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return err
+	}
+	for i, layer := range m.Layers {
+		d.paths[layer.Digest] = image.Layers[i]
 	}
 	d.raw, err = json.Marshal(m)
 	return err
@@ -168,11 +175,10 @@ func (d *dockerArchive) layer(ctx context.Context, name string, diff digest.Dige
 	}
 	defer rc.Close()
 	layer := v1.Descriptor{MediaType: v1.MediaTypeImageLayer, Digest: diff, Size: size}
-	head := make([]byte, min(size, 4))
-	if _, err := io.ReadFull(rc, head); err != nil {
-		return v1.Descriptor{}, err
-	}
+	head, err := firstBytes(rc)
 	switch {
+	case err != nil:
+		return v1.Descriptor{}, err
 	case unpacker(head) == nil:
 		return layer, nil
 	case head[0] == 0x1f:
@@ -182,7 +188,7 @@ func (d *dockerArchive) layer(ctx context.Context, name string, diff digest.Dige
 	}
 	sum := digest.Canonical.Digester()
 	_, _ = sum.Hash().Write(head)
-	if _, err := io.Copy(sum.Hash(), &untilDone{ctx, rc}); err != nil {
+	if _, err := io.CopyBuffer(sum.Hash(), &untilDone{ctx, rc}, make([]byte, 256<<10)); err != nil {
 		return v1.Descriptor{}, err
 	}
 	layer.Digest = sum.Digest()
@@ -205,5 +211,7 @@ func (d *dockerArchive) blob(ctx context.Context, b v1.Descriptor, off int64) (i
 	rc, _, err := d.a.open(ctx, name, off)
 	return rc, err
 }
+
+func (d *dockerArchive) readers() int { return d.a.readers() }
 
 func (d *dockerArchive) Close() error { return d.a.Close() }

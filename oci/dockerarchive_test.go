@@ -187,6 +187,11 @@ func TestDockerArchiveDamaged(t *testing.T) {
 	}
 }
 
+func kindOf(ctx context.Context, name string) (string, error) {
+	kind, _, err := Kind(ctx, name, Options{})
+	return kind, err
+}
+
 func TestKind(t *testing.T) {
 	ctx := context.Background()
 	layout, docker := file("./oci-layout", nil), file("manifest.json", nil)
@@ -198,19 +203,19 @@ func TestKind(t *testing.T) {
 		{"", []tarEntry{file("else", nil)}}, {"", nil},
 	} {
 		for _, b := range [][]byte{asTar(c.entries...), asGzip(asTar(c.entries...)), asZstd(asTar(c.entries...))} {
-			if got, err := Kind(ctx, writeFile(t, "a", b)); got != c.want || err != nil {
+			if got, err := kindOf(ctx, writeFile(t, "a", b)); got != c.want || err != nil {
 				t.Errorf("%q, %v, want %q", got, err, c.want)
 			}
 		}
 	}
 	for _, b := range []string{"\x1f\x8b", "\x28\xb5\x2f\xfd", "no archive", "\x1f\x8bno archive at all"} {
-		_, err := Kind(ctx, writeFile(t, "a", []byte(b)))
+		_, err := kindOf(ctx, writeFile(t, "a", []byte(b)))
 		fails(t, err, "archive: ")
 	}
-	_, err := Kind(ctx, t.TempDir())
+	_, err := kindOf(ctx, t.TempDir())
 	fails(t, err, "not a regular file")
 	gone, cancel := context.WithCancel(ctx)
 	cancel()
-	_, err = Kind(gone, writeFile(t, "a", asTar(layout)))
+	_, err = kindOf(gone, writeFile(t, "a", asTar(layout)))
 	fails(t, err, "context canceled")
 }

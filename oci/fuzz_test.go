@@ -1,6 +1,7 @@
 package oci
 
 import (
+	"bytes"
 	"context"
 	"io"
 	"net/http"
@@ -68,6 +69,36 @@ func FuzzDockerImages(f *testing.F) {
 		}
 		if len(image.Layers) > MaxLayers || ref == "" && len(list) != 1 {
 			t.Errorf("%d layers of %d images passed", len(image.Layers), len(list))
+		}
+	})
+}
+
+// What a config says of its layers is bounded, and told apart from nothing.
+func FuzzDiffIDs(f *testing.F) {
+	corpus(f)
+	f.Fuzz(func(t *testing.T, b []byte) {
+		diffs, err := decodeDiffIDs(b)
+		if err != nil && diffs != nil || len(diffs) > MaxLayers || diffs != nil && !strings.Contains(strings.ToLower(string(b)), "rootfs") && !strings.Contains(string(b), `\u`) {
+			t.Errorf("%q has diff_ids %q, %v", b, diffs, err)
+		}
+	})
+}
+
+// Whatever a layer holds, unpacking it ends, and tells its digest or an error.
+func FuzzUnpackedDigest(f *testing.F) {
+	corpus(f)
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if len(b) > 16<<10 {
+			return
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second) // for what unpacks to much more
+		defer cancel()
+		got, err := unpackedDigest(ctx, bytes.NewReader(b), digest.SHA256)
+		if err == io.EOF || (err == nil) != (got != "") {
+			t.Errorf("%q, %v", got, err)
+		}
+		if err == nil && unpacker(b) == nil && got != digest.FromBytes(b) {
+			t.Errorf("%q is not compressed and became %s", b, got)
 		}
 	})
 }

@@ -24,6 +24,7 @@ type Options struct {
 
 // Image is an image that was found. Its methods may be called at the same time.
 type Image struct {
+	asked string // what Open was given
 	name  string
 	root  v1.Descriptor
 	store store
@@ -31,7 +32,8 @@ type Image struct {
 	held  int                      // bytes of raw
 	blobs []v1.Descriptor
 
-	config *v1.Descriptor // of an image of one platform
+	manifests []*manifest    // of images, no indexes
+	config    *v1.Descriptor // of an image of one platform
 }
 
 // store is where the bytes of an image lie.
@@ -59,7 +61,7 @@ func Open(ctx context.Context, name string, o Options) (*Image, error) {
 	if err != nil {
 		return nil, fmt.Errorf("image %s: %w", name, err)
 	}
-	i := &Image{name: ref, store: s, raw: map[digest.Digest][]byte{}}
+	i := &Image{asked: name, name: ref, store: s, raw: map[digest.Digest][]byte{}}
 	if err := i.resolve(ctx, want, o); err != nil {
 		s.Close()
 		return nil, fmt.Errorf("image %s: %w", name, err)
@@ -227,6 +229,9 @@ func (l *lister) list(ctx context.Context, d v1.Descriptor, m *manifest, depth i
 	}
 	if m.Config != nil {
 		l.add(*m.Config)
+	}
+	if !m.isIndex() {
+		l.image.manifests = append(l.image.manifests, m)
 	}
 	l.add(v1.Descriptor{MediaType: m.mediaType, Digest: d.Digest, Size: d.Size, Platform: d.Platform, ArtifactType: d.ArtifactType})
 	return nil

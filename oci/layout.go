@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"runtime"
 	"strings"
 
 	"github.com/opencontainers/image-spec/specs-go"
@@ -135,6 +136,13 @@ func (l *layout) blob(ctx context.Context, d v1.Descriptor, off int64) (io.ReadC
 		return nil, fmt.Errorf("has %d bytes, not %d", size, d.Size)
 	}
 	return rc, nil
+}
+
+func (l *layout) readers() int {
+	if a, ok := l.files.(*archive); ok {
+		return a.readers()
+	}
+	return runtime.GOMAXPROCS(0)
 }
 
 func (l *layout) Close() error { return l.files.Close() }

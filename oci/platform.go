@@ -88,11 +88,7 @@ func (i *Image) OtherPlatform(ctx context.Context, from interface {
 	Open(ctx context.Context, d v1.Descriptor, off int64) (io.ReadCloser, error)
 }) (string, error) {
 	here, _ := parsePlatform("")
-	open := from.Open
-	if self, is := from.(*Image); is && self == i {
-		open = i.keep
-	}
-	is, err := i.platform(ctx, open)
+	is, err := i.platform(ctx, i.opener(from))
 	if err != nil || is.os == "" || here.matches(is.os, is.arch, is.variant) {
 		return "", err
 	}
@@ -133,6 +129,17 @@ func (i *Image) checkPlatform(ctx context.Context, want platform) error {
 		return err
 	}
 	return hint("if that is what the nodes are, say --platform "+is.String(), "is for %s, not for %s", is, want)
+}
+
+// opener reads what is read from now and again later: from from, and of the image itself so that
+// it is kept.
+func (i *Image) opener(from interface {
+	Open(ctx context.Context, d v1.Descriptor, off int64) (io.ReadCloser, error)
+}) opener {
+	if self, is := from.(*Image); is && self == i {
+		return i.keep
+	}
+	return from.Open
 }
 
 // keep is Open of a config that is kept, so that a registry is asked for it once.

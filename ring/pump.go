@@ -2,6 +2,7 @@ package ring
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -28,6 +29,15 @@ type unreadable struct{ error }
 
 func (e *unreadable) Unwrap() error { return e.error }
 
+// readError is the error of a source that gives no more bytes.
+func readError(err error) error {
+	var w interface{ Wrong() bool }
+	if errors.As(err, &w) && w.Wrong() {
+		return err
+	}
+	return &unreadable{err}
+}
+
 func (p *pump) run(ctx context.Context) error {
 	for _, b := range p.blobs {
 		if err := p.blob(ctx, b, p.relay.descs[b]); err != nil {
@@ -40,7 +50,7 @@ func (p *pump) run(ctx context.Context) error {
 func (p *pump) blob(ctx context.Context, b int, d v1.Descriptor) error {
 	rc, err := p.src.Open(ctx, d, 0)
 	if err != nil {
-		return &unreadable{err}
+		return readError(err)
 	}
 	defer rc.Close()
 	var off int64
@@ -65,7 +75,7 @@ func (p *pump) blob(ctx context.Context, b int, d v1.Descriptor) error {
 			break
 		}
 		if err != nil {
-			return &unreadable{err}
+			return readError(err)
 		}
 	}
 	if d.Size < 0 {

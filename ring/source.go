@@ -22,6 +22,10 @@ type Opener interface {
 // server while it is read and on every node; one with Digest "" gets its digest
 // from the bytes that were sent. Size -1 is a stream whose length is known at
 // its end.
+//
+// A source that can give no more bytes ends the transfer, and nodes keep what they have for
+// another push. They drop it where the error has a method Wrong() bool that says true: the
+// bytes that came before are not what they should be.
 type Source interface {
 	Blobs(ctx context.Context) ([]v1.Descriptor, error)
 	Opener

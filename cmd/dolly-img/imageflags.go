@@ -17,15 +17,16 @@ import (
 
 // imageFlags say where an image comes from and which of it is meant.
 type imageFlags struct {
-	platform  string
-	all       bool
-	authFile  string
-	creds     string
-	certDir   string
-	tlsVerify bool
-	noCache   bool
-	cache     string
-	warn      func(format string, args ...any) // nil is silent
+	platform    string
+	all         bool
+	authFile    string
+	creds       string
+	certDir     string
+	tlsVerify   bool
+	noCache     bool
+	checkLayers bool
+	cache       string
+	warn        func(format string, args ...any) // nil is silent
 }
 
 func (f *imageFlags) add(cmd *cobra.Command) {
@@ -36,6 +37,7 @@ func (f *imageFlags) add(cmd *cobra.Command) {
 	fl.StringVar(&f.creds, "creds", "", "`FILE` with one line USER:PASSWORD for the registry, or - to be asked for it, or to read the line from a pipe")
 	fl.StringVar(&f.certDir, "cert-dir", "", "`DIR` with the certificates of the registry (default /etc/containers/certs.d)")
 	fl.BoolVar(&f.tlsVerify, "tls-verify", true, "check the registry's certificate; with =false a registry without TLS is taken, too")
+	fl.BoolVar(&f.checkLayers, "check-layers", false, "unpack compressed layers and compare them with the image's config while it is sent (those of docker save archives always are)")
 	fl.BoolVar(&f.noCache, "no-cache", false, "keep nothing of a registry's image on this server; what is needed again is pulled again")
 	fl.StringVar(&f.cache, "cache", "", "`DIR` of this server's own cache for what is pulled (default as for the daemon)")
 }

@@ -20,7 +20,7 @@ import (
 // openImage opens IMAGE, whatever it is, and notes in m what only it knows: its
 // name, where m has none, and the time of a file. The limits and the log are of this server's own cache.
 func openImage(ctx context.Context, image string, flags *imageFlags, limits cache.Limits, log *slog.Logger, o oci.Options, m *meta) (ring.Source, error) {
-	name, err := imageName(ctx, image)
+	name, err := imageName(ctx, image, flags, o)
 	if err != nil {
 		return nil, err
 	}
@@ -51,10 +51,7 @@ func openImage(ctx context.Context, image string, flags *imageFlags, limits cach
 	if err != nil {
 		return nil, err
 	}
-	read := interface {
-		ring.Source
-		io.Closer
-	}(img) // where it lies
+	read := oci.Source(img) // where it lies
 	defer func() {
 		if source == nil {
 			read.Close()
@@ -102,8 +99,31 @@ func openImage(ctx context.Context, image string, flags *imageFlags, limits cach
 			flags.warnOf(image, other)
 		}
 	}
-	source = read
-	return source, nil
+	source, err = checkLayers(ctx, img, read, flags, log)
+	return source, err
+}
+
+// checkLayers compares what an image says of itself, and has its layers compared with it while it is
+// sent, where nothing else says what they are or the user asked for it.
+func checkLayers(ctx context.Context, img *oci.Image, read oci.Source, flags *imageFlags, log *slog.Logger) (ring.Source, error) {
+	o := oci.CheckOptions{Layers: flags.checkLayers}
+	if !flags.noCache {
+		o.Known = func() oci.Known {
+			c, err := ownCache(flags.cache)
+			if err != nil {
+				if log != nil {
+					log.Debug("layers that were found right are not remembered", "error", err)
+				}
+				return nil
+			}
+			return c
+		}
+	}
+	checked, err := img.Check(ctx, read, o)
+	if err != nil {
+		return nil, err
+	}
+	return checked, nil
 }
 
 // checkSIFBlobs reads of an image that is a SIF what package sif checks of a file, before anything
@@ -190,7 +210,7 @@ func checkImageOutput(ctx context.Context, img *oci.Image, m *meta) error {
 
 // imageName is IMAGE as package oci wants it, and "" where it is a SIF. A path is told
 // by its content, not by its name.
-func imageName(ctx context.Context, image string) (string, error) {
+func imageName(ctx context.Context, image string, flags *imageFlags, o oci.Options) (string, error) {
 	if t, _ := oci.Split(image); t != "" {
 		return image, nil
 	}
@@ -199,7 +219,10 @@ func imageName(ctx context.Context, image string) (string, error) {
 		return "", err
 	}
 	if kind == kindTar {
-		transport, err := oci.Kind(ctx, image)
+		transport, note, err := oci.Kind(ctx, image, o)
+		if note != "" && flags.warn != nil {
+			flags.warn("image %s: %s", image, printable(note))
+		}
 		switch {
 		case errors.Is(err, context.Canceled):
 			return "", err

@@ -44,14 +44,19 @@ type fetch struct {
 	err  error // why there will be no more
 }
 
-// newPull keeps what it pulls in the cache that cacheFlag names, within the limits; a nil log is silent.
-func newPull(ctx context.Context, image *oci.Image, ref, cacheFlag string, limits cache.Limits, log *slog.Logger) (*pull, error) {
-	const advice = "name another with --cache DIR, or use --no-cache"
+// ownCache opens this server's own cache, and makes it where there is none.
+func ownCache(cacheFlag string) (*cache.Cache, error) {
 	dir, err := cacheDir(cacheFlag)
 	if err != nil {
 		return nil, err
 	}
-	c, err := cache.Open(dir)
+	return cache.Open(dir)
+}
+
+// newPull keeps what it pulls in the cache that cacheFlag names, within the limits; a nil log is silent.
+func newPull(ctx context.Context, image *oci.Image, ref, cacheFlag string, limits cache.Limits, log *slog.Logger) (*pull, error) {
+	const advice = "name another with --cache DIR, or use --no-cache"
+	c, err := ownCache(cacheFlag)
 	if err != nil {
 		return nil, hintf(advice, "this server's own cache: %w", err)
 	}

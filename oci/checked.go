@@ -1,0 +1,289 @@
+package oci
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"runtime"
+	"sync"
+
+	"github.com/opencontainers/go-digest"
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sync/errgroup"
+)
+
+// Source is where the blobs of an image are read: the Image itself, or what keeps them.
+type Source interface {
+	Blobs(ctx context.Context) ([]v1.Descriptor, error)
+	Open(ctx context.Context, d v1.Descriptor, off int64) (io.ReadCloser, error)
+	io.Closer
+}
+
+// CheckOptions say what Check compares; zero values are fine.
+type CheckOptions struct {
+	// Layers has the compressed layers unpacked and compared of any image. Those of an
+	// archive of docker save always are: nothing else says what their bytes are.
+	Layers bool
+	// Known opens what remembers the layers that were found right, so that they are not
+	// unpacked again. It is asked only where layers have to be, and may return nil; so may
+	// itself be nil.
+	Known func() Known
+}
+
+// Known are facts that outlive a process: the blob unpacks to the bytes of the diff_id.
+type Known interface {
+	LayerChecked(blob, diff digest.Digest) bool
+	RecordLayer(blob, diff digest.Digest)
+}
+
+// Check returns an error where what the image says of itself does not agree, and else the
+// source to send it from, which is from itself where no layer has to be unpacked. from
+// reads the blobs of the image. Closing the source closes from.
+//
+// Layers are unpacked while the image is sent, several at once, from the moment on that
+// the source is read. The last byte of a blob is not given away before its check has ended
+// well, so that nobody has a whole one that is wrong; and Unchanged waits for all of them.
+func (i *Image) Check(ctx context.Context, from Source, o CheckOptions) (Source, error) {
+	layers, err := i.agree(ctx, from)
+	if err != nil {
+		return nil, fmt.Errorf("image %s: %w", i.asked, err)
+	}
+	_, saved := i.store.(*dockerArchive)
+	if !o.Layers && !saved || len(layers) == 0 {
+		return from, nil
+	}
+	var known Known
+	if o.Known != nil {
+		known = o.Known()
+	}
+	c := &checked{Source: from, known: known, image: i.asked, readers: i.readers(), byBlob: map[digest.Digest][]*layerCheck{}}
+	for _, l := range layers {
+		if known != nil && known.LayerChecked(l.Digest, l.diff) || c.has(l) {
+			continue
+		}
+		check := &layerCheck{layer: l, done: make(chan struct{})}
+		c.list = append(c.list, check)
+		c.byBlob[l.Digest] = append(c.byBlob[l.Digest], check)
+	}
+	if len(c.list) == 0 {
+		return from, nil
+	}
+	c.ctx, c.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
+	return c, nil
+}
+
+// checked is a Source whose layers are unpacked and compared beside.
+type checked struct {
+	Source
+	known   Known
+	image   string
+	readers int // layers checked at once
+	list    []*layerCheck
+	byBlob  map[digest.Digest][]*layerCheck
+
+	begin  sync.Once
+	ctx    context.Context // of all checks; its cause is the first that failed
+	cancel context.CancelCauseFunc
+	work   sync.WaitGroup
+}
+
+// layerCheck is one layer; done is closed when it was found right.
+type layerCheck struct {
+	layer
+	done chan struct{}
+}
+
+// readers is how many blobs are worth reading at once.
+func (i *Image) readers() int {
+	if s, ok := i.store.(interface{ readers() int }); ok {
+		return s.readers()
+	}
+	return runtime.GOMAXPROCS(0)
+}
+
+func (c *checked) has(l layer) bool {
+	for _, other := range c.byBlob[l.Digest] {
+		if other.diff == l.diff {
+			return true
+		}
+	}
+	return false
+}
+
+// start begins to check.
+func (c *checked) start() {
+	c.begin.Do(func() {
+		c.work.Go(func() {
+			var group errgroup.Group
+			group.SetLimit(c.readers)
+			for _, l := range c.list {
+				group.Go(func() error {
+					if err := c.check(l); err != nil {
+						c.cancel(err) // the first one counts
+						return err
+					}
+					close(l.done)
+					return nil
+				})
+			}
+			_ = group.Wait() // the cause of ctx has it
+		})
+	})
+}
+
+func (c *checked) check(l *layerCheck) error {
+	if c.ctx.Err() != nil {
+		return c.ctx.Err()
+	}
+	rc, err := c.Source.Open(c.ctx, l.Descriptor, 0)
+	if err != nil {
+		return err
+	}
+	defer rc.Close()
+	in := &watched{Reader: rc}
+	got, err := unpackedDigest(c.ctx, in, l.diff.Algorithm())
+	switch {
+	case in.err != nil: // which says nothing of the layer
+		return in.err
+	case c.ctx.Err() != nil:
+		return c.ctx.Err()
+	case err != nil:
+		return &wrongLayer{fmt.Errorf("image %s: layer %s cannot be unpacked: %w", c.image, l.Digest, noEOF(err))}
+	case got != l.diff:
+		return &wrongLayer{fmt.Errorf("image %s: layer %s unpacks to %s, but the config of the image says %s", c.image, l.Digest, got, l.diff)}
+	}
+	if c.known != nil {
+		c.known.RecordLayer(l.Digest, l.diff)
+	}
+	return nil
+}
+
+// unpackedDigest is the digest of what r holds once it is decompressed; what is not
+// compressed counts as it is. All of r is read.
+func unpackedDigest(ctx context.Context, r io.Reader, algorithm digest.Algorithm) (digest.Digest, error) {
+	in := bufio.NewReaderSize(&untilDone{ctx, r}, 256<<10)
+	head, err := in.Peek(4)
+	if err != nil && err != io.EOF {
+		return "", err
+	}
+	plain := io.NopCloser(io.Reader(in))
+	if unpack := unpacker(head); unpack != nil {
+		if plain, err = unpack(in); err != nil {
+			return "", noEOF(err)
+		}
+	}
+	defer plain.Close()
+	sum := algorithm.Digester()
+	if _, err := io.CopyBuffer(sum.Hash(), plain, make([]byte, 256<<10)); err != nil {
+		return "", err
+	}
+	return sum.Digest(), nil
+}
+
+// watched keeps the error that ended a Reader before its end.
+type watched struct {
+	io.Reader
+	err error
+}
+
+func (w *watched) Read(b []byte) (int, error) {
+	n, err := w.Reader.Read(b)
+	if err != nil && err != io.EOF {
+		w.err = err
+	}
+	return n, err
+}
+
+// wrongLayer is the error of a source whose bytes are not what they should be.
+type wrongLayer struct{ error }
+
+func (e *wrongLayer) Unwrap() error { return e.error }
+
+// Wrong tells the ring that what was sent before is not worth keeping.
+func (e *wrongLayer) Wrong() bool { return true }
+
+func (e *wrongLayer) Hint() string {
+	return "save the image again, or copy the archive again: it is damaged, or was put together wrongly"
+}
+
+// wait returns when the checks have ended well, or one has not.
+func (c *checked) wait(ctx context.Context, list []*layerCheck) error {
+	for _, l := range list {
+		select {
+		case <-l.done:
+		case <-c.ctx.Done():
+			return context.Cause(c.ctx)
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return nil
+}
+
+// Open reads a blob; of a layer that is still being checked the last byte waits.
+func (c *checked) Open(ctx context.Context, d v1.Descriptor, off int64) (io.ReadCloser, error) {
+	checks := c.byBlob[d.Digest]
+	if checks != nil {
+		c.start()
+	}
+	if c.ctx.Err() != nil {
+		return nil, context.Cause(c.ctx)
+	}
+	rc, err := c.Source.Open(ctx, d, off)
+	if checks != nil && err == nil {
+		return &heldBack{rc, c, ctx, checks, d.Size - off}, nil
+	}
+	return rc, err
+}
+
+// heldBack reads a blob whose last byte waits for its checks.
+type heldBack struct {
+	io.ReadCloser
+	c      *checked
+	ctx    context.Context
+	checks []*layerCheck
+	left   int64
+}
+
+func (h *heldBack) Read(b []byte) (int, error) {
+	if h.left > 1 {
+		b = b[:min(int64(len(b)), h.left-1)]
+	} else if err := h.c.wait(h.ctx, h.checks); err != nil {
+		return 0, err
+	}
+	n, err := h.ReadCloser.Read(b)
+	h.left -= int64(n)
+	if h.c.ctx.Err() != nil { // the image is wrong, whatever this blob is
+		return 0, context.Cause(h.c.ctx)
+	}
+	return n, err
+}
+
+// Unchanged waits for all checks, also of layers that nobody had to be sent.
+func (c *checked) Unchanged(ctx context.Context) error {
+	c.start()
+	if err := c.wait(ctx, c.list); err != nil {
+		return err
+	}
+	if u, ok := c.Source.(interface{ Unchanged(context.Context) error }); ok {
+		return u.Unchanged(ctx)
+	}
+	return nil
+}
+
+// Planned passes on what the ring says of the blobs that it will read.
+func (c *checked) Planned(read []bool) {
+	c.start()
+	if p, ok := c.Source.(interface{ Planned([]bool) }); ok {
+		p.Planned(read)
+	}
+}
+
+// Close ends the checks, and closes what they read from.
+func (c *checked) Close() error {
+	c.cancel(errors.New("closed"))
+	c.work.Wait()
+	return c.Source.Close()
+}

@@ -1,0 +1,90 @@
+package oci
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/opencontainers/go-digest"
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// Kind tells what a tar archive holds: the transport that reads it, or "" where it is no
+// image.
+//
+// New versions of docker save write both kinds into one archive: a layout, and a
+// manifest.json that names the same files. Such a one is an OCI archive, which keeps the
+// manifest and its digest. Where the layout cannot be read as o asks, does not agree with
+// its own config, or is another image than manifest.json has, it is a docker archive,
+// whose layers are compared with the config; note says why then.
+func Kind(ctx context.Context, name string, o Options) (transport, note string, err error) {
+	a, err := openArchive(ctx, name)
+	if err != nil {
+		return "", "", err
+	}
+	defer a.Close()
+	_, noLayout := a.find(v1.ImageLayoutFile)
+	_, noList := a.find("manifest.json")
+	switch {
+	case noLayout != nil && noList != nil:
+		return "", "", nil
+	case noLayout != nil:
+		return "docker-archive", "", nil
+	case noList != nil:
+		return "oci-archive", "", nil
+	}
+	why := a.disagrees(ctx, name, o)
+	if why == nil || ctx.Err() != nil {
+		return "oci-archive", "", ctx.Err()
+	}
+	saved, err := Open(ctx, "docker-archive:"+name, o)
+	if err != nil {
+		return "oci-archive", "", nil // whoever opens it is told why
+	}
+	return "docker-archive", fmt.Sprintf("the image is taken as manifest.json has it, not index.json: %v", why), saved.Close()
+}
+
+// disagrees says why the layout in an archive is not the image of its manifest.json.
+func (a *archive) disagrees(ctx context.Context, name string, o Options) error {
+	i, err := Open(ctx, "oci-archive:"+name, o)
+	if err != nil {
+		return err
+	}
+	defer i.Close()
+	if _, err := i.agree(ctx, i); err != nil {
+		return err
+	}
+	raw, err := readSmall(ctx, a, "manifest.json")
+	if err != nil {
+		return err
+	}
+	list, err := decodeDockerImages(raw)
+	if err != nil || len(i.manifests) != 1 {
+		return nil // there is nothing to compare
+	}
+	m := i.manifests[0]
+	for _, image := range list {
+		config, err := readSmall(ctx, a, image.Config)
+		if err == nil && digest.FromBytes(config) == m.Config.Digest {
+			return m.sameLayers(image.Layers)
+		}
+	}
+	if i.root.Platform != nil {
+		return nil // one of several platforms; manifest.json has room for one
+	}
+	return errors.New("they name different images")
+}
+
+// sameLayers compares the layers with the files that a manifest.json names, as far as their
+// names tell their digests.
+func (m *manifest) sameLayers(files []string) error {
+	same := slices.EqualFunc(m.Layers, files, func(d v1.Descriptor, file string) bool {
+		return !strings.HasPrefix(file, v1.ImageBlobsDir+"/") || file == blobFile(d)
+	})
+	if !same {
+		return errors.New("they name different layers")
+	}
+	return nil
+}
