@@ -67,7 +67,7 @@ its name only: install node-NAME.pem as node.pem. Keep ca.key off the nodes.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var nodes []string
 			if len(lists) > 0 {
-				parsed, err := hostlist.Parse(lists, nil)
+				parsed, err := hostlist.Parse(lists, hostlist.Options{})
 				if err != nil {
 					return &usageError{err: err}
 				}

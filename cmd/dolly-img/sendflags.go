@@ -21,6 +21,7 @@ import (
 // sendFlags are those of push and raw: whom to serve, how, and what to say about it.
 type sendFlags struct {
 	nodes      []string
+	exclude    []string
 	port       int
 	data       string
 	keys       string
@@ -41,7 +42,8 @@ type sendFlags struct {
 func (f *sendFlags) add(cmd *cobra.Command) {
 	fl := cmd.Flags()
 	// Not a StringSlice: it would take the commas inside of brackets.
-	fl.StringArrayVar(&f.nodes, "nodes", nil, "`LIST` of nodes in chain order: a,node[001-128],10.0.0.[1-9]:9998,@FILE,!node7 (repeatable)")
+	fl.StringArrayVarP(&f.nodes, "nodes", "w", nil, "`LIST` of nodes in chain order: a,node[001-128],10.0.0.[1-9]:9998,@FILE,!node7 (repeatable: all of them together)")
+	fl.StringArrayVarP(&f.exclude, "exclude", "x", nil, "`LIST` of nodes to leave out of --nodes (repeatable)")
 	fl.IntVar(&f.port, "port", ring.DefaultPort, "`PORT` of nodes that are named without one")
 	fl.StringVar(&f.data, "data", "tls", "encryption of the data links, `tls|plain`; plain only where the nodes' policy allows it")
 	fl.StringVar(&f.keys, "keys", "", "`DIR` of the keys (default $DOLLY_IMG_KEYS, /etc/dolly-img/keys, the user's)")
@@ -64,18 +66,11 @@ func (f *sendFlags) job(cmd *cobra.Command, image, what string) (*job, error) {
 		return nil, &usageError{fmt.Errorf("no nodes"), "name them with --nodes node[01-16] or --nodes @FILE"}
 	}
 	var err error
-	open := func(name string) (io.ReadCloser, error) {
-		if name == "-" {
-			f.stdin = true
-			return io.NopCloser(cmd.InOrStdin()), nil
-		}
-		return os.Open(name)
-	}
-	if j.nodes, err = hostlist.Parse(f.nodes, open); err != nil {
-		return nil, &usageError{err: err}
-	}
 	if f.port < 1 || f.port > 65535 {
 		return nil, usagef("--port %d: want a number from 1 to 65535", f.port)
+	}
+	if j.nodes, err = f.list(cmd); err != nil {
+		return nil, &usageError{err: err}
 	}
 	switch f.data {
 	case "tls":
@@ -109,6 +104,25 @@ func (f *sendFlags) job(cmd *cobra.Command, image, what string) (*job, error) {
 	j.resolve = func(ctx context.Context) ([]ring.Peer, error) { return resolve(ctx, j.nodes, f.port) }
 	j.again = func(nodes []string) string { return again(cmd, nodes) }
 	return j, nil
+}
+
+// list is the nodes of --nodes without those of --exclude.
+func (f *sendFlags) list(cmd *cobra.Command) ([]string, error) {
+	return hostlist.Parse(f.nodes, hostlist.Options{
+		Port: f.port, Exclude: f.exclude,
+		Open: func(name string) (io.ReadCloser, error) {
+			if name == "-" {
+				f.stdin = true
+				return io.NopCloser(cmd.InOrStdin()), nil
+			}
+			return os.Open(name)
+		},
+		Note: func(text string) {
+			if !f.quiet {
+				fmt.Fprintf(cmd.ErrOrStderr(), "note: node list: %s\n", printable(text))
+			}
+		},
+	})
 }
 
 // enough reads --min-success: how many of n nodes, 0 for all.

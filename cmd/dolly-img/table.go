@@ -134,7 +134,7 @@ func again(cmd *cobra.Command, nodes []string) string {
 	words = append(words, "--nodes", quote(hostlist.Fold(nodes)))
 	cmd.Flags().Visit(func(f *pflag.Flag) {
 		switch {
-		case f.Name == "nodes" || f.Name == "min-success" || f.Name == "report":
+		case f.Name == "nodes" || f.Name == "exclude" || f.Name == "min-success" || f.Name == "report":
 		case f.Value.Type() == "bool" && f.Value.String() == "true":
 			words = append(words, "--"+f.Name)
 		case f.Value.Type() == "bool":

@@ -91,7 +91,7 @@ func TestAgain(t *testing.T) {
 		return nil
 	}
 	root.AddCommand(push)
-	root.SetArgs([]string{"push", "my image's.sif", "--nodes", "node[1-20]", "--nodes", "x", "--quiet", "--mkdir=false",
+	root.SetArgs([]string{"push", "my image's.sif", "--nodes", "node[1-20]", "-w", "x", "-x", "node1", "--quiet", "--mkdir=false",
 		"--output", "/data/$HOME/", "--min-success", "90%", "--wait", "1m"})
 	if err := root.Execute(); err != nil {
 		t.Fatal(err)

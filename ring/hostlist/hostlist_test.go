@@ -23,18 +23,32 @@ func (f files) open(name string) (io.ReadCloser, error) {
 }
 
 var testFiles = files{
-	"-":       "s1\ns2\n",
-	"mpi":     "# the front\n\n  node1 slots=4\nnode2:9999\tmax-slots=2\nnode[3-4]#x\n!node4\r\nnode5\r\n",
-	"slots":   "n1\nn1\n\nn1\nn2\nn2\n",
-	"apart":   "n1\nn2\nn1\n",
-	"nested":  "n1\n@mpi\n",
-	"bad":     "n1\n\nn[1-\n",
-	"not":     "n1\n!n2\n",
-	"empty":   "# nobody\n",
-	"long":    strings.Repeat("x", maxLine+1),
-	"unended": "n1\nn2",
-	"mpich":   "n1:1024\n[::1]:9998\n::4\nn[1-2]:16\n",
-	"mpich6":  "[::1]:4\n",
+	"-":        "s1\ns2\n",
+	"mpi":      "# the front\n\n  node1 slots=4\nnode2:9999\tmax-slots=2\nnode[3-4]#x\n!node4\r\nnode5\r\n",
+	"slots":    "n1\nn1\n\nn1\nn2\nn2\n",
+	"apart":    "n1\nn2\nn1\n",
+	"nested":   "n1\n@mpi\n",
+	"nodeset":  "n1 n2 n3\n",
+	"lsf":      "hostA 2 hostB 4\n",
+	"lists":    "n[1-2], n3 ,n4\tn[5, 6]\r\nn7 # n8, n9\n",
+	"bom":      "\xef\xbb\xbfn1 slots = 4\n",
+	"settings": "n1 slots=4 max_slots=8 max-slots=8 binding=user:0,1 n2 cpu=2\nn3:9998 np=2\n",
+	"counts":   "n1 2 3\n",
+	"numbers":  "1 2\n",
+	"comma":    "n1 4,n2 4\n",
+	"first":    "n1\nslots=4 n2\n",
+	"sge":      "n1 4 all.q@n1 UNDEFINED\n",
+	"user":     "\nroot@n1 slots=4\n",
+	"spelt":    "n1\nN1\nn1:9998\n10.0.0.1\n::ffff:10.0.0.1\n[0::1]:9998\n::1\nn[1-2]\nn1:9997\n",
+	"utf16":    "\xff\xfen\x001\x00\n\x00",
+	"many":     strings.Repeat("n1\nn2\n", MaxNodes),
+	"bad":      "n1\n\nn[1-\n",
+	"not":      "n1\n!n2\n",
+	"empty":    "# nobody\n",
+	"long":     strings.Repeat("x", 1<<20),
+	"unended":  "n1\nn2",
+	"mpich":    "n1:1024\n[::1]:9998\n::4\nn[1-2]:16\n",
+	"mpich6":   "[::1]:4\n",
 }
 
 func TestParse(t *testing.T) {
@@ -42,7 +56,8 @@ func TestParse(t *testing.T) {
 		{"a", "a"},
 		{"a,b,node[1-3]", "a b node1 node2 node3"},
 		{" a , b ", "a b"},
-		{"b,a c", `node list: "b,a c" at 3: "a c" is not a host name`},
+		{"b,a c", "b a c"},
+		{"a\nb\t c", "a b c"},
 		{"node[008-011]", "node008 node009 node010 node011"},
 		{"node[8-11]", "node8 node9 node10 node11"},
 		{"node[099-101]", "node099 node100 node101"},
@@ -53,10 +68,11 @@ func TestParse(t *testing.T) {
 		{"n[0-2]", "n0 n1 n2"},
 		{"10.0.0.[1-2]:9998", "10.0.0.1:9998 10.0.0.2:9998"},
 		{"n1:[9998-9999]", "n1:9998 n1:9999"},
-		{"[::1]:9998,::1", "[::1]:9998 ::1"},
+		{"[::1]:9998,::1", "[::1]:9998"},
+		{"[::1]:9997,::1", "[::1]:9997 ::1"},
 		{"[::1]", "::1"},
 		{"[::1]:[1-2]", "[::1]:1 [::1]:2"},
-		{"[fe80::1%eth0]:9998,[fe80::1%eth0]", "[fe80::1%eth0]:9998 fe80::1%eth0"},
+		{"[fe80::1%eth0]:9997,[fe80::1%eth0]", "[fe80::1%eth0]:9997 fe80::1%eth0"},
 		{"fe80::[1-2]", "fe80::1 fe80::2"},
 		{"[1-2]::1", "1::1 2::1"},
 		{"n[1-5];!n3", "n1 n2 n4 n5"},
@@ -71,22 +87,49 @@ func TestParse(t *testing.T) {
 		{"n[1-3];!@slots", "n3"},
 		{"@slots", "n1 n2"},
 		{"@unended", "n1 n2"},
-		{";n1;", "n1"},
 		{strings.Repeat("a", 253), strings.Repeat("a", 253)},
 
-		{"", ErrEmpty.Error()},
+		{"n1,n1", "n1"},
+		{"n1;N1;n2", "n1 n2"},
+		{"::1,0::1", "::1"},
+		{"n[1,1,01]", "n1 n01"},
+		{"n[1-3],n[2-4]", "n1 n2 n3 n4"},
+		{"n1,n1:9998,n1:9997", "n1 n1:9997"},
+		{"n1:9998,N1", "n1:9998"},
+		{"n1,n2;!n1:9998", "n2"},
+		{"n[1, 3]", "n1 n3"},
+		{"@apart", "n1 n2"},
+		{"@many", "n1 n2"},
+		{"@nodeset", "n1 n2 n3"},
+		{"@lsf", "hostA hostB"},
+		{"@lists", "n1 n2 n3 n4 n5 n6 n7"},
+		{"@settings", "n1 n2 n3:9998"},
+		{"@spelt", "n1 10.0.0.1 [0::1]:9998 n2 n1:9997"},
+		{"@nodeset;!@lsf;n2 n4", "n1 n2 n3 n4"},
+		{"n1 slots=4", "n1"},
+
+		{"1 2", `node list: "1 2" at 3: 2 may be a node or how many processes a node runs`},
+		{"1,2", "1 2"},
+		{"@numbers", `node list: numbers line 1: "1 2" at 3: 2 may be a node or how many processes a node runs`},
+		{"@counts", `node list: counts line 1: "n1 2 3" at 6: 3 may be a node or how many processes a node runs`},
+		{"@comma", `node list: comma line 1: "n1 4,n2 4" at 4: 4 may be a node or how many processes a node runs`},
+		{"@first", `node list: first line 2: "slots=4 n2" at 1: "slots=4" is not a host name`},
+		{"@bom", `node list: bom line 1: "n1 slots = 4" at 10: "=" is not a host name`},
+		{"@sge", `node list: sge line 1: "n1 4 all.q@n1 UNDEFINED" at 6: "all.q@n1" is not a host name`},
+		{"@user", `node list: user line 2: "root@n1 slots=4" at 1: "root@n1" is not a host name`},
+		{"@utf16", `node list: utf16 line 1: "\xff\xfen\x001\x00" at 1: "\xff\xfen\x001\x00" is not a host name`},
+		{"n1 ,,n2", `node list: "n1 ,,n2" at 5: empty name`},
+		{"n1 ! n2", `node list: "n1 ! n2" at 5: empty name`},
+		{"n[1-9]!n5", `node list: "n[1-9]!n5" at 1: "n1!n5" is not a host name`},
+		{strings.Repeat("n1 ", 100) + "x/y " + strings.Repeat("n2 ", 100),
+			`node list: ..."` + strings.Repeat("n1 ", 8)[5:] + "x/y " + strings.Repeat("n2 ", 19) + `"... at 301: "x/y" is not a host name`},
+		{"", `node list: "" at 1: one of the lists is empty`},
+		{"n1; ", `node list: " " at 1: one of the lists is empty`},
 		{"n1;!n1", ErrEmpty.Error()},
 		{"@empty", ErrEmpty.Error()},
-		{"n1,n1", `node list: node "n1" is given twice`},
-		{"n1;N1", `node list: node "N1" is given twice`},
-		{"::1,0::1", `node list: node "0::1" is given twice`},
-		{"n[1,1]", `node list: node "n1" is given twice`},
-		{"@apart", `node list: apart line 3: node "n1" is given twice`},
 		{"a,,b", `node list: "a,,b" at 3: empty name`},
 		{"a,", `node list: "a," at 3: empty name`},
 		{"!", `node list: "!" at 2: empty name`},
-		{"node017,!node17", `node list: "node017,!node17" at 10: leaves out no node of the list`},
-		{"n1,!n2:9", `node list: "n1,!n2:9" at 5: leaves out no node of the list`},
 		{"!!a", `node list: "!!a" at 2: "!a" is not a host name`},
 		{"a,n[1-", `node list: "a,n[1-" at 4: [ without ]`},
 		{"n[1-[2]]", `node list: "n[1-[2]]" at 2: [ without ]`},
@@ -124,15 +167,16 @@ func TestParse(t *testing.T) {
 		{"@", `node list: "@" at 1: no file name after @ (@- is standard input)`},
 		{"@nested", `node list: nested line 2: "@mpi" at 1: a file cannot name another file`},
 		{"@bad", `node list: bad line 3: "n[1-" at 2: [ without ]`},
-		{"!@not", `node list: not line 2: "!n2" at 1: ! in a file that is left out`},
+		{"!@not", `node list: not line 2: "!n2" at 1: ! in a list that is left out`},
 		{"@mpich", `node list: mpich line 4: "n[1-2]:16" at 1: :16 looks like the number of slots in a machine file of MPICH`},
 		{"a,!@mpich6", `node list: mpich6 line 1: "[::1]:4" at 1: :4 looks like the number of slots in a machine file of MPICH`},
-		{"@gone", "node list: open gone: file does not exist"},
-		{"@long", "node list: long: bufio.Scanner: token too long"},
-		{strings.Repeat("a", 300), fmt.Sprintf("node list: %q at 1: name too long", strings.Repeat("a", 77)+"...")},
-		{strings.Repeat("[1]", 300), fmt.Sprintf("node list: %q at 1: name too long", strings.Repeat("[1]", 26)[:77]+"...")},
+		{"@gone", "node list: @gone: open gone: file does not exist"},
+		{"@./gone", "node list: open ./gone: file does not exist"},
+		{"@long", fmt.Sprintf("node list: long line 1: %q... at 1: name too long", strings.Repeat("x", 80))},
+		{strings.Repeat("a", 300), fmt.Sprintf("node list: %q... at 1: name too long", strings.Repeat("a", 80))},
+		{strings.Repeat("[1]", 300), fmt.Sprintf("node list: %q... at 1: name too long", strings.Repeat("[1]", 27)[:80])},
 	} {
-		names, err := Parse(strings.Split(c.exprs, ";"), testFiles.open)
+		names, err := Parse(strings.Split(c.exprs, ";"), Options{Port: 9998, Open: testFiles.open})
 		got := strings.Join(names, " ")
 		if err != nil {
 			got = err.Error()
@@ -144,32 +188,62 @@ func TestParse(t *testing.T) {
 }
 
 func TestErrorTypes(t *testing.T) {
-	_, err := Parse([]string{"a", "n[1-"}, nil)
+	_, err := Parse([]string{"a", "n[1-"}, Options{})
 	var syntax *SyntaxError
 	if !errors.As(err, &syntax) || syntax.Expr != "n[1-" || syntax.Pos != 2 {
 		t.Errorf("got %#v", err)
 	}
-	if _, err = Parse([]string{"@mpich"}, testFiles.open); !errors.As(err, &syntax) || syntax.Hint() == "" {
+	if _, err = Parse([]string{"@mpich"}, Options{Open: testFiles.open}); !errors.As(err, &syntax) || syntax.Hint() == "" {
 		t.Errorf("got %#v", err)
 	}
-	_, err = Parse([]string{"a,a"}, nil)
-	var dup *DuplicateError
-	if !errors.As(err, &dup) || dup.Name != "a" || dup.Hint() == "" {
+	var group *GroupError
+	if _, err = Parse([]string{"@gone"}, Options{Open: testFiles.open}); !errors.Is(err, fs.ErrNotExist) || !errors.As(err, &group) ||
+		group.Hint() != `a node group of ClusterShell is given with --nodes "$(nodeset -f @gone)"` {
 		t.Errorf("got %#v", err)
 	}
-	if _, err = Parse([]string{"@gone"}, testFiles.open); !errors.Is(err, fs.ErrNotExist) {
+	if _, err = Parse([]string{"@./gone"}, Options{Open: testFiles.open}); !errors.Is(err, fs.ErrNotExist) || errors.As(err, &group) {
 		t.Errorf("got %#v", err)
 	}
 }
 
+// Lists are a union; what is left out is, from whatever list and file.
+func TestExclude(t *testing.T) {
+	for _, c := range []struct{ nodes, exclude, want string }{
+		{"n[1-3];n[3-5],x", "", "n1 n2 n3 n4 n5 x"},
+		{"n[1-5]", "n2,n4", "n1 n3 n5"},
+		{"n[1-5]", "n2 n4;@slots", "n3 n5"},
+		{"n1;n2", "N2:9998", "n1"},
+		{"n1,n2", "", "n1 n2"},
+		{"n1,n2", " ", "n1 n2"},
+		{"n1,n2", "n1;n2", ErrEmpty.Error()},
+		{"n1", "!n2", `node list: "!n2" at 1: ! in a list that is left out`},
+		{"n1", "n[", `node list: "n[" at 2: [ without ]`},
+		{"n1,n2", "n7,n2", `n1; "n7" leaves out no node of the list`},
+		{"node017,!node17", "", `node017; "!node17" leaves out no node of the list`},
+		{"n1,!n2:9,!n[1-9]:8,n5:8", "", `n1; "!n2:9" leaves out no node of the list`},
+		{"n1,!@slots,n9,@empty", "", "n9; empty names no node"},
+	} {
+		var notes []string
+		names, err := Parse(strings.Split(c.nodes, ";"), Options{Port: 9998, Exclude: strings.Split(c.exclude, ";"),
+			Open: testFiles.open, Note: func(s string) { notes = append(notes, s) }})
+		got := strings.Join(append([]string{strings.Join(names, " ")}, notes...), "; ")
+		if err != nil {
+			got = err.Error()
+		}
+		if got != c.want {
+			t.Errorf("%q without %q:\ngot  %s\nwant %s", c.nodes, c.exclude, got, c.want)
+		}
+	}
+}
+
 func TestLimit(t *testing.T) {
-	names, err := Parse([]string{"a[1-100000]"}, nil)
+	names, err := Parse([]string{"a[1-100000]"}, Options{})
 	if err != nil || len(names) != MaxNodes {
 		t.Errorf("%d names, %v", len(names), err)
 	}
 	// Too many must be seen before anything is made of them.
 	allocs := testing.AllocsPerRun(1, func() {
-		Parse([]string{"a[0-9999999999]b[0-9999999999]"}, nil)
+		Parse([]string{"a[0-9999999999]b[0-9999999999]"}, Options{})
 	})
 	if allocs > 100 {
 		t.Errorf("%v allocations to refuse a list", allocs)
@@ -230,7 +304,7 @@ func TestFold(t *testing.T) {
 func sameSet(t *testing.T, names []string) {
 	t.Helper()
 	folded := Fold(names)
-	back, err := Parse([]string{folded}, nil)
+	back, err := Parse([]string{folded}, Options{})
 	if err != nil {
 		t.Fatalf("Fold(%q) = %q: %v", names, folded, err)
 	}
@@ -264,8 +338,8 @@ func randomNames(rng *rand.Rand) []string {
 			fmt.Sprintf("fe80::%d:%d", a, b),
 			fmt.Sprintf("[::1]:%d", 9998+a),
 		}[rng.IntN(9)]
-		if !seen[key(name)] {
-			seen[key(name)] = true
+		if !seen[name] {
+			seen[name] = true
 			names = append(names, name)
 		}
 	}
@@ -275,11 +349,11 @@ func randomNames(rng *rand.Rand) []string {
 func pad(rng *rand.Rand, n int) string { return fmt.Sprintf("%0*d", rng.IntN(4), n) }
 
 func FuzzParse(f *testing.F) {
-	for _, s := range []string{"a,b,node[001-128],10.0.0.[1-9]:9998,[::1]:9998", "r[1-2]n[01-04],!r1n02", "n[1-9/2]", "[fe80::1%eth0]", "@-,a", "!@mpi,x"} {
+	for _, s := range []string{"a 4 b slots=4", "a , b\tc\r\nd=1,2", "1 2", "@settings,@lsf", "a,b,node[001-128],10.0.0.[1-9]:9998,[::1]:9998", "r[1-2]n[01-04],!r1n02", "n[1-9/2]", "[fe80::1%eth0]", "@-,a", "!@mpi,x"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, expr string) {
-		names, err := Parse([]string{expr}, testFiles.open)
+		names, err := Parse([]string{expr}, Options{Port: 9998, Open: testFiles.open})
 		if err != nil {
 			if names != nil || strings.Contains(err.Error(), "\n") && !errors.Is(err, fs.ErrNotExist) {
 				t.Errorf("%q: %q, %q", expr, names, err)

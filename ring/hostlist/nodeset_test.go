@@ -4,6 +4,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -39,7 +40,7 @@ func TestExpandLikeNodeset(t *testing.T) {
 	}
 	for _, expr := range exprs {
 		theirs, theirErr := nodeset(t, "-e", expr)
-		ours, ourErr := Parse([]string{expr}, nil)
+		ours, ourErr := Parse([]string{expr}, Options{})
 		if (theirErr == nil) != (ourErr == nil) {
 			t.Errorf("%q: nodeset %v, we %v", expr, theirErr, ourErr)
 			continue
@@ -50,6 +51,54 @@ func TestExpandLikeNodeset(t *testing.T) {
 		if ourErr == nil && !slices.Equal(ours, want) {
 			t.Errorf("%q:\nnodeset %q\nwe      %q", expr, want, ours)
 		}
+	}
+}
+
+// What nodeset prints is a list of ours, on the command line and in a file: expanded on
+// one line, folded, and of a group.
+func TestReadsNodeset(t *testing.T) {
+	needNodeset(t)
+	config := t.TempDir()
+	dir := filepath.Join(config, "clustershell")
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range map[string]string{
+		"groups.conf": "[Main]\ndefault: site\nautodir: " + dir + "\n",
+		"site.yaml":   "site:\n  rack1: 'node[01-03],login'\n  gpu_a: 'g[1-2]n[1-2]'\n",
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Setenv("XDG_CONFIG_HOME", config)
+	for _, c := range []struct{ set, want string }{
+		{"node[01-03,20],login", "login node01 node02 node03 node20"},
+		{"r[1-2]n[1-2]-ib", "r1n1-ib r1n2-ib r2n1-ib r2n2-ib"},
+		{"@rack1", "login node01 node02 node03"},
+		{"@*", "g1n1 g1n2 g2n1 g2n2 login node01 node02 node03"},
+	} {
+		for _, flag := range []string{"-e", "-f"} {
+			printed, err := nodeset(t, flag, c.set)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, expr := range []string{printed, "@file"} {
+				names, err := Parse([]string{expr}, Options{Open: files{"file": printed + "\n"}.open})
+				slices.Sort(names)
+				if got := strings.Join(names, " "); err != nil || got != c.want {
+					t.Errorf("nodeset %s %s printed %q, which as %s is %q, %v", flag, c.set, printed, expr, got, err)
+				}
+			}
+		}
+	}
+	// It prints nothing of a group that does not exist, and exits 0.
+	printed, err := nodeset(t, "-f", "@nobody")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if names, err := Parse([]string{"n1", printed}, Options{}); err == nil {
+		t.Errorf("a list that nodeset left empty was taken: %q", names)
 	}
 }
 
@@ -75,7 +124,7 @@ func TestFoldLikeNodeset(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		back, err := Parse([]string{theirs}, nil)
+		back, err := Parse([]string{theirs}, Options{})
 		if err != nil {
 			t.Errorf("nodeset's %q: %v", theirs, err)
 			continue

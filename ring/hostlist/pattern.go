@@ -80,7 +80,7 @@ func parsePattern(s string) (*pattern, *mistake) {
 func parseSet(s string, pos int) ([]span, *mistake) {
 	var set []span
 	for part := range strings.SplitSeq(s, ",") {
-		sp, reason := parseSpan(part)
+		sp, reason := parseSpan(strings.Trim(part, blanks))
 		if reason != "" {
 			return nil, &mistake{pos, reason}
 		}

@@ -1,0 +1,270 @@
+package hostlist
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// parser collects the nodes of a list.
+type parser struct {
+	Options
+	nodes []string        // in order
+	seen  map[string]bool // keys of nodes, with their port
+	out   map[string]bool // keys of what is left out, as named: with a port or without
+	named []exclusion     // written out, not in a file
+}
+
+// exclusion is one on the command line. One that matches no node of the list may be
+// misspelt, and the node it means would be written to.
+type exclusion struct {
+	text string
+	keys []string
+}
+
+const blanks = " \t\r\n"
+
+// An item is a part of an expression between commas or blanks.
+type item struct {
+	start, end  int  // of the expression
+	first       bool // there is none before it
+	afterComma  bool
+	beforeComma bool
+}
+
+// items are those of an expression. Between two commas there is an empty one.
+func items(expr string) []item {
+	var list []item
+	skip := func(i int) int { return len(expr) - len(strings.TrimLeft(expr[i:], blanks)) }
+	i := skip(0)
+	if i == len(expr) {
+		return nil
+	}
+	for comma := false; ; {
+		it := item{start: i, end: i + itemLen(expr[i:]), first: len(list) == 0, afterComma: comma}
+		i = skip(it.end)
+		it.beforeComma = i < len(expr) && expr[i] == ','
+		list = append(list, it)
+		if comma = it.beforeComma; comma {
+			i = skip(i + 1)
+		} else if i == len(expr) {
+			return list
+		}
+	}
+}
+
+// itemLen returns the length of the first item of s: up to a comma or a blank outside
+// of brackets. A word such as slots=4 ends at a blank only.
+func itemLen(s string) int {
+	if isSetting(s) {
+		if end := strings.IndexAny(s, blanks); end >= 0 {
+			return end
+		}
+		return len(s)
+	}
+	depth := 0
+	for i := range len(s) {
+		switch {
+		case s[i] == '[':
+			depth++
+		case s[i] == ']':
+			depth--
+		case depth <= 0 && (s[i] == ',' || strings.IndexByte(blanks, s[i]) >= 0):
+			return i
+		}
+	}
+	return len(s)
+}
+
+// isSetting says whether s begins with a word and an equals sign, as slots=4 does.
+func isSetting(s string) bool {
+	rest := strings.TrimLeft(s, letters+digits+"-_")
+	return len(rest) < len(s) && strings.HasPrefix(rest, "=") && strings.Trim(s[:1], letters) == ""
+}
+
+func isNumber(s string) bool { return s != "" && strings.Trim(s, digits) == "" }
+
+// expression adds the items of at.Expr, and returns how many it has; at also says where
+// it stands. All of it is left out if out.
+func (p *parser) expression(at *SyntaxError, out bool) (int, error) {
+	list := items(at.Expr)
+	behindName := false // a count may follow
+	for _, it := range list {
+		s := at.Expr[it.start:it.end]
+		free := !it.first && !it.afterComma // it may be something else than a node
+		if isSetting(s) && free {
+			behindName = false
+			continue
+		}
+		if isNumber(s) && free {
+			if !behindName || it.beforeComma {
+				return 0, at.fail(it.start, "separate nodes by commas, or write one name on each line",
+					"%s may be a node or how many processes a node runs", s)
+			}
+			behindName = false
+			continue
+		}
+		if err := p.item(at, it.start, s, out); err != nil {
+			return 0, err
+		}
+		behindName = !isNumber(s)
+	}
+	return len(list), nil
+}
+
+// fail is an error about what is at byte pos of the expression.
+func (e *SyntaxError) fail(pos int, hint, format string, args ...any) error {
+	bad := *e
+	bad.Pos, bad.Reason, bad.hint = pos+1, fmt.Sprintf(format, args...), hint
+	return &bad
+}
+
+// item adds the item s, which is at byte start of at.Expr.
+func (p *parser) item(at *SyntaxError, start int, s string, out bool) error {
+	text := s
+	if rest, ok := strings.CutPrefix(s, "!"); ok {
+		if out {
+			return at.fail(start, "", "! in a list that is left out")
+		}
+		s, out = rest, true
+		start++
+	}
+	if file, ok := strings.CutPrefix(s, "@"); ok {
+		switch {
+		case at.File != "":
+			return at.fail(start, "", "a file cannot name another file")
+		case file == "":
+			return at.fail(start, "", "no file name after @ (@- is standard input)")
+		}
+		return p.file(file, out)
+	}
+	pat, bad := parsePattern(s)
+	if bad != nil {
+		return at.fail(start+bad.pos, "", "%s", bad.reason)
+	}
+	if pat.count(MaxNodes) < 0 {
+		return at.fail(start, "", "more than %d nodes", MaxNodes)
+	}
+	var left []string
+	for name := range pat.names() {
+		name, err := canonical(name)
+		if err != nil {
+			return at.fail(start, advice(s), "%v", err)
+		}
+		if _, port, err := SplitPort(name, maxSlots); at.File != "" && err == nil && port < maxSlots {
+			return at.fail(start, fmt.Sprintf("write the name alone; a port below %d is given with --port, or on the command line", maxSlots),
+				":%d looks like the number of slots in a machine file of MPICH", port)
+		}
+		host, full := p.keys(name)
+		switch {
+		case out && hasPort(name):
+			p.out[full] = true
+			left = append(left, full)
+		case out:
+			p.out[host] = true
+			left = append(left, host)
+		case !p.seen[full]:
+			p.seen[full] = true
+			p.nodes = append(p.nodes, name)
+		}
+	}
+	if len(p.nodes)+len(p.out) > MaxNodes {
+		return at.fail(start, "", "more than %d nodes", MaxNodes)
+	}
+	if out && at.File == "" {
+		p.named = append(p.named, exclusion{text, left})
+	}
+	return nil
+}
+
+// advice is how to write what s means to other tools, or "".
+func advice(s string) string {
+	switch {
+	case strings.HasPrefix(s, "^"):
+		return "a file of nodes is @FILE"
+	case strings.HasPrefix(s, "-"), strings.ContainsAny(s, "!"):
+		return "a node is left out by ,!NAME or -x NAME"
+	case strings.ContainsAny(s, "@="):
+		return "name hosts alone: users, queues and settings before a name cannot be in the list"
+	}
+	return ""
+}
+
+// unmatched notes each exclusion that leaves nothing out. What a file of nodes to
+// leave out names beside is no mistake.
+func (p *parser) unmatched() {
+	if len(p.named) == 0 || p.Note == nil {
+		return
+	}
+	there := map[string]bool{}
+	for _, name := range p.nodes {
+		host, full := p.keys(name)
+		there[host], there[full] = true, true
+	}
+	for _, x := range p.named {
+		if !slices.ContainsFunc(x.keys, func(k string) bool { return there[k] }) {
+			p.Note(fmt.Sprintf("%q leaves out no node of the list", x.text))
+		}
+	}
+}
+
+// file adds the expressions in a file.
+func (p *parser) file(name string, out bool) error {
+	f, err := p.Open(name)
+	if errors.Is(err, fs.ErrNotExist) && !strings.Contains(name, "/") {
+		return &GroupError{name, err}
+	}
+	if err != nil {
+		return fmt.Errorf("node list: %w", err)
+	}
+	defer f.Close()
+	if name == "-" {
+		name = "standard input"
+	}
+	text, err := io.ReadAll(io.LimitReader(f, maxFile+1))
+	if err != nil {
+		return fmt.Errorf("node list: %s: %w", name, err)
+	}
+	if len(text) > maxFile {
+		return fmt.Errorf("node list: %s: larger than %d MiB", name, maxFile>>20)
+	}
+	text = bytes.TrimPrefix(text, []byte("\xef\xbb\xbf")) // what editors of Windows put first
+	n, total := 0, 0
+	for line := range strings.SplitSeq(string(text), "\n") {
+		n++
+		line, _, _ = strings.Cut(line, "#")
+		found, err := p.expression(&SyntaxError{File: name, Line: n, Expr: strings.Trim(line, blanks)}, out)
+		if err != nil {
+			return err
+		}
+		total += found
+	}
+	if total == 0 && !out && p.Note != nil {
+		p.Note(name + " names no node")
+	}
+	return nil
+}
+
+// keys are equal for two names of one node: case does not matter, nor how an address
+// is written, nor whether the usual port is. host is without the port.
+func (p *parser) keys(name string) (host, full string) {
+	host, port, _ := SplitPort(name, p.Port)
+	if addr, err := netip.ParseAddr(host); err == nil {
+		host = addr.Unmap().String()
+	} else {
+		host = strings.ToLower(host)
+	}
+	return host, net.JoinHostPort(host, strconv.Itoa(port))
+}
+
+// hasPort says so of a name that canonical returned.
+func hasPort(name string) bool {
+	return strings.HasPrefix(name, "[") || strings.Count(name, ":") == 1
+}
