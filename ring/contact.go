@@ -2,6 +2,7 @@ package ring
 
 import (
 	"context"
+	"crypto/rand"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -24,6 +25,26 @@ const (
 	maxHandshakes = 64
 )
 
+// caller opens control connections to nodes, so many at a time.
+type caller struct {
+	nodes    []Peer
+	tls      func(node string) *tls.Config
+	software string
+	net      transport
+	id       wire.ID // of the transfer they are for
+
+	dials, handshakes chan struct{}
+}
+
+func newCaller(cfg Config) caller {
+	c := caller{
+		nodes: cfg.Nodes, tls: cfg.TLS, software: cfg.Software, net: tcp,
+		dials: make(chan struct{}, maxDials), handshakes: make(chan struct{}, maxHandshakes),
+	}
+	rand.Read(c.id[:])
+	return c
+}
+
 // dialAll opens the control star.
 func (s *sender) dialAll(work context.Context) {
 	until := time.Now().Add(s.cfg.Wait)
@@ -37,7 +58,7 @@ func (s *sender) dialAll(work context.Context) {
 				ctrl, w, err := s.greet(work, p, false, timings.startLimit)
 				switch {
 				case err == nil:
-					s.attach(i+1, ctrl, evWelcome{i + 1, w.Instance, printable(w.State), printable(w.Reason)})
+					s.attach(i+1, ctrl, welcomed(i+1, w))
 					return
 				case isRefusal(err):
 					s.post(evNoContact{i + 1, Refused, true, err.Error()})
@@ -62,10 +83,14 @@ func (s *sender) redial(work context.Context, i int) {
 	for s.pause(timings.redialFor) {
 		ctrl, w, err := s.greet(work, s.cfg.Nodes[i-1], true, timings.redialFor)
 		if err == nil {
-			s.attach(i, ctrl, evWelcome{i, w.Instance, printable(w.State), printable(w.Reason)})
+			s.attach(i, ctrl, welcomed(i, w))
 			return
 		}
 	}
+}
+
+func welcomed(i int, w *wire.Welcome) evWelcome {
+	return evWelcome{i, w.Instance, printable(w.State), printable(w.Reason)}
 }
 
 // pause waits; false says that the transfer is over.
@@ -102,25 +127,25 @@ func (s *sender) resume(work context.Context, i int, committed bool) {
 }
 
 // greet opens a control connection and exchanges HELLO and WELCOME.
-func (s *sender) greet(work context.Context, p Peer, resume bool, limit time.Duration) (*control, *wire.Welcome, error) {
+func (c *caller) greet(work context.Context, p Peer, resume bool, limit time.Duration) (*control, *wire.Welcome, error) {
 	ctx, cancel := context.WithTimeout(work, limit)
 	defer cancel()
-	if !take(ctx, s.dials) {
+	if !take(ctx, c.dials) {
 		return nil, nil, errors.New("too many nodes that do not answer are being dialled")
 	}
-	raw, err := s.net.dialAny(ctx, p.Addrs)
-	<-s.dials
+	raw, err := c.net.dialAny(ctx, p.Addrs)
+	<-c.dials
 	if err != nil {
 		return nil, nil, contactError(err)
 	}
-	if !take(ctx, s.handshakes) {
+	if !take(ctx, c.handshakes) {
 		raw.Close()
 		return nil, nil, errors.New("too many nodes that do not answer are being greeted")
 	}
-	defer func() { <-s.handshakes }()
+	defer func() { <-c.handshakes }()
 	stop := context.AfterFunc(ctx, func() { raw.Close() })
 	conn := net.Conn(raw)
-	if conf := s.cfg.TLS(p.Name); conf != nil {
+	if conf := c.tls(p.Name); conf != nil {
 		tc := tls.Client(raw, conf)
 		if err := tc.HandshakeContext(ctx); err != nil {
 			stop()
@@ -130,20 +155,22 @@ func (s *sender) greet(work context.Context, p Peer, resume bool, limit time.Dur
 		conn = tc
 	}
 	ctrl := newControl(conn)
-	ctrl.send(&wire.Greet{Min: wire.Version, Max: wire.Version, Transfer: s.id, Node: p.Name, Resume: resume})
+	ctrl.send(&wire.Greet{Min: ProtocolMin, Max: ProtocolMax, Transfer: c.id, Node: p.Name, Resume: resume})
 	m, err := ctrl.read(limit)
 	if !stop() && err == nil {
 		err = ctx.Err()
 	}
 	w, ok := m.(*wire.Welcome)
+	other := misgreeted(w, err, c.software)
 	switch {
+	case other != nil:
+		err = other
 	case err != nil:
 		err = contactError(err)
 	case !ok:
 		err = fmt.Errorf("answers %T to the greeting", m)
-	case w.Version != wire.Version:
-		err = &refusal{"speaks no protocol version in common"}
 	default:
+		ctrl.version, ctrl.software = w.Version, w.Software
 		return ctrl, w, nil
 	}
 	ctrl.finish()
@@ -178,11 +205,15 @@ func (s *sender) attach(i int, ctrl *control, ev any) {
 				err = fmt.Errorf("unexpected message %T", m)
 			}
 			ctrl.conn.Close()
+			if bad := unread(err, ctrl.version, ctrl.software, s.software); bad != nil {
+				s.post(lost{ctrl, i, evFail{i, CodeVersion, printable(bad.Error())}})
+				return
+			}
 			reason := "connection lost"
 			if isTimeout(err) {
 				reason = fmt.Sprintf("silent for %v", timings.silence)
 			}
-			s.post(lost{ctrl, evControlLost{i, isTimeout(err), reason}})
+			s.post(lost{ctrl, i, evControlLost{i, isTimeout(err), reason}})
 			return
 		}
 	})

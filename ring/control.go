@@ -16,6 +16,11 @@ const maxQueue = 16 << 20
 type control struct {
 	conn net.Conn
 
+	// What WELCOME agreed on, and what the node said there that it is. They are set before
+	// anything else is read.
+	version  int
+	software string
+
 	mu     sync.Mutex
 	more   sync.Cond
 	queue  []byte
@@ -87,7 +92,23 @@ func (c *control) read(limit time.Duration) (wire.Message, error) {
 	if limit > 0 {
 		c.conn.SetReadDeadline(time.Now().Add(limit))
 	}
-	return wire.Read(c.conn)
+	m, err := wire.Read(c.conn)
+	if err == nil {
+		err = wire.Belongs(m, max(c.version, wire.MinVersion))
+	}
+	return m, err
+}
+
+// drain waits for the peer to hang up, whatever it still says. To close what has its pings
+// unread would reset the connection, and what was said last could be lost with it.
+func (c *control) drain() {
+	var buf [512]byte
+	for {
+		c.conn.SetReadDeadline(time.Now().Add(timings.silence))
+		if _, err := c.conn.Read(buf[:]); err != nil {
+			return
+		}
+	}
 }
 
 // ping says every second that we are there, whatever else this process waits for.

@@ -52,6 +52,10 @@ type Config struct {
 	Retries   int       // how often a node that was lost on the way is taken back; 0: never
 	Check     bool      // ask the nodes, move nothing: rows are Held, Pending (would be served) or bad
 
+	// Software names this program and its version, as in "dolly-img 1.2.0 (abc123)", for
+	// peers that speak another protocol version.
+	Software string
+
 	OnEvent func(Event)  // called from one goroutine at a time; nil: none
 	Log     *slog.Logger // nil: silent
 }
@@ -108,6 +112,11 @@ type NodeConfig struct {
 	// Finished is called once for each accepted transfer, after its Sink was
 	// closed. nil: not called.
 	Finished func(r Request, o Outcome)
+
+	// Software names this program and its version, as in "dolly-img 1.2.0 (abc123)";
+	// Platform is what programs the processor can run, as in "linux/amd64/v3". Senders
+	// are told both.
+	Software, Platform string
 
 	AllowPlain bool  // data links without TLS may be opened to this node
 	Rate       int64 // bytes per second this node receives at most; 0: no limit

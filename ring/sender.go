@@ -21,9 +21,8 @@ import (
 // what happens and does what it says. Everything of it belongs to the goroutine
 // of run, except what mu guards.
 type sender struct {
+	caller
 	cfg   Config
-	net   transport
-	id    wire.ID
 	blobs []v1.Descriptor
 	offer []byte
 	chain *chain
@@ -35,8 +34,7 @@ type sender struct {
 	read  []bool
 	last  sample
 
-	dials, handshakes chan struct{}
-	pool              *pool
+	pool *pool
 
 	events chan any
 	done   chan struct{} // closed when run no longer takes events
@@ -61,33 +59,38 @@ type connected struct {
 // lost is the end of a control connection, which may have been replaced.
 type lost struct {
 	ctrl *control
-	ev   evControlLost
+	node int
+	ev   any // evControlLost, or evFail of one that is not understood
 }
 
 func newSender(cfg Config) (*sender, error) {
 	if cfg.Source == nil || cfg.TLS == nil || !cfg.Plain && cfg.DataTLS == nil {
 		return nil, errors.New("ring: Config needs a Source and TLS configurations")
 	}
-	if len(cfg.Nodes) == 0 {
-		return nil, errors.New("no nodes")
-	}
-	seen := map[string]bool{}
-	for _, p := range cfg.Nodes {
-		if seen[p.Name] {
-			return nil, fmt.Errorf("node %q is named twice", p.Name)
-		}
-		seen[p.Name] = true
+	if err := checkNodes(cfg.Nodes); err != nil {
+		return nil, err
 	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	s := &sender{
-		cfg: cfg, net: tcp, keys: map[uint32][]byte{}, conns: make([]*control, len(cfg.Nodes)+1),
-		dials: make(chan struct{}, maxDials), handshakes: make(chan struct{}, maxHandshakes), pool: newPool(0),
+	return &sender{
+		caller: newCaller(cfg), cfg: cfg, keys: map[uint32][]byte{}, conns: make([]*control, len(cfg.Nodes)+1), pool: newPool(0),
 		events: make(chan any, 256), done: make(chan struct{}), newMark: make(chan struct{}, 1),
+	}, nil
+}
+
+func checkNodes(nodes []Peer) error {
+	if len(nodes) == 0 {
+		return errors.New("no nodes")
 	}
-	rand.Read(s.id[:])
-	return s, nil
+	seen := map[string]bool{}
+	for _, p := range nodes {
+		if seen[p.Name] {
+			return fmt.Errorf("node %q is named twice", p.Name)
+		}
+		seen[p.Name] = true
+	}
+	return nil
 }
 
 func (s *sender) run(ctx context.Context) (*Report, error) {
@@ -150,7 +153,7 @@ func (s *sender) loop(ctx, work context.Context) error {
 			ev = evTick{time.Since(s.begun)}
 		}
 		if l, ok := ev.(lost); ok {
-			if s.conns[l.ev.node] != l.ctrl {
+			if s.conns[l.node] != l.ctrl {
 				continue // it was replaced meanwhile
 			}
 			ev = l.ev

@@ -204,21 +204,16 @@ func (n *nodeServer) control(conn net.Conn) {
 		ctrl.finish()
 		<-ctrl.done
 	}()
-	m, err := ctrl.read(timings.startLimit)
-	if err != nil {
+	g, w := n.greeting(ctrl, sender)
+	if w == nil {
 		return
 	}
-	g, ok := m.(*wire.Greet)
-	if !ok {
+	if w.Version == 0 {
+		ctrl.send(w)
 		return
-	}
-	w := &wire.Welcome{Instance: n.instance, State: wire.StateUnknown}
-	if g.Min <= wire.Version && wire.Version <= g.Max {
-		w.Version = wire.Version
 	}
 	t, o := n.lookup(g.Transfer)
 	switch {
-	case w.Version == 0:
 	case t != nil && !t.isOpen():
 		w.State, w.Reason = wire.StateBusy, "the transfer is still being offered"
 	case t != nil:
@@ -237,15 +232,17 @@ func (n *nodeServer) control(conn net.Conn) {
 		return
 	}
 	ctrl.send(w)
-	if w.Version == 0 || t != nil {
+	if t != nil {
 		return
 	}
 	// Also who asked for a transfer that is not here may go on to offer it.
-	if m, err = ctrl.read(timings.startLimit); err != nil {
+	m, err := ctrl.read(timings.startLimit)
+	if bad := n.unread(ctrl, err); bad != nil {
+		n.refuse(ctrl, &nodeError{CodeVersion, bad})
 		return
 	}
 	offer, ok := m.(*wire.Offer)
-	if !ok {
+	if err != nil || !ok {
 		return
 	}
 	r := Request{Transfer: g.Transfer.String(), Sender: sender, Addr: conn.RemoteAddr().String(), Node: printable(g.Node), Blobs: offer.Blobs, Meta: offer.Meta}
@@ -254,15 +251,59 @@ func (n *nodeServer) control(conn net.Conn) {
 	admitted()
 	if ne != nil {
 		n.log.Warn("transfer refused", "sender", printable(sender), "peer", r.Addr, "transfer", r.Transfer, "reason", ne.Error())
-		ctrl.send(&wire.Answer{Code: string(ne.code), Reason: ne.Error()})
-		// The server hangs up. To close what has its pings unread would reset the
-		// connection, and the answer could be lost with it.
-		for err == nil {
-			_, err = ctrl.read(timings.silence)
-		}
+		n.refuse(ctrl, ne)
 		return
 	}
 	t.listen(ctrl)
+}
+
+// refuse answers an offer with an error.
+func (n *nodeServer) refuse(ctrl *control, ne *nodeError) {
+	ctrl.send(&wire.Answer{Code: string(ne.code), Reason: ne.Error()})
+	ctrl.drain()
+}
+
+// greeting reads HELLO and makes the WELCOME for it; nil when nobody greets. One that has no
+// version in common gets version 0, and the reason as it should stand in its row for us.
+func (n *nodeServer) greeting(ctrl *control, sender string) (*wire.Greet, *wire.Welcome) {
+	m, err := ctrl.read(timings.startLimit)
+	g, ok := m.(*wire.Greet)
+	w := &wire.Welcome{Instance: n.instance, State: wire.StateUnknown}
+	var bad *wire.MalformedError
+	switch {
+	case errors.As(err, &bad):
+		g = &wire.Greet{Min: bad.Said.Min, Max: bad.Said.Max}
+	case err != nil || !ok:
+		return nil, nil
+	default:
+		w.Version = wire.Common(g.Min, g.Max)
+	}
+	switch w.Version {
+	case 0:
+		software := ""
+		if bad != nil {
+			software = bad.Said.Software
+		}
+		theirs, ours := versions(g.Min, g.Max, software), ownVersions(n.cfg.Software)
+		n.log.Warn("refused", "peer", ctrl.conn.RemoteAddr().String(), "sender", printable(sender), "reason", "the server speaks "+theirs+", this is "+ours)
+		w.Reason = "speaks " + ours + ", this is " + theirs
+	case 1:
+	default:
+		w.Software, w.Platform = n.cfg.Software, n.cfg.Platform
+	}
+	ctrl.version = w.Version
+	return g, w
+}
+
+// unread logs a message of the server that cannot be read, and returns what to answer. It is nil
+// when err is anything else.
+func (n *nodeServer) unread(ctrl *control, err error) error {
+	bad := unread(err, ctrl.version, "", n.cfg.Software)
+	if bad != nil {
+		bad = fmt.Errorf("the server %w", bad)
+		n.log.Warn("not understood", "peer", ctrl.conn.RemoteAddr().String(), "reason", printable(bad.Error()))
+	}
+	return bad
 }
 
 func (n *nodeServer) lookup(id wire.ID) (*transfer, *Outcome) {

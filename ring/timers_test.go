@@ -3,6 +3,7 @@ package ring
 import (
 	"context"
 	"crypto/tls"
+	"log/slog"
 	"net"
 	"strings"
 	"sync"
@@ -30,6 +31,7 @@ type memCluster struct {
 	dialing func(ctx context.Context, addr string, nth int)    // before each of them
 	dialed  func(addr string, conn net.Conn) (net.Conn, error) // after
 	bare    bool                                               // control without TLS
+	log     *slog.Logger                                       // of the nodes
 }
 
 func newMemCluster(t *testing.T, src Source) *memCluster {
@@ -76,6 +78,8 @@ func (c *memCluster) start(name string) (*testNode, *memnet.Listener) {
 		AllowPlain: c.bare,
 		Accept:     func(context.Context, Request) (Sink, error) { return tn.sink, nil },
 		Finished:   func(_ Request, o Outcome) { tn.outcomes <- o },
+
+		Software: "dolly-img 1.2.0", Platform: "linux/amd64/v3", Log: c.log,
 	})
 	if err != nil {
 		c.t.Fatal(err)
@@ -96,6 +100,17 @@ func (c *memCluster) start(name string) (*testNode, *memnet.Listener) {
 // puppet starts a node that does what the test says: it is given each message
 // from the server on its control connection and answers with what is returned.
 func (c *memCluster) puppet(name string, answer func(m wire.Message) []wire.Message) *memnet.Listener {
+	return c.puppetBytes(name, func(m wire.Message) (out []byte) {
+		for _, a := range answer(m) {
+			b, _ := wire.Encode(a)
+			out = append(out, b...)
+		}
+		return out
+	})
+}
+
+// puppetBytes is puppet, for messages that this version does not have.
+func (c *memCluster) puppetBytes(name string, answer func(m wire.Message) []byte) *memnet.Listener {
 	c.name(name)
 	l := c.net.Listen(name)
 	conf := c.load(identity.Node).ServerConfig(ALPNControl, ALPNData)
@@ -113,11 +128,8 @@ func (c *memCluster) puppet(name string, answer func(m wire.Message) []wire.Mess
 					if err != nil {
 						return
 					}
-					for _, a := range answer(m) {
-						b, _ := wire.Encode(a)
-						if _, err := conn.Write(b); err != nil {
-							return
-						}
+					if _, err := conn.Write(answer(m)); err != nil {
+						return
 					}
 				}
 			}()

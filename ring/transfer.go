@@ -142,6 +142,11 @@ func (t *transfer) listen(ctrl *control) {
 	go t.reports(done)
 	for {
 		m, err := ctrl.read(timings.silence)
+		if bad := t.node.unread(ctrl, err); bad != nil {
+			t.lostFor(ctrl, &nodeError{CodeVersion, bad})
+			ctrl.drain()
+			return
+		}
 		if err != nil {
 			t.disconnected(ctrl)
 			return
@@ -205,6 +210,15 @@ func (t *transfer) disconnected(ctrl *control) {
 	t.node.mu.Lock() // which is taken before t.mu
 	defer t.node.mu.Unlock()
 	t.node.changed.Broadcast() // somebody may wait for what it has
+}
+
+// lostFor ends a transfer whose server is there and cannot be understood.
+func (t *transfer) lostFor(ctrl *control, err *nodeError) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.ctrl == ctrl && !t.over {
+		t.giveUp(err)
+	}
 }
 
 // abandon ends a transfer whose server did not come back.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/binary"
 	"fmt"
@@ -28,7 +29,8 @@ func TestMain(m *testing.M) {
 //
 //	status N dolly-img …     the command ends with exit status N
 //	node NAME ARGS…          starts dolly-img ARGS --listen 127.0.0.1:0; $NAME is its address,
-//	                         $NAME_mirror that of its mirror
+//	                         $NAME_mirror that of its mirror; NAME=PROGRAM starts another program
+//	build FILE COMMIT        makes the program as it was at a commit of this repository
 //	end NAME [N]             ends it with SIGTERM, or waits for it, and its status is N
 //	mksif FILE SIZE          makes a SIF with so many bytes in its partition
 //	poke FILE OFFSET N       writes N there, little-endian, 8 bytes
@@ -49,7 +51,7 @@ func TestScript(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"status": scriptStatus, "node": scriptNode, "end": scriptEnd,
+			"status": scriptStatus, "node": scriptNode, "build": scriptBuild, "end": scriptEnd,
 			"mksif": scriptSIF, "poke": scriptPoke, "grow": scriptGrow,
 		},
 	})
@@ -78,19 +80,20 @@ func scriptStatus(ts *testscript.TestScript, neg bool, args []string) {
 
 func scriptNode(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 2 {
-		ts.Fatalf("usage: node NAME COMMAND…")
+		ts.Fatalf("usage: node NAME[=PROGRAM] COMMAND…")
 	}
+	name, program, _ := strings.Cut(args[0], "=")
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	path, err := exec.LookPath("dolly-img")
+	path, err := exec.LookPath(cmp.Or(program, "dolly-img"))
 	ts.Check(err)
 	cmd := exec.Command(path, append(args[1:], "--listen", "127.0.0.1:0")...)
 	cmd.Dir = ts.Getenv("WORK")
-	for _, name := range []string{"HOME", "PATH", "TMPDIR", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "DOLLY_IMG_KEYS"} {
-		cmd.Env = append(cmd.Env, name+"="+ts.Getenv(name))
+	for _, v := range []string{"HOME", "PATH", "TMPDIR", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "DOLLY_IMG_KEYS"} {
+		cmd.Env = append(cmd.Env, v+"="+ts.Getenv(v))
 	}
 	if args[1] == "receive" {
-		out, err := os.Create(ts.MkAbs(args[0] + ".out"))
+		out, err := os.Create(ts.MkAbs(name + ".out"))
 		ts.Check(err)
 		defer out.Close()
 		cmd.Stdout = out
@@ -98,11 +101,33 @@ func scriptNode(ts *testscript.TestScript, neg bool, args []string) {
 	p, err := launch.Start(ctx, cmd)
 	ts.Check(err)
 	ts.Defer(p.Kill)
-	ts.Setenv(args[0], p.Addr)
+	ts.Setenv(name, p.Addr)
 	if m := mirrorLine.FindStringSubmatch(p.Log()); m != nil {
-		ts.Setenv(args[0]+"_mirror", m[1])
+		ts.Setenv(name+"_mirror", m[1])
 	}
-	ts.Value(nodesKey{}).(map[string]*launch.Process)[args[0]] = p
+	ts.Value(nodesKey{}).(map[string]*launch.Process)[name] = p
+}
+
+// scriptBuild needs the history of this repository: a shallow clone fails here, and says so.
+func scriptBuild(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: build FILE COMMIT")
+	}
+	file, dir := ts.MkAbs(args[0]), ts.MkAbs(".source-"+args[1])
+	ts.Check(os.Mkdir(dir, 0o755))
+	run := func(where, name string, arg ...string) string {
+		cmd := exec.Command(name, arg...)
+		cmd.Dir = where
+		out, err := cmd.CombinedOutput()
+		if err != nil {
+			ts.Fatalf("commit %s is needed, which a full clone of the repository has: %s: %v\n%s", args[1], cmd, err, out)
+		}
+		return strings.TrimSpace(string(out))
+	}
+	top := run(".", "git", "-c", "safe.directory=*", "rev-parse", "--show-toplevel")
+	run(top, "git", "-c", "safe.directory=*", "archive", "--output", dir+".tar", args[1])
+	run(dir, "tar", "xf", dir+".tar")
+	run(dir, "go", "build", "-buildvcs=false", "-o", file, "./cmd/dolly-img")
 }
 
 func scriptEnd(ts *testscript.TestScript, neg bool, args []string) {

@@ -141,6 +141,8 @@ func (f *nodeFlags) setup(stderr, stdout io.Writer) (_ *nodeSetup, err error) {
 		AllowPlain: policy.Data.Plain,
 		Rate:       policy.Limits.Rate,
 		Transfers:  policy.Limits.Transfers,
+		Software:   software(),
+		Platform:   nodePlatform(),
 		Log:        s.log,
 	}
 	return s, nil

@@ -181,7 +181,7 @@ func (j *job) config(ctx context.Context) (_ *ring.Config, err error) {
 		Source: source, Plain: j.plain, Rate: j.rate, Wait: j.flags.wait,
 		Straggler: ring.Straggler(j.flags.straggler), Retries: j.flags.retries, Check: j.flags.check,
 		TLS:     clientTLS(id, ring.ALPNControl),
-		DataTLS: clientTLS(id, ring.ALPNData),
+		DataTLS: clientTLS(id, ring.ALPNData), Software: software(),
 	}
 	if cfg.Meta, err = m.encode(); err != nil {
 		return nil, err

@@ -4,14 +4,27 @@ import (
 	"bytes"
 	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// Version is the protocol version this package speaks.
-const Version = 1
+// The protocol versions this package speaks, from the oldest to the newest.
+const (
+	MinVersion = 1
+	Version    = 2
+)
+
+// Common is the highest version that a peer's range has in common with ours, 0 when
+// there is none.
+func Common(least, most int) int {
+	if v := min(most, Version); v >= max(least, MinVersion) {
+		return v
+	}
+	return 0
+}
 
 // MaxMessage bounds type and body of a control message.
 const MaxMessage = 4 << 20
@@ -34,6 +47,10 @@ type (
 		State    string `json:"state"`
 		Digest   string `json:"digest"`
 		Reason   string `json:"reason"`
+
+		// Since version 2; empty in WELCOME of version 0 and 1.
+		Software string `json:"software,omitempty"`
+		Platform string `json:"platform,omitempty"`
 	}
 	Offer struct { // 3
 		Blobs []v1.Descriptor `json:"blobs"`
@@ -220,24 +237,58 @@ func Encode(m Message) ([]byte, error) {
 	return append(b, body...), nil
 }
 
+// MalformedError says that a message does not read as one that this package knows. Its
+// sender most likely speaks a later version.
+type MalformedError struct {
+	// Said is what a HELLO or WELCOME tells of its version all the same.
+	Said struct {
+		Min, Max, Version int
+		Software          string
+	}
+	reason string
+}
+
+func (e *MalformedError) Error() string { return e.reason }
+
+func malformed(format string, args ...any) *MalformedError {
+	return &MalformedError{reason: fmt.Sprintf(format, args...)}
+}
+
 // Decode parses type and body of a message, without its length. Only the one
-// encoding Encode makes is accepted, which rules out unknown and repeated fields.
+// encoding Encode makes is accepted, which rules out unknown and repeated fields. The
+// error is a *MalformedError.
 func Decode(b []byte) (Message, error) {
 	if len(b) < 1 || len(b) > MaxMessage {
-		return nil, fmt.Errorf("control message of %d bytes", len(b))
+		return nil, malformed("control message of %d bytes", len(b))
 	}
 	if int(b[0]) >= len(makers) || makers[b[0]] == nil {
-		return nil, fmt.Errorf("unknown control message type %d", b[0])
+		return nil, malformed("unknown control message type %d", b[0])
 	}
 	m := makers[b[0]]()
-	if err := json.Unmarshal(b[1:], m); err != nil {
-		return nil, fmt.Errorf("control message type %d: %w", b[0], err)
+	err := json.Unmarshal(b[1:], m)
+	if err == nil {
+		if again, e := json.Marshal(m); e == nil && bytes.Equal(again, b[1:]) {
+			return m, nil
+		}
+		err = errors.New("not in its one encoding")
 	}
-	again, err := json.Marshal(m)
-	if err != nil || !bytes.Equal(again, b[1:]) {
-		return nil, fmt.Errorf("control message type %d is not in its one encoding", b[0])
+	bad := malformed("control message type %d: %v", b[0], err)
+	switch m.(type) {
+	case *Greet, *Welcome:
+		_ = json.Unmarshal(b[1:], &bad.Said) // as far as it goes
 	}
-	return m, nil
+	return nil, bad
+}
+
+// lastOf has, by version, the highest type of message that belongs to it.
+var lastOf = [Version + 1]byte{1: 21, 2: 21}
+
+// Belongs reports, as a *MalformedError, a message that came only after a version.
+func Belongs(m Message, version int) error {
+	if k := m.kind(); k > lastOf[version] {
+		return malformed("control message type %d is unknown in protocol %d", k, version)
+	}
+	return nil
 }
 
 // Read reads one message. At a clean end between messages it returns io.EOF. Memory grows with
@@ -249,7 +300,7 @@ func Read(r io.Reader) (Message, error) {
 	}
 	n := binary.BigEndian.Uint32(head[:])
 	if n < 1 || n > MaxMessage {
-		return nil, fmt.Errorf("control message of %d bytes, the limit is %d", n, MaxMessage)
+		return nil, malformed("control message of %d bytes, the limit is %d", n, MaxMessage)
 	}
 	var buf bytes.Buffer
 	if _, err := io.CopyN(&buf, r, int64(n)); err != nil {

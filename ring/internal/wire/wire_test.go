@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"io"
 	"strings"
 	"testing"
@@ -96,7 +97,7 @@ func TestHelloProof(t *testing.T) {
 // all has one filled message of each type.
 func all() []Message {
 	return []Message{
-		&Greet{1, 2, ID{0xab}, "node1", true}, &Welcome{1, ID{1}, StateNew, "", ""},
+		&Greet{1, 2, ID{0xab}, "node1", true}, &Welcome{2, ID{1}, StateNew, "", "", "dolly-img 1.2.0", "linux/amd64/v3"},
 		&Offer{[]v1.Descriptor{{MediaType: "a/b", Digest: "sha256:x", Size: 3, Annotations: map[string]string{"k": "<&>"}}}, json.RawMessage(`{"a":1}`), true},
 		&Answer{[]int64{1, 0}, -1, true, true, "", ""}, &Start{}, &Feed{1, 2, []byte("s"), "server", nil},
 		&Need{1, 2, [][2]int64{{0, 4096}}}, &Dial{1, 2, []byte("s"), "n", []string{"[::1]:1"}, nil, true},
@@ -160,6 +161,41 @@ func TestMessagesRefused(t *testing.T) {
 	for _, s := range []string{"\xff\xff\xff\xff", "\x00\x00\x00\x00", "\x00\x00\x00\x05\x0f{}"} {
 		if _, err := Read(strings.NewReader(s)); err == nil || err == io.EOF {
 			t.Errorf("%q: %v", s, err)
+		}
+	}
+}
+
+// HELLO, and WELCOME of version 1, are what version 1 made of them, for ever.
+func TestGreetingVectors(t *testing.T) {
+	for want, m := range map[string]Message{
+		`{"min":1,"max":2,"transfer":"ab000000000000000000000000000000","node":"n1","resume":false}`:        &Greet{1, 2, ID{0xab}, "n1", false},
+		`{"version":1,"instance":"01000000000000000000000000000000","state":"new","digest":"","reason":""}`: &Welcome{Version: 1, Instance: ID{1}, State: StateNew},
+	} {
+		if b, err := Encode(m); err != nil || string(b[5:]) != want {
+			t.Errorf("got %q, %v\nwant %q", b[5:], err, want)
+		}
+	}
+}
+
+func TestCommon(t *testing.T) {
+	for _, c := range [][3]int{{1, 1, 1}, {1, 2, 2}, {2, 2, 2}, {1, 9, 2}, {2, 9, 2}, {3, 9, 0}, {0, 0, 0}, {-1, 1, 1}, {2, 1, 0}} {
+		if got := Common(c[0], c[1]); got != c[2] {
+			t.Errorf("Common(%d, %d) = %d, want %d", c[0], c[1], got, c[2])
+		}
+	}
+}
+
+// Of a greeting from a later version, what it speaks can be told all the same.
+func TestMalformedGreeting(t *testing.T) {
+	for s, want := range map[string][3]int{
+		"\x01{\"min\":3,\"max\":4,\"transfer\":\"ab000000000000000000000000000000\",\"node\":\"n\",\"resume\":false,\"more\":1}": {3, 4, 0},
+		"\x02{\"version\":3,\"instance\":7,\"software\":\"dolly-img 9\"}":                                                        {0, 0, 3},
+		"\x02{":           {},
+		"\x03{\"min\":3}": {},
+	} {
+		var bad *MalformedError
+		if _, err := Decode([]byte(s)); !errors.As(err, &bad) || [3]int{bad.Said.Min, bad.Said.Max, bad.Said.Version} != want {
+			t.Errorf("%q: %v, said %+v", s, err, bad)
 		}
 	}
 }

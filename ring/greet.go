@@ -1,0 +1,54 @@
+package ring
+
+import (
+	"context"
+	"errors"
+	"sync"
+)
+
+// Greeting is what a node says of itself before anything is asked of it.
+type Greeting struct {
+	Node     string
+	Err      error  // why it could not be greeted; the fields below are then zero
+	Protocol int    // the version that both ends speak
+	Software string // its program and version; "" of a node that speaks protocol 1
+	Platform string // what programs its processor can run, as in "linux/amd64/v3"; "" is unknown
+}
+
+// Greet asks all nodes of cfg who they are, in parallel, and returns their greetings in the
+// order of cfg.Nodes. It moves nothing, takes no place on a node and leaves nothing there. A
+// node that does not answer within 5 s, or before ctx ends, has an Err. Of cfg only Nodes,
+// TLS and Software are used.
+func Greet(ctx context.Context, cfg Config) ([]Greeting, error) {
+	if cfg.TLS == nil {
+		return nil, errors.New("ring: Greet needs a TLS configuration")
+	}
+	if err := checkNodes(cfg.Nodes); err != nil {
+		return nil, err
+	}
+	c := newCaller(cfg)
+	return c.greetAll(ctx), nil
+}
+
+func (c *caller) greetAll(ctx context.Context) []Greeting {
+	all := make([]Greeting, len(c.nodes))
+	var work sync.WaitGroup
+	for i, p := range c.nodes {
+		all[i] = Greeting{Node: p.Name, Err: p.Err}
+		if p.Err != nil {
+			continue
+		}
+		work.Go(func() {
+			ctrl, w, err := c.greet(ctx, p, false, timings.startLimit)
+			if err != nil {
+				all[i].Err = err
+				return
+			}
+			all[i].Protocol, all[i].Software, all[i].Platform = w.Version, printable(w.Software), printable(w.Platform)
+			ctrl.finish()
+			<-ctrl.done
+		})
+	}
+	work.Wait()
+	return all
+}

@@ -1,0 +1,63 @@
+package ring
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/dolly-img/dolly-img/ring/internal/wire"
+)
+
+// What two ends say when one does not understand the other (PROTOCOL.md section 4).
+
+// ProtocolMin and ProtocolMax are the protocol versions this package speaks.
+const (
+	ProtocolMin = wire.MinVersion
+	ProtocolMax = wire.Version
+)
+
+// versions words what one end speaks: "protocol 1 to 2 (dolly-img 1.2.0)".
+func versions(least, most int, software string) string {
+	s := "an unknown protocol"
+	switch {
+	case most <= 0:
+	case least == most || least <= 0:
+		s = fmt.Sprintf("protocol %d", most)
+	default:
+		s = fmt.Sprintf("protocol %d to %d", least, most)
+	}
+	if software != "" {
+		s += " (" + printable(software) + ")"
+	}
+	return s
+}
+
+// ownVersions words what this end speaks.
+func ownVersions(software string) string { return versions(ProtocolMin, ProtocolMax, software) }
+
+// unread says that a message of a peer, with which a version was agreed on, does not read as
+// one of that version. It is nil when err is anything else.
+func unread(err error, version int, software, own string) error {
+	var bad *wire.MalformedError
+	if !errors.As(err, &bad) {
+		return nil
+	}
+	return fmt.Errorf("sent a message that cannot be read (%w): it speaks %s, this is %s", bad, versions(version, version, software), ownVersions(own))
+}
+
+// misgreeted says what a node speaks that answered HELLO with err, or with a WELCOME of a version
+// that was not offered. It is nil when err is anything else.
+func misgreeted(w *wire.Welcome, err error, own string) error {
+	var bad *wire.MalformedError
+	switch {
+	case errors.As(err, &bad):
+		v := bad.Said.Version
+		return &refusal{fmt.Sprintf("speaks %s, this is %s", versions(v, v, bad.Said.Software), ownVersions(own))}
+	case w == nil || wire.Common(w.Version, w.Version) != 0:
+		return nil
+	case w.Version == 0 && w.Reason != "":
+		return &refusal{printable(w.Reason)}
+	case w.Version == 0: // a node of version 1 does not say what it speaks
+		return &refusal{"speaks no protocol version in common with this, " + ownVersions(own)}
+	}
+	return &refusal{fmt.Sprintf("speaks %s, this is %s", versions(w.Version, w.Version, w.Software), ownVersions(own))}
+}
