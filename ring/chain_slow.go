@@ -16,17 +16,17 @@ import (
 
 // judgeSpeed looks for the one node that holds the others up.
 func (c *chain) judgeSpeed() {
+	c.measure() // also for who asks for the bottleneck
 	if c.straggler == Wait || c.interrupted {
 		return
 	}
-	c.measure()
 	c.review()
 	slowest, least, cause := c.slowest()
 	median, _ := c.median(slowest)
 	sure := true
 	if slowest != 0 && !c.worth(slowest, least, median, cause) {
 		slowest = 0
-	} else if isLink(cause) {
+	} else if cause.isLink() {
 		if slowest, sure = c.sameCable(slowest, least, median); slowest != 0 {
 			least, cause = c.capacity(slowest)
 		}
@@ -43,10 +43,10 @@ func (c *chain) judgeSpeed() {
 		if n.slowSeen < timings.slowLooks {
 			continue
 		}
-		if f := n.feed.feeder; isLink(cause) && c.nodes[f].slowed != 0 && c.nodes[f].slowed != i {
+		if f := n.feed.feeder; cause.isLink() && c.nodes[f].slowed != 0 && c.nodes[f].slowed != i {
 			c.feederSlow(f, i, least, cause)
 		} else {
-			c.straggles(i, least, cause+" "+megabytes(least))
+			c.straggles(i, least, cause)
 		}
 		return
 	}
@@ -54,9 +54,9 @@ func (c *chain) judgeSpeed() {
 
 // feederSlow is for when the second receiver of one feeder has a slow link, too: it is the feeder's way
 // out, and the first one was moved in vain. If it was the same with another feeder, nobody's is slow.
-func (c *chain) feederSlow(f, i int, rate int64, cause string) {
+func (c *chain) feederSlow(f, i int, rate int64, cause limiter) {
 	n, text := &c.nodes[f], megabytes(rate)
-	c.exonerate(n.slowed, cause+" "+text+", too")
+	c.exonerate(n.slowed, cause.String()+" "+text+", too")
 	n.slowed = 0
 	for p := range c.nodes {
 		if o := &c.nodes[p]; f != 0 && p != f && o.sends > 0 && 2*o.sends < 3*rate && 2*rate < 3*o.sends {
@@ -73,7 +73,7 @@ func (c *chain) feederSlow(f, i int, rate int64, cause string) {
 		c.relink(i)
 	default:
 		n.sends = rate
-		c.straggles(f, rate, "sends "+text)
+		c.straggles(f, rate, limiter{limit: limitSending})
 	}
 }
 
@@ -99,7 +99,7 @@ func (c *chain) measure() {
 }
 
 // slowest is who could carry least of those that others wait for; 0 is nobody.
-func (c *chain) slowest() (who int, least int64, cause string) {
+func (c *chain) slowest() (who int, least int64, cause limiter) {
 	served := 0
 	for _, i := range c.order {
 		n := &c.nodes[i]
@@ -115,7 +115,7 @@ func (c *chain) slowest() (who int, least int64, cause string) {
 		}
 	}
 	if served < 2 { // nobody would be helped
-		return 0, 0, ""
+		return 0, 0, limiter{}
 	}
 	return who, least, cause
 }
@@ -143,7 +143,7 @@ func (c *chain) median(i int) (rate int64, checked bool) {
 		most = c.most
 	}
 	var rates []int64
-	if s, _ := c.serverCapacity(); s > 0 {
+	if s := c.serverCapacity(); s > 0 {
 		rates = append(rates, s)
 	}
 	for j := range c.nodes {
@@ -223,7 +223,7 @@ func (c *chain) sameCable(i int, rate, median int64) (who int, sure bool) {
 		return i, true
 	}
 	n := &c.nodes[f]
-	if r, why := c.capacity(f); n.phase == phServing && n.alive && !n.slow && isLink(why) && 2*r < 3*rate && c.holdsUp(f) {
+	if r, why := c.capacity(f); n.phase == phServing && n.alive && !n.slow && why.isLink() && 2*r < 3*rate && c.holdsUp(f) {
 		if !c.worth(f, rate, median, why) {
 			return 0, true
 		}
@@ -236,9 +236,9 @@ func (c *chain) sameCable(i int, rate, median int64) (who int, sure bool) {
 }
 
 // worth says whether moving i, which could carry rate where others carry median, would help.
-func (c *chain) worth(i int, rate, median int64, cause string) bool {
+func (c *chain) worth(i int, rate, median int64, cause limiter) bool {
 	n := &c.nodes[i]
-	if 2*rate >= median || isLink(cause) && n.feed.feeder == 0 && c.serverSlow {
+	if 2*rate >= median || cause.isLink() && n.feed.feeder == 0 && c.serverSlow {
 		return false
 	}
 	left := -n.report.Received
@@ -252,7 +252,7 @@ func (c *chain) worth(i int, rate, median int64, cause string) bool {
 	}
 	takes := time.Duration(float64(left) / float64(rate) * float64(time.Second))
 	could := time.Duration(float64(left) / float64(median) * float64(time.Second))
-	return takes-could > timings.slowSaves && (!isLink(cause) || n.feed.feeder != 0 || takes > timings.slowServer)
+	return takes-could > timings.slowSaves && (!cause.isLink() || n.feed.feeder != 0 || takes > timings.slowServer)
 }
 
 // exonerate is for who was moved in vain.
@@ -284,11 +284,11 @@ func (c *chain) forgetSlowed(i int) {
 
 // straggles moves a slow node to the end. To fail it, where that was asked for, is for review: somebody
 // else must be seen to get twice as much from then on.
-func (c *chain) straggles(i int, rate int64, cause string) {
+func (c *chain) straggles(i int, rate int64, cause limiter) {
 	n := &c.nodes[i]
 	n.row.Link = "" // of whatever its note said before
-	n.slowRate, n.slowWhy = rate, "slow: "+cause
-	if isLink(cause) {
+	n.slowRate, n.slowWhy = rate, "slow: "+cause.String()+" "+megabytes(rate)
+	if cause.isLink() {
 		n.row.Link = c.linkName(i)
 		c.nodes[n.feed.feeder].slowed = i
 	}
@@ -301,9 +301,6 @@ func (c *chain) straggles(i int, rate int64, cause string) {
 	c.event(i, Serving, n.note)
 	c.toTail(i)
 }
-
-// isLink says whether the cause is a link.
-func isLink(cause string) bool { return strings.HasPrefix(cause, "link ") }
 
 // waitedFor says whether whoever feeds i waits for it most of the time. A feeder that has
 // everything waits for nobody any more, but those behind i still do.
@@ -368,7 +365,7 @@ func (c *chain) carries(i int) (rate int64) {
 
 // capacity is what node i could carry in bytes per second and what limits it; 0 is
 // unknown.
-func (c *chain) capacity(i int) (rate int64, cause string) {
+func (c *chain) capacity(i int) (rate int64, cause limiter) {
 	link := c.carries(i)
 	if l, ok := c.linkInto(i); ok && link == 0 && isBusy(l) {
 		link = l.Burst // of one that is mostly idle nobody waits for more
@@ -377,43 +374,43 @@ func (c *chain) capacity(i int) (rate int64, cause string) {
 }
 
 // limits is the capacity of node i behind a link that could carry as much as link.
-func (c *chain) limits(i int, link int64) (rate int64, cause string) {
+func (c *chain) limits(i int, link int64) (rate int64, cause limiter) {
 	n := &c.nodes[i]
-	least := func(r int64, why string) {
+	least := func(r int64, why Limit) {
 		if r > 0 && (rate == 0 || r < rate) {
-			rate, cause = r, why
+			rate, cause = r, limiter{limit: why}
 		}
 	}
-	least(n.report.Relay, "processor")
+	least(n.report.Relay, LimitProcessor)
 	if h, d := n.report.Hash, n.report.Disk; h > 0 && d > 0 {
-		why := "disk"
+		why := LimitDisk
 		if h < d {
-			why = "processor"
+			why = LimitProcessor
 		}
 		least(max(1, int64(1/(1/float64(h)+1/float64(d)))), why)
 	} else {
-		least(h, "processor")
-		least(d, "disk")
+		least(h, LimitProcessor)
+		least(d, LimitDisk)
 	}
 	if n.report.Wait == waitNames[waitLimit] { // its limit is what arrives
-		least(n.rate, "its own rate limit")
+		least(n.rate, LimitPolicy)
 	}
-	least(link, "link "+c.linkName(i))
+	if least(link, LimitNetwork); cause.limit == LimitNetwork {
+		cause.link = c.linkName(i)
+	}
 	if c.starved(i) {
-		least(n.rate, "processor")
+		least(n.rate, LimitProcessor)
 	}
 	return rate, cause
 }
 
-// serverCapacity is what the server could send.
-func (c *chain) serverCapacity() (rate int64, cause string) {
-	if r := c.nodes[0].report.Relay; r > 0 {
-		rate, cause = r, "source"
-	}
+// serverCapacity is what the server could send in bytes per second; 0 is unknown.
+func (c *chain) serverCapacity() int64 {
+	rate := c.nodes[0].report.Relay
 	if c.limit > 0 && (rate == 0 || c.limit <= rate) {
-		rate, cause = c.limit, "--rate"
+		return c.limit
 	}
-	return rate, cause
+	return rate
 }
 
 // megabytes prints a rate for people.

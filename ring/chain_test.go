@@ -196,6 +196,10 @@ func (s *scenario) event(f []string) {
 	case "fallback":
 		link, gen := feed()
 		ev = evFallback{node, &wire.Fallback{Link: link, Generation: gen, Offset: int64(num("mark", 0)), Good: int64(num("good", 0))}}
+	case "bottleneck":
+		limit, name := s.c.bottleneck()
+		fmt.Fprintf(&s.out, "limit %s, slower than the others: %s\n", orElse(string(limit), "unknown"), orElse(name, "none"))
+		return
 	default:
 		s.t.Fatalf("unknown event %q", f[0])
 	}

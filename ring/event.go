@@ -29,12 +29,28 @@ type Event struct {
 	// Of EventProgress. Bytes is what the slowest node that is still served
 	// holds and Total what it shall hold (-1: not known yet), Rate bytes per second over the last
 	// seconds, Done the number of nodes that have everything, Serving those that
-	// are in the transfer. Bottleneck names the node and what it waits for
-	// ("node17: disk 84 MB/s"), empty when nothing stands out.
+	// are in the transfer. Limit is what keeps all of them from being faster. Bottleneck names the
+	// one node or link that is slower than the others, and how fast it is ("node17: disk 84 MB/s",
+	// "link node3 -> node4: 11 MB/s"); it is empty when none stands out.
 	Bytes      int64   `json:"bytes,omitempty"`
 	Total      int64   `json:"total,omitempty"`
 	Rate       float64 `json:"rate,omitempty"`
 	Done       int     `json:"done,omitempty"`
 	Serving    int     `json:"serving,omitempty"`
+	Limit      Limit   `json:"limit,omitempty"`
 	Bottleneck string  `json:"bottleneck,omitempty"`
 }
+
+// Limit is what a transfer, or one node of it, waits for most of the time.
+type Limit string
+
+// The limits of a transfer.
+const (
+	LimitUnknown   Limit = ""
+	LimitProcessor Limit = "processor"
+	LimitDisk      Limit = "disk"
+	LimitNetwork   Limit = "network"
+	LimitPolicy    Limit = "policy" // the rate in the policy of a node
+	LimitRate      Limit = "rate"   // Config.Rate
+	LimitSource    Limit = "source" // the server reads what it sends no faster
+)

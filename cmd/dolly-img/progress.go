@@ -18,8 +18,7 @@ type progress struct {
 	image  string
 	nodes  int // that were asked for
 	quiet  bool
-	detail bool  // also what goes as it should
-	limit  int64 // bytes per second that were asked for at most; 0: none
+	detail bool // also what goes as it should
 
 	begun  bool         // bytes move
 	before []ring.Event // of nodes that were left out before that
@@ -110,8 +109,7 @@ func joinReason(e ring.Event) string {
 }
 
 func (p *progress) move(e ring.Event) {
-	limited := p.limit > 0 && e.Rate > 0.9*float64(p.limit)
-	parts := progressParts(e, p.image, p.nodes, limited)
+	parts := progressParts(e, p.image, p.nodes)
 	if p.screen.terminal() {
 		p.screen.progress(fit(parts, p.screen.columns()))
 		return
@@ -133,25 +131,42 @@ func (p *progress) end() { p.screen.progress("") }
 const gap = "  "
 
 // progressParts are: what, how far, how fast, how long still, how many nodes have
-// everything, and who keeps the others waiting.
-func progressParts(e ring.Event, image string, nodes int, limited bool) []string {
+// everything, and what keeps them from being faster: the node or link that is slower than
+// the others, or else what all of them wait for. What is not known is left out.
+func progressParts(e ring.Event, image string, nodes int) []string {
 	parts := []string{image}
 	if e.Total > 0 {
 		parts = append(parts, fmt.Sprintf("%d%%", e.Bytes*100/e.Total))
-	} else {
+	} else if e.Bytes > 0 {
 		parts = append(parts, bytesText(e.Bytes))
 	}
-	parts = append(parts, bytesText(int64(e.Rate))+"/s")
-	if left := e.Total - e.Bytes; left > 0 && e.Rate >= 1 {
+	moves := e.Rate >= 1
+	if moves {
+		parts = append(parts, bytesText(int64(e.Rate))+"/s")
+	}
+	if left := e.Total - e.Bytes; left > 0 && moves {
 		parts = append(parts, clock(time.Duration(float64(left)/e.Rate*float64(time.Second)))+" left")
 	}
 	parts = append(parts, fmt.Sprintf("%d/%d nodes done", e.Done, nodes))
-	if limited {
-		parts = append(parts, "limited by --rate")
-	} else if e.Bottleneck != "" {
+	switch limit, known := limits[e.Limit]; {
+	case e.Bottleneck != "":
 		parts = append(parts, "slowest "+e.Bottleneck)
+	case known && moves:
+		parts = append(parts, "limited by "+limit)
+	case known:
+		parts = append(parts, "waiting for "+limit)
 	}
 	return parts
+}
+
+// limits are the words for what all nodes wait for.
+var limits = map[ring.Limit]string{
+	ring.LimitProcessor: "processor",
+	ring.LimitDisk:      "disks",
+	ring.LimitNetwork:   "the network",
+	ring.LimitPolicy:    "the rate in the nodes' policy.toml",
+	ring.LimitRate:      "--rate",
+	ring.LimitSource:    "the source",
 }
 
 // fit joins parts in n columns. The name, which whoever reads knows, gives way to the

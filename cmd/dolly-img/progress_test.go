@@ -14,19 +14,20 @@ func TestProgressLine(t *testing.T) {
 		e    ring.Event
 		want string
 	}{
-		{ring.Event{}, "a.sif  0 B  0 B/s  0/8 nodes done"},
-		{ring.Event{Bytes: 43_000_000, Total: 100_000_000, Rate: 112_300_000, Done: 2, Bottleneck: "node17: disk 84 MB/s"},
+		{ring.Event{}, "a.sif  0/8 nodes done"}, // nothing is known yet
+		{ring.Event{Bytes: 43_000_000, Total: 100_000_000, Rate: 112_300_000, Done: 2, Limit: ring.LimitDisk, Bottleneck: "node17: disk 84 MB/s"},
 			"a.sif  43%  112 MB/s  0:01 left  2/8 nodes done  slowest node17: disk 84 MB/s"},
+		{ring.Event{Bytes: 43_000_000, Total: 100_000_000, Rate: 112_300_000, Limit: ring.LimitDisk},
+			"a.sif  43%  112 MB/s  0:01 left  0/8 nodes done  limited by disks"},
+		{ring.Event{Bytes: 43_000_000, Total: 100_000_000, Rate: 0.4, Limit: ring.LimitSource}, "a.sif  43%  0/8 nodes done  waiting for the source"},
+		{ring.Event{Bytes: 43_000_000, Total: 100_000_000, Rate: 9e6, Limit: ring.LimitRate}, "a.sif  43%  9.00 MB/s  0:06 left  0/8 nodes done  limited by --rate"},
+		{ring.Event{Bytes: 43_000_000, Total: 100_000_000}, "a.sif  43%  0/8 nodes done"},
 		{ring.Event{Bytes: 5_000, Total: -1, Rate: 999.6}, "a.sif  5.00 kB  999 B/s  0/8 nodes done"},
 		{ring.Event{Bytes: 1, Total: 1 << 60, Rate: 1}, "a.sif  0%  1 B/s  days left  0/8 nodes done"},
 	} {
-		if got := strings.Join(progressParts(c.e, "a.sif", 8, false), gap); got != c.want {
+		if got := strings.Join(progressParts(c.e, "a.sif", 8), gap); got != c.want {
 			t.Errorf("got  %q\nwant %q", got, c.want)
 		}
-	}
-	parts := progressParts(ring.Event{Bottleneck: "server: disk"}, "a.sif", 8, true)
-	if got := parts[len(parts)-1]; got != "limited by --rate" {
-		t.Errorf("with a limit: %q", got)
 	}
 }
 

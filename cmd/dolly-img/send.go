@@ -53,7 +53,7 @@ func (j *job) run(ctx context.Context) error {
 	}
 	show := &progress{
 		screen: stderr, image: shortName(j.image), nodes: len(j.nodes),
-		quiet: j.flags.quiet || j.flags.json, detail: j.flags.verbose, limit: j.rate,
+		quiet: j.flags.quiet || j.flags.json, detail: j.flags.verbose,
 	}
 	events := newEventWriter(io.Discard)
 	if j.flags.json {

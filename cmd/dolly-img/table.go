@@ -27,7 +27,7 @@ func printTable(w io.Writer, r *ring.Report, what, have, kept string, quiet bool
 		if good < foldFrom {
 			for _, row := range r.Nodes {
 				if row.State.Good() {
-					fmt.Fprintf(t, "%s\t%s\t%s\n", row.State, printable(row.Node), figures(row))
+					fmt.Fprintf(t, "%s\t%s\t%s\n", row.State, printable(row.Node), figures(row, r.Bytes))
 				}
 			}
 		} else {
@@ -58,17 +58,41 @@ func printTable(w io.Writer, r *ring.Report, what, have, kept string, quiet bool
 	if good > 0 && kept != "" {
 		fmt.Fprintf(w, "kept as %s\n", printable(kept))
 	}
-	if r.Elapsed > 0 && r.Sent > 0 && good > 0 {
-		// The names and the decimal megabytes are those of dolly's own summary.
-		seconds := r.Elapsed.Seconds()
-		var received int64
-		for _, row := range r.Nodes {
-			received += row.Bytes
+	printRates(w, r)
+}
+
+// printRates prints the summary that dolly has, with its names and decimal megabytes: the bytes of the
+// image by the time from the first byte sent to the last confirmation, and the same for all nodes that
+// committed. What the server sent stands beside it: of a ring it is the image once.
+func printRates(w io.Writer, r *ring.Report) {
+	committed, holders, held := 0, 0, int64(0)
+	for _, row := range r.Nodes {
+		if row.State != ring.Committed {
+			continue
 		}
-		fmt.Fprintf(w, "Time: %.3f  MBytes/s: %.3f  Aggregate MBytes/s: %.3f\n",
-			seconds, float64(r.Sent)/1e6/seconds, float64(received)/1e6/seconds)
+		committed++
+		if matters(row.Skipped, r.Bytes) {
+			holders, held = holders+1, held+row.Skipped
+		}
+	}
+	seconds := r.Elapsed.Seconds()
+	if seconds <= 0 || r.Sent <= 0 || r.Bytes <= 0 || committed == 0 {
+		return
+	}
+	rate := float64(r.Bytes) / 1e6 / seconds
+	sent := bytesText(r.Sent)
+	if times := float64(r.Sent) / float64(r.Bytes); times >= 1.05 {
+		sent += fmt.Sprintf(", %.1f times the image", times)
+	}
+	fmt.Fprintf(w, "Time: %.3f  MBytes/s: %.3f  Aggregate MBytes/s: %.3f  server sent %s\n", seconds, rate, rate*float64(committed), sent)
+	if holders > 0 {
+		fmt.Fprintf(w, "the rates count whole images, also the %s that %d of %d nodes held before\n", bytesText(held), holders, committed)
 	}
 }
+
+// matters says whether so many bytes of the image are worth a word: at least one in a hundred. The
+// manifest and the config of an image are often there before, and are nothing.
+func matters(n, image int64) bool { return n > 0 && n >= image/100 }
 
 // keyHints are what to do about certificates that were refused, by us or by nodes. The
 // rows have only what the handshake said.
@@ -91,12 +115,17 @@ func keyHints(r *ring.Report) []string {
 	return hints
 }
 
-func figures(row ring.Row) string {
-	s := fmt.Sprintf("%s received", bytesText(row.Bytes))
-	if row.Skipped > 0 {
-		s += fmt.Sprintf(", %s held before", bytesText(row.Skipped))
+// figures are what a good row says of an image of so many bytes.
+func figures(row ring.Row, image int64) string {
+	var s string
+	switch held := matters(row.Skipped, image); {
+	case row.State == ring.Held || row.Bytes == 0 && held:
+		s = "had all of it before"
+	case held:
+		s = fmt.Sprintf("%s received, %s held before, in %.2f s", bytesText(row.Bytes), bytesText(row.Skipped), row.Seconds)
+	default:
+		s = fmt.Sprintf("%s received in %.2f s", bytesText(row.Bytes), row.Seconds)
 	}
-	s += fmt.Sprintf(" in %.2f s", row.Seconds)
 	if row.Reason != "" {
 		s += ", " + printable(row.Reason)
 	}

@@ -47,10 +47,10 @@ func TestTable(t *testing.T) {
 	}{
 		{"few", few, false, `
 committed  node1  1.50 MB received in 1.25 s
-held       node2  0 B received, 1.50 MB held before in 0.10 s
+held       node2  had all of it before
 failed     node3  disk\x1b[2J full (link node1 -> node3)
 2 of 3 nodes have it: manifest sha256:ab, 1.50 MB
-Time: 0.500  MBytes/s: 3.000  Aggregate MBytes/s: 3.000
+Time: 0.500  MBytes/s: 3.000  Aggregate MBytes/s: 3.000  server sent 1.50 MB
 `},
 		{"quiet", few, true, `
 failed  node3  disk\x1b[2J full (link node1 -> node3)
@@ -78,6 +78,61 @@ hint: the log of node3 says what is wrong with our certificate; dolly-img keys s
 				t.Errorf("got%swant%s", got, c.want)
 			}
 		})
+	}
+}
+
+// TestRates: the rates are of the image and of the nodes that committed, whatever rows say they received;
+// what the server sent stands beside them.
+func TestRates(t *testing.T) {
+	committed := func(received, held int64) ring.Row {
+		return ring.Row{Node: "n", State: ring.Committed, Bytes: received, Skipped: held}
+	}
+	held := ring.Row{Node: "n", State: ring.Held, Skipped: 100e6}
+	failed := ring.Row{Node: "n", State: ring.Failed, Bytes: 60e6}
+	for _, c := range []struct {
+		name string
+		sent int64
+		rows []ring.Row
+		want string
+	}{
+		{"ring", 100e6, []ring.Row{committed(100e6, 0), committed(100e6, 0), failed},
+			"Time: 2.000  MBytes/s: 50.000  Aggregate MBytes/s: 100.000  server sent 100 MB\n"},
+		{"star", 200e6, []ring.Row{committed(100e6, 0), committed(100e6, 0)},
+			"Time: 2.000  MBytes/s: 50.000  Aggregate MBytes/s: 100.000  server sent 200 MB, 2.0 times the image\n"},
+		{"sent twice to a node", 104e6, []ring.Row{committed(104e6, 0)},
+			"Time: 2.000  MBytes/s: 50.000  Aggregate MBytes/s: 50.000  server sent 104 MB\n"},
+		{"resumed", 40e6, []ring.Row{committed(40e6, 60e6), committed(20e6, 80e6), committed(100e6, 2), held},
+			"Time: 2.000  MBytes/s: 50.000  Aggregate MBytes/s: 150.000  server sent 40.0 MB\n" +
+				"the rates count whole images, also the 140 MB that 2 of 3 nodes held before\n"},
+		{"held", 0, []ring.Row{held, held}, ""},
+		{"another name", 0, []ring.Row{committed(0, 100e6)}, ""},
+		{"none", 60e6, []ring.Row{failed}, ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var b strings.Builder
+			printRates(&b, &ring.Report{Bytes: 100e6, Sent: c.sent, Elapsed: 2 * time.Second, Nodes: c.rows})
+			if b.String() != c.want {
+				t.Errorf("got\n%swant\n%s", b.String(), c.want)
+			}
+		})
+	}
+}
+
+// TestFigures: what was held before is told where it matters.
+func TestFigures(t *testing.T) {
+	for _, c := range []struct {
+		row  ring.Row
+		want string
+	}{
+		{ring.Row{State: ring.Committed, Bytes: 100e6 - 2, Skipped: 2, Seconds: 1.5}, "100 MB received in 1.50 s"},
+		{ring.Row{State: ring.Committed, Bytes: 60e6, Skipped: 40e6, Seconds: 1.5, Reason: "came back"}, "60.0 MB received, 40.0 MB held before, in 1.50 s, came back"},
+		{ring.Row{State: ring.Committed, Skipped: 100e6, Seconds: 1.5}, "had all of it before"},
+		{ring.Row{State: ring.Committed, Seconds: 1.5}, "0 B received in 1.50 s"},
+		{ring.Row{State: ring.Held, Skipped: 100e6, Seconds: 0.1}, "had all of it before"},
+	} {
+		if got := figures(c.row, 100e6); got != c.want {
+			t.Errorf("%+v: %q, want %q", c.row, got, c.want)
+		}
 	}
 }
 

@@ -1,0 +1,98 @@
+package ring
+
+// bottleneck says what holds the transfer up, and names the node or the link when one of them is
+// slower than the others. Everybody above a slow node only waits to send, everybody below it only to
+// receive: the first node that does not wait to send is what the chain waits for.
+func (c *chain) bottleneck() (limit Limit, name string) {
+	// A node that is about to be called slow is it, also while those above are not held up yet.
+	for _, i := range c.order {
+		if n := &c.nodes[i]; n.slowSeen > 0 {
+			rate, cause := c.capacity(i)
+			return cause.limit, c.slowName(i, rate, cause)
+		}
+	}
+	for _, i := range c.order {
+		n := &c.nodes[i]
+		if n.phase != phServing || n.slow || n.report.Wait == waitNames[waitOut] && !c.starved(i) {
+			continue
+		}
+		if limit = c.waitsFor(i); limit == LimitSource || limit == LimitRate || limit == LimitUnknown {
+			return limit, ""
+		}
+		if rate, cause := c.capacity(i); cause.limit == limit && c.standsOut(i, rate, cause) {
+			name = c.slowName(i, rate, cause)
+		}
+		return limit, name
+	}
+	return LimitUnknown, ""
+}
+
+// waitsFor is what node i, for which all above it wait, waits for itself.
+func (c *chain) waitsFor(i int) Limit {
+	server := c.nodes[0].report.Wait
+	switch n := &c.nodes[i]; {
+	case c.starved(i), n.report.Wait == waitNames[waitCPU]:
+		return LimitProcessor
+	case n.report.Wait == waitNames[waitDisk]:
+		return LimitDisk
+	case n.report.Wait == waitNames[waitLimit]:
+		return LimitPolicy
+	case n.report.Wait != waitNames[waitIn]:
+		return LimitUnknown
+	case c.waitedFor(i):
+		return LimitNetwork
+	case n.feed.feeder == 0 && server == waitNames[waitLimit]:
+		return LimitRate
+	case n.feed.feeder == 0 && server == waitNames[waitCPU]:
+		return LimitSource
+	}
+	return LimitUnknown
+}
+
+// standsOut says whether node i, which could carry rate, is slower than the others: it could carry
+// less than two thirds of their median, which is what clears a node that was called slow. A link is
+// compared with links only: that of a node that gets less than it could take is not known to be better.
+func (c *chain) standsOut(i int, rate int64, cause limiter) bool {
+	median, links := c.median(i)
+	if rate <= 0 || 3*rate >= 2*median || cause.isLink() && !links {
+		return false
+	}
+	for j := 1; j < len(c.nodes); j++ {
+		if n := &c.nodes[j]; j != i && n.could > 0 && n.row.State != Failed {
+			return true
+		}
+	}
+	return false
+}
+
+// slowName is how a progress line names what is slow about node i.
+func (c *chain) slowName(i int, rate int64, cause limiter) string {
+	if cause.isLink() {
+		return cause.String() + ": " + megabytes(rate)
+	}
+	return c.nodes[i].row.Node + ": " + cause.String() + " " + megabytes(rate)
+}
+
+// limiter is what limits one node; of LimitNetwork it has the link.
+type limiter struct {
+	limit Limit
+	link  string
+}
+
+// limitSending is the limit of a node whose way out is slow, to whomever it sends.
+const limitSending Limit = "sending"
+
+func (l limiter) isLink() bool { return l.limit == LimitNetwork }
+
+// String is what rows and events say of it, before the rate.
+func (l limiter) String() string {
+	switch l.limit {
+	case LimitNetwork:
+		return "link " + l.link
+	case LimitPolicy:
+		return "its own rate limit"
+	case limitSending:
+		return "sends"
+	}
+	return string(l.limit)
+}
