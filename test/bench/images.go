@@ -30,7 +30,7 @@ const (
 	serveReads = 8 // at once
 )
 
-// runImages measures o.rounds times and prints medians.
+// runImages measures parts of images o.rounds times and prints medians.
 func runImages(ctx context.Context, o *options, w io.Writer) error {
 	b, err := newBench(ctx, o)
 	if err != nil {
@@ -38,8 +38,12 @@ func runImages(ctx context.Context, o *options, w io.Writer) error {
 	}
 	defer b.close()
 	i := &images{bench: b, got: map[string][]float64{}}
+	parts := []func(context.Context) error{i.pull, i.serve}
+	if o.images == "layers" {
+		parts = []func(context.Context) error{i.layers}
+	}
 	for round := range o.rounds {
-		for _, part := range []func(context.Context) error{i.pull, i.serve} {
+		for _, part := range parts {
 			if err := part(ctx); err != nil {
 				return err
 			}

@@ -5,6 +5,7 @@
 //	go run ./test/bench                         # 4 nodes, as fast as it goes
 //	go run ./test/bench --preset shaped         # 1 to 32 nodes on slow links
 //	go run ./test/bench --preset images         # from a registry beside skopeo, the mirror beside nginx
+//	go run ./test/bench --preset layers         # docker save archives with and without checking their layers
 //	go run ./test/bench --nodes 4,16 --rate 100M --size 256M --only plain,mbuffer
 //
 // All run in turn within each round, so that what else the machine does meets each of
@@ -51,7 +52,7 @@ type options struct {
 	rounds    int
 	only      []string
 	json      bool
-	images    bool
+	images    string // the preset, of those about images
 	binary    string
 }
 
@@ -79,7 +80,7 @@ func main() {
 func parse(args []string) (*options, error) {
 	var o options
 	fl := flag.NewFlagSet("bench", flag.ExitOnError)
-	preset := fl.String("preset", "", "unshaped, shaped, or design for both: the figures of the design; images: pushes from a registry, and the mirror")
+	preset := fl.String("preset", "", "unshaped, shaped, or design for both: the figures of the design; images: pushes from a registry, and the mirror; layers: what checking those of docker save costs")
 	nodes := fl.String("nodes", "4", "numbers of nodes, separated by commas")
 	size := fl.String("size", "256M", "bytes to send; K, M, G are powers of 1024")
 	rate := fl.String("rate", "0", "bits per second of each link, both ways; K, M, G are powers of 1000; 0 is unlimited")
@@ -100,8 +101,8 @@ func parse(args []string) (*options, error) {
 			}
 		}
 	}
-	if *preset == "images" {
-		o.images, o.rounds = true, max(o.rounds, 1)
+	if *preset == "images" || *preset == "layers" {
+		o.images, o.rounds = *preset, max(o.rounds, 1)
 		return &o, nil
 	}
 	if *preset != "" {
@@ -113,7 +114,7 @@ func parse(args []string) (*options, error) {
 			}
 		}
 		if o.scenarios == nil {
-			return nil, fmt.Errorf("--preset %s: want unshaped, shaped, design or images", *preset)
+			return nil, fmt.Errorf("--preset %s: want unshaped, shaped, design, images or layers", *preset)
 		}
 		if o.rounds == 0 {
 			o.rounds = rounds
@@ -166,7 +167,7 @@ func run(ctx context.Context, o *options) error {
 	if err := netns.Available(); err != nil {
 		return err
 	}
-	if o.images {
+	if o.images != "" {
 		return runImages(ctx, o, os.Stdout)
 	}
 	b, err := newBench(ctx, o)
