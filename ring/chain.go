@@ -75,6 +75,7 @@ type chainNode struct {
 	contacted  bool // it has answered once
 	busy       bool // it was asked, and waits for another transfer to end
 	instance   wire.ID
+	addr       string  // that it answered at last
 	held       []int64 // per blob its size if it vouches for it, else -1
 	claims     []int64 // per blob the leading bytes it claims, in whole marks
 	lacks      bool    // some blob: it takes part in the chain

@@ -14,6 +14,8 @@ type (
 		instance wire.ID
 		state    string
 		reason   string
+		addr     string // that it answered at
+		version  int    // of the protocol, that both ends speak
 	}
 	evAway struct { // a dial failed, and is tried again for as long as was asked for
 		node   int

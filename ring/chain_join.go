@@ -14,11 +14,10 @@ func (c *chain) welcome(ev evWelcome) {
 	if n.phase != phDialing && n.phase != phAway {
 		return
 	}
-	for j := range c.nodes {
-		if o := &c.nodes[j]; j != ev.node && o.instance == ev.instance && o.alive {
-			c.end(ev.node, Failed, "is the same node as "+o.row.Node)
-			return
-		}
+	n.addr = ev.addr
+	if j := c.twin(ev); j > 0 {
+		c.oneMachine(j, ev.node)
+		return
 	}
 	back := n.contacted
 	switch {
@@ -52,6 +51,40 @@ func (c *chain) welcome(ev evWelcome) {
 		c.returned(ev.node)
 	}
 	c.do(actOffer{ev.node})
+}
+
+// twin is the node that was greeted under another name, and is the same process; 0: there is none.
+func (c *chain) twin(ev evWelcome) int {
+	for j := range c.nodes {
+		if o := &c.nodes[j]; j != ev.node && o.contacted && o.instance == ev.instance {
+			return j
+		}
+	}
+	return 0
+}
+
+// oneMachine fails two names of one machine: nobody can tell which of the two nodes that were
+// asked for it is. known is the one that was greeted first. Where it was told to commit, which cannot be
+// taken back, its row stays.
+func (c *chain) oneMachine(known, other int) {
+	a, b := min(known, other), max(known, other)
+	why := fmt.Sprintf("%s and %s are one machine", c.nodes[a].named(), c.nodes[b].named())
+	switch o := &c.nodes[known]; {
+	case o.phase < phCommitting:
+		c.end(known, Failed, why)
+		c.nodes[other].alive = true // its connection may be the one that the machine listens to by now
+	case o.phase == phCommitting || o.row.State.Good():
+		why += ", on which " + o.row.Node + " was told to commit before"
+	}
+	c.end(other, Failed, why)
+}
+
+// named is the name of a node, with the address it answered at.
+func (n *chainNode) named() string {
+	if n.addr == "" || n.addr == n.row.Node {
+		return n.row.Node
+	}
+	return n.row.Node + " " + n.addr
 }
 
 // returned notes that a lost node is there again.

@@ -110,7 +110,7 @@ func (s *scenario) event(f []string) {
 		return
 	case "serving": // the usual beginning: all answer, all links come up
 		for i := range s.c.nodes[1:] {
-			s.quiet(evWelcome{i + 1, wire.ID{byte(i + 1)}, wire.StateNew, ""})
+			s.quiet(evWelcome{i + 1, wire.ID{byte(i + 1)}, wire.StateNew, "", "", wire.Version})
 			s.quiet(evAnswer{i + 1, []int64{0}, -1, true, false, CodeNone, ""})
 		}
 		for i := range s.c.nodes[1:] {
@@ -120,7 +120,7 @@ func (s *scenario) event(f []string) {
 		}
 		return
 	case "welcome":
-		ev = evWelcome{node, wire.ID{byte(num("instance", node))}, orElse(arg["state"], wire.StateNew), arg["reason"]}
+		ev = evWelcome{node, wire.ID{byte(num("instance", node))}, orElse(arg["state"], wire.StateNew), arg["reason"], arg["addr"], num("version", wire.Version)}
 	case "nocontact":
 		ev = evNoContact{node, Unreachable, false, "connection refused"}
 	case "answer":

@@ -58,7 +58,7 @@ func (s *sender) dialAll(work context.Context) {
 				ctrl, w, err := s.greet(work, p, false, timings.startLimit)
 				switch {
 				case err == nil:
-					s.attach(i+1, ctrl, welcomed(i+1, w))
+					s.attach(i+1, ctrl, welcomed(i+1, ctrl, w))
 					return
 				case isRefusal(err):
 					s.post(evNoContact{i + 1, Refused, true, err.Error()})
@@ -83,14 +83,14 @@ func (s *sender) redial(work context.Context, i int) {
 	for s.pause(timings.redialFor) {
 		ctrl, w, err := s.greet(work, s.cfg.Nodes[i-1], true, timings.redialFor)
 		if err == nil {
-			s.attach(i, ctrl, welcomed(i, w))
+			s.attach(i, ctrl, welcomed(i, ctrl, w))
 			return
 		}
 	}
 }
 
-func welcomed(i int, w *wire.Welcome) evWelcome {
-	return evWelcome{i, w.Instance, printable(w.State), printable(w.Reason)}
+func welcomed(i int, ctrl *control, w *wire.Welcome) evWelcome {
+	return evWelcome{i, w.Instance, printable(w.State), printable(w.Reason), ctrl.conn.RemoteAddr().String(), w.Version}
 }
 
 // pause waits; false says that the transfer is over.

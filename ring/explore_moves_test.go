@@ -153,6 +153,15 @@ func (w *world) arrive(i int) {
 	w.node(i, meMsg{m.(wire.Message)})
 }
 
+// twin has the first node answer to the name of the last one, too.
+func (w *world) twin() {
+	w.left.twins--
+	n := w.own(1)
+	n.touched = true
+	n.barred = n.barred || w.c.nodes[1].phase < phCommitting
+	w.chain(evWelcome{len(w.nodes) - 1, wire.ID{n.instance}, wire.StateRunning, "", "", wire.Version})
+}
+
 // work does a job that a member ordered.
 func (w *world) work(i, k int) {
 	n := w.own(i)
@@ -164,6 +173,9 @@ func (w *world) work(i, k int) {
 	case "prepared":
 		w.node(i, mePrepared{})
 	case "published":
+		if n.barred {
+			w.fail("n%d publishes, though another name of it was known before COMMIT", i)
+		}
 		n.showing = slices.Clone(n.data)
 		if w.node(i, mePublished{}); n.result != "" { // released meanwhile
 			n.result = string(Committed)
@@ -357,7 +369,7 @@ func (w *world) ask(k int) {
 	}
 	id := wire.ID{n.instance}
 	if a.redial {
-		w.chain(evWelcome{a.node, id, state, ""})
+		w.chain(evWelcome{a.node, id, state, "", "", wire.Version})
 	} else {
 		w.chain(evResumed{a.node, id, state, w.blob.Digest.String(), ""})
 	}

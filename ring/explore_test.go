@@ -40,6 +40,8 @@ func TestExplore(t *testing.T) {
 		{"3 nodes, control lost", 3, budget{delays: 2, cuts: 1}, budget{delays: 4, cuts: 1}},
 		{"3 nodes, any order, changed bytes", 3, budget{delays: 1, flips: 1}, budget{delays: anyOrder, flips: 1}},
 		{"3 nodes, a loss, a return, changed bytes", 3, budget{delays: 0, crashes: 1, returns: 1, flips: 1}, budget{delays: 3, crashes: 1, returns: 1, flips: 1}},
+		{"2 nodes, any order, another name of the first", 3, budget{delays: 2, twins: 1}, budget{delays: anyOrder, twins: 1}},
+		{"2 nodes, another name of the first, a loss, a return", 3, budget{delays: 1, twins: 1, crashes: 1, returns: 1}, budget{delays: 3, twins: 1, crashes: 1, returns: 1}},
 		{"2 nodes, any order, 2 losses, a return", 2, budget{delays: 2, crashes: 2, returns: 1}, budget{delays: anyOrder, crashes: 2, returns: 1}},
 		{"2 nodes, any order, changed bytes", 2, budget{delays: 2, flips: 1}, budget{delays: anyOrder, flips: 1}},
 	} {
@@ -147,7 +149,10 @@ func (w *world) atEnd() error {
 	}
 	for i := 1; i < len(w.nodes); i++ {
 		n, row := w.nodes[i], w.c.nodes[i].row
+		twin := i == len(w.nodes)-1 && w.may.twins > 0
 		switch {
+		case row.State.Good() && (n.barred || twin):
+			return fmt.Errorf("n%d is %s, and has another name", i, row.State)
 		case row.State == Pending || row.State == Serving || row.State == Lost:
 			return fmt.Errorf("the row of n%d is not final: %v", i, w.rows())
 		case !n.touched && !row.State.Good():
@@ -228,7 +233,13 @@ func (w *world) moves() (all []move) {
 			all[k].do = func(w *world) { w.left.delays--; do(w) }
 		}
 	}
+	if w.left.twins > 0 && w.nodes[1].up && w.nodes[1].instance == 1 {
+		add((*world).twin, "n1 answers to another name")
+	}
 	for i := 1; i < len(w.nodes); i++ {
+		if i == len(w.nodes)-1 && w.may.twins > 0 {
+			continue // it is no machine
+		}
 		if n := w.nodes[i]; n.up && w.left.crashes > 0 {
 			add(func(w *world) { w.crash(i) }, "n%d crashes", i)
 		} else if !n.up && !n.gone && w.left.returns > 0 {

@@ -61,6 +61,7 @@ func (w *world) ownChain() *chain {
 // budget is what may go wrong.
 type budget struct {
 	crashes, returns, cuts, flips, ticks int
+	twins                                int // 1: the last node is another name of the first one
 	// delays is how often a move may be made that is not the next one in the order of
 	// moves; faults may strike at any moment.
 	delays int
@@ -85,6 +86,7 @@ type xNode struct {
 	result  string // of a transfer that ended here: the state WELCOME tells
 	showing []byte // published, across crashes
 	touched bool   // something went wrong with this node itself
+	barred  bool   // it may publish nothing: another name of it came before COMMIT
 }
 
 type xLink struct {
@@ -114,8 +116,13 @@ func newWorld(nodes int, left budget) *world {
 		w.nodes[i] = &xNode{up: true, ctrl: true, instance: byte(i)}
 	}
 	w.c = newChain(cfg, []v1.Descriptor{w.blob})
+	if left.twins > 0 {
+		*w.nodes[nodes] = xNode{touched: true}
+		w.chain(evNoContact{nodes, Unreachable, false, "no answer"})
+		nodes--
+	}
 	for i := 1; i <= nodes; i++ {
-		w.chain(evWelcome{i, wire.ID{byte(i)}, wire.StateNew, ""})
+		w.chain(evWelcome{i, wire.ID{byte(i)}, wire.StateNew, "", "", wire.Version})
 	}
 	return w
 }

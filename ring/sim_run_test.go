@@ -150,6 +150,24 @@ func (s *sim) name(i int) string {
 	return s.nodes[i].name
 }
 
+// machine is the node that a name leads to.
+func (s *sim) machine(n *simNode) string {
+	for _, f := range s.sc.Faults {
+		if f.What == history.Twin && f.Node == n.index {
+			return s.name(f.Peer)
+		}
+	}
+	return n.name
+}
+
+// peer is the other node that a static fault is about; "" where there is none.
+func (s *sim) peer(f fault) string {
+	if f.What == history.Twin {
+		return s.name(f.Peer)
+	}
+	return ""
+}
+
 // boot starts a process of a node, with what the one before made durable.
 func (s *sim) boot(n *simNode) {
 	p := &simProc{done: make(chan struct{})}
@@ -298,7 +316,7 @@ func (s *sim) run() []history.Event {
 	}
 	for _, n := range s.nodes[1:] {
 		head.Nodes = append(head.Nodes, n.name)
-		cfg.Nodes = append(cfg.Nodes, Peer{Name: n.name, Addrs: []string{n.name + ":1"}})
+		cfg.Nodes = append(cfg.Nodes, Peer{Name: n.name, Addrs: []string{s.machine(n) + ":1"}})
 	}
 	if *simSeed != 0 || s.sc.Cause != "" && testing.Verbose() {
 		cfg.OnEvent = func(ev Event) {
@@ -318,6 +336,9 @@ func (s *sim) run() []history.Event {
 		}
 	}
 	for _, n := range s.nodes[1:] {
+		if s.machine(n) != n.name {
+			continue
+		}
 		i := slices.IndexFunc(s.sc.Faults, func(f fault) bool { return f.Node == n.index && f.What == history.Late })
 		if i < 0 {
 			s.boot(n)
@@ -338,7 +359,7 @@ func (s *sim) run() []history.Event {
 	}
 	for _, f := range s.sc.Faults {
 		if f.static() {
-			s.log(history.Event{Kind: history.Fault, What: f.What, Node: s.name(f.Node), Note: f.How, For: time.Duration(f.For) * time.Microsecond})
+			s.log(history.Event{Kind: history.Fault, What: f.What, Node: s.name(f.Node), Peer: s.peer(f), Note: f.How, For: time.Duration(f.For) * time.Microsecond})
 			continue
 		}
 		wait := s.arm(f)

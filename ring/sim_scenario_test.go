@@ -30,6 +30,7 @@ var supported = map[string]bool{
 	history.Stutter:      true,
 	history.Rot:          true, // as a lie
 	history.Late:         true,
+	history.Twin:         true,
 	history.Hang:         true, // a slow node is bypassed, served behind the others
 	history.Full:         true,
 	history.Refuse:       true,
@@ -90,7 +91,7 @@ type call struct {
 // static is a property of its node rather than something that happens.
 func (f fault) static() bool {
 	switch f.What {
-	case history.Full, history.Lie, history.Refuse, history.Rogue, history.Stutter, history.Late, history.Rot:
+	case history.Full, history.Lie, history.Refuse, history.Rogue, history.Stutter, history.Late, history.Rot, history.Twin:
 		return true
 	}
 	return false
@@ -193,6 +194,9 @@ func generate(seed uint64) simCase {
 	faults := []int{0, 1, 1, 1, 2, 2, 3, 3, 4, 6}[r.IntN(10)]
 	for range faults {
 		s.Faults = append(s.Faults, s.fault(r))
+	}
+	if r.IntN(40) == 0 && s.Nodes > 1 {
+		s.Faults = append(s.Faults, fault{What: history.Twin, Node: s.Nodes, Peer: 1 + r.IntN(s.Nodes-1)})
 	}
 	return s
 }

@@ -23,6 +23,7 @@ const (
 	RuleBytes     = "bytes"     // what is written is what the source has there; nobody changed it
 	RuleSum       = "sum"       // what is made durable has the source's digest
 	RuleClosed    = "closed"    // each sink that was asked is closed once
+	RuleTwins     = "twins"     // of two names of one machine none is served, or one that was told to commit before
 )
 
 // Violation is a broken rule.
@@ -39,6 +40,7 @@ type judge struct {
 	serverLived           bool
 	weak                  bool            // a fault happened that the ring does not yet survive
 	liars                 map[string]bool // nodes that pass on other bytes
+	twins                 [][2]string     // names of one machine
 	faults                int
 	bound                 time.Duration
 	end                   *Event
@@ -270,6 +272,14 @@ func (j *judge) fault(line int, ev Event) {
 		if p := n.procs[ev.Proc]; ev.What == Kill && p != nil {
 			p.killed = true
 		}
+	case Twin:
+		other := j.nodes[ev.Peer]
+		if n == nil || other == nil {
+			j.broken(RuleForm, "line %d: %s of %q and %q", line, ev.What, ev.Node, ev.Peer)
+			return
+		}
+		j.twins = append(j.twins, [2]string{ev.Peer, ev.Node})
+		n.harm, other.harm = append(n.harm, ev), append(other.harm, ev)
 	case Rot:
 		// What it has itself was right when it was stored.
 		j.liars[ev.Node] = true
@@ -342,10 +352,19 @@ func (j *judge) ended() {
 			}
 		}
 	}
+	for _, t := range j.twins {
+		machine, name := j.nodes[t[0]], j.nodes[t[1]]
+		if name.good() || j.faults == 1 && (machine.good() || machine.published > 0) {
+			j.broken(RuleTwins, "%s and %s are one machine: %s, %s", t[0], t[1], machine.note(), name.note())
+		}
+	}
 	if (j.end.Exit == 0) != all {
 		j.broken(RuleExit, "exit status %d, every node good: %v", j.end.Exit, all)
 	}
 }
+
+// good reports whether the node has a good row.
+func (n *node) good() bool { return len(n.rows) == 1 && good(n.rows[0].State) }
 
 func (n *node) note() string {
 	if len(n.rows) == 0 {

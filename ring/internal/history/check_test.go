@@ -125,6 +125,7 @@ func TestDoctored(t *testing.T) {
 		"stale bytes":                {RuleBytes, edit(Write, "n1", func(e *Event) { e.Bad = true })},
 		"wrong digest made durable":  {RuleSum, edit(Commit, "n3", func(e *Event) { e.Sum = "sha256:" + other })},
 		"half made durable":          {RuleSum, edit(Commit, "n3", func(e *Event) { e.N-- })},
+		"one of two names is served": {RuleTwins, add(Event{Kind: Fault, What: Twin, Node: "n2", Peer: "n1"}, Offer, "n1", 0)},
 		"never closed":               {RuleClosed, drop(Close, "n3")},
 		"closed twice":               {RuleClosed, repeat(Close, "n3")},
 	} {

@@ -46,6 +46,7 @@ const (
 	Lie          = "lie"           // Node forwards other bytes than it got
 	Stutter      = "stutter"       // Node leaves whole frames out, says them twice or in another order, or ends early
 	Rot          = "rot"           // what Node stored is not what it reads back
+	Twin         = "twin"          // the name Node leads to the machine of Peer
 	Late         = "late"          // Node is there only after For
 	Rogue        = "rogue"         // Node says on control what is not true of others
 	Hang         = "hang"          // the disk of Node stands still
