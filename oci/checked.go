@@ -150,9 +150,9 @@ func (c *checked) check(l *layerCheck) error {
 	case c.ctx.Err() != nil:
 		return c.ctx.Err()
 	case err != nil:
-		return &wrongLayer{fmt.Errorf("image %s: layer %s cannot be unpacked: %w", c.image, l.Digest, noEOF(err))}
+		return &wrong{fmt.Errorf("image %s: layer %s cannot be unpacked: %w", c.image, l.Digest, noEOF(err))}
 	case got != l.diff:
-		return &wrongLayer{fmt.Errorf("image %s: layer %s unpacks to %s, but the config of the image says %s", c.image, l.Digest, got, l.diff)}
+		return &wrong{fmt.Errorf("image %s: layer %s unpacks to %s, but the config of the image says %s", c.image, l.Digest, got, l.diff)}
 	}
 	if c.known != nil {
 		c.known.RecordLayer(l.Digest, l.diff)
@@ -194,18 +194,6 @@ func (w *watched) Read(b []byte) (int, error) {
 		w.err = err
 	}
 	return n, err
-}
-
-// wrongLayer is the error of a source whose bytes are not what they should be.
-type wrongLayer struct{ error }
-
-func (e *wrongLayer) Unwrap() error { return e.error }
-
-// Wrong tells the ring that what was sent before is not worth keeping.
-func (e *wrongLayer) Wrong() bool { return true }
-
-func (e *wrongLayer) Hint() string {
-	return "save the image again, or copy the archive again: it is damaged, or was put together wrongly"
 }
 
 // wait returns when the checks have ended well, or one has not.

@@ -1,6 +1,7 @@
 package oci
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -179,6 +180,8 @@ func (d *dockerArchive) layer(ctx context.Context, name string, diff digest.Dige
 	switch {
 	case err != nil:
 		return v1.Descriptor{}, err
+	case bytes.HasPrefix(head, []byte("\xfd7zX")), bytes.HasPrefix(head, []byte("BZh")):
+		return v1.Descriptor{}, hint("load it with docker or podman and save it again", "is compressed, but neither with gzip nor with zstd")
 	case unpacker(head) == nil:
 		return layer, nil
 	case head[0] == 0x1f:

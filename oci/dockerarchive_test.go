@@ -180,7 +180,10 @@ func TestDockerArchiveDamaged(t *testing.T) {
 			i, err := Open(context.Background(), "docker-archive:"+writeFile(t, "a", asTar(c.entries...)), Options{})
 			if err == nil {
 				defer i.Close()
-				_, err = read(i, i.blobs[0], 0)
+				var b []byte
+				if b, err = read(i, i.blobs[0], 0); int64(len(b)) >= i.blobs[0].Size {
+					t.Errorf("all of what is wrong was given: %d bytes", len(b))
+				}
 			}
 			fails(t, err, c.want)
 		})

@@ -11,9 +11,9 @@ import (
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// verifier reads a blob and compares it with its descriptor: its end is io.EOF only
-// when size and digest are right, and it never gives more than the size. Of one that
-// is read from its middle the digest cannot be told.
+// verifier reads a blob and compares it with its descriptor: its last bytes are given, and
+// its end is io.EOF, only when size and digest are right, and it never gives more than the
+// size. Of one that is read from its middle the digest cannot be told.
 type verifier struct {
 	io.ReadCloser
 	ctx  context.Context
@@ -53,11 +53,24 @@ func (r *verifier) Read(b []byte) (int, error) {
 	switch {
 	case errors.Is(err, io.EOF) && r.n < r.d.Size:
 		err = fmt.Errorf("blob %s: ended at byte %d of %d: %w", r.d.Digest, r.n, r.d.Size, io.ErrUnexpectedEOF)
-	case err == io.EOF && r.v != nil && !r.v.Verified():
-		err = fmt.Errorf("blob %s: has other bytes than its digest says", r.d.Digest)
+	case r.n == r.d.Size && r.v != nil && (err == nil || err == io.EOF) && !r.v.Verified():
+		// Without its last bytes, so that nobody has all of what is wrong.
+		n, err = 0, &wrong{fmt.Errorf("blob %s: has other bytes than its digest says", r.d.Digest)}
 	}
 	r.done = err
 	return n, err
+}
+
+// wrong is the error of a source whose bytes are not what they should be.
+type wrong struct{ error }
+
+func (e *wrong) Unwrap() error { return e.error }
+
+// Wrong tells the ring that what was sent before is not worth keeping.
+func (e *wrong) Wrong() bool { return true }
+
+func (e *wrong) Hint() string {
+	return "make the image or its archive again, or copy it again: it is damaged, or was put together wrongly"
 }
 
 // fromBytes reads what is in memory.

@@ -85,8 +85,11 @@ func (p *pump) blob(ctx context.Context, b int, d v1.Descriptor) error {
 	if off < d.Size {
 		return fmt.Errorf("ended at byte %d of %d: it shrank while it was read", off, d.Size)
 	}
-	if k, _ := io.ReadFull(rc, make([]byte, 1)); k > 0 {
+	switch k, err := io.ReadFull(rc, make([]byte, 1)); {
+	case k > 0:
 		return fmt.Errorf("goes on after byte %d: it grew while it was read", d.Size)
+	case err != io.EOF:
+		return readError(err)
 	}
 	return nil
 }
