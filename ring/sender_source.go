@@ -75,15 +75,18 @@ func (s *sender) startSource(work context.Context) {
 		if good := <-hashed; !good || err != nil {
 			return
 		}
+		for b, read := range s.read {
+			if !read {
+				s.finals[b] = s.blobs[b].Digest
+			}
+		}
+		if summed, ok := s.cfg.Source.(Summed); ok {
+			summed.Sums(s.finals)
+		}
 		if u, ok := s.cfg.Source.(Unchanged); ok {
 			if err := u.Unchanged(work); err != nil {
 				fail(err)
 				return
-			}
-		}
-		for b, read := range s.read {
-			if !read {
-				s.finals[b] = s.blobs[b].Digest
 			}
 		}
 		s.post(evSourceDone{s.finals})

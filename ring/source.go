@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 
+	"github.com/opencontainers/go-digest"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
@@ -37,6 +38,12 @@ type Source interface {
 // anywhere.
 type Unchanged interface {
 	Unchanged(ctx context.Context) error
+}
+
+// Summed is an optional second interface of a Source: before Unchanged is asked, Sums is told
+// the digests of the bytes that were read, in the order of Blobs. Sums must not block.
+type Summed interface {
+	Sums(read []digest.Digest)
 }
 
 // Planned is an optional second interface of a Source: it is told once, before anything is

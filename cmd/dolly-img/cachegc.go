@@ -144,3 +144,13 @@ func atLeast(n int, what string) cobra.PositionalArgs {
 		return nil
 	}
 }
+
+// atMost is exactly for so many arguments or fewer.
+func atMost(n int) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) > n {
+			return usagef("%s: unexpected argument %q", cmd.Name(), args[n])
+		}
+		return nil
+	}
+}

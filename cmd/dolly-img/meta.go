@@ -47,6 +47,13 @@ type meta struct {
 	Mtime  time.Time `json:"mtime,omitzero"`
 }
 
+// keepMode gives the output the permission bits of the source, unless the user set others.
+func (m *meta) keepMode(mode fs.FileMode) {
+	if m.Mode == 0 {
+		m.Mode = uint32(mode.Perm())
+	}
+}
+
 func (m *meta) encode() (json.RawMessage, error) {
 	m.Version = metaVersion
 	if err := m.check(); err != nil {

@@ -187,6 +187,7 @@ func openSIF(image string, m *meta) (*sif.File, error) {
 		return nil, err
 	}
 	m.Mtime = f.Info().ModTime()
+	m.keepMode(f.Info().Mode())
 	return f, nil
 }
 

@@ -122,6 +122,13 @@ func (j *job) run(ctx context.Context) error {
 	return &statusError{rep.Exit, err}
 }
 
+// note says beside the progress what is no error and should be known.
+func (j *job) note(format string, args ...any) {
+	if !j.flags.quiet {
+		j.screen.printf("note: "+format, args...)
+	}
+}
+
 // shortName is how the line of progress names the image.
 func shortName(image string) string {
 	if image == "-" {

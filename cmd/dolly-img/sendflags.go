@@ -155,7 +155,7 @@ type outputFlags struct {
 func (f *outputFlags) add(cmd *cobra.Command, usage string) {
 	fl := cmd.Flags()
 	fl.StringVar(&f.output, "output", "", usage)
-	fl.StringVar(&f.mode, "mode", "", "permission `BITS` of the output (default 0644)")
+	fl.StringVar(&f.mode, "mode", "", "permission `BITS` of the output (default those of the file that is sent, else 0644)")
 	fl.StringVar(&f.owner, "owner", "", "`USER[:GROUP]` to own the output, as the nodes know them (default the daemon's)")
 	fl.BoolVar(&f.mkdir, "mkdir", false, "make missing parent directories of the output")
 	fl.BoolVar(&f.shared, "shared-output", false, "the output may be on a network file system; name one node for each directory that nodes share")

@@ -11,6 +11,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/opencontainers/go-digest"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
@@ -22,10 +23,15 @@ type File struct {
 	f    *os.File
 	path string
 	info fs.FileInfo // when it was opened
+
+	endless bool          // its size is not where reading ends
+	sum     digest.Digest // of what was read, once that is known
+	grown   int64         // bytes that came behind what was read
 }
 
 // OpenFile opens a regular file to be sent; it may be empty. It says what else
-// path is: missing, a directory, a device.
+// path is: missing, a directory, a device. Where the size of the file is not where
+// reading ends (see Lies) it can be sent by Stream only.
 func OpenFile(path string) (*File, error) {
 	// Before the open, which on a pipe or a tape does more than to open.
 	info, err := os.Stat(path)
@@ -42,14 +48,72 @@ func OpenFile(path string) (*File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("input: %w", err)
 	}
-	if info, err = f.Stat(); err == nil {
-		err = regular(path, info.Mode())
-	}
-	if err != nil {
+	s := &File{f: f, path: path}
+	if err = s.probe(); err != nil {
 		f.Close()
 		return nil, err
 	}
-	return &File{f, path, info}, nil
+	return s, nil
+}
+
+// probe finds out whether the file ends where its size says. One whose size changes
+// meanwhile is being written: it counts with a size that was true for a moment.
+func (s *File) probe() error {
+	for range 100 {
+		info, err := s.f.Stat()
+		if err != nil {
+			return fmt.Errorf("input: %w", err)
+		}
+		if err := regular(s.path, info.Mode()); err != nil {
+			return err
+		}
+		s.info, s.endless = info, false
+		size := info.Size()
+		last := size == 0
+		if !last {
+			if last, err = s.reads(size - 1); err != nil {
+				return err
+			}
+		}
+		beyond, err := s.reads(size)
+		if err != nil {
+			return err
+		}
+		if last && !beyond {
+			return nil
+		}
+		s.endless = true
+		if info, err = s.f.Stat(); err != nil {
+			return fmt.Errorf("input: %w", err)
+		}
+		if info.Size() == size {
+			return nil
+		}
+	}
+	return hint("send it again when nothing writes to it", "input %s changes its size all the time", s.path)
+}
+
+// reads says whether there is a byte at off.
+func (s *File) reads(off int64) (bool, error) {
+	n, err := s.f.ReadAt(make([]byte, 1), off)
+	if err != nil && err != io.EOF {
+		return false, hint("what cannot be read like a file may be read by another command, and piped into raw -", "input: %w", err)
+	}
+	return n > 0, nil
+}
+
+// Lies says that reading the file ends elsewhere than its size says, as with files of
+// the kernel in /proc and /sys.
+func (s *File) Lies() bool { return s.endless }
+
+// Stream is the file as a stream, read to wherever it ends, and spooled below dir as
+// that of Stream. Closing it closes the file.
+func (s *File) Stream(dir string) (*Spool, error) {
+	spool, err := Stream(s.f, dir)
+	if err == nil {
+		spool.closes = s.f
+	}
+	return spool, err
 }
 
 func regular(path string, mode fs.FileMode) error {
@@ -66,6 +130,9 @@ func regular(path string, mode fs.FileMode) error {
 
 // Size is the length of the file in bytes when it was opened.
 func (s *File) Size() int64 { return s.info.Size() }
+
+// Mode is the permission bits of the file when it was opened.
+func (s *File) Mode() fs.FileMode { return s.info.Mode().Perm() }
 
 // ModTime is the modification time of the file when it was opened.
 func (s *File) ModTime() time.Time { return s.info.ModTime() }
@@ -93,9 +160,17 @@ func (s *File) Open(ctx context.Context, _ v1.Descriptor, off int64) (io.ReadClo
 	return p.open(ctx, off)
 }
 
+// Sums is told the digest of what was read.
+func (s *File) Sums(read []digest.Digest) { s.sum = read[0] }
+
+// Grown is how many bytes Unchanged has found behind those that were read.
+func (s *File) Grown() int64 { return s.grown }
+
 // Unchanged compares size, times and inode with those at OpenFile, of the open
-// file and of what its path names now.
-func (s *File) Unchanged(context.Context) error {
+// file and of what its path names now. A file that became longer is read again: a log
+// that was appended to is unchanged where it was read. One that was empty is not: who
+// writes it had only begun.
+func (s *File) Unchanged(ctx context.Context) error {
 	open, err := s.f.Stat()
 	if err != nil {
 		return fmt.Errorf("input: %w", err)
@@ -104,11 +179,25 @@ func (s *File) Unchanged(context.Context) error {
 	if err != nil {
 		return fmt.Errorf("input: %w", err)
 	}
-	for _, now := range []fs.FileInfo{open, named} {
-		if !unchanged(s.info, now) {
-			return hint("send it again when nothing writes to it", "input %s changed while it was read", s.path)
-		}
+	changed := hint("send it again when nothing writes to it", "input %s changed while it was read", s.path)
+	if unchanged(s.info, open) && unchanged(s.info, named) {
+		return nil
 	}
+	if !os.SameFile(open, named) || !os.SameFile(s.info, open) || s.info.Size() == 0 || open.Size() <= s.info.Size() || s.sum == "" {
+		return changed
+	}
+	again := s.sum.Algorithm().Digester()
+	r, err := s.Open(ctx, v1.Descriptor{}, 0)
+	if err != nil {
+		return err
+	}
+	if _, err := io.CopyBuffer(again.Hash(), r, make([]byte, chunk)); err != nil {
+		return fmt.Errorf("input %s: %w", s.path, err)
+	}
+	if again.Digest() != s.sum {
+		return changed
+	}
+	s.grown = open.Size() - s.info.Size()
 	return nil
 }
 

@@ -100,6 +100,7 @@ func (o *outputWriter) Abort(keep int64) error {
 var (
 	_ ring.Source    = (*File)(nil)
 	_ ring.Unchanged = (*File)(nil)
+	_ ring.Summed    = (*File)(nil)
 	_ ring.Source    = (*Spool)(nil)
 	_ ring.Sink      = Discard{}
 	_ ring.Sink      = (*Output)(nil)

@@ -14,6 +14,7 @@ import (
 	"testing/iotest"
 	"time"
 
+	"github.com/opencontainers/go-digest"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/dolly-img/dolly-img/ring"
@@ -97,15 +98,12 @@ func TestFileChanged(t *testing.T) {
 		name   string
 		change func(path string) error
 	}{
-		{"appended", func(path string) error {
-			f, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND, 0)
-			if err != nil {
-				return err
-			}
-			defer f.Close()
-			_, err = f.WriteString("more")
-			return err
+		{"written and appended", func(path string) error { return os.WriteFile(path, []byte("byteS and more"), 0o600) }},
+		{"appended and removed", func(path string) error { return errors.Join(appendTo(path, "more"), os.Remove(path)) }},
+		{"appended and replaced", func(path string) error {
+			return errors.Join(appendTo(path, "more"), os.Rename(path, path+".1"), os.WriteFile(path, []byte("bytesmore"), 0o600))
 		}},
+		{"shorter", func(path string) error { return os.Truncate(path, 3) }},
 		{"written", func(path string) error { return os.WriteFile(path, []byte("other"), 0o600) }},
 		{"touched", func(path string) error { return os.Chtimes(path, time.Unix(1, 0), time.Unix(1, 0)) }},
 		{"replaced", func(path string) error {
@@ -131,10 +129,92 @@ func TestFileChanged(t *testing.T) {
 			if err := tt.change(path); err != nil {
 				t.Fatal(err)
 			}
+			f.Sums([]digest.Digest{digest.FromString("bytes")})
 			if err := f.Unchanged(context.Background()); err == nil {
 				t.Error("not noticed")
 			}
 		})
+	}
+}
+
+func appendTo(path, s string) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND, 0)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(s)
+	return errors.Join(err, f.Close())
+}
+
+// A log that was appended to is what it was as far as it was read; an empty file to
+// which somebody writes is not.
+func TestFileGrown(t *testing.T) {
+	ctx := context.Background()
+	want := random(3<<20 + 5)
+	path := filepath.Join(t.TempDir(), "log")
+	os.WriteFile(path, want, 0o600)
+	f, err := OpenFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := appendTo(path, "one more line\n"); err != nil {
+		t.Fatal(err)
+	}
+	r, err := f.Open(ctx, v1.Descriptor{}, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if b, err := io.ReadAll(r); err != nil || !bytes.Equal(b, want) {
+		t.Errorf("read %d bytes, %v", len(b), err)
+	}
+	if err := f.Unchanged(ctx); err == nil {
+		t.Error("unchanged without a sum to compare with")
+	}
+	f.Sums([]digest.Digest{digest.FromBytes(want)})
+	if err := f.Unchanged(ctx); err != nil || f.Grown() != 14 {
+		t.Errorf("%d bytes more: %v", f.Grown(), err)
+	}
+	empty := filepath.Join(t.TempDir(), "empty")
+	os.WriteFile(empty, nil, 0o600)
+	e, err := OpenFile(empty)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer e.Close()
+	if e.Lies() {
+		t.Error("an empty file is a stream")
+	}
+	e.Sums([]digest.Digest{digest.FromString("")})
+	if err := errors.Join(e.Unchanged(ctx), appendTo(empty, "x")); err != nil {
+		t.Fatal(err)
+	}
+	if err := e.Unchanged(ctx); err == nil {
+		t.Error("an empty file that somebody writes counts as unchanged")
+	}
+}
+
+// The files of the kernel say 0 bytes, or a page, and have what reading them gives.
+func TestFileLies(t *testing.T) {
+	for _, path := range []string{"/proc/version", "/proc/self/environ", "/proc/sys/kernel/ostype", "/sys/kernel/mm/transparent_hugepage/enabled"} {
+		want, err := os.ReadFile(path)
+		if err != nil || len(want) == 0 {
+			t.Fatalf("%s: %q, %v", path, want, err)
+		}
+		ringtest.TestSource(t, func(t *testing.T) ring.Source {
+			f, err := OpenFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !f.Lies() || f.Size() == int64(len(want)) {
+				t.Errorf("%s: size %d", path, f.Size())
+			}
+			s, err := f.Stream(t.TempDir())
+			if err != nil {
+				t.Fatal(err)
+			}
+			return s
+		}, want)
 	}
 }
 

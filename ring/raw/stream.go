@@ -18,8 +18,9 @@ const chunk = 1 << 20
 // is read once, as fast as the fastest reader asks for more, and kept in an
 // unlinked temporary file so that any earlier offset can be read again.
 type Spool struct {
-	r    io.Reader
-	file *os.File // nil: nothing but the last chunk is kept
+	r      io.Reader
+	closes io.Closer // r, if it is the Spool's to close
+	file   *os.File  // nil: nothing but the last chunk is kept
 
 	pumping sync.Once
 	mu      sync.Mutex
@@ -153,10 +154,14 @@ func (s *Spool) Close() error {
 	}
 	s.closed = true
 	s.changed.Broadcast()
+	var errs []error
 	if s.file != nil {
-		return s.file.Close()
+		errs = append(errs, s.file.Close())
 	}
-	return nil
+	if s.closes != nil {
+		errs = append(errs, s.closes.Close())
+	}
+	return errors.Join(errs...)
 }
 
 type spoolReader struct {
