@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"runtime/debug"
 
 	"github.com/spf13/cobra"
 )
@@ -18,18 +17,18 @@ stores and forwards at the same time, so a thousand nodes take little longer tha
 one, and a node that dies on the way is bypassed.
 
 To see it work on this machine alone:  dolly-img demo`,
-		Version:           version(),
+		Version:           thisBuild().text(),
 		SilenceErrors:     true, // main prints them
 		SilenceUsage:      true,
 		DisableAutoGenTag: true, // the reference in doc/ has no date
 	}
-	root.SetVersionTemplate("dolly-img {{.Version}}\n")
+	root.SetVersionTemplate("{{.Version}}")
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return &usageError{err, "see " + cmd.CommandPath() + " --help"}
 	})
 	group(root)
 	root.AddCommand(newPush(), newRaw(), newDaemon(), newReceive(), newCache(), newKeys(),
-		newInspect(), newDemo())
+		newInspect(), newDemo(), newVersion())
 	root.InitDefaultCompletionCmd()
 	return root
 }
@@ -62,13 +61,4 @@ func exactly(n int, what string) cobra.PositionalArgs {
 		}
 		return nil
 	}
-}
-
-// version is the module's, as the Go tool recorded it.
-func version() string {
-	info, ok := debug.ReadBuildInfo()
-	if !ok || info.Main.Version == "" {
-		return "(devel)"
-	}
-	return info.Main.Version
 }
