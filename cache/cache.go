@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -21,7 +22,7 @@ type Cache struct {
 	dir     string // absolute
 	fs      fsys
 	indexMu chan struct{} // has room for one; beside the lock file, which others hold for a moment only
-	limits  Limits
+	limits  atomic.Pointer[Limits]
 	idle    time.Duration // idleGrace
 	log     *slog.Logger
 }
@@ -31,8 +32,17 @@ type Cache struct {
 func (c *Cache) SetLog(l *slog.Logger) { c.log = l }
 
 // SetLimits has every Transfer make room by evicting images where the limits would not be
-// kept. It is called before there is one; without it nothing is evicted but by GC.
-func (c *Cache) SetLimits(l Limits) { c.limits = l }
+// kept. It may be called at any time, and holds for transfers that ask for room after it;
+// without it nothing is evicted but by GC.
+func (c *Cache) SetLimits(l Limits) { c.limits.Store(&l) }
+
+// limitsNow are those that SetLimits gave last, or none.
+func (c *Cache) limitsNow() Limits {
+	if l := c.limits.Load(); l != nil {
+		return *l
+	}
+	return Limits{}
+}
 
 // Open opens the cache in dir, makes it where there is none (the directory
 // missing or empty), and removes what processes that ended have left in it. A

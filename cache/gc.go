@@ -45,8 +45,8 @@ const idleGrace = 24 * time.Hour
 // and where limits are set the images that were not used for longest until they are kept, but none
 // that has a name in keep.
 func (c *Cache) Tend(ctx context.Context, keep ...string) error {
-	o := GCOptions{Limits: c.limits, Grace: DefaultGrace, Keep: keep}
-	if c.limits == (Limits{}) {
+	o := GCOptions{Limits: c.limitsNow(), Grace: DefaultGrace, Keep: keep}
+	if o.Limits == (Limits{}) {
 		o.Grace = c.idle
 	}
 	_, err := c.GC(ctx, o)

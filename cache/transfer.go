@@ -124,7 +124,7 @@ func (t *Transfer) Offer(ctx context.Context, blobs []v1.Descriptor) (held []int
 // room is how many bytes are free for what is not held; with limits, how many could be. Nothing is
 // evicted yet: that is for Begin.
 func (t *Transfer) room(ctx context.Context, blobs []v1.Descriptor, held []int64) (int64, error) {
-	if t.c.limits == (Limits{}) {
+	if t.c.limitsNow() == (Limits{}) {
 		return t.c.free()
 	}
 	need := int64(0)
@@ -159,7 +159,7 @@ func (t *Transfer) room(ctx context.Context, blobs []v1.Descriptor, held []int64
 // gc is what makes room for so many bytes; not by evicting what the reference names now, to which
 // its users may have to come back.
 func (t *Transfer) gc(room int64) GCOptions {
-	return GCOptions{Limits: t.c.limits, Room: room, Grace: DefaultGrace, Keep: []string{t.ref}}
+	return GCOptions{Limits: t.c.limitsNow(), Room: room, Grace: DefaultGrace, Keep: []string{t.ref}}
 }
 
 // makeRoom evicts what Offer found may go, once, where the cache has limits.
@@ -412,7 +412,7 @@ const tendFor = time.Minute
 // made something needless or there are limits.
 func (t *Transfer) Close() error {
 	err := t.end()
-	if t.published && (t.stale || t.c.limits != (Limits{})) { // the image is in place, whatever comes of it
+	if t.published && (t.stale || t.c.limitsNow() != (Limits{})) { // the image is in place, whatever comes of it
 		ctx, cancel := context.WithTimeout(context.Background(), tendFor)
 		defer cancel()
 		if err := t.c.Tend(ctx, t.ref); err != nil {

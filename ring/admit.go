@@ -14,19 +14,19 @@ import (
 
 // admit decides on an offer. For a place or a target that is taken it waits
 // some time; a transfer whose server is gone yields its own at once.
-func (n *nodeServer) admit(ctrl *control, id wire.ID, r Request, plain bool) (*transfer, *nodeError) {
+func (n *nodeServer) admit(cfg *NodeConfig, ctrl *control, id wire.ID, r Request, plain bool) (*transfer, *nodeError) {
 	if err := checkBlobs(r.Blobs); err != nil {
 		return nil, failf(CodeProtocol, "malformed offer: %w", err)
 	}
 	switch {
 	case len(r.Blobs) == 0 || len(r.Meta) > 64<<10:
 		return nil, failf(CodeProtocol, "malformed offer")
-	case plain && !n.cfg.AllowPlain:
+	case plain && !cfg.AllowPlain:
 		return nil, failf(CodePolicy, "this node's policy does not allow plain data links ([data] plain)")
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), timings.yieldFor)
 	defer cancel()
-	t, ne := n.claim(id, r, plain)
+	t, ne := n.claim(cfg, id, r, plain)
 	n.succeed(ctx, r)
 	tell := sync.OnceFunc(func() { ctrl.send(&wire.Report{Wait: waitBusy, Links: []wire.Sending{}}) })
 	for ne != nil && ne.code == CodeBusy {
@@ -34,14 +34,14 @@ func (n *nodeServer) admit(ctrl *control, id wire.ID, r Request, plain bool) (*t
 		if !n.awaitYield(ctx, nil) {
 			break
 		}
-		t, ne = n.claim(id, r, plain)
+		t, ne = n.claim(cfg, id, r, plain)
 	}
 	if ne != nil {
 		return nil, ne
 	}
 	defer context.AfterFunc(t.ctx, cancel)()
 	for {
-		sink, err := n.cfg.Accept(ctx, r)
+		sink, err := cfg.Accept(ctx, r)
 		if err == nil && t.ctx.Err() != nil {
 			err = failf(CodeShutdown, "the node is stopping")
 			if c, ok := sink.(io.Closer); ok {
@@ -87,7 +87,7 @@ func (n *nodeServer) succeed(ctx context.Context, r Request) {
 }
 
 // claim takes one of the node's places for a transfer.
-func (n *nodeServer) claim(id wire.ID, r Request, plain bool) (*transfer, *nodeError) {
+func (n *nodeServer) claim(cfg *NodeConfig, id wire.ID, r Request, plain bool) (*transfer, *nodeError) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	switch {
@@ -95,10 +95,10 @@ func (n *nodeServer) claim(id wire.ID, r Request, plain bool) (*transfer, *nodeE
 		return nil, failf(CodeShutdown, "the node is stopping")
 	case n.transfers[id] != nil:
 		return nil, failf(CodeProtocol, "the transfer is already running here")
-	case len(n.transfers) >= n.cfg.Transfers:
-		return nil, failf(CodeBusy, "busy with %d transfers, the limit is %d", len(n.transfers), n.cfg.Transfers)
+	case len(n.transfers) >= cfg.Transfers:
+		return nil, failf(CodeBusy, "busy with %d transfers, the limit is %d", len(n.transfers), cfg.Transfers)
 	}
-	t := newTransfer(n, id, r, plain)
+	t := newTransfer(n, cfg, id, r, plain)
 	n.transfers[id] = t
 	return t, nil
 }

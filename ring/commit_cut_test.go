@@ -163,7 +163,7 @@ func cutAtCommit(t *testing.T, cut *cutter, how string) {
 		nodes = append(nodes, n)
 	}
 	b := nodes[1]
-	b.node.cfg.Accept = func(context.Context, Request) (Sink, error) {
+	b.node.config().Accept = func(context.Context, Request) (Sink, error) {
 		return publisher{b.sink, func() error {
 			switch how {
 			case "slow":

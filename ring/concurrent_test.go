@@ -217,7 +217,7 @@ func TestTwoServersCrossed(t *testing.T) {
 			for i, name := range []string{"a:1", "b:1", "c:1", "d:1"} {
 				n, _ := c.node(name)
 				f := &targets{files: map[string]*target{}}
-				n.node.cfg.Accept, n.node.cfg.Finished = f.accept, nil
+				n.node.config().Accept, n.node.config().Finished = f.accept, nil
 				files = append(files, f)
 				if i%2 == round%2 { // its answer to one of them takes longer
 					c.net.Shape("one", strings.TrimSuffix(name, ":1"), 0, time.Millisecond)

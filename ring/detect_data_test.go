@@ -113,7 +113,7 @@ func TestHungDisk(t *testing.T) {
 				defer close(stuck)
 				a, _ := c.node("a:1")
 				b, _ := c.node("b:1")
-				b.node.cfg.Accept = func(context.Context, Request) (Sink, error) {
+				b.node.config().Accept = func(context.Context, Request) (Sink, error) {
 					return slowSink{b.sink, func(n int) {
 						if (n == 0) == (hang == "commit") {
 							<-stuck
@@ -189,12 +189,12 @@ func TestSlowLooks(t *testing.T) {
 		var nodes []*testNode
 		for i, name := range []string{"a:1", "b:1", "c:1", "d:1"} {
 			n, _ := c.node(name)
-			n.node.cfg.Window = minChunks * chunkSize
+			n.node.config().Window = minChunks * chunkSize
 			takes := time.Microsecond // so that what it could write is known
 			if i == 1 {
 				takes = 300 * time.Millisecond
 			}
-			n.node.cfg.Accept = func(context.Context, Request) (Sink, error) {
+			n.node.config().Accept = func(context.Context, Request) (Sink, error) {
 				return slowSink{n.sink, func(k int) { time.Sleep(takes * time.Duration(k) / (256 << 10)) }}, nil
 			}
 			nodes = append(nodes, n)

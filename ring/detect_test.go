@@ -130,7 +130,7 @@ func TestCommitConfirmedLate(t *testing.T) {
 		src := newMemSource(true, random(1, 300_000))
 		c := newMemCluster(t, src)
 		a, _ := c.node("a:1")
-		a.node.cfg.Accept = func(context.Context, Request) (Sink, error) {
+		a.node.config().Accept = func(context.Context, Request) (Sink, error) {
 			return hookSink{a.sink, func() { c.net.Reset("server", "a", 0) }}, nil
 		}
 		back := time.Now().Add(13 * time.Second)
@@ -206,7 +206,7 @@ func busyTarget(t *testing.T, orphan time.Duration) {
 	sinks := []*memSink{a.sink, newMemSink()}
 	a.outcomes = make(chan Outcome, 2)
 	var accepted []Request
-	a.node.cfg.Accept = func(_ context.Context, r Request) (Sink, error) {
+	a.node.config().Accept = func(_ context.Context, r Request) (Sink, error) {
 		for i, old := range accepted {
 			if sinks[i].closes() == 0 {
 				return nil, fmt.Errorf("transfer %s writes to it: %w", old.Transfer, ErrBusy)

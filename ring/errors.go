@@ -33,6 +33,13 @@ var errInterrupted = errors.New("interrupted")
 // first node was told to commit.
 func IsInterrupted(err error) bool { return errors.Is(err, errInterrupted) }
 
+// AbortedError says how many transfers a Shutdown ended before they were done.
+type AbortedError struct{ Transfers int }
+
+func (e *AbortedError) Error() string {
+	return fmt.Sprintf("%d running transfers were aborted", e.Transfers)
+}
+
 // Code classifies what ends a link or a node's part in a transfer. It travels on
 // the control plane; see PROTOCOL.md, "Codes".
 type Code string

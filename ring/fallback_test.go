@@ -33,7 +33,7 @@ func TestFallbackWithManyBlobs(t *testing.T) {
 			blobs = append(blobs, v1.Descriptor{Size: 100, Digest: digest.FromBytes(b)})
 			marks = append(marks, wire.Mark{Blob: i, Offset: 100, Sum: sum[:], Final: true})
 		}
-		tr, ne := n.claim(wire.ID{1}, Request{Blobs: blobs}, true)
+		tr, ne := n.claim(n.config(), wire.ID{1}, Request{Blobs: blobs}, true)
 		if ne != nil {
 			t.Fatal(ne)
 		}

@@ -158,7 +158,7 @@ func TestNodeKilled(t *testing.T) {
 				if kind == "blind" { // nothing stored can be replayed: window, else the server
 					c = newCluster(t, 5, nil)
 					for _, n := range c.nodes {
-						n.node.cfg.Accept = func(context.Context, Request) (Sink, error) { return blind{n.sink}, nil }
+						n.node.config().Accept = func(context.Context, Request) (Sink, error) { return blind{n.sink}, nil }
 					}
 				}
 				src := newMemSource(true, blob)
@@ -334,7 +334,7 @@ func TestCannotDial(t *testing.T) {
 func TestShutdownDuringOffer(t *testing.T) {
 	deciding := make(chan bool)
 	c := newCluster(t, 1, nil)
-	c.nodes[0].node.cfg.Accept = func(ctx context.Context, _ Request) (Sink, error) {
+	c.nodes[0].node.config().Accept = func(ctx context.Context, _ Request) (Sink, error) {
 		close(deciding)
 		<-ctx.Done()
 		return c.nodes[0].sink, nil

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -21,7 +22,7 @@ const keptOutcomes = 64
 // nodeServer is a node: it tells connections apart and owns the table of
 // transfers.
 type nodeServer struct {
-	cfg      NodeConfig
+	cfg      atomic.Pointer[NodeConfig] // replaced as a whole, never changed
 	net      transport
 	instance wire.ID
 	pool     *pool
@@ -46,21 +47,15 @@ type keptOutcome struct {
 }
 
 func newNodeServer(cfg NodeConfig) (*nodeServer, error) {
-	if cfg.Accept == nil || cfg.TLS == nil || cfg.DataTLS == nil {
-		return nil, errors.New("ring: NodeConfig needs Accept and TLS configurations")
-	}
-	if cfg.Transfers <= 0 {
-		cfg.Transfers = 4
-	}
 	n := &nodeServer{
-		cfg: cfg, net: tcp, pool: newPool(cfg.Window), log: cfg.Log,
+		net: tcp, pool: newPool(cfg.Window), log: cfg.Log,
 		transfers: map[wire.ID]*transfer{}, listeners: map[net.Listener]bool{}, conns: map[*stranger]bool{},
 	}
 	if n.log == nil {
 		n.log = slog.New(slog.DiscardHandler)
 	}
-	if want := cfg.Transfers * minChunks; n.pool.limit < want {
-		return nil, fmt.Errorf("ring: %d transfers need a window of %d bytes, it has %d", cfg.Transfers, want*chunkSize, n.pool.limit*chunkSize)
+	if err := n.configure(cfg); err != nil {
+		return nil, err
 	}
 	n.changed.L = &n.mu
 	rand.Read(n.instance[:])
@@ -131,10 +126,11 @@ func (n *nodeServer) handle(guard *stranger, leave func()) {
 	if _, err := guard.Read(first[:]); err != nil {
 		return
 	}
+	cfg := n.config()
 	switch {
 	case first[0] == 0x16:
 		low := newLowConn(guard, true, first[:])
-		conn := tls.Server(low, n.cfg.TLS)
+		conn := tls.Server(low, cfg.TLS)
 		if err := conn.Handshake(); err != nil {
 			if !isTimeout(err) {
 				n.log.Warn("refused", "peer", guard.RemoteAddr().String(), "reason", printable(err.Error()))
@@ -145,15 +141,15 @@ func (n *nodeServer) handle(guard *stranger, leave func()) {
 		case ALPNControl:
 			guard.trust()
 			leave()
-			n.control(conn)
+			n.control(conn, cfg)
 		case ALPNData:
 			n.link(conn, low, guard, leave)
 		}
 	case n.bare && first[0] == 0:
 		guard.trust()
 		leave()
-		n.control(newLowConn(guard, false, first[:]))
-	case first[0] == wire.Preamble[0] && n.cfg.AllowPlain:
+		n.control(newLowConn(guard, false, first[:]), cfg)
+	case first[0] == wire.Preamble[0] && (cfg.AllowPlain || n.runsPlain()):
 		low := newLowConn(guard, false, first[:])
 		n.link(low, low, guard, leave)
 	}
@@ -179,6 +175,7 @@ func (n *nodeServer) link(conn net.Conn, low *lowConn, guard *stranger, leave fu
 	if status == wire.HelloOK {
 		guard.trust()
 		leave()
+		n.log.Debug("link accepted", "transfer", t.id.String(), "peer", conn.RemoteAddr().String(), "plain", t.plain)
 		defer t.feedClosed(conn)
 	}
 	if _, err := conn.Write([]byte{status}); err != nil || status != wire.HelloOK {
@@ -194,10 +191,10 @@ func (n *nodeServer) link(conn net.Conn, low *lowConn, guard *stranger, leave fu
 
 // control serves a control connection: greeting, then a new transfer or one that
 // is resumed.
-func (n *nodeServer) control(conn net.Conn) {
+func (n *nodeServer) control(conn net.Conn, cfg *NodeConfig) {
 	sender := ""
-	if tc, secure := conn.(*tls.Conn); secure && n.cfg.SenderName != nil {
-		sender = n.cfg.SenderName(tc.ConnectionState())
+	if tc, secure := conn.(*tls.Conn); secure && cfg.SenderName != nil {
+		sender = cfg.SenderName(tc.ConnectionState())
 	}
 	ctrl := newControl(conn)
 	defer func() {
@@ -247,7 +244,7 @@ func (n *nodeServer) control(conn net.Conn) {
 	}
 	r := Request{Transfer: g.Transfer.String(), Sender: sender, Addr: conn.RemoteAddr().String(), Node: printable(g.Node), Blobs: offer.Blobs, Meta: offer.Meta}
 	admitted := ctrl.stay()
-	t, ne := n.admit(ctrl, g.Transfer, r, offer.Plain)
+	t, ne := n.admit(cfg, ctrl, g.Transfer, r, offer.Plain)
 	admitted()
 	if ne != nil {
 		n.log.Warn("transfer refused", "sender", printable(sender), "peer", r.Addr, "transfer", r.Transfer, "reason", ne.Error())
@@ -284,12 +281,12 @@ func (n *nodeServer) greeting(ctrl *control, sender string) (*wire.Greet, *wire.
 		if bad != nil {
 			software = bad.Said.Software
 		}
-		theirs, ours := versions(g.Min, g.Max, software), ownVersions(n.cfg.Software)
+		theirs, ours := versions(g.Min, g.Max, software), ownVersions(n.config().Software)
 		n.log.Warn("refused", "peer", ctrl.conn.RemoteAddr().String(), "sender", printable(sender), "reason", "the server speaks "+theirs+", this is "+ours)
 		w.Reason = "speaks " + ours + ", this is " + theirs
 	case 1:
 	default:
-		w.Software, w.Platform = n.cfg.Software, n.cfg.Platform
+		w.Software, w.Platform = n.config().Software, n.config().Platform
 	}
 	ctrl.version = w.Version
 	return g, w
@@ -298,7 +295,7 @@ func (n *nodeServer) greeting(ctrl *control, sender string) (*wire.Greet, *wire.
 // unread logs a message of the server that cannot be read, and returns what to answer. It is nil
 // when err is anything else.
 func (n *nodeServer) unread(ctrl *control, err error) error {
-	bad := unread(err, ctrl.version, "", n.cfg.Software)
+	bad := unread(err, ctrl.version, "", n.config().Software)
 	if bad != nil {
 		bad = fmt.Errorf("the server %w", bad)
 		n.log.Warn("not understood", "peer", ctrl.conn.RemoteAddr().String(), "reason", printable(bad.Error()))
@@ -355,7 +352,7 @@ func (n *nodeServer) shutdown(ctx context.Context) error {
 	}
 	var err error
 	if len(n.transfers) > 0 {
-		err = fmt.Errorf("%d running transfers were aborted", len(n.transfers))
+		err = &AbortedError{len(n.transfers)}
 		for _, t := range n.transfers {
 			go t.kill()
 		}

@@ -22,6 +22,7 @@ import (
 // cause; the relay has a mutex of its own, taken after mu and never before it.
 type transfer struct {
 	node  *nodeServer
+	cfg   *NodeConfig // that was in force when it was offered
 	id    wire.ID
 	req   Request
 	plain bool
@@ -57,17 +58,17 @@ type transfer struct {
 // pendingCommits bounds how many blobs are written but not yet durable.
 const pendingCommits = 16
 
-func newTransfer(n *nodeServer, id wire.ID, r Request, plain bool) *transfer {
+func newTransfer(n *nodeServer, cfg *NodeConfig, id wire.ID, r Request, plain bool) *transfer {
 	t := &transfer{
-		node: n, id: id, req: r, plain: plain, begun: time.Now(), m: newMember(r.Blobs),
+		node: n, cfg: cfg, id: id, req: r, plain: plain, begun: time.Now(), m: newMember(r.Blobs),
 		writers: map[int]Writer{}, reading: make(chan struct{}, 1), settle: make(chan struct{}, pendingCommits),
 		saved: savedSums{blobs: map[int][]savedSum{}},
 	}
 	t.ctx, t.stop = context.WithCancel(context.Background())
 	t.relay = newRelay(n.pool, r.Blobs, nil)
 	t.work.Add(1) // until admitted or discarded
-	if n.cfg.Rate > 0 {
-		t.limit = rate.NewLimiter(rate.Limit(n.cfg.Rate), wire.MaxPayload)
+	if cfg.Rate > 0 {
+		t.limit = rate.NewLimiter(rate.Limit(cfg.Rate), wire.MaxPayload)
 	}
 	return t
 }
@@ -423,7 +424,7 @@ func (t *transfer) cleanUp() {
 		log.Info("transfer")
 	}
 	t.node.ended(t, o, true)
-	if t.node.cfg.Finished != nil {
-		t.node.cfg.Finished(t.req, o)
+	if t.cfg.Finished != nil {
+		t.cfg.Finished(t.req, o)
 	}
 }

@@ -112,7 +112,7 @@ func (t *transfer) frames(l *linkReader, gen uint32) (fin bool, err error) {
 func (t *transfer) dialLink(d *wire.Dial) {
 	var conf *tls.Config
 	if !t.plain {
-		conf = t.node.cfg.DataTLS(d.Name)
+		conf = t.node.config().DataTLS(d.Name) // of now: links use the newest keys
 	}
 	report := func(link, gen uint32, state string, code Code, reason string) {
 		t.step(meLink{link, gen, state, code, reason})
