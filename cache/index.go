@@ -18,13 +18,14 @@ import (
 const maxIndex = 16 << 20
 
 // refForm is what a reference may be made of: the registry names that containers
-// use are inside it, and so is what the layout's specification allows.
-var refForm = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._:@/+-]{0,511}$`)
+// use are inside it, with an IPv6 address in brackets as their host, too, and so is what the
+// layout's specification allows.
+var refForm = regexp.MustCompile(`^([A-Za-z0-9]|\[[0-9A-Fa-f:.]{2,45}\])[A-Za-z0-9._:@/+-]{0,511}$`)
 
 // CheckRef says why ref cannot name an image.
 func CheckRef(ref string) error {
 	if !refForm.MatchString(ref) {
-		return fmt.Errorf("reference %q: only letters, digits and . _ : @ / + - may be in it", ref)
+		return fmt.Errorf("reference %q: only letters, digits and . _ : @ / + - may be in it, and an IPv6 address in brackets at its beginning", ref)
 	}
 	return nil
 }

@@ -11,7 +11,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/containers/image/v5/docker/reference"
 	"github.com/opencontainers/go-digest"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sync/errgroup"
@@ -87,13 +86,14 @@ func decodeDockerImages(raw []byte) (list []dockerImage, err error) {
 	return list, nil
 }
 
-// pickDocker finds the image a tag names, or the only one, and its full name.
+// pickDocker finds the image a tag names, or the only one, and its tag as it stands there.
 func pickDocker(list []dockerImage, ref string) (dockerImage, string, error) {
-	var tags []string
+	var tags, found []string
+	var images []dockerImage // of these tags
 	for _, image := range list {
 		for _, tag := range image.RepoTags {
 			if ref != "" && familiar(tag) == familiar(ref) {
-				return image, fullTag(tag), nil
+				images, found = append(images, image), append(found, tag)
 			}
 			tags = append(tags, tag)
 		}
@@ -102,6 +102,12 @@ func pickDocker(list []dockerImage, ref string) (dockerImage, string, error) {
 	switch {
 	case len(list) == 0:
 		return dockerImage{}, "", errors.New("there is no image in it")
+	case slices.ContainsFunc(images, func(o dockerImage) bool {
+		return o.Config != images[0].Config || !slices.Equal(o.Layers, images[0].Layers)
+	}):
+		return dockerImage{}, "", hint("save it again with one tag for each image", "%q may be any of %d images: %s", ref, len(images), strings.Join(found, ", "))
+	case len(images) > 0:
+		return images[0], found[0], nil
 	case ref != "":
 		return dockerImage{}, "", hint("name one of those, after a colon", "has no %q, only %s", ref, all)
 	case len(list) > 1:
@@ -109,23 +115,15 @@ func pickDocker(list []dockerImage, ref string) (dockerImage, string, error) {
 	case len(list[0].RepoTags) == 0:
 		return list[0], "", nil
 	}
-	return list[0], fullTag(list[0].RepoTags[0]), nil
+	return list[0], list[0].RepoTags[0], nil
 }
 
+// familiar is the full name of a tag, and the tag itself where that is none.
 func familiar(tag string) string {
-	if full := fullTag(tag); full != "" {
+	if full, err := FullName(tag); err == nil {
 		return full
 	}
 	return tag
-}
-
-// fullTag is the whole name a tag stands for.
-func fullTag(tag string) string {
-	named, err := reference.ParseNormalizedNamed(tag)
-	if err != nil {
-		return ""
-	}
-	return reference.TagNameOnly(named).String()
 }
 
 // build makes the manifest. Layers that have to be read for it are read at the same time.

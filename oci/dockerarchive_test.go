@@ -98,7 +98,6 @@ func TestDockerArchiveRefs(t *testing.T) {
 		"docker.io/library/app:1":     {one, "docker.io/library/app:1"},
 		"example.com:5000/team/app:1": {one, "example.com:5000/team/app:1"},
 		"app":                         {two, "docker.io/library/app:latest"},
-		"app:Not valid":               {two, ""},
 	} {
 		i := mustOpen(t, path+":"+ref, Options{})
 		if i.blobs[1].Digest != digest.FromBytes(want.config) || i.Name() != want.name {
@@ -109,9 +108,27 @@ func TestDockerArchiveRefs(t *testing.T) {
 		"":       "has 2 images: app:1, example.com:5000/team/app:1, app:latest",
 		":app:2": `has no "app:2", only app:1, example.com`,
 		":":      "nothing follows the colon",
+
+		":app:Not valid": `"app:Not valid", is none that a runtime could ask for`,
 	} {
 		if err := openFails(t, path+ref, Options{}, want); ref != ":" && hintOf(err) == "" {
 			t.Errorf("%q: no hint", ref)
+		}
+	}
+}
+
+// One tag of two images names neither; of one image that is there twice it is enough.
+func TestDockerArchiveAmbiguous(t *testing.T) {
+	one, two := dockerConfig([]byte("1")), dockerConfig([]byte("2"))
+	for other, want := range map[string]string{"c2": `"app" may be any of 2 images`, "c1": ""} {
+		path := "docker-archive:" + writeFile(t, "a", asTar(file("1", []byte("1")), file("2", []byte("2")), file("c1", one), file("c2", two),
+			file("manifest.json", asJSON([]dockerImage{
+				{Config: "c1", RepoTags: []string{"app:latest"}, Layers: []string{"1"}},
+				{Config: other, RepoTags: []string{"index.docker.io/app"}, Layers: []string{other[1:]}}}))))
+		if want == "" {
+			mustOpen(t, path+":app", Options{})
+		} else if err := openFails(t, path+":app", Options{}, want); hintOf(err) == "" {
+			t.Error("no hint")
 		}
 	}
 }
@@ -138,8 +155,8 @@ func TestLayoutRefs(t *testing.T) {
 				t.Errorf("%s: %s is %s", kind, ref, i.Name())
 			}
 		}
-		err := openFails(t, name, Options{}, "has 2 images: 1, example.com/app:2")
-		err2 := openFails(t, name+":3", Options{}, `has no "3", only 1, example.com/app:2`)
+		err := openFails(t, name, Options{}, "has 2 images: docker.io/library/app:1, example.com/app:2")
+		err2 := openFails(t, name+":3", Options{}, `has no "3", only docker.io/library/app:1, example.com/app:2`)
 		if hintOf(err) == "" || hintOf(err2) == "" {
 			t.Error("no hint")
 		}

@@ -16,8 +16,14 @@ type Options struct {
 	// Platform is OS/ARCH[/VARIANT] of the image to choose from an index. "": linux
 	// and the architecture of this program, where the image has several.
 	Platform string
+	// Nodes asks the nodes what they are, as OS/ARCH[/VARIANT], "" for one that does not say. It
+	// is called at most once, and only where Platform is "" and an index has several variants for
+	// the architecture. nil: all are the least that the architecture has.
+	Nodes func(ctx context.Context) []string
 	// AllPlatforms keeps an index whole.
 	AllPlatforms bool
+	// Name is what the image shall be kept as, in place of the name that the source has for it.
+	Name string
 	// Registry says how to talk to one.
 	Registry RegistryOptions
 }
@@ -25,7 +31,8 @@ type Options struct {
 // Image is an image that was found. Its methods may be called at the same time.
 type Image struct {
 	asked string // what Open was given
-	name  string
+	name  string // that the source has for it, in full
+	ref   string // that it is to be kept as, with the digest that it has there
 	root  v1.Descriptor
 	store store
 	raw   map[digest.Digest][]byte // manifests and indexes, as they came, and a config that was read
@@ -34,6 +41,9 @@ type Image struct {
 
 	manifests []*manifest    // of images, no indexes
 	config    *v1.Descriptor // of an image of one platform
+
+	variant  string   // chosen from variants
+	variants []string // of one architecture, that there were
 }
 
 // store is where the bytes of an image lie.
@@ -57,29 +67,33 @@ func Open(ctx context.Context, name string, o Options) (*Image, error) {
 	if o.AllPlatforms && o.Platform != "" {
 		return nil, errors.New("all platforms and one of them: only one can be asked for")
 	}
-	s, ref, err := openStore(ctx, name, o)
+	s, own, err := openStore(ctx, name, o)
 	if err != nil {
 		return nil, fmt.Errorf("image %s: %w", name, err)
 	}
-	i := &Image{asked: name, name: ref, store: s, raw: map[digest.Digest][]byte{}}
-	if err := i.resolve(ctx, want, o); err != nil {
+	i := &Image{asked: name, store: s, raw: map[digest.Digest][]byte{}}
+	if l, ok := s.(*layout); ok && l.platforms != nil && o.AllPlatforms {
+		err = hint("choose one with --platform", "index.json is itself the list of platforms, and no blob that nodes could keep")
+	} else if err = i.setNames(own, o.Name); err == nil {
+		err = i.resolve(ctx, want, o)
+	}
+	if err != nil {
 		s.Close()
 		return nil, fmt.Errorf("image %s: %w", name, err)
 	}
 	return i, nil
 }
 
-// Name is the full name of the image as registries know it, as it was asked for, and ""
-// where it has none.
+// Name is the full name that the source has for the image, and "" where it has none.
 func (i *Image) Name() string { return i.name }
 
-// Ref is Name for what was found: where Name has the digest of an index, Ref has that of
-// the manifest that was chosen from it.
+// Ref is the full name that the image is to be kept as: Options.Name, else Name. Where that has the digest
+// of an index, Ref has that of the manifest that was chosen from it. "" where there is no name.
 func (i *Image) Ref() string {
-	if repo, _, ok := strings.Cut(i.name, "@"); ok {
+	if repo, _, ok := strings.Cut(i.ref, "@"); ok {
 		return repo + "@" + i.root.Digest.String()
 	}
-	return i.name
+	return i.ref
 }
 
 // Root is the manifest, or the index, that was found.
@@ -117,6 +131,9 @@ func (i *Image) resolve(ctx context.Context, want platform, o Options) error {
 	if err != nil {
 		return err
 	}
+	if err := i.checkName(raw); err != nil {
+		return err
+	}
 	m, err := decode(raw, mediaType)
 	if err != nil {
 		return err
@@ -127,7 +144,7 @@ func (i *Image) resolve(ctx context.Context, want platform, o Options) error {
 		if depth == maxDepth {
 			return errors.New("indexes are nested too deeply")
 		}
-		if root, err = choose(m.Manifests, want); err != nil {
+		if root, err = i.fromIndex(ctx, m, want, o); err != nil {
 			return err
 		}
 		if m, err = i.child(ctx, root); err != nil {

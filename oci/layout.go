@@ -9,7 +9,6 @@ import (
 	"io/fs"
 	"os"
 	"runtime"
-	"strings"
 
 	"github.com/opencontainers/image-spec/specs-go"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
@@ -19,8 +18,9 @@ import (
 // layout is an OCI image layout, in a directory or an archive: files with names.
 // https://github.com/opencontainers/image-spec/blob/main/image-layout.md
 type layout struct {
-	files files
-	root  v1.Descriptor
+	files     files
+	root      v1.Descriptor
+	platforms []v1.Descriptor // where index.json itself is the list of them; else nil
 }
 
 // files are the regular files of a layout, by slash-separated name. An error about
@@ -60,55 +60,27 @@ func newLayout(ctx context.Context, f files, ref string) (_ store, name string, 
 	if err := readJSON(ctx, f, v1.ImageIndexFile, &index); err != nil {
 		return nil, "", err
 	}
-	d, err := pick(index.Manifests, ref)
+	found, err := pick(index.Manifests, ref)
 	if err != nil {
 		return nil, "", err
 	}
-	if err := checkDescriptor(d); err != nil {
-		return nil, "", fmt.Errorf("%s: %w", v1.ImageIndexFile, err)
-	}
-	return &layout{f, d}, fullName(d), nil
-}
-
-// pick finds the image of a name in index.json, or the only one.
-func pick(list []v1.Descriptor, ref string) (v1.Descriptor, error) {
-	if len(list) == 0 {
-		return v1.Descriptor{}, errors.New("there is no image in it")
-	}
-	var names []string
-	for _, d := range list {
-		name := d.Annotations[v1.AnnotationRefName]
-		if ref != "" && (name == ref || d.Annotations["io.containerd.image.name"] == ref || d.Digest.String() == ref) {
-			return d, nil
+	l := &layout{files: f, root: found[0].Descriptor}
+	for _, n := range found {
+		if err := checkDescriptor(n.Descriptor); err != nil {
+			return nil, "", fmt.Errorf("%s: %w", v1.ImageIndexFile, err)
 		}
-		if name == "" {
-			name = d.Digest.String()
+		if len(found) > 1 {
+			l.platforms = append(l.platforms, n.Descriptor)
 		}
-		names = append(names, name)
 	}
-	all := strings.Join(names[:min(len(names), 10)], ", ")
-	if ref != "" {
-		return v1.Descriptor{}, hint("name one of those, after a colon", "has no %q, only %s", ref, all)
-	}
-	if len(list) > 1 {
-		return v1.Descriptor{}, hint("name one of them, after a colon", "has %d images: %s", len(list), all)
-	}
-	return list[0], nil
-}
-
-// fullName is how the layout names the image where that is a whole name, as
-// containerd and this project write it; a bare tag is none.
-func fullName(d v1.Descriptor) string {
-	if name := d.Annotations["io.containerd.image.name"]; name != "" {
-		return name
-	}
-	if name := d.Annotations[v1.AnnotationRefName]; strings.ContainsRune(name, '/') {
-		return name
-	}
-	return ""
+	return l, found[0].own, nil
 }
 
 func (l *layout) rootManifest(ctx context.Context) ([]byte, string, error) {
+	if l.platforms != nil {
+		raw, err := json.Marshal(v1.Index{Versioned: versioned, MediaType: v1.MediaTypeImageIndex, Manifests: l.platforms})
+		return raw, v1.MediaTypeImageIndex, err
+	}
 	raw, err := l.manifest(ctx, l.root)
 	if err == nil {
 		err = check(raw, l.root)

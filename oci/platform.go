@@ -8,12 +8,13 @@ import (
 	"io"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// platform is what an image has to run on; variant "" takes any.
+// platform is what an image runs on, or a machine is, in its normal form: see normal.
 type platform struct{ os, arch, variant string }
 
 func (p platform) String() string {
@@ -27,7 +28,7 @@ func (p platform) String() string {
 // linux and the architecture of this program.
 func parsePlatform(s string) (platform, error) {
 	if s == "" {
-		return platform{"linux", runtime.GOARCH, ""}, nil
+		return normal("linux", runtime.GOARCH, ""), nil
 	}
 	parts := strings.Split(s, "/")
 	if len(parts) == 1 {
@@ -36,36 +37,136 @@ func parsePlatform(s string) (platform, error) {
 	if len(parts) > 3 || slices.Contains(parts, "") {
 		return platform{}, fmt.Errorf("platform %q: want OS/ARCH or OS/ARCH/VARIANT, as in linux/arm64", s)
 	}
-	p := platform{os: strings.ToLower(parts[0]), arch: strings.ToLower(parts[1])}
-	if len(parts) == 3 {
-		p.variant = strings.ToLower(parts[2])
-	}
-	switch p.arch { // what uname says
-	case "x86_64":
+	return normal(parts[0], parts[1], strings.Join(parts[2:], "")), nil
+}
+
+func platformOf(p *v1.Platform) platform { return normal(p.OS, p.Architecture, p.Variant) }
+
+// normal is the platform in the words of image indexes: what uname says of an architecture is renamed, and
+// the variant is "" where it is the least that the architecture has, but v7 of arm.
+// https://github.com/containerd/platforms/blob/main/database.go
+func normal(os, arch, variant string) platform {
+	p := platform{strings.ToLower(os), strings.ToLower(arch), strings.ToLower(variant)}
+	switch p.arch {
+	case "x86_64", "x86-64":
 		p.arch = "amd64"
 	case "aarch64":
 		p.arch = "arm64"
+	case "i386":
+		p.arch, p.variant = "386", ""
+	case "armhf":
+		p.arch, p.variant = "arm", "v7"
+	case "armel":
+		p.arch, p.variant = "arm", "v6"
 	}
-	return p, nil
+	if p.variant != "" && strings.Trim(p.variant, "0123456789.") == "" && (p.arch == "arm" || p.arch == "arm64") {
+		p.variant = "v" + p.variant
+	}
+	switch p.arch + "/" + p.variant {
+	case "amd64/v1", "arm64/v8", "arm64/v8.0":
+		p.variant = ""
+	case "arm64/v9.0":
+		p.variant = "v9"
+	case "arm/":
+		p.variant = "v7"
+	}
+	return p
 }
 
-func (p platform) matches(os, arch, variant string) bool {
-	return p.os == os && p.arch == arch && (p.variant == "" || p.variant == variant || p.arch == "arm64" && p.variant == "v8" && variant == "")
+// sameArch says whether p and o differ in nothing but the variant.
+func (p platform) sameArch(o platform) bool { return p.os == o.os && p.arch == o.arch }
+
+// runs lists the platforms of images that run on p, the best first, as containerd orders them. Other than
+// there a machine is not taken to run what is of another architecture, 386 or 32-bit arm: not all do.
+// https://github.com/containerd/platforms/blob/main/compare.go
+func (p platform) runs() []platform {
+	list := []platform{p}
+	add := func(variant string) { list = append(list, normal(p.os, p.arch, variant)) }
+	major, minor, ok := p.version()
+	switch {
+	case !ok:
+	case p.arch == "amd64":
+		for v := major - 1; v >= 1; v-- {
+			add(fmt.Sprintf("v%d", v))
+		}
+	case p.arch == "arm":
+		for v := major - 1; v >= 5; v-- {
+			add(fmt.Sprintf("v%d", v))
+		}
+	case p.arch == "arm64":
+		if major == 9 { // has all that is in v8.5
+			for v := minor - 1; v >= 0; v-- {
+				add(fmt.Sprintf("v9.%d", v))
+			}
+			major, minor = 8, minor+6
+		}
+		for v := minor - 1; v >= 0; v-- {
+			add(fmt.Sprintf("v%d.%d", major, v))
+		}
+	}
+	return list
 }
 
-// choose finds the entry of an index for a platform. An index with one entry that
-// says no platform is that entry: what artifacts are kept as.
-func choose(entries []v1.Descriptor, want platform) (v1.Descriptor, error) {
+const maxVersion = 99 // of a variant; far above what there is
+
+// version reads a variant like v3 or v8.2.
+func (p platform) version() (major, minor int, ok bool) {
+	first, second, hasMinor := strings.Cut(strings.TrimPrefix(p.variant, "v"), ".")
+	major, err := strconv.Atoi(first)
+	if err == nil && hasMinor {
+		minor, err = strconv.Atoi(second)
+	}
+	return major, minor, err == nil && major >= 0 && major <= maxVersion && minor >= 0 && minor <= maxVersion
+}
+
+// common lists what all of these machines can run, the best first: nil where one of them does not say what it
+// is, or is of another architecture than want.
+func common(machines []string, want platform) (list []platform) {
+	for i, s := range machines {
+		p, err := parsePlatform(s)
+		if s == "" || err != nil || !p.sameArch(want) {
+			return nil
+		}
+		if runs := p.runs(); i == 0 {
+			list = runs
+		} else {
+			list = slices.DeleteFunc(list, func(p platform) bool { return !slices.Contains(runs, p) })
+		}
+	}
+	return list
+}
+
+// variants lists the platforms of the entries that are of the wanted architecture, each once.
+func variants(entries []v1.Descriptor, want platform) (list []platform) {
+	for _, d := range entries {
+		if d.Platform == nil {
+			continue
+		}
+		if p := platformOf(d.Platform); p.sameArch(want) && !slices.Contains(list, p) {
+			list = append(list, p)
+		}
+	}
+	return list
+}
+
+// choose finds the entry of an index for the first of the platforms that there is one for. An index with one
+// entry that says no platform is that entry: what artifacts are kept as.
+func choose(entries []v1.Descriptor, wants []platform) (v1.Descriptor, error) {
+	for _, want := range wants {
+		for _, d := range entries {
+			if d.Platform != nil && platformOf(d.Platform) == want {
+				return d, nil
+			}
+		}
+	}
 	var has []string
 	for _, d := range entries {
 		if d.Platform == nil {
 			continue
 		}
-		if want.matches(d.Platform.OS, d.Platform.Architecture, d.Platform.Variant) {
-			return d, nil
-		}
-		if p := (platform{d.Platform.OS, d.Platform.Architecture, d.Platform.Variant}); p.os != "unknown" { // attestations
-			has = append(has, p.String())
+		p := platformOf(d.Platform)
+		if s := p.String(); p.os != "unknown" && !slices.Contains(has, s) { // which attestations are of
+			has = append(has, s)
 		}
 	}
 	if len(entries) == 1 && entries[0].Platform == nil {
@@ -78,18 +179,74 @@ func choose(entries []v1.Descriptor, want platform) (v1.Descriptor, error) {
 		return v1.Descriptor{}, hint("--all-platforms takes the whole index", "no entry of the index says its platform")
 	}
 	return v1.Descriptor{}, hint("choose with --platform, or take all with --all-platforms",
-		"none for %s, only for %s", want, strings.Join(has, ", "))
+		"none for %s, only for %s", wants[0], strings.Join(has, ", "))
 }
 
-// OtherPlatform is the platform of an image that has one, where it is another than that of this
-// machine, else "". Its config is read from where it is cheapest: from the Image itself, or what
+// entries are those of an index, and of the indexes in it that are for no platform.
+func (i *Image) entries(ctx context.Context, index *manifest, depth int) (list []v1.Descriptor, err error) {
+	if depth == maxDepth {
+		return nil, errors.New("indexes are nested too deeply")
+	}
+	for _, d := range index.Manifests {
+		if !isIndex(d.MediaType) || d.Platform != nil {
+			list = append(list, d)
+			continue
+		}
+		m, err := i.child(ctx, d)
+		if err != nil {
+			return nil, err
+		}
+		if !m.isIndex() {
+			return nil, fmt.Errorf("manifest %s: is %q, and its index calls it %q", d.Digest, m.mediaType, d.MediaType)
+		}
+		more, err := i.entries(ctx, m, depth+1)
+		if err != nil {
+			return nil, err
+		}
+		if list = append(list, more...); len(list) > MaxIndex {
+			return nil, fmt.Errorf("indexes of more than %d entries together", MaxIndex)
+		}
+	}
+	return list, nil
+}
+
+// fromIndex chooses what fits best from an index: of several variants the one that was asked for, or that all
+// nodes can run.
+func (i *Image) fromIndex(ctx context.Context, index *manifest, want platform, o Options) (v1.Descriptor, error) {
+	entries, err := i.entries(ctx, index, 0)
+	if err != nil {
+		return v1.Descriptor{}, err
+	}
+	wants := want.runs()
+	several := variants(entries, want)
+	if len(several) > 1 && o.Platform == "" && o.Nodes != nil {
+		if all := common(o.Nodes(ctx), want); len(all) > 0 {
+			wants = all
+		}
+	}
+	d, err := choose(entries, wants)
+	if err == nil && len(several) > 1 && d.Platform != nil {
+		i.variant, i.variants = platformOf(d.Platform).String(), nil
+		for _, p := range several {
+			i.variants = append(i.variants, p.String())
+		}
+	}
+	return d, err
+}
+
+// Variant is which of several variants of one architecture was chosen, and of which ones; "" where there
+// was no choice.
+func (i *Image) Variant() (chosen string, of []string) { return i.variant, i.variants }
+
+// OtherPlatform is the platform of an image that has one, where it is another than the least that a machine
+// of this architecture has, else "". Its config is read from where it is cheapest: from the Image itself, or what
 // keeps its blobs.
 func (i *Image) OtherPlatform(ctx context.Context, from interface {
 	Open(ctx context.Context, d v1.Descriptor, off int64) (io.ReadCloser, error)
 }) (string, error) {
 	here, _ := parsePlatform("")
 	is, err := i.platform(ctx, i.opener(from))
-	if err != nil || is.os == "" || here.matches(is.os, is.arch, is.variant) {
+	if err != nil || is.os == "" || slices.Contains(here.runs(), is) {
 		return "", err
 	}
 	return is.String(), nil
@@ -99,10 +256,11 @@ func (i *Image) OtherPlatform(ctx context.Context, from interface {
 // with "" this machine's: it is the one that it is where that is another, else "".
 func Differs(arch, asked string) (string, error) {
 	want, err := parsePlatform(asked)
-	if err != nil || want.matches("linux", arch, "") {
+	is := normal("linux", arch, "")
+	if err != nil || is.sameArch(want) {
 		return "", err
 	}
-	return platform{"linux", arch, ""}.String(), nil
+	return is.os + "/" + is.arch, nil // which variant a SIF is for nobody knows
 }
 
 // platform is what the image's config says, if it is no artifact and of one platform that was
@@ -119,13 +277,13 @@ func (i *Image) platform(ctx context.Context, open func(context.Context, v1.Desc
 	if json.Unmarshal(raw, &config) != nil || config.OS == "" {
 		return p, nil
 	}
-	return platform{config.OS, config.Architecture, config.Variant}, nil
+	return platformOf(&config.Platform), nil
 }
 
 // checkPlatform says whether an image that has one platform has the one asked for.
 func (i *Image) checkPlatform(ctx context.Context, want platform) error {
 	is, err := i.platform(ctx, i.keep)
-	if err != nil || is.os == "" || want.matches(is.os, is.arch, is.variant) {
+	if err != nil || is.os == "" || slices.Contains(want.runs(), is) {
 		return err
 	}
 	return hint("if that is what the nodes are, say --platform "+is.String(), "is for %s, not for %s", is, want)

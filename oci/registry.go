@@ -121,29 +121,13 @@ func openRegistry(ctx context.Context, name string, o RegistryOptions) (store, s
 	return nil, "", first
 }
 
-// oneOf leaves the tag of a name that has a digest, too, out: the digest says more.
-func oneOf(named reference.Named) reference.Named {
-	if d, ok := named.(reference.Digested); ok {
-		if both, err := reference.WithDigest(reference.TrimNamed(named), d.Digest()); err == nil {
-			return both
-		}
-	}
-	return named
-}
-
-// FullName is name, which may be short, as container tools complete it without a registries.conf: with
-// docker.io, library and latest. "" is no name.
-func FullName(name string) string {
-	named, err := reference.ParseNormalizedNamed(name)
-	if err != nil {
-		return ""
-	}
-	return oneOf(reference.TagNameOnly(named)).String()
-}
-
 // names are the full names that a name may stand for, most likely first. A short
 // one without an entry in registries.conf is one of docker.io, as for skopeo.
 func names(sys *types.SystemContext, name string) ([]reference.Named, error) {
+	name = lowerHost(name)
+	if strings.HasPrefix(name, "[") {
+		return nil, hint("give the address a name, in DNS or /etc/hosts", "%q: the library that asks registries knows no IPv6 addresses", name)
+	}
 	plain, err := reference.ParseNormalizedNamed(name)
 	if err != nil {
 		return nil, fmt.Errorf("%q is no name of an image: %w", name, err)

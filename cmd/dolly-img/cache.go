@@ -175,7 +175,7 @@ func cachedRef(c *cache.Cache, arg string) string {
 	if _, err := c.Resolve(ref); err == nil {
 		return ref
 	}
-	if full := oci.FullName(ref); full != "" {
+	if full, err := oci.FullName(ref); err == nil {
 		if _, err := c.Resolve(full); err == nil {
 			return full
 		}

@@ -63,7 +63,7 @@ func (f *imageFlags) checkArch(image, arch string) error {
 
 func (f *imageFlags) warnOf(image, platform string) {
 	if f.warn != nil {
-		f.warn("image %s is for %s, which this machine is not; --platform %s says that the nodes are", image, platform, platform)
+		f.warn("image %s is for %s, which this machine is not known to run; --platform %s says that the nodes can", image, platform, platform)
 	}
 }
 
@@ -75,14 +75,10 @@ func (f *imageFlags) had(image string) string {
 		return ""
 	}
 	ref := cachedRef(c, image)
-	path, err := c.Path(ref)
-	if err != nil {
+	if _, err := c.Path(ref); err != nil {
 		return ""
 	}
-	if !strings.HasPrefix(path, "oci:") { // a SIF, which does not tell its name
-		path += " --name " + ref
-	}
-	return path
+	return "oci:" + c.Dir() + ":" + ref // a SIF's file would not tell its name
 }
 
 // options reads the flags for an image, and the credentials where they are asked for.

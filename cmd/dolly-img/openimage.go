@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -29,7 +30,10 @@ func openImage(ctx context.Context, image string, flags *imageFlags, limits cach
 		if err := oci.CheckPolicy("sif:"+image, ""); err != nil {
 			return nil, err
 		}
-		m.name(cache.LocalRef(filepath.Base(image)))
+		if strings.ContainsRune(o.Name, '@') {
+			return nil, hintf("give a tag in place of the digest", "--name %s: a SIF file has no digest of a registry", o.Name)
+		}
+		m.name(cmp.Or(o.Name, cache.LocalRef(filepath.Base(image))))
 		file, err := openSIF(image, m)
 		if err != nil {
 			return nil, err
@@ -60,22 +64,18 @@ func openImage(ctx context.Context, image string, flags *imageFlags, limits cach
 	if err := oci.CheckPolicy(name, img.Name()); err != nil {
 		return nil, err
 	}
-	if img.Name() != "" {
-		m.name(img.Ref())
-	} else {
-		_, path := oci.Split(name)
-		path, tag, _ := strings.Cut(path, ":")
-		ref := cache.LocalRef(filepath.Base(path))
-		if tag != "" && cache.CheckRef(strings.TrimSuffix(ref, "latest")+tag) == nil {
-			ref = strings.TrimSuffix(ref, "latest") + tag
+	ref := img.Ref()
+	if ref == "" {
+		if ref, err = localName(name, img); err != nil {
+			return nil, fmt.Errorf("image %s: %w", image, err)
 		}
-		m.name(ref)
 	}
+	m.name(ref)
 	if err := checkImageOutput(ctx, img, m); err != nil {
 		return nil, err
 	}
 	if !flags.noCache && ofRegistry(name) {
-		pulled, err := newPull(ctx, img, m.refOr(img.Ref()), flags.cache, limits, log)
+		pulled, err := newPull(ctx, img, ref, flags.cache, limits, log)
 		if err != nil {
 			return nil, err
 		}
@@ -250,16 +250,16 @@ func cutShort(err error) error {
 	return err
 }
 
-// name is what the image shall be called in the cache, unless the user said so or it is not kept.
-func (m *meta) name(ref string) {
-	if m.Ref == "" && !m.Discard {
-		m.Ref = ref
-	}
+// localName is what an image of a layout or an archive is kept as that has no name: its file's or directory's.
+func localName(name string, img *oci.Image) (string, error) {
+	_, path := oci.Split(name)
+	path, ref, _ := strings.Cut(path, ":")
+	return img.LocalName(strings.TrimSuffix(cache.LocalRef(filepath.Base(path)), ":latest"), ref)
 }
 
-func (m *meta) refOr(name string) string {
-	if m.Ref != "" {
-		return m.Ref
+// name is what the image shall be called in the cache, unless it is not kept.
+func (m *meta) name(ref string) {
+	if !m.Discard {
+		m.Ref = ref
 	}
-	return name
 }

@@ -158,7 +158,7 @@ func TestOtherPlatform(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for platform, want := range map[string]string{"": "image oci:" + dir + " is for plan9/mips, which this machine is not; --platform plan9/mips says that the nodes are", "plan9/mips": ""} {
+	for platform, want := range map[string]string{"": "image oci:" + dir + " is for plan9/mips, which this machine is not known to run; --platform plan9/mips says that the nodes can", "plan9/mips": ""} {
 		got := ""
 		flags := imageFlags{platform: platform, warn: func(format string, args ...any) { got += fmt.Sprintf(format, args...) }}
 		_, err := openImage(t.Context(), "oci:"+dir, &flags, cache.Limits{}, nil, oci.Options{Platform: platform}, &meta{})

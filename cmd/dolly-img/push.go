@@ -11,7 +11,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/dolly-img/dolly-img/cache"
 	"github.com/dolly-img/dolly-img/oci"
 	"github.com/dolly-img/dolly-img/ring"
 )
@@ -78,10 +77,12 @@ first commit.`,
 				return usagef("--output -: an image goes to files; use dolly-img raw")
 			case out.discard && name != "":
 				return usagef("--discard and --name: only one of them")
-			case name != "" && cache.CheckRef(name) != nil:
-				return usagef("--name: %w", cache.CheckRef(name))
-			case name != "":
-				m.Ref = name
+			}
+			kept := name
+			if name != "" {
+				if kept, err = oci.FullName(name); err != nil {
+					return &usageError{fmt.Errorf("--name %q: %w", name, err), "give a name as registries have it, [HOST[:PORT]/]PATH[:TAG], with no capitals in PATH"}
+				}
 			}
 			if m.Format = format; format != "" && m.Output == "" {
 				return usagef("--output %s: want an absolute path behind it", format)
@@ -97,6 +98,7 @@ first commit.`,
 			if err != nil {
 				return err
 			}
+			o.Name = kept
 			if !send.quiet {
 				from.warn = func(format string, args ...any) {
 					fmt.Fprintf(cmd.ErrOrStderr(), "warning: "+format+"\n", args...)
@@ -114,7 +116,7 @@ first commit.`,
 		},
 	}
 	out.add(cmd, "also put the image at `PATH` on every node, or with / at the end below it; oci-archive:PATH as an archive, oci:PATH as a directory")
-	cmd.Flags().StringVar(&name, "name", "", "`REF` of the image in the cache (default its full name in the registry, layout or archive; where it has none localhost/<file name without suffix>: and the REF behind the path, or latest)")
+	cmd.Flags().StringVar(&name, "name", "", "`REF` of the image in the cache: app is docker.io/library/app:latest, as container tools complete it (default the image's own name in full; where it has none localhost/<file name without suffix>: and the REF behind the path, or latest)")
 	from.add(cmd)
 	send.add(cmd)
 	return cmd
