@@ -27,11 +27,12 @@ type imageFlags struct {
 	checkLayers bool
 	cache       string
 	warn        func(format string, args ...any) // nil is silent
+	note        func(format string, args ...any) // says what should be known; nil is silent
 }
 
 func (f *imageFlags) add(cmd *cobra.Command) {
 	fl := cmd.Flags()
-	fl.StringVar(&f.platform, "platform", "", "`OS/ARCH` of an image that there is for several (default linux and what this machine is)")
+	fl.StringVar(&f.platform, "platform", "", "`OS/ARCH[/VARIANT]` of an image that there is for several (default linux and what this machine is; of several variants the best that all nodes say they run, else the least)")
 	fl.BoolVar(&f.all, "all-platforms", false, "push the image for every platform it is there for")
 	fl.StringVar(&f.authFile, "authfile", "", "`FILE` with the logins of registries (default $REGISTRY_AUTH_FILE, then the user's auth.json)")
 	fl.StringVar(&f.creds, "creds", "", "`FILE` with one line USER:PASSWORD for the registry, or - to be asked for it, or to read the line from a pipe")
@@ -59,6 +60,16 @@ func (f *imageFlags) checkArch(image, arch string) error {
 		f.warnOf(image, other)
 	}
 	return nil
+}
+
+// tell says what the user should know of an image that was found: which of several variants it is.
+func (f *imageFlags) tell(image string, img *oci.Image) {
+	if f.note == nil {
+		return
+	}
+	if chosen, of := img.Variant(); chosen != "" {
+		f.note("image %s is there for %s: %s is taken; --platform takes another", image, strings.Join(of, ", "), chosen)
+	}
 }
 
 func (f *imageFlags) warnOf(image, platform string) {

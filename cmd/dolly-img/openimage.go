@@ -71,6 +71,7 @@ func openImage(ctx context.Context, image string, flags *imageFlags, limits cach
 		}
 	}
 	m.name(ref)
+	flags.tell(image, img)
 	if err := checkImageOutput(ctx, img, m); err != nil {
 		return nil, err
 	}

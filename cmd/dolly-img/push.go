@@ -8,6 +8,7 @@ import (
 	"path"
 	"path/filepath"
 	"strings"
+	"sync"
 
 	"github.com/spf13/cobra"
 
@@ -104,7 +105,11 @@ first commit.`,
 					fmt.Fprintf(cmd.ErrOrStderr(), "warning: "+format+"\n", args...)
 				}
 			}
+			j.screen = newScreen(cmd.ErrOrStderr())
+			from.note = j.note
 			j.open = func(ctx context.Context) (ring.Source, *meta, error) {
+				ask := sync.OnceValue(func() []string { return j.platforms(ctx) })
+				o.Nodes = func(context.Context) []string { return ask() }
 				limits, err := cacheLimits(send.keys)
 				if err != nil {
 					return nil, nil, err

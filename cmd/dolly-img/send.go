@@ -165,12 +165,39 @@ func (j *job) send(ctx context.Context, log *slog.Logger, onEvent func(ring.Even
 	return rep, err
 }
 
-func (j *job) config(ctx context.Context) (_ *ring.Config, err error) {
+// identity loads the keys of this server.
+func (j *job) identity() (*identity.Identity, error) {
 	dir, err := identity.Find(j.flags.keys)
 	if err != nil {
 		return nil, err
 	}
-	id, err := identity.Load(dir, identity.Sender)
+	return identity.Load(dir, identity.Sender)
+}
+
+// platforms asks the nodes what they are: "" of one that does not answer, or say it.
+func (j *job) platforms(ctx context.Context) []string {
+	list := make([]string, len(j.nodes))
+	id, err := j.identity()
+	if err != nil {
+		return list // the transfer will say why
+	}
+	peers, err := j.resolve(ctx)
+	if err != nil {
+		return list
+	}
+	greetings, err := ring.Greet(ctx, ring.Config{Nodes: peers, TLS: clientTLS(id, ring.ALPNControl), Software: software()})
+	if err != nil {
+		return list
+	}
+	list = list[:0]
+	for _, g := range greetings {
+		list = append(list, g.Platform)
+	}
+	return list
+}
+
+func (j *job) config(ctx context.Context) (_ *ring.Config, err error) {
+	id, err := j.identity()
 	if err != nil {
 		return nil, err
 	}
