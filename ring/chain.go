@@ -3,6 +3,7 @@ package ring
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/dolly-img/dolly-img/ring/internal/wire"
@@ -76,6 +77,7 @@ type chainNode struct {
 	busy       bool // it was asked, and waits for another transfer to end
 	instance   wire.ID
 	addr       string  // that it answered at last
+	dials      string  // where it is dialled, for rows
 	held       []int64 // per blob its size if it vouches for it, else -1
 	claims     []int64 // per blob the leading bytes it claims, in whole marks
 	lacks      bool    // some blob: it takes part in the chain
@@ -100,7 +102,7 @@ type chainNode struct {
 	could      int64         // bytes per second it could carry when it was last known
 	carried    int64         // of it the link into it, at its best while it was busy; a little less with each second
 	burst      int64         // what passed over that link in moments, when it was mostly idle
-	note       string        // what happened to it, for a row that ends well
+	note       Cause         // what happened to it, for a row that ends well
 
 	slow     bool   // it is served at the end of the order, and feeds nobody
 	slowSeen int    // reports in a row that say so
@@ -159,6 +161,7 @@ func newChain(cfg Config, blobs []v1.Descriptor) *chain {
 	}
 	for i, p := range cfg.Nodes {
 		c.nodes[i+1].row = Row{Node: p.Name, State: Pending}
+		c.nodes[i+1].dials = strings.Join(p.Addrs, " or ")
 	}
 	return c
 }
@@ -175,7 +178,7 @@ func (c *chain) step(ev any) []action {
 	case evNoContact:
 		c.noContact(ev)
 	case evAway:
-		c.event(ev.node, Pending, ev.reason)
+		c.event(ev.node, Pending, ev.cause)
 	case evAnswer:
 		c.answer(ev)
 	case evDeadline:
@@ -228,8 +231,8 @@ func (c *chain) tell(i int, m wire.Message) {
 	}
 }
 
-func (c *chain) event(i int, s State, reason string) {
-	c.do(actEvent{Event{Kind: EventNode, Node: c.nodes[i].row.Node, State: s, Reason: reason}})
+func (c *chain) event(i int, s State, why Cause) {
+	c.do(actEvent{Event{Kind: EventNode, Node: c.nodes[i].row.Node, State: s, Reason: why.String(), Cause: why}})
 }
 
 // reported keeps a report, and when it last told of progress.
@@ -238,7 +241,7 @@ func (c *chain) reported(ev evReport) {
 	if ev.node != 0 && n.phase < phServing {
 		if n.phase == phAsked && ev.report.Wait == waitBusy && !n.busy {
 			n.busy = true
-			c.event(ev.node, Pending, "waits for another transfer on it to end")
+			c.event(ev.node, Pending, because("waits for another transfer on it to end"))
 		}
 		return
 	}

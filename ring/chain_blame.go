@@ -48,7 +48,7 @@ func (c *chain) fallback(ev evFallback) {
 	// It hung up because of the mark, and its feeder's broken pipe was heard first.
 	late := m.Link == n.feed.broke && m.Generation+1 == n.feed.gen && n.feed.state == feedAsked
 	if late {
-		n.feed.broke, n.feed.fails, n.note, n.row.Link = 0, max(0, n.feed.fails-1), "", ""
+		n.feed.broke, n.feed.fails, n.note, n.row.Link = 0, max(0, n.feed.fails-1), Cause{}, ""
 	} else if m.Link != n.feed.link || m.Generation != n.feed.gen {
 		if n.feed.state == feedDone && n.suspect == nil {
 			c.relink(ev.node)
@@ -155,7 +155,7 @@ func (c *chain) blame(feeder, i int, link string) {
 		n := &c.nodes[k]
 		n.blames++
 		if n.phase < phFinal {
-			n.note, n.row.Link = note, link
+			n.note, n.row.Link = because(note), link
 		}
 	}
 	if feeder != 0 {
@@ -163,7 +163,7 @@ func (c *chain) blame(feeder, i int, link string) {
 		f.banned = true
 		switch {
 		case f.blames >= maxBlames && f.phase < phCommitting:
-			f.note = ""
+			f.note = Cause{}
 			c.end(feeder, Failed, note+", the second of its links")
 		default:
 			c.toTail(feeder)
@@ -171,7 +171,7 @@ func (c *chain) blame(feeder, i int, link string) {
 	}
 	n := &c.nodes[i]
 	if n.blames >= maxBlames {
-		n.note = ""
+		n.note = Cause{}
 		c.end(i, Failed, note+", the second of its links")
 		return
 	}

@@ -65,7 +65,7 @@ func (c *chain) nodeCommitted(ev evCommitted) {
 	if n.verified != nil && n.verified.InPlace && n.report.Received == 0 {
 		state = Held
 	}
-	c.final(ev.node, state, "")
+	c.final(ev.node, state, Cause{})
 }
 
 func (c *chain) fail(ev evFail) {
@@ -92,7 +92,7 @@ func (c *chain) controlLost(ev evControlLost) {
 	case n.phase == phFinal:
 		c.orphan(ev.node)
 	case n.phase < phReady || ev.silent && n.phase != phCommitting: // before, it may not even know the transfer yet
-		c.lose(ev.node, ev.reason)
+		c.lose(ev.node, because(ev.reason))
 	default:
 		n.resuming = true
 		c.do(actResume{ev.node, n.phase == phCommitting})
@@ -114,11 +114,11 @@ func (c *chain) resumed(ev evResumed) {
 		c.nodeCommitted(evCommitted{ev.node, ev.digest})
 		c.orphan(ev.node) // it has ended the transfer, and feeds nobody any more
 	case n.phase == phCommitting:
-		c.end(ev.node, Failed, "commit not confirmed: "+orElse(ev.reason, "node answers "+ev.state))
+		c.endBy(ev.node, Failed, ev.cause.orCause(because("node answers "+ev.state)).in("commit not confirmed: "))
 	case same && ev.state == string(Failed):
-		c.end(ev.node, Failed, ev.reason)
+		c.endBy(ev.node, Failed, ev.cause)
 	default:
-		c.lose(ev.node, "lost during the transfer: "+orElse(ev.reason, "the node restarted"))
+		c.lose(ev.node, ev.cause.orCause(because("the node restarted")).in("lost during the transfer: "))
 	}
 }
 
@@ -168,7 +168,7 @@ func (c *chain) interrupt() {
 	}
 	for _, i := range c.fromTail() {
 		if c.nodes[i].phase < phCommitting {
-			c.drop(i, Failed, "interrupted", true)
+			c.drop(i, Failed, because("interrupted"), true)
 		}
 	}
 }
@@ -176,7 +176,7 @@ func (c *chain) interrupt() {
 func (c *chain) abortAll(reason string, err error, keep bool) {
 	for _, i := range c.fromTail() {
 		if c.nodes[i].phase < phFinal {
-			c.drop(i, Failed, reason, keep)
+			c.drop(i, Failed, because(reason), keep)
 		}
 	}
 	c.finish(err)
@@ -197,30 +197,34 @@ func (c *chain) fromTail() []int {
 
 // end makes a bad row final, drops the node, and gives its successors another
 // feeder.
-func (c *chain) end(i int, s State, reason string) { c.drop(i, s, reason, false) }
+func (c *chain) end(i int, s State, reason string) { c.endBy(i, s, because(reason)) }
 
-// drop is end; with keep the node keeps its good parts for another push.
-func (c *chain) drop(i int, s State, reason string, keep bool) {
+// endBy is end with a cause that has parts.
+func (c *chain) endBy(i int, s State, why Cause) { c.drop(i, s, why, false) }
+
+// drop is endBy; with keep the node keeps its good parts for another push.
+func (c *chain) drop(i int, s State, why Cause, keep bool) {
 	n := &c.nodes[i]
 	if n.phase == phFinal {
 		return
 	}
-	c.tell(i, &wire.Abort{Reason: reason, Keep: keep})
+	c.tell(i, &wire.Abort{Reason: why.String(), Keep: keep})
 	if n.alive {
 		c.do(actHangup{i})
 	}
 	n.alive, n.resuming, n.suspect = false, false, nil
 	c.forgetSlowed(i)
-	c.final(i, s, reason)
+	c.final(i, s, why)
 	c.orphan(i)
 	c.leave(i)
 }
 
 // final fixes the row of i. One that ends well tells what happened on the way.
-func (c *chain) final(i int, s State, reason string) {
+func (c *chain) final(i int, s State, why Cause) {
 	n := &c.nodes[i]
 	n.phase = phFinal
-	n.row.State, n.row.Reason, n.row.Bytes = s, orElse(reason, n.note), n.before+n.report.Received
+	n.row.State, n.row.Bytes = s, n.before+n.report.Received
+	n.row.because(why.orCause(n.note))
 	n.row.Skipped = min(n.row.Skipped, n.held0) // what more it held when it came back it had from us
 	c.do(actFinal{i})
 }
@@ -246,12 +250,18 @@ func (c *chain) maybeFinish() {
 		case n.phase == phAsked:
 			c.end(i, Unreachable, "did not answer the offer")
 		case n.contacted:
-			c.end(i, Failed, n.row.Reason)
+			c.endBy(i, Failed, n.row.Cause)
 		default:
-			c.end(i, Unreachable, orElse(n.row.Reason, "no answer"))
+			c.unanswered(i)
 		}
 	}
 	c.finish(nil)
+}
+
+// unanswered makes the row final of a node that never answered.
+func (c *chain) unanswered(i int) {
+	n := &c.nodes[i]
+	c.endBy(i, Unreachable, n.row.Cause.orCause(Cause{Fault: FaultSilent, Text: "no answer from ", Addr: n.dials}))
 }
 
 func (c *chain) finish(err error) {

@@ -18,14 +18,14 @@ type (
 		version  int    // of the protocol, that both ends speak
 	}
 	evAway struct { // a dial failed, and is tried again for as long as was asked for
-		node   int
-		reason string
+		node  int
+		cause Cause
 	}
 	evNoContact struct { // the first dials failed
 		node    int
 		state   State // Unreachable or Refused
 		lasting bool  // it has no address: there is nothing to dial again
-		reason  string
+		cause   Cause
 	}
 	evAnswer struct {
 		node   int
@@ -83,7 +83,7 @@ type (
 		instance wire.ID
 		state    string
 		digest   string
-		reason   string
+		cause    Cause
 	}
 	evSourceDone struct { // read to its end, unchanged
 		finals []digest.Digest

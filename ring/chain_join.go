@@ -91,7 +91,7 @@ func (n *chainNode) named() string {
 func (c *chain) returned(i int) {
 	n := &c.nodes[i]
 	n.returns++
-	n.note = "came back: " + n.row.Reason
+	n.note = n.row.Cause.in("came back: ")
 	n.row.State = Serving
 	c.event(i, Serving, n.note)
 }
@@ -104,14 +104,15 @@ func (c *chain) noContact(ev evNoContact) {
 		return
 	}
 	if ev.state == Refused || ev.lasting {
-		c.end(ev.node, ev.state, ev.reason)
+		c.endBy(ev.node, ev.state, ev.cause)
 		return
 	}
-	n.phase, n.row.Reason = phAway, ev.reason
+	n.phase = phAway
+	n.row.because(ev.cause)
 	if c.started {
 		c.do(actRedial{ev.node})
 	}
-	c.event(ev.node, Unreachable, ev.reason)
+	c.event(ev.node, Unreachable, ev.cause)
 }
 
 func (c *chain) answer(ev evAnswer) {
@@ -246,7 +247,7 @@ func (c *chain) checked() {
 			n.phase = phFinal
 			c.tell(i, &wire.Abort{Reason: reasonAsked, Keep: true})
 		case phDialing, phAway:
-			c.end(i, Unreachable, orElse(n.row.Reason, "no answer"))
+			c.unanswered(i)
 		case phAsked:
 			c.end(i, Unreachable, "did not answer the offer")
 		}
@@ -280,10 +281,10 @@ func (c *chain) maybeRead() {
 }
 
 // lose takes a node out of the chain; it is dialled again while others are served.
-func (c *chain) lose(i int, reason string) {
+func (c *chain) lose(i int, why Cause) {
 	n := &c.nodes[i]
 	if n.returns >= c.retries || c.interrupted {
-		c.end(i, Failed, reason)
+		c.endBy(i, Failed, why)
 		return
 	}
 	if n.alive {
@@ -292,8 +293,9 @@ func (c *chain) lose(i int, reason string) {
 	n.alive, n.resuming, n.phase, n.suspect = false, false, phAway, nil
 	n.slowed = 0
 	c.forgetSlowed(i)
-	n.row.Reason, n.row.Link = reason, "" // its links broke because it did
-	c.event(i, Lost, reason)
+	n.row.Link = "" // its links broke because it did
+	n.row.because(why)
+	c.event(i, Lost, why)
 	c.orphan(i)
 	c.leave(i)
 	if c.started {
@@ -310,7 +312,7 @@ func (c *chain) leave(i int) {
 		if f := &n.feed; f.culprit == i && f.fails > 0 {
 			f.fails = 0
 			if n.phase < phFinal {
-				n.note, n.row.Link = "", ""
+				n.note, n.row.Link = Cause{}, ""
 			}
 		}
 		if k := slices.Index(n.feed.avoid, i); k >= 0 {

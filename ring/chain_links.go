@@ -147,7 +147,7 @@ func (c *chain) link(ev evLink) {
 		switch {
 		case ev.state == wire.LinkUp && ev.node != i:
 			n.feed.state, n.feed.up = feedUp, c.now
-			c.do(actEvent{Event{Kind: EventLink, Link: name, Reason: "up"}})
+			c.do(actEvent{Event{Kind: EventLink, Link: name, Up: true, Again: n.feed.gen > 1, Reason: "up"}})
 		case ev.state == wire.LinkDone && ev.node == i:
 			// Its word for it, not the feeder's: which must not wait for a receiver
 			// that does not read on.
@@ -173,7 +173,7 @@ func (c *chain) damaged(ev evLink) {
 	}
 	n.damage = ev.reason
 	if late && n.phase < phFinal && n.row.Link != "" {
-		n.note = "link " + n.row.Link + ": " + ev.reason
+		n.note = because("link " + n.row.Link + ": " + ev.reason)
 		c.do(actEvent{Event{Kind: EventLink, Link: n.row.Link, Reason: "down: " + ev.reason}})
 	}
 }
@@ -203,7 +203,7 @@ func (c *chain) linkDown(i int, name string, ev evLink) {
 		return
 	}
 	if !gone && n.blames == 0 { // changed bytes are worth more to know than what came of them
-		n.note, n.row.Link = "link "+name+": "+orElse(n.damage, ev.reason), name
+		n.note, n.row.Link = because("link "+name+": "+orElse(n.damage, ev.reason)), name
 	}
 	if feeder != 0 && (gone || n.feed.fails >= 2) {
 		c.avoid(i, feeder)
@@ -233,9 +233,9 @@ func (c *chain) excuse(feeder int) {
 	for i := range c.nodes {
 		n := &c.nodes[i]
 		if n.feed.culprit == feeder && n.feed.fails > 0 && n.feed.state != feedUp && n.feed.state != feedDone && n.blames == 0 &&
-			strings.HasPrefix(n.note, "link "+n.row.Link+": ") {
+			strings.HasPrefix(n.note.Text, "link "+n.row.Link+": ") {
 			n.feed.fails--
-			n.note, n.row.Link = "", ""
+			n.note, n.row.Link = Cause{}, ""
 		}
 	}
 }

@@ -262,12 +262,12 @@ func (c *chain) exonerate(i int, why string) {
 	if !n.slow || n.phase != phServing {
 		return
 	}
-	if strings.HasPrefix(n.note, n.slowWhy) { // else something else has happened to it since
-		n.note, n.row.Link = "", ""
+	if strings.HasPrefix(n.note.Text, n.slowWhy) { // else something else has happened to it since
+		n.note, n.row.Link = Cause{}, ""
 	}
 	n.slow, n.sends = false, 0
 	n.cleared++
-	c.event(i, Serving, "is not slow: "+why)
+	c.event(i, Serving, because("is not slow: "+why))
 	if n.alive && (n.feed.state == feedDialled || n.feed.state == feedUp) {
 		c.relink(i) // without the lag
 	}
@@ -297,7 +297,7 @@ func (c *chain) straggles(i int, rate int64, cause limiter) {
 		c.nodes[j].best = 0
 	}
 	n.slow, n.slowSeen = true, 0
-	n.note = n.slowWhy + "; served behind the others"
+	n.note = because(n.slowWhy + "; served behind the others")
 	c.event(i, Serving, n.note)
 	c.toTail(i)
 }

@@ -122,7 +122,7 @@ func (s *scenario) event(f []string) {
 	case "welcome":
 		ev = evWelcome{node, wire.ID{byte(num("instance", node))}, orElse(arg["state"], wire.StateNew), arg["reason"], arg["addr"], num("version", wire.Version)}
 	case "nocontact":
-		ev = evNoContact{node, Unreachable, false, "connection refused"}
+		ev = evNoContact{node, Unreachable, false, because("connection refused")}
 	case "answer":
 		a := evAnswer{node: node, held: []int64{int64(num("held", 0))}, free: int64(num("free", -1)), replay: true, change: arg["switch"] != "", code: Code(arg["code"]), reason: arg["reason"]}
 		ev = a
@@ -145,7 +145,7 @@ func (s *scenario) event(f []string) {
 	case "lost":
 		ev = evControlLost{node, arg["silent"] != "", "connection lost"}
 	case "resumed":
-		ev = evResumed{node, wire.ID{byte(num("instance", node))}, arg["state"], testBlob.Digest.String(), arg["reason"]}
+		ev = evResumed{node, wire.ID{byte(num("instance", node))}, arg["state"], testBlob.Digest.String(), because(arg["reason"])}
 	case "source":
 		ev = evSourceDone{[]digest.Digest{testBlob.Digest}}
 		if arg["failed"] != "" {

@@ -6,12 +6,10 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 	"unicode"
 
@@ -51,7 +49,7 @@ func (s *sender) dialAll(work context.Context) {
 	for i, p := range s.cfg.Nodes {
 		s.work.Go(func() {
 			if p.Err != nil {
-				s.post(evNoContact{i + 1, Unreachable, true, p.Err.Error()})
+				s.post(evNoContact{i + 1, Unreachable, true, Cause{Fault: FaultName, Text: p.Err.Error()}})
 				return
 			}
 			for told := false; ; told = true {
@@ -61,14 +59,14 @@ func (s *sender) dialAll(work context.Context) {
 					s.attach(i+1, ctrl, welcomed(i+1, ctrl, w))
 					return
 				case isRefusal(err):
-					s.post(evNoContact{i + 1, Refused, true, err.Error()})
+					s.post(evNoContact{i + 1, Refused, true, causeOf(err)})
 					return
 				case !time.Now().Before(until):
-					s.post(evNoContact{i + 1, Unreachable, false, err.Error()})
+					s.post(evNoContact{i + 1, Unreachable, false, causeOf(err)})
 					return
 				}
 				if !told {
-					s.post(evAway{i + 1, fmt.Sprintf("is tried for %v: %v", s.cfg.Wait, err)})
+					s.post(evAway{i + 1, causeOf(err).in(fmt.Sprintf("is tried for %v: ", s.cfg.Wait))})
 				}
 				if !s.pause(min(timings.askEvery, time.Until(until))) {
 					return
@@ -113,11 +111,11 @@ func (s *sender) resume(work context.Context, i int, committed bool) {
 	for {
 		ctrl, w, err := s.greet(work, s.cfg.Nodes[i-1], true, min(time.Until(until), timings.startLimit))
 		if err == nil {
-			s.attach(i, ctrl, evResumed{i, w.Instance, printable(w.State), printable(w.Digest), printable(w.Reason)})
+			s.attach(i, ctrl, evResumed{i, w.Instance, printable(w.State), printable(w.Digest), because(printable(w.Reason))})
 			return
 		}
 		if !committed || !time.Now().Add(timings.askEvery).Before(until) {
-			s.post(evResumed{node: i, reason: err.Error()})
+			s.post(evResumed{node: i, cause: causeOf(err)})
 			return
 		}
 		if !s.pause(timings.askEvery) {
@@ -136,8 +134,9 @@ func (c *caller) greet(work context.Context, p Peer, resume bool, limit time.Dur
 	raw, err := c.net.dialAny(ctx, p.Addrs)
 	<-c.dials
 	if err != nil {
-		return nil, nil, contactError(err)
+		return nil, nil, unconnected(err)
 	}
+	addr, greeted := raw.RemoteAddr().String(), time.Now()
 	if !take(ctx, c.handshakes) {
 		raw.Close()
 		return nil, nil, errors.New("too many nodes that do not answer are being greeted")
@@ -150,7 +149,7 @@ func (c *caller) greet(work context.Context, p Peer, resume bool, limit time.Dur
 		if err := tc.HandshakeContext(ctx); err != nil {
 			stop()
 			raw.Close()
-			return nil, nil, contactError(err)
+			return nil, nil, ungreeted(err, addr, time.Since(greeted))
 		}
 		conn = tc
 	}
@@ -166,7 +165,7 @@ func (c *caller) greet(work context.Context, p Peer, resume bool, limit time.Dur
 	case other != nil:
 		err = other
 	case err != nil:
-		err = contactError(err)
+		err = ungreeted(err, addr, time.Since(greeted))
 	case !ok:
 		err = fmt.Errorf("answers %T to the greeting", m)
 	default:
@@ -246,44 +245,6 @@ func eventOf(i int, m wire.Message) (any, bool) {
 
 // maxDigest is longer than any digest this side computes.
 const maxDigest = 200
-
-// refusal is a no by authentication or by protocol, as opposed to no answer.
-type refusal struct{ reason string }
-
-func (e *refusal) Error() string { return e.reason }
-
-func isRefusal(err error) bool {
-	var r *refusal
-	return errors.As(err, &r)
-}
-
-// contactError makes of a failed dial or handshake what a row can say: a refusal
-// when certificates were judged, by us or by the node, else why nobody answered.
-func contactError(err error) error {
-	var op *net.OpError
-	var verify *tls.CertificateVerificationError
-	var record tls.RecordHeaderError
-	var dns *net.DNSError
-	switch {
-	case errors.As(err, &op) && op.Op == "remote error":
-		// crypto/tls reports the peer's alert this way.
-		return &refusal{"the node refused our certificate: " + op.Err.Error()}
-	case errors.As(err, &verify):
-		return &refusal{"the node's certificate is refused: " + verify.Err.Error()}
-	case errors.As(err, &record):
-		return errors.New("answers, but not as a dolly-img node")
-	case errors.Is(err, syscall.ECONNREFUSED):
-		return errors.New("connection refused: no dolly-img node listens there")
-	case isTimeout(err), errors.Is(err, context.DeadlineExceeded):
-		return errors.New("no answer")
-	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, io.ErrClosedPipe),
-		errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
-		return errors.New("closed the connection without an answer")
-	case errors.As(err, &op), errors.As(err, &dns), errors.Is(err, net.ErrClosed):
-		return err
-	}
-	return &refusal{err.Error()}
-}
 
 // printable makes a peer's text safe for terminals and logs, and bounded.
 func printable(s string) string {

@@ -23,7 +23,10 @@ type Event struct {
 	Node     string    `json:"node,omitempty"`   // as named by the caller
 	State    State     `json:"state,omitempty"`  // of EventNode
 	Reason   string    `json:"reason,omitempty"` // already safe to print
+	Cause    Cause     `json:"-"`                // of EventNode, the reason in its parts
 	Link     string    `json:"link,omitempty"`   // "node3 -> node4"
+	Up       bool      `json:"up,omitempty"`     // of EventLink: it was made, else lost or blamed
+	Again    bool      `json:"again,omitempty"`  // of EventLink that is up: in place of another one
 	Nodes    []string  `json:"nodes,omitempty"`  // of EventPlan
 
 	// Of EventProgress. Bytes is what the slowest node that is still served

@@ -359,7 +359,7 @@ func (w *world) ask(k int) {
 	w.asks = slices.Delete(slices.Clone(w.asks), k, k+1)
 	n := w.own(a.node)
 	if !n.up {
-		w.chain(evResumed{node: a.node, reason: "refused"})
+		w.chain(evResumed{node: a.node, cause: because("refused")})
 		return
 	}
 	n.ctrl, n.gone, n.in, n.out = true, false, nil, nil
@@ -371,7 +371,7 @@ func (w *world) ask(k int) {
 	if a.redial {
 		w.chain(evWelcome{a.node, id, state, "", "", wire.Version})
 	} else {
-		w.chain(evResumed{a.node, id, state, w.blob.Digest.String(), ""})
+		w.chain(evResumed{a.node, id, state, w.blob.Digest.String(), Cause{}})
 	}
 	if n.m != nil {
 		w.node(a.node, meResume{})

@@ -26,7 +26,7 @@ var tcp = transport{dial: func(ctx context.Context, addr string) (net.Conn, erro
 	return new(net.Dialer).DialContext(ctx, "tcp", addr)
 }}
 
-// dialAny tries the addresses in order and returns the first connection.
+// dialAny tries the addresses in order and returns the first connection, or the *dialError of the last.
 func (t transport) dialAny(ctx context.Context, addrs []string) (net.Conn, error) {
 	err := errors.New("no address")
 	for i, a := range addrs {
@@ -36,12 +36,13 @@ func (t transport) dialAny(ctx context.Context, addrs []string) (net.Conn, error
 			limit = min(limit, time.Until(until)/time.Duration(len(addrs)-i))
 		}
 		one, cancel := context.WithTimeout(ctx, limit)
+		begun := time.Now()
 		c, e := t.dial(one, a)
 		cancel()
 		if e == nil {
 			return c, nil
 		}
-		err = e
+		err = &dialError{a, time.Since(begun), e}
 		if ctx.Err() != nil {
 			break
 		}

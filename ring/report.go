@@ -34,8 +34,12 @@ type Row struct {
 	Reason  string  `json:"reason"`
 	Link    string  `json:"link"` // the link that is to blame, "" when none is
 
-	Free int64 `json:"-"` // bytes it said are free, -1 when it does not know; once it answered
+	Cause Cause `json:"-"` // Reason in its parts
+	Free  int64 `json:"-"` // bytes it said are free, -1 when it does not know; once it answered
 }
+
+// because sets the row's reason.
+func (r *Row) because(why Cause) { r.Cause, r.Reason = why, why.String() }
 
 // Report is the outcome of one transfer, one Row per requested node in the order
 // in which they were asked for. Its JSON form is what --report writes.

@@ -99,7 +99,8 @@ func (s *sender) run(ctx context.Context) (*Report, error) {
 	if err := s.prepare(ctx); err != nil {
 		err = &SourceError{Err: err}
 		for i := range s.chain.nodes {
-			s.chain.nodes[i].row.State, s.chain.nodes[i].row.Reason = Failed, err.Error()
+			s.chain.nodes[i].row.State = Failed
+			s.chain.nodes[i].row.because(because(err.Error()))
 		}
 		return s.report(), err
 	}
@@ -217,7 +218,7 @@ func (s *sender) apply(work context.Context, ev any) (finished bool, err error) 
 		case actFinal:
 			row := &s.chain.nodes[a.node].row
 			row.Seconds = round(time.Since(s.begun))
-			s.event(Event{Kind: EventNode, Node: row.Node, State: row.State, Reason: row.Reason, Link: row.Link})
+			s.event(Event{Kind: EventNode, Node: row.Node, State: row.State, Reason: row.Reason, Cause: row.Cause, Link: row.Link})
 		case actEvent:
 			s.event(a.ev)
 		case actFinish:

@@ -51,13 +51,13 @@ func misgreeted(w *wire.Welcome, err error, own string) error {
 	switch {
 	case errors.As(err, &bad):
 		v := bad.Said.Version
-		return &refusal{fmt.Sprintf("speaks %s, this is %s", versions(v, v, bad.Said.Software), ownVersions(own))}
+		return &refusal{because(fmt.Sprintf("speaks %s, this is %s", versions(v, v, bad.Said.Software), ownVersions(own)))}
 	case w == nil || wire.Common(w.Version, w.Version) != 0:
 		return nil
 	case w.Version == 0 && w.Reason != "":
-		return &refusal{printable(w.Reason)}
+		return &refusal{because(printable(w.Reason))}
 	case w.Version == 0: // a node of version 1 does not say what it speaks
-		return &refusal{"speaks no protocol version in common with this, " + ownVersions(own)}
+		return &refusal{because("speaks no protocol version in common with this, " + ownVersions(own))}
 	}
-	return &refusal{fmt.Sprintf("speaks %s, this is %s", versions(w.Version, w.Version, w.Software), ownVersions(own))}
+	return &refusal{because(fmt.Sprintf("speaks %s, this is %s", versions(w.Version, w.Version, w.Software), ownVersions(own)))}
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"net"
@@ -34,34 +35,34 @@ type speed struct {
 	why  string
 }
 
-// printCheck prints the plan: a row for each node, what there is to move, and the time
-// that it should take.
+// printCheck prints the plan: a row for each node, or where they are many for all of which the same is
+// true, what there is to move, and the time that it should take.
 func printCheck(w io.Writer, r *ring.Report, quiet bool, at func(*ring.Report) speed) {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	var all, most int64 // to move over all links, and over the first one at least
 	var would, held int
+	var good, bad []ring.Row
 	for _, row := range r.Nodes {
-		said := reason(row)
-		state := string(row.State)
 		switch row.State {
 		case ring.Pending:
 			would++
-			state = "would be served"
-			said = fmt.Sprintf("%s held, %s to move, %s", bytesText(row.Skipped), moves(r, row), free(row))
 			all += max(r.Bytes-row.Skipped, 0)
 			most = max(most, r.Bytes-row.Skipped)
+			good = append(good, row)
 		case ring.Held:
 			held++
-			said = fmt.Sprintf("%s held, 0 B to move, %s", bytesText(row.Skipped), free(row))
-		}
-		if good := row.State == ring.Pending || row.State == ring.Held; !good || !quiet {
-			fmt.Fprintf(t, "%s\t%s\t%s\n", state, printable(row.Node), said)
+			good = append(good, row)
+		default:
+			bad = append(bad, row)
 		}
 	}
+	if !quiet {
+		printPlans(t, r, good)
+	}
+	groups := grouped(bad)
+	printBad(t, groups)
 	t.Flush()
-	for _, hint := range keyHints(r) {
-		fmt.Fprintf(w, "hint: %s\n", hint)
-	}
+	printHints(w, groups)
 	if quiet {
 		return
 	}
@@ -82,18 +83,63 @@ func printCheck(w io.Writer, r *ring.Report, quiet bool, at func(*ring.Report) s
 	}
 }
 
-func moves(r *ring.Report, row ring.Row) string {
-	if r.Bytes < 0 {
-		return "all"
+// printPlans prints what would be done to nodes that can be served.
+func printPlans(w io.Writer, r *ring.Report, rows []ring.Row) {
+	if len(rows) < foldGood {
+		for _, row := range rows {
+			fmt.Fprintf(w, "%s\t%s\t%s, %s\n", planned(row), printable(row.Node), moves(r, row), free(row.Free))
+		}
+		return
 	}
-	return bytesText(max(r.Bytes-row.Skipped, 0))
+	type plan struct{ what, moves string }
+	var order []plan
+	same := map[plan][]ring.Row{}
+	for _, row := range rows {
+		p := plan{planned(row), moves(r, row)}
+		if same[p] == nil {
+			order = append(order, p)
+		}
+		same[p] = append(same[p], row)
+	}
+	for _, p := range order {
+		least := slices.MinFunc(same[p], func(a, b ring.Row) int { return cmp.Compare(a.Free, b.Free) })
+		room := free(least.Free)
+		if least.Free >= 0 {
+			room = "at least " + room + ", on " + printable(least.Node)
+		}
+		fmt.Fprintf(w, "%s %d\t%s\t%s, %s\n", p.what, len(same[p]), fold(namesOf(same[p])), p.moves, room)
+	}
 }
 
-func free(row ring.Row) string {
-	if row.Free < 0 {
+func planned(row ring.Row) string {
+	if row.State == ring.Pending {
+		return "would be served"
+	}
+	return string(row.State)
+}
+
+// moves is what a node holds and what it would receive.
+func moves(r *ring.Report, row ring.Row) string {
+	move := bytesText(max(r.Bytes-row.Skipped, 0))
+	switch {
+	case row.State == ring.Held:
+		return "has all of it, nothing to move"
+	case r.Bytes < 0:
+		move = "all"
+	case row.Skipped >= r.Bytes:
+		move = "nothing"
+	}
+	if !matters(row.Skipped, r.Bytes) {
+		return move + " to move"
+	}
+	return fmt.Sprintf("%s held, %s to move", bytesText(row.Skipped), move)
+}
+
+func free(bytes int64) string {
+	if bytes < 0 {
 		return "free space unknown"
 	}
-	return bytesText(row.Free) + " free"
+	return bytesText(bytes) + " free"
 }
 
 // clockFrom is a time that is not rounded down to nothing.

@@ -4,7 +4,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/dolly-img/dolly-img/ring"
@@ -12,28 +14,38 @@ import (
 
 // progress tells a person what the ring does while it does it: on a terminal one
 // line that stays in its place, elsewhere a line about every 5 seconds or 10 per
-// cent, and on both a line for each node that is lost and each link that changes.
+// cent, and on both what happens to nodes and links that does not go as it should. What happens
+// to many at once, such as those behind one switch, is one line.
 type progress struct {
 	screen *screen
 	image  string
 	nodes  int // that were asked for
 	quiet  bool
-	detail bool // also what goes as it should
+	detail bool // every event, as it comes
 
-	begun  bool         // bytes move
-	before []ring.Event // of nodes that were left out before that
-	waits  int          // events of nodes that are waited for
-	broken bool         // something was lost: the links made after it are news
-	last   time.Time    // of the last plain line
-	tenth  int64        // of the whole, that the last plain line was about
+	mu    sync.Mutex // guards all below
+	begun bool       // bytes move
+	news  []ring.Event
+	flush *time.Timer           // prints news; nil: none is due
+	told  map[string]ring.Cause // of nodes that were told to be out
+	last  time.Time             // of the last plain line
+	tenth int64                 // of the whole, that the last plain line was about
 }
 
-const plainEvery = 5 * time.Second
+const (
+	plainEvery = 5 * time.Second
+	// newsAfter is how long a line may wait for others that say the same: what one fault does to
+	// many nodes is seen within a second.
+	newsAfter = time.Second
+	mostNews  = 16 // lines at once
+)
 
 func (p *progress) event(e ring.Event) {
 	if p.quiet {
 		return
 	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	switch e.Kind {
 	case ring.EventNode:
 		p.node(e)
@@ -45,9 +57,11 @@ func (p *progress) event(e ring.Event) {
 			p.screen.printf("chain: %s", strings.Join(e.Nodes, " -> "))
 		}
 	case ring.EventLink:
-		p.broken = p.broken || e.Reason != linkUp
-		if p.broken || p.detail {
+		switch {
+		case p.detail:
 			p.screen.printf("link %s: %s", e.Link, e.Reason)
+		case !e.Up || e.Again:
+			p.hear(e)
 		}
 	case ring.EventProgress:
 		p.begin()
@@ -59,51 +73,115 @@ func (p *progress) event(e ring.Event) {
 	}
 }
 
-// linkUp is the ring's word for a link that was made.
-const linkUp = "up"
-
 // begin tells of the nodes that were left out from the start. Where nobody is served
 // the table will say all of it at once.
 func (p *progress) begin() {
-	p.begun = true
-	if len(p.before) < foldFrom {
-		for _, e := range p.before {
-			p.screen.printf("%s: %s", e.Node, joinReason(e))
-		}
-	} else {
-		var names []string
-		for _, e := range p.before {
-			names = append(names, e.Node)
-		}
-		p.screen.printf("%d nodes are left out, the table will say why: %s", len(names), fold(names))
+	if !p.begun {
+		p.begun = true
+		p.tell()
 	}
-	p.before = nil
 }
 
 func (p *progress) node(e ring.Event) {
-	if e.State == ring.Pending && e.Reason != "" {
-		switch p.waits++; {
-		case p.waits < foldFrom:
-			p.screen.printf("%s: %s", e.Node, e.Reason)
-		case p.waits == foldFrom:
-			p.screen.printf("more nodes are waited for")
-		}
-		return
-	}
-	fine := e.State.Good() || e.State == ring.Pending || e.State == ring.Serving && e.Reason == ""
+	waits := e.State == ring.Pending && e.Reason != ""
+	fine := !waits && (e.State.Good() || e.State == ring.Pending || e.State == ring.Serving && e.Reason == "")
 	switch {
-	case fine && !p.detail:
-	case fine || p.begun:
-		p.broken = p.broken || !fine
+	case p.detail:
 		p.screen.printf("%s: %s", e.Node, joinReason(e))
+	case fine:
+	case waits, e.State == ring.Serving:
+		delete(p.told, e.Node)
+		p.hear(e)
 	default:
-		p.before = append(p.before, e)
+		// That a lost node has failed is no news once the others are done.
+		if before, ok := p.told[e.Node]; ok && before == e.Cause {
+			return
+		}
+		if p.told == nil {
+			p.told = map[string]ring.Cause{}
+		}
+		p.told[e.Node] = e.Cause
+		p.hear(e)
 	}
 }
 
+// hear keeps news until others that are the same have come.
+func (p *progress) hear(e ring.Event) {
+	p.news = append(p.news, e)
+	if p.flush == nil && (p.begun || e.State == ring.Pending) {
+		p.flush = time.AfterFunc(newsAfter, func() {
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			p.tell()
+		})
+	}
+}
+
+// tell prints the news, of nodes and links by what is the same of them. Those left out from the start
+// wait for the start.
+func (p *progress) tell() {
+	if p.flush != nil {
+		p.flush.Stop()
+		p.flush = nil
+	}
+	var rows []ring.Row
+	var links []*linkNews
+	var later []ring.Event
+	for _, e := range p.news {
+		switch {
+		case e.Kind == ring.EventLink:
+			links = addLink(links, e)
+		case !p.begun && e.State != ring.Pending:
+			later = append(later, e)
+		default:
+			rows = append(rows, ring.Row{Node: e.Node, State: e.State, Reason: e.Reason, Cause: e.Cause})
+		}
+	}
+	p.news = later
+	var lines []string
+	for _, g := range grouped(rows) {
+		lines = append(lines, fmt.Sprintf("%s: %s", fold(g.nodes), joinReason(ring.Event{State: g.state, Reason: g.reason()})))
+	}
+	for _, l := range links {
+		lines = append(lines, l.String())
+	}
+	for i, line := range lines {
+		if i == mostNews {
+			p.screen.printf("and %d more such lines; -v prints all of them, the report and the table what became of each node", len(lines)-i)
+			return
+		}
+		p.screen.printf("%s", line)
+	}
+}
+
+// linkNews is what happened to some links.
+type linkNews struct {
+	reason string
+	links  []string
+}
+
+func addLink(all []*linkNews, e ring.Event) []*linkNews {
+	k := slices.IndexFunc(all, func(l *linkNews) bool { return l.reason == e.Reason })
+	if k < 0 {
+		return append(all, &linkNews{e.Reason, []string{e.Link}})
+	}
+	all[k].links = append(all[k].links, e.Link)
+	return all
+}
+
+func (l *linkNews) String() string {
+	if n := len(l.links); n > 1 {
+		return fmt.Sprintf("%d links, %s and others: %s", n, l.links[0], l.reason)
+	}
+	return fmt.Sprintf("link %s: %s", l.links[0], l.reason)
+}
+
 func joinReason(e ring.Event) string {
-	if e.Reason == "" {
+	switch {
+	case e.Reason == "":
 		return string(e.State)
+	case e.State == ring.Pending:
+		return e.Reason
 	}
 	return string(e.State) + ": " + e.Reason
 }
@@ -124,8 +202,16 @@ func (p *progress) move(e ring.Event) {
 	}
 }
 
-// end takes the live line away.
-func (p *progress) end() { p.screen.progress("") }
+// end takes the live line away. The table that follows says of nodes that failed why they did.
+func (p *progress) end() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.news = slices.DeleteFunc(p.news, func(e ring.Event) bool {
+		return e.State == ring.Failed || e.State == ring.Refused || e.State == ring.Unreachable
+	})
+	p.tell()
+	p.screen.progress("")
+}
 
 // gap is between the parts of a line of progress.
 const gap = "  "

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/dolly-img/dolly-img/ring"
@@ -103,60 +104,125 @@ func TestScreen(t *testing.T) {
 }
 
 // TestPlainProgress: where there is no terminal a line comes with each tenth of the
-// whole, or after five seconds.
+// whole, or after five seconds; what goes as it should is not told, and what happens to a node or
+// a link is told within a second.
 func TestPlainProgress(t *testing.T) {
-	var b strings.Builder
-	p := &progress{screen: newScreen(&b), image: "a", nodes: 1}
-	start := time.Now()
-	at := func(second int, bytes int64) {
-		p.event(ring.Event{Kind: ring.EventProgress, Time: start.Add(time.Duration(second) * time.Second), Bytes: bytes, Total: 1000})
-	}
-	node := func(name string, state ring.State) {
-		p.event(ring.Event{Kind: ring.EventNode, Node: name, State: state, Reason: "why"})
-	}
-	link := func(reason string) { p.event(ring.Event{Kind: ring.EventLink, Link: "n0->n1", Reason: reason}) }
-	node("n0", ring.Refused)
-	p.event(ring.Event{Kind: ring.EventPlan})
-	if b.String() != "" {
-		t.Errorf("before anything moves: %q", b.String())
-	}
-	p.event(ring.Event{Kind: ring.EventPlan, Nodes: []string{"n1"}})
-	link("up")
-	at(1, 10)
-	at(2, 20)
-	at(3, 110)
-	at(4, 120)
-	at(9, 130)
-	p.event(ring.Event{Kind: ring.EventNode, Node: "n1", State: ring.Serving})
-	node("n1", ring.Failed)
-	node("n2", ring.Committed)
-	link("down")
-	link("up")
-	var got []string
-	for line := range strings.Lines(b.String()) {
-		words := strings.Fields(line)
-		got = append(got, words[0]+words[1])
-	}
-	if want := "n0:refused: a1% a11% a13% n1:failed: linkn0->n1: linkn0->n1:"; strings.Join(got, " ") != want {
-		t.Errorf("got %q, want %q", got, want)
-	}
-	b.Reset()
-	p.quiet = true
-	at(20, 900)
-	if b.String() != "" {
-		t.Errorf("quiet: %q", b.String())
-	}
+	synctest.Test(t, func(t *testing.T) {
+		var b strings.Builder
+		p := &progress{screen: newScreen(&b), image: "a", nodes: 1}
+		start := time.Now()
+		at := func(second int, bytes int64) {
+			p.event(ring.Event{Kind: ring.EventProgress, Time: start.Add(time.Duration(second) * time.Second), Bytes: bytes, Total: 1000})
+		}
+		node := func(name string, state ring.State, why string) {
+			p.event(ring.Event{Kind: ring.EventNode, Node: name, State: state, Reason: why, Cause: ring.Cause{Text: why}})
+		}
+		link := func(up, again bool, reason string) {
+			p.event(ring.Event{Kind: ring.EventLink, Link: "n0 -> n1", Up: up, Again: again, Reason: reason})
+		}
+		want := func(want string) {
+			t.Helper()
+			time.Sleep(newsAfter)
+			synctest.Wait()
+			if b.String() != want {
+				t.Errorf("got\n%swant\n%s", b.String(), want)
+			}
+			b.Reset()
+		}
+		node("n0", ring.Refused, "why")
+		p.event(ring.Event{Kind: ring.EventPlan})
+		want("") // the table will say it, if nothing moves
+		p.event(ring.Event{Kind: ring.EventPlan, Nodes: []string{"n1"}})
+		link(true, false, "up")
+		at(1, 10)
+		at(2, 20)
+		at(3, 110)
+		at(4, 120)
+		at(9, 130)
+		want("n0: refused: why\na  1%  0/1 nodes done\na  11%  0/1 nodes done\na  13%  0/1 nodes done\n")
+		node("n1", ring.Serving, "")
+		node("n1", ring.Lost, "gone")
+		link(false, false, "down: broken")
+		link(true, true, "up")
+		node("n1", ring.Failed, "gone") // it is known to be lost, and why
+		node("n2", ring.Committed, "")
+		want("n1: lost: gone\nlink n0 -> n1: down: broken\nlink n0 -> n1: up\n")
+		node("n1", ring.Serving, "came back: gone")
+		node("n1", ring.Lost, "gone")
+		want("n1: serving: came back: gone\nn1: lost: gone\n")
+		node("n3", ring.Serving, "slow: disk 2 MB/s")
+		node("n4", ring.Failed, "full")
+		p.end() // the table follows
+		if want := "n3: serving: slow: disk 2 MB/s\n"; b.String() != want {
+			t.Errorf("at the end %q, want %q", b.String(), want)
+		}
+		b.Reset()
+		p.quiet = true
+		at(20, 900)
+		want("")
+	})
 }
 
-// TestLeftOut: many nodes that are left out from the start are one line.
-func TestLeftOut(t *testing.T) {
-	var b strings.Builder
-	p := &progress{screen: newScreen(&b), image: "a", nodes: 100}
-	for i := range 99 {
-		p.event(ring.Event{Kind: ring.EventNode, Node: fmt.Sprintf("n%02d", i+1), State: ring.Unreachable, Reason: "why"})
-	}
-	p.event(ring.Event{Kind: ring.EventPlan, Nodes: []string{"n100"}})
-	if want := "99 nodes are left out, the table will say why: n[01-99]\n"; b.String() != want {
-		t.Errorf("got %q, want %q", b.String(), want)
-	}
+// TestNews: what happens to many nodes at once is one line, also when each has an address of its own, and
+// one of them does not make the links of all others news.
+func TestNews(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var b strings.Builder
+		p := &progress{screen: newScreen(&b), image: "a", nodes: 100}
+		node := func(i int, state ring.State, c ring.Cause) {
+			p.event(ring.Event{Kind: ring.EventNode, Node: fmt.Sprintf("n%02d", i), State: state, Reason: c.String(), Cause: c})
+		}
+		silent := func(i int) ring.Cause {
+			return ring.Cause{Fault: ring.FaultSilent, Text: "no answer from ", Addr: fmt.Sprintf("10.0.0.%d:9998", i), After: " in 2s"}
+		}
+		waits := func(i int) ring.Cause {
+			c := silent(i)
+			c.Text = "is tried for 1m0s: " + c.Text
+			return c
+		}
+		want := func(want string) {
+			t.Helper()
+			time.Sleep(newsAfter)
+			synctest.Wait()
+			if b.String() != want {
+				t.Errorf("got\n%swant\n%s", b.String(), want)
+			}
+			b.Reset()
+		}
+		for i := range 30 {
+			node(i+1, ring.Pending, waits(i+1))
+		}
+		want("n[01-30]: is tried for 1m0s: no answer from 10.0.0.[1-30]:9998 in 2s\n")
+		for i := range 30 {
+			node(i+1, ring.Unreachable, silent(i+1))
+		}
+		node(31, ring.Refused, ring.Cause{Text: "no"})
+		want("")
+		p.event(ring.Event{Kind: ring.EventPlan, Nodes: []string{"n32"}})
+		want("n[01-30]: unreachable: no answer from 10.0.0.[1-30]:9998 in 2s\nn31: refused: no\n")
+
+		node(40, ring.Lost, ring.Cause{Text: "silent for 5s"})
+		for i := range 99 {
+			p.event(ring.Event{Kind: ring.EventLink, Link: fmt.Sprintf("n%02d -> n%02d", i, i+1), Up: true, Reason: "up"})
+		}
+		want("n40: lost: silent for 5s\n")
+		for i := range 40 {
+			p.event(ring.Event{Kind: ring.EventLink, Link: fmt.Sprintf("n%02d -> n%02d", i, i+1), Reason: "down: broken"})
+		}
+		want("40 links, n00 -> n01 and others: down: broken\n")
+
+		for i := range 40 { // of each something else
+			node(i+1, ring.Failed, ring.Cause{Text: fmt.Sprint("fault ", i+1)})
+			p.event(ring.Event{Kind: ring.EventLink, Link: fmt.Sprintf("n%02d -> n%02d", i, i+1), Reason: "down: broken"})
+		}
+		time.Sleep(newsAfter)
+		synctest.Wait()
+		lines := strings.Split(strings.TrimSpace(b.String()), "\n")
+		if want := "n01: failed: fault 1"; len(lines) != mostNews+1 || lines[0] != want {
+			t.Errorf("%d lines, the first %q", len(lines), lines[0])
+		}
+		if want := "and 25 more such lines; "; !strings.HasPrefix(lines[len(lines)-1], want) {
+			t.Errorf("the last line is %q", lines[len(lines)-1])
+		}
+	})
 }

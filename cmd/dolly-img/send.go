@@ -94,7 +94,7 @@ func (j *job) run(ctx context.Context) error {
 		}
 		printTable(stderr, rep, j.what, have, j.kept, j.flags.quiet)
 	}
-	bad := nodesIn(rep, func(row ring.Row) bool { return !row.State.Good() })
+	bad := namesOf(rowsIn(rep, func(row ring.Row) bool { return !row.State.Good() }))
 	if len(bad) > 0 && len(bad) < len(rep.Nodes) && j.again != nil && !told && !j.flags.check {
 		stderr.printf("not served: %s", fold(bad))
 		how := "serve them with"

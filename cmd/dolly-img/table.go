@@ -13,40 +13,18 @@ import (
 	"github.com/dolly-img/dolly-img/ring/hostlist"
 )
 
-// foldFrom is the number of good rows from which on they are folded to one for each
-// state: what matters of a thousand nodes is the ones that failed.
-const foldFrom = 17
-
 // printTable prints what became of every node, then the figures; what is the report's
-// digest one of, have what the good ones did, and kept the name in the caches, "" for none. A node that failed always has a
-// row of its own.
+// digest one of, have what the good ones did, and kept the name in the caches, "" for none.
 func printTable(w io.Writer, r *ring.Report, what, have, kept string, quiet bool) {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	good := r.Count()
 	if !quiet {
-		if good < foldFrom {
-			for _, row := range r.Nodes {
-				if row.State.Good() {
-					fmt.Fprintf(t, "%s\t%s\t%s\n", row.State, printable(row.Node), figures(row, r.Bytes))
-				}
-			}
-		} else {
-			for _, state := range []ring.State{ring.Committed, ring.Held} {
-				if names := nodesIn(r, func(row ring.Row) bool { return row.State == state }); len(names) > 0 {
-					fmt.Fprintf(t, "%s %d\t%s\n", state, len(names), fold(names))
-				}
-			}
-		}
+		printGood(t, r, good)
 	}
-	for _, row := range r.Nodes {
-		if !row.State.Good() {
-			fmt.Fprintf(t, "%s\t%s\t%s\n", row.State, printable(row.Node), reason(row))
-		}
-	}
+	bad := grouped(rowsIn(r, func(row ring.Row) bool { return !row.State.Good() }))
+	printBad(t, bad)
 	t.Flush()
-	for _, hint := range keyHints(r) {
-		fmt.Fprintf(w, "hint: %s\n", hint)
-	}
+	printHints(w, bad)
 	if quiet || r.Transfer == "" {
 		return
 	}
@@ -94,25 +72,38 @@ func printRates(w io.Writer, r *ring.Report) {
 // manifest and the config of an image are often there before, and are nothing.
 func matters(n, image int64) bool { return n > 0 && n >= image/100 }
 
-// keyHints are what to do about certificates that were refused, by us or by nodes. The
-// rows have only what the handshake said.
-func keyHints(r *ring.Report) []string {
-	foreign := func(row ring.Row) bool {
-		return row.State == ring.Refused && (strings.Contains(row.Reason, "unknown authority") ||
-			strings.Contains(row.Reason, "unknown certificate authority") || strings.Contains(row.Reason, "this is cluster"))
+// printGood prints a row for each good node, or where they are many for all that did the same.
+func printGood(w io.Writer, r *ring.Report, good int) {
+	rows := rowsIn(r, func(row ring.Row) bool { return row.State.Good() })
+	if good < foldGood {
+		for _, row := range rows {
+			fmt.Fprintf(w, "%s\t%s\t%s\n", row.State, printable(row.Node), figures(row, r.Bytes))
+		}
+		return
 	}
-	var hints []string
-	if names := nodesIn(r, foreign); len(names) > 0 {
-		hints = append(hints, fmt.Sprintf("the keys of %s are of another cluster than those used here: name the right ones with --keys, "+
-			"or install its ca.pem and node.pem there; dolly-img keys show tells them apart", fold(names)))
+	for _, g := range grouped(rows) {
+		printGroup(w, string(g.state), g)
 	}
-	unsaid := func(row ring.Row) bool {
-		return row.State == ring.Refused && !foreign(row) && strings.Contains(row.Reason, "refused our certificate")
+}
+
+// printBad prints the bad rows, those with equal reasons as one.
+func printBad(w io.Writer, bad []*alike) {
+	for _, g := range bad {
+		if len(g.nodes) >= foldBad {
+			printGroup(w, string(g.state), g)
+		} else {
+			fmt.Fprintf(w, "%s\t%s\t%s\n", g.state, fold(g.nodes), g.reason())
+		}
 	}
-	if names := nodesIn(r, unsaid); len(names) > 0 {
-		hints = append(hints, fmt.Sprintf("the log of %s says what is wrong with our certificate; dolly-img keys show looks at the keys here", fold(names)))
+}
+
+// printGroup prints the row of a group: what it is, how many nodes, their names, and why.
+func printGroup(w io.Writer, what string, g *alike) {
+	fmt.Fprintf(w, "%s %d\t%s", what, len(g.nodes), fold(g.nodes))
+	if why := g.reason(); why != "" {
+		fmt.Fprintf(w, "\t%s", why)
 	}
-	return hints
+	fmt.Fprintln(w)
 }
 
 // figures are what a good row says of an image of so many bytes.
@@ -132,20 +123,20 @@ func figures(row ring.Row, image int64) string {
 	return s
 }
 
-func reason(row ring.Row) string {
-	s := printable(row.Reason)
-	if row.Link != "" {
-		s += fmt.Sprintf(" (link %s)", printable(row.Link))
-	}
-	return s
-}
-
-func nodesIn(r *ring.Report, want func(ring.Row) bool) []string {
-	var names []string
+func rowsIn(r *ring.Report, want func(ring.Row) bool) []ring.Row {
+	var rows []ring.Row
 	for _, row := range r.Nodes {
 		if want(row) {
-			names = append(names, row.Node)
+			rows = append(rows, row)
 		}
+	}
+	return rows
+}
+
+func namesOf(rows []ring.Row) []string {
+	names := make([]string, len(rows))
+	for i, row := range rows {
+		names[i] = row.Node
 	}
 	return names
 }

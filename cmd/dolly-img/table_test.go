@@ -31,13 +31,28 @@ func TestTable(t *testing.T) {
 	for i := range 998 {
 		many.Nodes = append(many.Nodes, row(fmt.Sprintf("node%03d", i+1), ring.Committed))
 	}
-	many.Nodes[16].State, many.Nodes[16].Reason = ring.Unreachable, "no answer"
+	silent := func(node string, n int) ring.Row {
+		c := ring.Cause{Fault: ring.FaultSilent, Text: "no answer from ", Addr: fmt.Sprintf("10.0.0.%d:9998", n), After: " in 2s"}
+		return ring.Row{Node: node, State: ring.Unreachable, Reason: c.String(), Cause: c}
+	}
+	many.Nodes[16] = silent("node017", 17)
 	many.Nodes[17].State = ring.Held
+	many.Nodes[18] = silent("node019", 19)
+	many.Nodes[19].Reason = "slow: disk 2 MB/s; served behind the others"
+	many.Nodes[20] = ring.Row{Node: "node021", State: ring.Failed, Reason: "no space"}
+	for i := 21; i < 32; i++ {
+		many.Nodes[i] = ring.Row{Node: fmt.Sprintf("node%03d", i+1), State: ring.Failed, Reason: "write: input/output error"}
+	}
+	refused := func(node string, fault ring.Fault, why string) ring.Row {
+		return ring.Row{Node: node, State: ring.Refused, Reason: why, Cause: ring.Cause{Fault: fault, Text: why}}
+	}
 	none := &ring.Report{Transfer: "t", Nodes: []ring.Row{
-		{Node: "node1", State: ring.Refused, Reason: "the node refused our certificate: tls: unknown certificate authority"},
-		{Node: "node2", State: ring.Refused, Reason: "peer refused: bad certificate: x509: certificate signed by unknown authority"},
-		{Node: "node3", State: ring.Refused, Reason: "the node refused our certificate: tls: bad certificate"},
-		{Node: "node4", State: ring.Refused, Reason: "output /x: not permitted"},
+		refused("node1", ring.FaultForeign, "the node refused our certificate: tls: unknown certificate authority"),
+		refused("node2", ring.FaultForeign, "its certificate is of another cluster: x509: certificate signed by unknown authority"),
+		refused("node3", ring.FaultCertificate, "the node refused our certificate: tls: bad certificate"),
+		refused("node4", ring.FaultNone, "output /x: not permitted"),
+		refused("node5", ring.FaultNone, "output /x: not permitted"),
+		refused("node6", ring.FaultNone, "output /y: unknown certificate authority"), // only words
 	}}
 	for _, c := range []struct {
 		name  string
@@ -56,19 +71,24 @@ Time: 0.500  MBytes/s: 3.000  Aggregate MBytes/s: 3.000  server sent 1.50 MB
 failed  node3  disk\x1b[2J full (link node1 -> node3)
 `},
 		{"folded", many, false, `
-committed 996  node[001-016,019-998]
+committed 982  node[001-016,033-998]
 held 1         node018
-unreachable    node017  no answer
-997 of 998 nodes have it: manifest sha256:ab, 0 B
+committed 1    node020        slow: disk 2 MB/s; served behind the others
+unreachable 2  node[017,019]  no answer from 10.0.0.[17,19]:9998 in 2s
+failed         node021        no space
+failed 11      node[022-032]  write: input/output error
+hint: look on node[017,019]: is the machine up, does the daemon run there (systemctl status dolly-img), and does its firewall let TCP port 9998 in from this server and from the other nodes?
+984 of 998 nodes have it: manifest sha256:ab, 0 B
 `},
 		{"none", none, false, `
-refused  node1  the node refused our certificate: tls: unknown certificate authority
-refused  node2  peer refused: bad certificate: x509: certificate signed by unknown authority
-refused  node3  the node refused our certificate: tls: bad certificate
-refused  node4  output /x: not permitted
+refused    node1      the node refused our certificate: tls: unknown certificate authority
+refused    node2      its certificate is of another cluster: x509: certificate signed by unknown authority
+refused    node3      the node refused our certificate: tls: bad certificate
+refused 2  node[4-5]  output /x: not permitted
+refused    node6      output /y: unknown certificate authority
 hint: the keys of node[1-2] are of another cluster than those used here: name the right ones with --keys, or install its ca.pem and node.pem there; dolly-img keys show tells them apart
 hint: the log of node3 says what is wrong with our certificate; dolly-img keys show looks at the keys here
-0 of 4 nodes have it
+0 of 6 nodes have it
 `},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -2,6 +2,7 @@ package identity
 
 import (
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
@@ -69,6 +70,8 @@ type PeerError struct {
 	Peer   Peer   // the zero Peer if the certificate was not readable
 	Reason string // why
 	Err    error  // cause, may be nil
+
+	cluster bool // it names another one
 }
 
 func (e *PeerError) Error() string {
@@ -85,6 +88,13 @@ func (e *PeerError) Error() string {
 
 // Unwrap returns the cause.
 func (e *PeerError) Unwrap() error { return e.Err }
+
+// Foreign reports whether the peer's certificate is of another cluster: another authority made it, or it
+// names another cluster.
+func (e *PeerError) Foreign() bool {
+	var unknown x509.UnknownAuthorityError
+	return e.cluster || errors.As(e.Err, &unknown)
+}
 
 // Hint says where to look.
 func (e *PeerError) Hint() string { return "compare both ends with: dolly-img keys show" }

@@ -132,7 +132,7 @@ func (id *Identity) verify(cs tls.ConnectionState, use x509.ExtKeyUsage) (Peer, 
 		return Peer{}, &PeerError{Reason: "bad certificate", Err: err}
 	}
 	if peer.Cluster != id.Cluster {
-		return peer, &PeerError{Peer: peer, Reason: fmt.Sprintf("this is cluster %q", id.Cluster)}
+		return peer, &PeerError{Peer: peer, Reason: fmt.Sprintf("this is cluster %q", id.Cluster), cluster: true}
 	}
 	return peer, nil
 }

@@ -1,0 +1,51 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"slices"
+	"strings"
+
+	"github.com/dolly-img/dolly-img/ring"
+)
+
+// advice is what to do about nodes with one of some faults. %s stands for the nodes, %[2]s for their ports.
+var advice = []struct {
+	faults []ring.Fault
+	text   string
+}{
+	{[]ring.Fault{ring.FaultSilent, ring.FaultPort, ring.FaultRoute, ring.FaultClosed},
+		"look on %[1]s: is the machine up, does the daemon run there (systemctl status dolly-img), and does its firewall let TCP port %[2]s in from this server and from the other nodes?"},
+	{[]ring.Fault{ring.FaultHangs},
+		"look on %[1]s: the daemon there, or the whole machine, hangs or is overloaded; its log may say why (journalctl -u dolly-img)"},
+	{[]ring.Fault{ring.FaultStranger},
+		"look on %[1]s for what listens on TCP port %[2]s; --port, or NODE:PORT, names another port of the daemon"},
+	{[]ring.Fault{ring.FaultName},
+		"names are resolved here, on the server: getent hosts NAME shows what %[1]s resolves to"},
+	{[]ring.Fault{ring.FaultForeign},
+		"the keys of %[1]s are of another cluster than those used here: name the right ones with --keys, or install its ca.pem and node.pem there; dolly-img keys show tells them apart"},
+	{[]ring.Fault{ring.FaultCertificate},
+		"the log of %[1]s says what is wrong with our certificate; dolly-img keys show looks at the keys here"},
+}
+
+// printHints prints what to do about nodes that cannot be talked to, each advice once.
+func printHints(w io.Writer, bad []*alike) {
+	for _, a := range advice {
+		var nodes, ports []string
+		for _, g := range bad {
+			if !slices.Contains(a.faults, g.cause.Fault) {
+				continue
+			}
+			nodes = append(nodes, g.nodes...)
+			for _, addr := range g.addrs {
+				if _, port, err := net.SplitHostPort(addr); err == nil && !slices.Contains(ports, port) {
+					ports = append(ports, port)
+				}
+			}
+		}
+		if len(nodes) > 0 {
+			fmt.Fprintf(w, "hint: "+a.text+"\n", fold(nodes), printable(strings.Join(ports, ", ")))
+		}
+	}
+}

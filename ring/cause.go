@@ -1,0 +1,151 @@
+package ring
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"syscall"
+	"time"
+)
+
+// Fault classifies why a node cannot be talked to, for advice.
+type Fault string
+
+// The faults of contact with a node.
+const (
+	FaultNone        Fault = ""
+	FaultName        Fault = "name"        // its name has no address
+	FaultSilent      Fault = "silent"      // nothing comes back from its address
+	FaultPort        Fault = "port"        // nothing listens at its address
+	FaultRoute       Fault = "route"       // there is no way to its address
+	FaultHangs       Fault = "hangs"       // it takes the connection, and says nothing
+	FaultClosed      Fault = "closed"      // it takes the connection, and ends it
+	FaultStranger    Fault = "stranger"    // something else than a node answers
+	FaultForeign     Fault = "foreign"     // one end's certificate is of another cluster
+	FaultCertificate Fault = "certificate" // it refuses our certificate, and its log says why
+)
+
+// Cause is why a node is in its state, in parts: text, address and text together are the reason. Causes
+// that are equal but for the address say the same of different nodes.
+type Cause struct {
+	Fault Fault
+	Text  string // up to the address, or all of it
+	Addr  string // of the node, as in "10.0.0.7:9998"; "" when the reason names none
+	After string // what follows the address
+}
+
+func (c Cause) String() string { return c.Text + c.Addr + c.After }
+
+// because is a cause without parts.
+func because(text string) Cause { return Cause{Text: text} }
+
+// in puts what happened before the cause.
+func (c Cause) in(what string) Cause {
+	c.Text = what + c.Text
+	return c
+}
+
+// orCause is c, or another where c says nothing.
+func (c Cause) orCause(other Cause) Cause {
+	if c.String() != "" {
+		return c
+	}
+	return other
+}
+
+// noAnswer is the error of a contact that failed, refusal that of one in which either end said no by
+// authentication or protocol.
+type (
+	noAnswer struct{ Cause }
+	refusal  struct{ Cause }
+)
+
+func (e *noAnswer) Error() string { return e.String() }
+func (e *refusal) Error() string  { return e.String() }
+
+func (e *noAnswer) cause() Cause { return e.Cause }
+func (e *refusal) cause() Cause  { return e.Cause }
+
+func isRefusal(err error) bool {
+	var r *refusal
+	return errors.As(err, &r)
+}
+
+// causeOf is the cause that an error of a contact has.
+func causeOf(err error) Cause {
+	var c interface{ cause() Cause }
+	if errors.As(err, &c) {
+		return c.cause()
+	}
+	return because(err.Error())
+}
+
+// dialError is a connect to one address that failed within a time.
+type dialError struct {
+	addr string
+	in   time.Duration
+	err  error
+}
+
+func (e *dialError) Error() string { return e.err.Error() }
+func (e *dialError) Unwrap() error { return e.err }
+
+// unconnected makes of a failed connect what a row can say.
+func unconnected(err error) error {
+	var d *dialError
+	if !errors.As(err, &d) {
+		return &noAnswer{because(err.Error())}
+	}
+	switch {
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return &noAnswer{Cause{FaultPort, "connection refused by ", d.addr, ""}}
+	case isTimeout(err), errors.Is(err, context.DeadlineExceeded):
+		return &noAnswer{Cause{FaultSilent, "no answer from ", d.addr, fmt.Sprintf(" in %v", d.in.Round(time.Second/10))}}
+	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH):
+		return &noAnswer{Cause{FaultRoute, "no route to ", d.addr, ""}}
+	}
+	return &noAnswer{Cause{FaultNone, "cannot connect to ", d.addr, ": " + cause(d.err).Error()}}
+}
+
+// ungreeted makes of a handshake that failed at addr within a time what a row can say: a refusal when
+// certificates were judged, by us or by the node, else why nobody answered.
+func ungreeted(err error, addr string, in time.Duration) error {
+	var op *net.OpError
+	var verify *tls.CertificateVerificationError
+	var record tls.RecordHeaderError
+	var unknown x509.UnknownAuthorityError
+	var f interface{ Foreign() bool } // of whoever checks certificates for us
+	switch {
+	case errors.As(err, &op) && op.Op == "remote error":
+		// crypto/tls reports the peer's alert this way, by a type of its own.
+		fault := FaultCertificate
+		if op.Err.Error() == tls.AlertError(alertUnknownCA).Error() {
+			fault = FaultForeign
+		}
+		return &refusal{Cause{Fault: fault, Text: "the node refused our certificate: " + op.Err.Error()}}
+	case errors.As(err, &unknown):
+		return &refusal{Cause{Fault: FaultForeign, Text: "its certificate is of another cluster: " + unknown.Error()}}
+	case errors.As(err, &f) && f.Foreign():
+		return &refusal{Cause{Fault: FaultForeign, Text: "its certificate is of another cluster: " + err.Error()}}
+	case errors.As(err, &verify):
+		return &refusal{because("the node's certificate is refused: " + verify.Err.Error())}
+	case errors.As(err, &record):
+		return &noAnswer{Cause{FaultStranger, "what answers at ", addr, " is not a dolly-img node"}}
+	case isTimeout(err), errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded):
+		return &noAnswer{Cause{FaultHangs, "", addr, fmt.Sprintf(" takes the connection and does not answer in %v", in.Round(time.Second/10))}}
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, io.ErrClosedPipe),
+		errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
+		return &noAnswer{Cause{FaultClosed, "", addr, " closed the connection without an answer"}}
+	case errors.As(err, &op), errors.Is(err, net.ErrClosed):
+		return &noAnswer{Cause{FaultNone, "", addr, ": " + cause(err).Error()}}
+	}
+	return &refusal{because(err.Error())}
+}
+
+// alertUnknownCA is the TLS alert unknown_ca (RFC 8446, section 6).
+const alertUnknownCA = 48
