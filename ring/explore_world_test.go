@@ -118,7 +118,7 @@ func newWorld(nodes int, left budget) *world {
 	w.c = newChain(cfg, []v1.Descriptor{w.blob})
 	if left.twins > 0 {
 		*w.nodes[nodes] = xNode{touched: true}
-		w.chain(evNoContact{nodes, Unreachable, false, "no answer"})
+		w.chain(evNoContact{nodes, Unreachable, false, because("no answer")})
 		nodes--
 	}
 	for i := 1; i <= nodes; i++ {

@@ -143,7 +143,7 @@ func (p *progress) tell() {
 		lines = append(lines, fmt.Sprintf("%s: %s", fold(g.nodes), joinReason(ring.Event{State: g.state, Reason: g.reason()})))
 	}
 	for _, l := range links {
-		lines = append(lines, l.String())
+		lines = append(lines, l.lines()...)
 	}
 	for i, line := range lines {
 		if i == mostNews {
@@ -169,11 +169,16 @@ func addLink(all []*linkNews, e ring.Event) []*linkNews {
 	return all
 }
 
-func (l *linkNews) String() string {
-	if n := len(l.links); n > 1 {
-		return fmt.Sprintf("%d links, %s and others: %s", n, l.links[0], l.reason)
+// lines are a line for each link, while they are few.
+func (l *linkNews) lines() (lines []string) {
+	const few = 3
+	if n := len(l.links); n > few {
+		return []string{fmt.Sprintf("%d links, %s and others: %s", n, l.links[0], l.reason)}
 	}
-	return fmt.Sprintf("link %s: %s", l.links[0], l.reason)
+	for _, link := range l.links {
+		lines = append(lines, fmt.Sprintf("link %s: %s", link, l.reason))
+	}
+	return lines
 }
 
 func joinReason(e ring.Event) string {
