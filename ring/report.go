@@ -42,15 +42,20 @@ type Row struct {
 func (r *Row) because(why Cause) { r.Cause, r.Reason = why, why.String() }
 
 // Report is the outcome of one transfer, one Row per requested node in the order
-// in which they were asked for. Its JSON form is what --report writes.
+// in which they were asked for. Its JSON form is what --report writes. The caller sets
+// Version, Host, Started, Image, Kept, SIF and Exit.
 type Report struct {
 	Transfer string  `json:"transfer"`
-	Image    string  `json:"image"`   // set by the caller
-	Kept     string  `json:"kept"`    // the same: its name in the nodes' caches, "" where it is not kept
+	Version  string  `json:"version"` // of the program that sent
+	Host     string  `json:"host"`    // name of the server
+	Started  string  `json:"started"` // when the command began, as RFC 3339 has it
+	Image    string  `json:"image"`
+	Kept     string  `json:"kept"`    // its name in the nodes' caches, "" where it is not kept
 	Digest   string  `json:"digest"`  // of the root: the last blob, computed or verified by the server
+	SIF      string  `json:"sif"`     // digest of the file itself where the image is a SIF, else ""
 	Bytes    int64   `json:"bytes"`   // of all blobs together
 	Seconds  float64 `json:"seconds"` // from the first dial to the last final state
-	Exit     int     `json:"exit"`    // set by the caller from Status
+	Exit     int     `json:"exit"`    // from Status
 	Nodes    []Row   `json:"nodes"`
 
 	// Sent is the payload the server itself sent, Elapsed the time from the

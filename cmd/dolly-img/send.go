@@ -5,12 +5,15 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/dolly-img/dolly-img/ring"
 	"github.com/dolly-img/dolly-img/ring/identity"
+	"github.com/dolly-img/dolly-img/sif"
 )
 
 // job is one push or raw, read from its flags: everything the command line can be
@@ -42,6 +45,7 @@ type job struct {
 
 // run sends, and reports whatever became of it: the file, the events, the table.
 func (j *job) run(ctx context.Context) error {
+	begun := time.Now()
 	outliveReaders()
 	report, err := openReport(j.flags.report)
 	if err != nil {
@@ -70,6 +74,7 @@ func (j *job) run(ctx context.Context) error {
 	})
 	rep, err := j.send(ctx, j.log(stderr), queue.put)
 	rep.Image, rep.Kept = j.image, j.kept
+	rep.Version, rep.Host, rep.Started = software(), hostName(), begun.Format(time.RFC3339)
 	rep.Exit = rep.Status(err, j.enough)
 	if j.flags.check {
 		rep.Exit = checkStatus(rep, err, j.enough)
@@ -92,7 +97,7 @@ func (j *job) run(ctx context.Context) error {
 		if j.thrown {
 			have = "have verified it and thrown it away"
 		}
-		printTable(stderr, rep, j.what, have, j.kept, j.flags.quiet)
+		printTable(stderr, rep, j.what, have, j.flags.quiet)
 	}
 	bad := namesOf(rowsIn(rep, func(row ring.Row) bool { return !row.State.Good() }))
 	if len(bad) > 0 && len(bad) < len(rep.Nodes) && j.again != nil && !told && !j.flags.check {
@@ -162,7 +167,36 @@ func (j *job) send(ctx context.Context, log *slog.Logger, onEvent func(ring.Even
 	if rep == nil {
 		rep = notStarted(j.nodes, err)
 	}
+	if j.what == "manifest" && rep.Digest != "" {
+		rep.SIF = sifDigest(ctx, cfg.Source)
+	}
 	return rep, err
+}
+
+// sifDigest is the digest of the SIF that an image holds, which is what sha256sum says of the file; "" where
+// it holds none, or several.
+func sifDigest(ctx context.Context, image ring.Source) string {
+	blobs, err := image.Blobs(ctx)
+	if err != nil {
+		return ""
+	}
+	found := ""
+	for _, d := range blobs {
+		if d.MediaType != sif.LayerMediaType {
+			continue
+		}
+		if found != "" {
+			return ""
+		}
+		found = d.Digest.String()
+	}
+	return found
+}
+
+// hostName is the name of this machine, "" where it has none.
+func hostName() string {
+	name, _ := os.Hostname()
+	return name
 }
 
 // identity loads the keys of this server.

@@ -14,8 +14,8 @@ import (
 )
 
 // printTable prints what became of every node, then the figures; what is the report's
-// digest one of, have what the good ones did, and kept the name in the caches, "" for none.
-func printTable(w io.Writer, r *ring.Report, what, have, kept string, quiet bool) {
+// digest one of, and have what the good ones did.
+func printTable(w io.Writer, r *ring.Report, what, have string, quiet bool) {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	good := r.Count()
 	if !quiet {
@@ -33,8 +33,11 @@ func printTable(w io.Writer, r *ring.Report, what, have, kept string, quiet bool
 		fmt.Fprintf(w, ": %s %s, %s", what, r.Digest, bytesText(r.Bytes))
 	}
 	fmt.Fprintln(w)
-	if good > 0 && kept != "" {
-		fmt.Fprintf(w, "kept as %s\n", printable(kept))
+	if good > 0 && r.SIF != "" {
+		fmt.Fprintf(w, "the SIF file is %s, as sha256sum has it\n", r.SIF)
+	}
+	if good > 0 && r.Kept != "" {
+		fmt.Fprintf(w, "kept as %s\n", printable(r.Kept))
 	}
 	printRates(w, r)
 }

@@ -93,7 +93,7 @@ hint: the log of node3 says what is wrong with our certificate; dolly-img keys s
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			var b strings.Builder
-			printTable(&b, c.r, "manifest", "have it", "", c.quiet)
+			printTable(&b, c.r, "manifest", "have it", c.quiet)
 			if got := "\n" + b.String(); got != c.want {
 				t.Errorf("got%swant%s", got, c.want)
 			}

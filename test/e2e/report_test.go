@@ -8,14 +8,19 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 // report is what --report promises: every field, always, and no other.
 type report struct {
 	Transfer string  `json:"transfer"`
+	Version  string  `json:"version"`
+	Host     string  `json:"host"`
+	Started  string  `json:"started"`
 	Image    string  `json:"image"`
 	Kept     string  `json:"kept"`
 	Digest   string  `json:"digest"`
+	SIF      string  `json:"sif"`
 	Bytes    int64   `json:"bytes"`
 	Seconds  float64 `json:"seconds"`
 	Exit     int     `json:"exit"`
@@ -48,8 +53,11 @@ func readReport(text []byte) (*report, error) {
 	if err := json.Unmarshal(text, &top); err != nil {
 		return nil, err
 	}
-	if missing := lacks(top, "transfer", "image", "kept", "digest", "bytes", "seconds", "exit", "nodes"); missing != "" {
+	if missing := lacks(top, "transfer", "version", "host", "started", "image", "kept", "digest", "sif", "bytes", "seconds", "exit", "nodes"); missing != "" {
 		return nil, fmt.Errorf("no %s", missing)
+	}
+	if _, err := time.Parse(time.RFC3339, r.Started); err != nil {
+		return nil, err
 	}
 	states := []string{"committed", "held", "failed", "refused", "unreachable", "pending"} // the last with --check
 	for i, n := range fields.Nodes {
@@ -74,7 +82,7 @@ func lacks(got map[string]any, names ...string) string {
 
 func TestReadReport(t *testing.T) {
 	row := map[string]any{"node": "a", "state": "held", "digest": "", "bytes": 0, "skipped": 1, "seconds": 0.1, "reason": "", "link": ""}
-	top := map[string]any{"transfer": "t", "image": "i", "kept": "", "digest": "", "bytes": 1, "seconds": 1, "exit": 0, "nodes": []any{row}}
+	top := map[string]any{"transfer": "t", "version": "v", "host": "h", "started": "2026-11-27T08:00:00Z", "image": "i", "kept": "", "digest": "", "sif": "", "bytes": 1, "seconds": 1, "exit": 0, "nodes": []any{row}}
 	read := func(v any) error {
 		text, _ := json.Marshal(v)
 		_, err := readReport(text)
