@@ -134,7 +134,7 @@ func (t *Transfer) put(ctx context.Context, p *part, d digest.Digest) error {
 	return p.release()
 }
 
-// blobMode is that of every blob.
+// blobMode is that of every blob, unless SetAccess says otherwise.
 const blobMode = 0o444
 
 // move says whether it found a trusted blob, whose part is then removed.
@@ -150,10 +150,8 @@ func (c *Cache) move(ctx context.Context, p *part, d digest.Digest) (have bool, 
 	if n := p.written.Load(); info.Size() != n {
 		return false, fmt.Errorf("%s has %d bytes, not the %d written", p.name, info.Size(), n)
 	}
-	if info.Mode().Perm() != blobMode { // the umask of this process
-		if err := p.f.Chmod(blobMode); err != nil {
-			return false, err
-		}
+	if err := c.access.apply(p.f, info, blobMode); err != nil {
+		return false, err
 	}
 	if err := p.f.Sync(); err != nil {
 		return false, err

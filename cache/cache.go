@@ -23,6 +23,7 @@ type Cache struct {
 	fs      fsys
 	indexMu chan struct{} // has room for one; beside the lock file, which others hold for a moment only
 	limits  atomic.Pointer[Limits]
+	access  Access
 	idle    time.Duration // idleGrace
 	log     *slog.Logger
 }
@@ -124,7 +125,7 @@ func (c *Cache) create() error {
 			return err
 		}
 	}
-	return replace(c.fs, v1.ImageLayoutFile, []byte(layout))
+	return c.replace(v1.ImageLayoutFile, []byte(layout))
 }
 
 // Dir is the absolute path of the cache.
@@ -185,13 +186,21 @@ func (c *Cache) List() ([]Entry, error) {
 	return list, nil
 }
 
-// touch notes that the image was used now. Who may not write does not.
+// touch notes that the image was used now. Who may not write has the daemon do it.
 func (c *Cache) touch(d digest.Digest) {
-	name := "used/" + flat(d)
-	if f, err := c.fs.OpenFile(name, os.O_WRONLY|os.O_CREATE, 0o644); err == nil {
-		f.Close()
-		_ = c.fs.Chtimes(name, time.Now(), time.Now())
+	if err := c.stampUse(d); err != nil && readOnly(err) {
+		c.tellUse(d)
 	}
+}
+
+func (c *Cache) stampUse(d digest.Digest) error {
+	name := "used/" + flat(d)
+	f, err := c.fs.OpenFile(name, os.O_WRONLY|os.O_CREATE, 0o644)
+	if err != nil {
+		return err
+	}
+	f.Close()
+	return c.fs.Chtimes(name, time.Now(), time.Now())
 }
 
 func (c *Cache) lastUsed(d digest.Digest) time.Time {

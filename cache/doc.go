@@ -17,6 +17,7 @@
 //	layers/<alg>-<hex>     the diff_id that a compressed layer was found to unpack to
 //	used/<alg>-<hex>       its modification time is the last use of that manifest
 //	lock                   flocked while index.json changes
+//	used.sock              where users who may only read tell the daemon what they used
 //
 // A blob is written to ingest, made durable, then renamed; index.json is replaced
 // in one rename after everything it names is durable. So a power loss at any

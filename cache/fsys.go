@@ -106,7 +106,7 @@ func (d dirFS) Names(dir string) ([]string, error) {
 func createLocked(fsys fsys, dir string) (file, string, error) {
 	for range 5 {
 		name := path.Join(dir, rand.Text())
-		f, err := fsys.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+		f, err := fsys.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL, lockMode)
 		if err != nil {
 			return nil, "", err
 		}
@@ -192,30 +192,30 @@ func sweepPart(fsys fsys, name, lease string) error {
 
 // replace puts data under name, durably and at once: a reader, or a power loss,
 // meets the old file or the new one.
-func replace(fsys fsys, name string, data []byte) error {
-	f, temp, err := createLocked(fsys, "ingest")
+func (c *Cache) replace(name string, data []byte) error {
+	f, temp, err := createLocked(c.fs, "ingest")
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	if err = writeTemp(f, data); err == nil {
-		err = fsys.Rename(temp, name)
+	var info fs.FileInfo
+	if _, err = f.WriteAt(data, 0); err == nil {
+		info, err = f.Stat()
+	}
+	if err == nil {
+		err = c.access.apply(f, info, 0o644)
+	}
+	if err == nil {
+		err = f.Sync()
+	}
+	if err == nil {
+		err = c.fs.Rename(temp, name)
 	}
 	if err != nil {
-		fsys.Remove(temp)
+		c.fs.Remove(temp)
 		return err
 	}
-	return fsys.SyncDir(path.Dir(name))
-}
-
-func writeTemp(f file, data []byte) error {
-	if _, err := f.WriteAt(data, 0); err != nil {
-		return err
-	}
-	if err := f.Chmod(0o644); err != nil {
-		return err
-	}
-	return f.Sync()
+	return c.fs.SyncDir(path.Dir(name))
 }
 
 // readFile reads all of a file of at most limit bytes.

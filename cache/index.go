@@ -78,7 +78,7 @@ func (c *Cache) writeIndex(index v1.Index) error {
 		err = fmt.Errorf("would be larger than %d bytes", maxIndex)
 	}
 	if err == nil {
-		err = replace(c.fs, "index.json", b)
+		err = c.replace("index.json", b)
 	}
 	if err != nil {
 		return fmt.Errorf("cache %s: index.json: %w", c.dir, err)
@@ -106,8 +106,9 @@ func (c *Cache) lockIndex(ctx context.Context) (unlock func(), err error) {
 	case <-ctx.Done():
 		return nil, fmt.Errorf("cache %s: lock: %w", c.dir, ctx.Err())
 	}
-	f, err := c.fs.OpenFile("lock", os.O_RDWR|os.O_CREATE, 0o644)
+	f, err := c.fs.OpenFile("lock", os.O_RDWR|os.O_CREATE, lockMode)
 	if err == nil {
+		lockOut(f)
 		if err = waitLock(ctx, f); err == nil {
 			return func() { f.Close(); <-c.indexMu }, nil
 		}
@@ -115,6 +116,17 @@ func (c *Cache) lockIndex(ctx context.Context) (unlock func(), err error) {
 	}
 	<-c.indexMu
 	return nil, fmt.Errorf("cache %s: lock: %w", c.dir, err)
+}
+
+// lockMode is that of files whose lock means something: whoever can open one for
+// reading could hold its lock, and everybody up.
+const lockMode = 0o600
+
+// lockOut closes a lock file to others that was made with another mode.
+func lockOut(f file) {
+	if info, err := f.Stat(); err == nil && info.Mode().Perm() != lockMode {
+		_ = f.Chmod(lockMode) // where it is another user's, who must see to it himself
+	}
 }
 
 // setRef makes ref name d, and nothing else name ref.

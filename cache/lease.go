@@ -26,7 +26,7 @@ func newLease(fsys fsys) (*lease, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &lease{f: f, name: name}, f.Chmod(0o644)
+	return &lease{f: f, name: name}, nil
 }
 
 // add keeps more blobs.

@@ -44,6 +44,21 @@ func (c *Cache) References() ([]Reference, error) {
 	return list, nil
 }
 
+// Names lists the references, as they stand in index.json.
+func (c *Cache) Names() ([]string, error) {
+	index, err := c.readIndex()
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, d := range index.Manifests {
+		if name := refName(d); name != "" {
+			names = append(names, name)
+		}
+	}
+	return names, nil
+}
+
 // IsManifest says whether what has this media type references other blobs.
 func IsManifest(mediaType string) bool { return isManifest(mediaType) || isIndex(mediaType) }
 

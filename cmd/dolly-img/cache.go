@@ -2,18 +2,14 @@ package main
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
-	"os"
-	"strings"
 	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/dolly-img/dolly-img/cache"
-	"github.com/dolly-img/dolly-img/oci"
 )
 
 func newCache() *cobra.Command {
@@ -21,28 +17,13 @@ func newCache() *cobra.Command {
 		Use:   "cache",
 		Short: "Look into the cache of this node, and clean it",
 		Long: `The cache of a node is an OCI image layout, which skopeo and podman read as it lies
-on disk. All of these work while the daemon runs.`,
+on disk. All of these work while the daemon runs. Every user of the node can look into it with
+ls, path and verify, unless the daemon's policy.toml restricts that: a user without a
+cache directory of his own sees the node's.`,
 	}
 	group(cmd)
 	cmd.AddCommand(newCacheLs(), newCachePath(), newCacheVerify(), newCacheRm(), newCachePin(true), newCachePin(false), newCacheGC())
 	return cmd
-}
-
-// openCache opens a cache that is there: looking must not make one.
-func openCache(flag string) (*cache.Cache, error) {
-	dir, err := readableCacheDir(flag)
-	if err != nil {
-		return nil, err
-	}
-	const hint = "name the cache with --cache DIR; a daemon makes it"
-	names, err := os.ReadDir(dir)
-	if err != nil {
-		return nil, hintf(hint, "cache: %w", err)
-	}
-	if len(names) == 0 {
-		return nil, hintf(hint, "cache %s: the directory is empty", dir)
-	}
-	return cache.Open(dir)
 }
 
 func newCacheLs() *cobra.Command {
@@ -143,18 +124,21 @@ func newCachePath() *cobra.Command {
 		Use:   "path REF",
 		Short: "Print what to hand to a container runtime for an image",
 		Long: `Path prints one line: of a SIF the file in the cache, which must not be written to,
-of other images oci:DIR:REF. REF may also be the name that was pushed, with its docker://.`,
-		Example: `  apptainer run $(dolly-img cache path localhost/sle15:latest)`,
+of other images oci:DIR:REF. REF may also be what was pushed, such as sle15.sif or docker://nginx,
+or a short name, such as sle15 or app:v2, where only one image has it. This counts as a use
+of the image: those that were not used for longest are the first to make room.`,
+		Example: `  apptainer run $(dolly-img cache path sle15)`,
 		Args:    exactly(1, "the reference of an image, see dolly-img cache ls"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := openCache(dir)
 			if err != nil {
 				return err
 			}
-			path, err := c.Path(cachedRef(c, args[0]))
-			if errors.Is(err, cache.ErrNotFound) && hintOf(err) == "" {
-				return hintf("dolly-img cache ls lists what is there", "%w", err)
+			ref, err := cachedRef(c, args[0])
+			if err != nil {
+				return err
 			}
+			path, err := c.Path(ref)
 			if err != nil {
 				return err
 			}
@@ -166,23 +150,6 @@ of other images oci:DIR:REF. REF may also be the name that was pushed, with its 
 	return cmd
 }
 
-// cachedRef is the reference that arg means: of an image of a registry it may be all that push takes.
-func cachedRef(c *cache.Cache, arg string) string {
-	ref := arg
-	if ofRegistry(arg) {
-		_, ref, _ = strings.Cut(arg, "://")
-	}
-	if _, err := c.Resolve(ref); err == nil {
-		return ref
-	}
-	if full, err := oci.FullName(ref); err == nil {
-		if _, err := c.Resolve(full); err == nil {
-			return full
-		}
-	}
-	return ref
-}
-
 func newCacheVerify() *cobra.Command {
 	var dir string
 	var asJSON bool
@@ -191,7 +158,8 @@ func newCacheVerify() *cobra.Command {
 		Short: "Read everything in the cache again and compare it with its digest",
 		Long: `Verify hashes every blob and looks whether every image has all of its own. It exits 1
 when something is wrong. A blob with wrong bytes is moved to the directory quarantine of the
-cache; the next push of an image that needs it brings it again.`,
+cache; the next push of an image that needs it brings it again. For a user who may only
+read the cache it changes nothing.`,
 		Args: exactly(0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := openCache(dir)

@@ -26,9 +26,13 @@ transfer needs that runs now stays until it ends.`,
 				return err
 			}
 			for _, ref := range args {
-				r, err := c.Remove(cmd.Context(), cachedRef(c, ref))
+				ref, err := cachedRef(c, ref)
 				if err != nil {
 					return err
+				}
+				r, err := c.Remove(cmd.Context(), ref)
+				if err != nil {
+					return writing(err)
 				}
 				printRemoved(cmd.OutOrStdout(), r)
 			}
@@ -53,8 +57,12 @@ until unpin or rm.`,
 				return err
 			}
 			for _, ref := range args {
-				if err := c.Pin(cmd.Context(), cachedRef(c, ref), on); err != nil {
+				ref, err := cachedRef(c, ref)
+				if err != nil {
 					return err
+				}
+				if err := c.Pin(cmd.Context(), ref, on); err != nil {
+					return writing(err)
 				}
 			}
 			return nil
@@ -101,7 +109,7 @@ Pinned images stay, and so does what a running transfer needs or was served late
 			}
 			r, err := c.GC(cmd.Context(), o)
 			printRemoved(cmd.OutOrStdout(), r)
-			return err
+			return writing(err)
 		},
 	}
 	addCacheFlag(cmd, &dir)

@@ -69,6 +69,9 @@ func runDaemon(ctx context.Context, s *nodeSetup, grace time.Duration) error {
 	}
 	ended := s.serve(node)
 	go tend(ctx, s.acceptor.cache, s.log)
+	if err := s.acceptor.cache.ServeUses(ctx); err != nil {
+		s.log.Warn("uses of images by other users are not noted", "error", err)
+	}
 	s.announce()
 	notify(daemon.SdNotifyReady)
 	var broken error

@@ -85,7 +85,10 @@ func (f *imageFlags) had(image string) string {
 	if err != nil || f.noCache {
 		return ""
 	}
-	ref := cachedRef(c, image)
+	ref, err := cachedRef(c, image)
+	if err != nil {
+		return ""
+	}
 	if _, err := c.Path(ref); err != nil {
 		return ""
 	}

@@ -15,6 +15,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/dolly-img/dolly-img/cache"
 	"github.com/dolly-img/dolly-img/cache/mirror"
 )
 
@@ -25,7 +26,7 @@ func (s *nodeSetup) serveMirror(addr string) (stop func(), err error) {
 	if addr == "" {
 		return func() {}, nil
 	}
-	l, err := listenMirror(addr)
+	l, err := listenMirror(addr, s.access)
 	if err != nil {
 		return nil, err
 	}
@@ -46,6 +47,9 @@ func (s *nodeSetup) serveMirror(addr string) (stop func(), err error) {
 	s.log.Info("mirror", "address", l.Addr().String())
 	if tcp, ok := l.Addr().(*net.TCPAddr); ok && !tcp.IP.IsLoopback() {
 		s.log.Warn("the mirror has no TLS, and everybody who reaches its address can read the cache", "address", tcp.String())
+	}
+	if _, ok := l.Addr().(*net.TCPAddr); ok && s.access.Bits(0o666) != 0o666 {
+		s.log.Warn("every user of this node can read the cache through the mirror, whatever mode policy.toml sets; unix:PATH keeps them out")
 	}
 	return func() {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
@@ -90,7 +94,7 @@ func (l *limitedListener) state(_ net.Conn, s http.ConnState) {
 	}
 }
 
-func listenMirror(addr string) (net.Listener, error) {
+func listenMirror(addr string, access cache.Access) (net.Listener, error) {
 	path, ok := strings.CutPrefix(addr, "unix:")
 	if !ok {
 		l, err := net.Listen("tcp", addr)
@@ -113,8 +117,8 @@ func listenMirror(addr string) (net.Listener, error) {
 	if err != nil {
 		return nil, fmt.Errorf("mirror on %s: %w", addr, bare(err))
 	}
-	// Every user's runtime may read what every user may read on disk.
-	if err := os.Chmod(path, 0o666); err != nil {
+	// A user's runtime may read what the user may read on disk.
+	if err := access.Socket(path); err != nil {
 		l.Close()
 		return nil, fmt.Errorf("mirror on %s: %w", addr, err)
 	}

@@ -90,12 +90,27 @@ func cacheLimits(keys string) (cache.Limits, error) {
 	return cache.Limits{Max: policy.Cache.Max, Free: policy.Cache.Free}, nil
 }
 
+// cacheAccess is who may read the cache of a node by its policy.
+func cacheAccess(p *identity.Policy) (cache.Access, error) {
+	a := cache.Access{Mode: p.Cache.Mode, GID: -1}
+	if p.Cache.Group == "" {
+		return a, nil
+	}
+	owner, err := resolveOwner(":" + p.Cache.Group)
+	if err != nil {
+		return a, hintf("name a group of this machine in [cache] of policy.toml", "cache: group: %w", err)
+	}
+	a.GID = owner.GID
+	return a, nil
+}
+
 // nodeSetup is a node that is ready to serve.
 type nodeSetup struct {
 	cfg       ring.NodeConfig
 	acceptor  *acceptor
 	listeners []net.Listener
 	log       *slog.Logger
+	access    cache.Access
 }
 
 // setup reads keys and policy, opens the cache and listens. stdout is where a
@@ -124,9 +139,16 @@ func (f *nodeFlags) setup(stderr, stdout io.Writer) (_ *nodeSetup, err error) {
 		return nil, err
 	}
 	store.SetLimits(cache.Limits{Max: policy.Cache.Max, Free: policy.Cache.Free})
+	access, err := cacheAccess(policy)
+	if err != nil {
+		return nil, err
+	}
+	if err := store.SetAccess(access); err != nil {
+		return nil, hintf("the daemon has to own all of the cache, and be in the group: see [cache] in policy.toml", "%w", err)
+	}
 	log := nodeLog(stderr, f.verbose)
 	store.SetLog(log)
-	s := &nodeSetup{log: log, acceptor: &acceptor{policy: policy, cache: store, stdout: stdout}}
+	s := &nodeSetup{log: log, access: access, acceptor: &acceptor{policy: policy, cache: store, stdout: stdout}}
 	s.acceptor.log = s.log
 	cleanParts(store, s.log)
 	if s.listeners, err = listen(f.listen); err != nil {

@@ -28,6 +28,11 @@ import (
 //	[limits]
 //	rate = "500M"            # bytes per second
 //	transfers = 4            # at once
+//	[cache]
+//	max = "200G"             # bytes of all blobs
+//	free = "20G"             # bytes that stay free in the file system
+//	mode = "0640"            # who may read it: 0600, 0640 or 0644
+//	group = "hpc"            # the group of which mode speaks
 //
 // The zero Policy permits the cache only.
 type Policy struct {
@@ -66,10 +71,13 @@ type Limits struct {
 	Transfers int   // at once, MaxTransfers at most; 0: the default
 }
 
-// Cache bounds the cache of the node: images that were not used for longest make room.
+// Cache bounds the cache of the node: images that were not used for longest make room. It
+// also says who may read it.
 type Cache struct {
-	Max  int64 // bytes of all blobs; 0: no limit
-	Free int64 // bytes that stay free in its file system
+	Max   int64       // bytes of all blobs; 0: no limit
+	Free  int64       // bytes that stay free in its file system
+	Mode  fs.FileMode // of its files: 0600, 0640 or 0644; 0: not said
+	Group string      // of its files, a name or a number; "": not said, and never without Mode
 }
 
 // A PolicyError says what is wrong in a policy file.
@@ -185,8 +193,10 @@ func parsePolicy(data []byte) (*Policy, error) {
 			Transfers int  `toml:"transfers"`
 		} `toml:"limits"`
 		Cache struct {
-			Max  rate `toml:"max"`
-			Free rate `toml:"free"`
+			Max   rate   `toml:"max"`
+			Free  rate   `toml:"free"`
+			Mode  string `toml:"mode"`
+			Group string `toml:"group"`
 		} `toml:"cache"`
 	}
 	err := toml.NewDecoder(bytes.NewReader(data)).DisallowUnknownFields().Decode(&file)
@@ -204,7 +214,10 @@ func parsePolicy(data []byte) (*Policy, error) {
 		return nil, err
 	}
 	p := &Policy{Data: Data(file.Data), Limits: Limits{Rate: int64(file.Limits.Rate), Transfers: file.Limits.Transfers},
-		Cache: Cache{int64(file.Cache.Max), int64(file.Cache.Free)}}
+		Cache: Cache{Max: int64(file.Cache.Max), Free: int64(file.Cache.Free), Group: file.Cache.Group}}
+	if err := p.Cache.setMode(file.Cache.Mode); err != nil {
+		return nil, err
+	}
 	seen := map[string]bool{}
 	check := func(what, path string) error {
 		switch {
@@ -238,6 +251,24 @@ func parsePolicy(data []byte) (*Policy, error) {
 		return nil, fmt.Errorf("transfers = %d: want 1 to %d", p.Limits.Transfers, MaxTransfers)
 	}
 	return p, nil
+}
+
+func (c *Cache) setMode(s string) error {
+	switch s {
+	case "0600", "600":
+		c.Mode = 0o600
+	case "0640", "640":
+		c.Mode = 0o640
+	case "0644", "644":
+		c.Mode = 0o644
+	case "":
+		if c.Group != "" {
+			return fmt.Errorf("group = %q: needs a mode beside it, as in mode = \"0640\"", c.Group)
+		}
+	default:
+		return fmt.Errorf("mode = %q: want \"0600\", \"0640\" or \"0644\"", s)
+	}
+	return nil
 }
 
 // Output returns the permitted directory that contains path (the longest, if several

@@ -51,6 +51,9 @@ func TestPolicy(t *testing.T) {
 	if p, _, err := policy(t, "[limits]\nrate = 5000\n"); err != nil || p.Limits.Rate != 5000 {
 		t.Errorf("a rate without quotes: %+v, %v", p, err)
 	}
+	if p, _, err := policy(t, "[cache]\nmode = \"0640\"\ngroup = \"hpc\"\n"); err != nil || p.Cache != (Cache{Mode: 0o640, Group: "hpc"}) {
+		t.Errorf("who may read the cache: %+v, %v", p, err)
+	}
 	none, err := LoadPolicy(t.TempDir())
 	if err != nil || none.Outputs != nil || none.Data.Plain {
 		t.Errorf("without a file: %+v, %v", none, err)
@@ -64,6 +67,11 @@ func TestPolicyErrors(t *testing.T) {
 		{"x = 1\n", `line 1: unknown key "x"`},
 		{"[data]\n\nplain = \"yes\"\n", "line 3"},
 		{"[data\n", "line 1"},
+		{"[cache]\nmode = \"0641\"\n", `mode = "0641": want "0600", "0640" or "0644"`},
+		{"[cache]\nmode = \"0666\"\n", `mode = "0666"`},
+		{"[cache]\nmode = \"4640\"\n", `mode = "4640"`},
+		{"[cache]\nmode = 0o640\n", "line 2"},
+		{"[cache]\ngroup = \"hpc\"\n", `group = "hpc": needs a mode`},
 		{"[limits]\nrate = \"fast\"\n", `size "fast"`},
 		{"[limits]\nrate = \"-1\"\n", `size "-1"`},
 		{"[limits]\nrate = -5\n", "rate = -5: negative"},
