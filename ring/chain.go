@@ -22,6 +22,7 @@ type chain struct {
 	straggler Straggler
 	retries   int // how often a lost node is taken back
 	check     bool
+	maxDirect int // nodes that the server feeds because no node reaches them, at most; 0: no limit, -1: none
 
 	blobs      []v1.Descriptor
 	nodes      []chainNode // [0] is the server: of it only report and links are used
@@ -31,6 +32,9 @@ type chain struct {
 	judged     time.Duration // when slow nodes were last looked for
 	limit      int64         // bytes per second the server sends at most; 0: none
 	serverSlow bool          // its links are, to whomever
+	probes     []probe       // under way
+	nextProbe  uint32
+	checkedAt  time.Duration // of a check: when the nodes were asked whom they reach
 	most       int64         // bytes per second that several feeders send at most; 0 is unknown
 
 	due         bool // the time to start has come
@@ -76,8 +80,11 @@ type chainNode struct {
 	contacted  bool // it has answered once
 	busy       bool // it was asked, and waits for another transfer to end
 	instance   wire.ID
-	addr       string  // that it answered at last
-	dials      string  // where it is dialled, for rows
+	addr       string // that it answered at last
+	dials      string // where it is dialled, for rows
+	port       string // of its first address
+	version    int    // of the protocol that it speaks with the server
+	reach      reach
 	held       []int64 // per blob its size if it vouches for it, else -1
 	claims     []int64 // per blob the leading bytes it claims, in whole marks
 	lacks      bool    // some blob: it takes part in the chain
@@ -156,11 +163,11 @@ type ownedLink struct {
 
 func newChain(cfg Config, blobs []v1.Descriptor) *chain {
 	c := &chain{
-		straggler: cfg.Straggler, retries: cfg.Retries, check: cfg.Check, limit: cfg.Rate,
+		straggler: cfg.Straggler, retries: cfg.Retries, check: cfg.Check, limit: cfg.Rate, maxDirect: cfg.MaxDirect,
 		blobs: blobs, nodes: make([]chainNode, len(cfg.Nodes)+1),
 	}
 	for i, p := range cfg.Nodes {
-		c.nodes[i+1].row = Row{Node: p.Name, State: Pending}
+		c.nodes[i+1].row, c.nodes[i+1].port = Row{Node: p.Name, State: Pending}, portOf(p)
 		c.nodes[i+1].dials = strings.Join(p.Addrs, " or ")
 	}
 	return c
@@ -192,6 +199,8 @@ func (c *chain) step(ev any) []action {
 		c.link(ev)
 	case evReport:
 		c.reported(ev)
+	case evProbed:
+		c.probed(ev)
 	case evFallback:
 		c.fallback(ev)
 	case evVerified:

@@ -56,6 +56,12 @@ type (
 		node   int // 0: the server of itself
 		report wire.Report
 	}
+	evProbed struct { // code is CodeNone when the node was reached
+		node   int // who was asked
+		probe  uint32
+		code   Code
+		reason string
+	}
 	evFallback struct {
 		node int
 		msg  *wire.Fallback
@@ -128,6 +134,10 @@ type (
 	}
 	actRedial struct{ node int } // dial it every 2 s until it answers
 	actHangup struct{ node int }
+	actProbe  struct { // PROBE to node from
+		from, to int
+		probe    uint32
+	}
 	actFinal  struct{ node int } // its row is final
 	actEvent  struct{ ev Event }
 	actFinish struct{ err error }

@@ -14,7 +14,7 @@ func (c *chain) welcome(ev evWelcome) {
 	if n.phase != phDialing && n.phase != phAway {
 		return
 	}
-	n.addr = ev.addr
+	n.addr, n.version = ev.addr, ev.version
 	if j := c.twin(ev); j > 0 {
 		c.oneMachine(j, ev.node)
 		return
@@ -162,7 +162,7 @@ func (c *chain) answer(ev evAnswer) {
 		c.end(ev.node, Failed, fmt.Sprintf("no space: needs %d bytes, %d are free", missing, ev.free))
 		return
 	}
-	if c.started {
+	if c.started && !c.check {
 		c.join(ev.node)
 	}
 }
@@ -206,7 +206,7 @@ func (c *chain) maybeStart(deadline bool) {
 	}
 	c.started = true
 	if c.check {
-		c.checked()
+		c.checkWays()
 		return
 	}
 	read := make([]bool, len(c.blobs))
@@ -235,8 +235,8 @@ func (c *chain) maybeStart(deadline bool) {
 	}
 }
 
-// checked ends a transfer that was only to ask: what would be served is pending.
-func (c *chain) checked() {
+// endCheck ends a transfer that was only to ask: what would be served is pending.
+func (c *chain) endCheck() {
 	for i := 1; i < len(c.nodes); i++ {
 		switch n := &c.nodes[i]; n.phase {
 		case phReady:
@@ -259,7 +259,7 @@ func (c *chain) checked() {
 // when no link will be, because everybody holds everything, lacks only empty
 // blobs, or died.
 func (c *chain) maybeRead() {
-	if !c.started || c.reading || c.finished {
+	if !c.started || c.reading || c.finished || c.check {
 		return
 	}
 	waiting := false
@@ -292,6 +292,7 @@ func (c *chain) lose(i int, why Cause) {
 	}
 	n.alive, n.resuming, n.phase, n.suspect = false, false, phAway, nil
 	n.slowed = 0
+	n.reach = reach{}
 	c.forgetSlowed(i)
 	n.row.Link = "" // its links broke because it did
 	n.row.because(why)
@@ -307,6 +308,7 @@ func (c *chain) lose(i int, why Cause) {
 // it was not the link.
 func (c *chain) leave(i int) {
 	c.order = slices.DeleteFunc(c.order, func(j int) bool { return j == i })
+	c.dropProbes(i)
 	for j := range c.nodes {
 		n := &c.nodes[j]
 		if f := &n.feed; f.culprit == i && f.fails > 0 {

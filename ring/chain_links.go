@@ -27,7 +27,7 @@ func (c *chain) relink(i int) {
 	if n.feed.state == feedDialled || n.feed.state == feedUp {
 		n.feed.replaces = append(n.feed.replaces, ownedLink{n.feed.feeder, n.feed.link})
 	}
-	n.carried, n.burst = 0, 0
+	n.carried, n.burst, n.reach.waits = 0, 0, false
 	c.nextLink++
 	n.feed.state, n.feed.link, n.feed.asked = feedAsked, c.nextLink, c.now
 	n.feed.gen++
@@ -42,14 +42,16 @@ func (c *chain) relink(i int) {
 func (c *chain) pickFeeder(i int) int {
 	n := &c.nodes[i]
 	at := slices.Index(c.order, i)
-	if n.feed.direct || at < 0 {
+	if n.feed.direct || n.reach.only || at < 0 {
 		return 0
 	}
 	best, load := 0, 0
-	for k := at - 1; k >= 0; k-- {
-		j := c.order[k]
-		f := &c.nodes[j]
-		if !f.alive || f.slow || f.banned || f.phase < phServing || slices.Contains(n.feed.avoid, j) || n.slow && !f.replays {
+	above := c.above(i)
+	if f := n.reach.found; slices.Contains(above, f) && !n.slow && !slices.Contains(n.feed.avoid, f) {
+		return f
+	}
+	for _, j := range above {
+		if slices.Contains(n.feed.avoid, j) || n.reach.isCut(j) {
 			continue
 		}
 		if !n.slow {
@@ -93,8 +95,22 @@ func (c *chain) need(ev evNeed) {
 		c.avoid(ev.node, n.feed.feeder) // it said that it had sent everything
 	}
 	n.feed.early = false
-	n.feed.feeder, n.feed.state, n.feed.asked = c.pickFeeder(ev.node), feedDialled, c.now
-	c.do(actDial{n.feed.feeder, ev.node, n.feed.link, n.feed.gen, ev.needs, n.slow})
+	if n.reach.search {
+		n.reach.waits = true
+		return
+	}
+	c.feedFrom(ev.node)
+}
+
+// feedFrom orders the link into i, which has said what it needs.
+func (c *chain) feedFrom(i int) {
+	n := &c.nodes[i]
+	feeder := c.pickFeeder(i)
+	if feeder == 0 && !n.reach.only && c.cutOff(i) && !c.onlyServer(i) {
+		return
+	}
+	n.feed.feeder, n.feed.state, n.feed.asked = feeder, feedDialled, c.now
+	c.do(actDial{feeder, i, n.feed.link, n.feed.gen, n.feed.needs, n.slow})
 	f := &c.nodes[n.feed.feeder]
 	f.ordered = append(f.ordered, n.feed.link)
 	c.undial(n)
@@ -197,6 +213,10 @@ func (c *chain) linkDown(i int, name string, ev evLink) {
 	}
 	n.feed.fails++
 	n.feed.why = ev.reason
+	// A link that was up before, and cannot be opened again, was cut: that is for the rules below.
+	if ev.node == feeder && feeder > 0 && ev.code == CodeNetwork && n.feed.state == feedDialled && n.feed.fails == 1 {
+		c.notDialled(i, feeder, ev.reason)
+	}
 	gone := ev.code == CodeGone
 	if feeder == 0 && gone {
 		c.unfed(i, ev.reason)

@@ -100,13 +100,19 @@ func (s *scenario) event(f []string) {
 	case "nodes":
 		peers := make([]Peer, node)
 		for i := range peers {
-			peers[i].Name = fmt.Sprint("n", i+1)
+			peers[i] = Peer{Name: fmt.Sprint("n", i+1), Addrs: []string{fmt.Sprintf("n%d:9998", i+1)}}
 		}
 		d := testBlob
 		if arg["big"] != "" {
 			d = bigBlob
 		}
-		s.c = newChain(Config{Nodes: peers, Retries: num("retries", 0), Straggler: Straggler(arg["straggler"]), Rate: int64(num("rate", 0))}, []v1.Descriptor{d})
+		s.c = newChain(Config{Nodes: peers, Retries: num("retries", 0), Straggler: Straggler(arg["straggler"]), Rate: int64(num("rate", 0)), MaxDirect: num("direct", 0), Check: arg["check"] != ""}, []v1.Descriptor{d})
+		return
+	case "started": // all answer
+		for i := range s.c.nodes[1:] {
+			s.quiet(evWelcome{i + 1, wire.ID{byte(i + 1)}, wire.StateNew, "", "", num("version", wire.Version)})
+			s.quiet(evAnswer{i + 1, []int64{0}, -1, true, false, CodeNone, ""})
+		}
 		return
 	case "serving": // the usual beginning: all answer, all links come up
 		for i := range s.c.nodes[1:] {
@@ -193,6 +199,16 @@ func (s *scenario) event(f []string) {
 		}
 		s.reports[node] = true
 		ev = evReport{node, r}
+	case "probed": // FROM to=NODE, with cut=REASON when it was not reached
+		ev = evProbed{node: node}
+		for _, p := range s.c.probes {
+			if p.from == node && p.to == num("to", 0) {
+				ev = evProbed{node, p.id, CodeNone, ""}
+				if arg["cut"] != "" {
+					ev = evProbed{node, p.id, CodeNetwork, arg["cut"]}
+				}
+			}
+		}
 	case "fallback":
 		link, gen := feed()
 		ev = evFallback{node, &wire.Fallback{Link: link, Generation: gen, Offset: int64(num("mark", 0)), Good: int64(num("good", 0))}}
@@ -238,6 +254,8 @@ func (s *scenario) text(a action) string {
 		return fmt.Sprintf("dial %s -> %s link %d generation %d from %d%s", name(a.feeder), name(a.node), a.link, a.gen, a.needs[0][1], lag)
 	case actUndial:
 		return fmt.Sprintf("undial %s link %d", name(a.feeder), a.link)
+	case actProbe:
+		return fmt.Sprintf("does %s reach %s", name(a.from), name(a.to))
 	case actMarks:
 		return "tell " + name(a.node) + " all marks"
 	case actSource:

@@ -18,6 +18,9 @@ func (c *chain) tick() {
 	if !c.started {
 		return
 	}
+	if c.lookAround(); c.check {
+		return
+	}
 	c.judgeSuspects()
 	for i := 1; i < len(c.nodes); i++ {
 		switch n := &c.nodes[i]; {

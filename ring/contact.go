@@ -229,6 +229,8 @@ func eventOf(i int, m wire.Message) (any, bool) {
 		return evLink{i, m.Link, m.Generation, m.State, Code(m.Code), printable(m.Reason)}, true
 	case *wire.Report:
 		return evReport{i, *m}, true
+	case *wire.Probed:
+		return evProbed{i, m.Probe, Code(m.Code), printable(m.Reason)}, true
 	case *wire.Fallback:
 		return evFallback{i, m}, true
 	case *wire.Verified:

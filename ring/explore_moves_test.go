@@ -279,7 +279,7 @@ func (l *xLink) settle(w *world) {
 }
 
 func (w *world) dial(l *xLink) {
-	if w.nodes[l.node].m == nil {
+	if w.nodes[l.node].m == nil || w.walled(l.feeder, l.node) {
 		l.state = "closed"
 		w.report(l, wire.LinkDown, CodeNetwork)
 		return

@@ -50,7 +50,7 @@ const (
 // nothing depends on here: a blob of known size needs no FIN. Of a row the state counts.
 var unhashed = map[string]bool{
 	"chain.out": true, "chain.blobs": true, "chainNode.note": true, "chainNode.moved": true, "chainNode.asked": true,
-	"chainNode.before": true, "chainNode.held0": true,
+	"reach.since": true, "cutFrom.why": true, "chainNode.before": true, "chainNode.held0": true,
 	"Row.Digest": true, "Row.Bytes": true, "Row.Skipped": true, "Row.Reason": true, "Row.Link": true, "Row.Free": true,
 	"member.out": true, "member.feedFin": true, "memberBlob.want": true, "world.err": true, "budget.delays": true,
 	// What is the same in all worlds, and what fingerprint sees to.

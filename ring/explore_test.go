@@ -42,6 +42,9 @@ func TestExplore(t *testing.T) {
 		{"3 nodes, a loss, a return, changed bytes", 3, budget{delays: 0, crashes: 1, returns: 1, flips: 1}, budget{delays: 3, crashes: 1, returns: 1, flips: 1}},
 		{"2 nodes, any order, another name of the first", 3, budget{delays: 2, twins: 1}, budget{delays: anyOrder, twins: 1}},
 		{"2 nodes, another name of the first, a loss, a return", 3, budget{delays: 1, twins: 1, crashes: 1, returns: 1}, budget{delays: 3, twins: 1, crashes: 1, returns: 1}},
+		{"3 nodes, any order, the first two do not reach each other", 3, budget{delays: 1, walls: 1}, budget{delays: anyOrder, walls: 1}},
+		{"3 nodes, any order, none reaches another", 3, budget{delays: 1, walls: 3}, budget{delays: anyOrder, walls: 3}},
+		{"3 nodes, none reaches another, a loss, a return", 3, budget{delays: 0, walls: 3, crashes: 1, returns: 1}, budget{delays: 2, walls: 3, crashes: 1, returns: 1}},
 		{"2 nodes, any order, 2 losses, a return", 2, budget{delays: 2, crashes: 2, returns: 1}, budget{delays: anyOrder, crashes: 2, returns: 1}},
 		{"2 nodes, any order, changed bytes", 2, budget{delays: 2, flips: 1}, budget{delays: anyOrder, flips: 1}},
 	} {

@@ -62,6 +62,7 @@ func (w *world) ownChain() *chain {
 type budget struct {
 	crashes, returns, cuts, flips, ticks int
 	twins                                int // 1: the last node is another name of the first one
+	walls                                int // so many pairs, (1, 2) (1, 3) (2, 3), in which nobody can dial the other
 	// delays is how often a move may be made that is not the next one in the order of
 	// moves; faults may strike at any moment.
 	delays int
@@ -127,6 +128,12 @@ func newWorld(nodes int, left budget) *world {
 	return w
 }
 
+// walled says that of two nodes neither can dial the other.
+func (w *world) walled(a, b int) bool {
+	pair := [2]int{min(a, b), max(a, b)}
+	return slices.Contains([][2]int{{1, 2}, {1, 3}, {2, 3}}[:w.may.walls], pair)
+}
+
 func (w *world) fail(format string, args ...any) {
 	if w.err == nil {
 		w.err = fmt.Errorf(format, args...)
@@ -164,6 +171,8 @@ func (w *world) chain(ev any) {
 			w.asks = append(w.asks, xAsk{a.node, false})
 		case actRedial:
 			w.asks = append(w.asks, xAsk{a.node, true})
+		case actProbe:
+			w.send(a.from, &wire.Probe{Probe: a.probe, Name: fmt.Sprint(a.to)})
 		case actHangup:
 			w.own(a.node).ctrl = false
 		case actFinal:
@@ -244,6 +253,14 @@ func (w *world) node(i int, ev any) []action {
 			w.order(i, a.dial)
 		case actUnlink:
 			w.unlink(i, a.link)
+		case actReach:
+			var to int
+			fmt.Sscan(a.probe.Name, &to)
+			ev := meReached{probe: a.probe.Probe}
+			if w.walled(i, to) || !w.nodes[to].up {
+				ev.code = CodeNetwork
+			}
+			w.node(i, ev)
 		case actSettle:
 			n.jobs = append(n.jobs, "durable")
 		case actPrepare:

@@ -53,58 +53,86 @@ func (t transport) dialAny(ctx context.Context, addrs []string) (net.Conn, error
 // openLink dials a receiver, proves the link and returns its sending side. A nil
 // conf sends plain frames.
 func (t transport) openLink(ctx context.Context, addrs []string, conf *tls.Config, hello wire.Hello, secret []byte) (linkWriter, error) {
+	var w linkWriter
+	err := t.approach(ctx, addrs, conf, func(to linkWriter, conn net.Conn, challenge []byte) error {
+		w = to
+		return proveLink(conn, hello.Encode(secret, challenge))
+	})
+	if err != nil {
+		return nil, err
+	}
+	if tw, ok := w.(*tlsWriter); ok {
+		tw.batch.hold = bufio.NewWriterSize(meteredConn{tw.batch}, ioChunk)
+	}
+	return w, nil
+}
+
+// reach opens a link to a receiver until its challenge has come, and closes it.
+func (t transport) reach(ctx context.Context, addrs []string, conf *tls.Config) error {
+	return t.approach(ctx, addrs, conf, func(w linkWriter, _ net.Conn, _ []byte) error { return w.Close() })
+}
+
+// approach opens a link up to the receiver's challenge, and goes on with it as then says. All this has
+// timings.link. After an error the connection is closed.
+func (t transport) approach(ctx context.Context, addrs []string, conf *tls.Config, then func(linkWriter, net.Conn, []byte) error) error {
 	ctx, cancel := context.WithTimeout(ctx, timings.link)
 	defer cancel()
 	raw, err := t.dialAny(ctx, addrs)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	stop := context.AfterFunc(ctx, func() { raw.Close() })
 	defer stop()
 	if d, ok := ctx.Deadline(); ok {
 		raw.SetDeadline(d)
 	}
-	w, err := greetLink(ctx, raw, conf, hello, secret)
+	w, conn, challenge, err := greetLink(ctx, raw, conf)
+	if err == nil {
+		err = then(w, conn, challenge)
+	}
 	if err != nil {
 		raw.Close()
-		return nil, err
+		return err
 	}
 	raw.SetDeadline(time.Time{})
-	return w, nil
+	return nil
 }
 
-func greetLink(ctx context.Context, raw net.Conn, conf *tls.Config, hello wire.Hello, secret []byte) (linkWriter, error) {
+// greetLink has the receiver's challenge come on a new connection.
+func greetLink(ctx context.Context, raw net.Conn, conf *tls.Config) (linkWriter, net.Conn, []byte, error) {
 	var w linkWriter = &plainWriter{conn: raw}
 	conn := raw
 	if conf != nil {
 		batch := &batchConn{Conn: raw}
 		tc := tls.Client(batch, conf)
 		if err := tc.HandshakeContext(ctx); err != nil {
-			return nil, err
+			return nil, nil, nil, err
 		}
 		conn, w = tc, &tlsWriter{conn: tc, batch: batch}
 	}
 	if _, err := io.WriteString(conn, wire.Preamble); err != nil {
-		return nil, err
+		return nil, nil, nil, err
 	}
-	var challenge [wire.ChallengeSize]byte
-	if _, err := io.ReadFull(conn, challenge[:]); err != nil {
-		return nil, fmt.Errorf("no challenge for the link: %w", err)
+	challenge := make([]byte, wire.ChallengeSize)
+	if _, err := io.ReadFull(conn, challenge); err != nil {
+		return nil, nil, nil, fmt.Errorf("no challenge for the link: %w", err)
 	}
-	if _, err := conn.Write(hello.Encode(secret, challenge[:])); err != nil {
-		return nil, err
+	return w, conn, challenge, nil
+}
+
+// proveLink answers the challenge.
+func proveLink(conn net.Conn, hello []byte) error {
+	if _, err := conn.Write(hello); err != nil {
+		return err
 	}
 	var status [1]byte
 	if _, err := io.ReadFull(conn, status[:]); err != nil {
-		return nil, fmt.Errorf("no answer to the link's hello: %w", err)
+		return fmt.Errorf("no answer to the link's hello: %w", err)
 	}
 	if status[0] != wire.HelloOK {
-		return nil, failf(CodeAuth, "the receiver refused the link (%d)", status[0])
+		return failf(CodeAuth, "the receiver refused the link (%d)", status[0])
 	}
-	if tw, ok := w.(*tlsWriter); ok {
-		tw.batch.hold = bufio.NewWriterSize(meteredConn{tw.batch}, ioChunk)
-	}
-	return w, nil
+	return nil
 }
 
 // challengeLink is the receiver's half of opening a link on conn, whose transport

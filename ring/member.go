@@ -129,6 +129,8 @@ func (m *member) step(ev any) []action {
 			m.phase = mCommitted
 			m.sayCommitted()
 		}
+	case meReached:
+		m.say(&wire.Probed{Probe: ev.probe, Code: string(ev.code), Reason: ev.reason})
 	case meResume:
 		m.resume()
 	case meFailure:
@@ -191,6 +193,8 @@ func (m *member) message(msg wire.Message) {
 			m.phase, m.failed = mFailed, failf(CodeAbandoned, "%s", reason)
 		}
 		m.do(actRelease{})
+	case *wire.Probe:
+		m.do(actReach{msg})
 	case *wire.Ping:
 		m.say(&wire.Pong{})
 	default:

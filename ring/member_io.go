@@ -39,8 +39,13 @@ type (
 	meReset     struct{} // actReset was done
 	mePrepared  struct{ inPlace bool }
 	mePublished struct{}
-	meResume    struct{} // the server is back on a new control connection
-	meFailure   struct{ err *nodeError }
+	meReached   struct { // the answer to actReach; code is CodeNone when it was reached
+		probe  uint32
+		code   Code
+		reason string
+	}
+	meResume  struct{} // the server is back on a new control connection
+	meFailure struct{ err *nodeError }
 )
 
 // What a member wants done; wire messages go to the server with actSay.
@@ -52,7 +57,8 @@ type (
 	actReceive   struct{} // START came: the store may begin
 	actLink      struct{ dial *wire.Dial }
 	actUnlink    struct{ link uint32 }
-	actSize      struct { // a stream's length became known
+	actReach     struct{ probe *wire.Probe } // try whether a node can be reached
+	actSize      struct {                    // a stream's length became known
 		blob int
 		size int64
 	}

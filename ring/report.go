@@ -41,6 +41,14 @@ type Row struct {
 // because sets the row's reason.
 func (r *Row) because(why Cause) { r.Cause, r.Reason = why, why.String() }
 
+// Unreached says that one node could not open a connection to another.
+type Unreached struct {
+	From   string `json:"from"`
+	To     string `json:"to"`
+	Port   string `json:"port"`
+	Reason string `json:"reason"`
+}
+
 // Report is the outcome of one transfer, one Row per requested node in the order
 // in which they were asked for. Its JSON form is what --report writes. The caller sets
 // Version, Host, Started, Image, Kept, SIF and Exit.
@@ -57,6 +65,14 @@ type Report struct {
 	Seconds  float64 `json:"seconds"` // from the first dial to the last final state
 	Exit     int     `json:"exit"`    // from Status
 	Nodes    []Row   `json:"nodes"`
+
+	// Direct counts the nodes that the server fed itself because no node could open a connection to
+	// them. Unreached are pairs of which the first could not reach the second: of a push, one for each
+	// node that was to be fed so; of a check, all neighbours. Unprobed are the nodes of a check that
+	// could not be asked, because they speak protocol 1 or did not answer.
+	Direct    int         `json:"direct"`
+	Unreached []Unreached `json:"unreached"`
+	Unprobed  []string    `json:"unprobed"`
 
 	// Sent is the payload the server itself sent, Elapsed the time from the
 	// first byte sent to the last confirmation; dolly's summary is made of them.

@@ -50,6 +50,7 @@ type Config struct {
 
 	Straggler Straggler // what to do with a slow node; "": Demote
 	Retries   int       // how often a node that was lost on the way is taken back; 0: never
+	MaxDirect int       // nodes that the server feeds itself because no node reaches them, at most: further ones fail; 0: no limit, -1: none
 	Check     bool      // ask the nodes, move nothing: rows are Held, Pending (would be served) or bad
 
 	// Software names this program and its version, as in "dolly-img 1.2.0 (abc123)", for

@@ -213,6 +213,9 @@ func (s *sender) apply(work context.Context, ev any) (finished bool, err error) 
 			s.work.Go(func() { s.redial(work, a.node) })
 		case actResume:
 			s.work.Go(func() { s.resume(work, a.node, a.committed) })
+		case actProbe:
+			p := s.cfg.Nodes[a.to-1]
+			s.conns[a.from].send(&wire.Probe{Probe: a.probe, Name: p.Name, Addrs: p.Addrs})
 		case actHangup:
 			s.conns[a.node].finish()
 		case actFinal:
@@ -351,6 +354,7 @@ func (s *sender) report() *Report {
 	for i := 1; i < len(s.chain.nodes); i++ {
 		r.Nodes = append(r.Nodes, s.chain.nodes[i].row)
 	}
+	r.Direct, r.Unreached, r.Unprobed = s.chain.direct(), s.chain.unreached(), s.chain.unprobed()
 	if n := len(s.blobs); n > 0 {
 		r.Digest = s.blobs[n-1].Digest.String()
 		if s.chain.sourceDone {

@@ -27,6 +27,7 @@ var timings = struct {
 	// Of links.
 	link    time.Duration // dial, TLS and hello of a link: it is down
 	stalled time.Duration // nothing moves on a link both of whose ends wait: it is down
+	probed  time.Duration // a node was told to try whether it reaches another, within link: it does not answer
 	dialled time.Duration // a feeder was told to dial, and says neither up nor down: it is down
 	report  time.Duration // an alive node says nothing of how far it is: it failed
 	hung    time.Duration // nothing moves at a node that waits for itself, or FEED is not answered: it failed
@@ -58,6 +59,7 @@ var timings = struct {
 
 	link:    2 * time.Second,
 	stalled: 3 * time.Second,
+	probed:  3 * time.Second,
 	dialled: 10 * time.Second,
 	report:  10 * time.Second,
 	hung:    time.Minute,

@@ -320,6 +320,10 @@ func (t *transfer) perform(out []action) {
 			t.work.Go(t.fallBack)
 		case actLink:
 			t.dialLink(a.dial)
+		case actReach:
+			if !t.over {
+				t.work.Go(func() { t.tryReach(a.probe) })
+			}
 		case actUnlink:
 			t.relay.unfeed(a.link)
 		case actSize:

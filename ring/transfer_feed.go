@@ -108,12 +108,26 @@ func (t *transfer) frames(l *linkReader, gen uint32) (fin bool, err error) {
 	}
 }
 
+// tryReach opens a link to another node up to its challenge, and says whether that went well.
+func (t *transfer) tryReach(p *wire.Probe) {
+	ev := meReached{probe: p.Probe}
+	if err := t.node.net.reach(t.ctx, p.Addrs, t.linkTLS(p.Name)); err != nil {
+		ev.code, ev.reason = CodeNetwork, cause(err).Error()
+	}
+	t.step(ev)
+}
+
+// linkTLS is the configuration of links to a node; nil when they are plain.
+func (t *transfer) linkTLS(name string) *tls.Config {
+	if t.plain {
+		return nil
+	}
+	return t.node.config().DataTLS(name) // of now: links use the newest keys
+}
+
 // dialLink feeds a successor. The plain and the TLS form differ only in conf.
 func (t *transfer) dialLink(d *wire.Dial) {
-	var conf *tls.Config
-	if !t.plain {
-		conf = t.node.config().DataTLS(d.Name) // of now: links use the newest keys
-	}
+	conf := t.linkTLS(d.Name)
 	report := func(link, gen uint32, state string, code Code, reason string) {
 		t.step(meLink{link, gen, state, code, reason})
 	}

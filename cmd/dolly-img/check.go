@@ -31,8 +31,9 @@ func checkStatus(rep *ring.Report, err error, enough int) int {
 
 // speed is what bytes are expected to move at, and how that is known.
 type speed struct {
-	rate int64 // bytes per second; 0: unknown
-	why  string
+	rate  int64 // bytes per second; 0: unknown
+	why   string
+	times int64 // as many nodes the server feeds itself
 }
 
 // printCheck prints the plan: a row for each node, or where they are many for all of which the same is
@@ -72,8 +73,8 @@ func printCheck(w io.Writer, r *ring.Report, quiet bool, at func(*ring.Report) s
 	case r.Bytes < 0:
 		fmt.Fprintln(w, "to move: what comes until the input ends, to each of them; the time it takes is unknown")
 	default:
-		fmt.Fprintf(w, "to move: %s over the ring, %s of it from here\n", bytesText(all), bytesText(most))
 		s := at(r)
+		fmt.Fprintf(w, "to move: %s over the ring, %s of it from here\n", bytesText(all), bytesText(most*s.times))
 		if s.rate <= 0 {
 			fmt.Fprintf(w, "expected time: unknown, %s; --rate sets a speed\n", s.why)
 			return
@@ -154,7 +155,7 @@ func clockFrom(d time.Duration) string {
 // chain goes no faster than the server can send.
 func (j *job) speed(r *ring.Report) speed {
 	if j.rate > 0 {
-		return speed{j.rate, "as --rate says"}
+		return speed{rate: j.rate, why: "as --rate says"}
 	}
 	for _, row := range r.Nodes {
 		k := slices.IndexFunc(j.peers, func(p ring.Peer) bool { return p.Name == row.Node })
@@ -163,15 +164,15 @@ func (j *job) speed(r *ring.Report) speed {
 		}
 		dev, err := interfaceTo(j.peers[k].Addrs[0])
 		if err != nil {
-			return speed{0, "no interface towards " + row.Node + " was found"}
+			return speed{why: "no interface towards " + row.Node + " was found"}
 		}
 		rate, ok := linkSpeed("/sys/class/net", dev)
 		if !ok {
-			return speed{0, "the system does not know the speed of " + dev + " towards " + row.Node}
+			return speed{why: "the system does not know the speed of " + dev + " towards " + row.Node}
 		}
-		return speed{rate, "the speed of " + dev + " towards " + row.Node}
+		return speed{rate: rate, why: "the speed of " + dev + " towards " + row.Node}
 	}
-	return speed{0, "nobody is to be served"}
+	return speed{why: "nobody is to be served"}
 }
 
 // interfaceTo is the name of the interface that packets to addr leave by. Connecting a

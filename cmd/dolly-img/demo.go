@@ -167,7 +167,7 @@ func (d *demo) push(ctx context.Context) error {
 	j := &job{
 		cmd: d.cmd, screen: d.screen, image: filepath.Base(d.image), what: "manifest",
 		enough: d.count - d.faults.kill, plain: d.faults.corrupt > 0, rate: d.faults.rate(d.size),
-		flags: &sendFlags{keys: d.keys(), report: d.report, retries: 3},
+		flags: &sendFlags{keys: d.keys(), report: d.report, retries: 3, maxDirect: 4},
 		open: func(context.Context) (ring.Source, *meta, error) {
 			source, err := openSIF(d.image, m)
 			return source, m, err

@@ -73,7 +73,7 @@ func (f *reportFile) put(r *ring.Report) error {
 // notStarted is the report of a transfer that failed before the ring: every node has
 // its row, and no node was asked.
 func notStarted(nodes []string, err error) *ring.Report {
-	r := &ring.Report{Nodes: []ring.Row{}}
+	r := &ring.Report{Nodes: []ring.Row{}, Unreached: []ring.Unreached{}, Unprobed: []string{}}
 	for _, node := range nodes {
 		r.Nodes = append(r.Nodes, ring.Row{
 			Node: node, State: ring.Failed, Reason: "not asked: " + printable(err.Error()),

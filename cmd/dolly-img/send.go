@@ -91,13 +91,15 @@ func (j *job) run(ctx context.Context) error {
 	switch {
 	case told || rep.Transfer == "" || rep.Exit == ring.ExitInterrupted:
 	case j.flags.check: // what was asked for, not a message beside it
-		printCheck(j.cmd.OutOrStdout(), rep, j.flags.quiet, j.speed)
+		printCheck(j.cmd.OutOrStdout(), rep, j.flags.quiet, func(r *ring.Report) speed { return j.speed(r).shared(r, j.flags.maxDirect) })
+		printUnreached(j.cmd.OutOrStdout(), rep, true, j.flags.quiet)
 	default:
 		have := "have it"
 		if j.thrown {
 			have = "have verified it and thrown it away"
 		}
 		printTable(stderr, rep, j.what, have, j.flags.quiet)
+		printUnreached(stderr, rep, false, j.flags.quiet)
 	}
 	bad := namesOf(rowsIn(rep, func(row ring.Row) bool { return !row.State.Good() }))
 	if len(bad) > 0 && len(bad) < len(rep.Nodes) && j.again != nil && !told && !j.flags.check {
@@ -132,6 +134,14 @@ func (j *job) note(format string, args ...any) {
 	if !j.flags.quiet {
 		j.screen.printf("note: "+format, args...)
 	}
+}
+
+// maxDirect is --max-direct as the ring has it, where 0 is no limit.
+func (j *job) maxDirect() int {
+	if j.flags.maxDirect == 0 {
+		return -1
+	}
+	return j.flags.maxDirect
 }
 
 // shortName is how the line of progress names the image.
@@ -248,8 +258,9 @@ func (j *job) config(ctx context.Context) (_ *ring.Config, err error) {
 	cfg := &ring.Config{
 		Source: source, Plain: j.plain, Rate: j.rate, Wait: j.flags.wait,
 		Straggler: ring.Straggler(j.flags.straggler), Retries: j.flags.retries, Check: j.flags.check,
-		TLS:     clientTLS(id, ring.ALPNControl),
-		DataTLS: clientTLS(id, ring.ALPNData), Software: software(),
+		MaxDirect: j.maxDirect(),
+		TLS:       clientTLS(id, ring.ALPNControl),
+		DataTLS:   clientTLS(id, ring.ALPNData), Software: software(),
 	}
 	if cfg.Meta, err = m.encode(); err != nil {
 		return nil, err

@@ -30,6 +30,7 @@ type sendFlags struct {
 	minSuccess string
 	straggler  string
 	retries    int
+	maxDirect  int
 	check      bool
 	report     string
 	json       bool
@@ -52,7 +53,8 @@ func (f *sendFlags) add(cmd *cobra.Command) {
 	fl.StringVar(&f.minSuccess, "min-success", "", "exit 0 when `N` nodes confirm, or a share of them such as 95% (default all)")
 	fl.StringVar(&f.straggler, "straggler", "demote", "a node slower than the others: `demote|wait|drop`: serve it behind them, let it slow them, or fail it")
 	fl.IntVar(&f.retries, "retries", 3, "take a node that was lost on the way back up to `N` times")
-	fl.BoolVar(&f.check, "check", false, "ask every node, move nothing: who would be served, bytes to move, free space, expected time")
+	fl.IntVar(&f.maxDirect, "max-direct", 4, "feed up to `N` nodes from the server when no other node can reach them; further ones fail")
+	fl.BoolVar(&f.check, "check", false, "ask every node, move nothing: who would be served, bytes to move, free space, expected time, nodes that cannot reach each other")
 	fl.StringVar(&f.report, "report", "", "write what became of every node to `FILE`, as JSON")
 	fl.BoolVar(&f.json, "json", false, "events on standard output, one JSON object a line, the report as the last")
 	fl.BoolVarP(&f.quiet, "quiet", "q", false, "print only what went wrong")
@@ -94,6 +96,9 @@ func (f *sendFlags) job(cmd *cobra.Command, image, what string) (*job, error) {
 	case ring.Demote, ring.Drop, ring.Wait:
 	default:
 		return nil, usagef("--straggler %q: want demote, wait or drop", f.straggler)
+	}
+	if f.maxDirect < 0 {
+		return nil, usagef("--max-direct %d: negative", f.maxDirect)
 	}
 	if f.retries < 0 {
 		return nil, usagef("--retries %d: negative", f.retries)

@@ -25,6 +25,10 @@ type report struct {
 	Seconds  float64 `json:"seconds"`
 	Exit     int     `json:"exit"`
 	Nodes    []row   `json:"nodes"`
+
+	Direct    int                 `json:"direct"`
+	Unreached []map[string]string `json:"unreached"`
+	Unprobed  []string            `json:"unprobed"`
 }
 
 type row struct {
@@ -53,7 +57,7 @@ func readReport(text []byte) (*report, error) {
 	if err := json.Unmarshal(text, &top); err != nil {
 		return nil, err
 	}
-	if missing := lacks(top, "transfer", "version", "host", "started", "image", "kept", "digest", "sif", "bytes", "seconds", "exit", "nodes"); missing != "" {
+	if missing := lacks(top, "transfer", "version", "host", "started", "image", "kept", "digest", "sif", "bytes", "seconds", "exit", "nodes", "direct", "unreached", "unprobed"); missing != "" {
 		return nil, fmt.Errorf("no %s", missing)
 	}
 	if _, err := time.Parse(time.RFC3339, r.Started); err != nil {

@@ -82,6 +82,14 @@ func (h *Host) filter(ctx context.Context, verb string, from *Host) error {
 	return err
 }
 
+// OnlyFrom makes the host drop connections to a TCP port unless they come from one host, as a
+// firewall does that was opened for the server only.
+func (h *Host) OnlyFrom(ctx context.Context, from *Host, port int) error {
+	_, err := run(ctx, "", "ip", "netns", "exec", h.space(), "iptables", "-w", "-A", "INPUT",
+		"-p", "tcp", "--dport", fmt.Sprint(port), "!", "-s", from.Addr.String(), "-j", "DROP")
+	return err
+}
+
 // Shape makes the host's link so many bits per second slow from now on.
 func (h *Host) Shape(ctx context.Context, rate int64) error {
 	replace := func(dev string) string { return "qdisc replace" + shape(dev, rate)[len("qdisc add"):] }

@@ -138,6 +138,16 @@ type (
 		Offset     int64  `json:"offset"`
 		Good       int64  `json:"good"`
 	}
+	Probe struct { // 22, since version 2, as are all behind it
+		Probe uint32   `json:"probe"`
+		Name  string   `json:"name"`
+		Addrs []string `json:"addrs"`
+	}
+	Probed struct { // 23
+		Probe  uint32 `json:"probe"`
+		Code   string `json:"code"`
+		Reason string `json:"reason"`
+	}
 )
 
 // Sending is what a feeder says of a link in its Report. Idle: it had nothing to send most
@@ -186,7 +196,8 @@ var makers = [...]func() Message{
 	15: func() Message { return new(Commit) }, 16: func() Message { return new(Committed) },
 	17: func() Message { return new(Bye) }, 18: func() Message { return new(Abort) },
 	19: func() Message { return new(Ping) }, 20: func() Message { return new(Pong) },
-	21: func() Message { return new(Fallback) },
+	21: func() Message { return new(Fallback) }, 22: func() Message { return new(Probe) },
+	23: func() Message { return new(Probed) },
 }
 
 func (*Greet) kind() byte     { return 1 }
@@ -210,6 +221,8 @@ func (*Abort) kind() byte     { return 18 }
 func (*Ping) kind() byte      { return 19 }
 func (*Pong) kind() byte      { return 20 }
 func (*Fallback) kind() byte  { return 21 }
+func (*Probe) kind() byte     { return 22 }
+func (*Probed) kind() byte    { return 23 }
 
 // Encode makes the bytes of m, length and type included.
 func Encode(m Message) ([]byte, error) {
@@ -281,7 +294,7 @@ func Decode(b []byte) (Message, error) {
 }
 
 // lastOf has, by version, the highest type of message that belongs to it.
-var lastOf = [Version + 1]byte{1: 21, 2: 21}
+var lastOf = [Version + 1]byte{1: 21, 2: 23}
 
 // Belongs reports, as a *MalformedError, a message that came only after a version.
 func Belongs(m Message, version int) error {

@@ -104,6 +104,7 @@ func all() []Message {
 		&Link{1, 2, LinkDown, "network", "broken"}, &Undial{4}, &Marks{[]Mark{{1, 4, []byte{1}, true}}},
 		&Report{1, 2, 3, "disk", 4, 5, 6, 7, 8, []Sending{{1, true, 2, 3, true}}}, &Fail{"space", "no space"}, &Verified{[]string{"sha256:x"}, true},
 		&Commit{}, &Committed{"sha256:x"}, &Bye{}, &Abort{"interrupted", true}, &Ping{}, &Pong{}, &Fallback{1, 2, 3, 4, 5},
+		&Probe{7, "n2", []string{"10.0.0.2:9998"}}, &Probed{7, "network", "i/o timeout"},
 	}
 }
 
@@ -173,6 +174,18 @@ func TestGreetingVectors(t *testing.T) {
 	} {
 		if b, err := Encode(m); err != nil || string(b[5:]) != want {
 			t.Errorf("got %q, %v\nwant %q", b[5:], err, want)
+		}
+	}
+}
+
+// What came with version 2 is no message of version 1.
+func TestBelongs(t *testing.T) {
+	for _, m := range all() {
+		if err := Belongs(m, 1); (err != nil) != (m.kind() > 21) {
+			t.Errorf("%T in version 1: %v", m, err)
+		}
+		if err := Belongs(m, 2); err != nil {
+			t.Error(err)
 		}
 	}
 }

@@ -1,0 +1,125 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"slices"
+
+	"github.com/dolly-img/dolly-img/ring"
+)
+
+// What is said of nodes that cannot reach each other.
+
+// unreachedShown is how many of them are named.
+const unreachedShown = 8
+
+// printUnreached says, behind the rows of a push, that the server had to stand in for nodes that cannot
+// reach each other; of a check, which those are.
+func printUnreached(w io.Writer, r *ring.Report, check, quiet bool) {
+	stoodIn := r.Direct > 0 || slices.ContainsFunc(r.Unreached, func(u ring.Unreached) bool { return !goodIn(r, u.To) })
+	switch {
+	case check:
+		for _, line := range ways(r) {
+			fmt.Fprintln(w, line)
+		}
+		if len(r.Unprobed) > 0 && !quiet {
+			fmt.Fprintf(w, "not known whom these reach, they speak protocol 1 or did not say: %s\n", fold(r.Unprobed))
+		}
+	case stoodIn && len(r.Unreached) > 0:
+		u := r.Unreached[0]
+		more := ""
+		if n := len(r.Unreached) - 1; n > 0 {
+			more = fmt.Sprintf(", and %d more such", n)
+		}
+		fmt.Fprintf(w, "the server fed %d nodes itself: %s%s\n", r.Direct, way(u), more)
+	}
+	if len(r.Unreached) > 0 && (check || stoodIn) {
+		fmt.Fprintf(w, "hint: open TCP port %s between the nodes, in the firewall of each: a push goes from node to node\n", printable(r.Unreached[0].Port))
+	}
+}
+
+func goodIn(r *ring.Report, node string) bool {
+	return slices.ContainsFunc(r.Nodes, func(row ring.Row) bool { return row.Node == node && row.State.Good() })
+}
+
+func way(u ring.Unreached) string {
+	return fmt.Sprintf("%s cannot reach %s %s", printable(u.From), printable(u.To), onPort(u))
+}
+
+func onPort(u ring.Unreached) string {
+	return fmt.Sprintf("on port %s (%s)", printable(u.Port), printable(u.Reason))
+}
+
+// ways puts the pairs of a check into lines: neighbours that do not reach each other either way for one
+// reason are one.
+func ways(r *ring.Report) (lines []string) {
+	cut := map[[2]string]ring.Unreached{}
+	for _, u := range r.Unreached {
+		cut[[2]string{u.From, u.To}] = u
+	}
+	var single []string
+	var nodes []string // that answered
+	for _, row := range r.Nodes {
+		if row.State == ring.Pending || row.State == ring.Held {
+			nodes = append(nodes, row.Node)
+		}
+	}
+	for i := 0; i < len(nodes)-1; {
+		there, gone := cut[[2]string{nodes[i], nodes[i+1]}]
+		_, both := cut[[2]string{nodes[i+1], nodes[i]}]
+		end := i + 1
+		for both && gone && end < len(nodes) && onPort(cut[[2]string{nodes[end-1], nodes[end]}]) == onPort(there) &&
+			onPort(cut[[2]string{nodes[end], nodes[end-1]}]) == onPort(there) {
+			end++
+		}
+		switch n := end - i; {
+		case n == 2:
+			lines = append(lines, fmt.Sprintf("%s and %s cannot reach each other %s", printable(nodes[i]), printable(nodes[i+1]), onPort(there)))
+		case n > 2:
+			lines = append(lines, fmt.Sprintf("%s cannot reach each other, none its neighbours in the list, %s", fold(nodes[i:end]), onPort(there)))
+		default:
+			for _, pair := range [][2]string{{nodes[i], nodes[i+1]}, {nodes[i+1], nodes[i]}} {
+				if u, ok := cut[pair]; ok {
+					single = append(single, way(u))
+				}
+			}
+		}
+		i = max(i+1, end-1)
+	}
+	lines = append(lines, single...)
+	if more := len(lines) - unreachedShown; more > 0 {
+		lines = append(lines[:unreachedShown], fmt.Sprintf("and %d more like these: --report and --json have them all", more))
+	}
+	return lines
+}
+
+// fedDirectly is how many nodes the server would feed itself: the first one, and each that the one before it
+// cannot reach. Another node may reach it, which a push finds out: it is the most that it can be.
+func fedDirectly(r *ring.Report) int {
+	fed, before := 1, ""
+	for _, row := range r.Nodes {
+		if row.State != ring.Pending {
+			continue
+		}
+		if slices.ContainsFunc(r.Unreached, func(u ring.Unreached) bool { return u.From == before && u.To == row.Node }) {
+			fed++
+		}
+		before = row.Node
+	}
+	return fed
+}
+
+// shared is what is left of a speed for each node when the server feeds several itself, most of them
+// beside the first.
+func (s speed) shared(r *ring.Report, most int) speed {
+	fed := fedDirectly(r)
+	s.times = int64(min(fed, most+1))
+	s.rate /= s.times
+	if fed > 1 {
+		s.why += fmt.Sprintf(", shared by up to %d nodes that the server would feed itself", s.times)
+	}
+	if fed > most+1 {
+		s.why += fmt.Sprintf("; up to %d would fail, since --max-direct is %d", fed-most-1, most)
+	}
+	return s
+}
