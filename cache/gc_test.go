@@ -647,7 +647,7 @@ func TestBrokenImage(t *testing.T) {
 	c := mustOpen(t)
 	im := newImage(v1.MediaTypeImageLayer, "layer")
 	mustPush(t, c, "x/a:1", im)
-	if err := c.Startable(im.root()); err != nil {
+	if err := c.Startable(t.Context(), im.root()); err != nil {
 		t.Error(err)
 	}
 	rot(t, c, im.blobs[0].Digest)
@@ -660,7 +660,7 @@ func TestBrokenImage(t *testing.T) {
 	if list, err := c.List(); err != nil || list[0].Err == nil {
 		t.Errorf("listed as %+v, %v", list, err)
 	}
-	if c.Startable(im.root()) == nil {
+	if c.Startable(t.Context(), im.root()) == nil {
 		t.Error("startable without its layer")
 	}
 }

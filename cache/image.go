@@ -69,13 +69,34 @@ func decodeManifest(b []byte) (m manifest, err error) {
 	return m, nil
 }
 
-// references lists them as they stand, children before the config and layers.
+// references lists them, children before the config and layers. A config or a layer is a blob,
+// whatever its media type says: one that is called a manifest names nothing that the image needs. It gets
+// another type here, so that nobody looks.
+// https://github.com/opencontainers/image-spec/issues/1101
 func (m manifest) references() []v1.Descriptor {
 	refs := append([]v1.Descriptor{}, m.Manifests...)
+	blobs := m.Layers
 	if m.Config != nil {
-		refs = append(refs, *m.Config)
+		blobs = append([]v1.Descriptor{*m.Config}, blobs...)
 	}
-	return append(refs, m.Layers...)
+	for _, d := range blobs {
+		if IsManifest(d.MediaType) {
+			d.MediaType = "application/octet-stream"
+		}
+		refs = append(refs, d)
+	}
+	return refs
+}
+
+// seen are the blobs of a walk, and which of them were looked into as manifests: one and the same may be a
+// layer, too.
+type seen map[digest.Digest]bool
+
+// add says whether d is new, and whether what it references is.
+func (s seen) add(d v1.Descriptor, manifest bool) (blob, references bool) {
+	looked, there := s[d.Digest]
+	s[d.Digest] = looked || manifest
+	return !there, manifest && !looked
 }
 
 // sif is the layer that is the SIF, where the manifest is that of one.
@@ -137,18 +158,20 @@ func (c *Cache) kind(d v1.Descriptor) (string, error) {
 // a manifest after it. What has its bytes elsewhere (urls) need not be there and
 // is left out.
 func (c *Cache) walk(root v1.Descriptor, visit func(v1.Descriptor) error) error {
-	return c.walkTo(maxDepth, root, map[digest.Digest]bool{}, visit)
+	return c.walkTo(maxDepth, root, seen{}, visit)
 }
 
-func (c *Cache) walkTo(depth int, d v1.Descriptor, seen map[digest.Digest]bool, visit func(v1.Descriptor) error) error {
-	if seen[d.Digest] || len(d.URLs) > 0 {
+func (c *Cache) walkTo(depth int, d v1.Descriptor, seen seen, visit func(v1.Descriptor) error) error {
+	if len(d.URLs) > 0 {
 		return nil
 	}
-	seen[d.Digest] = true
-	if err := visit(d); err != nil {
-		return err
+	blob, references := seen.add(d, IsManifest(d.MediaType))
+	if blob {
+		if err := visit(d); err != nil {
+			return err
+		}
 	}
-	if !isIndex(d.MediaType) && !isManifest(d.MediaType) {
+	if !references {
 		return nil
 	}
 	if depth < 0 {
@@ -170,17 +193,19 @@ func (c *Cache) walkTo(depth int, d v1.Descriptor, seen map[digest.Digest]bool, 
 // no longer what its digest says: the next transfer brings that again. References that no
 // transfer could bring are left out. The error is about a manifest that is there and cannot be read.
 func (c *Cache) reach(root v1.Descriptor) (list []v1.Descriptor, unread error) {
-	seen := map[digest.Digest]bool{}
+	seen := seen{}
 	todo := []v1.Descriptor{root}
 	for len(todo) > 0 {
 		d := todo[len(todo)-1]
 		todo = todo[:len(todo)-1]
-		if seen[d.Digest] || checkDescriptor(d) != nil {
+		if checkDescriptor(d) != nil {
 			continue
 		}
-		seen[d.Digest] = true
-		list = append(list, d)
-		if !IsManifest(d.MediaType) && d.Digest != root.Digest {
+		blob, references := seen.add(d, IsManifest(d.MediaType) || d.Digest == root.Digest)
+		if blob {
+			list = append(list, d)
+		}
+		if !references {
 			continue
 		}
 		b, err := c.manifestBytes(d)

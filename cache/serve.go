@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime"
 	"slices"
 	"strings"
 
@@ -74,13 +75,91 @@ func (c *Cache) Find(roots []v1.Descriptor, d digest.Digest) (v1.Descriptor, err
 	return v1.Descriptor{}, fmt.Errorf("cache %s: blob %s: %w", c.dir, d, ErrNotFound)
 }
 
-// Startable says why a container could not be started from d: a blob that its manifest needs
-// is missing. An index may have manifests that are not here.
-func (c *Cache) Startable(d v1.Descriptor) error {
-	if isIndex(d.MediaType) {
+// Startable says why a container could not be started from d: a blob that its manifest needs is missing,
+// or has wrong bytes. What nobody has verified is hashed here, and moved to quarantine where it is wrong. An
+// index may lack manifests that never were here; then it has to have one for this machine, and all that are
+// here have to be whole.
+func (c *Cache) Startable(ctx context.Context, d v1.Descriptor) error {
+	if !isIndex(d.MediaType) {
+		return c.walk(d, func(b v1.Descriptor) error { return c.right(ctx, b) })
+	}
+	p := &platforms{c: c, seen: seen{}}
+	if err := p.look(ctx, d, maxDepth); err != nil {
+		return err
+	}
+	if p.lacks != nil && !p.here {
+		return fmt.Errorf("nothing for this machine: %w", p.lacks)
+	}
+	return nil
+}
+
+// right says why a blob is not there, or not right.
+func (c *Cache) right(ctx context.Context, d v1.Descriptor) error {
+	if err := c.present(d); err != nil {
+		return err
+	}
+	if _, ok := c.trusted(d.Digest); ok {
 		return nil
 	}
-	return c.walk(d, c.present)
+	return c.verify(ctx, d.Digest).Err
+}
+
+// platforms is what an index has here.
+type platforms struct {
+	c     *Cache
+	seen  seen
+	lacks error // about a manifest that never was here
+	here  bool  // there is one for this machine
+}
+
+// look looks through an index, and the indexes in it. Its error is about what should be here and is not.
+func (p *platforms) look(ctx context.Context, index v1.Descriptor, depth int) error {
+	if depth < 0 {
+		return fmt.Errorf("cache %s: manifest %s: nested too deeply", p.c.dir, index.Digest)
+	}
+	if err := p.c.right(ctx, index); err != nil {
+		return err
+	}
+	m, err := p.c.manifest(index)
+	if err != nil {
+		return err
+	}
+	for _, d := range m.Manifests {
+		if blob, _ := p.seen.add(d, false); !blob {
+			continue
+		}
+		err := p.c.present(d)
+		switch {
+		case errors.Is(err, ErrNotFound) && !p.c.quarantined(d.Digest):
+			p.lacks = err
+			continue
+		case err != nil:
+		case isIndex(d.MediaType):
+			err = p.look(ctx, d, depth-1)
+		default:
+			err = p.c.walk(d, func(b v1.Descriptor) error { return p.c.right(ctx, b) })
+			p.here = p.here || forHere(d.Platform)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// forHere says whether what is for this platform may be for this machine.
+func forHere(p *v1.Platform) bool {
+	if p == nil {
+		return true
+	}
+	arch := p.Architecture
+	switch arch { // as uname says
+	case "x86_64":
+		arch = "amd64"
+	case "aarch64":
+		arch = "arm64"
+	}
+	return p.OS == runtime.GOOS && arch == runtime.GOARCH
 }
 
 // Hold keeps the blobs of an image from being removed, whatever becomes of its names, until release

@@ -144,6 +144,12 @@ func (c *Cache) quarantine(ctx context.Context, d digest.Digest, info fs.FileInf
 	return c.fs.Rename(name, "quarantine/"+flat(d))
 }
 
+// quarantined says whether the blob is not there because it had wrong bytes.
+func (c *Cache) quarantined(d digest.Digest) bool {
+	_, err := c.fs.Lstat("quarantine/" + flat(d))
+	return err == nil
+}
+
 const quarantineFor = 7 * 24 * time.Hour
 
 // emptyQuarantine removes what was looked at, or will not be.

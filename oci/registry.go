@@ -88,26 +88,11 @@ func openRegistry(ctx context.Context, name string, o RegistryOptions) (store, s
 	}
 	var first error
 	for _, named := range candidates {
-		named = reference.TagNameOnly(named)
-		ref, err := docker.NewReference(oneOf(named))
-		if err != nil {
-			return nil, "", err
-		}
+		named = oneOf(reference.TagNameOnly(named))
 		r := &registry{user: o.User}
-		if r.schemes, err = newSchemes(sys, named); err != nil {
-			return nil, "", err
-		}
-		if d, ok := named.(reference.Digested); ok {
-			r.digest = d.Digest()
-		}
-		err = retry(ctx, func() error {
-			return r.bounded(ctx, func(ctx context.Context) error {
-				r.src, err = ref.NewImageSource(ctx, sys)
-				return err
-			})
-		})
+		err := r.connect(ctx, sys, named, !shortnames.IsShortName(name))
 		if err == nil {
-			return r, oneOf(named).String(), nil
+			return r, named.String(), nil
 		}
 		if err = r.explain(err); len(candidates) > 1 {
 			err = fmt.Errorf("%s: %w", named, err)
@@ -119,6 +104,36 @@ func openRegistry(ctx context.Context, name string, o RegistryOptions) (store, s
 		}
 	}
 	return nil, "", first
+}
+
+// connect finds the mirror that has the image, else the registry itself. typed says that the user has written
+// its host.
+func (r *registry) connect(ctx context.Context, sys *types.SystemContext, named reference.Named, typed bool) error {
+	ref, err := docker.NewReference(named)
+	if err != nil {
+		return err
+	}
+	all, free := sys, func() {}
+	err = retry(ctx, func() error {
+		sys, free, err = withoutNodes(ctx, all, named, typed)
+		return err
+	})
+	defer free()
+	if err != nil {
+		return err
+	}
+	if r.schemes, err = newSchemes(sys, named); err != nil {
+		return err
+	}
+	if d, ok := named.(reference.Digested); ok {
+		r.digest = d.Digest()
+	}
+	return retry(ctx, func() error {
+		return r.bounded(ctx, func(ctx context.Context) error {
+			r.src, err = ref.NewImageSource(ctx, sys)
+			return err
+		})
+	})
 }
 
 // names are the full names that a name may stand for, most likely first. A short

@@ -130,6 +130,54 @@ func TestMirrors(t *testing.T) {
 		mirror.manifests[d] = mirror.manifests["latest"]
 		openFails(t, upstream.name()+"@"+d, conf(t, mirrored, upstream.host, mirror.host), "has other bytes than its digest says")
 	})
+	// The mirror of a node has an image of its own, as the tag was when it was pushed there.
+	node := func() *fakeRegistry {
+		f := newRegistry(t, newImg([]byte("what the tag was")))
+		f.lie = func(w http.ResponseWriter, r *http.Request, _ int) bool {
+			w.Header().Set(nodeMirror, "1")
+			return false
+		}
+		return f
+	}
+	const twoMirrors = mirrored + "[[registry.mirror]]\nlocation = \"%s/copy\"\ninsecure = true\n"
+	t.Run("of a node", func(t *testing.T) {
+		mirror, other, upstream := node(), newRegistry(t, m), newRegistry(t, m)
+		for _, name := range []string{upstream.name(), upstream.name() + "@" + m.root.Digest.String(), upstream.name() + ":latest"} {
+			o := conf(t, mirrored, upstream.host, mirror.host)
+			m.check(t, mustOpen(t, name, o))
+			m.check(t, mustOpen(t, name, conf(t, twoMirrors, upstream.host, mirror.host, other.host)))
+			m.check(t, mustOpen(t, name, conf(t, twoMirrors, upstream.host, other.host, mirror.host)))
+		}
+		if n := len(mirror.asked("/manifests/latest")) + len(mirror.asked("/blobs/"+m.list[0].Digest.String())); n != 0 {
+			t.Errorf("the node was asked %d times: %q", n, mirror.log)
+		}
+		if n := len(other.asked("/v2/copy/some/app/manifests/latest")); n != 4 {
+			t.Errorf("the other mirror was asked %d times: %q", n, other.log)
+		}
+		upstream.lie = func(w http.ResponseWriter, r *http.Request, _ int) bool {
+			fail(w, http.StatusNotFound, "NONE")
+			return true
+		}
+		openFails(t, upstream.name(), conf(t, mirrored, upstream.host, mirror.host), "")
+	})
+	t.Run("of a node, as the registry itself", func(t *testing.T) {
+		mirror := node()
+		o := conf(t, "[[registry]]\nprefix = \"reg.example\"\nlocation = %q\ninsecure = true\n", mirror.host)
+		err := openFails(t, "docker://reg.example/some/app", o, "is the mirror of a node")
+		if hintOf(err) == "" || len(mirror.asked("/manifests/latest")) > 0 {
+			t.Errorf("hint %q, asked for %q", hintOf(err), mirror.log)
+		}
+		openFails(t, "docker://app", conf(t, "unqualified-search-registries = [%q]\n", mirror.host), "is the mirror of a node")
+		mustOpen(t, mirror.name(), plain(t)) // it was asked for by its address
+	})
+	t.Run("of a node that is away", func(t *testing.T) {
+		mirror, upstream := node(), newRegistry(t, m)
+		mirror.lie = func(http.ResponseWriter, *http.Request, int) bool { panic(http.ErrAbortHandler) }
+		m.check(t, mustOpen(t, upstream.name(), conf(t, mirrored, upstream.host, mirror.host)))
+		if n := len(mirror.asked("/manifests/latest")); n != 0 {
+			t.Errorf("asked %d times", n)
+		}
+	})
 	t.Run("blocked", func(t *testing.T) {
 		f := newRegistry(t, m)
 		openFails(t, f.name(), conf(t, "[[registry]]\nlocation = %q\nblocked = true\n", f.host), "blocked")

@@ -10,7 +10,9 @@
 // and HEAD of each. NAME is found in two ways: containerd says which registry it means
 // with ?ns=HOST; podman and skopeo, whose requests do not say, put the host in front of
 // the path (registries.conf: location = "127.0.0.1:5050/docker.io"), with _ for the colon
-// of a port. What is not in the cache is 404, and the runtime asks the registry itself.
+// of a port. What is not in the cache is 404, and the runtime asks the registry itself; so is an
+// image that is not whole, and a list of platforms one of which is not: a runtime that was given the
+// manifest would not ask elsewhere for the rest. Every answer has the header X-Dolly-Img-Mirror.
 //
 // Only what a reference of the asked repository reaches is given under its name, and
 // only bytes that were verified. An image whose manifest was asked for stays until a minute after
@@ -25,6 +27,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"net/netip"
 	"regexp"
 	"slices"
 	"strconv"
@@ -56,7 +59,7 @@ var (
 	// A registry with its port may be the first part.
 	nameForm = regexp.MustCompile(`^[a-zA-Z0-9]+(([._:]|__|-+)[a-zA-Z0-9]+)*(/[a-zA-Z0-9]+(([._]|__|-+)[a-zA-Z0-9]+)*)*$`)
 	tagForm  = regexp.MustCompile(`^[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}$`)
-	hostForm = regexp.MustCompile(`^[a-zA-Z0-9._-]+(:[0-9]{1,5})?$`)
+	hostForm = regexp.MustCompile(`^([a-zA-Z0-9._-]+|\[[0-9a-fA-F:.]+\])(:[0-9]{1,5})?$`)
 )
 
 const maxName = 512
@@ -87,7 +90,7 @@ func parse(path, ns string) (request, *failure) {
 		if !hostForm.MatchString(ns) {
 			return r, &failure{http.StatusBadRequest, "NAME_INVALID", "malformed ns"}
 		}
-		r.repo = ns + "/" + r.repo
+		r.repo = strings.ToLower(ns) + "/" + r.repo // as names are kept
 	}
 	switch r.kind {
 	case "manifests":
@@ -134,7 +137,12 @@ func (m *mirror) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		"missing", f != nil, "seconds", time.Since(begin).Seconds())
 }
 
+// Header is in every answer of a mirror, with the value 1. A mirror has what was pushed to its node, not what a
+// tag names now: whoever resolves names for others, as push does, must ask the registry itself.
+const Header = "X-Dolly-Img-Mirror"
+
 func (m *mirror) serve(w http.ResponseWriter, r *http.Request) *failure {
+	w.Header().Set(Header, "1")
 	w.Header().Set("Docker-Distribution-API-Version", "registry/2.0")
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
 		w.Header().Set("Allow", "GET, HEAD")
@@ -178,8 +186,16 @@ func (m *mirror) repository(name string) ([]cache.Reference, error) {
 }
 
 // PathName is a repository, with its registry, as part of a path: there a name cannot have the
-// colon in front of a port, for which an underscore stands.
-func PathName(repository string) string { return strings.Replace(repository, ":", "_", 1) }
+// colon in front of a port, for which an underscore stands, nor an IPv6 address in brackets, which is
+// written ip6-fd00-0000-…-0001.
+func PathName(repository string) string {
+	if address, rest, ok := strings.Cut(strings.TrimPrefix(repository, "["), "]"); ok {
+		if a, err := netip.ParseAddr(address); err == nil {
+			repository = "ip6-" + strings.ReplaceAll(a.StringExpanded(), ":", "-") + rest
+		}
+	}
+	return strings.Replace(repository, ":", "_", 1)
+}
 
 func roots(refs []cache.Reference) []v1.Descriptor {
 	list := make([]v1.Descriptor, len(refs))
@@ -216,8 +232,8 @@ func (m *mirror) blob(w http.ResponseWriter, r *http.Request, q request, refs []
 		if err := m.held.add(r.Context(), m.store, q.repo, d); err != nil {
 			m.log.Debug("mirror: an image may go while it is read", "manifest", d.Digest, "error", err)
 		}
-		if err := m.store.Startable(d); err != nil {
-			m.log.Warn("mirror: an image lacks a blob, the registry is asked instead", "manifest", d.Digest, "error", err)
+		if err := m.store.Startable(r.Context(), d); err != nil {
+			m.log.Warn("mirror: an image is not whole, the registry is asked instead", "manifest", d.Digest, "error", err)
 			return missing
 		}
 	}
@@ -283,7 +299,7 @@ func tags(w http.ResponseWriter, r *http.Request, repo string, refs []cache.Refe
 	}
 	name := repo
 	if ns := q.Get("ns"); ns != "" {
-		name = strings.TrimPrefix(repo, ns+"/")
+		name = strings.TrimPrefix(repo, strings.ToLower(ns)+"/")
 	}
 	return sendJSON(w, "application/json", map[string]any{"name": name, "tags": list})
 }

@@ -87,6 +87,7 @@ func fill(t *testing.T) (c *cache.Cache, image, artifact, layer v1.Descriptor) {
 	all := put(t, c, "reg.example:5000/lab/app:v1", data, config, manifest(t, v1.Manifest{Config: conf, Layers: []v1.Descriptor{l}}))
 	put(t, c, "reg.example:5000/lab/app:v2", data, config, manifest(t, v1.Manifest{Config: conf, Layers: []v1.Descriptor{l}}))
 	put(t, c, "127.0.0.1:15000/lab/app:v1", data, config, manifest(t, v1.Manifest{Config: conf, Layers: []v1.Descriptor{l}}))
+	put(t, c, "[fd00::1]:5000/lab/six:v1", data, config, manifest(t, v1.Manifest{Config: conf, Layers: []v1.Descriptor{l}}))
 	put(t, c, "docker.io/other/app:v3", data, config, manifest(t, v1.Manifest{Config: conf, Layers: []v1.Descriptor{l}, Annotations: map[string]string{"a": "b"}}))
 	art := put(t, c, "reg.example:5000/lab/app:sig", config, manifest(t, v1.Manifest{Config: conf, Layers: []v1.Descriptor{}, Subject: &all[2], ArtifactType: "application/vnd.test"}))
 	return c, all[2], art[1], l
@@ -112,6 +113,9 @@ func TestMirror(t *testing.T) {
 		{"GET", "/v2/127.0.0.1_15000/lab/app/manifests/v1", "", 200, []string{image.Digest.String()}},
 		{"GET", "/v2/127.0.0.1_15000/lab/app/blobs/" + layer.Digest.String(), "", 200, []string{"0123456789"}},
 		{"GET", "/v2/127.0.0.1/lab/app/manifests/v1", "", 404, []string{"NAME_UNKNOWN"}},
+		{"GET", "/v2/lab/six/manifests/v1?ns=[FD00::1]:5000", "", 200, []string{image.Digest.String()}},
+		{"GET", "/v2/ip6-fd00-0000-0000-0000-0000-0000-0000-0001_5000/lab/six/manifests/v1", "", 200, []string{image.Digest.String()}},
+		{"GET", "/v2/lab/app/manifests/v1?ns=Reg.Example:5000", "", 200, []string{image.Digest.String()}},
 		{"GET", "/v2/lab/app/manifests/" + image.Digest.String() + ns, "", 200, []string{`"layers"`}},
 		{"GET", "/v2/lab/app/blobs/" + layer.Digest.String() + ns, "", 200, []string{"0123456789", layer.Digest.String(), "Content-Length: 10", "Etag: "}},
 		{"GET", "/v2/lab/app/blobs/" + layer.Digest.String() + ns, "Range: bytes=2-4", 206, []string{"234", "Content-Range: bytes 2-4/10"}},
@@ -168,6 +172,9 @@ func TestMirror(t *testing.T) {
 		var text strings.Builder
 		_ = resp.Header.Write(&text)
 		text.Write(body)
+		if resp.Header.Get(Header) != "1" {
+			t.Errorf("%s %s: does not say that it is a mirror", r.method, r.path)
+		}
 		if resp.StatusCode != r.status {
 			t.Errorf("%s %s: %d, want %d: %s", r.method, r.path, resp.StatusCode, r.status, body)
 			continue
@@ -221,7 +228,7 @@ func FuzzParse(f *testing.F) {
 			}
 			return
 		}
-		want := strings.TrimPrefix(r.repo, ns+"/")
+		want := strings.TrimPrefix(r.repo, strings.ToLower(ns)+"/")
 		if ns == "" {
 			want = r.repo
 		}
@@ -462,7 +469,7 @@ func TestDockerFormat(t *testing.T) {
 		}
 	}
 
-	// A list that lacks a layer is one that some of its manifests cannot be had of: only these are not found.
+	// A list that lacks a layer is not found, nor is the manifest that needs it: the runtime would get stuck.
 	path, err := c.BlobPath(layers[1].Digest)
 	if err != nil {
 		t.Fatal(err)
@@ -470,7 +477,7 @@ func TestDockerFormat(t *testing.T) {
 	if err := os.Remove(path); err != nil {
 		t.Fatal(err)
 	}
-	for path, want := range map[string]int{"all": 200, manifests[0].Digest.String(): 200, manifests[1].Digest.String(): 404} {
+	for path, want := range map[string]int{"all": 404, list.Digest.String(): 404, manifests[0].Digest.String(): 200, manifests[1].Digest.String(): 404, "amd": 200} {
 		if code := get(New(c, nil), "/v2/app/manifests/"+path+"?ns=reg.example"); code != want {
 			t.Errorf("without a layer, %s: %d, want %d", path, code, want)
 		}
