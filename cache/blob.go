@@ -29,7 +29,7 @@ func (t *Transfer) Begin(ctx context.Context, d v1.Descriptor, off int64) (Write
 		return nil, errors.Join(t.fail(d.Digest, "begin", err), w.Abort(0))
 	}
 	if err := preallocate(p.f, d.Size); err != nil {
-		return nil, errors.Join(t.fail(d.Digest, "reserve space", err), w.Abort(0))
+		return nil, errors.Join(t.fail(d.Digest, "reserve "+inUnits(d.Size), err), w.Abort(0))
 	}
 	return w, nil
 }

@@ -209,7 +209,7 @@ func (g *collector) collect(ctx context.Context) error {
 		if room, known, err := g.room(victims, Limits{Free: g.o.Limits.Free}); err != nil {
 			return err
 		} else if known && room < 0 {
-			return hint("ask for less, or unpin what is not needed", "nothing is removed: so much cannot be free here, it lacks %d bytes that the cache cannot give", -room)
+			return hint("ask for less, or unpin what is not needed", "nothing is removed: so much cannot be free here, it lacks %s that the cache cannot give", inUnits(-room))
 		}
 	}
 	if err := g.dropUnneeded(ctx, func(d digest.Digest) bool { return !g.fresh(d) }); err != nil {

@@ -10,6 +10,7 @@ import (
 	"maps"
 	"math"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -686,5 +687,22 @@ func TestDepth(t *testing.T) {
 	mustPush(t, c, "x/deep:1", im)
 	if _, err := push(c, "x/deeper:1", indexOf(im)); err == nil {
 		t.Error("an index too many was taken")
+	}
+}
+
+// What has no room is refused with units, and where there is none.
+func TestNoRoom(t *testing.T) {
+	c := mustOpen(t)
+	tr := c.Transfer("localhost/a:latest", TransferOptions{})
+	defer tr.Close()
+	_, _, err := tr.Offer(t.Context(), []v1.Descriptor{{Digest: digest.FromString("big"), Size: 7 << 60}})
+	want := regexp.MustCompile(`^cache ` + regexp.QuoteMeta(c.Dir()) + `: needs 8\.07 EB, \d\S* [kMGT]B are free there: no space left on device$`)
+	if !errors.Is(err, syscall.ENOSPC) || !want.MatchString(err.Error()) {
+		t.Errorf("%v, want %s", err, want)
+	}
+	for n, want := range map[int64]string{0: "0 B", 999: "999 B", 1000: "1 kB", 9_994: "9.99 kB", 99_940: "99.9 kB", 999_499: "999 kB", 999_500: "1 MB", 52_428_800: "52.4 MB", math.MaxInt64: "9.22 EB"} {
+		if got := inUnits(n); got != want {
+			t.Errorf("inUnits(%d) = %q, want %q", n, got, want)
+		}
 	}
 }

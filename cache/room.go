@@ -61,7 +61,17 @@ func (g *collector) fits(victims []v1.Descriptor) error {
 type noRoom struct{ need, room int64 }
 
 func (e *noRoom) Error() string {
-	return fmt.Sprintf("%d bytes needed, and the limits of the cache leave room for %d", e.need, e.room)
+	return fmt.Sprintf("needs %s, and the limits of the cache leave room for %s", inUnits(e.need), inUnits(e.room))
+}
+
+// inUnits writes bytes as people read them. (The ring has the like, which this package cannot import.)
+func inUnits(n int64) string {
+	const units = "kMGTPE"
+	f, unit := float64(n), ""
+	for i := 0; f >= 999.5 && i < len(units); i++ {
+		f, unit = f/1000, units[i:i+1]
+	}
+	return fmt.Sprintf("%.3g %sB", f, unit)
 }
 
 func (e *noRoom) Is(target error) bool { return target == syscall.ENOSPC }

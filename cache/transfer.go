@@ -116,9 +116,20 @@ func (t *Transfer) Offer(ctx context.Context, blobs []v1.Descriptor) (held []int
 		return nil, 0, err
 	}
 	if free, err = t.room(ctx, blobs, held); err != nil {
-		return nil, 0, fmt.Errorf("cache %s: free space: %w", t.c.dir, err)
+		return nil, 0, fmt.Errorf("cache %s: %w", t.c.dir, err)
+	}
+	if need := lacking(blobs, held); free >= 0 && need > free {
+		return nil, 0, fmt.Errorf("cache %s: needs %s, %s are free there: %w", t.c.dir, inUnits(need), inUnits(free), syscall.ENOSPC)
 	}
 	return held, free, nil
+}
+
+// lacking is how many bytes of blobs are not held, as far as their sizes are known.
+func lacking(blobs []v1.Descriptor, held []int64) (need int64) {
+	for i, d := range blobs {
+		need += min(max(0, d.Size-held[i]), math.MaxInt64-need)
+	}
+	return need
 }
 
 // room is how many bytes are free for what is not held; with limits, how many could be. Nothing is
@@ -127,10 +138,7 @@ func (t *Transfer) room(ctx context.Context, blobs []v1.Descriptor, held []int64
 	if t.c.limitsNow() == (Limits{}) {
 		return t.c.free()
 	}
-	need := int64(0)
-	for i, d := range blobs {
-		need += min(max(0, d.Size-held[i]), math.MaxInt64-need)
-	}
+	need := lacking(blobs, held)
 	t.mu.Lock()
 	t.need = need
 	t.mu.Unlock()

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/dolly-img/dolly-img/ring/bytesize"
 	"github.com/dolly-img/dolly-img/ring/internal/wire"
 )
 
@@ -159,7 +160,7 @@ func (c *chain) answer(ev evAnswer) {
 	}
 	n.before = max(n.before, n.row.Skipped-n.held0) // its last report may have been older than what it kept
 	if ev.free >= 0 && missing > ev.free {
-		c.end(ev.node, Failed, fmt.Sprintf("no space: needs %d bytes, %d are free", missing, ev.free))
+		c.end(ev.node, Failed, fmt.Sprintf("no space: needs %s, %s are free", bytesize.Text(missing), bytesize.Text(ev.free)))
 		return
 	}
 	if c.started && !c.check {

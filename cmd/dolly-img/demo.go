@@ -143,7 +143,7 @@ func (d *demo) prepare(ctx context.Context) error {
 	if err := unix.Statfs(d.dir, &st); err == nil {
 		if free := int64(st.Bavail) * st.Bsize; free < copies*d.size {
 			return hintf("set TMPDIR to a directory with more room, or use fewer --nodes",
-				"demo: %s free in %s, %s needed", bytesText(free), os.TempDir(), bytesText(copies*d.size))
+				"demo: needs %s, %s are free in %s", bytesText(copies*d.size), bytesText(free), os.TempDir())
 		}
 	}
 	if made {

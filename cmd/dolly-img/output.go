@@ -262,13 +262,27 @@ func (p *placing) Offer(ctx context.Context, blobs []v1.Descriptor) (held []int6
 	}
 	need := p.out.size()
 	if p.free >= 0 && p.free < need {
-		return nil, 0, fmt.Errorf("output %s: %s free, %s needed: %w", p.meta.Output, bytesText(p.free), bytesText(need), syscall.ENOSPC)
+		return nil, 0, p.tooSmall(need, p.free)
 	}
 	if free >= 0 && p.free >= 0 && sameFileSystem(p.cache.Dir(), filepath.Dir(p.meta.Output)) {
 		// A reflink may need less, which nobody knows before. The cache's limits are not the output's.
-		free = min(free, max(0, p.free-need))
+		both := need
+		for i, d := range blobs {
+			both += max(0, d.Size-held[i])
+		}
+		if both > p.free {
+			return nil, 0, fmt.Errorf("output %s and the image in the cache %s, on one file system: need %s, %s are free: %w",
+				p.meta.Output, p.cache.Dir(), bytesText(both), bytesText(p.free), syscall.ENOSPC)
+		}
+		free = min(free, p.free-need)
 	}
 	return held, free, nil
+}
+
+// tooSmall says how much there would have to be where the output goes, and how much there is.
+func (p *placing) tooSmall(need, free int64) error {
+	return fmt.Errorf("output %s: needs %s, %s are free in %s: %w",
+		p.meta.Output, bytesText(need), bytesText(free), filepath.Dir(p.meta.Output), syscall.ENOSPC)
 }
 
 // sameFileSystem is about what exists of both paths.

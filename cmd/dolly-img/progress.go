@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/dolly-img/dolly-img/ring"
+	"github.com/dolly-img/dolly-img/ring/bytesize"
 )
 
 // progress tells a person what the ring does while it does it: on a terminal one
@@ -289,24 +290,8 @@ func middle(s string, n int) string {
 	return head + dots + string(tail)
 }
 
-// bytesText is n in powers of 1000, with three digits of it.
-func bytesText(n int64) string {
-	if n < 1000 {
-		return fmt.Sprintf("%d B", n)
-	}
-	f, units := float64(n), "kMGTPE"
-	i := -1
-	for ; f >= 999.5 && i < len(units)-1; i++ {
-		f /= 1000
-	}
-	switch {
-	case f < 9.995:
-		return fmt.Sprintf("%.2f %cB", f, units[i])
-	case f < 99.95:
-		return fmt.Sprintf("%.1f %cB", f, units[i])
-	}
-	return fmt.Sprintf("%.0f %cB", f, units[i])
-}
+// bytesText is n with a unit.
+func bytesText(n int64) string { return bytesize.Text(n) }
 
 // clock is d as minutes and seconds, or with hours.
 func clock(d time.Duration) string {

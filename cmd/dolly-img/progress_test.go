@@ -55,17 +55,6 @@ func TestFit(t *testing.T) {
 	}
 }
 
-func TestBytesText(t *testing.T) {
-	for n, want := range map[int64]string{
-		0: "0 B", 999: "999 B", 1000: "1.00 kB", 9994: "9.99 kB", 9996: "10.0 kB", 99_960: "100 kB",
-		999_499: "999 kB", 999_500: "1.00 MB", 268_435_456: "268 MB", 1<<63 - 1: "9.22 EB",
-	} {
-		if got := bytesText(n); got != want {
-			t.Errorf("bytesText(%d) = %q, want %q", n, got, want)
-		}
-	}
-}
-
 func TestClock(t *testing.T) {
 	for d, want := range map[time.Duration]string{
 		0: "0:00", 59600 * time.Millisecond: "1:00", 61 * time.Second: "1:01",

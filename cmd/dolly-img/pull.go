@@ -68,7 +68,7 @@ func newPull(ctx context.Context, image *oci.Image, ref, cacheFlag string, limit
 	p.changed.L = &p.mu
 	p.ctx, p.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	if p.blobs, err = image.Blobs(ctx); err == nil {
-		err = p.offer(ctx)
+		err = p.offer(ctx, c.Dir())
 	}
 	if err != nil {
 		p.cancel()
@@ -77,8 +77,8 @@ func newPull(ctx context.Context, image *oci.Image, ref, cacheFlag string, limit
 	return p, nil
 }
 
-// offer finds out what the cache holds, and whether the rest has room.
-func (p *pull) offer(ctx context.Context) error {
+// offer finds out what the cache in dir holds, and whether the rest has room.
+func (p *pull) offer(ctx context.Context, dir string) error {
 	held, free, err := p.store.Offer(ctx, p.blobs)
 	if err != nil {
 		return err
@@ -92,7 +92,7 @@ func (p *pull) offer(ctx context.Context) error {
 		}
 	}
 	if free >= 0 && need > free {
-		return fmt.Errorf("%s free, %s needed", bytesText(free), bytesText(need))
+		return fmt.Errorf("cache %s: needs %s, %s are free there", dir, bytesText(need), bytesText(free))
 	}
 	return nil
 }

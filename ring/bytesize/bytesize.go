@@ -1,4 +1,4 @@
-// Package bytesize reads amounts of bytes as people write them.
+// Package bytesize reads and writes amounts of bytes as people do.
 package bytesize
 
 import (
@@ -54,4 +54,23 @@ func Parse(s string) (int64, error) {
 		return 0, fmt.Errorf("size %q: too large", s)
 	}
 	return int64(math.Round(value * factor)), nil
+}
+
+// Text writes n in powers of 1000, with three digits: "999 B", "1.50 kB", "268 MB".
+func Text(n int64) string {
+	if n < 1000 {
+		return fmt.Sprintf("%d B", n)
+	}
+	f, all := float64(n), units+"E"
+	i := -1
+	for ; f >= 999.5 && i < len(all)-1; i++ {
+		f /= 1000
+	}
+	switch {
+	case f < 9.995:
+		return fmt.Sprintf("%.2f %cB", f, all[i])
+	case f < 99.95:
+		return fmt.Sprintf("%.1f %cB", f, all[i])
+	}
+	return fmt.Sprintf("%.0f %cB", f, all[i])
 }

@@ -36,3 +36,14 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+func TestText(t *testing.T) {
+	for n, want := range map[int64]string{
+		0: "0 B", 999: "999 B", 1000: "1.00 kB", 9994: "9.99 kB", 9996: "10.0 kB", 99_960: "100 kB",
+		999_499: "999 kB", 999_500: "1.00 MB", 268_435_456: "268 MB", 1<<63 - 1: "9.22 EB",
+	} {
+		if got := Text(n); got != want {
+			t.Errorf("Text(%d) = %q, want %q", n, got, want)
+		}
+	}
+}

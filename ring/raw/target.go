@@ -10,11 +10,13 @@ import (
 	"path"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/dolly-img/dolly-img/ring"
+	"github.com/dolly-img/dolly-img/ring/bytesize"
 )
 
 // ErrBusy is part of the error of a target that another transfer writes to.
@@ -105,10 +107,22 @@ func (t *Target) Offer(ctx context.Context, blobs []v1.Descriptor) (held []int64
 		return nil, 0, fmt.Errorf("output %s: takes one blob, not %d", t.title, len(blobs))
 	}
 	free, part, err := t.check()
+	if err != nil {
+		return nil, 0, err
+	}
 	if blobs[0].Digest != "" {
 		part = max(0, min(part, blobs[0].Size-1)) // all of it would vouch for it
 	}
-	return []int64{part}, free, err
+	if need := blobs[0].Size - part; free >= 0 && need > free {
+		return nil, 0, t.tooSmall(need, free)
+	}
+	return []int64{part}, free, nil
+}
+
+// tooSmall says how much there would have to be where the output goes, and how much there is.
+func (t *Target) tooSmall(need, free int64) error {
+	return fmt.Errorf("output %s: needs %s, %s are free in %s: %w",
+		t.title, bytesize.Text(need), bytesize.Text(free), path.Dir(t.title), syscall.ENOSPC)
 }
 
 // Check is Offer without a blob, for a target that is only to be cloned to.
@@ -228,7 +242,7 @@ func (t *Target) Begin(ctx context.Context, d v1.Descriptor, off int64) (ring.Wr
 		return nil, err
 	}
 	if err := preallocate(p.f, d.Size); err != nil {
-		return nil, errors.Join(t.fail("reserve space", err), t.drop())
+		return nil, errors.Join(t.fail("reserve "+bytesize.Text(d.Size), err), t.drop())
 	}
 	return &targetWriter{t, p}, nil
 }

@@ -7,6 +7,7 @@ import (
 	"io"
 	"time"
 
+	"github.com/dolly-img/dolly-img/ring/bytesize"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
@@ -49,7 +50,7 @@ func (t *Target) copyInto(ctx context.Context, p *part, src io.ReaderAt, size in
 		return t.fail("copy", err)
 	}
 	if err := preallocate(p.f, size); err != nil {
-		return t.fail("reserve space", err)
+		return t.fail("reserve "+bytesize.Text(size), err)
 	}
 	r := io.NewSectionReader(src, 0, size)
 	for buf := make([]byte, min(size+1, chunk)); ; {
