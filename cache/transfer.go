@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math"
 	"os"
 	"slices"
 	"sync"
@@ -122,46 +121,6 @@ func (t *Transfer) Offer(ctx context.Context, blobs []v1.Descriptor) (held []int
 		return nil, 0, fmt.Errorf("cache %s: needs %s, %s are free there: %w", t.c.dir, inUnits(need), inUnits(free), syscall.ENOSPC)
 	}
 	return held, free, nil
-}
-
-// lacking is how many bytes of blobs are not held, as far as their sizes are known.
-func lacking(blobs []v1.Descriptor, held []int64) (need int64) {
-	for i, d := range blobs {
-		need += min(max(0, d.Size-held[i]), math.MaxInt64-need)
-	}
-	return need
-}
-
-// room is how many bytes are free for what is not held; with limits, how many could be. Nothing is
-// evicted yet: that is for Begin.
-func (t *Transfer) room(ctx context.Context, blobs []v1.Descriptor, held []int64) (int64, error) {
-	if t.c.limitsNow() == (Limits{}) {
-		return t.c.free()
-	}
-	need := lacking(blobs, held)
-	t.mu.Lock()
-	t.need = need
-	t.mu.Unlock()
-	unlock, err := t.c.lockIndex(ctx)
-	if err != nil {
-		return -1, err
-	}
-	defer unlock()
-	g, err := t.c.newCollector(t.gc(need))
-	if err != nil {
-		return -1, err
-	}
-	victims := g.victims()
-	if need > 0 {
-		if err := g.fits(victims); err != nil {
-			return -1, err
-		}
-	}
-	room, known, err := g.room(victims, g.o.Limits)
-	if !known || err != nil {
-		return -1, err
-	}
-	return max(0, room), nil
 }
 
 // gc is what makes room for so many bytes; not by evicting what the reference names now, to which
