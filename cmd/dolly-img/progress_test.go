@@ -2,10 +2,13 @@ package main
 
 import (
 	"fmt"
+	"os"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/dolly-img/dolly-img/ring"
 )
@@ -90,6 +93,63 @@ func TestScreen(t *testing.T) {
 	if b.String() != "" {
 		t.Errorf("got %q", b.String())
 	}
+}
+
+// TestPlainTerminal: a terminal that knows no escape sequences, or whose user wants none, gets plain lines.
+func TestPlainTerminal(t *testing.T) {
+	for _, c := range []struct {
+		term, noColor string
+		live          bool
+	}{{"xterm", "", true}, {"dumb", "", false}, {"", "", false}, {"xterm", "1", false}} {
+		master, terminal := openTerminal(t)
+		t.Setenv("TERM", c.term)
+		t.Setenv("NO_COLOR", c.noColor)
+		p := &progress{screen: newScreen(terminal), image: "a", nodes: 1}
+		p.event(ring.Event{Kind: ring.EventProgress, Time: time.Now(), Bytes: 10, Total: 1000})
+		p.end()
+		p.screen.printf("end")
+		var b strings.Builder
+		for buf := make([]byte, 100); !strings.HasSuffix(b.String(), "end\r\n"); {
+			n, err := master.Read(buf)
+			if err != nil {
+				t.Fatal(err)
+			}
+			b.Write(buf[:n])
+		}
+		want := "a  1%  0/1 nodes done\r\nend\r\n"
+		if c.live {
+			want = "\r\x1b[Ka  1%  0/1 nodes done\r\x1b[Kend\r\n"
+		}
+		if b.String() != want {
+			t.Errorf("TERM=%s NO_COLOR=%s: %q, want %q", c.term, c.noColor, b.String(), want)
+		}
+	}
+}
+
+// openTerminal makes a pseudo-terminal of 80 columns.
+func openTerminal(t *testing.T) (master, terminal *os.File) {
+	t.Helper()
+	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { master.Close() })
+	fd := int(master.Fd())
+	if err := unix.IoctlSetPointerInt(fd, unix.TIOCSPTLCK, 0); err != nil {
+		t.Fatal(err)
+	}
+	n, err := unix.IoctlGetInt(fd, unix.TIOCGPTN)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if terminal, err = os.OpenFile(fmt.Sprint("/dev/pts/", n), os.O_RDWR|unix.O_NOCTTY, 0); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { terminal.Close() })
+	if err := unix.IoctlSetWinsize(fd, unix.TIOCSWINSZ, &unix.Winsize{Row: 24, Col: 80}); err != nil {
+		t.Fatal(err)
+	}
+	return master, terminal
 }
 
 // TestPlainProgress: where there is no terminal a line comes with each tenth of the

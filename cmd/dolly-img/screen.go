@@ -22,7 +22,7 @@ type screen struct {
 
 func newScreen(w io.Writer) *screen {
 	s := &screen{w: w}
-	if f, ok := w.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
+	if f, ok := w.(*os.File); ok && term.IsTerminal(int(f.Fd())) && !plainTerminal() {
 		s.width = func() int {
 			if columns, _, err := term.GetSize(int(f.Fd())); err == nil && columns > 0 {
 				return columns
@@ -31,6 +31,13 @@ func newScreen(w io.Writer) *screen {
 		}
 	}
 	return s
+}
+
+// plainTerminal says whether the terminal knows no escape sequences, or its user wants none: progress is then
+// printed in plain lines, as to a file. https://no-color.org defines NO_COLOR.
+func plainTerminal() bool {
+	kind := os.Getenv("TERM")
+	return kind == "" || kind == "dumb" || os.Getenv("NO_COLOR") != ""
 }
 
 func (s *screen) terminal() bool { return s.width != nil }
