@@ -32,6 +32,8 @@ var mutants = []struct{ name, file, old, new string }{
 		"case p == phAway || p == phDialing", "case p == phDialing"},
 	{"an unconfirmed COMMIT counts", "chain_commit.go",
 		"		c.end(ev.node, Failed, \"commit not confirmed: \"", "		c.nodeCommitted(evCommitted{ev.node, ev.digest + c.finals[0].String()[len(ev.digest):]})\n		c.end(ev.node, Failed, \"commit not confirmed: \""},
+	{"who waits for a feeder is forgotten when nobody reaches it", "chain_reach.go",
+		"	if n.reach.waits && n.feed.state == feedAsked {", "	if n.reach.waits && n.reach.found != 0 && n.feed.state == feedAsked {"},
 	{"the first of two names is served", "chain_join.go",
 		"		c.end(known, Failed, why)\n", ""},
 	{"nobody is blamed for changed bytes", "chain_blame.go",

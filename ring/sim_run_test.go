@@ -304,13 +304,14 @@ func (s *sim) run() []history.Event {
 	for _, b := range s.blobs {
 		head.Blobs = append(head.Blobs, history.Blob{Sum: b.sum.String(), Size: int64(len(b.data))})
 	}
+	head.Direct = s.sc.Direct
 	for what, ok := range supported {
 		if !ok {
 			head.Weak = append(head.Weak, what)
 		}
 	}
 	slices.Sort(head.Weak)
-	cfg := Config{Source: s.src, TLS: func(string) *tls.Config { return nil }, Plain: true, Wait: head.For, Retries: s.sc.Retries, Log: s.testLog()}
+	cfg := Config{Source: s.src, TLS: func(string) *tls.Config { return nil }, Plain: true, Wait: head.For, Retries: s.sc.Retries, MaxDirect: s.sc.Direct, Log: s.testLog()}
 	if s.sc.Patient {
 		cfg.Straggler = Wait
 	}

@@ -20,7 +20,7 @@ var supported = map[string]bool{
 	history.Pause:        true,
 	history.CutServer:    true,
 	history.CutLink:      true, // a link on which nothing moves for 3 s is made anew, then routed around
-	history.Island:       true, // the same
+	history.Island:       true, // nodes are asked who reaches it, else the server feeds it
 	history.Stall:        true, // the same
 	history.SlowLink:     true,
 	history.SlowDisk:     true,
@@ -51,6 +51,7 @@ type simCase struct {
 	Parts   [][4]int      `json:"parts,omitempty"` // node, blob, bytes that it has of it, 1: others than the source's
 	Blind   []int         `json:"blind,omitempty"` // nodes that cannot replay
 	Retries int           `json:"retries,omitempty"`
+	Direct  int           `json:"direct,omitempty"`  // nodes that the server feeds itself because no node reaches them; 0: all
 	Patient bool          `json:"patient,omitempty"` // slow nodes are left where they are
 	Pace    int           `json:"pace"`              // of the source, for each frame
 	Fsync   int           `json:"fsync"`             // at most, of a commit
@@ -194,6 +195,14 @@ func generate(seed uint64) simCase {
 	faults := []int{0, 1, 1, 1, 2, 2, 3, 3, 4, 6}[r.IntN(10)]
 	for range faults {
 		s.Faults = append(s.Faults, s.fault(r))
+	}
+	if r.IntN(20) == 0 { // a firewall between all nodes, or most
+		s.Direct = r.IntN(3)
+		for node := 1; node <= s.Nodes; node++ {
+			if r.IntN(5) > 0 {
+				s.Faults = append(s.Faults, fault{What: history.Island, Node: node, Peer: node - 1})
+			}
+		}
 	}
 	if r.IntN(40) == 0 && s.Nodes > 1 {
 		s.Faults = append(s.Faults, fault{What: history.Twin, Node: s.Nodes, Peer: 1 + r.IntN(s.Nodes-1)})

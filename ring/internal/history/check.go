@@ -41,6 +41,7 @@ type judge struct {
 	weak                  bool            // a fault happened that the ring does not yet survive
 	liars                 map[string]bool // nodes that pass on other bytes
 	twins                 [][2]string     // names of one machine
+	cut                   bool            // between nodes
 	faults                int
 	bound                 time.Duration
 	end                   *Event
@@ -296,7 +297,9 @@ func (j *judge) fault(line int, ev Event) {
 		if n.mild++; n.mild > 1 || ev.What == ResetControl && (n.offered < 0 || ev.T < n.offered+20*time.Millisecond) {
 			n.harm = append(n.harm, ev)
 		}
-	case CutLink, Island, Stall, SlowLink, SlowDisk, Hang, Corrupt, ResetLink, Stutter:
+	case CutLink, Island:
+		j.cut = true // the server can feed both ends itself, if it may
+	case Stall, SlowLink, SlowDisk, Hang, Corrupt, ResetLink, Stutter:
 		// The server can feed everybody itself.
 	default:
 		j.broken(RuleForm, "line %d: unknown fault %q", line, ev.What)
@@ -343,7 +346,9 @@ func (j *judge) ended() {
 		// Of two links on which bytes were changed nobody can tell that both other ends did it,
 		// unless it is the same one: who is between two liars is given up.
 		between := len(j.liars) > 1 && strings.HasSuffix(n.note(), "the second of its links")
-		if j.serverLived && !j.weak && len(n.harm) == 0 && !good(state) && !between {
+		// Of those whom no node reaches the server feeds so many as it may.
+		alone := j.cut && j.head.Direct > 0 && strings.HasSuffix(n.note(), fmt.Sprintf("and the server feeds %d such nodes itself already", j.head.Direct))
+		if j.serverLived && !j.weak && len(n.harm) == 0 && !good(state) && !between && !alone {
 			j.broken(RuleUntouched, "nothing happened to %s, and it ends as %s: %s", name, state, n.note())
 		}
 		for i, p := range n.procs {

@@ -125,6 +125,12 @@ func TestDoctored(t *testing.T) {
 		"stale bytes":                {RuleBytes, edit(Write, "n1", func(e *Event) { e.Bad = true })},
 		"wrong digest made durable":  {RuleSum, edit(Commit, "n3", func(e *Event) { e.Sum = "sha256:" + other })},
 		"half made durable":          {RuleSum, edit(Commit, "n3", func(e *Event) { e.N-- })},
+		"more than the server may feed": {RuleUntouched, func(t *testing.T, e events) events {
+			e[0].Direct = 1 // but nobody was cut off
+			i := at(t, e, Row, "n3")
+			e[i].State, e[i].Note = "failed", "no node reaches it, and the server feeds 1 such nodes itself already"
+			return e
+		}},
 		"one of two names is served": {RuleTwins, add(Event{Kind: Fault, What: Twin, Node: "n2", Peer: "n1"}, Offer, "n1", 0)},
 		"never closed":               {RuleClosed, drop(Close, "n3")},
 		"closed twice":               {RuleClosed, repeat(Close, "n3")},

@@ -87,7 +87,9 @@ type Event struct {
 
 	Nodes []string `json:"nodes,omitempty"`
 	Blobs []Blob   `json:"blobs,omitempty"`
-	Weak  []string `json:"weak,omitempty"` // faults the ring is not yet built to survive
+	// Direct is how many nodes the server feeds itself because no node reaches them; 0: all.
+	Direct int      `json:"direct,omitempty"`
+	Weak   []string `json:"weak,omitempty"` // faults the ring is not yet built to survive
 }
 
 // Encode makes the lines.
