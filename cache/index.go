@@ -129,10 +129,10 @@ func lockOut(f file) {
 	}
 }
 
-// setRef makes ref name d, and nothing else name ref.
-func (c *Cache) setRef(ctx context.Context, ref string, d v1.Descriptor) error {
+// setRef makes ref name d, and nothing else name ref. A pin stays.
+func (c *Cache) setRef(ctx context.Context, ref string, d v1.Descriptor, pin bool) error {
 	return c.editIndex(ctx, func(index *v1.Index) (bool, error) {
-		moveRef(index, ref, d)
+		moveRef(index, ref, d, pin)
 		return true, nil
 	})
 }
@@ -158,8 +158,11 @@ func (c *Cache) editIndex(ctx context.Context, edit func(*v1.Index) (changed boo
 	return c.writeIndex(index)
 }
 
-func moveRef(index *v1.Index, ref string, d v1.Descriptor) {
+func moveRef(index *v1.Index, ref string, d v1.Descriptor, pin bool) {
 	marks := map[string]string{v1.AnnotationRefName: ref}
+	if pin {
+		marks[annotationPin] = "true"
+	}
 	index.Manifests = slices.DeleteFunc(index.Manifests, func(have v1.Descriptor) bool {
 		if refName(have) != ref {
 			return false

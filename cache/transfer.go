@@ -32,6 +32,8 @@ type TransferOptions struct {
 	Root digest.Digest
 	// Rehash trusts no record: every blob that is there is hashed in Offer.
 	Rehash bool
+	// Pin keeps the image from being evicted, as Cache.Pin does, from Publish on.
+	Pin bool
 	// HashTime is how long Offer may hash blobs whose record is missing or does
 	// not fit; what it did not get to is not held. Zero: 2 s, with Rehash a minute.
 	HashTime time.Duration
@@ -280,7 +282,7 @@ func (t *Transfer) Switches(context.Context) bool {
 		return true
 	}
 	d, err := t.c.Resolve(t.ref)
-	return err != nil || d.Digest != root.Digest
+	return err != nil || d.Digest != root.Digest || t.o.Pin && !pinned(d)
 }
 
 // findRoot is what the reference shall name. The caller holds mu.
@@ -331,7 +333,7 @@ func (t *Transfer) prepare() (err error) {
 		return err
 	}
 	t.stale = err == nil && d.Digest != t.root.Digest
-	if t.inPlace = err == nil && d.Digest == t.root.Digest; t.inPlace {
+	if t.inPlace = err == nil && d.Digest == t.root.Digest && (pinned(d) || !t.o.Pin); t.inPlace {
 		if err := t.c.settleIndex(); err != nil {
 			return err
 		}
@@ -354,7 +356,7 @@ func (t *Transfer) Publish(ctx context.Context) error {
 		}
 	}
 	if !t.inPlace {
-		if err := t.c.setRef(ctx, t.ref, t.root); err != nil {
+		if err := t.c.setRef(ctx, t.ref, t.root, t.o.Pin); err != nil {
 			return err
 		}
 	}

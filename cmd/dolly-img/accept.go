@@ -51,7 +51,7 @@ func (a *acceptor) compose(m *meta, blobs []v1.Descriptor) (ring.Sink, error) {
 	case m.Output == "-":
 		return raw.Stdout(a.stdout), nil
 	case m.Output == "":
-		return a.cache.Transfer(m.Ref, cache.TransferOptions{}), nil
+		return a.cache.Transfer(m.Ref, cache.TransferOptions{Pin: m.Pin}), nil
 	}
 	o, err := a.target(m)
 	if err != nil {
@@ -69,11 +69,19 @@ func (a *acceptor) compose(m *meta, blobs []v1.Descriptor) (ring.Sink, error) {
 		a.journalPart(m.Output)
 		return target, nil
 	}
+	if m.NoKeep {
+		d, err := newDirect(a.cache, m, blobs, o)
+		if err != nil {
+			return nil, err
+		}
+		a.journalPart(m.Output)
+		return d, nil
+	}
 	out, err := newOutput(m, blobs, o)
 	if err != nil {
 		return nil, err
 	}
-	p := &placing{Transfer: a.cache.Transfer(m.Ref, cache.TransferOptions{}), cache: a.cache, out: out, meta: m}
+	p := &placing{Transfer: a.cache.Transfer(m.Ref, cache.TransferOptions{Pin: m.Pin}), cache: a.cache, out: out, meta: m}
 	if err := p.begin(); err != nil {
 		out.Close()
 		return nil, err

@@ -9,10 +9,12 @@ import (
 	"os"
 	"os/user"
 	"path"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
 
+	"github.com/dolly-img/dolly-img/ring"
 	"github.com/dolly-img/dolly-img/ring/raw"
 )
 
@@ -23,7 +25,7 @@ const (
 )
 
 const (
-	metaVersion = 1
+	metaVersion = 2        // 1 has neither NoKeep nor Pin
 	maxMeta     = 16 << 10 // bytes of the encoded form
 	maxPath     = 4096
 )
@@ -37,6 +39,8 @@ type meta struct {
 	Ref     string `json:"ref,omitempty"`     // the image's name in the cache
 	Discard bool   `json:"discard,omitempty"` // verify and keep nothing
 	Output  string `json:"output,omitempty"`  // absolute path of the file, "-" standard output
+	NoKeep  bool   `json:"noKeep,omitempty"`  // an image goes to Output only
+	Pin     bool   `json:"pin,omitempty"`     // the cache never evicts it
 	Format  string `json:"format,omitempty"`  // of an image at Output: "" its SIF, formatArchive, formatLayout
 
 	// Of a file at Output.
@@ -55,7 +59,7 @@ func (m *meta) keepMode(mode fs.FileMode) {
 }
 
 func (m *meta) encode() (json.RawMessage, error) {
-	m.Version = metaVersion
+	m.Version = m.least()
 	if err := m.check(); err != nil {
 		return nil, err
 	}
@@ -64,6 +68,44 @@ func (m *meta) encode() (json.RawMessage, error) {
 		err = fmt.Errorf("description of the transfer: %d bytes, at most %d", len(b), maxMeta)
 	}
 	return b, err
+}
+
+// unknownMeta is what a node answers to a version that it does not know, also one of version 1.
+const unknownMeta = "description of the transfer: version %d, this node knows %d"
+
+// least is the lowest version that says all of m, so that older nodes take what they can.
+func (m *meta) least() int {
+	if len(m.newer()) > 0 {
+		return 2
+	}
+	return 1
+}
+
+// newer are the flags of push that take more than version 1.
+func (m *meta) newer() (flags []string) {
+	if m.NoKeep {
+		flags = append(flags, "--no-keep")
+	}
+	if m.Pin {
+		flags = append(flags, "--pin")
+	}
+	return flags
+}
+
+// asksMore is unknownMeta of a node that knows less than it was asked for.
+var asksMore = regexp.MustCompile(`description of the transfer: version (\d+), this node knows (\d+)$`)
+
+// outdated says in the rows of nodes that do not know this version what they need.
+func (m *meta) outdated(r *ring.Report) {
+	for i := range r.Nodes {
+		row := &r.Nodes[i]
+		said := asksMore.FindStringSubmatch(row.Reason)
+		if row.State != ring.Refused || said == nil || said[1] != strconv.Itoa(m.Version) {
+			continue
+		}
+		row.Cause.After += fmt.Sprintf(": its dolly-img is too old for %s and has to be upgraded", strings.Join(m.newer(), " and "))
+		row.Reason = row.Cause.String()
+	}
 }
 
 func decodeMeta(b json.RawMessage) (*meta, error) {
@@ -75,8 +117,8 @@ func decodeMeta(b json.RawMessage) (*meta, error) {
 	if err := json.Unmarshal(b, &v); err != nil {
 		return nil, fmt.Errorf("description of the transfer: %w", err)
 	}
-	if v.Version != metaVersion {
-		return nil, fmt.Errorf("description of the transfer: version %d, this node knows %d", v.Version, metaVersion)
+	if v.Version < 1 || v.Version > metaVersion {
+		return nil, fmt.Errorf(unknownMeta, v.Version, metaVersion)
 	}
 	var m meta
 	d := json.NewDecoder(bytes.NewReader(b))
@@ -93,7 +135,13 @@ func (m *meta) check() error {
 	switch {
 	case m.Kind != kindImage && m.Kind != kindRaw:
 		return fmt.Errorf("unknown kind of transfer %q", m.Kind)
-	case m.Kind == kindImage && m.Ref == "" && !m.Discard:
+	case m.Version < m.least():
+		return fmt.Errorf("version %d with what version %d has", m.Version, m.least())
+	case m.NoKeep && (m.Kind != kindImage || m.Output == "" || m.Format != "" || m.Ref != "" || m.Pin):
+		return errors.New("only the SIF of an image can go to an output without being kept")
+	case m.Pin && (m.Kind != kindImage || m.Ref == ""):
+		return errors.New("only an image that is kept can be pinned")
+	case m.Kind == kindImage && m.Ref == "" && !m.Discard && !m.NoKeep:
 		return errors.New("an image without a name")
 	case m.Kind == kindRaw && m.Ref != "":
 		return errors.New("a raw transfer with an image name")

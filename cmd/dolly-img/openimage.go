@@ -260,7 +260,7 @@ func localName(name string, img *oci.Image) (string, error) {
 
 // name is what the image shall be called in the cache, unless it is not kept.
 func (m *meta) name(ref string) {
-	if !m.Discard {
+	if !m.Discard && !m.NoKeep {
 		m.Ref = ref
 	}
 }

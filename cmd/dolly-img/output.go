@@ -232,18 +232,24 @@ func (p *placing) begin() (err error) {
 // placed says whether the output already is what this transfer would make it.
 func (p *placing) placed() bool {
 	path, mark, err := p.out.state()
-	if err != nil || !p.cache.Placed(path, mark) {
+	return err == nil && placedAs(p.cache, p.meta, path, mark)
+}
+
+// placedAs says whether the cache has a record that the file at path has this mark, and whether its
+// mode and owner are those of m.
+func placedAs(c *cache.Cache, m *meta, path string, mark digest.Digest) bool {
+	if !c.Placed(path, mark) {
 		return false
 	}
 	info, err := os.Lstat(path)
 	if err != nil {
 		return false
 	}
-	mode := fs.FileMode(p.meta.Mode)
+	mode := fs.FileMode(m.Mode)
 	if mode == 0 {
 		mode = 0o644
 	}
-	owner, err := resolveOwner(p.meta.Owner)
+	owner, err := resolveOwner(m.Owner)
 	st := info.Sys().(*syscall.Stat_t)
 	return err == nil && info.Mode().Perm() == mode &&
 		(owner == nil || (owner.UID < 0 || uint32(owner.UID) == st.Uid) && (owner.GID < 0 || uint32(owner.GID) == st.Gid))

@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path"
@@ -21,6 +22,7 @@ func newPush() *cobra.Command {
 	var out outputFlags
 	var from imageFlags
 	var name string
+	var noKeep, pin bool
 	cmd := &cobra.Command{
 		Use:   "push IMAGE --nodes LIST",
 		Short: "Clone a container image to nodes",
@@ -44,6 +46,10 @@ layout that is the same on every node. A directory is replaced as a whole, where
 policy allows it, and only where nothing but such a layout is in it. With / at the end of PATH the
 image is put below it, docker://registry/app:v2 as app_v2.sif, app_v2.tar or app_v2, a file or
 directory under its own name.
+
+The cache of a node keeps the image, too: a second copy, where the file system cannot share
+blocks. With --no-keep a SIF goes straight to its output, for nodes whose file systems are
+in memory. With --pin the image is never evicted from the cache.
 
 With --check every node is only asked, and the plan is printed: who would be served,
 what there is to move and how long it should take. Rows of the report are then
@@ -78,6 +84,9 @@ first commit.`,
 				return usagef("--output -: an image goes to files; use dolly-img raw")
 			case out.discard && name != "":
 				return usagef("--discard and --name: only one of them")
+			}
+			if err := m.keeping(noKeep, pin, name, format); err != nil {
+				return err
 			}
 			kept := name
 			if name != "" {
@@ -122,9 +131,28 @@ first commit.`,
 	}
 	out.add(cmd, "also put the image at `PATH` on every node, or with / at the end below it; oci-archive:PATH as an archive, oci:PATH as a directory")
 	cmd.Flags().StringVar(&name, "name", "", "`REF` of the image in the cache: app is docker.io/library/app:latest, as container tools complete it (default the image's own name in full; where it has none localhost/<file name without suffix>: and the REF behind the path, or latest)")
+	cmd.Flags().BoolVar(&noKeep, "no-keep", false, "put a SIF at --output only, without a second copy in the cache of the node")
+	cmd.Flags().BoolVar(&pin, "pin", false, "never evict the image from the cache of a node, until dolly-img cache unpin or rm")
 	from.add(cmd)
 	send.add(cmd)
 	return cmd
+}
+
+// keeping notes what --no-keep and --pin say of the copy in the nodes' caches.
+func (m *meta) keeping(noKeep, pin bool, name, format string) error {
+	m.NoKeep, m.Pin = noKeep, pin
+	switch {
+	case noKeep && m.Output == "":
+		return &usageError{errors.New("--no-keep: nothing would be left of the image"), "say with --output PATH where it goes"}
+	case noKeep && format != "":
+		return &usageError{fmt.Errorf("--no-keep and --output %s:%s: an archive or a directory is made of the copy in the cache", format, m.Output),
+			"only a SIF goes to its output without one"}
+	case noKeep && (pin || name != ""):
+		return usagef("--no-keep: what is not kept has no --name in the cache, and no --pin")
+	case pin && m.Discard:
+		return usagef("--discard and --pin: only one of them")
+	}
+	return nil
 }
 
 // outputName is the name of IMAGE's output in a directory: of an image in a registry what

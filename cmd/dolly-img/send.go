@@ -23,6 +23,7 @@ type job struct {
 	screen *screen // of standard error; nil: made when it runs
 	image  string  // as named by the user
 	what   string  // of which the digest in the report is: "manifest", "file"
+	meta   *meta   // once the source is open
 	kept   string  // name in the nodes' caches, once the source is open; "": not kept there
 	thrown bool    // away, by all nodes, once it was verified
 	nodes  []string
@@ -177,6 +178,9 @@ func (j *job) send(ctx context.Context, log *slog.Logger, onEvent func(ring.Even
 	if rep == nil {
 		rep = notStarted(j.nodes, err)
 	}
+	if j.meta != nil {
+		j.meta.outdated(rep)
+	}
 	if j.what == "manifest" && rep.Digest != "" {
 		rep.SIF = sifDigest(ctx, cfg.Source)
 	}
@@ -249,7 +253,7 @@ func (j *job) config(ctx context.Context) (_ *ring.Config, err error) {
 	if err != nil {
 		return nil, err
 	}
-	j.kept, j.thrown = m.Ref, m.Discard
+	j.meta, j.kept, j.thrown = m, m.Ref, m.Discard
 	defer func() {
 		if c, ok := source.(io.Closer); ok && err != nil {
 			c.Close()

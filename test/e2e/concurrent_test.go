@@ -13,7 +13,7 @@ import (
 // Two pushes of one image at once, each with an output of its own: both commit, and the caches
 // hold it once, whole.
 func TestSameImageTwice(t *testing.T) {
-	ctx := need(t, 2*time.Minute, "mksquashfs", "/bin/busybox")
+	ctx := need(t, 2*time.Minute, "mksquashfs", busybox)
 	r := newRig(t, ctx, netns.Config{Nodes: 3})
 	r.start()
 	image := makeSIF(t, "busybox.sif", 40<<20)

@@ -29,7 +29,7 @@ func makeImages(r *rig) (v1, v2 string) {
 	for version := 1; version <= 2; version++ {
 		dir := filepath.Join(r.dir, fmt.Sprintf("layout-v%d", version))
 		_, err := testimage.Layout(dir, fmt.Sprintf("v%d", version), testimage.Options{
-			Busybox: "/bin/busybox", Layers: 4, Size: *imageSize, Version: version, Zstd: true,
+			Busybox: busybox, Layers: 4, Size: *imageSize, Version: version, Zstd: true,
 		})
 		if err != nil {
 			r.t.Fatal(err)
@@ -73,7 +73,7 @@ func manifest(t *testing.T, dir, ref, arch string) (m v1.Manifest, d digest.Dige
 // A registry's image is asked for once, whatever the number of nodes; what nodes hold does not
 // move; and what is on them is what skopeo finds in the registry.
 func TestImageOfRegistry(t *testing.T) {
-	ctx := need(t, 3*time.Minute+time.Duration(*imageSize/(10<<20))*time.Second, "docker-registry", "skopeo")
+	ctx := need(t, 3*time.Minute+time.Duration(*imageSize/(10<<20))*time.Second, "docker-registry", "skopeo", busybox)
 	r := newRig(t, ctx, netns.Config{Nodes: 5})
 	g := newRegistry(r)
 	r.start()
@@ -280,11 +280,11 @@ func diskUse(t *testing.T, dir string) (n int64) {
 
 // Archives are told by their content and read where they lie; skopeo's cache is taken over.
 func TestImageOfArchives(t *testing.T) {
-	ctx := need(t, 2*time.Minute, "skopeo", "gzip")
+	ctx := need(t, 2*time.Minute, "skopeo", "gzip", busybox)
 	r := newRig(t, ctx, netns.Config{Nodes: 2})
 	r.start()
 	layout := filepath.Join(r.dir, "layout")
-	if _, err := testimage.Layout(layout, "v1", testimage.Options{Busybox: "/bin/busybox", Layers: 2, Size: 10 << 20}); err != nil {
+	if _, err := testimage.Layout(layout, "v1", testimage.Options{Busybox: busybox, Layers: 2, Size: 10 << 20}); err != nil {
 		t.Fatal(err)
 	}
 	_, want := manifest(t, layout, "v1", "amd64")

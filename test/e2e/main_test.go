@@ -4,10 +4,13 @@ package e2e
 
 import (
 	"context"
+	"debug/elf"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -60,10 +63,23 @@ func run(m *testing.M) int {
 // need skips or fails the test where it cannot run, and bounds it.
 func need(t *testing.T, limit time.Duration, programs ...string) context.Context {
 	t.Helper()
+	needPrograms(t, programs...)
+	ctx, cancel := context.WithTimeoutCause(t.Context(), limit, fmt.Errorf("the test has %v", limit))
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// needPrograms skips or fails the test where one of them, or a namespace, cannot be had.
+func needPrograms(t *testing.T, programs ...string) {
+	t.Helper()
 	missing := netns.Available()
 	for _, p := range programs {
-		if _, err := exec.LookPath(p); err != nil && missing == nil {
-			missing = fmt.Errorf("counterpart missing: %s", p)
+		_, err := exec.LookPath(p)
+		if err == nil && p == busybox {
+			err = runsAnywhere(p)
+		}
+		if err != nil && missing == nil {
+			missing = fmt.Errorf("counterpart missing: %s: %w", p, err)
 		}
 	}
 	if missing != nil {
@@ -72,9 +88,40 @@ func need(t *testing.T, limit time.Duration, programs ...string) context.Context
 		}
 		t.Skip(missing)
 	}
-	ctx, cancel := context.WithTimeoutCause(t.Context(), limit, fmt.Errorf("the test has %v", limit))
-	t.Cleanup(cancel)
-	return ctx
+}
+
+// busybox is what tests put into images to be run there.
+const busybox = "/bin/busybox"
+
+// runsAnywhere says why a program does not run where nothing else is: it needs the
+// dynamic linker, and libraries, that an image does not have.
+func runsAnywhere(program string) error {
+	f, err := elf.Open(program)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	for _, p := range f.Progs {
+		if p.Type == elf.PT_INTERP {
+			return errors.New("it is linked dynamically and does not run inside of an image: install the package busybox-static in place of busybox")
+		}
+	}
+	return nil
+}
+
+func TestRunsAnywhere(t *testing.T) {
+	if err := runsAnywhere("/bin/sh"); err == nil || !strings.Contains(err.Error(), "busybox-static") {
+		t.Errorf("a shell that needs libraries: %v", err)
+	}
+	static := filepath.Join(t.TempDir(), "static")
+	build := exec.Command("go", "build", "-o", static, "github.com/dolly-img/dolly-img/test/tally")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	if err := runsAnywhere(static); err != nil {
+		t.Errorf("a program that needs nothing: %v", err)
+	}
 }
 
 // eventually asks until it is told yes. It is the one place that polls: for what the

@@ -18,7 +18,7 @@ import (
 // prints, when nobody can reach the registry any more. Before, with the same configuration, it got
 // one from there that the mirror does not have.
 func TestRuntimesUseTheMirror(t *testing.T) {
-	ctx := need(t, 3*time.Minute, "docker-registry", "skopeo", "podman", "containerd", "ctr", "runc")
+	ctx := need(t, 3*time.Minute, "docker-registry", "skopeo", "podman", "containerd", "ctr", "runc", busybox)
 	r := newRig(t, ctx, netns.Config{Nodes: 2})
 	g := newRegistry(r)
 	n := r.nodes[0]

@@ -14,7 +14,7 @@ import (
 func TestPushSIF(t *testing.T) {
 	for _, nodes := range []int{4, 8} {
 		t.Run(fmt.Sprintf("%d nodes", nodes), func(t *testing.T) {
-			ctx := need(t, 2*time.Minute, "mksquashfs", "squashfuse", "fusermount3", "/bin/busybox")
+			ctx := need(t, 2*time.Minute, "mksquashfs", "squashfuse", "fusermount3", busybox)
 			r := newRig(t, ctx, netns.Config{Nodes: nodes})
 			r.start()
 			image := makeSIF(t, "busybox.sif", 8<<20)
@@ -102,7 +102,7 @@ func (r *rig) movedNothing(res *result) {
 // A gibibyte to eight nodes leaves the server once, stays out of the nodes' memory,
 // and arrives.
 func TestGibibyte(t *testing.T) {
-	ctx := need(t, 8*time.Minute, "mksquashfs", "/bin/busybox")
+	ctx := need(t, 8*time.Minute, "mksquashfs", busybox)
 	image := makeSIF(t, "big.sif", 1<<30)
 	info, err := os.Stat(image)
 	if err != nil {

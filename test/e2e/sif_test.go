@@ -17,16 +17,17 @@ import (
 // of mksquashfs, with so many bytes of ballast beside it, wrapped by sylabs' siftool.
 func makeSIF(t *testing.T, name string, ballast int64) string {
 	t.Helper()
+	needPrograms(t, "mksquashfs", busybox)
 	dir := t.TempDir()
 	root := filepath.Join(dir, "root")
 	if err := os.MkdirAll(filepath.Join(root, "bin"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	busybox, err := os.ReadFile("/bin/busybox")
+	program, err := os.ReadFile(busybox)
 	if err != nil {
-		t.Fatalf("counterpart missing: busybox-static: %v", err)
+		t.Fatal(err)
 	}
-	if err := os.WriteFile(filepath.Join(root, "bin/busybox"), busybox, 0o755); err != nil {
+	if err := os.WriteFile(filepath.Join(root, "bin/busybox"), program, 0o755); err != nil {
 		t.Fatal(err)
 	}
 	if ballast > 0 {
