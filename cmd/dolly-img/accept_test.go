@@ -264,7 +264,7 @@ func TestRefusals(t *testing.T) {
 		{"owner", meta{Kind: kindRaw, Output: n.data + "/x", Owner: "no-such-user"}, nil, "owner no-such-user"},
 		{"no SIF", meta{Kind: kindImage, Ref: "a:b", Output: n.data + "/x"}, func(r *ring.Request) { r.Blobs = r.Blobs[1:] }, "no SIF"},
 		{"unknown key", meta{Kind: kindRaw, Discard: true}, encoded(`{"version":1,"kind":"raw","discard":true,"rm":"/"}`), `unknown field "rm"`},
-		{"version", meta{Kind: kindRaw, Discard: true}, encoded(`{"version":2,"what":true}`), "version 2, this node knows 1"},
+		{"version", meta{Kind: kindRaw, Discard: true}, encoded(`{"version":3,"what":true}`), "version 3, this node knows 2"},
 		{"kind", meta{Kind: kindRaw, Discard: true}, encoded(`{"version":1,"kind":"disk"}`), `unknown kind of transfer "disk"`},
 		{"no JSON", meta{Kind: kindRaw, Discard: true}, encoded(`x`), "description of the transfer"},
 		{"dots", meta{Kind: kindRaw, Discard: true}, encoded(`{"version":1,"kind":"raw","output":"` + n.data + `/../x"}`), "in its shortest form"},
