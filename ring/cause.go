@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"os"
@@ -105,7 +104,7 @@ func unconnected(err error) error {
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return &noAnswer{Cause{FaultPort, "connection refused by ", d.addr, ""}}
 	case isTimeout(err), errors.Is(err, context.DeadlineExceeded):
-		return &noAnswer{Cause{FaultSilent, "no answer from ", d.addr, fmt.Sprintf(" in %v", d.in.Round(time.Second/10))}}
+		return &noAnswer{Cause{FaultSilent, "no answer from ", d.addr, " in "+about(d.in)}}
 	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH):
 		return &noAnswer{Cause{FaultRoute, "no route to ", d.addr, ""}}
 	}
@@ -137,7 +136,7 @@ func ungreeted(err error, addr string, in time.Duration) error {
 	case errors.As(err, &record):
 		return &noAnswer{Cause{FaultStranger, "what answers at ", addr, " is not a dolly-img node"}}
 	case isTimeout(err), errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded):
-		return &noAnswer{Cause{FaultHangs, "", addr, fmt.Sprintf(" takes the connection and does not answer in %v", in.Round(time.Second/10))}}
+		return &noAnswer{Cause{FaultHangs, "", addr, " takes the connection and does not answer in "+about(in)}}
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, io.ErrClosedPipe),
 		errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
 		return &noAnswer{Cause{FaultClosed, "", addr, " closed the connection without an answer"}}
@@ -145,6 +144,14 @@ func ungreeted(err error, addr string, in time.Duration) error {
 		return &noAnswer{Cause{FaultNone, "", addr, ": " + cause(err).Error()}}
 	}
 	return &refusal{because(err.Error())}
+}
+
+// about is a time as people say it.
+func about(d time.Duration) string {
+	if d >= time.Second {
+		return d.Round(time.Second).String()
+	}
+	return d.Round(time.Second / 10).String()
 }
 
 // alertUnknownCA is the TLS alert unknown_ca (RFC 8446, section 6).

@@ -31,6 +31,7 @@ type chain struct {
 	now        time.Duration // of the last evTick
 	judged     time.Duration // when slow nodes were last looked for
 	limit      int64         // bytes per second the server sends at most; 0: none
+	stoodOut   int           // who was slower than the others when the bottleneck was last asked for; 0: nobody
 	serverSlow bool          // its links are, to whomever
 	probes     []probe       // under way
 	nextProbe  uint32

@@ -1,14 +1,27 @@
 package ring
 
 // bottleneck says what holds the transfer up, and names the node or the link when one of them is
-// slower than the others. Everybody above a slow node only waits to send, everybody below it only to
-// receive: the first node that does not wait to send is what the chain waits for.
+// slower than the others. It is asked once a second, and names only who was it a second before, too: what is
+// measured in one second on busy machines differs by more than that. Everybody above a slow node only
+// waits to send, everybody below it only to receive: the first node that does not wait to send is what the
+// chain waits for.
 func (c *chain) bottleneck() (limit Limit, name string) {
+	limit, who, name := c.lookForBottleneck()
+	before := c.stoodOut
+	c.stoodOut = who
+	if who != before {
+		return limit, ""
+	}
+	return limit, name
+}
+
+// lookForBottleneck also says which node stands out; 0 is none.
+func (c *chain) lookForBottleneck() (limit Limit, who int, name string) {
 	// A node that is about to be called slow is it, also while those above are not held up yet.
 	for _, i := range c.order {
 		if n := &c.nodes[i]; n.slowSeen > 0 {
 			rate, cause := c.capacity(i)
-			return cause.limit, c.slowName(i, rate, cause)
+			return cause.limit, i, c.slowName(i, rate, cause)
 		}
 	}
 	for _, i := range c.order {
@@ -17,14 +30,14 @@ func (c *chain) bottleneck() (limit Limit, name string) {
 			continue
 		}
 		if limit = c.waitsFor(i); limit == LimitSource || limit == LimitRate || limit == LimitUnknown {
-			return limit, ""
+			return limit, 0, ""
 		}
 		if rate, cause := c.capacity(i); cause.limit == limit && c.standsOut(i, rate, cause) {
-			name = c.slowName(i, rate, cause)
+			return limit, i, c.slowName(i, rate, cause)
 		}
-		return limit, name
+		return limit, 0, ""
 	}
-	return LimitUnknown, ""
+	return LimitUnknown, 0, ""
 }
 
 // waitsFor is what node i, for which all above it wait, waits for itself.
@@ -50,11 +63,11 @@ func (c *chain) waitsFor(i int) Limit {
 }
 
 // standsOut says whether node i, which could carry rate, is slower than the others: it could carry
-// less than two thirds of their median, which is what clears a node that was called slow. A link is
-// compared with links only: that of a node that gets less than it could take is not known to be better.
+// less than half of their median, as for worth. A link is compared with links only: that of a node that gets
+// less than it could take is not known to be better.
 func (c *chain) standsOut(i int, rate int64, cause limiter) bool {
 	median, links := c.median(i)
-	if rate <= 0 || 3*rate >= 2*median || cause.isLink() && !links {
+	if rate <= 0 || 2*rate >= median || cause.isLink() && !links {
 		return false
 	}
 	for j := 1; j < len(c.nodes); j++ {

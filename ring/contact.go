@@ -46,6 +46,8 @@ func newCaller(cfg Config) caller {
 // dialAll opens the control star.
 func (s *sender) dialAll(work context.Context) {
 	until := time.Now().Add(s.cfg.Wait)
+	// Why a node does not answer is known before the start, which does not wait for it.
+	limit := timings.startLimit - timings.tickEvery
 	for i, p := range s.cfg.Nodes {
 		s.work.Go(func() {
 			if p.Err != nil {
@@ -53,7 +55,7 @@ func (s *sender) dialAll(work context.Context) {
 				return
 			}
 			for told := false; ; told = true {
-				ctrl, w, err := s.greet(work, p, false, timings.startLimit)
+				ctrl, w, err := s.greet(work, p, false, limit)
 				switch {
 				case err == nil:
 					s.attach(i+1, ctrl, welcomed(i+1, ctrl, w))

@@ -51,7 +51,7 @@ const (
 var unhashed = map[string]bool{
 	"chain.out": true, "chain.blobs": true, "chainNode.note": true, "chainNode.moved": true, "chainNode.asked": true,
 	"reach.since": true, "cutFrom.why": true, "chainNode.before": true, "chainNode.held0": true,
-	"Row.Digest": true, "Row.Bytes": true, "Row.Skipped": true, "Row.Reason": true, "Row.Link": true, "Row.Free": true,
+	"Row.Digest": true, "Row.Bytes": true, "Row.Skipped": true, "Row.Reason": true, "Row.Cause": true, "Row.Link": true, "Row.Free": true,
 	"member.out": true, "member.feedFin": true, "memberBlob.want": true, "world.err": true, "budget.delays": true,
 	// What is the same in all worlds, and what fingerprint sees to.
 	"world.blob": true, "world.sum": true, "world.c": true, "chain.nodes": true, "world.nodes": true, "world.links": true, "world.owned": true,
