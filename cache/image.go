@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"strings"
 
 	"github.com/opencontainers/go-digest"
@@ -15,13 +16,19 @@ const (
 	maxManifest = 4 << 20 // bytes; the limit registries have
 	maxDepth    = 4       // indexes in one another, as package oci has it
 
-	// What apptainer itself pushes to registries.
-	mediaTypeSIFLayer = "application/vnd.sylabs.sif.layer.v1.sif"
-
 	// Docker's names of what has the same JSON form.
 	mediaTypeDockerManifest = "application/vnd.docker.distribution.manifest.v2+json"
 	mediaTypeDockerList     = "application/vnd.docker.distribution.manifest.list.v2+json"
 )
+
+// mediaTypeSIFLayer is what apptainer itself pushes to registries.
+const mediaTypeSIFLayer = "application/vnd.sylabs.sif.layer.v1.sif"
+
+// sifLayers are the media types of a SIF: that one, and what Singularity before 3.7 pushed, with its slip of
+// the pen or without.
+var sifLayers = []string{
+	mediaTypeSIFLayer, "appliciation/vnd.sylabs.sif.layer.tar", "application/vnd.sylabs.sif.layer.tar",
+}
 
 func isIndex(mediaType string) bool {
 	return mediaType == v1.MediaTypeImageIndex || mediaType == mediaTypeDockerList
@@ -101,7 +108,7 @@ func (s seen) add(d v1.Descriptor, manifest bool) (blob, references bool) {
 
 // sif is the layer that is the SIF, where the manifest is that of one.
 func (m manifest) sif() (v1.Descriptor, bool) {
-	if len(m.Layers) == 1 && m.Layers[0].MediaType == mediaTypeSIFLayer {
+	if len(m.Layers) == 1 && slices.Contains(sifLayers, m.Layers[0].MediaType) {
 		return m.Layers[0], true
 	}
 	return v1.Descriptor{}, false

@@ -59,10 +59,15 @@ func openArchive(ctx context.Context, name string) (_ *archive, err error) {
 		return nil, errors.New("not a regular file")
 	}
 	a.size = info.Size()
-	var head [4]byte
+	var head [6]byte
 	n, err := f.ReadAt(head[:], 0)
 	if err != nil && err != io.EOF {
 		return nil, err
+	}
+	for magic, command := range map[string]string{"\xfd7zXZ\x00": "xz", "BZh": "bzip2"} {
+		if bytes.HasPrefix(head[:n], []byte(magic)) { // too slow to be unpacked for each file in it
+			return nil, hint(command+" -dk "+name+", and push what that makes", "is compressed with %s, and only archives in gzip and zstd are read", command)
+		}
 	}
 	a.unpack = unpacker(head[:n])
 	if err := a.scan(ctx); err != nil {
@@ -150,6 +155,11 @@ func (a *archive) find(name string) (entry, error) {
 		name = e.link
 	}
 	return entry{}, fmt.Errorf("%s: %w", name, fs.ErrNotExist)
+}
+
+func (a *archive) length(name string) (int64, error) {
+	e, err := a.find(name)
+	return e.size, err
 }
 
 func (a *archive) open(ctx context.Context, name string, off int64) (io.ReadCloser, int64, error) {

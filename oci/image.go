@@ -42,6 +42,8 @@ type Image struct {
 	manifests []*manifest    // of images, no indexes
 	config    *v1.Descriptor // of an image of one platform
 
+	elsewhere []v1.Descriptor // layers that have urls
+
 	variant  string   // chosen from variants
 	variants []string // of one architecture, that there were
 }
@@ -95,6 +97,10 @@ func (i *Image) Ref() string {
 	}
 	return i.ref
 }
+
+// Elsewhere lists the layers that are left out, as they have urls: who starts the image gets them from there,
+// whether the source has them or not.
+func (i *Image) Elsewhere() []v1.Descriptor { return i.elsewhere }
 
 // Root is the manifest, or the index, that was found.
 func (i *Image) Root() v1.Descriptor { return i.root }
@@ -159,6 +165,12 @@ func (i *Image) resolve(ctx context.Context, want platform, o Options) error {
 	for _, d := range i.blobs {
 		if d.Digest.Algorithm() != digest.SHA256 {
 			return fmt.Errorf("blob %s: only digests of sha256 can be verified on the way", d.Digest)
+		}
+		// Better now than after most of the image was sent.
+		if l, ok := i.store.(*layout); ok && i.raw[d.Digest] == nil {
+			if err := l.has(d); err != nil {
+				return err
+			}
 		}
 	}
 	if m.isIndex() {
@@ -242,6 +254,8 @@ func (l *lister) list(ctx context.Context, d v1.Descriptor, m *manifest, depth i
 	for _, layer := range m.Layers {
 		if len(layer.URLs) == 0 { // else its bytes lie elsewhere and are not the registry's to give
 			l.add(layer)
+		} else {
+			l.image.elsewhere = append(l.image.elsewhere, layer)
 		}
 	}
 	if m.Config != nil {

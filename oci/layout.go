@@ -27,6 +27,7 @@ type layout struct {
 // one that is not there wraps fs.ErrNotExist.
 type files interface {
 	open(ctx context.Context, name string, off int64) (io.ReadCloser, int64, error) // and its size
+	length(name string) (int64, error)
 	io.Closer
 }
 
@@ -110,6 +111,18 @@ func (l *layout) blob(ctx context.Context, d v1.Descriptor, off int64) (io.ReadC
 	return rc, nil
 }
 
+// has says why a blob is not there, or not in its length.
+func (l *layout) has(d v1.Descriptor) error {
+	size, err := l.files.length(blobFile(d))
+	if err == nil && size != d.Size {
+		err = fmt.Errorf("has %d bytes, not %d", size, d.Size)
+	}
+	if err != nil {
+		return &wrong{fmt.Errorf("blob %s: %w", d.Digest, err)}
+	}
+	return nil
+}
+
 func (l *layout) readers() int {
 	if a, ok := l.files.(*archive); ok {
 		return a.readers()
@@ -173,6 +186,14 @@ func (d dirFiles) open(_ context.Context, name string, off int64) (io.ReadCloser
 		return nil, 0, err
 	}
 	return f, info.Size(), nil
+}
+
+func (d dirFiles) length(name string) (int64, error) {
+	info, err := d.root.Stat(name)
+	if err != nil {
+		return 0, err
+	}
+	return info.Size(), nil
 }
 
 func (d dirFiles) Close() error { return d.root.Close() }

@@ -223,9 +223,17 @@ type blobReader struct {
 func (b *blobReader) open() error {
 	b.watch.end()
 	b.watch = newWatch(b.ctx, b.r.schemes)
-	body, _, err := b.r.src.GetBlob(b.watch.ctx, types.BlobInfo{Digest: b.d.Digest, Size: b.d.Size}, none.NoCache)
+	body, size, err := b.r.src.GetBlob(b.watch.ctx, types.BlobInfo{Digest: b.d.Digest, Size: b.d.Size}, none.NoCache)
 	if err != nil {
 		return b.watch.cause(err)
+	}
+	if size >= 0 && size != b.d.Size {
+		body.Close()
+		err := fmt.Errorf("the registry has %d bytes of it, and the manifest says %d", size, b.d.Size)
+		if size < b.d.Size { // may be what a proxy had so far
+			err = fmt.Errorf("%w: %w", err, io.ErrUnexpectedEOF)
+		}
+		return &wrong{err}
 	}
 	b.watch.pause()
 	b.body = body

@@ -44,7 +44,7 @@ func (r *verifier) Read(b []byte) (int, error) {
 	n, err := r.ReadCloser.Read(b)
 	if over := r.n + int64(n) - r.d.Size; over > 0 {
 		n -= int(over)
-		err = fmt.Errorf("blob %s: is longer than its %d bytes", r.d.Digest, r.d.Size)
+		err = &wrong{fmt.Errorf("blob %s: is longer than its %d bytes", r.d.Digest, r.d.Size)}
 	}
 	r.n += int64(n)
 	if r.v != nil {

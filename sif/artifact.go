@@ -14,6 +14,17 @@ const (
 	ConfigMediaType = "application/vnd.sylabs.sif.config.v1+json"
 )
 
+// IsLayer says whether a layer of this media type is a SIF: LayerMediaType, or what Singularity before 3.7 called
+// one, with its slip of the pen or without.
+// https://github.com/sylabs/singularity/issues/4437
+func IsLayer(mediaType string) bool {
+	switch mediaType {
+	case LayerMediaType, "appliciation/vnd.sylabs.sif.layer.tar", "application/vnd.sylabs.sif.layer.tar":
+		return true
+	}
+	return false
+}
+
 // Artifact returns the configuration and the manifest under which a registry holds the
 // SIF with this digest and size in bytes; title is its file name. The same arguments
 // give the same bytes.

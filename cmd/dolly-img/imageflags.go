@@ -62,10 +62,18 @@ func (f *imageFlags) checkArch(image, arch string) error {
 	return nil
 }
 
-// tell says what the user should know of an image that was found: which of several variants it is.
+// tell says what the user should know of an image that was found: which of several variants it is, and what of it
+// is left out.
 func (f *imageFlags) tell(image string, img *oci.Image) {
 	if f.note == nil {
 		return
+	}
+	if layers := img.Elsewhere(); len(layers) > 0 {
+		size := int64(0)
+		for _, d := range layers {
+			size += d.Size
+		}
+		f.note("image %s: layers that have urls are left out, %d with %s: whoever starts the image gets them from there", image, len(layers), bytesText(size))
 	}
 	if chosen, of := img.Variant(); chosen != "" {
 		f.note("image %s is there for %s: %s is taken; --platform takes another", image, strings.Join(of, ", "), chosen)

@@ -135,7 +135,7 @@ func checkSIFBlobs(ctx context.Context, source ring.Source) (archs []string, err
 		return nil, err
 	}
 	for _, d := range blobs {
-		if d.MediaType != sif.LayerMediaType {
+		if !sif.IsLayer(d.MediaType) {
 			continue
 		}
 		file, err := sif.Inspect(&blobAt{ctx: ctx, source: source, d: d}, d.Size)
@@ -202,7 +202,7 @@ func checkImageOutput(ctx context.Context, img *oci.Image, m *meta) error {
 		return err
 	}
 	for _, d := range blobs {
-		if d.MediaType == sif.LayerMediaType {
+		if sif.IsLayer(d.MediaType) {
 			return nil
 		}
 	}
@@ -230,6 +230,8 @@ func imageName(ctx context.Context, image string, flags *imageFlags, o oci.Optio
 			return "", err
 		case errors.Is(err, io.ErrUnexpectedEOF):
 			return "", cutShort(fmt.Errorf("image %s: %w", image, err))
+		case hintOf(err) != "":
+			return "", fmt.Errorf("image %s: %w", image, err)
 		case err != nil:
 			return "", hintf(supported, "image %s is no container image: %w", image, err)
 		case transport == "":

@@ -66,7 +66,7 @@ func newOutput(m *meta, blobs []v1.Descriptor, o raw.TargetOptions) (output, err
 		switch {
 		case d.Size < 0:
 			return nil, fmt.Errorf("output %s: a blob of the image has no size", m.Output)
-		case m.Format == "" && d.MediaType == sif.LayerMediaType && of.Digest == "",
+		case m.Format == "" && sif.IsLayer(d.MediaType) && of.Digest == "",
 			m.Format != "" && cache.IsManifest(d.MediaType):
 			of = d
 		}

@@ -196,7 +196,7 @@ func sifDigest(ctx context.Context, image ring.Source) string {
 	}
 	found := ""
 	for _, d := range blobs {
-		if d.MediaType != sif.LayerMediaType {
+		if !sif.IsLayer(d.MediaType) {
 			continue
 		}
 		if found != "" {

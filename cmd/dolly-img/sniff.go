@@ -69,18 +69,20 @@ func sniff(image string) (kind string, err error) {
 		return kindSIF, nil
 	}
 	switch what := describe(head); what {
-	case describedTar, describedGzip, describedZstd:
+	case describedTar, describedGzip, describedZstd, describedXz, describedBzip2:
 		return kindTar, nil
 	default:
 		return "", hintf(supported, "image %s is %s, not an image", image, what)
 	}
 }
 
-// What describe calls files that package oci may be able to read.
+// What describe calls files that package oci may be able to read, or knows what to do with.
 const (
-	describedTar  = "a tar archive"
-	describedGzip = "compressed with gzip"
-	describedZstd = "compressed with zstd"
+	describedTar   = "a tar archive"
+	describedGzip  = "compressed with gzip"
+	describedZstd  = "compressed with zstd"
+	describedXz    = "compressed with xz"
+	describedBzip2 = "compressed with bzip2"
 )
 
 const headSize = 512 // the first block of a tar
@@ -109,7 +111,8 @@ func describe(head []byte) string {
 		{"ustar", 257, describedTar},
 		{"\x1f\x8b", 0, describedGzip},
 		{"\x28\xb5\x2f\xfd", 0, describedZstd},
-		{"\xfd7zXZ\x00", 0, "compressed with xz"},
+		{"\xfd7zXZ\x00", 0, describedXz},
+		{"BZh", 0, describedBzip2},
 		{"hsqs", 0, "a bare squashfs"},
 		{"\x7fELF", 0, "a program"},
 		{"QFI\xfb", 0, "a qcow2 disk image"},

@@ -1,0 +1,60 @@
+package main
+
+import (
+	"io"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/dolly-img/dolly-img/cache"
+	"github.com/dolly-img/dolly-img/oci"
+	"github.com/dolly-img/dolly-img/sif"
+)
+
+// A SIF that Singularity before 3.7 pushed to a registry is one like any other: checked before it is sent, put
+// at a path, and a file for cache path.
+func TestOldSIF(t *testing.T) {
+	real := filepath.Join(t.TempDir(), "a.sif")
+	if err := sif.Create(real, strings.NewReader("a file system"), sif.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	good := mustRead(t, real)
+	for _, mediaType := range []string{"appliciation/vnd.sylabs.sif.layer.tar", "application/vnd.sylabs.sif.layer.tar"} {
+		for text, bad := range map[string]bool{good: false, "a layer.tar after all": true, good[:4200]: true} {
+			n := newTestNode(t)
+			out := filepath.Join(n.data, "a.sif")
+			r, data := request(t, meta{Kind: kindImage, Ref: "reg.example/lab/a:1", Output: out}, text)
+			// The same artifact, with the layer's type of then.
+			root := &r.Blobs[len(r.Blobs)-1]
+			manifest := strings.Replace(data[root.Digest], sif.LayerMediaType, mediaType, 1)
+			r.Blobs[0].MediaType = mediaType
+			root.Digest, root.Size = digest.FromString(manifest), int64(len(manifest))
+			data[root.Digest] = manifest
+			sink, err := n.accept(t.Context(), r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			play(t, sink, r, data, true)
+			if mustRead(t, out) != text {
+				t.Errorf("%s: was not placed", mediaType)
+			}
+			path, err := n.cache.Path("reg.example/lab/a:1")
+			if err != nil || mustRead(t, path) != text {
+				t.Errorf("%s: path %s, %v", mediaType, path, err)
+			}
+			m := &meta{Output: "/data/a.sif"}
+			source, err := openImage(t.Context(), "oci:"+n.cache.Dir()+":reg.example/lab/a:1", &imageFlags{}, cache.Limits{}, nil, oci.Options{}, m)
+			if (err != nil && strings.Contains(err.Error(), "its SIF: ")) != bad {
+				t.Errorf("%s: %v", mediaType, err)
+			}
+			if err == nil {
+				if sifDigest(t.Context(), source) != digest.FromString(text).String() {
+					t.Errorf("%s: its own digest is not known", mediaType)
+				}
+				source.(io.Closer).Close()
+			}
+		}
+	}
+}
