@@ -108,7 +108,7 @@ func (i *Image) checkName(raw []byte) error {
 		return nil
 	}
 	if err := checkDigest(raw, digest.Digest(d)); err != nil {
-		return hint("--name REF says what it shall be kept as", "the name %s is of another image: %w", i.ref, err)
+		return hint("--name REF, without a digest, says what it shall be kept as", "the name %s is of another image: %w", i.ref, err)
 	}
 	return nil
 }
