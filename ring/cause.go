@@ -22,7 +22,7 @@ const (
 	FaultSilent      Fault = "silent"      // nothing comes back from its address
 	FaultPort        Fault = "port"        // nothing listens at its address
 	FaultRoute       Fault = "route"       // there is no way to its address
-	FaultHangs       Fault = "hangs"       // it takes the connection, and says nothing
+	FaultHangs       Fault = "hangs"       // it takes the connection, or has it, and says nothing
 	FaultClosed      Fault = "closed"      // it takes the connection, and ends it
 	FaultStranger    Fault = "stranger"    // something else than a node answers
 	FaultForeign     Fault = "foreign"     // one end's certificate is of another cluster

@@ -92,7 +92,11 @@ func (c *chain) controlLost(ev evControlLost) {
 	case n.phase == phFinal:
 		c.orphan(ev.node)
 	case n.phase < phReady || ev.silent && n.phase != phCommitting: // before, it may not even know the transfer yet
-		c.lose(ev.node, because(ev.reason))
+		why := because(ev.reason)
+		if ev.silent {
+			why.Fault = FaultHangs
+		}
+		c.lose(ev.node, why)
 	default:
 		n.resuming = true
 		c.do(actResume{ev.node, n.phase == phCommitting})

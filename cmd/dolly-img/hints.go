@@ -5,7 +5,6 @@ import (
 	"io"
 	"net"
 	"slices"
-	"strings"
 
 	"github.com/dolly-img/dolly-img/ring"
 )
@@ -18,7 +17,7 @@ var advice = []struct {
 	{[]ring.Fault{ring.FaultSilent, ring.FaultPort, ring.FaultRoute, ring.FaultClosed},
 		"look on %[1]s: is the machine up, does the daemon run there (systemctl status dolly-img), and does its firewall let TCP port %[2]s in from this server and from the other nodes?"},
 	{[]ring.Fault{ring.FaultHangs},
-		"look on %[1]s: the daemon there, or the whole machine, hangs or is overloaded; its log may say why (journalctl -u dolly-img)"},
+		"look on %[1]s: the daemon there, the whole machine or its network hangs or is overloaded; the log may say why (journalctl -u dolly-img)"},
 	{[]ring.Fault{ring.FaultStranger},
 		"look on %[1]s for what listens on TCP port %[2]s; --port, or NODE:PORT, names another port of the daemon"},
 	{[]ring.Fault{ring.FaultName},
@@ -45,7 +44,7 @@ func printHints(w io.Writer, bad []*alike) {
 			}
 		}
 		if len(nodes) > 0 {
-			fmt.Fprintf(w, "hint: "+a.text+"\n", fold(nodes), printable(strings.Join(ports, ", ")))
+			fmt.Fprintf(w, "hint: "+a.text+"\n", fold(nodes), fold(ports))
 		}
 	}
 }

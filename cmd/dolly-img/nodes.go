@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -49,10 +50,23 @@ func lookup(ctx context.Context, host, port string) ([]string, error) {
 	defer cancel()
 	found, err := net.DefaultResolver.LookupHost(ctx, host)
 	if err != nil {
-		return nil, fmt.Errorf("name not resolved: %w", err)
+		return nil, unresolved(err)
 	}
 	for i, addr := range found {
 		found[i] = net.JoinHostPort(addr, port)
 	}
 	return found, nil
+}
+
+// unresolved says why a name has no address. The name is left out, so that of many names with one cause the same
+// is said: whoever reads knows which it is of.
+func unresolved(err error) error {
+	var d *net.DNSError
+	switch {
+	case !errors.As(err, &d):
+		return fmt.Errorf("name not resolved: %w", err)
+	case d.Server == "":
+		return fmt.Errorf("name not resolved: %s", d.Err)
+	}
+	return fmt.Errorf("name not resolved: %s, says the name server %s", d.Err, d.Server)
 }

@@ -36,9 +36,17 @@ func openReport(path string) (*reportFile, error) {
 	}
 	temp, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
 	if err != nil {
-		return nil, hintf(hint, "report: %w", err)
+		return nil, hintf(hint, "report %s: %w", path, reasonOf(err))
 	}
 	return &reportFile{path, temp}, nil
+}
+
+// reasonOf is err without the file that it names, which is one that nobody asked for.
+func reasonOf(err error) error {
+	if p := new(fs.PathError); errors.As(err, &p) {
+		return p.Err
+	}
+	return err
 }
 
 // write puts the report under its name. It is called once.

@@ -67,7 +67,7 @@ func printRates(w io.Writer, r *ring.Report) {
 	}
 	fmt.Fprintf(w, "Time: %.3f  MBytes/s: %.3f  Aggregate MBytes/s: %.3f  server sent %s\n", seconds, rate, rate*float64(committed), sent)
 	if holders > 0 {
-		fmt.Fprintf(w, "the rates count whole images, also the %s that %d of %d nodes held before\n", bytesText(held), holders, committed)
+		fmt.Fprintf(w, "the rates count whole images, also what was held before: %s on %d of %d nodes\n", bytesText(held), holders, committed)
 	}
 }
 

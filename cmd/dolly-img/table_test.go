@@ -123,7 +123,7 @@ func TestRates(t *testing.T) {
 			"Time: 2.000  MBytes/s: 50.000  Aggregate MBytes/s: 50.000  server sent 104 MB\n"},
 		{"resumed", 40e6, []ring.Row{committed(40e6, 60e6), committed(20e6, 80e6), committed(100e6, 2), held},
 			"Time: 2.000  MBytes/s: 50.000  Aggregate MBytes/s: 150.000  server sent 40.0 MB\n" +
-				"the rates count whole images, also the 140 MB that 2 of 3 nodes held before\n"},
+				"the rates count whole images, also what was held before: 140 MB on 2 of 3 nodes\n"},
 		{"held", 0, []ring.Row{held, held}, ""},
 		{"another name", 0, []ring.Row{committed(0, 100e6)}, ""},
 		{"none", 60e6, []ring.Row{failed}, ""},
