@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"syscall"
 
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -31,7 +32,7 @@ func (a *acceptor) accept(ctx context.Context, r ring.Request) (ring.Sink, error
 	if err != nil {
 		return nil, refusal(err)
 	}
-	sink, err := a.compose(m, r.Blobs)
+	sink, err := a.compose(ctx, m, r.Blobs)
 	if err != nil {
 		return nil, refusal(err)
 	}
@@ -42,7 +43,7 @@ func (a *acceptor) accept(ctx context.Context, r ring.Request) (ring.Sink, error
 	return sink, nil
 }
 
-func (a *acceptor) compose(m *meta, blobs []v1.Descriptor) (ring.Sink, error) {
+func (a *acceptor) compose(ctx context.Context, m *meta, blobs []v1.Descriptor) (ring.Sink, error) {
 	switch {
 	case m.Discard:
 		return raw.Discard{}, nil
@@ -62,7 +63,7 @@ func (a *acceptor) compose(m *meta, blobs []v1.Descriptor) (ring.Sink, error) {
 		if err != nil {
 			return nil, err
 		}
-		if _, err := target.Check(); err != nil {
+		if _, _, err := target.Offer(ctx, blobs); err != nil {
 			target.Close()
 			return nil, err
 		}
@@ -103,6 +104,12 @@ func (a *acceptor) target(m *meta) (o raw.TargetOptions, err error) {
 	}, err
 }
 
+// lacksRoom is a refusal for which the ring has a code of its own.
+type lacksRoom struct{ text string }
+
+func (e *lacksRoom) Error() string        { return e.text }
+func (e *lacksRoom) Is(target error) bool { return target == syscall.ENOSPC }
+
 // refusal is err as the sender reads it: with what to do on the node, and where it is
 // a matter of waiting as the ring's ErrBusy.
 func refusal(err error) error {
@@ -110,8 +117,11 @@ func refusal(err error) error {
 	if hint := hintOf(err); hint != "" {
 		text += " (" + hint + ")"
 	}
-	if errors.Is(err, raw.ErrBusy) {
+	switch {
+	case errors.Is(err, raw.ErrBusy):
 		return fmt.Errorf("%s: %w", text, ring.ErrBusy)
+	case errors.Is(err, syscall.ENOSPC):
+		return &lacksRoom{text}
 	}
 	return errors.New(text)
 }

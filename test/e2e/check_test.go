@@ -33,7 +33,7 @@ func TestCheck(t *testing.T) {
 	res := r.push("raw", "--input", sent, "--output", r.data+"/file", "--check")
 	r.want(res, 3, "pending", "failed", "refused", "unreachable")
 	for _, line := range []string{
-		fmt.Sprintf("would be served  %s  0 B held, 8.00 MB to move, ", r.nodes[0].Addr),
+		fmt.Sprintf("would be served  %s  8.00 MB to move, ", r.nodes[0].Addr),
 		"1 of 4 nodes would be served, 0 hold it; nothing was moved",
 		"to move: 8.00 MB over the ring, 8.00 MB of it from here",
 		fmt.Sprintf("the speed of eth0 towards %s", r.nodes[0].Addr),

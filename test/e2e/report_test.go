@@ -86,7 +86,7 @@ func lacks(got map[string]any, names ...string) string {
 
 func TestReadReport(t *testing.T) {
 	row := map[string]any{"node": "a", "state": "held", "digest": "", "bytes": 0, "skipped": 1, "seconds": 0.1, "reason": "", "link": ""}
-	top := map[string]any{"transfer": "t", "version": "v", "host": "h", "started": "2026-11-27T08:00:00Z", "image": "i", "kept": "", "digest": "", "sif": "", "bytes": 1, "seconds": 1, "exit": 0, "nodes": []any{row}}
+	top := map[string]any{"transfer": "t", "version": "v", "host": "h", "started": "2026-11-27T08:00:00Z", "image": "i", "kept": "", "digest": "", "sif": "", "bytes": 1, "seconds": 1, "exit": 0, "nodes": []any{row}, "direct": 0, "unreached": []any{}, "unprobed": []any{}}
 	read := func(v any) error {
 		text, _ := json.Marshal(v)
 		_, err := readReport(text)
