@@ -93,14 +93,14 @@ func (j *job) run(ctx context.Context) error {
 	case told || rep.Transfer == "" || rep.Exit == ring.ExitInterrupted:
 	case j.flags.check: // what was asked for, not a message beside it
 		printCheck(j.cmd.OutOrStdout(), rep, j.flags.quiet, func(r *ring.Report) speed { return j.speed(r).shared(r, j.flags.maxDirect) })
-		printUnreached(j.cmd.OutOrStdout(), rep, true, j.flags.quiet)
+		printUnreached(j.cmd.OutOrStdout(), rep, j.flags.quiet)
 	default:
 		have := "have it"
 		if j.thrown {
 			have = "have verified it and thrown it away"
 		}
 		printTable(stderr, rep, j.what, have, j.flags.quiet)
-		printUnreached(stderr, rep, false, j.flags.quiet)
+		printStandIn(stderr, rep)
 	}
 	bad := namesOf(rowsIn(rep, func(row ring.Row) bool { return !row.State.Good() }))
 	if len(bad) > 0 && len(bad) < len(rep.Nodes) && j.again != nil && !told && !j.flags.check {

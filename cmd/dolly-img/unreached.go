@@ -13,33 +13,40 @@ import (
 // unreachedShown is how many of them are named.
 const unreachedShown = 8
 
-// printUnreached says, behind the rows of a push, that the server had to stand in for nodes that cannot
-// reach each other; of a check, which those are.
-func printUnreached(w io.Writer, r *ring.Report, check, quiet bool) {
-	stoodIn := r.Direct > 0 || slices.ContainsFunc(r.Unreached, func(u ring.Unreached) bool { return !goodIn(r, u.To) })
-	switch {
-	case check:
-		for _, line := range ways(r) {
-			fmt.Fprintln(w, line)
-		}
-		if len(r.Unprobed) > 0 && !quiet {
-			fmt.Fprintf(w, "not known whom these reach, they speak protocol 1 or did not say: %s\n", fold(r.Unprobed))
-		}
-	case stoodIn && len(r.Unreached) > 0:
-		u := r.Unreached[0]
-		more := ""
-		if n := len(r.Unreached) - 1; n > 0 {
-			more = fmt.Sprintf(", and %d more such", n)
-		}
-		fmt.Fprintf(w, "the server fed %d nodes itself: %s%s\n", r.Direct, way(u), more)
+// printStandIn says, behind the rows of a push, that the server had to stand in for nodes that cannot reach
+// each other.
+func printStandIn(w io.Writer, r *ring.Report) {
+	left := slices.ContainsFunc(r.Unreached, func(u ring.Unreached) bool {
+		return !slices.ContainsFunc(r.Nodes, func(row ring.Row) bool { return row.Node == u.To && row.State.Good() })
+	})
+	if len(r.Unreached) == 0 || r.Direct == 0 && !left {
+		return // others fed them
 	}
-	if len(r.Unreached) > 0 && (check || stoodIn) {
-		fmt.Fprintf(w, "hint: open TCP port %s between the nodes, in the firewall of each: a push goes from node to node\n", printable(r.Unreached[0].Port))
+	who := fmt.Sprintf("the server fed %d nodes itself", r.Direct)
+	switch r.Direct {
+	case 0:
+		who = "there are nodes that only the server could have fed"
+	case 1:
+		who = "the server fed 1 node itself"
 	}
+	more := ""
+	if n := len(r.Unreached) - 1; n > 0 {
+		more = fmt.Sprintf(", and %d more are like this", n)
+	}
+	fmt.Fprintf(w, "%s: %s%s; open it between the nodes\n", who, way(r.Unreached[0]), more)
 }
 
-func goodIn(r *ring.Report, node string) bool {
-	return slices.ContainsFunc(r.Nodes, func(row ring.Row) bool { return row.Node == node && row.State.Good() })
+// printUnreached says, behind the plan of a check, which nodes cannot reach each other.
+func printUnreached(w io.Writer, r *ring.Report, quiet bool) {
+	for _, line := range ways(r) {
+		fmt.Fprintln(w, line)
+	}
+	if len(r.Unreached) > 0 {
+		fmt.Fprintf(w, "hint: open TCP port %s between the nodes, in the firewall of each: a push goes from node to node\n", printable(r.Unreached[0].Port))
+	}
+	if len(r.Unprobed) > 0 && !quiet {
+		fmt.Fprintf(w, "whom these reach is not known, they speak protocol 1 or did not say: %s\n", fold(r.Unprobed))
+	}
 }
 
 func way(u ring.Unreached) string {
@@ -115,7 +122,7 @@ func (s speed) shared(r *ring.Report, most int) speed {
 	fed := fedDirectly(r)
 	s.times = int64(min(fed, most+1))
 	s.rate /= s.times
-	if fed > 1 {
+	if s.times > 1 {
 		s.why += fmt.Sprintf(", shared by up to %d nodes that the server would feed itself", s.times)
 	}
 	if fed > most+1 {
