@@ -402,10 +402,17 @@ func (t *transfer) cleanUp() {
 	for _, f := range t.forget {
 		f()
 	}
-	if !t.opened {
-		t.node.ended(t, o, false)
-		return
+	if t.opened {
+		t.logEnd(o, problem)
 	}
+	t.node.ended(t, o, t.opened)
+	if t.sink != nil && t.cfg.Finished != nil { // also when what it was accepted with refused the offer
+		t.cfg.Finished(t.req, o)
+	}
+}
+
+// logEnd writes the audit line.
+func (t *transfer) logEnd(o Outcome, problem error) {
 	target := ""
 	if s, ok := t.sink.(fmt.Stringer); ok {
 		target = s.String()
@@ -426,9 +433,5 @@ func (t *transfer) cleanUp() {
 		log.Warn("transfer", "reason", printable(fmt.Sprint(o.Err)))
 	default:
 		log.Info("transfer")
-	}
-	t.node.ended(t, o, true)
-	if t.cfg.Finished != nil {
-		t.cfg.Finished(t.req, o)
 	}
 }
