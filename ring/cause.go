@@ -27,6 +27,7 @@ const (
 	FaultStranger    Fault = "stranger"    // something else than a node answers
 	FaultForeign     Fault = "foreign"     // one end's certificate is of another cluster
 	FaultCertificate Fault = "certificate" // it refuses our certificate, and its log says why
+	FaultRevoked     Fault = "revoked"     // its certificate is revoked
 )
 
 // Cause is why a node is in its state, in parts: text, address and text together are the reason. Causes
@@ -104,7 +105,7 @@ func unconnected(err error) error {
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return &noAnswer{Cause{FaultPort, "connection refused by ", d.addr, ""}}
 	case isTimeout(err), errors.Is(err, context.DeadlineExceeded):
-		return &noAnswer{Cause{FaultSilent, "no answer from ", d.addr, " in "+about(d.in)}}
+		return &noAnswer{Cause{FaultSilent, "no answer from ", d.addr, " in " + about(d.in)}}
 	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH):
 		return &noAnswer{Cause{FaultRoute, "no route to ", d.addr, ""}}
 	}
@@ -118,7 +119,9 @@ func ungreeted(err error, addr string, in time.Duration) error {
 	var verify *tls.CertificateVerificationError
 	var record tls.RecordHeaderError
 	var unknown x509.UnknownAuthorityError
-	var f interface{ Foreign() bool } // of whoever checks certificates for us
+	// Of whoever checks certificates for us.
+	var f interface{ Foreign() bool }
+	var r interface{ Revoked() bool }
 	switch {
 	case errors.As(err, &op) && op.Op == "remote error":
 		// crypto/tls reports the peer's alert this way, by a type of its own.
@@ -131,12 +134,14 @@ func ungreeted(err error, addr string, in time.Duration) error {
 		return &refusal{Cause{Fault: FaultForeign, Text: "its certificate is of another cluster: " + unknown.Error()}}
 	case errors.As(err, &f) && f.Foreign():
 		return &refusal{Cause{Fault: FaultForeign, Text: "its certificate is of another cluster: " + err.Error()}}
+	case errors.As(err, &r) && r.Revoked():
+		return &refusal{Cause{Fault: FaultRevoked, Text: err.Error()}}
 	case errors.As(err, &verify):
 		return &refusal{because("the node's certificate is refused: " + verify.Err.Error())}
 	case errors.As(err, &record):
 		return &noAnswer{Cause{FaultStranger, "what answers at ", addr, " is not a dolly-img node"}}
 	case isTimeout(err), errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded):
-		return &noAnswer{Cause{FaultHangs, "", addr, " takes the connection and does not answer in "+about(in)}}
+		return &noAnswer{Cause{FaultHangs, "", addr, " takes the connection and does not answer in " + about(in)}}
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, io.ErrClosedPipe),
 		errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
 		return &noAnswer{Cause{FaultClosed, "", addr, " closed the connection without an answer"}}

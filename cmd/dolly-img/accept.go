@@ -10,6 +10,7 @@ import (
 	"syscall"
 
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sys/unix"
 
 	"github.com/dolly-img/dolly-img/cache"
 	"github.com/dolly-img/dolly-img/ring"
@@ -91,9 +92,25 @@ func (a *acceptor) compose(ctx context.Context, m *meta, blobs []v1.Descriptor) 
 	return p, nil
 }
 
+// afterEdit is what to do on this node when its policy has been edited to permit dir.
+func (a *acceptor) afterEdit(dir string) string {
+	switch {
+	case a.stdout != nil:
+		return "then start dolly-img receive there again"
+	case !underSystemd():
+		return "then send SIGHUP to the daemon there" // no process id: the same of many nodes is one row
+	case unix.Access(dir, unix.W_OK) != nil:
+		return fmt.Sprintf("there, with systemctl edit dolly-img, the lines [Service] and ReadWritePaths=%s, for a directory that exists; then systemctl restart dolly-img", dir)
+	}
+	return "then, there: systemctl reload dolly-img"
+}
+
 // target is what policy and the sender say of the output.
 func (a *acceptor) target(m *meta) (o raw.TargetOptions, err error) {
 	dir, rel, overwrite, err := a.policy.Output(m.Output)
+	if denied := new(identity.DeniedError); errors.As(err, &denied) && denied.Add() != "" {
+		return o, hintf(denied.Hint()+"; "+a.afterEdit(denied.Add()), "%w", err)
+	}
 	if err != nil {
 		return o, err
 	}

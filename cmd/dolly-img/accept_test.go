@@ -254,7 +254,8 @@ func TestRefusals(t *testing.T) {
 		edit func(*ring.Request)
 		want string
 	}{
-		{"outside", meta{Kind: kindRaw, Output: "/etc/passwd"}, nil, "not permitted by the policy of this node (to permit it, add to policy.toml"},
+		{"outside", meta{Kind: kindRaw, Output: "/scratch/a"}, nil, `not permitted by the policy of this node (to permit it, add to policy.toml on the node the lines [[output]] and dir = "/scratch"; then send SIGHUP to the daemon there)`},
+		{"of the system", meta{Kind: kindRaw, Output: "/etc/passwd"}, nil, "not permitted by the policy of this node (/etc should not be open to transfers; files are permitted below " + n.data},
 		{"the directory itself", meta{Kind: kindRaw, Output: n.data}, nil, "not permitted"},
 		{"exists", meta{Kind: kindRaw, Output: n.data + "/there"}, nil, "overwrite = true"},
 		{"image exists", meta{Kind: kindImage, Ref: "a:b", Output: n.data + "/there"}, nil, "overwrite = true"},

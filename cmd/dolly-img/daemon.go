@@ -2,8 +2,12 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
 	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
@@ -17,14 +21,21 @@ func newDaemon() *cobra.Command {
 	var flags nodeFlags
 	var grace time.Duration
 	var at, print string
+	var check bool
 	cmd := &cobra.Command{
 		Use:   "daemon",
 		Short: "Receive transfers on a node, until told to stop",
 		Long: `Daemon runs on a node, in the foreground, and serves transfers as they come. What a
 transfer may write is said in policy.toml beside the keys; without that file only
-the cache. Policy and keys are read at the start: restart it after a change. On SIGTERM,
-SIGINT or SIGHUP it takes no new transfer and gives running ones the grace time; a second
-signal ends it at once.
+the cache. On SIGHUP, which systemctl reload sends, it reads policy, keys and the list of
+revoked certificates again: what begins from then on follows them, running transfers keep
+what they began with. When anything is wrong with them, the log says so, and all of the old
+stays in force. --check-config tries them without a daemon. On SIGTERM or SIGINT it takes no
+new transfer and gives running ones the grace time; a second signal ends it at once.
+
+The log has a line for each transfer, each refusal, and each image that is evicted; at the start what
+is in force, and every day the certificates that end within 30 days. With -v it has also each
+link that comes in, and each request to the mirror.
 
 With --mirror ADDR it also serves its cache to the container runtimes of this node, as a
 read-only registry without TLS: name an address that only this node reaches. What
@@ -43,6 +54,9 @@ is one. A unit file is in cmd/dolly-img/packaging of the source.`,
 			if print != "" {
 				return printConfig(cmd, print, at, flags.cache)
 			}
+			if check {
+				return flags.check(cmd, at)
+			}
 			s, err := flags.setup(cmd.ErrOrStderr(), nil)
 			if err != nil {
 				return err
@@ -58,35 +72,55 @@ is one. A unit file is in cmd/dolly-img/packaging of the source.`,
 	flags.add(cmd)
 	cmd.Flags().StringVar(&at, "mirror", "", "also serve the cache to this node's runtimes at `ADDRESS`, as in 127.0.0.1:5050 or unix:/run/dolly-img/mirror.sock")
 	cmd.Flags().StringVar(&print, "print-config", "", "print what `RUNTIME` (containerd, podman or apptainer) needs to use the mirror, and end")
+	cmd.Flags().BoolVar(&check, "check-config", false, "read keys, policy and the rest of the configuration, print what would be in force, and end; exit 1 when a daemon would not start")
 	cmd.Flags().DurationVar(&grace, "grace", 30*time.Second, "`TIME` that running transfers may take once it is told to stop")
 	return cmd
 }
 
 func runDaemon(ctx context.Context, s *nodeSetup, grace time.Duration) error {
+	// For the other commands SIGHUP is a terminal that is gone, and main ends them by it.
+	signal.Ignore(syscall.SIGHUP)
+	hangup := make(chan os.Signal, 1)
+	signal.Notify(hangup, syscall.SIGHUP)
 	node, err := ring.NewNode(s.cfg)
 	if err != nil {
 		return err
 	}
+	s.introduce()
 	ended := s.serve(node)
-	go tend(ctx, s.acceptor.cache, s.log)
-	if err := s.acceptor.cache.ServeUses(ctx); err != nil {
+	go tend(ctx, s.cache, s.log)
+	go s.keepWarning(ctx)
+	if err := s.cache.ServeUses(ctx); err != nil {
 		s.log.Warn("uses of images by other users are not noted", "error", err)
 	}
 	s.announce()
 	notify(daemon.SdNotifyReady)
 	var broken error
-	select {
-	case <-ctx.Done():
-		s.log.Info("stopping", "grace", grace)
-	case broken = <-ended:
+	for serving := true; serving; {
+		select {
+		case <-hangup:
+			s.reload(node)
+		case <-ctx.Done():
+			serving = false
+		case broken = <-ended:
+			serving = false
+		}
 	}
+	reason := "listener failed"
+	if broken == nil {
+		reason = context.Cause(ctx).Error()
+	}
+	running := node.Running()
+	s.log.Info("stopping", "reason", reason, "running", running, "grace", grace)
 	notify(daemon.SdNotifyStopping)
 	// The parent has ended: that is why we stop.
 	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)
 	defer cancel()
-	if err := node.Shutdown(stop); err != nil {
-		s.log.Warn("transfers aborted", "error", err)
+	aborted := 0
+	if lost := new(ring.AbortedError); errors.As(node.Shutdown(stop), &lost) {
+		aborted = lost.Transfers
 	}
+	s.log.Info("stopped", "reason", reason, "transfers-finished", running-aborted, "transfers-aborted", aborted)
 	if broken != nil {
 		return fmt.Errorf("daemon: listener failed: %w", broken)
 	}
@@ -110,6 +144,3 @@ func tend(ctx context.Context, store *cache.Cache, log *slog.Logger) {
 		}
 	}
 }
-
-// notify tells systemd; where nobody listens that is no failure.
-func notify(state string) { _, _ = daemon.SdNotify(false, state) }

@@ -7,7 +7,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -43,13 +45,20 @@ func TestSystemd(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer notes.Close()
-	note := func(want string) {
+	next := func() string {
 		t.Helper()
-		b := make([]byte, 256)
+		b := make([]byte, 4096)
 		notes.SetReadDeadline(time.Now().Add(time.Minute))
 		n, err := notes.Read(b)
-		if err != nil || string(b[:n]) != want {
-			t.Errorf("told systemd %q, %v, want %q", b[:n], err, want)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(b[:n])
+	}
+	note := func(want string) {
+		t.Helper()
+		if got := next(); got != want {
+			t.Errorf("told systemd %q, want %q", got, want)
 		}
 	}
 
@@ -66,6 +75,19 @@ func TestSystemd(t *testing.T) {
 		t.Errorf("listens on %s, not on the socket %s", p.Addr, l.Addr())
 	}
 	note("READY=1")
+	// What comes between is for systemd's job of reloading, in both its types of units.
+	p.Signal(syscall.SIGHUP)
+	if text := next(); !regexp.MustCompile(`^RELOADING=1\nMONOTONIC_USEC=[1-9]\d+$`).MatchString(text) {
+		t.Errorf("told systemd %q", text)
+	}
+	note("READY=1\nSTATUS=")
+	policy := filepath.Join(keys, "policy.toml")
+	if err := os.WriteFile(policy, []byte("x = 1\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p.Signal(syscall.SIGHUP)
+	next()
+	note("READY=1\nSTATUS=reload refused, keys and policy are as they were: policy " + policy + `: line 1: unknown key "x"`)
 	if err := p.Stop(time.Minute); err != nil {
 		t.Errorf("%v: %s", err, p.Log())
 	}

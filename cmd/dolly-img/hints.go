@@ -23,9 +23,11 @@ var advice = []struct {
 	{[]ring.Fault{ring.FaultName},
 		"names are resolved here, on the server: getent hosts NAME shows what %[1]s resolves to"},
 	{[]ring.Fault{ring.FaultForeign},
-		"the keys of %[1]s are of another cluster than those used here: name the right ones with --keys, or install its ca.pem and node.pem there; dolly-img keys show tells them apart"},
+		"the keys of %[1]s are of another cluster than those used here: name the right ones with --keys, or copy ca.pem and node.pem from here to /etc/dolly-img/keys there; dolly-img keys show, on both, tells them apart"},
 	{[]ring.Fault{ring.FaultCertificate},
-		"the log of %[1]s says what is wrong with our certificate; dolly-img keys show looks at the keys here"},
+		"the log of %[1]s says what is wrong with our certificate (journalctl -u dolly-img); it may be revoked in /etc/dolly-img/keys/revoked there, by the name or the serial number that dolly-img keys show prints here"},
+	{[]ring.Fault{ring.FaultRevoked},
+		"the list beside the keys used here gives up the keys of %[1]s; a new one is made on the server: dolly-img keys renew, or dolly-img keys add node NAME for a new name"},
 }
 
 // printHints prints what to do about nodes that cannot be talked to, each advice once.

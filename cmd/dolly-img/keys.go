@@ -19,14 +19,18 @@ import (
 func newKeys() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "keys",
-		Short: "Make and show the keys of a cluster",
+		Short: "Make, renew, revoke and show the keys of a cluster",
 		Long: `The server and the nodes know each other by certificates of a private authority. A
 sender's may open transfers, a node's may only take part in them. Keys are looked for
 in --keys DIR, else in $DOLLY_IMG_KEYS, else in /etc/dolly-img/keys and the user's
-configuration directory.`,
+configuration directory.
+
+Init, add and renew need ca.key: run them on the server, where the keys were made. A
+daemon reads new keys, and a new list of revoked ones, when it is told to: on the node,
+systemctl reload dolly-img, or kill -HUP its process.`,
 	}
 	group(cmd)
-	cmd.AddCommand(newKeysInit(), newKeysShow())
+	cmd.AddCommand(newKeysInit(), newKeysAdd(), newKeysRenew(), newKeysRevoke(), newKeysShow())
 	return cmd
 }
 
@@ -60,20 +64,15 @@ the nodes (node.pem). Nothing that is there is replaced.
 
 Put ca.pem and node.pem on every node. All nodes may share node.pem, as root on a node
 never becomes a sender by it; with --nodes each gets a certificate of its own, good for
-its name only: install node-NAME.pem as node.pem. Keep ca.key off the nodes.`,
+its name only: install node-NAME.pem as node.pem. Keep ca.key off the nodes. More nodes
+and senders come later with dolly-img keys add.`,
 		Example: `  dolly-img keys init --keys ./keys
   dolly-img keys init --keys ./keys --nodes 'node[001-128]'`,
 		Args: exactly(0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			var nodes []string
-			if len(lists) > 0 {
-				parsed, err := hostlist.Parse(lists, hostlist.Options{})
-				if err != nil {
-					return &usageError{err: err}
-				}
-				if nodes, err = hosts(parsed); err != nil {
-					return err
-				}
+			nodes, err := nodeNames(lists)
+			if err != nil {
+				return err
 			}
 			dir, err := defaultKeys(dir)
 			if err != nil {
@@ -108,6 +107,18 @@ func printInstall(w io.Writer, dir string, named bool) {
 	fmt.Fprintln(w, "this host sends with ca.pem and sender.pem; keep ca.key off the nodes")
 }
 
+// nodeNames are the hosts in lists of nodes.
+func nodeNames(lists []string) ([]string, error) {
+	if len(lists) == 0 {
+		return nil, nil
+	}
+	parsed, err := hostlist.Parse(lists, hostlist.Options{})
+	if err != nil {
+		return nil, &usageError{err: err}
+	}
+	return hosts(parsed)
+}
+
 // hosts are the names without ports: a certificate is for a host.
 func hosts(names []string) ([]string, error) {
 	var out []string
@@ -127,9 +138,10 @@ func newKeysShow() *cobra.Command {
 	var dir string
 	cmd := &cobra.Command{
 		Use:   "show",
-		Short: "Show the keys, for whom they are and what is wrong with them",
-		Long:  `Show exits 1 when a key cannot be used.`,
-		Args:  exactly(0, ""),
+		Short: "Show the keys, for whom they are, when they end and what is wrong with them",
+		Long: `Show prints every certificate with its serial number, names those that end within 30
+days, and exits 1 when a key cannot be used.`,
+		Args: exactly(0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			dir, err := identity.Find(dir)
 			if err != nil {
@@ -139,30 +151,41 @@ func newKeysShow() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			t := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
-			fmt.Fprintln(t, "FILE\tROLE\tNAME\tCLUSTER\tUNTIL\tSHA-256")
-			bad := 0
-			for _, e := range entries {
-				fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\n", printable(filepath.Base(e.File)), orDash(e.Role), orDash(e.Name),
-					orDash(e.Cluster), date(e.NotAfter), orDash(short(e.Fingerprint)))
-				if len(e.Problems) > 0 {
-					bad++
-				}
-			}
-			t.Flush()
-			for _, e := range entries {
-				for _, problem := range e.Problems {
-					fmt.Fprintf(cmd.OutOrStdout(), "bad  %s\n", printable(problem))
-				}
-			}
-			if bad > 0 {
-				return fmt.Errorf("keys in %s: %d cannot be used", dir, bad)
-			}
-			return nil
+			return showKeys(cmd.OutOrStdout(), dir, entries)
 		},
 	}
-	cmd.Flags().StringVar(&dir, "keys", "", "`DIR` of the keys (default $DOLLY_IMG_KEYS, /etc/dolly-img/keys, the user's)")
+	addKeysFlag(cmd, &dir)
 	return cmd
+}
+
+func addKeysFlag(cmd *cobra.Command, dir *string) {
+	cmd.Flags().StringVar(dir, "keys", "", "`DIR` of the keys (default $DOLLY_IMG_KEYS, /etc/dolly-img/keys, the user's)")
+}
+
+func showKeys(w io.Writer, dir string, entries []identity.Entry) error {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "FILE\tROLE\tNAME\tCLUSTER\tUNTIL\tSERIAL\tSHA-256")
+	bad := 0
+	for _, e := range entries {
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", printable(filepath.Base(e.File)), orDash(e.Role), orDash(e.Name),
+			orDash(e.Cluster), date(e.NotAfter), orDash(e.Serial), orDash(short(e.Fingerprint)))
+		if len(e.Problems) > 0 {
+			bad++
+		}
+	}
+	t.Flush()
+	for _, e := range entries {
+		for _, problem := range e.Problems {
+			fmt.Fprintf(w, "bad  %s\n", printable(problem))
+		}
+		for _, warning := range e.Warnings {
+			fmt.Fprintf(w, "soon %s\n", printable(warning))
+		}
+	}
+	if bad > 0 {
+		return fmt.Errorf("keys in %s: %d cannot be used", dir, bad)
+	}
+	return nil
 }
 
 func date(t time.Time) string {

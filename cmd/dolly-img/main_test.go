@@ -11,6 +11,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -32,6 +33,7 @@ func TestMain(m *testing.M) {
 //	                         $NAME_mirror that of its mirror; NAME=PROGRAM starts another program
 //	build FILE COMMIT        makes the program as it was at a commit of this repository
 //	end NAME [N]             ends it with SIGTERM, or waits for it, and its status is N
+//	reload NAME REGEXP       sends it SIGHUP, and waits for a line of its log
 //	mksif FILE SIZE          makes a SIF with so many bytes in its partition
 //	poke FILE OFFSET N       writes N there, little-endian, 8 bytes
 //	grow FILE SIZE           cuts the file or makes it longer
@@ -51,7 +53,7 @@ func TestScript(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"status": scriptStatus, "node": scriptNode, "build": scriptBuild, "end": scriptEnd,
+			"status": scriptStatus, "node": scriptNode, "build": scriptBuild, "end": scriptEnd, "reload": scriptReload,
 			"mksif": scriptSIF, "poke": scriptPoke, "grow": scriptGrow,
 		},
 	})
@@ -152,6 +154,20 @@ func scriptEnd(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Fatalf("%s: status %d, want %s: %s", args[0], status, want, p.Log())
 	}
 	ts.Check(os.WriteFile(ts.MkAbs(args[0]+".log"), []byte(p.Log()+"\n"), 0o644))
+}
+
+func scriptReload(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: reload NAME REGEXP")
+	}
+	line, err := regexp.Compile(args[1])
+	ts.Check(err)
+	p := ts.Value(nodesKey{}).(map[string]*launch.Process)[args[0]]
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	wait := p.Await(line)
+	p.Signal(syscall.SIGHUP)
+	ts.Check(wait(ctx))
 }
 
 func scriptSIF(ts *testscript.TestScript, neg bool, args []string) {

@@ -31,7 +31,7 @@ func (s *nodeSetup) serveMirror(addr string) (stop func(), err error) {
 		return nil, err
 	}
 	server := &http.Server{
-		Handler:           mirror.New(s.acceptor.cache, s.log),
+		Handler:           mirror.New(s.cache, s.log),
 		ReadHeaderTimeout: 10 * time.Second,
 		IdleTimeout:       time.Minute,
 		MaxHeaderBytes:    16 << 10,

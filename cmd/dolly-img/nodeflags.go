@@ -34,7 +34,7 @@ func (f *nodeFlags) add(cmd *cobra.Command) {
 	fl.StringVar(&f.listen, "listen", ":"+strconv.Itoa(ring.DefaultPort), "`ADDRESS` to listen on; port 0 takes a free one, the log says which")
 	addCacheFlag(cmd, &f.cache)
 	fl.StringVar(&f.keys, "keys", "", "`DIR` of the keys and of policy.toml (default $DOLLY_IMG_KEYS, /etc/dolly-img/keys, the user's)")
-	fl.BoolVarP(&f.verbose, "verbose", "v", false, "log what the ring does")
+	fl.BoolVarP(&f.verbose, "verbose", "v", false, "log also each link that comes in, and each request to the mirror")
 }
 
 func addCacheFlag(cmd *cobra.Command, dir *string) {
@@ -104,72 +104,6 @@ func cacheAccess(p *identity.Policy) (cache.Access, error) {
 	return a, nil
 }
 
-// nodeSetup is a node that is ready to serve.
-type nodeSetup struct {
-	cfg       ring.NodeConfig
-	acceptor  *acceptor
-	listeners []net.Listener
-	log       *slog.Logger
-	access    cache.Access
-}
-
-// setup reads keys and policy, opens the cache and listens. stdout is where a
-// transfer may write, or nil.
-func (f *nodeFlags) setup(stderr, stdout io.Writer) (_ *nodeSetup, err error) {
-	limitMemory()
-	outliveReaders()
-	dir, err := identity.Find(f.keys)
-	if err != nil {
-		return nil, err
-	}
-	id, err := identity.Load(dir, identity.Node)
-	if err != nil {
-		return nil, err
-	}
-	policy, err := identity.LoadPolicy(dir)
-	if err != nil {
-		return nil, err
-	}
-	where, err := cacheDir(f.cache)
-	if err != nil {
-		return nil, err
-	}
-	store, err := cache.Open(where)
-	if err != nil {
-		return nil, err
-	}
-	store.SetLimits(cache.Limits{Max: policy.Cache.Max, Free: policy.Cache.Free})
-	access, err := cacheAccess(policy)
-	if err != nil {
-		return nil, err
-	}
-	if err := store.SetAccess(access); err != nil {
-		return nil, hintf("the daemon has to own all of the cache, and be in the group: see [cache] in policy.toml", "%w", err)
-	}
-	log := nodeLog(stderr, f.verbose)
-	store.SetLog(log)
-	s := &nodeSetup{log: log, access: access, acceptor: &acceptor{policy: policy, cache: store, stdout: stdout}}
-	s.acceptor.log = s.log
-	cleanParts(store, s.log)
-	if s.listeners, err = listen(f.listen); err != nil {
-		return nil, err
-	}
-	s.cfg = ring.NodeConfig{
-		TLS:        id.ServerConfig(ring.ALPNControl, ring.ALPNData),
-		DataTLS:    clientTLS(id, ring.ALPNData),
-		SenderName: senderName,
-		Accept:     s.acceptor.accept,
-		Finished:   s.acceptor.finished,
-		AllowPlain: policy.Data.Plain,
-		Rate:       policy.Limits.Rate,
-		Transfers:  policy.Limits.Transfers,
-		Software:   software(),
-		Platform:   nodePlatform(),
-		Log:        s.log,
-	}
-	return s, nil
-}
-
 // listen takes the sockets systemd hands over, else opens its own.
 func listen(addr string) ([]net.Listener, error) {
 	handed, err := activation.Listeners()
@@ -199,23 +133,6 @@ func bare(err error) error {
 		return op.Err
 	}
 	return err
-}
-
-// announce logs each address, in the words that launch.Start reads.
-func (s *nodeSetup) announce() {
-	for _, l := range s.listeners {
-		s.log.Info("listening", "address", l.Addr().String(), "cache", s.acceptor.cache.Dir())
-	}
-}
-
-// serve lets node accept connections on every listener. The channel gets what ended
-// each of them.
-func (s *nodeSetup) serve(node *ring.Node) <-chan error {
-	ended := make(chan error, len(s.listeners))
-	for _, l := range s.listeners {
-		go func() { ended <- node.Serve(l) }()
-	}
-	return ended
 }
 
 // nodeLog is key=value lines. The journal has its own clock.

@@ -48,7 +48,7 @@ func runReceive(ctx context.Context, s *nodeSetup) error {
 	// the first is ours.
 	var mu sync.Mutex
 	taken := false
-	accept := s.cfg.Accept
+	accept, finished := s.cfg.Accept, s.cfg.Finished
 	s.cfg.Transfers = 1
 	s.cfg.Accept = func(ctx context.Context, r ring.Request) (ring.Sink, error) {
 		mu.Lock()
@@ -64,7 +64,7 @@ func runReceive(ctx context.Context, s *nodeSetup) error {
 		return watchOffer(sink, func() { mu.Lock(); taken = false; mu.Unlock() }), nil
 	}
 	s.cfg.Finished = func(r ring.Request, o ring.Outcome) {
-		s.acceptor.finished(r, o)
+		finished(r, o)
 		outcome <- o
 	}
 	node, err := ring.NewNode(s.cfg)

@@ -42,6 +42,7 @@ type job struct {
 	// serves these nodes, once more. Both may be nil.
 	watch func(ring.Event, *screen)
 	again func(nodes []string) string
+	ends  certificateEnds
 }
 
 // run sends, and reports whatever became of it: the file, the events, the table.
@@ -88,6 +89,9 @@ func (j *job) run(ctx context.Context) error {
 	queue.close()
 	show.end()
 	events.write(rep)
+	for _, warning := range j.ends.warnings(time.Now()) {
+		stderr.printf("warning: %s", warning)
+	}
 	told := j.flags.json && events.err == nil
 	switch {
 	case told || rep.Transfer == "" || rep.Exit == ring.ExitInterrupted:
@@ -219,7 +223,11 @@ func (j *job) identity() (*identity.Identity, error) {
 	if err != nil {
 		return nil, err
 	}
-	return identity.Load(dir, identity.Sender)
+	id, err := identity.Load(dir, identity.Sender)
+	if err == nil {
+		j.ends.own(id, time.Now())
+	}
+	return id, err
 }
 
 // platforms asks the nodes what they are: "" of one that does not answer, or say it.
@@ -263,7 +271,7 @@ func (j *job) config(ctx context.Context) (_ *ring.Config, err error) {
 		Source: source, Plain: j.plain, Rate: j.rate, Wait: j.flags.wait,
 		Straggler: ring.Straggler(j.flags.straggler), Retries: j.flags.retries, Check: j.flags.check,
 		MaxDirect: j.maxDirect(),
-		TLS:       clientTLS(id, ring.ALPNControl),
+		TLS:       j.ends.watch(clientTLS(id, ring.ALPNControl)),
 		DataTLS:   clientTLS(id, ring.ALPNData), Software: software(),
 	}
 	if cfg.Meta, err = m.encode(); err != nil {

@@ -86,8 +86,8 @@ refused    node2      its certificate is of another cluster: x509: certificate s
 refused    node3      the node refused our certificate: tls: bad certificate
 refused 2  node[4-5]  output /x: not permitted
 refused    node6      output /y: unknown certificate authority
-hint: the keys of node[1-2] are of another cluster than those used here: name the right ones with --keys, or install its ca.pem and node.pem there; dolly-img keys show tells them apart
-hint: the log of node3 says what is wrong with our certificate; dolly-img keys show looks at the keys here
+hint: the keys of node[1-2] are of another cluster than those used here: name the right ones with --keys, or copy ca.pem and node.pem from here to /etc/dolly-img/keys there; dolly-img keys show, on both, tells them apart
+hint: the log of node3 says what is wrong with our certificate (journalctl -u dolly-img); it may be revoked in /etc/dolly-img/keys/revoked there, by the name or the serial number that dolly-img keys show prints here
 0 of 6 nodes have it
 `},
 	} {

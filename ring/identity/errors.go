@@ -24,6 +24,10 @@ const (
 	WrongRole   Problem = "wrong role"
 	WrongKey    Problem = "key and certificate do not belong together"
 	Exists      Problem = "exists already"
+	Revoked     Problem = "revoked"
+	Writable    Problem = "writable by group or others"
+	EndsTooSoon Problem = "ends soon"
+	Needed      Problem = "still needed"
 )
 
 // A KeyError says which file of keys cannot be used and why.
@@ -61,7 +65,7 @@ func (e *NotFoundError) Error() string { return "no keys found in " + strings.Jo
 
 // Hint says how keys are made.
 func (e *NotFoundError) Hint() string {
-	return "make them with: dolly-img keys init --keys DIR, once, on the server; a node gets ca.pem and node.pem from there"
+	return "make them once, on the server: dolly-img keys init --keys DIR; a node gets ca.pem and node.pem from there"
 }
 
 // A PeerError refuses a peer whose certificate is genuine but does not permit what
@@ -72,7 +76,11 @@ type PeerError struct {
 	Err    error  // cause, may be nil
 
 	cluster bool // it names another one
+	revoked bool
 }
+
+// Revoked reports whether the peer's certificate is listed as revoked.
+func (e *PeerError) Revoked() bool { return e.revoked }
 
 func (e *PeerError) Error() string {
 	s := "peer refused: "
@@ -97,7 +105,9 @@ func (e *PeerError) Foreign() bool {
 }
 
 // Hint says where to look.
-func (e *PeerError) Hint() string { return "compare both ends with: dolly-img keys show" }
+func (e *PeerError) Hint() string {
+	return "compare the keys of both machines, on each with: dolly-img keys show"
+}
 
 // Refused reports whether err, of a handshake or of the first Read after it, means
 // that one end refused the other for its certificate, protocol or version, rather

@@ -15,14 +15,17 @@ import (
 
 // Names of the files in a directory of keys.
 const (
-	caFile     = "ca.pem"
-	caKeyFile  = "ca.key"
-	senderFile = "sender.pem"
-	nodeFile   = "node.pem"
-	policyFile = "policy.toml"
+	caFile      = "ca.pem"
+	caKeyFile   = "ca.key"
+	senderFile  = "sender.pem"
+	nodeFile    = "node.pem"
+	policyFile  = "policy.toml"
+	revokedFile = "revoked"
 )
 
-func namedFile(node string) string { return "node-" + node + ".pem" }
+func namedPrefix(role Role) string { return string(role) + "-" }
+
+func namedFile(role Role, name string) string { return namedPrefix(role) + name + ".pem" }
 
 func roleFile(role Role) string {
 	if role == Sender {
@@ -74,31 +77,9 @@ type keyFile struct {
 // read reads a PEM file; one with a private key must be closed to others.
 func read(dir, name string) (*keyFile, error) {
 	path := filepath.Join(dir, name)
-	f, err := os.Open(path)
+	data, info, err := readFile(path)
 	if err != nil {
-		problem, hint := Unreadable, ""
-		if errors.Is(err, fs.ErrNotExist) {
-			problem = Missing
-			hint = "make keys with: dolly-img keys init --keys DIR"
-		} else if errors.Is(err, fs.ErrPermission) {
-			hint = "run as the owner of the keys, or name others with --keys DIR"
-		}
-		return nil, &KeyError{File: path, Problem: problem, Err: errors.Unwrap(err), hint: hint}
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return nil, &KeyError{File: path, Problem: Unreadable, Err: err}
-	}
-	if !info.Mode().IsRegular() {
-		return nil, &KeyError{File: path, Problem: Unreadable, Detail: "not a regular file"}
-	}
-	data, err := io.ReadAll(io.LimitReader(f, maxFile+1))
-	if err != nil {
-		return nil, &KeyError{File: path, Problem: Unreadable, Err: err}
-	}
-	if len(data) > maxFile {
-		return nil, &KeyError{File: path, Problem: Malformed, Detail: "larger than 1 MiB"}
+		return nil, err
 	}
 	file, err := decode(data)
 	if err != nil {
@@ -110,6 +91,44 @@ func read(dir, name string) (*keyFile, error) {
 			hint: "chmod 600 " + path}
 	}
 	return file, nil
+}
+
+// readFile reads a file of bounded size. Every error is a *KeyError.
+func readFile(path string) ([]byte, fs.FileInfo, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		problem, hint := Unreadable, ""
+		if errors.Is(err, fs.ErrNotExist) {
+			problem, hint = Missing, missing[filepath.Base(path)]
+		} else if errors.Is(err, fs.ErrPermission) {
+			hint = "run as the owner of the keys, or name others with --keys DIR"
+		}
+		return nil, nil, &KeyError{File: path, Problem: problem, Err: errors.Unwrap(err), hint: hint}
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, nil, &KeyError{File: path, Problem: Unreadable, Err: err}
+	}
+	if !info.Mode().IsRegular() {
+		return nil, nil, &KeyError{File: path, Problem: Unreadable, Detail: "not a regular file"}
+	}
+	data, err := io.ReadAll(io.LimitReader(f, maxFile+1))
+	if err != nil {
+		return nil, nil, &KeyError{File: path, Problem: Unreadable, Err: err}
+	}
+	if len(data) > maxFile {
+		return nil, nil, &KeyError{File: path, Problem: Malformed, Detail: "larger than 1 MiB"}
+	}
+	return data, info, nil
+}
+
+// missing says where a file comes from that is not there.
+var missing = map[string]string{
+	caFile:     "on the server: dolly-img keys init; then copy ca.pem from there",
+	caKeyFile:  "run this on the server, where dolly-img keys init made the keys: only there is ca.key",
+	nodeFile:   "copy ca.pem and node.pem to this node from the server, where dolly-img keys init made them",
+	senderFile: "run this on the server, which has sender.pem; or make another sender there: dolly-img keys add sender NAME, and copy sender-NAME.pem here as sender.pem, with ca.pem",
 }
 
 // decode reads CERTIFICATE blocks and at most one private key.
@@ -204,7 +223,7 @@ func (f *keyFile) check(role Role, ca *keyFile, now time.Time) (Peer, error) {
 	}
 	cert := f.certs[0]
 	peer, err := certPeer(cert)
-	renew := "remove the file and issue it again with: dolly-img keys init --keys DIR"
+	renew := "on the server: dolly-img keys renew; then copy " + filepath.Base(f.path) + " from there, and ca.pem"
 	switch {
 	case err != nil:
 		return peer, fail(Malformed, "", err, "")
@@ -217,16 +236,16 @@ func (f *keyFile) check(role Role, ca *keyFile, now time.Time) (Peer, error) {
 	case now.After(cert.NotAfter):
 		return peer, fail(Expired, "on "+cert.NotAfter.UTC().Format(time.RFC3339), nil, renew)
 	case now.Before(cert.NotBefore):
-		return peer, fail(NotYetValid, "valid from "+cert.NotBefore.UTC().Format(time.RFC3339), nil, "check this host's clock")
+		return peer, fail(NotYetValid, "valid from "+cert.NotBefore.UTC().Format(time.RFC3339), nil, "check the clock of this host")
 	}
 	_, err = cert.Verify(x509.VerifyOptions{Roots: pool(ca.certs), Intermediates: pool(f.certs[1:]), CurrentTime: now,
 		KeyUsages: []x509.ExtKeyUsage{usage(role)}})
 	var invalid x509.CertificateInvalidError
 	switch {
 	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
-		return peer, &KeyError{File: ca.path, Problem: Expired, Err: err}
+		return peer, &KeyError{File: ca.path, Problem: Expired, Err: err, hint: "on the server: dolly-img keys renew --ca; then copy ca.pem from there"}
 	case err != nil:
-		return peer, fail(Foreign, "", err, "the file and ca.pem must come from the same keys init")
+		return peer, fail(Foreign, "", err, "copy ca.pem and "+filepath.Base(f.path)+" from the server, both of the same cluster")
 	}
 	return peer, nil
 }

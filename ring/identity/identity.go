@@ -19,12 +19,15 @@ const (
 type Identity struct {
 	Peer // who this is
 
-	roots *x509.CertPool
-	cert  tls.Certificate
+	dir     string // it was read from
+	ca      []*x509.Certificate
+	roots   *x509.CertPool // of ca
+	cert    tls.Certificate
+	revoked *revoked
 }
 
 // Load reads the identity of a sender (sender.pem) or a node (node.pem) and the
-// ca.pem beside it. Every error is a *KeyError.
+// ca.pem beside it, and the list of revoked certificates if there is one. Every error is a *KeyError.
 func Load(dir string, role Role) (*Identity, error) {
 	ca, err := readCA(dir)
 	if err != nil {
@@ -38,11 +41,18 @@ func Load(dir string, role Role) (*Identity, error) {
 	if err != nil {
 		return nil, err
 	}
+	list, err := loadRevoked(dir)
+	if err != nil {
+		return nil, err
+	}
+	if why := list.why(file.certs[0]); why != "" {
+		return nil, &KeyError{File: file.path, Problem: Revoked, Detail: why, hint: "issue another certificate, on the server, and copy it here; see dolly-img keys revoke --help"}
+	}
 	cert := tls.Certificate{PrivateKey: file.key, Leaf: file.certs[0]}
 	for _, c := range file.certs {
 		cert.Certificate = append(cert.Certificate, c.Raw)
 	}
-	return &Identity{Peer: peer, roots: pool(ca.certs), cert: cert}, nil
+	return &Identity{Peer: peer, dir: dir, ca: ca.certs, roots: pool(ca.certs), cert: cert, revoked: list}, nil
 }
 
 // ServerConfig returns the configuration of a node that listens for the given
@@ -118,7 +128,7 @@ func (id *Identity) verify(cs tls.ConnectionState, use x509.ExtKeyUsage) (Peer, 
 	if len(cs.PeerCertificates) == 0 {
 		return Peer{}, &PeerError{Reason: "no certificate"}
 	}
-	_, err := cs.PeerCertificates[0].Verify(x509.VerifyOptions{
+	chains, err := cs.PeerCertificates[0].Verify(x509.VerifyOptions{
 		Roots:         id.roots,
 		Intermediates: pool(cs.PeerCertificates[1:]),
 		CurrentTime:   time.Now(),
@@ -131,11 +141,20 @@ func (id *Identity) verify(cs tls.ConnectionState, use x509.ExtKeyUsage) (Peer, 
 	if err != nil {
 		return Peer{}, &PeerError{Reason: "bad certificate", Err: err}
 	}
+	if why := id.revoked.chains(chains); why != "" {
+		return peer, &PeerError{Peer: peer, Reason: fmt.Sprintf("its certificate, serial %s, is revoked: %s", serial(cs.PeerCertificates[0]), why), revoked: true}
+	}
 	if peer.Cluster != id.Cluster {
 		return peer, &PeerError{Peer: peer, Reason: fmt.Sprintf("this is cluster %q", id.Cluster), cluster: true}
 	}
 	return peer, nil
 }
+
+// serial is how a certificate's number is printed, and listed when it is revoked.
+func serial(cert *x509.Certificate) string { return cert.SerialNumber.Text(16) }
+
+// Revocations is how many entries the list of revoked certificates has.
+func (id *Identity) Revocations() int { return len(id.revoked.entries) }
 
 // PeerOf returns who is at the other end of a connection whose handshake succeeded
 // with one of our configs. It verifies nothing.

@@ -42,14 +42,8 @@ const (
 // one to issue it again). It never replaces a file: a *KeyError with Exists names the
 // first that is in the way. After an error nothing new is left.
 func Init(dir string, opts InitOptions) (err error) {
-	if opts.Now.IsZero() {
-		opts.Now = time.Now()
-	}
-	if opts.Validity == 0 {
-		opts.Validity = defaultValidity
-	}
-	if opts.Validity < 0 {
-		return fmt.Errorf("validity %v: negative", opts.Validity)
+	if err := opts.defaults(); err != nil {
+		return err
 	}
 	if opts.Sender == "" {
 		opts.Sender = "sender"
@@ -77,6 +71,20 @@ func Init(dir string, opts InitOptions) (err error) {
 		return err
 	}
 	return place(dir, files)
+}
+
+// defaults fills in what is not given.
+func (o *InitOptions) defaults() error {
+	if o.Now.IsZero() {
+		o.Now = time.Now()
+	}
+	if o.Validity == 0 {
+		o.Validity = defaultValidity
+	}
+	if o.Validity < 0 {
+		return fmt.Errorf("validity %v: negative", o.Validity)
+	}
+	return nil
 }
 
 // newFile is a file to be made.
@@ -126,10 +134,10 @@ func (o *InitOptions) files(dir string) ([]newFile, error) {
 	}
 	order := []string{senderFile, nodeFile}
 	for _, node := range o.Nodes {
-		if _, twice := names[namedFile(node)]; !twice {
-			order = append(order, namedFile(node))
+		if _, twice := names[namedFile(Node, node)]; !twice {
+			order = append(order, namedFile(Node, node))
 		}
-		names[namedFile(node)] = Peer{Role: Node, Name: node}
+		names[namedFile(Node, node)] = Peer{Role: Node, Name: node}
 	}
 	for _, name := range order {
 		peer, ok := names[name]
@@ -153,7 +161,7 @@ func (o *InitOptions) files(dir string) ([]newFile, error) {
 
 func inTheWay(dir, name string) error {
 	return &KeyError{File: filepath.Join(dir, name), Problem: Exists,
-		hint: "keys are never replaced: choose another directory with --keys DIR, or add nodes with --nodes LIST"}
+		hint: "keys init replaces nothing; on the server, dolly-img keys add makes keys of more nodes and senders, and dolly-img keys renew replaces what nears its end"}
 }
 
 // place writes files under their names without replacing any: each is complete and
@@ -185,6 +193,10 @@ func place(dir string, files []newFile) (err error) {
 		}
 		made = append(made, path)
 	}
+	return syncDir(dir)
+}
+
+func syncDir(dir string) error {
 	d, err := os.Open(dir)
 	if err != nil {
 		return err
@@ -249,6 +261,16 @@ func (o *InitOptions) loadCA(dir string) (*ca, error) {
 	if err != nil {
 		return nil, err
 	}
+	a, err := o.readCAKey(dir, certs)
+	if err == nil && o.Now.After(a.cert.NotAfter) {
+		err = &KeyError{File: certs.path, Problem: Expired, Detail: "on " + a.cert.NotAfter.UTC().Format(time.DateOnly),
+			hint: "replace the authority, here on the server: dolly-img keys renew --ca"}
+	}
+	return a, err
+}
+
+// readCAKey is the same of an authority that may have ended.
+func (o *InitOptions) readCAKey(dir string, certs *keyFile) (*ca, error) {
 	key, err := read(dir, caKeyFile)
 	if err != nil {
 		return nil, err
@@ -266,8 +288,6 @@ func (o *InitOptions) loadCA(dir string) (*ca, error) {
 		return nil, &KeyError{File: certs.path, Problem: Malformed, Err: err}
 	case o.Cluster != "" && o.Cluster != peer.Cluster:
 		return nil, fmt.Errorf("cluster %q: the authority in %s is of cluster %q", o.Cluster, certs.path, peer.Cluster)
-	case o.Now.After(cert.NotAfter):
-		return nil, &KeyError{File: certs.path, Problem: Expired}
 	}
 	o.Cluster = peer.Cluster
 	return &ca{cert: cert, key: key.key}, nil

@@ -204,7 +204,7 @@ func TestLoadProblems(t *testing.T) {
 			write(t, d+"/node.pem", 0o600, cert, content(t, d+"/ca.key"))
 		}, file: "node.pem", problem: WrongKey},
 		{name: "foreign", change: func(d string) { write(t, d+"/ca.pem", 0o644, content(t, foreign+"/ca.pem")) }, file: "node.pem", problem: Foreign, hint: "ca.pem"},
-		{name: "expired", opts: InitOptions{Now: now.Add(-48 * time.Hour), Validity: time.Hour}, file: "node.pem", problem: Expired, hint: "keys init"},
+		{name: "expired", opts: InitOptions{Now: now.Add(-48 * time.Hour), Validity: time.Hour}, file: "node.pem", problem: Expired, hint: "on the server: dolly-img keys renew"},
 		{name: "ca expired", opts: InitOptions{Now: now.Add(-11 * 365 * day), Validity: time.Hour}, file: "node.pem", problem: Expired},
 		{name: "not yet", opts: InitOptions{Now: now.Add(48 * time.Hour)}, file: "node.pem", problem: NotYetValid, hint: "clock"},
 	} {

@@ -42,8 +42,12 @@ type Policy struct {
 	Limits  Limits
 	Cache   Cache
 
-	path string // of the file, for hints
+	path   string // of the file, for hints
+	absent bool   // there is none
 }
+
+// File is the path of the policy file; found is false when there is none.
+func (p *Policy) File() (path string, found bool) { return p.path, !p.absent }
 
 // Output permits files below a directory.
 type Output struct {
@@ -102,18 +106,62 @@ type DeniedError struct {
 	Path string // what was asked for
 	dir  bool   // it is itself a directory below which files are permitted
 	File string // the policy that does not permit it
+
+	permitted []string // directories that it does permit
 }
 
 func (e *DeniedError) Error() string {
 	return fmt.Sprintf("output %s: not permitted by the policy of this node", e.Path)
 }
 
-// Hint says which lines permit it.
+// goodPlace is a directory that a policy may well permit.
+const goodPlace = "/srv/dolly-img"
+
+// Add is the directory that Hint says to permit, or "". It is never one of the system, where
+// files that come over the network have no business.
+func (e *DeniedError) Add() string {
+	switch dir := filepath.Dir(e.Path); {
+	case e.dir:
+		return ""
+	case !ofSystem(dir):
+		return dir
+	case len(e.permitted) > 0:
+		return ""
+	}
+	return goodPlace
+}
+
+// Hint says which lines permit it, or where else it could go.
 func (e *DeniedError) Hint() string {
+	dir := filepath.Dir(e.Path)
+	switch e.Add() {
+	case dir:
+		return fmt.Sprintf("to permit it, add to %s on the node the lines [[output]] and dir = %q", e.File, dir)
+	case goodPlace:
+		return fmt.Sprintf("%s should not be open to transfers: send to a directory of its own, such as %s, and to permit it add to %s on the node the lines [[output]] and dir = %q",
+			dir, goodPlace, e.File, goodPlace)
+	}
 	if e.dir {
 		return fmt.Sprintf("files below it are permitted: name one, or end the output with a slash, %s/", e.Path)
 	}
-	return fmt.Sprintf("to permit it, add to %s on the node the lines [[output]] and dir = %q", e.File, filepath.Dir(e.Path))
+	return fmt.Sprintf("%s should not be open to transfers; files are permitted below %s", dir, strings.Join(e.permitted, ", "))
+}
+
+// ofSystem tells whether dir holds the operating system, or what belongs to many others, rather
+// than data. What is below /var/lib or /opt belongs to somebody in particular. The unit file of
+// the daemon hides /home, /root and /tmp from it.
+func ofSystem(dir string) bool {
+	switch dir {
+	case "/", "/media", "/opt", "/tmp", "/var", "/var/lib", "/var/lib/dolly-img", "/var/tmp":
+		return true
+	}
+	for _, top := range []string{"/bin", "/boot", "/dev", "/etc", "/home", "/lib", "/lib32", "/lib64", "/libx32", "/lost+found", "/proc", "/root", "/run", "/sbin",
+		"/sys", "/usr", "/var/cache", "/var/lib/dolly-img/cache", "/var/lib/dpkg", "/var/lib/rpm", "/var/lib/systemd", "/var/lock", "/var/log", "/var/mail", "/var/run", "/var/spool"} {
+		if dir == top || strings.HasPrefix(dir, top+"/") {
+			return true
+		}
+	}
+	return false
 }
 
 // LoadPolicy reads policy.toml in a directory of keys. Without the file it returns
@@ -123,7 +171,7 @@ func LoadPolicy(dir string) (*Policy, error) {
 	path := filepath.Join(dir, policyFile)
 	f, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return &Policy{path: path}, nil
+		return &Policy{path: path, absent: true}, nil
 	}
 	if err != nil {
 		return nil, &PolicyError{File: path, Err: err}
@@ -293,6 +341,11 @@ func (p *Policy) Output(path string) (dir, rel string, overwrite bool, err error
 	}
 	if dir == "" {
 		denied := &DeniedError{Path: path, File: file}
+		if p != nil {
+			for _, o := range p.Outputs {
+				denied.permitted = append(denied.permitted, o.Dir)
+			}
+		}
 		denied.dir = p != nil && slices.ContainsFunc(p.Outputs, func(o Output) bool { return o.Dir == path })
 		return "", "", false, denied
 	}

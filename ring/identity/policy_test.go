@@ -144,14 +144,61 @@ func TestOutput(t *testing.T) {
 				if !strings.Contains(hint, "/data/") || strings.Contains(hint, "[[output]]") {
 					t.Errorf("hint %q", hint)
 				}
-			} else if !strings.Contains(hint, "policy.toml") || !strings.Contains(hint, "[[output]]") {
-				t.Errorf("hint %q", hint)
+			} else if hint == "" {
+				t.Errorf("no hint for %s", c.path)
 			}
 		case err != nil:
 			got = "malformed"
 		}
 		if got != c.want {
 			t.Errorf("Output(%q) = %s, want %s", c.path, got, c.want)
+		}
+	}
+}
+
+// No hint ever suggests to open a directory of the system.
+func TestDeniedHint(t *testing.T) {
+	const permitted = "files are permitted below /data, /data/keep"
+	full, _, err := policy(t, fullPolicy)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]string{
+		"/scratch/a.sif":                 "/scratch",
+		"/srv/images/a.sif":              "/srv/images",
+		"/opt/app/a.sif":                 "/opt/app",
+		"/var/lib/images/a":              "/var/lib/images",
+		"/etcetera/a":                    "/etcetera",
+		"/a.sif":                         "",
+		"/etc/foo":                       "",
+		"/etc/ssh/x/y":                   "",
+		"/usr/local/bin/tool":            "",
+		"/boot/vmlinuz":                  "",
+		"/root/.ssh/authorized_keys":     "",
+		"/dev/shm/a":                     "",
+		"/home/alice/a.sif":              "",
+		"/tmp/a":                         "",
+		"/var/lib/a":                     "",
+		"/var/lib/dolly-img/cache/blobs": "",
+		"/run/a":                         "",
+	} {
+		for _, p := range []*Policy{{}, full} {
+			_, _, _, err := p.Output(path)
+			var denied *DeniedError
+			add := want
+			if want == "" && p != full {
+				add = "/srv/dolly-img"
+			}
+			if !errors.As(err, &denied) || denied.Add() != add {
+				t.Fatalf("%s: %v, want to add %q", path, err, add)
+			}
+			hint, say := denied.Hint(), permitted
+			if add != "" {
+				say = fmt.Sprintf("[[output]] and dir = %q", add)
+			}
+			if !strings.Contains(hint, say) || add == "" && strings.Contains(hint, "[[output]]") {
+				t.Errorf("%s: hint %q, want %q", path, hint, say)
+			}
 		}
 	}
 }

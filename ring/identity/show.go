@@ -2,10 +2,13 @@ package identity
 
 import (
 	"crypto/sha256"
+	"crypto/x509"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"path/filepath"
-	"sort"
+	"slices"
+	"strings"
 	"time"
 )
 
@@ -16,44 +19,53 @@ type Entry struct {
 	Name                string // "" in the key shared by all nodes
 	Cluster             string
 	NotBefore, NotAfter time.Time
+	Serial              string   // number of the certificate, hexadecimal, as in the list of revoked ones
 	Fingerprint         string   // SHA-256 of the certificate, hex
 	Problems            []string // why Load would refuse it; nil: none
+	Warnings            []string // what should be done soon
 }
 
 // Show describes what a directory of keys holds, one Entry a certificate. It is an
 // error only if the directory cannot be read or holds nothing of ours; what is wrong
 // with a file is in the Problems of its Entry.
 func Show(dir string) ([]Entry, error) {
-	names := []string{caFile, caKeyFile, senderFile, nodeFile}
-	named, err := filepath.Glob(filepath.Join(escape(dir), "node-*.pem"))
-	if err != nil {
-		return nil, err
+	s := shower{dir: dir, now: time.Now()}
+	s.ca, s.caErr = readCA(dir)
+	if s.ca == nil {
+		s.ca = &keyFile{path: filepath.Join(dir, caFile)}
 	}
-	sort.Strings(named)
-	for _, path := range named {
-		names = append(names, filepath.Base(path))
-	}
-	ca, caErr := readCA(dir)
-	if ca == nil {
-		ca = &keyFile{path: filepath.Join(dir, caFile)}
-	}
+	var listErr error
+	s.revoked, listErr = loadRevoked(dir)
 	var entries []Entry
-	for _, name := range names {
-		entries = append(entries, show(dir, name, ca, caErr)...)
+	for _, name := range append([]string{caFile, caKeyFile}, issued(dir)...) {
+		entries = append(entries, s.file(name)...)
 	}
 	if len(entries) == 0 {
 		return nil, &NotFoundError{Places: []string{dir}}
 	}
+	if listErr != nil {
+		entries = append(entries, Entry{File: filepath.Join(dir, revokedFile), Problems: []string{listErr.Error()}})
+	}
 	return entries, nil
 }
 
-func show(dir, name string, ca *keyFile, caErr error) []Entry {
-	file, err := read(dir, name)
+// shower is what the files of a directory are judged by.
+type shower struct {
+	dir     string
+	now     time.Time
+	ca      *keyFile
+	caErr   error
+	revoked *revoked // nil: it cannot be read
+}
+
+func (s *shower) file(name string) []Entry {
+	ca := s.ca
+	file, err := read(s.dir, name)
 	var keyErr *KeyError
 	if errors.As(err, &keyErr) && keyErr.Problem == Missing {
 		return nil
 	}
-	blank := Entry{File: filepath.Join(dir, name)}
+	blank := Entry{File: filepath.Join(s.dir, name)}
 	if err != nil {
 		blank.Problems = append(blank.Problems, err.Error())
 	}
@@ -70,30 +82,68 @@ func show(dir, name string, ca *keyFile, caErr error) []Entry {
 	for i, cert := range file.certs {
 		e := blank
 		sum := sha256.Sum256(cert.Raw)
-		e.NotBefore, e.NotAfter, e.Fingerprint = cert.NotBefore, cert.NotAfter, hex.EncodeToString(sum[:])
-		peer, err := certPeer(cert)
+		e.NotBefore, e.NotAfter, e.Fingerprint, e.Serial = cert.NotBefore, cert.NotAfter, hex.EncodeToString(sum[:]), serial(cert)
+		peer, _ := certPeer(cert)
 		e.Role, e.Name, e.Cluster = string(peer.Role), peer.Name, peer.Cluster
-		now := time.Now()
 		switch {
-		case name == caFile && caErr != nil:
-			err = caErr
-		case name == caFile && now.After(cert.NotAfter):
-			err = &KeyError{File: e.File, Problem: Expired}
-		case name == caFile && now.Before(cert.NotBefore):
-			err = &KeyError{File: e.File, Problem: NotYetValid}
-		case name != caFile && i == 0:
-			role := Node
-			if name == senderFile {
-				role = Sender
-			}
-			_, err = file.check(role, ca, now)
-		}
-		if err != nil {
-			e.Problems = append(e.Problems, err.Error())
+		case name == caFile:
+			s.authority(&e, cert)
+		case i == 0:
+			s.issued(&e, file, name)
 		}
 		entries = append(entries, e)
 	}
 	return entries
+}
+
+// authority judges a certificate in ca.pem.
+func (s *shower) authority(e *Entry, cert *x509.Certificate) {
+	var err error
+	switch {
+	case s.caErr != nil:
+		err = s.caErr
+	case s.revoked.why(cert) != "":
+		e.Warnings = append(e.Warnings, fmt.Sprintf("an authority in %s is revoked: %s; nothing that it signed is good", e.File, s.revoked.why(cert)))
+	case s.now.After(cert.NotAfter) && len(s.ca.certs) > 1:
+		e.Warnings = append(e.Warnings, fmt.Sprintf("an authority in %s has ended, and there is another: dolly-img keys renew, on the server, takes it out", e.File))
+	case s.now.After(cert.NotAfter):
+		err = &KeyError{File: e.File, Problem: Expired}
+	case s.now.Before(cert.NotBefore):
+		err = &KeyError{File: e.File, Problem: NotYetValid}
+	case EndsSoon(cert.NotAfter, s.now):
+		end := End{"the authority in " + e.File, cert.NotAfter}
+		if s.succeeded(cert) {
+			e.Warnings = append(e.Warnings, end.String(s.now)+"; there is another: replace what it signed, on the server: dolly-img keys renew")
+		} else {
+			e.Warnings = append(e.Warnings, end.String(s.now)+"; replace it, on the server: dolly-img keys renew --ca")
+		}
+	}
+	if err != nil {
+		e.Problems = append(e.Problems, err.Error())
+	}
+}
+
+// succeeded tells whether there is an authority that lasts longer than Soon.
+func (s *shower) succeeded(cert *x509.Certificate) bool {
+	return slices.ContainsFunc(s.ca.certs, func(c *x509.Certificate) bool { return c != cert && !EndsSoon(c.NotAfter, s.now) })
+}
+
+// issued judges the holder's certificate in a file that is there for its key.
+func (s *shower) issued(e *Entry, file *keyFile, name string) {
+	role := Node
+	if name == senderFile || strings.HasPrefix(name, namedPrefix(Sender)) {
+		role = Sender
+	}
+	_, err := file.check(role, s.ca, s.now)
+	why := s.revoked.why(file.certs[0])
+	switch {
+	case err != nil:
+		e.Problems = append(e.Problems, err.Error())
+	case why != "":
+		e.Problems = append(e.Problems, (&KeyError{File: e.File, Problem: Revoked, Detail: why}).Error())
+	case EndsSoon(e.NotAfter, s.now):
+		e.Warnings = append(e.Warnings, End{"the certificate in " + e.File, e.NotAfter}.String(s.now)+"; renew it, on the server: dolly-img keys renew")
+	}
 }
 
 // escape makes a path literal for filepath.Glob.

@@ -11,6 +11,7 @@ import (
 	"io"
 	"os/exec"
 	"regexp"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -28,6 +29,8 @@ type Process struct {
 
 	cmd  *exec.Cmd
 	log  tail
+	mu   sync.Mutex
+	want []wanted // lines of the log that somebody waits for
 	done chan struct{}
 	err  error // of Wait, once done is closed
 }
@@ -59,12 +62,50 @@ func Start(ctx context.Context, cmd *exec.Cmd) (*Process, error) {
 	}
 }
 
+// wanted is a line of the log, and who is told of it.
+type wanted struct {
+	line *regexp.Regexp
+	seen chan<- struct{}
+}
+
+// Await returns a function that waits until the process logs a line that matches, from the call of
+// Await on.
+func (p *Process) Await(line *regexp.Regexp) (wait func(ctx context.Context) error) {
+	seen := make(chan struct{}, 1)
+	p.mu.Lock()
+	p.want = append(p.want, wanted{line, seen})
+	p.mu.Unlock()
+	return func(ctx context.Context) error {
+		select {
+		case <-seen:
+			return nil
+		case <-p.done:
+		case <-ctx.Done():
+		}
+		return fmt.Errorf("no line %q in the log: %s", line, p.Log())
+	}
+}
+
+// tell is called with each line of the log.
+func (p *Process) tell(line []byte) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.want = slices.DeleteFunc(p.want, func(w wanted) bool {
+		hit := w.line.Match(line)
+		if hit {
+			w.seen <- struct{}{}
+		}
+		return hit
+	})
+}
+
 // follow reads the log to its end, then waits for the process.
 func (p *Process) follow(stderr io.Reader, addr chan<- string) {
 	lines := bufio.NewReader(stderr)
 	for {
 		line, err := lines.ReadSlice('\n')
 		p.log.write(line)
+		p.tell(line)
 		if m := ready.FindSubmatch(line); m != nil {
 			select {
 			case addr <- string(m[1]):

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"os/exec"
+	"regexp"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -59,5 +61,28 @@ func TestTail(t *testing.T) {
 	}
 	if s := l.String(); len(s) > keep || !strings.HasSuffix(s, "123456789") {
 		t.Errorf("%d bytes are kept", len(s))
+	}
+}
+
+// What a process logs is waited for, once, from when it was asked for.
+func TestAwait(t *testing.T) {
+	p, err := Start(t.Context(), exec.Command("sh", "-c", `echo 'msg=again before' >&2; trap "echo 'msg=again 1' >&2" HUP
+echo 'msg=listening address=a:1' >&2; while read x; do :; done; while :; do sleep 0.1; done`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Kill()
+	again := regexp.MustCompile(`msg=again \d`)
+	for range 2 {
+		wait := p.Await(again)
+		p.Signal(syscall.SIGHUP)
+		if err := wait(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	wait := p.Await(regexp.MustCompile("never"))
+	p.Kill()
+	if err := wait(t.Context()); err == nil {
+		t.Error("a line that never came")
 	}
 }

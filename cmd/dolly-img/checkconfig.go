@@ -1,0 +1,126 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"github.com/dolly-img/dolly-img/cache"
+	"github.com/dolly-img/dolly-img/ring/identity"
+)
+
+// check prints what a daemon with these flags, and the mirror at an address, would have in
+// force, or everything that would keep it from its start. It listens nowhere and makes nothing.
+func (f *nodeFlags) check(cmd *cobra.Command, mirrorAt string) error {
+	w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
+	var wrong []error
+	line := func(what, text string, err error) {
+		if err != nil {
+			wrong = append(wrong, err)
+			return
+		}
+		fmt.Fprintf(w, "%s\t%s\n", what, printable(text))
+	}
+	var warnings []string
+	dir, err := nodeKeys(f.keys)
+	if err != nil {
+		line("keys", "", err)
+	} else {
+		id, err := identity.Load(dir, identity.Node)
+		if err != nil {
+			line("keys", "", err)
+		} else {
+			own, authority := id.Until()
+			line("keys", fmt.Sprintf("%s: the key %s of cluster %s, until %s, authority until %s", dir, holder(id.Peer), id.Cluster, date(own), date(authority)), nil)
+			line("revoked", fmt.Sprintf("%d entries", id.Revocations()), nil)
+			for _, end := range id.Ending(time.Now()) {
+				warnings = append(warnings, end.String(time.Now())+"; on the server: "+renewHint)
+			}
+		}
+		policy, err := identity.LoadPolicy(dir)
+		if err != nil {
+			line("policy", "", err)
+		} else {
+			_, err := cacheAccess(policy)
+			line("policy", policyText(policy), err)
+			warnings = append(warnings, unusable(policy)...)
+		}
+	}
+	where, err := cacheDir(f.cache)
+	if err == nil {
+		err = checkCache(where)
+	}
+	line("cache", where, err)
+	line("listen", f.listen, checkAddress("listen on", f.listen))
+	if mirrorAt != "" {
+		line("mirror", mirrorAt, checkMirror(mirrorAt))
+	}
+	w.Flush()
+	for _, warning := range warnings {
+		fmt.Fprintf(cmd.OutOrStdout(), "warning  %s\n", printable(warning))
+	}
+	if len(wrong) == 0 {
+		return nil
+	}
+	for _, err := range wrong[:len(wrong)-1] {
+		printError(cmd.ErrOrStderr(), err)
+	}
+	return wrong[len(wrong)-1]
+}
+
+// checkCache finds what would keep a cache from being opened, and makes none.
+func checkCache(dir string) error {
+	names, err := os.ReadDir(dir)
+	switch {
+	case err == nil && len(names) > 0:
+		_, err := cache.Open(dir)
+		return err
+	case err != nil && !errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("cache: %w", err)
+	}
+	for there := dir; ; there = filepath.Dir(there) {
+		err := unix.Access(there, unix.W_OK|unix.X_OK)
+		if err == unix.ENOENT && there != filepath.Dir(there) {
+			continue
+		}
+		if err != nil {
+			return hintf("name another directory with --cache DIR", "cache %s: %s: %w", dir, there, err)
+		}
+		return nil
+	}
+}
+
+// checkAddress finds what is no address of this host. Whether the port is free is not tried: a
+// daemon that runs has it.
+func checkAddress(what, addr string) error {
+	a, err := net.ResolveTCPAddr("tcp", addr)
+	if err != nil {
+		return hintf("it is ADDRESS:PORT, or :PORT for all addresses", "%s %s: %w", what, addr, bare(err))
+	}
+	// To bind shows whether the address is ours; UDP, so that nothing listens.
+	c, err := net.ListenUDP("udp", &net.UDPAddr{IP: a.IP, Zone: a.Zone})
+	if err != nil {
+		return hintf("name an address of this host", "%s %s: %w", what, addr, bare(err))
+	}
+	return c.Close()
+}
+
+func checkMirror(addr string) error {
+	path, ok := strings.CutPrefix(addr, "unix:")
+	if !ok {
+		return checkAddress("mirror on", addr)
+	}
+	if err := unix.Access(filepath.Dir(path), unix.W_OK|unix.X_OK); err != nil {
+		return fmt.Errorf("mirror on %s: %s: %w", addr, filepath.Dir(path), err)
+	}
+	return nil
+}

@@ -1,0 +1,266 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/dolly-img/dolly-img/ring/identity"
+)
+
+// Keys that are made, replaced and given up after the first ones.
+
+func newKeysAdd() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "add",
+		Short: "Make keys of more senders or nodes",
+		Long: `Add makes keys with the authority that is there: run it on the server, which has ca.key.
+Nothing that is there is replaced.`,
+	}
+	group(cmd)
+	cmd.AddCommand(newKeysAddSender(), newKeysAddNode())
+	return cmd
+}
+
+func newKeysAddSender() *cobra.Command {
+	var dir string
+	cmd := &cobra.Command{
+		Use:   "sender NAME...",
+		Short: "Make keys of machines or people that may send, too",
+		Long: `Sender makes sender-NAME.pem for each NAME. Install it as sender.pem, with ca.pem, on the
+machine that is to send. Nodes log the name with every transfer, and it can be revoked by it.`,
+		Example: `  dolly-img keys add sender login2`,
+		Args:    atLeastOne("NAME"),
+		RunE: func(cmd *cobra.Command, names []string) error {
+			return addKeys(cmd.OutOrStdout(), dir, identity.Sender, names)
+		},
+	}
+	addKeysFlag(cmd, &dir)
+	return cmd
+}
+
+func newKeysAddNode() *cobra.Command {
+	var dir string
+	cmd := &cobra.Command{
+		Use:   "node LIST...",
+		Short: "Make keys of nodes, each with its name",
+		Long: `Node makes node-NAME.pem for each node of the lists. Install it as node.pem, with ca.pem, on
+that node. A node that is to use the key that all share needs no key of its own.`,
+		Example: `  dolly-img keys add node 'node[129-256]'`,
+		Args:    atLeastOne("LIST"),
+		RunE: func(cmd *cobra.Command, lists []string) error {
+			names, err := nodeNames(lists)
+			if err != nil {
+				return err
+			}
+			return addKeys(cmd.OutOrStdout(), dir, identity.Node, names)
+		},
+	}
+	addKeysFlag(cmd, &dir)
+	return cmd
+}
+
+func addKeys(w io.Writer, dir string, role identity.Role, names []string) error {
+	dir, err := identity.Find(dir)
+	if err != nil {
+		return err
+	}
+	if err := identity.Add(dir, role, names, identity.InitOptions{}); err != nil {
+		return err
+	}
+	made := make([]string, len(names))
+	for i, name := range names {
+		made[i] = string(role) + "-" + name + ".pem"
+	}
+	fmt.Fprintf(w, "made in %s: %s\n", dir, printable(strings.Join(made, ", ")))
+	if role == identity.Sender {
+		fmt.Fprintln(w, "the machine that is to send needs ca.pem and its own key as sender.pem, with mode 0600, owned by who runs dolly-img there:")
+	} else {
+		fmt.Fprintln(w, "each of these nodes needs ca.pem and its own key as node.pem, with mode 0600, owned by root:")
+	}
+	printCopies(w, dir, []string{"ca.pem"})
+	printCopies(w, dir, made)
+	return nil
+}
+
+func newKeysRenew() *cobra.Command {
+	var dir string
+	var authority bool
+	cmd := &cobra.Command{
+		Use:   "renew [NAME...]",
+		Short: "Replace keys before they end",
+		Long: `Renew makes new certificates, with new private keys, in place of those in the directory: of
+all, or of those named, as "sender", "node" (the key that all nodes share), or the name of a
+sender or a node. Run it on the server, which has ca.key. What was made before stays good
+until it ends, so machines can get the new ones in any order, and nothing has to stop. Each
+file is replaced in one step.
+
+When the authority itself nears its end, renew --ca makes another one beside it, and replaces
+nothing else. Copy ca.pem to every machine, and reload the daemons, before renew makes
+certificates of the new authority: who does not have it refuses them. An authority that has
+ended is taken out of ca.pem by the next renew.`,
+		Example: `  dolly-img keys renew
+  dolly-img keys renew sender node07
+  dolly-img keys renew --ca`,
+		Args: cobra.ArbitraryArgs,
+		RunE: func(cmd *cobra.Command, names []string) error {
+			if authority && len(names) > 0 {
+				return usagef("--ca and a name: only one of them")
+			}
+			dir, err := identity.Find(dir)
+			if err != nil {
+				return err
+			}
+			if authority {
+				return renewAuthority(cmd.OutOrStdout(), dir)
+			}
+			return renewKeys(cmd.OutOrStdout(), dir, names)
+		},
+	}
+	addKeysFlag(cmd, &dir)
+	cmd.Flags().BoolVar(&authority, "ca", false, "make a new authority beside the one that nears its end")
+	return cmd
+}
+
+func renewAuthority(w io.Writer, dir string) error {
+	if err := identity.RenewCA(dir, identity.InitOptions{}); err != nil {
+		return err
+	}
+	fmt.Fprintf(w, `ca.pem in %s now holds two authorities, and ca.key is that of the new one; all certificates stay as they are
+1. copy ca.pem to every node and every machine that sends, and reload the daemons:
+`, dir)
+	printCopies(w, dir, []string{"ca.pem"})
+	printReload(w)
+	fmt.Fprintf(w, "2. only then, here: dolly-img keys renew --keys %s\n", quote(dir))
+	return nil
+}
+
+func renewKeys(w io.Writer, dir string, names []string) error {
+	renewed, left, err := identity.Renew(dir, names, identity.InitOptions{})
+	if err != nil {
+		return err
+	}
+	if len(left) > 0 {
+		fmt.Fprintf(w, "left as it is, since its name is revoked: %s\n", printable(strings.Join(left, ", ")))
+	}
+	if len(renewed) == 0 {
+		return nil
+	}
+	entries, err := identity.Show(dir)
+	if err != nil {
+		return err
+	}
+	until := slices.IndexFunc(entries, func(e identity.Entry) bool { return filepath.Base(e.File) == renewed[0] })
+	fmt.Fprintf(w, "renewed in %s, until %s: %s\n", dir, date(entries[until].NotAfter), printable(strings.Join(renewed, ", ")))
+	fmt.Fprintln(w, "what was there before stays good until it ends; copy each to its machine, and reload the daemons:")
+	for _, role := range []string{"node", "sender"} {
+		var named []string
+		for _, file := range renewed {
+			if strings.HasPrefix(file, role+"-") {
+				named = append(named, file)
+			}
+		}
+		switch shared := slices.Contains(renewed, role+".pem"); {
+		case shared && role == "node":
+			printCopies(w, dir, []string{"node.pem"})
+		case shared:
+			fmt.Fprintf(w, "  %s is this machine's own: the next push uses it\n", quote(filepath.Join(dir, "sender.pem")))
+		}
+		printCopies(w, dir, named)
+	}
+	if slices.ContainsFunc(renewed, func(file string) bool { return strings.HasPrefix(file, "node") }) {
+		printReload(w)
+	}
+	return nil
+}
+
+func newKeysRevoke() *cobra.Command {
+	var dir string
+	cmd := &cobra.Command{
+		Use:   "revoke NAME|SERIAL...",
+		Short: "Give up keys: of a machine that was lost, or of somebody who left",
+		Long: `Revoke adds to the list of revoked certificates, the file "revoked" in the directory of the
+keys. A serial number, as keys show prints it, stands for one certificate; NAME, sender/NAME or
+node/NAME for all that have the name, also for those that are made later: to give a node a new
+key under its old name, revoke the serial number, then renew the name.
+
+The list holds where it is: copy it to every node, which reads it when its daemon starts or is
+told to reload, and to every machine that sends, which reads it with each push. Running
+transfers go on. The list has one serial number or name a line, and # begins a comment; lines
+may also be written and removed by hand.`,
+		Example: `  dolly-img keys revoke node/node07
+  dolly-img keys revoke 5f0c31a2b4c6d8e0f1a3b5c7d9ebfd0f`,
+		Args: atLeastOne("NAME or SERIAL"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			var list []identity.Revocation
+			for _, arg := range args {
+				r, err := identity.ParseRevocation(arg)
+				if err != nil {
+					return &usageError{err: err}
+				}
+				list = append(list, r)
+			}
+			dir, err := identity.Find(dir)
+			if err != nil {
+				return err
+			}
+			w := cmd.OutOrStdout()
+			for _, r := range list {
+				files, err := identity.Revoke(dir, r, time.Now())
+				if err != nil {
+					return err
+				}
+				means := "no key in this directory has it; is it spelled right?"
+				if len(files) > 0 {
+					means = strings.Join(files, ", ")
+				}
+				fmt.Fprintf(w, "revoked %s: %s\n", r, printable(means))
+			}
+			fmt.Fprintln(w, "copy the list to every node and every machine that sends, and reload the daemons:")
+			printCopies(w, dir, []string{"revoked"})
+			printReload(w)
+			return nil
+		},
+	}
+	addKeysFlag(cmd, &dir)
+	return cmd
+}
+
+// atLeastOne is cobra.MinimumNArgs(1) with our words.
+func atLeastOne(what string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			return exactly(1, what)(cmd, args)
+		}
+		return nil
+	}
+}
+
+// printCopies prints how files get to the machines that need them. The key of one machine has its
+// name in that of the file, and not there; of many such files one line is printed for all.
+func printCopies(w io.Writer, dir string, files []string) {
+	const few = 3
+	if len(files) > few {
+		role, _, _ := strings.Cut(files[0], "-")
+		files = []string{role + "-NAME.pem"}
+	}
+	for _, file := range files {
+		machine, as := "MACHINE", ""
+		if role, name, ok := strings.Cut(strings.TrimSuffix(file, ".pem"), "-"); ok {
+			machine, as = name, role+".pem"
+		}
+		if strings.Contains(machine, ":") { // scp wants it so
+			machine = "[" + machine + "]"
+		}
+		fmt.Fprintf(w, "  scp %s %s:/etc/dolly-img/keys/%s\n", quote(filepath.Join(dir, file)), machine, as)
+	}
+}
+
+func printReload(w io.Writer) {
+	fmt.Fprintln(w, "  ssh NODE systemctl reload dolly-img")
+}

@@ -1,0 +1,224 @@
+package identity
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+const someSerial = "5f0c31a2b4c6d8e0f1a3b5c7d9ebfd0f"
+
+func TestParseRevocation(t *testing.T) {
+	for s, want := range map[string]Revocation{
+		someSerial:                  {Serial: someSerial},
+		strings.ToUpper(someSerial): {Serial: someSerial},
+		"00" + someSerial:           {Serial: someSerial},
+		"5F:0C:31:A2:B4:C6:D8:E0:F1:A3:B5:C7:D9:EB:FD:0F": {Serial: someSerial}, // openssl
+		"0x2a":                                   {Serial: "2a"},
+		"0x00002A":                               {Serial: "2a"},
+		"n07":                                    {Name: "n07"},
+		"cafe":                                   {Name: "cafe"},
+		"node/cafe":                              {Role: Node, Name: "cafe"},
+		"node/" + someSerial:                     {Role: Node, Name: someSerial},
+		"sender/login1.example":                  {Role: Sender, Name: "login1.example"},
+		"fe80::1":                                {Name: "fe80::1"},
+		"2001:db8:1111:2222:3333:4444:5555:6666": {Name: "2001:db8:1111:2222:3333:4444:5555:6666"},
+		"10:20:30:40:50:60:70:80":                {Name: "10:20:30:40:50:60:70:80"}, // an address, too short for a serial
+	} {
+		got, err := ParseRevocation(s)
+		if err != nil || got != want {
+			t.Errorf("%q: %+v, %v; want %+v", s, got, err, want)
+		}
+		if again, err := ParseRevocation(got.String()); err != nil || again != got {
+			t.Errorf("%q as %q: %+v, %v", s, got, again, err)
+		}
+	}
+	for _, s := range []string{"", "node/", "sender/", "/n07", "ca/", "ca/x", "dolly-img://c/node/n07", "0x", "0xg", "0x0", "0x-1",
+		strings.Repeat("a", 41), "-n07", "n07,n08", "n[1-3]", "n07\x00", "nö"} {
+		if r, err := ParseRevocation(s); err == nil {
+			t.Errorf("%q was read as %+v", s, r)
+		}
+	}
+}
+
+func TestRevokedFile(t *testing.T) {
+	for _, c := range []struct {
+		text    string
+		entries int
+		want    string // the error
+	}{
+		{"", 0, ""},
+		{"# nothing\n\n  # more\r\n", 0, ""},
+		{someSerial + "\r\n node/n07 # stolen\nalice", 3, ""},
+		{"alice\nnode n07\n", 0, `line 2: "node n07": want one serial number or name a line`},
+		{"\n\nnodes/n07\n", 0, "line 3: "},
+		{"alice, bob\n", 0, "line 1: "},
+		{"\ufeffalice\n", 0, "line 1: "},
+	} {
+		dir := keys(t, InitOptions{})
+		write(t, dir+"/revoked", 0o644, []byte(c.text))
+		id, err := Load(dir, Node)
+		if c.want == "" {
+			if err != nil || id.Revocations() != c.entries {
+				t.Errorf("%q: %v", c.text, err)
+			}
+			continue
+		}
+		wantProblem(t, err, "revoked", Malformed)
+		if !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%q: %v, want %q", c.text, err, c.want)
+		}
+	}
+	dir := keys(t, InitOptions{})
+	write(t, dir+"/revoked", 0o666, []byte("alice\n"))
+	_, err := Load(dir, Node)
+	wantProblem(t, err, "revoked", Writable)
+	os.Remove(dir + "/revoked")
+	os.Mkdir(dir+"/revoked", 0o700)
+	_, err = Load(dir, Node)
+	wantProblem(t, err, "revoked", Unreadable)
+	if entries, err := Show(dir); err != nil || len(entries[len(entries)-1].Problems) == 0 {
+		t.Errorf("Show says nothing of a list that cannot be read: %v, %v", entries, err)
+	}
+}
+
+// Whoever is revoked is refused by those that have the list, from either end of a connection, and
+// nobody else is.
+func TestRevokedHandshake(t *testing.T) {
+	dir := keys(t, InitOptions{Sender: "alice", Nodes: []string{"n07"}})
+	if err := Add(dir, Sender, []string{"bob"}, InitOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	alice, shared := load(t, dir, Sender), load(t, dir, Node)
+	bob, n07 := unchecked(t, dir, "sender-bob.pem"), unchecked(t, dir, "node-n07.pem")
+	for entry, out := range map[string][]*Identity{
+		"":                              {},
+		"alice":                         {alice},
+		"SENDER/alice":                  nil, // no role
+		"sender/ALICE":                  {alice},
+		"node/alice":                    {},
+		serial(alice.cert.Leaf):         {alice},
+		serial(shared.cert.Leaf):        {shared},
+		"node/n07\nbob":                 {n07, bob},
+		serial(alice.ca[0]) + " # ours": {alice, bob, n07, shared}, // an authority
+	} {
+		write(t, dir+"/revoked", 0o644, []byte(entry))
+		list, err := loadRevoked(dir)
+		if out == nil {
+			wantProblem(t, err, "revoked", Malformed)
+			continue
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		node, sender := *shared, *alice
+		node.revoked, sender.revoked = list, list
+		for _, who := range []*Identity{alice, bob} {
+			if slices.Contains(out, who) {
+				byServer(t, both(&node), who.ClientConfig(ControlProtocol, ""), "its certificate, serial "+serial(who.cert.Leaf)+", is revoked: line ")
+			} else {
+				accepted(t, both(&node), who.ClientConfig(ControlProtocol, ""))
+			}
+		}
+		for _, who := range []*Identity{shared, n07} {
+			if slices.Contains(out, who) {
+				byServer(t, both(&node), who.ClientConfig(DataProtocol, ""), "is revoked: line ")
+				byClient(t, both(who), sender.ClientConfig(ControlProtocol, "n07"), "is revoked: line ")
+			} else {
+				accepted(t, both(&node), who.ClientConfig(DataProtocol, ""))
+				accepted(t, both(who), sender.ClientConfig(ControlProtocol, "n07"))
+			}
+		}
+	}
+}
+
+func TestRevoke(t *testing.T) {
+	dir := keys(t, InitOptions{Sender: "alice", Nodes: []string{"n07", "n08"}})
+	now := time.Date(2026, 11, 28, 1, 0, 0, 0, time.UTC)
+	revoke := func(s string, want ...string) {
+		t.Helper()
+		r, err := ParseRevocation(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if files, err := Revoke(dir, r, now); err != nil || !slices.Equal(files, want) {
+			t.Errorf("Revoke(%s) = %q, %v; want %q", s, files, err, want)
+		}
+	}
+	write(t, dir+"/revoked", 0o644, []byte("# mine\nbob")) // no end of line
+	shared := serial(load(t, dir, Node).cert.Leaf)
+	revoke("n07", "node-n07.pem")
+	revoke("n07", "node-n07.pem")
+	revoke(shared, "node.pem")
+	revoke("nobody")
+	want := "# mine\nbob\nn07  # 2026-11-28\n" + shared + "  # 2026-11-28\nnobody  # 2026-11-28\n"
+	if got := string(content(t, dir+"/revoked")); got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	_, err := Load(dir, Node)
+	wantProblem(t, err, "node.pem", Revoked)
+	entries, err := Show(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var bad []string
+	for _, e := range entries {
+		if len(e.Problems) > 0 {
+			bad = append(bad, filepath.Base(e.File))
+		}
+	}
+	if !slices.Equal(bad, []string{"node.pem", "node-n07.pem"}) {
+		t.Errorf("Show finds wrong %q", bad)
+	}
+
+	// The only authority is not given away by mistake.
+	r, err := ParseRevocation(serial(load(t, dir, Sender).ca[0]))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = Revoke(dir, r, now)
+	wantProblem(t, err, "ca.pem", Needed)
+
+	// A name that is revoked is not issued again: nobody would believe the new certificate.
+	wantProblem(t, Add(dir, Sender, []string{"bob"}, InitOptions{}), "revoked", Revoked)
+	if _, left, err := Renew(dir, nil, InitOptions{}); err != nil || !slices.Equal(left, []string{"node-n07.pem"}) {
+		t.Errorf("left %q, %v", left, err)
+	}
+	if _, err := Load(dir, Node); err != nil { // it has another number now
+		t.Error(err)
+	}
+	// A list with a mistake in it is not added to.
+	write(t, dir+"/revoked", 0o644, []byte("a b\n"))
+	_, err = Revoke(dir, Revocation{Name: "x"}, now)
+	wantProblem(t, err, "revoked", Malformed)
+	if got := string(content(t, dir+"/revoked")); got != "a b\n" {
+		t.Errorf("got %q", got)
+	}
+}
+
+// What parses is written and read again the same.
+func FuzzRevoked(f *testing.F) {
+	f.Add([]byte("# list\n" + someSerial + "\nnode/n07 # x\nalice\n0x2a\n"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		list, err := parseRevoked(data)
+		if err != nil {
+			var at *lineError
+			if !errors.As(err, &at) || at.line < 1 {
+				t.Errorf("no line in %v", err)
+			}
+			return
+		}
+		var text []byte
+		for _, r := range list.entries {
+			text = append(text, r.String()+"\n"...)
+		}
+		again, err := parseRevoked(text)
+		if err != nil || !slices.Equal(again.entries, list.entries) {
+			t.Errorf("%q became %q: %v", data, text, err)
+		}
+	})
+}
