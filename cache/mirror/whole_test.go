@@ -215,4 +215,5 @@ func TestLayerCalledManifest(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.answers(map[string]int{"v1": 404, image.Digest.String(): 404, bundle.Digest.String(): 200})
+	r.verify(1) // what the manifest needs is looked for, though it was a layer before
 }

@@ -32,12 +32,17 @@ its layers only the others. IMAGE is one of
 
   FILE                       a SIF, or an OCI or Docker archive, told by its content
   DIR, oci:DIR[:REF]         an OCI image layout
-  oci-archive:FILE[:REF]     one in a tar, also compressed; it is read in place
+  oci-archive:FILE[:REF]     one in a tar, also in gzip or zstd; it is read in place
   docker-archive:FILE[:REF]  what docker save or podman save wrote
   docker://NAME              an image in a registry, with registries.conf and auth.json
   oras://NAME                a SIF, or another artifact, in a registry
 
-Of a registry the image is found once, here; nodes never talk to it. What is pulled is sent on
+REF is a tag, a name, in full or short, or a digest; one that several images have is refused, with
+their names. Nodes keep an image under the name that container runtimes ask for: app is
+docker.io/library/app:latest, index.docker.io is docker.io, a host is in lower case, and beside a
+digest there is no tag.
+
+Of a registry the image is found once, here, and never at the mirror of a node, also where registries.conf names one; nodes never talk to it. What is pulled is sent on
 while it arrives and kept in this server's own cache, so that no later push pulls it again.
 
 With --output a SIF is also put at a path, in one step and only when it is complete. Any image
