@@ -31,7 +31,7 @@ var mutants = []struct{ name, file, old, new string }{
 	{"the end waits for a lost node", "chain_commit.go",
 		"case p == phAway || p == phDialing", "case p == phDialing"},
 	{"an unconfirmed COMMIT counts", "chain_commit.go",
-		"		c.end(ev.node, Failed, \"commit not confirmed: \"", "		c.nodeCommitted(evCommitted{ev.node, ev.digest + c.finals[0].String()[len(ev.digest):]})\n		c.end(ev.node, Failed, \"commit not confirmed: \""},
+		"		c.endBy(ev.node, Failed, ev.cause.orCause(", "		c.nodeCommitted(evCommitted{ev.node, ev.digest + c.finals[0].String()[len(ev.digest):]})\n		c.endBy(ev.node, Failed, ev.cause.orCause("},
 	{"who waits for a feeder is forgotten when nobody reaches it", "chain_reach.go",
 		"	if n.reach.waits && n.feed.state == feedAsked {", "	if n.reach.waits && n.reach.found != 0 && n.feed.state == feedAsked {"},
 	{"the first of two names is served", "chain_join.go",
