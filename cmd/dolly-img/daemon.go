@@ -40,8 +40,9 @@ link that comes in, and each request to the mirror.
 With --mirror ADDR it also serves its cache to the container runtimes of this node, as a
 read-only registry without TLS: name an address that only this node reaches. What
 is not in the cache is not found there, and the runtime asks the registry itself.
---print-config prints what containerd, podman or apptainer need to use it; for podman it names the
-registries of the images in the cache, so run it after the first push.
+--print-config prints what containerd, podman or apptainer need to use it; for podman it names
+docker.io, quay.io and the registries of the images in the cache, so run it after the first push
+from another one.
 
 It tells systemd when it is ready and takes the socket of a socket unit, if there
 is one. A unit file is in cmd/dolly-img/packaging of the source.`,

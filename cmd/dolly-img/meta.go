@@ -209,7 +209,7 @@ func resolveOwner(s string) (*raw.Owner, error) {
 		})
 	}
 	if err != nil {
-		return nil, fmt.Errorf("owner %s: %w", s, err)
+		return nil, hintf("give numbers, as in --owner 1000:1000: a static build knows the names in /etc/passwd and /etc/group of its node only", "owner %s: %w", s, err)
 	}
 	if euid := os.Geteuid(); euid != 0 && (o.UID >= 0 && o.UID != euid || o.GID >= 0 && o.GID != os.Getegid()) {
 		return nil, fmt.Errorf("owner %s: this node does not run as root and cannot give files away", s)

@@ -172,23 +172,18 @@ apptainer build app.sif $(dolly-img cache path REF)
 	return nil
 }
 
-// registries are those that images in the cache come from, or two that most use.
+// registries are those that images in the cache come from, and two that most use: an image that
+// comes later should not need another configuration.
 func registries(cacheFlag string) []string {
 	hosts := []string{"docker.io", "quay.io"}
-	c, err := openCache(cacheFlag)
-	if err != nil {
-		return hosts
-	}
-	refs, err := c.References()
-	var found []string
-	for _, r := range refs {
-		if host, _, _ := strings.Cut(r.Repository, "/"); strings.ContainsAny(host, ".:") || host == "localhost" {
-			found = append(found, host)
+	if c, err := openCache(cacheFlag); err == nil {
+		refs, _ := c.References() // what cannot be read has no names
+		for _, r := range refs {
+			if host, _, _ := strings.Cut(r.Repository, "/"); strings.ContainsAny(host, ".:") || host == "localhost" {
+				hosts = append(hosts, host)
+			}
 		}
 	}
-	if err != nil || len(found) == 0 {
-		return hosts
-	}
-	slices.Sort(found)
-	return slices.Compact(found)
+	slices.Sort(hosts)
+	return slices.Compact(hosts)
 }
