@@ -18,7 +18,6 @@ import (
 	"github.com/containers/image/v5/docker/reference"
 	"github.com/containers/image/v5/pkg/blobinfocache/none"
 	"github.com/containers/image/v5/pkg/shortnames"
-	"github.com/containers/image/v5/pkg/sysregistriesv2"
 	"github.com/containers/image/v5/types"
 	"github.com/docker/distribution/registry/api/errcode"
 	"github.com/opencontainers/go-digest"
@@ -134,42 +133,6 @@ func (r *registry) connect(ctx context.Context, sys *types.SystemContext, named 
 			return err
 		})
 	})
-}
-
-// names are the full names that a name may stand for, most likely first. A short
-// one without an entry in registries.conf is one of docker.io, as for skopeo.
-func names(sys *types.SystemContext, name string) ([]reference.Named, error) {
-	name = lowerHost(name)
-	if strings.HasPrefix(name, "[") {
-		return nil, hint("give the address a name, in DNS or /etc/hosts", "%q: the library that asks registries knows no IPv6 addresses", name)
-	}
-	plain, err := reference.ParseNormalizedNamed(name)
-	if err != nil {
-		return nil, fmt.Errorf("%q is no name of an image: %w", name, err)
-	}
-	if !shortnames.IsShortName(name) {
-		return []reference.Named{plain}, nil
-	}
-	alias, _, err := sysregistriesv2.ResolveShortNameAlias(sys, reference.FamiliarName(plain))
-	if err != nil {
-		return nil, fmt.Errorf("registries.conf: %w", err)
-	}
-	search, err := sysregistriesv2.UnqualifiedSearchRegistries(sys)
-	if err != nil {
-		return nil, fmt.Errorf("registries.conf: %w", err)
-	}
-	if alias == nil && len(search) == 0 {
-		return []reference.Named{plain}, nil
-	}
-	resolved, err := shortnames.Resolve(sys, name)
-	if err != nil {
-		return nil, err
-	}
-	var list []reference.Named
-	for _, c := range resolved.PullCandidates {
-		list = append(list, c.Value)
-	}
-	return list, nil
 }
 
 func (r *registry) rootManifest(ctx context.Context) (raw []byte, mediaType string, err error) {
