@@ -17,6 +17,12 @@ import (
 	"github.com/dolly-img/dolly-img/ring"
 )
 
+// What the log has more of with -v.
+const (
+	verboseLinks  = "each link that comes in"
+	verboseDaemon = verboseLinks + ", and each request to the mirror"
+)
+
 func newDaemon() *cobra.Command {
 	var flags nodeFlags
 	var grace time.Duration
@@ -70,7 +76,7 @@ is one. A unit file is in cmd/dolly-img/packaging of the source.`,
 			return runDaemon(cmd.Context(), s, grace)
 		},
 	}
-	flags.add(cmd)
+	flags.add(cmd, verboseDaemon)
 	cmd.Flags().StringVar(&at, "mirror", "", "also serve the cache to this node's runtimes at `ADDRESS`, as in 127.0.0.1:5050 or unix:/run/dolly-img/mirror.sock")
 	cmd.Flags().StringVar(&print, "print-config", "", "print what `RUNTIME` (containerd, podman or apptainer) needs to use the mirror, and end")
 	cmd.Flags().BoolVar(&check, "check-config", false, "read keys, policy and the rest of the configuration, print what would be in force, and end; exit 1 when a daemon would not start")
@@ -88,6 +94,7 @@ func runDaemon(ctx context.Context, s *nodeSetup, grace time.Duration) error {
 		return err
 	}
 	s.introduce()
+	s.log.Debug("-v: the log has also " + verboseDaemon)
 	ended := s.serve(node)
 	go tend(ctx, s.cache, s.log)
 	go s.keepWarning(ctx)

@@ -29,12 +29,13 @@ type nodeFlags struct {
 	verbose bool
 }
 
-func (f *nodeFlags) add(cmd *cobra.Command) {
+// add defines them; verbose is what the log has more of with -v.
+func (f *nodeFlags) add(cmd *cobra.Command, verbose string) {
 	fl := cmd.Flags()
 	fl.StringVar(&f.listen, "listen", ":"+strconv.Itoa(ring.DefaultPort), "`ADDRESS` to listen on; port 0 takes a free one, the log says which")
 	addCacheFlag(cmd, &f.cache)
 	fl.StringVar(&f.keys, "keys", "", "`DIR` of the keys and of policy.toml (default $DOLLY_IMG_KEYS, /etc/dolly-img/keys, the user's)")
-	fl.BoolVarP(&f.verbose, "verbose", "v", false, "log also each link that comes in, and each request to the mirror")
+	fl.BoolVarP(&f.verbose, "verbose", "v", false, "log also "+verbose)
 }
 
 func addCacheFlag(cmd *cobra.Command, dir *string) {

@@ -38,7 +38,7 @@ it is verified to the end: look at the exit status.`,
 			return runReceive(cmd.Context(), s)
 		},
 	}
-	flags.add(cmd)
+	flags.add(cmd, verboseLinks)
 	return cmd
 }
 
@@ -72,6 +72,7 @@ func runReceive(ctx context.Context, s *nodeSetup) error {
 		return err
 	}
 	ended := s.serve(node)
+	s.introduce()
 	s.announce()
 	var result error
 	select {

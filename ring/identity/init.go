@@ -100,9 +100,12 @@ func (o *InitOptions) files(dir string) ([]newFile, error) {
 		_, err := os.Lstat(filepath.Join(dir, name))
 		return err == nil
 	}
+	list, err := loadRevoked(dir)
+	if err != nil {
+		return nil, err
+	}
 	var files []newFile
 	var a *ca
-	var err error
 	names := map[string]Peer{}
 	if !exists(caFile) {
 		if o.Cluster == "" {
@@ -145,6 +148,9 @@ func (o *InitOptions) files(dir string) ([]newFile, error) {
 			continue
 		}
 		peer.Cluster = o.Cluster
+		if err := list.forbids(peer); err != nil {
+			return nil, err
+		}
 		data, err := o.issue(a, peer)
 		if err != nil {
 			return nil, err

@@ -2,11 +2,14 @@ package identity
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"sort"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -204,6 +207,28 @@ func RenewCA(dir string, opts InitOptions) error {
 	})
 }
 
+// keepOwner gives temp the owner of path, where that is somebody else's: who could read a key that
+// root renews can read the new one.
+func keepOwner(temp, path string) error {
+	was, err := os.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	is, err := os.Stat(temp)
+	if err != nil {
+		return err
+	}
+	old, ok := was.Sys().(*syscall.Stat_t)
+	now, same := is.Sys().(*syscall.Stat_t)
+	if !ok || !same || old.Uid == now.Uid && old.Gid == now.Gid {
+		return nil
+	}
+	return os.Chown(temp, int(old.Uid), int(old.Gid))
+}
+
 // replace writes files under their names in place of what is there: each is complete and durable
 // under a temporary name before the first of them appears.
 func replace(dir string, files []newFile) error {
@@ -215,6 +240,9 @@ func replace(dir string, files []newFile) error {
 		}
 		defer os.Remove(temp) // where it was not renamed
 		temps[i] = temp
+		if err := keepOwner(temp, filepath.Join(dir, f.name)); err != nil {
+			return err
+		}
 	}
 	for i, f := range files {
 		if err := os.Rename(temps[i], filepath.Join(dir, f.name)); err != nil {

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -59,6 +60,16 @@ func TestRenew(t *testing.T) {
 	if ends := node.Ending(time.Now()); len(ends) != 1 || !strings.Contains(ends[0].String(time.Now()), "node.pem ends on ") ||
 		!strings.HasSuffix(ends[0].String(time.Now()), ", in 9 days") {
 		t.Errorf("ending: %v", ends)
+	}
+	if os.Geteuid() == 0 { // nobody else can give a file away
+		if err := os.Chown(dir+"/sender.pem", 1234, 5678); err != nil {
+			t.Fatal(err)
+		}
+		defer func() {
+			if info, err := os.Stat(dir + "/sender.pem"); err != nil || info.Sys().(*syscall.Stat_t).Uid != 1234 || info.Sys().(*syscall.Stat_t).Gid != 5678 {
+				t.Errorf("whose key was renewed cannot read it any more: %v", err)
+			}
+		}()
 	}
 	before := listing(t, dir)
 	renewed, left, err := Renew(dir, []string{"n1", "sender"}, InitOptions{})

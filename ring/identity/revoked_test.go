@@ -185,6 +185,7 @@ func TestRevoke(t *testing.T) {
 
 	// A name that is revoked is not issued again: nobody would believe the new certificate.
 	wantProblem(t, Add(dir, Sender, []string{"bob"}, InitOptions{}), "revoked", Revoked)
+	wantProblem(t, Init(dir, InitOptions{Nodes: []string{"bob"}}), "revoked", Revoked)
 	if _, left, err := Renew(dir, nil, InitOptions{}); err != nil || !slices.Equal(left, []string{"node-n07.pem"}) {
 		t.Errorf("left %q, %v", left, err)
 	}
