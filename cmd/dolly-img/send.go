@@ -92,7 +92,28 @@ func (j *job) run(ctx context.Context) error {
 	for _, warning := range j.ends.warnings(time.Now()) {
 		stderr.printf("warning: %s", warning)
 	}
-	told := j.flags.json && events.err == nil
+	j.show(stderr, rep, j.flags.json && events.err == nil)
+	// The transfer is over and its status stands: that it could not be written down
+	// is said beside it.
+	if werr != nil {
+		printError(stderr, hintf("the transfer itself ended as shown", "report: %w", werr))
+	}
+	if events.err != nil {
+		printError(stderr, hintf("the transfer itself ended as shown", "events: %w", events.err))
+	}
+	if rep.Exit == ring.ExitAll && err == nil {
+		return nil
+	}
+	source := new(ring.SourceError)
+	cutOff := rep.Exit == ring.ExitInterrupted || errors.As(err, &source) && source.Kept && hintOf(err) == ""
+	if cutOff && rep.Transfer != "" && !j.flags.check && err != nil {
+		err = hintf("the same command goes on from what the nodes have kept", "%w", err)
+	}
+	return &statusError{rep.Exit, err}
+}
+
+// show prints what became of the nodes, unless the report was told as JSON.
+func (j *job) show(stderr *screen, rep *ring.Report, told bool) {
 	switch {
 	case told || rep.Transfer == "" || rep.Exit == ring.ExitInterrupted:
 	case j.flags.check: // what was asked for, not a message beside it
@@ -115,23 +136,6 @@ func (j *job) run(ctx context.Context) error {
 		}
 		stderr.printf("%s: %s", how, j.again(bad))
 	}
-	// The transfer is over and its status stands: that it could not be written down
-	// is said beside it.
-	if werr != nil {
-		printError(stderr, hintf("the transfer itself ended as shown", "report: %w", werr))
-	}
-	if events.err != nil {
-		printError(stderr, hintf("the transfer itself ended as shown", "events: %w", events.err))
-	}
-	if rep.Exit == ring.ExitAll && err == nil {
-		return nil
-	}
-	source := new(ring.SourceError)
-	cutOff := rep.Exit == ring.ExitInterrupted || errors.As(err, &source) && source.Kept && hintOf(err) == ""
-	if cutOff && rep.Transfer != "" && !j.flags.check && err != nil {
-		err = hintf("the same command goes on from what the nodes have kept", "%w", err)
-	}
-	return &statusError{rep.Exit, err}
 }
 
 // note says beside the progress what is no error and should be known.
