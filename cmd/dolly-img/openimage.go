@@ -25,36 +25,14 @@ func openImage(ctx context.Context, image string, flags *imageFlags, limits cach
 	if err != nil {
 		return nil, err
 	}
-	var source ring.Source
 	if name == "" {
-		if err := oci.CheckPolicy("sif:"+image, ""); err != nil {
-			return nil, err
-		}
-		if strings.ContainsRune(o.Name, '@') {
-			return nil, hintf("give a tag in place of the digest", "--name %s: a SIF file has no digest of a registry", o.Name)
-		}
-		m.name(cmp.Or(o.Name, cache.LocalRef(filepath.Base(image))))
-		file, err := openSIF(image, m)
-		if err != nil {
-			return nil, err
-		}
-		if err := flags.checkArch(image, file.Image.Arch); err != nil {
-			return nil, errors.Join(err, file.Close())
-		}
-		return file, nil
+		return openSIFImage(image, flags, o, m)
 	}
-	img, err := oci.Open(ctx, name, o)
-	if err != nil && !ofRegistry(name) {
-		err = cutShort(err)
-	}
-	if err != nil && ofRegistry(name) && hintOf(err) == "" {
-		if had := flags.had(name); had != "" {
-			err = hintf("this server's own cache has it as it was: push "+had, "%w", err)
-		}
-	}
+	img, err := findImage(ctx, name, flags, o)
 	if err != nil {
 		return nil, err
 	}
+	var source ring.Source
 	read := oci.Source(img) // where it lies
 	defer func() {
 		if source == nil {
@@ -82,26 +60,72 @@ func openImage(ctx context.Context, image string, flags *imageFlags, limits cach
 		}
 		read = pulled
 	}
-	archs, err := checkSIFBlobs(ctx, read)
-	if err != nil {
-		return nil, fmt.Errorf("image %s: %w", image, err)
-	}
-	for _, arch := range archs {
-		if err := flags.checkArch(image, arch); err != nil {
-			return nil, err
-		}
-	}
-	if flags.platform == "" && !flags.all {
-		other, err := img.OtherPlatform(ctx, read)
-		if err != nil {
-			return nil, fmt.Errorf("image %s: %w", image, err)
-		}
-		if other != "" {
-			flags.warnOf(image, other)
-		}
+	if err := checkArchs(ctx, image, img, read, flags); err != nil {
+		return nil, err
 	}
 	source, err = checkLayers(ctx, img, read, flags, log)
 	return source, err
+}
+
+// openSIFImage opens a SIF file.
+func openSIFImage(image string, flags *imageFlags, o oci.Options, m *meta) (ring.Source, error) {
+	if err := oci.CheckPolicy("sif:"+image, ""); err != nil {
+		return nil, err
+	}
+	if strings.ContainsRune(o.Name, '@') {
+		return nil, hintf("give a tag in place of the digest", "--name %s: a SIF file has no digest of a registry", o.Name)
+	}
+	m.name(cmp.Or(o.Name, cache.LocalRef(filepath.Base(image))))
+	file, err := openSIF(image, m)
+	if err != nil {
+		return nil, err
+	}
+	if err := flags.checkArch(image, file.Image.Arch); err != nil {
+		return nil, errors.Join(err, file.Close())
+	}
+	return file, nil
+}
+
+// findImage finds an image that package oci knows. Where a registry does not give it, the error
+// says whether this server's own cache has it.
+func findImage(ctx context.Context, name string, flags *imageFlags, o oci.Options) (*oci.Image, error) {
+	img, err := oci.Open(ctx, name, o)
+	switch {
+	case err == nil:
+		return img, nil
+	case !ofRegistry(name):
+		return nil, cutShort(err)
+	case hintOf(err) == "":
+		if had := flags.had(name); had != "" {
+			return nil, hintf("this server's own cache has it as it was: push "+had, "%w", err)
+		}
+	}
+	return nil, err
+}
+
+// checkArchs refuses an image for another platform than the one that was asked for, and warns of one
+// for another than this machine's where none was.
+func checkArchs(ctx context.Context, image string, img *oci.Image, read oci.Source, flags *imageFlags) error {
+	archs, err := checkSIFBlobs(ctx, read)
+	if err != nil {
+		return fmt.Errorf("image %s: %w", image, err)
+	}
+	for _, arch := range archs {
+		if err := flags.checkArch(image, arch); err != nil {
+			return err
+		}
+	}
+	if flags.platform != "" || flags.all {
+		return nil
+	}
+	other, err := img.OtherPlatform(ctx, read)
+	if err != nil {
+		return fmt.Errorf("image %s: %w", image, err)
+	}
+	if other != "" {
+		flags.warnOf(image, other)
+	}
+	return nil
 }
 
 // checkLayers compares what an image says of itself, and has its layers compared with it while it is
