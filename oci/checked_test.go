@@ -230,6 +230,22 @@ func packed(mediaType string, diffs [][]byte, layers ...[]byte) *img {
 	return m
 }
 
+// A diff_id is of the unpacked bytes: one that names the compressed ones is wrong, though it is the digest of the
+// file in the archive.
+func TestDiffIDOfCompressedBytes(t *testing.T) {
+	a, b := noise(100_000), []byte("b")
+	for _, layer := range [][]byte{asGzip(a), asZstd(a)} {
+		i := mustOpen(t, "docker-archive:"+writeFile(t, "a", savedArchive([][]byte{b, layer}, [][]byte{b, layer})), Options{})
+		s, err := i.Check(t.Context(), i, CheckOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = readAsSent(s)
+		fails(t, err, "but the config of the image says sha256:")
+		s.Close()
+	}
+}
+
 // What an OCI digest names is what it names: compressed layers of a layout are unpacked when that
 // is asked for.
 func TestCheckLayersWhenAsked(t *testing.T) {

@@ -62,19 +62,19 @@ func (m *manifest) agree(ctx context.Context, open opener, diffs []digest.Digest
 		if err := diff.Validate(); err != nil {
 			return nil, fmt.Errorf("config %s: diff_id %q of layer %d: %w", m.Config.Digest, diff, n+1, err)
 		}
-		if len(d.URLs) > 0 || d.Digest == diff {
+		switch {
+		case len(d.URLs) > 0 || d.Digest == diff && !saysCompressed(d):
 			continue
+		case d.Digest != diff && slices.Contains(diffs, d.Digest): // whatever its media type says of it
+			return nil, hint(disagreeAdvice, "the layers stand in another order in the manifest than in the config of the image: layer %d is %s, not %s", n+1, d.Digest, diff)
 		}
 		kind, err := compression(ctx, open, d)
 		switch {
 		case err != nil:
 			return nil, fmt.Errorf("layer %d: %w", n+1, err)
-		case kind == compressed:
+		case kind == compressed: // also where the diff_id is that of the compressed bytes, which they cannot unpack to
 			packed = append(packed, layer{d, diff})
-		case kind == unknown:
-		case slices.Contains(diffs, d.Digest):
-			return nil, hint(disagreeAdvice, "the layers stand in another order in the manifest than in the config of the image: layer %d is %s, not %s", n+1, d.Digest, diff)
-		default:
+		case kind == unpacked:
 			return nil, hint(disagreeAdvice, "layer %d of the manifest is %s, but the config of the image has %s there", n+1, d.Digest, diff)
 		}
 	}
@@ -87,11 +87,16 @@ const (
 	unknown           // left to those who know this kind of layer
 )
 
+// saysCompressed tells whether the media type of a layer calls it compressed.
+func saysCompressed(d v1.Descriptor) bool {
+	return strings.HasSuffix(d.MediaType, "gzip") || strings.HasSuffix(d.MediaType, "zstd")
+}
+
 // compression tells what a layer is by its media type. Media types were seen to call a
 // compressed layer a plain tar, so the first bytes of such a one are looked at.
 func compression(ctx context.Context, open opener, d v1.Descriptor) (int, error) {
 	switch {
-	case strings.HasSuffix(d.MediaType, "gzip"), strings.HasSuffix(d.MediaType, "zstd"):
+	case saysCompressed(d):
 		return compressed, nil
 	case !strings.HasSuffix(d.MediaType, ".tar"):
 		return unknown, nil

@@ -55,6 +55,8 @@ func TestManifestAgreesWithConfig(t *testing.T) {
 		"no image":                {changed(&artifact, nil, l[0]), ""},
 		"a layer lies elsewhere":  {changed(m, nil, l[0], away, l[2]), ""},
 		"unknown kind of layer":   {changed(m, dockerConfig([]byte("one"), []byte("two"), []byte("3")), l[0], l[1], odd("application/vnd.example.layer+encrypted")), ""},
+		"exchanged, called gzip":  {packed(v1.MediaTypeImageLayerGzip, [][]byte{[]byte("one"), []byte("two")}, []byte("two"), []byte("one")), "another order in the manifest"},
+		"exchanged, of no kind":   {packed("", [][]byte{[]byte("one"), []byte("two")}, []byte("two"), []byte("one")), "another order in the manifest"},
 		"odd diff_id":             {changed(m, sparse(`,"rootfs":{"diff_ids":["sha256:../.."]}`), l[0]), `diff_id "sha256:../.." of layer 1`},
 		"config is no JSON":       {changed(m, []byte("{"), l...), "config sha256:"},
 		"config of another form":  {changed(m, []byte(`{"rootfs":7}`), l...), "config sha256:"},
