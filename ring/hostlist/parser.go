@@ -89,6 +89,20 @@ func isSetting(s string) bool {
 	return len(rest) < len(s) && strings.HasPrefix(rest, "=") && strings.Trim(s[:1], letters) == ""
 }
 
+// mayBeNode finds in a setting what is behind a comma and has letters or brackets, and so may be a node: a value
+// has commas between numbers, as in binding=user:0,1. It is 0 where there is nothing of the kind.
+func mayBeNode(s string) int {
+	value, _, _ := strings.Cut(s, ",")
+	for at := len(value) + 1; at < len(s); {
+		part, _, _ := strings.Cut(s[at:], ",")
+		if strings.Trim(part, digits+"-:") != "" {
+			return at
+		}
+		at += len(part) + 1
+	}
+	return 0
+}
+
 func isNumber(s string) bool { return s != "" && strings.Trim(s, digits) == "" }
 
 // expression adds the items of at.Expr, and returns how many it has; at also says where
@@ -100,6 +114,10 @@ func (p *parser) expression(at *SyntaxError, out bool) (int, error) {
 		s := at.Expr[it.start:it.end]
 		free := !it.first && !it.afterComma // it may be something else than a node
 		if isSetting(s) && free {
+			if n := mayBeNode(s); n > 0 {
+				return 0, at.fail(it.start+n, "write a blank behind the comma, or one name on each line",
+					"%s may be a node or belong to %s", s[n:], s[:strings.IndexByte(s, '=')])
+			}
 			behindName = false
 			continue
 		}
