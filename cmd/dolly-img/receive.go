@@ -47,25 +47,29 @@ func runReceive(ctx context.Context, s *nodeSetup) error {
 	// One transfer at a time is the ring's business; that no second one follows
 	// the first is ours.
 	var mu sync.Mutex
-	taken := false
+	taken := "" // the transfer that it is
 	accept, finished := s.cfg.Accept, s.cfg.Finished
 	s.cfg.Transfers = 1
 	s.cfg.Accept = func(ctx context.Context, r ring.Request) (ring.Sink, error) {
 		mu.Lock()
 		defer mu.Unlock()
-		if taken {
+		if taken != "" {
 			return nil, errors.New("this node receives one transfer only, and has it")
 		}
 		sink, err := accept(ctx, r)
 		if err != nil {
 			return nil, err
 		}
-		taken = true
-		return watchOffer(sink, func() { mu.Lock(); taken = false; mu.Unlock() }), nil
+		taken = r.Transfer
+		return watchOffer(sink, func() { mu.Lock(); taken = ""; mu.Unlock() }), nil
 	}
 	s.cfg.Finished = func(r ring.Request, o ring.Outcome) {
 		finished(r, o)
-		outcome <- o
+		mu.Lock()
+		defer mu.Unlock()
+		if r.Transfer == taken { // not one whose offer was refused
+			outcome <- o
+		}
 	}
 	node, err := ring.NewNode(s.cfg)
 	if err != nil {
@@ -94,8 +98,7 @@ func runReceive(ctx context.Context, s *nodeSetup) error {
 	return result
 }
 
-// offering calls refused when the offer is: the ring reports no outcome of a transfer
-// that did not begin.
+// offering calls refused when the offer is: then the transfer does not begin, and another may.
 type offering struct {
 	ring.Sink
 	refused func()
