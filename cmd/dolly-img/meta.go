@@ -51,10 +51,14 @@ type meta struct {
 	Mtime  time.Time `json:"mtime,omitzero"`
 }
 
-// keepMode gives the output the permission bits of the source, unless the user set others.
+// keepMode gives the output the permission bits of the source, unless the user set others. Of a source that
+// has none, as /etc/shadow of some distributions, it is 0400: no bits at all would mean 0644 to a node.
 func (m *meta) keepMode(mode fs.FileMode) {
-	if m.Mode == 0 {
-		m.Mode = uint32(mode.Perm())
+	if m.Mode != 0 {
+		return
+	}
+	if m.Mode = uint32(mode.Perm()); m.Mode == 0 {
+		m.Mode = 0o400
 	}
 }
 

@@ -40,6 +40,18 @@ func TestOldSIF(t *testing.T) {
 			if mustRead(t, out) != text {
 				t.Errorf("%s: was not placed", mediaType)
 			}
+			alone := r
+			beside := filepath.Join(n.data, "alone.sif")
+			if alone.Meta, err = (&meta{Kind: kindImage, NoKeep: true, Output: beside}).encode(); err != nil {
+				t.Fatal(err)
+			}
+			if sink, err = n.accept(t.Context(), alone); err != nil {
+				t.Fatalf("%s, without a copy in the cache: %v", mediaType, err)
+			}
+			play(t, sink, alone, data, true)
+			if mustRead(t, beside) != text {
+				t.Errorf("%s: was not placed without a copy in the cache", mediaType)
+			}
 			path, err := n.cache.Path("reg.example/lab/a:1")
 			if err != nil || mustRead(t, path) != text {
 				t.Errorf("%s: path %s, %v", mediaType, path, err)

@@ -25,8 +25,8 @@ func newRaw() *cobra.Command {
 		Long: `Raw sends a regular file, or with - what comes on standard input, to the same path on
 every node. The path must be permitted by the policy.toml of each node. It is replaced in
 one step when the node has everything, verified and durable. It has the permission bits
-of FILE, unless --mode sets others, and its modification time. FILE can also be
-given as --input FILE.
+of FILE (0400 if that has none), unless --mode sets others, and its modification time.
+FILE can also be given as --input FILE.
 
 A file whose size is not where reading ends, as in /proc and /sys, is read to its end as
 a stream. A file that becomes longer while it is sent, such as a log, arrives as it was
