@@ -40,7 +40,7 @@ func newDirect(c *cache.Cache, m *meta, blobs []v1.Descriptor, o raw.TargetOptio
 		switch {
 		case b.Size < 0 || b.Digest == "":
 			return nil, fmt.Errorf("output %s: a blob of the image has no size or digest", m.Output)
-		case b.MediaType == sif.LayerMediaType && d.sif.Digest == "":
+		case sif.IsLayer(b.MediaType) && d.sif.Digest == "":
 			d.sif = b
 		default:
 			beside += min(b.Size, maxBeside)
