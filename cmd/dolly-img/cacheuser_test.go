@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -63,7 +64,7 @@ func (l *lab) run(id uint32, args ...string) (out string, code int) {
 	l.t.Helper()
 	cmd := exec.Command(l.path("dolly-img"), args...)
 	cmd.Dir = "/"
-	cmd.Env = []string{"HOME=/nonexistent", "DOLLY_IMG_KEYS=" + l.path("keys")}
+	cmd.Env = []string{fmt.Sprintf("HOME=%s%d", l.path("home"), id), "DOLLY_IMG_KEYS=" + l.path("keys")}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: id, Gid: id}}
 	var b bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &b, &b

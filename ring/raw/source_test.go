@@ -341,7 +341,7 @@ func TestStreamErrors(t *testing.T) {
 			t.Errorf("%q, %v", b, err)
 		}
 	}
-	if _, err := Stream(nil, "/nonexistent"); hintOf(err) == "" {
+	if _, err := Stream(nil, t.TempDir()+"/missing"); hintOf(err) == "" {
 		t.Errorf("no spool directory: %v", err)
 	}
 }
