@@ -66,23 +66,25 @@ func TestTail(t *testing.T) {
 
 // What a process logs is waited for, once, from when it was asked for.
 func TestAwait(t *testing.T) {
-	p, err := Start(t.Context(), exec.Command("sh", "-c", `echo 'msg=again before' >&2; trap "echo 'msg=again 1' >&2" HUP
+	p, err := Start(t.Context(), exec.Command("sh", "-c", `echo 'msg=again before' >&2; trap "echo 'msg=again 1' >&2" USR1
 echo 'msg=listening address=a:1' >&2; while read x; do :; done; while :; do sleep 0.1; done`))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer p.Kill()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
 	again := regexp.MustCompile(`msg=again \d`)
 	for range 2 {
 		wait := p.Await(again)
-		p.Signal(syscall.SIGHUP)
-		if err := wait(t.Context()); err != nil {
+		p.Signal(syscall.SIGUSR1) // a shell cannot trap SIGHUP below nohup
+		if err := wait(ctx); err != nil {
 			t.Fatal(err)
 		}
 	}
 	wait := p.Await(regexp.MustCompile("never"))
 	p.Kill()
-	if err := wait(t.Context()); err == nil {
+	if err := wait(ctx); err == nil || ctx.Err() != nil {
 		t.Error("a line that never came")
 	}
 }
