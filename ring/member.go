@@ -22,6 +22,7 @@ type member struct {
 	asked             bool // FEED came, NEED was not said yet
 	next              int  // blobs before it are complete: frames come in travelling order
 	resetting         bool // falling back: what was asked of the driver is not done yet
+	probes            int  // under way
 
 	received int64 // payload accepted
 	marked   int64 // below a good mark
@@ -32,6 +33,9 @@ type member struct {
 
 	out []action
 }
+
+// maxProbed is how many probes a node has under way, a multiple of what a server may have reason to ask for at once.
+const maxProbed = 64
 
 type memberPhase int
 
@@ -130,6 +134,7 @@ func (m *member) step(ev any) []action {
 			m.sayCommitted()
 		}
 	case meReached:
+		m.probes--
 		m.say(&wire.Probed{Probe: ev.probe, Code: string(ev.code), Reason: ev.reason})
 	case meResume:
 		m.resume()
@@ -194,7 +199,10 @@ func (m *member) message(msg wire.Message) {
 		}
 		m.do(actRelease{})
 	case *wire.Probe:
-		m.do(actReach{msg})
+		if m.probes < maxProbed { // each takes a socket; who does not answer is not held to be unable
+			m.probes++
+			m.do(actReach{msg})
+		}
 	case *wire.Ping:
 		m.say(&wire.Pong{})
 	default:

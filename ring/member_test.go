@@ -79,6 +79,32 @@ func TestMemberCommitsOnlyVerified(t *testing.T) {
 	}
 }
 
+// However many probes a server sends, a node has a bounded number of them under way.
+func TestMemberBoundsProbes(t *testing.T) {
+	m := memberAt(t, mOffered)
+	tried := 0
+	probe := func(id uint32) {
+		if _, ok := did[actReach](m.step(meMsg{&wire.Probe{Probe: id}})); ok {
+			tried++
+		}
+	}
+	for id := range uint32(10 * maxProbed) {
+		probe(id)
+	}
+	if tried != maxProbed {
+		t.Errorf("%d are under way", tried)
+	}
+	for id := range uint32(2) {
+		if p, ok := said[*wire.Probed](m.step(meReached{probe: id})); !ok || p.Probe != id {
+			t.Errorf("said %v", p)
+		}
+		probe(1000 + id)
+	}
+	if tried != maxProbed+2 {
+		t.Errorf("%d were tried", tried)
+	}
+}
+
 // A stale generation never writes.
 func TestMemberGenerations(t *testing.T) {
 	m := memberAt(t, mStarted)
