@@ -209,13 +209,16 @@ func (c *chain) linkDown(i int, name string, ev evLink) {
 		return
 	}
 	if feeder != n.feed.culprit {
-		n.feed.culprit, n.feed.fails = feeder, 0
+		n.feed.culprit, n.feed.fails, n.reach.undialled = feeder, 0, 0
 	}
 	n.feed.fails++
 	n.feed.why = ev.reason
-	// A link that was up before, and cannot be opened again, was cut: that is for the rules below.
-	if ev.node == feeder && feeder > 0 && ev.code == CodeNetwork && n.feed.state == feedDialled && n.feed.fails == 1 {
-		c.notDialled(i, feeder, ev.reason)
+	// Once may be a switch that wakes up, or a node without time to run. A link that was up before, and
+	// cannot be opened again, was cut: that is for the rules below.
+	if ev.node == feeder && feeder > 0 && ev.code == CodeNetwork && n.feed.state == feedDialled {
+		if n.reach.undialled++; n.reach.undialled == n.feed.fails && n.feed.fails == 2 {
+			c.notDialled(i, feeder, ev.reason)
+		}
 	}
 	gone := ev.code == CodeGone
 	if feeder == 0 && gone {
@@ -225,7 +228,7 @@ func (c *chain) linkDown(i int, name string, ev evLink) {
 	if !gone && n.blames == 0 { // changed bytes are worth more to know than what came of them
 		n.note, n.row.Link = because("link "+name+": "+orElse(n.damage, ev.reason)), name
 	}
-	if feeder != 0 && (gone || n.feed.fails >= 2) {
+	if feeder != 0 && (gone || n.feed.fails >= 2 && !n.reach.search) { // else the search tells whether it can
 		c.avoid(i, feeder)
 	}
 	c.relink(i)

@@ -22,14 +22,15 @@ const (
 // that its NEED has come. found and cut are never the same node. only is never taken back while the node
 // is served.
 type reach struct {
-	search   bool
-	since    time.Duration // when search was set
-	waits    bool
-	searches int
-	found    int       // the nearest node that reached it; 0: none is known
-	cut      []cutFrom // those that could not
-	only     bool      // only the server can feed it
-	left     bool      // it failed, because the server feeds enough others already
+	undialled int // links in a row that its feeder could not open
+	search    bool
+	since     time.Duration // when search was set
+	waits     bool
+	searches  int
+	found     int       // the nearest node that reached it; 0: none is known
+	cut       []cutFrom // those that could not
+	only      bool      // only the server can feed it
+	left      bool      // it failed, because the server feeds enough others already
 }
 
 type cutFrom struct {
@@ -92,7 +93,7 @@ func (c *chain) above(i int) (all []int) {
 	return all
 }
 
-// notDialled is for a feeder that could not open the link into i. All that might feed i are
+// notDialled is for a feeder that could not open the link into i, twice. All that might feed i are
 // asked at once: to try one after the other would take the time of a dial for each.
 func (c *chain) notDialled(i, feeder int, why string) {
 	n := &c.nodes[i]

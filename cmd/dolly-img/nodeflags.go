@@ -69,7 +69,8 @@ func cacheDir(flag string) (string, error) {
 func readableCacheDir(flag string) (string, error) {
 	dir, err := cacheDir(flag)
 	if err == nil && flag == "" {
-		if _, missing := os.Stat(dir); errors.Is(missing, fs.ErrNotExist) {
+		// A job may run with the home of somebody else, which it may not look into.
+		if _, none := os.ReadDir(dir); errors.Is(none, fs.ErrNotExist) || errors.Is(none, fs.ErrPermission) {
 			if _, err := os.Stat(systemCache); err == nil {
 				return systemCache, nil
 			}

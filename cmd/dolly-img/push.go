@@ -42,7 +42,8 @@ their names. Nodes keep an image under the name that container runtimes ask for:
 docker.io/library/app:latest, index.docker.io is docker.io, a host is in lower case, and beside a
 digest there is no tag.
 
-Of a registry the image is found once, here, and never at the mirror of a node, also where registries.conf names one; nodes never talk to it. What is pulled is sent on
+The image of a registry is found once, here; nodes never talk to it. The mirror of a node that
+registries.conf names is never asked. What is pulled is sent on
 while it arrives and kept in this server's own cache, so that no later push pulls it again.
 
 With --output a SIF is also put at a path, in one step and only when it is complete. Any image

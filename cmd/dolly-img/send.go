@@ -106,7 +106,7 @@ func (j *job) run(ctx context.Context) error {
 	}
 	source := new(ring.SourceError)
 	cutOff := rep.Exit == ring.ExitInterrupted || errors.As(err, &source) && source.Kept && hintOf(err) == ""
-	if cutOff && rep.Transfer != "" && !j.flags.check && err != nil {
+	if cutOff && rep.Transfer != "" && !j.flags.check && !j.thrown && err != nil {
 		err = hintf("the same command goes on from what the nodes have kept", "%w", err)
 	}
 	return &statusError{rep.Exit, err}
