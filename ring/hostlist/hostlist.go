@@ -20,7 +20,7 @@
 //
 // The host files of MPI and of batch systems say behind a blank how many processes a
 // host shall run. Two forms of that are ignored behind a name: a word such as slots=4,
-// and a number, as in "node1 4 node2 4". A number that could be either a count or a
+// and, in a file, a number, as in "node1 4 node2 4". A number that could be either a count or a
 // node is an error, as is everything else that is no node: no node is left out silently.
 // In a file host:4 is an error: MPICH writes so how many processes a host shall run,
 // and a port below 1024 is less likely than that.

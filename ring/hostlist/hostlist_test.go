@@ -108,6 +108,9 @@ func TestParse(t *testing.T) {
 		{"@nodeset;!@lsf;n2 n4", "n1 n2 n3 n4"},
 		{"n1 slots=4", "n1"},
 
+		{"n1 102", `node list: "n1 102" at 4: 102 may be a node or how many processes a node runs`},
+		{"n 01", `node list: "n 01" at 3: 01 may be a node or how many processes a node runs`},
+		{"n1;n2 3 n4", `node list: "n2 3 n4" at 4: 3 may be a node or how many processes a node runs`},
 		{"1 2", `node list: "1 2" at 3: 2 may be a node or how many processes a node runs`},
 		{"1,2", "1 2"},
 		{"@numbers", `node list: numbers line 1: "1 2" at 3: 2 may be a node or how many processes a node runs`},
@@ -220,6 +223,7 @@ func TestExclude(t *testing.T) {
 		{"n1,n2", " ", "n1 n2"},
 		{"n1,n2", "n1;n2", ErrEmpty.Error()},
 		{"n1", "!n2", `node list: "!n2" at 1: ! in a list that is left out`},
+		{"n1 n2", "n3 102", `node list: "n3 102" at 4: 102 may be a node or how many processes a node runs`},
 		{"n1", "n[", `node list: "n[" at 2: [ without ]`},
 		{"n1,n2", "n7,n2", `n1; "n7" leaves out no node of the list`},
 		{"node017,!node17", "", `node017; "!node17" leaves out no node of the list`},

@@ -122,7 +122,8 @@ func (p *parser) expression(at *SyntaxError, out bool) (int, error) {
 			continue
 		}
 		if isNumber(s) && free {
-			if !behindName || it.beforeComma {
+			// Counts are of host files; who types a number means a node, or has made a mistake.
+			if !behindName || it.beforeComma || at.File == "" {
 				return 0, at.fail(it.start, "separate nodes by commas, or write one name on each line",
 					"%s may be a node or how many processes a node runs", s)
 			}
