@@ -68,15 +68,25 @@ func cacheDir(flag string) (string, error) {
 // of his own sees the node's.
 func readableCacheDir(flag string) (string, error) {
 	dir, err := cacheDir(flag)
-	if err == nil && flag == "" {
-		// A job may run with the home of somebody else, which it may not look into.
-		if _, none := os.ReadDir(dir); errors.Is(none, fs.ErrNotExist) || errors.Is(none, fs.ErrPermission) {
-			if _, err := os.Stat(systemCache); err == nil {
-				return systemCache, nil
-			}
+	if flag != "" {
+		return dir, err
+	}
+	return orOf(dir, err, systemCache)
+}
+
+// orOf is the user's own cache, or the node's where he has none: a job may run without a
+// home, or with one of somebody else that it may not look into.
+func orOf(own string, err error, node string) (string, error) {
+	if err == nil {
+		names, unread := os.ReadDir(own)
+		if len(names) > 0 || unread != nil && !errors.Is(unread, fs.ErrNotExist) && !errors.Is(unread, fs.ErrPermission) {
+			return own, nil
 		}
 	}
-	return dir, err
+	if _, none := os.Stat(node); none == nil {
+		return node, nil
+	}
+	return own, err
 }
 
 // cacheLimits are those of the policy file beside the keys, for a server's own cache as for a node's.
