@@ -50,45 +50,60 @@ func TestPullSource(t *testing.T) {
 func TestPlacingSink(t *testing.T) {
 	for _, format := range []string{"", formatArchive, formatLayout} {
 		t.Run("format "+format, func(t *testing.T) {
-			ringtest.TestSink(t, func(t *testing.T) ringtest.Sink {
-				n := newTestNode(t)
-				out := filepath.Join(n.over, "a")
-				r, data := request(t, meta{Kind: kindImage, Ref: "localhost/a:latest", Output: out, Format: format}, strings.Repeat("a SIF ", 500_000))
-				s := ringtest.Sink{
-					New: func() ring.Sink {
-						sink, err := n.accept(t.Context(), r)
-						if err != nil {
-							t.Fatal(err)
-						}
-						return sink
-					},
-					Blobs: r.Blobs,
-					Left: func(t *testing.T) (left []string) {
-						for _, dir := range []string{n.over, filepath.Join(n.cache.Dir(), "ingest"), filepath.Join(n.cache.Dir(), "leases")} {
-							entries, err := os.ReadDir(dir)
-							if err != nil {
-								t.Fatal(err)
-							}
-							for _, e := range entries {
-								if e.Name() != "a" {
-									left = append(left, e.Name())
-								}
-							}
-						}
-						return left
-					},
-					Published: func(t *testing.T) bool {
-						_, err := n.cache.Resolve("localhost/a:latest")
-						return err == nil && whole(t, out, r.Blobs, data)
-					},
-				}
-				for _, d := range r.Blobs {
-					s.Bytes = append(s.Bytes, []byte(data[d.Digest]))
-				}
-				return s
-			})
+			testOutputSink(t, meta{Kind: kindImage, Ref: "localhost/a:latest", Format: format},
+				func(t *testing.T, n *testNode, out string, blobs []v1.Descriptor, data map[digest.Digest]string) bool {
+					_, err := n.cache.Resolve("localhost/a:latest")
+					return err == nil && whole(t, out, blobs, data)
+				})
 		})
 	}
+}
+
+func TestDirectSink(t *testing.T) {
+	testOutputSink(t, meta{Kind: kindImage, NoKeep: true},
+		func(t *testing.T, _ *testNode, out string, blobs []v1.Descriptor, data map[digest.Digest]string) bool {
+			return mustRead(t, out) == data[blobs[0].Digest]
+		})
+}
+
+// testOutputSink is the suite of sinks for what a node makes of m at an output; published says
+// whether it is there.
+func testOutputSink(t *testing.T, m meta, published func(t *testing.T, n *testNode, out string, blobs []v1.Descriptor, data map[digest.Digest]string) bool) {
+	ringtest.TestSink(t, func(t *testing.T) ringtest.Sink {
+		n := newTestNode(t)
+		m, out := m, filepath.Join(n.over, "a")
+		m.Output = out
+		r, data := request(t, m, strings.Repeat("a SIF ", 500_000))
+		s := ringtest.Sink{
+			New: func() ring.Sink {
+				sink, err := n.accept(t.Context(), r)
+				if err != nil {
+					t.Fatal(err)
+				}
+				return sink
+			},
+			Blobs: r.Blobs,
+			Left: func(t *testing.T) (left []string) {
+				for _, dir := range []string{n.over, filepath.Join(n.cache.Dir(), "ingest"), filepath.Join(n.cache.Dir(), "leases")} {
+					entries, err := os.ReadDir(dir)
+					if err != nil {
+						t.Fatal(err)
+					}
+					for _, e := range entries {
+						if e.Name() != "a" {
+							left = append(left, e.Name())
+						}
+					}
+				}
+				return left
+			},
+			Published: func(t *testing.T) bool { return published(t, n, out, r.Blobs, data) },
+		}
+		for _, d := range r.Blobs {
+			s.Bytes = append(s.Bytes, []byte(data[d.Digest]))
+		}
+		return s
+	})
 }
 
 // whole says whether an output, in whatever format, has every byte of the image that belongs there.

@@ -10,45 +10,7 @@ import (
 	"testing"
 
 	"github.com/dolly-img/dolly-img/ring"
-	"github.com/dolly-img/dolly-img/ring/ringtest"
 )
-
-func TestDirectSink(t *testing.T) {
-	ringtest.TestSink(t, func(t *testing.T) ringtest.Sink {
-		n := newTestNode(t)
-		out := filepath.Join(n.over, "a")
-		r, data := request(t, meta{Kind: kindImage, Output: out, NoKeep: true}, strings.Repeat("a SIF ", 500_000))
-		s := ringtest.Sink{
-			New: func() ring.Sink {
-				sink, err := n.accept(t.Context(), r)
-				if err != nil {
-					t.Fatal(err)
-				}
-				return sink
-			},
-			Blobs: r.Blobs,
-			Left: func(t *testing.T) (left []string) {
-				for _, dir := range []string{n.over, filepath.Join(n.cache.Dir(), "ingest"), filepath.Join(n.cache.Dir(), "leases")} {
-					entries, err := os.ReadDir(dir)
-					if err != nil {
-						t.Fatal(err)
-					}
-					for _, e := range entries {
-						if e.Name() != "a" {
-							left = append(left, e.Name())
-						}
-					}
-				}
-				return left
-			},
-			Published: func(t *testing.T) bool { return mustRead(t, out) == data[r.Blobs[0].Digest] },
-		}
-		for _, d := range r.Blobs {
-			s.Bytes = append(s.Bytes, []byte(data[d.Digest]))
-		}
-		return s
-	})
-}
 
 // What is not kept leaves no blob in the cache; the output is found in place the next time,
 // can be read from there, and is made again when it was touched.
