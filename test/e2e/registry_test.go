@@ -125,7 +125,8 @@ func authFile(addr, user, password string) []byte {
 	return b
 }
 
-func selfSigned(t *testing.T, ip string) (cert, key []byte) {
+// selfSigned is a certificate of its own authority for a host, by address or name.
+func selfSigned(t *testing.T, host string) (cert, key []byte) {
 	t.Helper()
 	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -135,7 +136,11 @@ func selfSigned(t *testing.T, ip string) (cert, key []byte) {
 		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "registry of the test"},
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
 		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageDigitalSignature,
-		IPAddresses: []net.IP{net.ParseIP(ip)},
+	}
+	if ip := net.ParseIP(host); ip != nil {
+		template.IPAddresses = []net.IP{ip}
+	} else {
+		template.DNSNames = []string{host}
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, k.Public(), k)
 	if err != nil {
