@@ -14,22 +14,22 @@ import (
 
 // admit decides on an offer. For a place or a target that is taken it waits
 // some time; a transfer whose server is gone yields its own at once.
-func (n *nodeServer) admit(cfg *NodeConfig, ctrl *control, id wire.ID, r Request, plain bool) (*transfer, *nodeError) {
+func (n *nodeServer) admit(cfg *NodeConfig, ctrl *control, id wire.ID, r Request, plain bool) (*transfer, *wire.Error) {
 	if err := checkBlobs(r.Blobs); err != nil {
-		return nil, failf(CodeProtocol, "malformed offer: %w", err)
+		return nil, wire.Errorf(wire.CodeProtocol, "malformed offer: %w", err)
 	}
 	switch {
 	case len(r.Blobs) == 0 || len(r.Meta) > 64<<10:
-		return nil, failf(CodeProtocol, "malformed offer")
+		return nil, wire.Errorf(wire.CodeProtocol, "malformed offer")
 	case plain && !cfg.AllowPlain:
-		return nil, failf(CodePolicy, "this node's policy does not allow plain data links ([data] plain)")
+		return nil, wire.Errorf(wire.CodePolicy, "this node's policy does not allow plain data links ([data] plain)")
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), timings.yieldFor)
 	defer cancel()
 	t, ne := n.claim(cfg, id, r, plain)
 	n.succeed(ctx, r)
 	tell := sync.OnceFunc(func() { ctrl.send(&wire.Report{Wait: waitBusy, Links: []wire.Sending{}}) })
-	for ne != nil && ne.code == CodeBusy {
+	for ne != nil && ne.Code == wire.CodeBusy {
 		tell()
 		if !n.awaitYield(ctx, nil) {
 			break
@@ -43,7 +43,7 @@ func (n *nodeServer) admit(cfg *NodeConfig, ctrl *control, id wire.ID, r Request
 	for {
 		sink, err := cfg.Accept(ctx, r)
 		if err == nil && t.ctx.Err() != nil {
-			err = failf(CodeShutdown, "the node is stopping")
+			err = wire.Errorf(wire.CodeShutdown, "the node is stopping")
 			if c, ok := sink.(io.Closer); ok {
 				c.Close()
 			}
@@ -52,12 +52,12 @@ func (n *nodeServer) admit(cfg *NodeConfig, ctrl *control, id wire.ID, r Request
 			if ne = t.open(ctrl, sink); ne == nil {
 				return t, nil
 			}
-		} else if ne = nodeErrorOf(err, CodePolicy); errors.Is(err, ErrBusy) {
+		} else if ne = nodeErrorOf(err, wire.CodePolicy); errors.Is(err, ErrBusy) {
 			tell()
 			if n.awaitYield(ctx, t) {
 				continue
 			}
-			ne.code = CodeBusy
+			ne.Code = wire.CodeBusy
 		}
 		t.discard(ne)
 		return nil, ne
@@ -87,16 +87,16 @@ func (n *nodeServer) succeed(ctx context.Context, r Request) {
 }
 
 // claim takes one of the node's places for a transfer.
-func (n *nodeServer) claim(cfg *NodeConfig, id wire.ID, r Request, plain bool) (*transfer, *nodeError) {
+func (n *nodeServer) claim(cfg *NodeConfig, id wire.ID, r Request, plain bool) (*transfer, *wire.Error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	switch {
 	case n.closing:
-		return nil, failf(CodeShutdown, "the node is stopping")
+		return nil, wire.Errorf(wire.CodeShutdown, "the node is stopping")
 	case n.transfers[id] != nil:
-		return nil, failf(CodeProtocol, "the transfer is already running here")
+		return nil, wire.Errorf(wire.CodeProtocol, "the transfer is already running here")
 	case len(n.transfers) >= cfg.Transfers:
-		return nil, failf(CodeBusy, "busy with %d transfers, the limit is %d", len(n.transfers), cfg.Transfers)
+		return nil, wire.Errorf(wire.CodeBusy, "busy with %d transfers, the limit is %d", len(n.transfers), cfg.Transfers)
 	}
 	t := newTransfer(n, cfg, id, r, plain)
 	n.transfers[id] = t

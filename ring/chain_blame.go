@@ -4,9 +4,6 @@ import (
 	"fmt"
 	"slices"
 	"time"
-
-	"github.com/dolly-img/dolly-img/ring/internal/wire"
-	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
 // Which link changed bytes (PROTOCOL.md section 7). A node that differs from a mark
@@ -178,18 +175,4 @@ func (c *chain) blame(feeder, i int, link string) {
 	if n.phase == phServing && n.feed.state == feedNone {
 		c.relink(i)
 	}
-}
-
-// vouched says whether an ANSWER's held bytes are a blob that is there whole and
-// has a digest to be known by.
-func vouched(d v1.Descriptor, held int64) bool {
-	return d.Size > 0 && d.Digest != "" && held == d.Size
-}
-
-// claimed is the part of held that marks can judge.
-func claimed(d v1.Descriptor, held int64) int64 {
-	if d.Size >= 0 {
-		held = min(held, d.Size)
-	}
-	return max(0, held/wire.MarkEvery*wire.MarkEvery)
 }

@@ -74,7 +74,7 @@ func (c *chain) fail(ev evFail) {
 		return
 	}
 	n.row.Link = "" // its links broke because it gave up
-	if ev.code == CodeMismatch && n.feed.link != 0 {
+	if ev.code == wire.CodeMismatch && n.feed.link != 0 {
 		n.row.Link = c.linkName(ev.node)
 	}
 	c.end(ev.node, Failed, ev.reason)

@@ -33,7 +33,7 @@ type (
 		free   int64
 		replay bool
 		change bool // something is to be switched where everything is held
-		code   Code
+		code   wire.Code
 		reason string
 	}
 	evDeadline struct{} // time to start with those that answered
@@ -49,17 +49,17 @@ type (
 		node      int // who reports; 0: the server about its own links
 		link, gen uint32
 		state     string
-		code      Code
+		code      wire.Code
 		reason    string
 	}
 	evReport struct {
 		node   int // 0: the server of itself
 		report wire.Report
 	}
-	evProbed struct { // code is CodeNone when the node was reached
+	evProbed struct { // code is wire.CodeNone when the node was reached
 		node   int // who was asked
 		probe  uint32
-		code   Code
+		code   wire.Code
 		reason string
 	}
 	evFallback struct {
@@ -76,7 +76,7 @@ type (
 	}
 	evFail struct {
 		node   int
-		code   Code
+		code   wire.Code
 		reason string
 	}
 	evControlLost struct {

@@ -121,10 +121,10 @@ func (c *chain) answer(ev evAnswer) {
 	if n.phase != phAsked {
 		return
 	}
-	if ev.code != CodeNone {
+	if ev.code != wire.CodeNone {
 		state := Refused
 		switch ev.code {
-		case CodeSpace, CodeStore, CodeShutdown, CodeProtocol:
+		case wire.CodeSpace, wire.CodeStore, wire.CodeShutdown, wire.CodeProtocol:
 			state = Failed
 		}
 		c.end(ev.node, state, ev.reason)
@@ -144,14 +144,14 @@ func (c *chain) answer(ev evAnswer) {
 	for b, d := range c.blobs {
 		// Only a blob held to its last byte counts; a part is a claim that marks
 		// will judge. Of an empty one nobody can tell: it is made again.
-		if vouched(d, ev.held[b]) {
+		if wire.Vouched(d, ev.held[b]) {
 			n.held[b] = d.Size
 			n.row.Skipped += d.Size
 			continue
 		}
 		n.held[b] = -1
 		n.lacks = true
-		n.claims[b] = claimed(d, ev.held[b])
+		n.claims[b] = wire.Claimed(d, ev.held[b])
 		n.row.Skipped += n.claims[b]
 		missing += max(d.Size-n.claims[b], 0)
 	}

@@ -145,7 +145,7 @@ func (c *chain) undial(n *chainNode) {
 }
 
 func (c *chain) link(ev evLink) {
-	if ev.node > 0 && ev.code == CodeCRC {
+	if ev.node > 0 && ev.code == wire.CodeCRC {
 		c.damaged(ev)
 	}
 	for i := 1; i < len(c.nodes); i++ {
@@ -170,7 +170,7 @@ func (c *chain) link(ev evLink) {
 			n.feed.state = feedDone
 			c.release(n)
 		case ev.state == wire.LinkDown && n.phase < phFinal:
-			if n.feed.broke = 0; ev.node == n.feed.feeder && ev.code == CodeNetwork {
+			if n.feed.broke = 0; ev.node == n.feed.feeder && ev.code == wire.CodeNetwork {
 				n.feed.broke = ev.link
 			}
 			c.linkDown(i, name, ev)
@@ -215,12 +215,12 @@ func (c *chain) linkDown(i int, name string, ev evLink) {
 	n.feed.why = ev.reason
 	// Once may be a switch that wakes up, or a node without time to run. A link that was up before, and
 	// cannot be opened again, was cut: that is for the rules below.
-	if ev.node == feeder && feeder > 0 && ev.code == CodeNetwork && n.feed.state == feedDialled {
+	if ev.node == feeder && feeder > 0 && ev.code == wire.CodeNetwork && n.feed.state == feedDialled {
 		if n.reach.undialled++; n.reach.undialled == n.feed.fails && n.feed.fails == 2 {
 			c.notDialled(i, feeder, ev.reason)
 		}
 	}
-	gone := ev.code == CodeGone
+	gone := ev.code == wire.CodeGone
 	if feeder == 0 && gone {
 		c.unfed(i, ev.reason)
 		return
@@ -246,9 +246,9 @@ func (c *chain) unfed(i int, why string) {
 func (c *chain) fellBack(i int, ev evLink) bool {
 	feeder := c.nodes[i].feed.feeder
 	if ev.node == feeder {
-		return ev.code == CodeMismatch
+		return ev.code == wire.CodeMismatch
 	}
-	return feeder > 0 && ev.code == CodeNetwork && ev.link != 0 && ev.link <= c.nodes[feeder].fell.link
+	return feeder > 0 && ev.code == wire.CodeNetwork && ev.link != 0 && ev.link <= c.nodes[feeder].fell.link
 }
 
 // excuse is for those whom a feeder fed that has fallen back, and who were heard first.

@@ -5,6 +5,8 @@ import (
 	"net"
 	"slices"
 	"time"
+
+	"github.com/dolly-img/dolly-img/ring/internal/wire"
 )
 
 // Which nodes can reach which others (PROTOCOL.md section 8, "Nodes that cannot reach each other").
@@ -140,7 +142,7 @@ func (c *chain) probed(ev evProbed) {
 	p := c.probes[k]
 	c.probes = slices.Delete(slices.Clone(c.probes), k, k+1)
 	r := &c.nodes[p.to].reach
-	if ev.code != CodeNone {
+	if ev.code != wire.CodeNone {
 		r.note(p.from, ev.reason)
 	} else if r.found == 0 || slices.Index(c.order, p.from) > slices.Index(c.order, r.found) {
 		r.found = p.from

@@ -111,18 +111,18 @@ func (s *scenario) event(f []string) {
 	case "started": // all answer
 		for i := range s.c.nodes[1:] {
 			s.quiet(evWelcome{i + 1, wire.ID{byte(i + 1)}, wire.StateNew, "", "", num("version", wire.Version)})
-			s.quiet(evAnswer{i + 1, []int64{0}, -1, true, false, CodeNone, ""})
+			s.quiet(evAnswer{i + 1, []int64{0}, -1, true, false, wire.CodeNone, ""})
 		}
 		return
 	case "serving": // the usual beginning: all answer, all links come up
 		for i := range s.c.nodes[1:] {
 			s.quiet(evWelcome{i + 1, wire.ID{byte(i + 1)}, wire.StateNew, "", "", wire.Version})
-			s.quiet(evAnswer{i + 1, []int64{0}, -1, true, false, CodeNone, ""})
+			s.quiet(evAnswer{i + 1, []int64{0}, -1, true, false, wire.CodeNone, ""})
 		}
 		for i := range s.c.nodes[1:] {
 			x := s.c.nodes[i+1].feed
 			s.quiet(evNeed{i + 1, x.link, x.gen, [][2]int64{{0, 0}}})
-			s.quiet(evLink{i, x.link, x.gen, wire.LinkUp, CodeNone, ""})
+			s.quiet(evLink{i, x.link, x.gen, wire.LinkUp, wire.CodeNone, ""})
 		}
 		return
 	case "welcome":
@@ -130,7 +130,7 @@ func (s *scenario) event(f []string) {
 	case "nocontact":
 		ev = evNoContact{node, Unreachable, false, because("connection refused")}
 	case "answer":
-		a := evAnswer{node: node, held: []int64{int64(num("held", 0))}, free: int64(num("free", -1)), replay: true, change: arg["switch"] != "", code: Code(arg["code"]), reason: arg["reason"]}
+		a := evAnswer{node: node, held: []int64{int64(num("held", 0))}, free: int64(num("free", -1)), replay: true, change: arg["switch"] != "", code: wire.Code(arg["code"]), reason: arg["reason"]}
 		ev = a
 	case "need":
 		link, gen := feed()
@@ -141,13 +141,13 @@ func (s *scenario) event(f []string) {
 		ev = n
 	case "link":
 		link, gen := feed()
-		ev = evLink{num("by", s.c.nodes[node].feed.feeder), link, gen, arg["state"], Code(arg["code"]), orElse(arg["reason"], "broken")}
+		ev = evLink{num("by", s.c.nodes[node].feed.feeder), link, gen, arg["state"], wire.Code(arg["code"]), orElse(arg["reason"], "broken")}
 	case "verified":
 		ev = evVerified{node, &wire.Verified{Digests: []string{orElse(arg["digest"], testBlob.Digest.String())}, InPlace: arg["inplace"] != ""}}
 	case "committed":
 		ev = evCommitted{node, orElse(arg["digest"], testBlob.Digest.String())}
 	case "fail":
-		ev = evFail{node, Code(arg["code"]), "because"}
+		ev = evFail{node, wire.Code(arg["code"]), "because"}
 	case "lost":
 		ev = evControlLost{node, arg["silent"] != "", "connection lost"}
 	case "resumed":
@@ -203,9 +203,9 @@ func (s *scenario) event(f []string) {
 		ev = evProbed{node: node}
 		for _, p := range s.c.probes {
 			if p.from == node && p.to == num("to", 0) {
-				ev = evProbed{node, p.id, CodeNone, ""}
+				ev = evProbed{node, p.id, wire.CodeNone, ""}
 				if arg["cut"] != "" {
-					ev = evProbed{node, p.id, CodeNetwork, arg["cut"]}
+					ev = evProbed{node, p.id, wire.CodeNetwork, arg["cut"]}
 				}
 			}
 		}

@@ -76,7 +76,7 @@ func (c *chain) watch(i int) {
 // giveUp takes the link into i for lost.
 func (c *chain) giveUp(i int, reason string) {
 	c.nodes[i].feed.tried = c.now // the next one has its own time
-	c.linkDown(i, c.linkName(i), evLink{node: i, code: CodeNetwork, reason: reason})
+	c.linkDown(i, c.linkName(i), evLink{node: i, code: wire.CodeNetwork, reason: reason})
 }
 
 // hangs says whether i waits for itself: for its storage or its processor, or though it

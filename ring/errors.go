@@ -21,9 +21,6 @@ func (e *SourceError) Unwrap() error { return e.Err }
 // ErrBusy is what an Accept wraps when another transfer holds the target.
 var ErrBusy = errors.New("busy")
 
-// abortedBy begins what a node says of a transfer that its server ended.
-const abortedBy = "aborted by the server: "
-
 // reasonAsked is what a node is told at the end of a check: nothing failed.
 const reasonAsked = "only asked"
 
@@ -61,19 +58,6 @@ const (
 	CodeShutdown  Code = "shutdown"  // the node is stopping
 	CodeAbandoned Code = "abandoned" // no server for too long
 )
-
-// nodeError is our own failure as a node: what went wrong and its class.
-type nodeError struct {
-	code Code
-	err  error
-}
-
-func (e *nodeError) Error() string { return e.err.Error() }
-func (e *nodeError) Unwrap() error { return e.err }
-
-func failf(code Code, format string, args ...any) *nodeError {
-	return &nodeError{code, fmt.Errorf(format, args...)}
-}
 
 // cause strips addresses and calls from a network error: the row it ends up in
 // names the link already.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/dolly-img/dolly-img/ring/internal/member"
 	"github.com/dolly-img/dolly-img/ring/internal/wire"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 )
@@ -58,14 +59,14 @@ func (w *world) ownWork(i int, add addMove) {
 		add(func(w *world) {
 			n := w.own(i)
 			n.hashed++
-			w.node(i, meSum{0, int64(n.hashed), xSum(n.data[:n.hashed]), false})
+			w.node(i, member.EvSum{Blob: 0, Offset: int64(n.hashed), Sum: xSum(n.data[:n.hashed]), End: false})
 		}, "n%d hashes byte %d", i, n.hashed)
 	}
 	if n.hashed == int(w.blob.Size) && !n.ended && !resets {
 		add(func(w *world) {
 			n := w.own(i)
 			n.ended = true
-			w.node(i, meSum{0, w.blob.Size, xSum(n.data), true})
+			w.node(i, member.EvSum{Blob: 0, Offset: w.blob.Size, Sum: xSum(n.data), End: true})
 		}, "n%d has hashed all", i)
 	}
 	for k, job := range n.jobs {
@@ -138,9 +139,9 @@ func (w *world) arrive(i int) {
 	n.in = slices.Clone(n.in[1:])
 	if _, offer := m.(*wire.Offer); offer {
 		if n.m == nil {
-			n.m, n.result, n.newest = newMember([]v1.Descriptor{w.blob}), "", 0
-			n.m.step(meHeld{[]int64{0}})
-			n.out = append(n.out, onTheWay(evAnswer{i, []int64{0}, -1, true, false, CodeNone, ""}))
+			n.m, n.result, n.newest = member.New([]v1.Descriptor{w.blob}), "", 0
+			n.m.Step(member.EvHeld{Held: []int64{0}})
+			n.out = append(n.out, onTheWay(evAnswer{i, []int64{0}, -1, true, false, wire.CodeNone, ""}))
 		}
 		return
 	}
@@ -150,7 +151,7 @@ func (w *world) arrive(i int) {
 	if f, ok := m.(*wire.Feed); ok {
 		n.newest = max(n.newest, f.Generation)
 	}
-	w.node(i, meMsg{m.(wire.Message)})
+	w.node(i, member.EvMsg{Msg: m.(wire.Message)})
 }
 
 // twin has the first node answer to the name of the last one, too.
@@ -169,20 +170,20 @@ func (w *world) work(i, k int) {
 	n.jobs = slices.Delete(slices.Clone(n.jobs), k, k+1)
 	switch job {
 	case "durable":
-		w.node(i, meDurable{0})
+		w.node(i, member.EvDurable{Blob: 0})
 	case "prepared":
-		w.node(i, mePrepared{})
+		w.node(i, member.EvPrepared{})
 	case "published":
 		if n.barred {
 			w.fail("n%d publishes, though another name of it was known before COMMIT", i)
 		}
 		n.showing = slices.Clone(n.data)
-		if w.node(i, mePublished{}); n.result != "" { // released meanwhile
+		if w.node(i, member.EvPublished{}); n.result != "" { // released meanwhile
 			n.result = string(Committed)
 			w.drop(i)
 		}
 	case "reset":
-		n.data = slices.Clone(n.data[:n.m.blobs[0].recv])
+		n.data = slices.Clone(n.data[:n.m.Position(0).Received])
 		n.hashed, n.ended = len(n.data), false
 		for _, l := range w.links {
 			if !l.halted || l.feeder != i {
@@ -196,9 +197,9 @@ func (w *world) work(i, k int) {
 			default:
 				continue
 			}
-			w.node(i, meLink{l.link, l.gen, wire.LinkDown, CodeMismatch, "the feeder went back"})
+			w.node(i, member.EvLink{Link: l.link, Generation: l.gen, State: wire.LinkDown, Code: wire.CodeMismatch, Reason: "the feeder went back"})
 		}
-		w.node(i, meReset{})
+		w.node(i, member.EvReset{})
 	}
 }
 
@@ -256,7 +257,7 @@ func (w *world) movesOn(k int, l *xLink, add addMove) {
 			add(func(w *world) {
 				l := w.links[k]
 				l.told = true
-				w.report(l, wire.LinkDown, CodeNetwork)
+				w.report(l, wire.LinkDown, wire.CodeNetwork)
 				l.settle(w)
 			}, "%d sees its link to n%d end, generation %d", l.feeder, l.node, l.gen)
 		}
@@ -281,16 +282,16 @@ func (l *xLink) settle(w *world) {
 func (w *world) dial(l *xLink) {
 	if w.nodes[l.node].m == nil || w.walled(l.feeder, l.node) {
 		l.state = "closed"
-		w.report(l, wire.LinkDown, CodeNetwork)
+		w.report(l, wire.LinkDown, wire.CodeNetwork)
 		return
 	}
-	if _, ok := w.node(l.node, meOpen{l.link, l.gen})[0].(actAccept); !ok {
+	if _, ok := w.node(l.node, member.EvOpen{Link: l.link, Generation: l.gen})[0].(member.ActAccept); !ok {
 		l.state = "closed"
-		w.report(l, wire.LinkDown, CodeAuth)
+		w.report(l, wire.LinkDown, wire.CodeAuth)
 		return
 	}
 	l.state = "up"
-	w.report(l, wire.LinkUp, CodeNone)
+	w.report(l, wire.LinkUp, wire.CodeNone)
 }
 
 // frame carries one byte: value 0 as the feeder has it, 1 changed.
@@ -304,7 +305,7 @@ func (w *world) frame(l *xLink, changed byte) {
 		return
 	}
 	n := w.own(l.node)
-	if _, ok := w.node(l.node, meFrame{l.gen, 0, int64(l.pos), 1})[0].(actAccept); !ok {
+	if _, ok := w.node(l.node, member.EvFrame{Generation: l.gen, Blob: 0, Offset: int64(l.pos), Length: 1})[0].(member.ActAccept); !ok {
 		l.state, l.seen = "broken", true
 		w.feedEnd(l, false)
 		return
@@ -318,20 +319,20 @@ func (w *world) frame(l *xLink, changed byte) {
 
 func (w *world) feedEnd(l *xLink, fin bool) {
 	if w.nodes[l.node].m != nil {
-		code := CodeNetwork
+		code := wire.CodeNetwork
 		if fin {
-			code = CodeNone
+			code = wire.CodeNone
 		}
-		w.node(l.node, meFeedEnd{l.link, l.gen, fin, code, "connection lost"})
+		w.node(l.node, member.EvFeedEnd{Link: l.link, Generation: l.gen, Fin: fin, Code: code, Reason: "connection lost"})
 	}
 }
 
 // report is the feeder's about its link.
-func (w *world) report(l *xLink, state string, code Code) {
+func (w *world) report(l *xLink, state string, code wire.Code) {
 	if l.feeder == 0 {
 		w.chain(evLink{0, l.link, l.gen, state, code, "connection lost"})
 	} else if w.nodes[l.feeder].m != nil {
-		w.node(l.feeder, meLink{l.link, l.gen, state, code, "connection lost"})
+		w.node(l.feeder, member.EvLink{Link: l.link, Generation: l.gen, State: state, Code: code, Reason: "connection lost"})
 	}
 }
 
@@ -374,7 +375,7 @@ func (w *world) ask(k int) {
 		w.chain(evResumed{a.node, id, state, w.blob.Digest.String(), Cause{}})
 	}
 	if n.m != nil {
-		w.node(a.node, meResume{})
+		w.node(a.node, member.EvResume{})
 	}
 	if !w.c.nodes[a.node].alive {
 		n.ctrl = false

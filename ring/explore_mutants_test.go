@@ -14,17 +14,17 @@ import (
 // mutants are faults that somebody could make in the state machines: the text old of a
 // file becomes new. The explorer has to find each.
 var mutants = []struct{ name, file, old, new string }{
-	{"a frame of an old generation is taken", "member.go",
-		"m.phase != mStarted || ev.gen != m.feedGen || !m.feedOpen", "m.phase != mStarted"},
-	{"published before COMMIT", "member.go",
-		"			m.sayVerified()\n		}\n	case mePublished:", "			m.sayVerified()\n			m.phase = mPublishing\n			m.do(actPublish{})\n		}\n	case mePublished:"},
+	{"a frame of an old generation is taken", "internal/member/machine.go",
+		"m.phase != Started || ev.Generation != m.feedGen || !m.feedOpen", "m.phase != Started"},
+	{"published before COMMIT", "internal/member/machine.go",
+		"			m.sayVerified()\n		}\n	case EvPublished:", "			m.sayVerified()\n			m.phase = Publishing\n			m.do(ActPublish{})\n		}\n	case EvPublished:"},
 	{"COMMIT before the source was read to its end", "chain_commit.go",
 		"n.phase != phVerified || !c.sourceDone || c.interrupted", "n.phase != phVerified || c.interrupted"},
-	{"a mark is not compared", "member_marks.go",
+	{"a mark is not compared", "internal/member/marks.go",
 		"case !bytes.Equal(s.sum, k.Sum):", "case !bytes.Equal(s.sum, k.Sum) && len(s.sum) == 0:"},
-	{"neither marks nor the final sum are compared", "member_marks.go",
+	{"neither marks nor the final sum are compared", "internal/member/marks.go",
 		"case !bytes.Equal(s.sum, k.Sum):", "case !bytes.Equal(s.sum, k.Sum) && len(s.sum) == 0:\x00if b.sum != b.final {\x00if b.sum != b.final && b.sum == \"\" {"},
-	{"falling back keeps the bytes", "member_marks.go",
+	{"falling back keeps the bytes", "internal/member/marks.go",
 		"b.recv, b.claim, b.sum, b.sums = b.good,", "b.recv, b.claim, b.sum, b.sums = b.recv,"},
 	{"those behind a lost node are forgotten", "chain_links.go",
 		"		if fed {\n			c.relink(j)\n		}", ""},
@@ -63,7 +63,7 @@ func TestMutants(t *testing.T) {
 				mutated = strings.Replace(mutated, edits[i], edits[i+1], 1)
 			}
 			dir := t.TempDir()
-			file, overlay := filepath.Join(dir, m.file), filepath.Join(dir, "overlay.json")
+			file, overlay := filepath.Join(dir, filepath.Base(m.file)), filepath.Join(dir, "overlay.json")
 			abs, err := filepath.Abs(m.file)
 			if err != nil {
 				t.Fatal(err)

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"unsafe"
 
+	"github.com/dolly-img/dolly-img/ring/internal/member"
 	"github.com/dolly-img/dolly-img/ring/internal/wire"
 )
 
@@ -52,7 +53,7 @@ var unhashed = map[string]bool{
 	"chain.out": true, "chain.blobs": true, "chainNode.note": true, "chainNode.moved": true, "chainNode.asked": true,
 	"reach.since": true, "cutFrom.why": true, "chainNode.before": true, "chainNode.held0": true,
 	"Row.Digest": true, "Row.Bytes": true, "Row.Skipped": true, "Row.Reason": true, "Row.Cause": true, "Row.Link": true, "Row.Free": true,
-	"member.out": true, "member.feedFin": true, "memberBlob.want": true, "world.err": true, "budget.delays": true,
+	"Machine.out": true, "Machine.feedFin": true, "blob.want": true, "world.err": true, "budget.delays": true,
 	// What is the same in all worlds, and what fingerprint sees to.
 	"world.blob": true, "world.sum": true, "world.c": true, "chain.nodes": true, "world.nodes": true, "world.links": true, "world.owned": true,
 }
@@ -105,7 +106,7 @@ func (l *layout) add(t reflect.Type, off uintptr, hash bool) {
 		part.kind = partPointer
 		if t == reflect.TypeFor[*xMessage]() {
 			part.kind = partMessage
-		} else if n := t.Elem().PkgPath(); t.Elem().Name() == "nodeError" || n != reflect.TypeFor[chain]().PkgPath() {
+		} else if t.Elem() != reflect.TypeFor[member.Machine]() && t.Elem().PkgPath() != reflect.TypeFor[chain]().PkgPath() {
 			part.kind = partShared
 		} else {
 			part.elem = layoutOf(t.Elem())

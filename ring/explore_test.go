@@ -270,7 +270,7 @@ func (w *world) tick() {
 	w.now += time.Second
 	for i := 1; i < len(w.nodes); i++ {
 		if n := w.nodes[i]; n.m != nil && n.ctrl {
-			r := n.m.report()
+			r := n.m.Report()
 			r.Wait = waitNames[waitIn]
 			for _, l := range w.links {
 				if l.feeder == i && l.state == "up" {

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/dolly-img/dolly-img/ring/internal/member"
 	"github.com/dolly-img/dolly-img/ring/internal/wire"
 	"github.com/opencontainers/go-digest"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
@@ -79,7 +80,7 @@ type xNode struct {
 	in       []*xMessage // for the node
 	out      []*xMessage // for the coordinator
 
-	m       *member
+	m       *member.Machine
 	data    []byte // as accepted
 	hashed  int
 	ended   bool // its sum was told
@@ -234,48 +235,48 @@ func (w *world) unlink(feeder int, link uint32) {
 }
 
 // node steps a member and does what it says.
-func (w *world) node(i int, ev any) []action {
+func (w *world) node(i int, ev member.Event) []member.Action {
 	n := w.own(i)
-	out := n.m.step(ev)
+	out := n.m.Step(ev)
 	for _, a := range out {
 		switch a := a.(type) {
-		case actSay:
-			if ev, ok := eventOf(i, a.msg); ok && n.ctrl {
+		case member.ActSay:
+			if ev, ok := eventOf(i, a.Msg); ok && n.ctrl {
 				n.out = append(n.out, onTheWay(ev))
 			}
-		case actCloseFeed:
+		case member.ActCloseFeed:
 			for _, l := range w.links {
 				if l.node == i && l.state == "up" {
 					l.state = "last" // a frame may be in the reader's hands
 				}
 			}
-		case actLink:
-			w.order(i, a.dial)
-		case actUnlink:
-			w.unlink(i, a.link)
-		case actReach:
+		case member.ActLink:
+			w.order(i, a.Dial)
+		case member.ActUnlink:
+			w.unlink(i, a.Link)
+		case member.ActReach:
 			var to int
-			fmt.Sscan(a.probe.Name, &to)
-			ev := meReached{probe: a.probe.Probe}
+			fmt.Sscan(a.Probe.Name, &to)
+			ev := member.EvReached{Probe: a.Probe.Probe}
 			if w.walled(i, to) || !w.nodes[to].up {
-				ev.code = CodeNetwork
+				ev.Code = wire.CodeNetwork
 			}
 			w.node(i, ev)
-		case actSettle:
+		case member.ActSettle:
 			n.jobs = append(n.jobs, "durable")
-		case actPrepare:
+		case member.ActPrepare:
 			n.jobs = append(n.jobs, "prepared")
-		case actPublish:
+		case member.ActPublish:
 			if !w.told {
 				w.fail("n%d publishes before the source was read to its end", i)
 			}
 			n.jobs = append(n.jobs, "published")
-		case actReset:
+		case member.ActReset:
 			n.jobs = append(n.jobs, "reset")
 			for _, l := range w.links {
 				l.halted = l.halted || l.feeder == i
 			}
-		case actRelease:
+		case member.ActRelease:
 			w.release(i)
 		}
 	}
@@ -287,7 +288,7 @@ func (w *world) release(i int) {
 	n := w.own(i)
 	n.result = string(Failed)
 	switch {
-	case n.m.phase == mCommitted:
+	case n.m.Phase() == member.Committed:
 		n.result = string(Committed)
 	case slices.Contains(n.jobs, "published"):
 		return // COMMIT came: publishing goes on to its end

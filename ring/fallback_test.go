@@ -8,6 +8,7 @@ import (
 	"testing"
 	"testing/synctest"
 
+	"github.com/dolly-img/dolly-img/ring/internal/member"
 	"github.com/dolly-img/dolly-img/ring/internal/wire"
 	"github.com/opencontainers/go-digest"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
@@ -52,16 +53,16 @@ func TestFallbackWithManyBlobs(t *testing.T) {
 			buf[0] ^= change
 			var hdr [wire.HeaderSize]byte
 			wire.PutData(&hdr, uint32(i), 0, buf)
-			if _, ok := tr.step(meFrame{gen, uint32(i), 0, 100})[0].(actAccept); !ok {
+			if _, ok := tr.step(member.EvFrame{Generation: gen, Blob: uint32(i), Offset: 0, Length: 100})[0].(member.ActAccept); !ok {
 				t.Fatalf("blob %d is refused", i)
 			}
 			if err := tr.relay.put(&hdr, buf, uint32(i), 0); err != nil {
 				t.Fatal(err)
 			}
 		}
-		tr.step(meMsg{&wire.Start{}})
-		tr.step(meMsg{&wire.Feed{Link: 1, Generation: 1}})
-		tr.step(meOpen{1, 1})
+		tr.step(member.EvMsg{Msg: &wire.Start{}})
+		tr.step(member.EvMsg{Msg: &wire.Feed{Link: 1, Generation: 1}})
+		tr.step(member.EvOpen{Link: 1, Generation: 1})
 		for i := range blobs {
 			arrive(1, i, byte(1-min(i, 1))) // the first is changed
 		}
@@ -69,27 +70,27 @@ func TestFallbackWithManyBlobs(t *testing.T) {
 		if n := len(tr.settle); n != pendingCommits {
 			t.Fatalf("%d blobs are stored and not judged, want %d", n, pendingCommits)
 		}
-		tr.step(meMsg{&wire.Marks{Marks: marks}})
+		tr.step(member.EvMsg{Msg: &wire.Marks{Marks: marks}})
 		// From the decision on, and not from when it is carried out, nobody is fed from the
 		// window: the server may order a link at once, and would blame this node for what it sends.
 		tr.relay.mu.Lock()
 		l := &outLink{needs: [][2]int64{{0, 0}}}
-		if p := tr.relay.plan(l); tr.m.resetting && p.kind != planWait {
+		if p := tr.relay.plan(l); tr.m.Resetting() && p.kind != planWait {
 			t.Errorf("falling back, it would send what may be wrong (%d)", p.kind)
 		}
 		tr.relay.mu.Unlock()
-		tr.step(meMsg{&wire.Feed{Link: 2, Generation: 2}})
+		tr.step(member.EvMsg{Msg: &wire.Feed{Link: 2, Generation: 2}})
 		synctest.Wait()
-		if tr.m.resetting || tr.m.asked {
+		if tr.m.Resetting() {
 			t.Fatal("it does not come back from falling back")
 		}
-		tr.step(meOpen{2, 2})
+		tr.step(member.EvOpen{Link: 2, Generation: 2})
 		for i := range blobs {
 			arrive(2, i, 0)
 		}
 		synctest.Wait()
-		if tr.m.phase != mVerified {
-			t.Errorf("phase %d: %v", tr.m.phase, tr.m.failed)
+		if tr.m.Phase() != member.Verified {
+			t.Errorf("phase %d: %v", tr.m.Phase(), tr.m.Failure())
 		}
 		tr.kill()
 		synctest.Wait()

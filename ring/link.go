@@ -130,7 +130,7 @@ func proveLink(conn net.Conn, hello []byte) error {
 		return fmt.Errorf("no answer to the link's hello: %w", err)
 	}
 	if status[0] != wire.HelloOK {
-		return failf(CodeAuth, "the receiver refused the link (%d)", status[0])
+		return wire.Errorf(wire.CodeAuth, "the receiver refused the link (%d)", status[0])
 	}
 	return nil
 }
@@ -143,7 +143,7 @@ func challengeLink(conn net.Conn) (hello, challenge []byte, err error) {
 		return nil, nil, err
 	}
 	if string(pre[:]) != wire.Preamble {
-		return nil, nil, failf(CodeProtocol, "not a link")
+		return nil, nil, wire.Errorf(wire.CodeProtocol, "not a link")
 	}
 	challenge = make([]byte, wire.ChallengeSize)
 	rand.Read(challenge)
@@ -252,7 +252,7 @@ func (l *linkReader) payload(b *[wire.HeaderSize]byte, h wire.Header, buf []byte
 		return err
 	}
 	if wire.Sum(b, buf) != h.CRC {
-		return failf(CodeCRC, "blob %d at byte %d: frame was damaged on the link", h.Blob, h.Offset)
+		return wire.Errorf(wire.CodeCRC, "blob %d at byte %d: frame was damaged on the link", h.Blob, h.Offset)
 	}
 	return nil
 }

@@ -2,7 +2,6 @@ package ring
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -33,7 +32,7 @@ type outLink struct {
 	buf   []byte             // of the replay
 	abort context.CancelFunc // of the dial
 
-	failure *nodeError // why it broke
+	failure *wire.Error // why it broke
 }
 
 // linkWriter is the sending side of a data connection. One goroutine writes at a
@@ -141,7 +140,7 @@ func (r *relay) replayFrame() int64 {
 type dialFunc func(ctx context.Context, first wire.Hello) (linkWriter, error)
 
 // reportFunc tells what became of a link this process feeds.
-type reportFunc func(link, gen uint32, state string, code Code, reason string)
+type reportFunc func(link, gen uint32, state string, code wire.Code, reason string)
 
 // feed adds a link and feeds it until its needs are met, it fails or it is
 // stopped. It holds its place in the window from now on, before it is dialled.
@@ -216,7 +215,7 @@ func (r *relay) halt() {
 	for _, l := range r.links {
 		if !l.dead { // also a write must not hold the producer
 			l.stop()
-			l.failure = &nodeError{CodeMismatch, errors.New("the feeder went back to its last good mark")}
+			l.failure = wire.Errorf(wire.CodeMismatch, "the feeder went back to its last good mark")
 		}
 	}
 	r.space.Broadcast()
@@ -225,13 +224,13 @@ func (r *relay) halt() {
 
 // failLocked takes a broken link out and remembers that somebody must stand in
 // for it. Its goroutine reports.
-func (r *relay) failLocked(l *outLink, code Code, err error) {
+func (r *relay) failLocked(l *outLink, code wire.Code, err error) {
 	if l.dead {
 		return
 	}
 	l.stop()
 	r.lost[l.id] = true
-	l.failure = &nodeError{code, cause(err)}
+	l.failure = &wire.Error{Code: code, Err: cause(err)}
 }
 
 func (r *relay) run(ctx context.Context, l *outLink, dial dialFunc, report reportFunc) {
@@ -239,13 +238,13 @@ func (r *relay) run(ctx context.Context, l *outLink, dial dialFunc, report repor
 	r.mu.Lock()
 	switch {
 	case err != nil:
-		r.failLocked(l, CodeNetwork, err)
+		r.failLocked(l, wire.CodeNetwork, err)
 	case l.dead:
 		conn.Close()
 	default:
 		l.conn = conn
 		r.mu.Unlock()
-		report(l.id, l.gen, wire.LinkUp, CodeNone, "")
+		report(l.id, l.gen, wire.LinkUp, wire.CodeNone, "")
 		r.mu.Lock()
 		r.catchUp(ctx, l)
 	}
@@ -262,7 +261,7 @@ func (r *relay) run(ctx context.Context, l *outLink, dial dialFunc, report repor
 	failure := l.failure
 	r.mu.Unlock()
 	if failure != nil {
-		report(l.id, l.gen, wire.LinkDown, failure.code, failure.Error())
+		report(l.id, l.gen, wire.LinkDown, failure.Code, failure.Error())
 	}
 }
 
@@ -284,7 +283,7 @@ func (r *relay) catchUp(ctx context.Context, l *outLink) {
 		case planWait:
 			l.cond.Wait()
 		case planGone:
-			r.failLocked(l, CodeGone, fmt.Errorf("blob %d from byte %d can no longer be replayed", l.needs[l.idx][0], l.pos))
+			r.failLocked(l, wire.CodeGone, fmt.Errorf("blob %d from byte %d can no longer be replayed", l.needs[l.idx][0], l.pos))
 		case planFin:
 			r.mu.Unlock()
 			var fin [wire.HeaderSize]byte
@@ -293,7 +292,7 @@ func (r *relay) catchUp(ctx context.Context, l *outLink) {
 			l.conn.Close()
 			r.mu.Lock()
 			if err != nil {
-				r.failLocked(l, CodeNetwork, err)
+				r.failLocked(l, wire.CodeNetwork, err)
 			}
 			return
 		case planFrame:
@@ -318,7 +317,7 @@ func (r *relay) catchUp(ctx context.Context, l *outLink) {
 				}
 			}
 			if err != nil {
-				r.failLocked(l, CodeNetwork, err)
+				r.failLocked(l, wire.CodeNetwork, err)
 				return
 			}
 			r.advance(l, len(data))
@@ -330,9 +329,9 @@ func (r *relay) catchUp(ctx context.Context, l *outLink) {
 			r.mu.Lock()
 			l.writing = false
 			if err != nil {
-				code := CodeNetwork
-				if ne, ok := err.(*nodeError); ok {
-					code = ne.code
+				code := wire.CodeNetwork
+				if ne, ok := err.(*wire.Error); ok {
+					code = ne.Code
 				}
 				r.failLocked(l, code, err)
 				return
@@ -364,13 +363,13 @@ func (r *relay) replay(ctx context.Context, l *outLink, blob uint32, pos int64, 
 		}
 		s, err := r.openAt(ctx, blob, pos)
 		if err != nil {
-			return failf(CodeGone, "replay of blob %d: %w", blob, err)
+			return wire.Errorf(wire.CodeGone, "replay of blob %d: %w", blob, err)
 		}
 		l.reads = s
 	}
 	l.room()
 	if _, err := io.ReadFull(l.reads, l.buf[:n]); err != nil {
-		return failf(CodeGone, "replay of blob %d at byte %d: %w", blob, pos, err)
+		return wire.Errorf(wire.CodeGone, "replay of blob %d at byte %d: %w", blob, pos, err)
 	}
 	l.reads.off += int64(n)
 	var hdr [wire.HeaderSize]byte

@@ -204,8 +204,8 @@ func TestDamagedFrame(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var ne *nodeError
-	if err := r.payload(&got, h, make([]byte, h.Length)); !errors.As(err, &ne) || ne.code != CodeCRC {
+	var ne *wire.Error
+	if err := r.payload(&got, h, make([]byte, h.Length)); !errors.As(err, &ne) || ne.Code != wire.CodeCRC {
 		t.Errorf("%v", err)
 	}
 }

@@ -190,7 +190,7 @@ func (r *relay) put(hdr *[wire.HeaderSize]byte, data []byte, blob uint32, off in
 		r.mu.Lock()
 		l.busy, l.writing = false, false
 		if err != nil {
-			r.failLocked(l, CodeNetwork, err)
+			r.failLocked(l, wire.CodeNetwork, err)
 		} else {
 			r.advance(l, len(f.data))
 			l.live = l.live && r.plan(l).kind == planHead

@@ -287,7 +287,7 @@ func (s *sender) dialLink(work context.Context, a actDial) {
 	if !s.cfg.Plain {
 		conf = s.cfg.DataTLS(peer.Name)
 	}
-	report := func(link, gen uint32, state string, code Code, reason string) {
+	report := func(link, gen uint32, state string, code wire.Code, reason string) {
 		s.post(evLink{0, link, gen, state, code, reason})
 	}
 	err := s.relay.feed(work, d, func(ctx context.Context, h wire.Hello) (linkWriter, error) {
@@ -295,7 +295,7 @@ func (s *sender) dialLink(work context.Context, a actDial) {
 		return s.net.openLink(ctx, peer.Addrs, conf, h, key)
 	}, report)
 	if err != nil {
-		go report(a.link, a.gen, wire.LinkDown, CodeProtocol, err.Error())
+		go report(a.link, a.gen, wire.LinkDown, wire.CodeProtocol, err.Error())
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/dolly-img/dolly-img/ring/internal/member"
 	"github.com/dolly-img/dolly-img/ring/internal/wire"
 )
 
@@ -180,7 +181,7 @@ func (n *nodeServer) link(conn net.Conn, low *lowConn, guard *stranger, leave fu
 	}
 	if _, err := conn.Write([]byte{status}); err != nil || status != wire.HelloOK {
 		if t != nil && status == wire.HelloOK {
-			t.step(meFeedEnd{hello.Link, hello.Generation, false, CodeNetwork, "connection lost"})
+			t.step(member.EvFeedEnd{Link: hello.Link, Generation: hello.Generation, Fin: false, Code: wire.CodeNetwork, Reason: "connection lost"})
 		}
 		return
 	}
@@ -235,7 +236,7 @@ func (n *nodeServer) control(conn net.Conn, cfg *NodeConfig) {
 	// Also who asked for a transfer that is not here may go on to offer it.
 	m, err := ctrl.read(timings.startLimit)
 	if bad := n.unread(ctrl, err); bad != nil {
-		n.refuse(ctrl, &nodeError{CodeVersion, bad})
+		n.refuse(ctrl, &wire.Error{Code: wire.CodeVersion, Err: bad})
 		return
 	}
 	offer, ok := m.(*wire.Offer)
@@ -255,8 +256,8 @@ func (n *nodeServer) control(conn net.Conn, cfg *NodeConfig) {
 }
 
 // refuse answers an offer with an error.
-func (n *nodeServer) refuse(ctrl *control, ne *nodeError) {
-	ctrl.send(&wire.Answer{Code: string(ne.code), Reason: ne.Error()})
+func (n *nodeServer) refuse(ctrl *control, ne *wire.Error) {
+	ctrl.send(&wire.Answer{Code: string(ne.Code), Reason: ne.Error()})
 	ctrl.drain()
 }
 
@@ -368,13 +369,13 @@ func (n *nodeServer) shutdown(ctx context.Context) error {
 	return err
 }
 
-func nodeErrorOf(err error, code Code) *nodeError {
-	var ne *nodeError
+func nodeErrorOf(err error, code wire.Code) *wire.Error {
+	var ne *wire.Error
 	if errors.As(err, &ne) {
 		return ne
 	}
 	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) || errors.Is(err, syscall.EFBIG) {
-		code = CodeSpace
+		code = wire.CodeSpace
 	}
-	return &nodeError{code, err}
+	return &wire.Error{Code: code, Err: err}
 }

@@ -132,7 +132,7 @@ func (l *rogueListener) say() wire.Message {
 	switch r.IntN(8) {
 	case 0, 1, 2:
 		state := []string{wire.LinkUp, wire.LinkDone, wire.LinkDown}[r.IntN(3)]
-		code := []Code{CodeNone, CodeGone, CodeNetwork, CodeMismatch}[r.IntN(4)]
+		code := []wire.Code{wire.CodeNone, wire.CodeGone, wire.CodeNetwork, wire.CodeMismatch}[r.IntN(4)]
 		return &wire.Link{Link: link, Generation: gen, State: state, Code: string(code), Reason: "junk"}
 	case 3, 4:
 		needs := [][2]int64{{r.Int64N(3) - 1, r.Int64N(1 << 20)}, {r.Int64N(4), r.Int64() >> r.IntN(63)}}

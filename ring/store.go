@@ -93,7 +93,7 @@ func (s *store) blob(b int) error {
 		if w != nil {
 			meter.store.is(waitDisk)
 			if _, err := w.Write(f.data); err != nil {
-				return failf(CodeStore, "write: %w", err)
+				return wire.Errorf(wire.CodeStore, "write: %w", err)
 			}
 			meter.written.Add(int64(len(f.data)))
 		}
@@ -127,7 +127,7 @@ func (s *store) rehash(h hash.Hash, b int, off, end int64) error {
 		s.relay.meter.store.is(waitDisk)
 		n, err := io.ReadFull(r, buf[:min(int64(len(buf)), end-off, wire.MarkEvery-off%wire.MarkEvery)])
 		if err != nil {
-			return failf(CodeStore, "read again what was there: %w", err)
+			return wire.Errorf(wire.CodeStore, "read again what was there: %w", err)
 		}
 		s.relay.meter.store.is(waitCPU)
 		h.Write(buf[:n])

@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/dolly-img/dolly-img/ring/internal/member"
 	"github.com/dolly-img/dolly-img/ring/internal/wire"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/time/rate"
@@ -35,7 +36,7 @@ type transfer struct {
 	stop context.CancelFunc
 
 	mu      sync.Mutex
-	m       *member
+	m       *member.Machine
 	ctrl    *control // nil: the server's connection is gone
 	orphan  *time.Timer
 	secret  []byte // of the newest FEED
@@ -60,7 +61,7 @@ const pendingCommits = 16
 
 func newTransfer(n *nodeServer, cfg *NodeConfig, id wire.ID, r Request, plain bool) *transfer {
 	t := &transfer{
-		node: n, cfg: cfg, id: id, req: r, plain: plain, begun: time.Now(), m: newMember(r.Blobs),
+		node: n, cfg: cfg, id: id, req: r, plain: plain, begun: time.Now(), m: member.New(r.Blobs),
 		writers: map[int]Writer{}, reading: make(chan struct{}, 1), settle: make(chan struct{}, pendingCommits),
 		saved: savedSums{blobs: map[int][]savedSum{}},
 	}
@@ -74,16 +75,16 @@ func newTransfer(n *nodeServer, cfg *NodeConfig, id wire.ID, r Request, plain bo
 }
 
 // open asks the accepted sink what it holds and answers the offer.
-func (t *transfer) open(ctrl *control, sink Sink) *nodeError {
+func (t *transfer) open(ctrl *control, sink Sink) *wire.Error {
 	t.mu.Lock()
 	t.sink = sink // cleanUp closes it from now on
 	t.mu.Unlock()
 	held, free, err := sink.Offer(t.ctx, t.req.Blobs)
 	if err != nil {
-		return nodeErrorOf(err, CodePolicy)
+		return nodeErrorOf(err, wire.CodePolicy)
 	}
 	if len(held) != len(t.req.Blobs) {
-		return failf(CodeStore, "storage answered for %d of %d blobs", len(held), len(t.req.Blobs))
+		return wire.Errorf(wire.CodeStore, "storage answered for %d of %d blobs", len(held), len(t.req.Blobs))
 	}
 	t.relay.opener, _ = sink.(Opener)
 	if t.relay.opener == nil {
@@ -96,14 +97,14 @@ func (t *transfer) open(ctrl *control, sink Sink) *nodeError {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.over {
-		return t.m.failed
+		return t.m.Failure()
 	}
 	t.ctrl, t.opened = ctrl, true
 	t.expect(t.req.Addr)
-	t.m.step(meHeld{held})
-	t.relay.arrive(func(b int) bool { return !t.m.blobs[b].held })
-	for b := range t.m.blobs {
-		t.relay.blobs[b].recv = t.m.blobs[b].recv // nobody else uses it yet
+	t.m.Step(member.EvHeld{Held: held})
+	t.relay.arrive(func(b int) bool { return !t.m.Position(b).Held })
+	for b := range t.req.Blobs {
+		t.relay.blobs[b].recv = t.m.Position(b).Received // nobody else uses it yet
 	}
 	ctrl.send(&wire.Answer{Held: held, Free: free, Replay: t.relay.opener != nil, Switch: switches})
 	t.work.Done()
@@ -112,7 +113,7 @@ func (t *transfer) open(ctrl *control, sink Sink) *nodeError {
 
 func holdsAll(blobs []v1.Descriptor, held []int64) bool {
 	for b, d := range blobs {
-		if !vouched(d, held[b]) {
+		if !wire.Vouched(d, held[b]) {
 			return false
 		}
 	}
@@ -120,10 +121,10 @@ func holdsAll(blobs []v1.Descriptor, held []int64) bool {
 }
 
 // discard ends a transfer that was not admitted.
-func (t *transfer) discard(err *nodeError) {
+func (t *transfer) discard(err *wire.Error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.perform(t.m.step(meFailure{err}))
+	t.perform(t.m.Step(member.EvFailure{Err: err}))
 	t.work.Done()
 }
 
@@ -144,7 +145,7 @@ func (t *transfer) listen(ctrl *control) {
 	for {
 		m, err := ctrl.read(timings.silence)
 		if bad := t.node.unread(ctrl, err); bad != nil {
-			t.lostFor(ctrl, &nodeError{CodeVersion, bad})
+			t.lostFor(ctrl, &wire.Error{Code: wire.CodeVersion, Err: bad})
 			ctrl.drain()
 			return
 		}
@@ -152,7 +153,7 @@ func (t *transfer) listen(ctrl *control) {
 			t.disconnected(ctrl)
 			return
 		}
-		if !t.stepIf(ctrl, meMsg{m}) {
+		if !t.stepIf(ctrl, member.EvMsg{Msg: m}) {
 			return
 		}
 	}
@@ -169,9 +170,9 @@ func (t *transfer) reports(done chan struct{}) {
 		case <-tick.C:
 		}
 		t.mu.Lock()
-		if t.ctrl != nil && t.m.phase >= mStarted && t.m.phase < mFailed {
-			r := t.m.report()
-			ended := t.m.receivedAll()
+		if t.ctrl != nil && t.m.Phase() >= member.Started && t.m.Phase() < member.Failed {
+			r := t.m.Report()
+			ended := t.m.ReceivedAll()
 			t.relay.meter.fill(r, ended)
 			if ended && r.Wait == waitNames[waitIn] && t.settling.Load() > 0 {
 				r.Wait = waitNames[waitDisk]
@@ -195,7 +196,7 @@ func (t *transfer) attach(ctrl *control, w *wire.Welcome) {
 	}
 	t.ctrl = ctrl
 	ctrl.send(w)
-	t.perform(t.m.step(meResume{}))
+	t.perform(t.m.Step(member.EvResume{}))
 }
 
 // disconnected waits some time for the server to come back.
@@ -214,7 +215,7 @@ func (t *transfer) disconnected(ctrl *control) {
 }
 
 // lostFor ends a transfer whose server is there and cannot be understood.
-func (t *transfer) lostFor(ctrl *control, err *nodeError) {
+func (t *transfer) lostFor(ctrl *control, err *wire.Error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.ctrl == ctrl && !t.over {
@@ -229,24 +230,24 @@ func (t *transfer) abandon() {
 	if t.ctrl != nil || t.over {
 		return
 	}
-	t.giveUp(failf(CodeAbandoned, "lost the server"))
+	t.giveUp(wire.Errorf(wire.CodeAbandoned, "lost the server"))
 }
 
 // kill ends a transfer because the node stops.
 func (t *transfer) kill() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.giveUp(failf(CodeShutdown, "the node is stopping"))
+	t.giveUp(wire.Errorf(wire.CodeShutdown, "the node is stopping"))
 }
 
 // giveUp fails the transfer, or only lets go of it when COMMIT has come: then
 // publishing goes on to its end and decides the outcome. mu is held.
-func (t *transfer) giveUp(err *nodeError) {
-	if t.m.phase >= mPublishing {
+func (t *transfer) giveUp(err *wire.Error) {
+	if t.m.Phase() >= member.Publishing {
 		t.end()
 		return
 	}
-	t.perform(t.m.step(meFailure{err}))
+	t.perform(t.m.Step(member.EvFailure{Err: err}))
 }
 
 // isOpen reports whether the offer was answered.
@@ -272,74 +273,74 @@ func (t *transfer) isOrphan() bool {
 	return t.opened && t.ctrl == nil
 }
 
-func (t *transfer) step(ev any) []action {
+func (t *transfer) step(ev member.Event) []member.Action {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	out := t.m.step(ev)
+	out := t.m.Step(ev)
 	t.perform(out)
 	return out
 }
 
 // stepIf steps unless another control connection took over.
-func (t *transfer) stepIf(ctrl *control, ev any) bool {
+func (t *transfer) stepIf(ctrl *control, ev member.Event) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.ctrl != ctrl {
 		return false
 	}
-	if m, ok := ev.(meMsg); ok {
-		if f, ok := m.msg.(*wire.Feed); ok && f.Generation > t.m.feedGen {
+	if m, ok := ev.(member.EvMsg); ok {
+		if f, ok := m.Msg.(*wire.Feed); ok && f.Generation > t.m.Generation() {
 			if !t.over {
 				t.secret = bytes.Clone(f.Secret)
 				t.expect(f.Addrs...)
 			}
 		}
 	}
-	t.perform(t.m.step(ev))
+	t.perform(t.m.Step(ev))
 	return true
 }
 
 // perform does what the member says; mu is held.
-func (t *transfer) perform(out []action) {
+func (t *transfer) perform(out []member.Action) {
 	for _, a := range out {
 		switch a := a.(type) {
-		case actSay:
+		case member.ActSay:
 			if t.ctrl != nil {
-				t.ctrl.send(a.msg)
+				t.ctrl.send(a.Msg)
 			}
-		case actCloseFeed:
+		case member.ActCloseFeed:
 			if t.feed != nil {
 				t.feed.Close()
 			}
-		case actReceive:
+		case member.ActReceive:
 			t.startStore()
-		case actReset:
+		case member.ActReset:
 			// At once: a link that the server orders from now on must not be fed from what is
 			// about to be dropped.
 			t.relay.halt()
 			t.work.Go(t.fallBack)
-		case actLink:
-			t.dialLink(a.dial)
-		case actReach:
+		case member.ActLink:
+			t.dialLink(a.Dial)
+		case member.ActReach:
 			if !t.over {
-				t.work.Go(func() { t.tryReach(a.probe) })
+				t.work.Go(func() { t.tryReach(a.Probe) })
 			}
-		case actUnlink:
-			t.relay.unfeed(a.link)
-		case actSize:
-			t.relay.setSize(a.blob, a.size)
-		case actGood:
-			t.saved.good(a.blob, a.off)
+		case member.ActUnlink:
+			t.relay.unfeed(a.Link)
+		case member.ActSize:
+			t.relay.setSize(a.Blob, a.Size)
+		case member.ActGood:
+			t.saved.good(a.Blob, a.Offset)
 			if t.relay.opener != nil {
-				t.relay.setReadable(a.blob, a.off)
+				t.relay.setReadable(a.Blob, a.Offset)
 			}
-		case actSettle:
-			t.work.Go(func() { t.commit(a.blob, a.final) })
-		case actPrepare:
+		case member.ActSettle:
+			t.work.Go(func() { t.commit(a.Blob, a.Final) })
+		case member.ActPrepare:
 			t.work.Go(t.prepare)
-		case actPublish:
+		case member.ActPublish:
 			t.work.Go(t.publish)
-		case actRelease:
+		case member.ActRelease:
 			t.end()
 		}
 	}
@@ -369,10 +370,10 @@ func (t *transfer) cleanUp() {
 	// Nobody else runs any more, but messages of the server may still come.
 	good := map[int]int64{}
 	t.mu.Lock()
-	keep := t.m.keep && t.m.phase != mCommitted
+	keep := t.m.Keeps() && t.m.Phase() != member.Committed
 	for b := range t.writers {
-		if t.m.keep {
-			good[b] = t.m.blobs[b].good
+		if t.m.Keeps() {
+			good[b] = t.m.Position(b).Good
 		}
 	}
 	t.mu.Unlock()
@@ -386,15 +387,15 @@ func (t *transfer) cleanUp() {
 		problem = errors.Join(problem, c.Close())
 	}
 	t.mu.Lock()
-	o := Outcome{State: Failed, Bytes: t.m.received, Seconds: round(time.Since(t.begun))}
+	o := Outcome{State: Failed, Bytes: t.m.Received(), Seconds: round(time.Since(t.begun))}
 	switch {
-	case t.m.phase == mCommitted:
-		o.State, o.Digest = Committed, t.m.digest(len(t.m.blobs)-1).String()
-		if t.m.inPlace && t.m.received == 0 { // as the server's row says it
+	case t.m.Phase() == member.Committed:
+		o.State, o.Digest = Committed, t.m.Digest(len(t.req.Blobs)-1).String()
+		if t.m.InPlace() && t.m.Received() == 0 { // as the server's row says it
 			o.State = Held
 		}
-	case t.m.failed != nil:
-		o.Err = t.m.failed
+	case t.m.Failure() != nil:
+		o.Err = t.m.Failure()
 	default:
 		o.Err = errClosed
 	}
@@ -417,7 +418,7 @@ func (t *transfer) logEnd(o Outcome, problem error) {
 	if s, ok := t.sink.(fmt.Stringer); ok {
 		target = s.String()
 	}
-	asked := o.Err != nil && o.Err.Error() == abortedBy+reasonAsked
+	asked := o.Err != nil && o.Err.Error() == member.AbortedBy+reasonAsked
 	state := string(o.State)
 	if asked {
 		state = "asked"

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 
+	"github.com/dolly-img/dolly-img/ring/internal/member"
 	"github.com/dolly-img/dolly-img/ring/internal/wire"
 )
 
@@ -20,9 +21,9 @@ func (t *transfer) openFeed(h wire.Hello, b, challenge []byte, conn net.Conn) by
 	if _, tls := conn.(*tls.Conn); tls == t.plain {
 		return wire.HelloRefused
 	}
-	out := t.m.step(meOpen{h.Link, h.Generation})
-	if r, ok := out[0].(actRefuse); ok {
-		return r.status
+	out := t.m.Step(member.EvOpen{Link: h.Link, Generation: h.Generation})
+	if r, ok := out[0].(member.ActRefuse); ok {
+		return r.Status
 	}
 	t.feed, t.secret = conn, nil // a secret opens one link
 	t.work.Add(1)
@@ -45,23 +46,23 @@ func (t *transfer) receive(l *linkReader, h wire.Hello) {
 	t.reading <- struct{}{} // a channel: the one before may still wait for time to pass
 	defer func() { <-t.reading }()
 	fin, err := t.frames(l, h.Generation)
-	code, reason := CodeNone, ""
+	code, reason := wire.CodeNone, ""
 	if !fin {
-		code, reason = CodeNetwork, "connection lost"
-		var ne *nodeError
+		code, reason = wire.CodeNetwork, "connection lost"
+		var ne *wire.Error
 		var fe *wire.FrameError
 		switch {
 		case errors.As(err, &ne):
-			code, reason = ne.code, ne.Error()
+			code, reason = ne.Code, ne.Error()
 		case errors.As(err, &fe):
-			code, reason = CodeProtocol, fe.Error()
+			code, reason = wire.CodeProtocol, fe.Error()
 		case err == io.ErrUnexpectedEOF:
 			reason = "ended without its final record"
 		case err != nil:
 			reason = cause(err).Error()
 		}
 	}
-	t.step(meFeedEnd{h.Link, h.Generation, fin, code, reason})
+	t.step(member.EvFeedEnd{Link: h.Link, Generation: h.Generation, Fin: fin, Code: code, Reason: reason})
 }
 
 func (t *transfer) frames(l *linkReader, gen uint32) (fin bool, err error) {
@@ -77,7 +78,7 @@ func (t *transfer) frames(l *linkReader, gen uint32) (fin bool, err error) {
 		}
 		if h.Type == wire.Fin {
 			if wire.Sum(&hdr, nil) != h.CRC {
-				return false, failf(CodeCRC, "the final record was damaged on the link")
+				return false, wire.Errorf(wire.CodeCRC, "the final record was damaged on the link")
 			}
 			return true, nil
 		}
@@ -95,9 +96,9 @@ func (t *transfer) frames(l *linkReader, gen uint32) (fin bool, err error) {
 			}
 			t.relay.meter.relay.is(waitCPU)
 		}
-		out := t.step(meFrame{gen, h.Blob, h.Offset, h.Length})
-		if _, ok := out[0].(actAccept); !ok {
-			return false, failf(CodeProtocol, "unexpected bytes of blob %d at %d", h.Blob, h.Offset)
+		out := t.step(member.EvFrame{Generation: gen, Blob: h.Blob, Offset: h.Offset, Length: h.Length})
+		if _, ok := out[0].(member.ActAccept); !ok {
+			return false, wire.Errorf(wire.CodeProtocol, "unexpected bytes of blob %d at %d", h.Blob, h.Offset)
 		}
 		if err := t.relay.put(&hdr, buf, h.Blob, h.Offset); err != nil {
 			return false, err
@@ -110,9 +111,9 @@ func (t *transfer) frames(l *linkReader, gen uint32) (fin bool, err error) {
 
 // tryReach opens a link to another node up to its challenge, and says whether that went well.
 func (t *transfer) tryReach(p *wire.Probe) {
-	ev := meReached{probe: p.Probe}
+	ev := member.EvReached{Probe: p.Probe}
 	if err := t.node.net.reach(t.ctx, p.Addrs, t.linkTLS(p.Name)); err != nil {
-		ev.code, ev.reason = CodeNetwork, cause(err).Error()
+		ev.Code, ev.Reason = wire.CodeNetwork, cause(err).Error()
 	}
 	t.step(ev)
 }
@@ -128,14 +129,14 @@ func (t *transfer) linkTLS(name string) *tls.Config {
 // dialLink feeds a successor. The plain and the TLS form differ only in conf.
 func (t *transfer) dialLink(d *wire.Dial) {
 	conf := t.linkTLS(d.Name)
-	report := func(link, gen uint32, state string, code Code, reason string) {
-		t.step(meLink{link, gen, state, code, reason})
+	report := func(link, gen uint32, state string, code wire.Code, reason string) {
+		t.step(member.EvLink{Link: link, Generation: gen, State: state, Code: code, Reason: reason})
 	}
 	err := t.relay.feed(t.ctx, d, func(ctx context.Context, h wire.Hello) (linkWriter, error) {
 		h.Transfer = t.id
 		return t.node.net.openLink(ctx, d.Addrs, conf, h, d.Secret)
 	}, report)
 	if err != nil {
-		go report(d.Link, d.Generation, wire.LinkDown, CodeProtocol, err.Error())
+		go report(d.Link, d.Generation, wire.LinkDown, wire.CodeProtocol, err.Error())
 	}
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"io"
 
+	"github.com/dolly-img/dolly-img/ring/internal/member"
+	"github.com/dolly-img/dolly-img/ring/internal/wire"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
@@ -12,10 +14,10 @@ import (
 func (t *transfer) startStore() {
 	var blobs []int
 	at := make([]int64, len(t.req.Blobs))
-	for i := range t.m.blobs {
-		if b := &t.m.blobs[i]; !b.held && !b.judged {
+	for i := range t.req.Blobs {
+		if p := t.m.Position(i); !p.Held && !p.Judged {
 			blobs = append(blobs, i)
-			at[i] = b.recv
+			at[i] = p.Received
 		}
 	}
 	done, halt := make(chan struct{}), make(chan struct{})
@@ -31,7 +33,7 @@ func (t *transfer) store(blobs []int, at func(int) int64, halt chan struct{}) {
 	s := &store{relay: t.relay, blobs: blobs, at: at, saved: &t.saved,
 		held: func(b int, off int64) (io.ReadCloser, error) {
 			if t.relay.opener == nil {
-				return nil, failf(CodeMismatch, "what was written cannot be read again")
+				return nil, wire.Errorf(wire.CodeMismatch, "what was written cannot be read again")
 			}
 			return t.relay.opener.Open(t.ctx, t.req.Blobs[b], off)
 		},
@@ -45,7 +47,7 @@ func (t *transfer) store(blobs []int, at func(int) int64, halt chan struct{}) {
 			}
 			w, err := t.sink.Begin(t.ctx, t.req.Blobs[b], off)
 			if err != nil {
-				return nil, nodeErrorOf(err, CodeStore)
+				return nil, nodeErrorOf(err, wire.CodeStore)
 			}
 			t.mu.Lock()
 			t.writers[b] = w
@@ -53,12 +55,12 @@ func (t *transfer) store(blobs []int, at func(int) int64, halt chan struct{}) {
 			return w, nil
 		},
 		sum: func(b int, off int64, sum []byte, end bool) error {
-			t.step(meSum{b, off, sum, end})
+			t.step(member.EvSum{Blob: b, Offset: off, Sum: sum, End: end})
 			return nil
 		},
 	}
 	if err := s.run(); err != nil && err != errHalted && t.ctx.Err() == nil {
-		t.step(meFailure{nodeErrorOf(err, CodeStore)})
+		t.step(member.EvFailure{Err: nodeErrorOf(err, wire.CodeStore)})
 	}
 }
 
@@ -74,11 +76,11 @@ func (t *transfer) fallBack() {
 	<-stored
 	t.mu.Lock()
 	writers := map[int]Writer{}
-	good := make([]int64, len(t.m.blobs))
-	for i := range t.m.blobs {
-		b := &t.m.blobs[i]
-		good[i] = b.recv // of what is finished: its size
-		if w := t.writers[i]; w != nil && !b.judged {
+	good := make([]int64, len(t.req.Blobs))
+	for i := range t.req.Blobs {
+		p := t.m.Position(i)
+		good[i] = p.Received // of what is finished: its size
+		if w := t.writers[i]; w != nil && !p.Judged {
 			writers[i] = w
 			delete(t.writers, i)
 		}
@@ -87,7 +89,7 @@ func (t *transfer) fallBack() {
 	for i, w := range writers {
 		<-t.settle
 		if err := w.Abort(good[i]); err != nil {
-			t.step(meFailure{failf(CodeMismatch, "blob %d differs from the source behind byte %d, and what was written cannot be taken back: %w", i, good[i], err)})
+			t.step(member.EvFailure{Err: wire.Errorf(wire.CodeMismatch, "blob %d differs from the source behind byte %d, and what was written cannot be taken back: %w", i, good[i], err)})
 			return
 		}
 	}
@@ -101,7 +103,7 @@ func (t *transfer) fallBack() {
 		return
 	}
 	t.startStore()
-	t.perform(t.m.step(meReset{}))
+	t.perform(t.m.Step(member.EvReset{}))
 }
 
 // commit makes one verified blob durable while the next one streams.
@@ -117,10 +119,10 @@ func (t *transfer) commit(b int, final v1.Descriptor) {
 	t.settling.Add(-1)
 	<-t.settle
 	if err != nil {
-		t.step(meFailure{nodeErrorOf(err, CodeStore)})
+		t.step(member.EvFailure{Err: nodeErrorOf(err, wire.CodeStore)})
 		return
 	}
-	t.step(meDurable{b})
+	t.step(member.EvDurable{Blob: b})
 }
 
 func (t *transfer) prepare() {
@@ -128,24 +130,24 @@ func (t *transfer) prepare() {
 	if p, ok := t.sink.(Preparer); ok {
 		final := make([]v1.Descriptor, len(t.req.Blobs))
 		for b, d := range t.req.Blobs {
-			d.Digest, d.Size = t.m.digest(b), t.m.blobs[b].size // settled by now
+			d.Digest, d.Size = t.m.Digest(b), t.m.Position(b).Size // settled by now
 			final[b] = d
 		}
 		var err error
 		if inPlace, err = p.Prepare(t.ctx, final); err != nil {
-			t.step(meFailure{nodeErrorOf(err, CodeStore)})
+			t.step(member.EvFailure{Err: nodeErrorOf(err, wire.CodeStore)})
 			return
 		}
 	}
-	t.step(mePrepared{inPlace})
+	t.step(member.EvPrepared{InPlace: inPlace})
 }
 
 // publish is not cut short by the end of the transfer: after COMMIT there is no
 // way back.
 func (t *transfer) publish() {
 	if err := t.sink.Publish(context.WithoutCancel(t.ctx)); err != nil {
-		t.step(meFailure{nodeErrorOf(err, CodeStore)})
+		t.step(member.EvFailure{Err: nodeErrorOf(err, wire.CodeStore)})
 		return
 	}
-	t.step(mePublished{})
+	t.step(member.EvPublished{})
 }

@@ -1,4 +1,4 @@
-package ring
+package member
 
 import (
 	"bytes"
@@ -14,9 +14,9 @@ import (
 // (PROTOCOL.md section 7).
 
 // mark takes one mark from the server; after a resume all marks come again.
-func (m *member) mark(k wire.Mark) {
+func (m *Machine) mark(k wire.Mark) {
 	if k.Blob < 0 || k.Blob >= len(m.blobs) || k.Offset < 0 || len(k.Sum) != 32 {
-		m.fail(failf(CodeProtocol, "malformed mark"))
+		m.fail(wire.Errorf(wire.CodeProtocol, "malformed mark"))
 		return
 	}
 	b := &m.blobs[k.Blob]
@@ -27,22 +27,22 @@ func (m *member) mark(k wire.Mark) {
 		b.final = digest.NewDigestFromBytes(digest.SHA256, k.Sum)
 		switch {
 		case b.want != "" && b.final != b.want:
-			m.fail(failf(CodeMismatch, "blob %d: the server read %s, offered was %s", k.Blob, b.final, b.want))
+			m.fail(wire.Errorf(wire.CodeMismatch, "blob %d: the server read %s, offered was %s", k.Blob, b.final, b.want))
 			return
 		case b.size < 0 && b.good <= k.Offset:
 			b.size = k.Offset
-			m.do(actSize{k.Blob, k.Offset})
+			m.do(ActSize{k.Blob, k.Offset})
 			if b.recv > b.size { // the claim of a longer one, or somebody appended
-				if m.phase == mStarted {
+				if m.phase == Started {
 					m.fallback(k.Blob, k.Offset)
 				}
 				return
 			}
 			if m.feedFin && b.recv < b.size {
-				m.say(&wire.Link{Link: m.feedLink, Generation: m.feedGen, State: wire.LinkDown, Code: string(CodeProtocol), Reason: earlyFin})
+				m.say(&wire.Link{Link: m.feedLink, Generation: m.feedGen, State: wire.LinkDown, Code: string(wire.CodeProtocol), Reason: earlyFin})
 			}
 		case b.size != k.Offset:
-			m.fail(failf(CodeMismatch, "blob %d: the server read %d bytes, the node knows of %d", k.Blob, k.Offset, max(b.size, b.recv)))
+			m.fail(wire.Errorf(wire.CodeMismatch, "blob %d: the server read %d bytes, the node knows of %d", k.Blob, k.Offset, max(b.size, b.recv)))
 			return
 		}
 		m.judge(k.Blob)
@@ -59,24 +59,24 @@ func (m *member) mark(k wire.Mark) {
 }
 
 // sum takes a running sum from the node's own hash.
-func (m *member) sum(ev meSum) {
-	b := &m.blobs[ev.blob]
+func (m *Machine) sum(ev EvSum) {
+	b := &m.blobs[ev.Blob]
 	if m.resetting {
 		return // of bytes that are dropped
 	}
-	if ev.end {
-		b.sum = digest.NewDigestFromBytes(digest.SHA256, ev.sum)
-		m.judge(ev.blob)
+	if ev.End {
+		b.sum = digest.NewDigestFromBytes(digest.SHA256, ev.Sum)
+		m.judge(ev.Blob)
 		return
 	}
-	b.sums = append(b.sums, blobSum{ev.off, ev.sum})
-	m.compare(ev.blob)
+	b.sums = append(b.sums, blobSum{ev.Offset, ev.Sum})
+	m.compare(ev.Blob)
 }
 
 // compare advances good over the marks whose sum is there and equal.
-func (m *member) compare(i int) {
+func (m *Machine) compare(i int) {
 	b := &m.blobs[i]
-	for len(b.marks) > 0 && len(b.sums) > 0 && m.phase == mStarted {
+	for len(b.marks) > 0 && len(b.sums) > 0 && m.phase == Started {
 		k, s := b.marks[0], b.sums[0]
 		switch {
 		case s.off < k.Offset:
@@ -94,21 +94,21 @@ func (m *member) compare(i int) {
 }
 
 // advance says that bytes below off are good.
-func (m *member) advance(i int, off int64) {
+func (m *Machine) advance(i int, off int64) {
 	b := &m.blobs[i]
 	m.marked += off - b.good
 	b.good = off
-	m.do(actGood{i, off})
+	m.do(ActGood{i, off})
 }
 
 // fallback goes back to the last good mark, in every blob that is not finished: the
 // window, in travelling order, is dropped as a whole.
-func (m *member) fallback(i int, off int64) {
-	m.say(m.report())
+func (m *Machine) fallback(i int, off int64) {
+	m.say(m.Report())
 	m.say(&wire.Fallback{Link: m.feedLink, Generation: m.feedGen, Blob: i, Offset: off, Good: m.blobs[i].good})
 	if m.feedOpen {
 		m.feedOpen = false
-		m.do(actCloseFeed{})
+		m.do(ActCloseFeed{})
 	}
 	m.resetting, m.next = true, 0
 	for k := range m.blobs {
@@ -118,13 +118,13 @@ func (m *member) fallback(i int, off int64) {
 		}
 		b.recv, b.claim, b.sum, b.sums = b.good, min(b.claim, b.good), "", nil
 	}
-	m.do(actReset{})
+	m.do(ActReset{})
 }
 
 // judge compares a finished blob with its final mark once both are there.
-func (m *member) judge(i int) {
+func (m *Machine) judge(i int) {
 	b := &m.blobs[i]
-	if b.judged || b.sum == "" || b.final == "" || m.phase != mStarted || m.resetting {
+	if b.judged || b.sum == "" || b.final == "" || m.phase != Started || m.resetting {
 		return
 	}
 	if b.sum != b.final {
@@ -133,5 +133,5 @@ func (m *member) judge(i int) {
 	}
 	b.judged, b.marks, b.sums = true, nil, nil
 	m.advance(i, b.size)
-	m.do(actSettle{i, v1.Descriptor{Digest: b.final, Size: b.size}})
+	m.do(ActSettle{i, v1.Descriptor{Digest: b.final, Size: b.size}})
 }

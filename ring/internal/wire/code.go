@@ -1,0 +1,39 @@
+package wire
+
+import "fmt"
+
+// Code classifies what ends a link or a node's part in a transfer, PROTOCOL.md section 4, "Codes".
+type Code string
+
+// The codes, append only.
+const (
+	CodeNone      Code = ""
+	CodeAuth      Code = "auth"      // certificate, role or link proof
+	CodePolicy    Code = "policy"    // the node's policy or its target says no
+	CodeBusy      Code = "busy"      // too many transfers, or the target is taken
+	CodeSpace     Code = "space"     // not enough room
+	CodeStore     Code = "store"     // the node's storage failed
+	CodeMismatch  Code = "mismatch"  // bytes do not match a mark or a digest
+	CodeCRC       Code = "crc"       // a frame was damaged on its link
+	CodeNetwork   Code = "network"   // a connection broke or was refused
+	CodeGone      Code = "gone"      // the asked bytes can no longer be replayed
+	CodeProtocol  Code = "protocol"  // the peer broke the protocol
+	CodeVersion   Code = "version"   // no common version
+	CodeShutdown  Code = "shutdown"  // the node is stopping
+	CodeAbandoned Code = "abandoned" // no server for too long
+)
+
+// Error is what ended a link or a node's part in a transfer, with its code. LINK, FAIL and ANSWER
+// carry both.
+type Error struct {
+	Code Code
+	Err  error
+}
+
+func (e *Error) Error() string { return e.Err.Error() }
+func (e *Error) Unwrap() error { return e.Err }
+
+// Errorf makes an Error of a code and of what fmt.Errorf makes.
+func Errorf(code Code, format string, args ...any) *Error {
+	return &Error{code, fmt.Errorf(format, args...)}
+}
