@@ -18,16 +18,18 @@ type Fault string
 // The faults of contact with a node.
 const (
 	FaultNone        Fault = ""
-	FaultName        Fault = "name"        // its name has no address
-	FaultSilent      Fault = "silent"      // nothing comes back from its address
-	FaultPort        Fault = "port"        // nothing listens at its address
-	FaultRoute       Fault = "route"       // there is no way to its address
-	FaultHangs       Fault = "hangs"       // it takes the connection, or has it, and says nothing
-	FaultClosed      Fault = "closed"      // it takes the connection, and ends it
-	FaultStranger    Fault = "stranger"    // something else than a node answers
-	FaultForeign     Fault = "foreign"     // one end's certificate is of another cluster
-	FaultCertificate Fault = "certificate" // it refuses our certificate, and its log says why
-	FaultRevoked     Fault = "revoked"     // its certificate is revoked
+	FaultName        Fault = "name"         // its name has no address
+	FaultSilent      Fault = "silent"       // nothing comes back from its address
+	FaultPort        Fault = "port"         // nothing listens at its address
+	FaultRoute       Fault = "route"        // there is no way to its address
+	FaultHangs       Fault = "hangs"        // it takes the connection, or has it, and says nothing
+	FaultClosed      Fault = "closed"       // it takes the connection, and ends it
+	FaultStranger    Fault = "stranger"     // something else than a node answers
+	FaultForeign     Fault = "foreign"      // one end's certificate is of another cluster
+	FaultAuthority   Fault = "authority"    // it is of this cluster, and one end does not know the authority of the other
+	FaultCertificate Fault = "certificate"  // it refuses our certificate, and its log says why
+	FaultRevoked     Fault = "revoked"      // its certificate is revoked
+	FaultRevokedName Fault = "name revoked" // its name is, so that no new certificate helps
 )
 
 // Cause is why a node is in its state, in parts: text, address and text together are the reason. Causes
@@ -121,19 +123,27 @@ func ungreeted(err error, addr string, in time.Duration) error {
 	var unknown x509.UnknownAuthorityError
 	// Of whoever checks certificates for us.
 	var f interface{ Foreign() bool }
-	var r interface{ Revoked() bool }
+	var a interface{ OtherAuthority() bool }
+	var r interface {
+		Revoked() bool
+		RevokedName() bool
+	}
 	switch {
 	case errors.As(err, &op) && op.Op == "remote error":
 		// crypto/tls reports the peer's alert this way, by a type of its own.
 		fault := FaultCertificate
 		if op.Err.Error() == tls.AlertError(alertUnknownCA).Error() {
-			fault = FaultForeign
+			fault = FaultAuthority // we believed its certificate before it saw ours
 		}
 		return &refusal{Cause{Fault: fault, Text: "the node refused our certificate: " + op.Err.Error()}}
+	case errors.As(err, &a) && a.OtherAuthority():
+		return &refusal{Cause{Fault: FaultAuthority, Text: err.Error()}}
 	case errors.As(err, &unknown):
 		return &refusal{Cause{Fault: FaultForeign, Text: "its certificate is of another cluster: " + unknown.Error()}}
 	case errors.As(err, &f) && f.Foreign():
 		return &refusal{Cause{Fault: FaultForeign, Text: "its certificate is of another cluster: " + err.Error()}}
+	case errors.As(err, &r) && r.RevokedName():
+		return &refusal{Cause{Fault: FaultRevokedName, Text: err.Error()}}
 	case errors.As(err, &r) && r.Revoked():
 		return &refusal{Cause{Fault: FaultRevoked, Text: err.Error()}}
 	case errors.As(err, &verify):

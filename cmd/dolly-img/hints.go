@@ -24,10 +24,14 @@ var advice = []struct {
 		"names are resolved here, on the server: getent hosts NAME shows what %[1]s resolves to"},
 	{[]ring.Fault{ring.FaultForeign},
 		"the keys of %[1]s are of another cluster than those used here: name the right ones with --keys, or copy ca.pem and node.pem from here to /etc/dolly-img/keys there; dolly-img keys show, on both, tells them apart"},
+	{[]ring.Fault{ring.FaultAuthority},
+		"the keys of %[1]s and those used here are of clusters of the same name, but the authority differs, as after dolly-img keys renew --ca: copy ca.pem from the server where that was run to /etc/dolly-img/keys there, and to the keys used here, and reload the daemons (systemctl reload dolly-img); where dolly-img keys init made all keys anew, copy node.pem, too"},
 	{[]ring.Fault{ring.FaultCertificate},
 		"the log of %[1]s says what is wrong with our certificate (journalctl -u dolly-img); it may be revoked in /etc/dolly-img/keys/revoked there, by the name or the serial number that dolly-img keys show prints here"},
 	{[]ring.Fault{ring.FaultRevoked},
-		"the list beside the keys used here gives up the keys of %[1]s; a new one is made on the server: dolly-img keys renew, or dolly-img keys add node NAME for a new name"},
+		"the list \"revoked\" beside the keys used here gives up the key of %[1]s by its serial number; a new one is made on the server where ca.key is: dolly-img keys renew; then copy it there"},
+	{[]ring.Fault{ring.FaultRevokedName},
+		"the list \"revoked\" beside the keys used here gives up the names of %[1]s, so that a new key under the same name does not help: to use the names again, take their lines out of the list on all machines, and on the server where ca.key is run dolly-img keys revoke SERIAL with the number of each old key, then dolly-img keys renew"},
 }
 
 // printHints prints what to do about nodes that cannot be talked to, each advice once.

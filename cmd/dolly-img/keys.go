@@ -139,8 +139,13 @@ func newKeysShow() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "show",
 		Short: "Show the keys, for whom they are, when they end and what is wrong with them",
-		Long: `Show prints every certificate with its serial number, names those that end within 30
-days, and exits 1 when a key cannot be used.`,
+		Long: `Show prints every certificate with its serial number, and names those that end within 30
+days. Where ca.key is, it also lists those that were issued and are in no file there: keys that
+were replaced, or whose file was moved. They are good until they end, or are revoked.
+
+It exits 1 when a key cannot be used: ca.pem, sender.pem or node.pem is revoked or has ended,
+or any file is damaged or open to others. That a key of another name, which only waits there to
+be copied, is revoked or has ended is a note.`,
 		Args: exactly(0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			dir, err := identity.Find(dir)
@@ -164,11 +169,15 @@ func addKeysFlag(cmd *cobra.Command, dir *string) {
 
 func showKeys(w io.Writer, dir string, entries []identity.Entry) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "FILE\tROLE\tNAME\tCLUSTER\tUNTIL\tSERIAL\tSHA-256")
+	fmt.Fprintln(t, "FILE\tROLE\tNAME\tCLUSTER\tFROM\tUNTIL\tSERIAL\tSHA-256")
 	bad := 0
 	for _, e := range entries {
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", printable(filepath.Base(e.File)), orDash(e.Role), orDash(e.Name),
-			orDash(e.Cluster), date(e.NotAfter), orDash(e.Serial), orDash(short(e.Fingerprint)))
+		file := printable(filepath.Base(e.File))
+		if e.File == "" {
+			file = "(" + e.State + ")"
+		}
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", file, orDash(e.Role), orDash(e.Name),
+			orDash(e.Cluster), date(e.NotBefore), date(e.NotAfter), orDash(e.Serial), orDash(short(e.Fingerprint)))
 		if len(e.Problems) > 0 {
 			bad++
 		}
@@ -180,6 +189,9 @@ func showKeys(w io.Writer, dir string, entries []identity.Entry) error {
 		}
 		for _, warning := range e.Warnings {
 			fmt.Fprintf(w, "soon %s\n", printable(warning))
+		}
+		for _, note := range e.Notes {
+			fmt.Fprintf(w, "note %s (nothing uses it here)\n", printable(note))
 		}
 	}
 	if bad > 0 {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"path/filepath"
@@ -20,7 +21,9 @@ func newKeysAdd() *cobra.Command {
 		Use:   "add",
 		Short: "Make keys of more senders or nodes",
 		Long: `Add makes keys with the authority that is there: run it on the server, which has ca.key.
-Nothing that is there is replaced.`,
+Nothing that is there is replaced: what is there and good is left, and what is missing is made,
+so the command can be repeated with a longer list. A name that is revoked, or whose file is
+there and no good, is an error after the others were made.`,
 	}
 	group(cmd)
 	cmd.AddCommand(newKeysAddSender(), newKeysAddNode())
@@ -70,12 +73,12 @@ func addKeys(w io.Writer, dir string, role identity.Role, names []string) error 
 	if err != nil {
 		return err
 	}
-	if err := identity.Add(dir, role, names, identity.InitOptions{}); err != nil {
-		return err
+	made, there, err := identity.Add(dir, role, names, identity.InitOptions{})
+	if len(there) > 0 {
+		fmt.Fprintf(w, "there already, and left as they are: %s\n", printable(strings.Join(there, ", ")))
 	}
-	made := make([]string, len(names))
-	for i, name := range names {
-		made[i] = string(role) + "-" + name + ".pem"
+	if len(made) == 0 {
+		return err
 	}
 	fmt.Fprintf(w, "made in %s: %s\n", dir, printable(strings.Join(made, ", ")))
 	if role == identity.Sender {
@@ -85,7 +88,7 @@ func addKeys(w io.Writer, dir string, role identity.Role, names []string) error 
 	}
 	printCopies(w, dir, []string{"ca.pem"})
 	printCopies(w, dir, made)
-	return nil
+	return err
 }
 
 func newKeysRenew() *cobra.Command {
@@ -141,23 +144,37 @@ func renewAuthority(w io.Writer, dir string) error {
 }
 
 func renewKeys(w io.Writer, dir string, names []string) error {
-	renewed, left, err := identity.Renew(dir, names, identity.InitOptions{})
+	renewals, left, err := identity.Renew(dir, names, identity.InitOptions{})
 	if err != nil {
 		return err
 	}
-	if len(left) > 0 {
-		fmt.Fprintf(w, "left as it is, since its name is revoked: %s\n", printable(strings.Join(left, ", ")))
+	for _, l := range left {
+		fmt.Fprintf(w, "left as it is, since its name is revoked: %s\nhint: %s\n", printable(l.File), identity.UseAgain(l.Was.Serial))
 	}
-	if len(renewed) == 0 {
+	if len(renewals) == 0 {
 		return nil
 	}
 	entries, err := identity.Show(dir)
 	if err != nil {
 		return err
 	}
+	renewed := make([]string, len(renewals))
+	for i, r := range renewals {
+		renewed[i] = r.File
+	}
 	until := slices.IndexFunc(entries, func(e identity.Entry) bool { return filepath.Base(e.File) == renewed[0] })
 	fmt.Fprintf(w, "renewed in %s, until %s: %s\n", dir, date(entries[until].NotAfter), printable(strings.Join(renewed, ", ")))
-	fmt.Fprintln(w, "what was there before stays good until it ends; copy each to its machine, and reload the daemons:")
+	for _, r := range renewals {
+		fmt.Fprintf(w, "  %s replaces serial %s, which is good until %s\n", printable(r.File), r.Was.Serial, date(r.Was.Until))
+	}
+	fmt.Fprintf(w, "to give up one that was replaced, once its machine has the new one: dolly-img keys revoke --keys %s SERIAL\n", quote(dir))
+	printRenewed(w, dir, renewed)
+	return nil
+}
+
+// printRenewed says where the files that were renewed belong.
+func printRenewed(w io.Writer, dir string, renewed []string) {
+	fmt.Fprintln(w, "copy each to its machine, and reload the daemons:")
 	for _, role := range []string{"node", "sender"} {
 		var named []string
 		for _, file := range renewed {
@@ -176,18 +193,21 @@ func renewKeys(w io.Writer, dir string, names []string) error {
 	if slices.ContainsFunc(renewed, func(file string) bool { return strings.HasPrefix(file, "node") }) {
 		printReload(w)
 	}
-	return nil
 }
 
 func newKeysRevoke() *cobra.Command {
 	var dir string
+	var force bool
 	cmd := &cobra.Command{
 		Use:   "revoke NAME|SERIAL...",
 		Short: "Give up keys: of a machine that was lost, or of somebody who left",
 		Long: `Revoke adds to the list of revoked certificates, the file "revoked" in the directory of the
 keys. A serial number, as keys show prints it, stands for one certificate; NAME, sender/NAME or
 node/NAME for all that have the name, also for those that are made later: to give a node a new
-key under its old name, revoke the serial number, then renew the name.
+key under its old name, revoke the serial number, not the name, then renew.
+
+What no key has, of those in the directory and those that were issued there, is taken for a
+mistake, and nothing is changed, unless --force is given.
 
 The list holds where it is: copy it to every node, which reads it when its daemon starts or is
 told to reload, and to every machine that sends, which reads it with each push. Running
@@ -209,17 +229,17 @@ may also be written and removed by hand.`,
 			if err != nil {
 				return err
 			}
+			meant, err := identity.Revoke(dir, list, force, time.Now())
+			var unknown *identity.UnknownKeyError
+			if errors.As(err, &unknown) {
+				return &usageError{err: err}
+			}
+			if err != nil {
+				return err
+			}
 			w := cmd.OutOrStdout()
-			for _, r := range list {
-				files, err := identity.Revoke(dir, r, time.Now())
-				if err != nil {
-					return err
-				}
-				means := "no key in this directory has it; is it spelled right?"
-				if len(files) > 0 {
-					means = strings.Join(files, ", ")
-				}
-				fmt.Fprintf(w, "revoked %s: %s\n", r, printable(means))
+			for _, m := range meant {
+				fmt.Fprintf(w, "revoked %s: %s\n", m.Revocation, printable(meaning(m)))
 			}
 			fmt.Fprintln(w, "copy the list to every node and every machine that sends, and reload the daemons:")
 			printCopies(w, dir, []string{"revoked"})
@@ -228,7 +248,20 @@ may also be written and removed by hand.`,
 		},
 	}
 	addKeysFlag(cmd, &dir)
+	cmd.Flags().BoolVar(&force, "force", false, "also what no key has that is known here")
 	return cmd
+}
+
+// meaning is which keys an entry of the list of revoked ones gives up.
+func meaning(m identity.Meant) string {
+	what := m.Files
+	for _, i := range m.Issued {
+		what = append(what, fmt.Sprintf("serial %s, which no file here has any more", i.Serial))
+	}
+	if len(what) == 0 {
+		return "no key that is known here has it"
+	}
+	return strings.Join(what, ", ")
 }
 
 // atLeastOne is cobra.MinimumNArgs(1) with our words.

@@ -59,12 +59,22 @@ func (e *KeyError) Hint() string { return e.hint }
 // A NotFoundError says that no place that was looked at holds keys.
 type NotFoundError struct {
 	Places []string // in the order they were looked at
+
+	denied bool // the user may not look into one of them
 }
 
-func (e *NotFoundError) Error() string { return "no keys found in " + strings.Join(e.Places, ", ") }
+func (e *NotFoundError) Error() string {
+	if e.denied {
+		return "no keys that this user may read in " + strings.Join(e.Places, ", ")
+	}
+	return "no keys found in " + strings.Join(e.Places, ", ")
+}
 
-// Hint says how keys are made.
+// Hint says how keys are made, or who may read those that may be there.
 func (e *NotFoundError) Hint() string {
+	if e.denied {
+		return "run it as root or as the owner of that directory (sudo, say), or name keys of your own with --keys DIR"
+	}
 	return "make them once, on the server: dolly-img keys init --keys DIR; a node gets ca.pem and node.pem from there"
 }
 
@@ -75,12 +85,19 @@ type PeerError struct {
 	Reason string // why
 	Err    error  // cause, may be nil
 
-	cluster bool // it names another one
-	revoked bool
+	cluster   bool   // it names another one
+	authority bool   // it names this one, and another authority signed it
+	revoked   *match // nil: it is not
 }
 
 // Revoked reports whether the peer's certificate is listed as revoked.
-func (e *PeerError) Revoked() bool { return e.revoked }
+func (e *PeerError) Revoked() bool { return e.revoked != nil }
+
+// RevokedName reports whether it is so for its name, which a new certificate would have, too.
+func (e *PeerError) RevokedName() bool { return e.revoked != nil && e.revoked.Serial == "" }
+
+// OtherAuthority reports whether the peer's certificate names this cluster, and none of our authorities signed it.
+func (e *PeerError) OtherAuthority() bool { return e.authority }
 
 func (e *PeerError) Error() string {
 	s := "peer refused: "
@@ -97,11 +114,11 @@ func (e *PeerError) Error() string {
 // Unwrap returns the cause.
 func (e *PeerError) Unwrap() error { return e.Err }
 
-// Foreign reports whether the peer's certificate is of another cluster: another authority made it, or it
-// names another cluster.
+// Foreign reports whether the peer's certificate is of another cluster: it names one, or another
+// authority made it and it does not name this cluster.
 func (e *PeerError) Foreign() bool {
 	var unknown x509.UnknownAuthorityError
-	return e.cluster || errors.As(e.Err, &unknown)
+	return e.cluster || !e.authority && errors.As(e.Err, &unknown)
 }
 
 // Hint says where to look.

@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -21,6 +22,7 @@ const (
 	nodeFile    = "node.pem"
 	policyFile  = "policy.toml"
 	revokedFile = "revoked"
+	issuedFile  = "issued"
 )
 
 func namedPrefix(role Role) string { return string(role) + "-" }
@@ -55,6 +57,7 @@ func Find(explicit string) (string, error) {
 			places = append(places, filepath.Join(config, "dolly-img", "keys"))
 		}
 	}
+	denied := false
 	for i, dir := range places {
 		_, err := os.Stat(filepath.Join(dir, caFile))
 		if err == nil {
@@ -62,9 +65,10 @@ func Find(explicit string) (string, error) {
 		}
 		if !errors.Is(err, fs.ErrNotExist) {
 			places[i] += " (" + errors.Unwrap(err).Error() + ")"
+			denied = denied || errors.Is(err, fs.ErrPermission)
 		}
 	}
-	return "", &NotFoundError{Places: places}
+	return "", &NotFoundError{Places: places, denied: denied}
 }
 
 // keyFile is what a PEM file holds.
@@ -93,8 +97,10 @@ func read(dir, name string) (*keyFile, error) {
 	return file, nil
 }
 
-// readFile reads a file of bounded size. Every error is a *KeyError.
-func readFile(path string) ([]byte, fs.FileInfo, error) {
+// readFile reads a file of up to maxFile bytes. Every error is a *KeyError.
+func readFile(path string) ([]byte, fs.FileInfo, error) { return readBounded(path, maxFile) }
+
+func readBounded(path string, limit int64) ([]byte, fs.FileInfo, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		problem, hint := Unreadable, ""
@@ -113,12 +119,12 @@ func readFile(path string) ([]byte, fs.FileInfo, error) {
 	if !info.Mode().IsRegular() {
 		return nil, nil, &KeyError{File: path, Problem: Unreadable, Detail: "not a regular file"}
 	}
-	data, err := io.ReadAll(io.LimitReader(f, maxFile+1))
+	data, err := io.ReadAll(io.LimitReader(f, limit+1))
 	if err != nil {
 		return nil, nil, &KeyError{File: path, Problem: Unreadable, Err: err}
 	}
-	if len(data) > maxFile {
-		return nil, nil, &KeyError{File: path, Problem: Malformed, Detail: "larger than 1 MiB"}
+	if int64(len(data)) > limit {
+		return nil, nil, &KeyError{File: path, Problem: Malformed, Detail: fmt.Sprintf("larger than %d MiB", limit>>20)}
 	}
 	return data, info, nil
 }

@@ -45,8 +45,8 @@ func Load(dir string, role Role) (*Identity, error) {
 	if err != nil {
 		return nil, err
 	}
-	if why := list.why(file.certs[0]); why != "" {
-		return nil, &KeyError{File: file.path, Problem: Revoked, Detail: why, hint: "issue another certificate, on the server, and copy it here; see dolly-img keys revoke --help"}
+	if why := list.why(file.certs[0]); why != nil {
+		return nil, &KeyError{File: file.path, Problem: Revoked, Detail: why.String(), hint: why.remedy(file.certs[0])}
 	}
 	cert := tls.Certificate{PrivateKey: file.key, Leaf: file.certs[0]}
 	for _, c := range file.certs {
@@ -135,14 +135,18 @@ func (id *Identity) verify(cs tls.ConnectionState, use x509.ExtKeyUsage) (Peer, 
 		KeyUsages:     []x509.ExtKeyUsage{use},
 	})
 	if err != nil {
+		var unknown x509.UnknownAuthorityError
+		if peer, perr := PeerOf(cs); perr == nil && errors.As(err, &unknown) && peer.Cluster == id.Cluster {
+			return Peer{}, &PeerError{Reason: fmt.Sprintf("its certificate names cluster %q, as ours does, but no authority in our ca.pem signed it", peer.Cluster), Err: err, authority: true}
+		}
 		return Peer{}, &PeerError{Reason: "bad certificate", Err: err}
 	}
 	peer, err := PeerOf(cs)
 	if err != nil {
 		return Peer{}, &PeerError{Reason: "bad certificate", Err: err}
 	}
-	if why := id.revoked.chains(chains); why != "" {
-		return peer, &PeerError{Peer: peer, Reason: fmt.Sprintf("its certificate, serial %s, is revoked: %s", serial(cs.PeerCertificates[0]), why), revoked: true}
+	if why := id.revoked.chains(chains); why != nil {
+		return peer, &PeerError{Peer: peer, Reason: fmt.Sprintf("its certificate, serial %s, is revoked: %s", serial(cs.PeerCertificates[0]), why), revoked: why}
 	}
 	if peer.Cluster != id.Cluster {
 		return peer, &PeerError{Peer: peer, Reason: fmt.Sprintf("this is cluster %q", id.Cluster), cluster: true}

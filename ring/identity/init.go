@@ -70,7 +70,13 @@ func Init(dir string, opts InitOptions) (err error) {
 	if err != nil {
 		return err
 	}
-	return place(dir, files)
+	if _, err := loadIssued(dir); err != nil {
+		return err
+	}
+	if err := place(dir, files); err != nil {
+		return err
+	}
+	return record(dir)
 }
 
 // defaults fills in what is not given.
@@ -100,12 +106,9 @@ func (o *InitOptions) files(dir string) ([]newFile, error) {
 		_, err := os.Lstat(filepath.Join(dir, name))
 		return err == nil
 	}
-	list, err := loadRevoked(dir)
-	if err != nil {
-		return nil, err
-	}
 	var files []newFile
 	var a *ca
+	var err error
 	names := map[string]Peer{}
 	if !exists(caFile) {
 		if o.Cluster == "" {
@@ -135,6 +138,26 @@ func (o *InitOptions) files(dir string) ([]newFile, error) {
 			}
 		}
 	}
+	issued, err := o.issueAll(a, dir, names)
+	if err != nil {
+		return nil, err
+	}
+	files = append(files, issued...)
+	for _, f := range files {
+		if exists(f.name) {
+			return nil, inTheWay(dir, f.name)
+		}
+	}
+	return files, nil
+}
+
+// issueAll makes the contents of sender.pem and node.pem as names has them, and of those of o.Nodes.
+func (o *InitOptions) issueAll(a *ca, dir string, names map[string]Peer) ([]newFile, error) {
+	list, err := loadRevoked(dir)
+	if err != nil {
+		return nil, err
+	}
+	var files []newFile
 	order := []string{senderFile, nodeFile}
 	for _, node := range o.Nodes {
 		if _, twice := names[namedFile(Node, node)]; !twice {
@@ -148,7 +171,7 @@ func (o *InitOptions) files(dir string) ([]newFile, error) {
 			continue
 		}
 		peer.Cluster = o.Cluster
-		if err := list.forbids(peer); err != nil {
+		if err := list.forbids(peer, forbidden); err != nil {
 			return nil, err
 		}
 		data, err := o.issue(a, peer)
@@ -156,11 +179,6 @@ func (o *InitOptions) files(dir string) ([]newFile, error) {
 			return nil, err
 		}
 		files = append(files, newFile{name, 0o600, data})
-	}
-	for _, f := range files {
-		if exists(f.name) {
-			return nil, inTheWay(dir, f.name)
-		}
 	}
 	return files, nil
 }

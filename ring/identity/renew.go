@@ -2,6 +2,7 @@ package identity
 
 import (
 	"bytes"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -13,9 +14,9 @@ import (
 	"time"
 )
 
-// issued are the names of the files in dir that hold issued certificates: sender.pem, node.pem, and
-// those of more senders and of named nodes.
-func issued(dir string) []string {
+// certFiles are the names of the files in dir that hold issued certificates: sender.pem, node.pem,
+// and those of more senders and of named nodes.
+func certFiles(dir string) []string {
 	var names []string
 	for _, role := range []Role{Sender, Node} {
 		if _, err := os.Lstat(filepath.Join(dir, roleFile(role))); err == nil {
@@ -31,62 +32,136 @@ func issued(dir string) []string {
 }
 
 // Add issues certificates with names for senders or nodes, each with a private key of its own, in
-// sender-NAME.pem or node-NAME.pem. dir must hold ca.pem and ca.key. It never replaces a file:
-// a *KeyError with Exists names the first that is in the way; after an error nothing new is left.
-func Add(dir string, role Role, names []string, opts InitOptions) error {
+// sender-NAME.pem or node-NAME.pem. dir must hold ca.pem and ca.key. It replaces no file. It
+// returns the names of the files that it made, and of those that were there and are good for their
+// names, so that it can be repeated for a list that has become longer. Names that cannot be issued,
+// or whose file is there and no good, are errors, joined, after all others were made.
+func Add(dir string, role Role, names []string, opts InitOptions) (made, there []string, err error) {
 	if err := opts.defaults(); err != nil {
-		return err
+		return nil, nil, err
+	}
+	for _, name := range names {
+		if err := checkName(name); err != nil {
+			return nil, nil, err
+		}
 	}
 	a, err := opts.loadCA(dir)
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
-	list, err := loadRevoked(dir)
+	s, err := newAdder(dir, role, opts)
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
-	if own, err := read(dir, roleFile(role)); err == nil && len(own.certs) > 0 {
-		// Two senders of one name could not be told apart in a log, nor revoked by name.
-		if peer, err := certPeer(own.certs[0]); err == nil && peer.Name != "" {
-			for _, name := range names {
-				if strings.EqualFold(name, peer.Name) {
-					return inTheWay(dir, roleFile(role))
-				}
-			}
-		}
+	if err := record(dir); err != nil { // it must be possible before anything is made
+		return nil, nil, err
 	}
 	var files []newFile
+	var bad []error
 	seen := map[string]bool{}
 	for _, name := range names {
-		if err := checkName(name); err != nil {
-			return err
-		}
 		if seen[name] {
 			continue
 		}
 		seen[name] = true
-		peer := Peer{Role: role, Name: name, Cluster: opts.Cluster}
-		if err := list.forbids(peer); err != nil {
-			return err
+		switch exists, err := s.exists(name); {
+		case err != nil:
+			bad = append(bad, err)
+			continue
+		case exists:
+			there = append(there, namedFile(role, name))
+			continue
 		}
-		data, err := opts.issue(a, peer)
+		data, err := opts.issue(a, Peer{Role: role, Name: name, Cluster: opts.Cluster})
 		if err != nil {
-			return err
+			return nil, nil, err
 		}
 		files = append(files, newFile{namedFile(role, name), 0o600, data})
+		made = append(made, namedFile(role, name))
 	}
-	return place(dir, files)
+	if err := place(dir, files); err != nil {
+		return nil, nil, err
+	}
+	return made, there, errors.Join(append(bad, record(dir))...)
+}
+
+// adder is what tells whether a name can be issued in a directory.
+type adder struct {
+	dir     string
+	role    Role
+	now     time.Time
+	cluster string
+	ca      *keyFile
+	revoked *revoked
+	own     string // the name in sender.pem or node.pem, "" for none
+}
+
+func newAdder(dir string, role Role, opts InitOptions) (*adder, error) {
+	s := &adder{dir: dir, role: role, now: opts.Now, cluster: opts.Cluster}
+	var err error
+	if s.ca, err = readCA(dir); err != nil {
+		return nil, err
+	}
+	if s.revoked, err = loadRevoked(dir); err != nil {
+		return nil, err
+	}
+	if own, err := read(dir, roleFile(role)); err == nil && len(own.certs) > 0 {
+		if peer, err := certPeer(own.certs[0]); err == nil {
+			s.own = peer.Name
+		}
+	}
+	return s, nil
+}
+
+// exists tells whether there is a good key of name already. That it cannot be made, or that what
+// is there is not good, is an error.
+func (s *adder) exists(name string) (bool, error) {
+	want := Peer{Role: s.role, Name: name, Cluster: s.cluster}
+	if err := s.revoked.forbids(want, forbidden); err != nil {
+		return false, err
+	}
+	// Two senders of one name could not be told apart in a log, nor revoked by name.
+	if s.own != "" && strings.EqualFold(name, s.own) {
+		return false, inTheWay(s.dir, roleFile(s.role))
+	}
+	file, err := read(s.dir, namedFile(s.role, name))
+	var missing *KeyError
+	if errors.As(err, &missing) && missing.Problem == Missing {
+		return false, nil
+	}
+	if err != nil {
+		return true, err
+	}
+	peer, err := file.check(s.role, s.ca, s.now)
+	if err != nil {
+		return true, err
+	}
+	if peer != want {
+		return true, &KeyError{File: file.path, Problem: Exists, Detail: "it is the key of " + peer.String(), hint: "move it away, and repeat the command"}
+	}
+	if why := s.revoked.why(file.certs[0]); why != nil {
+		return true, &KeyError{File: file.path, Problem: Revoked, Detail: why.String(), hint: "on the server: dolly-img keys renew " + name}
+	}
+	return true, nil
 }
 
 // forbids is the error of issuing a certificate that the list would refuse by its name.
-func (l *revoked) forbids(peer Peer) error {
-	for i, r := range l.entries {
-		if r.Serial == "" && r.of(nil, peer) {
-			return &KeyError{File: l.path, Problem: Revoked, Detail: fmt.Sprintf("line %d revokes the name %s, also of new certificates", l.lines[i], r),
-				hint: "remove the line there and on all machines, and revoke the old certificate by its serial number"}
-		}
+func (l *revoked) forbids(peer Peer, hint string) error {
+	why := l.whyOf("", peer)
+	if why == nil {
+		return nil
 	}
-	return nil
+	return &KeyError{File: l.path, Problem: Revoked, Detail: fmt.Sprintf("line %d revokes the name %s, also of new certificates", why.line, why.Revocation),
+		hint: hint}
+}
+
+// forbidden is what to do where no certificate with the name may be there.
+const forbidden = "remove the line there and on all machines, and revoke the old certificate by its serial number, which dolly-img keys show prints"
+
+// A Renewal is a file of a certificate, and the one that was in it.
+type Renewal struct {
+	File string // its name
+	Was  Issued
 }
 
 // Renew issues certificates again, with new private keys, for the roles and names of those in
@@ -94,8 +169,8 @@ func (l *revoked) forbids(peer Peer) error {
 // a file. What was issued before stays good until it ends, so that hosts can follow one by one. Each file
 // is replaced in one step, and all are written before the first is. Authorities that have ended
 // are taken out of ca.pem. It returns the files that are new, and the ones that were left as they
-// are because their name is revoked.
-func Renew(dir string, which []string, opts InitOptions) (renewed, left []string, err error) {
+// are because their name is revoked; to ask for one of those is an error.
+func Renew(dir string, which []string, opts InitOptions) (renewed, left []Renewal, err error) {
 	if err := opts.defaults(); err != nil {
 		return nil, nil, err
 	}
@@ -107,46 +182,36 @@ func Renew(dir string, which []string, opts InitOptions) (renewed, left []string
 		return nil, nil, &KeyError{File: filepath.Join(dir, caFile), Problem: EndsTooSoon, Detail: "on " + a.cert.NotAfter.UTC().Format(time.DateOnly) + ", and with it all that it signs",
 			hint: "replace the authority first, here on the server: dolly-img keys renew --ca"}
 	}
+	chosen, err := choose(dir, which)
+	if err != nil {
+		return nil, nil, err
+	}
 	list, err := loadRevoked(dir)
 	if err != nil {
 		return nil, nil, err
 	}
-	wanted := map[string]bool{}
-	for _, w := range which {
-		wanted[w] = false
+	if err := record(dir); err != nil { // after this nothing tells what is replaced
+		return nil, nil, err
 	}
 	var files []newFile
-	for _, name := range issued(dir) {
-		file, err := read(dir, name)
+	for _, c := range chosen {
+		renewal := Renewal{c.name, Issued{serial(c.cert), c.peer.Role, c.peer.Name, c.cert.NotBefore, c.cert.NotAfter}}
+		if c.peer.Cluster != opts.Cluster {
+			return nil, nil, &KeyError{File: c.path, Problem: Foreign, Detail: fmt.Sprintf("it is of cluster %q, the authority of %q", c.peer.Cluster, opts.Cluster)}
+		}
+		if err := list.forbids(c.peer, UseAgain(renewal.Was.Serial)); err != nil {
+			if len(which) > 0 {
+				return nil, nil, err
+			}
+			left = append(left, renewal)
+			continue
+		}
+		data, err := opts.issue(a, c.peer)
 		if err != nil {
 			return nil, nil, err
 		}
-		if len(file.certs) == 0 {
-			return nil, nil, &KeyError{File: file.path, Problem: Malformed, Detail: "no certificate"}
-		}
-		peer, err := certPeer(file.certs[0])
-		switch {
-		case err != nil:
-			return nil, nil, &KeyError{File: file.path, Problem: Malformed, Err: err}
-		case !chosen(wanted, name, peer):
-			continue
-		case peer.Cluster != opts.Cluster:
-			return nil, nil, &KeyError{File: file.path, Problem: Foreign, Detail: fmt.Sprintf("it is of cluster %q, the authority of %q", peer.Cluster, opts.Cluster)}
-		case list.forbids(peer) != nil:
-			left = append(left, name)
-			continue
-		}
-		data, err := opts.issue(a, peer)
-		if err != nil {
-			return nil, nil, err
-		}
-		files = append(files, newFile{name, 0o600, data})
-		renewed = append(renewed, name)
-	}
-	for _, w := range which {
-		if !wanted[w] {
-			return nil, nil, fmt.Errorf("%q: no certificate in %s has this name", w, dir)
-		}
+		files = append(files, newFile{c.name, 0o600, data})
+		renewed = append(renewed, renewal)
 	}
 	ca, err := readCA(dir)
 	if err != nil {
@@ -155,7 +220,48 @@ func Renew(dir string, which []string, opts InitOptions) (renewed, left []string
 	if data, fewer := opts.authorities(ca); fewer {
 		files = append(files, newFile{caFile, 0o644, data})
 	}
-	return renewed, left, replace(dir, files)
+	if err := replace(dir, files); err != nil {
+		return nil, nil, err
+	}
+	return renewed, left, record(dir)
+}
+
+// A choice is a certificate to renew.
+type choice struct {
+	name, path string
+	cert       *x509.Certificate
+	peer       Peer
+}
+
+// choose finds the certificates in dir that which names, all of them for nil.
+func choose(dir string, which []string) ([]choice, error) {
+	wanted := map[string]bool{}
+	for _, w := range which {
+		wanted[w] = false
+	}
+	var list []choice
+	for _, name := range certFiles(dir) {
+		file, err := read(dir, name)
+		if err != nil {
+			return nil, err
+		}
+		if len(file.certs) == 0 {
+			return nil, &KeyError{File: file.path, Problem: Malformed, Detail: "no certificate"}
+		}
+		peer, err := certPeer(file.certs[0])
+		if err != nil {
+			return nil, &KeyError{File: file.path, Problem: Malformed, Err: err}
+		}
+		if chosen(wanted, name, peer) {
+			list = append(list, choice{name, file.path, file.certs[0], peer})
+		}
+	}
+	for _, w := range which {
+		if !wanted[w] {
+			return nil, fmt.Errorf("%q: no certificate in %s has this name", w, dir)
+		}
+	}
+	return list, nil
 }
 
 // chosen tells whether wanted names the file, and notes that it did; nothing wanted is all.
@@ -200,11 +306,18 @@ func RenewCA(dir string, opts InitOptions) error {
 		return err
 	}
 	old, _ := opts.authorities(ca)
+	if err := record(dir); err != nil {
+		return err
+	}
 	// ca.pem comes first: between the two it has the certificates of both keys.
-	return replace(dir, []newFile{
+	err = replace(dir, []newFile{
 		{caFile, 0o644, bytes.Join([][]byte{certPEM(next.cert.Raw), old}, nil)},
 		{caKeyFile, 0o600, next.keyPEM},
 	})
+	if err != nil {
+		return err
+	}
+	return record(dir)
 }
 
 // keepOwner gives temp the owner of path, where that is somebody else's: who could read a key that

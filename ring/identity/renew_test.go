@@ -17,20 +17,35 @@ import (
 func TestAdd(t *testing.T) {
 	dir := keys(t, InitOptions{Sender: "admin"})
 	before := listing(t, dir)
-	if err := Add(dir, Sender, []string{"login1", "login2", "login1"}, InitOptions{}); err != nil {
+	add := func(role Role, names []string, made, there string) error {
+		t.Helper()
+		m, l, err := Add(dir, role, names, InitOptions{})
+		if strings.Join(m, " ") != made || strings.Join(l, " ") != there {
+			t.Errorf("Add(%q) made %q, there were %q; want %q, %q", names, m, l, made, there)
+		}
+		return err
+	}
+	if err := add(Sender, []string{"login1", "login1"}, "sender-login1.pem", ""); err != nil {
 		t.Fatal(err)
 	}
-	if err := Add(dir, Node, []string{"n1", "10.0.0.1"}, InitOptions{}); err != nil {
+	if err := add(Node, []string{"n1", "10.0.0.1"}, "node-n1.pem node-10.0.0.1.pem", ""); err != nil {
 		t.Fatal(err)
 	}
-	wantProblem(t, Add(dir, Sender, []string{"login3", "login2"}, InitOptions{}), "sender-login2.pem", Exists)
-	wantProblem(t, Add(dir, Sender, []string{"Admin"}, InitOptions{}), "sender.pem", Exists)
-	if err := Add(dir, Sender, []string{"a/b"}, InitOptions{}); err == nil {
+	// Again, with a longer list.
+	was := listing(t, dir)["sender-login1.pem"]
+	if err := add(Sender, []string{"login1", "login2"}, "sender-login2.pem", "sender-login1.pem"); err != nil {
+		t.Fatal(err)
+	}
+	if listing(t, dir)["sender-login1.pem"] != was {
+		t.Error("a key that was there is replaced")
+	}
+	wantProblem(t, add(Sender, []string{"Admin"}, "", ""), "sender.pem", Exists)
+	if err := add(Sender, []string{"login3", "a/b"}, "", ""); err == nil {
 		t.Error("a name that is none")
 	}
 	after := listing(t, dir)
 	for name, data := range before {
-		if after[name] != data {
+		if after[name] != data && name != "issued" {
 			t.Errorf("%s was changed", name)
 		}
 		delete(after, name)
@@ -47,13 +62,43 @@ func TestAdd(t *testing.T) {
 		t.Errorf("seen as %v", got)
 	}
 	os.Remove(dir + "/ca.key")
-	wantProblem(t, Add(dir, Node, []string{"n2"}, InitOptions{}), "ca.key", Missing)
+	wantProblem(t, add(Node, []string{"n2"}, "", ""), "ca.key", Missing)
+}
+
+// What is there and no good for its name is an error, and all others are made.
+func TestAddOverBadFiles(t *testing.T) {
+	dir := keys(t, InitOptions{Nodes: []string{"n1", "n2", "n3", "n5"}})
+	old := keys(t, InitOptions{Now: time.Now().Add(-48 * time.Hour), Validity: time.Hour, Nodes: []string{"n4"}})
+	for name, data := range map[string][]byte{
+		"node-n1.pem": []byte("hello"),
+		"node-n2.pem": content(t, dir+"/node-n3.pem"),
+		"node-n4.pem": content(t, old+"/node-n4.pem"),
+		"revoked":     []byte("0x" + serial(unchecked(t, dir, "node-n5.pem").cert.Leaf) + "\nn6\n"),
+	} {
+		write(t, dir+"/"+name, 0o600, data)
+	}
+	for name, want := range map[string]struct {
+		file    string
+		problem Problem
+	}{"n1": {"node-n1.pem", Malformed}, "n2": {"node-n2.pem", Exists}, "n4": {"node-n4.pem", Expired}, "n5": {"node-n5.pem", Revoked}, "n6": {"revoked", Revoked}} {
+		before := listing(t, dir)
+		made, there, err := Add(dir, Node, []string{"n3", name, "new-" + name}, InitOptions{})
+		wantProblem(t, err, want.file, want.problem)
+		if !slices.Equal(made, []string{"node-new-" + name + ".pem"}) || !slices.Equal(there, []string{"node-n3.pem"}) {
+			t.Errorf("with %s in the way: made %q, there were %q", name, made, there)
+		}
+		for file, data := range listing(t, dir) {
+			if old, ok := before[file]; ok && old != data && file != "issued" {
+				t.Errorf("%s was changed", file)
+			}
+		}
+	}
 }
 
 func TestRenew(t *testing.T) {
 	old := time.Now().Add(-4 * 365 * day)
 	dir := keys(t, InitOptions{Sender: "admin", Nodes: []string{"n1", "n2"}, Now: old, Validity: 4*365*day + 10*day})
-	if err := Add(dir, Sender, []string{"login1"}, InitOptions{}); err != nil {
+	if _, _, err := Add(dir, Sender, []string{"login1"}, InitOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	sender, node := load(t, dir, Sender), load(t, dir, Node)
@@ -72,13 +117,18 @@ func TestRenew(t *testing.T) {
 		}()
 	}
 	before := listing(t, dir)
+	n1 := serial(unchecked(t, dir, "node-n1.pem").cert.Leaf)
 	renewed, left, err := Renew(dir, []string{"n1", "sender"}, InitOptions{})
-	if want := []string{"sender.pem", "node-n1.pem"}; err != nil || left != nil || !slices.Equal(renewed, want) {
+	want := []Renewal{{"sender.pem", Issued{Serial: serial(sender.cert.Leaf), Role: Sender, Name: "admin"}}, {"node-n1.pem", Issued{Serial: n1, Role: Node, Name: "n1"}}}
+	for i := range renewed {
+		renewed[i].Was.From, renewed[i].Was.Until = time.Time{}, time.Time{}
+	}
+	if err != nil || left != nil || !slices.Equal(renewed, want) {
 		t.Fatalf("renewed %q, left %q, %v, want %q", renewed, left, err, want)
 	}
 	after := listing(t, dir)
 	for name := range after {
-		if changed := after[name] != before[name]; changed != slices.Contains(renewed, name) {
+		if changed := after[name] != before[name]; changed != (name == "issued" || slices.ContainsFunc(renewed, func(r Renewal) bool { return r.File == name })) {
 			t.Errorf("%s changed: %v", name, changed)
 		}
 		if after[name][:10] != before[name][:10] {

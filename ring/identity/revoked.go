@@ -9,6 +9,7 @@ import (
 	"math/big"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 )
@@ -95,10 +96,10 @@ func serialDigits(s string) (string, bool) {
 	return digits, len(digits) >= longSerial && strings.Trim(digits, hexDigits) == ""
 }
 
-// of tells whether r means cert, which certifies peer.
-func (r Revocation) of(cert *x509.Certificate, peer Peer) bool {
+// of tells whether r means the certificate of peer with a serial number.
+func (r Revocation) of(serial string, peer Peer) bool {
 	if r.Serial != "" {
-		return cert.SerialNumber != nil && r.Serial == cert.SerialNumber.Text(16)
+		return r.Serial == serial
 	}
 	return (r.Role == "" || r.Role == peer.Role) && strings.EqualFold(r.Name, peer.Name)
 }
@@ -154,73 +155,104 @@ func loadRevoked(dir string) (*revoked, error) {
 	return list, nil
 }
 
-// why says which line means cert, "" for none.
-func (l *revoked) why(cert *x509.Certificate) string {
-	if l == nil || len(l.entries) == 0 {
-		return ""
+// A match is an entry and where it stands.
+type match struct {
+	Revocation
+	line int
+	path string
+}
+
+func (l *match) String() string { return fmt.Sprintf("line %d of %s", l.line, l.path) }
+
+// remedy is what helps whoever holds cert, which the entry means.
+func (l *match) remedy(cert *x509.Certificate) string {
+	if l.Serial == "" {
+		return UseAgain(serial(cert))
 	}
+	return "on the server: dolly-img keys renew NAME (keys renew --help says which); then copy the new key here"
+}
+
+// UseAgain says how a name that is revoked becomes good again: with a new certificate alone it does not.
+func UseAgain(serial string) string {
+	return "a new key would have the same name, which is revoked: to use the name again, take its line out of revoked on all machines, " +
+		"and on the server: dolly-img keys revoke " + serial + ", then dolly-img keys renew"
+}
+
+// why is the entry that means cert, nil for none.
+func (l *revoked) why(cert *x509.Certificate) *match {
 	peer, _ := certPeer(cert) // one that is none of ours has a serial number still
+	return l.whyOf(serial(cert), peer)
+}
+
+func (l *revoked) whyOf(serial string, peer Peer) *match {
+	if l == nil {
+		return nil
+	}
 	for i, r := range l.entries {
-		if r.of(cert, peer) {
-			return fmt.Sprintf("line %d of %s", l.lines[i], l.path)
+		if r.of(serial, peer) {
+			return &match{r, l.lines[i], l.path}
 		}
 	}
-	return ""
+	return nil
 }
 
 // chain is the same of a chain from a certificate to its authority.
-func (l *revoked) chain(certs []*x509.Certificate) string {
+func (l *revoked) chain(certs []*x509.Certificate) *match {
 	for _, cert := range certs {
-		if why := l.why(cert); why != "" {
+		if why := l.why(cert); why != nil {
 			return why
 		}
 	}
-	return ""
+	return nil
 }
 
-// chains says why none of chains is to be believed, "" when one is.
-func (l *revoked) chains(chains [][]*x509.Certificate) (why string) {
+// chains is why none of chains is to be believed, nil when one is.
+func (l *revoked) chains(chains [][]*x509.Certificate) (why *match) {
 	for _, c := range chains {
-		if why = l.chain(c); why == "" {
-			return ""
+		if why = l.chain(c); why == nil {
+			return nil
 		}
 	}
 	return why
 }
 
-// Revoke adds r to the list in dir, which it makes if need be, and returns the files in dir
-// whose certificates it means. What is listed already is not added again.
-func Revoke(dir string, r Revocation, now time.Time) (files []string, err error) {
+// Meant is what an entry stands for among the keys that are known.
+type Meant struct {
+	Revocation
+	Files  []string // in the directory
+	Issued []Issued // the others that the list of issued ones has
+}
+
+// An UnknownKeyError says that no key is known for which an entry would stand.
+type UnknownKeyError struct {
+	Revocation
+	Dir string
+}
+
+func (e *UnknownKeyError) Error() string {
+	return fmt.Sprintf("%s: no key in %s, and none that was issued there, has it", e.Revocation, e.Dir)
+}
+
+// Hint says where the known ones are listed.
+func (e *UnknownKeyError) Hint() string {
+	return "dolly-img keys show, on the server, lists names and serial numbers; --force revokes it all the same, as for a key that an earlier version made"
+}
+
+// Revoke adds entries to the list in dir, which it makes if need be, and says what each stands
+// for. What is listed already is not added again. Without force an entry that stands for no key
+// that is known is an *UnknownKeyError. After an error nothing is changed.
+func Revoke(dir string, entries []Revocation, force bool, now time.Time) ([]Meant, error) {
 	list, err := loadRevoked(dir)
+	if err != nil {
+		return nil, err
+	}
+	known, err := loadIssued(dir)
 	if err != nil {
 		return nil, err
 	}
 	ca, err := readCA(dir)
 	if err != nil {
 		return nil, err
-	}
-	for _, cert := range ca.certs {
-		if peer, _ := certPeer(cert); r.Serial != "" && r.of(cert, peer) && len(ca.certs) == 1 {
-			return nil, &KeyError{File: ca.path, Problem: Needed, Detail: "it is the only authority, and without it no certificate is good",
-				hint: "replace it first, on the server: dolly-img keys renew --ca"}
-		}
-	}
-	for _, name := range issued(dir) {
-		file, err := read(dir, name)
-		if file == nil || len(file.certs) == 0 {
-			if err != nil {
-				return nil, err
-			}
-			continue
-		}
-		if peer, err := certPeer(file.certs[0]); err == nil && r.of(file.certs[0], peer) {
-			files = append(files, name)
-		}
-	}
-	for _, e := range list.entries {
-		if e == r {
-			return files, nil
-		}
 	}
 	data, err := os.ReadFile(list.path)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -229,6 +261,58 @@ func Revoke(dir string, r Revocation, now time.Time) (files []string, err error)
 	if len(data) > 0 && !bytes.HasSuffix(data, []byte("\n")) {
 		data = append(data, '\n')
 	}
-	data = fmt.Appendf(data, "%s  # %s\n", r, now.UTC().Format(time.DateOnly))
-	return files, replace(dir, []newFile{{revokedFile, 0o644, data}})
+	var all []Meant
+	more := false
+	for _, r := range entries {
+		m, err := meant(dir, r, ca, known)
+		if err != nil {
+			return nil, err
+		}
+		listed := slices.Contains(list.entries, r)
+		if !force && !listed && len(m.Files) == 0 && len(m.Issued) == 0 {
+			return nil, &UnknownKeyError{r, dir}
+		}
+		if !listed {
+			data, more = fmt.Appendf(data, "%s  # %s\n", r, now.UTC().Format(time.DateOnly)), true
+			list.entries = append(list.entries, r)
+		}
+		all = append(all, m)
+	}
+	if !more {
+		return all, nil
+	}
+	return all, replace(dir, []newFile{{revokedFile, 0o644, data}})
+}
+
+// meant finds what r stands for in dir, where ca is ca.pem, and among the certificates that are known.
+func meant(dir string, r Revocation, ca *keyFile, known []Issued) (Meant, error) {
+	m := Meant{Revocation: r}
+	here := map[string]bool{} // serial numbers
+	for _, cert := range ca.certs {
+		here[serial(cert)] = true
+		if r.Serial != serial(cert) {
+			continue
+		}
+		if len(ca.certs) == 1 {
+			return m, &KeyError{File: ca.path, Problem: Needed, Detail: "it is the only authority, and without it no certificate is good",
+				hint: "replace it first, on the server: dolly-img keys renew --ca"}
+		}
+		m.Files = append(m.Files, caFile)
+	}
+	for _, name := range certFiles(dir) {
+		file, _ := read(dir, name) // one that is damaged does not keep others from being given up
+		if file == nil || len(file.certs) == 0 {
+			continue
+		}
+		here[serial(file.certs[0])] = true
+		if peer, err := certPeer(file.certs[0]); err == nil && r.of(serial(file.certs[0]), peer) {
+			m.Files = append(m.Files, name)
+		}
+	}
+	for _, i := range known {
+		if !here[i.Serial] && r.of(i.Serial, Peer{Role: i.Role, Name: i.Name}) {
+			m.Issued = append(m.Issued, i)
+		}
+	}
+	return m, nil
 }

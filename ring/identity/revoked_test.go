@@ -90,7 +90,7 @@ func TestRevokedFile(t *testing.T) {
 // nobody else is.
 func TestRevokedHandshake(t *testing.T) {
 	dir := keys(t, InitOptions{Sender: "alice", Nodes: []string{"n07"}})
-	if err := Add(dir, Sender, []string{"bob"}, InitOptions{}); err != nil {
+	if _, _, err := Add(dir, Sender, []string{"bob"}, InitOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	alice, shared := load(t, dir, Sender), load(t, dir, Node)
@@ -145,8 +145,8 @@ func TestRevoke(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if files, err := Revoke(dir, r, now); err != nil || !slices.Equal(files, want) {
-			t.Errorf("Revoke(%s) = %q, %v; want %q", s, files, err, want)
+		if meant, err := Revoke(dir, []Revocation{r}, s == "nobody", now); err != nil || len(meant) != 1 || !slices.Equal(meant[0].Files, want) {
+			t.Errorf("Revoke(%s) = %q, %v; want %q", s, meant, err, want)
 		}
 	}
 	write(t, dir+"/revoked", 0o644, []byte("# mine\nbob")) // no end of line
@@ -165,14 +165,17 @@ func TestRevoke(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var bad []string
+	var bad, notes []string
 	for _, e := range entries {
 		if len(e.Problems) > 0 {
 			bad = append(bad, filepath.Base(e.File))
 		}
+		if len(e.Notes) > 0 {
+			notes = append(notes, filepath.Base(e.File))
+		}
 	}
-	if !slices.Equal(bad, []string{"node.pem", "node-n07.pem"}) {
-		t.Errorf("Show finds wrong %q", bad)
+	if !slices.Equal(bad, []string{"node.pem"}) || !slices.Equal(notes, []string{"node-n07.pem"}) {
+		t.Errorf("Show finds wrong %q, and notes %q", bad, notes)
 	}
 
 	// The only authority is not given away by mistake.
@@ -180,21 +183,31 @@ func TestRevoke(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = Revoke(dir, r, now)
+	_, err = Revoke(dir, []Revocation{r}, true, now)
 	wantProblem(t, err, "ca.pem", Needed)
 
+	// Nor is anything by a name that nobody has: nothing is changed, either by those beside it.
+	_, err = Revoke(dir, []Revocation{{Name: "n08"}, {Role: Sender, Name: "n07"}}, false, now)
+	var unknown *UnknownKeyError
+	if !errors.As(err, &unknown) || unknown.Name != "n07" || string(content(t, dir+"/revoked")) != want {
+		t.Errorf("%v, and the list is %q", err, content(t, dir+"/revoked"))
+	}
+
 	// A name that is revoked is not issued again: nobody would believe the new certificate.
-	wantProblem(t, Add(dir, Sender, []string{"bob"}, InitOptions{}), "revoked", Revoked)
+	_, _, err = Add(dir, Sender, []string{"bob"}, InitOptions{})
+	wantProblem(t, err, "revoked", Revoked)
 	wantProblem(t, Init(dir, InitOptions{Nodes: []string{"bob"}}), "revoked", Revoked)
-	if _, left, err := Renew(dir, nil, InitOptions{}); err != nil || !slices.Equal(left, []string{"node-n07.pem"}) {
+	if _, left, err := Renew(dir, nil, InitOptions{}); err != nil || len(left) != 1 || left[0].File != "node-n07.pem" {
 		t.Errorf("left %q, %v", left, err)
 	}
+	_, _, err = Renew(dir, []string{"n07"}, InitOptions{})
+	wantProblem(t, err, "revoked", Revoked)
 	if _, err := Load(dir, Node); err != nil { // it has another number now
 		t.Error(err)
 	}
 	// A list with a mistake in it is not added to.
 	write(t, dir+"/revoked", 0o644, []byte("a b\n"))
-	_, err = Revoke(dir, Revocation{Name: "x"}, now)
+	_, err = Revoke(dir, []Revocation{{Name: "x"}}, true, now)
 	wantProblem(t, err, "revoked", Malformed)
 	if got := string(content(t, dir+"/revoked")); got != "a b\n" {
 		t.Errorf("got %q", got)

@@ -12,9 +12,11 @@ import (
 	"time"
 )
 
-// An Entry describes one certificate, or a file that holds none.
+// An Entry describes one certificate, a file that holds none, or a certificate that was issued and
+// is in no file of the directory.
 type Entry struct {
-	File                string // path
+	File                string // path; "" for what is in none
+	State               string // of what is in none: "issued" (somebody may use it until it ends), "revoked" or "ended"
 	Role                string // "ca", "sender" or "node"; "" if unknown
 	Name                string // "" in the key shared by all nodes
 	Cluster             string
@@ -23,11 +25,14 @@ type Entry struct {
 	Fingerprint         string   // SHA-256 of the certificate, hex
 	Problems            []string // why Load would refuse it; nil: none
 	Warnings            []string // what should be done soon
+	Notes               []string // what is wrong with a key that nothing in this directory uses
 }
 
 // Show describes what a directory of keys holds, one Entry a certificate. It is an
 // error only if the directory cannot be read or holds nothing of ours; what is wrong
-// with a file is in the Problems of its Entry.
+// with a file is in the Problems of its Entry. A directory is used by its ca.pem, sender.pem and
+// node.pem: that a key of another name, which waits there to be copied, is revoked or has ended is
+// in its Notes. Where ca.key is, the certificates that were issued and are in no file come last.
 func Show(dir string) ([]Entry, error) {
 	s := shower{dir: dir, now: time.Now()}
 	s.ca, s.caErr = readCA(dir)
@@ -37,7 +42,7 @@ func Show(dir string) ([]Entry, error) {
 	var listErr error
 	s.revoked, listErr = loadRevoked(dir)
 	var entries []Entry
-	for _, name := range append([]string{caFile, caKeyFile}, issued(dir)...) {
+	for _, name := range append([]string{caFile, caKeyFile}, certFiles(dir)...) {
 		entries = append(entries, s.file(name)...)
 	}
 	if len(entries) == 0 {
@@ -46,7 +51,37 @@ func Show(dir string) ([]Entry, error) {
 	if listErr != nil {
 		entries = append(entries, Entry{File: filepath.Join(dir, revokedFile), Problems: []string{listErr.Error()}})
 	}
+	if slices.ContainsFunc(entries, func(e Entry) bool { return filepath.Base(e.File) == caKeyFile }) {
+		entries = append(entries, s.elsewhere(entries)...)
+	}
 	return entries, nil
+}
+
+// elsewhere are the certificates that were issued and are none of entries.
+func (s *shower) elsewhere(entries []Entry) []Entry {
+	list, err := loadIssued(s.dir)
+	if err != nil {
+		return []Entry{{File: filepath.Join(s.dir, issuedFile), Problems: []string{err.Error()}}}
+	}
+	seen := map[string]bool{}
+	for _, e := range entries {
+		seen[e.Serial] = true
+	}
+	var more []Entry
+	for _, i := range list {
+		if seen[i.Serial] {
+			continue
+		}
+		state := "issued"
+		switch {
+		case s.now.After(i.Until):
+			state = "ended"
+		case s.revoked.whyOf(i.Serial, Peer{Role: i.Role, Name: i.Name}) != nil:
+			state = "revoked"
+		}
+		more = append(more, Entry{State: state, Role: string(i.Role), Name: i.Name, NotBefore: i.From, NotAfter: i.Until, Serial: i.Serial})
+	}
+	return more
 }
 
 // shower is what the files of a directory are judged by.
@@ -102,7 +137,7 @@ func (s *shower) authority(e *Entry, cert *x509.Certificate) {
 	switch {
 	case s.caErr != nil:
 		err = s.caErr
-	case s.revoked.why(cert) != "":
+	case s.revoked.why(cert) != nil:
 		e.Warnings = append(e.Warnings, fmt.Sprintf("an authority in %s is revoked: %s; nothing that it signed is good", e.File, s.revoked.why(cert)))
 	case s.now.After(cert.NotAfter) && len(s.ca.certs) > 1:
 		e.Warnings = append(e.Warnings, fmt.Sprintf("an authority in %s has ended, and there is another: dolly-img keys renew, on the server, takes it out", e.File))
@@ -136,11 +171,16 @@ func (s *shower) issued(e *Entry, file *keyFile, name string) {
 	}
 	_, err := file.check(role, s.ca, s.now)
 	why := s.revoked.why(file.certs[0])
-	switch {
+	if err == nil && why != nil {
+		err = &KeyError{File: e.File, Problem: Revoked, Detail: why.String()}
+	}
+	var key *KeyError
+	over := errors.As(err, &key) && key.File == file.path && (key.Problem == Revoked || key.Problem == Expired)
+	switch used := name == roleFile(role); {
+	case over && !used:
+		e.Notes = append(e.Notes, err.Error())
 	case err != nil:
 		e.Problems = append(e.Problems, err.Error())
-	case why != "":
-		e.Problems = append(e.Problems, (&KeyError{File: e.File, Problem: Revoked, Detail: why}).Error())
 	case EndsSoon(e.NotAfter, s.now):
 		e.Warnings = append(e.Warnings, End{"the certificate in " + e.File, e.NotAfter}.String(s.now)+"; renew it, on the server: dolly-img keys renew")
 	}

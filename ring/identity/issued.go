@@ -1,0 +1,175 @@
+package identity
+
+import (
+	"bytes"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math/big"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// The file "issued" beside ca.key lists the certificates that were made there, so that one can be
+// revoked by its number when its file has been replaced or is gone. Each line is
+//
+//	SERIAL ROLE NAME FROM UNTIL
+//
+// with the serial number as in the list of revoked ones, the role ca, sender or node, - for no
+// name, and times in UTC. # begins a comment. Keys that an earlier version made are added when
+// the list is next written.
+
+// Issued is one certificate that was made.
+type Issued struct {
+	Serial      string // hexadecimal, lower case, without leading zeros
+	Role        Role
+	Name        string // "" in the key shared by all nodes, and of an authority
+	From, Until time.Time
+}
+
+const issuedTime = "2006-01-02T15:04:05Z"
+
+// maxIssued bounds the list, in bytes: a line has about 100.
+const maxIssued = 64 << 20
+
+// String is the certificate as a line of the list.
+func (i Issued) String() string {
+	name := i.Name
+	if name == "" {
+		name = "-"
+	}
+	return fmt.Sprintf("%s %s %s %s %s", i.Serial, i.Role, name, i.From.UTC().Format(issuedTime), i.Until.UTC().Format(issuedTime))
+}
+
+func parseIssued(data []byte) ([]Issued, error) {
+	var list []Issued
+	n := 0
+	for line := range bytes.Lines(data) {
+		n++
+		text, _, _ := strings.Cut(string(line), "#")
+		fields := strings.Fields(text)
+		if len(fields) == 0 {
+			continue
+		}
+		i, err := parseIssuedLine(fields)
+		if err != nil {
+			return nil, &lineError{n, err}
+		}
+		list = append(list, i)
+	}
+	return list, nil
+}
+
+func parseIssuedLine(fields []string) (Issued, error) {
+	if len(fields) != 5 {
+		return Issued{}, fmt.Errorf("%d words: want SERIAL ROLE NAME FROM UNTIL", len(fields))
+	}
+	i := Issued{Serial: fields[0], Role: Role(fields[1])}
+	if n, ok := new(big.Int).SetString(i.Serial, 16); !ok || n.Sign() <= 0 || n.Text(16) != i.Serial || len(i.Serial) > maxSerial {
+		return Issued{}, fmt.Errorf("serial number %q: want up to %d hexadecimal digits", i.Serial, maxSerial)
+	}
+	if i.Role != Sender && i.Role != Node && i.Role != authority {
+		return Issued{}, fmt.Errorf("role %q: want ca, sender or node", i.Role)
+	}
+	if fields[2] != "-" {
+		i.Name = fields[2]
+		if err := checkName(i.Name); err != nil {
+			return Issued{}, err
+		}
+	}
+	for at, to := range map[int]*time.Time{3: &i.From, 4: &i.Until} {
+		t, err := time.Parse(issuedTime, fields[at])
+		if err != nil || t.Format(issuedTime) != fields[at] {
+			return Issued{}, fmt.Errorf("time %q: want it as in %s", fields[at], issuedTime)
+		}
+		*to = t
+	}
+	return i, nil
+}
+
+// loadIssued reads the list in dir. That there is none is no error.
+func loadIssued(dir string) ([]Issued, error) {
+	path := filepath.Join(dir, issuedFile)
+	data, _, err := readBounded(path, maxIssued)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	list, err := parseIssued(data)
+	if err != nil {
+		return nil, &KeyError{File: path, Problem: Malformed, Err: err,
+			hint: "mend the line; or move the file away: the next one begins with the keys that are in the directory"}
+	}
+	return list, nil
+}
+
+// issuedAs is how a certificate is listed; ok is false for one that is none of ours.
+func issuedAs(cert *x509.Certificate) (i Issued, ok bool) {
+	peer, err := certPeer(cert)
+	return Issued{serial(cert), peer.Role, peer.Name, cert.NotBefore, cert.NotAfter}, err == nil
+}
+
+// record adds to the list what was issued by an authority in ca.pem, and is in dir and not yet
+// listed. It is called before keys are replaced and after keys were made.
+func record(dir string) error {
+	list, err := loadIssued(dir)
+	if err != nil {
+		return err
+	}
+	ca, err := readCA(dir)
+	if err != nil {
+		return err
+	}
+	listed := map[string]bool{}
+	for _, i := range list {
+		listed[i.Serial] = true
+	}
+	var more []byte
+	for _, i := range held(dir, ca) {
+		if !listed[i.Serial] {
+			more = fmt.Appendln(more, i)
+		}
+	}
+	if len(more) == 0 {
+		return nil
+	}
+	path := filepath.Join(dir, issuedFile)
+	data, err := os.ReadFile(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		data = []byte("# SERIAL ROLE NAME FROM UNTIL\n")
+	case err != nil:
+		return &KeyError{File: path, Problem: Unreadable, Err: errors.Unwrap(err)}
+	case len(data) > 0 && !bytes.HasSuffix(data, []byte("\n")):
+		data = append(data, '\n')
+	}
+	return replace(dir, []newFile{{issuedFile, 0o644, append(data, more...)}})
+}
+
+// held are the authorities in ca.pem and the certificates in dir that they signed. What is wrong
+// with a file is for others to say.
+func held(dir string, ca *keyFile) []Issued {
+	var list []Issued
+	for _, cert := range ca.certs {
+		if i, ok := issuedAs(cert); ok {
+			list = append(list, i)
+		}
+	}
+	for _, name := range certFiles(dir) {
+		file, _ := read(dir, name)
+		if file == nil || len(file.certs) == 0 {
+			continue
+		}
+		for _, authority := range ca.certs {
+			if i, ok := issuedAs(file.certs[0]); ok && file.certs[0].CheckSignatureFrom(authority) == nil {
+				list = append(list, i)
+			}
+		}
+	}
+	return list
+}
