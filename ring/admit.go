@@ -28,7 +28,7 @@ func (n *nodeServer) admit(cfg *NodeConfig, ctrl *control, id wire.ID, r Request
 	defer cancel()
 	t, ne := n.claim(cfg, id, r, plain)
 	n.succeed(ctx, r)
-	tell := sync.OnceFunc(func() { ctrl.send(&wire.Report{Wait: waitBusy, Links: []wire.Sending{}}) })
+	tell := sync.OnceFunc(func() { ctrl.send(&wire.Report{Wait: wire.WaitBusy, Links: []wire.Sending{}}) })
 	for ne != nil && ne.Code == wire.CodeBusy {
 		tell()
 		if !n.awaitYield(ctx, nil) {

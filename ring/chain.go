@@ -221,7 +221,7 @@ func (c *chain) step(ev any) []action {
 		}
 	case evSourceFailed:
 		err := &SourceError{ev.err, errors.As(ev.err, new(*unreadable))}
-		c.abortAll(err.Error(), err, err.Kept)
+		c.abortAll(wire.CodeSource, err.Error(), err, err.Kept)
 	case evInterrupt:
 		c.interrupt()
 	default:
@@ -249,7 +249,7 @@ func (c *chain) event(i int, s State, why Cause) {
 func (c *chain) reported(ev evReport) {
 	n := &c.nodes[ev.node]
 	if ev.node != 0 && n.phase < phServing {
-		if n.phase == phAsked && ev.report.Wait == waitBusy && !n.busy {
+		if n.phase == phAsked && ev.report.Wait == wire.WaitBusy && !n.busy {
 			n.busy = true
 			c.event(ev.node, Pending, because("waits for another transfer on it to end"))
 		}

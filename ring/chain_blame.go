@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"slices"
 	"time"
+
+	"github.com/dolly-img/dolly-img/ring/internal/wire"
 )
 
 // Which link changed bytes (PROTOCOL.md section 7). A node that differs from a mark
@@ -117,7 +119,7 @@ func (c *chain) judgeSuspects() {
 // not keep up.
 func (c *chain) patience(feeder int) time.Duration {
 	f := &c.nodes[feeder]
-	if w := f.report.Wait; f.feed.state == feedUp && (w == waitNames[waitIn] || w == waitNames[waitLimit]) {
+	if w := f.report.Wait; f.feed.state == feedUp && (w == wire.WaitIn || w == wire.WaitLimit) {
 		return timings.blame
 	}
 	return timings.patient

@@ -163,7 +163,7 @@ func (c *chain) remind(i int) {
 
 func (c *chain) interrupt() {
 	if !c.committing {
-		c.abortAll("interrupted", errInterrupted, true)
+		c.abortAll(wire.CodeInterrupted, "interrupted", errInterrupted, true)
 		return
 	}
 	c.interrupted = true
@@ -172,15 +172,15 @@ func (c *chain) interrupt() {
 	}
 	for _, i := range c.fromTail() {
 		if c.nodes[i].phase < phCommitting {
-			c.drop(i, Failed, because("interrupted"), true)
+			c.drop(i, Failed, because("interrupted"), wire.CodeInterrupted, true)
 		}
 	}
 }
 
-func (c *chain) abortAll(reason string, err error, keep bool) {
+func (c *chain) abortAll(code wire.Code, reason string, err error, keep bool) {
 	for _, i := range c.fromTail() {
 		if c.nodes[i].phase < phFinal {
-			c.drop(i, Failed, because(reason), keep)
+			c.drop(i, Failed, because(reason), code, keep)
 		}
 	}
 	c.finish(err)
@@ -204,15 +204,16 @@ func (c *chain) fromTail() []int {
 func (c *chain) end(i int, s State, reason string) { c.endBy(i, s, because(reason)) }
 
 // endBy is end with a cause that has parts.
-func (c *chain) endBy(i int, s State, why Cause) { c.drop(i, s, why, false) }
+func (c *chain) endBy(i int, s State, why Cause) { c.drop(i, s, why, wire.CodeNone, false) }
 
-// drop is endBy; with keep the node keeps its good parts for another push.
-func (c *chain) drop(i int, s State, why Cause, keep bool) {
+// drop is endBy. code says to the node what ended its part where it is not the node itself, and with
+// keep the node keeps its good parts for another push.
+func (c *chain) drop(i int, s State, why Cause, code wire.Code, keep bool) {
 	n := &c.nodes[i]
 	if n.phase == phFinal {
 		return
 	}
-	c.tell(i, &wire.Abort{Reason: why.String(), Keep: keep})
+	c.tell(i, &wire.Abort{Code: code, Reason: why.String(), Keep: keep})
 	if n.alive {
 		c.do(actHangup{i})
 	}

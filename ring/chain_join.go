@@ -246,7 +246,7 @@ func (c *chain) endCheck() {
 				n.row.State = Held
 			}
 			n.phase = phFinal
-			c.tell(i, &wire.Abort{Reason: reasonAsked, Keep: true})
+			c.tell(i, &wire.Abort{Code: wire.CodeAsked, Reason: wire.ReasonAsked, Keep: true})
 		case phDialing, phAway:
 			c.unanswered(i)
 		case phAsked:

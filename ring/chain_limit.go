@@ -1,5 +1,7 @@
 package ring
 
+import "github.com/dolly-img/dolly-img/ring/internal/wire"
+
 // bottleneck says what holds the transfer up, and names the node or the link when one of them is
 // slower than the others. It is asked once a second, and names only who was it a second before, too: what is
 // measured in one second on busy machines differs by more than that. Everybody above a slow node only
@@ -26,7 +28,7 @@ func (c *chain) lookForBottleneck() (limit Limit, who int, name string) {
 	}
 	for _, i := range c.order {
 		n := &c.nodes[i]
-		if n.phase != phServing || n.slow || n.report.Wait == waitNames[waitOut] && !c.starved(i) {
+		if n.phase != phServing || n.slow || n.report.Wait == wire.WaitOut && !c.starved(i) {
 			continue
 		}
 		if limit = c.waitsFor(i); limit == LimitSource || limit == LimitRate || limit == LimitUnknown {
@@ -44,19 +46,19 @@ func (c *chain) lookForBottleneck() (limit Limit, who int, name string) {
 func (c *chain) waitsFor(i int) Limit {
 	server := c.nodes[0].report.Wait
 	switch n := &c.nodes[i]; {
-	case c.starved(i), n.report.Wait == waitNames[waitCPU]:
+	case c.starved(i), n.report.Wait == wire.WaitCPU:
 		return LimitProcessor
-	case n.report.Wait == waitNames[waitDisk]:
+	case n.report.Wait == wire.WaitDisk:
 		return LimitDisk
-	case n.report.Wait == waitNames[waitLimit]:
+	case n.report.Wait == wire.WaitLimit:
 		return LimitPolicy
-	case n.report.Wait != waitNames[waitIn]:
+	case n.report.Wait != wire.WaitIn:
 		return LimitUnknown
 	case c.waitedFor(i):
 		return LimitNetwork
-	case n.feed.feeder == 0 && server == waitNames[waitLimit]:
+	case n.feed.feeder == 0 && server == wire.WaitLimit:
 		return LimitRate
-	case n.feed.feeder == 0 && server == waitNames[waitCPU]:
+	case n.feed.feeder == 0 && server == wire.WaitCPU:
 		return LimitSource
 	}
 	return LimitUnknown

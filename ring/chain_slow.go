@@ -307,7 +307,7 @@ func (c *chain) straggles(i int, rate int64, cause limiter) {
 func (c *chain) waitedFor(i int) bool {
 	n := &c.nodes[i]
 	f := &c.nodes[n.feed.feeder]
-	if f.report.Wait == waitNames[waitOut] {
+	if f.report.Wait == wire.WaitOut {
 		return true
 	}
 	if n.feed.state != feedUp || f.feed.state != feedDone && !(n.feed.feeder == 0 && c.sourceDone) {
@@ -318,7 +318,7 @@ func (c *chain) waitedFor(i int) bool {
 	if in, ok := c.linkInto(i); ok {
 		l = in
 	}
-	if l.Idle && (w == "" || w == waitNames[waitIn] || w == waitNames[waitOut]) {
+	if l.Idle && (w == wire.WaitUnknown || w == wire.WaitIn || w == wire.WaitOut) {
 		return false
 	}
 	at := slices.Index(c.order, i)
@@ -345,8 +345,8 @@ func (c *chain) linkInto(i int) (wire.Sending, bool) {
 func (c *chain) starved(i int) bool {
 	n := &c.nodes[i]
 	l, ok := c.linkInto(i)
-	waits := n.report.Wait == waitNames[waitIn] ||
-		n.report.Wait == waitNames[waitOut] && len(n.report.Links) > 0 && !slices.ContainsFunc(n.report.Links, isBusy)
+	waits := n.report.Wait == wire.WaitIn ||
+		n.report.Wait == wire.WaitOut && len(n.report.Links) > 0 && !slices.ContainsFunc(n.report.Links, isBusy)
 	return ok && isBusy(l) && waits && n.rate > 0 && (l.Held || max(l.Rate, l.Burst) >= 2*n.rate) && c.waitedFor(i)
 }
 
@@ -392,7 +392,7 @@ func (c *chain) limits(i int, link int64) (rate int64, cause limiter) {
 		least(h, LimitProcessor)
 		least(d, LimitDisk)
 	}
-	if n.report.Wait == waitNames[waitLimit] { // its limit is what arrives
+	if n.report.Wait == wire.WaitLimit { // its limit is what arrives
 		least(n.rate, LimitPolicy)
 	}
 	if least(link, LimitNetwork); cause.limit == LimitNetwork {

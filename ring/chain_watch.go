@@ -50,7 +50,7 @@ func (c *chain) commitLimit() time.Duration {
 func (c *chain) watch(i int) {
 	n := &c.nodes[i]
 	still := c.now - n.moved
-	waits := n.report.Wait == waitNames[waitIn] && min(still, c.now-n.feed.tried) >= timings.stalled
+	waits := n.report.Wait == wire.WaitIn && min(still, c.now-n.feed.tried) >= timings.stalled
 	asked := c.now - n.feed.asked
 	switch {
 	case min(still, c.now-n.told) >= timings.report:
@@ -67,7 +67,7 @@ func (c *chain) watch(i int) {
 		n.feed.tried, n.feed.early = c.now, true // it said done, or that it needs nothing
 		c.relink(i)
 	case still >= timings.hung && c.hangs(i):
-		c.end(i, Failed, fmt.Sprintf("hangs: nothing was stored for %v (%s)", timings.hung, orElse(n.report.Wait, "does not read")))
+		c.end(i, Failed, fmt.Sprintf("hangs: nothing was stored for %v (%s)", timings.hung, orElse(string(n.report.Wait), "does not read")))
 	case still >= timings.verify && c.sourceDone && (n.feed.state == feedDone || !n.lacks):
 		c.end(i, Failed, fmt.Sprintf("has been sent everything, and does not verify for %v", timings.verify))
 	}
@@ -84,13 +84,13 @@ func (c *chain) giveUp(i int, reason string) {
 func (c *chain) hangs(i int) bool {
 	n := &c.nodes[i]
 	switch n.report.Wait {
-	case waitNames[waitDisk], waitNames[waitCPU]:
+	case wire.WaitDisk, wire.WaitCPU:
 		return true
-	case waitNames[waitOut]:
+	case wire.WaitOut:
 		if slices.ContainsFunc(n.report.Links, isBusy) {
 			return false
 		}
-	case waitNames[waitIn], waitNames[waitLimit]:
+	case wire.WaitIn, wire.WaitLimit:
 		return false
 	}
 	l, ok := c.linkInto(i)

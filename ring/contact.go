@@ -224,15 +224,15 @@ func (s *sender) attach(i int, ctrl *control, ev any) {
 func eventOf(i int, m wire.Message) (any, bool) {
 	switch m := m.(type) {
 	case *wire.Answer:
-		return evAnswer{i, m.Held, m.Free, m.Replay, m.Switch, wire.Code(m.Code), printable(m.Reason)}, true
+		return evAnswer{i, m.Held, m.Free, m.Replay, m.Switch, m.Code, printable(m.Reason)}, true
 	case *wire.Need:
 		return evNeed{i, m.Link, m.Generation, m.Needs}, true
 	case *wire.Link:
-		return evLink{i, m.Link, m.Generation, m.State, wire.Code(m.Code), printable(m.Reason)}, true
+		return evLink{i, m.Link, m.Generation, m.State, m.Code, printable(m.Reason)}, true
 	case *wire.Report:
 		return evReport{i, *m}, true
 	case *wire.Probed:
-		return evProbed{i, m.Probe, wire.Code(m.Code), printable(m.Reason)}, true
+		return evProbed{i, m.Probe, m.Code, printable(m.Reason)}, true
 	case *wire.Fallback:
 		return evFallback{i, m}, true
 	case *wire.Verified:
@@ -242,7 +242,7 @@ func eventOf(i int, m wire.Message) (any, bool) {
 	case *wire.Committed:
 		return evCommitted{i, printable(m.Digest)}, true
 	case *wire.Fail:
-		return evFail{i, wire.Code(m.Code), printable(m.Reason)}, true
+		return evFail{i, m.Code, printable(m.Reason)}, true
 	}
 	return nil, false
 }

@@ -39,7 +39,7 @@ var errSlowPeer = errors.New("peer does not read its control connection")
 
 // send queues a message; what cannot be sent shows when the connection is read.
 func (c *control) send(m wire.Message) error {
-	b, err := wire.Encode(m)
+	b, err := wire.Encode(wire.For(c.version, m))
 	if err != nil {
 		return err
 	}
@@ -94,7 +94,7 @@ func (c *control) read(limit time.Duration) (wire.Message, error) {
 	}
 	m, err := wire.Read(c.conn)
 	if err == nil {
-		err = wire.Belongs(m, max(c.version, wire.MinVersion))
+		m, err = wire.From(max(c.version, wire.MinVersion), m)
 	}
 	return m, err
 }

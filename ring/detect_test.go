@@ -276,7 +276,7 @@ func TestOfferNotAnswered(t *testing.T) {
 		c.puppet("b:1", greets(func(m wire.Message) []wire.Message {
 			switch m.(type) {
 			case *wire.Offer:
-				return []wire.Message{&wire.Report{Wait: waitBusy, Links: []wire.Sending{}}}
+				return []wire.Message{&wire.Report{Wait: wire.WaitBusy, Links: []wire.Sending{}}}
 			case *wire.Ping:
 				return []wire.Message{&wire.Pong{}}
 			}

@@ -21,9 +21,6 @@ func (e *SourceError) Unwrap() error { return e.Err }
 // ErrBusy is what an Accept wraps when another transfer holds the target.
 var ErrBusy = errors.New("busy")
 
-// reasonAsked is what a node is told at the end of a check: nothing failed.
-const reasonAsked = "only asked"
-
 var errInterrupted = errors.New("interrupted")
 
 // IsInterrupted reports whether Send ended because its context did, before the

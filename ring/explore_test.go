@@ -271,7 +271,7 @@ func (w *world) tick() {
 	for i := 1; i < len(w.nodes); i++ {
 		if n := w.nodes[i]; n.m != nil && n.ctrl {
 			r := n.m.Report()
-			r.Wait = waitNames[waitIn]
+			r.Wait = wire.WaitIn
 			for _, l := range w.links {
 				if l.feeder == i && l.state == "up" {
 					r.Links = append(r.Links, wire.Sending{Link: l.link, Idle: l.pos >= len(n.data)})

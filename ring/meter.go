@@ -21,11 +21,7 @@ const (
 )
 
 // waitNames are the words of a REPORT.
-var waitNames = [waitKinds]string{"cpu", "in", "disk", "limit", "out"}
-
-// waitBusy is the word of a node that has not answered an offer yet, because another
-// transfer has what it needs.
-const waitBusy = "busy"
+var waitNames = [waitKinds]wire.Wait{waitCPU: wire.WaitCPU, waitIn: wire.WaitIn, waitDisk: wire.WaitDisk, waitLimit: wire.WaitLimit, waitOut: wire.WaitOut}
 
 // activity sums up what one goroutine spends its time on; others may take the sums
 // at any time, also in the middle of a wait.

@@ -77,7 +77,7 @@ func TestCheckReach(t *testing.T) {
 		c.node("c:1")
 		answers := func(version int) func(m wire.Message) []wire.Message {
 			return func(m wire.Message) []wire.Message {
-				if err := wire.Belongs(m, version); err != nil {
+				if _, err := wire.From(version, m); err != nil {
 					t.Error(err)
 				}
 				switch m.(type) {

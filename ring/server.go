@@ -257,7 +257,7 @@ func (n *nodeServer) control(conn net.Conn, cfg *NodeConfig) {
 
 // refuse answers an offer with an error.
 func (n *nodeServer) refuse(ctrl *control, ne *wire.Error) {
-	ctrl.send(&wire.Answer{Code: string(ne.Code), Reason: ne.Error()})
+	ctrl.send(&wire.Answer{Code: ne.Code, Reason: ne.Error()})
 	ctrl.drain()
 }
 
@@ -285,7 +285,6 @@ func (n *nodeServer) greeting(ctrl *control, sender string) (*wire.Greet, *wire.
 		theirs, ours := versions(g.Min, g.Max, software), ownVersions(n.config().Software)
 		n.log.Warn("refused", "peer", ctrl.conn.RemoteAddr().String(), "sender", printable(sender), "reason", "the server speaks "+theirs+", this is "+ours)
 		w.Reason = "speaks " + ours + ", this is " + theirs
-	case 1:
 	default:
 		w.Software, w.Platform = n.config().Software, n.config().Platform
 	}

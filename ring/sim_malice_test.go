@@ -133,7 +133,7 @@ func (l *rogueListener) say() wire.Message {
 	case 0, 1, 2:
 		state := []string{wire.LinkUp, wire.LinkDone, wire.LinkDown}[r.IntN(3)]
 		code := []wire.Code{wire.CodeNone, wire.CodeGone, wire.CodeNetwork, wire.CodeMismatch}[r.IntN(4)]
-		return &wire.Link{Link: link, Generation: gen, State: state, Code: string(code), Reason: "junk"}
+		return &wire.Link{Link: link, Generation: gen, State: state, Code: code, Reason: "junk"}
 	case 3, 4:
 		needs := [][2]int64{{r.Int64N(3) - 1, r.Int64N(1 << 20)}, {r.Int64N(4), r.Int64() >> r.IntN(63)}}
 		return &wire.Need{Link: link, Generation: gen, Needs: needs[:r.IntN(3)]}

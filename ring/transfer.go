@@ -174,8 +174,8 @@ func (t *transfer) reports(done chan struct{}) {
 			r := t.m.Report()
 			ended := t.m.ReceivedAll()
 			t.relay.meter.fill(r, ended)
-			if ended && r.Wait == waitNames[waitIn] && t.settling.Load() > 0 {
-				r.Wait = waitNames[waitDisk]
+			if ended && r.Wait == wire.WaitIn && t.settling.Load() > 0 {
+				r.Wait = wire.WaitDisk
 			}
 			r.Links = t.relay.sendings()
 			t.ctrl.send(r)
@@ -418,7 +418,8 @@ func (t *transfer) logEnd(o Outcome, problem error) {
 	if s, ok := t.sink.(fmt.Stringer); ok {
 		target = s.String()
 	}
-	asked := o.Err != nil && o.Err.Error() == member.AbortedBy+reasonAsked
+	var aborted *member.AbortError
+	asked := errors.As(o.Err, &aborted) && aborted.Code == wire.CodeAsked
 	state := string(o.State)
 	if asked {
 		state = "asked"
@@ -429,7 +430,7 @@ func (t *transfer) logEnd(o Outcome, problem error) {
 	case problem != nil:
 		log.Warn("transfer: cleaning up failed", "error", problem)
 	case asked:
-		log.Info("transfer", "reason", reasonAsked)
+		log.Info("transfer", "reason", printable(aborted.Reason))
 	case o.Err != nil:
 		log.Warn("transfer", "reason", printable(fmt.Sprint(o.Err)))
 	default:

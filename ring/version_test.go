@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -84,13 +85,14 @@ func TestServerOfAnotherVersion(t *testing.T) {
 		hello = `{"min":1,"max":2,"transfer":"ab000000000000000000000000000000","node":"a:1","resume":false}`
 		own   = "protocol 1 to 2 (dolly-img 1.2.0)"
 	)
+	hello1 := rawMessage(1, strings.Replace(hello, `"max":2`, `"max":1`, 1))
 	offer := mustEncode(&wire.Offer{Blobs: []v1.Descriptor{newMemSource(true, random(1, 1000)).descs[0]}, Meta: json.RawMessage("{}")})
 	for name, c := range map[string]struct {
 		says   []byte
 		answer string // the last message of the node begins with it
 		logged string
 	}{
-		"version 1": {rawMessage(1, strings.Replace(hello, `"max":2`, `"max":1`, 1)), `{"version":1,"instance":"ID","state":"new","digest":"","reason":""}`, ""},
+		"version 1": {hello1, `{"version":1,"instance":"ID","state":"new","digest":"","reason":""}`, ""},
 		"version 2": {rawMessage(1, hello), `{"version":2,"instance":"ID","state":"new","digest":"","reason":"","software":"dolly-img 1.2.0","platform":"linux/amd64/v3"}`, ""},
 		"later": {rawMessage(1, strings.Replace(hello, `"min":1,"max":2`, `"min":3,"max":4`, 1)),
 			`{"version":0,"instance":"ID","state":"unknown","digest":"","reason":"speaks ` + own + `, this is protocol 3 to 4"}`, "the server speaks protocol 3 to 4, this is " + own},
@@ -101,6 +103,11 @@ func TestServerOfAnotherVersion(t *testing.T) {
 			"it speaks protocol 2, this is " + own},
 		"later message": {append(append(rawMessage(1, hello), offer...), rawMessage(99, `{}`)...),
 			`{"code":"version","reason":"the server sent a message that cannot be read (unknown control message type 99): it speaks protocol 2, this is ` + own, "it speaks protocol 2, this is " + own},
+		"version 1 only asks": {slices.Concat(hello1, offer, rawMessage(18, `{"reason":"only asked","keep":true}`)), `{"held":[0],`, "state=asked"},
+		"version 2 only asks": {slices.Concat(rawMessage(1, hello), offer, rawMessage(18, `{"reason":"in other words","keep":true,"code":"asked"}`)), `{"held":[0],`, "state=asked"},
+		"version 2 aborts":    {slices.Concat(rawMessage(1, hello), offer, rawMessage(18, `{"reason":"only asked","keep":true}`)), `{"held":[0],`, "state=failed"},
+		"version 1, with a field of version 2": {slices.Concat(hello1, offer, rawMessage(18, `{"reason":"x","keep":true,"code":"asked"}`)),
+			`{"code":"version","reason":"the server sent a message that cannot be read (control message type 18 has a code, which is unknown in protocol 1): it speaks protocol 1, this is ` + own, "state=failed"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

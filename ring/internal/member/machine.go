@@ -72,9 +72,6 @@ type blobSum struct {
 	sum []byte
 }
 
-// AbortedBy begins what a node says of a transfer that its server ended.
-const AbortedBy = "aborted by the server: "
-
 // New makes the machine of a node that was offered blobs.
 func New(blobs []v1.Descriptor) *Machine {
 	m := &Machine{blobs: make([]blob, len(blobs))}
@@ -153,7 +150,7 @@ func (m *Machine) Step(ev Event) []Action {
 	case EvFeedEnd:
 		m.feedEnd(ev)
 	case EvLink:
-		m.say(&wire.Link{Link: ev.Link, Generation: ev.Generation, State: ev.State, Code: string(ev.Code), Reason: ev.Reason})
+		m.say(&wire.Link{Link: ev.Link, Generation: ev.Generation, State: ev.State, Code: ev.Code, Reason: ev.Reason})
 	case EvSum:
 		m.sum(ev)
 	case EvReset:
@@ -178,7 +175,7 @@ func (m *Machine) Step(ev Event) []Action {
 		}
 	case EvReached:
 		m.probes--
-		m.say(&wire.Probed{Probe: ev.Probe, Code: string(ev.Code), Reason: ev.Reason})
+		m.say(&wire.Probed{Probe: ev.Probe, Code: ev.Code, Reason: ev.Reason})
 	case EvResume:
 		m.resume()
 	case EvFailure:
@@ -232,13 +229,13 @@ func (m *Machine) message(msg wire.Message) {
 			m.fail(wire.Errorf(wire.CodeProtocol, "told to commit before everything was verified"))
 		}
 	case *wire.Bye, *wire.Abort:
-		reason, keep := "the server ended the transfer", m.keep
+		why, keep := error(errEnded), m.keep
 		if a, ok := msg.(*wire.Abort); ok {
-			reason, keep = AbortedBy+a.Reason, a.Keep
+			why, keep = &AbortError{a.Code, a.Reason}, a.Keep
 		}
 		if m.phase < Publishing { // else our own failure has decided what is kept
 			m.keep = keep
-			m.phase, m.failed = Failed, wire.Errorf(wire.CodeAbandoned, "%s", reason)
+			m.phase, m.failed = Failed, &wire.Error{Code: wire.CodeAbandoned, Err: why}
 		}
 		m.do(ActRelease{})
 	case *wire.Probe:
@@ -319,7 +316,7 @@ func (m *Machine) feedEnd(ev EvFeedEnd) {
 	if ev.Fin {
 		state = wire.LinkDone
 	}
-	m.say(&wire.Link{Link: ev.Link, Generation: ev.Generation, State: state, Code: string(ev.Code), Reason: ev.Reason})
+	m.say(&wire.Link{Link: ev.Link, Generation: ev.Generation, State: state, Code: ev.Code, Reason: ev.Reason})
 }
 
 func (m *Machine) maybeComplete() {
@@ -392,5 +389,5 @@ func (m *Machine) fail(err *wire.Error) {
 
 func (m *Machine) sayFailed() {
 	m.say(m.Report())
-	m.say(&wire.Fail{Code: string(m.failed.Code), Reason: m.failed.Error()})
+	m.say(&wire.Fail{Code: m.failed.Code, Reason: m.failed.Error()})
 }

@@ -39,7 +39,7 @@ func (m *Machine) mark(k wire.Mark) {
 				return
 			}
 			if m.feedFin && b.recv < b.size {
-				m.say(&wire.Link{Link: m.feedLink, Generation: m.feedGen, State: wire.LinkDown, Code: string(wire.CodeProtocol), Reason: earlyFin})
+				m.say(&wire.Link{Link: m.feedLink, Generation: m.feedGen, State: wire.LinkDown, Code: wire.CodeProtocol, Reason: earlyFin})
 			}
 		case b.size != k.Offset:
 			m.fail(wire.Errorf(wire.CodeMismatch, "blob %d: the server read %d bytes, the node knows of %d", k.Blob, k.Offset, max(b.size, b.recv)))

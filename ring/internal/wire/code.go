@@ -21,6 +21,11 @@ const (
 	CodeVersion   Code = "version"   // no common version
 	CodeShutdown  Code = "shutdown"  // the node is stopping
 	CodeAbandoned Code = "abandoned" // no server for too long
+
+	// Since version 2, and in an ABORT only.
+	CodeAsked       Code = "asked"       // the server only asked what would happen: nothing failed
+	CodeInterrupted Code = "interrupted" // somebody ended the server
+	CodeSource      Code = "source"      // the server's source failed or changed
 )
 
 // Error is what ended a link or a node's part in a transfer, with its code. LINK, FAIL and ANSWER

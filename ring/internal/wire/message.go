@@ -11,21 +11,6 @@ import (
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// The protocol versions this package speaks, from the oldest to the newest.
-const (
-	MinVersion = 1
-	Version    = 2
-)
-
-// Common is the highest version that a peer's range has in common with ours, 0 when
-// there is none.
-func Common(least, most int) int {
-	if v := min(most, Version); v >= max(least, MinVersion) {
-		return v
-	}
-	return 0
-}
-
 // MaxMessage bounds type and body of a control message.
 const MaxMessage = 4 << 20
 
@@ -62,7 +47,7 @@ type (
 		Free   int64   `json:"free"`
 		Replay bool    `json:"replay"`
 		Switch bool    `json:"switch"`
-		Code   string  `json:"code"`
+		Code   Code    `json:"code"`
 		Reason string  `json:"reason"`
 	}
 	Start struct{} // 5
@@ -91,7 +76,7 @@ type (
 		Link       uint32 `json:"link"`
 		Generation uint32 `json:"generation"`
 		State      string `json:"state"`
-		Code       string `json:"code"`
+		Code       Code   `json:"code"`
 		Reason     string `json:"reason"`
 	}
 	Undial struct { // 10
@@ -104,7 +89,7 @@ type (
 		Received int64     `json:"received"`
 		Marked   int64     `json:"marked"`
 		Durable  int64     `json:"durable"`
-		Wait     string    `json:"wait"`
+		Wait     Wait      `json:"wait"`
 		Blob     int       `json:"blob"` // everything lacked before Good of Blob is right
 		Good     int64     `json:"good"`
 		Relay    int64     `json:"relay"` // bytes per second; 0: unknown
@@ -113,7 +98,7 @@ type (
 		Links    []Sending `json:"links"`
 	}
 	Fail struct { // 13
-		Code   string `json:"code"`
+		Code   Code   `json:"code"`
 		Reason string `json:"reason"`
 	}
 	Verified struct { // 14
@@ -128,6 +113,9 @@ type (
 	Abort struct { // 18
 		Reason string `json:"reason"`
 		Keep   bool   `json:"keep"`
+
+		// Since version 2; empty in version 1.
+		Code Code `json:"code,omitempty"`
 	}
 	Ping     struct{} // 19
 	Pong     struct{} // 20
@@ -145,7 +133,7 @@ type (
 	}
 	Probed struct { // 23
 		Probe  uint32 `json:"probe"`
-		Code   string `json:"code"`
+		Code   Code   `json:"code"`
 		Reason string `json:"reason"`
 	}
 )
@@ -291,17 +279,6 @@ func Decode(b []byte) (Message, error) {
 		_ = json.Unmarshal(b[1:], &bad.Said) // as far as it goes
 	}
 	return nil, bad
-}
-
-// lastOf has, by version, the highest type of message that belongs to it.
-var lastOf = [Version + 1]byte{1: 21, 2: 23}
-
-// Belongs reports, as a *MalformedError, a message that came only after a version.
-func Belongs(m Message, version int) error {
-	if k := m.kind(); k > lastOf[version] {
-		return malformed("control message type %d is unknown in protocol %d", k, version)
-	}
-	return nil
 }
 
 // Read reads one message. At a clean end between messages it returns io.EOF. Memory grows with

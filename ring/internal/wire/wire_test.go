@@ -103,7 +103,7 @@ func all() []Message {
 		&Need{1, 2, [][2]int64{{0, 4096}}}, &Dial{1, 2, []byte("s"), "n", []string{"[::1]:1"}, nil, true},
 		&Link{1, 2, LinkDown, "network", "broken"}, &Undial{4}, &Marks{[]Mark{{1, 4, []byte{1}, true}}},
 		&Report{1, 2, 3, "disk", 4, 5, 6, 7, 8, []Sending{{1, true, 2, 3, true}}}, &Fail{"space", "no space"}, &Verified{[]string{"sha256:x"}, true},
-		&Commit{}, &Committed{"sha256:x"}, &Bye{}, &Abort{"interrupted", true}, &Ping{}, &Pong{}, &Fallback{1, 2, 3, 4, 5},
+		&Commit{}, &Committed{"sha256:x"}, &Bye{}, &Abort{"interrupted", true, CodeInterrupted}, &Ping{}, &Pong{}, &Fallback{1, 2, 3, 4, 5},
 		&Probe{7, "n2", []string{"10.0.0.2:9998"}}, &Probed{7, "network", "i/o timeout"},
 	}
 }
@@ -178,15 +178,40 @@ func TestGreetingVectors(t *testing.T) {
 	}
 }
 
-// What came with version 2 is no message of version 1.
-func TestBelongs(t *testing.T) {
-	for _, m := range all() {
-		if err := Belongs(m, 1); (err != nil) != (m.kind() > 21) {
+// What came with version 2 is refused in version 1, and never sent there.
+func TestVersions(t *testing.T) {
+	for _, m := range append(all(), &Abort{"interrupted", true, CodeNone}) {
+		abort, _ := m.(*Abort)
+		later := m.kind() > 21 || abort != nil && abort.Code != CodeNone
+		if _, err := From(1, m); (err != nil) != later {
 			t.Errorf("%T in version 1: %v", m, err)
 		}
-		if err := Belongs(m, 2); err != nil {
-			t.Error(err)
+		if got, err := From(2, m); err != nil || got != m {
+			t.Errorf("%T in version 2: %v", m, err)
 		}
+		if For(2, m) != m {
+			t.Errorf("%T is changed for version 2", m)
+		}
+		if m.kind() > 21 {
+			continue // who sends these asks for the version first
+		}
+		if _, err := From(1, For(1, m)); err != nil {
+			t.Errorf("%T is sent to version 1: %v", m, err)
+		}
+	}
+	for _, version := range []int{0, 1} {
+		b, err := Encode(For(version, &Welcome{Version: version, Software: "x", Platform: "y"}))
+		if err != nil || bytes.Contains(b, []byte("software")) || bytes.Contains(b, []byte("platform")) {
+			t.Errorf("WELCOME of version %d: %s, %v", version, b, err)
+		}
+		b, err = Encode(For(version, &Abort{Reason: ReasonAsked, Keep: true, Code: CodeAsked}))
+		if want := `{"reason":"only asked","keep":true}`; err != nil || string(b[5:]) != want {
+			t.Errorf("ABORT to version %d: %s, %v", version, b[5:], err)
+		}
+	}
+	// The end of a check that a server of version 1 asked for is known all the same.
+	if m, err := From(1, &Abort{Reason: ReasonAsked, Keep: true}); err != nil || m.(*Abort).Code != CodeAsked {
+		t.Errorf("read as %+v, %v", m, err)
 	}
 }
 
