@@ -31,6 +31,7 @@ func (f *nodeFlags) check(cmd *cobra.Command, mirrorAt string) error {
 		fmt.Fprintf(w, "%s\t%s\n", what, printable(text))
 	}
 	var warnings []string
+	var policy *identity.Policy // nil: it has errors
 	dir, err := nodeKeys(f.keys)
 	if err != nil {
 		line("keys", "", err)
@@ -46,13 +47,14 @@ func (f *nodeFlags) check(cmd *cobra.Command, mirrorAt string) error {
 				warnings = append(warnings, end.String(time.Now())+"; on the server: "+renewHint)
 			}
 		}
-		policy, err := identity.LoadPolicy(dir)
-		if err != nil {
-			line("policy", "", err)
+		if policy, err = identity.LoadPolicy(dir); err != nil {
+			for _, err := range each(err) {
+				line("policy", "", err)
+			}
 		} else {
 			_, err := cacheAccess(policy)
 			line("policy", policyText(policy), err)
-			warnings = append(warnings, unusable(policy)...)
+			warnings = append(warnings, policyWarnings(policy)...)
 		}
 	}
 	where, err := cacheDir(f.cache)
@@ -60,9 +62,13 @@ func (f *nodeFlags) check(cmd *cobra.Command, mirrorAt string) error {
 		err = checkCache(where)
 	}
 	line("cache", where, err)
+	if err == nil {
+		warnings = append(warnings, tooLittle(policy, where)...)
+	}
 	line("listen", f.listen, checkAddress("listen on", f.listen))
 	if mirrorAt != "" {
 		line("mirror", mirrorAt, checkMirror(mirrorAt))
+		warnings = append(warnings, openMirror(mirrorAt, policy)...)
 	}
 	w.Flush()
 	for _, warning := range warnings {
@@ -75,6 +81,53 @@ func (f *nodeFlags) check(cmd *cobra.Command, mirrorAt string) error {
 		printError(cmd.ErrOrStderr(), err)
 	}
 	return wrong[len(wrong)-1]
+}
+
+// each is the errors of which err was joined, or err.
+func each(err error) []error {
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		return joined.Unwrap()
+	}
+	return []error{err}
+}
+
+// tooLittle warns of a policy under which nothing fits into the cache in dir, which need not exist.
+func tooLittle(p *identity.Policy, dir string) []string {
+	if p == nil || p.Cache.Free == 0 {
+		return nil
+	}
+	for {
+		var fs unix.Statfs_t
+		err := unix.Statfs(dir, &fs)
+		if err == unix.ENOENT && dir != filepath.Dir(dir) {
+			dir = filepath.Dir(dir)
+			continue
+		}
+		size := int64(fs.Blocks) * fs.Bsize
+		if err != nil || p.Cache.Free < size {
+			return nil
+		}
+		return []string{fmt.Sprintf("[cache] free = %s: the file system of the cache has %s in all, so no image fits", bytesText(p.Cache.Free), bytesText(size))}
+	}
+}
+
+// openMirror warns of a mirror that others reach than those who may read the cache: it asks nobody
+// who he is.
+func openMirror(addr string, p *identity.Policy) []string {
+	a, err := net.ResolveTCPAddr("tcp", addr)
+	if err != nil { // a socket in the file system, which has a mode, or an error that was told
+		return nil
+	}
+	local := fmt.Sprintf("127.0.0.1:%d", a.Port)
+	switch {
+	case len(a.IP) == 0 || a.IP.IsUnspecified():
+		return []string{fmt.Sprintf("mirror on %s: every machine that reaches this node can read the images in its cache, without a key; for the runtimes of this node %s is enough", addr, local)}
+	case !a.IP.IsLoopback():
+		return []string{fmt.Sprintf("mirror on %s: every machine that reaches this address can read the images in the cache, without a key; for the runtimes of this node %s is enough", addr, local)}
+	case p != nil && p.Cache.Mode != 0 && p.Cache.Mode&0o004 == 0:
+		return []string{fmt.Sprintf("mirror on %s: every user of this node reaches it, though [cache] mode = \"%#o\" lets only some read the cache; unix:PATH is a mirror that has a mode", addr, p.Cache.Mode)}
+	}
+	return nil
 }
 
 // checkCache finds what would keep a cache from being opened, and makes none.

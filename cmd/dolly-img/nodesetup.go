@@ -172,7 +172,7 @@ func (s *nodeSetup) describe() {
 	s.log.Info("keys", "directory", s.keys, "certificate", holder(rules.id.Peer), "cluster", rules.id.Cluster,
 		"until", date(own), "authority-until", date(authority), "revoked", rules.id.Revocations())
 	s.log.Info("policy", "permits", policyText(rules.policy))
-	for _, warning := range unusable(rules.policy) {
+	for _, warning := range policyWarnings(rules.policy) {
 		s.log.Warn("policy", "warning", warning)
 	}
 	s.warnEnding()
@@ -255,6 +255,9 @@ func policyText(p *identity.Policy) string {
 	}
 	return strings.Join(parts, "; ")
 }
+
+// policyWarnings are lines about what a policy permits that is hardly meant, or cannot be used.
+func policyWarnings(p *identity.Policy) []string { return append(p.Warnings(), unusable(p)...) }
 
 // unusable says which directories that a policy permits cannot be written to.
 func unusable(p *identity.Policy) (warnings []string) {

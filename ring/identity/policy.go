@@ -1,7 +1,6 @@
 package identity
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -10,10 +9,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-
-	"github.com/pelletier/go-toml/v2"
-
-	"github.com/dolly-img/dolly-img/ring/bytesize"
 )
 
 // A Policy is what a node permits beyond its cache, read from policy.toml:
@@ -42,8 +37,19 @@ type Policy struct {
 	Limits  Limits
 	Cache   Cache
 
-	path   string // of the file, for hints
-	absent bool   // there is none
+	path     string       // of the file, for hints
+	absent   bool         // there is none
+	warnings []*lineError // what is hardly meant
+}
+
+// Warnings are lines about settings that are hardly meant: that open the system to whoever may
+// send, or make the node useless. The file and the line stand in front.
+func (p *Policy) Warnings() []string {
+	var list []string
+	for _, w := range p.warnings {
+		list = append(list, (&PolicyError{File: p.path, Line: w.line, Err: w.err}).Error())
+	}
+	return list
 }
 
 // File is the path of the policy file; found is false when there is none.
@@ -166,7 +172,7 @@ func ofSystem(dir string) bool {
 
 // LoadPolicy reads policy.toml in a directory of keys. Without the file it returns
 // the zero Policy. The file must not be writable by group or others. Errors are of
-// type *PolicyError.
+// type *PolicyError; where the file has several, they are joined, in the order of its lines.
 func LoadPolicy(dir string) (*Policy, error) {
 	path := filepath.Join(dir, policyFile)
 	f, err := os.Open(path)
@@ -191,14 +197,16 @@ func LoadPolicy(dir string) (*Policy, error) {
 	if err != nil {
 		return nil, &PolicyError{File: path, Err: err}
 	}
-	p, err := parsePolicy(data)
-	if err != nil {
-		line := 0
-		var at *lineError
-		if errors.As(err, &at) {
-			line, err = at.line, at.err
+	p, wrong := parsePolicy(data)
+	if len(wrong) == 1 {
+		return nil, &PolicyError{File: path, Line: wrong[0].line, Err: wrong[0].err}
+	}
+	if len(wrong) > 1 {
+		all := make([]error, len(wrong))
+		for i, at := range wrong {
+			all[i] = &PolicyError{File: path, Line: at.line, Err: at.err}
 		}
-		return nil, &PolicyError{File: path, Line: line, Err: err}
+		return nil, errors.Join(all...)
 	}
 	p.path = path
 	return p, nil
@@ -212,112 +220,6 @@ type lineError struct {
 
 func (e *lineError) Error() string { return fmt.Sprintf("line %d: %v", e.line, e.err) }
 func (e *lineError) Unwrap() error { return e.err }
-
-// rate is a number of bytes, also per second, in TOML: a string, or an integer, which the
-// decoder stores itself.
-type rate int64
-
-func (r *rate) UnmarshalText(text []byte) error {
-	n, err := bytesize.Parse(string(text))
-	*r = rate(n)
-	return err
-}
-
-// parsePolicy decodes and checks a policy file.
-func parsePolicy(data []byte) (*Policy, error) {
-	var file struct {
-		Output []struct {
-			Dir       string `toml:"dir"`
-			Overwrite bool   `toml:"overwrite"`
-		} `toml:"output"`
-		Device []struct {
-			Path string `toml:"path"`
-		} `toml:"device"`
-		Data struct {
-			Plain bool `toml:"plain"`
-		} `toml:"data"`
-		Limits struct {
-			Rate      rate `toml:"rate"`
-			Transfers int  `toml:"transfers"`
-		} `toml:"limits"`
-		Cache struct {
-			Max   rate   `toml:"max"`
-			Free  rate   `toml:"free"`
-			Mode  string `toml:"mode"`
-			Group string `toml:"group"`
-		} `toml:"cache"`
-	}
-	err := toml.NewDecoder(bytes.NewReader(data)).DisallowUnknownFields().Decode(&file)
-	var unknown *toml.StrictMissingError
-	var syntax *toml.DecodeError
-	switch {
-	case errors.As(err, &unknown) && len(unknown.Errors) > 0:
-		first := &unknown.Errors[0]
-		line, _ := first.Position()
-		return nil, &lineError{line, fmt.Errorf("unknown key %q", strings.Join(first.Key(), "."))}
-	case errors.As(err, &syntax):
-		line, _ := syntax.Position()
-		return nil, &lineError{line, errors.New(strings.TrimPrefix(syntax.Error(), "toml: "))}
-	case err != nil:
-		return nil, err
-	}
-	p := &Policy{Data: Data(file.Data), Limits: Limits{Rate: int64(file.Limits.Rate), Transfers: file.Limits.Transfers},
-		Cache: Cache{Max: int64(file.Cache.Max), Free: int64(file.Cache.Free), Group: file.Cache.Group}}
-	if err := p.Cache.setMode(file.Cache.Mode); err != nil {
-		return nil, err
-	}
-	seen := map[string]bool{}
-	check := func(what, path string) error {
-		switch {
-		case !filepath.IsAbs(path) || filepath.Clean(path) != path || strings.ContainsRune(path, 0):
-			return fmt.Errorf("%s = %q: want an absolute path without . or .. and without a slash at its end", what, path)
-		case seen[path]:
-			return fmt.Errorf("%s = %q: given twice", what, path)
-		}
-		seen[path] = true
-		return nil
-	}
-	for _, o := range file.Output {
-		if err := check("dir", o.Dir); err != nil {
-			return nil, err
-		}
-		p.Outputs = append(p.Outputs, Output(o))
-	}
-	for _, d := range file.Device {
-		if err := check("path", d.Path); err != nil {
-			return nil, err
-		}
-		p.Devices = append(p.Devices, Device(d))
-	}
-	if p.Limits.Rate < 0 {
-		return nil, fmt.Errorf("rate = %d: negative", p.Limits.Rate)
-	}
-	if p.Cache.Max < 0 || p.Cache.Free < 0 {
-		return nil, errors.New("cache: a negative number of bytes")
-	}
-	if p.Limits.Transfers < 0 || p.Limits.Transfers > MaxTransfers {
-		return nil, fmt.Errorf("transfers = %d: want 1 to %d", p.Limits.Transfers, MaxTransfers)
-	}
-	return p, nil
-}
-
-func (c *Cache) setMode(s string) error {
-	switch s {
-	case "0600", "600":
-		c.Mode = 0o600
-	case "0640", "640":
-		c.Mode = 0o640
-	case "0644", "644":
-		c.Mode = 0o644
-	case "":
-		if c.Group != "" {
-			return fmt.Errorf("group = %q: needs a mode beside it, as in mode = \"0640\"", c.Group)
-		}
-	default:
-		return fmt.Errorf("mode = %q: want \"0600\", \"0640\" or \"0644\"", s)
-	}
-	return nil
-}
 
 // Output returns the permitted directory that contains path (the longest, if several
 // do), the rest of path below it, and whether a file there may be replaced. The path

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -72,17 +73,24 @@ func TestPolicyErrors(t *testing.T) {
 		{"[cache]\nmode = \"4640\"\n", `mode = "4640"`},
 		{"[cache]\nmode = 0o640\n", "line 2"},
 		{"[cache]\ngroup = \"hpc\"\n", `group = "hpc": needs a mode`},
-		{"[limits]\nrate = \"fast\"\n", `size "fast"`},
+		{"[limits]\nrate = \"fast\"\n", `line 2: rate = "fast": size "fast"`},
 		{"[limits]\nrate = \"-1\"\n", `size "-1"`},
 		{"[limits]\nrate = -5\n", "rate = -5: negative"},
-		{"[limits]\nrate = true\n", `size "true"`},
+		{"[limits]\nrate = true\n", `line 2: rate = true: want a number of bytes`},
+		{"output = [\n{dir = \"/a\"},\n{dir = \"b\"}]\n", `line 3: dir = "b": want an absolute path`},
+		{"limits = {\nrate = -1}\n", "line 2: rate = -1: negative"},
+		{"limits.rate = 1\nlimits.x.y = 1\n", `line 2: unknown key "limits.x"`},
+		{"output = 1\n", "line 1: output: want a list of tables"},
+		{"output = [1]\n", "line 1: output: want a list of tables"},
+		{"\n[[cache]]\nmax = 1\n", "line 2: cache: want a table"},
+		{"[limits]\ntransfers = \"4\"\n", "line 2: transfers = \"4\": want 1 to 5"},
 		{"[limits]\ntransfers = -1\n", "want 1 to 5"},
 		{"[limits]\ntransfers = 6\n", "want 1 to 5"},
 		{"[[output]]\ndir = \"data\"\n", `dir = "data": want an absolute path`},
 		{"[[output]]\ndir = \"/data/\"\n", `dir = "/data/"`},
 		{"[[output]]\ndir = \"/data/../etc\"\n", `dir = "/data/../etc"`},
-		{"[[output]]\noverwrite = true\n", `dir = ""`},
-		{"[[output]]\ndir = \"/a\"\n[[output]]\ndir = \"/a\"\n", "given twice"},
+		{"[[output]]\noverwrite = true\n", `line 1: dir = ""`},
+		{"[[output]]\ndir = \"/a\"\n[[output]]\ndir = \"/a\"\n", "line 4: dir = \"/a\": given twice"},
 		{"[[device]]\npath = \"sda\"\n", `path = "sda"`},
 	} {
 		_, dir, err := policy(t, c.text)
@@ -101,6 +109,61 @@ func TestPolicyErrors(t *testing.T) {
 	os.Mkdir(dir+"/policy.toml", 0o700)
 	if _, err := LoadPolicy(dir); err == nil {
 		t.Error("a directory was read")
+	}
+}
+
+// All errors are told at once, in the order of their lines.
+func TestPolicyAllErrors(t *testing.T) {
+	_, dir, err := policy(t, `[cache]
+max = "1 furlong"
+groups = "x"
+group = "hpc"
+[[output]]
+overwrite = 1
+[[output]]
+dir = "data"
+over = true
+[device]
+`)
+	joined, ok := err.(interface{ Unwrap() []error })
+	if !ok {
+		t.Fatalf("%v", err)
+	}
+	var got []string
+	for _, err := range joined.Unwrap() {
+		text, _ := strings.CutPrefix(err.Error(), "policy "+dir+"/policy.toml: ")
+		got = append(got, text)
+	}
+	want := []string{`line 2: max = "1 furlong": size "1 furlong": not a number of bytes (such as 500M)`, `line 3: unknown key "cache.groups"`,
+		`line 4: group = "hpc": needs a mode beside it, as in mode = "0640"`,
+		`line 5: dir = "": [[output]] needs an absolute path`, `line 6: overwrite = 1: want true or false`,
+		`line 8: dir = "data": want an absolute path without . or .. and without a slash at its end`, `line 9: unknown key "output.over"`,
+		`line 10: device: want a list of tables, as in [[device]]`}
+	if !slices.Equal(got, want) {
+		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+}
+
+func TestPolicyWarnings(t *testing.T) {
+	for text, want := range map[string]string{
+		fullPolicy: "",
+		"[[output]]\ndir = \"/\"\noverwrite = true\n": `line 2: dir = "/": whoever holds a sender's key can write files of the system, as root, in place of those that are there`,
+		"[[output]]\ndir = \"/etc\"\n":                `line 2: dir = "/etc": `,
+		"\n[cache]\nmax = \"0\"\n":                    "line 3: max = 0 is no limit",
+		"[cache]\nmax = \"200\"\n":                    "line 2: max is 200 B: hardly any image fits",
+		"[limits]\nrate = 0\n":                        "line 2: rate = 0 is no limit",
+		"[limits]\ntransfers = 0\n":                   "line 2: transfers = 0 is the default",
+		"[limits]\nrate = 500\n":                      "line 2: rate is 500 B/s: 1 GB takes 555h33m20s",
+		"[cache]\nfree = \"0\"\nmode = \"0644\"\n":    "",
+	} {
+		p, dir, err := policy(t, text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := strings.Join(p.Warnings(), "\n")
+		if want == "" && got != "" || want != "" && !strings.HasPrefix(got, "policy "+dir+"/policy.toml: "+want) {
+			t.Errorf("%q: warned %q, want %q", text, got, want)
+		}
 	}
 }
 
@@ -207,8 +270,13 @@ func TestDeniedHint(t *testing.T) {
 func FuzzPolicy(f *testing.F) {
 	f.Add([]byte(fullPolicy))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		p, err := parsePolicy(data)
-		if err != nil {
+		p, wrong := parsePolicy(data)
+		for _, at := range wrong {
+			if at.line < 1 || at.line > 1+strings.Count(string(data), "\n") {
+				t.Errorf("line %d of %q: %v", at.line, data, at.err)
+			}
+		}
+		if wrong != nil {
 			return
 		}
 		if p.Limits.Rate < 0 || p.Limits.Transfers < 0 {

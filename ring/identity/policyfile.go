@@ -1,0 +1,331 @@
+package identity
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"maps"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/pelletier/go-toml/v2"
+	"github.com/pelletier/go-toml/v2/unstable"
+
+	"github.com/dolly-img/dolly-img/ring/bytesize"
+)
+
+// A policyReader makes a Policy of a TOML document. It goes on behind an error, so that all of them
+// are found at once.
+type policyReader struct {
+	policy   Policy
+	lines    map[string]int // of the keys and tables, as in "output.1.dir"
+	errs     []*lineError
+	seen     map[string]bool // directories and devices
+	settings map[string]func(value any) error
+}
+
+// parsePolicy decodes and checks a policy file. Errors have the line; where the document is no TOML
+// there is only the first.
+func parsePolicy(data []byte) (*Policy, []*lineError) {
+	var root map[string]any
+	err := toml.Unmarshal(data, &root)
+	var syntax *toml.DecodeError
+	if errors.As(err, &syntax) {
+		line, _ := syntax.Position()
+		return nil, []*lineError{{line, errors.New(strings.TrimPrefix(syntax.Error(), "toml: "))}}
+	}
+	if err != nil {
+		return nil, []*lineError{{0, err}}
+	}
+	r := &policyReader{lines: keyLines(data), seen: map[string]bool{}}
+	p := &r.policy
+	r.settings = map[string]func(any) error{
+		"data.plain":       func(v any) error { return boolean(v, &p.Data.Plain) },
+		"limits.rate":      func(v any) error { return amount(v, &p.Limits.Rate) },
+		"limits.transfers": func(v any) error { return transfers(v, &p.Limits.Transfers) },
+		"cache.max":        func(v any) error { return amount(v, &p.Cache.Max) },
+		"cache.free":       func(v any) error { return amount(v, &p.Cache.Free) },
+		"cache.mode":       p.Cache.setMode,
+		"cache.group":      func(v any) error { return text(v, &p.Cache.Group) },
+	}
+	for _, name := range slices.Sorted(maps.Keys(root)) {
+		switch name {
+		case "output", "device":
+			r.list(name, root[name])
+		case "data", "limits", "cache":
+			r.table(name, root[name])
+		default:
+			r.fail(name, fmt.Errorf("unknown key %q", name))
+		}
+	}
+	if p.Cache.Group != "" && p.Cache.Mode == 0 && r.lines["cache.mode"] == 0 {
+		r.fail("cache.group", fmt.Errorf("group = %q: needs a mode beside it, as in mode = \"0640\"", p.Cache.Group))
+	}
+	if len(r.errs) > 0 {
+		slices.SortStableFunc(r.errs, func(a, b *lineError) int { return cmp.Compare(a.line, b.line) })
+		return nil, r.errs
+	}
+	r.warn()
+	return p, nil
+}
+
+func (r *policyReader) fail(key string, err error) {
+	r.errs = append(r.errs, &lineError{r.lines[key], err})
+}
+
+// table reads [data], [limits] or [cache].
+func (r *policyReader) table(name string, value any) {
+	table, ok := value.(map[string]any)
+	if !ok {
+		r.fail(name, fmt.Errorf("%s: want a table, as in [%s]", name, name))
+		return
+	}
+	for _, key := range slices.Sorted(maps.Keys(table)) {
+		path := name + "." + key
+		set := r.settings[path]
+		if set == nil {
+			r.fail(path, fmt.Errorf("unknown key %q", path))
+		} else if err := set(table[key]); err != nil {
+			r.fail(path, fmt.Errorf("%s = %s: %w", key, shown(table[key]), err))
+		}
+	}
+}
+
+// list reads the tables [[output]] or [[device]].
+func (r *policyReader) list(name string, value any) {
+	list, ok := value.([]any)
+	if !ok {
+		r.fail(name, fmt.Errorf("%s: want a list of tables, as in [[%s]]", name, name))
+		return
+	}
+	for i, value := range list {
+		at := fmt.Sprintf("%s.%d", name, i)
+		item, ok := value.(map[string]any)
+		if !ok {
+			r.fail(name, fmt.Errorf("%s: want a list of tables, as in [[%s]]", name, name))
+			continue
+		}
+		if name == "output" {
+			var o Output
+			r.item(name, at, item, "dir", &o.Dir, &o.Overwrite)
+			r.policy.Outputs = append(r.policy.Outputs, o)
+		} else {
+			var d Device
+			r.item(name, at, item, "path", &d.Path, nil)
+			r.policy.Devices = append(r.policy.Devices, d)
+		}
+	}
+}
+
+// item reads one of these tables, in which pathKey names the file or directory.
+func (r *policyReader) item(name, at string, item map[string]any, pathKey string, path *string, overwrite *bool) {
+	if _, given := item[pathKey]; !given {
+		r.fail(at, fmt.Errorf("%s = \"\": [[%s]] needs an absolute path", pathKey, name))
+	}
+	for _, key := range slices.Sorted(maps.Keys(item)) {
+		var err error
+		switch {
+		case key == pathKey:
+			if err = text(item[key], path); err == nil {
+				err = r.checkPath(*path)
+			}
+		case key == "overwrite" && overwrite != nil:
+			err = boolean(item[key], overwrite)
+		default:
+			r.fail(at+"."+key, fmt.Errorf("unknown key %q", name+"."+key))
+		}
+		if err != nil {
+			r.fail(at+"."+key, fmt.Errorf("%s = %s: %w", key, shown(item[key]), err))
+		}
+	}
+}
+
+func (r *policyReader) checkPath(path string) error {
+	switch {
+	case !filepath.IsAbs(path) || filepath.Clean(path) != path || strings.ContainsRune(path, 0):
+		return errors.New("want an absolute path without . or .. and without a slash at its end")
+	case r.seen[path]:
+		return errors.New("given twice")
+	}
+	r.seen[path] = true
+	return nil
+}
+
+// A node with less than these is of little use.
+const (
+	leastCache = 1e6 // bytes
+	leastRate  = 1e6 // bytes per second
+)
+
+// warn notes what is permitted and hardly meant.
+func (r *policyReader) warn() {
+	p := &r.policy
+	say := func(key, format string, args ...any) {
+		p.warnings = append(p.warnings, &lineError{r.lines[key], fmt.Errorf(format, args...)})
+	}
+	for i, o := range p.Outputs {
+		if ofSystem(o.Dir) {
+			over := ""
+			if o.Overwrite {
+				over = ", in place of those that are there"
+			}
+			say(fmt.Sprintf("output.%d.dir", i), "dir = %q: whoever holds a sender's key can write files of the system, as root%s; name a directory that holds data only, such as %s", o.Dir, over, goodPlace)
+		}
+	}
+	none := func(key string, n int64) {
+		if r.lines[key] > 0 && n == 0 {
+			_, name, _ := strings.Cut(key, ".")
+			say(key, "%s = 0 is no limit; to have none leave the line out", name)
+		}
+	}
+	none("cache.max", p.Cache.Max)
+	none("limits.rate", p.Limits.Rate)
+	if r.lines["limits.transfers"] > 0 && p.Limits.Transfers == 0 {
+		say("limits.transfers", "transfers = 0 is the default, not none; leave the line out")
+	}
+	if p.Cache.Max > 0 && p.Cache.Max < leastCache {
+		say("cache.max", "max is %s: hardly any image fits, and nodes refuse the others; a unit is a letter, as in \"200G\"", bytesize.Text(p.Cache.Max))
+	}
+	if p.Limits.Rate > 0 && p.Limits.Rate < leastRate {
+		say("limits.rate", "rate is %s/s: 1 GB takes %v; a unit is a letter, as in \"500M\"", bytesize.Text(p.Limits.Rate), time.Duration(1e9/p.Limits.Rate)*time.Second)
+	}
+	slices.SortStableFunc(p.warnings, func(a, b *lineError) int { return cmp.Compare(a.line, b.line) })
+}
+
+// shown is a value as the file may have it.
+func shown(v any) string {
+	if s, ok := v.(string); ok {
+		return fmt.Sprintf("%q", s)
+	}
+	return fmt.Sprint(v)
+}
+
+func text(v any, to *string) error {
+	s, ok := v.(string)
+	if !ok {
+		return errors.New("want a text in quotes")
+	}
+	*to = s
+	return nil
+}
+
+func boolean(v any, to *bool) error {
+	b, ok := v.(bool)
+	if !ok {
+		return errors.New("want true or false")
+	}
+	*to = b
+	return nil
+}
+
+// amount reads bytes, or bytes per second: a text with a unit, or a number.
+func amount(v any, to *int64) (err error) {
+	switch v := v.(type) {
+	case int64:
+		if v < 0 {
+			return errors.New("negative")
+		}
+		*to = v
+	case string:
+		*to, err = bytesize.Parse(v)
+	default:
+		err = errors.New("want a number of bytes, or a text such as \"500M\"")
+	}
+	return err
+}
+
+func transfers(v any, to *int) error {
+	n, ok := v.(int64)
+	if !ok || n < 0 || n > MaxTransfers {
+		return fmt.Errorf("want 1 to %d", MaxTransfers)
+	}
+	*to = int(n)
+	return nil
+}
+
+func (c *Cache) setMode(v any) error {
+	switch v {
+	case "0600", "600":
+		c.Mode = 0o600
+	case "0640", "640":
+		c.Mode = 0o640
+	case "0644", "644":
+		c.Mode = 0o644
+	default:
+		return errors.New("want \"0600\", \"0640\" or \"0644\"")
+	}
+	return nil
+}
+
+// keyLines says in which line each key and table of a document stands. The document is valid.
+func keyLines(data []byte) map[string]int {
+	k := &keyFinder{lines: map[string]int{}}
+	for i, b := range data {
+		if b == '\n' {
+			k.ends = append(k.ends, i)
+		}
+	}
+	var p unstable.Parser
+	p.Reset(data)
+	var table string
+	count := map[string]int{} // of the tables of a list
+	for p.NextExpression() {
+		switch e := p.Expression(); e.Kind {
+		case unstable.KeyValue:
+			k.value(table, e)
+		case unstable.Table, unstable.ArrayTable:
+			table = k.key("", e.Key())
+			if e.Kind == unstable.ArrayTable {
+				line := k.lines[table]
+				count[table]++
+				table = fmt.Sprintf("%s.%d", table, count[table]-1)
+				k.lines[table] = line
+			}
+		}
+	}
+	return k.lines
+}
+
+type keyFinder struct {
+	ends  []int // where lines end, in bytes
+	lines map[string]int
+}
+
+// value notes the lines of a key and of what is in its value.
+func (k *keyFinder) value(table string, kv *unstable.Node) {
+	path := k.key(table, kv.Key())
+	switch value := kv.Value(); value.Kind {
+	case unstable.InlineTable:
+		for it := value.Children(); it.Next(); {
+			k.value(path, it.Node())
+		}
+	case unstable.Array:
+		i := 0
+		for it := value.Children(); it.Next(); i++ {
+			at := fmt.Sprintf("%s.%d", path, i)
+			k.lines[at] = k.lines[path]
+			if it.Node().Kind != unstable.InlineTable {
+				continue
+			}
+			for in := it.Node().Children(); in.Next(); {
+				k.value(at, in.Node())
+			}
+		}
+	}
+}
+
+// key notes the line of each part of a key, and returns the whole.
+func (k *keyFinder) key(table string, key unstable.Iterator) string {
+	path := table
+	for key.Next() {
+		if path != "" {
+			path += "."
+		}
+		path += string(key.Node().Data)
+		before, _ := slices.BinarySearch(k.ends, int(key.Node().Raw.Offset))
+		k.lines[path] = before + 1
+	}
+	return path
+}
