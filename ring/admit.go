@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"io"
 	"sync"
 
 	"github.com/dolly-img/dolly-img/ring/internal/wire"
@@ -44,7 +43,7 @@ func (n *nodeServer) admit(cfg *NodeConfig, ctrl *control, id wire.ID, r Request
 		sink, err := cfg.Accept(ctx, r)
 		if err == nil && t.ctx.Err() != nil {
 			err = wire.Errorf(wire.CodeShutdown, "the node is stopping")
-			if c, ok := sink.(io.Closer); ok {
+			if c := extrasOf(sink).Closer; c != nil {
 				c.Close()
 			}
 		}

@@ -110,8 +110,11 @@ type NodeConfig struct {
 	// sent to the sender as it reads. An error that is ErrBusy waits for running
 	// transfers to yield the target.
 	Accept func(ctx context.Context, r Request) (Sink, error)
+	// Began is called once for each accepted transfer whose Sink did not refuse the offer, before the
+	// sender is told so. It must not block. nil: not called.
+	Began func(r Request)
 	// Finished is called once for each accepted transfer, after its Sink was
-	// closed. nil: not called.
+	// closed, whether it began or not. nil: not called.
 	Finished func(r Request, o Outcome)
 
 	// Software names this program and its version, as in "dolly-img 1.2.0 (abc123)";

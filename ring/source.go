@@ -2,6 +2,7 @@ package ring
 
 import (
 	"context"
+	"fmt"
 	"io"
 
 	"github.com/opencontainers/go-digest"
@@ -62,15 +63,37 @@ type Planned interface {
 // called once, on the server's COMMIT, does renames and references, nothing that
 // can run out of space.
 //
-// A Sink that is also an Opener can replay what it stored to a successor whose
-// predecessor was lost. A Sink that is also an io.Closer is closed once, at the
-// end of the transfer whatever its outcome, after all its writers ended;
-// everything that was not published is then gone or kept only as a cache. One that
-// is a fmt.Stringer names its target for the audit line.
+// A Sink may add more: each interface that the ring looks for stands in sinkExtras. A type that
+// embeds a Sink hides them, so do not wrap one: embed the concrete type, whose methods all count.
 type Sink interface {
 	Offer(ctx context.Context, blobs []v1.Descriptor) (held []int64, free int64, err error)
 	Begin(ctx context.Context, d v1.Descriptor, off int64) (Writer, error)
 	Publish(ctx context.Context) error
+}
+
+// sinkExtras is what a Sink may add; nil is what one does not add. This is the only place where the
+// ring looks for it.
+type sinkExtras struct {
+	// An Opener can replay what the Sink stored, to a successor whose predecessor was lost.
+	Opener
+	Keeper
+	Switcher
+	Preparer
+	// The Closer is closed once, at the end of the transfer whatever its outcome, after all its
+	// writers ended. Everything that was not published is then gone, or kept only as a cache.
+	io.Closer
+	// The Stringer names the target for the audit line.
+	fmt.Stringer
+}
+
+func extrasOf(s Sink) (x sinkExtras) {
+	x.Opener, _ = s.(Opener)
+	x.Keeper, _ = s.(Keeper)
+	x.Switcher, _ = s.(Switcher)
+	x.Preparer, _ = s.(Preparer)
+	x.Closer, _ = s.(io.Closer)
+	x.Stringer, _ = s.(fmt.Stringer)
+	return x
 }
 
 // Keeper is an optional second interface of a Sink that can serve another

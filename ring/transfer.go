@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/netip"
 	"sync"
@@ -29,6 +28,7 @@ type transfer struct {
 	plain bool
 	begun time.Time
 	sink  Sink
+	extra sinkExtras // of sink
 	relay *relay
 	limit *rate.Limiter
 
@@ -77,7 +77,7 @@ func newTransfer(n *nodeServer, cfg *NodeConfig, id wire.ID, r Request, plain bo
 // open asks the accepted sink what it holds and answers the offer.
 func (t *transfer) open(ctrl *control, sink Sink) *wire.Error {
 	t.mu.Lock()
-	t.sink = sink // cleanUp closes it from now on
+	t.sink, t.extra = sink, extrasOf(sink) // cleanUp closes it from now on
 	t.mu.Unlock()
 	held, free, err := sink.Offer(t.ctx, t.req.Blobs)
 	if err != nil {
@@ -86,14 +86,11 @@ func (t *transfer) open(ctrl *control, sink Sink) *wire.Error {
 	if len(held) != len(t.req.Blobs) {
 		return wire.Errorf(wire.CodeStore, "storage answered for %d of %d blobs", len(held), len(t.req.Blobs))
 	}
-	t.relay.opener, _ = sink.(Opener)
-	if t.relay.opener == nil {
+	if t.extra.Opener == nil {
 		clear(held) // what cannot be read again cannot be passed on
 	}
-	switches := false
-	if s, ok := sink.(Switcher); ok && holdsAll(t.req.Blobs, held) {
-		switches = s.Switches(t.ctx)
-	}
+	t.relay.opener = t.extra.Opener
+	switches := t.extra.Switcher != nil && holdsAll(t.req.Blobs, held) && t.extra.Switches(t.ctx)
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.over {
@@ -105,6 +102,9 @@ func (t *transfer) open(ctrl *control, sink Sink) *wire.Error {
 	t.relay.arrive(func(b int) bool { return !t.m.Position(b).Held })
 	for b := range t.req.Blobs {
 		t.relay.blobs[b].recv = t.m.Position(b).Received // nobody else uses it yet
+	}
+	if t.cfg.Began != nil {
+		t.cfg.Began(t.req)
 	}
 	ctrl.send(&wire.Answer{Held: held, Free: free, Replay: t.relay.opener != nil, Switch: switches})
 	t.work.Done()
@@ -380,11 +380,11 @@ func (t *transfer) cleanUp() {
 	for b, w := range t.writers {
 		problem = errors.Join(problem, w.Abort(good[b]))
 	}
-	if k, ok := t.sink.(Keeper); ok && keep {
-		k.Keep()
+	if t.extra.Keeper != nil && keep {
+		t.extra.Keep()
 	}
-	if c, ok := t.sink.(io.Closer); ok {
-		problem = errors.Join(problem, c.Close())
+	if t.extra.Closer != nil {
+		problem = errors.Join(problem, t.extra.Close())
 	}
 	t.mu.Lock()
 	o := Outcome{State: Failed, Bytes: t.m.Received(), Seconds: round(time.Since(t.begun))}
@@ -415,8 +415,8 @@ func (t *transfer) cleanUp() {
 // logEnd writes the audit line.
 func (t *transfer) logEnd(o Outcome, problem error) {
 	target := ""
-	if s, ok := t.sink.(fmt.Stringer); ok {
-		target = s.String()
+	if t.extra.Stringer != nil {
+		target = t.extra.String()
 	}
 	var aborted *member.AbortError
 	asked := errors.As(o.Err, &aborted) && aborted.Code == wire.CodeAsked

@@ -127,14 +127,14 @@ func (t *transfer) commit(b int, final v1.Descriptor) {
 
 func (t *transfer) prepare() {
 	inPlace := false
-	if p, ok := t.sink.(Preparer); ok {
+	if t.extra.Preparer != nil {
 		final := make([]v1.Descriptor, len(t.req.Blobs))
 		for b, d := range t.req.Blobs {
 			d.Digest, d.Size = t.m.Digest(b), t.m.Position(b).Size // settled by now
 			final[b] = d
 		}
 		var err error
-		if inPlace, err = p.Prepare(t.ctx, final); err != nil {
+		if inPlace, err = t.extra.Prepare(t.ctx, final); err != nil {
 			t.step(member.EvFailure{Err: nodeErrorOf(err, wire.CodeStore)})
 			return
 		}

@@ -19,7 +19,6 @@ import (
 	"github.com/dolly-img/dolly-img/oci"
 	"github.com/dolly-img/dolly-img/ring"
 	"github.com/dolly-img/dolly-img/ring/identity"
-	"github.com/dolly-img/dolly-img/ring/raw"
 	"github.com/dolly-img/dolly-img/sif"
 )
 
@@ -288,27 +287,6 @@ func TestRefusals(t *testing.T) {
 	}
 	if list, err := n.cache.List(); err != nil || len(list) != 0 {
 		t.Errorf("the cache has %v, %v", list, err)
-	}
-}
-
-// noRoom refuses every offer.
-type noRoom struct{ raw.Discard }
-
-func (noRoom) Offer(context.Context, []v1.Descriptor) ([]int64, int64, error) {
-	return nil, 0, errors.New("no room")
-}
-
-// An offer that is refused was not the one transfer of receive.
-func TestWatchOffer(t *testing.T) {
-	for _, c := range []struct {
-		sink ring.Sink
-		want int
-	}{{noRoom{}, 1}, {raw.Discard{}, 0}} {
-		refused := 0
-		sink := watchOffer(c.sink, func() { refused++ })
-		if _, _, err := sink.Offer(t.Context(), []v1.Descriptor{{Size: 1}}); (err != nil) != (c.want > 0) || refused != c.want {
-			t.Errorf("%T: refused %d times, want %d: %v", c.sink, refused, c.want, err)
-		}
 	}
 }
 

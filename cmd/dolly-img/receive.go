@@ -4,11 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"sync"
 	"time"
 
-	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/spf13/cobra"
 
 	"github.com/dolly-img/dolly-img/ring"
@@ -47,27 +45,27 @@ func runReceive(ctx context.Context, s *nodeSetup) error {
 	// One transfer at a time is the ring's business; that no second one follows
 	// the first is ours.
 	var mu sync.Mutex
-	taken := "" // the transfer that it is
+	begun := "" // the transfer that it is
 	accept, finished := s.cfg.Accept, s.cfg.Finished
 	s.cfg.Transfers = 1
 	s.cfg.Accept = func(ctx context.Context, r ring.Request) (ring.Sink, error) {
 		mu.Lock()
 		defer mu.Unlock()
-		if taken != "" {
+		if begun != "" {
 			return nil, errors.New("this node receives one transfer only, and has it")
 		}
-		sink, err := accept(ctx, r)
-		if err != nil {
-			return nil, err
-		}
-		taken = r.Transfer
-		return watchOffer(sink, func() { mu.Lock(); taken = ""; mu.Unlock() }), nil
+		return accept(ctx, r)
+	}
+	s.cfg.Began = func(r ring.Request) {
+		mu.Lock()
+		defer mu.Unlock()
+		begun = r.Transfer
 	}
 	s.cfg.Finished = func(r ring.Request, o ring.Outcome) {
 		finished(r, o)
 		mu.Lock()
 		defer mu.Unlock()
-		if r.Transfer == taken { // not one whose offer was refused
+		if r.Transfer == begun { // not one whose offer was refused
 			outcome <- o
 		}
 	}
@@ -96,46 +94,4 @@ func runReceive(ctx context.Context, s *nodeSetup) error {
 	}
 	_ = node.Shutdown(stop) // how the one transfer ended is known
 	return result
-}
-
-// offering calls refused when the offer is: then the transfer does not begin, and another may.
-type offering struct {
-	ring.Sink
-	refused func()
-}
-
-func (o offering) Offer(ctx context.Context, blobs []v1.Descriptor) (held []int64, free int64, err error) {
-	if held, free, err = o.Sink.Offer(ctx, blobs); err != nil {
-		o.refused()
-	}
-	return held, free, err
-}
-
-// storing is offering with the other interfaces of what stores.
-type storing struct {
-	offering
-	ring.Opener
-	ring.Keeper
-	io.Closer
-	fmt.Stringer
-}
-
-func (s storing) Prepare(ctx context.Context, blobs []v1.Descriptor) (inPlace bool, err error) {
-	if p, ok := s.Sink.(ring.Preparer); ok {
-		return p.Prepare(ctx, blobs)
-	}
-	return false, nil
-}
-
-func watchOffer(sink ring.Sink, refused func()) ring.Sink {
-	o := offering{sink, refused}
-	if s, ok := sink.(interface {
-		ring.Opener
-		ring.Keeper
-		io.Closer
-		fmt.Stringer
-	}); ok {
-		return storing{o, s, s, s, s}
-	}
-	return o // standard output, or nothing
 }
