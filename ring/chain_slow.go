@@ -11,7 +11,7 @@ import (
 	"github.com/dolly-img/dolly-img/ring/internal/wire"
 )
 
-// Slow nodes (PROTOCOL.md section 9): judged by what each could carry, as its own
+// Slow nodes (SLOW.md): judged by what each could carry, as its own
 // measurements and those of its feeder tell, never by how fast the chain runs.
 
 // judgeSpeed looks for the one node that holds the others up.

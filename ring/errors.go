@@ -54,6 +54,11 @@ const (
 	CodeVersion   Code = "version"   // no common version
 	CodeShutdown  Code = "shutdown"  // the node is stopping
 	CodeAbandoned Code = "abandoned" // no server for too long
+
+	// Of the end that a server makes.
+	CodeAsked       Code = "asked"       // the server only asked what would happen: nothing failed
+	CodeInterrupted Code = "interrupted" // somebody ended the server
+	CodeSource      Code = "source"      // the server's source failed or changed
 )
 
 // cause strips addresses and calls from a network error: the row it ends up in
