@@ -183,7 +183,7 @@ func (w *world) work(i, k int) {
 			w.drop(i)
 		}
 	case "reset":
-		n.data = slices.Clone(n.data[:n.m.Position(0).Received])
+		n.data = slices.Clone(n.data[:n.m.Position(0).Accepted])
 		n.hashed, n.ended = len(n.data), false
 		for _, l := range w.links {
 			if !l.halted || l.feeder != i {

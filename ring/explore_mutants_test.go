@@ -25,7 +25,7 @@ var mutants = []struct{ name, file, old, new string }{
 	{"neither marks nor the final sum are compared", "internal/member/marks.go",
 		"case !bytes.Equal(s.sum, k.Sum):", "case !bytes.Equal(s.sum, k.Sum) && len(s.sum) == 0:\x00if b.sum != b.final {\x00if b.sum != b.final && b.sum == \"\" {"},
 	{"falling back keeps the bytes", "internal/member/marks.go",
-		"b.recv, b.claim, b.sum, b.sums = b.good,", "b.recv, b.claim, b.sum, b.sums = b.recv,"},
+		"b.accepted, b.claim, b.sum, b.sums = b.good,", "b.accepted, b.claim, b.sum, b.sums = b.accepted,"},
 	{"those behind a lost node are forgotten", "chain_links.go",
 		"		if fed {\n			c.relink(j)\n		}", ""},
 	{"the end waits for a lost node", "chain_commit.go",

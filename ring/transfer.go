@@ -101,7 +101,7 @@ func (t *transfer) open(ctrl *control, sink Sink) *wire.Error {
 	t.m.Step(member.EvHeld{Held: held})
 	t.relay.arrive(func(b int) bool { return !t.m.Position(b).Held })
 	for b := range t.req.Blobs {
-		t.relay.blobs[b].recv = t.m.Position(b).Received // nobody else uses it yet
+		t.relay.blobs[b].recv = t.m.Position(b).Accepted // nobody else uses it yet
 	}
 	if t.cfg.Began != nil {
 		t.cfg.Began(t.req)
@@ -172,7 +172,7 @@ func (t *transfer) reports(done chan struct{}) {
 		t.mu.Lock()
 		if t.ctrl != nil && t.m.Phase() >= member.Started && t.m.Phase() < member.Failed {
 			r := t.m.Report()
-			ended := t.m.ReceivedAll()
+			ended := t.m.AcceptedAll()
 			t.relay.meter.fill(r, ended)
 			if ended && r.Wait == wire.WaitIn && t.settling.Load() > 0 {
 				r.Wait = wire.WaitDisk

@@ -17,7 +17,7 @@ func (t *transfer) startStore() {
 	for i := range t.req.Blobs {
 		if p := t.m.Position(i); !p.Held && !p.Judged {
 			blobs = append(blobs, i)
-			at[i] = p.Received
+			at[i] = p.Accepted
 		}
 	}
 	done, halt := make(chan struct{}), make(chan struct{})
@@ -79,7 +79,7 @@ func (t *transfer) fallBack() {
 	good := make([]int64, len(t.req.Blobs))
 	for i := range t.req.Blobs {
 		p := t.m.Position(i)
-		good[i] = p.Received // of what is finished: its size
+		good[i] = p.Accepted // of what is finished: its size
 		if w := t.writers[i]; w != nil && !p.Judged {
 			writers[i] = w
 			delete(t.writers, i)

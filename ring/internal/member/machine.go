@@ -8,69 +8,45 @@ import (
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// Machine decides for one node in one transfer: which link may feed, which frame
-// is accepted, when a blob is good, when to verify and when to publish. It does
-// no I/O and knows no time; its driver serialises calls of Step and does what they
-// return. The phases are those of PROTOCOL.md section 8, "The node".
+// Machine decides for one node in one transfer. It does no I/O and knows no time. Its driver calls
+// Step for one event after the other, and does what each call returns before the next call.
 type Machine struct {
 	phase Phase
 	blobs []blob
 
-	feedLink, feedGen uint32 // what may feed; older generations are refused
-	feedOpen          bool
-	feedFin           bool // it ended with the final record
-	asked             bool // FEED came, NEED was not said yet
-	next              int  // blobs before it are complete: frames come in travelling order
-	resetting         bool // falling back: what was asked of the driver is not done yet
-	probes            int  // under way
+	// The link that may feed the node, and its generation. Links of older generations are refused.
+	feedLink, feedGen uint32
+	// feedOpen says that this link was accepted and has not ended.
+	feedOpen bool
+	// feedFin says that it ended with the final record.
+	feedFin bool
+	// asked says that FEED came and NEED has not been said yet.
+	asked bool
+	// next is the first blob that is not known to be complete: frames come in travelling order.
+	next int
+	// resetting says that ActReset was returned and EvReset has not come yet. Meanwhile the node takes
+	// no frame and does not say NEED.
+	resetting bool
+	// probes is how many ActReach have no EvReached yet.
+	probes int
 
-	received int64 // payload accepted
-	marked   int64 // below a good mark
-	durable  int64
-	inPlace  bool
-	failed   *wire.Error
-	keep     bool // good parts are worth keeping for another transfer
+	// received is the payload that was accepted, in bytes, also what was dropped later.
+	received int64
+	// marked is how many bytes are below good marks, durable how many of them survive a crash.
+	marked, durable int64
+	// inPlace says that Publish has nothing to switch.
+	inPlace bool
+	// failed says why the phase is Failed.
+	failed *wire.Error
+	// keep says that good parts are worth keeping for another transfer.
+	keep bool
 
 	out []Action
 }
 
-// maxProbed is how many probes a node has under way, a multiple of what a server may have reason to ask for at once.
+// maxProbed is how many probes a node has under way at most: a multiple of what a server has
+// reason to ask for at once.
 const maxProbed = 64
-
-// Phase is how far a node is in a transfer.
-type Phase int
-
-// The phases, in their order.
-const (
-	Offered    Phase = iota
-	Started          // receiving
-	Complete         // every blob held or durable; preparing
-	Verified         // VERIFIED sent
-	Publishing       // COMMIT came
-	Committed
-	Failed
-)
-
-type blob struct {
-	size   int64         // -1: not known yet
-	want   digest.Digest // of the offer; "": only the final mark tells
-	held   bool          // vouched for in the ANSWER
-	claim  int64         // leading bytes there before, which marks have not judged yet
-	recv   int64         // claimed, and accepted frame by frame
-	good   int64         // below a mark whose sum was equal
-	final  digest.Digest // of the final mark; "": not come yet
-	sum    digest.Digest // computed over the whole blob; "": not there yet
-	judged bool          // sum and final were compared
-	stable bool          // durable
-
-	marks []wire.Mark // come, by offset, those above good
-	sums  []blobSum   // hashed, by offset, those above good
-}
-
-type blobSum struct {
-	off int64
-	sum []byte
-}
 
 // New makes the machine of a node that was offered blobs.
 func New(blobs []v1.Descriptor) *Machine {
@@ -84,42 +60,6 @@ func New(blobs []v1.Descriptor) *Machine {
 func (m *Machine) do(a Action)          { m.out = append(m.out, a) }
 func (m *Machine) say(msg wire.Message) { m.do(ActSay{msg}) }
 
-// Position is where a node stands in one blob.
-type Position struct {
-	Size     int64 // -1: not known yet
-	Held     bool  // vouched for in the ANSWER
-	Judged   bool  // its digest is right
-	Received int64 // claimed, and accepted frame by frame
-	Good     int64 // below a mark whose sum was equal
-}
-
-// Position says where the node stands in blob i.
-func (m *Machine) Position(i int) Position {
-	b := &m.blobs[i]
-	return Position{Size: b.size, Held: b.held, Judged: b.judged, Received: b.recv, Good: b.good}
-}
-
-// Phase says how far the node is.
-func (m *Machine) Phase() Phase { return m.phase }
-
-// Failure says why the node failed; nil: it did not.
-func (m *Machine) Failure() *wire.Error { return m.failed }
-
-// Generation is the newest generation that FEED named.
-func (m *Machine) Generation() uint32 { return m.feedGen }
-
-// Received is the payload accepted, in bytes.
-func (m *Machine) Received() int64 { return m.received }
-
-// InPlace says that there was nothing to switch.
-func (m *Machine) InPlace() bool { return m.inPlace }
-
-// Keeps says whether good parts of what was not published are worth keeping for another transfer.
-func (m *Machine) Keeps() bool { return m.keep }
-
-// Resetting says whether the node falls back: EvReset, which answers ActReset, has not come.
-func (m *Machine) Resetting() bool { return m.resetting }
-
 // Step takes an event and returns what is to be done, in this order.
 func (m *Machine) Step(ev Event) []Action {
 	m.out = nil
@@ -130,7 +70,7 @@ func (m *Machine) Step(ev Event) []Action {
 			d := v1.Descriptor{Digest: b.want, Size: b.size}
 			if b.held = wire.Vouched(d, ev.Held[i]); !b.held {
 				b.claim = wire.Claimed(d, ev.Held[i])
-				b.recv = b.claim
+				b.accepted = b.claim
 			}
 		}
 	case EvMsg:
@@ -261,21 +201,11 @@ func (m *Machine) sayNeed() {
 func (m *Machine) needs() [][2]int64 {
 	needs := [][2]int64{}
 	for i := range m.blobs {
-		if b := &m.blobs[i]; !b.held && b.recv != b.size {
-			needs = append(needs, [2]int64{int64(i), b.recv})
+		if b := &m.blobs[i]; b.lacks() {
+			needs = append(needs, [2]int64{int64(i), b.accepted})
 		}
 	}
 	return needs
-}
-
-// ReceivedAll says whether no feed has anything more to bring.
-func (m *Machine) ReceivedAll() bool {
-	for i := range m.blobs {
-		if b := &m.blobs[i]; !b.held && b.recv != b.size {
-			return false
-		}
-	}
-	return true
 }
 
 func (m *Machine) frame(ev EvFrame) {
@@ -287,15 +217,15 @@ func (m *Machine) frame(ev EvFrame) {
 		m.do(ActRefuse{wire.HelloRefused})
 		return
 	}
-	for m.next < len(m.blobs) && (m.blobs[m.next].held || m.blobs[m.next].recv == m.blobs[m.next].size) {
+	for m.next < len(m.blobs) && !m.blobs[m.next].lacks() {
 		m.next++
 	}
 	b := &m.blobs[ev.Blob]
-	if int(ev.Blob) != m.next || ev.Offset != b.recv || b.size >= 0 && ev.Offset+int64(ev.Length) > b.size {
+	if int(ev.Blob) != m.next || ev.Offset != b.accepted || b.size >= 0 && ev.Offset+int64(ev.Length) > b.size {
 		m.do(ActRefuse{wire.HelloRefused})
 		return
 	}
-	b.recv += int64(ev.Length)
+	b.accepted += int64(ev.Length)
 	m.received += int64(ev.Length)
 	m.do(ActAccept{})
 }
@@ -309,7 +239,7 @@ func (m *Machine) feedEnd(ev EvFeedEnd) {
 	m.feedOpen, m.feedFin = false, ev.Fin
 	state := wire.LinkDown
 	for i := range m.blobs {
-		if b := &m.blobs[i]; ev.Fin && !b.held && b.recv < b.size {
+		if b := &m.blobs[i]; ev.Fin && !b.held && b.accepted < b.size {
 			ev.Fin, ev.Code, ev.Reason = false, wire.CodeProtocol, earlyFin
 		}
 	}

@@ -32,17 +32,17 @@ func (m *Machine) mark(k wire.Mark) {
 		case b.size < 0 && b.good <= k.Offset:
 			b.size = k.Offset
 			m.do(ActSize{k.Blob, k.Offset})
-			if b.recv > b.size { // the claim of a longer one, or somebody appended
+			if b.accepted > b.size { // the claim of a longer one, or somebody appended
 				if m.phase == Started {
 					m.fallback(k.Blob, k.Offset)
 				}
 				return
 			}
-			if m.feedFin && b.recv < b.size {
+			if m.feedFin && b.accepted < b.size {
 				m.say(&wire.Link{Link: m.feedLink, Generation: m.feedGen, State: wire.LinkDown, Code: wire.CodeProtocol, Reason: earlyFin})
 			}
 		case b.size != k.Offset:
-			m.fail(wire.Errorf(wire.CodeMismatch, "blob %d: the server read %d bytes, the node knows of %d", k.Blob, k.Offset, max(b.size, b.recv)))
+			m.fail(wire.Errorf(wire.CodeMismatch, "blob %d: the server read %d bytes, the node knows of %d", k.Blob, k.Offset, max(b.size, b.accepted)))
 			return
 		}
 		m.judge(k.Blob)
@@ -116,7 +116,7 @@ func (m *Machine) fallback(i int, off int64) {
 		if b.held || b.judged {
 			continue
 		}
-		b.recv, b.claim, b.sum, b.sums = b.good, min(b.claim, b.good), "", nil
+		b.accepted, b.claim, b.sum, b.sums = b.good, min(b.claim, b.good), "", nil
 	}
 	m.do(ActReset{})
 }

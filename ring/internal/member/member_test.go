@@ -156,8 +156,8 @@ func TestMemberFramesInOrder(t *testing.T) {
 		if _, ok := did[ActAccept](m.Step(f)); ok {
 			t.Errorf("%s: accepted", name)
 		}
-		if m.blobs[0].recv != 100 {
-			t.Errorf("%s: received %d", name, m.blobs[0].recv)
+		if m.blobs[0].accepted != 100 {
+			t.Errorf("%s: received %d", name, m.blobs[0].accepted)
 		}
 	}
 }

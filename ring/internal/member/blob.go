@@ -1,0 +1,46 @@
+package member
+
+import (
+	"github.com/dolly-img/dolly-img/ring/internal/wire"
+	"github.com/opencontainers/go-digest"
+)
+
+// blob is where the node stands in one blob. good <= accepted, claim <= accepted, and accepted <= size
+// once the size is known; a final mark that shows a smaller size makes the node fall back at once.
+//
+// accepted is the Machine's alone, and it is what NEED tells. The window, the hash and the storage of
+// the node follow it, and each of them knows how far it is itself.
+type blob struct {
+	// size is -1 until it is known.
+	size int64
+	// want is the digest of the offer; "" where only the final mark tells it.
+	want digest.Digest
+	// held says that the node vouched for the blob in its ANSWER.
+	held bool
+	// claim is how many leading bytes were there before and are not judged by marks yet.
+	claim int64
+	// accepted is the end of what was claimed, and accepted frame by frame.
+	accepted int64
+	// good is below a mark whose sum was equal.
+	good int64
+	// final is the digest of the final mark; "" until it comes.
+	final digest.Digest
+	// sum was computed over the whole blob; "" until it is there.
+	sum digest.Digest
+	// judged says that sum and final were compared and are equal.
+	judged bool
+	// stable says that the blob is durable.
+	stable bool
+
+	// Marks that came, and sums that were hashed, both by offset, those above good.
+	marks []wire.Mark
+	sums  []blobSum
+}
+
+type blobSum struct {
+	off int64
+	sum []byte
+}
+
+// lacks says whether a feed has something to bring of the blob.
+func (b *blob) lacks() bool { return !b.held && b.accepted != b.size }

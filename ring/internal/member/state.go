@@ -1,0 +1,77 @@
+package member
+
+import "github.com/dolly-img/dolly-img/ring/internal/wire"
+
+// What a driver may ask a Machine.
+
+// Phase is how far a node is in a transfer.
+type Phase int
+
+// The phases, in their order. Failed may follow any of them but Committed.
+const (
+	// Offered: the offer was answered, START has not come.
+	Offered Phase = iota
+	// Started: bytes may come.
+	Started
+	// Complete: every blob is held or durable, and ActPrepare was returned.
+	Complete
+	// Verified: VERIFIED was said.
+	Verified
+	// Publishing: COMMIT came, and ActPublish was returned.
+	Publishing
+	// Committed: COMMITTED was said.
+	Committed
+	// Failed: FAIL was said, or the server ended the transfer.
+	Failed
+)
+
+// Phase says how far the node is.
+func (m *Machine) Phase() Phase { return m.phase }
+
+// Position is where a node stands in one blob.
+type Position struct {
+	// Size is the blob's length in bytes, -1 while it is not known.
+	Size int64
+	// Held says that the node vouched for the blob in its ANSWER.
+	Held bool
+	// Judged says that the blob's digest was compared and is right.
+	Judged bool
+	// Accepted is the end of what the node has: what it claimed and the frames it accepted behind it.
+	Accepted int64
+	// Good is below the last mark that was equal to the node's own sum.
+	Good int64
+}
+
+// Position says where the node stands in blob i.
+func (m *Machine) Position(i int) Position {
+	b := &m.blobs[i]
+	return Position{Size: b.size, Held: b.held, Judged: b.judged, Accepted: b.accepted, Good: b.good}
+}
+
+// AcceptedAll says whether no feed has anything more to bring.
+func (m *Machine) AcceptedAll() bool {
+	for i := range m.blobs {
+		if m.blobs[i].lacks() {
+			return false
+		}
+	}
+	return true
+}
+
+// Generation is the newest generation that FEED named.
+func (m *Machine) Generation() uint32 { return m.feedGen }
+
+// Resetting says whether the node falls back: ActReset was returned and EvReset has not come.
+func (m *Machine) Resetting() bool { return m.resetting }
+
+// Received is the payload that was accepted, in bytes, also what was dropped later.
+func (m *Machine) Received() int64 { return m.received }
+
+// InPlace says that there is nothing to switch.
+func (m *Machine) InPlace() bool { return m.inPlace }
+
+// Keeps says whether good parts of what was not published are worth keeping for another transfer.
+func (m *Machine) Keeps() bool { return m.keep }
+
+// Failure says why the node failed, nil where it did not.
+func (m *Machine) Failure() *wire.Error { return m.failed }
