@@ -156,7 +156,7 @@ func (c *caller) greet(work context.Context, p Peer, resume bool, limit time.Dur
 		conn = tc
 	}
 	ctrl := newControl(conn)
-	ctrl.send(&wire.Greet{Min: ProtocolMin, Max: ProtocolMax, Transfer: c.id, Node: p.Name, Resume: resume})
+	ctrl.send(&wire.Hello{Min: ProtocolMin, Max: ProtocolMax, Transfer: c.id, Node: p.Name, Resume: resume})
 	m, err := ctrl.read(limit)
 	if !stop() && err == nil {
 		err = ctx.Err()

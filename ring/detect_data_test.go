@@ -156,7 +156,7 @@ func TestLinkTimeout(t *testing.T) {
 		c.net.Freeze("frozen")
 		for _, addr := range []string{"mute:1", "frozen:1"} {
 			start := time.Now()
-			_, err := net1.openLink(t.Context(), []string{addr}, c.cfg.DataTLS("mute"), wire.Hello{}, secret())
+			_, err := net1.openLink(t.Context(), []string{addr}, c.cfg.DataTLS("mute"), wire.LinkHello{}, secret())
 			if !isTimeout(err) && !errors.Is(err, net.ErrClosed) && !errors.Is(err, context.DeadlineExceeded) {
 				t.Errorf("%s: %v", addr, err)
 			}

@@ -52,7 +52,7 @@ func (t transport) dialAny(ctx context.Context, addrs []string) (net.Conn, error
 
 // openLink dials a receiver, proves the link and returns its sending side. A nil
 // conf sends plain frames.
-func (t transport) openLink(ctx context.Context, addrs []string, conf *tls.Config, hello wire.Hello, secret []byte) (linkWriter, error) {
+func (t transport) openLink(ctx context.Context, addrs []string, conf *tls.Config, hello wire.LinkHello, secret []byte) (linkWriter, error) {
 	var w linkWriter
 	err := t.approach(ctx, addrs, conf, func(to linkWriter, conn net.Conn, challenge []byte) error {
 		w = to
@@ -129,7 +129,7 @@ func proveLink(conn net.Conn, hello []byte) error {
 	if _, err := io.ReadFull(conn, status[:]); err != nil {
 		return fmt.Errorf("no answer to the link's hello: %w", err)
 	}
-	if status[0] != wire.HelloOK {
+	if status[0] != wire.LinkHelloOK {
 		return wire.Errorf(wire.CodeAuth, "the receiver refused the link (%d)", status[0])
 	}
 	return nil
@@ -150,7 +150,7 @@ func challengeLink(conn net.Conn) (hello, challenge []byte, err error) {
 	if _, err := conn.Write(challenge); err != nil {
 		return nil, nil, err
 	}
-	hello = make([]byte, wire.HelloSize)
+	hello = make([]byte, wire.LinkHelloSize)
 	_, err = io.ReadFull(conn, hello)
 	return hello, challenge, err
 }

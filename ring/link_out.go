@@ -137,7 +137,7 @@ func (r *relay) replayFrame() int64 {
 }
 
 // dialFunc opens the connection of a link and proves it.
-type dialFunc func(ctx context.Context, first wire.Hello) (linkWriter, error)
+type dialFunc func(ctx context.Context, first wire.LinkHello) (linkWriter, error)
 
 // reportFunc tells what became of a link this process feeds.
 type reportFunc func(link, gen uint32, state string, code wire.Code, reason string)
@@ -234,7 +234,7 @@ func (r *relay) failLocked(l *outLink, code wire.Code, err error) {
 }
 
 func (r *relay) run(ctx context.Context, l *outLink, dial dialFunc, report reportFunc) {
-	conn, err := dial(ctx, wire.Hello{Link: l.id, Generation: l.gen, Blob: uint32(l.needs[0][0]), Offset: l.needs[0][1]})
+	conn, err := dial(ctx, wire.LinkHello{Link: l.id, Generation: l.gen, Blob: uint32(l.needs[0][0]), Offset: l.needs[0][1]})
 	r.mu.Lock()
 	switch {
 	case err != nil:

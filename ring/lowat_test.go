@@ -44,7 +44,7 @@ func pair(t *testing.T, secure bool) (linkWriter, *linkReader) {
 		if _, _, err := challengeLink(top); err != nil {
 			t.Error(err)
 		}
-		top.Write([]byte{wire.HelloOK})
+		top.Write([]byte{wire.LinkHelloOK})
 		low.widen()
 		got <- &linkReader{Conn: top, low: low}
 	}()
@@ -52,7 +52,7 @@ func pair(t *testing.T, secure bool) (linkWriter, *linkReader) {
 	if secure {
 		conf = node.ClientConfig(ALPNData, "")
 	}
-	w, err := tcp.openLink(t.Context(), []string{l.Addr().String()}, conf, wire.Hello{}, nil)
+	w, err := tcp.openLink(t.Context(), []string{l.Addr().String()}, conf, wire.LinkHello{}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

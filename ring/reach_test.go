@@ -81,7 +81,7 @@ func TestCheckReach(t *testing.T) {
 					t.Error(err)
 				}
 				switch m.(type) {
-				case *wire.Greet:
+				case *wire.Hello:
 					return []wire.Message{&wire.Welcome{Version: version, Instance: wire.ID{byte(version)}, State: wire.StateNew}}
 				case *wire.Offer:
 					return []wire.Message{&wire.Answer{Held: []int64{0}, Free: -1}}

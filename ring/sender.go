@@ -290,7 +290,7 @@ func (s *sender) dialLink(work context.Context, a actDial) {
 	report := func(link, gen uint32, state string, code wire.Code, reason string) {
 		s.post(evLink{0, link, gen, state, code, reason})
 	}
-	err := s.relay.feed(work, d, func(ctx context.Context, h wire.Hello) (linkWriter, error) {
+	err := s.relay.feed(work, d, func(ctx context.Context, h wire.LinkHello) (linkWriter, error) {
 		h.Transfer = s.id
 		return s.net.openLink(ctx, peer.Addrs, conf, h, key)
 	}, report)

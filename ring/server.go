@@ -162,9 +162,9 @@ func (n *nodeServer) link(conn net.Conn, low *lowConn, guard *stranger, leave fu
 	if err != nil {
 		return
 	}
-	status := byte(wire.HelloRefused)
+	status := byte(wire.LinkHelloRefused)
 	var t *transfer
-	hello, err := wire.ParseHello(b)
+	hello, err := wire.ParseLinkHello(b)
 	if err == nil {
 		n.mu.Lock()
 		t = n.transfers[hello.Transfer]
@@ -173,14 +173,14 @@ func (n *nodeServer) link(conn net.Conn, low *lowConn, guard *stranger, leave fu
 	if t != nil {
 		status = t.openFeed(hello, b, challenge, conn)
 	}
-	if status == wire.HelloOK {
+	if status == wire.LinkHelloOK {
 		guard.trust()
 		leave()
 		n.log.Debug("link accepted", "transfer", t.id.String(), "peer", conn.RemoteAddr().String(), "plain", t.plain)
 		defer t.feedClosed(conn)
 	}
-	if _, err := conn.Write([]byte{status}); err != nil || status != wire.HelloOK {
-		if t != nil && status == wire.HelloOK {
+	if _, err := conn.Write([]byte{status}); err != nil || status != wire.LinkHelloOK {
+		if t != nil && status == wire.LinkHelloOK {
 			t.step(member.EvFeedEnd{Link: hello.Link, Generation: hello.Generation, Fin: false, Code: wire.CodeNetwork, Reason: "connection lost"})
 		}
 		return
@@ -263,14 +263,14 @@ func (n *nodeServer) refuse(ctrl *control, ne *wire.Error) {
 
 // greeting reads HELLO and makes the WELCOME for it; nil when nobody greets. One that has no
 // version in common gets version 0, and the reason as it should stand in its row for us.
-func (n *nodeServer) greeting(ctrl *control, sender string) (*wire.Greet, *wire.Welcome) {
+func (n *nodeServer) greeting(ctrl *control, sender string) (*wire.Hello, *wire.Welcome) {
 	m, err := ctrl.read(timings.startLimit)
-	g, ok := m.(*wire.Greet)
+	g, ok := m.(*wire.Hello)
 	w := &wire.Welcome{Instance: n.instance, State: wire.StateUnknown}
 	var bad *wire.MalformedError
 	switch {
 	case errors.As(err, &bad):
-		g = &wire.Greet{Min: bad.Said.Min, Max: bad.Said.Max}
+		g = &wire.Hello{Min: bad.Said.Min, Max: bad.Said.Max}
 	case err != nil || !ok:
 		return nil, nil
 	default:

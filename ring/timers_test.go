@@ -190,7 +190,7 @@ func (c *memCluster) when(of, text string) (time.Duration, string) {
 // greets answers the greeting, and what follows as the function says.
 func greets(then func(m wire.Message) []wire.Message) func(wire.Message) []wire.Message {
 	return func(m wire.Message) []wire.Message {
-		if _, ok := m.(*wire.Greet); ok {
+		if _, ok := m.(*wire.Hello); ok {
 			return []wire.Message{&wire.Welcome{Version: wire.Version, Instance: wire.ID{1}, State: wire.StateNew}}
 		}
 		return then(m)

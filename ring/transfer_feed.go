@@ -12,14 +12,14 @@ import (
 )
 
 // openFeed decides on an incoming link.
-func (t *transfer) openFeed(h wire.Hello, b, challenge []byte, conn net.Conn) byte {
+func (t *transfer) openFeed(h wire.LinkHello, b, challenge []byte, conn net.Conn) byte {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.over || t.secret == nil || !wire.Proves(b, t.secret, challenge) {
-		return wire.HelloRefused
+		return wire.LinkHelloRefused
 	}
 	if _, tls := conn.(*tls.Conn); tls == t.plain {
-		return wire.HelloRefused
+		return wire.LinkHelloRefused
 	}
 	out := t.m.Step(member.EvOpen{Link: h.Link, Generation: h.Generation})
 	if r, ok := out[0].(member.ActRefuse); ok {
@@ -27,7 +27,7 @@ func (t *transfer) openFeed(h wire.Hello, b, challenge []byte, conn net.Conn) by
 	}
 	t.feed, t.secret = conn, nil // a secret opens one link
 	t.work.Add(1)
-	return wire.HelloOK
+	return wire.LinkHelloOK
 }
 
 // feedClosed undoes openFeed once the connection is no longer read.
@@ -42,7 +42,7 @@ func (t *transfer) feedClosed(conn net.Conn) {
 
 // receive is the reading goroutine of a link: it checks each frame and forwards
 // it before it reads the next.
-func (t *transfer) receive(l *linkReader, h wire.Hello) {
+func (t *transfer) receive(l *linkReader, h wire.LinkHello) {
 	t.reading <- struct{}{} // a channel: the one before may still wait for time to pass
 	defer func() { <-t.reading }()
 	fin, err := t.frames(l, h.Generation)
@@ -132,7 +132,7 @@ func (t *transfer) dialLink(d *wire.Dial) {
 	report := func(link, gen uint32, state string, code wire.Code, reason string) {
 		t.step(member.EvLink{Link: link, Generation: gen, State: state, Code: code, Reason: reason})
 	}
-	err := t.relay.feed(t.ctx, d, func(ctx context.Context, h wire.Hello) (linkWriter, error) {
+	err := t.relay.feed(t.ctx, d, func(ctx context.Context, h wire.LinkHello) (linkWriter, error) {
 		h.Transfer = t.id
 		return t.node.net.openLink(ctx, d.Addrs, conf, h, d.Secret)
 	}, report)

@@ -78,9 +78,9 @@ func (m *Machine) Step(ev Event) []Action {
 	case EvOpen:
 		switch {
 		case m.phase != Started || ev.Link != m.feedLink:
-			m.do(ActRefuse{wire.HelloRefused})
+			m.do(ActRefuse{wire.LinkHelloRefused})
 		case ev.Generation != m.feedGen || m.feedOpen:
-			m.do(ActRefuse{wire.HelloStale})
+			m.do(ActRefuse{wire.LinkHelloStale})
 		default:
 			m.feedOpen = true
 			m.do(ActAccept{})
@@ -210,11 +210,11 @@ func (m *Machine) needs() [][2]int64 {
 
 func (m *Machine) frame(ev EvFrame) {
 	if m.phase != Started || ev.Generation != m.feedGen || !m.feedOpen {
-		m.do(ActRefuse{wire.HelloStale})
+		m.do(ActRefuse{wire.LinkHelloStale})
 		return
 	}
 	if int(ev.Blob) >= len(m.blobs) {
-		m.do(ActRefuse{wire.HelloRefused})
+		m.do(ActRefuse{wire.LinkHelloRefused})
 		return
 	}
 	for m.next < len(m.blobs) && !m.blobs[m.next].lacks() {
@@ -222,7 +222,7 @@ func (m *Machine) frame(ev EvFrame) {
 	}
 	b := &m.blobs[ev.Blob]
 	if int(ev.Blob) != m.next || ev.Offset != b.accepted || b.size >= 0 && ev.Offset+int64(ev.Length) > b.size {
-		m.do(ActRefuse{wire.HelloRefused})
+		m.do(ActRefuse{wire.LinkHelloRefused})
 		return
 	}
 	b.accepted += int64(ev.Length)

@@ -125,7 +125,7 @@ func TestMemberGenerations(t *testing.T) {
 		"other link":                       EvOpen{7, 2},
 		"frame before its link was opened": EvFrame{2, 0, 100, 100},
 	} {
-		if r, ok := did[ActRefuse](m.Step(ev)); !ok || r.Status == wire.HelloOK {
+		if r, ok := did[ActRefuse](m.Step(ev)); !ok || r.Status == wire.LinkHelloOK {
 			t.Errorf("%s: accepted", name)
 		}
 	}
@@ -133,7 +133,7 @@ func TestMemberGenerations(t *testing.T) {
 		t.Errorf("an old FEED caused %v", out)
 	}
 	m.Step(EvOpen{2, 2})
-	if r, ok := did[ActRefuse](m.Step(EvOpen{2, 2})); !ok || r.Status != wire.HelloStale {
+	if r, ok := did[ActRefuse](m.Step(EvOpen{2, 2})); !ok || r.Status != wire.LinkHelloStale {
 		t.Error("two connections for one link")
 	}
 	if out := m.Step(EvFeedEnd{1, 1, false, wire.CodeNetwork, ""}); len(out) != 0 {
@@ -231,7 +231,7 @@ func TestMemberFallsBack(t *testing.T) {
 			t.Errorf("%s: made durable", name)
 		}
 		// Not before the driver is back does it say what it needs, and only to the newest feed.
-		if r, ok := did[ActRefuse](m.Step(EvFrame{1, 0, c.good, 100})); !ok || r.Status == wire.HelloOK {
+		if r, ok := did[ActRefuse](m.Step(EvFrame{1, 0, c.good, 100})); !ok || r.Status == wire.LinkHelloOK {
 			t.Errorf("%s: takes frames of the feed that lied", name)
 		}
 		if n, _ := said[*wire.Need](m.Step(EvMsg{&wire.Feed{Link: 2, Generation: 2}})); n != nil {

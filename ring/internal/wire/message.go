@@ -19,7 +19,7 @@ type Message interface{ kind() byte }
 
 // The control messages, PROTOCOL.md section 4, with their types.
 type (
-	Greet struct { // 1
+	Hello struct { // 1
 		Min      int    `json:"min"`
 		Max      int    `json:"max"`
 		Transfer ID     `json:"transfer"`
@@ -174,7 +174,7 @@ const (
 
 // makers has, by type, a maker of an empty message to decode into.
 var makers = [...]func() Message{
-	1: func() Message { return new(Greet) }, 2: func() Message { return new(Welcome) },
+	1: func() Message { return new(Hello) }, 2: func() Message { return new(Welcome) },
 	3: func() Message { return new(Offer) }, 4: func() Message { return new(Answer) },
 	5: func() Message { return new(Start) }, 6: func() Message { return new(Feed) },
 	7: func() Message { return new(Need) }, 8: func() Message { return new(Dial) },
@@ -188,7 +188,7 @@ var makers = [...]func() Message{
 	23: func() Message { return new(Probed) },
 }
 
-func (*Greet) kind() byte     { return 1 }
+func (*Hello) kind() byte     { return 1 }
 func (*Welcome) kind() byte   { return 2 }
 func (*Offer) kind() byte     { return 3 }
 func (*Answer) kind() byte    { return 4 }
@@ -275,7 +275,7 @@ func Decode(b []byte) (Message, error) {
 	}
 	bad := malformed("control message type %d: %v", b[0], err)
 	switch m.(type) {
-	case *Greet, *Welcome:
+	case *Hello, *Welcome:
 		_ = json.Unmarshal(b[1:], &bad.Said) // as far as it goes
 	}
 	return nil, bad

@@ -59,9 +59,9 @@ func TestPageBytes(t *testing.T) {
 	PutData(&frame, 1, 4<<20, []byte("ring"))
 	text := readPage(t)
 	for name, b := range map[string][]byte{
-		"hello": encode(&Greet{Min: 1, Max: 2, Transfer: id, Node: "node1"}),
+		"hello": encode(&Hello{Min: 1, Max: 2, Transfer: id, Node: "node1"}),
 		"offer": encode(&Offer{Blobs: []v1.Descriptor{{MediaType: "text/plain", Digest: digest.FromString("hello"), Size: 5}}, Meta: json.RawMessage(`{"name":"a"}`)}),
-		"link":  slices.Concat([]byte(Preamble), Hello{Transfer: id, Link: 7, Generation: 3, Blob: 1, Offset: 4 << 20}.Encode(run(0x20), run(0))),
+		"link":  slices.Concat([]byte(Preamble), LinkHello{Transfer: id, Link: 7, Generation: 3, Blob: 1, Offset: 4 << 20}.Encode(run(0x20), run(0))),
 		"data":  append(frame[:], "ring"...),
 	} {
 		block := regexp.MustCompile("(?s)```" + name + "\n(.*?)```")
@@ -96,7 +96,7 @@ func TestPageMessages(t *testing.T) {
 			continue // of another table
 		}
 		typ := reflect.TypeOf(makers[kind]()).Elem()
-		if name := strings.ToUpper(typ.Name()); name != row[2] && row[2] != "HELLO" {
+		if name := strings.ToUpper(typ.Name()); name != row[2] {
 			continue // frames have numbers and names, too
 		}
 		seen++

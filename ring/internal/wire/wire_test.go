@@ -74,9 +74,9 @@ func TestFrameRefused(t *testing.T) {
 
 func TestHelloProof(t *testing.T) {
 	secret, challenge := bytes.Repeat([]byte{1}, SecretSize), bytes.Repeat([]byte{2}, ChallengeSize)
-	h := Hello{Transfer: ID{9}, Link: 3, Generation: 4, Blob: 5, Offset: 6}
+	h := LinkHello{Transfer: ID{9}, Link: 3, Generation: 4, Blob: 5, Offset: 6}
 	b := h.Encode(secret, challenge)
-	if got, err := ParseHello(b); err != nil || got != h {
+	if got, err := ParseLinkHello(b); err != nil || got != h {
 		t.Fatalf("got %+v, %v", got, err)
 	}
 	if !Proves(b, secret, challenge) {
@@ -97,7 +97,7 @@ func TestHelloProof(t *testing.T) {
 // all has one filled message of each type.
 func all() []Message {
 	return []Message{
-		&Greet{1, 2, ID{0xab}, "node1", true}, &Welcome{2, ID{1}, StateNew, "", "", "dolly-img 1.2.0", "linux/amd64/v3"},
+		&Hello{1, 2, ID{0xab}, "node1", true}, &Welcome{2, ID{1}, StateNew, "", "", "dolly-img 1.2.0", "linux/amd64/v3"},
 		&Offer{[]v1.Descriptor{{MediaType: "a/b", Digest: "sha256:x", Size: 3, Annotations: map[string]string{"k": "<&>"}}}, json.RawMessage(`{"a":1}`), true},
 		&Answer{[]int64{1, 0}, -1, true, true, "", ""}, &Start{}, &Feed{1, 2, []byte("s"), "server", nil},
 		&Need{1, 2, [][2]int64{{0, 4096}}}, &Dial{1, 2, []byte("s"), "n", []string{"[::1]:1"}, nil, true},
@@ -169,7 +169,7 @@ func TestMessagesRefused(t *testing.T) {
 // HELLO, and WELCOME of version 1, are what version 1 made of them, for ever.
 func TestGreetingVectors(t *testing.T) {
 	for want, m := range map[string]Message{
-		`{"min":1,"max":2,"transfer":"ab000000000000000000000000000000","node":"n1","resume":false}`:        &Greet{1, 2, ID{0xab}, "n1", false},
+		`{"min":1,"max":2,"transfer":"ab000000000000000000000000000000","node":"n1","resume":false}`:        &Hello{1, 2, ID{0xab}, "n1", false},
 		`{"version":1,"instance":"01000000000000000000000000000000","state":"new","digest":"","reason":""}`: &Welcome{Version: 1, Instance: ID{1}, State: StateNew},
 	} {
 		if b, err := Encode(m); err != nil || string(b[5:]) != want {
@@ -281,10 +281,10 @@ func FuzzFrame(f *testing.F) {
 	})
 }
 
-func FuzzHello(f *testing.F) {
-	f.Add(Hello{ID{1}, 2, 3, 4, 5}.Encode([]byte("s"), []byte("c")))
+func FuzzLinkHello(f *testing.F) {
+	f.Add(LinkHello{ID{1}, 2, 3, 4, 5}.Encode([]byte("s"), []byte("c")))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		h, err := ParseHello(b)
+		h, err := ParseLinkHello(b)
 		if err != nil {
 			return
 		}

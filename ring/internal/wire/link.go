@@ -14,7 +14,7 @@ import (
 const (
 	Preamble      = "DLINK/1\n"
 	ChallengeSize = 32
-	HelloSize     = helloBody + sha256.Size
+	LinkHelloSize = helloBody + sha256.Size
 	SecretSize    = 32
 
 	helloBody = 16 + 4 + 4 + 4 + 8
@@ -22,9 +22,9 @@ const (
 
 // The receiver's answer to a hello.
 const (
-	HelloOK      = 0
-	HelloRefused = 1
-	HelloStale   = 2
+	LinkHelloOK      = 0
+	LinkHelloRefused = 1
+	LinkHelloStale   = 2
 )
 
 // ID names a transfer or an instance: 16 random bytes, in text lower-case hex.
@@ -49,8 +49,8 @@ func (id *ID) UnmarshalText(b []byte) error {
 	return nil
 }
 
-// Hello opens a link: which one, and the first byte that will come.
-type Hello struct {
+// LinkHello opens a link: which one, and the first byte that will come.
+type LinkHello struct {
 	Transfer   ID
 	Link       uint32
 	Generation uint32
@@ -60,8 +60,8 @@ type Hello struct {
 
 // Encode makes the bytes of h, proving knowledge of the link's secret for this
 // challenge.
-func (h Hello) Encode(secret, challenge []byte) []byte {
-	b := make([]byte, helloBody, HelloSize)
+func (h LinkHello) Encode(secret, challenge []byte) []byte {
+	b := make([]byte, helloBody, LinkHelloSize)
 	copy(b, h.Transfer[:])
 	binary.BigEndian.PutUint32(b[16:], h.Link)
 	binary.BigEndian.PutUint32(b[20:], h.Generation)
@@ -70,17 +70,17 @@ func (h Hello) Encode(secret, challenge []byte) []byte {
 	return append(b, proof(secret, challenge, b)...)
 }
 
-// ParseHello decodes a hello; its proof is checked by Proves, once the link's
+// ParseLinkHello decodes a hello; its proof is checked by Proves, once the link's
 // secret was looked up.
-func ParseHello(b []byte) (Hello, error) {
-	if len(b) != HelloSize {
-		return Hello{}, fmt.Errorf("link hello of %d bytes", len(b))
+func ParseLinkHello(b []byte) (LinkHello, error) {
+	if len(b) != LinkHelloSize {
+		return LinkHello{}, fmt.Errorf("link hello of %d bytes", len(b))
 	}
 	off := binary.BigEndian.Uint64(b[28:])
 	if off > math.MaxInt64 {
-		return Hello{}, fmt.Errorf("link hello: offset overflows")
+		return LinkHello{}, fmt.Errorf("link hello: offset overflows")
 	}
-	return Hello{
+	return LinkHello{
 		Transfer:   ID(b[:16]),
 		Link:       binary.BigEndian.Uint32(b[16:]),
 		Generation: binary.BigEndian.Uint32(b[20:]),
@@ -91,7 +91,7 @@ func ParseHello(b []byte) (Hello, error) {
 
 // Proves reports whether the encoded hello b was made with secret for challenge.
 func Proves(b, secret, challenge []byte) bool {
-	return len(b) == HelloSize && hmac.Equal(b[helloBody:], proof(secret, challenge, b[:helloBody]))
+	return len(b) == LinkHelloSize && hmac.Equal(b[helloBody:], proof(secret, challenge, b[:helloBody]))
 }
 
 func proof(secret, challenge, body []byte) []byte {
