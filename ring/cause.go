@@ -46,20 +46,6 @@ func (c Cause) String() string { return c.Text + c.Addr + c.After }
 // because is a cause without parts.
 func because(text string) Cause { return Cause{Text: text} }
 
-// in puts what happened before the cause.
-func (c Cause) in(what string) Cause {
-	c.Text = what + c.Text
-	return c
-}
-
-// orCause is c, or another where c says nothing.
-func (c Cause) orCause(other Cause) Cause {
-	if c.String() != "" {
-		return c
-	}
-	return other
-}
-
 // noAnswer is the error of a contact that failed, refusal that of one in which either end said no by
 // authentication or protocol.
 type (

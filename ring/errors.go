@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"net"
 	"os"
+
+	"github.com/dolly-img/dolly-img/ring/internal/coordinator"
 )
 
 // SourceError says that the server's own source failed or changed while it was
@@ -21,11 +23,9 @@ func (e *SourceError) Unwrap() error { return e.Err }
 // ErrBusy is what an Accept wraps when another transfer holds the target.
 var ErrBusy = errors.New("busy")
 
-var errInterrupted = errors.New("interrupted")
-
 // IsInterrupted reports whether Send ended because its context did, before the
 // first node was told to commit.
-func IsInterrupted(err error) bool { return errors.Is(err, errInterrupted) }
+func IsInterrupted(err error) bool { return errors.Is(err, coordinator.ErrInterrupted) }
 
 // AbortedError says how many transfers a Shutdown ended before they were done.
 type AbortedError struct{ Transfers int }

@@ -69,7 +69,7 @@ func (i linkInfo) rateSince(old linkInfo) (rate, burst int64, held bool) {
 	case busy-limited < dt/10:
 		return 0, 0, true
 	}
-	return perSecond(int64(i.acked-old.acked), busy-limited), 0, false
+	return wire.PerSecond(int64(i.acked-old.acked), busy-limited), 0, false
 }
 
 // idleSince says whether the link has nothing to send now, or had nothing most of the time:

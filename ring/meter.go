@@ -78,16 +78,16 @@ type meter struct {
 func (m *meter) fill(r *wire.Report, ended bool) {
 	relay, store := m.relay.take(), m.store.take()
 	moved, hashed, written := m.moved.Swap(0), m.hashed.Swap(0), m.written.Swap(0)
-	r.Relay = perSecond(moved, relay[waitCPU])
-	r.Hash = perSecond(hashed, store[waitCPU])
-	r.Disk = perSecond(written, store[waitDisk])
+	r.Relay = wire.PerSecond(moved, relay[waitCPU])
+	r.Hash = wire.PerSecond(hashed, store[waitCPU])
+	r.Disk = wire.PerSecond(written, store[waitDisk])
 	delay, known := m.delay.since(time.Now()) // each time: the next one needs this one
 	starved := false
 	if d := store[waitDisk]; d > 200*time.Millisecond {
 		// What it waits for may be the processor: then the writes are not to blame.
 		switch starved = known && delay > d; {
 		case starved:
-			r.Hash, r.Disk = perSecond(hashed, store[waitCPU]+d), 0
+			r.Hash, r.Disk = wire.PerSecond(hashed, store[waitCPU]+d), 0
 		case !known:
 			r.Disk = 0
 		}
@@ -110,15 +110,4 @@ func (m *meter) fill(r *wire.Report, ended bool) {
 		longest = waitCPU
 	}
 	r.Wait = waitNames[longest]
-}
-
-// tooShort is a time too short to tell a rate by.
-const tooShort = time.Millisecond
-
-// perSecond is a rate; 0 is unknown, and nothing in a long time is 1.
-func perSecond(n int64, in time.Duration) int64 {
-	if in < tooShort || n == 0 && in < 100*time.Millisecond {
-		return 0
-	}
-	return max(1, int64(float64(n)/in.Seconds()))
 }

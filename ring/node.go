@@ -134,7 +134,7 @@ func (n *nodeServer) handle(guard *stranger, leave func()) {
 		conn := tls.Server(low, cfg.TLS)
 		if err := conn.Handshake(); err != nil {
 			if !isTimeout(err) {
-				n.log.Warn("refused", "peer", guard.RemoteAddr().String(), "reason", printable(err.Error()))
+				n.log.Warn("refused", "peer", guard.RemoteAddr().String(), "reason", wire.Printable(err.Error()))
 			}
 			return
 		}
@@ -243,12 +243,12 @@ func (n *nodeServer) control(conn net.Conn, cfg *NodeConfig) {
 	if err != nil || !ok {
 		return
 	}
-	r := Request{Transfer: g.Transfer.String(), Sender: sender, Addr: conn.RemoteAddr().String(), Node: printable(g.Node), Blobs: offer.Blobs, Meta: offer.Meta}
+	r := Request{Transfer: g.Transfer.String(), Sender: sender, Addr: conn.RemoteAddr().String(), Node: wire.Printable(g.Node), Blobs: offer.Blobs, Meta: offer.Meta}
 	admitted := ctrl.stay()
 	t, ne := n.admit(cfg, ctrl, g.Transfer, r, offer.Plain)
 	admitted()
 	if ne != nil {
-		n.log.Warn("transfer refused", "sender", printable(sender), "peer", r.Addr, "transfer", r.Transfer, "reason", ne.Error())
+		n.log.Warn("transfer refused", "sender", wire.Printable(sender), "peer", r.Addr, "transfer", r.Transfer, "reason", ne.Error())
 		n.refuse(ctrl, ne)
 		return
 	}
@@ -283,7 +283,7 @@ func (n *nodeServer) greeting(ctrl *control, sender string) (*wire.Hello, *wire.
 			software = bad.Said.Software
 		}
 		theirs, ours := versions(g.Min, g.Max, software), ownVersions(n.config().Software)
-		n.log.Warn("refused", "peer", ctrl.conn.RemoteAddr().String(), "sender", printable(sender), "reason", "the server speaks "+theirs+", this is "+ours)
+		n.log.Warn("refused", "peer", ctrl.conn.RemoteAddr().String(), "sender", wire.Printable(sender), "reason", "the server speaks "+theirs+", this is "+ours)
 		w.Reason = "speaks " + ours + ", this is " + theirs
 	default:
 		w.Software, w.Platform = n.config().Software, n.config().Platform
@@ -298,7 +298,7 @@ func (n *nodeServer) unread(ctrl *control, err error) error {
 	bad := unread(err, ctrl.version, "", n.config().Software)
 	if bad != nil {
 		bad = fmt.Errorf("the server %w", bad)
-		n.log.Warn("not understood", "peer", ctrl.conn.RemoteAddr().String(), "reason", printable(bad.Error()))
+		n.log.Warn("not understood", "peer", ctrl.conn.RemoteAddr().String(), "reason", wire.Printable(bad.Error()))
 	}
 	return bad
 }

@@ -38,9 +38,6 @@ type Row struct {
 	Free  int64 `json:"-"` // bytes it said are free, -1 when it does not know; once it answered
 }
 
-// because sets the row's reason.
-func (r *Row) because(why Cause) { r.Cause, r.Reason = why, why.String() }
-
 // Unreached says that one node could not open a connection to another.
 type Unreached struct {
 	From   string `json:"from"`

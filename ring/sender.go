@@ -12,12 +12,13 @@ import (
 	"sync"
 	"time"
 
+	"github.com/dolly-img/dolly-img/ring/internal/coordinator"
 	"github.com/dolly-img/dolly-img/ring/internal/wire"
 	"github.com/opencontainers/go-digest"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// sender drives one transfer on the server: it feeds the coordinator (chain) with
+// sender drives one transfer on the server: it feeds the coordinator with
 // what happens and does what it says. Everything of it belongs to the goroutine
 // of run, except what mu guards.
 type sender struct {
@@ -25,7 +26,7 @@ type sender struct {
 	cfg   Config
 	blobs []v1.Descriptor
 	offer []byte
-	chain *chain
+	chain *coordinator.Machine
 	relay *relay
 	conns []*control // by node number; nil: none
 	keys  map[uint32][]byte
@@ -33,6 +34,7 @@ type sender struct {
 	first time.Time // the source began to be read
 	read  []bool
 	last  sample
+	ended []time.Duration // by node number: when its row became final, since begun
 
 	pool *pool
 
@@ -53,14 +55,14 @@ type sender struct {
 type connected struct {
 	node int
 	ctrl *control
-	ev   any // evWelcome or evResumed
+	ev   any // EvWelcome or EvResumed
 }
 
 // lost is the end of a control connection, which may have been replaced.
 type lost struct {
 	ctrl *control
 	node int
-	ev   any // evControlLost, or evFail of one that is not understood
+	ev   any // EvControlLost, or EvFail of one that is not understood
 }
 
 func newSender(cfg Config) (*sender, error) {
@@ -74,7 +76,7 @@ func newSender(cfg Config) (*sender, error) {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	return &sender{
-		caller: newCaller(cfg), cfg: cfg, keys: map[uint32][]byte{}, conns: make([]*control, len(cfg.Nodes)+1), pool: newPool(0),
+		caller: newCaller(cfg), cfg: cfg, keys: map[uint32][]byte{}, conns: make([]*control, len(cfg.Nodes)+1), ended: make([]time.Duration, len(cfg.Nodes)+1), pool: newPool(0),
 		events: make(chan any, 256), done: make(chan struct{}), newMark: make(chan struct{}, 1),
 	}, nil
 }
@@ -95,16 +97,11 @@ func checkNodes(nodes []Peer) error {
 
 func (s *sender) run(ctx context.Context) (*Report, error) {
 	s.begun = time.Now()
-	s.chain = newChain(s.cfg, s.blobs)
 	if err := s.prepare(ctx); err != nil {
 		err = &SourceError{Err: err}
-		for i := range s.chain.nodes {
-			s.chain.nodes[i].row.State = Failed
-			s.chain.nodes[i].row.because(because(err.Error()))
-		}
-		return s.report(), err
+		return s.unprepared(err), err
 	}
-	s.chain.blobs = s.blobs
+	s.chain = coordinator.New(coordinatorConfig(s.cfg), s.blobs)
 	s.relay = newRelay(s.pool, s.blobs, s.cfg.Source)
 	work, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	s.stop = cancel
@@ -140,9 +137,9 @@ func (s *sender) loop(ctx, work context.Context) error {
 			s.broadcastMarks()
 			continue
 		case <-deadline.C:
-			ev = evDeadline{}
+			ev = coordinator.EvDeadline{}
 		case <-interrupted:
-			interrupted, ev = nil, evInterrupt{}
+			interrupted, ev = nil, coordinator.EvInterrupt{}
 		case now := <-tick.C:
 			if now.Sub(measured) >= timings.pingEvery {
 				measured = now
@@ -151,7 +148,7 @@ func (s *sender) loop(ctx, work context.Context) error {
 				}
 				s.progress()
 			}
-			ev = evTick{time.Since(s.begun)}
+			ev = coordinator.EvTick{Now: time.Since(s.begun)}
 		}
 		if l, ok := ev.(lost); ok {
 			if s.conns[l.node] != l.ctrl {
@@ -167,7 +164,7 @@ func (s *sender) loop(ctx, work context.Context) error {
 			if finished, err := s.apply(work, ev); finished {
 				return err
 			}
-			if !s.chain.nodes[c.node].alive {
+			if !s.chain.Alive(c.node) {
 				c.ctrl.finish()
 			}
 			continue
@@ -179,53 +176,57 @@ func (s *sender) loop(ctx, work context.Context) error {
 }
 
 func (s *sender) apply(work context.Context, ev any) (finished bool, err error) {
-	for _, a := range s.chain.step(ev) {
+	for _, a := range s.chain.Step(ev) {
 		switch a := a.(type) {
-		case actSend:
-			s.conns[a.node].send(a.msg)
-		case actOffer:
-			s.conns[a.node].sendBytes(s.offer)
-		case actPlan:
+		case coordinator.ActSend:
+			s.conns[a.Node].send(a.Msg)
+		case coordinator.ActOffer:
+			s.conns[a.Node].sendBytes(s.offer)
+		case coordinator.ActPlan:
 			s.plan(a)
-		case actFeed:
-			s.keys[a.link] = secret()
+		case coordinator.ActFeed:
+			s.keys[a.Link] = secret()
 			name := "server"
 			var addrs []string
-			if a.from > 0 {
-				name, addrs = s.cfg.Nodes[a.from-1].Name, s.cfg.Nodes[a.from-1].Addrs
+			if a.From > 0 {
+				name, addrs = s.cfg.Nodes[a.From-1].Name, s.cfg.Nodes[a.From-1].Addrs
 			}
-			s.conns[a.node].send(&wire.Feed{Link: a.link, Generation: a.gen, Secret: s.keys[a.link], From: name, Addrs: addrs})
-		case actDial:
+			s.conns[a.Node].send(&wire.Feed{Link: a.Link, Generation: a.Generation, Secret: s.keys[a.Link], From: name, Addrs: addrs})
+		case coordinator.ActDial:
 			s.dialLink(work, a)
-		case actUndial:
-			if a.feeder == 0 {
-				s.relay.unfeed(a.link)
+		case coordinator.ActUndial:
+			if a.Feeder == 0 {
+				s.relay.unfeed(a.Link)
 			} else {
-				s.conns[a.feeder].send(&wire.Undial{Link: a.link})
+				s.conns[a.Feeder].send(&wire.Undial{Link: a.Link})
 			}
-		case actMarks:
+		case coordinator.ActMarks:
 			s.mu.Lock()
-			s.sendMarks(s.marks[:s.unsent], a.node)
+			s.sendMarks(s.marks[:s.unsent], a.Node)
 			s.mu.Unlock()
-		case actSource:
+		case coordinator.ActSource:
 			s.startSource(work)
-		case actRedial:
-			s.work.Go(func() { s.redial(work, a.node) })
-		case actResume:
-			s.work.Go(func() { s.resume(work, a.node, a.committed) })
-		case actProbe:
-			p := s.cfg.Nodes[a.to-1]
-			s.conns[a.from].send(&wire.Probe{Probe: a.probe, Name: p.Name, Addrs: p.Addrs})
-		case actHangup:
-			s.conns[a.node].finish()
-		case actFinal:
-			row := &s.chain.nodes[a.node].row
-			row.Seconds = round(time.Since(s.begun))
+		case coordinator.ActRedial:
+			s.work.Go(func() { s.redial(work, a.Node) })
+		case coordinator.ActResume:
+			s.work.Go(func() { s.resume(work, a.Node, a.Committed) })
+		case coordinator.ActProbe:
+			p := s.cfg.Nodes[a.To-1]
+			s.conns[a.From].send(&wire.Probe{Probe: a.Probe, Name: p.Name, Addrs: p.Addrs})
+		case coordinator.ActHangup:
+			s.conns[a.Node].finish()
+		case coordinator.ActFinal:
+			s.ended[a.Node] = time.Since(s.begun)
+			row := s.row(a.Node)
 			s.event(Event{Kind: EventNode, Node: row.Node, State: row.State, Reason: row.Reason, Cause: row.Cause, Link: row.Link})
-		case actEvent:
-			s.event(a.ev)
-		case actFinish:
-			finished, err = true, a.err
+		case coordinator.ActNode:
+			s.event(Event{Kind: EventNode, Node: s.cfg.Nodes[a.Node-1].Name, State: State(a.State), Reason: a.Cause.String(), Cause: publicCause(a.Cause)})
+		case coordinator.ActLink:
+			s.event(Event{Kind: EventLink, Link: a.Link, Up: a.Up, Again: a.Again, Reason: a.Reason})
+		case coordinator.ActCommit:
+			s.event(Event{Kind: EventCommit})
+		case coordinator.ActFinish:
+			finished, err = true, a.Err
 		}
 	}
 	return finished, err
@@ -249,16 +250,16 @@ func (s *sender) event(ev Event) {
 	s.cfg.OnEvent(ev)
 }
 
-func (s *sender) plan(a actPlan) {
-	s.read = a.read
+func (s *sender) plan(a coordinator.ActPlan) {
+	s.read = a.Read
 	if p, ok := s.cfg.Source.(Planned); ok {
-		p.Planned(slices.Clone(a.read))
+		p.Planned(slices.Clone(a.Read))
 	}
-	s.relay.arrive(func(b int) bool { return a.read[b] })
+	s.relay.arrive(func(b int) bool { return a.Read[b] })
 	// Who joins late may lack what is not read, because all others have it.
 	s.mu.Lock()
 	for b, d := range s.blobs {
-		if a.read[b] || d.Digest == "" {
+		if a.Read[b] || d.Digest == "" {
 			continue
 		}
 		if sum, err := hex.DecodeString(d.Digest.Encoded()); err == nil {
@@ -267,20 +268,20 @@ func (s *sender) plan(a actPlan) {
 	}
 	s.unsent = len(s.marks)
 	s.mu.Unlock()
-	names := make([]string, len(a.nodes))
-	for i, n := range a.nodes {
+	names := make([]string, len(a.Nodes))
+	for i, n := range a.Nodes {
 		names[i] = s.cfg.Nodes[n-1].Name
 	}
 	s.event(Event{Kind: EventPlan, Nodes: names, Total: totalSize(s.blobs)})
 }
 
 // dialLink orders a link from its feeder; when that is the server, opens it.
-func (s *sender) dialLink(work context.Context, a actDial) {
-	peer, key := s.cfg.Nodes[a.node-1], s.keys[a.link]
-	delete(s.keys, a.link)
-	d := &wire.Dial{Link: a.link, Generation: a.gen, Secret: key, Name: peer.Name, Addrs: peer.Addrs, Needs: a.needs, Lag: a.lag}
-	if a.feeder != 0 {
-		s.conns[a.feeder].send(d)
+func (s *sender) dialLink(work context.Context, a coordinator.ActDial) {
+	peer, key := s.cfg.Nodes[a.Node-1], s.keys[a.Link]
+	delete(s.keys, a.Link)
+	d := &wire.Dial{Link: a.Link, Generation: a.Generation, Secret: key, Name: peer.Name, Addrs: peer.Addrs, Needs: a.Needs, Lag: a.Lag}
+	if a.Feeder != 0 {
+		s.conns[a.Feeder].send(d)
 		return
 	}
 	var conf *tls.Config
@@ -288,14 +289,14 @@ func (s *sender) dialLink(work context.Context, a actDial) {
 		conf = s.cfg.DataTLS(peer.Name)
 	}
 	report := func(link, gen uint32, state string, code wire.Code, reason string) {
-		s.post(evLink{0, link, gen, state, code, reason})
+		s.post(coordinator.EvLink{Link: link, Generation: gen, State: state, Code: code, Reason: reason})
 	}
 	err := s.relay.feed(work, d, func(ctx context.Context, h wire.LinkHello) (linkWriter, error) {
 		h.Transfer = s.id
 		return s.net.openLink(ctx, peer.Addrs, conf, h, key)
 	}, report)
 	if err != nil {
-		go report(a.link, a.gen, wire.LinkDown, wire.CodeProtocol, err.Error())
+		go report(a.Link, a.Generation, wire.LinkDown, wire.CodeProtocol, err.Error())
 	}
 }
 
@@ -351,20 +352,17 @@ func (s *sender) drain() {
 
 func (s *sender) report() *Report {
 	r := &Report{Transfer: s.id.String(), Seconds: round(time.Since(s.begun)), Bytes: totalSize(s.blobs)}
-	for i := 1; i < len(s.chain.nodes); i++ {
-		r.Nodes = append(r.Nodes, s.chain.nodes[i].row)
+	for i := range s.cfg.Nodes {
+		r.Nodes = append(r.Nodes, s.row(i+1))
 	}
-	r.Direct, r.Unreached, r.Unprobed = s.chain.direct(), s.chain.unreached(), s.chain.unprobed()
+	r.Direct, r.Unreached, r.Unprobed = s.chain.Direct(), s.unreached(), s.unprobed()
 	if n := len(s.blobs); n > 0 {
 		r.Digest = s.blobs[n-1].Digest.String()
-		if s.chain.sourceDone {
+		if s.chain.SourceDone() {
 			r.Digest = s.finals[n-1].String()
 		}
 	}
-	if s.relay != nil {
-		r.Sent = s.relay.sent.Load()
-		r.Bytes = s.relay.total()
-	}
+	r.Sent, r.Bytes = s.relay.sent.Load(), s.relay.total()
 	if !s.first.IsZero() {
 		r.Elapsed = time.Since(s.first)
 	}

@@ -7,12 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"slices"
-	"strconv"
-	"strings"
 	"time"
-	"unicode"
 
+	"github.com/dolly-img/dolly-img/ring/internal/coordinator"
 	"github.com/dolly-img/dolly-img/ring/internal/wire"
 )
 
@@ -51,7 +48,7 @@ func (s *sender) dialAll(work context.Context) {
 	for i, p := range s.cfg.Nodes {
 		s.work.Go(func() {
 			if p.Err != nil {
-				s.post(evNoContact{i + 1, Unreachable, true, Cause{Fault: FaultName, Text: p.Err.Error()}})
+				s.post(noContact(i+1, coordinator.Unreachable, true, Cause{Fault: FaultName, Text: p.Err.Error()}))
 				return
 			}
 			for told := false; ; told = true {
@@ -61,14 +58,14 @@ func (s *sender) dialAll(work context.Context) {
 					s.attach(i+1, ctrl, welcomed(i+1, ctrl, w))
 					return
 				case isRefusal(err):
-					s.post(evNoContact{i + 1, Refused, true, causeOf(err)})
+					s.post(noContact(i+1, coordinator.Refused, true, causeOf(err)))
 					return
 				case !time.Now().Before(until):
-					s.post(evNoContact{i + 1, Unreachable, false, causeOf(err)})
+					s.post(noContact(i+1, coordinator.Unreachable, false, causeOf(err)))
 					return
 				}
 				if !told {
-					s.post(evAway{i + 1, causeOf(err).in(fmt.Sprintf("is tried for %v: ", s.cfg.Wait))})
+					s.post(coordinator.EvAway{Node: i + 1, Cause: innerCause(causeOf(err)).In(fmt.Sprintf("is tried for %v: ", s.cfg.Wait))})
 				}
 				if !s.pause(min(timings.askEvery, time.Until(until))) {
 					return
@@ -89,8 +86,15 @@ func (s *sender) redial(work context.Context, i int) {
 	}
 }
 
-func welcomed(i int, ctrl *control, w *wire.Welcome) evWelcome {
-	return evWelcome{i, w.Instance, printable(w.State), printable(w.Reason), ctrl.conn.RemoteAddr().String(), w.Version}
+func welcomed(i int, ctrl *control, w *wire.Welcome) coordinator.EvWelcome {
+	return coordinator.EvWelcome{
+		Node: i, Instance: w.Instance, State: wire.Printable(w.State), Reason: wire.Printable(w.Reason),
+		Addr: ctrl.conn.RemoteAddr().String(), Version: w.Version,
+	}
+}
+
+func noContact(i int, state coordinator.State, lasting bool, why Cause) coordinator.EvNoContact {
+	return coordinator.EvNoContact{Node: i, State: state, Lasting: lasting, Cause: innerCause(why)}
 }
 
 // pause waits; false says that the transfer is over.
@@ -113,11 +117,14 @@ func (s *sender) resume(work context.Context, i int, committed bool) {
 	for {
 		ctrl, w, err := s.greet(work, s.cfg.Nodes[i-1], true, min(time.Until(until), timings.startLimit))
 		if err == nil {
-			s.attach(i, ctrl, evResumed{i, w.Instance, printable(w.State), printable(w.Digest), because(printable(w.Reason))})
+			s.attach(i, ctrl, coordinator.EvResumed{
+				Node: i, Instance: w.Instance, State: wire.Printable(w.State), Digest: wire.Printable(w.Digest),
+				Cause: innerCause(because(wire.Printable(w.Reason))),
+			})
 			return
 		}
 		if !committed || !time.Now().Add(timings.askEvery).Before(until) {
-			s.post(evResumed{node: i, cause: causeOf(err)})
+			s.post(coordinator.EvResumed{Node: i, Cause: innerCause(causeOf(err))})
 			return
 		}
 		if !s.pause(timings.askEvery) {
@@ -199,7 +206,7 @@ func (s *sender) attach(i int, ctrl *control, ev any) {
 				if _, ok := m.(*wire.Pong); ok {
 					continue
 				}
-				if ev, ok := eventOf(i, m); ok {
+				if ev, ok := coordinator.Heard(i, m); ok {
 					s.post(ev)
 					continue
 				}
@@ -207,62 +214,15 @@ func (s *sender) attach(i int, ctrl *control, ev any) {
 			}
 			ctrl.conn.Close()
 			if bad := unread(err, ctrl.version, ctrl.software, s.software); bad != nil {
-				s.post(lost{ctrl, i, evFail{i, wire.CodeVersion, printable(bad.Error())}})
+				s.post(lost{ctrl, i, coordinator.EvFail{Node: i, Code: wire.CodeVersion, Reason: wire.Printable(bad.Error())}})
 				return
 			}
 			reason := "connection lost"
 			if isTimeout(err) {
 				reason = fmt.Sprintf("silent for %v", timings.silence)
 			}
-			s.post(lost{ctrl, i, evControlLost{i, isTimeout(err), reason}})
+			s.post(lost{ctrl, i, coordinator.EvControlLost{Node: i, Silent: isTimeout(err), Reason: reason}})
 			return
 		}
 	})
-}
-
-// eventOf turns a node's message into the coordinator's event.
-func eventOf(i int, m wire.Message) (any, bool) {
-	switch m := m.(type) {
-	case *wire.Answer:
-		return evAnswer{i, m.Held, m.Free, m.Replay, m.Switch, m.Code, printable(m.Reason)}, true
-	case *wire.Need:
-		return evNeed{i, m.Link, m.Generation, m.Needs}, true
-	case *wire.Link:
-		return evLink{i, m.Link, m.Generation, m.State, m.Code, printable(m.Reason)}, true
-	case *wire.Report:
-		return evReport{i, *m}, true
-	case *wire.Probed:
-		return evProbed{i, m.Probe, m.Code, printable(m.Reason)}, true
-	case *wire.Fallback:
-		return evFallback{i, m}, true
-	case *wire.Verified:
-		if !slices.ContainsFunc(m.Digests, func(d string) bool { return len(d) > maxDigest }) {
-			return evVerified{i, m}, true
-		}
-	case *wire.Committed:
-		return evCommitted{i, printable(m.Digest)}, true
-	case *wire.Fail:
-		return evFail{i, m.Code, printable(m.Reason)}, true
-	}
-	return nil, false
-}
-
-// maxDigest is longer than any digest this side computes.
-const maxDigest = 200
-
-// printable makes a peer's text safe for terminals and logs, and bounded.
-func printable(s string) string {
-	if len(s) > 4096 {
-		s = s[:4096]
-	}
-	var b strings.Builder
-	for _, r := range s {
-		if unicode.IsPrint(r) && r != unicode.ReplacementChar {
-			b.WriteRune(r)
-		} else {
-			q := strconv.QuoteRune(r)
-			b.WriteString(q[1 : len(q)-1])
-		}
-	}
-	return b.String()
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"sync"
+
+	"github.com/dolly-img/dolly-img/ring/internal/wire"
 )
 
 // Greeting is what a node says of itself before anything is asked of it.
@@ -44,7 +46,7 @@ func (c *caller) greetAll(ctx context.Context) []Greeting {
 				all[i].Err = err
 				return
 			}
-			all[i].Protocol, all[i].Software, all[i].Platform = w.Version, printable(w.Software), printable(w.Platform)
+			all[i].Protocol, all[i].Software, all[i].Platform = w.Version, wire.Printable(w.Software), wire.Printable(w.Platform)
 			ctrl.finish()
 			<-ctrl.done
 		})

@@ -3,6 +3,7 @@ package ring
 import (
 	"time"
 
+	"github.com/dolly-img/dolly-img/ring/internal/coordinator"
 	"github.com/dolly-img/dolly-img/ring/internal/wire"
 )
 
@@ -14,11 +15,11 @@ type sample struct {
 }
 
 // measure is the server's report about itself.
-func (s *sender) measure() evReport {
+func (s *sender) measure() coordinator.EvReport {
 	var r wire.Report
 	s.relay.meter.fill(&r, false)
 	r.Links = s.relay.sendings()
-	return evReport{0, r}
+	return coordinator.EvReport{Report: r}
 }
 
 // progress tells, once a second, how far the slowest node is and who holds the
@@ -28,26 +29,15 @@ func (s *sender) progress() {
 		return
 	}
 	now := time.Now()
-	ev := Event{Kind: EventProgress, Bytes: -1, Total: s.relay.total()}
-	for i := 1; i < len(s.chain.nodes); i++ {
-		n := &s.chain.nodes[i]
-		switch {
-		case n.phase == phFinal && n.row.State.Good(), n.phase == phVerified, n.phase == phCommitting:
-			ev.Done++
-			ev.Serving++
-		case n.phase == phServing:
-			ev.Serving++
-			if have := n.report.Received + n.row.Skipped; ev.Bytes < 0 || have < ev.Bytes {
-				ev.Bytes = have
-			}
-		}
-	}
+	p := s.chain.Progress()
+	ev := Event{Kind: EventProgress, Bytes: p.Least, Total: s.relay.total(), Done: p.Done, Serving: p.Serving}
 	if ev.Bytes < 0 {
 		ev.Bytes = max(ev.Total, 0)
 	}
 	if dt := now.Sub(s.last.at).Seconds(); s.last.known && dt > 0 {
 		ev.Rate = max(0, float64(ev.Bytes-s.last.min)/dt)
-		ev.Limit, ev.Bottleneck = s.chain.bottleneck()
+		limit, name := s.chain.Bottleneck()
+		ev.Limit, ev.Bottleneck = Limit(limit), name
 	}
 	s.last = sample{now, ev.Bytes, true}
 	s.event(ev)

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/dolly-img/dolly-img/ring/internal/coordinator"
 	"github.com/dolly-img/dolly-img/ring/internal/wire"
 	"github.com/opencontainers/go-digest"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
@@ -54,7 +55,8 @@ func (s *sender) startSource(work context.Context) {
 	var once sync.Once
 	fail := func(err error) {
 		once.Do(func() {
-			s.post(evSourceFailed{err})
+			failed := &SourceError{err, errors.As(err, new(*unreadable))}
+			s.post(coordinator.EvSourceFailed{Err: failed, Kept: failed.Kept})
 			s.relay.close(err)
 		})
 	}
@@ -89,7 +91,7 @@ func (s *sender) startSource(work context.Context) {
 				return
 			}
 		}
-		s.post(evSourceDone{s.finals})
+		s.post(coordinator.EvSourceDone{Finals: s.finals})
 	}()
 }
 
@@ -113,12 +115,7 @@ func (s *sender) mark(b int, off int64, sum []byte, end bool) error {
 }
 
 func (s *sender) broadcastMarks() {
-	var to []int
-	for i := range s.chain.nodes {
-		if n := &s.chain.nodes[i]; n.alive && n.lacks && n.phase == phServing {
-			to = append(to, i)
-		}
-	}
+	to := s.chain.Marked()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.sendMarks(s.marks[s.unsent:], to...)

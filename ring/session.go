@@ -424,15 +424,15 @@ func (t *transfer) logEnd(o Outcome, problem error) {
 	if asked {
 		state = "asked"
 	}
-	log := t.node.log.With("target", target, "sender", printable(t.req.Sender), "peer", t.req.Addr, "transfer", t.req.Transfer,
+	log := t.node.log.With("target", target, "sender", wire.Printable(t.req.Sender), "peer", t.req.Addr, "transfer", t.req.Transfer,
 		"state", state, "digest", o.Digest, "bytes", o.Bytes, "seconds", o.Seconds)
 	switch {
 	case problem != nil:
 		log.Warn("transfer: cleaning up failed", "error", problem)
 	case asked:
-		log.Info("transfer", "reason", printable(aborted.Reason))
+		log.Info("transfer", "reason", wire.Printable(aborted.Reason))
 	case o.Err != nil:
-		log.Warn("transfer", "reason", printable(fmt.Sprint(o.Err)))
+		log.Warn("transfer", "reason", wire.Printable(fmt.Sprint(o.Err)))
 	default:
 		log.Info("transfer")
 	}

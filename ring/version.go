@@ -26,7 +26,7 @@ func versions(least, most int, software string) string {
 		s = fmt.Sprintf("protocol %d to %d", least, most)
 	}
 	if software != "" {
-		s += " (" + printable(software) + ")"
+		s += " (" + wire.Printable(software) + ")"
 	}
 	return s
 }
@@ -55,7 +55,7 @@ func misgreeted(w *wire.Welcome, err error, own string) error {
 	case w == nil || wire.Common(w.Version, w.Version) != 0:
 		return nil
 	case w.Version == 0 && w.Reason != "":
-		return &refusal{because(printable(w.Reason))}
+		return &refusal{because(wire.Printable(w.Reason))}
 	case w.Version == 0: // a node of version 1 does not say what it speaks
 		return &refusal{because("speaks no protocol version in common with this, " + ownVersions(own))}
 	}

@@ -58,6 +58,26 @@ var importRules = []importRule{
 	{"cobra is only in cmd", only("cmd", "github.com/spf13/cobra", "github.com/spf13/pflag")},
 	{"containers/image is only in oci", only("oci", "github.com/containers/image")},
 	{"sylabs/sif is only in sif", only("sif", "github.com/sylabs/sif")},
+	{"the state machines of ring are pure", func(p pkg) string {
+		ring := module + "/ring/internal/"
+		if !slices.Contains([]string{ring + "coordinator", ring + "member", ring + "wire"}, p.ImportPath) {
+			return ""
+		}
+		impure := first(p.Imports, func(dep string) bool {
+			std, _, _ := strings.Cut(dep, "/")
+			switch {
+			case strings.Contains(std, "."):
+				return !under(dep, module) && !under(dep, "github.com/opencontainers")
+			case std == "net" || std == "os" || std == "syscall" || std == "unsafe" || std == "C":
+				return true
+			}
+			return under(dep, "crypto/tls")
+		})
+		if impure != "" {
+			return impure
+		}
+		return first(p.Deps, func(dep string) bool { return tree(dep) != "" && dep != ring+"wire" && dep != module+"/ring/bytesize" })
+	}},
 	{"test drives from outside", func(p pkg) string {
 		if tree(p.ImportPath) != "test" {
 			return ""
@@ -174,6 +194,16 @@ func TestImportRules(t *testing.T) {
 		{deps("cmd/dolly-img", sif), "sylabs/sif is only in sif"},
 		{deps("sif", sif), ""},
 		{pkg{ImportPath: "github.com/sylabs/sif/v2/cmd/siftool", Imports: []string{cobra, sif}}, ""},
+		{deps("ring/internal/coordinator", "fmt", "time", module+"/ring/internal/wire", module+"/ring/bytesize", "github.com/opencontainers/go-digest"), ""},
+		{deps("ring/internal/coordinator", "net"), "the state machines of ring are pure"},
+		{deps("ring/internal/coordinator", "crypto/tls"), "the state machines of ring are pure"},
+		{deps("ring/internal/coordinator", module+"/ring/internal/member"), "the state machines of ring are pure"},
+		{deps("ring/internal/member", "os/signal"), "the state machines of ring are pure"},
+		{deps("ring/internal/member", "golang.org/x/sys/unix"), "the state machines of ring are pure"},
+		{deps("ring/internal/member", module+"/ring"), "the state machines of ring are pure"},
+		{deps("ring/internal/wire", "syscall"), "the state machines of ring are pure"},
+		{pkg{ImportPath: module + "/ring/internal/coordinator", TestImports: []string{"os", module + "/ring/internal/member"}}, ""},
+		{deps("ring/internal/relay", "net", "os"), ""},
 		{deps("test/bench", module+"/ring"), "test drives from outside"},
 		{pkg{ImportPath: module + "/test/e2e", XTestImports: []string{module + "/sif"}}, "test drives from outside"},
 		{pkg{ImportPath: module + "/test/e2e", TestImports: []string{module + "/test/netns"}}, ""},

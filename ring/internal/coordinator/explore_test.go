@@ -1,6 +1,6 @@
 //go:build !race
 
-package ring
+package coordinator
 
 import (
 	"flag"
@@ -159,7 +159,7 @@ func (w *world) atEnd() error {
 		case row.State == Pending || row.State == Serving || row.State == Lost:
 			return fmt.Errorf("the row of n%d is not final: %v", i, w.rows())
 		case !n.touched && !row.State.Good():
-			return fmt.Errorf("n%d, which nothing happened to, is %s: %s", i, row.State, row.Reason)
+			return fmt.Errorf("n%d, which nothing happened to, is %s: %s", i, row.State, row.Cause)
 		case len(n.showing) > 0 && string(n.showing) != string(make([]byte, w.blob.Size)):
 			return fmt.Errorf("n%d shows %v", i, n.showing)
 		}
@@ -171,14 +171,14 @@ func (w *world) atEnd() error {
 func (w *world) end() (s string) {
 	for i := 1; i < len(w.nodes); i++ {
 		n, c := w.nodes[i], &w.c.nodes[i]
-		s += fmt.Sprintf("%s %s, blamed %d, shows %v, up %v\n", c.row.Node, c.row.State, c.blames, n.showing, n.up)
+		s += fmt.Sprintf("%s %s, blamed %d, shows %v, up %v\n", c.name, c.row.State, c.blames, n.showing, n.up)
 	}
 	return s
 }
 
 func (w *world) rows() (rows []string) {
 	for _, n := range w.c.nodes[1:] {
-		rows = append(rows, fmt.Sprintf("%s %s %s (phase %d, feed %d)", n.row.Node, n.row.State, n.row.Reason, n.phase, n.feed.state))
+		rows = append(rows, fmt.Sprintf("%s %s %s (phase %d, feed %d)", n.name, n.row.State, n.row.Cause, n.phase, n.feed.state))
 	}
 	return rows
 }
@@ -219,7 +219,7 @@ func (w *world) moves() (all []move) {
 		if w.read < int(w.blob.Size) {
 			add((*world).readOn, "the server reads byte %d", w.read)
 		} else {
-			add(func(w *world) { w.told = true; w.chain(evSourceDone{[]digest.Digest{w.blob.Digest}}) }, "the source is done")
+			add(func(w *world) { w.told = true; w.chain(EvSourceDone{[]digest.Digest{w.blob.Digest}}) }, "the source is done")
 		}
 	}
 	for k, a := range w.asks {
@@ -277,8 +277,8 @@ func (w *world) tick() {
 					r.Links = append(r.Links, wire.Sending{Link: l.link, Idle: l.pos >= len(n.data)})
 				}
 			}
-			w.chain(evReport{i, *r})
+			w.chain(EvReport{i, *r})
 		}
 	}
-	w.chain(evTick{w.now})
+	w.chain(EvTick{w.now})
 }

@@ -1,6 +1,6 @@
 //go:build !race
 
-package ring
+package coordinator
 
 import (
 	"fmt"
@@ -21,7 +21,7 @@ func (w *world) movesOf(i int, add addMove) {
 	if n.gone {
 		add(func(w *world) {
 			w.own(i).gone = false
-			w.chain(evControlLost{i, false, "connection lost"})
+			w.chain(EvControlLost{i, false, "connection lost"})
 		}, "the server sees the control connection of n%d end", i)
 	}
 	if !n.up {
@@ -106,13 +106,13 @@ func dials(i int) func(*xMessage) bool {
 // unheard says whether the coordinator does nothing with an event, now or later.
 func (w *world) unheard(ev any) bool {
 	switch ev := ev.(type) {
-	case evReport:
+	case EvReport:
 		return true
-	case evNeed:
-		return w.c.nodes[ev.node].feed.gen != ev.gen
-	case evLink:
-		i := slices.IndexFunc(w.c.nodes, func(n chainNode) bool { return n.feed.link == ev.link })
-		return i < 0 || !w.heeded(i, ev.gen) || w.may.cuts == 0 && ev.state == wire.LinkUp
+	case EvNeed:
+		return w.c.nodes[ev.Node].feed.gen != ev.Generation
+	case EvLink:
+		i := slices.IndexFunc(w.c.nodes, func(n chainNode) bool { return n.feed.link == ev.Link })
+		return i < 0 || !w.heeded(i, ev.Generation) || w.may.cuts == 0 && ev.State == wire.LinkUp
 	}
 	return false
 }
@@ -141,7 +141,7 @@ func (w *world) arrive(i int) {
 		if n.m == nil {
 			n.m, n.result, n.newest = member.New([]v1.Descriptor{w.blob}), "", 0
 			n.m.Step(member.EvHeld{Held: []int64{0}})
-			n.out = append(n.out, onTheWay(evAnswer{i, []int64{0}, -1, true, false, wire.CodeNone, ""}))
+			n.out = append(n.out, onTheWay(EvAnswer{i, []int64{0}, -1, true, false, wire.CodeNone, ""}))
 		}
 		return
 	}
@@ -160,7 +160,7 @@ func (w *world) twin() {
 	n := w.own(1)
 	n.touched = true
 	n.barred = n.barred || w.c.nodes[1].phase < phCommitting
-	w.chain(evWelcome{len(w.nodes) - 1, wire.ID{n.instance}, wire.StateRunning, "", "", wire.Version})
+	w.chain(EvWelcome{len(w.nodes) - 1, wire.ID{n.instance}, wire.StateRunning, "", "", wire.Version})
 }
 
 // work does a job that a member ordered.
@@ -330,7 +330,7 @@ func (w *world) feedEnd(l *xLink, fin bool) {
 // report is the feeder's about its link.
 func (w *world) report(l *xLink, state string, code wire.Code) {
 	if l.feeder == 0 {
-		w.chain(evLink{0, l.link, l.gen, state, code, "connection lost"})
+		w.chain(EvLink{0, l.link, l.gen, state, code, "connection lost"})
 	} else if w.nodes[l.feeder].m != nil {
 		w.node(l.feeder, member.EvLink{Link: l.link, Generation: l.gen, State: state, Code: code, Reason: "connection lost"})
 	}
@@ -360,7 +360,7 @@ func (w *world) ask(k int) {
 	w.asks = slices.Delete(slices.Clone(w.asks), k, k+1)
 	n := w.own(a.node)
 	if !n.up {
-		w.chain(evResumed{node: a.node, cause: because("refused")})
+		w.chain(EvResumed{Node: a.node, Cause: because("refused")})
 		return
 	}
 	n.ctrl, n.gone, n.in, n.out = true, false, nil, nil
@@ -370,9 +370,9 @@ func (w *world) ask(k int) {
 	}
 	id := wire.ID{n.instance}
 	if a.redial {
-		w.chain(evWelcome{a.node, id, state, "", "", wire.Version})
+		w.chain(EvWelcome{a.node, id, state, "", "", wire.Version})
 	} else {
-		w.chain(evResumed{a.node, id, state, w.blob.Digest.String(), Cause{}})
+		w.chain(EvResumed{a.node, id, state, w.blob.Digest.String(), Cause{}})
 	}
 	if n.m != nil {
 		w.node(a.node, member.EvResume{})

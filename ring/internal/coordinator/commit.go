@@ -1,4 +1,4 @@
-package ring
+package coordinator
 
 import (
 	"fmt"
@@ -9,30 +9,30 @@ import (
 
 // How a node's part ends: the two steps to commit, losses, and the final rows.
 
-func (c *chain) nodeVerified(ev evVerified) {
-	n := &c.nodes[ev.node]
+func (c *Machine) nodeVerified(ev EvVerified) {
+	n := &c.nodes[ev.Node]
 	if n.phase != phServing {
 		if n.phase == phCommitting { // it resumed before our COMMIT reached it
-			c.tell(ev.node, &wire.Commit{})
+			c.tell(ev.Node, &wire.Commit{})
 		}
 		return
 	}
-	if len(ev.msg.Digests) != len(c.blobs) {
-		c.end(ev.node, Failed, "verified another number of blobs")
+	if len(ev.Msg.Digests) != len(c.blobs) {
+		c.end(ev.Node, Failed, "verified another number of blobs")
 		return
 	}
-	n.phase, n.verified, n.moved = phVerified, ev.msg, c.now
+	n.phase, n.verified, n.moved = phVerified, ev.Msg, c.now
 	if n.feed.state == feedDialled || n.feed.state == feedUp {
 		c.release(n)
 	}
 	n.feed.state = feedDone
 	c.undial(n)
-	c.maybeCommit(ev.node)
+	c.maybeCommit(ev.Node)
 }
 
 // maybeCommit tells a verified node to publish, once the source is known to be
 // good and the node's digests are the source's.
-func (c *chain) maybeCommit(i int) {
+func (c *Machine) maybeCommit(i int) {
 	n := &c.nodes[i]
 	if n.phase != phVerified || !c.sourceDone || c.interrupted {
 		return
@@ -45,94 +45,94 @@ func (c *chain) maybeCommit(i int) {
 	}
 	if !c.committing {
 		c.committing = true
-		c.do(actEvent{Event{Kind: EventCommit}})
+		c.do(ActCommit{})
 	}
 	n.phase, n.committed = phCommitting, c.now
 	c.tell(i, &wire.Commit{})
 }
 
-func (c *chain) nodeCommitted(ev evCommitted) {
-	n := &c.nodes[ev.node]
+func (c *Machine) nodeCommitted(ev EvCommitted) {
+	n := &c.nodes[ev.Node]
 	if n.phase != phCommitting {
 		return
 	}
-	if want := c.finals[len(c.finals)-1].String(); ev.digest != want {
-		c.end(ev.node, Failed, fmt.Sprintf("committed %s instead of %s", ev.digest, want))
+	if want := c.finals[len(c.finals)-1].String(); ev.Digest != want {
+		c.end(ev.Node, Failed, fmt.Sprintf("committed %s instead of %s", ev.Digest, want))
 		return
 	}
-	n.row.Digest = ev.digest
+	n.row.Digest = ev.Digest
 	state := Committed
 	if n.verified != nil && n.verified.InPlace && n.report.Received == 0 {
 		state = Held
 	}
-	c.final(ev.node, state, Cause{})
+	c.final(ev.Node, state, Cause{})
 }
 
-func (c *chain) fail(ev evFail) {
-	n := &c.nodes[ev.node]
+func (c *Machine) fail(ev EvFail) {
+	n := &c.nodes[ev.Node]
 	if n.phase >= phFinal {
 		return
 	}
 	n.row.Link = "" // its links broke because it gave up
-	if ev.code == wire.CodeMismatch && n.feed.link != 0 {
-		n.row.Link = c.linkName(ev.node)
+	if ev.Code == wire.CodeMismatch && n.feed.link != 0 {
+		n.row.Link = c.linkName(ev.Node)
 	}
-	c.end(ev.node, Failed, ev.reason)
+	c.end(ev.Node, Failed, ev.Reason)
 }
 
 // controlLost asks a node whose control connection broke whether it is still
 // there, at once.
-func (c *chain) controlLost(ev evControlLost) {
-	n := &c.nodes[ev.node]
+func (c *Machine) controlLost(ev EvControlLost) {
+	n := &c.nodes[ev.Node]
 	if !n.alive {
 		return
 	}
 	n.alive = false
 	switch {
 	case n.phase == phFinal:
-		c.orphan(ev.node)
-	case n.phase < phReady || ev.silent && n.phase != phCommitting: // before, it may not even know the transfer yet
-		why := because(ev.reason)
-		if ev.silent {
+		c.orphan(ev.Node)
+	case n.phase < phReady || ev.Silent && n.phase != phCommitting: // before, it may not even know the transfer yet
+		why := because(ev.Reason)
+		if ev.Silent {
 			why.Fault = FaultHangs
 		}
-		c.lose(ev.node, why)
+		c.lose(ev.Node, why)
 	default:
 		n.resuming = true
-		c.do(actResume{ev.node, n.phase == phCommitting})
+		c.do(ActResume{ev.Node, n.phase == phCommitting})
 	}
 }
 
-func (c *chain) resumed(ev evResumed) {
-	n := &c.nodes[ev.node]
+func (c *Machine) resumed(ev EvResumed) {
+	n := &c.nodes[ev.Node]
 	if !n.resuming {
 		return
 	}
 	n.resuming = false
-	same := ev.instance == n.instance
+	same := ev.Instance == n.instance
 	switch {
-	case same && ev.state == wire.StateRunning:
+	case same && ev.State == wire.StateRunning:
 		n.alive, n.moved, n.told = true, c.now, c.now
-		c.remind(ev.node)
-	case same && n.phase == phCommitting && State(ev.state).Good():
-		c.nodeCommitted(evCommitted{ev.node, ev.digest})
-		c.orphan(ev.node) // it has ended the transfer, and feeds nobody any more
+		c.remind(ev.Node)
+	case same && n.phase == phCommitting && State(ev.State).Good():
+		c.nodeCommitted(EvCommitted{ev.Node, ev.Digest})
+		c.orphan(ev.Node) // it has ended the transfer, and feeds nobody any more
 	case n.phase == phCommitting:
-		c.endBy(ev.node, Failed, ev.cause.orCause(because("node answers "+ev.state)).in("commit not confirmed: "))
-	case same && ev.state == string(Failed):
-		c.endBy(ev.node, Failed, ev.cause)
+		c.endBy(ev.Node, Failed, ev.Cause.orCause(because("node answers "+ev.State)).In("commit not confirmed: "))
+	case same && ev.State == string(Failed):
+		c.endBy(ev.Node, Failed, ev.Cause)
 	default:
-		c.lose(ev.node, ev.cause.orCause(because("the node restarted")).in("lost during the transfer: "))
+		c.lose(ev.Node, ev.Cause.orCause(because("the node restarted")).In("lost during the transfer: "))
 	}
 }
 
 // remind repeats to a node that resumed what it may have missed, and makes new
 // links for it and for those it feeds: what it said of the old ones may be lost.
-func (c *chain) remind(i int) {
+func (c *Machine) remind(i int) {
 	n := &c.nodes[i]
 	if n.phase == phServing {
 		c.tell(i, &wire.Start{})
-		c.do(actMarks{i})
+		c.do(ActMarks{i})
 	}
 	if n.suspect != nil { // its FALLBACK came, and its feed is not yet ordered
 		n.suspect = nil
@@ -156,14 +156,14 @@ func (c *chain) remind(i int) {
 	}
 	for _, l := range n.ordered {
 		if !due[l] {
-			c.do(actUndial{i, l})
+			c.do(ActUndial{i, l})
 		}
 	}
 }
 
-func (c *chain) interrupt() {
+func (c *Machine) interrupt() {
 	if !c.committing {
-		c.abortAll(wire.CodeInterrupted, "interrupted", errInterrupted, true)
+		c.abortAll(wire.CodeInterrupted, "interrupted", ErrInterrupted, true)
 		return
 	}
 	c.interrupted = true
@@ -177,7 +177,7 @@ func (c *chain) interrupt() {
 	}
 }
 
-func (c *chain) abortAll(code wire.Code, reason string, err error, keep bool) {
+func (c *Machine) abortAll(code wire.Code, reason string, err error, keep bool) {
 	for _, i := range c.fromTail() {
 		if c.nodes[i].phase < phFinal {
 			c.drop(i, Failed, because(reason), code, keep)
@@ -188,7 +188,7 @@ func (c *chain) abortAll(code wire.Code, reason string, err error, keep bool) {
 
 // fromTail lists all nodes such that who is dropped in this order leaves nobody to be
 // fed anew.
-func (c *chain) fromTail() []int {
+func (c *Machine) fromTail() []int {
 	all := slices.Clone(c.order)
 	for i := 1; i < len(c.nodes); i++ {
 		if !slices.Contains(c.order, i) {
@@ -201,21 +201,21 @@ func (c *chain) fromTail() []int {
 
 // end makes a bad row final, drops the node, and gives its successors another
 // feeder.
-func (c *chain) end(i int, s State, reason string) { c.endBy(i, s, because(reason)) }
+func (c *Machine) end(i int, s State, reason string) { c.endBy(i, s, because(reason)) }
 
 // endBy is end with a cause that has parts.
-func (c *chain) endBy(i int, s State, why Cause) { c.drop(i, s, why, wire.CodeNone, false) }
+func (c *Machine) endBy(i int, s State, why Cause) { c.drop(i, s, why, wire.CodeNone, false) }
 
 // drop is endBy. code says to the node what ended its part where it is not the node itself, and with
 // keep the node keeps its good parts for another push.
-func (c *chain) drop(i int, s State, why Cause, code wire.Code, keep bool) {
+func (c *Machine) drop(i int, s State, why Cause, code wire.Code, keep bool) {
 	n := &c.nodes[i]
 	if n.phase == phFinal {
 		return
 	}
 	c.tell(i, &wire.Abort{Code: code, Reason: why.String(), Keep: keep})
 	if n.alive {
-		c.do(actHangup{i})
+		c.do(ActHangup{i})
 	}
 	n.alive, n.resuming, n.suspect = false, false, nil
 	c.forgetSlowed(i)
@@ -225,18 +225,18 @@ func (c *chain) drop(i int, s State, why Cause, code wire.Code, keep bool) {
 }
 
 // final fixes the row of i. One that ends well tells what happened on the way.
-func (c *chain) final(i int, s State, why Cause) {
+func (c *Machine) final(i int, s State, why Cause) {
 	n := &c.nodes[i]
 	n.phase = phFinal
 	n.row.State, n.row.Bytes = s, n.before+n.report.Received
-	n.row.because(why.orCause(n.note))
+	n.row.Cause = why.orCause(n.note)
 	n.row.Skipped = min(n.row.Skipped, n.held0) // what more it held when it came back it had from us
-	c.do(actFinal{i})
+	c.do(ActFinal{i})
 }
 
 // maybeFinish ends the transfer when nobody is served any more: nobody waits for
 // those that are lost or never answered.
-func (c *chain) maybeFinish() {
+func (c *Machine) maybeFinish() {
 	if c.finished {
 		return
 	}
@@ -264,12 +264,12 @@ func (c *chain) maybeFinish() {
 }
 
 // unanswered makes the row final of a node that never answered.
-func (c *chain) unanswered(i int) {
+func (c *Machine) unanswered(i int) {
 	n := &c.nodes[i]
 	c.endBy(i, Unreachable, n.row.Cause.orCause(Cause{Fault: FaultSilent, Text: "no answer from ", Addr: n.dials}))
 }
 
-func (c *chain) finish(err error) {
+func (c *Machine) finish(err error) {
 	if c.finished {
 		return
 	}
@@ -277,7 +277,7 @@ func (c *chain) finish(err error) {
 	for i := 1; i < len(c.nodes); i++ {
 		c.tell(i, &wire.Bye{})
 	}
-	c.do(actFinish{err})
+	c.do(ActFinish{err})
 }
 
 func orElse(s, other string) string {

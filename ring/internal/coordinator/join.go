@@ -1,4 +1,4 @@
-package ring
+package coordinator
 
 import (
 	"fmt"
@@ -10,54 +10,54 @@ import (
 
 // How nodes come into the transfer: at its start, late, or again.
 
-func (c *chain) welcome(ev evWelcome) {
-	n := &c.nodes[ev.node]
+func (c *Machine) welcome(ev EvWelcome) {
+	n := &c.nodes[ev.Node]
 	if n.phase != phDialing && n.phase != phAway {
 		return
 	}
-	n.addr, n.version = ev.addr, ev.version
+	n.addr, n.version = ev.Addr, ev.Version
 	if j := c.twin(ev); j > 0 {
-		c.oneMachine(j, ev.node)
+		c.oneMachine(j, ev.Node)
 		return
 	}
 	back := n.contacted
 	switch {
-	case ev.state == wire.StateRunning && back && ev.instance == n.instance && n.held == nil:
+	case ev.State == wire.StateRunning && back && ev.Instance == n.instance && n.held == nil:
 		// What it answered was lost with its connection: it is asked anew.
 		n.alive = true
-		c.tell(ev.node, &wire.Abort{Reason: "its answer was lost", Keep: true})
-		c.do(actHangup{ev.node})
+		c.tell(ev.Node, &wire.Abort{Reason: "its answer was lost", Keep: true})
+		c.do(ActHangup{ev.Node})
 		n.alive = false
-		c.do(actRedial{ev.node})
+		c.do(ActRedial{ev.Node})
 		return
-	case ev.state == wire.StateRunning && back && ev.instance == n.instance:
+	case ev.State == wire.StateRunning && back && ev.Instance == n.instance:
 		n.alive, n.phase, n.moved, n.told = true, phServing, c.now, c.now
-		c.returned(ev.node)
-		c.enter(ev.node)
-		c.remind(ev.node)
+		c.returned(ev.Node)
+		c.enter(ev.Node)
+		c.remind(ev.Node)
 		if n.lacks && n.feed.state != feedAsked {
-			c.relink(ev.node)
+			c.relink(ev.Node)
 		}
 		return
-	case ev.state == wire.StateBusy && n.phase == phAway:
-		c.do(actRedial{ev.node})
+	case ev.State == wire.StateBusy && n.phase == phAway:
+		c.do(ActRedial{ev.Node})
 		return
-	case ev.state == wire.StateBusy || ev.state == wire.StateRunning || State(ev.state).Good():
-		c.end(ev.node, Refused, orElse(ev.reason, "node answers "+ev.state))
+	case ev.State == wire.StateBusy || ev.State == wire.StateRunning || State(ev.State).Good():
+		c.end(ev.Node, Refused, orElse(ev.Reason, "node answers "+ev.State))
 		return
 	}
-	n.instance, n.alive, n.contacted, n.phase = ev.instance, true, true, phAsked
+	n.instance, n.alive, n.contacted, n.phase = ev.Instance, true, true, phAsked
 	n.asked, n.busy, n.held = c.now, false, nil
 	if back {
-		c.returned(ev.node)
+		c.returned(ev.Node)
 	}
-	c.do(actOffer{ev.node})
+	c.do(ActOffer{ev.Node})
 }
 
 // twin is the node that was greeted under another name, and is the same process; 0: there is none.
-func (c *chain) twin(ev evWelcome) int {
+func (c *Machine) twin(ev EvWelcome) int {
 	for j := range c.nodes {
-		if o := &c.nodes[j]; j != ev.node && o.contacted && o.instance == ev.instance {
+		if o := &c.nodes[j]; j != ev.Node && o.contacted && o.instance == ev.Instance {
 			return j
 		}
 	}
@@ -67,7 +67,7 @@ func (c *chain) twin(ev evWelcome) int {
 // oneMachine fails two names of one machine: nobody can tell which of the two nodes that were
 // asked for it is. known is the one that was greeted first. Where it was told to commit, which cannot be
 // taken back, its row stays.
-func (c *chain) oneMachine(known, other int) {
+func (c *Machine) oneMachine(known, other int) {
 	a, b := min(known, other), max(known, other)
 	why := fmt.Sprintf("%s and %s are one machine", c.nodes[a].named(), c.nodes[b].named())
 	switch o := &c.nodes[known]; {
@@ -75,67 +75,67 @@ func (c *chain) oneMachine(known, other int) {
 		c.end(known, Failed, why)
 		c.nodes[other].alive = true // its connection may be the one that the machine listens to by now
 	case o.phase == phCommitting || o.row.State.Good():
-		why += ", on which " + o.row.Node + " was told to commit before"
+		why += ", on which " + o.name + " was told to commit before"
 	}
 	c.end(other, Failed, why)
 }
 
 // named is the name of a node, with the address it answered at.
 func (n *chainNode) named() string {
-	if n.addr == "" || n.addr == n.row.Node {
-		return n.row.Node
+	if n.addr == "" || n.addr == n.name {
+		return n.name
 	}
-	return n.row.Node + " " + n.addr
+	return n.name + " " + n.addr
 }
 
 // returned notes that a lost node is there again.
-func (c *chain) returned(i int) {
+func (c *Machine) returned(i int) {
 	n := &c.nodes[i]
 	n.returns++
-	n.note = n.row.Cause.in("came back: ")
+	n.note = n.row.Cause.In("came back: ")
 	n.row.State = Serving
 	c.event(i, Serving, n.note)
 }
 
 // noContact is a dial that failed for good: a refusal is final, others may answer
 // later.
-func (c *chain) noContact(ev evNoContact) {
-	n := &c.nodes[ev.node]
+func (c *Machine) noContact(ev EvNoContact) {
+	n := &c.nodes[ev.Node]
 	if n.phase != phDialing {
 		return
 	}
-	if ev.state == Refused || ev.lasting {
-		c.endBy(ev.node, ev.state, ev.cause)
+	if ev.State == Refused || ev.Lasting {
+		c.endBy(ev.Node, ev.State, ev.Cause)
 		return
 	}
 	n.phase = phAway
-	n.row.because(ev.cause)
+	n.row.Cause = ev.Cause
 	if c.started {
-		c.do(actRedial{ev.node})
+		c.do(ActRedial{ev.Node})
 	}
-	c.event(ev.node, Unreachable, ev.cause)
+	c.event(ev.Node, Unreachable, ev.Cause)
 }
 
-func (c *chain) answer(ev evAnswer) {
-	n := &c.nodes[ev.node]
+func (c *Machine) answer(ev EvAnswer) {
+	n := &c.nodes[ev.Node]
 	if n.phase != phAsked {
 		return
 	}
-	if ev.code != wire.CodeNone {
+	if ev.Code != wire.CodeNone {
 		state := Refused
-		switch ev.code {
+		switch ev.Code {
 		case wire.CodeSpace, wire.CodeStore, wire.CodeShutdown, wire.CodeProtocol:
 			state = Failed
 		}
-		c.end(ev.node, state, ev.reason)
+		c.end(ev.Node, state, ev.Reason)
 		return
 	}
-	if len(ev.held) != len(c.blobs) {
-		c.end(ev.node, Failed, "answered the offer with another number of blobs")
+	if len(ev.Held) != len(c.blobs) {
+		c.end(ev.Node, Failed, "answered the offer with another number of blobs")
 		return
 	}
-	n.phase, n.replays, n.change = phReady, ev.replay, ev.change
-	n.row.Free = ev.free
+	n.phase, n.replays, n.change = phReady, ev.Replay, ev.Change
+	n.row.Free = ev.Free
 	n.held, n.claims = make([]int64, len(c.blobs)), make([]int64, len(c.blobs))
 	n.before += n.report.Received
 	n.report, n.verified, n.lacks, n.row.Skipped = wire.Report{}, nil, false, 0
@@ -144,14 +144,14 @@ func (c *chain) answer(ev evAnswer) {
 	for b, d := range c.blobs {
 		// Only a blob held to its last byte counts; a part is a claim that marks
 		// will judge. Of an empty one nobody can tell: it is made again.
-		if wire.Vouched(d, ev.held[b]) {
+		if wire.Vouched(d, ev.Held[b]) {
 			n.held[b] = d.Size
 			n.row.Skipped += d.Size
 			continue
 		}
 		n.held[b] = -1
 		n.lacks = true
-		n.claims[b] = wire.Claimed(d, ev.held[b])
+		n.claims[b] = wire.Claimed(d, ev.Held[b])
 		n.row.Skipped += n.claims[b]
 		missing += max(d.Size-n.claims[b], 0)
 	}
@@ -159,21 +159,21 @@ func (c *chain) answer(ev evAnswer) {
 		n.offered, n.held0 = true, n.row.Skipped
 	}
 	n.before = max(n.before, n.row.Skipped-n.held0) // its last report may have been older than what it kept
-	if ev.free >= 0 && missing > ev.free {
-		c.end(ev.node, Failed, fmt.Sprintf("no space: needs %s, %s are free", bytesize.Text(missing), bytesize.Text(ev.free)))
+	if ev.Free >= 0 && missing > ev.Free {
+		c.end(ev.Node, Failed, fmt.Sprintf("no space: needs %s, %s are free", bytesize.Text(missing), bytesize.Text(ev.Free)))
 		return
 	}
 	if c.started && !c.check {
-		c.join(ev.node)
+		c.join(ev.Node)
 	}
 }
 
 // join starts a node, at the end of the order.
-func (c *chain) join(i int) {
+func (c *Machine) join(i int) {
 	n := &c.nodes[i]
 	n.phase, n.row.State, n.moved, n.told = phServing, Serving, c.now, c.now
 	c.tell(i, &wire.Start{})
-	c.do(actMarks{i})
+	c.do(ActMarks{i})
 	c.enter(i)
 	if n.lacks {
 		c.relink(i)
@@ -181,7 +181,7 @@ func (c *chain) join(i int) {
 }
 
 // enter gives a node its place at the end of the order.
-func (c *chain) enter(i int) {
+func (c *Machine) enter(i int) {
 	if c.nodes[i].lacks && !slices.Contains(c.order, i) {
 		c.order = append(c.order, i)
 	}
@@ -189,7 +189,7 @@ func (c *chain) enter(i int) {
 
 // maybeStart makes the chain once every node has answered or is out, or when the
 // deadline passed: those that have not answered by then may join late.
-func (c *chain) maybeStart(deadline bool) {
+func (c *Machine) maybeStart(deadline bool) {
 	if c.started {
 		return
 	}
@@ -214,7 +214,7 @@ func (c *chain) maybeStart(deadline bool) {
 	for i := 1; i < len(c.nodes); i++ {
 		n := &c.nodes[i]
 		if n.phase == phAway {
-			c.do(actRedial{i})
+			c.do(ActRedial{i})
 		}
 		if n.phase != phReady {
 			continue
@@ -224,7 +224,7 @@ func (c *chain) maybeStart(deadline bool) {
 		}
 		c.enter(i)
 	}
-	c.do(actPlan{slices.Clone(c.order), read})
+	c.do(ActPlan{slices.Clone(c.order), read})
 	for i := 1; i < len(c.nodes); i++ {
 		if n := &c.nodes[i]; n.phase == phReady {
 			n.phase, n.row.State, n.moved, n.told = phServing, Serving, c.now, c.now
@@ -237,7 +237,7 @@ func (c *chain) maybeStart(deadline bool) {
 }
 
 // endCheck ends a transfer that was only to ask: what would be served is pending.
-func (c *chain) endCheck() {
+func (c *Machine) endCheck() {
 	for i := 1; i < len(c.nodes); i++ {
 		switch n := &c.nodes[i]; n.phase {
 		case phReady:
@@ -259,7 +259,7 @@ func (c *chain) endCheck() {
 // maybeRead starts to read the source: when the server's first link is ordered, or
 // when no link will be, because everybody holds everything, lacks only empty
 // blobs, or died.
-func (c *chain) maybeRead() {
+func (c *Machine) maybeRead() {
 	if !c.started || c.reading || c.finished || c.check {
 		return
 	}
@@ -277,37 +277,37 @@ func (c *chain) maybeRead() {
 	}
 	if !waiting {
 		c.reading = true
-		c.do(actSource{})
+		c.do(ActSource{})
 	}
 }
 
 // lose takes a node out of the chain; it is dialled again while others are served.
-func (c *chain) lose(i int, why Cause) {
+func (c *Machine) lose(i int, why Cause) {
 	n := &c.nodes[i]
 	if n.returns >= c.retries || c.interrupted {
 		c.endBy(i, Failed, why)
 		return
 	}
 	if n.alive {
-		c.do(actHangup{i})
+		c.do(ActHangup{i})
 	}
 	n.alive, n.resuming, n.phase, n.suspect = false, false, phAway, nil
 	n.slowed = 0
 	n.reach = reach{}
 	c.forgetSlowed(i)
 	n.row.Link = "" // its links broke because it did
-	n.row.because(why)
+	n.row.Cause = why
 	c.event(i, Lost, why)
 	c.orphan(i)
 	c.leave(i)
 	if c.started {
-		c.do(actRedial{i})
+		c.do(ActRedial{i})
 	}
 }
 
 // leave takes a dead node out of the order, and what others held against it with it:
 // it was not the link.
-func (c *chain) leave(i int) {
+func (c *Machine) leave(i int) {
 	c.order = slices.DeleteFunc(c.order, func(j int) bool { return j == i })
 	c.dropProbes(i)
 	for j := range c.nodes {

@@ -1,4 +1,4 @@
-package ring
+package coordinator
 
 import (
 	"fmt"
@@ -22,7 +22,7 @@ const maxFails = 3
 
 // relink gives node i a new generation; its feeder is chosen when it says what it
 // needs.
-func (c *chain) relink(i int) {
+func (c *Machine) relink(i int) {
 	n := &c.nodes[i]
 	if n.feed.state == feedDialled || n.feed.state == feedUp {
 		n.feed.replaces = append(n.feed.replaces, ownedLink{n.feed.feeder, n.feed.link})
@@ -32,14 +32,14 @@ func (c *chain) relink(i int) {
 	n.feed.state, n.feed.link, n.feed.asked = feedAsked, c.nextLink, c.now
 	n.feed.gen++
 	if n.alive {
-		c.do(actFeed{i, n.feed.link, n.feed.gen, c.pickFeeder(i)})
+		c.do(ActFeed{i, n.feed.link, n.feed.gen, c.pickFeeder(i)})
 	}
 }
 
 // pickFeeder is the nearest node before i in the order that may feed it, else the
 // server. Since it stands before i there are no cycles. Slow nodes share out the
 // feeders among them.
-func (c *chain) pickFeeder(i int) int {
+func (c *Machine) pickFeeder(i int) int {
 	n := &c.nodes[i]
 	at := slices.Index(c.order, i)
 	if n.feed.direct || n.reach.only || at < 0 {
@@ -65,7 +65,7 @@ func (c *chain) pickFeeder(i int) int {
 }
 
 // slowFedBy counts the slow nodes that j feeds.
-func (c *chain) slowFedBy(j int) (count int) {
+func (c *Machine) slowFedBy(j int) (count int) {
 	for i := range c.nodes {
 		if n := &c.nodes[i]; n.slow && n.phase == phServing && n.feed.feeder == j {
 			count++
@@ -74,43 +74,43 @@ func (c *chain) slowFedBy(j int) (count int) {
 	return count
 }
 
-func (c *chain) need(ev evNeed) {
-	n := &c.nodes[ev.node]
-	if n.feed.state != feedAsked || ev.gen != n.feed.gen || ev.link != n.feed.link {
+func (c *Machine) need(ev EvNeed) {
+	n := &c.nodes[ev.Node]
+	if n.feed.state != feedAsked || ev.Generation != n.feed.gen || ev.Link != n.feed.link {
 		return
 	}
-	n.feed.needs = ev.needs
-	if len(ev.needs) == 0 {
+	n.feed.needs = ev.Needs
+	if len(ev.Needs) == 0 {
 		n.feed.state = feedDone
 		c.undial(n)
 		return
 	}
-	if sum := needSum(c.blobs, ev.needs); sum != n.feed.needSum {
+	if sum := needSum(c.blobs, ev.Needs); sum != n.feed.needSum {
 		n.feed.needSum, n.feed.fails, n.damage = sum, min(n.feed.fails, 1), ""
 	} else if n.feed.culprit == 0 && n.feed.fails >= maxFails {
-		c.unfed(ev.node, n.feed.why)
+		c.unfed(ev.Node, n.feed.why)
 		return
 	}
 	if n.feed.early && n.feed.feeder != 0 {
-		c.avoid(ev.node, n.feed.feeder) // it said that it had sent everything
+		c.avoid(ev.Node, n.feed.feeder) // it said that it had sent everything
 	}
 	n.feed.early = false
 	if n.reach.search {
 		n.reach.waits = true
 		return
 	}
-	c.feedFrom(ev.node)
+	c.feedFrom(ev.Node)
 }
 
 // feedFrom orders the link into i, which has said what it needs.
-func (c *chain) feedFrom(i int) {
+func (c *Machine) feedFrom(i int) {
 	n := &c.nodes[i]
 	feeder := c.pickFeeder(i)
 	if feeder == 0 && !n.reach.only && c.cutOff(i) && !c.onlyServer(i) {
 		return
 	}
 	n.feed.feeder, n.feed.state, n.feed.asked = feeder, feedDialled, c.now
-	c.do(actDial{feeder, i, n.feed.link, n.feed.gen, n.feed.needs, n.slow})
+	c.do(ActDial{feeder, i, n.feed.link, n.feed.gen, n.feed.needs, n.slow})
 	f := &c.nodes[n.feed.feeder]
 	f.ordered = append(f.ordered, n.feed.link)
 	c.undial(n)
@@ -128,50 +128,50 @@ func needSum(blobs []v1.Descriptor, needs [][2]int64) (s int64) {
 }
 
 // release ends the link into n, which takes no more of it.
-func (c *chain) release(n *chainNode) {
+func (c *Machine) release(n *chainNode) {
 	if l := (ownedLink{n.feed.feeder, n.feed.link}); l.feeder == 0 || c.nodes[l.feeder].alive {
-		c.do(actUndial(l))
+		c.do(ActUndial{l.feeder, l.link})
 	}
 }
 
 // undial ends the dead links that a new order for n stands in for.
-func (c *chain) undial(n *chainNode) {
+func (c *Machine) undial(n *chainNode) {
 	for _, l := range n.feed.replaces {
 		if l.feeder == 0 || c.nodes[l.feeder].alive {
-			c.do(actUndial(l))
+			c.do(ActUndial{l.feeder, l.link})
 		}
 	}
 	n.feed.replaces = nil
 }
 
-func (c *chain) link(ev evLink) {
-	if ev.node > 0 && ev.code == wire.CodeCRC {
+func (c *Machine) link(ev EvLink) {
+	if ev.Node > 0 && ev.Code == wire.CodeCRC {
 		c.damaged(ev)
 	}
 	for i := 1; i < len(c.nodes); i++ {
 		n := &c.nodes[i]
-		if n.feed.link != ev.link || n.feed.gen != ev.gen {
+		if n.feed.link != ev.Link || n.feed.gen != ev.Generation {
 			continue
 		}
-		if n.feed.state != feedDialled && n.feed.state != feedUp && !(n.feed.state == feedDone && ev.node == i && n.phase == phServing) {
+		if n.feed.state != feedDialled && n.feed.state != feedUp && !(n.feed.state == feedDone && ev.Node == i && n.phase == phServing) {
 			return
 		}
-		if ev.node != i && ev.node != n.feed.feeder {
+		if ev.Node != i && ev.Node != n.feed.feeder {
 			return // nobody reports about others' links
 		}
 		name := c.linkName(i)
 		switch {
-		case ev.state == wire.LinkUp && ev.node != i:
+		case ev.State == wire.LinkUp && ev.Node != i:
 			n.feed.state, n.feed.up = feedUp, c.now
-			c.do(actEvent{Event{Kind: EventLink, Link: name, Up: true, Again: n.feed.gen > 1, Reason: "up"}})
-		case ev.state == wire.LinkDone && ev.node == i:
+			c.do(ActLink{Link: name, Up: true, Again: n.feed.gen > 1, Reason: "up"})
+		case ev.State == wire.LinkDone && ev.Node == i:
 			// Its word for it, not the feeder's: which must not wait for a receiver
 			// that does not read on.
 			n.feed.state = feedDone
 			c.release(n)
-		case ev.state == wire.LinkDown && n.phase < phFinal:
-			if n.feed.broke = 0; ev.node == n.feed.feeder && ev.code == wire.CodeNetwork {
-				n.feed.broke = ev.link
+		case ev.State == wire.LinkDown && n.phase < phFinal:
+			if n.feed.broke = 0; ev.Node == n.feed.feeder && ev.Code == wire.CodeNetwork {
+				n.feed.broke = ev.Link
 			}
 			c.linkDown(i, name, ev)
 		}
@@ -181,22 +181,22 @@ func (c *chain) link(ev evLink) {
 
 // damaged keeps what a receiver says of a damaged frame: its feeder, which may be heard
 // first, has seen no more than that the receiver hung up.
-func (c *chain) damaged(ev evLink) {
-	n := &c.nodes[ev.node]
-	late := ev.gen+1 == n.feed.gen && n.feed.state == feedAsked
-	if ev.gen != n.feed.gen && !late {
+func (c *Machine) damaged(ev EvLink) {
+	n := &c.nodes[ev.Node]
+	late := ev.Generation+1 == n.feed.gen && n.feed.state == feedAsked
+	if ev.Generation != n.feed.gen && !late {
 		return
 	}
-	n.damage = ev.reason
+	n.damage = ev.Reason
 	if late && n.phase < phFinal && n.row.Link != "" {
-		n.note = because("link " + n.row.Link + ": " + ev.reason)
-		c.do(actEvent{Event{Kind: EventLink, Link: n.row.Link, Reason: "down: " + ev.reason}})
+		n.note = because("link " + n.row.Link + ": " + ev.Reason)
+		c.do(ActLink{Link: n.row.Link, Reason: "down: " + ev.Reason})
 	}
 }
 
-func (c *chain) linkDown(i int, name string, ev evLink) {
+func (c *Machine) linkDown(i int, name string, ev EvLink) {
 	n := &c.nodes[i]
-	c.do(actEvent{Event{Kind: EventLink, Link: name, Reason: "down: " + ev.reason}})
+	c.do(ActLink{Link: name, Reason: "down: " + ev.Reason})
 	feeder := n.feed.feeder
 	if c.fellBack(i, ev) && n.feed.excused < maxFalls*len(c.order) {
 		n.feed.excused++ // the feeder feeds again from where it is
@@ -205,28 +205,28 @@ func (c *chain) linkDown(i int, name string, ev evLink) {
 	}
 	if n.feed.lost++; n.feed.lost > maxLost {
 		n.row.Link = name
-		c.end(i, Failed, fmt.Sprintf("%d links into it were lost: %s", maxLost, ev.reason))
+		c.end(i, Failed, fmt.Sprintf("%d links into it were lost: %s", maxLost, ev.Reason))
 		return
 	}
 	if feeder != n.feed.culprit {
 		n.feed.culprit, n.feed.fails, n.reach.undialled = feeder, 0, 0
 	}
 	n.feed.fails++
-	n.feed.why = ev.reason
+	n.feed.why = ev.Reason
 	// Once may be a switch that wakes up, or a node without time to run. A link that was up before, and
 	// cannot be opened again, was cut: that is for the rules below.
-	if ev.node == feeder && feeder > 0 && ev.code == wire.CodeNetwork && n.feed.state == feedDialled {
+	if ev.Node == feeder && feeder > 0 && ev.Code == wire.CodeNetwork && n.feed.state == feedDialled {
 		if n.reach.undialled++; n.reach.undialled == n.feed.fails && n.feed.fails == 2 {
-			c.notDialled(i, feeder, ev.reason)
+			c.notDialled(i, feeder, ev.Reason)
 		}
 	}
-	gone := ev.code == wire.CodeGone
+	gone := ev.Code == wire.CodeGone
 	if feeder == 0 && gone {
-		c.unfed(i, ev.reason)
+		c.unfed(i, ev.Reason)
 		return
 	}
 	if !gone && n.blames == 0 { // changed bytes are worth more to know than what came of them
-		n.note, n.row.Link = because("link "+name+": "+orElse(n.damage, ev.reason)), name
+		n.note, n.row.Link = because("link "+name+": "+orElse(n.damage, ev.Reason)), name
 	}
 	if feeder != 0 && (gone || n.feed.fails >= 2 && !n.reach.search) { // else the search tells whether it can
 		c.avoid(i, feeder)
@@ -235,7 +235,7 @@ func (c *chain) linkDown(i int, name string, ev evLink) {
 }
 
 // unfed is for who cannot be fed by the server either.
-func (c *chain) unfed(i int, why string) {
+func (c *Machine) unfed(i int, why string) {
 	n := &c.nodes[i]
 	n.row.Link = c.linkName(i)
 	c.end(i, Failed, "cannot be fed: "+orElse(n.damage, why))
@@ -243,16 +243,16 @@ func (c *chain) unfed(i int, why string) {
 
 // fellBack says whether the link into i ended because its feeder fell back: it says so, or it
 // has said so before and i is heard now, to whom the link has just ended.
-func (c *chain) fellBack(i int, ev evLink) bool {
+func (c *Machine) fellBack(i int, ev EvLink) bool {
 	feeder := c.nodes[i].feed.feeder
-	if ev.node == feeder {
-		return ev.code == wire.CodeMismatch
+	if ev.Node == feeder {
+		return ev.Code == wire.CodeMismatch
 	}
-	return feeder > 0 && ev.code == wire.CodeNetwork && ev.link != 0 && ev.link <= c.nodes[feeder].fell.link
+	return feeder > 0 && ev.Code == wire.CodeNetwork && ev.Link != 0 && ev.Link <= c.nodes[feeder].fell.link
 }
 
 // excuse is for those whom a feeder fed that has fallen back, and who were heard first.
-func (c *chain) excuse(feeder int) {
+func (c *Machine) excuse(feeder int) {
 	for i := range c.nodes {
 		n := &c.nodes[i]
 		if n.feed.culprit == feeder && n.feed.fails > 0 && n.feed.state != feedUp && n.feed.state != feedDone && n.blames == 0 &&
@@ -264,7 +264,7 @@ func (c *chain) excuse(feeder int) {
 }
 
 // avoid has i fed by another than feeder from now on.
-func (c *chain) avoid(i, feeder int) {
+func (c *Machine) avoid(i, feeder int) {
 	f := &c.nodes[i].feed
 	if !slices.Contains(f.avoid, feeder) {
 		f.avoid = append(f.avoid, feeder)
@@ -272,17 +272,17 @@ func (c *chain) avoid(i, feeder int) {
 	f.direct = len(f.avoid) >= maxAvoid
 }
 
-func (c *chain) linkName(i int) string {
+func (c *Machine) linkName(i int) string {
 	from := "server"
 	if f := c.nodes[i].feed.feeder; f > 0 {
-		from = c.nodes[f].row.Node
+		from = c.nodes[f].name
 	}
-	return from + " -> " + c.nodes[i].row.Node
+	return from + " -> " + c.nodes[i].name
 }
 
 // orphan gives those that i fed another feeder, and frees the feeder of i, whose
 // window is what the first of them goes on from. i is dead, or about to move.
-func (c *chain) orphan(i int) {
+func (c *Machine) orphan(i int) {
 	from := &c.nodes[i]
 	if from.feed.state == feedDialled || from.feed.state == feedUp {
 		from.feed.replaces = append(from.feed.replaces, ownedLink{from.feed.feeder, from.feed.link})
@@ -312,7 +312,7 @@ func (c *chain) orphan(i int) {
 }
 
 // toTail moves i to the end of the order. Whom it fed goes on behind its feeder.
-func (c *chain) toTail(i int) {
+func (c *Machine) toTail(i int) {
 	n := &c.nodes[i]
 	was := n.feed.state
 	c.orphan(i)

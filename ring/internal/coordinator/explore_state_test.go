@@ -1,6 +1,6 @@
 //go:build !race
 
-package ring
+package coordinator
 
 import (
 	"fmt"
@@ -50,12 +50,12 @@ const (
 // unhashed are fields that only reports are made of, or that follow from others, or that
 // nothing depends on here: a blob of known size needs no FIN. Of a row the state counts.
 var unhashed = map[string]bool{
-	"chain.out": true, "chain.blobs": true, "chainNode.note": true, "chainNode.moved": true, "chainNode.asked": true,
-	"reach.since": true, "cutFrom.why": true, "chainNode.before": true, "chainNode.held0": true,
-	"Row.Digest": true, "Row.Bytes": true, "Row.Skipped": true, "Row.Reason": true, "Row.Cause": true, "Row.Link": true, "Row.Free": true,
-	"Machine.out": true, "Machine.feedFin": true, "blob.want": true, "world.err": true, "budget.delays": true,
+	"coordinator.Machine.out": true, "coordinator.Machine.blobs": true, "coordinator.chainNode.note": true, "coordinator.chainNode.moved": true, "coordinator.chainNode.asked": true,
+	"coordinator.reach.since": true, "coordinator.cutFrom.why": true, "coordinator.chainNode.before": true, "coordinator.chainNode.held0": true,
+	"coordinator.Row.Digest": true, "coordinator.Row.Bytes": true, "coordinator.Row.Skipped": true, "coordinator.Row.Reason": true, "coordinator.Row.Cause": true, "coordinator.Row.Link": true, "coordinator.Row.Free": true,
+	"member.Machine.out": true, "member.Machine.feedFin": true, "member.blob.want": true, "coordinator.world.err": true, "coordinator.budget.delays": true,
 	// What is the same in all worlds, and what fingerprint sees to.
-	"world.blob": true, "world.sum": true, "world.c": true, "chain.nodes": true, "world.nodes": true, "world.links": true, "world.owned": true,
+	"coordinator.world.blob": true, "coordinator.world.sum": true, "coordinator.world.c": true, "coordinator.Machine.nodes": true, "coordinator.world.nodes": true, "coordinator.world.links": true, "coordinator.world.owned": true,
 }
 
 // Complete before explorers run in parallel.
@@ -63,7 +63,7 @@ var layouts = map[reflect.Type]*layout{}
 
 func init() {
 	layoutOf(reflect.TypeFor[world]())
-	layoutOf(reflect.TypeFor[chain]())
+	layoutOf(reflect.TypeFor[Machine]())
 	layoutOf(reflect.TypeFor[chainNode]())
 	layoutOf(reflect.TypeFor[xNode]())
 	layoutOf(reflect.TypeFor[xLink]())
@@ -90,7 +90,7 @@ func (l *layout) add(t reflect.Type, off uintptr, hash bool) {
 	case reflect.Struct:
 		for i := range t.NumField() {
 			f := t.Field(i)
-			l.add(f.Type, off+f.Offset, hash && !unhashed[t.Name()+"."+f.Name])
+			l.add(f.Type, off+f.Offset, hash && !unhashed[t.String()+"."+f.Name])
 		}
 		return
 	case reflect.Array:
@@ -106,7 +106,7 @@ func (l *layout) add(t reflect.Type, off uintptr, hash bool) {
 		part.kind = partPointer
 		if t == reflect.TypeFor[*xMessage]() {
 			part.kind = partMessage
-		} else if t.Elem() != reflect.TypeFor[member.Machine]() && t.Elem().PkgPath() != reflect.TypeFor[chain]().PkgPath() {
+		} else if t.Elem() != reflect.TypeFor[member.Machine]() && t.Elem().PkgPath() != reflect.TypeFor[Machine]().PkgPath() {
 			part.kind = partShared
 		} else {
 			part.elem = layoutOf(t.Elem())
@@ -200,7 +200,7 @@ func (l *layout) hash(h *maphash.Hash, at unsafe.Pointer) {
 		case partMessage:
 			h.WriteString((*(**xMessage)(f)).key)
 		case partAny:
-			panic("ring: an interface in the explorer's state")
+			panic("coordinator: an interface in the explorer's state")
 		}
 	}
 }
@@ -214,10 +214,10 @@ type xMessage struct {
 func onTheWay(m any) *xMessage {
 	text := m
 	switch ev := m.(type) {
-	case evVerified:
-		text = *ev.msg
-	case evFallback:
-		text = *ev.msg
+	case EvVerified:
+		text = *ev.Msg
+	case EvFallback:
+		text = *ev.Msg
 	}
 	return &xMessage{m, fmt.Sprintf("%T %+v;", m, text)}
 }

@@ -1,9 +1,7 @@
-package ring
+package coordinator
 
 import (
-	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/dolly-img/dolly-img/ring/internal/wire"
@@ -11,14 +9,14 @@ import (
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// chain is the coordinator: it decides who is in the chain, who feeds whom, who
+// Machine decides for one transfer who is in the chain, who feeds whom, who
 // may commit and what each row says. It does no I/O and knows the time only from
-// evTick: step takes one event and returns what is to be done. All its state is
-// owned by the one goroutine that calls step (sender.loop).
+// EvTick: Step takes one event and returns what is to be done. All its state is
+// owned by the one goroutine that calls Step.
 //
 // Nodes are numbered from 1 in the order asked for; 0 is the server. The diagrams
 // of PROTOCOL.md section 8 are this file's phases.
-type chain struct {
+type Machine struct {
 	straggler Straggler
 	retries   int // how often a lost node is taken back
 	check     bool
@@ -28,7 +26,7 @@ type chain struct {
 	nodes      []chainNode // [0] is the server: of it only report and links are used
 	order      []int       // of those that lack something: a feeder stands before its receiver
 	nextLink   uint32
-	now        time.Duration // of the last evTick
+	now        time.Duration // of the last EvTick
 	judged     time.Duration // when slow nodes were last looked for
 	limit      int64         // bytes per second the server sends at most; 0: none
 	stoodOut   int           // who was slower than the others when the bottleneck was last asked for; 0: nobody
@@ -40,14 +38,14 @@ type chain struct {
 
 	due         bool // the time to start has come
 	started     bool
-	reading     bool // actSource was given
+	reading     bool // ActSource was given
 	sourceDone  bool
 	finals      []digest.Digest // per blob, once sourceDone
 	committing  bool            // some node was told to commit: no way back
 	interrupted bool
 	finished    bool
 
-	out []action
+	out []Action
 }
 
 type phase int
@@ -75,6 +73,7 @@ const (
 
 // chainNode is what the coordinator knows of one node.
 type chainNode struct {
+	name       string
 	phase      phase
 	alive      bool // its control connection is open
 	resuming   bool // its control connection broke and is being dialled again
@@ -162,70 +161,70 @@ type ownedLink struct {
 	link   uint32
 }
 
-func newChain(cfg Config, blobs []v1.Descriptor) *chain {
-	c := &chain{
+// New makes the coordinator of a transfer of blobs.
+func New(cfg Config, blobs []v1.Descriptor) *Machine {
+	c := &Machine{
 		straggler: cfg.Straggler, retries: cfg.Retries, check: cfg.Check, limit: cfg.Rate, maxDirect: cfg.MaxDirect,
 		blobs: blobs, nodes: make([]chainNode, len(cfg.Nodes)+1),
 	}
 	for i, p := range cfg.Nodes {
-		c.nodes[i+1].row, c.nodes[i+1].port = Row{Node: p.Name, State: Pending}, portOf(p)
-		c.nodes[i+1].dials = strings.Join(p.Addrs, " or ")
+		n := &c.nodes[i+1]
+		n.name, n.dials, n.port, n.row.State = p.Name, p.Dials, p.Port, Pending
 	}
 	return c
 }
 
-// step applies one event and returns the actions it causes, in order.
-func (c *chain) step(ev any) []action {
+// Step applies one event and returns the actions it causes, in order.
+func (c *Machine) Step(ev Event) []Action {
 	c.out = nil
 	if c.finished {
 		return nil
 	}
 	switch ev := ev.(type) {
-	case evWelcome:
+	case EvWelcome:
 		c.welcome(ev)
-	case evNoContact:
+	case EvNoContact:
 		c.noContact(ev)
-	case evAway:
-		c.event(ev.node, Pending, ev.cause)
-	case evAnswer:
+	case EvAway:
+		c.event(ev.Node, Pending, ev.Cause)
+	case EvAnswer:
 		c.answer(ev)
-	case evDeadline:
+	case EvDeadline:
 		c.maybeStart(true)
-	case evTick:
-		c.now = ev.now
+	case EvTick:
+		c.now = ev.Now
 		c.tick()
-	case evNeed:
+	case EvNeed:
 		c.need(ev)
-	case evLink:
+	case EvLink:
 		c.link(ev)
-	case evReport:
+	case EvReport:
 		c.reported(ev)
-	case evProbed:
+	case EvProbed:
 		c.probed(ev)
-	case evFallback:
+	case EvFallback:
 		c.fallback(ev)
-	case evVerified:
+	case EvVerified:
 		c.nodeVerified(ev)
-	case evCommitted:
+	case EvCommitted:
 		c.nodeCommitted(ev)
-	case evFail:
+	case EvFail:
 		c.fail(ev)
-	case evControlLost:
+	case EvControlLost:
 		c.controlLost(ev)
-	case evResumed:
+	case EvResumed:
 		c.resumed(ev)
-	case evSourceDone:
-		c.sourceDone, c.finals = true, ev.finals
+	case EvSourceDone:
+		c.sourceDone, c.finals = true, ev.Finals
 		for i := range c.nodes {
 			c.maybeCommit(i)
 		}
-	case evSourceFailed:
-		err := &SourceError{ev.err, errors.As(ev.err, new(*unreadable))}
-		c.abortAll(wire.CodeSource, err.Error(), err, err.Kept)
-	case evInterrupt:
+	case EvSourceFailed:
+		c.abortAll(wire.CodeSource, ev.Err.Error(), ev.Err, ev.Kept)
+	case EvInterrupt:
 		c.interrupt()
 	default:
-		panic(fmt.Sprintf("ring: unknown event %T", ev))
+		panic(fmt.Sprintf("coordinator: unknown event %T", ev))
 	}
 	c.maybeStart(false)
 	c.maybeRead()
@@ -233,37 +232,37 @@ func (c *chain) step(ev any) []action {
 	return c.out
 }
 
-func (c *chain) do(a action) { c.out = append(c.out, a) }
+func (c *Machine) do(a Action) { c.out = append(c.out, a) }
 
-func (c *chain) tell(i int, m wire.Message) {
+func (c *Machine) tell(i int, m wire.Message) {
 	if c.nodes[i].alive {
-		c.do(actSend{i, m})
+		c.do(ActSend{i, m})
 	}
 }
 
-func (c *chain) event(i int, s State, why Cause) {
-	c.do(actEvent{Event{Kind: EventNode, Node: c.nodes[i].row.Node, State: s, Reason: why.String(), Cause: why}})
+func (c *Machine) event(i int, s State, why Cause) {
+	c.do(ActNode{i, s, why})
 }
 
 // reported keeps a report, and when it last told of progress.
-func (c *chain) reported(ev evReport) {
-	n := &c.nodes[ev.node]
-	if ev.node != 0 && n.phase < phServing {
-		if n.phase == phAsked && ev.report.Wait == wire.WaitBusy && !n.busy {
+func (c *Machine) reported(ev EvReport) {
+	n := &c.nodes[ev.Node]
+	if ev.Node != 0 && n.phase < phServing {
+		if n.phase == phAsked && ev.Report.Wait == wire.WaitBusy && !n.busy {
 			n.busy = true
-			c.event(ev.node, Pending, because("waits for another transfer on it to end"))
+			c.event(ev.Node, Pending, because("waits for another transfer on it to end"))
 		}
 		return
 	}
-	old, now := &n.report, &ev.report
+	old, now := &n.report, &ev.Report
 	if now.Received != old.Received || now.Marked != old.Marked || now.Durable != old.Durable {
 		n.moved = c.now
 	}
-	if ev.node != 0 {
+	if ev.Node != 0 {
 		n.rateBefore = n.rate
-		n.rate, n.told = perSecond(max(0, now.Received-old.Received), c.now-n.told), c.now
+		n.rate, n.told = wire.PerSecond(max(0, now.Received-old.Received), c.now-n.told), c.now
 		n.best = max(n.best, n.gets())
 	}
-	n.links, n.report = old.Links, ev.report
+	n.links, n.report = old.Links, ev.Report
 	c.judgeSuspects()
 }

@@ -1,6 +1,6 @@
 //go:build !race
 
-package ring
+package coordinator
 
 import (
 	"encoding/json"
@@ -14,31 +14,31 @@ import (
 // mutants are faults that somebody could make in the state machines: the text old of a
 // file becomes new. The explorer has to find each.
 var mutants = []struct{ name, file, old, new string }{
-	{"a frame of an old generation is taken", "internal/member/machine.go",
+	{"a frame of an old generation is taken", "../member/machine.go",
 		"m.phase != Started || ev.Generation != m.feedGen || !m.feedOpen", "m.phase != Started"},
-	{"published before COMMIT", "internal/member/machine.go",
+	{"published before COMMIT", "../member/machine.go",
 		"			m.sayVerified()\n		}\n	case EvPublished:", "			m.sayVerified()\n			m.phase = Publishing\n			m.do(ActPublish{})\n		}\n	case EvPublished:"},
-	{"COMMIT before the source was read to its end", "chain_commit.go",
+	{"COMMIT before the source was read to its end", "commit.go",
 		"n.phase != phVerified || !c.sourceDone || c.interrupted", "n.phase != phVerified || c.interrupted"},
-	{"a mark is not compared", "internal/member/marks.go",
+	{"a mark is not compared", "../member/marks.go",
 		"case !bytes.Equal(s.sum, k.Sum):", "case !bytes.Equal(s.sum, k.Sum) && len(s.sum) == 0:"},
-	{"neither marks nor the final sum are compared", "internal/member/marks.go",
+	{"neither marks nor the final sum are compared", "../member/marks.go",
 		"case !bytes.Equal(s.sum, k.Sum):", "case !bytes.Equal(s.sum, k.Sum) && len(s.sum) == 0:\x00if b.sum != b.final {\x00if b.sum != b.final && b.sum == \"\" {"},
-	{"falling back keeps the bytes", "internal/member/marks.go",
+	{"falling back keeps the bytes", "../member/marks.go",
 		"b.accepted, b.claim, b.sum, b.sums = b.good,", "b.accepted, b.claim, b.sum, b.sums = b.accepted,"},
-	{"those behind a lost node are forgotten", "chain_links.go",
+	{"those behind a lost node are forgotten", "links.go",
 		"		if fed {\n			c.relink(j)\n		}", ""},
-	{"the end waits for a lost node", "chain_commit.go",
+	{"the end waits for a lost node", "commit.go",
 		"case p == phAway || p == phDialing", "case p == phDialing"},
-	{"an unconfirmed COMMIT counts", "chain_commit.go",
-		"		c.endBy(ev.node, Failed, ev.cause.orCause(", "		c.nodeCommitted(evCommitted{ev.node, ev.digest + c.finals[0].String()[len(ev.digest):]})\n		c.endBy(ev.node, Failed, ev.cause.orCause("},
-	{"who waits for a feeder is forgotten when nobody reaches it", "chain_reach.go",
+	{"an unconfirmed COMMIT counts", "commit.go",
+		"		c.endBy(ev.Node, Failed, ev.Cause.orCause(", "		c.nodeCommitted(EvCommitted{ev.Node, ev.Digest + c.finals[0].String()[len(ev.Digest):]})\n		c.endBy(ev.Node, Failed, ev.Cause.orCause("},
+	{"who waits for a feeder is forgotten when nobody reaches it", "reach.go",
 		"	if n.reach.waits && n.feed.state == feedAsked {", "	if n.reach.waits && n.reach.found != 0 && n.feed.state == feedAsked {"},
-	{"the first of two names is served", "chain_join.go",
+	{"the first of two names is served", "join.go",
 		"		c.end(known, Failed, why)\n", ""},
-	{"nobody is blamed for changed bytes", "chain_blame.go",
+	{"nobody is blamed for changed bytes", "blame.go",
 		"			c.blame(s.feeder, i, s.link)", "			continue"},
-	{"a node that resumed gets no new feed", "chain_commit.go",
+	{"a node that resumed gets no new feed", "commit.go",
 		"		if linked && (j == i || f.feeder == i) || j == i && f.state == feedAsked {", "		if linked && f.feeder == i && false {"},
 }
 

@@ -1,6 +1,6 @@
 //go:build !race
 
-package ring
+package coordinator
 
 import (
 	"crypto/sha256"
@@ -22,12 +22,12 @@ import (
 type world struct {
 	blob    v1.Descriptor
 	sum     []byte // its SHA-256
-	c       *chain
+	c       *Machine
 	nodes   []*xNode // [0] is nil
 	links   []*xLink
 	read    int // bytes of the source
 	source  bool
-	told    bool // evSourceDone
+	told    bool // EvSourceDone
 	asks    []xAsk
 	left    budget
 	may     budget // left, as it was at first
@@ -51,7 +51,7 @@ func (w *world) own(i int) *xNode {
 	return w.nodes[i]
 }
 
-func (w *world) ownChain() *chain {
+func (w *world) ownChain() *Machine {
 	if !w.owned[0] {
 		w.owned[0] = true
 		w.c = copyOf(w.c)
@@ -117,14 +117,14 @@ func newWorld(nodes int, left budget) *world {
 		cfg.Nodes = append(cfg.Nodes, Peer{Name: fmt.Sprint("n", i)})
 		w.nodes[i] = &xNode{up: true, ctrl: true, instance: byte(i)}
 	}
-	w.c = newChain(cfg, []v1.Descriptor{w.blob})
+	w.c = New(cfg, []v1.Descriptor{w.blob})
 	if left.twins > 0 {
 		*w.nodes[nodes] = xNode{touched: true}
-		w.chain(evNoContact{nodes, Unreachable, false, because("no answer")})
+		w.chain(EvNoContact{nodes, Unreachable, false, because("no answer")})
 		nodes--
 	}
 	for i := 1; i <= nodes; i++ {
-		w.chain(evWelcome{i, wire.ID{byte(i)}, wire.StateNew, "", "", wire.Version})
+		w.chain(EvWelcome{i, wire.ID{byte(i)}, wire.StateNew, "", "", wire.Version})
 	}
 	return w
 }
@@ -143,42 +143,42 @@ func (w *world) fail(format string, args ...any) {
 
 // chain steps the coordinator and does what it says.
 func (w *world) chain(ev any) {
-	for _, a := range w.ownChain().step(ev) {
+	for _, a := range w.ownChain().Step(ev) {
 		switch a := a.(type) {
-		case actSend:
-			w.send(a.node, a.msg)
-		case actOffer:
-			w.send(a.node, &wire.Offer{Blobs: []v1.Descriptor{w.blob}})
-		case actFeed:
-			w.send(a.node, &wire.Feed{Link: a.link, Generation: a.gen})
-		case actDial:
-			d := &wire.Dial{Link: a.link, Generation: a.gen, Name: fmt.Sprint(a.node), Needs: a.needs}
-			if a.feeder == 0 {
+		case ActSend:
+			w.send(a.Node, a.Msg)
+		case ActOffer:
+			w.send(a.Node, &wire.Offer{Blobs: []v1.Descriptor{w.blob}})
+		case ActFeed:
+			w.send(a.Node, &wire.Feed{Link: a.Link, Generation: a.Generation})
+		case ActDial:
+			d := &wire.Dial{Link: a.Link, Generation: a.Generation, Name: fmt.Sprint(a.Node), Needs: a.Needs}
+			if a.Feeder == 0 {
 				w.order(0, d)
 			} else {
-				w.send(a.feeder, d)
+				w.send(a.Feeder, d)
 			}
-		case actUndial:
-			if a.feeder == 0 {
-				w.unlink(0, a.link)
+		case ActUndial:
+			if a.Feeder == 0 {
+				w.unlink(0, a.Link)
 			} else {
-				w.send(a.feeder, &wire.Undial{Link: a.link})
+				w.send(a.Feeder, &wire.Undial{Link: a.Link})
 			}
-		case actMarks:
-			w.send(a.node, w.marks(0))
-		case actSource:
+		case ActMarks:
+			w.send(a.Node, w.marks(0))
+		case ActSource:
 			w.source = true
-		case actResume:
-			w.asks = append(w.asks, xAsk{a.node, false})
-		case actRedial:
-			w.asks = append(w.asks, xAsk{a.node, true})
-		case actProbe:
-			w.send(a.from, &wire.Probe{Probe: a.probe, Name: fmt.Sprint(a.to)})
-		case actHangup:
-			w.own(a.node).ctrl = false
-		case actFinal:
-			w.final(a.node)
-		case actFinish:
+		case ActResume:
+			w.asks = append(w.asks, xAsk{a.Node, false})
+		case ActRedial:
+			w.asks = append(w.asks, xAsk{a.Node, true})
+		case ActProbe:
+			w.send(a.From, &wire.Probe{Probe: a.Probe, Name: fmt.Sprint(a.To)})
+		case ActHangup:
+			w.own(a.Node).ctrl = false
+		case ActFinal:
+			w.final(a.Node)
+		case ActFinish:
 			w.over = true
 		}
 	}
@@ -241,7 +241,7 @@ func (w *world) node(i int, ev member.Event) []member.Action {
 	for _, a := range out {
 		switch a := a.(type) {
 		case member.ActSay:
-			if ev, ok := eventOf(i, a.Msg); ok && n.ctrl {
+			if ev, ok := Heard(i, a.Msg); ok && n.ctrl {
 				n.out = append(n.out, onTheWay(ev))
 			}
 		case member.ActCloseFeed:

@@ -1,4 +1,4 @@
-package ring
+package coordinator
 
 import (
 	"fmt"
@@ -14,7 +14,7 @@ import (
 // maxLost is how many links into a node may be lost before it is given up.
 const maxLost = 50
 
-func (c *chain) tick() {
+func (c *Machine) tick() {
 	if !c.started {
 		return
 	}
@@ -39,15 +39,15 @@ func (c *chain) tick() {
 }
 
 // commitLimit is how long a COMMIT may take; who has interrupted waits less.
-func (c *chain) commitLimit() time.Duration {
+func (c *Machine) commitLimit() time.Duration {
 	if c.interrupted {
-		return timings.confirmFor
+		return ConfirmFor
 	}
 	return timings.verify
 }
 
 // watch looks after a node that is served.
-func (c *chain) watch(i int) {
+func (c *Machine) watch(i int) {
 	n := &c.nodes[i]
 	still := c.now - n.moved
 	waits := n.report.Wait == wire.WaitIn && min(still, c.now-n.feed.tried) >= timings.stalled
@@ -74,14 +74,14 @@ func (c *chain) watch(i int) {
 }
 
 // giveUp takes the link into i for lost.
-func (c *chain) giveUp(i int, reason string) {
+func (c *Machine) giveUp(i int, reason string) {
 	c.nodes[i].feed.tried = c.now // the next one has its own time
-	c.linkDown(i, c.linkName(i), evLink{node: i, code: wire.CodeNetwork, reason: reason})
+	c.linkDown(i, c.linkName(i), EvLink{Node: i, Code: wire.CodeNetwork, Reason: reason})
 }
 
 // hangs says whether i waits for itself: for its storage or its processor, or though it
 // is sent something and nobody holds it up.
-func (c *chain) hangs(i int) bool {
+func (c *Machine) hangs(i int) bool {
 	n := &c.nodes[i]
 	switch n.report.Wait {
 	case wire.WaitDisk, wire.WaitCPU:
@@ -98,7 +98,7 @@ func (c *chain) hangs(i int) bool {
 }
 
 // stalled reports whether the link into i should carry something and does not.
-func (c *chain) stalled(i int, still time.Duration) bool {
+func (c *Machine) stalled(i int, still time.Duration) bool {
 	n := &c.nodes[i]
 	if n.feed.state != feedUp || c.now-n.feed.up < timings.stalled {
 		return false
@@ -109,7 +109,7 @@ func (c *chain) stalled(i int, still time.Duration) bool {
 	case n.feed.feeder > 0 && f.phase >= phVerified:
 		// It has everything, waits for nothing, and reports no more. If it got that just now,
 		// i may not have told yet that it gets it, too.
-		return n.told-f.moved >= timings.pingEvery
+		return n.told-f.moved >= ReportEvery
 	case !ok:
 		return true // the feeder has sent everything and closed it
 	case !l.Idle:

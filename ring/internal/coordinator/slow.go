@@ -1,4 +1,4 @@
-package ring
+package coordinator
 
 import (
 	"cmp"
@@ -15,7 +15,7 @@ import (
 // measurements and those of its feeder tell, never by how fast the chain runs.
 
 // judgeSpeed looks for the one node that holds the others up.
-func (c *chain) judgeSpeed() {
+func (c *Machine) judgeSpeed() {
 	c.measure() // also for who asks for the bottleneck
 	if c.straggler == Wait || c.interrupted {
 		return
@@ -54,14 +54,14 @@ func (c *chain) judgeSpeed() {
 
 // feederSlow is for when the second receiver of one feeder has a slow link, too: it is the feeder's way
 // out, and the first one was moved in vain. If it was the same with another feeder, nobody's is slow.
-func (c *chain) feederSlow(f, i int, rate int64, cause limiter) {
+func (c *Machine) feederSlow(f, i int, rate int64, cause limiter) {
 	n, text := &c.nodes[f], megabytes(rate)
 	c.exonerate(n.slowed, cause.String()+" "+text+", too")
 	n.slowed = 0
 	for p := range c.nodes {
 		if o := &c.nodes[p]; f != 0 && p != f && o.sends > 0 && 2*o.sends < 3*rate && 2*rate < 3*o.sends {
 			c.most = max(rate, o.sends)
-			c.exonerate(p, n.row.Node+" sends "+text+", too")
+			c.exonerate(p, n.name+" sends "+text+", too")
 			return
 		}
 	}
@@ -79,7 +79,7 @@ func (c *chain) feederSlow(f, i int, rate int64, cause limiter) {
 
 // measure keeps what the links into those that are served have carried: at their best, a little less
 // with each second in which it was less, or in which they did not show it, but not less than they do.
-func (c *chain) measure() {
+func (c *Machine) measure() {
 	for _, i := range c.order {
 		n := &c.nodes[i]
 		if n.phase != phServing || !n.alive {
@@ -99,7 +99,7 @@ func (c *chain) measure() {
 }
 
 // slowest is who could carry least of those that others wait for; 0 is nobody.
-func (c *chain) slowest() (who int, least int64, cause limiter) {
+func (c *Machine) slowest() (who int, least int64, cause limiter) {
 	served := 0
 	for _, i := range c.order {
 		n := &c.nodes[i]
@@ -128,7 +128,7 @@ const maxCleared = 2
 // it could go on like this: a shaper lets as much through as it has saved up. It counts for no more
 // than the median of what links carried that were busy; checked is whether there were some. One
 // of them may be as slow as i, so there must be two, and of two the better one counts.
-func (c *chain) median(i int) (rate int64, checked bool) {
+func (c *Machine) median(i int) (rate int64, checked bool) {
 	var carried []int64
 	for j := range c.nodes {
 		if n := &c.nodes[j]; j != i && !n.slow && n.carried > 0 {
@@ -174,7 +174,7 @@ func (c *chain) median(i int) (rate int64, checked bool) {
 func (n *chainNode) gets() int64 { return min(n.rate, n.rateBefore) }
 
 // outdone says whether another than i got twice of rate, since somebody was called slow last.
-func (c *chain) outdone(i int, rate int64) bool {
+func (c *Machine) outdone(i int, rate int64) bool {
 	for j := range c.nodes {
 		if n := &c.nodes[j]; j > 0 && j != i && !n.slow && n.row.State != Failed && n.best >= 2*rate {
 			return true
@@ -191,7 +191,7 @@ func middle[T cmp.Ordered](values []T) T {
 
 // review looks again at those that were called slow, now that it is known better what others
 // carry, and what they get from another feeder: they go on like all others, or are dropped if asked for.
-func (c *chain) review() {
+func (c *Machine) review() {
 	for i := range c.nodes {
 		n := &c.nodes[i]
 		if !n.slow || n.phase != phServing || !n.alive || n.feed.state == feedDone {
@@ -211,13 +211,13 @@ func (c *chain) review() {
 }
 
 // holdsUp says whether others wait for i.
-func (c *chain) holdsUp(i int) bool { return c.nodes[i].feed.state == feedUp && c.waitedFor(i) }
+func (c *Machine) holdsUp(i int) bool { return c.nodes[i].feed.state == feedUp && c.waitedFor(i) }
 
 // sameCable says whom a slow link into i speaks against: a bad cable slows the links at both
 // its ends, and which one measures less is chance; so is it of a node that gets little processor. If the
 // link into i's feeder is about as slow, it is the feeder, or 0 where moving that would not help. It is
 // the feeder also if it was it in the look before, but then this is not sure, and holds for one look only.
-func (c *chain) sameCable(i int, rate, median int64) (who int, sure bool) {
+func (c *Machine) sameCable(i int, rate, median int64) (who int, sure bool) {
 	f := c.nodes[i].feed.feeder
 	if f == 0 {
 		return i, true
@@ -236,7 +236,7 @@ func (c *chain) sameCable(i int, rate, median int64) (who int, sure bool) {
 }
 
 // worth says whether moving i, which could carry rate where others carry median, would help.
-func (c *chain) worth(i int, rate, median int64, cause limiter) bool {
+func (c *Machine) worth(i int, rate, median int64, cause limiter) bool {
 	n := &c.nodes[i]
 	if 2*rate >= median || cause.isLink() && n.feed.feeder == 0 && c.serverSlow {
 		return false
@@ -256,7 +256,7 @@ func (c *chain) worth(i int, rate, median int64, cause limiter) bool {
 }
 
 // exonerate is for who was moved in vain.
-func (c *chain) exonerate(i int, why string) {
+func (c *Machine) exonerate(i int, why string) {
 	n := &c.nodes[i]
 	c.forgetSlowed(i)
 	if !n.slow || n.phase != phServing {
@@ -274,7 +274,7 @@ func (c *chain) exonerate(i int, why string) {
 }
 
 // forgetSlowed is for who does not speak against its feeder any more.
-func (c *chain) forgetSlowed(i int) {
+func (c *Machine) forgetSlowed(i int) {
 	for f := range c.nodes {
 		if c.nodes[f].slowed == i {
 			c.nodes[f].slowed = 0
@@ -284,7 +284,7 @@ func (c *chain) forgetSlowed(i int) {
 
 // straggles moves a slow node to the end. To fail it, where that was asked for, is for review: somebody
 // else must be seen to get twice as much from then on.
-func (c *chain) straggles(i int, rate int64, cause limiter) {
+func (c *Machine) straggles(i int, rate int64, cause limiter) {
 	n := &c.nodes[i]
 	n.row.Link = "" // of whatever its note said before
 	n.slowRate, n.slowWhy = rate, "slow: "+cause.String()+" "+megabytes(rate)
@@ -304,7 +304,7 @@ func (c *chain) straggles(i int, rate int64, cause limiter) {
 
 // waitedFor says whether whoever feeds i waits for it most of the time. A feeder that has
 // everything waits for nobody any more, but those behind i still do.
-func (c *chain) waitedFor(i int) bool {
+func (c *Machine) waitedFor(i int) bool {
 	n := &c.nodes[i]
 	f := &c.nodes[n.feed.feeder]
 	if f.report.Wait == wire.WaitOut {
@@ -329,7 +329,7 @@ func (c *chain) waitedFor(i int) bool {
 }
 
 // linkInto is what the feeder of i last told of its link.
-func (c *chain) linkInto(i int) (wire.Sending, bool) {
+func (c *Machine) linkInto(i int) (wire.Sending, bool) {
 	f := &c.nodes[i].feed
 	links := c.nodes[f.feeder].report.Links
 	k := slices.IndexFunc(links, func(l wire.Sending) bool { return l.Link == f.link })
@@ -342,7 +342,7 @@ func (c *chain) linkInto(i int) (wire.Sending, bool) {
 // starved says whether i waits for what its feeder waits for it to take, or does not fetch it from
 // a link that could carry more, or waits to send over links that have nothing to send: it has no time to
 // run, and what it measures of itself does not tell.
-func (c *chain) starved(i int) bool {
+func (c *Machine) starved(i int) bool {
 	n := &c.nodes[i]
 	l, ok := c.linkInto(i)
 	waits := n.report.Wait == wire.WaitIn ||
@@ -352,7 +352,7 @@ func (c *chain) starved(i int) bool {
 
 // carries is what the link into i carried while it was busy, 0 if that is unknown. Links of one
 // feeder share its way out: what another took of it, up to as much, this one could have had.
-func (c *chain) carries(i int) (rate int64) {
+func (c *Machine) carries(i int) (rate int64) {
 	l, ok := c.linkInto(i)
 	if !ok || l.Rate <= 1 { // where nothing moves it is not slow: tick sees to that
 		return 0
@@ -365,7 +365,7 @@ func (c *chain) carries(i int) (rate int64) {
 
 // capacity is what node i could carry in bytes per second and what limits it; 0 is
 // unknown.
-func (c *chain) capacity(i int) (rate int64, cause limiter) {
+func (c *Machine) capacity(i int) (rate int64, cause limiter) {
 	link := c.carries(i)
 	if l, ok := c.linkInto(i); ok && link == 0 && isBusy(l) {
 		link = l.Burst // of one that is mostly idle nobody waits for more
@@ -374,7 +374,7 @@ func (c *chain) capacity(i int) (rate int64, cause limiter) {
 }
 
 // limits is the capacity of node i behind a link that could carry as much as link.
-func (c *chain) limits(i int, link int64) (rate int64, cause limiter) {
+func (c *Machine) limits(i int, link int64) (rate int64, cause limiter) {
 	n := &c.nodes[i]
 	least := func(r int64, why Limit) {
 		if r > 0 && (rate == 0 || r < rate) {
@@ -405,7 +405,7 @@ func (c *chain) limits(i int, link int64) (rate int64, cause limiter) {
 }
 
 // serverCapacity is what the server could send in bytes per second; 0 is unknown.
-func (c *chain) serverCapacity() int64 {
+func (c *Machine) serverCapacity() int64 {
 	rate := c.nodes[0].report.Relay
 	if c.limit > 0 && (rate == 0 || c.limit <= rate) {
 		return c.limit

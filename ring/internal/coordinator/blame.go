@@ -1,4 +1,4 @@
-package ring
+package coordinator
 
 import (
 	"fmt"
@@ -32,30 +32,30 @@ type suspicion struct {
 	since  time.Duration
 }
 
-func (c *chain) fallback(ev evFallback) {
-	n, m := &c.nodes[ev.node], ev.msg
+func (c *Machine) fallback(ev EvFallback) {
+	n, m := &c.nodes[ev.Node], ev.Msg
 	if n.phase != phServing || m.Blob < 0 || m.Blob >= len(c.blobs) {
 		return
 	}
 	n.fell.link, n.fell.blob, n.fell.good = c.nextLink, m.Blob, m.Good
 	if n.falls++; n.falls > maxFalls {
-		n.row.Link = c.linkName(ev.node)
-		c.end(ev.node, Failed, fmt.Sprintf("went back to a mark %d times: bytes do not stay as they are sent", maxFalls))
+		n.row.Link = c.linkName(ev.Node)
+		c.end(ev.Node, Failed, fmt.Sprintf("went back to a mark %d times: bytes do not stay as they are sent", maxFalls))
 		return
 	}
-	c.excuse(ev.node)
+	c.excuse(ev.Node)
 	// It hung up because of the mark, and its feeder's broken pipe was heard first.
 	late := m.Link == n.feed.broke && m.Generation+1 == n.feed.gen && n.feed.state == feedAsked
 	if late {
 		n.feed.broke, n.feed.fails, n.note, n.row.Link = 0, max(0, n.feed.fails-1), Cause{}, ""
 	} else if m.Link != n.feed.link || m.Generation != n.feed.gen {
 		if n.feed.state == feedDone && n.suspect == nil {
-			c.relink(ev.node)
+			c.relink(ev.Node)
 		}
 		return // it was given another feeder already, and will say what it needs
 	}
-	name := c.linkName(ev.node)
-	c.do(actEvent{Event{Kind: EventLink, Link: name, Reason: fmt.Sprintf("blob %d differs from the source before byte %d", m.Blob, m.Offset)}})
+	name := c.linkName(ev.Node)
+	c.do(ActLink{Link: name, Reason: fmt.Sprintf("blob %d differs from the source before byte %d", m.Blob, m.Offset)})
 	feeder, known := n.feed.feeder, n.feed.state != feedAsked || late
 	if n.feed.state == feedDialled || n.feed.state == feedUp {
 		n.feed.replaces = append(n.feed.replaces, ownedLink{feeder, n.feed.link})
@@ -69,14 +69,14 @@ func (c *chain) fallback(ev evFallback) {
 		// Its own claim was wrong: nobody sent these bytes.
 		n.row.Skipped = max(0, n.row.Skipped-max(0, claim-m.Good))
 		n.claims[m.Blob] = min(claim, m.Good)
-		c.relink(ev.node)
+		c.relink(ev.Node)
 		return
 	}
 	if !carried(n.feed.needs, m.Blob, m.Good) {
 		// Some of these bytes came over a link before: a feeder that fell back
 		// itself was replaced, or is fed right by now. Nobody can tell which.
 		n.feed.direct = n.feed.direct || n.falls >= maxUnclear
-		c.relink(ev.node)
+		c.relink(ev.Node)
 		return
 	}
 	n.suspect = &suspicion{feeder, name, m.Link, m.Blob, m.Offset, c.now}
@@ -94,7 +94,7 @@ func carried(needs [][2]int64, blob int, off int64) bool {
 }
 
 // judgeSuspects blames links, or clears them, as far as that can be told by now.
-func (c *chain) judgeSuspects() {
+func (c *Machine) judgeSuspects() {
 	for _, i := range slices.Clone(c.order) { // blaming moves nodes
 		s := c.nodes[i].suspect
 		if s == nil {
@@ -117,7 +117,7 @@ func (c *chain) judgeSuspects() {
 // what one waits for whose receiver has hung up, or that is about to complain, hides it.
 // One that has received everything says that it waits for more, also while its disk does
 // not keep up.
-func (c *chain) patience(feeder int) time.Duration {
+func (c *Machine) patience(feeder int) time.Duration {
 	f := &c.nodes[feeder]
 	if w := f.report.Wait; f.feed.state == feedUp && (w == wire.WaitIn || w == wire.WaitLimit) {
 		return timings.blame
@@ -127,24 +127,24 @@ func (c *chain) patience(feeder int) time.Duration {
 
 // after orders positions in travelling order.
 func after(blobA int, offA int64, blobB int, offB int64) bool {
-	return before(uint32(blobB), offB, uint32(blobA), offA)
+	return blobA > blobB || blobA == blobB && offA > offB
 }
 
 // passed says whether the bytes of node i were right up to a mark.
-func (c *chain) passed(i, blob int, off int64) bool {
+func (c *Machine) passed(i, blob int, off int64) bool {
 	n := &c.nodes[i]
 	return n.phase >= phVerified || n.held[blob] >= 0 || !after(blob, off, n.report.Blob, n.report.Good)
 }
 
 // clear has i fed again.
-func (c *chain) clear(i int) {
+func (c *Machine) clear(i int) {
 	c.nodes[i].suspect = nil
 	c.relink(i)
 }
 
 // blame holds a link against both its ends. Its feeder feeds nobody any more.
-func (c *chain) blame(feeder, i int, link string) {
-	c.do(actEvent{Event{Kind: EventLink, Link: link, Reason: "blamed: it changed bytes"}})
+func (c *Machine) blame(feeder, i int, link string) {
+	c.do(ActLink{Link: link, Reason: "blamed: it changed bytes"})
 	c.nodes[i].suspect = nil
 	note := "bytes were changed on link " + link
 	for _, k := range []int{feeder, i} {

@@ -1,8 +1,7 @@
-package ring
+package coordinator
 
 import (
 	"fmt"
-	"net"
 	"slices"
 	"time"
 
@@ -80,13 +79,13 @@ func (r *reach) forget(from int) {
 
 // mayFeed says whether node j may feed node i, as far as anything but the way between them is
 // concerned.
-func (c *chain) mayFeed(j, i int) bool {
+func (c *Machine) mayFeed(j, i int) bool {
 	f := &c.nodes[j]
 	return f.alive && !f.slow && !f.banned && f.phase >= phServing && (!c.nodes[i].slow || f.replays)
 }
 
 // above lists the nodes before i in the order that may feed it, the nearest first.
-func (c *chain) above(i int) (all []int) {
+func (c *Machine) above(i int) (all []int) {
 	for k := slices.Index(c.order, i) - 1; k >= 0; k-- {
 		if j := c.order[k]; c.mayFeed(j, i) {
 			all = append(all, j)
@@ -97,7 +96,7 @@ func (c *chain) above(i int) (all []int) {
 
 // notDialled is for a feeder that could not open the link into i, twice. All that might feed i are
 // asked at once: to try one after the other would take the time of a dial for each.
-func (c *chain) notDialled(i, feeder int, why string) {
+func (c *Machine) notDialled(i, feeder int, why string) {
 	n := &c.nodes[i]
 	asked := 0
 	for _, j := range c.above(i) {
@@ -118,14 +117,14 @@ func (c *chain) notDialled(i, feeder int, why string) {
 }
 
 // probe asks node from whether it reaches node to.
-func (c *chain) probe(from, to int) {
+func (c *Machine) probe(from, to int) {
 	c.nextProbe++
 	c.probes = append(c.probes, probe{c.nextProbe, from, to})
-	c.do(actProbe{from, to, c.nextProbe})
+	c.do(ActProbe{from, to, c.nextProbe})
 }
 
 // probing counts the probes towards i that are under way.
-func (c *chain) probing(i int) (count int) {
+func (c *Machine) probing(i int) (count int) {
 	for _, p := range c.probes {
 		if p.to == i {
 			count++
@@ -134,16 +133,16 @@ func (c *chain) probing(i int) (count int) {
 	return count
 }
 
-func (c *chain) probed(ev evProbed) {
-	k := slices.IndexFunc(c.probes, func(p probe) bool { return p.id == ev.probe && p.from == ev.node })
+func (c *Machine) probed(ev EvProbed) {
+	k := slices.IndexFunc(c.probes, func(p probe) bool { return p.id == ev.Probe && p.from == ev.Node })
 	if k < 0 {
 		return
 	}
 	p := c.probes[k]
 	c.probes = slices.Delete(slices.Clone(c.probes), k, k+1)
 	r := &c.nodes[p.to].reach
-	if ev.code != wire.CodeNone {
-		r.note(p.from, ev.reason)
+	if ev.Code != wire.CodeNone {
+		r.note(p.from, ev.Reason)
 	} else if r.found == 0 || slices.Index(c.order, p.from) > slices.Index(c.order, r.found) {
 		r.found = p.from
 	}
@@ -157,7 +156,7 @@ func (c *chain) probed(ev evProbed) {
 
 // settle ends the search for a feeder of i, with what is known by now. Who has not answered in
 // time is not known to be unable.
-func (c *chain) settle(i int) {
+func (c *Machine) settle(i int) {
 	n := &c.nodes[i]
 	answered := c.probing(i) == 0
 	c.probes = slices.DeleteFunc(slices.Clone(c.probes), func(p probe) bool { return p.to == i })
@@ -172,7 +171,7 @@ func (c *chain) settle(i int) {
 
 // cutOff says that all who may feed i are known to be unable to reach it; as many as a node is offered in
 // vain are enough where nobody can be asked.
-func (c *chain) cutOff(i int) bool {
+func (c *Machine) cutOff(i int) bool {
 	n := &c.nodes[i]
 	above := c.above(i)
 	return len(above) > 0 && len(n.reach.cut) > 0 && (len(n.reach.cut) >= maxAvoid ||
@@ -181,7 +180,7 @@ func (c *chain) cutOff(i int) bool {
 
 // onlyServer notes that no node reaches i. It is false when the server feeds enough such nodes
 // already: then i fails, so that the chain does not become a star.
-func (c *chain) onlyServer(i int) bool {
+func (c *Machine) onlyServer(i int) bool {
 	n := &c.nodes[i]
 	others := 0
 	for k := range c.nodes {
@@ -198,13 +197,13 @@ func (c *chain) onlyServer(i int) bool {
 	}
 	if !n.reach.only {
 		n.reach.only = true
-		c.do(actEvent{Event{Kind: EventLink, Link: "server -> " + n.row.Node, Reason: "stands in: " + why}})
+		c.do(ActLink{Link: "server -> " + n.name, Reason: "stands in: " + why})
 	}
 	return true
 }
 
 // dropProbes is for a node that is gone, with the probes it was asked for.
-func (c *chain) dropProbes(i int) {
+func (c *Machine) dropProbes(i int) {
 	var waited []int
 	c.probes = slices.DeleteFunc(slices.Clone(c.probes), func(p probe) bool {
 		if p.from == i {
@@ -226,7 +225,7 @@ func (c *chain) dropProbes(i int) {
 }
 
 // lookAround ends searches that have found somebody, or have had their time, and the probes of a check.
-func (c *chain) lookAround() {
+func (c *Machine) lookAround() {
 	for i := range c.nodes {
 		r := &c.nodes[i].reach
 		if r.search && (r.found != 0 || c.now-r.since >= timings.probed) {
@@ -239,7 +238,7 @@ func (c *chain) lookAround() {
 }
 
 // checkWays has all nodes that answered say whether they reach those before and behind them.
-func (c *chain) checkWays() {
+func (c *Machine) checkWays() {
 	c.checkedAt = c.now
 	before := 0
 	for i := 1; i < len(c.nodes); i++ {
@@ -260,9 +259,8 @@ func (c *chain) checkWays() {
 	}
 }
 
-// unreached lists what is known of who cannot reach whom, of nodes that were there to the end.
-func (c *chain) unreached() (all []Unreached) {
-	all = []Unreached{}
+// Unreached lists what is known of who cannot reach whom, of nodes that were there to the end.
+func (c *Machine) Unreached() (all []Unreached) {
 	for i := range c.nodes {
 		n := &c.nodes[i]
 		cut := n.reach.cut
@@ -273,40 +271,30 @@ func (c *chain) unreached() (all []Unreached) {
 			cut = []cutFrom{n.reach.nearest(i)}
 		}
 		for _, f := range cut {
-			all = append(all, Unreached{c.nodes[f.node].row.Node, n.row.Node, n.port, f.why})
+			all = append(all, Unreached{f.node, i, n.port, f.why})
 		}
 	}
 	return all
 }
 
-// unprobed lists the nodes of a check that could not say whom they reach.
-func (c *chain) unprobed() (all []string) {
-	all = []string{}
+// Unprobed lists the nodes of a check that could not say whom they reach.
+func (c *Machine) Unprobed() (all []int) {
 	for i := 1; i < len(c.nodes); i++ {
 		n := &c.nodes[i]
 		asked := slices.ContainsFunc(c.probes, func(p probe) bool { return p.from == i })
 		if c.check && n.offered && (n.version < 2 || asked) {
-			all = append(all, n.row.Node)
+			all = append(all, i)
 		}
 	}
 	return all
 }
 
-// direct counts the nodes that the server fed itself because no node reached them.
-func (c *chain) direct() (count int) {
+// Direct counts the nodes that the server fed itself because no node reached them.
+func (c *Machine) Direct() (count int) {
 	for i := range c.nodes {
 		if n := &c.nodes[i]; n.reach.only && n.row.State.Good() {
 			count++
 		}
 	}
 	return count
-}
-
-// portOf is the port of a node's first address.
-func portOf(p Peer) string {
-	if len(p.Addrs) == 0 {
-		return ""
-	}
-	_, port, _ := net.SplitHostPort(p.Addrs[0])
-	return port
 }

@@ -1,4 +1,4 @@
-package ring
+package coordinator
 
 import (
 	"errors"
@@ -20,7 +20,7 @@ var rewrite = flag.Bool("rewrite", false, "write what the scenarios in testdata/
 
 // The files in testdata/chain are scenarios for the coordinator: each line that
 // starts with "> " is an event, the lines below it are what it causes.
-// go test ./ring -run TestChain -rewrite writes the latter anew; read the diff.
+// go test ./ring/internal/coordinator -run TestChain -rewrite writes the latter anew; read the diff.
 func TestChain(t *testing.T) {
 	files, err := filepath.Glob("testdata/chain/*.txt")
 	if err != nil || len(files) < 10 {
@@ -48,7 +48,7 @@ func TestChain(t *testing.T) {
 type scenario struct {
 	reports map[int]bool // nodes that report
 	t       *testing.T
-	c       *chain
+	c       *Machine
 	out     strings.Builder
 }
 
@@ -95,75 +95,75 @@ func (s *scenario) event(f []string) {
 		x := &s.c.nodes[node].feed
 		return uint32(num("link", int(x.link))), uint32(num("gen", int(x.gen)))
 	}
-	var ev any
+	var ev Event
 	switch f[0] {
 	case "nodes":
 		peers := make([]Peer, node)
 		for i := range peers {
-			peers[i] = Peer{Name: fmt.Sprint("n", i+1), Addrs: []string{fmt.Sprintf("n%d:9998", i+1)}}
+			peers[i] = Peer{Name: fmt.Sprint("n", i+1), Dials: fmt.Sprintf("n%d:9998", i+1), Port: "9998"}
 		}
 		d := testBlob
 		if arg["big"] != "" {
 			d = bigBlob
 		}
-		s.c = newChain(Config{Nodes: peers, Retries: num("retries", 0), Straggler: Straggler(arg["straggler"]), Rate: int64(num("rate", 0)), MaxDirect: num("direct", 0), Check: arg["check"] != ""}, []v1.Descriptor{d})
+		s.c = New(Config{Nodes: peers, Retries: num("retries", 0), Straggler: Straggler(arg["straggler"]), Rate: int64(num("rate", 0)), MaxDirect: num("direct", 0), Check: arg["check"] != ""}, []v1.Descriptor{d})
 		return
 	case "started": // all answer
 		for i := range s.c.nodes[1:] {
-			s.quiet(evWelcome{i + 1, wire.ID{byte(i + 1)}, wire.StateNew, "", "", num("version", wire.Version)})
-			s.quiet(evAnswer{i + 1, []int64{0}, -1, true, false, wire.CodeNone, ""})
+			s.quiet(EvWelcome{i + 1, wire.ID{byte(i + 1)}, wire.StateNew, "", "", num("version", wire.Version)})
+			s.quiet(EvAnswer{i + 1, []int64{0}, -1, true, false, wire.CodeNone, ""})
 		}
 		return
 	case "serving": // the usual beginning: all answer, all links come up
 		for i := range s.c.nodes[1:] {
-			s.quiet(evWelcome{i + 1, wire.ID{byte(i + 1)}, wire.StateNew, "", "", wire.Version})
-			s.quiet(evAnswer{i + 1, []int64{0}, -1, true, false, wire.CodeNone, ""})
+			s.quiet(EvWelcome{i + 1, wire.ID{byte(i + 1)}, wire.StateNew, "", "", wire.Version})
+			s.quiet(EvAnswer{i + 1, []int64{0}, -1, true, false, wire.CodeNone, ""})
 		}
 		for i := range s.c.nodes[1:] {
 			x := s.c.nodes[i+1].feed
-			s.quiet(evNeed{i + 1, x.link, x.gen, [][2]int64{{0, 0}}})
-			s.quiet(evLink{i, x.link, x.gen, wire.LinkUp, wire.CodeNone, ""})
+			s.quiet(EvNeed{i + 1, x.link, x.gen, [][2]int64{{0, 0}}})
+			s.quiet(EvLink{i, x.link, x.gen, wire.LinkUp, wire.CodeNone, ""})
 		}
 		return
 	case "welcome":
-		ev = evWelcome{node, wire.ID{byte(num("instance", node))}, orElse(arg["state"], wire.StateNew), arg["reason"], arg["addr"], num("version", wire.Version)}
+		ev = EvWelcome{node, wire.ID{byte(num("instance", node))}, orElse(arg["state"], wire.StateNew), arg["reason"], arg["addr"], num("version", wire.Version)}
 	case "nocontact":
-		ev = evNoContact{node, Unreachable, false, because("connection refused")}
+		ev = EvNoContact{node, Unreachable, false, because("connection refused")}
 	case "answer":
-		a := evAnswer{node: node, held: []int64{int64(num("held", 0))}, free: int64(num("free", -1)), replay: true, change: arg["switch"] != "", code: wire.Code(arg["code"]), reason: arg["reason"]}
+		a := EvAnswer{Node: node, Held: []int64{int64(num("held", 0))}, Free: int64(num("free", -1)), Replay: true, Change: arg["switch"] != "", Code: wire.Code(arg["code"]), Reason: arg["reason"]}
 		ev = a
 	case "need":
 		link, gen := feed()
-		n := evNeed{node, link, gen, [][2]int64{{0, int64(num("at", 0))}}}
+		n := EvNeed{node, link, gen, [][2]int64{{0, int64(num("at", 0))}}}
 		if arg["nothing"] != "" {
-			n.needs = nil
+			n.Needs = nil
 		}
 		ev = n
 	case "link":
 		link, gen := feed()
-		ev = evLink{num("by", s.c.nodes[node].feed.feeder), link, gen, arg["state"], wire.Code(arg["code"]), orElse(arg["reason"], "broken")}
+		ev = EvLink{num("by", s.c.nodes[node].feed.feeder), link, gen, arg["state"], wire.Code(arg["code"]), orElse(arg["reason"], "broken")}
 	case "verified":
-		ev = evVerified{node, &wire.Verified{Digests: []string{orElse(arg["digest"], testBlob.Digest.String())}, InPlace: arg["inplace"] != ""}}
+		ev = EvVerified{node, &wire.Verified{Digests: []string{orElse(arg["digest"], testBlob.Digest.String())}, InPlace: arg["inplace"] != ""}}
 	case "committed":
-		ev = evCommitted{node, orElse(arg["digest"], testBlob.Digest.String())}
+		ev = EvCommitted{node, orElse(arg["digest"], testBlob.Digest.String())}
 	case "fail":
-		ev = evFail{node, wire.Code(arg["code"]), "because"}
+		ev = EvFail{node, wire.Code(arg["code"]), "because"}
 	case "lost":
-		ev = evControlLost{node, arg["silent"] != "", "connection lost"}
+		ev = EvControlLost{node, arg["silent"] != "", "connection lost"}
 	case "resumed":
-		ev = evResumed{node, wire.ID{byte(num("instance", node))}, arg["state"], testBlob.Digest.String(), because(arg["reason"])}
+		ev = EvResumed{node, wire.ID{byte(num("instance", node))}, arg["state"], testBlob.Digest.String(), because(arg["reason"])}
 	case "source":
-		ev = evSourceDone{[]digest.Digest{testBlob.Digest}}
+		ev = EvSourceDone{[]digest.Digest{testBlob.Digest}}
 		if arg["failed"] != "" {
-			ev = evSourceFailed{errors.New("it shrank")}
+			ev = EvSourceFailed{errors.New("source: it shrank"), false}
 			if arg["failed"] == "unreadable" {
-				ev = evSourceFailed{&unreadable{errors.New("connection reset")}}
+				ev = EvSourceFailed{errors.New("source: connection reset"), true}
 			}
 		}
 	case "interrupt":
-		ev = evInterrupt{}
+		ev = EvInterrupt{}
 	case "deadline":
-		ev = evDeadline{}
+		ev = EvDeadline{}
 	case "tick": // seconds later
 		sec, _ := strconv.ParseFloat(orElse(arg["s"], "0.25"), 64)
 		for range int(sec * 4) { // as often as the sender does
@@ -172,7 +172,7 @@ func (s *scenario) event(f []string) {
 					n.told = s.c.now
 				}
 			}
-			s.print(s.c.step(evTick{s.c.now + timings.tickEvery}))
+			s.print(s.c.Step(EvTick{s.c.now + TickEvery}))
 		}
 		return
 	case "report": // link=ID:RATE,ID:RATE with ! behind the rate when it is not idle: else it is that of a burst; ID:held!
@@ -198,85 +198,90 @@ func (s *scenario) event(f []string) {
 			s.reports = map[int]bool{}
 		}
 		s.reports[node] = true
-		ev = evReport{node, r}
+		ev = EvReport{node, r}
 	case "probed": // FROM to=NODE, with cut=REASON when it was not reached
-		ev = evProbed{node: node}
+		ev = EvProbed{Node: node}
 		for _, p := range s.c.probes {
 			if p.from == node && p.to == num("to", 0) {
-				ev = evProbed{node, p.id, wire.CodeNone, ""}
+				ev = EvProbed{node, p.id, wire.CodeNone, ""}
 				if arg["cut"] != "" {
-					ev = evProbed{node, p.id, wire.CodeNetwork, arg["cut"]}
+					ev = EvProbed{node, p.id, wire.CodeNetwork, arg["cut"]}
 				}
 			}
 		}
 	case "fallback":
 		link, gen := feed()
-		ev = evFallback{node, &wire.Fallback{Link: link, Generation: gen, Offset: int64(num("mark", 0)), Good: int64(num("good", 0))}}
+		ev = EvFallback{node, &wire.Fallback{Link: link, Generation: gen, Offset: int64(num("mark", 0)), Good: int64(num("good", 0))}}
 	case "bottleneck":
-		limit, name := s.c.bottleneck()
+		limit, name := s.c.Bottleneck()
 		fmt.Fprintf(&s.out, "limit %s, slower than the others: %s\n", orElse(string(limit), "unknown"), orElse(name, "none"))
 		return
 	default:
 		s.t.Fatalf("unknown event %q", f[0])
 	}
-	s.print(s.c.step(ev))
+	s.print(s.c.Step(ev))
 }
 
-func (s *scenario) print(out []action) {
+func (s *scenario) print(out []Action) {
 	for _, a := range out {
 		fmt.Fprintln(&s.out, s.text(a))
 	}
 }
 
-func (s *scenario) quiet(ev any) { s.c.step(ev) }
+func (s *scenario) quiet(ev Event) { s.c.Step(ev) }
 
-func (s *scenario) text(a action) string {
+func (s *scenario) text(a Action) string {
 	name := func(i int) string {
 		if i == 0 {
 			return "server"
 		}
-		return s.c.nodes[i].row.Node
+		return s.c.nodes[i].name
 	}
 	switch a := a.(type) {
-	case actSend:
-		return fmt.Sprintf("tell %s %s%s", name(a.node), strings.ToUpper(strings.TrimPrefix(fmt.Sprintf("%T", a.msg), "*wire.")), strings.TrimPrefix(fmt.Sprintf(" %+v", a.msg), " &{}"))
-	case actOffer:
-		return "tell " + name(a.node) + " OFFER"
-	case actPlan:
-		return fmt.Sprint("plan ", a.nodes)
-	case actFeed:
-		return fmt.Sprintf("feed %s link %d generation %d", name(a.node), a.link, a.gen)
-	case actDial:
+	case ActSend:
+		return fmt.Sprintf("tell %s %s%s", name(a.Node), strings.ToUpper(strings.TrimPrefix(fmt.Sprintf("%T", a.Msg), "*wire.")), strings.TrimPrefix(fmt.Sprintf(" %+v", a.Msg), " &{}"))
+	case ActOffer:
+		return "tell " + name(a.Node) + " OFFER"
+	case ActPlan:
+		return fmt.Sprint("plan ", a.Nodes)
+	case ActFeed:
+		return fmt.Sprintf("feed %s link %d generation %d", name(a.Node), a.Link, a.Generation)
+	case ActDial:
 		lag := ""
-		if a.lag {
+		if a.Lag {
 			lag = ", may lag"
 		}
-		return fmt.Sprintf("dial %s -> %s link %d generation %d from %d%s", name(a.feeder), name(a.node), a.link, a.gen, a.needs[0][1], lag)
-	case actUndial:
-		return fmt.Sprintf("undial %s link %d", name(a.feeder), a.link)
-	case actProbe:
-		return fmt.Sprintf("does %s reach %s", name(a.from), name(a.to))
-	case actMarks:
-		return "tell " + name(a.node) + " all marks"
-	case actSource:
+		return fmt.Sprintf("dial %s -> %s link %d generation %d from %d%s", name(a.Feeder), name(a.Node), a.Link, a.Generation, a.Needs[0][1], lag)
+	case ActUndial:
+		return fmt.Sprintf("undial %s link %d", name(a.Feeder), a.Link)
+	case ActProbe:
+		return fmt.Sprintf("does %s reach %s", name(a.From), name(a.To))
+	case ActMarks:
+		return "tell " + name(a.Node) + " all marks"
+	case ActSource:
 		return "read the source"
-	case actRedial:
-		return "dial " + name(a.node) + " until it answers"
-	case actResume:
-		return fmt.Sprintf("ask %s again, committed %v", name(a.node), a.committed)
-	case actHangup:
-		return "hang up " + name(a.node)
-	case actFinal:
-		r := s.c.nodes[a.node].row
+	case ActRedial:
+		return "dial " + name(a.Node) + " until it answers"
+	case ActResume:
+		return fmt.Sprintf("ask %s again, committed %v", name(a.Node), a.Committed)
+	case ActHangup:
+		return "hang up " + name(a.Node)
+	case ActFinal:
+		n := &s.c.nodes[a.Node]
+		r := n.row
 		what := ""
 		if r.Bytes > 0 || r.Skipped > 0 {
 			what = fmt.Sprintf(", %d received, %d held", r.Bytes, r.Skipped)
 		}
-		return strings.TrimRight(fmt.Sprintf("row %s %s%s: %s %s", r.Node, r.State, what, r.Reason, r.Link), " :")
-	case actEvent:
-		return strings.Join(strings.Fields(fmt.Sprintf("event %s %s %s %s %s", a.ev.Kind, a.ev.Node, a.ev.Link, a.ev.State, a.ev.Reason)), " ")
-	case actFinish:
-		return fmt.Sprint("finish, error ", a.err)
+		return strings.TrimRight(fmt.Sprintf("row %s %s%s: %s %s", n.name, r.State, what, r.Cause, r.Link), " :")
+	case ActNode:
+		return strings.TrimRight(fmt.Sprintf("event node %s %s %s", name(a.Node), a.State, a.Cause), " ")
+	case ActLink:
+		return fmt.Sprintf("event link %s %s", a.Link, a.Reason)
+	case ActCommit:
+		return "event commit"
+	case ActFinish:
+		return fmt.Sprint("finish, error ", a.Err)
 	}
 	return fmt.Sprintf("%#v", a)
 }

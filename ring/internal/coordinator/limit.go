@@ -1,13 +1,13 @@
-package ring
+package coordinator
 
 import "github.com/dolly-img/dolly-img/ring/internal/wire"
 
-// bottleneck says what holds the transfer up, and names the node or the link when one of them is
+// Bottleneck says what holds the transfer up, and names the node or the link when one of them is
 // slower than the others. It is asked once a second, and names only who was it a second before, too: what is
 // measured in one second on busy machines differs by more than that. Everybody above a slow node only
 // waits to send, everybody below it only to receive: the first node that does not wait to send is what the
 // chain waits for.
-func (c *chain) bottleneck() (limit Limit, name string) {
+func (c *Machine) Bottleneck() (limit Limit, name string) {
 	limit, who, name := c.lookForBottleneck()
 	before := c.stoodOut
 	c.stoodOut = who
@@ -18,7 +18,7 @@ func (c *chain) bottleneck() (limit Limit, name string) {
 }
 
 // lookForBottleneck also says which node stands out; 0 is none.
-func (c *chain) lookForBottleneck() (limit Limit, who int, name string) {
+func (c *Machine) lookForBottleneck() (limit Limit, who int, name string) {
 	// A node that is about to be called slow is it, also while those above are not held up yet.
 	for _, i := range c.order {
 		if n := &c.nodes[i]; n.slowSeen > 0 {
@@ -43,7 +43,7 @@ func (c *chain) lookForBottleneck() (limit Limit, who int, name string) {
 }
 
 // waitsFor is what node i, for which all above it wait, waits for itself.
-func (c *chain) waitsFor(i int) Limit {
+func (c *Machine) waitsFor(i int) Limit {
 	server := c.nodes[0].report.Wait
 	switch n := &c.nodes[i]; {
 	case c.starved(i), n.report.Wait == wire.WaitCPU:
@@ -67,7 +67,7 @@ func (c *chain) waitsFor(i int) Limit {
 // standsOut says whether node i, which could carry rate, is slower than the others: it could carry
 // less than half of their median, as for worth. A link is compared with links only: that of a node that gets
 // less than it could take is not known to be better.
-func (c *chain) standsOut(i int, rate int64, cause limiter) bool {
+func (c *Machine) standsOut(i int, rate int64, cause limiter) bool {
 	median, links := c.median(i)
 	if rate <= 0 || 2*rate >= median || cause.isLink() && !links {
 		return false
@@ -81,11 +81,11 @@ func (c *chain) standsOut(i int, rate int64, cause limiter) bool {
 }
 
 // slowName is how a progress line names what is slow about node i.
-func (c *chain) slowName(i int, rate int64, cause limiter) string {
+func (c *Machine) slowName(i int, rate int64, cause limiter) string {
 	if cause.isLink() {
 		return cause.String() + ": " + megabytes(rate)
 	}
-	return c.nodes[i].row.Node + ": " + cause.String() + " " + megabytes(rate)
+	return c.nodes[i].name + ": " + cause.String() + " " + megabytes(rate)
 }
 
 // limiter is what limits one node; of LimitNetwork it has the link.

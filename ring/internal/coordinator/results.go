@@ -1,0 +1,199 @@
+package coordinator
+
+import (
+	"errors"
+	"slices"
+
+	"github.com/dolly-img/dolly-img/ring/internal/wire"
+)
+
+// Config is what the coordinator has to know of a transfer beside its blobs.
+type Config struct {
+	Nodes     []Peer // in chain order
+	Straggler Straggler
+	Retries   int   // how often a lost node is taken back
+	MaxDirect int   // nodes that the server feeds because no node reaches them, at most; 0: no limit, -1: none
+	Rate      int64 // bytes per second the server sends at most; 0: no limit
+	Check     bool  // ask the nodes, move nothing
+}
+
+// Peer is one requested node.
+type Peer struct {
+	Name  string
+	Dials string // where it is dialled, for rows
+	Port  string // of its first address
+}
+
+// Straggler is what becomes of a node that is slower than the others.
+type Straggler string
+
+// The ways to treat a slow node; "" is Demote.
+const (
+	Demote Straggler = "demote" // serve it behind the others
+	Drop   Straggler = "drop"   // fail it
+	Wait   Straggler = "wait"   // let it be
+)
+
+// ErrInterrupted ends a transfer that was interrupted before the first node was told to commit.
+var ErrInterrupted = errors.New("interrupted")
+
+// State is how far a node is, or how it ended.
+type State string
+
+// The states of a row. Pending, Serving and Lost are never final.
+const (
+	Pending     State = "pending"     // not yet answered
+	Serving     State = "serving"     // in the transfer
+	Lost        State = "lost"        // gone, dialled again while others are served
+	Committed   State = "committed"   // confirmed the source's digest and switched to it
+	Held        State = "held"        // confirmed that everything was in place already
+	Failed      State = "failed"      // was reached, and did not end with the right bytes
+	Refused     State = "refused"     // said no: authentication or policy
+	Unreachable State = "unreachable" // never answered
+)
+
+// Good reports whether the node itself confirmed the right digest.
+func (s State) Good() bool { return s == Committed || s == Held }
+
+// Row is what became of one node.
+type Row struct {
+	State   State
+	Digest  string // as computed by the node; "" when it confirmed none
+	Bytes   int64  // payload it received
+	Skipped int64  // bytes it held already, as it said
+	Free    int64  // bytes it said are free, -1 when it does not know; once it answered
+	Cause   Cause
+	Link    string // the link that is to blame, "" when none is
+}
+
+// Fault classifies why a node cannot be talked to. The driver, which talks to nodes, knows more of them.
+type Fault string
+
+// The faults that the coordinator itself tells of.
+const (
+	FaultSilent Fault = "silent" // nothing comes back from its address
+	FaultHangs  Fault = "hangs"  // it has the connection, and says nothing
+)
+
+// Cause is why a node is in its state, in parts: text, address and text together are the reason.
+type Cause struct {
+	Fault Fault
+	Text  string // up to the address, or all of it
+	Addr  string // of the node; "" when the reason names none
+	After string // what follows the address
+}
+
+func (c Cause) String() string { return c.Text + c.Addr + c.After }
+
+// because is a cause without parts.
+func because(text string) Cause { return Cause{Text: text} }
+
+// In puts what happened before the cause.
+func (c Cause) In(what string) Cause {
+	c.Text = what + c.Text
+	return c
+}
+
+// orCause is c, or another where c says nothing.
+func (c Cause) orCause(other Cause) Cause {
+	if c.String() != "" {
+		return c
+	}
+	return other
+}
+
+// Limit is what a transfer, or one node of it, waits for most of the time.
+type Limit string
+
+// The limits of a transfer.
+const (
+	LimitUnknown   Limit = ""
+	LimitProcessor Limit = "processor"
+	LimitDisk      Limit = "disk"
+	LimitNetwork   Limit = "network"
+	LimitPolicy    Limit = "policy" // the rate in the policy of a node
+	LimitRate      Limit = "rate"   // Config.Rate
+	LimitSource    Limit = "source" // the server reads what it sends no faster
+)
+
+// Unreached says that one node could not open a connection to another.
+type Unreached struct {
+	From, To int
+	Port     string
+	Reason   string
+}
+
+// Progress is how far the nodes are.
+type Progress struct {
+	Least   int64 // bytes that the slowest node that is still served holds; -1: none is served
+	Done    int   // nodes that have everything
+	Serving int   // nodes that are in the transfer
+}
+
+// Row is what is known of node i by now.
+func (c *Machine) Row(i int) Row { return c.nodes[i].row }
+
+// Alive says whether the control connection of node i is in use.
+func (c *Machine) Alive(i int) bool { return c.nodes[i].alive }
+
+// Marked lists the nodes that need the marks of what is read.
+func (c *Machine) Marked() (to []int) {
+	for i := range c.nodes {
+		if n := &c.nodes[i]; n.alive && n.lacks && n.phase == phServing {
+			to = append(to, i)
+		}
+	}
+	return to
+}
+
+// SourceDone says whether EvSourceDone came.
+func (c *Machine) SourceDone() bool { return c.sourceDone }
+
+// Progress says how far the nodes are.
+func (c *Machine) Progress() Progress {
+	p := Progress{Least: -1}
+	for i := 1; i < len(c.nodes); i++ {
+		n := &c.nodes[i]
+		switch {
+		case n.phase == phFinal && n.row.State.Good(), n.phase == phVerified, n.phase == phCommitting:
+			p.Done++
+			p.Serving++
+		case n.phase == phServing:
+			p.Serving++
+			if have := n.report.Received + n.row.Skipped; p.Least < 0 || have < p.Least {
+				p.Least = have
+			}
+		}
+	}
+	return p
+}
+
+// Heard turns a message of node i into an event; false says that it is none that a node may send.
+func Heard(i int, m wire.Message) (Event, bool) {
+	switch m := m.(type) {
+	case *wire.Answer:
+		return EvAnswer{i, m.Held, m.Free, m.Replay, m.Switch, m.Code, wire.Printable(m.Reason)}, true
+	case *wire.Need:
+		return EvNeed{i, m.Link, m.Generation, m.Needs}, true
+	case *wire.Link:
+		return EvLink{i, m.Link, m.Generation, m.State, m.Code, wire.Printable(m.Reason)}, true
+	case *wire.Report:
+		return EvReport{i, *m}, true
+	case *wire.Probed:
+		return EvProbed{i, m.Probe, m.Code, wire.Printable(m.Reason)}, true
+	case *wire.Fallback:
+		return EvFallback{i, m}, true
+	case *wire.Verified:
+		if !slices.ContainsFunc(m.Digests, func(d string) bool { return len(d) > maxDigest }) {
+			return EvVerified{i, m}, true
+		}
+	case *wire.Committed:
+		return EvCommitted{i, wire.Printable(m.Digest)}, true
+	case *wire.Fail:
+		return EvFail{i, m.Code, wire.Printable(m.Reason)}, true
+	}
+	return nil, false
+}
+
+// maxDigest is longer than any digest this side computes.
+const maxDigest = 200

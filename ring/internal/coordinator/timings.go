@@ -1,0 +1,46 @@
+package coordinator
+
+import "time"
+
+// What the driver must keep to, for timings to be right.
+const (
+	ReportEvery = time.Second      // between two REPORTs of a node, and two EvReport of the server
+	TickEvery   = time.Second / 4  // between two EvTick: how late the coordinator sees what does not happen
+	ConfirmFor  = 15 * time.Second // how long an unconfirmed COMMIT is asked after
+)
+
+// timings is every time by which the coordinator decides that something is late, lost or slow.
+// They stand in one place because they depend on each other, and on those of ring/timings.go: who changes one
+// sees the others. Nothing changes them at run time. ring/timers_test.go and ring/detect_*test.go measure them.
+var timings = struct {
+	answer  time.Duration // an offer is not answered: the node failed; longer than a node has a transfer wait for a busy target
+	stalled time.Duration // nothing moves on a link both of whose ends wait: it is down
+	probed  time.Duration // a node was told to try whether it reaches another, which takes it as long as a link at most: it does not answer
+	dialled time.Duration // a feeder was told to dial, and says neither up nor down: it is down
+	report  time.Duration // an alive node says nothing of how far it is: it failed
+	hung    time.Duration // nothing moves at a node that waits for itself, or FEED is not answered: it failed
+	verify  time.Duration // everything was sent, or COMMIT, and nothing comes back: it failed
+	blame   time.Duration // a feeder that waits for its feed neither passes a mark nor complains of it: its link is blamed
+	patient time.Duration // the same for one that is busy with what it has
+
+	// Of slow nodes.
+	slowEvery  time.Duration // between two looks for the slowest
+	slowLooks  int           // so many in a row must find the same node slow
+	slowSaves  time.Duration // what moving it must save
+	slowServer time.Duration // what a node behind a slow link from the server must still take
+}{
+	answer:  25 * time.Second,
+	stalled: 3 * time.Second,
+	probed:  3 * time.Second,
+	dialled: 10 * time.Second,
+	report:  10 * time.Second,
+	hung:    time.Minute,
+	verify:  10 * time.Minute, // the last fsync, and a copy to the output, may take long
+	blame:   2 * time.Second,
+	patient: 30 * time.Second,
+
+	slowEvery:  time.Second,
+	slowLooks:  3,
+	slowSaves:  2 * time.Second,
+	slowServer: 30 * time.Second,
+}

@@ -1,0 +1,70 @@
+package ring
+
+import (
+	"net"
+	"strings"
+	"time"
+
+	"github.com/dolly-img/dolly-img/ring/internal/coordinator"
+)
+
+// What the coordinator says, in the words of this package's callers, and the other way round.
+
+func coordinatorConfig(cfg Config) coordinator.Config {
+	c := coordinator.Config{
+		Straggler: coordinator.Straggler(cfg.Straggler), Retries: cfg.Retries, MaxDirect: cfg.MaxDirect, Rate: cfg.Rate, Check: cfg.Check,
+	}
+	for _, p := range cfg.Nodes {
+		n := coordinator.Peer{Name: p.Name, Dials: strings.Join(p.Addrs, " or ")}
+		if len(p.Addrs) > 0 {
+			_, n.Port, _ = net.SplitHostPort(p.Addrs[0])
+		}
+		c.Nodes = append(c.Nodes, n)
+	}
+	return c
+}
+
+func publicCause(c coordinator.Cause) Cause {
+	return Cause{Fault: Fault(c.Fault), Text: c.Text, Addr: c.Addr, After: c.After}
+}
+
+func innerCause(c Cause) coordinator.Cause {
+	return coordinator.Cause{Fault: coordinator.Fault(c.Fault), Text: c.Text, Addr: c.Addr, After: c.After}
+}
+
+// row is that of node i in a report.
+func (s *sender) row(i int) Row {
+	r := s.chain.Row(i)
+	return Row{
+		Node: s.cfg.Nodes[i-1].Name, State: State(r.State), Digest: r.Digest, Bytes: r.Bytes, Skipped: r.Skipped, Seconds: round(s.ended[i]),
+		Reason: r.Cause.String(), Link: r.Link, Cause: publicCause(r.Cause), Free: r.Free,
+	}
+}
+
+// unprepared is the report of a transfer whose source could not be opened.
+func (s *sender) unprepared(err error) *Report {
+	r := &Report{Transfer: s.id.String(), Seconds: round(time.Since(s.begun)), Bytes: totalSize(s.blobs), Unreached: []Unreached{}, Unprobed: []string{}}
+	for _, p := range s.cfg.Nodes {
+		r.Nodes = append(r.Nodes, Row{Node: p.Name, State: Failed, Reason: err.Error(), Cause: because(err.Error())})
+	}
+	if n := len(s.blobs); n > 0 {
+		r.Digest = s.blobs[n-1].Digest.String()
+	}
+	return r
+}
+
+func (s *sender) unreached() []Unreached {
+	all := []Unreached{}
+	for _, u := range s.chain.Unreached() {
+		all = append(all, Unreached{s.cfg.Nodes[u.From-1].Name, s.cfg.Nodes[u.To-1].Name, u.Port, u.Reason})
+	}
+	return all
+}
+
+func (s *sender) unprobed() []string {
+	all := []string{}
+	for _, i := range s.chain.Unprobed() {
+		all = append(all, s.cfg.Nodes[i-1].Name)
+	}
+	return all
+}
