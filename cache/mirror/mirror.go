@@ -58,11 +58,16 @@ func New(store *cache.Cache, log *slog.Logger) http.Handler {
 var (
 	// A registry with its port may be the first part.
 	nameForm = regexp.MustCompile(`^[a-zA-Z0-9]+(([._:]|__|-+)[a-zA-Z0-9]+)*(/[a-zA-Z0-9]+(([._]|__|-+)[a-zA-Z0-9]+)*)*$`)
-	tagForm  = regexp.MustCompile(`^[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}$`)
+	tagForm  = regexp.MustCompile(`^[a-zA-Z0-9_][a-zA-Z0-9._-]*$`)
 	hostForm = regexp.MustCompile(`^([a-zA-Z0-9._-]+|\[[0-9a-fA-F:.]+\])(:[0-9]{1,5})?$`)
 )
 
-const maxName = 512
+// The longest name and tag, in bytes. The lengths are not counted in the expressions: a count is unrolled,
+// which every command would pay for when it starts.
+const (
+	maxName = 512
+	maxTag  = 128
+)
 
 // request is what a path asks for.
 type request struct {
@@ -94,7 +99,8 @@ func parse(path, ns string) (request, *failure) {
 	}
 	switch r.kind {
 	case "manifests":
-		if !tagForm.MatchString(r.ref) && digest.Digest(r.ref).Validate() != nil {
+		tag := len(r.ref) <= maxTag && tagForm.MatchString(r.ref)
+		if !tag && digest.Digest(r.ref).Validate() != nil {
 			return r, &failure{http.StatusBadRequest, "MANIFEST_INVALID", "neither a tag nor a digest"}
 		}
 	case "blobs", "referrers":
