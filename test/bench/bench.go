@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -19,6 +20,7 @@ type bench struct {
 	opts   *options
 	dir    string // in memory
 	binary string
+	tracer *tracer // nil: system calls are not counted
 }
 
 // bed is the hosts of one scenario. Every node sees a directory of its own at out.
@@ -33,25 +35,32 @@ type bed struct {
 
 // sample is one run of one program.
 type sample struct {
-	Seconds float64 `json:"seconds"`
-	Report  float64 `json:"report"` // seconds as the program itself says; 0: it does not
-	CPU     float64 `json:"cpu"`    // seconds, user and system, of all processes
-	Sent    int64   `json:"sent"`   // by the server's interface
-	Peak    int64   `json:"peak"`   // most anonymous memory of any node's process
+	Seconds  float64 `json:"seconds"`
+	Report   float64 `json:"report"`   // seconds as the program itself says; 0: it does not
+	CPU      float64 `json:"cpu"`      // seconds, user and system, of all processes
+	Switches int64   `json:"switches"` // context switches of the middle node's process
+	Sent     int64   `json:"sent"`     // by the server's interface
+	Peak     int64   `json:"peak"`     // most anonymous memory of any node's process
 }
 
-// contestant is one program. start brings up what runs through all rounds and returns
-// how to run it once and how to end it.
+// contestant is one program. start brings up its nodes.
 type contestant struct {
 	name  string
-	start func(ctx context.Context, b *bed) (once func(context.Context) (*sample, error), stop func(), err error)
+	start func(ctx context.Context, b *bed) (*running, error)
+}
+
+// running is a program whose nodes wait for what the server sends.
+type running struct {
+	nodes []*netns.Process // in the order of the chain
+	once  func(context.Context) (*sample, error)
+	stop  func()
 }
 
 var contestants = []contestant{
-	{"plain", func(ctx context.Context, b *bed) (func(context.Context) (*sample, error), func(), error) {
+	{"plain", func(ctx context.Context, b *bed) (*running, error) {
 		return startOurs(ctx, b, "plain")
 	}},
-	{"tls", func(ctx context.Context, b *bed) (func(context.Context) (*sample, error), func(), error) {
+	{"tls", func(ctx context.Context, b *bed) (*running, error) {
 		return startOurs(ctx, b, "tls")
 	}},
 	{"bare", peer(bare)},
@@ -70,7 +79,12 @@ func names() (all []string) {
 type result struct {
 	scenario
 	Samples map[string][]*sample `json:"samples"`
+	Tracer  string               `json:"tracer,omitempty"` // what counted Calls
+	Calls   map[string]calls     `json:"calls,omitempty"`  // of the middle node
 }
+
+// middle is the index of a node that receives and passes on, where there are several.
+func (s scenario) middle() int { return (s.Nodes - 1) / 2 }
 
 func newBench(ctx context.Context, o *options) (*bench, error) {
 	memory := "/dev/shm"
@@ -81,7 +95,7 @@ func newBench(ctx context.Context, o *options) (*bench, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := &bench{opts: o, dir: dir, binary: o.binary}
+	b := &bench{opts: o, dir: dir, binary: o.binary, tracer: newTracer(ctx)}
 	if b.binary == "" {
 		b.binary = filepath.Join(dir, "dolly-img")
 		build := exec.CommandContext(ctx, "go", "build", "-o", b.binary, "github.com/dolly-img/dolly-img/cmd/dolly-img")
@@ -113,11 +127,8 @@ func (b *bench) measure(ctx context.Context, s scenario) (_ *result, err error) 
 	}
 	r := &result{scenario: s, Samples: map[string][]*sample{}}
 	for round := range b.opts.rounds {
-		for _, c := range contestants {
-			if b.opts.only != nil && !slices.Contains(b.opts.only, c.name) {
-				continue
-			}
-			got, err := bed.run(ctx, c)
+		for _, c := range b.chosen() {
+			got, err := bed.run(ctx, c, nil)
 			if err != nil {
 				return nil, fmt.Errorf("%s: %w", c.name, err)
 			}
@@ -125,7 +136,27 @@ func (b *bench) measure(ctx context.Context, s scenario) (_ *result, err error) 
 			fmt.Fprintf(os.Stderr, "%d nodes to %s, round %d: %s %.2f s\n", s.Nodes, s.Sink, round+1, c.name, got.Seconds)
 		}
 	}
+	// The time of a transfer over slow links does not depend on calls.
+	if b.tracer != nil && s.Rate == 0 {
+		r.Tracer, r.Calls = b.tracer.name, map[string]calls{}
+		for _, c := range b.chosen() {
+			counted := calls{}
+			if _, err := bed.run(ctx, c, counted); err != nil {
+				return nil, fmt.Errorf("%s, counting its calls: %w", c.name, err)
+			}
+			r.Calls[c.name] = counted
+		}
+	}
 	return r, nil
+}
+
+func (b *bench) chosen() (all []contestant) {
+	for _, c := range contestants {
+		if b.opts.only == nil || slices.Contains(b.opts.only, c.name) {
+			all = append(all, c)
+		}
+	}
+	return all
 }
 
 func (b *bed) prepare(dir string) error {
@@ -150,8 +181,8 @@ func (b *bed) prepare(dir string) error {
 	return f.Close()
 }
 
-// run measures c once.
-func (b *bed) run(ctx context.Context, c contestant) (*sample, error) {
+// run measures c once. It puts the calls of the middle node into counted unless that is nil.
+func (b *bed) run(ctx context.Context, c contestant, counted calls) (s *sample, err error) {
 	// Ten times as long as it takes, and time to start.
 	limit := time.Minute
 	if b.Rate > 0 {
@@ -159,19 +190,38 @@ func (b *bed) run(ctx context.Context, c contestant) (*sample, error) {
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("not done in %v", limit))
 	defer cancel()
-	once, stop, err := c.start(ctx, b)
+	r, err := c.start(ctx, b)
 	if err != nil {
 		return nil, err
 	}
-	defer stop()
+	defer r.stop()
 	before, err := b.net.Server.Traffic(ctx)
 	if err != nil {
 		return nil, err
 	}
-	s, err := once(ctx)
+	middle := r.nodes[b.middle()]
+	idle, err := switches(middle)
 	if err != nil {
 		return nil, err
 	}
+	once := func() (err error) {
+		s, err = r.once(ctx)
+		return err
+	}
+	if counted == nil {
+		err = once()
+	} else {
+		var all calls
+		all, err = b.tracer.count(ctx, middle.Pid(), b.dir, once)
+		maps.Copy(counted, all)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if s.Switches, err = switches(middle); err != nil {
+		return nil, err
+	}
+	s.Switches -= idle
 	after, err := b.net.Server.Traffic(ctx)
 	if err != nil {
 		return nil, err

@@ -1,6 +1,6 @@
 // Bench measures dolly-img beside programs that do the same, on hosts that are network
 // namespaces of this machine, and a chain of this program's own that does the least. It needs root, and
-// mbuffer and udpcast.
+// mbuffer and udpcast (--only leaves them out).
 //
 //	go run ./test/bench                         # 4 nodes, as fast as it goes
 //	go run ./test/bench --preset shaped         # 1 to 32 nodes on slow links
@@ -11,6 +11,8 @@
 // All run in turn within each round, so that what else the machine does meets each of
 // them; figures are the median over the rounds, with the extremes. The time is that of
 // the sending process, from its start until it and all receivers have everything.
+// Ratios are those to the bare chain in the same round. Where links are not slow, each program runs once
+// more after the rounds while perf, or else strace, counts the system calls of a node in the middle.
 package main
 
 import (
@@ -179,6 +181,11 @@ func run(ctx context.Context, o *options) error {
 	if o.json {
 		table = os.Stderr
 	}
+	model, cores, err := netns.Processor()
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(table, "%d cores, %s\n", cores, model)
 	var all []*result
 	for _, s := range o.scenarios {
 		r, err := b.measure(ctx, s)

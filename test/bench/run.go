@@ -16,10 +16,10 @@ import (
 const policy = "[[output]]\ndir = %q\noverwrite = true\n[data]\nplain = true\n"
 
 // startOurs starts a daemon on each node.
-func startOurs(ctx context.Context, b *bed, data string) (func(context.Context) (*sample, error), func(), error) {
+func startOurs(ctx context.Context, b *bed, data string) (*running, error) {
 	dir, err := os.MkdirTemp(b.dir, "ours-")
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	var daemons []*netns.Process
 	stop := func() {
@@ -59,7 +59,7 @@ func startOurs(ctx context.Context, b *bed, data string) (func(context.Context) 
 	}()
 	if err != nil {
 		stop()
-		return nil, nil, err
+		return nil, err
 	}
 	report := filepath.Join(dir, "report.json")
 	args := []string{"raw", "--input", b.input, "--nodes", list, "--keys", keys, "--data", data, "--report", report, "--quiet"}
@@ -68,7 +68,8 @@ func startOurs(ctx context.Context, b *bed, data string) (func(context.Context) 
 	} else {
 		args = append(args, "--output", b.file())
 	}
-	return func(ctx context.Context) (*sample, error) { return b.pushOnce(ctx, daemons, report, args) }, stop, nil
+	once := func(ctx context.Context) (*sample, error) { return b.pushOnce(ctx, daemons, report, args) }
+	return &running{nodes: daemons, once: once, stop: stop}, nil
 }
 
 func (b *bed) pushOnce(ctx context.Context, daemons []*netns.Process, report string, args []string) (*sample, error) {
@@ -159,48 +160,51 @@ var udpcast = commands{
 }
 
 // peer runs the processes of one transfer, the last node's first.
-func peer(c commands) func(context.Context, *bed) (func(context.Context) (*sample, error), func(), error) {
-	return func(ctx context.Context, b *bed) (func(context.Context) (*sample, error), func(), error) {
-		var nodes []*netns.Process
+func peer(c commands) func(context.Context, *bed) (*running, error) {
+	return func(ctx context.Context, b *bed) (*running, error) {
+		nodes := make([]*netns.Process, b.Nodes)
 		stop := func() {
 			for _, p := range nodes {
-				p.Kill()
+				if p != nil {
+					p.Kill()
+				}
 			}
 		}
 		for i := b.Nodes - 1; i >= 0; i-- {
 			words := c.node(b, i)
 			p, err := netns.Start(b.net.Nodes[i].Command(ctx, words[0], words[1:]...))
 			if err == nil {
-				nodes = append(nodes, p)
+				nodes[i] = p
 				err = netns.Listening(ctx, p, c.network, c.port)
 			}
 			if err != nil {
 				stop()
-				return nil, nil, err
-			}
-		}
-		once := func(ctx context.Context) (*sample, error) {
-			peak := watch(nodes)
-			begin := time.Now()
-			words := c.server(b)
-			server, err := netns.Start(b.net.Server.Command(ctx, words[0], words[1:]...))
-			if err != nil {
-				peak()
 				return nil, err
 			}
-			defer server.Kill()
-			s := &sample{}
-			for _, p := range append([]*netns.Process{server}, nodes...) {
-				if code, werr := p.Wait(ctx); werr != nil || code != 0 {
-					err = fmt.Errorf("exit %d, %v: %s", code, werr, p.Output())
-					break
-				}
-				s.CPU += (p.State().UserTime() + p.State().SystemTime()).Seconds()
-			}
-			s.Seconds = time.Since(begin).Seconds()
-			s.Peak = peak()
-			return s, err
 		}
-		return once, stop, nil
+		once := func(ctx context.Context) (*sample, error) { return b.peerOnce(ctx, nodes, c.server(b)) }
+		return &running{nodes: nodes, once: once, stop: stop}, nil
 	}
+}
+
+func (b *bed) peerOnce(ctx context.Context, nodes []*netns.Process, words []string) (*sample, error) {
+	peak := watch(nodes)
+	begin := time.Now()
+	server, err := netns.Start(b.net.Server.Command(ctx, words[0], words[1:]...))
+	if err != nil {
+		peak()
+		return nil, err
+	}
+	defer server.Kill()
+	s := &sample{}
+	for _, p := range append([]*netns.Process{server}, nodes...) {
+		if code, werr := p.Wait(ctx); werr != nil || code != 0 {
+			err = fmt.Errorf("exit %d, %v: %s", code, werr, p.Output())
+			break
+		}
+		s.CPU += (p.State().UserTime() + p.State().SystemTime()).Seconds()
+	}
+	s.Seconds = time.Since(begin).Seconds()
+	s.Peak = peak()
+	return s, err
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -24,6 +25,53 @@ func AnonMemory(pid int) (bytes int64, err error) {
 		}
 	}
 	return 0, fmt.Errorf("process %d: no RssAnon", pid)
+}
+
+// Switches is how often the threads that a process has now gave a processor away or lost it.
+func Switches(pid int) (n int64, err error) {
+	tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", pid))
+	if err != nil {
+		return 0, err
+	}
+	if len(tasks) == 0 {
+		return 0, fmt.Errorf("process %d: no threads", pid)
+	}
+	for _, task := range tasks {
+		b, err := os.ReadFile(task)
+		if err != nil {
+			continue // The thread has ended meanwhile.
+		}
+		for line := range strings.Lines(string(b)) {
+			name, value, _ := strings.Cut(line, ":")
+			if name != "voluntary_ctxt_switches" && name != "nonvoluntary_ctxt_switches" {
+				continue
+			}
+			count, err := strconv.ParseInt(strings.TrimSpace(value), 10, 64)
+			if err != nil {
+				return 0, fmt.Errorf("%s: %w", task, err)
+			}
+			n += count
+		}
+	}
+	return n, nil
+}
+
+// Processor is the model of the machine's processors as the kernel names it, and how many there are.
+func Processor() (model string, n int, err error) {
+	b, err := os.ReadFile("/proc/cpuinfo")
+	if err != nil {
+		return "", 0, err
+	}
+	for line := range strings.Lines(string(b)) {
+		name, value, _ := strings.Cut(line, ":")
+		switch strings.TrimSpace(name) {
+		case "processor":
+			n++
+		case "model name", "Model", "cpu model": // of x86; others say it elsewhere or not at all
+			model = strings.TrimSpace(value)
+		}
+	}
+	return model, n, nil
 }
 
 // OpenFiles counts a process's descriptors.
