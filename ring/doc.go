@@ -20,11 +20,16 @@
 // # How it is built
 //
 // The decisions are two pure state machines, step(event) -> []action: chain (the
-// coordinator, on the server) and member (a node's part in one transfer). The
-// rest does what they say: sender.go and transfer.go drive them, relay.go moves
+// coordinator, on the server) and internal/member (a node's part in one transfer). The
+// rest does what they say: sender.go and session.go drive them, relay.go moves
 // frames between one feed, the window, the store and the links, and does the same
 // work on the server, whose feed is the source. control.go and link.go are the two
 // planes; internal/wire has their encodings.
+//
+// Who decides what on a node? Node (node.go) tells connections apart and decides who
+// may connect and which transfers are admitted; NodeConfig.Accept decides what they may
+// write. From then on the machine of package member decides, and its session (session.go)
+// does what it says.
 //
 // # Limits
 //

@@ -292,7 +292,7 @@ func (n *testNode) die() {
 		c.(*net.TCPConn).SetLinger(0)
 		c.Close()
 	}
-	for _, t := range n.node.transfers {
+	for _, t := range n.node.sessions {
 		go t.kill()
 	}
 }

@@ -20,9 +20,9 @@ import (
 // keptOutcomes is how many ended transfers a node can still be asked after.
 const keptOutcomes = 64
 
-// nodeServer is a node: it tells connections apart and owns the table of
-// transfers.
-type nodeServer struct {
+// Node takes part in transfers on one or more listeners. It tells connections apart and owns the
+// table of sessions, one for each transfer.
+type Node struct {
 	cfg      atomic.Pointer[NodeConfig] // replaced as a whole, never changed
 	net      transport
 	instance wire.ID
@@ -32,8 +32,8 @@ type nodeServer struct {
 	log      *slog.Logger
 
 	mu        sync.Mutex
-	changed   sync.Cond // a transfer ended
-	transfers map[wire.ID]*transfer
+	changed   sync.Cond // a session ended
+	sessions  map[wire.ID]*session
 	endings   int           // transfers that ended
 	outcomes  []keptOutcome // newest last
 	listeners map[net.Listener]bool
@@ -47,15 +47,16 @@ type keptOutcome struct {
 	Outcome
 }
 
-func newNodeServer(cfg NodeConfig) (*nodeServer, error) {
-	n := &nodeServer{
+// NewNode checks cfg and makes a node; it does nothing until Serve.
+func NewNode(cfg NodeConfig) (*Node, error) {
+	n := &Node{
 		net: tcp, pool: newPool(cfg.Window), log: cfg.Log,
-		transfers: map[wire.ID]*transfer{}, listeners: map[net.Listener]bool{}, conns: map[*stranger]bool{},
+		sessions: map[wire.ID]*session{}, listeners: map[net.Listener]bool{}, conns: map[*stranger]bool{},
 	}
 	if n.log == nil {
 		n.log = slog.New(slog.DiscardHandler)
 	}
-	if err := n.configure(cfg); err != nil {
+	if err := n.Reconfigure(cfg); err != nil {
 		return nil, err
 	}
 	n.changed.L = &n.mu
@@ -63,7 +64,8 @@ func newNodeServer(cfg NodeConfig) (*nodeServer, error) {
 	return n, nil
 }
 
-func (n *nodeServer) serve(l net.Listener) error {
+// Serve accepts connections on l until Shutdown, then returns nil.
+func (n *Node) Serve(l net.Listener) error {
 	n.mu.Lock()
 	if n.closing {
 		n.mu.Unlock()
@@ -121,7 +123,7 @@ func (n *nodeServer) serve(l net.Listener) error {
 }
 
 // handle authenticates a connection and serves it on its plane until it ends.
-func (n *nodeServer) handle(guard *stranger, leave func()) {
+func (n *Node) handle(guard *stranger, leave func()) {
 	guard.SetDeadline(time.Now().Add(timings.startLimit))
 	var first [1]byte
 	if _, err := guard.Read(first[:]); err != nil {
@@ -157,42 +159,42 @@ func (n *nodeServer) handle(guard *stranger, leave func()) {
 }
 
 // link serves an incoming data connection.
-func (n *nodeServer) link(conn net.Conn, low *lowConn, guard *stranger, leave func()) {
+func (n *Node) link(conn net.Conn, low *lowConn, guard *stranger, leave func()) {
 	b, challenge, err := challengeLink(conn)
 	if err != nil {
 		return
 	}
 	status := byte(wire.LinkHelloRefused)
-	var t *transfer
+	var s *session
 	hello, err := wire.ParseLinkHello(b)
 	if err == nil {
 		n.mu.Lock()
-		t = n.transfers[hello.Transfer]
+		s = n.sessions[hello.Transfer]
 		n.mu.Unlock()
 	}
-	if t != nil {
-		status = t.openFeed(hello, b, challenge, conn)
+	if s != nil {
+		status = s.openFeed(hello, b, challenge, conn)
 	}
 	if status == wire.LinkHelloOK {
 		guard.trust()
 		leave()
-		n.log.Debug("link accepted", "transfer", t.id.String(), "peer", conn.RemoteAddr().String(), "plain", t.plain)
-		defer t.feedClosed(conn)
+		n.log.Debug("link accepted", "transfer", s.id.String(), "peer", conn.RemoteAddr().String(), "plain", s.plain)
+		defer s.feedClosed(conn)
 	}
 	if _, err := conn.Write([]byte{status}); err != nil || status != wire.LinkHelloOK {
-		if t != nil && status == wire.LinkHelloOK {
-			t.step(member.EvFeedEnd{Link: hello.Link, Generation: hello.Generation, Fin: false, Code: wire.CodeNetwork, Reason: "connection lost"})
+		if s != nil && status == wire.LinkHelloOK {
+			s.step(member.EvFeedEnd{Link: hello.Link, Generation: hello.Generation, Fin: false, Code: wire.CodeNetwork, Reason: "connection lost"})
 		}
 		return
 	}
 	guard.SetDeadline(time.Time{})
 	low.widen()
-	t.receive(&linkReader{Conn: conn, low: low}, hello)
+	s.receive(&linkReader{Conn: conn, low: low}, hello)
 }
 
 // control serves a control connection: greeting, then a new transfer or one that
 // is resumed.
-func (n *nodeServer) control(conn net.Conn, cfg *NodeConfig) {
+func (n *Node) control(conn net.Conn, cfg *NodeConfig) {
 	sender := ""
 	if tc, secure := conn.(*tls.Conn); secure && cfg.SenderName != nil {
 		sender = cfg.SenderName(tc.ConnectionState())
@@ -210,11 +212,11 @@ func (n *nodeServer) control(conn net.Conn, cfg *NodeConfig) {
 		ctrl.send(w)
 		return
 	}
-	t, o := n.lookup(g.Transfer)
+	s, o := n.lookup(g.Transfer)
 	switch {
-	case t != nil && !t.isOpen():
+	case s != nil && !s.isOpen():
 		w.State, w.Reason = wire.StateBusy, "the transfer is still being offered"
-	case t != nil:
+	case s != nil:
 		w.State = wire.StateRunning
 	case o != nil:
 		w.State, w.Digest = string(o.State), o.Digest
@@ -225,12 +227,12 @@ func (n *nodeServer) control(conn net.Conn, cfg *NodeConfig) {
 		w.State = wire.StateNew
 	}
 	if w.State == wire.StateRunning && g.Resume {
-		t.attach(ctrl, w)
-		t.listen(ctrl)
+		s.attach(ctrl, w)
+		s.listen(ctrl)
 		return
 	}
 	ctrl.send(w)
-	if t != nil {
+	if s != nil {
 		return
 	}
 	// Also who asked for a transfer that is not here may go on to offer it.
@@ -245,25 +247,25 @@ func (n *nodeServer) control(conn net.Conn, cfg *NodeConfig) {
 	}
 	r := Request{Transfer: g.Transfer.String(), Sender: sender, Addr: conn.RemoteAddr().String(), Node: wire.Printable(g.Node), Blobs: offer.Blobs, Meta: offer.Meta}
 	admitted := ctrl.stay()
-	t, ne := n.admit(cfg, ctrl, g.Transfer, r, offer.Plain)
+	s, ne := n.admit(cfg, ctrl, g.Transfer, r, offer.Plain)
 	admitted()
 	if ne != nil {
 		n.log.Warn("transfer refused", "sender", wire.Printable(sender), "peer", r.Addr, "transfer", r.Transfer, "reason", ne.Error())
 		n.refuse(ctrl, ne)
 		return
 	}
-	t.listen(ctrl)
+	s.listen(ctrl)
 }
 
 // refuse answers an offer with an error.
-func (n *nodeServer) refuse(ctrl *control, ne *wire.Error) {
+func (n *Node) refuse(ctrl *control, ne *wire.Error) {
 	ctrl.send(&wire.Answer{Code: ne.Code, Reason: ne.Error()})
 	ctrl.drain()
 }
 
 // greeting reads HELLO and makes the WELCOME for it; nil when nobody greets. One that has no
 // version in common gets version 0, and the reason as it should stand in its row for us.
-func (n *nodeServer) greeting(ctrl *control, sender string) (*wire.Hello, *wire.Welcome) {
+func (n *Node) greeting(ctrl *control, sender string) (*wire.Hello, *wire.Welcome) {
 	m, err := ctrl.read(timings.startLimit)
 	g, ok := m.(*wire.Hello)
 	w := &wire.Welcome{Instance: n.instance, State: wire.StateUnknown}
@@ -294,7 +296,7 @@ func (n *nodeServer) greeting(ctrl *control, sender string) (*wire.Hello, *wire.
 
 // unread logs a message of the server that cannot be read, and returns what to answer. It is nil
 // when err is anything else.
-func (n *nodeServer) unread(ctrl *control, err error) error {
+func (n *Node) unread(ctrl *control, err error) error {
 	bad := unread(err, ctrl.version, "", n.config().Software)
 	if bad != nil {
 		bad = fmt.Errorf("the server %w", bad)
@@ -303,11 +305,11 @@ func (n *nodeServer) unread(ctrl *control, err error) error {
 	return bad
 }
 
-func (n *nodeServer) lookup(id wire.ID) (*transfer, *Outcome) {
+func (n *Node) lookup(id wire.ID) (*session, *Outcome) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if t := n.transfers[id]; t != nil {
-		return t, nil
+	if s := n.sessions[id]; s != nil {
+		return s, nil
 	}
 	for i := range n.outcomes {
 		if n.outcomes[i].id == id {
@@ -317,14 +319,14 @@ func (n *nodeServer) lookup(id wire.ID) (*transfer, *Outcome) {
 	return nil, nil
 }
 
-// ended takes a transfer out of the table and remembers its outcome.
-func (n *nodeServer) ended(t *transfer, o Outcome, remember bool) {
+// ended takes a session out of the table and remembers its outcome.
+func (n *Node) ended(s *session, o Outcome, remember bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	delete(n.transfers, t.id)
+	delete(n.sessions, s.id)
 	n.endings++
 	if remember {
-		n.outcomes = append(n.outcomes, keptOutcome{t.id, o})
+		n.outcomes = append(n.outcomes, keptOutcome{s.id, o})
 		if len(n.outcomes) > keptOutcomes {
 			n.outcomes = n.outcomes[1:]
 		}
@@ -332,7 +334,10 @@ func (n *nodeServer) ended(t *transfer, o Outcome, remember bool) {
 	n.changed.Broadcast()
 }
 
-func (n *nodeServer) shutdown(ctx context.Context) error {
+// Shutdown stops accepting new transfers and waits for running ones until ctx
+// ends, then aborts those. It returns nil when nothing had to be aborted, else an
+// *AbortedError.
+func (n *Node) Shutdown(ctx context.Context) error {
 	n.mu.Lock()
 	n.closing = true
 	for l := range n.listeners {
@@ -344,20 +349,20 @@ func (n *nodeServer) shutdown(ctx context.Context) error {
 		n.changed.Broadcast()
 	})
 	defer stop()
-	for _, t := range n.transfers {
-		t.yield()
+	for _, s := range n.sessions {
+		s.yield()
 	}
-	for len(n.transfers) > 0 && ctx.Err() == nil {
+	for len(n.sessions) > 0 && ctx.Err() == nil {
 		n.changed.Wait()
 	}
 	var err error
-	if len(n.transfers) > 0 {
-		err = &AbortedError{len(n.transfers)}
-		for _, t := range n.transfers {
-			go t.kill()
+	if len(n.sessions) > 0 {
+		err = &AbortedError{len(n.sessions)}
+		for _, s := range n.sessions {
+			go s.kill()
 		}
 	}
-	for len(n.transfers) > 0 {
+	for len(n.sessions) > 0 {
 		n.changed.Wait()
 	}
 	for c := range n.conns {
@@ -368,7 +373,7 @@ func (n *nodeServer) shutdown(ctx context.Context) error {
 	return err
 }
 
-func nodeErrorOf(err error, code wire.Code) *wire.Error {
+func coded(err error, code wire.Code) *wire.Error {
 	var ne *wire.Error
 	if errors.As(err, &ne) {
 		return ne

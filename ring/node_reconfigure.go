@@ -8,8 +8,11 @@ import (
 // What a node does is set by a NodeConfig that can be replaced while it runs. It is replaced as a
 // whole and never changed, so that nothing acts on half of a new one.
 
-// configure checks cfg and puts it in force. Each connection keeps the one it began with.
-func (n *nodeServer) configure(cfg NodeConfig) error {
+// Reconfigure checks cfg and puts it in force for connections and transfers that begin from now on:
+// running transfers keep what they were admitted with, but the links that they still open use the new
+// keys. Window, Log, Software and Platform should be those of NewNode. After an error nothing
+// has changed.
+func (n *Node) Reconfigure(cfg NodeConfig) error {
 	if cfg.Accept == nil || cfg.TLS == nil || cfg.DataTLS == nil {
 		return errors.New("ring: NodeConfig needs Accept and TLS configurations")
 	}
@@ -24,22 +27,23 @@ func (n *nodeServer) configure(cfg NodeConfig) error {
 }
 
 // config is what is in force now.
-func (n *nodeServer) config() *NodeConfig { return n.cfg.Load() }
+func (n *Node) config() *NodeConfig { return n.cfg.Load() }
 
 // runsPlain tells whether a transfer has plain links that was admitted when they were allowed.
-func (n *nodeServer) runsPlain() bool {
+func (n *Node) runsPlain() bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	for _, t := range n.transfers {
-		if t.plain {
+	for _, s := range n.sessions {
+		if s.plain {
 			return true
 		}
 	}
 	return false
 }
 
-func (n *nodeServer) running() int {
+// Running is the number of transfers that this node takes part in now.
+func (n *Node) Running() int {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return len(n.transfers)
+	return len(n.sessions)
 }

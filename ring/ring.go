@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"encoding/json"
 	"log/slog"
-	"net"
 	"time"
 
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
@@ -138,32 +137,3 @@ type Outcome struct {
 	Seconds float64
 	Err     error // why it failed
 }
-
-// Node takes part in transfers on one or more listeners.
-type Node struct{ *nodeServer }
-
-// NewNode checks cfg and makes a node; it does nothing until Serve.
-func NewNode(cfg NodeConfig) (*Node, error) {
-	n, err := newNodeServer(cfg)
-	if err != nil {
-		return nil, err
-	}
-	return &Node{n}, nil
-}
-
-// Serve accepts connections on l until Shutdown or Close, then returns nil.
-func (n *Node) Serve(l net.Listener) error { return n.serve(l) }
-
-// Reconfigure puts cfg in force for connections and transfers that begin from now on: running
-// transfers keep what they were admitted with, but the links that they still open use the new
-// keys. Window, Log, Software and Platform should be those of NewNode. After an error nothing
-// has changed.
-func (n *Node) Reconfigure(cfg NodeConfig) error { return n.configure(cfg) }
-
-// Running is the number of transfers that this node takes part in now.
-func (n *Node) Running() int { return n.running() }
-
-// Shutdown stops accepting new transfers and waits for running ones until ctx
-// ends, then aborts those. It returns nil when nothing had to be aborted, else an
-// *AbortedError.
-func (n *Node) Shutdown(ctx context.Context) error { return n.shutdown(ctx) }

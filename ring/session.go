@@ -17,11 +17,11 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// transfer drives one node's part of one transfer: it feeds the member with what
-// happens and does what it says. mu orders the member's steps and what they
-// cause; the relay has a mutex of its own, taken after mu and never before it.
-type transfer struct {
-	node  *nodeServer
+// session is a node's part of one transfer. It tells its machine what happens and does what the
+// machine says. mu orders the machine's steps and what they cause; the relay has a mutex of its own,
+// taken after mu and never before it.
+type session struct {
+	node  *Node
 	cfg   *NodeConfig // that was in force when it was offered
 	id    wire.ID
 	req   Request
@@ -59,55 +59,55 @@ type transfer struct {
 // pendingCommits bounds how many blobs are written but not yet durable.
 const pendingCommits = 16
 
-func newTransfer(n *nodeServer, cfg *NodeConfig, id wire.ID, r Request, plain bool) *transfer {
-	t := &transfer{
+func newSession(n *Node, cfg *NodeConfig, id wire.ID, r Request, plain bool) *session {
+	s := &session{
 		node: n, cfg: cfg, id: id, req: r, plain: plain, begun: time.Now(), m: member.New(r.Blobs),
 		writers: map[int]Writer{}, reading: make(chan struct{}, 1), settle: make(chan struct{}, pendingCommits),
 		saved: savedSums{blobs: map[int][]savedSum{}},
 	}
-	t.ctx, t.stop = context.WithCancel(context.Background())
-	t.relay = newRelay(n.pool, r.Blobs, nil)
-	t.work.Add(1) // until admitted or discarded
+	s.ctx, s.stop = context.WithCancel(context.Background())
+	s.relay = newRelay(n.pool, r.Blobs, nil)
+	s.work.Add(1) // until admitted or discarded
 	if cfg.Rate > 0 {
-		t.limit = rate.NewLimiter(rate.Limit(cfg.Rate), wire.MaxPayload)
+		s.limit = rate.NewLimiter(rate.Limit(cfg.Rate), wire.MaxPayload)
 	}
-	return t
+	return s
 }
 
 // open asks the accepted sink what it holds and answers the offer.
-func (t *transfer) open(ctrl *control, sink Sink) *wire.Error {
-	t.mu.Lock()
-	t.sink, t.extra = sink, extrasOf(sink) // cleanUp closes it from now on
-	t.mu.Unlock()
-	held, free, err := sink.Offer(t.ctx, t.req.Blobs)
+func (s *session) open(ctrl *control, sink Sink) *wire.Error {
+	s.mu.Lock()
+	s.sink, s.extra = sink, extrasOf(sink) // cleanUp closes it from now on
+	s.mu.Unlock()
+	held, free, err := sink.Offer(s.ctx, s.req.Blobs)
 	if err != nil {
-		return nodeErrorOf(err, wire.CodePolicy)
+		return coded(err, wire.CodePolicy)
 	}
-	if len(held) != len(t.req.Blobs) {
-		return wire.Errorf(wire.CodeStore, "storage answered for %d of %d blobs", len(held), len(t.req.Blobs))
+	if len(held) != len(s.req.Blobs) {
+		return wire.Errorf(wire.CodeStore, "storage answered for %d of %d blobs", len(held), len(s.req.Blobs))
 	}
-	if t.extra.Opener == nil {
+	if s.extra.Opener == nil {
 		clear(held) // what cannot be read again cannot be passed on
 	}
-	t.relay.opener = t.extra.Opener
-	switches := t.extra.Switcher != nil && holdsAll(t.req.Blobs, held) && t.extra.Switches(t.ctx)
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.over {
-		return t.m.Failure()
+	s.relay.opener = s.extra.Opener
+	switches := s.extra.Switcher != nil && holdsAll(s.req.Blobs, held) && s.extra.Switches(s.ctx)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.over {
+		return s.m.Failure()
 	}
-	t.ctrl, t.opened = ctrl, true
-	t.expect(t.req.Addr)
-	t.m.Step(member.EvHeld{Held: held})
-	t.relay.arrive(func(b int) bool { return !t.m.Position(b).Held })
-	for b := range t.req.Blobs {
-		t.relay.blobs[b].recv = t.m.Position(b).Accepted // nobody else uses it yet
+	s.ctrl, s.opened = ctrl, true
+	s.expect(s.req.Addr)
+	s.m.Step(member.EvHeld{Held: held})
+	s.relay.arrive(func(b int) bool { return !s.m.Position(b).Held })
+	for b := range s.req.Blobs {
+		s.relay.blobs[b].recv = s.m.Position(b).Accepted // nobody else uses it yet
 	}
-	if t.cfg.Began != nil {
-		t.cfg.Began(t.req)
+	if s.cfg.Began != nil {
+		s.cfg.Began(s.req)
 	}
-	ctrl.send(&wire.Answer{Held: held, Free: free, Replay: t.relay.opener != nil, Switch: switches})
-	t.work.Done()
+	ctrl.send(&wire.Answer{Held: held, Free: free, Replay: s.relay.opener != nil, Switch: switches})
+	s.work.Done()
 	return nil
 }
 
@@ -120,47 +120,47 @@ func holdsAll(blobs []v1.Descriptor, held []int64) bool {
 	return true
 }
 
-// discard ends a transfer that was not admitted.
-func (t *transfer) discard(err *wire.Error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.perform(t.m.Step(member.EvFailure{Err: err}))
-	t.work.Done()
+// discard ends a session that was not admitted.
+func (s *session) discard(err *wire.Error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.perform(s.m.Step(member.EvFailure{Err: err}))
+	s.work.Done()
 }
 
 // expect keeps a place at the gate for an address of the plan.
-func (t *transfer) expect(addrs ...string) {
+func (s *session) expect(addrs ...string) {
 	for _, a := range addrs {
 		if ap, err := netip.ParseAddrPort(a); err == nil {
-			t.forget = append(t.forget, t.node.gate.expect(ap.Addr().Unmap()))
+			s.forget = append(s.forget, s.node.gate.expect(ap.Addr().Unmap()))
 		}
 	}
 }
 
 // listen serves the control connection until it ends.
-func (t *transfer) listen(ctrl *control) {
+func (s *session) listen(ctrl *control) {
 	done := make(chan struct{})
 	defer close(done)
-	go t.reports(done)
+	go s.reports(done)
 	for {
 		m, err := ctrl.read(timings.silence)
-		if bad := t.node.unread(ctrl, err); bad != nil {
-			t.lostFor(ctrl, &wire.Error{Code: wire.CodeVersion, Err: bad})
+		if bad := s.node.unread(ctrl, err); bad != nil {
+			s.lostFor(ctrl, &wire.Error{Code: wire.CodeVersion, Err: bad})
 			ctrl.drain()
 			return
 		}
 		if err != nil {
-			t.disconnected(ctrl)
+			s.disconnected(ctrl)
 			return
 		}
-		if !t.stepIf(ctrl, member.EvMsg{Msg: m}) {
+		if !s.stepIf(ctrl, member.EvMsg{Msg: m}) {
 			return
 		}
 	}
 }
 
 // reports tells the server once a second how far this node is.
-func (t *transfer) reports(done chan struct{}) {
+func (s *session) reports(done chan struct{}) {
 	tick := time.NewTicker(timings.pingEvery)
 	defer tick.Stop()
 	for {
@@ -169,254 +169,254 @@ func (t *transfer) reports(done chan struct{}) {
 			return
 		case <-tick.C:
 		}
-		t.mu.Lock()
-		if t.ctrl != nil && t.m.Phase() >= member.Started && t.m.Phase() < member.Failed {
-			r := t.m.Report()
-			ended := t.m.AcceptedAll()
-			t.relay.meter.fill(r, ended)
-			if ended && r.Wait == wire.WaitIn && t.settling.Load() > 0 {
+		s.mu.Lock()
+		if s.ctrl != nil && s.m.Phase() >= member.Started && s.m.Phase() < member.Failed {
+			r := s.m.Report()
+			ended := s.m.AcceptedAll()
+			s.relay.meter.fill(r, ended)
+			if ended && r.Wait == wire.WaitIn && s.settling.Load() > 0 {
 				r.Wait = wire.WaitDisk
 			}
-			r.Links = t.relay.sendings()
-			t.ctrl.send(r)
+			r.Links = s.relay.sendings()
+			s.ctrl.send(r)
 		}
-		t.mu.Unlock()
+		s.mu.Unlock()
 	}
 }
 
-// attach gives a resumed transfer its server's new connection.
-func (t *transfer) attach(ctrl *control, w *wire.Welcome) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.ctrl != nil {
-		t.ctrl.conn.Close()
+// attach gives a resumed session its server's new connection.
+func (s *session) attach(ctrl *control, w *wire.Welcome) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ctrl != nil {
+		s.ctrl.conn.Close()
 	}
-	if t.orphan != nil {
-		t.orphan.Stop()
+	if s.orphan != nil {
+		s.orphan.Stop()
 	}
-	t.ctrl = ctrl
+	s.ctrl = ctrl
 	ctrl.send(w)
-	t.perform(t.m.Step(member.EvResume{}))
+	s.perform(s.m.Step(member.EvResume{}))
 }
 
 // disconnected waits some time for the server to come back.
-func (t *transfer) disconnected(ctrl *control) {
-	t.mu.Lock()
-	if t.ctrl != ctrl || t.over {
-		t.mu.Unlock()
+func (s *session) disconnected(ctrl *control) {
+	s.mu.Lock()
+	if s.ctrl != ctrl || s.over {
+		s.mu.Unlock()
 		return
 	}
-	t.ctrl = nil
-	t.orphan = time.AfterFunc(timings.orphanFor, t.abandon)
-	t.mu.Unlock()
-	t.node.mu.Lock() // which is taken before t.mu
-	defer t.node.mu.Unlock()
-	t.node.changed.Broadcast() // somebody may wait for what it has
+	s.ctrl = nil
+	s.orphan = time.AfterFunc(timings.orphanFor, s.abandon)
+	s.mu.Unlock()
+	s.node.mu.Lock() // which is taken before s.mu
+	defer s.node.mu.Unlock()
+	s.node.changed.Broadcast() // somebody may wait for what it has
 }
 
-// lostFor ends a transfer whose server is there and cannot be understood.
-func (t *transfer) lostFor(ctrl *control, err *wire.Error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.ctrl == ctrl && !t.over {
-		t.giveUp(err)
+// lostFor ends a session whose server is there and cannot be understood.
+func (s *session) lostFor(ctrl *control, err *wire.Error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ctrl == ctrl && !s.over {
+		s.giveUp(err)
 	}
 }
 
-// abandon ends a transfer whose server did not come back.
-func (t *transfer) abandon() {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.ctrl != nil || t.over {
+// abandon ends a session whose server did not come back.
+func (s *session) abandon() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ctrl != nil || s.over {
 		return
 	}
-	t.giveUp(wire.Errorf(wire.CodeAbandoned, "lost the server"))
+	s.giveUp(wire.Errorf(wire.CodeAbandoned, "lost the server"))
 }
 
-// kill ends a transfer because the node stops.
-func (t *transfer) kill() {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.giveUp(wire.Errorf(wire.CodeShutdown, "the node is stopping"))
+// kill ends a session because the node stops.
+func (s *session) kill() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.giveUp(wire.Errorf(wire.CodeShutdown, "the node is stopping"))
 }
 
-// giveUp fails the transfer, or only lets go of it when COMMIT has come: then
+// giveUp fails the session, or only lets go of it when COMMIT has come: then
 // publishing goes on to its end and decides the outcome. mu is held.
-func (t *transfer) giveUp(err *wire.Error) {
-	if t.m.Phase() >= member.Publishing {
-		t.end()
+func (s *session) giveUp(err *wire.Error) {
+	if s.m.Phase() >= member.Publishing {
+		s.end()
 		return
 	}
-	t.perform(t.m.Step(member.EvFailure{Err: err}))
+	s.perform(s.m.Step(member.EvFailure{Err: err}))
 }
 
 // isOpen reports whether the offer was answered.
-func (t *transfer) isOpen() bool {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.opened
+func (s *session) isOpen() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.opened
 }
 
-// yield ends a transfer at once if its server is gone. The caller may hold the
+// yield ends a session at once if its server is gone. The caller may hold the
 // node's mutex.
-func (t *transfer) yield() { go t.abandonIfOrphan() }
+func (s *session) yield() { go s.abandonIfOrphan() }
 
-func (t *transfer) abandonIfOrphan() {
-	if t.isOrphan() {
-		t.abandon()
+func (s *session) abandonIfOrphan() {
+	if s.isOrphan() {
+		s.abandon()
 	}
 }
 
-func (t *transfer) isOrphan() bool {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.opened && t.ctrl == nil
+func (s *session) isOrphan() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.opened && s.ctrl == nil
 }
 
-func (t *transfer) step(ev member.Event) []member.Action {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	out := t.m.Step(ev)
-	t.perform(out)
+func (s *session) step(ev member.Event) []member.Action {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := s.m.Step(ev)
+	s.perform(out)
 	return out
 }
 
 // stepIf steps unless another control connection took over.
-func (t *transfer) stepIf(ctrl *control, ev member.Event) bool {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.ctrl != ctrl {
+func (s *session) stepIf(ctrl *control, ev member.Event) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ctrl != ctrl {
 		return false
 	}
 	if m, ok := ev.(member.EvMsg); ok {
-		if f, ok := m.Msg.(*wire.Feed); ok && f.Generation > t.m.Generation() {
-			if !t.over {
-				t.secret = bytes.Clone(f.Secret)
-				t.expect(f.Addrs...)
+		if f, ok := m.Msg.(*wire.Feed); ok && f.Generation > s.m.Generation() {
+			if !s.over {
+				s.secret = bytes.Clone(f.Secret)
+				s.expect(f.Addrs...)
 			}
 		}
 	}
-	t.perform(t.m.Step(ev))
+	s.perform(s.m.Step(ev))
 	return true
 }
 
-// perform does what the member says; mu is held.
-func (t *transfer) perform(out []member.Action) {
+// perform does what the machine says; mu is held.
+func (s *session) perform(out []member.Action) {
 	for _, a := range out {
 		switch a := a.(type) {
 		case member.ActSay:
-			if t.ctrl != nil {
-				t.ctrl.send(a.Msg)
+			if s.ctrl != nil {
+				s.ctrl.send(a.Msg)
 			}
 		case member.ActCloseFeed:
-			if t.feed != nil {
-				t.feed.Close()
+			if s.feed != nil {
+				s.feed.Close()
 			}
 		case member.ActReceive:
-			t.startStore()
+			s.startStore()
 		case member.ActReset:
 			// At once: a link that the server orders from now on must not be fed from what is
 			// about to be dropped.
-			t.relay.halt()
-			t.work.Go(t.fallBack)
+			s.relay.halt()
+			s.work.Go(s.fallBack)
 		case member.ActLink:
-			t.dialLink(a.Dial)
+			s.dialLink(a.Dial)
 		case member.ActReach:
-			if !t.over {
-				t.work.Go(func() { t.tryReach(a.Probe) })
+			if !s.over {
+				s.work.Go(func() { s.tryReach(a.Probe) })
 			}
 		case member.ActUnlink:
-			t.relay.unfeed(a.Link)
+			s.relay.unfeed(a.Link)
 		case member.ActSize:
-			t.relay.setSize(a.Blob, a.Size)
+			s.relay.setSize(a.Blob, a.Size)
 		case member.ActGood:
-			t.saved.good(a.Blob, a.Offset)
-			if t.relay.opener != nil {
-				t.relay.setReadable(a.Blob, a.Offset)
+			s.saved.good(a.Blob, a.Offset)
+			if s.relay.opener != nil {
+				s.relay.setReadable(a.Blob, a.Offset)
 			}
 		case member.ActSettle:
-			t.work.Go(func() { t.commit(a.Blob, a.Final) })
+			s.work.Go(func() { s.commit(a.Blob, a.Final) })
 		case member.ActPrepare:
-			t.work.Go(t.prepare)
+			s.work.Go(s.prepare)
 		case member.ActPublish:
-			t.work.Go(t.publish)
+			s.work.Go(s.publish)
 		case member.ActRelease:
-			t.end()
+			s.end()
 		}
 	}
 }
 
 // end releases everything once; mu is held.
-func (t *transfer) end() {
-	if t.over {
+func (s *session) end() {
+	if s.over {
 		return
 	}
-	t.over = true
-	if t.orphan != nil {
-		t.orphan.Stop()
+	s.over = true
+	if s.orphan != nil {
+		s.orphan.Stop()
 	}
-	t.stop()
-	t.relay.close(errClosed)
-	if t.feed != nil {
-		t.feed.Close()
+	s.stop()
+	s.relay.close(errClosed)
+	if s.feed != nil {
+		s.feed.Close()
 	}
-	go t.cleanUp()
+	go s.cleanUp()
 }
 
-func (t *transfer) cleanUp() {
-	t.work.Wait()
-	t.relay.release()
+func (s *session) cleanUp() {
+	s.work.Wait()
+	s.relay.release()
 	var problem error
 	// Nobody else runs any more, but messages of the server may still come.
 	good := map[int]int64{}
-	t.mu.Lock()
-	keep := t.m.Keeps() && t.m.Phase() != member.Committed
-	for b := range t.writers {
-		if t.m.Keeps() {
-			good[b] = t.m.Position(b).Good
+	s.mu.Lock()
+	keep := s.m.Keeps() && s.m.Phase() != member.Committed
+	for b := range s.writers {
+		if s.m.Keeps() {
+			good[b] = s.m.Position(b).Good
 		}
 	}
-	t.mu.Unlock()
-	for b, w := range t.writers {
+	s.mu.Unlock()
+	for b, w := range s.writers {
 		problem = errors.Join(problem, w.Abort(good[b]))
 	}
-	if t.extra.Keeper != nil && keep {
-		t.extra.Keep()
+	if s.extra.Keeper != nil && keep {
+		s.extra.Keep()
 	}
-	if t.extra.Closer != nil {
-		problem = errors.Join(problem, t.extra.Close())
+	if s.extra.Closer != nil {
+		problem = errors.Join(problem, s.extra.Close())
 	}
-	t.mu.Lock()
-	o := Outcome{State: Failed, Bytes: t.m.Received(), Seconds: round(time.Since(t.begun))}
+	s.mu.Lock()
+	o := Outcome{State: Failed, Bytes: s.m.Received(), Seconds: round(time.Since(s.begun))}
 	switch {
-	case t.m.Phase() == member.Committed:
-		o.State, o.Digest = Committed, t.m.Digest(len(t.req.Blobs)-1).String()
-		if t.m.InPlace() && t.m.Received() == 0 { // as the server's row says it
+	case s.m.Phase() == member.Committed:
+		o.State, o.Digest = Committed, s.m.Digest(len(s.req.Blobs)-1).String()
+		if s.m.InPlace() && s.m.Received() == 0 { // as the server's row says it
 			o.State = Held
 		}
-	case t.m.Failure() != nil:
-		o.Err = t.m.Failure()
+	case s.m.Failure() != nil:
+		o.Err = s.m.Failure()
 	default:
 		o.Err = errClosed
 	}
-	t.mu.Unlock()
-	for _, f := range t.forget {
+	s.mu.Unlock()
+	for _, f := range s.forget {
 		f()
 	}
-	if t.opened {
-		t.logEnd(o, problem)
+	if s.opened {
+		s.logEnd(o, problem)
 	}
-	t.node.ended(t, o, t.opened)
-	if t.sink != nil && t.cfg.Finished != nil { // also when what it was accepted with refused the offer
-		t.cfg.Finished(t.req, o)
+	s.node.ended(s, o, s.opened)
+	if s.sink != nil && s.cfg.Finished != nil { // also when what it was accepted with refused the offer
+		s.cfg.Finished(s.req, o)
 	}
 }
 
 // logEnd writes the audit line.
-func (t *transfer) logEnd(o Outcome, problem error) {
+func (s *session) logEnd(o Outcome, problem error) {
 	target := ""
-	if t.extra.Stringer != nil {
-		target = t.extra.String()
+	if s.extra.Stringer != nil {
+		target = s.extra.String()
 	}
 	var aborted *member.AbortError
 	asked := errors.As(o.Err, &aborted) && aborted.Code == wire.CodeAsked
@@ -424,7 +424,7 @@ func (t *transfer) logEnd(o Outcome, problem error) {
 	if asked {
 		state = "asked"
 	}
-	log := t.node.log.With("target", target, "sender", wire.Printable(t.req.Sender), "peer", t.req.Addr, "transfer", t.req.Transfer,
+	log := s.node.log.With("target", target, "sender", wire.Printable(s.req.Sender), "peer", s.req.Addr, "transfer", s.req.Transfer,
 		"state", state, "digest", o.Digest, "bytes", o.Bytes, "seconds", o.Seconds)
 	switch {
 	case problem != nil:

@@ -18,7 +18,7 @@ import (
 // which waited for a place that only the fallback gives back, held it up for ever.
 func TestFallbackWithManyBlobs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		n, err := newNodeServer(NodeConfig{
+		n, err := NewNode(NodeConfig{
 			Accept: func(context.Context, Request) (Sink, error) { return nil, nil }, TLS: new(tls13), DataTLS: func(string) *tls13 { return nil },
 		})
 		if err != nil {

@@ -153,7 +153,7 @@ func (s *sim) kill(what string, node int) bool {
 	p.node.mu.Lock()
 	defer p.node.mu.Unlock()
 	p.node.closing = true
-	for _, t := range p.node.transfers {
+	for _, t := range p.node.sessions {
 		go t.kill()
 	}
 	return true

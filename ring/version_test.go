@@ -199,7 +199,7 @@ func TestGreet(t *testing.T) {
 		}
 		synctest.Wait()
 		tn.node.mu.Lock()
-		if n := len(tn.node.transfers) + len(tn.node.outcomes) + len(tn.node.conns); n != 0 {
+		if n := len(tn.node.sessions) + len(tn.node.outcomes) + len(tn.node.conns); n != 0 {
 			t.Errorf("%d things are left on the node", n)
 		}
 		tn.node.mu.Unlock()
