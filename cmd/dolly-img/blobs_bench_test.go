@@ -24,14 +24,14 @@ import (
 	"github.com/dolly-img/dolly-img/ring/identity"
 )
 
-// image is a Source in memory: count layers of size bytes, and their manifest.
-type image struct {
+// manyBlobs is a Source in memory: count layers of size bytes, and their manifest.
+type manyBlobs struct {
 	blobs map[digest.Digest][]byte
 	descs []v1.Descriptor
 }
 
-func newImage(b *testing.B, seed, count, size int) *image {
-	im := &image{blobs: map[digest.Digest][]byte{}}
+func newImage(b *testing.B, seed, count, size int) *manyBlobs {
+	im := &manyBlobs{blobs: map[digest.Digest][]byte{}}
 	add := func(kind string, data []byte) v1.Descriptor {
 		d := v1.Descriptor{MediaType: kind, Digest: digest.FromBytes(data), Size: int64(len(data))}
 		im.blobs[d.Digest] = data
@@ -53,9 +53,9 @@ func newImage(b *testing.B, seed, count, size int) *image {
 	return im
 }
 
-func (im *image) Blobs(context.Context) ([]v1.Descriptor, error) { return im.descs, nil }
+func (im *manyBlobs) Blobs(context.Context) ([]v1.Descriptor, error) { return im.descs, nil }
 
-func (im *image) Open(_ context.Context, d v1.Descriptor, off int64) (io.ReadCloser, error) {
+func (im *manyBlobs) Open(_ context.Context, d v1.Descriptor, off int64) (io.ReadCloser, error) {
 	return io.NopCloser(bytes.NewReader(im.blobs[d.Digest][off:])), nil
 }
 
@@ -111,7 +111,7 @@ func benchmarkBlobs(b *testing.B, nodes int) {
 		defer node.Shutdown(b.Context())
 		cfg.Nodes = append(cfg.Nodes, ring.Peer{Name: name, Addrs: []string{l.Addr().String()}})
 	}
-	push := func(im *image) time.Duration {
+	push := func(im *manyBlobs) time.Duration {
 		cfg.Source = im
 		start := time.Now()
 		r, err := ring.Send(b.Context(), cfg)

@@ -10,6 +10,11 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/dolly-img/dolly-img/cache"
+	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/cachedir"
+	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/hinted"
+	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/image"
+	"github.com/dolly-img/dolly-img/ring/bytesize"
+	"github.com/dolly-img/dolly-img/ring/printable"
 )
 
 func newCache() *cobra.Command {
@@ -36,7 +41,7 @@ func newCacheLs() *cobra.Command {
 other image needs: what its removal would free.`,
 		Args: exactly(0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := openCache(dir)
+			c, err := cachedir.Open(dir)
 			if err != nil {
 				return err
 			}
@@ -52,7 +57,7 @@ other image needs: what its removal would free.`,
 			}
 			// Where an image cannot be read nobody knows what it needs, and its row says so.
 			if unneeded, err := c.Unneeded(); err == nil && unneeded > 0 {
-				_, err = fmt.Fprintf(cmd.OutOrStdout(), "and %s that no image needs now: layers for the next push, or for gc\n", bytesText(unneeded))
+				_, err = fmt.Fprintf(cmd.OutOrStdout(), "and %s that no image needs now: layers for the next push, or for gc\n", bytesize.Text(unneeded))
 				return err
 			}
 			return nil
@@ -68,10 +73,10 @@ func listTable(w io.Writer, list []cache.Entry) error {
 	fmt.Fprintln(t, "REFERENCE\tKIND\tSIZE\tUNIQUE\tLAST USED\tPINNED\tDIGEST")
 	for _, e := range list {
 		if e.Err != nil {
-			fmt.Fprintf(t, "%s\tbroken\t-\t-\t-\t%s\t%s: %s\n", orDash(e.Ref), yes(e.Pinned), e.Digest, printable(e.Err.Error()))
+			fmt.Fprintf(t, "%s\tbroken\t-\t-\t-\t%s\t%s: %s\n", orDash(e.Ref), yes(e.Pinned), e.Digest, printable.Line(e.Err.Error()))
 			continue
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", orDash(e.Ref), e.Kind, bytesText(e.Size), bytesText(e.Unique),
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", orDash(e.Ref), e.Kind, bytesize.Text(e.Size), bytesize.Text(e.Unique),
 			e.LastUsed.Format("2006-01-02 15:04"), yes(e.Pinned), e.Digest)
 	}
 	return t.Flush()
@@ -88,7 +93,7 @@ func orDash(s string) string {
 	if s == "" {
 		return "-"
 	}
-	return printable(s)
+	return printable.Line(s)
 }
 
 func listJSON(w io.Writer, list []cache.Entry) error {
@@ -130,11 +135,11 @@ of the image: those that were not used for longest are the first to make room.`,
 		Example: `  apptainer run $(dolly-img cache path sle15)`,
 		Args:    exactly(1, "the reference of an image, see dolly-img cache ls"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := openCache(dir)
+			c, err := cachedir.Open(dir)
 			if err != nil {
 				return err
 			}
-			ref, err := cachedRef(c, args[0])
+			ref, err := image.Cached(c, args[0])
 			if err != nil {
 				return err
 			}
@@ -162,14 +167,14 @@ cache; the next push of an image that needs it brings it again. For a user who m
 read the cache it changes nothing.`,
 		Args: exactly(0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := openCache(dir)
+			c, err := cachedir.Open(dir)
 			if err != nil {
 				return err
 			}
 			out := cmd.OutOrStdout()
 			show := func(r cache.Result) {
 				if r.Err != nil {
-					fmt.Fprintf(out, "bad  %s\n", printable(r.Err.Error()))
+					fmt.Fprintf(out, "bad  %s\n", printable.Line(r.Err.Error()))
 				}
 			}
 			if asJSON {
@@ -194,9 +199,9 @@ read the cache it changes nothing.`,
 			case err != nil:
 				return err
 			case bad > 0:
-				return hintf("push the images that are bad again", "cache %s: %d bad", c.Dir(), bad)
+				return hinted.Errorf("push the images that are bad again", "cache %s: %d bad", c.Dir(), bad)
 			case !asJSON:
-				fmt.Fprintf(out, "%d blobs with %s are right\n", blobs, bytesText(bytes))
+				fmt.Fprintf(out, "%d blobs with %s are right\n", blobs, bytesize.Text(bytes))
 			}
 			return nil
 		},

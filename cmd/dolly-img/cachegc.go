@@ -1,15 +1,21 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/dolly-img/dolly-img/cache"
+	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/cachedir"
+	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/hinted"
+	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/image"
 	"github.com/dolly-img/dolly-img/ring/bytesize"
+	"github.com/dolly-img/dolly-img/ring/printable"
 )
 
 func newCacheRm() *cobra.Command {
@@ -21,12 +27,12 @@ func newCacheRm() *cobra.Command {
 transfer needs that runs now stays until it ends.`,
 		Args: atLeast(1, "the reference of an image, see dolly-img cache ls"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := openCache(dir)
+			c, err := cachedir.Open(dir)
 			if err != nil {
 				return err
 			}
 			for _, ref := range args {
-				ref, err := cachedRef(c, ref)
+				ref, err := image.Cached(c, ref)
 				if err != nil {
 					return err
 				}
@@ -52,12 +58,12 @@ func newCachePin(on bool) *cobra.Command {
 until unpin or rm.`,
 		Args: atLeast(1, "the reference of an image, see dolly-img cache ls"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := openCache(dir)
+			c, err := cachedir.Open(dir)
 			if err != nil {
 				return err
 			}
 			for _, ref := range args {
-				ref, err := cachedRef(c, ref)
+				ref, err := image.Cached(c, ref)
 				if err != nil {
 					return err
 				}
@@ -103,7 +109,7 @@ Pinned images stay, and so does what a running transfer needs or was served late
 			if grace < 0 {
 				return usagef("--grace %v: negative", grace)
 			}
-			c, err := openCache(dir)
+			c, err := cachedir.Open(dir)
 			if err != nil {
 				return err
 			}
@@ -132,11 +138,11 @@ func parseBytes(flag, s string) (int64, error) {
 
 func printRemoved(w io.Writer, r cache.GCResult) {
 	for _, name := range r.Images {
-		fmt.Fprintf(w, "removed  %s\n", printable(name))
+		fmt.Fprintf(w, "removed  %s\n", printable.Line(name))
 	}
-	fmt.Fprintf(w, "%d blobs with %s are gone\n", r.Blobs, bytesText(r.Bytes))
+	fmt.Fprintf(w, "%d blobs with %s are gone\n", r.Blobs, bytesize.Text(r.Bytes))
 	if r.Waits > 0 {
-		fmt.Fprintf(w, "%s that no image needs came within the grace time, and stay for now\n", bytesText(r.Waits))
+		fmt.Fprintf(w, "%s that no image needs came within the grace time, and stay for now\n", bytesize.Text(r.Waits))
 	}
 	if r.Over {
 		fmt.Fprintln(w, "the limits are not kept: the rest is pinned, in use, within the grace time, or not of this cache")
@@ -161,4 +167,12 @@ func atMost(n int) cobra.PositionalArgs {
 		}
 		return nil
 	}
+}
+
+// writing says who may do what err says that this user may not.
+func writing(err error) error {
+	if errors.Is(err, fs.ErrPermission) && hinted.Of(err) == "" {
+		return hinted.Errorf("run it as root, or as the user whom the cache belongs to", "%w", err)
+	}
+	return err
 }

@@ -2,13 +2,11 @@ package main
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -211,44 +209,4 @@ func TestCacheMode(t *testing.T) {
 		t.Errorf("readable by all again: %d, %s", code, out)
 	}
 	l.check(p.Stop(time.Minute))
-}
-
-// A user's own cache is looked at where there is something in it that he may read, else the node's.
-func TestOwnCacheOrNodes(t *testing.T) {
-	l := newLab(t)
-	for _, dir := range []string{"node", "empty", "mine", "mine/blobs", "secret", "secret/own"} {
-		l.check(os.Mkdir(l.path(dir), 0o755))
-	}
-	l.check(os.Chmod(l.path("secret"), 0o700))
-	homeless := errors.New("no home")
-	// As somebody else, for this thread only, which ends with its goroutine.
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		runtime.LockOSThread()
-		if _, err := unix.SetfsuidRetUid(someone); err != nil {
-			t.Error(err)
-			return
-		}
-		for _, c := range []struct {
-			own  string
-			err  error
-			node string
-			want string
-		}{
-			{"mine", nil, "node", "mine"},
-			{"gone", nil, "node", "node"},
-			{"empty", nil, "node", "node"},
-			{"secret/own", nil, "node", "node"},
-			{"", homeless, "node", "node"},
-			{"secret/own", nil, "gone", "secret/own"},
-			{"", homeless, "gone", ""},
-		} {
-			got, err := orOf(l.path(c.own), c.err, l.path(c.node))
-			if c.want != "" && (got != l.path(c.want) || err != nil) || c.want == "" && !errors.Is(err, homeless) {
-				t.Errorf("%q (%v) or %q: %s, %v", c.own, c.err, c.node, got, err)
-			}
-		}
-	}()
-	<-done
 }

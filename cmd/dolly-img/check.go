@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/dolly-img/dolly-img/ring"
+	"github.com/dolly-img/dolly-img/ring/bytesize"
+	"github.com/dolly-img/dolly-img/ring/printable"
 )
 
 // checkStatus is the exit status of --check: that of a push in which every node that
@@ -74,13 +76,13 @@ func printCheck(w io.Writer, r *ring.Report, quiet bool, at func(*ring.Report) s
 		fmt.Fprintln(w, "to move: what comes until the input ends, to each of them; the time it takes is unknown")
 	default:
 		s := at(r)
-		fmt.Fprintf(w, "to move: %s over the ring, %s of it from here\n", bytesText(all), bytesText(most*s.times))
+		fmt.Fprintf(w, "to move: %s over the ring, %s of it from here\n", bytesize.Text(all), bytesize.Text(most*s.times))
 		if s.rate <= 0 {
 			fmt.Fprintf(w, "expected time: unknown, %s; --rate sets a speed\n", s.why)
 			return
 		}
 		takes := time.Duration(float64(most) / float64(s.rate) * float64(time.Second))
-		fmt.Fprintf(w, "expected time: %s at %s/s, %s\n", clockFrom(takes), bytesText(s.rate), s.why)
+		fmt.Fprintf(w, "expected time: %s at %s/s, %s\n", clockFrom(takes), bytesize.Text(s.rate), s.why)
 	}
 }
 
@@ -88,7 +90,7 @@ func printCheck(w io.Writer, r *ring.Report, quiet bool, at func(*ring.Report) s
 func printPlans(w io.Writer, r *ring.Report, rows []ring.Row) {
 	if len(rows) < foldGood {
 		for _, row := range rows {
-			fmt.Fprintf(w, "%s\t%s\t%s, %s\n", planned(row), printable(row.Node), moves(r, row), free(row.Free))
+			fmt.Fprintf(w, "%s\t%s\t%s, %s\n", planned(row), printable.Line(row.Node), moves(r, row), free(row.Free))
 		}
 		return
 	}
@@ -106,7 +108,7 @@ func printPlans(w io.Writer, r *ring.Report, rows []ring.Row) {
 		least := slices.MinFunc(same[p], func(a, b ring.Row) int { return cmp.Compare(a.Free, b.Free) })
 		room := free(least.Free)
 		if least.Free >= 0 {
-			room = "at least " + room + ", on " + printable(least.Node)
+			room = "at least " + room + ", on " + printable.Line(least.Node)
 		}
 		fmt.Fprintf(w, "%s %d\t%s\t%s, %s\n", p.what, len(same[p]), fold(namesOf(same[p])), p.moves, room)
 	}
@@ -121,7 +123,7 @@ func planned(row ring.Row) string {
 
 // moves is what a node holds and what it would receive.
 func moves(r *ring.Report, row ring.Row) string {
-	move := bytesText(max(r.Bytes-row.Skipped, 0))
+	move := bytesize.Text(max(r.Bytes-row.Skipped, 0))
 	switch {
 	case row.State == ring.Held:
 		return "has all of it, nothing to move"
@@ -133,14 +135,14 @@ func moves(r *ring.Report, row ring.Row) string {
 	if !matters(row.Skipped, r.Bytes) {
 		return move + " to move"
 	}
-	return fmt.Sprintf("%s held, %s to move", bytesText(row.Skipped), move)
+	return fmt.Sprintf("%s held, %s to move", bytesize.Text(row.Skipped), move)
 }
 
 func free(bytes int64) string {
 	if bytes < 0 {
 		return "free space unknown"
 	}
-	return bytesText(bytes) + " free"
+	return bytesize.Text(bytes) + " free"
 }
 
 // clockFrom is a time that is not rounded down to nothing.

@@ -1,20 +1,12 @@
 package main
 
 import (
-	"context"
-	"errors"
-	"fmt"
-	"log/slog"
 	"os"
 	"os/signal"
 	"syscall"
 	"time"
 
-	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/spf13/cobra"
-
-	"github.com/dolly-img/dolly-img/cache"
-	"github.com/dolly-img/dolly-img/ring"
 )
 
 // What the log has more of with -v.
@@ -64,16 +56,20 @@ is one. A unit file is in cmd/dolly-img/packaging of the source.`,
 			if check {
 				return flags.check(cmd, at)
 			}
-			s, err := flags.setup(cmd.ErrOrStderr(), nil)
+			n, err := flags.setup(cmd.ErrOrStderr(), nil)
 			if err != nil {
 				return err
 			}
-			stop, err := s.serveMirror(at)
+			stop, err := n.ServeMirror(at)
 			if err != nil {
 				return err
 			}
 			defer stop()
-			return runDaemon(cmd.Context(), s, grace)
+			// For the other commands SIGHUP is a terminal that is gone, and main ends them by it.
+			signal.Ignore(syscall.SIGHUP)
+			hangup := make(chan os.Signal, 1)
+			signal.Notify(hangup, syscall.SIGHUP)
+			return n.Serve(cmd.Context(), hangup, grace)
 		},
 	}
 	flags.add(cmd, verboseDaemon)
@@ -82,73 +78,4 @@ is one. A unit file is in cmd/dolly-img/packaging of the source.`,
 	cmd.Flags().BoolVar(&check, "check-config", false, "read keys, policy and the rest of the configuration, print what would be in force, and end; exit 1 when a daemon would not start")
 	cmd.Flags().DurationVar(&grace, "grace", 30*time.Second, "`TIME` that running transfers may take once it is told to stop")
 	return cmd
-}
-
-func runDaemon(ctx context.Context, s *nodeSetup, grace time.Duration) error {
-	// For the other commands SIGHUP is a terminal that is gone, and main ends them by it.
-	signal.Ignore(syscall.SIGHUP)
-	hangup := make(chan os.Signal, 1)
-	signal.Notify(hangup, syscall.SIGHUP)
-	node, err := ring.NewNode(s.cfg)
-	if err != nil {
-		return err
-	}
-	s.introduce()
-	s.log.Debug("-v: the log has also " + verboseDaemon)
-	ended := s.serve(node)
-	go tend(ctx, s.cache, s.log)
-	go s.keepWarning(ctx)
-	if err := s.cache.ServeUses(ctx); err != nil {
-		s.log.Warn("uses of images by other users are not noted", "error", err)
-	}
-	s.announce()
-	notify(daemon.SdNotifyReady)
-	var broken error
-	for serving := true; serving; {
-		select {
-		case <-hangup:
-			s.reload(node)
-		case <-ctx.Done():
-			serving = false
-		case broken = <-ended:
-			serving = false
-		}
-	}
-	reason := "listener failed"
-	if broken == nil {
-		reason = context.Cause(ctx).Error()
-	}
-	running := node.Running()
-	s.log.Info("stopping", "reason", reason, "running", running, "grace", grace)
-	notify(daemon.SdNotifyStopping)
-	// The parent has ended: that is why we stop.
-	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)
-	defer cancel()
-	aborted := 0
-	if lost := new(ring.AbortedError); errors.As(node.Shutdown(stop), &lost) {
-		aborted = lost.Transfers
-	}
-	s.log.Info("stopped", "reason", reason, "transfers-finished", running-aborted, "transfers-aborted", aborted)
-	if broken != nil {
-		return fmt.Errorf("daemon: listener failed: %w", broken)
-	}
-	return nil
-}
-
-// tendEvery is how often the daemon looks after its cache. Transfers do it, too; but others fill
-// the file system as well.
-const tendEvery = 10 * time.Minute
-
-func tend(ctx context.Context, store *cache.Cache, log *slog.Logger) {
-	for tick := time.NewTicker(tendEvery); ; {
-		select {
-		case <-ctx.Done():
-			tick.Stop()
-			return
-		case <-tick.C:
-		}
-		if err := store.Tend(ctx); err != nil && ctx.Err() == nil {
-			log.Warn("the cache could not be looked after", "error", err)
-		}
-	}
 }

@@ -1,8 +1,6 @@
 package main
 
 import (
-	"errors"
-	"log/slog"
 	"net"
 	"os"
 	"os/exec"
@@ -11,13 +9,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"testing/synctest"
 	"time"
 
-	"github.com/opencontainers/go-digest"
-	v1 "github.com/opencontainers/image-spec/specs-go/v1"
-
-	"github.com/dolly-img/dolly-img/cache"
 	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/launch"
 	"github.com/dolly-img/dolly-img/ring/identity"
 )
@@ -98,35 +91,4 @@ func TestSystemd(t *testing.T) {
 	if log := p.Log(); strings.Contains(log, "time=") {
 		t.Errorf("a time of our own in the journal: %s", log)
 	}
-}
-
-// The daemon keeps the limits of its cache also while no transfer comes.
-func TestTend(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		store, err := cache.Open(t.TempDir())
-		if err != nil {
-			t.Fatal(err)
-		}
-		b := []byte(`{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","layers":[]}`)
-		d := v1.Descriptor{MediaType: v1.MediaTypeImageManifest, Digest: digest.FromBytes(b), Size: int64(len(b))}
-		push := store.Transfer("x/app:1", cache.TransferOptions{})
-		_, _, err = push.Offer(t.Context(), []v1.Descriptor{d})
-		w, err2 := push.Begin(t.Context(), d, 0)
-		if err := errors.Join(err, err2); err != nil {
-			t.Fatal(err)
-		}
-		_, err = w.Write(b)
-		if err := errors.Join(err, w.Commit(t.Context(), d), push.Publish(t.Context()), push.Close()); err != nil {
-			t.Fatal(err)
-		}
-		store.SetLimits(cache.Limits{Max: 1})
-		go tend(t.Context(), store, slog.New(slog.DiscardHandler))
-		for _, want := range []int{1, 0} {
-			list, err := store.List()
-			if err != nil || len(list) != want {
-				t.Errorf("%+v, %v; want %d", list, err, want)
-			}
-			time.Sleep(tendEvery + time.Second)
-		}
-	})
 }

@@ -13,8 +13,13 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/dolly-img/dolly-img/cache"
+	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/hinted"
+	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/image"
+	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/meta"
 	"github.com/dolly-img/dolly-img/ring"
+	"github.com/dolly-img/dolly-img/ring/bytesize"
 	"github.com/dolly-img/dolly-img/ring/identity"
+	"github.com/dolly-img/dolly-img/ring/printable"
 )
 
 const maxDemoNodes = 64
@@ -84,7 +89,7 @@ type demo struct {
 
 func (d *demo) run(ctx context.Context) (err error) {
 	if d.dir, err = os.MkdirTemp("", "dolly-img-demo-"); err != nil {
-		return hintf("set TMPDIR to a writable directory", "demo: %w", err)
+		return hinted.Errorf("set TMPDIR to a writable directory", "demo: %w", err)
 	}
 	defer func() {
 		if rerr := os.RemoveAll(d.dir); err == nil && rerr != nil {
@@ -130,7 +135,7 @@ func (d *demo) prepare(ctx context.Context) error {
 	if made {
 		copies++
 	} else {
-		if err := checkSIF(d.image); err != nil {
+		if err := image.CheckSIF(d.image); err != nil {
 			return err
 		}
 		info, err := os.Stat(d.image)
@@ -142,8 +147,8 @@ func (d *demo) prepare(ctx context.Context) error {
 	var st unix.Statfs_t
 	if err := unix.Statfs(d.dir, &st); err == nil {
 		if free := int64(st.Bavail) * st.Bsize; free < copies*d.size {
-			return hintf("set TMPDIR to a directory with more room, or use fewer --nodes",
-				"demo: needs %s, %s are free in %s", bytesText(copies*d.size), bytesText(free), os.TempDir())
+			return hinted.Errorf("set TMPDIR to a directory with more room, or use fewer --nodes",
+				"demo: needs %s, %s are free in %s", bytesize.Text(copies*d.size), bytesize.Text(free), os.TempDir())
 		}
 	}
 	if made {
@@ -156,20 +161,20 @@ func (d *demo) prepare(ctx context.Context) error {
 	if d.digest, d.size, err = hashFile(d.image); err != nil {
 		return err
 	}
-	fmt.Fprintf(d.out, "image %s, %s\n%s\n", printable(filepath.Base(d.image)), bytesText(d.size), d.digest)
+	fmt.Fprintf(d.out, "image %s, %s\n%s\n", printable.Line(filepath.Base(d.image)), bytesize.Text(d.size), d.digest)
 	return nil
 }
 
 // push is the push command with the nodes of the demo.
 func (d *demo) push(ctx context.Context) error {
-	m := &meta{Kind: kindImage, Ref: demoRef}
+	m := &meta.Transfer{Kind: meta.KindImage, Ref: demoRef}
 	d.screen = newScreen(d.cmd.ErrOrStderr())
 	j := &job{
 		cmd: d.cmd, screen: d.screen, image: filepath.Base(d.image), what: "manifest",
 		enough: d.count - d.faults.kill, plain: d.faults.corrupt > 0, rate: d.faults.rate(d.size),
 		flags: &sendFlags{keys: d.keys(), report: d.report, retries: 3, maxDirect: 4},
-		open: func(context.Context) (ring.Source, *meta, error) {
-			source, err := openSIF(d.image, m)
+		open: func(context.Context) (ring.Source, *meta.Transfer, error) {
+			source, err := image.OpenSIF(d.image, m)
 			return source, m, err
 		},
 		resolve: func(context.Context) ([]ring.Peer, error) { return d.peers(), nil },
@@ -203,7 +208,7 @@ func (d *demo) compare() error {
 		switch {
 		case err != nil:
 			wrong++
-			fmt.Fprintf(d.out, "%s  copy cannot be read: %s\n", n.name, printable(err.Error()))
+			fmt.Fprintf(d.out, "%s  copy cannot be read: %s\n", n.name, printable.Line(err.Error()))
 		case digest != d.digest:
 			wrong++
 			fmt.Fprintf(d.out, "%s  copy is wrong: %s\n", n.name, digest)
@@ -215,7 +220,7 @@ func (d *demo) compare() error {
 		return &statusError{ring.ExitPartial, fmt.Errorf("demo: %d copies are wrong", wrong)}
 	}
 	if missed > 0 {
-		return hintf("take a larger image", "demo: the transfer was over before everything had happened")
+		return hinted.Errorf("take a larger image", "demo: the transfer was over before everything had happened")
 	}
 	return nil
 }

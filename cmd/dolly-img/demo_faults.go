@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/dolly-img/dolly-img/ring"
+	"github.com/dolly-img/dolly-img/ring/bytesize"
 )
 
 // How long the transfer shall take at least when something is to happen on the way, in
@@ -128,7 +129,7 @@ func (d *demo) bend() error {
 		var err error
 		n.cable, err = newDamager(n.proc.Addr, d.size/4, func(offset uint64) {
 			n.hit.Store(true)
-			d.screen.printf("changed one byte, at %s, on the cable into %s", bytesText(int64(offset)), n.name)
+			d.screen.printf("changed one byte, at %s, on the cable into %s", bytesize.Text(int64(offset)), n.name)
 		})
 		if err != nil {
 			return fmt.Errorf("demo: %w", err)
@@ -142,12 +143,12 @@ func (d *demo) bend() error {
 func (d *demo) announce() {
 	rate := d.faults.rate(d.size)
 	if rate > 0 {
-		fmt.Fprintf(d.out, "the server sends %s/s at most, so that there is time for what shall happen\n", bytesText(rate))
+		fmt.Fprintf(d.out, "the server sends %s/s at most, so that there is time for what shall happen\n", bytesize.Text(rate))
 	}
 	for _, n := range d.nodes {
 		switch n.fate {
 		case toSlow:
-			fmt.Fprintf(d.out, "%s takes %s/s at most: its policy says so\n", n.name, bytesText(n.limit))
+			fmt.Fprintf(d.out, "%s takes %s/s at most: its policy says so\n", n.name, bytesize.Text(n.limit))
 		case toCorrupt:
 			fmt.Fprintf(d.out, "%s has a bad cable; links are plain, so that a changed byte is not TLS's affair\n", n.name)
 		}
@@ -180,11 +181,11 @@ func (d *demo) strike(e ring.Event, s *screen) {
 		case toKill:
 			n.killed = true
 			n.proc.Kill()
-			s.printf("killed %s (process %d) at %s of %s", n.name, n.proc.Pid(), bytesText(e.Bytes), bytesText(d.size))
+			s.printf("killed %s (process %d) at %s of %s", n.name, n.proc.Pid(), bytesize.Text(e.Bytes), bytesize.Text(d.size))
 		case toFreeze:
 			n.frozenAt = time.Now()
 			n.proc.Signal(syscall.SIGSTOP)
-			s.printf("froze %s (process %d) at %s of %s", n.name, n.proc.Pid(), bytesText(e.Bytes), bytesText(d.size))
+			s.printf("froze %s (process %d) at %s of %s", n.name, n.proc.Pid(), bytesize.Text(e.Bytes), bytesize.Text(d.size))
 		}
 	}
 }
@@ -195,7 +196,7 @@ func (n *demoNode) happened() (done bool, text string) {
 	case toKill:
 		return n.killed, ""
 	case toSlow:
-		return true, fmt.Sprintf(" (at %s/s at most)", bytesText(n.limit))
+		return true, fmt.Sprintf(" (at %s/s at most)", bytesize.Text(n.limit))
 	case toFreeze:
 		return !n.thawedAt.IsZero(), " (was frozen)"
 	case toCorrupt:

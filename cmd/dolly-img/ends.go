@@ -8,7 +8,9 @@ import (
 	"sync"
 	"time"
 
+	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/node"
 	"github.com/dolly-img/dolly-img/ring/identity"
+	"github.com/dolly-img/dolly-img/ring/printable"
 )
 
 // certificateEnds notes which certificates end soon: those of the sender, and those that nodes
@@ -52,10 +54,10 @@ func (c *certificateEnds) watch(conf func(node string) *tls.Config) func(node st
 func (c *certificateEnds) warnings(now time.Time) []string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	const hint = "; on the server: " + renewHint
+	const hint = "; on the server: " + node.RenewHint
 	var lines []string
 	for _, end := range c.mine {
-		lines = append(lines, printable(end.String(now))+hint)
+		lines = append(lines, printable.Line(end.String(now))+hint)
 	}
 	byDay := map[string][]string{} // in the order of their names
 	for _, node := range slices.Sorted(maps.Keys(c.nodes)) {

@@ -4,8 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"strings"
-	"unicode"
+
+	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/hinted"
+	"github.com/dolly-img/dolly-img/ring/printable"
 )
 
 // What is printed about an error: one line that says what failed on which object,
@@ -26,7 +27,7 @@ func (e *usageError) Hint() string {
 	if e.hint != "" {
 		return e.hint
 	}
-	return hintOf(e.err)
+	return hinted.Of(e.err)
 }
 
 func usagef(format string, args ...any) error {
@@ -49,60 +50,13 @@ func (e *statusError) Error() string {
 
 func (e *statusError) Unwrap() error { return e.err }
 
-// hintedError is an error of this package with one line of advice.
-type hintedError struct {
-	error
-	hint string
-}
-
-// Hint is what to do about it.
-func (e *hintedError) Hint() string  { return e.hint }
-func (e *hintedError) Unwrap() error { return e.error }
-
-func hintf(hint, format string, args ...any) error {
-	return &hintedError{fmt.Errorf(format, args...), hint}
-}
-
-// hintOf returns the advice of the first error in the chain that has one.
-func hintOf(err error) string {
-	var h interface{ Hint() string }
-	for err != nil && errors.As(err, &h) {
-		if hint := h.Hint(); hint != "" {
-			return hint
-		}
-		next, ok := h.(interface{ Unwrap() error })
-		if !ok {
-			return ""
-		}
-		err = next.Unwrap()
-	}
-	return ""
-}
-
 func printError(w io.Writer, err error) {
 	var status *statusError
 	if err == nil || errors.As(err, &status) && status.err == nil {
 		return
 	}
-	fmt.Fprintf(w, "dolly-img: %s\n", printable(err.Error()))
-	if hint := hintOf(err); hint != "" {
-		fmt.Fprintf(w, "hint: %s\n", printable(hint))
+	fmt.Fprintf(w, "dolly-img: %s\n", printable.Line(err.Error()))
+	if hint := hinted.Of(err); hint != "" {
+		fmt.Fprintf(w, "hint: %s\n", printable.Line(hint))
 	}
-}
-
-// printable makes one harmless line of s: the lines of joined errors are put behind
-// each other, and every other character without a shape of its own is escaped as Go
-// would. What is printable stays as it is, so doing it twice changes nothing.
-func printable(s string) string {
-	s = strings.ReplaceAll(strings.TrimRight(s, "\n"), "\n", "; ")
-	var b strings.Builder
-	for _, r := range s {
-		if r == unicode.ReplacementChar || !unicode.IsPrint(r) {
-			q := fmt.Sprintf("%+q", r) // 'x' with its escapes
-			b.WriteString(q[1 : len(q)-1])
-			continue
-		}
-		b.WriteRune(r)
-	}
-	return b.String()
 }

@@ -7,6 +7,7 @@ import (
 
 	"github.com/dolly-img/dolly-img/ring"
 	"github.com/dolly-img/dolly-img/ring/hostlist"
+	"github.com/dolly-img/dolly-img/ring/printable"
 )
 
 // Of many nodes the same is said once. Good rows have figures of their own, which are worth a line each
@@ -67,9 +68,9 @@ func rowCause(row ring.Row) ring.Cause {
 func (g *alike) reason() string {
 	c := g.cause
 	c.Addr = places(g.addrs)
-	s := printable(c.String())
+	s := printable.Line(c.String())
 	if g.link != "" {
-		s += fmt.Sprintf(" (link %s)", printable(g.link))
+		s += fmt.Sprintf(" (link %s)", printable.Line(g.link))
 	}
 	return s
 }

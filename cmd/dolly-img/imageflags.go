@@ -8,10 +8,11 @@ import (
 	"os"
 	"strings"
 
-	"github.com/opencontainers/go-digest"
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
+	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/hinted"
+	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/image"
 	"github.com/dolly-img/dolly-img/oci"
 )
 
@@ -26,8 +27,6 @@ type imageFlags struct {
 	noCache     bool
 	checkLayers bool
 	cache       string
-	warn        func(format string, args ...any) // nil is silent
-	note        func(format string, args ...any) // says what should be known; nil is silent
 }
 
 func (f *imageFlags) add(cmd *cobra.Command) {
@@ -43,68 +42,8 @@ func (f *imageFlags) add(cmd *cobra.Command) {
 	fl.StringVar(&f.cache, "cache", "", "`DIR` of this server's own cache for what is pulled (default as for the daemon)")
 }
 
-// checkArch compares the architecture of a SIF with the platform that was asked for; where none was
-// it only warns of one that this machine is not.
-func (f *imageFlags) checkArch(image, arch string) error {
-	if arch == "" || arch == "unknown" {
-		return nil
-	}
-	other, err := oci.Differs(arch, f.platform)
-	switch {
-	case err != nil:
-		return err
-	case other == "":
-	case f.platform != "":
-		return hintf("if that is what the nodes are, say --platform "+other, "image %s is for %s, not for %s", image, other, f.platform)
-	default:
-		f.warnOf(image, other)
-	}
-	return nil
-}
-
-// tell says what the user should know of an image that was found: which of several variants it is, and what of it
-// is left out.
-func (f *imageFlags) tell(image string, img *oci.Image) {
-	if f.note == nil {
-		return
-	}
-	if layers := img.Elsewhere(); len(layers) > 0 {
-		size := int64(0)
-		for _, d := range layers {
-			size += d.Size
-		}
-		f.note("image %s: layers that have urls are left out, %d with %s: whoever starts the image gets them from there", image, len(layers), bytesText(size))
-	}
-	if chosen, of := img.Variant(); chosen != "" {
-		f.note("image %s is there for %s: %s is taken; --platform takes another", image, strings.Join(of, ", "), chosen)
-	}
-}
-
-func (f *imageFlags) warnOf(image, platform string) {
-	if f.warn != nil {
-		f.warn("image %s is for %s, which this machine is not known to run; --platform %s says that the nodes can", image, platform, platform)
-	}
-}
-
-// had is what to push instead where a registry cannot be asked, "" where this server's own cache has
-// no such image.
-func (f *imageFlags) had(image string) string {
-	c, err := openCache(f.cache)
-	if err != nil || f.noCache {
-		return ""
-	}
-	ref, err := cachedRef(c, image)
-	if err != nil {
-		return ""
-	}
-	if _, err := c.Path(ref); err != nil {
-		return ""
-	}
-	return "oci:" + c.Dir() + ":" + ref // a SIF's file would not tell its name
-}
-
 // options reads the flags for an image, and the credentials where they are asked for.
-func (f *imageFlags) options(cmd *cobra.Command, image string) (oci.Options, error) {
+func (f *imageFlags) options(cmd *cobra.Command, arg string) (oci.Options, error) {
 	o := oci.Options{Platform: f.platform, AllPlatforms: f.all,
 		Registry: oci.RegistryOptions{AuthFile: f.authFile, CertDir: f.certDir}}
 	if f.all && f.platform != "" {
@@ -121,7 +60,7 @@ func (f *imageFlags) options(cmd *cobra.Command, image string) (oci.Options, err
 		}
 	}
 	if f.creds != "" {
-		if !ofRegistry(image) {
+		if !image.OfRegistry(arg) {
 			return o, usagef("--creds is for docker:// and oras:// only")
 		}
 		user, password, err := f.credentials(cmd)
@@ -142,7 +81,7 @@ func (f *imageFlags) credentials(cmd *cobra.Command) (user, password string, err
 	file, err := os.Open(f.creds)
 	if err != nil {
 		if strings.ContainsRune(f.creds, ':') {
-			return "", "", hintf("write it into a file of mode 0600 and name that", "what is on the command line everybody can see")
+			return "", "", hinted.Errorf("write it into a file of mode 0600 and name that", "what is on the command line everybody can see")
 		}
 		return "", "", err
 	}
@@ -152,7 +91,7 @@ func (f *imageFlags) credentials(cmd *cobra.Command) (user, password string, err
 		return "", "", err
 	}
 	if info.Mode().Perm()&0o077 != 0 {
-		return "", "", hintf("chmod 600 "+f.creds, "%s can be read by others", f.creds)
+		return "", "", hinted.Errorf("chmod 600 "+f.creds, "%s can be read by others", f.creds)
 	}
 	return oneLine(file, f.creds)
 }
@@ -197,26 +136,4 @@ func readLine(in io.Reader) (string, error) {
 		return "", err
 	}
 	return strings.TrimRight(line, "\r\n"), nil
-}
-
-// ofRegistry says whether IMAGE is in a registry.
-func ofRegistry(image string) bool {
-	t, _ := oci.Split(image)
-	return t == "docker" || t == "oras"
-}
-
-// checkName refuses credentials in the name of an image, as URLs have them: what is said of the
-// image, and its report, would repeat them. An @ in a name has a digest behind it, else a host.
-func checkName(image string) error {
-	_, name, ok := strings.Cut(image, "://")
-	if !ok && ofRegistry(image) { // the slashes were forgotten
-		_, name = oci.Split(image)
-	}
-	if _, behind, ok := strings.Cut(name, "@"); ok {
-		algorithm, _, _ := strings.Cut(behind, ":")
-		if !digest.Algorithm(algorithm).Available() {
-			return &usageError{errors.New("credentials in the image's name"), "write them into a file and name that with --creds FILE"}
-		}
-	}
-	return nil
 }

@@ -9,6 +9,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/image"
+	"github.com/dolly-img/dolly-img/ring/printable"
 	"github.com/dolly-img/dolly-img/sif"
 )
 
@@ -21,7 +23,7 @@ func newInspect() *cobra.Command {
 and size in them against the length of the file, and prints them.`,
 		Args: exactly(1, "FILE, the path of a SIF file"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := checkSIF(args[0]); err != nil {
+			if err := image.CheckSIF(args[0]); err != nil {
 				return err
 			}
 			img, err := inspect(args[0])
@@ -58,12 +60,12 @@ func inspect(path string) (*sif.Image, error) {
 func inspectTable(w io.Writer, img *sif.Image) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	const format = "2006-01-02 15:04:05"
-	fmt.Fprintf(t, "version\t%s\n", printable(img.Version))
+	fmt.Fprintf(t, "version\t%s\n", printable.Line(img.Version))
 	fmt.Fprintf(t, "architecture\t%s\n", img.Arch)
 	fmt.Fprintf(t, "id\t%s\n", img.ID)
 	fmt.Fprintf(t, "created\t%s\n", img.Created.Format(format))
 	fmt.Fprintf(t, "modified\t%s\n", img.Modified.Format(format))
-	fmt.Fprintf(t, "launch\t%s\n", printable(img.Launch))
+	fmt.Fprintf(t, "launch\t%s\n", printable.Line(img.Launch))
 	fmt.Fprintf(t, "objects\t%d of %d\n\n", len(img.Descriptors), img.Capacity)
 	t.Flush()
 	fmt.Fprintln(t, "ID\tGROUP\tLINK\tTYPE\tOFFSET\tSIZE\tNAME")

@@ -12,8 +12,10 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/hinted"
 	"github.com/dolly-img/dolly-img/ring/hostlist"
 	"github.com/dolly-img/dolly-img/ring/identity"
+	"github.com/dolly-img/dolly-img/ring/printable"
 )
 
 func newKeys() *cobra.Command {
@@ -48,7 +50,7 @@ func defaultKeys(flag string) (string, error) {
 	}
 	config, err := os.UserConfigDir()
 	if err != nil {
-		return "", hintf("name a directory with --keys DIR", "keys: %w", err)
+		return "", hinted.Errorf("name a directory with --keys DIR", "keys: %w", err)
 	}
 	return filepath.Join(config, "dolly-img", "keys"), nil
 }
@@ -172,7 +174,7 @@ func showKeys(w io.Writer, dir string, entries []identity.Entry) error {
 	fmt.Fprintln(t, "FILE\tROLE\tNAME\tCLUSTER\tFROM\tUNTIL\tSERIAL\tSHA-256")
 	bad := 0
 	for _, e := range entries {
-		file := printable(filepath.Base(e.File))
+		file := printable.Line(filepath.Base(e.File))
 		if e.File == "" {
 			file = "(" + e.State + ")"
 		}
@@ -185,13 +187,13 @@ func showKeys(w io.Writer, dir string, entries []identity.Entry) error {
 	t.Flush()
 	for _, e := range entries {
 		for _, problem := range e.Problems {
-			fmt.Fprintf(w, "bad  %s\n", printable(problem))
+			fmt.Fprintf(w, "bad  %s\n", printable.Line(problem))
 		}
 		for _, warning := range e.Warnings {
-			fmt.Fprintf(w, "soon %s\n", printable(warning))
+			fmt.Fprintf(w, "soon %s\n", printable.Line(warning))
 		}
 		for _, note := range e.Notes {
-			fmt.Fprintf(w, "note %s (nothing uses it here)\n", printable(note))
+			fmt.Fprintf(w, "note %s (nothing uses it here)\n", printable.Line(note))
 		}
 	}
 	if bad > 0 {

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/dolly-img/dolly-img/ring/identity"
+	"github.com/dolly-img/dolly-img/ring/printable"
 )
 
 // Keys that are made, replaced and given up after the first ones.
@@ -75,12 +76,12 @@ func addKeys(w io.Writer, dir string, role identity.Role, names []string) error 
 	}
 	made, there, err := identity.Add(dir, role, names, identity.InitOptions{})
 	if len(there) > 0 {
-		fmt.Fprintf(w, "there already, and left as they are: %s\n", printable(strings.Join(there, ", ")))
+		fmt.Fprintf(w, "there already, and left as they are: %s\n", printable.Line(strings.Join(there, ", ")))
 	}
 	if len(made) == 0 {
 		return err
 	}
-	fmt.Fprintf(w, "made in %s: %s\n", dir, printable(strings.Join(made, ", ")))
+	fmt.Fprintf(w, "made in %s: %s\n", dir, printable.Line(strings.Join(made, ", ")))
 	if role == identity.Sender {
 		fmt.Fprintln(w, "the machine that is to send needs ca.pem and its own key as sender.pem, with mode 0600, owned by who runs dolly-img there:")
 	} else {
@@ -149,7 +150,7 @@ func renewKeys(w io.Writer, dir string, names []string) error {
 		return err
 	}
 	for _, l := range left {
-		fmt.Fprintf(w, "left as it is, since its name is revoked: %s\nhint: %s\n", printable(l.File), identity.UseAgain(l.Was.Serial))
+		fmt.Fprintf(w, "left as it is, since its name is revoked: %s\nhint: %s\n", printable.Line(l.File), identity.UseAgain(l.Was.Serial))
 	}
 	if len(renewals) == 0 {
 		return nil
@@ -163,9 +164,9 @@ func renewKeys(w io.Writer, dir string, names []string) error {
 		renewed[i] = r.File
 	}
 	until := slices.IndexFunc(entries, func(e identity.Entry) bool { return filepath.Base(e.File) == renewed[0] })
-	fmt.Fprintf(w, "renewed in %s, until %s: %s\n", dir, date(entries[until].NotAfter), printable(strings.Join(renewed, ", ")))
+	fmt.Fprintf(w, "renewed in %s, until %s: %s\n", dir, date(entries[until].NotAfter), printable.Line(strings.Join(renewed, ", ")))
 	for _, r := range renewals {
-		fmt.Fprintf(w, "  %s replaces serial %s, which is good until %s\n", printable(r.File), r.Was.Serial, date(r.Was.Until))
+		fmt.Fprintf(w, "  %s replaces serial %s, which is good until %s\n", printable.Line(r.File), r.Was.Serial, date(r.Was.Until))
 	}
 	fmt.Fprintf(w, "to give up one that was replaced, once its machine has the new one: dolly-img keys revoke --keys %s SERIAL\n", quote(dir))
 	printRenewed(w, dir, renewed)
@@ -239,7 +240,7 @@ may also be written and removed by hand.`,
 			}
 			w := cmd.OutOrStdout()
 			for _, m := range meant {
-				fmt.Fprintf(w, "revoked %s: %s\n", m.Revocation, printable(meaning(m)))
+				fmt.Fprintf(w, "revoked %s: %s\n", m.Revocation, printable.Line(meaning(m)))
 			}
 			fmt.Fprintln(w, "copy the list to every node and every machine that sends, and reload the daemons:")
 			printCopies(w, dir, []string{"revoked"})

@@ -17,7 +17,9 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/hinted"
 	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/launch"
+	"github.com/dolly-img/dolly-img/ring/printable"
 	"github.com/dolly-img/dolly-img/sif"
 )
 
@@ -217,12 +219,12 @@ func TestExitCode(t *testing.T) {
 
 func TestPrintError(t *testing.T) {
 	var b strings.Builder
-	printError(&b, hintf("do \x1b[31mthis", "a\nb\x00 \u202e é %d", 1))
+	printError(&b, hinted.Errorf("do \x1b[31mthis", "a\nb\x00 \u202e é %d", 1))
 	want := "dolly-img: a; b\\x00 \\u202e é 1\nhint: do \\x1b[31mthis\n"
 	if b.String() != want {
 		t.Errorf("got %q, want %q", b.String(), want)
 	}
-	if again := printable(want); again != printable(again) {
+	if again := printable.Line(want); again != printable.Line(again) {
 		t.Errorf("printable is not idempotent: %q", again)
 	}
 }

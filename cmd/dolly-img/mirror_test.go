@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"io"
@@ -11,41 +10,17 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"testing"
 	"time"
 
+	"github.com/opencontainers/go-digest"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/dolly-img/dolly-img/cache"
 	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/launch"
 	"github.com/dolly-img/dolly-img/ring/identity"
+	"github.com/dolly-img/dolly-img/sif"
 )
-
-// The socket of a daemon that was killed is replaced; one that somebody listens on is not.
-func TestMirrorSocket(t *testing.T) {
-	addr := "unix:" + filepath.Join(t.TempDir(), "m.sock")
-	killed, err := listenMirror(addr, cache.Access{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	killed.(*net.UnixListener).SetUnlinkOnClose(false)
-	killed.Close()
-	l, err := listenMirror(addr, cache.Access{})
-	if err != nil {
-		t.Fatalf("after one that was killed: %v", err)
-	}
-	defer l.Close()
-	if _, err := listenMirror(addr, cache.Access{}); err == nil || !strings.Contains(err.Error(), "another process") {
-		t.Errorf("beside one that lives: %v", err)
-	}
-	conn, err := net.Dial("unix", strings.TrimPrefix(addr, "unix:"))
-	if err != nil {
-		t.Errorf("the first one's socket is gone: %v", err)
-	} else {
-		conn.Close()
-	}
-}
 
 // A daemon serves its cache over a socket: the manifest, what it names, and nothing else. It takes the
 // socket of one that was killed, and its own goes with it.
@@ -59,9 +34,7 @@ func TestMirrorOverSocket(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r, data := request(t, meta{Kind: kindImage, Ref: "reg.example/lab/app:v1"}, "a SIF")
-	play(t, c.Transfer("reg.example/lab/app:v1", cache.TransferOptions{}), r, data, true)
-	layer, root := r.Blobs[0], r.Blobs[len(r.Blobs)-1]
+	layer, root, manifest := keepSIF(t, c, "reg.example/lab/app:v1", "a SIF")
 
 	start := func() *launch.Process {
 		t.Helper()
@@ -88,8 +61,8 @@ func TestMirrorOverSocket(t *testing.T) {
 		path, mediaType, body string
 		status                int
 	}{
-		{"manifests/v1", v1.MediaTypeImageManifest, data[root.Digest], 200},
-		{"manifests/" + root.Digest.String(), v1.MediaTypeImageManifest, data[root.Digest], 200},
+		{"manifests/v1", v1.MediaTypeImageManifest, manifest, 200},
+		{"manifests/" + root.Digest.String(), v1.MediaTypeImageManifest, manifest, 200},
 		{"blobs/" + layer.Digest.String(), "application/octet-stream", "a SIF", 200},
 		{"manifests/v2", "application/json", "", 404},
 	} {
@@ -112,63 +85,36 @@ func TestMirrorOverSocket(t *testing.T) {
 	}
 }
 
-// A connection more than there is room for is served once another one has ended, and what is accepted
-// is the kernel's own, to which it can send files.
-func TestLimitedListener(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	limited := &limitedListener{Listener: l, open: make(chan struct{}, 1), closed: make(chan struct{})}
-	states := make(chan string, 10)
-	server := &http.Server{
-		Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}),
-		ConnState: func(c net.Conn, s http.ConnState) {
-			if _, is := c.(*net.TCPConn); !is {
-				t.Errorf("accepted a %T", c)
-			}
-			if s == http.StateNew || s == http.StateClosed {
-				states <- s.String()
-			}
-			limited.state(c, s)
-		},
-	}
-	ended := make(chan error)
-	go func() { ended <- server.Serve(limited) }()
-	get := func() net.Conn {
+// keepSIF puts an image into a cache: one layer, with this text.
+func keepSIF(t *testing.T, c *cache.Cache, ref, text string) (layer, root v1.Descriptor, manifest string) {
+	t.Helper()
+	check := func(err error) {
 		t.Helper()
-		c, err := net.Dial("tcp", l.Addr().String())
-		if err == nil {
-			_, err = io.WriteString(c, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-		}
 		if err != nil {
 			t.Fatal(err)
 		}
-		return c
 	}
-	answer := func(c net.Conn) {
-		t.Helper()
-		if _, err := http.ReadResponse(bufio.NewReader(c), nil); err != nil {
-			t.Error(err)
-		}
+	d := digest.FromString(text)
+	config, m, err := sif.Artifact(d, int64(len(text)), "a.sif")
+	check(err)
+	blob := func(mediaType string, b []byte) v1.Descriptor {
+		return v1.Descriptor{MediaType: mediaType, Digest: digest.FromBytes(b), Size: int64(len(b))}
 	}
-	first := get()
-	answer(first)
-	second := get()
-	first.Close()
-	answer(second)
-	second.Close()
-	for _, want := range []string{"new", "closed", "new", "closed"} {
-		if got := <-states; got != want {
-			t.Errorf("%s, want %s", got, want)
-		}
+	layer, root = blob(sif.LayerMediaType, []byte(text)), blob(v1.MediaTypeImageManifest, m)
+	blobs := []v1.Descriptor{layer, blob(sif.ConfigMediaType, config), root}
+	transfer := c.Transfer(ref, cache.TransferOptions{})
+	_, _, err = transfer.Offer(t.Context(), blobs)
+	check(err)
+	for i, b := range [][]byte{[]byte(text), config, m} {
+		w, err := transfer.Begin(t.Context(), blobs[i], 0)
+		check(err)
+		_, err = w.Write(b)
+		check(err)
+		check(w.Commit(t.Context(), blobs[i]))
 	}
-	third := get()
-	answer(third)
-	if err := server.Close(); err != nil { // also while nothing more can be accepted
-		t.Error(err)
-	}
-	if err := <-ended; err != http.ErrServerClosed {
-		t.Error(err)
-	}
+	_, err = transfer.Prepare(t.Context(), blobs)
+	check(err)
+	check(transfer.Publish(t.Context()))
+	check(transfer.Close())
+	return layer, root, string(m)
 }

@@ -230,11 +230,11 @@ func progressParts(e ring.Event, image string, nodes int) []string {
 	if e.Total > 0 {
 		parts = append(parts, fmt.Sprintf("%d%%", e.Bytes*100/e.Total))
 	} else if e.Bytes > 0 {
-		parts = append(parts, bytesText(e.Bytes))
+		parts = append(parts, bytesize.Text(e.Bytes))
 	}
 	moves := e.Rate >= 1
 	if moves {
-		parts = append(parts, bytesText(int64(e.Rate))+"/s")
+		parts = append(parts, bytesize.Text(int64(e.Rate))+"/s")
 	}
 	if left := e.Total - e.Bytes; left > 0 && moves {
 		parts = append(parts, clock(time.Duration(float64(left)/e.Rate*float64(time.Second)))+" left")
@@ -289,9 +289,6 @@ func middle(s string, n int) string {
 	}
 	return head + dots + string(tail)
 }
-
-// bytesText is n with a unit.
-func bytesText(n int64) string { return bytesize.Text(n) }
 
 // clock is d as minutes and seconds, or with hours.
 func clock(d time.Duration) string {

@@ -1,18 +1,18 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"path"
 	"path/filepath"
 	"strings"
 	"sync"
 
 	"github.com/spf13/cobra"
 
+	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/image"
+	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/meta"
+	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/node"
 	"github.com/dolly-img/dolly-img/oci"
 	"github.com/dolly-img/dolly-img/ring"
 )
@@ -72,9 +72,9 @@ first commit.`,
   dolly-img push sle15.sif --nodes @hostfile --min-success 98% --report report.json`,
 		Args: exactly(1, "IMAGE, see its help"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			image := args[0]
-			if err := checkName(image); err != nil {
-				return err
+			arg := args[0]
+			if err := image.CheckName(arg); err != nil {
+				return &usageError{err: err}
 			}
 			out := out // what was asked for is printed again where nodes were not served
 			var format string
@@ -82,7 +82,7 @@ first commit.`,
 			if format == "" && strings.ContainsRune(out.output, ':') && !filepath.IsAbs(out.output) {
 				return usagef("--output %s: only oci-archive:PATH and oci:PATH are known", out.output)
 			}
-			m, err := out.meta(kindImage, outputName(image, format))
+			m, err := out.meta(meta.KindImage, image.OutputName(arg, format))
 			switch {
 			case err != nil:
 				return err
@@ -91,7 +91,7 @@ first commit.`,
 			case out.discard && name != "":
 				return usagef("--discard and --name: only one of them")
 			}
-			if err := m.keeping(noKeep, pin, name, format); err != nil {
+			if err := keeping(m, noKeep, pin, name, format); err != nil {
 				return err
 			}
 			kept := name
@@ -103,33 +103,33 @@ first commit.`,
 			if m.Format = format; format != "" && m.Output == "" {
 				return usagef("--output %s: want an absolute path behind it", format)
 			}
-			j, err := send.job(cmd, image, "manifest")
+			j, err := send.job(cmd, arg, "manifest")
 			if err != nil {
 				return err
 			}
 			if send.stdin && from.creds == "-" {
 				return usagef("--creds - and --nodes @-: standard input can be only one of them")
 			}
-			o, err := from.options(cmd, image)
+			o, err := from.options(cmd, arg)
 			if err != nil {
 				return err
 			}
 			o.Name = kept
+			j.screen = newScreen(cmd.ErrOrStderr())
+			open := image.Options{OCI: o, NoCache: from.noCache, CheckLayers: from.checkLayers, Cache: from.cache,
+				Log: j.log(cmd.ErrOrStderr()), Note: j.note}
 			if !send.quiet {
-				from.warn = func(format string, args ...any) {
+				open.Warn = func(format string, args ...any) {
 					fmt.Fprintf(cmd.ErrOrStderr(), "warning: "+format+"\n", args...)
 				}
 			}
-			j.screen = newScreen(cmd.ErrOrStderr())
-			from.note = j.note
-			j.open = func(ctx context.Context) (ring.Source, *meta, error) {
+			j.open = func(ctx context.Context) (ring.Source, *meta.Transfer, error) {
 				ask := sync.OnceValue(func() []string { return j.platforms(ctx) })
-				o.Nodes = func(context.Context) []string { return ask() }
-				limits, err := cacheLimits(send.keys)
-				if err != nil {
+				open.OCI.Nodes = func(context.Context) []string { return ask() }
+				if open.Limits, err = node.Limits(send.keys); err != nil {
 					return nil, nil, err
 				}
-				source, err := openImage(ctx, image, &from, limits, j.log(cmd.ErrOrStderr()), o, m)
+				source, err := image.Open(ctx, arg, open, m)
 				return source, m, err
 			}
 			return j.run(cmd.Context())
@@ -145,7 +145,7 @@ first commit.`,
 }
 
 // keeping notes what --no-keep and --pin say of the copy in the nodes' caches.
-func (m *meta) keeping(noKeep, pin bool, name, format string) error {
+func keeping(m *meta.Transfer, noKeep, pin bool, name, format string) error {
 	m.NoKeep, m.Pin = noKeep, pin
 	switch {
 	case noKeep && m.Output == "":
@@ -161,27 +161,12 @@ func (m *meta) keeping(noKeep, pin bool, name, format string) error {
 	return nil
 }
 
-// outputName is the name of IMAGE's output in a directory: of an image in a registry what
-// apptainer calls it, of another one that of its file or directory. A colon cannot be in the
-// first, as tools take what follows for a REF.
-func outputName(image, format string) string {
-	transport, name := oci.Split(image)
-	if ofRegistry(image) {
-		name, digest, _ := strings.Cut(path.Base(name), "@")
-		name, tag, _ := strings.Cut(name, ":")
-		if algorithm, hex, ok := strings.Cut(digest, ":"); ok {
-			tag = algorithm + "-" + hex[:min(len(hex), 12)]
+// cutFormat takes the format off the front of what --output says.
+func cutFormat(s string) (path, format string) {
+	for _, format := range []string{meta.FormatArchive, meta.FormatLayout} {
+		if path, ok := strings.CutPrefix(s, format+":"); ok {
+			return path, format
 		}
-		return name + "_" + cmp.Or(tag, "latest") + map[string]string{"": ".sif", formatArchive: ".tar"}[format]
 	}
-	if transport != "" {
-		name, _, _ = strings.Cut(name, ":") // the REF
-	}
-	if abs, err := filepath.Abs(name); err == nil { // "." has a name
-		name = abs
-	}
-	if info, err := os.Stat(name); err == nil && info.IsDir() && format == formatArchive {
-		name += ".tar"
-	}
-	return filepath.Base(name)
+	return s, ""
 }

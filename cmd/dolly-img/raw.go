@@ -10,7 +10,10 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/hinted"
+	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/meta"
 	"github.com/dolly-img/dolly-img/ring"
+	"github.com/dolly-img/dolly-img/ring/bytesize"
 	"github.com/dolly-img/dolly-img/ring/raw"
 )
 
@@ -64,7 +67,7 @@ error, unless --allow-empty.
 			if out.output == "" && !out.discard {
 				return &usageError{fmt.Errorf("no output"), "name it with --output PATH, or use --discard"}
 			}
-			m, err := out.meta(kindRaw, name)
+			m, err := out.meta(meta.KindRaw, name)
 			if err != nil {
 				return err
 			}
@@ -77,7 +80,7 @@ error, unless --allow-empty.
 			}
 			j.screen = newScreen(cmd.ErrOrStderr())
 			in := rawInput{path: input, stdin: cmd.InOrStdin(), noSpool: noSpool, allowEmpty: allowEmpty, note: j.note}
-			j.open = func(context.Context) (ring.Source, *meta, error) {
+			j.open = func(context.Context) (ring.Source, *meta.Transfer, error) {
 				source, err := in.open(m)
 				return source, m, err
 			}
@@ -101,7 +104,7 @@ func (s filled) Unchanged(context.Context) error {
 	if s.Size() > 0 {
 		return nil
 	}
-	return hintf("did the command before the pipe fail? --allow-empty sends it all the same", "standard input is empty")
+	return hinted.Errorf("did the command before the pipe fail? --allow-empty sends it all the same", "standard input is empty")
 }
 
 // rawInput is what raw sends.
@@ -115,7 +118,7 @@ type rawInput struct {
 
 // open opens the input, and notes in m what only the file knows: its time, and its
 // permission bits unless the user set them.
-func (in *rawInput) open(m *meta) (ring.Source, error) {
+func (in *rawInput) open(m *meta.Transfer) (ring.Source, error) {
 	if in.path == "-" {
 		dir := os.TempDir()
 		if in.noSpool {
@@ -134,12 +137,12 @@ func (in *rawInput) open(m *meta) (ring.Source, error) {
 	if err != nil {
 		return nil, err
 	}
-	m.keepMode(f.Mode())
+	m.KeepMode(f.Mode())
 	if !f.Lies() {
 		m.Mtime = f.ModTime()
 		return &growing{f, in}, nil
 	}
-	in.note("%s is not as long as its size of %s says: it is read to its end as a stream", in.path, bytesText(f.Size()))
+	in.note("%s is not as long as its size of %s says: it is read to its end as a stream", in.path, bytesize.Text(f.Size()))
 	s, err := f.Stream(os.TempDir())
 	if err != nil {
 		return nil, errors.Join(err, f.Close())
@@ -158,7 +161,7 @@ func (g *growing) Unchanged(ctx context.Context) error {
 	err := g.File.Unchanged(ctx)
 	if err == nil && g.Grown() > 0 {
 		g.in.note("%s became longer while it was read: the nodes get the %s that it had when it was opened, without the %s behind them",
-			g.in.path, bytesText(g.Size()), bytesText(g.Grown()))
+			g.in.path, bytesize.Text(g.Size()), bytesize.Text(g.Grown()))
 	}
 	return err
 }

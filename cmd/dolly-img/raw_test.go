@@ -8,6 +8,7 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/meta"
 	"github.com/opencontainers/go-digest"
 )
 
@@ -19,7 +20,7 @@ func TestRawGrowing(t *testing.T) {
 	}
 	var notes []string
 	in := rawInput{path: path, note: func(format string, args ...any) { notes = append(notes, fmt.Sprintf(format, args...)) }}
-	m := &meta{Kind: kindRaw}
+	m := &meta.Transfer{Kind: meta.KindRaw}
 	source, err := in.open(m)
 	if err != nil {
 		t.Fatal(err)

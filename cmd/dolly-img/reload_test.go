@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -11,7 +10,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/launch"
@@ -134,47 +132,4 @@ func TestEndedCertificates(t *testing.T) {
 			t.Errorf("%s: %v: %s", role, err, out)
 		}
 	}
-}
-
-// lines is what was logged, a line each.
-type lines chan string
-
-func (l lines) Write(b []byte) (int, error) {
-	l <- string(b)
-	return len(b), nil
-}
-
-// A daemon that runs for years warns every day, of the keys that it has then.
-func TestWarnsDaily(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		keys := filepath.Join(t.TempDir(), "keys")
-		if err := identity.Init(keys, identity.InitOptions{Validity: 32*24*time.Hour + time.Hour}); err != nil {
-			t.Fatal(err)
-		}
-		rules, err := readRules(keys)
-		if err != nil {
-			t.Fatal(err)
-		}
-		log := make(lines, 9)
-		s := &nodeSetup{keys: keys, log: slog.New(slog.NewTextHandler(log, nil))}
-		s.rules.Store(rules)
-		go s.keepWarning(t.Context())
-		for day := 1; day <= 34; day++ {
-			time.Sleep(24 * time.Hour)
-			synctest.Wait()
-			line := ""
-			select {
-			case line = <-log:
-			default:
-			}
-			switch {
-			case day < 3 && line != "":
-				t.Errorf("day %d: %s", day, line)
-			case day >= 3 && day <= 32 && !strings.Contains(line, "level=WARN"):
-				t.Errorf("day %d: %q", day, line)
-			case day > 32 && !(strings.Contains(line, "level=ERROR") && strings.Contains(line, "node.pem ended on")):
-				t.Errorf("day %d: %q", day, line)
-			}
-		}
-	})
 }

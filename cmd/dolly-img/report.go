@@ -7,7 +7,9 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/hinted"
 	"github.com/dolly-img/dolly-img/ring"
+	"github.com/dolly-img/dolly-img/ring/printable"
 )
 
 // reportFile is where --report goes. It is opened before anything else is done, so
@@ -25,18 +27,18 @@ func openReport(path string) (*reportFile, error) {
 	}
 	const hint = "name a file in a directory that can be written to"
 	if path == "-" {
-		return nil, hintf("--json prints it on standard output, as its last line", "report -: it goes to a file")
+		return nil, hinted.Errorf("--json prints it on standard output, as its last line", "report -: it goes to a file")
 	}
 	info, err := os.Stat(path)
 	if err == nil && !info.Mode().IsRegular() {
-		return nil, hintf(hint, "report %s: not a regular file", path)
+		return nil, hinted.Errorf(hint, "report %s: not a regular file", path)
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, hintf(hint, "report: %w", err)
+		return nil, hinted.Errorf(hint, "report: %w", err)
 	}
 	temp, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
 	if err != nil {
-		return nil, hintf(hint, "report %s: %w", path, reasonOf(err))
+		return nil, hinted.Errorf(hint, "report %s: %w", path, reasonOf(err))
 	}
 	return &reportFile{path, temp}, nil
 }
@@ -84,7 +86,7 @@ func notStarted(nodes []string, err error) *ring.Report {
 	r := &ring.Report{Nodes: []ring.Row{}, Unreached: []ring.Unreached{}, Unprobed: []string{}}
 	for _, node := range nodes {
 		r.Nodes = append(r.Nodes, ring.Row{
-			Node: node, State: ring.Failed, Reason: "not asked: " + printable(err.Error()),
+			Node: node, State: ring.Failed, Reason: "not asked: " + printable.Line(err.Error()),
 		})
 	}
 	return r

@@ -6,6 +6,7 @@ import (
 	"os"
 	"sync"
 
+	"github.com/dolly-img/dolly-img/ring/printable"
 	"golang.org/x/term"
 )
 
@@ -55,14 +56,14 @@ func (s *screen) Write(b []byte) (int, error) {
 
 // printf prints one line above the live line.
 func (s *screen) printf(format string, args ...any) {
-	fmt.Fprintln(s, printable(fmt.Sprintf(format, args...)))
+	fmt.Fprintln(s, printable.Line(fmt.Sprintf(format, args...)))
 }
 
 // progress replaces the live line; "" removes it.
 func (s *screen) progress(line string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.draw(printable(line))
+	s.draw(printable.Line(line))
 }
 
 // draw is one write, so that nothing flickers.

@@ -11,21 +11,23 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/hinted"
+	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/image"
+	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/meta"
 	"github.com/dolly-img/dolly-img/ring"
 	"github.com/dolly-img/dolly-img/ring/identity"
-	"github.com/dolly-img/dolly-img/sif"
 )
 
 // job is one push or raw, read from its flags: everything the command line can be
 // wrong about was checked, nothing was opened.
 type job struct {
 	cmd    *cobra.Command
-	screen *screen // of standard error; nil: made when it runs
-	image  string  // as named by the user
-	what   string  // of which the digest in the report is: "manifest", "file"
-	meta   *meta   // once the source is open
-	kept   string  // name in the nodes' caches, once the source is open; "": not kept there
-	thrown bool    // away, by all nodes, once it was verified
+	screen *screen        // of standard error; nil: made when it runs
+	image  string         // as named by the user
+	what   string         // of which the digest in the report is: "manifest", "file"
+	meta   *meta.Transfer // once the source is open
+	kept   string         // name in the nodes' caches, once the source is open; "": not kept there
+	thrown bool           // away, by all nodes, once it was verified
 	nodes  []string
 	peers  []ring.Peer // nodes, once they are resolved
 
@@ -37,7 +39,7 @@ type job struct {
 	// resolve finds the addresses of nodes.
 	resolve func(ctx context.Context) ([]ring.Peer, error)
 	// open makes the source and the description that goes with it.
-	open func(ctx context.Context) (ring.Source, *meta, error)
+	open func(ctx context.Context) (ring.Source, *meta.Transfer, error)
 	// watch sees every event, and prints on the screen. again is the command that
 	// serves these nodes, once more. Both may be nil.
 	watch func(ring.Event, *screen)
@@ -96,18 +98,18 @@ func (j *job) run(ctx context.Context) error {
 	// The transfer is over and its status stands: that it could not be written down
 	// is said beside it.
 	if werr != nil {
-		printError(stderr, hintf("the transfer itself ended as shown", "report: %w", werr))
+		printError(stderr, hinted.Errorf("the transfer itself ended as shown", "report: %w", werr))
 	}
 	if events.err != nil {
-		printError(stderr, hintf("the transfer itself ended as shown", "events: %w", events.err))
+		printError(stderr, hinted.Errorf("the transfer itself ended as shown", "events: %w", events.err))
 	}
 	if rep.Exit == ring.ExitAll && err == nil {
 		return nil
 	}
 	source := new(ring.SourceError)
-	cutOff := rep.Exit == ring.ExitInterrupted || errors.As(err, &source) && source.Kept && hintOf(err) == ""
+	cutOff := rep.Exit == ring.ExitInterrupted || errors.As(err, &source) && source.Kept && hinted.Of(err) == ""
 	if cutOff && rep.Transfer != "" && !j.flags.check && !j.thrown && err != nil {
-		err = hintf("the same command goes on from what the nodes have kept", "%w", err)
+		err = hinted.Errorf("the same command goes on from what the nodes have kept", "%w", err)
 	}
 	return &statusError{rep.Exit, err}
 }
@@ -187,32 +189,12 @@ func (j *job) send(ctx context.Context, log *slog.Logger, onEvent func(ring.Even
 		rep = notStarted(j.nodes, err)
 	}
 	if j.meta != nil {
-		j.meta.outdated(rep)
+		j.meta.Outdated(rep)
 	}
 	if j.what == "manifest" && rep.Digest != "" {
-		rep.SIF = sifDigest(ctx, cfg.Source)
+		rep.SIF = image.SIFDigest(ctx, cfg.Source)
 	}
 	return rep, err
-}
-
-// sifDigest is the digest of the SIF that an image holds, which is what sha256sum says of the file; "" where
-// it holds none, or several.
-func sifDigest(ctx context.Context, image ring.Source) string {
-	blobs, err := image.Blobs(ctx)
-	if err != nil {
-		return ""
-	}
-	found := ""
-	for _, d := range blobs {
-		if !sif.IsLayer(d.MediaType) {
-			continue
-		}
-		if found != "" {
-			return ""
-		}
-		found = d.Digest.String()
-	}
-	return found
 }
 
 // hostName is the name of this machine, "" where it has none.
@@ -278,7 +260,7 @@ func (j *job) config(ctx context.Context) (_ *ring.Config, err error) {
 		TLS:       j.ends.watch(clientTLS(id, ring.ALPNControl)),
 		DataTLS:   clientTLS(id, ring.ALPNData), Software: software(),
 	}
-	if cfg.Meta, err = m.encode(); err != nil {
+	if cfg.Meta, err = m.Encode(); err != nil {
 		return nil, err
 	}
 	cfg.Nodes, err = j.resolve(ctx)

@@ -13,9 +13,11 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/meta"
 	"github.com/dolly-img/dolly-img/ring"
 	"github.com/dolly-img/dolly-img/ring/bytesize"
 	"github.com/dolly-img/dolly-img/ring/hostlist"
+	"github.com/dolly-img/dolly-img/ring/printable"
 )
 
 // sendFlags are those of push and raw: whom to serve, how, and what to say about it.
@@ -124,7 +126,7 @@ func (f *sendFlags) list(cmd *cobra.Command) ([]string, error) {
 		},
 		Note: func(text string) {
 			if !f.quiet {
-				fmt.Fprintf(cmd.ErrOrStderr(), "note: node list: %s\n", printable(text))
+				fmt.Fprintf(cmd.ErrOrStderr(), "note: node list: %s\n", printable.Line(text))
 			}
 		},
 	})
@@ -168,8 +170,8 @@ func (f *outputFlags) add(cmd *cobra.Command, usage string) {
 }
 
 // meta checks the flags; name is the source's file name, "" when it has none.
-func (f *outputFlags) meta(kind, name string) (*meta, error) {
-	m := &meta{Kind: kind, Owner: f.owner, Mkdir: f.mkdir, Shared: f.shared, Discard: f.discard}
+func (f *outputFlags) meta(kind, name string) (*meta.Transfer, error) {
+	m := &meta.Transfer{Kind: kind, Owner: f.owner, Mkdir: f.mkdir, Shared: f.shared, Discard: f.discard}
 	if f.mode != "" {
 		bits, err := strconv.ParseUint(f.mode, 8, 32)
 		if err != nil || bits == 0 || bits > 0o777 {
@@ -195,7 +197,7 @@ func (f *outputFlags) meta(kind, name string) (*meta, error) {
 		}
 		m.Output = filepath.Join(m.Output, name)
 	}
-	if err := checkOutput(m.Output); err != nil {
+	if err := meta.CheckOutput(m.Output); err != nil {
 		return nil, &usageError{err: err}
 	}
 	return m, nil

@@ -10,7 +10,9 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/dolly-img/dolly-img/ring"
+	"github.com/dolly-img/dolly-img/ring/bytesize"
 	"github.com/dolly-img/dolly-img/ring/hostlist"
+	"github.com/dolly-img/dolly-img/ring/printable"
 )
 
 // printTable prints what became of every node, then the figures; what is the report's
@@ -30,14 +32,14 @@ func printTable(w io.Writer, r *ring.Report, what, have string, quiet bool) {
 	}
 	fmt.Fprintf(w, "%d of %d nodes %s", good, len(r.Nodes), have)
 	if good > 0 {
-		fmt.Fprintf(w, ": %s %s, %s", what, r.Digest, bytesText(r.Bytes))
+		fmt.Fprintf(w, ": %s %s, %s", what, r.Digest, bytesize.Text(r.Bytes))
 	}
 	fmt.Fprintln(w)
 	if good > 0 && r.SIF != "" {
 		fmt.Fprintf(w, "the SIF file is %s, as sha256sum has it\n", r.SIF)
 	}
 	if good > 0 && r.Kept != "" {
-		fmt.Fprintf(w, "kept as %s\n", printable(r.Kept))
+		fmt.Fprintf(w, "kept as %s\n", printable.Line(r.Kept))
 	}
 	printRates(w, r)
 }
@@ -61,13 +63,13 @@ func printRates(w io.Writer, r *ring.Report) {
 		return
 	}
 	rate := float64(r.Bytes) / 1e6 / seconds
-	sent := bytesText(r.Sent)
+	sent := bytesize.Text(r.Sent)
 	if times := float64(r.Sent) / float64(r.Bytes); times >= 1.05 {
 		sent += fmt.Sprintf(", %.1f times the image", times)
 	}
 	fmt.Fprintf(w, "Time: %.3f  MBytes/s: %.3f  Aggregate MBytes/s: %.3f  server sent %s\n", seconds, rate, rate*float64(committed), sent)
 	if holders > 0 {
-		fmt.Fprintf(w, "the rates count whole images, also what was held before: %s on %d of %d nodes\n", bytesText(held), holders, committed)
+		fmt.Fprintf(w, "the rates count whole images, also what was held before: %s on %d of %d nodes\n", bytesize.Text(held), holders, committed)
 	}
 }
 
@@ -80,7 +82,7 @@ func printGood(w io.Writer, r *ring.Report, good int) {
 	rows := rowsIn(r, func(row ring.Row) bool { return row.State.Good() })
 	if good < foldGood {
 		for _, row := range rows {
-			fmt.Fprintf(w, "%s\t%s\t%s\n", row.State, printable(row.Node), figures(row, r.Bytes))
+			fmt.Fprintf(w, "%s\t%s\t%s\n", row.State, printable.Line(row.Node), figures(row, r.Bytes))
 		}
 		return
 	}
@@ -116,12 +118,12 @@ func figures(row ring.Row, image int64) string {
 	case row.State == ring.Held || row.Bytes == 0 && held:
 		s = "had all of it before"
 	case held:
-		s = fmt.Sprintf("%s received, %s held before, in %.2f s", bytesText(row.Bytes), bytesText(row.Skipped), row.Seconds)
+		s = fmt.Sprintf("%s received, %s held before, in %.2f s", bytesize.Text(row.Bytes), bytesize.Text(row.Skipped), row.Seconds)
 	default:
-		s = fmt.Sprintf("%s received in %.2f s", bytesText(row.Bytes), row.Seconds)
+		s = fmt.Sprintf("%s received in %.2f s", bytesize.Text(row.Bytes), row.Seconds)
 	}
 	if row.Reason != "" {
-		s += ", " + printable(row.Reason)
+		s += ", " + printable.Line(row.Reason)
 	}
 	return s
 }
@@ -144,7 +146,7 @@ func namesOf(rows []ring.Row) []string {
 	return names
 }
 
-func fold(names []string) string { return printable(hostlist.Fold(names)) }
+func fold(names []string) string { return printable.Line(hostlist.Fold(names)) }
 
 // again is the command that serves nodes with everything else as in cmd. A threshold
 // for success counted other nodes, and a report would replace the one of this run: they

@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/dolly-img/dolly-img/ring"
+	"github.com/dolly-img/dolly-img/ring/printable"
 )
 
 // What is said of nodes that cannot reach each other.
@@ -42,7 +43,7 @@ func printUnreached(w io.Writer, r *ring.Report, quiet bool) {
 		fmt.Fprintln(w, line)
 	}
 	if len(r.Unreached) > 0 {
-		fmt.Fprintf(w, "hint: open TCP port %s between the nodes, in the firewall of each: a push goes from node to node\n", printable(r.Unreached[0].Port))
+		fmt.Fprintf(w, "hint: open TCP port %s between the nodes, in the firewall of each: a push goes from node to node\n", printable.Line(r.Unreached[0].Port))
 	}
 	if len(r.Unprobed) > 0 && !quiet {
 		fmt.Fprintf(w, "whom these reach is not known, they speak protocol 1 or did not say: %s\n", fold(r.Unprobed))
@@ -50,11 +51,11 @@ func printUnreached(w io.Writer, r *ring.Report, quiet bool) {
 }
 
 func way(u ring.Unreached) string {
-	return fmt.Sprintf("%s cannot reach %s %s", printable(u.From), printable(u.To), onPort(u))
+	return fmt.Sprintf("%s cannot reach %s %s", printable.Line(u.From), printable.Line(u.To), onPort(u))
 }
 
 func onPort(u ring.Unreached) string {
-	return fmt.Sprintf("on port %s (%s)", printable(u.Port), printable(u.Reason))
+	return fmt.Sprintf("on port %s (%s)", printable.Line(u.Port), printable.Line(u.Reason))
 }
 
 // ways puts the pairs of a check into lines: neighbours that do not reach each other either way for one
@@ -81,7 +82,7 @@ func ways(r *ring.Report) (lines []string) {
 		}
 		switch n := end - i; {
 		case n == 2:
-			lines = append(lines, fmt.Sprintf("%s and %s cannot reach each other %s", printable(nodes[i]), printable(nodes[i+1]), onPort(there)))
+			lines = append(lines, fmt.Sprintf("%s and %s cannot reach each other %s", printable.Line(nodes[i]), printable.Line(nodes[i+1]), onPort(there)))
 		case n > 2:
 			lines = append(lines, fmt.Sprintf("%s cannot reach each other, none its neighbours in the list, %s", fold(nodes[i:end]), onPort(there)))
 		default:

@@ -42,7 +42,7 @@ func variantsLayout(t *testing.T, variants ...string) (dir string) {
 			fmt.Sprintf(`,"platform":{"os":"linux","architecture":%q,"variant":%q}`, runtime.GOARCH, v)))
 	}
 	index := put(v1.MediaTypeImageIndex, fmt.Sprintf(`{"schemaVersion":2,"mediaType":%q,"manifests":[%s]}`, v1.MediaTypeImageIndex, strings.Join(entries, ",")), "")
-	for name, text := range map[string]string{"oci-layout": layoutMarker, "index.json": `{"schemaVersion":2,"manifests":[` + index + `]}`} {
+	for name, text := range map[string]string{"oci-layout": `{"imageLayoutVersion":"1.0.0"}`, "index.json": `{"schemaVersion":2,"manifests":[` + index + `]}`} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
 			t.Fatal(err)
 		}

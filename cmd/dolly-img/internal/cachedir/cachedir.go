@@ -1,0 +1,89 @@
+package cachedir
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/dolly-img/dolly-img/cache"
+	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/hinted"
+)
+
+// System is the cache of root, and of most daemons.
+const System = "/var/lib/dolly-img/cache"
+
+// Dir is where the cache is when --cache does not say: what systemd made for
+// the unit, the place of root, or the user's.
+func Dir(flag string) (string, error) {
+	// systemd separates several directories by colons; the unit has one of each.
+	state, _, _ := strings.Cut(os.Getenv("STATE_DIRECTORY"), ":")
+	switch {
+	case flag != "":
+		return flag, nil
+	case state != "":
+		return filepath.Join(state, "cache"), nil
+	case os.Geteuid() == 0:
+		return System, nil
+	}
+	dir, err := os.UserCacheDir()
+	if err != nil {
+		return "", hinted.Errorf("name it with --cache DIR", "cache: %w", err)
+	}
+	return filepath.Join(dir, "dolly-img"), nil
+}
+
+// readable is the same for commands that only look: a user without a cache
+// of his own sees the node's.
+func readable(flag string) (string, error) {
+	dir, err := Dir(flag)
+	if flag != "" {
+		return dir, err
+	}
+	return orOf(dir, err, System)
+}
+
+// orOf is the user's own cache, or the node's where he has none: a job may run without a
+// home, or with one of somebody else that it may not look into.
+func orOf(own string, err error, node string) (string, error) {
+	if err == nil {
+		names, unread := os.ReadDir(own)
+		if len(names) > 0 || unread != nil && !errors.Is(unread, fs.ErrNotExist) && !errors.Is(unread, fs.ErrPermission) {
+			return own, nil
+		}
+	}
+	if _, none := os.Stat(node); none == nil {
+		return node, nil
+	}
+	return own, err
+}
+
+// Open opens a cache that is there: looking must not make one.
+func Open(flag string) (*cache.Cache, error) {
+	dir, err := readable(flag)
+	if err != nil {
+		return nil, err
+	}
+	const hint = "name the cache with --cache DIR; a daemon makes it"
+	names, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrPermission) {
+		return nil, hinted.Errorf("the daemon of this node decides who may read its cache: see mode and group under [cache] in its policy.toml", "cache: %w", err)
+	}
+	if err != nil {
+		return nil, hinted.Errorf(hint, "cache: %w", err)
+	}
+	if len(names) == 0 {
+		return nil, hinted.Errorf(hint, "cache %s: the directory is empty", dir)
+	}
+	return cache.Open(dir)
+}
+
+// Create opens this server's own cache, and makes it where there is none.
+func Create(flag string) (*cache.Cache, error) {
+	dir, err := Dir(flag)
+	if err != nil {
+		return nil, err
+	}
+	return cache.Open(dir)
+}

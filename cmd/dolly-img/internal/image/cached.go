@@ -1,0 +1,83 @@
+package image
+
+import (
+	"os"
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/dolly-img/dolly-img/cache"
+	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/cachedir"
+	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/hinted"
+	"github.com/dolly-img/dolly-img/oci"
+)
+
+// cachedRef is the reference in the cache that arg means. Arg is what stands there, or what
+// push takes: with docker://; without the registry and the tag (nginx, app:v2), or the
+// name of an image file. A short name of several images is an error that names them.
+func Cached(c *cache.Cache, arg string) (string, error) {
+	names, err := c.Names()
+	if err != nil {
+		return "", err
+	}
+	ref := arg
+	if OfRegistry(arg) {
+		_, ref, _ = strings.Cut(arg, "://")
+	}
+	if slices.Contains(names, ref) {
+		return ref, nil
+	}
+	if full, err := oci.FullName(ref); err == nil && (OfRegistry(arg) || hasRegistry(ref)) && slices.Contains(names, full) {
+		return full, nil
+	}
+	tagged := ref
+	if !strings.ContainsAny(path.Base(ref), ":@") {
+		tagged += ":latest"
+	}
+	var found []string
+	if !OfRegistry(arg) { // else its registry is known
+		found = endingIn(names, tagged)
+	}
+	if local := cache.LocalRef(arg); len(found) == 0 && slices.Contains(names, local) {
+		found = []string{local} // arg is the name of the file that was pushed
+	}
+	switch {
+	case len(found) == 1:
+		return found[0], nil
+	case len(found) > 1:
+		return "", hinted.Errorf("name one of them in full: "+strings.Join(found, ", "),
+			"cache %s: %q is the short name of %d images", c.Dir(), arg, len(found))
+	}
+	bare, _, _ := strings.Cut(path.Base(tagged), ":")
+	near := slices.DeleteFunc(names, func(name string) bool { return !strings.HasPrefix(path.Base(name), bare+":") })
+	return "", hinted.Errorf(elsewhere(c.Dir(), near), "cache %s: %q: %w", c.Dir(), arg, cache.ErrNotFound)
+}
+
+// endingIn are the names that are ref, or end in it behind a slash.
+func endingIn(names []string, ref string) []string {
+	var found []string
+	for _, name := range names {
+		if name == ref || strings.HasSuffix(name, "/"+ref) {
+			found = append(found, name)
+		}
+	}
+	return found
+}
+
+// hasRegistry says whether a name begins with a host, as container tools tell it.
+func hasRegistry(ref string) bool {
+	host, _, ok := strings.Cut(ref, "/")
+	return ok && (strings.ContainsAny(host, ".:") || strings.EqualFold(host, "localhost"))
+}
+
+// elsewhere is what to do when an image is not in the cache in dir: near are images
+// of the same name with another tag or registry.
+func elsewhere(dir string, near []string) string {
+	if len(near) > 0 {
+		return "it has " + strings.Join(near[:min(len(near), 5)], ", ")
+	}
+	if _, err := os.Stat(cachedir.System); err == nil && dir != cachedir.System {
+		return "dolly-img cache ls lists what is there; the cache of this node's daemon is named with --cache " + cachedir.System
+	}
+	return "dolly-img cache ls lists what is there"
+}

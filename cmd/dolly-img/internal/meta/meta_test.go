@@ -1,0 +1,111 @@
+package meta
+
+import (
+	"encoding/json"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/dolly-img/dolly-img/ring"
+)
+
+// What a node understands it understands again when it is written anew.
+func FuzzMeta(f *testing.F) {
+	for _, s := range []string{
+		`{"version":1,"kind":"image","ref":"localhost/a:latest"}`,
+		`{"version":1,"kind":"raw","output":"/data/f","mode":420,"owner":"root:root","mkdir":true,"shared":true,"mtime":"2026-11-28T12:00:00Z"}`,
+		`{"version":1,"kind":"image","discard":true}`,
+		`{"version":2,"kind":"image","output":"/data/a.sif","noKeep":true}`,
+		`{"version":2,"kind":"image","ref":"a:1","pin":true,"output":"/data/a","format":"oci"}`,
+		`{"version":1,"kind":"image","ref":"a:1","pin":true}`,
+		`{"version":3}`,
+	} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		m, err := Decode(b)
+		if err != nil {
+			return
+		}
+		asked := m.Version
+		text, err := m.Encode()
+		if err != nil {
+			if len(b) < maxMeta/8 { // else it may be longer than it was
+				t.Fatalf("%s: %v", b, err)
+			}
+			return
+		}
+		if m.Version > asked {
+			t.Errorf("%s: version %d became %d", b, asked, m.Version)
+		}
+		again, err := Decode(text)
+		if err != nil || !again.Mtime.Equal(m.Mtime) {
+			t.Fatalf("%s: %+v, %v", text, again, err)
+		}
+		last, err := again.Encode()
+		if err != nil || !json.Valid(last) || string(last) != string(text) {
+			t.Errorf("%s became %s, %v", text, last, err)
+		}
+	})
+}
+
+// The lowest version that says it, and nothing of a later one in an earlier one.
+func TestMetaVersion(t *testing.T) {
+	sif := Transfer{Kind: KindImage, Output: "/data/a.sif"}
+	for _, c := range []struct {
+		edit func(*Transfer)
+		want int
+	}{
+		{func(m *Transfer) { m.Ref = "localhost/a:latest" }, 1},
+		{func(m *Transfer) { m.NoKeep = true }, 2},
+		{func(m *Transfer) { m.Ref, m.Pin = "localhost/a:latest", true }, 2},
+	} {
+		m := sif
+		c.edit(&m)
+		b, err := m.Encode()
+		if err != nil || m.Version != c.want {
+			t.Errorf("version %d, want %d: %v", m.Version, c.want, err)
+		}
+		if again, err := Decode(b); err != nil || *again != m {
+			t.Errorf("%s is read as %+v, %v", b, again, err)
+		}
+	}
+	for text, want := range map[string]string{
+		`{"version":1,"kind":"image","output":"/data/a","noKeep":true}`:                   "version 1 with what version 2 has",
+		`{"version":1,"kind":"image","ref":"a:1","pin":true}`:                             "version 1 with what version 2 has",
+		`{"version":3,"kind":"image","ref":"a:1"}`:                                        "version 3, this node knows 2",
+		`{"version":0,"kind":"image","ref":"a:1"}`:                                        "version 0, this node knows 2",
+		`{"version":2,"kind":"image","output":"/data/a","ref":"a:1","noKeep":true}`:       "only the SIF of an image",
+		`{"version":2,"kind":"image","output":"/data/a","format":"oci","noKeep":true}`:    "only the SIF of an image",
+		`{"version":2,"kind":"raw","output":"/data/a","noKeep":true}`:                     "only the SIF of an image",
+		`{"version":2,"kind":"image","noKeep":true}`:                                      "only the SIF of an image",
+		`{"version":2,"kind":"raw","output":"/data/a","pin":true}`:                        "only an image that is kept",
+		`{"version":2,"kind":"image","discard":true,"pin":true}`:                          "only an image that is kept",
+		`{"version":2,"kind":"image","output":"/data/a","noKeep":true,"pin":true}`:        "only the SIF of an image",
+		`{"version":2,"kind":"image","discard":true,"output":"/data/a","noKeep":true}`:    "to be discarded",
+		`{"version":2,"kind":"image","output":"/data/a","noKeep":true,"later":"unknown"}`: "unknown field",
+	} {
+		if m, err := Decode(json.RawMessage(text)); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %+v, %v, want %s", text, m, err, want)
+		}
+	}
+}
+
+// The row of a node that is too old says for what.
+func TestOutdated(t *testing.T) {
+	old := "description of the transfer: version 2, this node knows 1"
+	r := &ring.Report{Nodes: []ring.Row{
+		{State: ring.Refused, Reason: old, Cause: ring.Cause{Text: old}},
+		{State: ring.Refused, Reason: "no room", Cause: ring.Cause{Text: "no room"}},
+		{State: ring.Committed},
+	}}
+	m := &Transfer{Version: 2, NoKeep: true}
+	m.Outdated(r)
+	var got []string
+	for _, row := range r.Nodes {
+		got = append(got, row.Reason)
+	}
+	if want := []string{old + ": its dolly-img is too old for --no-keep and has to be upgraded", "no room", ""}; !slices.Equal(got, want) {
+		t.Errorf("got %q", got)
+	}
+}

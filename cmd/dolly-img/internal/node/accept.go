@@ -1,0 +1,154 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"syscall"
+
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sys/unix"
+
+	"github.com/dolly-img/dolly-img/cache"
+	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/hinted"
+	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/meta"
+	"github.com/dolly-img/dolly-img/ring"
+	"github.com/dolly-img/dolly-img/ring/identity"
+	"github.com/dolly-img/dolly-img/ring/printable"
+	"github.com/dolly-img/dolly-img/ring/raw"
+)
+
+// acceptor is a node's answer to a request: what its policy permits becomes a Sink
+// made of the cache, a target, or nothing; what it does not permit is refused with
+// the rule. Nothing is written before.
+type acceptor struct {
+	policy *identity.Policy
+	cache  *cache.Cache
+	stdout io.Writer // nil: this node has none for a transfer
+	log    *slog.Logger
+}
+
+func (a *acceptor) accept(ctx context.Context, r ring.Request) (ring.Sink, error) {
+	m, err := meta.Decode(r.Meta)
+	if err != nil {
+		return nil, refusal(err)
+	}
+	sink, err := a.compose(ctx, m, r.Blobs)
+	if err != nil {
+		return nil, refusal(err)
+	}
+	// The ring logs a refusal, and how a transfer ends; what it writes to is known
+	// here only.
+	a.log.Info("accepted", "transfer", r.Transfer, "sender", printable.Line(r.Sender), "kind", m.Kind,
+		"reference", printable.Line(m.Ref), "output", printable.Line(m.Output), "discard", m.Discard)
+	return sink, nil
+}
+
+func (a *acceptor) compose(ctx context.Context, m *meta.Transfer, blobs []v1.Descriptor) (ring.Sink, error) {
+	switch {
+	case m.Discard:
+		return raw.Discard{}, nil
+	case m.Output == "-" && a.stdout == nil:
+		return nil, hinted.Errorf("run dolly-img receive on it", "standard output: this node is a daemon and has none for a transfer")
+	case m.Output == "-":
+		return raw.Stdout(a.stdout), nil
+	case m.Output == "":
+		return a.cache.Transfer(m.Ref, cache.TransferOptions{Pin: m.Pin}), nil
+	}
+	o, err := a.target(m)
+	if err != nil {
+		return nil, err
+	}
+	if m.Kind == meta.KindRaw {
+		target, err := raw.NewTarget(o)
+		if err != nil {
+			return nil, err
+		}
+		if _, _, err := target.Offer(ctx, blobs); err != nil {
+			target.Close()
+			return nil, err
+		}
+		a.journalPart(m.Output)
+		return target, nil
+	}
+	if m.NoKeep {
+		d, err := newDirect(a.cache, m, blobs, o)
+		if err != nil {
+			return nil, err
+		}
+		a.journalPart(m.Output)
+		return d, nil
+	}
+	out, err := newOutput(m, blobs, o)
+	if err != nil {
+		return nil, err
+	}
+	p := &placing{Transfer: a.cache.Transfer(m.Ref, cache.TransferOptions{Pin: m.Pin}), cache: a.cache, out: out, meta: m}
+	if err := p.begin(); err != nil {
+		out.Close()
+		return nil, err
+	}
+	a.journalPart(m.Output)
+	return p, nil
+}
+
+// afterEdit is what to do on this node when its policy has been edited to permit dir.
+func (a *acceptor) afterEdit(dir string) string {
+	switch {
+	case a.stdout != nil:
+		return "then start dolly-img receive there again"
+	case !underSystemd():
+		return "then send SIGHUP to the daemon there" // no process id: the same of many nodes is one row
+	case unix.Access(dir, unix.W_OK) != nil:
+		return fmt.Sprintf("there, with systemctl edit dolly-img, the lines [Service] and ReadWritePaths=%s, for a directory that exists; then systemctl restart dolly-img", dir)
+	}
+	return "then, there: systemctl reload dolly-img"
+}
+
+// target is what policy and the sender say of the output.
+func (a *acceptor) target(m *meta.Transfer) (o raw.TargetOptions, err error) {
+	dir, rel, overwrite, err := a.policy.Output(m.Output)
+	if denied := new(identity.DeniedError); errors.As(err, &denied) && denied.Add() != "" {
+		return o, hinted.Errorf(denied.Hint()+"; "+a.afterEdit(denied.Add()), "%w", err)
+	}
+	if err != nil {
+		return o, err
+	}
+	owner, err := resolveOwner(m.Owner)
+	return raw.TargetOptions{
+		Dir: dir, Name: rel, Overwrite: overwrite,
+		Mode: fs.FileMode(m.Mode), Owner: owner, ModTime: m.Mtime, Mkdir: m.Mkdir, Shared: m.Shared,
+	}, err
+}
+
+// lacksRoom is a refusal for which the ring has a code of its own.
+type lacksRoom struct{ text string }
+
+func (e *lacksRoom) Error() string        { return e.text }
+func (e *lacksRoom) Is(target error) bool { return target == syscall.ENOSPC }
+
+// refusal is err as the sender reads it: with what to do on the node, and where it is
+// a matter of waiting as the ring's ErrBusy.
+func refusal(err error) error {
+	text := err.Error()
+	if hint := hinted.Of(err); hint != "" {
+		text += " (" + hint + ")"
+	}
+	switch {
+	case errors.Is(err, raw.ErrBusy):
+		return fmt.Errorf("%s: %w", text, ring.ErrBusy)
+	case errors.Is(err, syscall.ENOSPC):
+		return &lacksRoom{text}
+	}
+	return errors.New(text)
+}
+
+var (
+	_ ring.Opener   = (*placing)(nil)
+	_ ring.Preparer = (*placing)(nil)
+	_ ring.Switcher = (*placing)(nil)
+	_ ring.Switcher = (*cache.Transfer)(nil)
+)

@@ -1,0 +1,168 @@
+package node
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/dolly-img/dolly-img/cache"
+	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/cachedir"
+	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/hinted"
+	"github.com/dolly-img/dolly-img/ring/bytesize"
+	"github.com/dolly-img/dolly-img/ring/identity"
+)
+
+// Fact is one thing that would be in force, or why it cannot be.
+type Fact struct {
+	What, Text string
+	Err        error
+}
+
+// Check finds what a node with this configuration, and the mirror at an address, would have in
+// force, or everything that would keep it from its start. It listens nowhere and makes nothing.
+func Check(c Config, mirrorAt string) (facts []Fact, warnings []string) {
+	line := func(what, text string, err error) { facts = append(facts, Fact{what, text, err}) }
+	var policy *identity.Policy // nil: it has errors
+	dir, err := nodeKeys(c.Keys)
+	if err != nil {
+		line("keys", "", err)
+	} else {
+		id, err := identity.Load(dir, identity.Node)
+		if err != nil {
+			line("keys", "", err)
+		} else {
+			own, authority := id.Until()
+			line("keys", fmt.Sprintf("%s: the key %s of cluster %s, until %s, authority until %s", dir, holder(id.Peer), id.Cluster,
+				own.UTC().Format(time.DateOnly), authority.UTC().Format(time.DateOnly)), nil)
+			line("revoked", fmt.Sprintf("%d entries", id.Revocations()), nil)
+			for _, end := range id.Ending(time.Now()) {
+				warnings = append(warnings, end.String(time.Now())+"; on the server: "+RenewHint)
+			}
+		}
+		if policy, err = identity.LoadPolicy(dir); err != nil {
+			for _, err := range each(err) {
+				line("policy", "", err)
+			}
+		} else {
+			_, err := cacheAccess(policy)
+			line("policy", policyText(policy), err)
+			warnings = append(warnings, policyWarnings(policy)...)
+		}
+	}
+	where, err := cachedir.Dir(c.Cache)
+	if err == nil {
+		err = checkCache(where)
+	}
+	line("cache", where, err)
+	if err == nil {
+		warnings = append(warnings, tooLittle(policy, where)...)
+	}
+	line("listen", c.Listen, checkAddress("listen on", c.Listen))
+	if mirrorAt != "" {
+		line("mirror", mirrorAt, checkMirror(mirrorAt))
+		warnings = append(warnings, openMirror(mirrorAt, policy)...)
+	}
+	return facts, warnings
+}
+
+// each is the errors of which err was joined, or err.
+func each(err error) []error {
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		return joined.Unwrap()
+	}
+	return []error{err}
+}
+
+// tooLittle warns of a policy under which nothing fits into the cache in dir, which need not exist.
+func tooLittle(p *identity.Policy, dir string) []string {
+	if p == nil || p.Cache.Free == 0 {
+		return nil
+	}
+	for {
+		var fs unix.Statfs_t
+		err := unix.Statfs(dir, &fs)
+		if err == unix.ENOENT && dir != filepath.Dir(dir) {
+			dir = filepath.Dir(dir)
+			continue
+		}
+		size := int64(fs.Blocks) * fs.Bsize
+		if err != nil || p.Cache.Free < size {
+			return nil
+		}
+		return []string{fmt.Sprintf("[cache] free = %s: the file system of the cache has %s in all, so no image fits", bytesize.Text(p.Cache.Free), bytesize.Text(size))}
+	}
+}
+
+// openMirror warns of a mirror that others reach than those who may read the cache: it asks nobody
+// who he is.
+func openMirror(addr string, p *identity.Policy) []string {
+	a, err := net.ResolveTCPAddr("tcp", addr)
+	if err != nil { // a socket in the file system, which has a mode, or an error that was told
+		return nil
+	}
+	local := fmt.Sprintf("127.0.0.1:%d", a.Port)
+	switch {
+	case len(a.IP) == 0 || a.IP.IsUnspecified():
+		return []string{fmt.Sprintf("mirror on %s: every machine that reaches this node can read the images in its cache, without a key; for the runtimes of this node %s is enough", addr, local)}
+	case !a.IP.IsLoopback():
+		return []string{fmt.Sprintf("mirror on %s: every machine that reaches this address can read the images in the cache, without a key; for the runtimes of this node %s is enough", addr, local)}
+	case p != nil && p.Cache.Mode != 0 && p.Cache.Mode&0o004 == 0:
+		return []string{fmt.Sprintf("mirror on %s: every user of this node reaches it, though [cache] mode = \"%#o\" lets only some read the cache; unix:PATH is a mirror that has a mode", addr, p.Cache.Mode)}
+	}
+	return nil
+}
+
+// checkCache finds what would keep a cache from being opened, and makes none.
+func checkCache(dir string) error {
+	names, err := os.ReadDir(dir)
+	switch {
+	case err == nil && len(names) > 0:
+		_, err := cache.Open(dir)
+		return err
+	case err != nil && !errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("cache: %w", err)
+	}
+	for there := dir; ; there = filepath.Dir(there) {
+		err := unix.Access(there, unix.W_OK|unix.X_OK)
+		if err == unix.ENOENT && there != filepath.Dir(there) {
+			continue
+		}
+		if err != nil {
+			return hinted.Errorf("name another directory with --cache DIR", "cache %s: %s: %w", dir, there, err)
+		}
+		return nil
+	}
+}
+
+// checkAddress finds what is no address of this host. Whether the port is free is not tried: a
+// daemon that runs has it.
+func checkAddress(what, addr string) error {
+	a, err := net.ResolveTCPAddr("tcp", addr)
+	if err != nil {
+		return hinted.Errorf("it is ADDRESS:PORT, or :PORT for all addresses", "%s %s: %w", what, addr, bare(err))
+	}
+	// To bind shows whether the address is ours; UDP, so that nothing listens.
+	c, err := net.ListenUDP("udp", &net.UDPAddr{IP: a.IP, Zone: a.Zone})
+	if err != nil {
+		return hinted.Errorf("name an address of this host", "%s %s: %w", what, addr, bare(err))
+	}
+	return c.Close()
+}
+
+func checkMirror(addr string) error {
+	path, ok := strings.CutPrefix(addr, "unix:")
+	if !ok {
+		return checkAddress("mirror on", addr)
+	}
+	if err := unix.Access(filepath.Dir(path), unix.W_OK|unix.X_OK); err != nil {
+		return fmt.Errorf("mirror on %s: %s: %w", addr, filepath.Dir(path), err)
+	}
+	return nil
+}

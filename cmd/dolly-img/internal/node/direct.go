@@ -1,0 +1,180 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"syscall"
+
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/dolly-img/dolly-img/cache"
+	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/meta"
+	"github.com/dolly-img/dolly-img/ring"
+	"github.com/dolly-img/dolly-img/ring/raw"
+	"github.com/dolly-img/dolly-img/sif"
+)
+
+// direct is an image whose SIF goes straight to its output, for nodes that have no room
+// for a second copy in a cache. The few bytes beside it, the manifest and the config, go to
+// the cache without a name, where GC removes them in time.
+type direct struct {
+	*raw.Target
+	rest    *cache.Transfer
+	cache   *cache.Cache
+	meta    *meta.Transfer
+	sif     v1.Descriptor
+	inPlace bool // the output was right when it was offered
+}
+
+// maxBeside bounds what an image has beside its SIF, in bytes.
+const maxBeside = 8 << 20
+
+// newDirect is for the image of these blobs. What it returns has to be closed.
+func newDirect(c *cache.Cache, m *meta.Transfer, blobs []v1.Descriptor, o raw.TargetOptions) (*direct, error) {
+	d := &direct{cache: c, meta: m, rest: c.Transfer(cache.LocalRef(m.Output), cache.TransferOptions{})}
+	beside := int64(0)
+	for _, b := range blobs {
+		switch {
+		case b.Size < 0 || b.Digest == "":
+			return nil, fmt.Errorf("output %s: a blob of the image has no size or digest", m.Output)
+		case sif.IsLayer(b.MediaType) && d.sif.Digest == "":
+			d.sif = b
+		default:
+			beside += min(b.Size, maxBeside)
+		}
+	}
+	if d.sif.Digest == "" {
+		return nil, fmt.Errorf("output %s: no SIF in the image to make it of", m.Output)
+	}
+	if beside >= maxBeside {
+		return nil, fmt.Errorf("output %s: the image has more beside its SIF than goes without a cache", m.Output)
+	}
+	var err error
+	if d.Target, err = raw.NewTarget(o); err != nil {
+		return nil, err
+	}
+	if !d.placed() {
+		if _, err := d.Check(); err != nil {
+			d.Close()
+			return nil, err
+		}
+	}
+	return d, nil
+}
+
+func (d *direct) placed() bool { return placedAs(d.cache, d.meta, d.Path(), d.sif.Digest) }
+
+// Offer holds the SIF where the output has it, or a part of it that was left behind.
+func (d *direct) Offer(ctx context.Context, blobs []v1.Descriptor) (held []int64, free int64, err error) {
+	at := slices.IndexFunc(blobs, d.isSIF)
+	if at < 0 {
+		return nil, 0, fmt.Errorf("output %s: other blobs than were asked for", d.meta.Output)
+	}
+	held, _, err = d.rest.Offer(ctx, slices.Delete(slices.Clone(blobs), at, at+1))
+	if err != nil {
+		return nil, 0, err
+	}
+	if d.inPlace = d.placed(); d.inPlace {
+		return slices.Insert(held, at, d.sif.Size), -1, nil
+	}
+	part, free, err := d.Target.Offer(ctx, blobs[at:at+1])
+	if err != nil {
+		return nil, 0, err
+	}
+	return slices.Insert(held, at, part[0]), free, nil
+}
+
+func (d *direct) isSIF(b v1.Descriptor) bool { return b.Digest == d.sif.Digest }
+
+// Begin continues a blob at off.
+func (d *direct) Begin(ctx context.Context, b v1.Descriptor, off int64) (ring.Writer, error) {
+	if d.isSIF(b) {
+		return d.Target.Begin(ctx, b, off)
+	}
+	return d.rest.Begin(ctx, b, off)
+}
+
+// Open reads what is there of a blob, from off on.
+func (d *direct) Open(ctx context.Context, b v1.Descriptor, off int64) (io.ReadCloser, error) {
+	switch {
+	case !d.isSIF(b):
+		return d.rest.Open(ctx, b, off)
+	case d.inPlace:
+		return d.openPlaced(ctx, off)
+	}
+	return d.Target.Open(ctx, b, off)
+}
+
+func (d *direct) openPlaced(ctx context.Context, off int64) (io.ReadCloser, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	f, err := os.OpenFile(d.Path(), os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, fmt.Errorf("output %s: %w", d.Path(), err)
+	}
+	if !d.placed() { // while f is open: what was opened is what is recorded
+		f.Close()
+		return nil, d.moved()
+	}
+	if off < 0 || off > d.sif.Size {
+		f.Close()
+		return nil, fmt.Errorf("output %s: offset %d is outside its %d bytes", d.Path(), off, d.sif.Size)
+	}
+	return struct {
+		io.Reader
+		io.Closer
+	}{io.NewSectionReader(f, off, d.sif.Size-off), f}, nil
+}
+
+func (d *direct) moved() error {
+	return fmt.Errorf("output %s: was changed while the transfer ran", d.Path())
+}
+
+// Prepare says whether the output has been right all the time.
+func (d *direct) Prepare(ctx context.Context, _ []v1.Descriptor) (inPlace bool, err error) {
+	if err := ctx.Err(); err != nil {
+		return false, err
+	}
+	if d.inPlace && !d.placed() {
+		return false, d.moved()
+	}
+	return d.inPlace, nil
+}
+
+// Switches says whether the output is not what it shall be.
+func (d *direct) Switches(context.Context) bool { return !d.placed() }
+
+// Publish switches the output. The record spares the next transfer the bytes.
+func (d *direct) Publish(ctx context.Context) error {
+	if d.inPlace {
+		return ctx.Err()
+	}
+	if err := d.Target.Publish(ctx); err != nil {
+		return err
+	}
+	_ = d.cache.RecordPlaced(d.Path(), d.sif.Digest)
+	return nil
+}
+
+// Keep has Close keep what there is for another transfer.
+func (d *direct) Keep() {
+	d.Target.Keep()
+	d.rest.Keep()
+}
+
+// Close ends both.
+func (d *direct) Close() error { return errors.Join(d.Target.Close(), d.rest.Close()) }
+
+var (
+	_ ring.Opener   = (*direct)(nil)
+	_ ring.Preparer = (*direct)(nil)
+	_ ring.Switcher = (*direct)(nil)
+	_ ring.Keeper   = (*direct)(nil)
+	_ io.Closer     = (*direct)(nil)
+	_ fmt.Stringer  = (*direct)(nil)
+)

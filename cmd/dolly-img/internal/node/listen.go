@@ -1,0 +1,80 @@
+package node
+
+import (
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+
+	"github.com/coreos/go-systemd/v22/activation"
+	"github.com/dolly-img/dolly-img/cache"
+	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/hinted"
+	"github.com/dolly-img/dolly-img/ring/identity"
+)
+
+// Limits are those of the policy file beside the keys, for a server's own cache as for a node's.
+func Limits(keys string) (cache.Limits, error) {
+	dir, err := identity.Find(keys)
+	if err != nil {
+		return cache.Limits{}, err
+	}
+	policy, err := identity.LoadPolicy(dir)
+	if err != nil {
+		return cache.Limits{}, err
+	}
+	return cache.Limits{Max: policy.Cache.Max, Free: policy.Cache.Free}, nil
+}
+
+// cacheAccess is who may read the cache of a node by its policy.
+func cacheAccess(p *identity.Policy) (cache.Access, error) {
+	a := cache.Access{Mode: p.Cache.Mode, GID: -1}
+	if p.Cache.Group == "" {
+		return a, nil
+	}
+	owner, err := resolveOwner(":" + p.Cache.Group)
+	if err != nil {
+		return a, hinted.Errorf("name a group of this machine in [cache] of policy.toml", "cache: group: %w", err)
+	}
+	a.GID = owner.GID
+	return a, nil
+}
+
+// listen takes the sockets systemd hands over, else opens its own.
+func listen(addr string) ([]net.Listener, error) {
+	handed, err := activation.Listeners()
+	if err != nil {
+		return nil, fmt.Errorf("socket from systemd: %w", err)
+	}
+	var usable []net.Listener
+	for _, l := range handed {
+		if l != nil { // one that is no stream socket
+			usable = append(usable, l)
+		}
+	}
+	if len(usable) > 0 {
+		return usable, nil
+	}
+	l, err := net.Listen("tcp", addr)
+	if err != nil {
+		return nil, hinted.Errorf("another daemon may run here; --listen ADDR:PORT names another port", "listen on %s: %w", addr, bare(err))
+	}
+	return []net.Listener{l}, nil
+}
+
+// bare is the system's own word in an error of package net, which says the rest twice.
+func bare(err error) error {
+	var op *net.OpError
+	if errors.As(err, &op) {
+		return op.Err
+	}
+	return err
+}
+
+// senderName is who a control connection comes from, for the audit line.
+func senderName(cs tls.ConnectionState) string {
+	peer, err := identity.PeerOf(cs)
+	if err != nil {
+		return ""
+	}
+	return peer.Name
+}

@@ -1,0 +1,122 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/http"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/dolly-img/dolly-img/cache"
+	"github.com/dolly-img/dolly-img/cache/mirror"
+	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/hinted"
+)
+
+// ServeMirror serves the cache at addr, "" for not at all, until stop is called.
+func (s *Node) ServeMirror(addr string) (stop func(), err error) {
+	if addr == "" {
+		return func() {}, nil
+	}
+	l, err := listenMirror(addr, s.access)
+	if err != nil {
+		return nil, err
+	}
+	server := &http.Server{
+		Handler:           mirror.New(s.cache, s.log),
+		ReadHeaderTimeout: 10 * time.Second,
+		IdleTimeout:       time.Minute,
+		MaxHeaderBytes:    16 << 10,
+	}
+	// More than any runtime opens, and few enough to leave the daemon its descriptors.
+	limited := &limitedListener{Listener: l, open: make(chan struct{}, 256), closed: make(chan struct{})}
+	server.ConnState = limited.state
+	go func() {
+		if err := server.Serve(limited); !errors.Is(err, http.ErrServerClosed) {
+			s.log.Error("mirror failed", "error", err)
+		}
+	}()
+	s.log.Info("mirror", "address", l.Addr().String())
+	if tcp, ok := l.Addr().(*net.TCPAddr); ok && !tcp.IP.IsLoopback() {
+		s.log.Warn("the mirror has no TLS, and everybody who reaches its address can read the cache", "address", tcp.String())
+	}
+	if _, ok := l.Addr().(*net.TCPAddr); ok && s.access.Bits(0o666) != 0o666 {
+		s.log.Warn("every user of this node can read the cache through the mirror, whatever mode policy.toml sets; unix:PATH keeps them out")
+	}
+	return func() {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		if server.Shutdown(ctx) != nil {
+			server.Close()
+		}
+	}, nil
+}
+
+// limitedListener accepts no more connections than open has room for. It hands out what it accepts as it
+// is, where netutil.LimitListener wraps it: only so can the kernel send a file by itself.
+type limitedListener struct {
+	net.Listener
+	open   chan struct{}
+	closed chan struct{}
+	once   sync.Once
+}
+
+func (l *limitedListener) Accept() (net.Conn, error) {
+	select {
+	case l.open <- struct{}{}:
+	case <-l.closed:
+		return nil, net.ErrClosed
+	}
+	conn, err := l.Listener.Accept()
+	if err != nil {
+		<-l.open
+	}
+	return conn, err
+}
+
+func (l *limitedListener) Close() error {
+	l.once.Do(func() { close(l.closed) })
+	return l.Listener.Close()
+}
+
+// state is told by the server of each connection.
+func (l *limitedListener) state(_ net.Conn, s http.ConnState) {
+	if s == http.StateClosed || s == http.StateHijacked {
+		<-l.open
+	}
+}
+
+func listenMirror(addr string, access cache.Access) (net.Listener, error) {
+	path, ok := strings.CutPrefix(addr, "unix:")
+	if !ok {
+		l, err := net.Listen("tcp", addr)
+		if err != nil {
+			return nil, hinted.Errorf("--mirror ADDR:PORT names another one", "mirror on %s: %w", addr, bare(err))
+		}
+		return l, nil
+	}
+	// A socket that a killed daemon left answers nobody.
+	if info, err := os.Lstat(path); err == nil && info.Mode().Type() == fs.ModeSocket {
+		if c, err := net.DialTimeout("unix", path, time.Second); err == nil {
+			c.Close()
+			return nil, fmt.Errorf("mirror on %s: another process listens there", addr)
+		}
+		if err := os.Remove(path); err != nil {
+			return nil, fmt.Errorf("mirror on %s: %w", addr, err)
+		}
+	}
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		return nil, fmt.Errorf("mirror on %s: %w", addr, bare(err))
+	}
+	// A user's runtime may read what the user may read on disk.
+	if err := access.Socket(path); err != nil {
+		l.Close()
+		return nil, fmt.Errorf("mirror on %s: %w", addr, err)
+	}
+	return l, nil
+}

@@ -1,0 +1,230 @@
+package node
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"time"
+
+	"github.com/coreos/go-systemd/v22/daemon"
+	"golang.org/x/sys/unix"
+
+	"github.com/dolly-img/dolly-img/cache"
+	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/cachedir"
+	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/hinted"
+	"github.com/dolly-img/dolly-img/ring"
+	"github.com/dolly-img/dolly-img/ring/identity"
+	"github.com/dolly-img/dolly-img/ring/printable"
+)
+
+// nodeRules are the keys and the policy of a node, as they were read at one time. They are put
+// in force together.
+type nodeRules struct {
+	id     *identity.Identity
+	policy *identity.Policy
+	access cache.Access
+}
+
+// nodeKeys is the directory of a node's keys, absolute: it is named in hints that are read elsewhere.
+func nodeKeys(flag string) (string, error) {
+	dir, err := identity.Find(flag)
+	if err != nil {
+		return "", err
+	}
+	return filepath.Abs(dir)
+}
+
+// readRules reads them from the directory dir.
+func readRules(dir string) (*nodeRules, error) {
+	id, err := identity.Load(dir, identity.Node)
+	if err != nil {
+		return nil, err
+	}
+	policy, err := identity.LoadPolicy(dir)
+	if err != nil {
+		return nil, err
+	}
+	access, err := cacheAccess(policy)
+	if err != nil {
+		return nil, err
+	}
+	return &nodeRules{id: id, policy: policy, access: access}, nil
+}
+
+func (r *nodeRules) limits() cache.Limits {
+	return cache.Limits{Max: r.policy.Cache.Max, Free: r.policy.Cache.Free}
+}
+
+// Config says what a node is started with.
+type Config struct {
+	Keys     string    // directory of the keys and the policy; "" is the usual one
+	Cache    string    // directory of the cache; "" is the usual one
+	Listen   string    // address, unless systemd hands over sockets
+	Software string    // this program and its version, as peers are told
+	Stdout   io.Writer // where a transfer may write, or nil
+	Log      *slog.Logger
+}
+
+// Node is a node that is ready to serve.
+type Node struct {
+	cfg       ring.NodeConfig // it begins with
+	keys      string          // directory
+	rules     atomic.Pointer[nodeRules]
+	cache     *cache.Cache
+	software  string
+	stdout    io.Writer    // where a transfer may write, or nil
+	access    cache.Access // to the cache, since the start
+	listeners []net.Listener
+	log       *slog.Logger
+}
+
+// New reads keys and policy, opens the cache and listens.
+func New(c Config) (*Node, error) {
+	dir, err := nodeKeys(c.Keys)
+	if err != nil {
+		return nil, err
+	}
+	rules, err := readRules(dir)
+	if err != nil {
+		return nil, err
+	}
+	where, err := cachedir.Dir(c.Cache)
+	if err != nil {
+		return nil, err
+	}
+	store, err := cache.Open(where)
+	if err != nil {
+		return nil, err
+	}
+	s := &Node{keys: dir, access: rules.access, cache: store, software: c.Software, stdout: c.Stdout, log: c.Log}
+	store.SetLog(s.log)
+	store.SetLimits(rules.limits())
+	if err := store.SetAccess(rules.access); err != nil {
+		return nil, hinted.Errorf("the daemon has to own all of the cache, and be in the group: see [cache] in policy.toml", "%w", err)
+	}
+	cleanParts(store, s.log)
+	if s.listeners, err = listen(c.Listen); err != nil {
+		return nil, err
+	}
+	s.rules.Store(rules)
+	s.cfg = s.config(rules)
+	return s, nil
+}
+
+// config is what the ring needs to serve under rules.
+func (s *Node) config(rules *nodeRules) ring.NodeConfig {
+	a := &acceptor{policy: rules.policy, cache: s.cache, stdout: s.stdout, log: s.log}
+	return ring.NodeConfig{
+		TLS:        rules.id.ServerConfig(ring.ALPNControl, ring.ALPNData),
+		DataTLS:    func(node string) *tls.Config { return rules.id.ClientConfig(ring.ALPNData, node) },
+		SenderName: senderName,
+		Accept:     a.accept,
+		Finished:   a.finished,
+		AllowPlain: rules.policy.Data.Plain,
+		Rate:       rules.policy.Limits.Rate,
+		Transfers:  rules.policy.Limits.Transfers,
+		Software:   s.software,
+		Platform:   nodePlatform(),
+		Log:        s.log,
+	}
+}
+
+// reload reads keys and policy again and puts them in force for what begins from now on. When
+// anything is wrong with them all of the old stays in force.
+func (s *Node) reload(node *ring.Node) {
+	var now unix.Timespec
+	_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &now) // it does not fail
+	notify(fmt.Sprintf("%s\nMONOTONIC_USEC=%d", daemon.SdNotifyReloading, now.Nano()/1000))
+	rules, err := readRules(s.keys)
+	if err == nil && rules.access != s.access {
+		// Every file of the cache would change, while others read and write it.
+		err = hinted.Errorf("undo that change, or restart the daemon", "policy: [cache] mode and group are put in force by a start of the daemon only")
+	}
+	if err == nil {
+		err = node.Reconfigure(s.config(rules))
+	}
+	if err != nil {
+		s.log.Error("reload refused, keys and policy are in force as they were", errorAttrs(err)...)
+		notify(daemon.SdNotifyReady + "\nSTATUS=reload refused, keys and policy are as they were: " + printable.Line(err.Error()))
+		return
+	}
+	s.cache.SetLimits(rules.limits())
+	s.rules.Store(rules)
+	s.log.Info("reloaded; running transfers keep what they began with", "running", node.Running())
+	s.describe()
+	notify(daemon.SdNotifyReady + "\nSTATUS=")
+}
+
+// errorAttrs are an error and its hint for the log.
+func errorAttrs(err error) []any {
+	attrs := []any{"error", printable.Line(err.Error())}
+	if hint := hinted.Of(err); hint != "" {
+		attrs = append(attrs, "hint", printable.Line(hint))
+	}
+	return attrs
+}
+
+// describe logs what is in force.
+func (s *Node) describe() {
+	rules := s.rules.Load()
+	own, authority := rules.id.Until()
+	s.log.Info("keys", "directory", s.keys, "certificate", holder(rules.id.Peer), "cluster", rules.id.Cluster,
+		"until", own.UTC().Format(time.DateOnly), "authority-until", authority.UTC().Format(time.DateOnly), "revoked", rules.id.Revocations())
+	s.log.Info("policy", "permits", policyText(rules.policy))
+	for _, warning := range policyWarnings(rules.policy) {
+		s.log.Warn("policy", "warning", warning)
+	}
+	s.warnEnding()
+}
+
+// holder says for whom a node's certificate is.
+func holder(p identity.Peer) string {
+	if p.Name == "" {
+		return "of all nodes"
+	}
+	return "of node " + p.Name
+}
+
+// warnEvery is how often a daemon warns of certificates that end soon.
+const warnEvery = 24 * time.Hour
+
+// warnEnding logs which certificates end soon.
+func (s *Node) warnEnding() {
+	now := time.Now()
+	for _, end := range s.rules.Load().id.Ending(now) {
+		level := slog.LevelWarn
+		if now.After(end.After) {
+			level = slog.LevelError
+		}
+		s.log.Log(context.Background(), level, end.String(now), "hint", "on the server: "+RenewHint)
+	}
+}
+
+// RenewHint is what to do about certificates that end soon, on the server.
+const RenewHint = "dolly-img keys renew; then copy the new files to the machines that need them, as it says"
+
+// keepWarning does so every day.
+func (s *Node) keepWarning(ctx context.Context) {
+	tick := time.NewTicker(warnEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			s.warnEnding()
+		}
+	}
+}
+
+// underSystemd tells whether this is a service with a unit file such as ours.
+func underSystemd() bool { return os.Getenv("NOTIFY_SOCKET") != "" }
+
+// notify tells systemd; where nobody listens that is no failure.
+func notify(state string) { _, _ = daemon.SdNotify(false, state) }

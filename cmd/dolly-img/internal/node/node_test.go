@@ -1,0 +1,90 @@
+package node
+
+import (
+	"errors"
+	"log/slog"
+	"path/filepath"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/dolly-img/dolly-img/cache"
+	"github.com/dolly-img/dolly-img/ring/identity"
+	"github.com/opencontainers/go-digest"
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// lines is what was logged, a line each.
+type lines chan string
+
+func (l lines) Write(b []byte) (int, error) {
+	l <- string(b)
+	return len(b), nil
+}
+
+// A daemon that runs for years warns every day, of the keys that it has then.
+func TestWarnsDaily(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		keys := filepath.Join(t.TempDir(), "keys")
+		if err := identity.Init(keys, identity.InitOptions{Validity: 32*24*time.Hour + time.Hour}); err != nil {
+			t.Fatal(err)
+		}
+		rules, err := readRules(keys)
+		if err != nil {
+			t.Fatal(err)
+		}
+		log := make(lines, 9)
+		s := &Node{keys: keys, log: slog.New(slog.NewTextHandler(log, nil))}
+		s.rules.Store(rules)
+		go s.keepWarning(t.Context())
+		for day := 1; day <= 34; day++ {
+			time.Sleep(24 * time.Hour)
+			synctest.Wait()
+			line := ""
+			select {
+			case line = <-log:
+			default:
+			}
+			switch {
+			case day < 3 && line != "":
+				t.Errorf("day %d: %s", day, line)
+			case day >= 3 && day <= 32 && !strings.Contains(line, "level=WARN"):
+				t.Errorf("day %d: %q", day, line)
+			case day > 32 && !(strings.Contains(line, "level=ERROR") && strings.Contains(line, "node.pem ended on")):
+				t.Errorf("day %d: %q", day, line)
+			}
+		}
+	})
+}
+
+// The daemon keeps the limits of its cache also while no transfer comes.
+func TestTend(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store, err := cache.Open(t.TempDir())
+		if err != nil {
+			t.Fatal(err)
+		}
+		b := []byte(`{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","layers":[]}`)
+		d := v1.Descriptor{MediaType: v1.MediaTypeImageManifest, Digest: digest.FromBytes(b), Size: int64(len(b))}
+		push := store.Transfer("x/app:1", cache.TransferOptions{})
+		_, _, err = push.Offer(t.Context(), []v1.Descriptor{d})
+		w, err2 := push.Begin(t.Context(), d, 0)
+		if err := errors.Join(err, err2); err != nil {
+			t.Fatal(err)
+		}
+		_, err = w.Write(b)
+		if err := errors.Join(err, w.Commit(t.Context(), d), push.Publish(t.Context()), push.Close()); err != nil {
+			t.Fatal(err)
+		}
+		store.SetLimits(cache.Limits{Max: 1})
+		go tend(t.Context(), store, slog.New(slog.DiscardHandler))
+		for _, want := range []int{1, 0} {
+			list, err := store.List()
+			if err != nil || len(list) != want {
+				t.Errorf("%+v, %v; want %d", list, err, want)
+			}
+			time.Sleep(tendEvery + time.Second)
+		}
+	})
+}
