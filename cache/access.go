@@ -8,6 +8,8 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/dolly-img/dolly-img/cache/durable"
 )
 
 // Access says who may read a cache beside the user who writes it. The zero value lets
@@ -44,7 +46,7 @@ func (a Access) Socket(path string) error {
 }
 
 // apply gives the open f, of which info is told, the group, and bits as far as others may read.
-func (a Access) apply(f file, info fs.FileInfo, bits fs.FileMode) error {
+func (a Access) apply(f durable.File, info fs.FileInfo, bits fs.FileMode) error {
 	if a.Mode != 0 && a.GID >= 0 && int(stat(info).Gid) != a.GID {
 		if err := f.Chown(-1, a.GID); err != nil {
 			return err

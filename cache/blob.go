@@ -12,6 +12,8 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/dolly-img/dolly-img/cache/durable"
 )
 
 // Begin opens blob d at off, which is 0 or at most what an Abort before kept or Offer claimed, and
@@ -28,7 +30,7 @@ func (t *Transfer) Begin(ctx context.Context, d v1.Descriptor, off int64) (Write
 	if err := t.makeRoom(ctx); err != nil {
 		return nil, errors.Join(t.fail(d.Digest, "begin", err), w.Abort(0))
 	}
-	if err := preallocate(p.f, d.Size); err != nil {
+	if err := durable.Preallocate(p.File, d.Size); err != nil {
 		return nil, errors.Join(t.fail(d.Digest, "reserve "+inUnits(d.Size), err), w.Abort(0))
 	}
 	return w, nil
@@ -40,7 +42,7 @@ func (t *Transfer) begin(d v1.Descriptor, off int64) (*part, error) {
 	for _, p := range t.parts {
 		if p.d.Digest == d.Digest && d.Digest != "" || p.d.Digest == "" && off > 0 && d.Digest == "" {
 			p.begun = true
-			return p, p.cut(off)
+			return p, p.Cut(off)
 		}
 	}
 	if off != 0 {
@@ -56,8 +58,8 @@ func (t *Transfer) begin(d v1.Descriptor, off int64) (*part, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &part{d: d, f: f, name: name, begun: true}
-	p.users.Add(1)
+	p := newPart(f, 0, d, name)
+	p.begun = true
 	t.parts = append(t.parts, p)
 	return p, nil
 }
@@ -93,7 +95,7 @@ func (w *blobWriter) Commit(ctx context.Context, final v1.Descriptor) error {
 		return err
 	}
 	d, t := w.p.d, w.t
-	if n := w.p.written.Load(); n != final.Size {
+	if n := w.p.Written(); n != final.Size {
 		return t.fail(d.Digest, "commit", fmt.Errorf("%d bytes written, %d expected", n, final.Size))
 	}
 	if d.Digest != "" && d.Digest != final.Digest {
@@ -115,7 +117,7 @@ func (t *Transfer) put(ctx context.Context, p *part, d digest.Digest) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if !have {
-		info, err := p.f.Stat() // after the rename, which changes the ctime
+		info, err := p.File.Stat() // after the rename, which changes the ctime
 		if err != nil {
 			return err
 		}
@@ -143,17 +145,17 @@ func (c *Cache) move(ctx context.Context, p *part, d digest.Digest) (have bool, 
 	if err != nil {
 		return false, err
 	}
-	info, err := p.f.Stat()
+	info, err := p.File.Stat()
 	if err != nil {
 		return false, err
 	}
-	if n := p.written.Load(); info.Size() != n {
+	if n := p.Written(); info.Size() != n {
 		return false, fmt.Errorf("%s has %d bytes, not the %d written", p.name, info.Size(), n)
 	}
-	if err := c.access.apply(p.f, info, blobMode); err != nil {
+	if err := c.access.apply(p.File, info, blobMode); err != nil {
 		return false, err
 	}
-	if err := p.f.Sync(); err != nil {
+	if err := p.File.Sync(); err != nil {
 		return false, err
 	}
 	err = c.fs.RenameNew(p.name, name)
@@ -187,7 +189,7 @@ func (c *Cache) move(ctx context.Context, p *part, d digest.Digest) (have bool, 
 func (w *blobWriter) Abort(keep int64) error {
 	t, p := w.t, w.p
 	if keep > 0 {
-		if err := p.cut(keep); err != nil {
+		if err := p.Cut(keep); err != nil {
 			return t.fail(p.d.Digest, "abort", err)
 		}
 		return nil

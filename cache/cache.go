@@ -15,12 +15,14 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/dolly-img/dolly-img/cache/durable"
 )
 
 // Cache is an open cache. Its methods may be called at the same time.
 type Cache struct {
 	dir     string // absolute
-	fs      fsys
+	fs      durable.FS
 	indexMu chan struct{} // has room for one; beside the lock file, which others hold for a moment only
 	limits  atomic.Pointer[Limits]
 	access  Access
@@ -56,7 +58,7 @@ func Open(dir string) (*Cache, error) {
 	if err := makeDir(abs); err != nil {
 		return nil, fmt.Errorf("cache: %w", err)
 	}
-	return open(dirFS(abs), abs)
+	return open(durable.Dir(abs), abs)
 }
 
 // makeDir is a durable os.MkdirAll.
@@ -71,10 +73,10 @@ func makeDir(dir string) error {
 	if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
-	return dirFS(parent).SyncDir(".")
+	return durable.Dir(parent).SyncDir(".")
 }
 
-func open(fsys fsys, dir string) (*Cache, error) {
+func open(fsys durable.FS, dir string) (*Cache, error) {
 	c := &Cache{dir: dir, fs: fsys, indexMu: make(chan struct{}, 1), idle: idleGrace, log: slog.New(slog.DiscardHandler)}
 	err := checkLayout(fsys)
 	if errors.Is(err, fs.ErrNotExist) {

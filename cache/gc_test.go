@@ -22,6 +22,8 @@ import (
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/dolly-img/dolly-img/cache/durable"
 )
 
 // refs are the references in the cache; every image that is named has to be whole.
@@ -526,7 +528,7 @@ func TestGCUnread(t *testing.T) {
 
 // unseen fails to tell about one file, as a failing disk does.
 type unseen struct {
-	fsys
+	durable.FS
 	name string
 }
 
@@ -534,7 +536,7 @@ func (u unseen) Lstat(name string) (fs.FileInfo, error) {
 	if name == u.name {
 		return nil, &fs.PathError{Op: "lstat", Path: name, Err: syscall.EIO}
 	}
-	return u.fsys.Lstat(name)
+	return u.FS.Lstat(name)
 }
 
 // A blob whose size nobody can tell does not count as none: there may be no room.
@@ -576,7 +578,7 @@ func TestGCEvictsNothingForNothing(t *testing.T) {
 
 // hooked calls out before a file goes to quarantine, and before the lock is asked for.
 type hooked struct {
-	fsys
+	durable.FS
 	quarantine, lock func()
 }
 
@@ -584,14 +586,14 @@ func (h hooked) Rename(from, to string) error {
 	if strings.HasPrefix(to, "quarantine/") {
 		h.quarantine()
 	}
-	return h.fsys.Rename(from, to)
+	return h.FS.Rename(from, to)
 }
 
-func (h hooked) OpenFile(name string, flag int, perm fs.FileMode) (file, error) {
+func (h hooked) OpenFile(name string, flag int, perm fs.FileMode) (durable.File, error) {
 	if name == "lock" {
 		h.lock()
 	}
-	return h.fsys.OpenFile(name, flag, perm)
+	return h.FS.OpenFile(name, flag, perm)
 }
 
 // A right blob that comes just when a wrong one is found is not taken for it.

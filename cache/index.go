@@ -12,6 +12,8 @@ import (
 
 	"github.com/opencontainers/image-spec/specs-go"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/dolly-img/dolly-img/cache/durable"
 )
 
 // maxIndex bounds index.json, in bytes: about 40,000 references.
@@ -116,7 +118,7 @@ func (c *Cache) lockIndex(ctx context.Context) (unlock func(), err error) {
 	f, err := c.fs.OpenFile("lock", os.O_RDWR|os.O_CREATE, lockMode)
 	if err == nil {
 		lockOut(f)
-		if err = waitLock(ctx, f); err == nil {
+		if err = durable.WaitLock(ctx, f); err == nil {
 			return func() { f.Close(); <-c.indexMu }, nil
 		}
 		f.Close()
@@ -130,7 +132,7 @@ func (c *Cache) lockIndex(ctx context.Context) (unlock func(), err error) {
 const lockMode = 0o600
 
 // lockOut closes a lock file to others that was made with another mode.
-func lockOut(f file) {
+func lockOut(f durable.File) {
 	if info, err := f.Stat(); err == nil && info.Mode().Perm() != lockMode {
 		_ = f.Chmod(lockMode) // where it is another user's, who must see to it himself
 	}
@@ -210,7 +212,7 @@ func (c *Cache) Resolve(ref string) (v1.Descriptor, error) {
 const layout = `{"imageLayoutVersion":"1.0.0"}`
 
 // checkLayout reads the marker; its error wraps fs.ErrNotExist where there is none.
-func checkLayout(fsys fsys) error {
+func checkLayout(fsys durable.FS) error {
 	b, err := readFile(fsys, v1.ImageLayoutFile, 4<<10)
 	if err != nil {
 		return err
@@ -227,7 +229,7 @@ func checkLayout(fsys fsys) error {
 
 // mkdirs makes what is missing of our directories; one who may only read needs
 // none of them.
-func mkdirs(fsys fsys, names ...string) error {
+func mkdirs(fsys durable.FS, names ...string) error {
 	for _, name := range names {
 		if err := fsys.Mkdir(name, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
 			return err

@@ -15,6 +15,8 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/dolly-img/dolly-img/cache/durable"
 )
 
 // What a transfer that was cut off leaves behind: the first bytes of blobs, and a
@@ -55,7 +57,7 @@ func (t *Transfer) claim(d v1.Descriptor) int64 {
 	defer t.mu.Unlock()
 	for _, p := range t.parts {
 		if p.d.Digest == d.Digest {
-			return p.written.Load() // offered twice
+			return p.Written() // offered twice
 		}
 	}
 	if t.lease == nil {
@@ -76,15 +78,13 @@ func (t *Transfer) claim(d v1.Descriptor) int64 {
 		_ = t.c.fs.Remove(name)
 		return 0
 	}
-	p := &part{d: d, f: f, name: name}
-	p.written.Store(info.Size())
-	p.users.Add(1)
+	p := newPart(f, info.Size(), d, name)
 	t.parts = append(t.parts, p)
 	return info.Size()
 }
 
 // keep puts the open part under its digest, or removes it where there is nothing to keep.
-func (c *Cache) keep(f file, name string, d digest.Digest, size int64) error {
+func (c *Cache) keep(f durable.File, name string, d digest.Digest, size int64) error {
 	if d == "" || size <= 0 {
 		return c.fs.Remove(name)
 	}
@@ -95,7 +95,7 @@ func (c *Cache) keep(f file, name string, d digest.Digest, size int64) error {
 }
 
 // leave is keep for a part in ingest whose maker is gone.
-func leave(fsys fsys, name string) error {
+func leave(fsys durable.FS, name string) error {
 	_, blob, _ := strings.Cut(path.Base(name), ".")
 	d := unflat(blob)
 	if d == "" {
@@ -134,7 +134,7 @@ func (c *Cache) prune() error {
 	slices.SortFunc(all, func(a, b left) int { return a.info.ModTime().Compare(b.info.ModTime()) })
 	limit := int64(-1)
 	if d, err := c.fs.OpenFile("kept", os.O_RDONLY, 0); err == nil {
-		if free, err := freeSpace(d); err == nil && free >= 0 {
+		if free, err := durable.FreeSpace(d); err == nil && free >= 0 {
 			limit = (free + total) / keptShare
 		}
 		d.Close()

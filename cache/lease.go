@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"github.com/opencontainers/go-digest"
+
+	"github.com/dolly-img/dolly-img/cache/durable"
 )
 
 // maxLease bounds a lease file in bytes: 100,000 digests have 7 MB.
@@ -16,13 +18,13 @@ const maxLease = 64 << 20
 // lease keeps the blobs of a running transfer, or of an image that is being served: whoever removes blobs, in this
 // process or another, asks leased first.
 type lease struct {
-	f    file
+	f    durable.File
 	name string
 	n    int64 // bytes of f
 }
 
-func newLease(fsys fsys) (*lease, error) {
-	f, name, err := createLocked(fsys, "leases")
+func newLease(fsys durable.FS) (*lease, error) {
+	f, name, err := durable.CreateLocked(fsys, "leases", lockMode)
 	if err != nil {
 		return nil, err
 	}
@@ -40,7 +42,7 @@ func (l *lease) add(digests ...digest.Digest) error {
 	return err
 }
 
-func (l *lease) close(fsys fsys) {
+func (l *lease) close(fsys durable.FS) {
 	_ = fsys.Remove(l.name) // else the lock's end says the same
 	_ = l.f.Close()
 }
@@ -67,9 +69,9 @@ func (c *Cache) readLease(name string, set map[digest.Digest]bool) error {
 		return err
 	}
 	defer f.Close()
-	if err := tryLock(f); err == nil {
+	if err := durable.TryLock(f); err == nil {
 		return nil // its maker is gone
-	} else if !isLocked(err) {
+	} else if !durable.IsLocked(err) {
 		return err
 	}
 	b, err := readFile(c.fs, name, maxLease)

@@ -15,6 +15,8 @@ import (
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/dolly-img/dolly-img/ring/ringtest/crashfs"
+
+	"github.com/dolly-img/dolly-img/cache/durable"
 )
 
 // An image of many small blobs is mostly system calls. What each blob costs is
@@ -137,17 +139,17 @@ func TestTwoTransfersOfABlob(t *testing.T) {
 }
 
 // unreadable is a file system on which no file can be read.
-type unreadable struct{ fsys }
+type unreadable struct{ durable.FS }
 
-func (u unreadable) OpenFile(name string, flag int, perm fs.FileMode) (file, error) {
-	f, err := u.fsys.OpenFile(name, flag, perm)
+func (u unreadable) OpenFile(name string, flag int, perm fs.FileMode) (durable.File, error) {
+	f, err := u.FS.OpenFile(name, flag, perm)
 	if err == nil && strings.HasPrefix(name, "blobs/") {
 		f = brokenFile{f}
 	}
 	return f, err
 }
 
-type brokenFile struct{ file }
+type brokenFile struct{ durable.File }
 
 func (brokenFile) ReadAt([]byte, int64) (int, error) { return 0, syscall.EIO }
 

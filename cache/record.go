@@ -13,6 +13,8 @@ import (
 	"strings"
 
 	"github.com/opencontainers/go-digest"
+
+	"github.com/dolly-img/dolly-img/cache/durable"
 )
 
 const (
@@ -63,7 +65,7 @@ func decodeRecord(b []byte) (r record, err error) {
 	return r, nil
 }
 
-func readRecord(fsys fsys, name string) (record, error) {
+func readRecord(fsys durable.FS, name string) (record, error) {
 	b, err := readFile(fsys, name, maxRecord)
 	if err != nil {
 		return record{}, err
@@ -72,7 +74,7 @@ func readRecord(fsys fsys, name string) (record, error) {
 }
 
 // writeRecord is not durable and not atomic: see decodeRecord.
-func writeRecord(fsys fsys, name string, r record) error {
+func writeRecord(fsys durable.FS, name string, r record) error {
 	b, err := r.encode()
 	if err != nil {
 		return err

@@ -13,6 +13,8 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/dolly-img/dolly-img/cache/durable"
 )
 
 // What the limits leave room for, and which images may go for it.
@@ -162,5 +164,5 @@ func (c *Cache) free() (int64, error) {
 		return -1, err
 	}
 	defer f.Close()
-	return freeSpace(f)
+	return durable.FreeSpace(f)
 }

@@ -243,14 +243,13 @@ func (c *Cache) open(ctx context.Context, d digest.Digest, off int64) (io.ReadCl
 	if err != nil {
 		return nil, fmt.Errorf("cache %s: %w", c.dir, err)
 	}
-	p := &part{f: f}
-	p.users.Add(1)
-	defer p.release()
 	info, err := f.Stat()
 	if err != nil {
+		f.Close()
 		return nil, fmt.Errorf("cache %s: blob %s: %w", c.dir, d, err)
 	}
-	p.written.Store(info.Size())
+	p := newPart(f, info.Size(), v1.Descriptor{}, "")
+	defer p.release()
 	r, err := p.open(ctx, off)
 	if err != nil {
 		return nil, fmt.Errorf("cache %s: blob %s: %w", c.dir, d, err)
@@ -397,7 +396,7 @@ func (t *Transfer) end() error {
 	var errs []error
 	for _, p := range t.parts {
 		if t.kept || !p.begun {
-			errs = append(errs, t.c.keep(p.f, p.name, p.d.Digest, p.written.Load()))
+			errs = append(errs, t.c.keep(p.File, p.name, p.d.Digest, p.Written()))
 		} else {
 			errs = append(errs, t.c.fs.Remove(p.name))
 		}

@@ -1,4 +1,4 @@
-package cache
+package durable
 
 import (
 	"bufio"
@@ -19,7 +19,7 @@ var errNoFD = errors.New("not a file of the operating system")
 
 // control runs one system call on the descriptor of f, again while a signal
 // interrupts it (not for ever: a large fallocate may never get through).
-func control(f file, call func(fd int) error) error {
+func control(f File, call func(fd int) error) error {
 	conn, ok := f.(syscall.Conn)
 	if !ok {
 		return errNoFD
@@ -41,8 +41,8 @@ func control(f file, call func(fd int) error) error {
 	return err
 }
 
-// tryLock takes the exclusive lock of f, or fails at once; see isLocked.
-func tryLock(f file) error {
+// TryLock takes the exclusive lock of f, or fails at once; see IsLocked.
+func TryLock(f File) error {
 	err := control(f, func(fd int) error { return unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB) })
 	if err == errNoFD {
 		return nil
@@ -50,32 +50,32 @@ func tryLock(f file) error {
 	return err
 }
 
-// isLocked says whether err means that somebody else holds the lock.
-func isLocked(err error) bool { return errors.Is(err, unix.EWOULDBLOCK) }
+// IsLocked says whether err means that somebody else holds the lock.
+func IsLocked(err error) bool { return errors.Is(err, unix.EWOULDBLOCK) }
 
-// waitLock takes the exclusive lock of f; others hold it for a moment only.
-func waitLock(ctx context.Context, f file) error {
-	err := tryLock(f)
-	if !isLocked(err) {
+// WaitLock takes the exclusive lock of f; others hold it for a moment only.
+func WaitLock(ctx context.Context, f File) error {
+	err := TryLock(f)
+	if !IsLocked(err) {
 		return err
 	}
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
-	for isLocked(err) {
+	for IsLocked(err) {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-tick.C:
-			err = tryLock(f)
+			err = TryLock(f)
 		}
 	}
 	return err
 }
 
-// preallocate reserves size bytes without changing the length of f. Only a lack
+// Preallocate reserves size bytes without changing the length of f. Only a lack
 // of space is an error; where the file system cannot, nothing is reserved, nor is
-// it for a small file, where it costs more than it tells.
-func preallocate(f file, size int64) error {
+// it for a small File, where it costs more than it tells.
+func Preallocate(f File, size int64) error {
 	if size < 1<<20 {
 		return nil
 	}
@@ -83,7 +83,7 @@ func preallocate(f file, size int64) error {
 	if err == nil || err == errNoFD {
 		return nil
 	}
-	if noSpace(err) {
+	if NoSpace(err) {
 		return err // the caller removes the file and what it reserved
 	}
 	info, serr := f.Stat()
@@ -93,23 +93,23 @@ func preallocate(f file, size int64) error {
 	return f.Truncate(info.Size()) // a failed one leaves blocks behind
 }
 
-// noSpace says whether err means that more of the same cannot be written.
-func noSpace(err error) bool {
+// NoSpace says whether err means that more of the same cannot be written.
+func NoSpace(err error) bool {
 	return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) || errors.Is(err, unix.EFBIG)
 }
 
 // startWriteback begins to write a range of f to its device and does not wait.
-func startWriteback(f file, off, n int64) error {
+func startWriteback(f File, off, n int64) error {
 	err := control(f, func(fd int) error { return unix.SyncFileRange(fd, off, n, unix.SYNC_FILE_RANGE_WRITE) })
-	if errors.Is(err, unix.EIO) || noSpace(err) {
+	if errors.Is(err, unix.EIO) || NoSpace(err) {
 		return err
 	}
 	return nil // a hint, elsewhere not supported
 }
 
-// freeSpace is how many bytes may be written to the file system of d, -1
+// FreeSpace is how many bytes may be written to the file system of d, -1
 // unknown. One that lives in memory has no more than what memory has left.
-func freeSpace(d file) (int64, error) {
+func FreeSpace(d File) (int64, error) {
 	var st unix.Statfs_t
 	err := control(d, func(fd int) error { return unix.Fstatfs(fd, &st) })
 	if err == errNoFD {

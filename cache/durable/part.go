@@ -1,0 +1,98 @@
+package durable
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"sync/atomic"
+)
+
+// writeback is how many bytes are written before the kernel is asked to start
+// writing them to the device, so that the last fsync has little left to do.
+const writeback = 8 << 20
+
+// Part is a file that is filled from its front by one goroutine while others may
+// read what is already there.
+type Part struct {
+	File    File
+	written atomic.Int64 // leading bytes that are there to be read
+	started int64        // leading bytes whose writeback was begun
+}
+
+// NewPart goes on with a file of which the leading bytes are written.
+func NewPart(f File, written int64) *Part {
+	p := &Part{File: f}
+	p.written.Store(written)
+	return p
+}
+
+// Written is how many leading bytes are there to be read.
+func (p *Part) Written() int64 { return p.written.Load() }
+
+func (p *Part) Write(b []byte) (int, error) {
+	off := p.written.Load()
+	n, err := p.File.WriteAt(b, off)
+	end := off + int64(n)
+	p.written.Store(end)
+	if err == nil && end-p.started >= writeback {
+		err = startWriteback(p.File, p.started, end-p.started)
+		p.started = end
+	}
+	return n, err
+}
+
+// Cut keeps the leading n bytes.
+func (p *Part) Cut(n int64) error {
+	if have := p.written.Load(); n < 0 || n > have {
+		return fmt.Errorf("cannot keep %d of %d bytes", n, have)
+	}
+	p.written.Store(n)
+	p.started = min(p.started, n)
+	return p.File.Truncate(n)
+}
+
+// Open reads what is written, from off on; the reader ends where the part ends
+// at the time of the read. Closing it calls closed, unless that is nil.
+func (p *Part) Open(ctx context.Context, off int64, closed func() error) (io.ReadCloser, error) {
+	if have := p.written.Load(); off < 0 || off > have {
+		return nil, fmt.Errorf("offset %d is outside the %d bytes that are stored", off, have)
+	}
+	return &partReader{ctx: ctx, p: p, off: off, closed: closed}, nil
+}
+
+type partReader struct {
+	ctx    context.Context
+	p      *Part
+	off    int64
+	closed func() error // nil: nothing is to be done
+}
+
+func (r *partReader) Read(b []byte) (int, error) {
+	if err := r.ctx.Err(); err != nil {
+		return 0, err
+	}
+	have := r.p.written.Load() - r.off
+	if len(b) == 0 {
+		return 0, nil
+	}
+	if have <= 0 {
+		return 0, io.EOF
+	}
+	n, err := r.p.File.ReadAt(b[:min(int64(len(b)), have)], r.off)
+	r.off += int64(n)
+	if err == io.EOF && n > 0 {
+		err = nil
+	} else if err == io.EOF {
+		err = io.ErrUnexpectedEOF // cut short below us
+	}
+	return n, err
+}
+
+func (r *partReader) Close() error {
+	if r.closed == nil {
+		return nil
+	}
+	closed := r.closed
+	r.closed = nil
+	return closed()
+}
