@@ -21,6 +21,7 @@ type layout struct {
 	files     files
 	root      v1.Descriptor
 	platforms []v1.Descriptor // where index.json itself is the list of them; else nil
+	tag       string          // the only one that index.json has for the image; "" for none, or several
 }
 
 // files are the regular files of a layout, by slash-separated name. An error about
@@ -65,7 +66,7 @@ func newLayout(ctx context.Context, f files, ref string) (_ store, name string, 
 	if err != nil {
 		return nil, "", err
 	}
-	l := &layout{files: f, root: found[0].Descriptor}
+	l := &layout{files: f, root: found[0].Descriptor, tag: onlyTag(index.Manifests, found[0])}
 	for _, n := range found {
 		if err := checkDescriptor(n.Descriptor); err != nil {
 			return nil, "", fmt.Errorf("%s: %w", v1.ImageIndexFile, err)

@@ -22,6 +22,8 @@ import (
 //   - A registry's name is in lower case. An IPv6 address stands in brackets, as it was written.
 //   - Without tag and digest the tag is latest. Beside a digest the tag is left out: the digest says more.
 //
+// An image that has a tag and no name, as in an OCI layout, is called by Image.LocalName.
+//
 // The full name of a full name is itself. No registries.conf is asked. The error says why name is none.
 //
 // https://pkg.go.dev/github.com/distribution/reference has the grammar.
@@ -153,11 +155,17 @@ func (i *Image) checkName(raw []byte) error {
 }
 
 // LocalName is the name of an image that has none: that of a file or directory on this machine, as
-// repository, and REF, what was said behind its path, "" for latest. REF may be a tag, or the digest of
-// what the image was found by.
+// repository, and REF, what was said behind its path. That may be a tag, or the digest of what the image
+// was found by. Where it is "" the tag is the only one that a layout has for the image, if it can be one,
+// else latest.
 func (i *Image) LocalName(repository, ref string) (string, error) {
 	switch d := digest.Digest(ref); {
 	case ref == "":
+		if l, ok := i.store.(*layout); ok && l.tag != "" {
+			if full, err := FullName(repository + ":" + l.tag); err == nil {
+				return full, nil
+			}
+		}
 		ref = "latest"
 	case d.Validate() == nil:
 		return FullName(repository + "@" + i.root.Digest.String())

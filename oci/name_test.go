@@ -98,7 +98,7 @@ func TestLocalName(t *testing.T) {
 	d.Annotations = map[string]string{v1.AnnotationRefName: "v1"}
 	i := mustOpen(t, "oci:"+writeDir(t, m.files(d))+":v1", Options{})
 	for ref, want := range map[string]string{
-		"": "localhost/app:latest", "v1": "localhost/app:v1", sha: "localhost/app@" + m.root.Digest.String(), "v1+b": "", "a/b": "", "a:b": "", "-": "",
+		"": "localhost/app:v1", "v1": "localhost/app:v1", sha: "localhost/app@" + m.root.Digest.String(), "v1+b": "", "a/b": "", "a:b": "", "-": "",
 	} {
 		got, err := i.LocalName("localhost/app", ref)
 		if got != want || want == "" && !strings.HasPrefix(hintOf(err), "--name ") {
@@ -107,6 +107,27 @@ func TestLocalName(t *testing.T) {
 	}
 	if i.Name() != "" || i.Ref() != "" {
 		t.Errorf("%q, %q", i.Name(), i.Ref())
+	}
+	// Of several tags none is chosen, and what can be no tag is none.
+	for want, tags := range map[string][]string{
+		"localhost/app:v1": {"v1"}, "localhost/app:latest": {"v1", "v2"}, "localhost/app:V-1.2_3": {"V-1.2_3"},
+	} {
+		var list []v1.Descriptor
+		for _, tag := range tags {
+			d := m.root
+			d.Annotations = map[string]string{v1.AnnotationRefName: tag}
+			list = append(list, d)
+		}
+		if got, err := mustOpen(t, "oci:"+writeDir(t, m.files(list...)), Options{}).LocalName("localhost/app", ""); got != want || err != nil {
+			t.Errorf("with the tags %q: %q, %v; want %q", tags, got, err, want)
+		}
+	}
+	for _, tag := range []string{"v1+b", "-", ""} {
+		d := m.root
+		d.Annotations = map[string]string{v1.AnnotationRefName: tag}
+		if got, err := mustOpen(t, "oci:"+writeDir(t, m.files(d)), Options{}).LocalName("localhost/app", ""); got != "localhost/app:latest" || err != nil {
+			t.Errorf("with the tag %q: %q, %v", tag, got, err)
+		}
 	}
 }
 

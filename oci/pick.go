@@ -77,6 +77,22 @@ func pick(list []v1.Descriptor, ref string) ([]named, error) {
 	return nil, hint("name one of them in full, or by its digest, after a colon", "%q may be any of %d images: %s", ref, len(found), tell(found))
 }
 
+// onlyTag is what the list calls an image that it found, where that is a tag and it has no other.
+func onlyTag(list []v1.Descriptor, image named) string {
+	tag := ""
+	for _, d := range list {
+		ref := d.Annotations[v1.AnnotationRefName]
+		switch {
+		case d.Digest != image.Digest || ref == "" || ref == tag:
+		case tag != "" || hasPath(ref): // another one, or a name
+			return ""
+		default:
+			tag = ref
+		}
+	}
+	return tag
+}
+
 func only(list []named, is func(named) bool) (found []named) {
 	for _, n := range list {
 		if is(n) {
