@@ -25,6 +25,7 @@ const (
 	FaultHangs       Fault = "hangs"        // it takes the connection, or has it, and says nothing
 	FaultClosed      Fault = "closed"       // it takes the connection, and ends it
 	FaultStranger    Fault = "stranger"     // something else than a node answers
+	FaultDenied      Fault = "denied"       // its policy or its target says no, and would again
 	FaultForeign     Fault = "foreign"      // one end's certificate is of another cluster
 	FaultAuthority   Fault = "authority"    // it is of this cluster, and one end does not know the authority of the other
 	FaultCertificate Fault = "certificate"  // it refuses our certificate, and its log says why

@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net"
 	"sync"
@@ -380,6 +381,9 @@ func coded(err error, code wire.Code) *wire.Error {
 	}
 	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) || errors.Is(err, syscall.EFBIG) {
 		code = wire.CodeSpace
+	}
+	if errors.Is(err, fs.ErrExist) {
+		code = wire.CodePolicy // the target has something that is not to be replaced
 	}
 	return &wire.Error{Code: code, Err: err}
 }

@@ -391,7 +391,7 @@ func (s *session) cleanUp() {
 	switch {
 	case s.m.Phase() == member.Committed:
 		o.State, o.Digest = Committed, s.m.Digest(len(s.req.Blobs)-1).String()
-		if s.m.InPlace() && s.m.Received() == 0 { // as the server's row says it
+		if s.m.InPlace() && !wire.Moved(s.req.Blobs, s.m.Received()) { // as the server's row says it
 			o.State = Held
 		}
 	case s.m.Failure() != nil:

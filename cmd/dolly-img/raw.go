@@ -35,6 +35,10 @@ A file whose size is not where reading ends, as in /proc and /sys, is read to it
 a stream. A file that becomes longer while it is sent, such as a log, arrives as it was
 when it was opened, and raw says so. If it is changed in another way, nothing is committed.
 
+A node that has a file at PATH already, and must not replace it by its policy, compares it when it
+is as long as FILE: the same bytes are held, and nothing is written; any others are refused. So the
+same command can be repeated after some nodes failed.
+
 A stream is kept in a temporary file (in $TMPDIR) while it is sent, so that a node
 whose predecessor died can be fed again; --no-spool does without.
 

@@ -129,14 +129,36 @@ func (j *job) show(stderr *screen, rep *ring.Report, told bool) {
 		printTable(stderr, rep, j.what, have, j.flags.quiet)
 		printStandIn(stderr, rep)
 	}
-	bad := namesOf(rowsIn(rep, func(row ring.Row) bool { return !row.State.Good() }))
-	if len(bad) > 0 && len(bad) < len(rep.Nodes) && j.again != nil && !told && !j.flags.check {
-		stderr.printf("not served: %s", fold(bad))
+	if j.again != nil && !told && !j.flags.check {
+		j.printAgain(stderr, rep)
+	}
+}
+
+// printAgain says, where some nodes were served, how the others are. Those that said no, and would
+// again, are left out.
+func (j *job) printAgain(stderr *screen, rep *ring.Report) {
+	bad := rowsIn(rep, func(row ring.Row) bool { return !row.State.Good() })
+	if len(bad) == 0 || len(bad) == len(rep.Nodes) {
+		return
+	}
+	var denied, rest []string
+	for _, row := range bad {
+		if row.Cause.Fault == ring.FaultDenied {
+			denied = append(denied, row.Node)
+		} else {
+			rest = append(rest, row.Node)
+		}
+	}
+	stderr.printf("not served: %s", fold(namesOf(bad)))
+	if len(rest) > 0 {
 		how := "serve them with"
 		if j.image == "-" {
 			how = "serve them by feeding the same stream to"
 		}
-		stderr.printf("%s: %s", how, j.again(bad))
+		stderr.printf("%s: %s", how, j.again(rest))
+	}
+	if len(denied) > 0 {
+		stderr.printf("that does not help %s: the policy there, or a file that is there, has to be changed first, as the row says", fold(denied))
 	}
 }
 

@@ -109,6 +109,10 @@ func (t *Target) Close() error {
 		}
 	}
 	t.made = nil
+	if t.was != nil {
+		t.was.f.Close()
+		t.was = nil
+	}
 	if cerr := t.fs.Close(); err == nil {
 		err = cerr
 	}

@@ -202,6 +202,10 @@ func (t *Target) Publish(ctx context.Context) error {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if t.was != nil && t.was.same && !t.published {
+		t.published = true
+		return t.changed(t.was)
+	}
 	if t.part == nil || !t.durable || t.published {
 		return fmt.Errorf("output %s: nothing to publish", t.title)
 	}

@@ -107,5 +107,6 @@ var (
 	_ ring.Sink      = (*Target)(nil)
 	_ ring.Opener    = (*Target)(nil)
 	_ ring.Keeper    = (*Target)(nil)
+	_ ring.Preparer  = (*Target)(nil)
 	_ io.Closer      = (*Target)(nil)
 )

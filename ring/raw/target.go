@@ -53,9 +53,10 @@ type Target struct {
 	uid int // whose our files are on this file system
 
 	mu        sync.Mutex
-	part      *part    // nil: none
-	made      []string // directories that Begin made, outermost first
-	durable   bool     // the part is complete
+	part      *part     // nil: none
+	was       *standing // the file that is there already and may be the same; nil: none
+	made      []string  // directories that Begin made, outermost first
+	durable   bool      // the part is complete
 	published bool
 	kept      bool // Close leaves the part for another transfer
 }
@@ -98,13 +99,17 @@ func (t *Target) String() string { return t.title }
 
 // Offer refuses what could not be published, and tells the free bytes: what
 // the file system has, and what a part that was left behind will give back. It
-// holds what that part has.
+// holds what that part has, or a file that is there and may be the same: one of
+// equal length, where it must not be replaced.
 func (t *Target) Offer(ctx context.Context, blobs []v1.Descriptor) (held []int64, free int64, err error) {
 	if err := ctx.Err(); err != nil {
 		return nil, 0, err
 	}
 	if len(blobs) != 1 {
 		return nil, 0, fmt.Errorf("output %s: takes one blob, not %d", t.title, len(blobs))
+	}
+	if held, ok, err := t.offerStanding(blobs[0]); err != nil || ok {
+		return held, -1, err // nothing will be written
 	}
 	free, part, err := t.check()
 	if err != nil {
@@ -237,6 +242,16 @@ func (t *Target) fail(what string, err error) error {
 // Begin opens the part file at off, which is 0 or at most what an Abort before
 // kept or Offer claimed, and reserves the space.
 func (t *Target) Begin(ctx context.Context, d v1.Descriptor, off int64) (ring.Writer, error) {
+	t.mu.Lock()
+	was := t.was
+	t.mu.Unlock()
+	if was != nil {
+		w, err := t.beginStanding(ctx, was, off)
+		if err != nil {
+			return nil, err // not a nil *standingWriter in an interface
+		}
+		return w, nil
+	}
 	p, err := t.begin(ctx, off)
 	if err != nil {
 		return nil, err
@@ -282,10 +297,16 @@ func (t *Target) begin(ctx context.Context, off int64) (*part, error) {
 func (t *Target) Open(ctx context.Context, _ v1.Descriptor, off int64) (io.ReadCloser, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.part == nil {
+	from := t.part
+	if t.was != nil {
+		whole := &part{f: t.was.f}
+		whole.written.Store(t.was.info.Size())
+		from = whole
+	}
+	if from == nil {
 		return nil, fmt.Errorf("output %s: nothing is stored", t.title)
 	}
-	r, err := t.part.open(ctx, off)
+	r, err := from.open(ctx, off)
 	if err != nil {
 		return nil, t.fail("replay", err)
 	}

@@ -57,6 +57,7 @@ func TestTarget(t *testing.T) {
 					os.WriteFile(path, tt.old, 0o644)
 				}
 				return ringtest.Sink{
+					Compares: true, Renews: tt.o.Overwrite,
 					New: func() ring.Sink {
 						target, err := NewTarget(tt.o)
 						if err != nil {

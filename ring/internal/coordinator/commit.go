@@ -62,7 +62,7 @@ func (c *Machine) nodeCommitted(ev EvCommitted) {
 	}
 	n.row.Digest = ev.Digest
 	state := Committed
-	if n.verified != nil && n.verified.InPlace && n.report.Received == 0 {
+	if n.verified != nil && n.verified.InPlace && !wire.Moved(c.blobs, n.report.Received) {
 		state = Held
 	}
 	c.final(ev.Node, state, Cause{})
@@ -77,7 +77,15 @@ func (c *Machine) fail(ev EvFail) {
 	if ev.Code == wire.CodeMismatch && n.feed.link != 0 {
 		n.row.Link = c.linkName(ev.Node)
 	}
-	c.end(ev.Node, Failed, ev.Reason)
+	c.endBy(ev.Node, Failed, Cause{Fault: denied(ev.Code), Text: ev.Reason})
+}
+
+// denied is the fault of a node that gave up with a code.
+func denied(code wire.Code) Fault {
+	if code == wire.CodePolicy {
+		return FaultDenied
+	}
+	return ""
 }
 
 // controlLost asks a node whose control connection broke whether it is still

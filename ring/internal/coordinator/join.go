@@ -127,7 +127,7 @@ func (c *Machine) answer(ev EvAnswer) {
 		case wire.CodeSpace, wire.CodeStore, wire.CodeShutdown, wire.CodeProtocol:
 			state = Failed
 		}
-		c.end(ev.Node, state, ev.Reason)
+		c.endBy(ev.Node, state, Cause{Fault: denied(ev.Code), Text: ev.Reason})
 		return
 	}
 	if len(ev.Held) != len(c.blobs) {

@@ -73,6 +73,7 @@ type Fault string
 const (
 	FaultSilent Fault = "silent" // nothing comes back from its address
 	FaultHangs  Fault = "hangs"  // it has the connection, and says nothing
+	FaultDenied Fault = "denied" // its policy or its target says no, and would again
 )
 
 // Cause is why a node is in its state, in parts: text, address and text together are the reason.

@@ -1,0 +1,169 @@
+package raw
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sys/unix"
+)
+
+// A file that stands under the target's name already and is as long as the blob may be the same,
+// as after a transfer that some nodes finished. It is claimed like a part: what the source says of
+// its bytes judges it, what is beyond the claim is compared as it comes, and nothing is written.
+
+// standing is such a file. It was so long, and not changed, when it was opened.
+type standing struct {
+	f     file
+	info  fs.FileInfo
+	begun bool  // Begin was called
+	claim int64 // where it was first: in front of that are the bytes that were claimed and taken
+	same  bool  // all of it was compared
+}
+
+// stand opens the file under the final name where it may be the blob d, and nil where there is none. One
+// that cannot be it is an error, as is whatever is no regular file. What may be replaced is not
+// looked at.
+func (t *Target) stand(d v1.Descriptor) (*standing, error) {
+	if t.o.Overwrite || d.Size < 0 {
+		return nil, nil
+	}
+	info, err := t.fs.Lstat(t.name)
+	if err != nil || !info.Mode().IsRegular() {
+		return nil, nil // who replaces it will say what is wrong
+	}
+	if info.Size() != d.Size {
+		return nil, t.exists()
+	}
+	f, err := t.fs.OpenFile(t.name, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, t.fail("compare", err)
+	}
+	s := &standing{f: f}
+	if s.info, err = f.Stat(); err == nil && !sameFile(info, s.info) {
+		err = errMoved
+	}
+	if err != nil {
+		f.Close()
+		return nil, t.fail("compare", err)
+	}
+	return s, nil
+}
+
+// offerStanding is the Offer of a target whose file stands already; ok is false for none.
+func (t *Target) offerStanding(d v1.Descriptor) (held []int64, ok bool, err error) {
+	s, err := t.stand(d)
+	if err != nil || s == nil {
+		return nil, false, err
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.was != nil {
+		t.was.f.Close()
+	}
+	t.was = s
+	claim := d.Size
+	if d.Digest != "" {
+		claim = max(0, claim-1) // all of it would vouch for it
+	}
+	return []int64{claim}, true, nil
+}
+
+// changed says why the file is no longer the one that was opened.
+func (t *Target) changed(s *standing) error {
+	named, err := t.fs.Lstat(t.name)
+	if err != nil {
+		return t.fail("compare", err)
+	}
+	now, err := s.f.Stat()
+	if err != nil {
+		return t.fail("compare", err)
+	}
+	if !sameFile(named, now) || now.Size() != s.info.Size() || !now.ModTime().Equal(s.info.ModTime()) {
+		return fmt.Errorf("output %s: was changed while the transfer ran", t.title)
+	}
+	return nil
+}
+
+// differs is the error of a file that is not what is sent.
+func (t *Target) differs() error {
+	return fmt.Errorf("output %s: %w, with other bytes", t.title, fs.ErrExist)
+}
+
+// standingWriter compares what comes with the file that stands. Whether the bytes that come are the
+// right ones is known at Commit only.
+type standingWriter struct {
+	t     *Target
+	s     *standing
+	off   int64
+	other bool // they differ
+	buf   []byte
+}
+
+// Write compares b.
+func (w *standingWriter) Write(b []byte) (int, error) {
+	if cap(w.buf) < len(b) {
+		w.buf = make([]byte, len(b))
+	}
+	have := w.buf[:len(b)]
+	n, err := w.s.f.ReadAt(have, w.off)
+	if err != nil && err != io.EOF {
+		return 0, w.t.fail("compare", err)
+	}
+	w.other = w.other || !bytes.Equal(have[:n], b)
+	w.off += int64(len(b))
+	return len(b), nil
+}
+
+// Commit says whether the file is the blob, and makes it durable: nobody knows who wrote it, and when.
+func (w *standingWriter) Commit(ctx context.Context, final v1.Descriptor) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if w.other || w.off != final.Size || w.s.info.Size() != final.Size {
+		return w.t.differs()
+	}
+	if err := w.t.changed(w.s); err != nil {
+		return err
+	}
+	if err := w.s.f.Sync(); err != nil {
+		return w.t.fail("make durable", err)
+	}
+	if err := w.t.fs.SyncDir(path.Dir(w.t.name)); err != nil {
+		return w.t.fail("make the name durable", err)
+	}
+	w.t.mu.Lock()
+	w.s.same = true
+	w.t.mu.Unlock()
+	return nil
+}
+
+// Abort leaves the file as it is.
+func (w *standingWriter) Abort(int64) error { return nil }
+
+// beginStanding continues to compare at off. To begin in front of what was claimed is to say that
+// the claim was wrong.
+func (t *Target) beginStanding(ctx context.Context, s *standing, off int64) (*standingWriter, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	if !s.begun {
+		s.begun, s.claim = true, off
+	}
+	if off < s.claim {
+		return nil, t.differs()
+	}
+	return &standingWriter{t: t, s: s, off: off}, nil
+}
+
+// Prepare says that nothing is to be switched where the file stands already.
+func (t *Target) Prepare(ctx context.Context, _ []v1.Descriptor) (inPlace bool, err error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.was != nil && t.was.same, ctx.Err()
+}
