@@ -24,7 +24,8 @@ func newCache() *cobra.Command {
 		Long: `The cache of a node is an OCI image layout, which skopeo and podman read as it lies
 on disk. All of these work while the daemon runs. Every user of the node can look into it with
 ls, path and verify, unless the daemon's policy.toml restricts that: a user without a
-cache directory of his own sees the node's.`,
+cache directory of his own sees the node's. One who has one, as after a push from a registry,
+sees that; ls says which it is, and path looks into the node's for what is not in it.`,
 	}
 	group(cmd)
 	cmd.AddCommand(newCacheLs(), newCachePath(), newCacheVerify(), newCacheRm(), newCachePin(true), newCachePin(false), newCacheGC())
@@ -48,6 +49,9 @@ other image needs: what its removal would free.`,
 			list, err := c.List()
 			if err != nil {
 				return err
+			}
+			if other := cachedir.Other(dir, c.Dir()); other != "" {
+				fmt.Fprintf(cmd.ErrOrStderr(), "note: this is your own cache, %s; that of the node is listed with --cache %s\n", printable.Line(c.Dir()), other)
 			}
 			if asJSON {
 				return listJSON(cmd.OutOrStdout(), list)
@@ -135,13 +139,12 @@ of the image: those that were not used for longest are the first to make room.`,
 		Example: `  apptainer run $(dolly-img cache path sle15)`,
 		Args:    exactly(1, "the reference of an image, see dolly-img cache ls"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := cachedir.Open(dir)
+			c, ref, note, err := image.FindCached(dir, args[0])
 			if err != nil {
 				return err
 			}
-			ref, err := image.Cached(c, args[0])
-			if err != nil {
-				return err
+			if note != "" {
+				fmt.Fprintf(cmd.ErrOrStderr(), "note: %s\n", printable.Line(note))
 			}
 			path, err := c.Path(ref)
 			if err != nil {

@@ -210,3 +210,55 @@ func TestCacheMode(t *testing.T) {
 	}
 	l.check(p.Stop(time.Minute))
 }
+
+// A user who has a cache of his own, as after a push from a registry, finds the images of the node all the same, and
+// is told which cache he looked at.
+func TestCacheBesideNodes(t *testing.T) {
+	l := newLab(t)
+	p := l.daemon("")
+	l.check(sif.Create(l.path("a.sif"), strings.NewReader("content"), sif.CreateOptions{FS: sif.FSRaw, Arch: "amd64", Name: "test", Deterministic: true}))
+	if out, code := l.run(0, "push", l.path("a.sif"), "--nodes", p.Addr); code != 0 {
+		t.Fatal(out)
+	}
+	l.check(p.Stop(time.Minute))
+	own := l.path("own")
+	l.check(os.Mkdir(own, 0o755))
+	l.check(exec.Command("cp", "-a", l.path("cache"), own+"/dolly-img").Run())
+	l.check(exec.Command(l.path("dolly-img"), "cache", "rm", "a", "--cache", own+"/dolly-img").Run())
+	// The cache of the node has its place in a namespace of its own.
+	as := func(id string, args ...string) (stdout, stderr string, code int) {
+		t.Helper()
+		const script = `set -e
+mount -t tmpfs none /var/lib
+mkdir /var/lib/dolly-img
+cp -a "$1" /var/lib/dolly-img/cache
+shift
+exec setpriv --reuid "$1" --regid "$1" --clear-groups "$2" cache "$3" $4`
+		args = append([]string{"-m", "sh", "-c", script, "sh", l.path("cache"), id, l.path("dolly-img")}, args...)
+		cmd := exec.Command("unshare", args...)
+		cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "XDG_CACHE_HOME=" + own, "HOME=/"}
+		var out, errs bytes.Buffer
+		cmd.Stdout, cmd.Stderr = &out, &errs
+		if err := cmd.Run(); err != nil && cmd.ProcessState == nil {
+			t.Fatal(err)
+		}
+		return out.String(), errs.String(), cmd.ProcessState.ExitCode()
+	}
+	stdout, stderr, code := as("65534", "path", "a")
+	if code != 0 || !strings.HasPrefix(stdout, "/var/lib/dolly-img/cache/blobs/") ||
+		stderr != "note: a is not in your own cache, "+own+"/dolly-img; this is the one in the node's, /var/lib/dolly-img/cache\n" {
+		t.Errorf("path: %d, %s%s", code, stdout, stderr)
+	}
+	stdout, stderr, code = as("65534", "path", "b")
+	if code != 1 || strings.Contains(stderr, "note: ") || !strings.Contains(stderr, "cache "+own+"/dolly-img: \"b\"") {
+		t.Errorf("path of what neither has: %d, %s%s", code, stdout, stderr)
+	}
+	stdout, stderr, code = as("65534", "ls", "")
+	if code != 0 || strings.Contains(stdout, "localhost/a") || stderr != "note: this is your own cache, "+own+"/dolly-img; that of the node is listed with --cache /var/lib/dolly-img/cache\n" {
+		t.Errorf("ls: %d, %s%s", code, stdout, stderr)
+	}
+	stdout, stderr, code = as("0", "ls", "")
+	if code != 0 || stderr != "" || !strings.Contains(stdout, "localhost/a") {
+		t.Errorf("ls of root: %d, %s%s", code, stdout, stderr)
+	}
+}

@@ -188,6 +188,8 @@ func joinReason(e ring.Event) string {
 		return string(e.State)
 	case e.State == ring.Pending:
 		return e.Reason
+	case e.State == ring.Lost: // most reasons say that it is lost
+		return e.Reason + "; it is dialled again"
 	}
 	return string(e.State) + ": " + e.Reason
 }

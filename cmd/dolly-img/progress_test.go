@@ -195,10 +195,10 @@ func TestPlainProgress(t *testing.T) {
 		link(true, true, "up")
 		node("n1", ring.Failed, "gone") // it is known to be lost, and why
 		node("n2", ring.Committed, "")
-		want("n1: lost: gone\nlink n0 -> n1: down: broken\nlink n0 -> n1: up\n")
+		want("n1: gone; it is dialled again\nlink n0 -> n1: down: broken\nlink n0 -> n1: up\n")
 		node("n1", ring.Serving, "came back: gone")
 		node("n1", ring.Lost, "gone")
-		want("n1: serving: came back: gone\nn1: lost: gone\n")
+		want("n1: serving: came back: gone\nn1: gone; it is dialled again\n")
 		node("n3", ring.Serving, "slow: disk 2 MB/s")
 		node("n4", ring.Failed, "full")
 		p.end() // the table follows
@@ -254,7 +254,7 @@ func TestNews(t *testing.T) {
 		for i := range 99 {
 			p.event(ring.Event{Kind: ring.EventLink, Link: fmt.Sprintf("n%02d -> n%02d", i, i+1), Up: true, Reason: "up"})
 		}
-		want("n40: lost: silent for 5s\n")
+		want("n40: silent for 5s; it is dialled again\n")
 		for i := range 40 {
 			p.event(ring.Event{Kind: ring.EventLink, Link: fmt.Sprintf("n%02d -> n%02d", i, i+1), Reason: "down: broken"})
 		}

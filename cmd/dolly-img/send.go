@@ -3,10 +3,12 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -14,8 +16,11 @@ import (
 	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/hinted"
 	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/image"
 	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/meta"
+	"github.com/dolly-img/dolly-img/oci"
 	"github.com/dolly-img/dolly-img/ring"
 	"github.com/dolly-img/dolly-img/ring/identity"
+	"github.com/dolly-img/dolly-img/ring/printable"
+	"github.com/dolly-img/dolly-img/sif"
 )
 
 // job is one push or raw, read from its flags: everything the command line can be
@@ -28,6 +33,7 @@ type job struct {
 	meta   *meta.Transfer // once the source is open
 	kept   string         // name in the nodes' caches, once the source is open; "": not kept there
 	thrown bool           // away, by all nodes, once it was verified
+	packed bool           // an archive or layout on this machine, whose layers are read only where a node lacks them
 	nodes  []string
 	peers  []ring.Peer // nodes, once they are resolved
 
@@ -121,6 +127,7 @@ func (j *job) show(stderr *screen, rep *ring.Report, told bool) {
 	case j.flags.check: // what was asked for, not a message beside it
 		printCheck(j.cmd.OutOrStdout(), rep, j.flags.quiet, func(r *ring.Report) speed { return j.speed(r).shared(r, j.flags.maxDirect) })
 		printUnreached(j.cmd.OutOrStdout(), rep, j.flags.quiet)
+		j.printUnread(j.cmd.OutOrStdout(), rep, len(rowsIn(rep, func(row ring.Row) bool { return row.State == ring.Held })))
 	default:
 		have := "have it"
 		if j.thrown {
@@ -128,9 +135,19 @@ func (j *job) show(stderr *screen, rep *ring.Report, told bool) {
 		}
 		printTable(stderr, rep, j.what, have, j.flags.quiet)
 		printStandIn(stderr, rep)
+		j.printUnread(stderr, rep, rep.Count())
 	}
 	if j.again != nil && !told && !j.flags.check {
 		j.printAgain(stderr, rep)
+	}
+}
+
+// printUnread says of a file or directory that so many nodes have everything of it, and so nothing but its manifest
+// was read: that it is damaged would not show.
+func (j *job) printUnread(w io.Writer, rep *ring.Report, have int) {
+	moved := slices.ContainsFunc(rep.Nodes, func(row ring.Row) bool { return row.Bytes > 0 || row.State == ring.Pending })
+	if j.packed && have > 0 && !moved && rep.Sent == 0 && !j.flags.quiet {
+		fmt.Fprintf(w, "no layer of %s was read, as the nodes have all of them: damage in it would not have shown\n", printable.Line(j.image))
 	}
 }
 
@@ -270,6 +287,9 @@ func (j *job) config(ctx context.Context) (_ *ring.Config, err error) {
 		return nil, err
 	}
 	j.meta, j.kept, j.thrown = m, m.Ref, m.Discard
+	_, asItIs := source.(*oci.Image) // else its layers are checked, whether or not nodes lack them
+	_, isSIF := source.(*sif.File)
+	j.packed = m.Kind == meta.KindImage && !image.OfRegistry(j.image) && (asItIs || j.flags.check && !isSIF)
 	defer func() {
 		if c, ok := source.(io.Closer); ok && err != nil {
 			c.Close()

@@ -115,8 +115,10 @@ func printGroup(w io.Writer, what string, g *alike) {
 func figures(row ring.Row, image int64) string {
 	var s string
 	switch held := matters(row.Skipped, image); {
-	case row.State == ring.Held || row.Bytes == 0 && held:
-		s = "had all of it before"
+	case row.State == ring.Held:
+		s = "had all of it before, nothing to switch"
+	case row.Bytes == 0 && held:
+		s = "had all of it before, and switched to it"
 	case held:
 		s = fmt.Sprintf("%s received, %s held before, in %.2f s", bytesize.Text(row.Bytes), bytesize.Text(row.Skipped), row.Seconds)
 	default:

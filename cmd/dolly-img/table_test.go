@@ -62,7 +62,7 @@ func TestTable(t *testing.T) {
 	}{
 		{"few", few, false, `
 committed  node1  1.50 MB received in 1.25 s
-held       node2  had all of it before
+held       node2  had all of it before, nothing to switch
 failed     node3  disk\x1b[2J full (link node1 -> node3)
 2 of 3 nodes have it: manifest sha256:ab, 1.50 MB
 Time: 0.500  MBytes/s: 3.000  Aggregate MBytes/s: 3.000  server sent 1.50 MB
@@ -146,9 +146,9 @@ func TestFigures(t *testing.T) {
 	}{
 		{ring.Row{State: ring.Committed, Bytes: 100e6 - 2, Skipped: 2, Seconds: 1.5}, "100 MB received in 1.50 s"},
 		{ring.Row{State: ring.Committed, Bytes: 60e6, Skipped: 40e6, Seconds: 1.5, Reason: "came back"}, "60.0 MB received, 40.0 MB held before, in 1.50 s, came back"},
-		{ring.Row{State: ring.Committed, Skipped: 100e6, Seconds: 1.5}, "had all of it before"},
+		{ring.Row{State: ring.Committed, Skipped: 100e6, Seconds: 1.5}, "had all of it before, and switched to it"},
 		{ring.Row{State: ring.Committed, Seconds: 1.5}, "0 B received in 1.50 s"},
-		{ring.Row{State: ring.Held, Skipped: 100e6, Seconds: 0.1}, "had all of it before"},
+		{ring.Row{State: ring.Held, Skipped: 100e6, Seconds: 0.1}, "had all of it before, nothing to switch"},
 	} {
 		if got := figures(c.row, 100e6); got != c.want {
 			t.Errorf("%+v: %q, want %q", c.row, got, c.want)

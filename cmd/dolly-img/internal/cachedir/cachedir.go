@@ -59,6 +59,18 @@ func orOf(own string, err error, node string) (string, error) {
 	return own, err
 }
 
+// Other is the cache of this node, where it is there and a user looked into one of his own, in
+// dir, without having said so; "" else.
+func Other(flag, dir string) string {
+	if flag != "" || dir == System || os.Getenv("STATE_DIRECTORY") != "" {
+		return ""
+	}
+	if names, err := os.ReadDir(System); err != nil || len(names) == 0 {
+		return ""
+	}
+	return System
+}
+
 // Open opens a cache that is there: looking must not make one.
 func Open(flag string) (*cache.Cache, error) {
 	dir, err := readable(flag)

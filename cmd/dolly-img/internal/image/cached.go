@@ -1,6 +1,8 @@
 package image
 
 import (
+	"errors"
+	"fmt"
 	"os"
 	"path"
 	"slices"
@@ -80,4 +82,25 @@ func elsewhere(dir string, near []string) string {
 		return "dolly-img cache ls lists what is there; the cache of this node's daemon is named with --cache " + cachedir.System
 	}
 	return "dolly-img cache ls lists what is there"
+}
+
+// FindCached opens the cache that has the image which arg means, and tells its reference there: the
+// user's own cache, or the node's where that has it and his own has not. note then says so.
+func FindCached(flag, arg string) (c *cache.Cache, ref, note string, err error) {
+	if c, err = cachedir.Open(flag); err != nil {
+		return nil, "", "", err
+	}
+	ref, err = Cached(c, arg)
+	other := cachedir.Other(flag, c.Dir())
+	if !errors.Is(err, cache.ErrNotFound) || other == "" {
+		return c, ref, "", err
+	}
+	node, openErr := cachedir.Open(other)
+	if openErr != nil {
+		return c, "", "", err
+	}
+	if ref, openErr = Cached(node, arg); openErr != nil {
+		return c, "", "", err
+	}
+	return node, ref, fmt.Sprintf("%s is not in your own cache, %s; this is the one in the node's, %s", arg, c.Dir(), other), nil
 }
