@@ -30,7 +30,7 @@ type Event struct {
 	Nodes    []string  `json:"nodes,omitempty"`  // of EventPlan
 
 	// Of EventProgress. Bytes is what the slowest node that is still served
-	// holds and Total what it shall hold (-1: not known yet), Rate bytes per second over the last
+	// holds and Total what it shall hold (-1: not known yet), Rate bytes per second over the last few
 	// seconds, Done the number of nodes that have everything, Serving those that
 	// are in the transfer. Limit is what keeps all of them from being faster. Bottleneck names the
 	// one node or link that is slower than the others, and how fast it is ("node17: disk 84 MB/s",

@@ -33,7 +33,7 @@ type sender struct {
 	begun time.Time
 	first time.Time // the source began to be read
 	read  []bool
-	last  sample
+	past  samples
 	ended []time.Duration // by node number: when its row became final, since begun
 
 	pool *pool
