@@ -10,6 +10,8 @@ import (
 	"os"
 	"syscall"
 	"time"
+
+	"github.com/dolly-img/dolly-img/ring/internal/relay"
 )
 
 // Fault classifies why a node cannot be talked to, for advice.
@@ -98,7 +100,7 @@ func unconnected(err error) error {
 	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH):
 		return &noAnswer{Cause{FaultRoute, "no route to ", d.addr, ""}}
 	}
-	return &noAnswer{Cause{FaultNone, "cannot connect to ", d.addr, ": " + cause(d.err).Error()}}
+	return &noAnswer{Cause{FaultNone, "cannot connect to ", d.addr, ": " + relay.Bare(d.err).Error()}}
 }
 
 // ungreeted makes of a handshake that failed at addr within a time what a row can say: a refusal when
@@ -143,7 +145,7 @@ func ungreeted(err error, addr string, in time.Duration) error {
 		errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
 		return &noAnswer{Cause{FaultClosed, "", addr, " closed the connection without an answer"}}
 	case errors.As(err, &op), errors.Is(err, net.ErrClosed):
-		return &noAnswer{Cause{FaultNone, "", addr, ": " + cause(err).Error()}}
+		return &noAnswer{Cause{FaultNone, "", addr, ": " + relay.Bare(err).Error()}}
 	}
 	return &refusal{because(err.Error())}
 }

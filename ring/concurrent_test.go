@@ -11,6 +11,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/dolly-img/dolly-img/ring/internal/relay"
 )
 
 // Several servers at once, to nodes that they share.
@@ -132,7 +134,7 @@ func all(t *testing.T, cfgs ...Config) []*Report {
 
 // Two servers, overlapping nodes in opposite orders, different targets: both commit everywhere.
 func TestTwoServers(t *testing.T) {
-	c, files := targetCluster(t, 4, 2, 2*minChunks*chunkSize)
+	c, files := targetCluster(t, 4, 2, 2*leastWindow)
 	blobs := map[string][]byte{"x": random(1, 12<<20+1), "y": random(2, 9<<20+7)}
 	orders := map[string][]int{"x": {0, 1, 2}, "y": {3, 2, 1}}
 	r := all(t, c.push("x", newMemSource(true, blobs["x"]), orders["x"]...), c.push("y", newMemSource(true, blobs["y"]), orders["y"]...))
@@ -182,7 +184,7 @@ func oneOf(t *testing.T, files []*targets, nodes [][]int, blobs [][]byte, r []*R
 
 // The same target: one is first, the other waits and then commits, too.
 func TestTwoServersOneTarget(t *testing.T) {
-	c, files := targetCluster(t, 3, 2, 2*minChunks*chunkSize)
+	c, files := targetCluster(t, 3, 2, 2*leastWindow)
 	blobs := [][]byte{random(1, 6<<20), random(2, 5<<20)}
 	first := newMemSource(true, blobs[0])
 	second := make(chan *Report)
@@ -261,16 +263,14 @@ func TestTwoServersCrossed(t *testing.T) {
 // them may always have, and all of it is given back.
 func TestFourTransfersOneWindow(t *testing.T) {
 	const transfers = 4
-	limit := defaultWindow / chunkSize
-	c, files := targetCluster(t, 3, transfers, defaultWindow)
+	limit := relay.DefaultWindow
+	c, files := targetCluster(t, 3, transfers, relay.DefaultWindow)
 	var mu sync.Mutex
 	most := make([]int, len(files))
 	for i, f := range files {
 		p := c.nodes[i].node.pool
 		f.used = func() {
-			p.mu.Lock()
-			used := p.used
-			p.mu.Unlock()
+			used := p.Used()
 			mu.Lock()
 			defer mu.Unlock()
 			most[i] = max(most[i], used)
@@ -293,14 +293,14 @@ func TestFourTransfersOneWindow(t *testing.T) {
 			}
 		}
 	}
-	t.Logf("at most %v chunks of %d", most, limit)
+	t.Logf("at most %v bytes of %d", most, limit)
 	for i, n := range c.nodes {
-		if most[i] > limit+transfers*minChunks || most[i] == 0 {
-			t.Errorf("%s: had %d chunks, the limit is %d", n.name, most[i], limit)
+		if most[i] > limit+transfers*leastWindow || most[i] == 0 {
+			t.Errorf("%s: had %d bytes, the limit is %d", n.name, most[i], limit)
 		}
 		n.node.Shutdown(t.Context())
-		if n.node.pool.used != 0 {
-			t.Errorf("%s: kept %d chunks", n.name, n.node.pool.used)
+		if n.node.pool.Used() != 0 {
+			t.Errorf("%s: kept %d bytes", n.name, n.node.pool.Used())
 		}
 	}
 }

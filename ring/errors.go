@@ -3,8 +3,6 @@ package ring
 import (
 	"errors"
 	"fmt"
-	"net"
-	"os"
 
 	"github.com/dolly-img/dolly-img/ring/internal/coordinator"
 )
@@ -60,17 +58,3 @@ const (
 	CodeInterrupted Code = "interrupted" // somebody ended the server
 	CodeSource      Code = "source"      // the server's source failed or changed
 )
-
-// cause strips addresses and calls from a network error: the row it ends up in
-// names the link already.
-func cause(err error) error {
-	var op *net.OpError
-	var sys *os.SyscallError
-	if errors.As(err, &sys) {
-		return sys.Err
-	}
-	if errors.As(err, &op) {
-		return op.Err
-	}
-	return err
-}

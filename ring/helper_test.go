@@ -16,9 +16,13 @@ import (
 	"time"
 
 	"github.com/dolly-img/dolly-img/ring/identity"
+	"github.com/dolly-img/dolly-img/ring/internal/relay"
 	"github.com/opencontainers/go-digest"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 )
+
+// leastWindow is the smallest window that a node can have: tests leave it behind soon.
+var leastWindow = relay.Sizes{}.MinWindow()
 
 // memSource is a Source in memory.
 type memSource struct {
@@ -237,7 +241,7 @@ func startNode(t *testing.T, name string, edit func(*NodeConfig)) *testNode {
 		Finished:   func(_ Request, o Outcome) { tn.outcomes <- o },
 		AllowPlain: true,
 		Transfers:  1,
-		Window:     minChunks * chunkSize, // small, so that tests leave it behind soon
+		Window:     leastWindow,
 		Log:        testLog(t),
 	}
 	edit(&cfg)

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/dolly-img/dolly-img/ring/internal/member"
+	"github.com/dolly-img/dolly-img/ring/internal/relay"
 	"github.com/dolly-img/dolly-img/ring/internal/wire"
 )
 
@@ -27,7 +28,7 @@ type Node struct {
 	cfg      atomic.Pointer[NodeConfig] // replaced as a whole, never changed
 	net      transport
 	instance wire.ID
-	pool     *pool
+	pool     *relay.Pool
 	gate     gate
 	bare     bool // control without TLS, for simulations that cannot afford it; nothing outside tests sets it
 	log      *slog.Logger
@@ -51,7 +52,7 @@ type keptOutcome struct {
 // NewNode checks cfg and makes a node; it does nothing until Serve.
 func NewNode(cfg NodeConfig) (*Node, error) {
 	n := &Node{
-		net: tcp, pool: newPool(cfg.Window), log: cfg.Log,
+		net: tcp, pool: relay.NewPool(cfg.Window, relay.Sizes{}), log: cfg.Log,
 		sessions: map[wire.ID]*session{}, listeners: map[net.Listener]bool{}, conns: map[*stranger]bool{},
 	}
 	if n.log == nil {
@@ -133,7 +134,7 @@ func (n *Node) handle(guard *stranger, leave func()) {
 	cfg := n.config()
 	switch {
 	case first[0] == 0x16:
-		low := newLowConn(guard, true, first[:])
+		low := relay.NewLowConn(guard, true, first[:])
 		conn := tls.Server(low, cfg.TLS)
 		if err := conn.Handshake(); err != nil {
 			if !isTimeout(err) {
@@ -152,16 +153,16 @@ func (n *Node) handle(guard *stranger, leave func()) {
 	case n.bare && first[0] == 0:
 		guard.trust()
 		leave()
-		n.control(newLowConn(guard, false, first[:]), cfg)
+		n.control(relay.NewLowConn(guard, false, first[:]), cfg)
 	case first[0] == wire.Preamble[0] && (cfg.AllowPlain || n.runsPlain()):
-		low := newLowConn(guard, false, first[:])
+		low := relay.NewLowConn(guard, false, first[:])
 		n.link(low, low, guard, leave)
 	}
 }
 
 // link serves an incoming data connection.
-func (n *Node) link(conn net.Conn, low *lowConn, guard *stranger, leave func()) {
-	b, challenge, err := challengeLink(conn)
+func (n *Node) link(conn net.Conn, low *relay.LowConn, guard *stranger, leave func()) {
+	b, challenge, err := relay.AcceptLink(conn)
 	if err != nil {
 		return
 	}
@@ -189,8 +190,7 @@ func (n *Node) link(conn net.Conn, low *lowConn, guard *stranger, leave func()) 
 		return
 	}
 	guard.SetDeadline(time.Time{})
-	low.widen()
-	s.receive(&linkReader{Conn: conn, low: low}, hello)
+	s.receive(relay.NewLinkReader(conn, low, guard.Conn), hello)
 }
 
 // control serves a control connection: greeting, then a new transfer or one that

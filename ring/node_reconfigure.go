@@ -19,8 +19,8 @@ func (n *Node) Reconfigure(cfg NodeConfig) error {
 	if cfg.Transfers <= 0 {
 		cfg.Transfers = 4
 	}
-	if want := cfg.Transfers * minChunks; n.pool.limit < want {
-		return fmt.Errorf("ring: %d transfers need a window of %d bytes, it has %d", cfg.Transfers, want*chunkSize, n.pool.limit*chunkSize)
+	if need, have := n.pool.Fits(cfg.Transfers); have < need {
+		return fmt.Errorf("ring: %d transfers need a window of %d bytes, it has %d", cfg.Transfers, need, have)
 	}
 	n.cfg.Store(&cfg)
 	return nil

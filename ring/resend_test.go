@@ -11,6 +11,7 @@ import (
 	"testing/synctest"
 
 	"github.com/dolly-img/dolly-img/ring/internal/history"
+	"github.com/dolly-img/dolly-img/ring/internal/relay"
 	"github.com/dolly-img/dolly-img/ring/internal/wire"
 )
 
@@ -111,7 +112,7 @@ func TestSentAgain(t *testing.T) {
 	t.Run("smaller", func(t *testing.T) {
 		smaller(t)
 		for _, c := range resendCases() {
-			t.Run(c.name, func(t *testing.T) { sendAgain(t, c, (4<<20)/simMark) })
+			t.Run(c.name, func(t *testing.T) { sendAgain(t, c, (4<<20)/simMark, simSizes) })
 		}
 	})
 	if testing.Short() || raceDetector {
@@ -120,13 +121,13 @@ func TestSentAgain(t *testing.T) {
 	for _, c := range resendCases() {
 		switch c.name {
 		case "kill the middle", "freeze two adjacent", "the middle changes bytes":
-			t.Run(c.name, func(t *testing.T) { sendAgain(t, c, 1) })
+			t.Run(c.name, func(t *testing.T) { sendAgain(t, c, 1, relay.Sizes{}) })
 		}
 	}
 }
 
-func sendAgain(t *testing.T, c resendCase, scale int64) {
-	window, mark := defaultWindow/scale, wire.MarkEvery
+func sendAgain(t *testing.T, c resendCase, scale int64, sizes relay.Sizes) {
+	window, mark := relay.DefaultWindow/scale, wire.MarkEvery
 	sc := simCase{Seed: 1, Nodes: 6, Blobs: []simBlobCase{{Size: 112 << 20 / scale, Digest: true}}, Pace: 250 * int(scale),
 		Fsync: 1000, Buffer: int(128 << 10 / scale), Window: int(window), Patient: true}
 	for _, f := range c.faults {
@@ -137,7 +138,7 @@ func sendAgain(t *testing.T, c resendCase, scale int64) {
 	from, to := map[string]sentParts{}, map[string]sentParts{}
 	var events []history.Event
 	synctest.Test(t, func(t *testing.T) {
-		s := newSim(t, sc)
+		s := newSim(t, sc, sizes)
 		s.tap = func(feeder, node string, conn net.Conn) net.Conn {
 			return &frameTap{Conn: conn, count: func(off, n int64) {
 				mu.Lock()

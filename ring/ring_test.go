@@ -10,6 +10,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/dolly-img/dolly-img/ring/internal/relay"
 	"github.com/opencontainers/go-digest"
 )
 
@@ -23,7 +24,7 @@ func send(t *testing.T, cfg Config) (*Report, error) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.pool = newPool(minChunks * chunkSize) // small, so that tests leave it behind soon
+	s.pool = relay.NewPool(leastWindow, relay.Sizes{})
 	return s.run(ctx)
 }
 

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/dolly-img/dolly-img/ring/internal/coordinator"
+	"github.com/dolly-img/dolly-img/ring/internal/relay"
 	"github.com/dolly-img/dolly-img/ring/internal/wire"
 	"github.com/opencontainers/go-digest"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
@@ -27,7 +28,7 @@ type sender struct {
 	blobs []v1.Descriptor
 	offer []byte
 	chain *coordinator.Machine
-	relay *relay
+	relay *relay.Relay
 	conns []*control // by node number; nil: none
 	keys  map[uint32][]byte
 	begun time.Time
@@ -36,7 +37,7 @@ type sender struct {
 	past  samples
 	ended []time.Duration // by node number: when its row became final, since begun
 
-	pool *pool
+	pool *relay.Pool
 
 	events chan any
 	done   chan struct{} // closed when run no longer takes events
@@ -76,7 +77,7 @@ func newSender(cfg Config) (*sender, error) {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	return &sender{
-		caller: newCaller(cfg), cfg: cfg, keys: map[uint32][]byte{}, conns: make([]*control, len(cfg.Nodes)+1), ended: make([]time.Duration, len(cfg.Nodes)+1), pool: newPool(0),
+		caller: newCaller(cfg), cfg: cfg, keys: map[uint32][]byte{}, conns: make([]*control, len(cfg.Nodes)+1), ended: make([]time.Duration, len(cfg.Nodes)+1), pool: relay.NewPool(0, relay.Sizes{}),
 		events: make(chan any, 256), done: make(chan struct{}), newMark: make(chan struct{}, 1),
 	}, nil
 }
@@ -102,7 +103,7 @@ func (s *sender) run(ctx context.Context) (*Report, error) {
 		return s.unprepared(err), err
 	}
 	s.chain = coordinator.New(coordinatorConfig(s.cfg), s.blobs)
-	s.relay = newRelay(s.pool, s.blobs, s.cfg.Source)
+	s.relay = relay.New(s.pool, s.blobs)
 	work, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	s.stop = cancel
 	s.dialAll(work)
@@ -196,7 +197,7 @@ func (s *sender) apply(work context.Context, ev any) (finished bool, err error) 
 			s.dialLink(work, a)
 		case coordinator.ActUndial:
 			if a.Feeder == 0 {
-				s.relay.unfeed(a.Link)
+				s.relay.Unfeed(a.Link)
 			} else {
 				s.conns[a.Feeder].send(&wire.Undial{Link: a.Link})
 			}
@@ -255,7 +256,7 @@ func (s *sender) plan(a coordinator.ActPlan) {
 	if p, ok := s.cfg.Source.(Planned); ok {
 		p.Planned(slices.Clone(a.Read))
 	}
-	s.relay.arrive(func(b int) bool { return a.Read[b] })
+	s.relay.Arrive(s.cfg.Source, func(b int) (int64, bool) { return 0, a.Read[b] })
 	// Who joins late may lack what is not read, because all others have it.
 	s.mu.Lock()
 	for b, d := range s.blobs {
@@ -291,7 +292,7 @@ func (s *sender) dialLink(work context.Context, a coordinator.ActDial) {
 	report := func(link, gen uint32, state string, code wire.Code, reason string) {
 		s.post(coordinator.EvLink{Link: link, Generation: gen, State: state, Code: code, Reason: reason})
 	}
-	err := s.relay.feed(work, d, func(ctx context.Context, h wire.LinkHello) (linkWriter, error) {
+	err := s.relay.Feed(work, d, func(ctx context.Context, h wire.LinkHello) (relay.LinkWriter, error) {
 		h.Transfer = s.id
 		return s.net.openLink(ctx, peer.Addrs, conf, h, key)
 	}, report)
@@ -321,7 +322,7 @@ func (s *sender) shutdown() {
 		}
 	}
 	s.stop()
-	s.relay.close(errClosed)
+	s.relay.Close(relay.ErrClosed)
 	s.drain()
 	if s.source != nil {
 		select {
@@ -330,7 +331,7 @@ func (s *sender) shutdown() {
 			return // a read that cannot be ended still has the window
 		}
 	}
-	s.relay.release()
+	s.relay.Release()
 }
 
 // drain waits for all that the sender began. A dial that succeeds only now still posts
@@ -362,7 +363,7 @@ func (s *sender) report() *Report {
 			r.Digest = s.finals[n-1].String()
 		}
 	}
-	r.Sent, r.Bytes = s.relay.sent.Load(), s.relay.total()
+	r.Sent, r.Bytes = s.relay.Sent(), s.relay.Total()
 	if !s.first.IsZero() {
 		r.Elapsed = time.Since(s.first)
 	}

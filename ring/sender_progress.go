@@ -41,8 +41,7 @@ func (s *samples) rate(now sample, most int64) (mean float64, known bool) {
 // measure is the server's report about itself.
 func (s *sender) measure() coordinator.EvReport {
 	var r wire.Report
-	s.relay.meter.fill(&r, false)
-	r.Links = s.relay.sendings()
+	s.relay.Report(&r, false)
 	return coordinator.EvReport{Report: r}
 }
 
@@ -54,7 +53,7 @@ func (s *sender) progress() {
 	}
 	now := time.Now()
 	p := s.chain.Progress()
-	ev := Event{Kind: EventProgress, Bytes: p.Least, Total: s.relay.total(), Done: p.Done, Serving: p.Serving}
+	ev := Event{Kind: EventProgress, Bytes: p.Least, Total: s.relay.Total(), Done: p.Done, Serving: p.Serving}
 	if ev.Bytes < 0 {
 		ev.Bytes = max(ev.Total, 0)
 	}
@@ -64,17 +63,4 @@ func (s *sender) progress() {
 		ev.Limit, ev.Bottleneck = Limit(limit), name
 	}
 	s.event(ev)
-}
-
-// total is the number of bytes of all blobs, -1 while a stream's end is unknown.
-func (r *relay) total() (n int64) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for i := range r.blobs {
-		if r.blobs[i].size < 0 {
-			return -1
-		}
-		n += r.blobs[i].size
-	}
-	return n
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/dolly-img/dolly-img/ring/internal/coordinator"
+	"github.com/dolly-img/dolly-img/ring/internal/relay"
 	"github.com/dolly-img/dolly-img/ring/internal/wire"
 	"github.com/opencontainers/go-digest"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
@@ -44,25 +45,25 @@ func (s *sender) startSource(work context.Context) {
 			blobs = append(blobs, b)
 		}
 	}
-	p := &pump{relay: s.relay, src: s.cfg.Source, blobs: blobs}
+	p := &relay.Pump{Relay: s.relay, Source: s.cfg.Source, Blobs: blobs}
 	if s.cfg.Rate > 0 {
-		p.limit = rate.NewLimiter(rate.Limit(s.cfg.Rate), wire.MaxPayload)
+		p.Limit = rate.NewLimiter(rate.Limit(s.cfg.Rate), wire.MaxPayload)
 	}
-	st := &store{relay: s.relay, blobs: blobs, sum: s.mark}
+	st := &relay.Store{Relay: s.relay, Blobs: blobs, Sum: s.mark}
 	s.source = make(chan struct{})
 	// The failure is told before the links are closed: else the nodes, whom nobody
 	// feeds any more, would be taken for the cause.
 	var once sync.Once
 	fail := func(err error) {
 		once.Do(func() {
-			failed := &SourceError{err, errors.As(err, new(*unreadable))}
+			failed := &SourceError{err, errors.As(err, new(*relay.Unreadable))}
 			s.post(coordinator.EvSourceFailed{Err: failed, Kept: failed.Kept})
-			s.relay.close(err)
+			s.relay.Close(err)
 		})
 	}
 	hashed := make(chan bool, 1)
 	go func() {
-		err := st.run()
+		err := st.Run()
 		if err != nil {
 			fail(err) // the pump must not wait for it
 		}
@@ -70,7 +71,7 @@ func (s *sender) startSource(work context.Context) {
 	}()
 	go func() {
 		defer close(s.source)
-		err := p.run(work)
+		err := p.Run(work)
 		if err != nil {
 			fail(err)
 		}
@@ -103,7 +104,7 @@ func (s *sender) mark(b int, off int64, sum []byte, end bool) error {
 			return fmt.Errorf("blob %d: read bytes have digest %s, expected %s", b, s.finals[b], want)
 		}
 	}
-	s.relay.setReadable(b, off)
+	s.relay.SetReadable(b, off)
 	s.mu.Lock()
 	s.marks = append(s.marks, wire.Mark{Blob: b, Offset: off, Sum: sum, Final: end})
 	s.mu.Unlock()

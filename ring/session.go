@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/dolly-img/dolly-img/ring/internal/member"
+	"github.com/dolly-img/dolly-img/ring/internal/relay"
 	"github.com/dolly-img/dolly-img/ring/internal/wire"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/time/rate"
@@ -29,7 +30,7 @@ type session struct {
 	begun time.Time
 	sink  Sink
 	extra sinkExtras // of sink
-	relay *relay
+	relay *relay.Relay
 	limit *rate.Limiter
 
 	ctx  context.Context
@@ -50,7 +51,7 @@ type session struct {
 
 	reading chan struct{}  // one feed at a time fills the window
 	work    sync.WaitGroup // everything that must end before the sink is closed
-	saved   savedSums
+	saved   relay.SavedSums
 	settle  chan struct{} // bounds blobs being made durable
 
 	settling atomic.Int32 // of them those that the disk has now
@@ -63,10 +64,9 @@ func newSession(n *Node, cfg *NodeConfig, id wire.ID, r Request, plain bool) *se
 	s := &session{
 		node: n, cfg: cfg, id: id, req: r, plain: plain, begun: time.Now(), m: member.New(r.Blobs),
 		writers: map[int]Writer{}, reading: make(chan struct{}, 1), settle: make(chan struct{}, pendingCommits),
-		saved: savedSums{blobs: map[int][]savedSum{}},
 	}
 	s.ctx, s.stop = context.WithCancel(context.Background())
-	s.relay = newRelay(n.pool, r.Blobs, nil)
+	s.relay = relay.New(n.pool, r.Blobs)
 	s.work.Add(1) // until admitted or discarded
 	if cfg.Rate > 0 {
 		s.limit = rate.NewLimiter(rate.Limit(cfg.Rate), wire.MaxPayload)
@@ -89,7 +89,6 @@ func (s *session) open(ctrl *control, sink Sink) *wire.Error {
 	if s.extra.Opener == nil {
 		clear(held) // what cannot be read again cannot be passed on
 	}
-	s.relay.opener = s.extra.Opener
 	switches := s.extra.Switcher != nil && holdsAll(s.req.Blobs, held) && s.extra.Switches(s.ctx)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -99,14 +98,14 @@ func (s *session) open(ctrl *control, sink Sink) *wire.Error {
 	s.ctrl, s.opened = ctrl, true
 	s.expect(s.req.Addr)
 	s.m.Step(member.EvHeld{Held: held})
-	s.relay.arrive(func(b int) bool { return !s.m.Position(b).Held })
-	for b := range s.req.Blobs {
-		s.relay.blobs[b].recv = s.m.Position(b).Accepted // nobody else uses it yet
-	}
+	s.relay.Arrive(s.extra.Opener, func(b int) (int64, bool) {
+		p := s.m.Position(b)
+		return p.Accepted, !p.Held
+	})
 	if s.cfg.Began != nil {
 		s.cfg.Began(s.req)
 	}
-	ctrl.send(&wire.Answer{Held: held, Free: free, Replay: s.relay.opener != nil, Switch: switches})
+	ctrl.send(&wire.Answer{Held: held, Free: free, Replay: s.extra.Opener != nil, Switch: switches})
 	s.work.Done()
 	return nil
 }
@@ -173,11 +172,10 @@ func (s *session) reports(done chan struct{}) {
 		if s.ctrl != nil && s.m.Phase() >= member.Started && s.m.Phase() < member.Failed {
 			r := s.m.Report()
 			ended := s.m.AcceptedAll()
-			s.relay.meter.fill(r, ended)
+			s.relay.Report(r, ended)
 			if ended && r.Wait == wire.WaitIn && s.settling.Load() > 0 {
 				r.Wait = wire.WaitDisk
 			}
-			r.Links = s.relay.sendings()
 			s.ctrl.send(r)
 		}
 		s.mu.Unlock()
@@ -317,7 +315,7 @@ func (s *session) perform(out []member.Action) {
 		case member.ActReset:
 			// At once: a link that the server orders from now on must not be fed from what is
 			// about to be dropped.
-			s.relay.halt()
+			s.relay.Halt()
 			s.work.Go(s.fallBack)
 		case member.ActLink:
 			s.dialLink(a.Dial)
@@ -326,13 +324,13 @@ func (s *session) perform(out []member.Action) {
 				s.work.Go(func() { s.tryReach(a.Probe) })
 			}
 		case member.ActUnlink:
-			s.relay.unfeed(a.Link)
+			s.relay.Unfeed(a.Link)
 		case member.ActSize:
-			s.relay.setSize(a.Blob, a.Size)
+			s.relay.SetSize(a.Blob, a.Size)
 		case member.ActGood:
-			s.saved.good(a.Blob, a.Offset)
-			if s.relay.opener != nil {
-				s.relay.setReadable(a.Blob, a.Offset)
+			s.saved.Good(a.Blob, a.Offset)
+			if s.extra.Opener != nil {
+				s.relay.SetReadable(a.Blob, a.Offset)
 			}
 		case member.ActSettle:
 			s.work.Go(func() { s.commit(a.Blob, a.Final) })
@@ -356,7 +354,7 @@ func (s *session) end() {
 		s.orphan.Stop()
 	}
 	s.stop()
-	s.relay.close(errClosed)
+	s.relay.Close(relay.ErrClosed)
 	if s.feed != nil {
 		s.feed.Close()
 	}
@@ -365,7 +363,7 @@ func (s *session) end() {
 
 func (s *session) cleanUp() {
 	s.work.Wait()
-	s.relay.release()
+	s.relay.Release()
 	var problem error
 	// Nobody else runs any more, but messages of the server may still come.
 	good := map[int]int64{}
@@ -397,7 +395,7 @@ func (s *session) cleanUp() {
 	case s.m.Failure() != nil:
 		o.Err = s.m.Failure()
 	default:
-		o.Err = errClosed
+		o.Err = relay.ErrClosed
 	}
 	s.mu.Unlock()
 	for _, f := range s.forget {

@@ -8,6 +8,7 @@ import (
 	"net"
 
 	"github.com/dolly-img/dolly-img/ring/internal/member"
+	"github.com/dolly-img/dolly-img/ring/internal/relay"
 	"github.com/dolly-img/dolly-img/ring/internal/wire"
 )
 
@@ -42,7 +43,7 @@ func (s *session) feedClosed(conn net.Conn) {
 
 // receive is the reading goroutine of a link: it checks each frame and forwards
 // it before it reads the next.
-func (s *session) receive(l *linkReader, h wire.LinkHello) {
+func (s *session) receive(l *relay.LinkReader, h wire.LinkHello) {
 	s.reading <- struct{}{} // a channel: the one before may still wait for time to pass
 	defer func() { <-s.reading }()
 	fin, err := s.frames(l, h.Generation)
@@ -59,61 +60,26 @@ func (s *session) receive(l *linkReader, h wire.LinkHello) {
 		case err == io.ErrUnexpectedEOF:
 			reason = "ended without its final record"
 		case err != nil:
-			reason = cause(err).Error()
+			reason = relay.Bare(err).Error()
 		}
 	}
 	s.step(member.EvFeedEnd{Link: h.Link, Generation: h.Generation, Fin: fin, Code: code, Reason: reason})
 }
 
-func (s *session) frames(l *linkReader, gen uint32) (fin bool, err error) {
-	var hdr [wire.HeaderSize]byte
-	sure := 0
-	l.low.meter = &s.relay.meter.relay
-	l.low.meter.is(waitCPU)
-	defer l.low.meter.is(waitIn) // the next one's
-	for {
-		h, err := l.header(&hdr, sure)
-		if err != nil {
-			return false, err
-		}
-		if h.Type == wire.Fin {
-			if wire.Sum(&hdr, nil) != h.CRC {
-				return false, wire.Errorf(wire.CodeCRC, "the final record was damaged on the link")
-			}
-			return true, nil
-		}
-		buf, err := s.relay.reserve(h.Length)
-		if err != nil {
-			return false, err
-		}
-		if err := l.payload(&hdr, h, buf); err != nil {
-			return false, err
-		}
-		if s.limit != nil {
-			s.relay.meter.relay.is(waitLimit)
-			if err := s.limit.WaitN(s.ctx, h.Length); err != nil {
-				return false, err
-			}
-			s.relay.meter.relay.is(waitCPU)
-		}
+// frames takes the frames of a link, and says whether it ended with the final record.
+func (s *session) frames(l *relay.LinkReader, gen uint32) (fin bool, err error) {
+	return s.relay.Receive(s.ctx, l, s.limit, func(h wire.Header) bool {
 		out := s.step(member.EvFrame{Generation: gen, Blob: h.Blob, Offset: h.Offset, Length: h.Length})
-		if _, ok := out[0].(member.ActAccept); !ok {
-			return false, wire.Errorf(wire.CodeProtocol, "unexpected bytes of blob %d at %d", h.Blob, h.Offset)
-		}
-		if err := s.relay.put(&hdr, buf, h.Blob, h.Offset); err != nil {
-			return false, err
-		}
-		// The rest of a blob of known size is sure to come. To wait for more than
-		// one frame of it would only delay that frame.
-		sure = int(min(int64(h.Length), max(0, s.req.Blobs[h.Blob].Size-h.Offset-int64(h.Length))))
-	}
+		_, ok := out[0].(member.ActAccept)
+		return ok
+	})
 }
 
 // tryReach opens a link to another node up to its challenge, and says whether that went well.
 func (s *session) tryReach(p *wire.Probe) {
 	ev := member.EvReached{Probe: p.Probe}
 	if err := s.node.net.reach(s.ctx, p.Addrs, s.linkTLS(p.Name)); err != nil {
-		ev.Code, ev.Reason = wire.CodeNetwork, cause(err).Error()
+		ev.Code, ev.Reason = wire.CodeNetwork, relay.Bare(err).Error()
 	}
 	s.step(ev)
 }
@@ -132,7 +98,7 @@ func (s *session) dialLink(d *wire.Dial) {
 	report := func(link, gen uint32, state string, code wire.Code, reason string) {
 		s.step(member.EvLink{Link: link, Generation: gen, State: state, Code: code, Reason: reason})
 	}
-	err := s.relay.feed(s.ctx, d, func(ctx context.Context, h wire.LinkHello) (linkWriter, error) {
+	err := s.relay.Feed(s.ctx, d, func(ctx context.Context, h wire.LinkHello) (relay.LinkWriter, error) {
 		h.Transfer = s.id
 		return s.node.net.openLink(ctx, d.Addrs, conf, h, d.Secret)
 	}, report)

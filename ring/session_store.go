@@ -5,6 +5,7 @@ import (
 	"io"
 
 	"github.com/dolly-img/dolly-img/ring/internal/member"
+	"github.com/dolly-img/dolly-img/ring/internal/relay"
 	"github.com/dolly-img/dolly-img/ring/internal/wire"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 )
@@ -30,18 +31,18 @@ func (s *session) startStore() {
 
 // store hashes and writes what arrives.
 func (s *session) store(blobs []int, at func(int) int64, halt chan struct{}) {
-	st := &store{relay: s.relay, blobs: blobs, at: at, saved: &s.saved,
-		held: func(b int, off int64) (io.ReadCloser, error) {
-			if s.relay.opener == nil {
+	st := &relay.Store{Relay: s.relay, Blobs: blobs, At: at, Saved: &s.saved,
+		Held: func(b int, off int64) (io.ReadCloser, error) {
+			if s.extra.Opener == nil {
 				return nil, wire.Errorf(wire.CodeMismatch, "what was written cannot be read again")
 			}
-			return s.relay.opener.Open(s.ctx, s.req.Blobs[b], off)
+			return s.extra.Opener.Open(s.ctx, s.req.Blobs[b], off)
 		},
-		begin: func(b int, off int64) (io.Writer, error) {
+		Begin: func(b int, off int64) (io.Writer, error) {
 			select {
 			case s.settle <- struct{}{}:
 			case <-halt: // the slots come back only after this
-				return nil, errHalted
+				return nil, relay.ErrHalted
 			case <-s.ctx.Done():
 				return nil, s.ctx.Err()
 			}
@@ -54,12 +55,12 @@ func (s *session) store(blobs []int, at func(int) int64, halt chan struct{}) {
 			s.mu.Unlock()
 			return w, nil
 		},
-		sum: func(b int, off int64, sum []byte, end bool) error {
+		Sum: func(b int, off int64, sum []byte, end bool) error {
 			s.step(member.EvSum{Blob: b, Offset: off, Sum: sum, End: end})
 			return nil
 		},
 	}
-	if err := st.run(); err != nil && err != errHalted && s.ctx.Err() == nil {
+	if err := st.Run(); err != nil && err != relay.ErrHalted && s.ctx.Err() == nil {
 		s.step(member.EvFailure{Err: coded(err, wire.CodeStore)})
 	}
 }
@@ -94,9 +95,9 @@ func (s *session) fallBack() {
 		}
 	}
 	for i := range good {
-		s.saved.back(i, good[i])
+		s.saved.Back(i, good[i])
 	}
-	s.relay.fallBack(func(b int) int64 { return good[b] })
+	s.relay.FallBack(func(b int) int64 { return good[b] })
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.over {

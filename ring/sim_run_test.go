@@ -16,6 +16,7 @@ import (
 
 	"github.com/dolly-img/dolly-img/ring/internal/history"
 	"github.com/dolly-img/dolly-img/ring/internal/memnet"
+	"github.com/dolly-img/dolly-img/ring/internal/relay"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
@@ -23,6 +24,7 @@ import (
 type sim struct {
 	t     *testing.T
 	sc    simCase
+	sizes relay.Sizes
 	net   memnet.Net
 	start time.Time
 	blobs []simBlob
@@ -61,14 +63,14 @@ type armed struct {
 	fire chan struct{}
 }
 
-func newSim(t *testing.T, sc simCase) *sim {
-	s := &sim{t: t, sc: sc, start: time.Now(), writes: map[string]int{}, nodes: []*simNode{nil}}
+func newSim(t *testing.T, sc simCase, sizes relay.Sizes) *sim {
+	s := &sim{t: t, sc: sc, sizes: sizes, start: time.Now(), writes: map[string]int{}, nodes: []*simNode{nil}}
 	s.net.Buffer = sc.Buffer
-	var sizes int64
+	var total int64
 	for _, b := range sc.Blobs {
-		sizes += b.Size
+		total += b.Size
 	}
-	all := random(sc.Seed, int(sizes))
+	all := random(sc.Seed, int(total))
 	for i, b := range sc.Blobs {
 		d := v1.Descriptor{MediaType: "application/octet-stream", Size: b.Size, Annotations: map[string]string{blobKey: fmt.Sprint(i)}}
 		blob := simBlob{data: all[:b.Size:b.Size], sum: shaOf(all[:b.Size])}
@@ -83,7 +85,7 @@ func newSim(t *testing.T, sc simCase) *sim {
 		blob.desc = d
 		s.blobs = append(s.blobs, blob)
 	}
-	s.src = &simSource{sim: s, fail: sc.Source, at: sizes / 2}
+	s.src = &simSource{sim: s, fail: sc.Source, at: total / 2}
 	for i := 1; i <= sc.Nodes; i++ {
 		s.nodes = append(s.nodes, &simNode{name: fmt.Sprintf("n%02d", i), index: i, lies: -1, rot: -1})
 	}
@@ -123,7 +125,7 @@ func (s *sim) happens(node, what string, _ int, _ int64) {
 
 func (s *sim) fsync() time.Duration { return time.Duration(s.sc.Fsync) * time.Microsecond }
 
-func (s *sim) window() int { return max(s.sc.Window, minChunks*chunkSize) }
+func (s *sim) window() int { return max(s.sc.Window, s.sizes.MinWindow()) }
 
 func (s *sim) tapped(from, addr string, c net.Conn) net.Conn {
 	if s.tap == nil || c == nil {
@@ -247,7 +249,7 @@ func (s *sim) boot(n *simNode) {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	node.bare = true
+	node.bare, node.pool = true, relay.NewPool(s.window(), s.sizes)
 	host := s.net.Host(n.name)
 	node.net.dial = func(ctx context.Context, addr string) (net.Conn, error) {
 		c, err := host.Dial(ctx, addr)
@@ -374,7 +376,7 @@ func (s *sim) run() []history.Event {
 		c, err := s.net.Host("server").Dial(ctx, addr)
 		return s.tapped("server", addr, c), err
 	}
-	sender.pool = newPool(s.window())
+	sender.pool = relay.NewPool(s.window(), s.sizes)
 	// A run that does not end by itself has no end in its history.
 	hung := false
 	watch := time.AfterFunc(10*time.Minute, func() {

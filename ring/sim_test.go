@@ -11,6 +11,7 @@ import (
 	"testing/synctest"
 
 	"github.com/dolly-img/dolly-img/ring/internal/history"
+	"github.com/dolly-img/dolly-img/ring/internal/relay"
 	"github.com/dolly-img/dolly-img/ring/internal/wire"
 )
 
@@ -26,12 +27,14 @@ const (
 	simMark  = 64 << 10
 )
 
-// smaller sets the ring's sizes for simulations until the test ends.
+// simSizes are those of windows and frames, small as well.
+var simSizes = relay.Sizes{Chunk: simMark, Frame: simFrame}
+
+// smaller sets the distance of marks for simulations until the test ends.
 func smaller(t *testing.T) {
-	mark, chunk, chunks, frame := wire.MarkEvery, chunkSize, minChunks, minFrame
-	t.Cleanup(func() { wire.MarkEvery, chunkSize, minChunks, minFrame = mark, chunk, chunks, frame })
-	wire.MarkEvery, chunkSize, minFrame = simMark, simMark, simFrame
-	minChunks = 3 // a mark and two, as otherwise
+	mark := wire.MarkEvery
+	t.Cleanup(func() { wire.MarkEvery = mark })
+	wire.MarkEvery = simMark
 }
 
 // TestSim runs what went wrong once (testdata/sim), then scenarios made from
@@ -89,7 +92,7 @@ func TestSim(t *testing.T) {
 // simulate runs one scenario in a bubble and judges its history.
 func simulate(t *testing.T, sc simCase) {
 	var events []history.Event
-	synctest.Test(t, func(t *testing.T) { events = newSim(t, sc).run() })
+	synctest.Test(t, func(t *testing.T) { events = newSim(t, sc, simSizes).run() })
 	text := history.Encode(events)
 	read, err := history.Decode(bytes.NewReader(text))
 	if err != nil {

@@ -1,15 +1,13 @@
-package ring
+package relay
 
 import (
 	"bufio"
 	"context"
 	"crypto/rand"
 	"crypto/tls"
-	"errors"
 	"fmt"
 	"io"
 	"net"
-	"time"
 
 	"github.com/dolly-img/dolly-img/ring/internal/wire"
 )
@@ -17,48 +15,14 @@ import (
 // ioChunk is how much is read and written below TLS; it gains only when both are large.
 const ioChunk = 256 << 10
 
-// transport opens connections; tests put an in-memory network here.
-type transport struct {
-	dial func(ctx context.Context, addr string) (net.Conn, error)
-}
-
-var tcp = transport{dial: func(ctx context.Context, addr string) (net.Conn, error) {
-	return new(net.Dialer).DialContext(ctx, "tcp", addr)
-}}
-
-// dialAny tries the addresses in order and returns the first connection, or the *dialError of the last.
-func (t transport) dialAny(ctx context.Context, addrs []string) (net.Conn, error) {
-	err := errors.New("no address")
-	for i, a := range addrs {
-		// A dead address leaves time for those behind it.
-		limit := timings.connect
-		if until, ok := ctx.Deadline(); ok {
-			limit = min(limit, time.Until(until)/time.Duration(len(addrs)-i))
-		}
-		one, cancel := context.WithTimeout(ctx, limit)
-		begun := time.Now()
-		c, e := t.dial(one, a)
-		cancel()
-		if e == nil {
-			return c, nil
-		}
-		err = &dialError{a, time.Since(begun), e}
-		if ctx.Err() != nil {
-			break
-		}
-	}
-	return nil, err
-}
-
-// openLink dials a receiver, proves the link and returns its sending side. A nil
-// conf sends plain frames.
-func (t transport) openLink(ctx context.Context, addrs []string, conf *tls.Config, hello wire.LinkHello, secret []byte) (linkWriter, error) {
-	var w linkWriter
-	err := t.approach(ctx, addrs, conf, func(to linkWriter, conn net.Conn, challenge []byte) error {
-		w = to
-		return proveLink(conn, hello.Encode(secret, challenge))
-	})
+// OpenLink proves a link on a new connection to its receiver, and returns its sending side. A nil
+// conf sends plain frames. After an error the caller closes raw.
+func OpenLink(ctx context.Context, raw net.Conn, conf *tls.Config, hello wire.LinkHello, secret []byte) (LinkWriter, error) {
+	w, conn, challenge, err := greetLink(ctx, raw, conf)
 	if err != nil {
+		return nil, err
+	}
+	if err := proveLink(conn, hello.Encode(secret, challenge)); err != nil {
 		return nil, err
 	}
 	if tw, ok := w.(*tlsWriter); ok {
@@ -67,40 +31,15 @@ func (t transport) openLink(ctx context.Context, addrs []string, conf *tls.Confi
 	return w, nil
 }
 
-// reach opens a link to a receiver until its challenge has come, and closes it.
-func (t transport) reach(ctx context.Context, addrs []string, conf *tls.Config) error {
-	return t.approach(ctx, addrs, conf, func(w linkWriter, _ net.Conn, _ []byte) error { return w.Close() })
-}
-
-// approach opens a link up to the receiver's challenge, and goes on with it as then says. All this has
-// timings.link. After an error the connection is closed.
-func (t transport) approach(ctx context.Context, addrs []string, conf *tls.Config, then func(linkWriter, net.Conn, []byte) error) error {
-	ctx, cancel := context.WithTimeout(ctx, timings.link)
-	defer cancel()
-	raw, err := t.dialAny(ctx, addrs)
-	if err != nil {
-		return err
-	}
-	stop := context.AfterFunc(ctx, func() { raw.Close() })
-	defer stop()
-	if d, ok := ctx.Deadline(); ok {
-		raw.SetDeadline(d)
-	}
-	w, conn, challenge, err := greetLink(ctx, raw, conf)
-	if err == nil {
-		err = then(w, conn, challenge)
-	}
-	if err != nil {
-		raw.Close()
-		return err
-	}
-	raw.SetDeadline(time.Time{})
-	return nil
+// ReachLink begins to open a link, until the receiver's challenge has come.
+func ReachLink(ctx context.Context, raw net.Conn, conf *tls.Config) error {
+	_, _, _, err := greetLink(ctx, raw, conf)
+	return err
 }
 
 // greetLink has the receiver's challenge come on a new connection.
-func greetLink(ctx context.Context, raw net.Conn, conf *tls.Config) (linkWriter, net.Conn, []byte, error) {
-	var w linkWriter = &plainWriter{conn: raw}
+func greetLink(ctx context.Context, raw net.Conn, conf *tls.Config) (LinkWriter, net.Conn, []byte, error) {
+	var w LinkWriter = &plainWriter{conn: raw}
 	conn := raw
 	if conf != nil {
 		batch := &batchConn{Conn: raw}
@@ -135,9 +74,9 @@ func proveLink(conn net.Conn, hello []byte) error {
 	return nil
 }
 
-// challengeLink is the receiver's half of opening a link on conn, whose transport
+// AcceptLink is the receiver's half of opening a link on conn, whose transport
 // is up: it returns the hello as it came, and the challenge it must prove.
-func challengeLink(conn net.Conn) (hello, challenge []byte, err error) {
+func AcceptLink(conn net.Conn) (hello, challenge []byte, err error) {
 	var pre [len(wire.Preamble)]byte
 	if _, err := io.ReadFull(conn, pre[:]); err != nil {
 		return nil, nil, err
@@ -223,15 +162,22 @@ func (c *batchConn) Write(b []byte) (int, error) {
 	return c.Conn.Write(b)
 }
 
-// linkReader is the receiving side of a data connection.
-type linkReader struct {
+// LinkReader is the receiving side of a data connection.
+type LinkReader struct {
 	net.Conn
-	low *lowConn
+	low *LowConn
+}
+
+// NewLinkReader makes the receiving side of an accepted link: conn is low, or TLS above it, and raw is the
+// connection from which low goes on to read.
+func NewLinkReader(conn net.Conn, low *LowConn, raw net.Conn) *LinkReader {
+	low.widen(raw)
+	return &LinkReader{Conn: conn, low: low}
 }
 
 // header reads the next frame header. sure is how much payload will come behind
 // it, whatever the frames, so that both can be waited for at once; 0 when nothing is.
-func (l *linkReader) header(b *[wire.HeaderSize]byte, sure int) (wire.Header, error) {
+func (l *LinkReader) header(b *[wire.HeaderSize]byte, sure int) (wire.Header, error) {
 	l.low.expectFrame(sure)
 	if _, err := io.ReadFull(l.Conn, b[:]); err != nil {
 		if err == io.EOF {
@@ -243,7 +189,7 @@ func (l *linkReader) header(b *[wire.HeaderSize]byte, sure int) (wire.Header, er
 }
 
 // payload reads the frame's payload and checks its CRC.
-func (l *linkReader) payload(b *[wire.HeaderSize]byte, h wire.Header, buf []byte) error {
+func (l *LinkReader) payload(b *[wire.HeaderSize]byte, h wire.Header, buf []byte) error {
 	l.low.expect(len(buf))
 	if _, err := io.ReadFull(l.Conn, buf); err != nil {
 		if err == io.EOF {

@@ -1,8 +1,9 @@
-package ring
+package relay
 
 import (
 	"context"
 	"errors"
+	"io"
 	"sync"
 	"sync/atomic"
 
@@ -10,13 +11,13 @@ import (
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// relay moves the frames of one transfer: from one producer (the goroutine that
+// Relay moves the frames of one transfer: from one producer (the goroutine that
 // reads the feed, on the server the source) into the window, to every live link
 // in that same goroutine, and to the store, which takes them from the window. A
 // link that is not at the head catches up in a goroutine of its own (link_out.go).
-type relay struct {
+type Relay struct {
 	descs  []v1.Descriptor
-	opener Opener // what was stored, or the source; nil: only the window replays
+	opener Opener // what was stored, or the source; nil: only the window replays. Arrive sets it.
 
 	mu     sync.Mutex
 	space  sync.Cond // the producer waits: room came, a lost link was replaced
@@ -37,23 +38,30 @@ type relay struct {
 	meter  meter
 }
 
-// relayBlob is where a blob stands. recv grows with the producer.
+// relayBlob is where a blob stands.
 type relayBlob struct {
 	size     int64 // -1: not known yet
-	recv     int64
+	recv     int64 // where the next frame begins that the producer puts
 	arriving bool  // the producer brings it; else it is read from storage
 	readable int64 // bytes that may be read back from storage
 }
 
 const storeBatch = 256 << 10
 
+// Why nothing goes on any more, or not for now.
 var (
-	errClosed = errors.New("transfer ended")
-	errHalted = errors.New("falling back to the last good mark")
+	ErrClosed = errors.New("transfer ended")
+	ErrHalted = errors.New("falling back to the last good mark")
 )
 
-func newRelay(p *pool, descs []v1.Descriptor, opener Opener) *relay {
-	r := &relay{descs: descs, opener: opener, blobs: make([]relayBlob, len(descs)), lost: map[uint32]bool{}}
+// Opener returns the bytes of d starting at off. Closing the reader frees whatever it holds.
+type Opener interface {
+	Open(ctx context.Context, d v1.Descriptor, off int64) (io.ReadCloser, error)
+}
+
+// New makes a relay for blobs of which nothing arrives before Arrive is called.
+func New(p *Pool, descs []v1.Descriptor) *Relay {
+	r := &Relay{descs: descs, blobs: make([]relayBlob, len(descs)), lost: map[uint32]bool{}}
 	r.space.L, r.filled.L = &r.mu, &r.mu
 	r.win.pool = p
 	r.meter.relay.kind, r.meter.store.kind = waitIn, waitIn
@@ -63,15 +71,15 @@ func newRelay(p *pool, descs []v1.Descriptor, opener Opener) *relay {
 	return r
 }
 
-// arrive says which blobs the producer will bring; of the others everything may
-// be read from storage.
-func (r *relay) arrive(which func(int) bool) {
+// Arrive says which blobs the producer will bring, and from where on; of the others everything may
+// be read from storage. opener reads what is there already, and what is marked readable later; nil: nobody can.
+func (r *Relay) Arrive(opener Opener, from func(blob int) (off int64, arrives bool)) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.opener = opener
 	for i := range r.blobs {
-		if b := &r.blobs[i]; which(i) {
-			b.arriving = true
-		} else {
+		b := &r.blobs[i]
+		if b.recv, b.arriving = from(i); !b.arriving {
 			b.readable = b.size
 		}
 	}
@@ -80,7 +88,7 @@ func (r *relay) arrive(which func(int) bool) {
 // reserve returns n bytes of window to receive a frame into. It waits while the
 // store is behind, and while a lost link waits for its stand-in, so that the
 // window stands.
-func (r *relay) reserve(n int) ([]byte, error) {
+func (r *Relay) reserve(n int) ([]byte, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for {
@@ -103,30 +111,30 @@ func (r *relay) reserve(n int) ([]byte, error) {
 	}
 }
 
-func (r *relay) waitFor(c *sync.Cond, why waitKind) {
+func (r *Relay) waitFor(c *sync.Cond, why waitKind) {
 	was := r.meter.relay.is(why)
 	c.Wait()
 	r.meter.relay.is(was)
 }
 
-// alive is ended, for those who do not hold the mutex.
-func (r *relay) alive() error {
+// Err says why nothing goes on: ErrHalted while it falls back, or what Close was given; nil when all does.
+func (r *Relay) Err() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.ended()
 }
 
 // ended says why nothing goes on any more, or not for now.
-func (r *relay) ended() error {
+func (r *Relay) ended() error {
 	if r.closed == nil && r.halted {
-		return errHalted
+		return ErrHalted
 	}
 	return r.closed
 }
 
 // needed reports whether a link inside the window still has f before it. A link
 // behind the window does not hold it: it reads from storage.
-func (r *relay) needed(f *frame) bool {
+func (r *Relay) needed(f *frame) bool {
 	first := r.win.frames[0]
 	for _, l := range r.links {
 		blob, pos, ok := l.cursor()
@@ -143,14 +151,14 @@ func (r *relay) needed(f *frame) bool {
 
 // storageServes reports whether a link at a position behind the window will get
 // its bytes from storage, now or after the next mark.
-func (r *relay) storageServes(blob uint32, pos int64) bool {
+func (r *Relay) storageServes(blob uint32, pos int64) bool {
 	b := &r.blobs[blob]
 	return !b.arriving || pos < b.recv
 }
 
 // put publishes the frame that was received into the last reserve and forwards it
 // to every live link. It is called by the producer only.
-func (r *relay) put(hdr *[wire.HeaderSize]byte, data []byte, blob uint32, off int64) error {
+func (r *Relay) put(hdr *[wire.HeaderSize]byte, data []byte, blob uint32, off int64) error {
 	r.mu.Lock()
 	if err := r.ended(); err != nil {
 		r.mu.Unlock()
@@ -203,8 +211,8 @@ func (r *relay) put(hdr *[wire.HeaderSize]byte, data []byte, blob uint32, off in
 	return nil
 }
 
-// setSize makes the length of a stream known.
-func (r *relay) setSize(blob int, size int64) {
+// SetSize makes the length of a stream known.
+func (r *Relay) SetSize(blob int, size int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.blobs[blob].size = size
@@ -212,8 +220,8 @@ func (r *relay) setSize(blob int, size int64) {
 	r.wakeLinks()
 }
 
-// setReadable says that bytes below off of blob may be read back from storage.
-func (r *relay) setReadable(blob int, off int64) {
+// SetReadable says that bytes below off of blob may be read back from storage.
+func (r *Relay) SetReadable(blob int, off int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.blobs[blob].readable = max(off, r.blobs[blob].readable)
@@ -225,7 +233,7 @@ func (r *relay) setReadable(blob int, off int64) {
 }
 
 // wakeLinks makes every link look again what to do.
-func (r *relay) wakeLinks() {
+func (r *Relay) wakeLinks() {
 	for _, l := range r.links {
 		l.live = false
 		l.cond.Signal()
@@ -234,7 +242,7 @@ func (r *relay) wakeLinks() {
 
 // next returns the frame of blob at off for the store; nil without error at the
 // blob's end.
-func (r *relay) next(blob int, off int64) (*frame, error) {
+func (r *Relay) next(blob int, off int64) (*frame, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for {
@@ -254,15 +262,15 @@ func (r *relay) next(blob int, off int64) (*frame, error) {
 }
 
 // stored says that the frame of the last next was taken.
-func (r *relay) stored() {
+func (r *Relay) stored() {
 	r.mu.Lock()
 	r.win.stored++
 	r.mu.Unlock()
 	r.space.Signal()
 }
 
-// close ends everything that waits or writes.
-func (r *relay) close(err error) {
+// Close ends everything that waits or writes.
+func (r *Relay) Close(err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.closed != nil {
@@ -276,9 +284,9 @@ func (r *relay) close(err error) {
 	r.filled.Broadcast()
 }
 
-// release waits for the link goroutines and gives the window's memory back. The
+// Release waits for the link goroutines and gives the window's memory back. The
 // producer and the store must have ended.
-func (r *relay) release() {
+func (r *Relay) Release() {
 	r.running.Wait()
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -286,10 +294,28 @@ func (r *relay) release() {
 }
 
 // openAt opens stored bytes of a blob for replay.
-func (r *relay) openAt(ctx context.Context, blob uint32, off int64) (*storedReader, error) {
+func (r *Relay) openAt(ctx context.Context, blob uint32, off int64) (*storedReader, error) {
 	rc, err := r.opener.Open(ctx, r.descs[blob], off)
 	if err != nil {
 		return nil, err
 	}
 	return &storedReader{ReadCloser: rc, blob: blob, off: off}, nil
 }
+
+// Sent is how many payload bytes were written to links.
+func (r *Relay) Sent() int64 { return r.sent.Load() }
+
+// Total is the number of bytes of all blobs, -1 while a stream's end is unknown.
+func (r *Relay) Total() (n int64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for i := range r.blobs {
+		if r.blobs[i].size < 0 {
+			return -1
+		}
+		n += r.blobs[i].size
+	}
+	return n
+}
+
+func (r *Relay) sizes() Sizes { return r.win.pool.sizes }

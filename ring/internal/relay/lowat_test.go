@@ -1,4 +1,4 @@
-package ring
+package relay
 
 import (
 	"crypto/tls"
@@ -9,50 +9,48 @@ import (
 	"testing"
 	"time"
 
-	"github.com/dolly-img/dolly-img/ring/identity"
 	"github.com/dolly-img/dolly-img/ring/internal/wire"
 	"golang.org/x/sys/unix"
 )
 
 // pair connects two ends over loopback TCP and opens a link between them, plain
 // or under TLS, the way transfers do.
-func pair(t *testing.T, secure bool) (linkWriter, *linkReader) {
+func pair(t *testing.T, secure bool) (LinkWriter, *LinkReader) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	node, err := identity.Load(keys(), identity.Node)
-	if err != nil {
-		t.Fatal(err)
-	}
-	got := make(chan *linkReader, 1)
+	server, client := keys(t)
+	got := make(chan *LinkReader, 1)
 	go func() {
 		conn, err := l.Accept()
 		if err != nil {
 			return
 		}
-		guard := &stranger{Conn: conn, left: -1}
 		var first [1]byte
-		io.ReadFull(guard, first[:])
-		low := newLowConn(guard, secure, first[:])
+		io.ReadFull(conn, first[:])
+		low := NewLowConn(conn, secure, first[:])
 		top := net.Conn(low)
 		if secure {
-			top = tls.Server(low, node.ServerConfig(ALPNControl, ALPNData))
+			top = tls.Server(low, server)
 		}
-		if _, _, err := challengeLink(top); err != nil {
+		if _, _, err := AcceptLink(top); err != nil {
 			t.Error(err)
 		}
 		top.Write([]byte{wire.LinkHelloOK})
-		low.widen()
-		got <- &linkReader{Conn: top, low: low}
+		got <- NewLinkReader(top, low, conn)
 	}()
 	var conf *tls.Config
 	if secure {
-		conf = node.ClientConfig(ALPNData, "")
+		conf = client
 	}
-	w, err := tcp.openLink(t.Context(), []string{l.Addr().String()}, conf, wire.LinkHello{}, nil)
+	raw, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	w, err := OpenLink(t.Context(), raw, conf, wire.LinkHello{}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,4 +1,4 @@
-package ring
+package relay
 
 import (
 	"crypto/sha256"
@@ -9,22 +9,22 @@ import (
 	"github.com/dolly-img/dolly-img/ring/internal/wire"
 )
 
-// store hashes the frames of a relay, blob after blob, beside the goroutine that
+// Store hashes the frames of a relay, blob after blob, beside the goroutine that
 // receives them, and hands the same bytes to a writer. On the server it only hashes: its sums are
 // the marks.
-type store struct {
-	relay *relay
-	blobs []int // in travelling order
-	// at is from where on a blob arrives; nil: from its first byte. What is there before is
-	// opened by held and hashed first.
-	at   func(blob int) int64
-	held func(blob int, off int64) (io.ReadCloser, error)
-	// begin opens where a blob goes, from at on; nil: nowhere.
-	begin func(blob int, at int64) (io.Writer, error)
-	// sum takes the running SHA-256 at every mark and, with end, that of the blob.
-	sum func(blob int, off int64, sum []byte, end bool) error
-	// saved keeps what a fallback goes on from; nil: nothing.
-	saved *savedSums
+type Store struct {
+	Relay *Relay
+	Blobs []int // in travelling order
+	// At is from where on a blob arrives; nil: from its first byte. What is there before is
+	// opened by Held and hashed first.
+	At   func(blob int) int64
+	Held func(blob int, off int64) (io.ReadCloser, error)
+	// Begin opens where a blob goes, from at on; nil: nowhere.
+	Begin func(blob int, at int64) (io.Writer, error)
+	// Sum takes the running SHA-256 at every mark and, with end, that of the blob.
+	Sum func(blob int, off int64, sum []byte, end bool) error
+	// Saved keeps what a fallback goes on from; nil: nothing.
+	Saved *SavedSums
 
 	loaded byte // so that what hash loads is of use
 }
@@ -32,7 +32,7 @@ type store struct {
 // hash adds b to h. Frames wait in the window, and are not in the processor's cache any more
 // when their turn comes. SHA-256 hides none of that: loading a byte of each line before, all
 // of which go on at once, makes it up to half as fast again.
-func (s *store) hash(h hash.Hash, b []byte) {
+func (s *Store) hash(h hash.Hash, b []byte) {
 	const line, piece = 64, 32 << 10 // the piece fits into the smallest cache
 	for len(b) > 0 {
 		next, sum := b[:min(len(b), piece)], byte(0)
@@ -45,8 +45,9 @@ func (s *store) hash(h hash.Hash, b []byte) {
 	}
 }
 
-func (s *store) run() error {
-	for _, b := range s.blobs {
+// Run hashes and writes all blobs to their ends.
+func (s *Store) Run() error {
+	for _, b := range s.Blobs {
 		if err := s.blob(b); err != nil {
 			return err
 		}
@@ -54,22 +55,22 @@ func (s *store) run() error {
 	return nil
 }
 
-func (s *store) blob(b int) error {
-	meter := &s.relay.meter
+func (s *Store) blob(b int) error {
+	meter := &s.Relay.meter
 	defer meter.store.is(waitIn)
 	h, off, at := sha256.New(), int64(0), int64(0)
-	if s.at != nil {
-		at = s.at(b)
+	if s.At != nil {
+		at = s.At(b)
 	}
 	var w io.Writer
-	if s.begin != nil {
+	if s.Begin != nil {
 		var err error
-		if w, err = s.begin(b, at); err != nil {
+		if w, err = s.Begin(b, at); err != nil {
 			return err
 		}
 	}
-	if s.saved != nil {
-		if sum, o := s.saved.last(b); sum != nil && o <= at {
+	if s.Saved != nil {
+		if sum, o := s.Saved.last(b); sum != nil && o <= at {
 			h, off = sum, o
 		}
 	}
@@ -80,12 +81,12 @@ func (s *store) blob(b int) error {
 		off = at
 	}
 	for {
-		f, err := s.relay.next(b, off)
+		f, err := s.Relay.next(b, off)
 		if err != nil {
 			return err
 		}
 		if f == nil {
-			return s.sum(b, off, h.Sum(nil), true)
+			return s.Sum(b, off, h.Sum(nil), true)
 		}
 		meter.store.is(waitCPU)
 		s.hash(h, f.data)
@@ -104,48 +105,48 @@ func (s *store) blob(b int) error {
 				return err
 			}
 		}
-		s.relay.stored()
+		s.Relay.stored()
 	}
 }
 
-func (s *store) mark(h hash.Hash, b int, off int64) error {
-	if s.saved != nil {
-		s.saved.save(b, off, h)
+func (s *Store) mark(h hash.Hash, b int, off int64) error {
+	if s.Saved != nil {
+		s.Saved.save(b, off, h)
 	}
-	return s.sum(b, off, h.Sum(nil), false)
+	return s.Sum(b, off, h.Sum(nil), false)
 }
 
 // rehash reads what is there of a blob already, from off to end.
-func (s *store) rehash(h hash.Hash, b int, off, end int64) error {
-	r, err := s.held(b, off)
+func (s *Store) rehash(h hash.Hash, b int, off, end int64) error {
+	r, err := s.Held(b, off)
 	if err != nil {
 		return err
 	}
 	defer r.Close()
 	buf := make([]byte, min(end, ioChunk))
 	for off < end {
-		s.relay.meter.store.is(waitDisk)
+		s.Relay.meter.store.is(waitDisk)
 		n, err := io.ReadFull(r, buf[:min(int64(len(buf)), end-off, wire.MarkEvery-off%wire.MarkEvery)])
 		if err != nil {
 			return wire.Errorf(wire.CodeStore, "read again what was there: %w", err)
 		}
-		s.relay.meter.store.is(waitCPU)
+		s.Relay.meter.store.is(waitCPU)
 		h.Write(buf[:n])
 		if off += int64(n); off%wire.MarkEvery == 0 {
 			if err := s.mark(h, b, off); err != nil {
 				return err
 			}
 		}
-		if err := s.relay.alive(); err != nil {
+		if err := s.Relay.Err(); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// savedSums keeps the state of the hash at marks that are not yet known to be good,
-// and at the last one that is.
-type savedSums struct {
+// SavedSums keeps the state of the hash at marks that are not yet known to be good,
+// and at the last one that is. Its zero value is empty.
+type SavedSums struct {
 	mu    sync.Mutex
 	blobs map[int][]savedSum // by offset
 }
@@ -155,40 +156,47 @@ type savedSum struct {
 	h   hash.Cloner
 }
 
-func (s *savedSums) save(blob int, off int64, h hash.Hash) {
+func (s *SavedSums) save(blob int, off int64, h hash.Hash) {
 	c, err := h.(hash.Cloner).Clone()
 	if err != nil {
 		return // it will be hashed again from further up
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.blobs[blob] = append(s.blobs[blob], savedSum{off, c})
+	s.keep(blob, append(s.blobs[blob], savedSum{off, c}))
 }
 
-// good drops what is before the mark at off.
-func (s *savedSums) good(blob int, off int64) {
+func (s *SavedSums) keep(blob int, all []savedSum) {
+	if s.blobs == nil {
+		s.blobs = map[int][]savedSum{}
+	}
+	s.blobs[blob] = all
+}
+
+// Good drops what is before the mark at off.
+func (s *SavedSums) Good(blob int, off int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	all := s.blobs[blob]
 	for len(all) > 1 && all[1].off <= off {
 		all = all[1:]
 	}
-	s.blobs[blob] = all
+	s.keep(blob, all)
 }
 
-// back drops what is behind off.
-func (s *savedSums) back(blob int, off int64) {
+// Back drops what is behind off.
+func (s *SavedSums) Back(blob int, off int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	all := s.blobs[blob]
 	for len(all) > 0 && all[len(all)-1].off > off {
 		all = all[:len(all)-1]
 	}
-	s.blobs[blob] = all
+	s.keep(blob, all)
 }
 
 // last is the newest state that is kept, and its offset; nil: none is.
-func (s *savedSums) last(blob int) (hash.Hash, int64) {
+func (s *SavedSums) last(blob int) (hash.Hash, int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	all := s.blobs[blob]

@@ -1,4 +1,4 @@
-package ring
+package relay
 
 import (
 	"context"
@@ -19,7 +19,7 @@ type outLink struct {
 	idx     int
 	pos     int64 // in needs[idx]
 
-	conn    linkWriter // nil until dialled
+	conn    LinkWriter // nil until dialled
 	lag     bool       // it may fall behind the window: it never is live
 	live    bool       // the producer writes
 	busy    bool       // the producer is writing now
@@ -35,9 +35,9 @@ type outLink struct {
 	failure *wire.Error // why it broke
 }
 
-// linkWriter is the sending side of a data connection. One goroutine writes at a
+// LinkWriter is the sending side of a data connection. One goroutine writes at a
 // time, and its meter, if it has one, is told when it waits; Close from another ends a write that blocks.
-type linkWriter interface {
+type LinkWriter interface {
 	writeFrame(hdr *[wire.HeaderSize]byte, data []byte, meter *activity) error
 	netConn() net.Conn
 	io.Closer
@@ -85,7 +85,7 @@ type linkPlan struct {
 }
 
 // plan decides what a link does next; the relay's mutex is held.
-func (r *relay) plan(l *outLink) linkPlan {
+func (r *Relay) plan(l *outLink) linkPlan {
 	if r.halted {
 		return linkPlan{kind: planWait} // for what it will have when it went back
 	}
@@ -121,7 +121,7 @@ func (r *relay) plan(l *outLink) linkPlan {
 	return linkPlan{kind: planStorage, n: int(end - pos)}
 }
 
-func (r *relay) advance(l *outLink, n int) {
+func (r *Relay) advance(l *outLink, n int) {
 	l.pos += int64(n)
 	r.sent.Add(int64(n))
 	r.space.Signal()
@@ -129,22 +129,22 @@ func (r *relay) advance(l *outLink, n int) {
 
 // replayFrame is how much of what is stored goes into one frame: as much as the frames
 // that come, which suit the links, but not as little as small blobs make them.
-func (r *relay) replayFrame() int64 {
+func (r *Relay) replayFrame() int64 {
 	if r.frame == 0 {
-		return int64(chunkSize / 4)
+		return int64(r.sizes().Chunk / 4)
 	}
-	return int64(max(r.frame, minFrame))
+	return int64(max(r.frame, r.sizes().Frame))
 }
 
-// dialFunc opens the connection of a link and proves it.
-type dialFunc func(ctx context.Context, first wire.LinkHello) (linkWriter, error)
+// DialFunc opens the connection of a link and proves it.
+type DialFunc func(ctx context.Context, first wire.LinkHello) (LinkWriter, error)
 
-// reportFunc tells what became of a link this process feeds.
-type reportFunc func(link, gen uint32, state string, code wire.Code, reason string)
+// ReportFunc tells what became of a link this process feeds.
+type ReportFunc func(link, gen uint32, state string, code wire.Code, reason string)
 
-// feed adds a link and feeds it until its needs are met, it fails or it is
+// Feed adds a link and feeds it until its needs are met, it fails or it is
 // stopped. It holds its place in the window from now on, before it is dialled.
-func (r *relay) feed(ctx context.Context, d *wire.Dial, dial dialFunc, report reportFunc) error {
+func (r *Relay) Feed(ctx context.Context, d *wire.Dial, dial DialFunc, report ReportFunc) error {
 	link, needs := d.Link, d.Needs
 	for i, n := range needs {
 		if n[0] < 0 || n[0] >= int64(len(r.blobs)) || n[1] < 0 || i > 0 && n[0] <= needs[i-1][0] {
@@ -173,8 +173,8 @@ func (r *relay) feed(ctx context.Context, d *wire.Dial, dial dialFunc, report re
 	return nil
 }
 
-// unfeed stops a link, or forgets one that was lost: nobody stands in for it.
-func (r *relay) unfeed(link uint32) {
+// Unfeed stops a link, or forgets one that was lost: nobody stands in for it.
+func (r *Relay) Unfeed(link uint32) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.lost, link)
@@ -186,10 +186,10 @@ func (r *relay) unfeed(link uint32) {
 	r.space.Broadcast()
 }
 
-// fallBack drops the whole window, which may hold wrong bytes, and goes back to
+// FallBack drops the whole window, which may hold wrong bytes, and goes back to
 // what at says of each blob. The producer, the store and the links that halt found have
 // ended; those that were ordered since begin to send now.
-func (r *relay) fallBack(at func(blob int) int64) {
+func (r *Relay) FallBack(at func(blob int) int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for r.win.pinned() { // their connections are closed: it does not take long
@@ -206,9 +206,9 @@ func (r *relay) fallBack(at func(blob int) int64) {
 	r.wakeLinks()
 }
 
-// halt ends the producer, the store and every link, whose receiver says anew what it
+// Halt ends the producer, the store and every link, whose receiver says anew what it
 // needs. Until fallBack nothing is sent, to nobody: what is there may be wrong.
-func (r *relay) halt() {
+func (r *Relay) Halt() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.halted = true
@@ -224,16 +224,16 @@ func (r *relay) halt() {
 
 // failLocked takes a broken link out and remembers that somebody must stand in
 // for it. Its goroutine reports.
-func (r *relay) failLocked(l *outLink, code wire.Code, err error) {
+func (r *Relay) failLocked(l *outLink, code wire.Code, err error) {
 	if l.dead {
 		return
 	}
 	l.stop()
 	r.lost[l.id] = true
-	l.failure = &wire.Error{Code: code, Err: cause(err)}
+	l.failure = &wire.Error{Code: code, Err: Bare(err)}
 }
 
-func (r *relay) run(ctx context.Context, l *outLink, dial dialFunc, report reportFunc) {
+func (r *Relay) run(ctx context.Context, l *outLink, dial DialFunc, report ReportFunc) {
 	conn, err := dial(ctx, wire.LinkHello{Link: l.id, Generation: l.gen, Blob: uint32(l.needs[0][0]), Offset: l.needs[0][1]})
 	r.mu.Lock()
 	switch {
@@ -267,7 +267,7 @@ func (r *relay) run(ctx context.Context, l *outLink, dial dialFunc, report repor
 
 // catchUp runs a dialled link to its end. The relay's mutex is held on entry and
 // on return, and not while it reads or writes.
-func (r *relay) catchUp(ctx context.Context, l *outLink) {
+func (r *Relay) catchUp(ctx context.Context, l *outLink) {
 	for !l.dead {
 		what := r.plan(l)
 		switch what.kind {
@@ -355,7 +355,7 @@ func (l *outLink) copied(data []byte) []byte {
 }
 
 // replay sends n stored bytes as one frame.
-func (r *relay) replay(ctx context.Context, l *outLink, blob uint32, pos int64, n int) error {
+func (r *Relay) replay(ctx context.Context, l *outLink, blob uint32, pos int64, n int) error {
 	if l.reads == nil || l.reads.blob != blob || l.reads.off != pos {
 		if l.reads != nil {
 			l.reads.Close()

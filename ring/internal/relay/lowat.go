@@ -1,4 +1,4 @@
-package ring
+package relay
 
 import (
 	"encoding/binary"
@@ -15,7 +15,7 @@ import (
 // beyond which the kernel would have to grow it for us.
 const maxLow = 256 << 10
 
-// lowConn is a TCP connection that tells the kernel how many bytes its reader
+// LowConn is a TCP connection that tells the kernel how many bytes its reader
 // waits for (SO_RCVLOWAT), so that it is woken once for many segments and not for
 // each. The mark never exceeds what is sure to come, or the end of the
 // connection: a reader with a higher one sleeps for ever at the end of the data.
@@ -25,7 +25,7 @@ const maxLow = 256 << 10
 // with the header and then records of 16 KiB, each 22 bytes longer than what it
 // carries. It hands tls.Conn one record at a time, because tls.Conn would else
 // take bytes ahead that could not be counted.
-type lowConn struct {
+type LowConn struct {
 	net.Conn
 	sys  syscall.RawConn // nil until it is a link: no mark is set
 	mark int             // as the kernel has it
@@ -50,22 +50,22 @@ const (
 	tlsRecord   = 16 << 10
 )
 
-// newLowConn wraps a connection whose first bytes were read already.
-func newLowConn(conn *stranger, secure bool, first []byte) *lowConn {
-	c := &lowConn{Conn: conn, mark: 1, secure: secure, buf: make([]byte, 4<<10)}
+// NewLowConn wraps a connection whose first bytes were read already.
+func NewLowConn(conn net.Conn, secure bool, first []byte) *LowConn {
+	c := &LowConn{Conn: conn, mark: 1, secure: secure, buf: make([]byte, 4<<10)}
 	c.w = copy(c.buf, first)
 	return c
 }
 
-// widen prepares for a stream, once the connection is known to be a link.
-// In-memory connections have no file descriptor to set a mark on.
-func (c *lowConn) widen() {
+// widen prepares for a stream, once the connection is known to be a link, and reads on from raw, which is
+// what is below it. In-memory connections have no file descriptor to set a mark on.
+func (c *LowConn) widen(raw net.Conn) {
 	if c.secure {
 		buf := make([]byte, ioChunk)
 		c.w = copy(buf, c.buf[c.r:c.w])
 		c.r, c.buf = 0, buf
 	}
-	if s, ok := c.Conn.(*stranger).Conn.(syscall.Conn); ok {
+	if s, ok := raw.(syscall.Conn); ok {
 		c.sys, _ = s.SyscallConn()
 		c.try = c.tryRead
 	}
@@ -73,7 +73,7 @@ func (c *lowConn) widen() {
 
 // expectFrame says that a header comes, and at least n bytes of payload behind it,
 // in one frame or several; with 0, that nothing is sure.
-func (c *lowConn) expectFrame(n int) {
+func (c *LowConn) expectFrame(n int) {
 	c.due = 0
 	if n > 0 {
 		c.due = c.raw(wire.HeaderSize) + c.raw(n) - (c.w - c.r)
@@ -82,17 +82,17 @@ func (c *lowConn) expectFrame(n int) {
 
 // expect says that n payload bytes belong to the current frame. What is buffered
 // belongs to it, too: tls.Conn has taken exactly the record with its header.
-func (c *lowConn) expect(n int) { c.due = c.raw(n) - (c.w - c.r) }
+func (c *LowConn) expect(n int) { c.due = c.raw(n) - (c.w - c.r) }
 
 // raw is how many bytes on the connection carry n, at least.
-func (c *lowConn) raw(n int) int {
+func (c *LowConn) raw(n int) int {
 	if !c.secure {
 		return n
 	}
 	return n + (n+tlsRecord-1)/tlsRecord*tlsOverhead
 }
 
-func (c *lowConn) Read(p []byte) (int, error) {
+func (c *LowConn) Read(p []byte) (int, error) {
 	if !c.secure {
 		if c.r < c.w {
 			n := copy(p, c.buf[c.r:c.w])
@@ -122,7 +122,7 @@ func (c *lowConn) Read(p []byte) (int, error) {
 }
 
 // fill reads more behind what is buffered.
-func (c *lowConn) fill() error {
+func (c *LowConn) fill() error {
 	c.w = copy(c.buf, c.buf[c.r:c.w])
 	c.r = 0
 	n, err := c.receive(c.buf[c.w:])
@@ -134,7 +134,7 @@ func (c *lowConn) fill() error {
 }
 
 // receive reads, once there is what is due.
-func (c *lowConn) receive(p []byte) (int, error) {
+func (c *LowConn) receive(p []byte) (int, error) {
 	if c.sys == nil {
 		c.meter.is(waitIn)
 		defer c.meter.is(waitCPU)
@@ -152,7 +152,7 @@ func (c *lowConn) receive(p []byte) (int, error) {
 
 // tryRead reads what is there. Only when nothing is does it set the mark, and has
 // the runtime wait: on a busy link the mark stays as it is.
-func (c *lowConn) tryRead(fd uintptr) bool {
+func (c *LowConn) tryRead(fd uintptr) bool {
 	for {
 		c.n, c.err = unix.Read(int(fd), c.into)
 		switch {

@@ -1,4 +1,4 @@
-package ring
+package relay
 
 import (
 	"slices"
@@ -8,47 +8,85 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Only tests change these, to make everything smaller together.
-var (
-	chunkSize = wire.MaxPayload // no frame is larger
-	// minChunks is what each transfer may always hold. It must exceed the distance of
-	// two marks by a frame: a link that lags waits for the next mark, which must
-	// not wait for the link.
-	minChunks = int(wire.MarkEvery)/chunkSize + 2
-)
+// DefaultWindow is the memory of a Pool for which nothing else is asked, in bytes.
+const DefaultWindow = 32 << 20
 
-const defaultWindow = 32 << 20
+// Sizes are those of window memory and frames, in bytes; 0 is the usual one. Simulations make both
+// smaller, together with the distance of marks.
+type Sizes struct {
+	// Chunk is what the window takes from the pool at once. No frame is larger.
+	Chunk int
+	// Frame is the smallest payload that is chosen for a frame, unless less is left to send.
+	Frame int
+}
 
-// pool is the memory for replay windows, shared by the transfers of a node.
+func (z Sizes) orUsual() Sizes {
+	if z.Chunk == 0 {
+		z.Chunk = wire.MaxPayload
+	}
+	if z.Frame == 0 {
+		z.Frame = minFrame
+	}
+	return z
+}
+
+// minChunks is what each transfer may always hold. It must exceed the distance of
+// two marks by a frame: a link that lags waits for the next mark, which must
+// not wait for the link.
+func (z Sizes) minChunks() int { return int(wire.MarkEvery)/z.Chunk + 2 }
+
+// MinWindow is the memory that each transfer may always hold, in bytes.
+func (z Sizes) MinWindow() int {
+	z = z.orUsual()
+	return z.minChunks() * z.Chunk
+}
+
+// Pool is the memory for replay windows, shared by the transfers of a node.
 // Chunks are mapped, not allocated: they go back to the system when the transfer
 // ends and do not make the garbage collector reckon with twice their size.
-type pool struct {
+type Pool struct {
+	sizes Sizes
+
 	mu    sync.Mutex
 	limit int // chunks
 	used  int
 }
 
-func newPool(bytes int) *pool {
+// NewPool makes a pool of so many bytes, 0 for DefaultWindow, and at least the smallest window.
+func NewPool(bytes int, sizes Sizes) *Pool {
 	if bytes <= 0 {
-		bytes = defaultWindow
+		bytes = DefaultWindow
 	}
-	return &pool{limit: max(bytes/chunkSize, minChunks)}
+	sizes = sizes.orUsual()
+	return &Pool{sizes: sizes, limit: max(bytes/sizes.Chunk, sizes.minChunks())}
+}
+
+// Fits tells how many bytes so many transfers must be able to hold at once, and how many there are.
+func (p *Pool) Fits(transfers int) (need, have int) {
+	return transfers * p.sizes.MinWindow(), p.limit * p.sizes.Chunk
+}
+
+// Used is how many bytes are taken now.
+func (p *Pool) Used() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.used * p.sizes.Chunk
 }
 
 // take maps a chunk, or returns nil when the budget is used up and the window
 // has its guaranteed share.
-func (p *pool) take(have int) *chunk {
+func (p *Pool) take(have int) *chunk {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.used >= p.limit && have >= minChunks {
+	if p.used >= p.limit && have >= p.sizes.minChunks() {
 		return nil
 	}
-	mem, err := unix.Mmap(-1, 0, chunkSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_ANON|unix.MAP_PRIVATE)
+	mem, err := unix.Mmap(-1, 0, p.sizes.Chunk, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_ANON|unix.MAP_PRIVATE)
 	if err != nil {
-		if have >= minChunks {
+		if have >= p.sizes.minChunks() {
 			return nil
 		}
-		mem = make([]byte, chunkSize) // let the runtime report that memory is out
+		mem = make([]byte, p.sizes.Chunk) // let the runtime report that memory is out
 		p.used++
 		return &chunk{mem: mem}
 	}
@@ -56,7 +94,7 @@ func (p *pool) take(have int) *chunk {
 	return &chunk{mem: mem, mapped: true}
 }
 
-func (p *pool) give(c *chunk) {
+func (p *Pool) give(c *chunk) {
 	p.mu.Lock()
 	p.used--
 	p.mu.Unlock()
@@ -68,7 +106,7 @@ func (p *pool) give(c *chunk) {
 
 // over reports whether another transfer's guaranteed share took the pool beyond
 // its limit: then windows shrink.
-func (p *pool) over() bool {
+func (p *Pool) over() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.used > p.limit
@@ -103,7 +141,7 @@ func before(blobA uint32, offA int64, blobB uint32, offB int64) bool {
 // window holds the newest frames of a transfer, oldest first, in travelling
 // order. It is guarded by its relay's mutex.
 type window struct {
-	pool   *pool
+	pool   *Pool
 	frames []*frame
 	base   uint64 // sequence number of frames[0]
 	stored uint64 // the next frame the store takes
@@ -138,7 +176,7 @@ func (w *window) room(n int, keep func(*frame) bool) []byte {
 		if c.live > 0 || c == w.cur {
 			continue
 		}
-		if w.pool.over() && w.chunks > minChunks {
+		if w.pool.over() && w.chunks > w.pool.sizes.minChunks() {
 			w.drop(c)
 			continue
 		}
@@ -225,7 +263,7 @@ func (w *window) pinned() bool {
 	return slices.ContainsFunc(w.frames, func(f *frame) bool { return f.pins > 0 })
 }
 
-// release gives all memory back; no frame is used afterwards.
+// Release gives all memory back; no frame is used afterwards.
 func (w *window) release() {
 	seen := map[*chunk]bool{}
 	for _, f := range w.frames {

@@ -1,4 +1,4 @@
-package ring
+package relay
 
 import (
 	"testing"
@@ -8,7 +8,7 @@ import (
 )
 
 // fill puts n frames of a size into a relay whose store has taken all of them.
-func fill(t *testing.T, r *relay, off int64, n, size int) int64 {
+func fill(t *testing.T, r *Relay, off int64, n, size int) int64 {
 	t.Helper()
 	for range n {
 		buf, err := r.reserve(size)
@@ -26,12 +26,12 @@ func fill(t *testing.T, r *relay, off int64, n, size int) int64 {
 	return off
 }
 
-func testRelay(t *testing.T, opener Opener) *relay {
-	r := newRelay(newPool(minChunks*chunkSize), []v1.Descriptor{{Size: 1 << 40}}, opener)
-	r.arrive(func(int) bool { return true })
+func testRelay(t *testing.T, opener Opener) *Relay {
+	r := New(NewPool(Sizes{}.MinWindow(), Sizes{}), []v1.Descriptor{{Size: 1 << 40}})
+	r.Arrive(opener, func(int) (int64, bool) { return 0, true })
 	t.Cleanup(func() {
-		r.close(errClosed)
-		r.release()
+		r.Close(ErrClosed)
+		r.Release()
 		if r.win.pool.used != 0 {
 			t.Errorf("%d chunks are not given back", r.win.pool.used)
 		}
@@ -43,10 +43,10 @@ func testRelay(t *testing.T, opener Opener) *relay {
 func TestWindowBoundsFrames(t *testing.T) {
 	r := testRelay(t, nil)
 	fill(t, r, 0, 20_000, 1)
-	if n := len(r.win.frames); n > minChunks*chunkSize/frameUnit {
+	if n := len(r.win.frames); n > (Sizes{}.MinWindow())/frameUnit {
 		t.Errorf("%d frames are kept", n)
 	}
-	if r.win.chunks > minChunks {
+	if r.win.chunks > r.sizes().minChunks() {
 		t.Errorf("%d chunks", r.win.chunks)
 	}
 }
@@ -58,7 +58,7 @@ func TestWindowKeepsWhatIsNeeded(t *testing.T) {
 	r := testRelay(t, nil)
 	end := fill(t, r, 0, 100, size)
 	oldest := r.win.frames[0].off
-	if kept := end - oldest; kept < int64((minChunks-1)*chunkSize) {
+	if kept := end - oldest; kept < int64(Sizes{}.MinWindow()-wire.MaxPayload) {
 		t.Errorf("keeps %d bytes", kept)
 	}
 	for _, off := range []int64{oldest, oldest + 1, oldest + size - 1, oldest + size, end - 1} {
@@ -80,5 +80,29 @@ func TestWindowKeepsWhatIsNeeded(t *testing.T) {
 	l.pos = oldest + size
 	if r.needed(r.win.frames[0]) {
 		t.Error("a frame before the link's position is held")
+	}
+}
+
+// From Halt on nobody is fed from the window, which may hold what is wrong, also a link that is ordered
+// only now; after FallBack it waits for what comes instead.
+func TestHaltedFeedsNobody(t *testing.T) {
+	r := testRelay(t, nil)
+	fill(t, r, 0, 2, 1000)
+	l := &outLink{needs: [][2]int64{{0, 0}}}
+	plan := func() planKind {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		return r.plan(l).kind
+	}
+	if k := plan(); k != planFrame {
+		t.Errorf("before: %d", k)
+	}
+	r.Halt()
+	if k := plan(); k != planWait || r.Err() != ErrHalted {
+		t.Errorf("halted: %d, %v", k, r.Err())
+	}
+	r.FallBack(func(int) int64 { return 0 })
+	if k := plan(); k != planHead || r.Err() != nil {
+		t.Errorf("fallen back: %d, %v", k, r.Err())
 	}
 }

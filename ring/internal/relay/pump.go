@@ -1,4 +1,4 @@
-package ring
+package relay
 
 import (
 	"context"
@@ -13,21 +13,22 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// pump is the producer of the server's relay: it reads the source once and cuts
+// Pump is the producer of the server's relay: it reads the source once and cuts
 // it into frames.
-type pump struct {
-	relay *relay
-	src   Opener
-	blobs []int
-	limit *rate.Limiter // nil: none
-	size  frameSize
+type Pump struct {
+	Relay  *Relay
+	Source Opener
+	Blobs  []int         // in travelling order
+	Limit  *rate.Limiter // nil: none
+
+	size frameSize
 }
 
-// unreadable is the error of a source that stopped to give bytes: a registry or a disk that
+// Unreadable is the error of a source that stopped to give bytes: a registry or a disk that
 // failed, which says nothing against what came before.
-type unreadable struct{ error }
+type Unreadable struct{ error }
 
-func (e *unreadable) Unwrap() error { return e.error }
+func (e *Unreadable) Unwrap() error { return e.error }
 
 // readError is the error of a source that gives no more bytes.
 func readError(err error) error {
@@ -35,35 +36,36 @@ func readError(err error) error {
 	if errors.As(err, &w) && w.Wrong() {
 		return err
 	}
-	return &unreadable{err}
+	return &Unreadable{err}
 }
 
-func (p *pump) run(ctx context.Context) error {
-	for _, b := range p.blobs {
-		if err := p.blob(ctx, b, p.relay.descs[b]); err != nil {
+// Run reads all blobs to their ends.
+func (p *Pump) Run(ctx context.Context) error {
+	for _, b := range p.Blobs {
+		if err := p.blob(ctx, b, p.Relay.descs[b]); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (p *pump) blob(ctx context.Context, b int, d v1.Descriptor) error {
-	rc, err := p.src.Open(ctx, d, 0)
+func (p *Pump) blob(ctx context.Context, b int, d v1.Descriptor) error {
+	rc, err := p.Source.Open(ctx, d, 0)
 	if err != nil {
 		return readError(err)
 	}
 	defer rc.Close()
 	var off int64
 	for d.Size < 0 || off < d.Size {
-		n := min(int64(p.size.next(p.relay)), wire.MarkEvery-off%wire.MarkEvery)
+		n := min(int64(p.size.next(p.Relay)), wire.MarkEvery-off%wire.MarkEvery)
 		if d.Size >= 0 {
 			n = min(n, d.Size-off)
 		}
-		buf, err := p.relay.reserve(int(n))
+		buf, err := p.Relay.reserve(int(n))
 		if err != nil {
 			return err
 		}
-		p.relay.meter.relay.is(waitCPU)
+		p.Relay.meter.relay.is(waitCPU)
 		k, err := io.ReadFull(rc, buf)
 		if k > 0 {
 			if err := p.frame(ctx, b, off, buf[:k]); err != nil {
@@ -79,7 +81,7 @@ func (p *pump) blob(ctx context.Context, b int, d v1.Descriptor) error {
 		}
 	}
 	if d.Size < 0 {
-		p.relay.setSize(b, off)
+		p.Relay.SetSize(b, off)
 		return nil
 	}
 	if off < d.Size {
@@ -94,17 +96,17 @@ func (p *pump) blob(ctx context.Context, b int, d v1.Descriptor) error {
 	return nil
 }
 
-func (p *pump) frame(ctx context.Context, b int, off int64, data []byte) error {
-	if p.limit != nil {
-		p.relay.meter.relay.is(waitLimit)
-		if err := p.limit.WaitN(ctx, len(data)); err != nil {
+func (p *Pump) frame(ctx context.Context, b int, off int64, data []byte) error {
+	if p.Limit != nil {
+		p.Relay.meter.relay.is(waitLimit)
+		if err := p.Limit.WaitN(ctx, len(data)); err != nil {
 			return err
 		}
-		p.relay.meter.relay.is(waitCPU)
+		p.Relay.meter.relay.is(waitCPU)
 	}
 	var hdr [wire.HeaderSize]byte
 	wire.PutData(&hdr, uint32(b), off, data)
-	return p.relay.put(&hdr, data, uint32(b), off)
+	return p.Relay.put(&hdr, data, uint32(b), off)
 }
 
 // frameSize chooses the payload of frames: what the first link carries in 5 ms,
@@ -129,11 +131,12 @@ const (
 
 // Below this every hop is woken so often that on nodes with few cores the wakes are what the
 // chain waits for: at 50 Mbit/s, 48 KiB were faster than 16, 32 and 64 with 33 processes on two.
-var minFrame = 48 << 10 // smaller in tests with small windows
+const minFrame = 48 << 10
 
-func (s *frameSize) next(r *relay) int {
+func (s *frameSize) next(r *Relay) int {
+	smallest, largest := r.sizes().Frame, r.sizes().Chunk
 	if s.size == 0 {
-		s.size = minFrame
+		s.size = smallest
 	}
 	now := time.Now()
 	dt := now.Sub(s.at)
@@ -144,8 +147,8 @@ func (s *frameSize) next(r *relay) int {
 	if ok && acked > s.acked && s.acked > 0 {
 		s.last[s.n%len(s.last)] = float64(acked-s.acked) / dt.Seconds() * frameTime.Seconds()
 		if s.n++; s.n >= len(s.last) {
-			want := min(slices.Min(s.last[:]), 2*float64(s.size), float64(chunkSize))
-			s.size = max(int(want)&^(frameUnit-1), minFrame)
+			want := min(slices.Min(s.last[:]), 2*float64(s.size), float64(largest))
+			s.size = max(int(want)&^(frameUnit-1), smallest)
 		}
 	}
 	if ok {

@@ -1,4 +1,4 @@
-package ring
+package relay
 
 import (
 	"net"
@@ -79,8 +79,15 @@ func (i linkInfo) idleSince(old linkInfo, writing bool) bool {
 	return mostly || !i.pending && !writing
 }
 
+// Report completes a report with what was measured since the last one, and with the links that this
+// process feeds. ended says that everything was received.
+func (r *Relay) Report(rep *wire.Report, ended bool) {
+	r.meter.fill(rep, ended)
+	rep.Links = r.sendings()
+}
+
 // sendings describes the links this process feeds, for a report.
-func (r *relay) sendings() []wire.Sending {
+func (r *Relay) sendings() []wire.Sending {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	out := []wire.Sending{}
@@ -104,7 +111,7 @@ func (r *relay) sendings() []wire.Sending {
 }
 
 // acked is how many bytes the receiver of the first link has acknowledged.
-func (r *relay) acked() (uint64, bool) {
+func (r *Relay) acked() (uint64, bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, l := range r.links {
