@@ -1,26 +1,20 @@
 package coordinator
 
-import (
-	"fmt"
-	"slices"
-	"time"
+import "time"
 
-	"github.com/dolly-img/dolly-img/ring/internal/wire"
-)
-
-// Which link changed bytes (PROTOCOL.md section 7). A node that differs from a mark
-// falls back and is fed anew once it is known whether its feeder differs, too: only
-// the topmost is to blame.
-
-// maxFalls is how often a node may fall back, maxBlames how many blamed links it
-// may be an end of before it fails.
-const (
-	maxFalls  = 5
-	maxBlames = 2
-	// maxUnclear is how often it falls back before only the server may feed it, when
-	// nobody can be blamed: a link that breaks after each lie must not go on for ever.
-	maxUnclear = 3
-)
+// blame is what is held against a node because bytes were not as the source has them.
+type blame struct {
+	banned  bool   // bytes were changed on a link it fed: it feeds nobody
+	links   int    // blamed links it was an end of
+	falls   int    // times it fell back
+	damage  string // what it said of the last damaged frame; its feeder sees only a broken pipe
+	suspect *suspicion
+	fell    struct { // when it fell back last: what it had sent on older links behind blob, good
+		link uint32
+		blob int
+		good int64
+	}
+}
 
 // suspicion is a FALLBACK whose link is not yet judged.
 type suspicion struct {
@@ -30,151 +24,4 @@ type suspicion struct {
 	blob   int
 	off    int64 // of the mark that differs
 	since  time.Duration
-}
-
-func (c *Machine) fallback(ev EvFallback) {
-	n, m := &c.nodes[ev.Node], ev.Msg
-	if n.phase != phServing || m.Blob < 0 || m.Blob >= len(c.blobs) {
-		return
-	}
-	n.fell.link, n.fell.blob, n.fell.good = c.nextLink, m.Blob, m.Good
-	if n.falls++; n.falls > maxFalls {
-		n.row.Link = c.linkName(ev.Node)
-		c.end(ev.Node, Failed, fmt.Sprintf("went back to a mark %d times: bytes do not stay as they are sent", maxFalls))
-		return
-	}
-	c.excuse(ev.Node)
-	// It hung up because of the mark, and its feeder's broken pipe was heard first.
-	late := m.Link == n.feed.broke && m.Generation+1 == n.feed.gen && n.feed.state == feedAsked
-	if late {
-		n.feed.broke, n.feed.fails, n.note, n.row.Link = 0, max(0, n.feed.fails-1), Cause{}, ""
-	} else if m.Link != n.feed.link || m.Generation != n.feed.gen {
-		if n.feed.state == feedDone && n.suspect == nil {
-			c.relink(ev.Node)
-		}
-		return // it was given another feeder already, and will say what it needs
-	}
-	name := c.linkName(ev.Node)
-	c.do(ActLink{Link: name, Reason: fmt.Sprintf("blob %d differs from the source before byte %d", m.Blob, m.Offset)})
-	feeder, known := n.feed.feeder, n.feed.state != feedAsked || late
-	if n.feed.state == feedDialled || n.feed.state == feedUp {
-		n.feed.replaces = append(n.feed.replaces, ownedLink{feeder, n.feed.link})
-	}
-	n.feed.state = feedNone
-	for b := m.Blob + 1; b < len(n.claims); b++ { // it went back there, too
-		n.row.Skipped -= n.claims[b]
-		n.claims[b] = 0
-	}
-	if claim := n.claims[m.Blob]; m.Good < claim || !known {
-		// Its own claim was wrong: nobody sent these bytes.
-		n.row.Skipped = max(0, n.row.Skipped-max(0, claim-m.Good))
-		n.claims[m.Blob] = min(claim, m.Good)
-		c.relink(ev.Node)
-		return
-	}
-	if !carried(n.feed.needs, m.Blob, m.Good) {
-		// Some of these bytes came over a link before: a feeder that fell back
-		// itself was replaced, or is fed right by now. Nobody can tell which.
-		n.feed.direct = n.feed.direct || n.falls >= maxUnclear
-		c.relink(ev.Node)
-		return
-	}
-	n.suspect = &suspicion{feeder, name, m.Link, m.Blob, m.Offset, c.now}
-	c.judgeSuspects()
-}
-
-// carried says whether a link with these needs brought everything of a blob from off.
-func carried(needs [][2]int64, blob int, off int64) bool {
-	for _, n := range needs {
-		if n[0] == int64(blob) {
-			return n[1] <= off
-		}
-	}
-	return false
-}
-
-// judgeSuspects blames links, or clears them, as far as that can be told by now.
-func (c *Machine) judgeSuspects() {
-	for _, i := range slices.Clone(c.order) { // blaming moves nodes
-		s := c.nodes[i].suspect
-		if s == nil {
-			continue
-		}
-		f := &c.nodes[s.feeder]
-		switch {
-		case s.feeder != 0 && !f.alive, s.feeder != 0 && f.suspect != nil && !after(f.suspect.blob, f.suspect.off, s.blob, s.off):
-			c.clear(i) // the fault is further up, or died
-		case s.feeder != 0 && s.id <= f.fell.link && after(s.blob, s.off, f.fell.blob, f.fell.good):
-			c.clear(i) // it was, and the feeder has got the right bytes since
-		case s.feeder == 0, c.passed(s.feeder, s.blob, s.off), c.now-s.since >= c.patience(s.feeder):
-			c.blame(s.feeder, i, s.link)
-		}
-	}
-}
-
-// patience is how long a feeder may take to pass a mark, or to complain of it. Only one
-// that waits for its feed has hashed what it has: a slow disk is no reason to blame it, and
-// what one waits for whose receiver has hung up, or that is about to complain, hides it.
-// One that has received everything says that it waits for more, also while its disk does
-// not keep up.
-func (c *Machine) patience(feeder int) time.Duration {
-	f := &c.nodes[feeder]
-	if w := f.report.Wait; f.feed.state == feedUp && (w == wire.WaitIn || w == wire.WaitLimit) {
-		return timings.blame
-	}
-	return timings.patient
-}
-
-// after orders positions in travelling order.
-func after(blobA int, offA int64, blobB int, offB int64) bool {
-	return blobA > blobB || blobA == blobB && offA > offB
-}
-
-// passed says whether the bytes of node i were right up to a mark.
-func (c *Machine) passed(i, blob int, off int64) bool {
-	n := &c.nodes[i]
-	return n.phase >= phVerified || n.held[blob] >= 0 || !after(blob, off, n.report.Blob, n.report.Good)
-}
-
-// clear has i fed again.
-func (c *Machine) clear(i int) {
-	c.nodes[i].suspect = nil
-	c.relink(i)
-}
-
-// blame holds a link against both its ends. Its feeder feeds nobody any more.
-func (c *Machine) blame(feeder, i int, link string) {
-	c.do(ActLink{Link: link, Reason: "blamed: it changed bytes"})
-	c.nodes[i].suspect = nil
-	note := "bytes were changed on link " + link
-	for _, k := range []int{feeder, i} {
-		if k == 0 {
-			continue
-		}
-		n := &c.nodes[k]
-		n.blames++
-		if n.phase < phFinal {
-			n.note, n.row.Link = because(note), link
-		}
-	}
-	if feeder != 0 {
-		f := &c.nodes[feeder]
-		f.banned = true
-		switch {
-		case f.blames >= maxBlames && f.phase < phCommitting:
-			f.note = Cause{}
-			c.end(feeder, Failed, note+", the second of its links")
-		default:
-			c.toTail(feeder)
-		}
-	}
-	n := &c.nodes[i]
-	if n.blames >= maxBlames {
-		n.note = Cause{}
-		c.end(i, Failed, note+", the second of its links")
-		return
-	}
-	if n.phase == phServing && n.feed.state == feedNone {
-		c.relink(i)
-	}
 }

@@ -3,11 +3,18 @@ package coordinator
 import (
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/dolly-img/dolly-img/ring/internal/wire"
 )
 
 // How a node's part ends: the two steps to commit, losses, and the final rows.
+
+// commit is what a node said of the end of its part, and when it was told to publish.
+type commit struct {
+	verified *wire.Verified
+	since    time.Duration // when COMMIT was sent
+}
 
 func (c *Machine) nodeVerified(ev EvVerified) {
 	n := &c.nodes[ev.Node]
@@ -21,7 +28,7 @@ func (c *Machine) nodeVerified(ev EvVerified) {
 		c.end(ev.Node, Failed, "verified another number of blobs")
 		return
 	}
-	n.phase, n.verified, n.moved = phVerified, ev.Msg, c.now
+	n.phase, n.commit.verified, n.progress.moved = phVerified, ev.Msg, c.now
 	if n.feed.state == feedDialled || n.feed.state == feedUp {
 		c.release(n)
 	}
@@ -38,8 +45,8 @@ func (c *Machine) maybeCommit(i int) {
 		return
 	}
 	for b, want := range c.finals {
-		if n.verified.Digests[b] != want.String() {
-			c.end(i, Failed, fmt.Sprintf("blob %d: node computed %s, the source has %s", b, n.verified.Digests[b], want))
+		if n.commit.verified.Digests[b] != want.String() {
+			c.end(i, Failed, fmt.Sprintf("blob %d: node computed %s, the source has %s", b, n.commit.verified.Digests[b], want))
 			return
 		}
 	}
@@ -47,7 +54,7 @@ func (c *Machine) maybeCommit(i int) {
 		c.committing = true
 		c.do(ActCommit{})
 	}
-	n.phase, n.committed = phCommitting, c.now
+	n.phase, n.commit.since = phCommitting, c.now
 	c.tell(i, &wire.Commit{})
 }
 
@@ -62,7 +69,7 @@ func (c *Machine) nodeCommitted(ev EvCommitted) {
 	}
 	n.row.Digest = ev.Digest
 	state := Committed
-	if n.verified != nil && n.verified.InPlace && !wire.Moved(c.blobs, n.report.Received) {
+	if n.commit.verified != nil && n.commit.verified.InPlace && !wire.Moved(c.blobs, n.progress.report.Received) {
 		state = Held
 	}
 	c.final(ev.Node, state, Cause{})
@@ -92,10 +99,10 @@ func denied(code wire.Code) Fault {
 // there, at once.
 func (c *Machine) controlLost(ev EvControlLost) {
 	n := &c.nodes[ev.Node]
-	if !n.alive {
+	if !n.contact.alive {
 		return
 	}
-	n.alive = false
+	n.contact.alive = false
 	switch {
 	case n.phase == phFinal:
 		c.orphan(ev.Node)
@@ -106,21 +113,21 @@ func (c *Machine) controlLost(ev EvControlLost) {
 		}
 		c.lose(ev.Node, why)
 	default:
-		n.resuming = true
+		n.contact.resuming = true
 		c.do(ActResume{ev.Node, n.phase == phCommitting})
 	}
 }
 
 func (c *Machine) resumed(ev EvResumed) {
 	n := &c.nodes[ev.Node]
-	if !n.resuming {
+	if !n.contact.resuming {
 		return
 	}
-	n.resuming = false
-	same := ev.Instance == n.instance
+	n.contact.resuming = false
+	same := ev.Instance == n.contact.instance
 	switch {
 	case same && ev.State == wire.StateRunning:
-		n.alive, n.moved, n.told = true, c.now, c.now
+		n.contact.alive, n.progress.moved, n.progress.told = true, c.now, c.now
 		c.remind(ev.Node)
 	case same && n.phase == phCommitting && State(ev.State).Good():
 		c.nodeCommitted(EvCommitted{ev.Node, ev.Digest})
@@ -142,8 +149,8 @@ func (c *Machine) remind(i int) {
 		c.tell(i, &wire.Start{})
 		c.do(ActMarks{i})
 	}
-	if n.suspect != nil { // its FALLBACK came, and its feed is not yet ordered
-		n.suspect = nil
+	if n.blame.suspect != nil { // its FALLBACK came, and its feed is not yet ordered
+		n.blame.suspect = nil
 		c.relink(i)
 	}
 	if n.phase == phCommitting {
@@ -162,7 +169,7 @@ func (c *Machine) remind(i int) {
 			due[l.link] = true
 		}
 	}
-	for _, l := range n.ordered {
+	for _, l := range n.feed.ordered {
 		if !due[l] {
 			c.do(ActUndial{i, l})
 		}
@@ -176,7 +183,7 @@ func (c *Machine) interrupt() {
 	}
 	c.interrupted = true
 	for i := range c.nodes {
-		c.nodes[i].committed = c.now // they have the time of commitLimit from now on
+		c.nodes[i].commit.since = c.now // they have the time of commitLimit from now on
 	}
 	for _, i := range c.fromTail() {
 		if c.nodes[i].phase < phCommitting {
@@ -222,10 +229,10 @@ func (c *Machine) drop(i int, s State, why Cause, code wire.Code, keep bool) {
 		return
 	}
 	c.tell(i, &wire.Abort{Code: code, Reason: why.String(), Keep: keep})
-	if n.alive {
+	if n.contact.alive {
 		c.do(ActHangup{i})
 	}
-	n.alive, n.resuming, n.suspect = false, false, nil
+	n.contact.alive, n.contact.resuming, n.blame.suspect = false, false, nil
 	c.forgetSlowed(i)
 	c.final(i, s, why)
 	c.orphan(i)
@@ -236,9 +243,9 @@ func (c *Machine) drop(i int, s State, why Cause, code wire.Code, keep bool) {
 func (c *Machine) final(i int, s State, why Cause) {
 	n := &c.nodes[i]
 	n.phase = phFinal
-	n.row.State, n.row.Bytes = s, n.before+n.report.Received
+	n.row.State, n.row.Bytes = s, n.holdings.lost+n.progress.report.Received
 	n.row.Cause = why.orCause(n.note)
-	n.row.Skipped = min(n.row.Skipped, n.held0) // what more it held when it came back it had from us
+	n.row.Skipped = min(n.row.Skipped, n.holdings.first) // what more it held when it came back it had from us
 	c.do(ActFinal{i})
 }
 
@@ -251,7 +258,7 @@ func (c *Machine) maybeFinish() {
 	away := 0
 	for i := 1; i < len(c.nodes); i++ {
 		switch p := c.nodes[i].phase; {
-		case p == phAway || p == phDialing && c.started || p == phAsked && c.started && !c.nodes[i].busy:
+		case p == phAway || p == phDialing && c.started || p == phAsked && c.started && !c.nodes[i].contact.busy:
 			away++
 		case p != phFinal:
 			return
@@ -262,7 +269,7 @@ func (c *Machine) maybeFinish() {
 		case n.phase == phFinal:
 		case n.phase == phAsked:
 			c.end(i, Unreachable, "did not answer the offer")
-		case n.contacted:
+		case n.contact.met:
 			c.endBy(i, Failed, n.row.Cause)
 		default:
 			c.unanswered(i)

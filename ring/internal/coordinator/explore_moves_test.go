@@ -111,7 +111,7 @@ func (w *world) unheard(ev any) bool {
 	case EvNeed:
 		return w.c.nodes[ev.Node].feed.gen != ev.Generation
 	case EvLink:
-		i := slices.IndexFunc(w.c.nodes, func(n chainNode) bool { return n.feed.link == ev.Link })
+		i := slices.IndexFunc(w.c.nodes, func(n node) bool { return n.feed.link == ev.Link })
 		return i < 0 || !w.heeded(i, ev.Generation) || w.may.cuts == 0 && ev.State == wire.LinkUp
 	}
 	return false
@@ -340,7 +340,7 @@ func (w *world) report(l *xLink, state string, code wire.Code) {
 func (w *world) readOn() {
 	w.read++
 	for i := 1; i < len(w.nodes); i++ {
-		if n := &w.c.nodes[i]; n.alive && n.lacks && n.phase == phServing {
+		if n := &w.c.nodes[i]; n.contact.alive && n.holdings.lacks && n.phase == phServing {
 			w.send(i, w.marks(w.read-1))
 		}
 	}
@@ -377,7 +377,7 @@ func (w *world) ask(k int) {
 	if n.m != nil {
 		w.node(a.node, member.EvResume{})
 	}
-	if !w.c.nodes[a.node].alive {
+	if !w.c.nodes[a.node].contact.alive {
 		n.ctrl = false
 	}
 }

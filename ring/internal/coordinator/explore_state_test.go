@@ -50,8 +50,8 @@ const (
 // unhashed are fields that only reports are made of, or that follow from others, or that
 // nothing depends on here: a blob of known size needs no FIN. Of a row the state counts.
 var unhashed = map[string]bool{
-	"coordinator.Machine.out": true, "coordinator.Machine.blobs": true, "coordinator.chainNode.note": true, "coordinator.chainNode.moved": true, "coordinator.chainNode.asked": true,
-	"coordinator.reach.since": true, "coordinator.cutFrom.why": true, "coordinator.chainNode.before": true, "coordinator.chainNode.held0": true,
+	"coordinator.Machine.out": true, "coordinator.Machine.blobs": true, "coordinator.Machine.cfg": true, "coordinator.node.note": true, "coordinator.progress.moved": true, "coordinator.contact.asked": true,
+	"coordinator.reach.since": true, "coordinator.cutFrom.why": true, "coordinator.holdings.lost": true, "coordinator.holdings.first": true,
 	"coordinator.Row.Digest": true, "coordinator.Row.Bytes": true, "coordinator.Row.Skipped": true, "coordinator.Row.Reason": true, "coordinator.Row.Cause": true, "coordinator.Row.Link": true, "coordinator.Row.Free": true,
 	"member.Machine.out": true, "member.Machine.feedFin": true, "member.blob.want": true, "coordinator.world.err": true, "coordinator.budget.delays": true,
 	// What is the same in all worlds, and what fingerprint sees to.
@@ -64,7 +64,7 @@ var layouts = map[reflect.Type]*layout{}
 func init() {
 	layoutOf(reflect.TypeFor[world]())
 	layoutOf(reflect.TypeFor[Machine]())
-	layoutOf(reflect.TypeFor[chainNode]())
+	layoutOf(reflect.TypeFor[node]())
 	layoutOf(reflect.TypeFor[xNode]())
 	layoutOf(reflect.TypeFor[xLink]())
 }
@@ -271,11 +271,11 @@ func (w *world) chainPrint(seed maphash.Seed) uint64 {
 	for i := range w.c.nodes {
 		n := w.c.nodes[i]
 		switch {
-		case n.alive || n.resuming || w.may.cuts > 0:
+		case n.contact.alive || n.contact.resuming || w.may.cuts > 0:
 		case n.phase == phFinal:
-			n = chainNode{phase: n.phase, row: n.row}
+			n = node{phase: n.phase, row: n.row}
 		case n.phase == phAway:
-			n.report, n.links, n.verified, n.ordered = wire.Report{}, nil, nil, nil
+			n.progress.report, n.progress.links, n.commit.verified, n.feed.ordered = wire.Report{}, nil, nil, nil
 			n.feed.link, n.feed.feeder, n.feed.needs = 0, 0, nil
 		}
 		sum = maphash.Comparable(seed, [2]uint64{sum, printOf(seed, &n)})

@@ -15,27 +15,27 @@ func (c *Machine) welcome(ev EvWelcome) {
 	if n.phase != phDialing && n.phase != phAway {
 		return
 	}
-	n.addr, n.version = ev.Addr, ev.Version
+	n.contact.addr, n.contact.version = ev.Addr, ev.Version
 	if j := c.twin(ev); j > 0 {
 		c.oneMachine(j, ev.Node)
 		return
 	}
-	back := n.contacted
+	back := n.contact.met
 	switch {
-	case ev.State == wire.StateRunning && back && ev.Instance == n.instance && n.held == nil:
+	case ev.State == wire.StateRunning && back && ev.Instance == n.contact.instance && n.holdings.held == nil:
 		// What it answered was lost with its connection: it is asked anew.
-		n.alive = true
+		n.contact.alive = true
 		c.tell(ev.Node, &wire.Abort{Reason: "its answer was lost", Keep: true})
 		c.do(ActHangup{ev.Node})
-		n.alive = false
+		n.contact.alive = false
 		c.do(ActRedial{ev.Node})
 		return
-	case ev.State == wire.StateRunning && back && ev.Instance == n.instance:
-		n.alive, n.phase, n.moved, n.told = true, phServing, c.now, c.now
+	case ev.State == wire.StateRunning && back && ev.Instance == n.contact.instance:
+		n.contact.alive, n.phase, n.progress.moved, n.progress.told = true, phServing, c.now, c.now
 		c.returned(ev.Node)
 		c.enter(ev.Node)
 		c.remind(ev.Node)
-		if n.lacks && n.feed.state != feedAsked {
+		if n.holdings.lacks && n.feed.state != feedAsked {
 			c.relink(ev.Node)
 		}
 		return
@@ -46,8 +46,8 @@ func (c *Machine) welcome(ev EvWelcome) {
 		c.end(ev.Node, Refused, orElse(ev.Reason, "node answers "+ev.State))
 		return
 	}
-	n.instance, n.alive, n.contacted, n.phase = ev.Instance, true, true, phAsked
-	n.asked, n.busy, n.held = c.now, false, nil
+	n.contact.instance, n.contact.alive, n.contact.met, n.phase = ev.Instance, true, true, phAsked
+	n.contact.asked, n.contact.busy, n.holdings.held = c.now, false, nil
 	if back {
 		c.returned(ev.Node)
 	}
@@ -57,7 +57,7 @@ func (c *Machine) welcome(ev EvWelcome) {
 // twin is the node that was greeted under another name, and is the same process; 0: there is none.
 func (c *Machine) twin(ev EvWelcome) int {
 	for j := range c.nodes {
-		if o := &c.nodes[j]; j != ev.Node && o.contacted && o.instance == ev.Instance {
+		if o := &c.nodes[j]; j != ev.Node && o.contact.met && o.contact.instance == ev.Instance {
 			return j
 		}
 	}
@@ -73,7 +73,7 @@ func (c *Machine) oneMachine(known, other int) {
 	switch o := &c.nodes[known]; {
 	case o.phase < phCommitting:
 		c.end(known, Failed, why)
-		c.nodes[other].alive = true // its connection may be the one that the machine listens to by now
+		c.nodes[other].contact.alive = true // its connection may be the one that the machine listens to by now
 	case o.phase == phCommitting || o.row.State.Good():
 		why += ", on which " + o.name + " was told to commit before"
 	}
@@ -81,17 +81,17 @@ func (c *Machine) oneMachine(known, other int) {
 }
 
 // named is the name of a node, with the address it answered at.
-func (n *chainNode) named() string {
-	if n.addr == "" || n.addr == n.name {
+func (n *node) named() string {
+	if n.contact.addr == "" || n.contact.addr == n.name {
 		return n.name
 	}
-	return n.name + " " + n.addr
+	return n.name + " " + n.contact.addr
 }
 
 // returned notes that a lost node is there again.
 func (c *Machine) returned(i int) {
 	n := &c.nodes[i]
-	n.returns++
+	n.contact.returns++
 	n.note = n.row.Cause.In("came back: ")
 	n.row.State = Serving
 	c.event(i, Serving, n.note)
@@ -134,36 +134,36 @@ func (c *Machine) answer(ev EvAnswer) {
 		c.end(ev.Node, Failed, "answered the offer with another number of blobs")
 		return
 	}
-	n.phase, n.replays, n.change = phReady, ev.Replay, ev.Change
+	n.phase, n.holdings.replays, n.holdings.change = phReady, ev.Replay, ev.Change
 	n.row.Free = ev.Free
-	n.held, n.claims = make([]int64, len(c.blobs)), make([]int64, len(c.blobs))
-	n.before += n.report.Received
-	n.report, n.verified, n.lacks, n.row.Skipped = wire.Report{}, nil, false, 0
+	n.holdings.held, n.holdings.claims = make([]int64, len(c.blobs)), make([]int64, len(c.blobs))
+	n.holdings.lost += n.progress.report.Received
+	n.progress.report, n.commit.verified, n.holdings.lacks, n.row.Skipped = wire.Report{}, nil, false, 0
 	n.feed.state = feedNone
 	var missing int64
 	for b, d := range c.blobs {
 		// Only a blob held to its last byte counts; a part is a claim that marks
 		// will judge. Of an empty one nobody can tell: it is made again.
 		if wire.Vouched(d, ev.Held[b]) {
-			n.held[b] = d.Size
+			n.holdings.held[b] = d.Size
 			n.row.Skipped += d.Size
 			continue
 		}
-		n.held[b] = -1
-		n.lacks = true
-		n.claims[b] = wire.Claimed(d, ev.Held[b])
-		n.row.Skipped += n.claims[b]
-		missing += max(d.Size-n.claims[b], 0)
+		n.holdings.held[b] = -1
+		n.holdings.lacks = true
+		n.holdings.claims[b] = wire.Claimed(d, ev.Held[b])
+		n.row.Skipped += n.holdings.claims[b]
+		missing += max(d.Size-n.holdings.claims[b], 0)
 	}
-	if !n.offered {
-		n.offered, n.held0 = true, n.row.Skipped
+	if !n.holdings.known {
+		n.holdings.known, n.holdings.first = true, n.row.Skipped
 	}
-	n.before = max(n.before, n.row.Skipped-n.held0) // its last report may have been older than what it kept
+	n.holdings.lost = max(n.holdings.lost, n.row.Skipped-n.holdings.first) // its last report may have been older than what it kept
 	if ev.Free >= 0 && missing > ev.Free {
 		c.end(ev.Node, Failed, fmt.Sprintf("no space: needs %s, %s are free", bytesize.Text(missing), bytesize.Text(ev.Free)))
 		return
 	}
-	if c.started && !c.check {
+	if c.started && !c.cfg.Check {
 		c.join(ev.Node)
 	}
 }
@@ -171,18 +171,18 @@ func (c *Machine) answer(ev EvAnswer) {
 // join starts a node, at the end of the order.
 func (c *Machine) join(i int) {
 	n := &c.nodes[i]
-	n.phase, n.row.State, n.moved, n.told = phServing, Serving, c.now, c.now
+	n.phase, n.row.State, n.progress.moved, n.progress.told = phServing, Serving, c.now, c.now
 	c.tell(i, &wire.Start{})
 	c.do(ActMarks{i})
 	c.enter(i)
-	if n.lacks {
+	if n.holdings.lacks {
 		c.relink(i)
 	}
 }
 
 // enter gives a node its place at the end of the order.
 func (c *Machine) enter(i int) {
-	if c.nodes[i].lacks && !slices.Contains(c.order, i) {
+	if c.nodes[i].holdings.lacks && !slices.Contains(c.order, i) {
 		c.order = append(c.order, i)
 	}
 }
@@ -200,13 +200,13 @@ func (c *Machine) maybeStart(deadline bool) {
 		if !c.due && (n.phase == phDialing || n.phase == phAsked) {
 			return
 		}
-		ready, busy = ready || n.phase == phReady, busy || n.phase == phAsked && n.busy
+		ready, busy = ready || n.phase == phReady, busy || n.phase == phAsked && n.contact.busy
 	}
 	if busy && !ready {
 		return // there is nobody to begin with
 	}
 	c.started = true
-	if c.check {
+	if c.cfg.Check {
 		c.checkWays()
 		return
 	}
@@ -219,15 +219,15 @@ func (c *Machine) maybeStart(deadline bool) {
 		if n.phase != phReady {
 			continue
 		}
-		for b := range n.held {
-			read[b] = read[b] || n.held[b] < 0 || c.blobs[b].Digest == "" // who joins late may lack it
+		for b := range n.holdings.held {
+			read[b] = read[b] || n.holdings.held[b] < 0 || c.blobs[b].Digest == "" // who joins late may lack it
 		}
 		c.enter(i)
 	}
 	c.do(ActPlan{slices.Clone(c.order), read})
 	for i := 1; i < len(c.nodes); i++ {
 		if n := &c.nodes[i]; n.phase == phReady {
-			n.phase, n.row.State, n.moved, n.told = phServing, Serving, c.now, c.now
+			n.phase, n.row.State, n.progress.moved, n.progress.told = phServing, Serving, c.now, c.now
 			c.tell(i, &wire.Start{})
 		}
 	}
@@ -242,7 +242,7 @@ func (c *Machine) endCheck() {
 		switch n := &c.nodes[i]; n.phase {
 		case phReady:
 			n.row.State = Pending
-			if !n.lacks && !n.change {
+			if !n.holdings.lacks && !n.holdings.change {
 				n.row.State = Held
 			}
 			n.phase = phFinal
@@ -260,7 +260,7 @@ func (c *Machine) endCheck() {
 // when no link will be, because everybody holds everything, lacks only empty
 // blobs, or died.
 func (c *Machine) maybeRead() {
-	if !c.started || c.reading || c.finished || c.check {
+	if !c.started || c.reading || c.finished || c.cfg.Check {
 		return
 	}
 	waiting := false
@@ -284,15 +284,15 @@ func (c *Machine) maybeRead() {
 // lose takes a node out of the chain; it is dialled again while others are served.
 func (c *Machine) lose(i int, why Cause) {
 	n := &c.nodes[i]
-	if n.returns >= c.retries || c.interrupted {
+	if n.contact.returns >= c.cfg.Retries || c.interrupted {
 		c.endBy(i, Failed, why)
 		return
 	}
-	if n.alive {
+	if n.contact.alive {
 		c.do(ActHangup{i})
 	}
-	n.alive, n.resuming, n.phase, n.suspect = false, false, phAway, nil
-	n.slowed = 0
+	n.contact.alive, n.contact.resuming, n.phase, n.blame.suspect = false, false, phAway, nil
+	n.pace.slowed = 0
 	n.reach = reach{}
 	c.forgetSlowed(i)
 	n.row.Link = "" // its links broke because it did
@@ -312,15 +312,15 @@ func (c *Machine) leave(i int) {
 	c.dropProbes(i)
 	for j := range c.nodes {
 		n := &c.nodes[j]
-		if f := &n.feed; f.culprit == i && f.fails > 0 {
+		if f := &n.tries; f.culprit == i && f.fails > 0 {
 			f.fails = 0
 			if n.phase < phFinal {
 				n.note, n.row.Link = Cause{}, ""
 			}
 		}
-		if k := slices.Index(n.feed.avoid, i); k >= 0 {
-			n.feed.avoid = slices.Delete(n.feed.avoid, k, k+1)
-			n.feed.direct = len(n.feed.avoid) >= maxAvoid
+		if k := slices.Index(n.tries.avoid, i); k >= 0 {
+			n.tries.avoid = slices.Delete(n.tries.avoid, k, k+1)
+			n.tries.direct = len(n.tries.avoid) >= maxAvoid
 		}
 	}
 }

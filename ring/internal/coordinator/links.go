@@ -27,11 +27,11 @@ func (c *Machine) relink(i int) {
 	if n.feed.state == feedDialled || n.feed.state == feedUp {
 		n.feed.replaces = append(n.feed.replaces, ownedLink{n.feed.feeder, n.feed.link})
 	}
-	n.carried, n.burst, n.reach.waits = 0, 0, false
+	n.pace.carried, n.pace.burst, n.reach.waits = 0, 0, false
 	c.nextLink++
 	n.feed.state, n.feed.link, n.feed.asked = feedAsked, c.nextLink, c.now
 	n.feed.gen++
-	if n.alive {
+	if n.contact.alive {
 		c.do(ActFeed{i, n.feed.link, n.feed.gen, c.pickFeeder(i)})
 	}
 }
@@ -42,19 +42,19 @@ func (c *Machine) relink(i int) {
 func (c *Machine) pickFeeder(i int) int {
 	n := &c.nodes[i]
 	at := slices.Index(c.order, i)
-	if n.feed.direct || n.reach.only || at < 0 {
+	if n.tries.direct || n.reach.only || at < 0 {
 		return 0
 	}
 	best, load := 0, 0
 	above := c.above(i)
-	if f := n.reach.found; slices.Contains(above, f) && !n.slow && !slices.Contains(n.feed.avoid, f) {
+	if f := n.reach.found; slices.Contains(above, f) && !n.pace.slow && !slices.Contains(n.tries.avoid, f) {
 		return f
 	}
 	for _, j := range above {
-		if slices.Contains(n.feed.avoid, j) || n.reach.isCut(j) {
+		if slices.Contains(n.tries.avoid, j) || n.reach.isCut(j) {
 			continue
 		}
-		if !n.slow {
+		if !n.pace.slow {
 			return j
 		}
 		if l := c.slowFedBy(j); best == 0 || l < load {
@@ -67,7 +67,7 @@ func (c *Machine) pickFeeder(i int) int {
 // slowFedBy counts the slow nodes that j feeds.
 func (c *Machine) slowFedBy(j int) (count int) {
 	for i := range c.nodes {
-		if n := &c.nodes[i]; n.slow && n.phase == phServing && n.feed.feeder == j {
+		if n := &c.nodes[i]; n.pace.slow && n.phase == phServing && n.feed.feeder == j {
 			count++
 		}
 	}
@@ -85,10 +85,10 @@ func (c *Machine) need(ev EvNeed) {
 		c.undial(n)
 		return
 	}
-	if sum := needSum(c.blobs, ev.Needs); sum != n.feed.needSum {
-		n.feed.needSum, n.feed.fails, n.damage = sum, min(n.feed.fails, 1), ""
-	} else if n.feed.culprit == 0 && n.feed.fails >= maxFails {
-		c.unfed(ev.Node, n.feed.why)
+	if sum := needSum(c.blobs, ev.Needs); sum != n.feed.sum {
+		n.feed.sum, n.tries.fails, n.blame.damage = sum, min(n.tries.fails, 1), ""
+	} else if n.tries.culprit == 0 && n.tries.fails >= maxFails {
+		c.unfed(ev.Node, n.tries.why)
 		return
 	}
 	if n.feed.early && n.feed.feeder != 0 {
@@ -110,9 +110,9 @@ func (c *Machine) feedFrom(i int) {
 		return
 	}
 	n.feed.feeder, n.feed.state, n.feed.asked = feeder, feedDialled, c.now
-	c.do(ActDial{feeder, i, n.feed.link, n.feed.gen, n.feed.needs, n.slow})
+	c.do(ActDial{feeder, i, n.feed.link, n.feed.gen, n.feed.needs, n.pace.slow})
 	f := &c.nodes[n.feed.feeder]
-	f.ordered = append(f.ordered, n.feed.link)
+	f.feed.ordered = append(f.feed.ordered, n.feed.link)
 	c.undial(n)
 }
 
@@ -128,16 +128,16 @@ func needSum(blobs []v1.Descriptor, needs [][2]int64) (s int64) {
 }
 
 // release ends the link into n, which takes no more of it.
-func (c *Machine) release(n *chainNode) {
-	if l := (ownedLink{n.feed.feeder, n.feed.link}); l.feeder == 0 || c.nodes[l.feeder].alive {
+func (c *Machine) release(n *node) {
+	if l := (ownedLink{n.feed.feeder, n.feed.link}); l.feeder == 0 || c.nodes[l.feeder].contact.alive {
 		c.do(ActUndial{l.feeder, l.link})
 	}
 }
 
 // undial ends the dead links that a new order for n stands in for.
-func (c *Machine) undial(n *chainNode) {
+func (c *Machine) undial(n *node) {
 	for _, l := range n.feed.replaces {
-		if l.feeder == 0 || c.nodes[l.feeder].alive {
+		if l.feeder == 0 || c.nodes[l.feeder].contact.alive {
 			c.do(ActUndial{l.feeder, l.link})
 		}
 	}
@@ -170,8 +170,8 @@ func (c *Machine) link(ev EvLink) {
 			n.feed.state = feedDone
 			c.release(n)
 		case ev.State == wire.LinkDown && n.phase < phFinal:
-			if n.feed.broke = 0; ev.Node == n.feed.feeder && ev.Code == wire.CodeNetwork {
-				n.feed.broke = ev.Link
+			if n.tries.broke = 0; ev.Node == n.feed.feeder && ev.Code == wire.CodeNetwork {
+				n.tries.broke = ev.Link
 			}
 			c.linkDown(i, name, ev)
 		}
@@ -187,7 +187,7 @@ func (c *Machine) damaged(ev EvLink) {
 	if ev.Generation != n.feed.gen && !late {
 		return
 	}
-	n.damage = ev.Reason
+	n.blame.damage = ev.Reason
 	if late && n.phase < phFinal && n.row.Link != "" {
 		n.note = because("link " + n.row.Link + ": " + ev.Reason)
 		c.do(ActLink{Link: n.row.Link, Reason: "down: " + ev.Reason})
@@ -198,25 +198,25 @@ func (c *Machine) linkDown(i int, name string, ev EvLink) {
 	n := &c.nodes[i]
 	c.do(ActLink{Link: name, Reason: "down: " + ev.Reason})
 	feeder := n.feed.feeder
-	if c.fellBack(i, ev) && n.feed.excused < maxFalls*len(c.order) {
-		n.feed.excused++ // the feeder feeds again from where it is
+	if c.fellBack(i, ev) && n.tries.excused < maxFalls*len(c.order) {
+		n.tries.excused++ // the feeder feeds again from where it is
 		c.relink(i)
 		return
 	}
-	if n.feed.lost++; n.feed.lost > maxLost {
+	if n.tries.lost++; n.tries.lost > maxLost {
 		n.row.Link = name
 		c.end(i, Failed, fmt.Sprintf("%d links into it were lost: %s", maxLost, ev.Reason))
 		return
 	}
-	if feeder != n.feed.culprit {
-		n.feed.culprit, n.feed.fails, n.reach.undialled = feeder, 0, 0
+	if feeder != n.tries.culprit {
+		n.tries.culprit, n.tries.fails, n.reach.undialled = feeder, 0, 0
 	}
-	n.feed.fails++
-	n.feed.why = ev.Reason
+	n.tries.fails++
+	n.tries.why = ev.Reason
 	// Once may be a switch that wakes up, or a node without time to run. A link that was up before, and
 	// cannot be opened again, was cut: that is for the rules below.
 	if ev.Node == feeder && feeder > 0 && ev.Code == wire.CodeNetwork && n.feed.state == feedDialled {
-		if n.reach.undialled++; n.reach.undialled == n.feed.fails && n.feed.fails == 2 {
+		if n.reach.undialled++; n.reach.undialled == n.tries.fails && n.tries.fails == 2 {
 			c.notDialled(i, feeder, ev.Reason)
 		}
 	}
@@ -225,10 +225,10 @@ func (c *Machine) linkDown(i int, name string, ev EvLink) {
 		c.unfed(i, ev.Reason)
 		return
 	}
-	if !gone && n.blames == 0 { // changed bytes are worth more to know than what came of them
-		n.note, n.row.Link = because("link "+name+": "+orElse(n.damage, ev.Reason)), name
+	if !gone && n.blame.links == 0 { // changed bytes are worth more to know than what came of them
+		n.note, n.row.Link = because("link "+name+": "+orElse(n.blame.damage, ev.Reason)), name
 	}
-	if feeder != 0 && (gone || n.feed.fails >= 2 && !n.reach.search) { // else the search tells whether it can
+	if feeder != 0 && (gone || n.tries.fails >= 2 && !n.reach.search) { // else the search tells whether it can
 		c.avoid(i, feeder)
 	}
 	c.relink(i)
@@ -238,7 +238,7 @@ func (c *Machine) linkDown(i int, name string, ev EvLink) {
 func (c *Machine) unfed(i int, why string) {
 	n := &c.nodes[i]
 	n.row.Link = c.linkName(i)
-	c.end(i, Failed, "cannot be fed: "+orElse(n.damage, why))
+	c.end(i, Failed, "cannot be fed: "+orElse(n.blame.damage, why))
 }
 
 // fellBack says whether the link into i ended because its feeder fell back: it says so, or it
@@ -248,16 +248,16 @@ func (c *Machine) fellBack(i int, ev EvLink) bool {
 	if ev.Node == feeder {
 		return ev.Code == wire.CodeMismatch
 	}
-	return feeder > 0 && ev.Code == wire.CodeNetwork && ev.Link != 0 && ev.Link <= c.nodes[feeder].fell.link
+	return feeder > 0 && ev.Code == wire.CodeNetwork && ev.Link != 0 && ev.Link <= c.nodes[feeder].blame.fell.link
 }
 
 // excuse is for those whom a feeder fed that has fallen back, and who were heard first.
 func (c *Machine) excuse(feeder int) {
 	for i := range c.nodes {
 		n := &c.nodes[i]
-		if n.feed.culprit == feeder && n.feed.fails > 0 && n.feed.state != feedUp && n.feed.state != feedDone && n.blames == 0 &&
+		if n.tries.culprit == feeder && n.tries.fails > 0 && n.feed.state != feedUp && n.feed.state != feedDone && n.blame.links == 0 &&
 			strings.HasPrefix(n.note.Text, "link "+n.row.Link+": ") {
-			n.feed.fails--
+			n.tries.fails--
 			n.note, n.row.Link = Cause{}, ""
 		}
 	}
@@ -265,7 +265,7 @@ func (c *Machine) excuse(feeder int) {
 
 // avoid has i fed by another than feeder from now on.
 func (c *Machine) avoid(i, feeder int) {
-	f := &c.nodes[i].feed
+	f := &c.nodes[i].tries
 	if !slices.Contains(f.avoid, feeder) {
 		f.avoid = append(f.avoid, feeder)
 	}

@@ -168,8 +168,8 @@ func (s *scenario) event(f []string) {
 		sec, _ := strconv.ParseFloat(orElse(arg["s"], "0.25"), 64)
 		for range int(sec * 4) { // as often as the sender does
 			for i := range s.reports { // and who reported once goes on to, with nothing new
-				if n := &s.c.nodes[i]; s.c.now-n.told > 5*time.Second {
-					n.told = s.c.now
+				if n := &s.c.nodes[i]; s.c.now-n.progress.told > 5*time.Second {
+					n.progress.told = s.c.now
 				}
 			}
 			s.print(s.c.Step(EvTick{s.c.now + TickEvery}))
@@ -201,7 +201,7 @@ func (s *scenario) event(f []string) {
 		ev = EvReport{node, r}
 	case "probed": // FROM to=NODE, with cut=REASON when it was not reached
 		ev = EvProbed{Node: node}
-		for _, p := range s.c.probes {
+		for _, p := range s.c.search.probes {
 			if p.from == node && p.to == num("to", 0) {
 				ev = EvProbed{node, p.id, wire.CodeNone, ""}
 				if arg["cut"] != "" {

@@ -135,12 +135,12 @@ type Progress struct {
 func (c *Machine) Row(i int) Row { return c.nodes[i].row }
 
 // Alive says whether the control connection of node i is in use.
-func (c *Machine) Alive(i int) bool { return c.nodes[i].alive }
+func (c *Machine) Alive(i int) bool { return c.nodes[i].contact.alive }
 
 // Marked lists the nodes that need the marks of what is read.
 func (c *Machine) Marked() (to []int) {
 	for i := range c.nodes {
-		if n := &c.nodes[i]; n.alive && n.lacks && n.phase == phServing {
+		if n := &c.nodes[i]; n.contact.alive && n.holdings.lacks && n.phase == phServing {
 			to = append(to, i)
 		}
 	}
@@ -161,7 +161,7 @@ func (c *Machine) Progress() Progress {
 			p.Serving++
 		case n.phase == phServing:
 			p.Serving++
-			if have := n.report.Received + n.row.Skipped; p.Least < 0 || have < p.Least {
+			if have := n.progress.report.Received + n.row.Skipped; p.Least < 0 || have < p.Least {
 				p.Least = have
 			}
 		}

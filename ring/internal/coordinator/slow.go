@@ -14,10 +14,18 @@ import (
 // Slow nodes (SLOW.md): judged by what each could carry, as its own
 // measurements and those of its feeder tell, never by how fast the chain runs.
 
+// speeds is what the coordinator knows of speed that no single node has.
+type speeds struct {
+	judged     time.Duration // when slow nodes were last looked for
+	stoodOut   int           // who was slower than the others when the bottleneck was last asked for; 0: nobody
+	serverSlow bool          // its links are, to whomever
+	most       int64         // bytes per second that several feeders send at most; 0 is unknown
+}
+
 // judgeSpeed looks for the one node that holds the others up.
 func (c *Machine) judgeSpeed() {
 	c.measure() // also for who asks for the bottleneck
-	if c.straggler == Wait || c.interrupted {
+	if c.cfg.Straggler == Wait || c.interrupted {
 		return
 	}
 	c.review()
@@ -34,16 +42,16 @@ func (c *Machine) judgeSpeed() {
 	for i := range c.nodes {
 		n := &c.nodes[i]
 		if i != slowest || slowest == 0 {
-			n.slowSeen, n.slowHeld = 0, false
+			n.pace.seen, n.pace.unsure = 0, false
 			continue
 		}
-		if n.slowHeld = !sure; sure || n.slowSeen < timings.slowLooks-1 {
-			n.slowSeen++
+		if n.pace.unsure = !sure; sure || n.pace.seen < timings.slowLooks-1 {
+			n.pace.seen++
 		}
-		if n.slowSeen < timings.slowLooks {
+		if n.pace.seen < timings.slowLooks {
 			continue
 		}
-		if f := n.feed.feeder; cause.isLink() && c.nodes[f].slowed != 0 && c.nodes[f].slowed != i {
+		if f := n.feed.feeder; cause.isLink() && c.nodes[f].pace.slowed != 0 && c.nodes[f].pace.slowed != i {
 			c.feederSlow(f, i, least, cause)
 		} else {
 			c.straggles(i, least, cause)
@@ -56,23 +64,23 @@ func (c *Machine) judgeSpeed() {
 // out, and the first one was moved in vain. If it was the same with another feeder, nobody's is slow.
 func (c *Machine) feederSlow(f, i int, rate int64, cause limiter) {
 	n, text := &c.nodes[f], megabytes(rate)
-	c.exonerate(n.slowed, cause.String()+" "+text+", too")
-	n.slowed = 0
+	c.exonerate(n.pace.slowed, cause.String()+" "+text+", too")
+	n.pace.slowed = 0
 	for p := range c.nodes {
-		if o := &c.nodes[p]; f != 0 && p != f && o.sends > 0 && 2*o.sends < 3*rate && 2*rate < 3*o.sends {
-			c.most = max(rate, o.sends)
+		if o := &c.nodes[p]; f != 0 && p != f && o.pace.sends > 0 && 2*o.pace.sends < 3*rate && 2*rate < 3*o.pace.sends {
+			c.speeds.most = max(rate, o.pace.sends)
 			c.exonerate(p, n.name+" sends "+text+", too")
 			return
 		}
 	}
 	switch {
 	case f == 0:
-		c.serverSlow = true
+		c.speeds.serverSlow = true
 	case n.phase != phServing: // it has everything, and only stops feeding
 		c.avoid(i, f)
 		c.relink(i)
 	default:
-		n.sends = rate
+		n.pace.sends = rate
 		c.straggles(f, rate, limiter{limit: limitSending})
 	}
 }
@@ -82,18 +90,18 @@ func (c *Machine) feederSlow(f, i int, rate int64, cause limiter) {
 func (c *Machine) measure() {
 	for _, i := range c.order {
 		n := &c.nodes[i]
-		if n.phase != phServing || !n.alive {
+		if n.phase != phServing || !n.contact.alive {
 			continue
 		}
 		l, _ := c.linkInto(i)
 		switch {
 		case l.Rate > 1:
-			n.carried = max(l.Rate, n.carried-n.carried/8)
-		case n.carried > 0:
-			n.carried = max(n.rate, n.carried-n.carried/32)
+			n.pace.carried = max(l.Rate, n.pace.carried-n.pace.carried/8)
+		case n.pace.carried > 0:
+			n.pace.carried = max(n.progress.rate, n.pace.carried-n.pace.carried/32)
 		}
 		if l.Burst > 0 {
-			n.burst = l.Burst
+			n.pace.burst = l.Burst
 		}
 	}
 }
@@ -103,11 +111,11 @@ func (c *Machine) slowest() (who int, least int64, cause limiter) {
 	served := 0
 	for _, i := range c.order {
 		n := &c.nodes[i]
-		if n.phase != phServing || !n.alive || n.slow {
+		if n.phase != phServing || !n.contact.alive || n.pace.slow {
 			continue
 		}
 		served++
-		if n.cleared >= maxCleared || !c.holdsUp(i) {
+		if n.pace.cleared >= maxCleared || !c.holdsUp(i) {
 			continue
 		}
 		if rate, why := c.capacity(i); rate > 0 && (who == 0 || rate < least) {
@@ -131,16 +139,16 @@ const maxCleared = 2
 func (c *Machine) median(i int) (rate int64, checked bool) {
 	var carried []int64
 	for j := range c.nodes {
-		if n := &c.nodes[j]; j != i && !n.slow && n.carried > 0 {
-			carried = append(carried, n.carried)
+		if n := &c.nodes[j]; j != i && !n.pace.slow && n.pace.carried > 0 {
+			carried = append(carried, n.pace.carried)
 		}
 	}
 	most := int64(math.MaxInt64)
 	if checked = len(carried) > 1; checked {
 		slices.Sort(carried)
 		most = carried[len(carried)/2]
-	} else if c.most > 0 {
-		most = c.most
+	} else if c.speeds.most > 0 {
+		most = c.speeds.most
 	}
 	var rates []int64
 	if s := c.serverCapacity(); s > 0 {
@@ -148,20 +156,20 @@ func (c *Machine) median(i int) (rate int64, checked bool) {
 	}
 	for j := range c.nodes {
 		n := &c.nodes[j]
-		if j == 0 || j == i || n.slow || n.phase < phServing || n.phase == phServing && !n.alive || n.row.State == Failed {
+		if j == 0 || j == i || n.pace.slow || n.phase < phServing || n.phase == phServing && !n.contact.alive || n.row.State == Failed {
 			continue
 		}
 		if n.phase == phServing { // who has everything is compared with, too
-			link := n.carried
+			link := n.pace.carried
 			if link == 0 {
-				link = min(n.burst, max(most, n.rate))
+				link = min(n.pace.burst, max(most, n.progress.rate))
 			}
 			if could, _ := c.limits(j, link); could > 0 {
-				n.could = could
+				n.pace.could = could
 			}
 		}
-		if n.could > 0 {
-			rates = append(rates, n.could)
+		if n.pace.could > 0 {
+			rates = append(rates, n.pace.could)
 		}
 	}
 	if len(rates) == 0 {
@@ -171,12 +179,12 @@ func (c *Machine) median(i int) (rate int64, checked bool) {
 }
 
 // gets is what a node got per second in each of its last two reports, at the least.
-func (n *chainNode) gets() int64 { return min(n.rate, n.rateBefore) }
+func (n *node) gets() int64 { return min(n.progress.rate, n.progress.before) }
 
 // outdone says whether another than i got twice of rate, since somebody was called slow last.
 func (c *Machine) outdone(i int, rate int64) bool {
 	for j := range c.nodes {
-		if n := &c.nodes[j]; j > 0 && j != i && !n.slow && n.row.State != Failed && n.best >= 2*rate {
+		if n := &c.nodes[j]; j > 0 && j != i && !n.pace.slow && n.row.State != Failed && n.progress.best >= 2*rate {
 			return true
 		}
 	}
@@ -194,18 +202,18 @@ func middle[T cmp.Ordered](values []T) T {
 func (c *Machine) review() {
 	for i := range c.nodes {
 		n := &c.nodes[i]
-		if !n.slow || n.phase != phServing || !n.alive || n.feed.state == feedDone {
+		if !n.pace.slow || n.phase != phServing || !n.contact.alive || n.feed.state == feedDone {
 			continue
 		}
 		median, checked := c.median(i)
 		switch {
-		case n.slowLink != "" && n.feed.state == feedUp && n.gets() >= 2*n.slowRate && !c.outdone(i, n.gets()): // it was that link
+		case n.pace.link != "" && n.feed.state == feedUp && n.gets() >= 2*n.pace.rate && !c.outdone(i, n.gets()): // it was that link
 			c.exonerate(i, "it gets "+megabytes(n.gets()))
-		case checked && 3*n.slowRate >= 2*median:
+		case checked && 3*n.pace.rate >= 2*median:
 			c.exonerate(i, "others carry "+megabytes(median))
-		case c.straggler == Drop && c.outdone(i, n.slowRate):
-			n.row.Link = n.slowLink
-			c.end(i, Failed, n.slowWhy)
+		case c.cfg.Straggler == Drop && c.outdone(i, n.pace.rate):
+			n.row.Link = n.pace.link
+			c.end(i, Failed, n.pace.why)
 		}
 	}
 }
@@ -223,13 +231,13 @@ func (c *Machine) sameCable(i int, rate, median int64) (who int, sure bool) {
 		return i, true
 	}
 	n := &c.nodes[f]
-	if r, why := c.capacity(f); n.phase == phServing && n.alive && !n.slow && why.isLink() && 2*r < 3*rate && c.holdsUp(f) {
+	if r, why := c.capacity(f); n.phase == phServing && n.contact.alive && !n.pace.slow && why.isLink() && 2*r < 3*rate && c.holdsUp(f) {
 		if !c.worth(f, rate, median, why) {
 			return 0, true
 		}
 		return f, true
 	}
-	if n.slowSeen > 0 && !n.slowHeld {
+	if n.pace.seen > 0 && !n.pace.unsure {
 		return f, false
 	}
 	return i, true
@@ -238,16 +246,16 @@ func (c *Machine) sameCable(i int, rate, median int64) (who int, sure bool) {
 // worth says whether moving i, which could carry rate where others carry median, would help.
 func (c *Machine) worth(i int, rate, median int64, cause limiter) bool {
 	n := &c.nodes[i]
-	if 2*rate >= median || cause.isLink() && n.feed.feeder == 0 && c.serverSlow {
+	if 2*rate >= median || cause.isLink() && n.feed.feeder == 0 && c.speeds.serverSlow {
 		return false
 	}
-	left := -n.report.Received
+	left := -n.progress.report.Received
 	for b, d := range c.blobs {
 		if d.Size < 0 {
 			return true // nobody knows how much there is to come
 		}
-		if n.held[b] < 0 {
-			left += d.Size - n.claims[b]
+		if n.holdings.held[b] < 0 {
+			left += d.Size - n.holdings.claims[b]
 		}
 	}
 	takes := time.Duration(float64(left) / float64(rate) * float64(time.Second))
@@ -259,16 +267,16 @@ func (c *Machine) worth(i int, rate, median int64, cause limiter) bool {
 func (c *Machine) exonerate(i int, why string) {
 	n := &c.nodes[i]
 	c.forgetSlowed(i)
-	if !n.slow || n.phase != phServing {
+	if !n.pace.slow || n.phase != phServing {
 		return
 	}
-	if strings.HasPrefix(n.note.Text, n.slowWhy) { // else something else has happened to it since
+	if strings.HasPrefix(n.note.Text, n.pace.why) { // else something else has happened to it since
 		n.note, n.row.Link = Cause{}, ""
 	}
-	n.slow, n.sends = false, 0
-	n.cleared++
+	n.pace.slow, n.pace.sends = false, 0
+	n.pace.cleared++
 	c.event(i, Serving, because("is not slow: "+why))
-	if n.alive && (n.feed.state == feedDialled || n.feed.state == feedUp) {
+	if n.contact.alive && (n.feed.state == feedDialled || n.feed.state == feedUp) {
 		c.relink(i) // without the lag
 	}
 }
@@ -276,8 +284,8 @@ func (c *Machine) exonerate(i int, why string) {
 // forgetSlowed is for who does not speak against its feeder any more.
 func (c *Machine) forgetSlowed(i int) {
 	for f := range c.nodes {
-		if c.nodes[f].slowed == i {
-			c.nodes[f].slowed = 0
+		if c.nodes[f].pace.slowed == i {
+			c.nodes[f].pace.slowed = 0
 		}
 	}
 }
@@ -287,17 +295,17 @@ func (c *Machine) forgetSlowed(i int) {
 func (c *Machine) straggles(i int, rate int64, cause limiter) {
 	n := &c.nodes[i]
 	n.row.Link = "" // of whatever its note said before
-	n.slowRate, n.slowWhy = rate, "slow: "+cause.String()+" "+megabytes(rate)
+	n.pace.rate, n.pace.why = rate, "slow: "+cause.String()+" "+megabytes(rate)
 	if cause.isLink() {
 		n.row.Link = c.linkName(i)
-		c.nodes[n.feed.feeder].slowed = i
+		c.nodes[n.feed.feeder].pace.slowed = i
 	}
-	n.slowLink = n.row.Link
+	n.pace.link = n.row.Link
 	for j := range c.nodes {
-		c.nodes[j].best = 0
+		c.nodes[j].progress.best = 0
 	}
-	n.slow, n.slowSeen = true, 0
-	n.note = because(n.slowWhy + "; served behind the others")
+	n.pace.slow, n.pace.seen = true, 0
+	n.note = because(n.pace.why + "; served behind the others")
 	c.event(i, Serving, n.note)
 	c.toTail(i)
 }
@@ -307,14 +315,14 @@ func (c *Machine) straggles(i int, rate int64, cause limiter) {
 func (c *Machine) waitedFor(i int) bool {
 	n := &c.nodes[i]
 	f := &c.nodes[n.feed.feeder]
-	if f.report.Wait == wire.WaitOut {
+	if f.progress.report.Wait == wire.WaitOut {
 		return true
 	}
 	if n.feed.state != feedUp || f.feed.state != feedDone && !(n.feed.feeder == 0 && c.sourceDone) {
 		return false
 	}
 	// What the link still brings may all be in the kernel of i by now.
-	w, l := n.report.Wait, wire.Sending{Idle: true}
+	w, l := n.progress.report.Wait, wire.Sending{Idle: true}
 	if in, ok := c.linkInto(i); ok {
 		l = in
 	}
@@ -324,14 +332,14 @@ func (c *Machine) waitedFor(i int) bool {
 	at := slices.Index(c.order, i)
 	return at >= 0 && slices.ContainsFunc(c.order[at+1:], func(j int) bool {
 		n := &c.nodes[j]
-		return n.phase == phServing && n.alive && !n.slow
+		return n.phase == phServing && n.contact.alive && !n.pace.slow
 	})
 }
 
 // linkInto is what the feeder of i last told of its link.
 func (c *Machine) linkInto(i int) (wire.Sending, bool) {
 	f := &c.nodes[i].feed
-	links := c.nodes[f.feeder].report.Links
+	links := c.nodes[f.feeder].progress.report.Links
 	k := slices.IndexFunc(links, func(l wire.Sending) bool { return l.Link == f.link })
 	if f.state != feedUp || k < 0 {
 		return wire.Sending{}, false
@@ -345,9 +353,9 @@ func (c *Machine) linkInto(i int) (wire.Sending, bool) {
 func (c *Machine) starved(i int) bool {
 	n := &c.nodes[i]
 	l, ok := c.linkInto(i)
-	waits := n.report.Wait == wire.WaitIn ||
-		n.report.Wait == wire.WaitOut && len(n.report.Links) > 0 && !slices.ContainsFunc(n.report.Links, isBusy)
-	return ok && isBusy(l) && waits && n.rate > 0 && (l.Held || max(l.Rate, l.Burst) >= 2*n.rate) && c.waitedFor(i)
+	waits := n.progress.report.Wait == wire.WaitIn ||
+		n.progress.report.Wait == wire.WaitOut && len(n.progress.report.Links) > 0 && !slices.ContainsFunc(n.progress.report.Links, isBusy)
+	return ok && isBusy(l) && waits && n.progress.rate > 0 && (l.Held || max(l.Rate, l.Burst) >= 2*n.progress.rate) && c.waitedFor(i)
 }
 
 // carries is what the link into i carried while it was busy, 0 if that is unknown. Links of one
@@ -357,7 +365,7 @@ func (c *Machine) carries(i int) (rate int64) {
 	if !ok || l.Rate <= 1 { // where nothing moves it is not slow: tick sees to that
 		return 0
 	}
-	for _, other := range c.nodes[c.nodes[i].feed.feeder].report.Links {
+	for _, other := range c.nodes[c.nodes[i].feed.feeder].progress.report.Links {
 		rate += min(other.Rate, l.Rate)
 	}
 	return rate
@@ -381,8 +389,8 @@ func (c *Machine) limits(i int, link int64) (rate int64, cause limiter) {
 			rate, cause = r, limiter{limit: why}
 		}
 	}
-	least(n.report.Relay, LimitProcessor)
-	if h, d := n.report.Hash, n.report.Disk; h > 0 && d > 0 {
+	least(n.progress.report.Relay, LimitProcessor)
+	if h, d := n.progress.report.Hash, n.progress.report.Disk; h > 0 && d > 0 {
 		why := LimitDisk
 		if h < d {
 			why = LimitProcessor
@@ -392,23 +400,23 @@ func (c *Machine) limits(i int, link int64) (rate int64, cause limiter) {
 		least(h, LimitProcessor)
 		least(d, LimitDisk)
 	}
-	if n.report.Wait == wire.WaitLimit { // its limit is what arrives
-		least(n.rate, LimitPolicy)
+	if n.progress.report.Wait == wire.WaitLimit { // its limit is what arrives
+		least(n.progress.rate, LimitPolicy)
 	}
 	if least(link, LimitNetwork); cause.limit == LimitNetwork {
 		cause.link = c.linkName(i)
 	}
 	if c.starved(i) {
-		least(n.rate, LimitProcessor)
+		least(n.progress.rate, LimitProcessor)
 	}
 	return rate, cause
 }
 
 // serverCapacity is what the server could send in bytes per second; 0 is unknown.
 func (c *Machine) serverCapacity() int64 {
-	rate := c.nodes[0].report.Relay
-	if c.limit > 0 && (rate == 0 || c.limit <= rate) {
-		return c.limit
+	rate := c.nodes[0].progress.report.Relay
+	if c.cfg.Rate > 0 && (rate == 0 || c.cfg.Rate <= rate) {
+		return c.cfg.Rate
 	}
 	return rate
 }

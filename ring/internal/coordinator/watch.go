@@ -18,22 +18,22 @@ func (c *Machine) tick() {
 	if !c.started {
 		return
 	}
-	if c.lookAround(); c.check {
+	if c.lookAround(); c.cfg.Check {
 		return
 	}
 	c.judgeSuspects()
 	for i := 1; i < len(c.nodes); i++ {
 		switch n := &c.nodes[i]; {
-		case n.phase == phAsked && c.now-n.asked >= timings.answer:
+		case n.phase == phAsked && c.now-n.contact.asked >= timings.answer:
 			c.end(i, Failed, "did not answer the offer")
-		case n.phase == phServing && n.alive:
+		case n.phase == phServing && n.contact.alive:
 			c.watch(i)
-		case n.phase == phCommitting && n.alive && c.now-n.committed >= c.commitLimit():
+		case n.phase == phCommitting && n.contact.alive && c.now-n.commit.since >= c.commitLimit():
 			c.end(i, Failed, fmt.Sprintf("commit not confirmed: no answer for %v", c.commitLimit()))
 		}
 	}
-	if c.now-c.judged >= timings.slowEvery {
-		c.judged = c.now
+	if c.now-c.speeds.judged >= timings.slowEvery {
+		c.speeds.judged = c.now
 		c.judgeSpeed()
 	}
 }
@@ -49,11 +49,11 @@ func (c *Machine) commitLimit() time.Duration {
 // watch looks after a node that is served.
 func (c *Machine) watch(i int) {
 	n := &c.nodes[i]
-	still := c.now - n.moved
-	waits := n.report.Wait == wire.WaitIn && min(still, c.now-n.feed.tried) >= timings.stalled
+	still := c.now - n.progress.moved
+	waits := n.progress.report.Wait == wire.WaitIn && min(still, c.now-n.feed.tried) >= timings.stalled
 	asked := c.now - n.feed.asked
 	switch {
-	case min(still, c.now-n.told) >= timings.report:
+	case min(still, c.now-n.progress.told) >= timings.report:
 		c.end(i, Failed, fmt.Sprintf("does not report for %v", timings.report))
 	case n.feed.state == feedAsked && asked >= timings.hung:
 		c.end(i, Failed, fmt.Sprintf("does not say what it needs for %v", timings.hung))
@@ -63,12 +63,12 @@ func (c *Machine) watch(i int) {
 		c.giveUp(i, fmt.Sprintf("not dialled within %v", timings.dialled))
 	case waits && c.stalled(i, still):
 		c.giveUp(i, fmt.Sprintf("nothing moved for %v", timings.stalled))
-	case waits && n.feed.state == feedDone && n.lacks:
+	case waits && n.feed.state == feedDone && n.holdings.lacks:
 		n.feed.tried, n.feed.early = c.now, true // it said done, or that it needs nothing
 		c.relink(i)
 	case still >= timings.hung && c.hangs(i):
-		c.end(i, Failed, fmt.Sprintf("hangs: nothing was stored for %v (%s)", timings.hung, orElse(string(n.report.Wait), "does not read")))
-	case still >= timings.verify && c.sourceDone && (n.feed.state == feedDone || !n.lacks):
+		c.end(i, Failed, fmt.Sprintf("hangs: nothing was stored for %v (%s)", timings.hung, orElse(string(n.progress.report.Wait), "does not read")))
+	case still >= timings.verify && c.sourceDone && (n.feed.state == feedDone || !n.holdings.lacks):
 		c.end(i, Failed, fmt.Sprintf("has been sent everything, and does not verify for %v", timings.verify))
 	}
 }
@@ -83,11 +83,11 @@ func (c *Machine) giveUp(i int, reason string) {
 // is sent something and nobody holds it up.
 func (c *Machine) hangs(i int) bool {
 	n := &c.nodes[i]
-	switch n.report.Wait {
+	switch n.progress.report.Wait {
 	case wire.WaitDisk, wire.WaitCPU:
 		return true
 	case wire.WaitOut:
-		if slices.ContainsFunc(n.report.Links, isBusy) {
+		if slices.ContainsFunc(n.progress.report.Links, isBusy) {
 			return false
 		}
 	case wire.WaitIn, wire.WaitLimit:
@@ -109,17 +109,17 @@ func (c *Machine) stalled(i int, still time.Duration) bool {
 	case n.feed.feeder > 0 && f.phase >= phVerified:
 		// It has everything, waits for nothing, and reports no more. If it got that just now,
 		// i may not have told yet that it gets it, too.
-		return n.told-f.moved >= ReportEvery
+		return n.progress.told-f.progress.moved >= ReportEvery
 	case !ok:
 		return true // the feeder has sent everything and closed it
 	case !l.Idle:
 		// Told twice in a row, so that i has told in between that nothing came: what is
 		// only now on its way, after a fault further up, is no stall.
-		return slices.ContainsFunc(f.links, func(old wire.Sending) bool { return old.Link == l.Link && isBusy(old) })
+		return slices.ContainsFunc(f.progress.links, func(old wire.Sending) bool { return old.Link == l.Link && isBusy(old) })
 	}
 	// A feeder that says it has nothing to send, and has more than its receiver.
 	return n.feed.feeder > 0 && still >= timings.dialled &&
-		(f.feed.state == feedDone || after(f.report.Blob, f.report.Good, n.report.Blob, n.report.Good))
+		(f.feed.state == feedDone || after(f.progress.report.Blob, f.progress.report.Good, n.progress.report.Blob, n.progress.report.Good))
 }
 
 func isBusy(l wire.Sending) bool { return !l.Idle }

@@ -39,6 +39,13 @@ type cutFrom struct {
 	why  string
 }
 
+// search is which nodes are being asked whether they reach others.
+type search struct {
+	probes []probe // under way
+	next   uint32
+	since  time.Duration // of a check: when the nodes were asked whom they reach
+}
+
 // probe is a PROBE that was not answered yet.
 type probe struct {
 	id       uint32
@@ -81,7 +88,7 @@ func (r *reach) forget(from int) {
 // concerned.
 func (c *Machine) mayFeed(j, i int) bool {
 	f := &c.nodes[j]
-	return f.alive && !f.slow && !f.banned && f.phase >= phServing && (!c.nodes[i].slow || f.replays)
+	return f.contact.alive && !f.pace.slow && !f.blame.banned && f.phase >= phServing && (!c.nodes[i].pace.slow || f.holdings.replays)
 }
 
 // above lists the nodes before i in the order that may feed it, the nearest first.
@@ -100,12 +107,12 @@ func (c *Machine) notDialled(i, feeder int, why string) {
 	n := &c.nodes[i]
 	asked := 0
 	for _, j := range c.above(i) {
-		if c.nodes[j].version >= 2 && !n.reach.isCut(j) && asked < maxProbes && n.reach.searches < maxSearches {
+		if c.nodes[j].contact.version >= 2 && !n.reach.isCut(j) && asked < maxProbes && n.reach.searches < maxSearches {
 			asked++
 			c.probe(j, i)
 		}
 	}
-	if asked == 0 || c.nodes[feeder].version < 2 {
+	if asked == 0 || c.nodes[feeder].contact.version < 2 {
 		n.reach.note(feeder, why)
 	}
 	if asked == 0 {
@@ -118,14 +125,14 @@ func (c *Machine) notDialled(i, feeder int, why string) {
 
 // probe asks node from whether it reaches node to.
 func (c *Machine) probe(from, to int) {
-	c.nextProbe++
-	c.probes = append(c.probes, probe{c.nextProbe, from, to})
-	c.do(ActProbe{from, to, c.nextProbe})
+	c.search.next++
+	c.search.probes = append(c.search.probes, probe{c.search.next, from, to})
+	c.do(ActProbe{from, to, c.search.next})
 }
 
 // probing counts the probes towards i that are under way.
 func (c *Machine) probing(i int) (count int) {
-	for _, p := range c.probes {
+	for _, p := range c.search.probes {
 		if p.to == i {
 			count++
 		}
@@ -134,12 +141,12 @@ func (c *Machine) probing(i int) (count int) {
 }
 
 func (c *Machine) probed(ev EvProbed) {
-	k := slices.IndexFunc(c.probes, func(p probe) bool { return p.id == ev.Probe && p.from == ev.Node })
+	k := slices.IndexFunc(c.search.probes, func(p probe) bool { return p.id == ev.Probe && p.from == ev.Node })
 	if k < 0 {
 		return
 	}
-	p := c.probes[k]
-	c.probes = slices.Delete(slices.Clone(c.probes), k, k+1)
+	p := c.search.probes[k]
+	c.search.probes = slices.Delete(slices.Clone(c.search.probes), k, k+1)
 	r := &c.nodes[p.to].reach
 	if ev.Code != wire.CodeNone {
 		r.note(p.from, ev.Reason)
@@ -147,7 +154,7 @@ func (c *Machine) probed(ev EvProbed) {
 		r.found = p.from
 	}
 	switch {
-	case c.check && len(c.probes) == 0:
+	case c.cfg.Check && len(c.search.probes) == 0:
 		c.endCheck()
 	case r.search && c.probing(p.to) == 0:
 		c.settle(p.to)
@@ -159,7 +166,7 @@ func (c *Machine) probed(ev EvProbed) {
 func (c *Machine) settle(i int) {
 	n := &c.nodes[i]
 	answered := c.probing(i) == 0
-	c.probes = slices.DeleteFunc(slices.Clone(c.probes), func(p probe) bool { return p.to == i })
+	c.search.probes = slices.DeleteFunc(slices.Clone(c.search.probes), func(p probe) bool { return p.to == i })
 	n.reach.search = false
 	if n.reach.found == 0 && answered && len(n.reach.cut) > 0 && len(c.above(i)) > 0 && !c.onlyServer(i) {
 		return
@@ -189,7 +196,7 @@ func (c *Machine) onlyServer(i int) bool {
 		}
 	}
 	why := fmt.Sprintf("no node reaches it on port %s (%s)", n.port, n.reach.nearest(i).why)
-	if c.maxDirect != 0 && others >= max(c.maxDirect, 0) {
+	if c.cfg.MaxDirect != 0 && others >= max(c.cfg.MaxDirect, 0) {
 		n.reach.left = true
 		n.note, n.row.Link = Cause{}, ""
 		c.end(i, Failed, fmt.Sprintf("%s, and the server feeds %d such nodes itself already", why, others))
@@ -205,7 +212,7 @@ func (c *Machine) onlyServer(i int) bool {
 // dropProbes is for a node that is gone, with the probes it was asked for.
 func (c *Machine) dropProbes(i int) {
 	var waited []int
-	c.probes = slices.DeleteFunc(slices.Clone(c.probes), func(p probe) bool {
+	c.search.probes = slices.DeleteFunc(slices.Clone(c.search.probes), func(p probe) bool {
 		if p.from == i {
 			waited = append(waited, p.to)
 		}
@@ -232,14 +239,14 @@ func (c *Machine) lookAround() {
 			c.settle(i)
 		}
 	}
-	if c.check && c.now-c.checkedAt >= timings.probed {
+	if c.cfg.Check && c.now-c.search.since >= timings.probed {
 		c.endCheck()
 	}
 }
 
 // checkWays has all nodes that answered say whether they reach those before and behind them.
 func (c *Machine) checkWays() {
-	c.checkedAt = c.now
+	c.search.since = c.now
 	before := 0
 	for i := 1; i < len(c.nodes); i++ {
 		if c.nodes[i].phase != phReady {
@@ -247,14 +254,14 @@ func (c *Machine) checkWays() {
 		}
 		if before > 0 {
 			for _, p := range [][2]int{{before, i}, {i, before}} {
-				if c.nodes[p[0]].version >= 2 {
+				if c.nodes[p[0]].contact.version >= 2 {
 					c.probe(p[0], p[1])
 				}
 			}
 		}
 		before = i
 	}
-	if len(c.probes) == 0 {
+	if len(c.search.probes) == 0 {
 		c.endCheck()
 	}
 }
@@ -265,9 +272,9 @@ func (c *Machine) Unreached() (all []Unreached) {
 		n := &c.nodes[i]
 		cut := n.reach.cut
 		switch {
-		case len(cut) == 0 || !c.check && !n.reach.left && !n.row.State.Good():
+		case len(cut) == 0 || !c.cfg.Check && !n.reach.left && !n.row.State.Good():
 			continue
-		case !c.check: // one for each is enough
+		case !c.cfg.Check: // one for each is enough
 			cut = []cutFrom{n.reach.nearest(i)}
 		}
 		for _, f := range cut {
@@ -281,8 +288,8 @@ func (c *Machine) Unreached() (all []Unreached) {
 func (c *Machine) Unprobed() (all []int) {
 	for i := 1; i < len(c.nodes); i++ {
 		n := &c.nodes[i]
-		asked := slices.ContainsFunc(c.probes, func(p probe) bool { return p.from == i })
-		if c.check && n.offered && (n.version < 2 || asked) {
+		asked := slices.ContainsFunc(c.search.probes, func(p probe) bool { return p.from == i })
+		if c.cfg.Check && n.holdings.known && (n.contact.version < 2 || asked) {
 			all = append(all, i)
 		}
 	}

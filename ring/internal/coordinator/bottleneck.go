@@ -9,8 +9,8 @@ import "github.com/dolly-img/dolly-img/ring/internal/wire"
 // chain waits for.
 func (c *Machine) Bottleneck() (limit Limit, name string) {
 	limit, who, name := c.lookForBottleneck()
-	before := c.stoodOut
-	c.stoodOut = who
+	before := c.speeds.stoodOut
+	c.speeds.stoodOut = who
 	if who != before {
 		return limit, ""
 	}
@@ -21,14 +21,14 @@ func (c *Machine) Bottleneck() (limit Limit, name string) {
 func (c *Machine) lookForBottleneck() (limit Limit, who int, name string) {
 	// A node that is about to be called slow is it, also while those above are not held up yet.
 	for _, i := range c.order {
-		if n := &c.nodes[i]; n.slowSeen > 0 {
+		if n := &c.nodes[i]; n.pace.seen > 0 {
 			rate, cause := c.capacity(i)
 			return cause.limit, i, c.slowName(i, rate, cause)
 		}
 	}
 	for _, i := range c.order {
 		n := &c.nodes[i]
-		if n.phase != phServing || n.slow || n.report.Wait == wire.WaitOut && !c.starved(i) {
+		if n.phase != phServing || n.pace.slow || n.progress.report.Wait == wire.WaitOut && !c.starved(i) {
 			continue
 		}
 		if limit = c.waitsFor(i); limit == LimitSource || limit == LimitRate || limit == LimitUnknown {
@@ -44,15 +44,15 @@ func (c *Machine) lookForBottleneck() (limit Limit, who int, name string) {
 
 // waitsFor is what node i, for which all above it wait, waits for itself.
 func (c *Machine) waitsFor(i int) Limit {
-	server := c.nodes[0].report.Wait
+	server := c.nodes[0].progress.report.Wait
 	switch n := &c.nodes[i]; {
-	case c.starved(i), n.report.Wait == wire.WaitCPU:
+	case c.starved(i), n.progress.report.Wait == wire.WaitCPU:
 		return LimitProcessor
-	case n.report.Wait == wire.WaitDisk:
+	case n.progress.report.Wait == wire.WaitDisk:
 		return LimitDisk
-	case n.report.Wait == wire.WaitLimit:
+	case n.progress.report.Wait == wire.WaitLimit:
 		return LimitPolicy
-	case n.report.Wait != wire.WaitIn:
+	case n.progress.report.Wait != wire.WaitIn:
 		return LimitUnknown
 	case c.waitedFor(i):
 		return LimitNetwork
@@ -73,7 +73,7 @@ func (c *Machine) standsOut(i int, rate int64, cause limiter) bool {
 		return false
 	}
 	for j := 1; j < len(c.nodes); j++ {
-		if n := &c.nodes[j]; j != i && n.could > 0 && n.row.State != Failed {
+		if n := &c.nodes[j]; j != i && n.pace.could > 0 && n.row.State != Failed {
 			return true
 		}
 	}
