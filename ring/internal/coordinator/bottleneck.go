@@ -10,7 +10,7 @@ import "github.com/dolly-img/dolly-img/ring/internal/wire"
 func (c *Machine) Bottleneck() (limit Limit, name string) {
 	limit, who, name := c.lookForBottleneck()
 	before := c.speeds.stoodOut
-	c.speeds.stoodOut = who
+	c.speeds.standsOut(who)
 	if who != before {
 		return limit, ""
 	}
@@ -86,28 +86,4 @@ func (c *Machine) slowName(i int, rate int64, cause limiter) string {
 		return cause.String() + ": " + megabytes(rate)
 	}
 	return c.nodes[i].name + ": " + cause.String() + " " + megabytes(rate)
-}
-
-// limiter is what limits one node; of LimitNetwork it has the link.
-type limiter struct {
-	limit Limit
-	link  string
-}
-
-// limitSending is the limit of a node whose way out is slow, to whomever it sends.
-const limitSending Limit = "sending"
-
-func (l limiter) isLink() bool { return l.limit == LimitNetwork }
-
-// String is what rows and events say of it, before the rate.
-func (l limiter) String() string {
-	switch l.limit {
-	case LimitNetwork:
-		return "link " + l.link
-	case LimitPolicy:
-		return "its own rate limit"
-	case limitSending:
-		return "sends"
-	}
-	return string(l.limit)
 }

@@ -6,14 +6,30 @@ import (
 	"time"
 
 	"github.com/dolly-img/dolly-img/ring/internal/wire"
+	"github.com/opencontainers/go-digest"
 )
 
 // How a node's part ends: the two steps to commit, losses, and the final rows.
 
 // commit is what a node said of the end of its part, and when it was told to publish.
 type commit struct {
-	verified *wire.Verified
-	since    time.Duration // when COMMIT was sent
+	verified *wire.Verified // nil before
+	since    time.Duration  // when COMMIT was sent
+}
+
+func (c *commit) verify(v *wire.Verified) { c.verified = v }
+
+// order is for a node that is told to publish, or has its time for it anew.
+func (c *commit) order(now time.Duration) { c.since = now }
+
+// differs says which blob has another digest than the source's, as VERIFIED tells.
+func (c *commit) differs(finals []digest.Digest) (blob int, differs bool) {
+	for b, want := range finals {
+		if c.verified.Digests[b] != want.String() {
+			return b, true
+		}
+	}
+	return 0, false
 }
 
 func (c *Machine) nodeVerified(ev EvVerified) {
@@ -28,11 +44,13 @@ func (c *Machine) nodeVerified(ev EvVerified) {
 		c.end(ev.Node, Failed, "verified another number of blobs")
 		return
 	}
-	n.phase, n.commit.verified, n.progress.moved = phVerified, ev.Msg, c.now
-	if n.feed.state == feedDialled || n.feed.state == feedUp {
+	n.phase = phVerified
+	n.commit.verify(ev.Msg)
+	n.progress.verified(c.now)
+	if n.feed.linked() {
 		c.release(n)
 	}
-	n.feed.state = feedDone
+	n.feed.finish()
 	c.undial(n)
 	c.maybeCommit(ev.Node)
 }
@@ -44,17 +62,16 @@ func (c *Machine) maybeCommit(i int) {
 	if n.phase != phVerified || !c.sourceDone || c.interrupted {
 		return
 	}
-	for b, want := range c.finals {
-		if n.commit.verified.Digests[b] != want.String() {
-			c.end(i, Failed, fmt.Sprintf("blob %d: node computed %s, the source has %s", b, n.commit.verified.Digests[b], want))
-			return
-		}
+	if b, differs := n.commit.differs(c.finals); differs {
+		c.end(i, Failed, fmt.Sprintf("blob %d: node computed %s, the source has %s", b, n.commit.verified.Digests[b], c.finals[b]))
+		return
 	}
 	if !c.committing {
 		c.committing = true
 		c.do(ActCommit{})
 	}
-	n.phase, n.commit.since = phCommitting, c.now
+	n.phase = phCommitting
+	n.commit.order(c.now)
 	c.tell(i, &wire.Commit{})
 }
 
@@ -102,7 +119,7 @@ func (c *Machine) controlLost(ev EvControlLost) {
 	if !n.contact.alive {
 		return
 	}
-	n.contact.alive = false
+	n.contact.close()
 	switch {
 	case n.phase == phFinal:
 		c.orphan(ev.Node)
@@ -113,7 +130,7 @@ func (c *Machine) controlLost(ev EvControlLost) {
 		}
 		c.lose(ev.Node, why)
 	default:
-		n.contact.resuming = true
+		n.contact.resume()
 		c.do(ActResume{ev.Node, n.phase == phCommitting})
 	}
 }
@@ -123,11 +140,12 @@ func (c *Machine) resumed(ev EvResumed) {
 	if !n.contact.resuming {
 		return
 	}
-	n.contact.resuming = false
+	n.contact.close()
 	same := ev.Instance == n.contact.instance
 	switch {
 	case same && ev.State == wire.StateRunning:
-		n.contact.alive, n.progress.moved, n.progress.told = true, c.now, c.now
+		n.contact.open()
+		n.progress.begin(c.now)
 		c.remind(ev.Node)
 	case same && n.phase == phCommitting && State(ev.State).Good():
 		c.nodeCommitted(EvCommitted{ev.Node, ev.Digest})
@@ -150,7 +168,7 @@ func (c *Machine) remind(i int) {
 		c.do(ActMarks{i})
 	}
 	if n.blame.suspect != nil { // its FALLBACK came, and its feed is not yet ordered
-		n.blame.suspect = nil
+		n.blame.unsuspect()
 		c.relink(i)
 	}
 	if n.phase == phCommitting {
@@ -158,8 +176,7 @@ func (c *Machine) remind(i int) {
 	}
 	for j := range c.nodes {
 		f := &c.nodes[j].feed
-		linked := f.state == feedDialled || f.state == feedUp
-		if linked && (j == i || f.feeder == i) || j == i && f.state == feedAsked {
+		if linked := f.linked(); linked && (j == i || f.feeder == i) || j == i && f.state == feedAsked {
 			c.relink(j)
 		}
 	}
@@ -183,7 +200,7 @@ func (c *Machine) interrupt() {
 	}
 	c.interrupted = true
 	for i := range c.nodes {
-		c.nodes[i].commit.since = c.now // they have the time of commitLimit from now on
+		c.nodes[i].commit.order(c.now) // they have the time of commitLimit from now on
 	}
 	for _, i := range c.fromTail() {
 		if c.nodes[i].phase < phCommitting {
@@ -232,7 +249,8 @@ func (c *Machine) drop(i int, s State, why Cause, code wire.Code, keep bool) {
 	if n.contact.alive {
 		c.do(ActHangup{i})
 	}
-	n.contact.alive, n.contact.resuming, n.blame.suspect = false, false, nil
+	n.contact.close()
+	n.blame.unsuspect()
 	c.forgetSlowed(i)
 	c.final(i, s, why)
 	c.orphan(i)

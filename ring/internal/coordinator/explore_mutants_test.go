@@ -32,14 +32,14 @@ var mutants = []struct{ name, file, old, new string }{
 		"case p == phAway || p == phDialing", "case p == phDialing"},
 	{"an unconfirmed COMMIT counts", "commit.go",
 		"		c.endBy(ev.Node, Failed, ev.Cause.orCause(", "		c.nodeCommitted(EvCommitted{ev.Node, ev.Digest + c.finals[0].String()[len(ev.Digest):]})\n		c.endBy(ev.Node, Failed, ev.Cause.orCause("},
-	{"who waits for a feeder is forgotten when nobody reaches it", "reach.go",
+	{"who waits for a feeder is forgotten when nobody reaches it", "search.go",
 		"	if n.reach.waits && n.feed.state == feedAsked {", "	if n.reach.waits && n.reach.found != 0 && n.feed.state == feedAsked {"},
 	{"the first of two names is served", "join.go",
 		"		c.end(known, Failed, why)\n", ""},
-	{"nobody is blamed for changed bytes", "blame.go",
+	{"nobody is blamed for changed bytes", "suspects.go",
 		"			c.blame(s.feeder, i, s.link)", "			continue"},
 	{"a node that resumed gets no new feed", "commit.go",
-		"		if linked && (j == i || f.feeder == i) || j == i && f.state == feedAsked {", "		if linked && f.feeder == i && false {"},
+		"linked && (j == i || f.feeder == i) || j == i && f.state == feedAsked {", "linked && f.feeder == i && false {"},
 }
 
 // TestMutants builds the package anew with each mutant and has the explorer look at it.

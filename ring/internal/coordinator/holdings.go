@@ -1,5 +1,10 @@
 package coordinator
 
+import (
+	"github.com/dolly-img/dolly-img/ring/internal/wire"
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
 // holdings is what a node holds before it receives, as its ANSWER says.
 //
 // held and claims have an entry for each blob once it has answered, and are nil before. A blob has a claim
@@ -13,4 +18,64 @@ type holdings struct {
 	known   bool    // it has answered an offer
 	first   int64   // bytes it said to hold when it first did
 	lost    int64   // bytes it received before it was lost
+}
+
+// take reads an ANSWER of a node that has received so many bytes before. It returns how many bytes the
+// node holds, and how many it lacks.
+func (h *holdings) take(blobs []v1.Descriptor, ev EvAnswer, received int64) (holds, missing int64) {
+	h.replays, h.change, h.lacks = ev.Replay, ev.Change, false
+	h.held, h.claims = make([]int64, len(blobs)), make([]int64, len(blobs))
+	for b, d := range blobs {
+		// Only a blob held to its last byte counts; a part is a claim that marks
+		// will judge. Of an empty one nobody can tell: it is made again.
+		if wire.Vouched(d, ev.Held[b]) {
+			h.held[b] = d.Size
+			holds += d.Size
+			continue
+		}
+		h.held[b] = -1
+		h.lacks = true
+		h.claims[b] = wire.Claimed(d, ev.Held[b])
+		holds += h.claims[b]
+		missing += max(d.Size-h.claims[b], 0)
+	}
+	if !h.known {
+		h.known, h.first = true, holds
+	}
+	h.lost = max(h.lost+received, holds-h.first) // its last report may have been older than what it kept
+	return holds, missing
+}
+
+// forget is for a node whose answer was to an offer that is made again.
+func (h *holdings) forget() { h.held = nil }
+
+// drop takes back the claims of the blobs behind blob, and returns how many bytes that is.
+func (h *holdings) drop(blob int) (less int64) {
+	for b := blob + 1; b < len(h.claims); b++ {
+		less += h.claims[b]
+		h.claims[b] = 0
+	}
+	return less
+}
+
+// cut takes back what a node claims of a blob from good on, and returns how many bytes that is.
+func (h *holdings) cut(blob int, good int64) (less int64) {
+	less = max(0, h.claims[blob]-good)
+	h.claims[blob] = min(h.claims[blob], good)
+	return less
+}
+
+// left is how many bytes of the blobs a node still has to receive when it has received so many; ok is
+// false when nobody knows how many there are.
+func (h *holdings) left(blobs []v1.Descriptor, received int64) (left int64, ok bool) {
+	left = -received
+	for b, d := range blobs {
+		if d.Size < 0 {
+			return 0, false
+		}
+		if h.held[b] < 0 {
+			left += d.Size - h.claims[b]
+		}
+	}
+	return left, true
 }

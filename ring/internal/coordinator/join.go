@@ -15,7 +15,7 @@ func (c *Machine) welcome(ev EvWelcome) {
 	if n.phase != phDialing && n.phase != phAway {
 		return
 	}
-	n.contact.addr, n.contact.version = ev.Addr, ev.Version
+	n.contact.greeted(ev.Addr, ev.Version)
 	if j := c.twin(ev); j > 0 {
 		c.oneMachine(j, ev.Node)
 		return
@@ -24,14 +24,16 @@ func (c *Machine) welcome(ev EvWelcome) {
 	switch {
 	case ev.State == wire.StateRunning && back && ev.Instance == n.contact.instance && n.holdings.held == nil:
 		// What it answered was lost with its connection: it is asked anew.
-		n.contact.alive = true
+		n.contact.open()
 		c.tell(ev.Node, &wire.Abort{Reason: "its answer was lost", Keep: true})
 		c.do(ActHangup{ev.Node})
-		n.contact.alive = false
+		n.contact.close()
 		c.do(ActRedial{ev.Node})
 		return
 	case ev.State == wire.StateRunning && back && ev.Instance == n.contact.instance:
-		n.contact.alive, n.phase, n.progress.moved, n.progress.told = true, phServing, c.now, c.now
+		n.phase = phServing
+		n.contact.open()
+		n.progress.begin(c.now)
 		c.returned(ev.Node)
 		c.enter(ev.Node)
 		c.remind(ev.Node)
@@ -46,8 +48,9 @@ func (c *Machine) welcome(ev EvWelcome) {
 		c.end(ev.Node, Refused, orElse(ev.Reason, "node answers "+ev.State))
 		return
 	}
-	n.contact.instance, n.contact.alive, n.contact.met, n.phase = ev.Instance, true, true, phAsked
-	n.contact.asked, n.contact.busy, n.holdings.held = c.now, false, nil
+	n.phase = phAsked
+	n.contact.offer(ev.Instance, c.now)
+	n.holdings.forget()
 	if back {
 		c.returned(ev.Node)
 	}
@@ -73,7 +76,7 @@ func (c *Machine) oneMachine(known, other int) {
 	switch o := &c.nodes[known]; {
 	case o.phase < phCommitting:
 		c.end(known, Failed, why)
-		c.nodes[other].contact.alive = true // its connection may be the one that the machine listens to by now
+		c.nodes[other].contact.open() // its connection may be the one that the machine listens to by now
 	case o.phase == phCommitting || o.row.State.Good():
 		why += ", on which " + o.name + " was told to commit before"
 	}
@@ -91,7 +94,7 @@ func (n *node) named() string {
 // returned notes that a lost node is there again.
 func (c *Machine) returned(i int) {
 	n := &c.nodes[i]
-	n.contact.returns++
+	n.contact.cameBack()
 	n.note = n.row.Cause.In("came back: ")
 	n.row.State = Serving
 	c.event(i, Serving, n.note)
@@ -134,31 +137,12 @@ func (c *Machine) answer(ev EvAnswer) {
 		c.end(ev.Node, Failed, "answered the offer with another number of blobs")
 		return
 	}
-	n.phase, n.holdings.replays, n.holdings.change = phReady, ev.Replay, ev.Change
-	n.row.Free = ev.Free
-	n.holdings.held, n.holdings.claims = make([]int64, len(c.blobs)), make([]int64, len(c.blobs))
-	n.holdings.lost += n.progress.report.Received
-	n.progress.report, n.commit.verified, n.holdings.lacks, n.row.Skipped = wire.Report{}, nil, false, 0
-	n.feed.state = feedNone
 	var missing int64
-	for b, d := range c.blobs {
-		// Only a blob held to its last byte counts; a part is a claim that marks
-		// will judge. Of an empty one nobody can tell: it is made again.
-		if wire.Vouched(d, ev.Held[b]) {
-			n.holdings.held[b] = d.Size
-			n.row.Skipped += d.Size
-			continue
-		}
-		n.holdings.held[b] = -1
-		n.holdings.lacks = true
-		n.holdings.claims[b] = wire.Claimed(d, ev.Held[b])
-		n.row.Skipped += n.holdings.claims[b]
-		missing += max(d.Size-n.holdings.claims[b], 0)
-	}
-	if !n.holdings.known {
-		n.holdings.known, n.holdings.first = true, n.row.Skipped
-	}
-	n.holdings.lost = max(n.holdings.lost, n.row.Skipped-n.holdings.first) // its last report may have been older than what it kept
+	n.phase, n.row.Free = phReady, ev.Free
+	n.row.Skipped, missing = n.holdings.take(c.blobs, ev, n.progress.report.Received)
+	n.progress.forget()
+	n.commit = commit{}
+	n.feed.rest()
 	if ev.Free >= 0 && missing > ev.Free {
 		c.end(ev.Node, Failed, fmt.Sprintf("no space: needs %s, %s are free", bytesize.Text(missing), bytesize.Text(ev.Free)))
 		return
@@ -171,7 +155,8 @@ func (c *Machine) answer(ev EvAnswer) {
 // join starts a node, at the end of the order.
 func (c *Machine) join(i int) {
 	n := &c.nodes[i]
-	n.phase, n.row.State, n.progress.moved, n.progress.told = phServing, Serving, c.now, c.now
+	n.phase, n.row.State = phServing, Serving
+	n.progress.begin(c.now)
 	c.tell(i, &wire.Start{})
 	c.do(ActMarks{i})
 	c.enter(i)
@@ -227,7 +212,8 @@ func (c *Machine) maybeStart(deadline bool) {
 	c.do(ActPlan{slices.Clone(c.order), read})
 	for i := 1; i < len(c.nodes); i++ {
 		if n := &c.nodes[i]; n.phase == phReady {
-			n.phase, n.row.State, n.progress.moved, n.progress.told = phServing, Serving, c.now, c.now
+			n.phase, n.row.State = phServing, Serving
+			n.progress.begin(c.now)
 			c.tell(i, &wire.Start{})
 		}
 	}
@@ -291,8 +277,10 @@ func (c *Machine) lose(i int, why Cause) {
 	if n.contact.alive {
 		c.do(ActHangup{i})
 	}
-	n.contact.alive, n.contact.resuming, n.phase, n.blame.suspect = false, false, phAway, nil
-	n.pace.slowed = 0
+	n.phase = phAway
+	n.contact.close()
+	n.blame.unsuspect()
+	n.pace.slowedNode(0)
 	n.reach = reach{}
 	c.forgetSlowed(i)
 	n.row.Link = "" // its links broke because it did
@@ -312,15 +300,8 @@ func (c *Machine) leave(i int) {
 	c.dropProbes(i)
 	for j := range c.nodes {
 		n := &c.nodes[j]
-		if f := &n.tries; f.culprit == i && f.fails > 0 {
-			f.fails = 0
-			if n.phase < phFinal {
-				n.note, n.row.Link = Cause{}, ""
-			}
-		}
-		if k := slices.Index(n.tries.avoid, i); k >= 0 {
-			n.tries.avoid = slices.Delete(n.tries.avoid, k, k+1)
-			n.tries.direct = len(n.tries.avoid) >= maxAvoid
+		if n.tries.forget(i) && n.phase < phFinal {
+			n.note, n.row.Link = Cause{}, ""
 		}
 	}
 }

@@ -6,15 +6,10 @@ import (
 	"strings"
 
 	"github.com/dolly-img/dolly-img/ring/internal/wire"
-	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
 // Who feeds whom: the coordinator's half of links and their generations
 // (PROTOCOL.md sections 8 and 9).
-
-// maxAvoid is how many feeders a node is offered in vain before the server feeds
-// it: the fault is then most likely its own.
-const maxAvoid = 2
 
 // maxFails is how often in a row the server may feed a node in vain. That nothing has come in
 // between is known when the node says what it needs.
@@ -24,13 +19,10 @@ const maxFails = 3
 // needs.
 func (c *Machine) relink(i int) {
 	n := &c.nodes[i]
-	if n.feed.state == feedDialled || n.feed.state == feedUp {
-		n.feed.replaces = append(n.feed.replaces, ownedLink{n.feed.feeder, n.feed.link})
-	}
-	n.pace.carried, n.pace.burst, n.reach.waits = 0, 0, false
+	n.pace.anew()
+	n.reach.anew()
 	c.nextLink++
-	n.feed.state, n.feed.link, n.feed.asked = feedAsked, c.nextLink, c.now
-	n.feed.gen++
+	n.feed.ask(c.nextLink, c.now)
 	if n.contact.alive {
 		c.do(ActFeed{i, n.feed.link, n.feed.gen, c.pickFeeder(i)})
 	}
@@ -76,27 +68,27 @@ func (c *Machine) slowFedBy(j int) (count int) {
 
 func (c *Machine) need(ev EvNeed) {
 	n := &c.nodes[ev.Node]
-	if n.feed.state != feedAsked || ev.Generation != n.feed.gen || ev.Link != n.feed.link {
+	if !n.feed.answers(ev) {
 		return
 	}
-	n.feed.needs = ev.Needs
+	further := n.feed.take(c.blobs, ev.Needs)
 	if len(ev.Needs) == 0 {
-		n.feed.state = feedDone
+		n.feed.finish()
 		c.undial(n)
 		return
 	}
-	if sum := needSum(c.blobs, ev.Needs); sum != n.feed.sum {
-		n.feed.sum, n.tries.fails, n.blame.damage = sum, min(n.tries.fails, 1), ""
+	if further {
+		n.tries.further()
+		n.blame.saw("")
 	} else if n.tries.culprit == 0 && n.tries.fails >= maxFails {
 		c.unfed(ev.Node, n.tries.why)
 		return
 	}
-	if n.feed.early && n.feed.feeder != 0 {
-		c.avoid(ev.Node, n.feed.feeder) // it said that it had sent everything
+	if n.feed.wasEarly() && n.feed.feeder != 0 {
+		n.tries.shun(n.feed.feeder) // it said that it had sent everything
 	}
-	n.feed.early = false
 	if n.reach.search {
-		n.reach.waits = true
+		n.reach.wait()
 		return
 	}
 	c.feedFrom(ev.Node)
@@ -109,22 +101,10 @@ func (c *Machine) feedFrom(i int) {
 	if feeder == 0 && !n.reach.only && c.cutOff(i) && !c.onlyServer(i) {
 		return
 	}
-	n.feed.feeder, n.feed.state, n.feed.asked = feeder, feedDialled, c.now
+	n.feed.dial(feeder, c.now)
 	c.do(ActDial{feeder, i, n.feed.link, n.feed.gen, n.feed.needs, n.pace.slow})
-	f := &c.nodes[n.feed.feeder]
-	f.feed.ordered = append(f.feed.ordered, n.feed.link)
+	c.nodes[feeder].feed.feeds(n.feed.link)
 	c.undial(n)
-}
-
-// needSum folds a NEED into one number that changes when anything was received.
-func needSum(blobs []v1.Descriptor, needs [][2]int64) (s int64) {
-	for _, nd := range needs {
-		s += nd[1] + 1 // a stream has no size to subtract from
-		if b := nd[0]; b >= 0 && b < int64(len(blobs)) {
-			s -= max(blobs[b].Size, 0) + 1
-		}
-	}
-	return s
 }
 
 // release ends the link into n, which takes no more of it.
@@ -136,12 +116,11 @@ func (c *Machine) release(n *node) {
 
 // undial ends the dead links that a new order for n stands in for.
 func (c *Machine) undial(n *node) {
-	for _, l := range n.feed.replaces {
+	for _, l := range n.feed.release() {
 		if l.feeder == 0 || c.nodes[l.feeder].contact.alive {
 			c.do(ActUndial{l.feeder, l.link})
 		}
 	}
-	n.feed.replaces = nil
 }
 
 func (c *Machine) link(ev EvLink) {
@@ -153,7 +132,7 @@ func (c *Machine) link(ev EvLink) {
 		if n.feed.link != ev.Link || n.feed.gen != ev.Generation {
 			continue
 		}
-		if n.feed.state != feedDialled && n.feed.state != feedUp && !(n.feed.state == feedDone && ev.Node == i && n.phase == phServing) {
+		if !n.feed.linked() && !(n.feed.state == feedDone && ev.Node == i && n.phase == phServing) {
 			return
 		}
 		if ev.Node != i && ev.Node != n.feed.feeder {
@@ -162,16 +141,17 @@ func (c *Machine) link(ev EvLink) {
 		name := c.linkName(i)
 		switch {
 		case ev.State == wire.LinkUp && ev.Node != i:
-			n.feed.state, n.feed.up = feedUp, c.now
+			n.feed.raise(c.now)
 			c.do(ActLink{Link: name, Up: true, Again: n.feed.gen > 1, Reason: "up"})
 		case ev.State == wire.LinkDone && ev.Node == i:
 			// Its word for it, not the feeder's: which must not wait for a receiver
 			// that does not read on.
-			n.feed.state = feedDone
+			n.feed.finish()
 			c.release(n)
 		case ev.State == wire.LinkDown && n.phase < phFinal:
-			if n.tries.broke = 0; ev.Node == n.feed.feeder && ev.Code == wire.CodeNetwork {
-				n.tries.broke = ev.Link
+			n.tries.breaks(0)
+			if ev.Node == n.feed.feeder && ev.Code == wire.CodeNetwork {
+				n.tries.breaks(ev.Link)
 			}
 			c.linkDown(i, name, ev)
 		}
@@ -187,7 +167,7 @@ func (c *Machine) damaged(ev EvLink) {
 	if ev.Generation != n.feed.gen && !late {
 		return
 	}
-	n.blame.damage = ev.Reason
+	n.blame.saw(ev.Reason)
 	if late && n.phase < phFinal && n.row.Link != "" {
 		n.note = because("link " + n.row.Link + ": " + ev.Reason)
 		c.do(ActLink{Link: n.row.Link, Reason: "down: " + ev.Reason})
@@ -198,25 +178,22 @@ func (c *Machine) linkDown(i int, name string, ev EvLink) {
 	n := &c.nodes[i]
 	c.do(ActLink{Link: name, Reason: "down: " + ev.Reason})
 	feeder := n.feed.feeder
-	if c.fellBack(i, ev) && n.tries.excused < maxFalls*len(c.order) {
-		n.tries.excused++ // the feeder feeds again from where it is
-		c.relink(i)
+	if c.fellBack(i, ev) && n.tries.excuse(maxFalls*len(c.order)) {
+		c.relink(i) // the feeder feeds again from where it is
 		return
 	}
-	if n.tries.lost++; n.tries.lost > maxLost {
+	if n.tries.lose() > maxLost {
 		n.row.Link = name
 		c.end(i, Failed, fmt.Sprintf("%d links into it were lost: %s", maxLost, ev.Reason))
 		return
 	}
-	if feeder != n.tries.culprit {
-		n.tries.culprit, n.tries.fails, n.reach.undialled = feeder, 0, 0
+	if n.tries.fail(feeder, ev.Reason) {
+		n.reach.otherFeeder()
 	}
-	n.tries.fails++
-	n.tries.why = ev.Reason
 	// Once may be a switch that wakes up, or a node without time to run. A link that was up before, and
 	// cannot be opened again, was cut: that is for the rules below.
 	if ev.Node == feeder && feeder > 0 && ev.Code == wire.CodeNetwork && n.feed.state == feedDialled {
-		if n.reach.undialled++; n.reach.undialled == n.tries.fails && n.tries.fails == 2 {
+		if n.reach.notDialled() == n.tries.fails && n.tries.fails == 2 {
 			c.notDialled(i, feeder, ev.Reason)
 		}
 	}
@@ -229,7 +206,7 @@ func (c *Machine) linkDown(i int, name string, ev EvLink) {
 		n.note, n.row.Link = because("link "+name+": "+orElse(n.blame.damage, ev.Reason)), name
 	}
 	if feeder != 0 && (gone || n.tries.fails >= 2 && !n.reach.search) { // else the search tells whether it can
-		c.avoid(i, feeder)
+		n.tries.shun(feeder)
 	}
 	c.relink(i)
 }
@@ -257,19 +234,10 @@ func (c *Machine) excuse(feeder int) {
 		n := &c.nodes[i]
 		if n.tries.culprit == feeder && n.tries.fails > 0 && n.feed.state != feedUp && n.feed.state != feedDone && n.blame.links == 0 &&
 			strings.HasPrefix(n.note.Text, "link "+n.row.Link+": ") {
-			n.tries.fails--
+			n.tries.takeBack()
 			n.note, n.row.Link = Cause{}, ""
 		}
 	}
-}
-
-// avoid has i fed by another than feeder from now on.
-func (c *Machine) avoid(i, feeder int) {
-	f := &c.nodes[i].tries
-	if !slices.Contains(f.avoid, feeder) {
-		f.avoid = append(f.avoid, feeder)
-	}
-	f.direct = len(f.avoid) >= maxAvoid
 }
 
 func (c *Machine) linkName(i int) string {
@@ -284,14 +252,12 @@ func (c *Machine) linkName(i int) string {
 // window is what the first of them goes on from. i is dead, or about to move.
 func (c *Machine) orphan(i int) {
 	from := &c.nodes[i]
-	if from.feed.state == feedDialled || from.feed.state == feedUp {
-		from.feed.replaces = append(from.feed.replaces, ownedLink{from.feed.feeder, from.feed.link})
-	}
-	from.feed.state = feedDone
+	from.feed.retire()
+	from.feed.finish()
 	heir := 0
 	for _, j := range c.order[slices.Index(c.order, i)+1:] {
 		n := &c.nodes[j]
-		fed := n.feed.feeder == i && (n.feed.state == feedDialled || n.feed.state == feedUp)
+		fed := n.feed.feeder == i && n.feed.linked()
 		if n.phase == phFinal || !fed && n.feed.state != feedAsked {
 			continue
 		}
@@ -306,9 +272,7 @@ func (c *Machine) orphan(i int) {
 		c.undial(from)
 		return
 	}
-	h := &c.nodes[heir]
-	h.feed.replaces = append(h.feed.replaces, from.feed.replaces...)
-	from.feed.replaces = nil
+	c.nodes[heir].feed.inherit(from.feed.release())
 }
 
 // toTail moves i to the end of the order. Whom it fed goes on behind its feeder.

@@ -122,21 +122,11 @@ func (c *Machine) event(i int, s State, why Cause) {
 func (c *Machine) reported(ev EvReport) {
 	n := &c.nodes[ev.Node]
 	if ev.Node != 0 && n.phase < phServing {
-		if n.phase == phAsked && ev.Report.Wait == wire.WaitBusy && !n.contact.busy {
-			n.contact.busy = true
+		if n.phase == phAsked && ev.Report.Wait == wire.WaitBusy && n.contact.waits() {
 			c.event(ev.Node, Pending, because("waits for another transfer on it to end"))
 		}
 		return
 	}
-	old, now := &n.progress.report, &ev.Report
-	if now.Received != old.Received || now.Marked != old.Marked || now.Durable != old.Durable {
-		n.progress.moved = c.now
-	}
-	if ev.Node != 0 {
-		n.progress.before = n.progress.rate
-		n.progress.rate, n.progress.told = wire.PerSecond(max(0, now.Received-old.Received), c.now-n.progress.told), c.now
-		n.progress.best = max(n.progress.best, n.gets())
-	}
-	n.progress.links, n.progress.report = old.Links, ev.Report
+	n.progress.take(c.now, ev.Report)
 	c.judgeSuspects()
 }

@@ -17,28 +17,6 @@ const (
 	maxSearches = 3
 )
 
-// reach is what the coordinator knows of the ways to a node from the others.
-//
-// While search is set, probes that lead to the node are under way, and no link into it is ordered: waits says
-// that its NEED has come. found and cut are never the same node. only is never taken back while the node
-// is served.
-type reach struct {
-	undialled int // links in a row that its feeder could not open
-	search    bool
-	since     time.Duration // when search was set
-	waits     bool
-	searches  int
-	found     int       // the nearest node that reached it; 0: none is known
-	cut       []cutFrom // those that could not
-	only      bool      // only the server can feed it
-	left      bool      // it failed, because the server feeds enough others already
-}
-
-type cutFrom struct {
-	node int
-	why  string
-}
-
 // search is which nodes are being asked whether they reach others.
 type search struct {
 	probes []probe // under way
@@ -46,42 +24,62 @@ type search struct {
 	since  time.Duration // of a check: when the nodes were asked whom they reach
 }
 
+// add notes a PROBE to from about to, and returns its number.
+func (s *search) add(from, to int) uint32 {
+	s.next++
+	s.probes = append(s.probes, probe{s.next, from, to})
+	return s.next
+}
+
+// answered ends the probe that ev answers; ok is false when there is none.
+func (s *search) answered(ev EvProbed) (p probe, ok bool) {
+	k := slices.IndexFunc(s.probes, func(p probe) bool { return p.id == ev.Probe && p.from == ev.Node })
+	if k < 0 {
+		return probe{}, false
+	}
+	p = s.probes[k]
+	s.probes = slices.Delete(slices.Clone(s.probes), k, k+1)
+	return p, true
+}
+
+// towards counts the probes towards i that are under way.
+func (s *search) towards(i int) (count int) {
+	for _, p := range s.probes {
+		if p.to == i {
+			count++
+		}
+	}
+	return count
+}
+
+// asks says whether node i is being asked about others.
+func (s *search) asks(i int) bool {
+	return slices.ContainsFunc(s.probes, func(p probe) bool { return p.from == i })
+}
+
+// drop forgets the probes towards i that are under way.
+func (s *search) drop(i int) {
+	s.probes = slices.DeleteFunc(slices.Clone(s.probes), func(p probe) bool { return p.to == i })
+}
+
+// dropAll forgets those towards i and those that i was asked for, and lists whom the latter were about.
+func (s *search) dropAll(i int) (about []int) {
+	s.probes = slices.DeleteFunc(slices.Clone(s.probes), func(p probe) bool {
+		if p.from == i {
+			about = append(about, p.to)
+		}
+		return p.from == i || p.to == i
+	})
+	return about
+}
+
+// begin is for a check, which asks all nodes at once.
+func (s *search) begin(now time.Duration) { s.since = now }
+
 // probe is a PROBE that was not answered yet.
 type probe struct {
 	id       uint32
 	from, to int
-}
-
-func (r *reach) isCut(from int) bool {
-	return slices.ContainsFunc(r.cut, func(c cutFrom) bool { return c.node == from })
-}
-
-func (r *reach) note(from int, why string) {
-	if !r.isCut(from) {
-		r.cut = append(r.cut, cutFrom{from, why})
-	}
-	if r.found == from {
-		r.found = 0
-	}
-}
-
-// nearest is, of those that cannot reach node i, the one that was asked for right before it.
-func (r *reach) nearest(i int) cutFrom {
-	best := r.cut[0]
-	for _, c := range r.cut[1:] {
-		if c.node < i && (c.node > best.node || best.node > i) {
-			best = c
-		}
-	}
-	return best
-}
-
-// forget is for a node that is gone: that nobody reached it, or it nobody, was its own fault.
-func (r *reach) forget(from int) {
-	r.cut = slices.DeleteFunc(slices.Clone(r.cut), func(c cutFrom) bool { return c.node == from })
-	if r.found == from {
-		r.found = 0
-	}
 }
 
 // mayFeed says whether node j may feed node i, as far as anything but the way between them is
@@ -116,47 +114,32 @@ func (c *Machine) notDialled(i, feeder int, why string) {
 		n.reach.note(feeder, why)
 	}
 	if asked == 0 {
-		c.avoid(i, feeder)
+		n.tries.shun(feeder)
 		return
 	}
-	n.reach.search, n.reach.since, n.reach.found = true, c.now, 0
-	n.reach.searches++
+	n.reach.begin(c.now)
 }
 
 // probe asks node from whether it reaches node to.
 func (c *Machine) probe(from, to int) {
-	c.search.next++
-	c.search.probes = append(c.search.probes, probe{c.search.next, from, to})
-	c.do(ActProbe{from, to, c.search.next})
-}
-
-// probing counts the probes towards i that are under way.
-func (c *Machine) probing(i int) (count int) {
-	for _, p := range c.search.probes {
-		if p.to == i {
-			count++
-		}
-	}
-	return count
+	c.do(ActProbe{from, to, c.search.add(from, to)})
 }
 
 func (c *Machine) probed(ev EvProbed) {
-	k := slices.IndexFunc(c.search.probes, func(p probe) bool { return p.id == ev.Probe && p.from == ev.Node })
-	if k < 0 {
+	p, ok := c.search.answered(ev)
+	if !ok {
 		return
 	}
-	p := c.search.probes[k]
-	c.search.probes = slices.Delete(slices.Clone(c.search.probes), k, k+1)
 	r := &c.nodes[p.to].reach
 	if ev.Code != wire.CodeNone {
 		r.note(p.from, ev.Reason)
 	} else if r.found == 0 || slices.Index(c.order, p.from) > slices.Index(c.order, r.found) {
-		r.found = p.from
+		r.foundBy(p.from)
 	}
 	switch {
 	case c.cfg.Check && len(c.search.probes) == 0:
 		c.endCheck()
-	case r.search && c.probing(p.to) == 0:
+	case r.search && c.search.towards(p.to) == 0:
 		c.settle(p.to)
 	}
 }
@@ -165,9 +148,9 @@ func (c *Machine) probed(ev EvProbed) {
 // time is not known to be unable.
 func (c *Machine) settle(i int) {
 	n := &c.nodes[i]
-	answered := c.probing(i) == 0
-	c.search.probes = slices.DeleteFunc(slices.Clone(c.search.probes), func(p probe) bool { return p.to == i })
-	n.reach.search = false
+	answered := c.search.towards(i) == 0
+	c.search.drop(i)
+	n.reach.end()
 	if n.reach.found == 0 && answered && len(n.reach.cut) > 0 && len(c.above(i)) > 0 && !c.onlyServer(i) {
 		return
 	}
@@ -197,13 +180,13 @@ func (c *Machine) onlyServer(i int) bool {
 	}
 	why := fmt.Sprintf("no node reaches it on port %s (%s)", n.port, n.reach.nearest(i).why)
 	if c.cfg.MaxDirect != 0 && others >= max(c.cfg.MaxDirect, 0) {
-		n.reach.left = true
+		n.reach.leave()
 		n.note, n.row.Link = Cause{}, ""
 		c.end(i, Failed, fmt.Sprintf("%s, and the server feeds %d such nodes itself already", why, others))
 		return false
 	}
 	if !n.reach.only {
-		n.reach.only = true
+		n.reach.serverOnly()
 		c.do(ActLink{Link: "server -> " + n.name, Reason: "stands in: " + why})
 	}
 	return true
@@ -211,21 +194,15 @@ func (c *Machine) onlyServer(i int) bool {
 
 // dropProbes is for a node that is gone, with the probes it was asked for.
 func (c *Machine) dropProbes(i int) {
-	var waited []int
-	c.search.probes = slices.DeleteFunc(slices.Clone(c.search.probes), func(p probe) bool {
-		if p.from == i {
-			waited = append(waited, p.to)
-		}
-		return p.from == i || p.to == i
-	})
-	c.nodes[i].reach.search = false
+	waited := c.search.dropAll(i)
+	c.nodes[i].reach.end()
 	for j := range c.nodes {
 		if !c.nodes[i].reach.left { // that is no reason to forget what it could not reach
 			c.nodes[j].reach.forget(i)
 		}
 	}
 	for _, j := range waited {
-		if c.nodes[j].reach.search && c.probing(j) == 0 {
+		if c.nodes[j].reach.search && c.search.towards(j) == 0 {
 			c.settle(j)
 		}
 	}
@@ -246,7 +223,7 @@ func (c *Machine) lookAround() {
 
 // checkWays has all nodes that answered say whether they reach those before and behind them.
 func (c *Machine) checkWays() {
-	c.search.since = c.now
+	c.search.begin(c.now)
 	before := 0
 	for i := 1; i < len(c.nodes); i++ {
 		if c.nodes[i].phase != phReady {
@@ -288,8 +265,7 @@ func (c *Machine) Unreached() (all []Unreached) {
 func (c *Machine) Unprobed() (all []int) {
 	for i := 1; i < len(c.nodes); i++ {
 		n := &c.nodes[i]
-		asked := slices.ContainsFunc(c.search.probes, func(p probe) bool { return p.from == i })
-		if c.cfg.Check && n.holdings.known && (n.contact.version < 2 || asked) {
+		if c.cfg.Check && n.holdings.known && (n.contact.version < 2 || c.search.asks(i)) {
 			all = append(all, i)
 		}
 	}

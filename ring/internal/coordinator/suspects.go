@@ -12,23 +12,12 @@ import (
 // falls back and is fed anew once it is known whether its feeder differs, too: only
 // the topmost is to blame.
 
-// maxFalls is how often a node may fall back, maxBlames how many blamed links it
-// may be an end of before it fails.
-const (
-	maxFalls  = 5
-	maxBlames = 2
-	// maxUnclear is how often it falls back before only the server may feed it, when
-	// nobody can be blamed: a link that breaks after each lie must not go on for ever.
-	maxUnclear = 3
-)
-
 func (c *Machine) fallback(ev EvFallback) {
 	n, m := &c.nodes[ev.Node], ev.Msg
 	if n.phase != phServing || m.Blob < 0 || m.Blob >= len(c.blobs) {
 		return
 	}
-	n.blame.fell.link, n.blame.fell.blob, n.blame.fell.good = c.nextLink, m.Blob, m.Good
-	if n.blame.falls++; n.blame.falls > maxFalls {
+	if n.blame.fall(c.nextLink, m.Blob, m.Good) {
 		n.row.Link = c.linkName(ev.Node)
 		c.end(ev.Node, Failed, fmt.Sprintf("went back to a mark %d times: bytes do not stay as they are sent", maxFalls))
 		return
@@ -37,7 +26,9 @@ func (c *Machine) fallback(ev EvFallback) {
 	// It hung up because of the mark, and its feeder's broken pipe was heard first.
 	late := m.Link == n.tries.broke && m.Generation+1 == n.feed.gen && n.feed.state == feedAsked
 	if late {
-		n.tries.broke, n.tries.fails, n.note, n.row.Link = 0, max(0, n.tries.fails-1), Cause{}, ""
+		n.tries.breaks(0)
+		n.tries.takeBack()
+		n.note, n.row.Link = Cause{}, ""
 	} else if m.Link != n.feed.link || m.Generation != n.feed.gen {
 		if n.feed.state == feedDone && n.blame.suspect == nil {
 			c.relink(ev.Node)
@@ -47,29 +38,24 @@ func (c *Machine) fallback(ev EvFallback) {
 	name := c.linkName(ev.Node)
 	c.do(ActLink{Link: name, Reason: fmt.Sprintf("blob %d differs from the source before byte %d", m.Blob, m.Offset)})
 	feeder, known := n.feed.feeder, n.feed.state != feedAsked || late
-	if n.feed.state == feedDialled || n.feed.state == feedUp {
-		n.feed.replaces = append(n.feed.replaces, ownedLink{feeder, n.feed.link})
-	}
-	n.feed.state = feedNone
-	for b := m.Blob + 1; b < len(n.holdings.claims); b++ { // it went back there, too
-		n.row.Skipped -= n.holdings.claims[b]
-		n.holdings.claims[b] = 0
-	}
+	n.feed.halt()
+	n.row.Skipped -= n.holdings.drop(m.Blob) // it went back there, too
 	if claim := n.holdings.claims[m.Blob]; m.Good < claim || !known {
 		// Its own claim was wrong: nobody sent these bytes.
-		n.row.Skipped = max(0, n.row.Skipped-max(0, claim-m.Good))
-		n.holdings.claims[m.Blob] = min(claim, m.Good)
+		n.row.Skipped = max(0, n.row.Skipped-n.holdings.cut(m.Blob, m.Good))
 		c.relink(ev.Node)
 		return
 	}
 	if !carried(n.feed.needs, m.Blob, m.Good) {
 		// Some of these bytes came over a link before: a feeder that fell back
 		// itself was replaced, or is fed right by now. Nobody can tell which.
-		n.tries.direct = n.tries.direct || n.blame.falls >= maxUnclear
+		if n.blame.unclear() {
+			n.tries.serverOnly()
+		}
 		c.relink(ev.Node)
 		return
 	}
-	n.blame.suspect = &suspicion{feeder, name, m.Link, m.Blob, m.Offset, c.now}
+	n.blame.suspects(&suspicion{feeder, name, m.Link, m.Blob, m.Offset, c.now})
 	c.judgeSuspects()
 }
 
@@ -128,30 +114,30 @@ func (c *Machine) passed(i, blob int, off int64) bool {
 
 // clear has i fed again.
 func (c *Machine) clear(i int) {
-	c.nodes[i].blame.suspect = nil
+	c.nodes[i].blame.unsuspect()
 	c.relink(i)
 }
 
 // blame holds a link against both its ends. Its feeder feeds nobody any more.
 func (c *Machine) blame(feeder, i int, link string) {
 	c.do(ActLink{Link: link, Reason: "blamed: it changed bytes"})
-	c.nodes[i].blame.suspect = nil
+	c.nodes[i].blame.unsuspect()
 	note := "bytes were changed on link " + link
 	for _, k := range []int{feeder, i} {
 		if k == 0 {
 			continue
 		}
 		n := &c.nodes[k]
-		n.blame.links++
+		n.blame.hold()
 		if n.phase < phFinal {
 			n.note, n.row.Link = because(note), link
 		}
 	}
 	if feeder != 0 {
 		f := &c.nodes[feeder]
-		f.blame.banned = true
+		f.blame.ban()
 		switch {
-		case f.blame.links >= maxBlames && f.phase < phCommitting:
+		case f.blame.often() && f.phase < phCommitting:
 			f.note = Cause{}
 			c.end(feeder, Failed, note+", the second of its links")
 		default:
@@ -159,7 +145,7 @@ func (c *Machine) blame(feeder, i int, link string) {
 		}
 	}
 	n := &c.nodes[i]
-	if n.blame.links >= maxBlames {
+	if n.blame.often() {
 		n.note = Cause{}
 		c.end(i, Failed, note+", the second of its links")
 		return

@@ -33,7 +33,7 @@ func (c *Machine) tick() {
 		}
 	}
 	if c.now-c.speeds.judged >= timings.slowEvery {
-		c.speeds.judged = c.now
+		c.speeds.look(c.now)
 		c.judgeSpeed()
 	}
 }
@@ -64,7 +64,7 @@ func (c *Machine) watch(i int) {
 	case waits && c.stalled(i, still):
 		c.giveUp(i, fmt.Sprintf("nothing moved for %v", timings.stalled))
 	case waits && n.feed.state == feedDone && n.holdings.lacks:
-		n.feed.tried, n.feed.early = c.now, true // it said done, or that it needs nothing
+		n.feed.earlyAt(c.now) // it said done, or that it needs nothing
 		c.relink(i)
 	case still >= timings.hung && c.hangs(i):
 		c.end(i, Failed, fmt.Sprintf("hangs: nothing was stored for %v (%s)", timings.hung, orElse(string(n.progress.report.Wait), "does not read")))
@@ -75,7 +75,7 @@ func (c *Machine) watch(i int) {
 
 // giveUp takes the link into i for lost.
 func (c *Machine) giveUp(i int, reason string) {
-	c.nodes[i].feed.tried = c.now // the next one has its own time
+	c.nodes[i].feed.tryAt(c.now) // the next one has its own time
 	c.linkDown(i, c.linkName(i), EvLink{Node: i, Code: wire.CodeNetwork, Reason: reason})
 }
 
