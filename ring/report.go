@@ -24,6 +24,32 @@ const (
 func (s State) Good() bool { return s == Committed || s == Held }
 
 // Row is what became of one requested node.
+//
+// Code is Reason in one word, for programs, and "" where there is nothing to tell. It is what package ring
+// has in Fault where a node cannot be talked to; what PROTOCOL.md has in "Codes" where the node itself says
+// why; else one of these, to which others may be added:
+//
+//	contact        it cannot be talked to, for a reason that has no word
+//	not-asked      the transfer failed before any node was asked
+//	same-machine   two names are one machine
+//	unanswered     it did not answer the offer
+//	space          there is not enough room
+//	protocol       it said what a node may not say
+//	lost           its control connection broke, or it restarted, and it did not come back
+//	returned       it was lost, and came back
+//	link           a link into it was lost
+//	unfed          neither a node nor the server could feed it
+//	unreached      no node reaches it, and the server feeds enough others itself
+//	changed        bytes were changed on a link that it is an end of
+//	changed-twice  the same, for the second of its links
+//	falls          bytes do not stay as they are sent to it
+//	slow           it is slower than the others
+//	mute           it is there, and does not say what it has to say
+//	stuck          it does nothing with what it is sent
+//	mismatch       its digest is not the source's
+//	unconfirmed    it was told to commit, and did not say that it has
+//	interrupted    somebody ended the transfer
+//	source         the source failed or changed
 type Row struct {
 	Node    string  `json:"node"`
 	State   State   `json:"state"`
@@ -31,6 +57,7 @@ type Row struct {
 	Bytes   int64   `json:"bytes"`   // payload it received
 	Skipped int64   `json:"skipped"` // bytes it held already, as it said
 	Seconds float64 `json:"seconds"` // from the start of the transfer to its final state
+	Code    string  `json:"code"`    // see above
 	Reason  string  `json:"reason"`
 	Link    string  `json:"link"` // the link that is to blame, "" when none is
 

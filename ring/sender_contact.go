@@ -65,7 +65,7 @@ func (s *sender) dialAll(work context.Context) {
 					return
 				}
 				if !told {
-					s.post(coordinator.EvAway{Node: i + 1, Cause: innerCause(causeOf(err)).In(fmt.Sprintf("is tried for %v: ", s.cfg.Wait))})
+					s.post(coordinator.EvAway{Node: i + 1, Cause: innerCause(causeOf(err)).In(coordinator.KindContact, fmt.Sprintf("is tried for %v: ", s.cfg.Wait))})
 				}
 				if !s.pause(min(timings.askEvery, time.Until(until))) {
 					return
@@ -119,7 +119,7 @@ func (s *sender) resume(work context.Context, i int, committed bool) {
 		if err == nil {
 			s.attach(i, ctrl, coordinator.EvResumed{
 				Node: i, Instance: w.Instance, State: wire.Printable(w.State), Digest: wire.Printable(w.Digest),
-				Cause: innerCause(because(wire.Printable(w.Reason))),
+				Cause: coordinator.Said(wire.CodeNone, wire.Printable(w.Reason)),
 			})
 			return
 		}

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/dolly-img/dolly-img/ring/internal/coordinator"
+	"github.com/dolly-img/dolly-img/ring/internal/wire"
 )
 
 // What the coordinator says, in the words of this package's callers, and the other way round.
@@ -25,11 +26,16 @@ func coordinatorConfig(cfg Config) coordinator.Config {
 }
 
 func publicCause(c coordinator.Cause) Cause {
-	return Cause{Fault: Fault(c.Fault), Text: c.Text, Addr: c.Addr, After: c.After}
+	fault := Fault(c.Fault)
+	if c.Said == wire.CodePolicy {
+		fault = FaultDenied
+	}
+	return Cause{Fault: fault, Text: c.Text, Addr: c.Addr, After: c.After}
 }
 
+// innerCause is the cause of a contact that failed.
 func innerCause(c Cause) coordinator.Cause {
-	return coordinator.Cause{Fault: coordinator.Fault(c.Fault), Text: c.Text, Addr: c.Addr, After: c.After}
+	return coordinator.Cause{Kind: coordinator.KindContact, Fault: coordinator.Fault(c.Fault), Text: c.Text, Addr: c.Addr, After: c.After}
 }
 
 // row is that of node i in a report.
@@ -37,7 +43,7 @@ func (s *sender) row(i int) Row {
 	r := s.chain.Row(i)
 	return Row{
 		Node: s.cfg.Nodes[i-1].Name, State: State(r.State), Digest: r.Digest, Bytes: r.Bytes, Skipped: r.Skipped, Seconds: round(s.ended[i]),
-		Reason: r.Cause.String(), Link: r.Link, Cause: publicCause(r.Cause), Free: r.Free,
+		Code: r.Cause.Code(), Reason: r.Cause.String(), Link: r.Link, Cause: publicCause(r.Cause), Free: r.Free,
 	}
 }
 
@@ -45,7 +51,7 @@ func (s *sender) row(i int) Row {
 func (s *sender) unprepared(err error) *Report {
 	r := &Report{Transfer: s.id.String(), Seconds: round(time.Since(s.begun)), Bytes: totalSize(s.blobs), Unreached: []Unreached{}, Unprobed: []string{}}
 	for _, p := range s.cfg.Nodes {
-		r.Nodes = append(r.Nodes, Row{Node: p.Name, State: Failed, Reason: err.Error(), Cause: because(err.Error())})
+		r.Nodes = append(r.Nodes, Row{Node: p.Name, State: Failed, Code: string(coordinator.KindSource), Reason: err.Error(), Cause: because(err.Error())})
 	}
 	if n := len(s.blobs); n > 0 {
 		r.Digest = s.blobs[n-1].Digest.String()

@@ -86,7 +86,7 @@ func notStarted(nodes []string, err error) *ring.Report {
 	r := &ring.Report{Nodes: []ring.Row{}, Unreached: []ring.Unreached{}, Unprobed: []string{}}
 	for _, node := range nodes {
 		r.Nodes = append(r.Nodes, ring.Row{
-			Node: node, State: ring.Failed, Reason: "not asked: " + printable.Line(err.Error()),
+			Node: node, State: ring.Failed, Code: "not-asked", Reason: "not asked: " + printable.Line(err.Error()),
 		})
 	}
 	return r

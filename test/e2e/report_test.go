@@ -38,6 +38,7 @@ type row struct {
 	Bytes   int64   `json:"bytes"`
 	Skipped int64   `json:"skipped"`
 	Seconds float64 `json:"seconds"`
+	Code    string  `json:"code"`
 	Reason  string  `json:"reason"`
 	Link    string  `json:"link"`
 }
@@ -65,7 +66,7 @@ func readReport(text []byte) (*report, error) {
 	}
 	states := []string{"committed", "held", "failed", "refused", "unreachable", "pending"} // the last with --check
 	for i, n := range fields.Nodes {
-		if missing := lacks(n, "node", "state", "digest", "bytes", "skipped", "seconds", "reason", "link"); missing != "" {
+		if missing := lacks(n, "node", "state", "digest", "bytes", "skipped", "seconds", "code", "reason", "link"); missing != "" {
 			return nil, fmt.Errorf("row %d: no %s", i, missing)
 		}
 		if !slices.Contains(states, r.Nodes[i].State) {
@@ -85,7 +86,7 @@ func lacks(got map[string]any, names ...string) string {
 }
 
 func TestReadReport(t *testing.T) {
-	row := map[string]any{"node": "a", "state": "held", "digest": "", "bytes": 0, "skipped": 1, "seconds": 0.1, "reason": "", "link": ""}
+	row := map[string]any{"node": "a", "state": "held", "digest": "", "bytes": 0, "skipped": 1, "seconds": 0.1, "code": "", "reason": "", "link": ""}
 	top := map[string]any{"transfer": "t", "version": "v", "host": "h", "started": "2026-11-27T08:00:00Z", "image": "i", "kept": "", "digest": "", "sif": "", "bytes": 1, "seconds": 1, "exit": 0, "nodes": []any{row}, "direct": 0, "unreached": []any{}, "unprobed": []any{}}
 	read := func(v any) error {
 		text, _ := json.Marshal(v)

@@ -1,7 +1,6 @@
 package coordinator
 
 import (
-	"fmt"
 	"slices"
 	"time"
 
@@ -41,7 +40,7 @@ func (c *Machine) nodeVerified(ev EvVerified) {
 		return
 	}
 	if len(ev.Msg.Digests) != len(c.blobs) {
-		c.end(ev.Node, Failed, "verified another number of blobs")
+		c.end(ev.Node, Failed, because(KindProtocol, "verified another number of blobs"))
 		return
 	}
 	n.phase = phVerified
@@ -63,7 +62,7 @@ func (c *Machine) maybeCommit(i int) {
 		return
 	}
 	if b, differs := n.commit.differs(c.finals); differs {
-		c.end(i, Failed, fmt.Sprintf("blob %d: node computed %s, the source has %s", b, n.commit.verified.Digests[b], c.finals[b]))
+		c.end(i, Failed, because(KindMismatch, "blob %d: node computed %s, the source has %s", b, n.commit.verified.Digests[b], c.finals[b]))
 		return
 	}
 	if !c.committing {
@@ -81,7 +80,7 @@ func (c *Machine) nodeCommitted(ev EvCommitted) {
 		return
 	}
 	if want := c.finals[len(c.finals)-1].String(); ev.Digest != want {
-		c.end(ev.Node, Failed, fmt.Sprintf("committed %s instead of %s", ev.Digest, want))
+		c.end(ev.Node, Failed, because(KindMismatch, "committed %s instead of %s", ev.Digest, want))
 		return
 	}
 	n.row.Digest = ev.Digest
@@ -101,15 +100,7 @@ func (c *Machine) fail(ev EvFail) {
 	if ev.Code == wire.CodeMismatch && n.feed.link != 0 {
 		n.row.Link = c.linkName(ev.Node)
 	}
-	c.endBy(ev.Node, Failed, Cause{Fault: denied(ev.Code), Text: ev.Reason})
-}
-
-// denied is the fault of a node that gave up with a code.
-func denied(code wire.Code) Fault {
-	if code == wire.CodePolicy {
-		return FaultDenied
-	}
-	return ""
+	c.end(ev.Node, Failed, Said(ev.Code, ev.Reason))
 }
 
 // controlLost asks a node whose control connection broke whether it is still
@@ -124,7 +115,7 @@ func (c *Machine) controlLost(ev EvControlLost) {
 	case n.phase == phFinal:
 		c.orphan(ev.Node)
 	case n.phase < phReady || ev.Silent && n.phase != phCommitting: // before, it may not even know the transfer yet
-		why := because(ev.Reason)
+		why := because(KindLost, "%s", ev.Reason)
 		if ev.Silent {
 			why.Fault = FaultHangs
 		}
@@ -151,11 +142,11 @@ func (c *Machine) resumed(ev EvResumed) {
 		c.nodeCommitted(EvCommitted{ev.Node, ev.Digest})
 		c.orphan(ev.Node) // it has ended the transfer, and feeds nobody any more
 	case n.phase == phCommitting:
-		c.endBy(ev.Node, Failed, ev.Cause.orCause(because("node answers "+ev.State)).In("commit not confirmed: "))
+		c.end(ev.Node, Failed, ev.Cause.orCause(answers(ev.State)).In(KindUnconfirmed, "commit not confirmed: "))
 	case same && ev.State == string(Failed):
-		c.endBy(ev.Node, Failed, ev.Cause)
+		c.end(ev.Node, Failed, ev.Cause)
 	default:
-		c.lose(ev.Node, ev.Cause.orCause(because("the node restarted")).In("lost during the transfer: "))
+		c.lose(ev.Node, ev.Cause.orCause(because(KindLost, "the node restarted")).In(KindLost, "lost during the transfer: "))
 	}
 }
 
@@ -195,7 +186,7 @@ func (c *Machine) remind(i int) {
 
 func (c *Machine) interrupt() {
 	if !c.committing {
-		c.abortAll(wire.CodeInterrupted, "interrupted", ErrInterrupted, true)
+		c.abortAll(interrupted, wire.CodeInterrupted, ErrInterrupted, true)
 		return
 	}
 	c.interrupted = true
@@ -204,15 +195,15 @@ func (c *Machine) interrupt() {
 	}
 	for _, i := range c.fromTail() {
 		if c.nodes[i].phase < phCommitting {
-			c.drop(i, Failed, because("interrupted"), wire.CodeInterrupted, true)
+			c.drop(i, Failed, interrupted, wire.CodeInterrupted, true)
 		}
 	}
 }
 
-func (c *Machine) abortAll(code wire.Code, reason string, err error, keep bool) {
+func (c *Machine) abortAll(why Cause, code wire.Code, err error, keep bool) {
 	for _, i := range c.fromTail() {
 		if c.nodes[i].phase < phFinal {
-			c.drop(i, Failed, because(reason), code, keep)
+			c.drop(i, Failed, why, code, keep)
 		}
 	}
 	c.finish(err)
@@ -233,12 +224,9 @@ func (c *Machine) fromTail() []int {
 
 // end makes a bad row final, drops the node, and gives its successors another
 // feeder.
-func (c *Machine) end(i int, s State, reason string) { c.endBy(i, s, because(reason)) }
+func (c *Machine) end(i int, s State, why Cause) { c.drop(i, s, why, wire.CodeNone, false) }
 
-// endBy is end with a cause that has parts.
-func (c *Machine) endBy(i int, s State, why Cause) { c.drop(i, s, why, wire.CodeNone, false) }
-
-// drop is endBy. code says to the node what ended its part where it is not the node itself, and with
+// drop is end. code says to the node what ended its part where it is not the node itself, and with
 // keep the node keeps its good parts for another push.
 func (c *Machine) drop(i int, s State, why Cause, code wire.Code, keep bool) {
 	n := &c.nodes[i]
@@ -286,9 +274,9 @@ func (c *Machine) maybeFinish() {
 		switch n := &c.nodes[i]; {
 		case n.phase == phFinal:
 		case n.phase == phAsked:
-			c.end(i, Unreachable, "did not answer the offer")
+			c.end(i, Unreachable, unanswered)
 		case n.contact.met:
-			c.endBy(i, Failed, n.row.Cause)
+			c.end(i, Failed, n.row.Cause)
 		default:
 			c.unanswered(i)
 		}
@@ -299,7 +287,7 @@ func (c *Machine) maybeFinish() {
 // unanswered makes the row final of a node that never answered.
 func (c *Machine) unanswered(i int) {
 	n := &c.nodes[i]
-	c.endBy(i, Unreachable, n.row.Cause.orCause(Cause{Fault: FaultSilent, Text: "no answer from ", Addr: n.dials}))
+	c.end(i, Unreachable, n.row.Cause.orCause(Cause{Kind: KindContact, Fault: FaultSilent, Text: "no answer from ", Addr: n.dials}))
 }
 
 func (c *Machine) finish(err error) {
@@ -311,11 +299,4 @@ func (c *Machine) finish(err error) {
 		c.tell(i, &wire.Bye{})
 	}
 	c.do(ActFinish{err})
-}
-
-func orElse(s, other string) string {
-	if s != "" {
-		return s
-	}
-	return other
 }

@@ -3,6 +3,7 @@
 package coordinator
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 
@@ -360,11 +361,11 @@ func (w *world) ask(k int) {
 	w.asks = slices.Delete(slices.Clone(w.asks), k, k+1)
 	n := w.own(a.node)
 	if !n.up {
-		w.chain(EvResumed{Node: a.node, Cause: because("refused")})
+		w.chain(EvResumed{Node: a.node, Cause: Cause{Kind: KindContact, Text: "refused"}})
 		return
 	}
 	n.ctrl, n.gone, n.in, n.out = true, false, nil, nil
-	state := orElse(n.result, wire.StateUnknown)
+	state := cmp.Or(n.result, wire.StateUnknown)
 	if n.m != nil {
 		state = wire.StateRunning
 	}

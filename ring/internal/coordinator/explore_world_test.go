@@ -120,7 +120,7 @@ func newWorld(nodes int, left budget) *world {
 	w.c = New(cfg, []v1.Descriptor{w.blob})
 	if left.twins > 0 {
 		*w.nodes[nodes] = xNode{touched: true}
-		w.chain(EvNoContact{nodes, Unreachable, false, because("no answer")})
+		w.chain(EvNoContact{nodes, Unreachable, false, Cause{Kind: KindContact, Text: "no answer"}})
 		nodes--
 	}
 	for i := 1; i <= nodes; i++ {

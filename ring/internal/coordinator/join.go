@@ -1,7 +1,6 @@
 package coordinator
 
 import (
-	"fmt"
 	"slices"
 
 	"github.com/dolly-img/dolly-img/ring/bytesize"
@@ -45,7 +44,7 @@ func (c *Machine) welcome(ev EvWelcome) {
 		c.do(ActRedial{ev.Node})
 		return
 	case ev.State == wire.StateBusy || ev.State == wire.StateRunning || State(ev.State).Good():
-		c.end(ev.Node, Refused, orElse(ev.Reason, "node answers "+ev.State))
+		c.end(ev.Node, Refused, Said(wire.CodeNone, ev.Reason).orCause(answers(ev.State)))
 		return
 	}
 	n.phase = phAsked
@@ -72,13 +71,13 @@ func (c *Machine) twin(ev EvWelcome) int {
 // taken back, its row stays.
 func (c *Machine) oneMachine(known, other int) {
 	a, b := min(known, other), max(known, other)
-	why := fmt.Sprintf("%s and %s are one machine", c.nodes[a].named(), c.nodes[b].named())
+	why := because(KindTwin, "%s and %s are one machine", c.nodes[a].named(), c.nodes[b].named())
 	switch o := &c.nodes[known]; {
 	case o.phase < phCommitting:
 		c.end(known, Failed, why)
 		c.nodes[other].contact.open() // its connection may be the one that the machine listens to by now
 	case o.phase == phCommitting || o.row.State.Good():
-		why += ", on which " + o.name + " was told to commit before"
+		why.Text += ", on which " + o.name + " was told to commit before"
 	}
 	c.end(other, Failed, why)
 }
@@ -95,7 +94,7 @@ func (n *node) named() string {
 func (c *Machine) returned(i int) {
 	n := &c.nodes[i]
 	n.contact.cameBack()
-	n.note = n.row.Cause.In("came back: ")
+	n.note = n.row.Cause.In(KindReturned, "came back: ")
 	n.row.State = Serving
 	c.event(i, Serving, n.note)
 }
@@ -108,7 +107,7 @@ func (c *Machine) noContact(ev EvNoContact) {
 		return
 	}
 	if ev.State == Refused || ev.Lasting {
-		c.endBy(ev.Node, ev.State, ev.Cause)
+		c.end(ev.Node, ev.State, ev.Cause)
 		return
 	}
 	n.phase = phAway
@@ -130,11 +129,11 @@ func (c *Machine) answer(ev EvAnswer) {
 		case wire.CodeSpace, wire.CodeStore, wire.CodeShutdown, wire.CodeProtocol:
 			state = Failed
 		}
-		c.endBy(ev.Node, state, Cause{Fault: denied(ev.Code), Text: ev.Reason})
+		c.end(ev.Node, state, Said(ev.Code, ev.Reason))
 		return
 	}
 	if len(ev.Held) != len(c.blobs) {
-		c.end(ev.Node, Failed, "answered the offer with another number of blobs")
+		c.end(ev.Node, Failed, because(KindProtocol, "answered the offer with another number of blobs"))
 		return
 	}
 	var missing int64
@@ -144,7 +143,7 @@ func (c *Machine) answer(ev EvAnswer) {
 	n.commit = commit{}
 	n.feed.rest()
 	if ev.Free >= 0 && missing > ev.Free {
-		c.end(ev.Node, Failed, fmt.Sprintf("no space: needs %s, %s are free", bytesize.Text(missing), bytesize.Text(ev.Free)))
+		c.end(ev.Node, Failed, because(KindSpace, "no space: needs %s, %s are free", bytesize.Text(missing), bytesize.Text(ev.Free)))
 		return
 	}
 	if c.started && !c.cfg.Check {
@@ -236,7 +235,7 @@ func (c *Machine) endCheck() {
 		case phDialing, phAway:
 			c.unanswered(i)
 		case phAsked:
-			c.end(i, Unreachable, "did not answer the offer")
+			c.end(i, Unreachable, unanswered)
 		}
 	}
 	c.finish(nil)
@@ -271,7 +270,7 @@ func (c *Machine) maybeRead() {
 func (c *Machine) lose(i int, why Cause) {
 	n := &c.nodes[i]
 	if n.contact.returns >= c.cfg.Retries || c.interrupted {
-		c.endBy(i, Failed, why)
+		c.end(i, Failed, why)
 		return
 	}
 	if n.contact.alive {

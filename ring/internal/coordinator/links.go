@@ -1,9 +1,8 @@
 package coordinator
 
 import (
-	"fmt"
+	"cmp"
 	"slices"
-	"strings"
 
 	"github.com/dolly-img/dolly-img/ring/internal/wire"
 )
@@ -169,7 +168,7 @@ func (c *Machine) damaged(ev EvLink) {
 	}
 	n.blame.saw(ev.Reason)
 	if late && n.phase < phFinal && n.row.Link != "" {
-		n.note = because("link " + n.row.Link + ": " + ev.Reason)
+		n.note = linkLost(n.row.Link, ev.Reason)
 		c.do(ActLink{Link: n.row.Link, Reason: "down: " + ev.Reason})
 	}
 }
@@ -184,7 +183,7 @@ func (c *Machine) linkDown(i int, name string, ev EvLink) {
 	}
 	if n.tries.lose() > maxLost {
 		n.row.Link = name
-		c.end(i, Failed, fmt.Sprintf("%d links into it were lost: %s", maxLost, ev.Reason))
+		c.end(i, Failed, because(KindUnfed, "%d links into it were lost: %s", maxLost, ev.Reason))
 		return
 	}
 	if n.tries.fail(feeder, ev.Reason) {
@@ -203,7 +202,7 @@ func (c *Machine) linkDown(i int, name string, ev EvLink) {
 		return
 	}
 	if !gone && n.blame.links == 0 { // changed bytes are worth more to know than what came of them
-		n.note, n.row.Link = because("link "+name+": "+orElse(n.blame.damage, ev.Reason)), name
+		n.note, n.row.Link = linkLost(name, cmp.Or(n.blame.damage, ev.Reason)), name
 	}
 	if feeder != 0 && (gone || n.tries.fails >= 2 && !n.reach.search) { // else the search tells whether it can
 		n.tries.shun(feeder)
@@ -215,7 +214,7 @@ func (c *Machine) linkDown(i int, name string, ev EvLink) {
 func (c *Machine) unfed(i int, why string) {
 	n := &c.nodes[i]
 	n.row.Link = c.linkName(i)
-	c.end(i, Failed, "cannot be fed: "+orElse(n.blame.damage, why))
+	c.end(i, Failed, because(KindUnfed, "cannot be fed: %s", cmp.Or(n.blame.damage, why)))
 }
 
 // fellBack says whether the link into i ended because its feeder fell back: it says so, or it
@@ -233,7 +232,7 @@ func (c *Machine) excuse(feeder int) {
 	for i := range c.nodes {
 		n := &c.nodes[i]
 		if n.tries.culprit == feeder && n.tries.fails > 0 && n.feed.state != feedUp && n.feed.state != feedDone && n.blame.links == 0 &&
-			strings.HasPrefix(n.note.Text, "link "+n.row.Link+": ") {
+			n.note.Kind == KindLink && n.note.Link == n.row.Link {
 			n.tries.takeBack()
 			n.note, n.row.Link = Cause{}, ""
 		}

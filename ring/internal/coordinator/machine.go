@@ -94,7 +94,7 @@ func (c *Machine) Step(ev Event) []Action {
 			c.maybeCommit(i)
 		}
 	case EvSourceFailed:
-		c.abortAll(wire.CodeSource, ev.Err.Error(), ev.Err, ev.Kept)
+		c.abortAll(because(KindSource, "%v", ev.Err), wire.CodeSource, ev.Err, ev.Kept)
 	case EvInterrupt:
 		c.interrupt()
 	default:
@@ -123,7 +123,7 @@ func (c *Machine) reported(ev EvReport) {
 	n := &c.nodes[ev.Node]
 	if ev.Node != 0 && n.phase < phServing {
 		if n.phase == phAsked && ev.Report.Wait == wire.WaitBusy && n.contact.waits() {
-			c.event(ev.Node, Pending, because("waits for another transfer on it to end"))
+			c.event(ev.Node, Pending, because(KindBusy, "waits for another transfer on it to end"))
 		}
 		return
 	}

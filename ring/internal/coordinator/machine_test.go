@@ -1,6 +1,7 @@
 package coordinator
 
 import (
+	"cmp"
 	"errors"
 	"flag"
 	"fmt"
@@ -126,9 +127,9 @@ func (s *scenario) event(f []string) {
 		}
 		return
 	case "welcome":
-		ev = EvWelcome{node, wire.ID{byte(num("instance", node))}, orElse(arg["state"], wire.StateNew), arg["reason"], arg["addr"], num("version", wire.Version)}
+		ev = EvWelcome{node, wire.ID{byte(num("instance", node))}, cmp.Or(arg["state"], wire.StateNew), arg["reason"], arg["addr"], num("version", wire.Version)}
 	case "nocontact":
-		ev = EvNoContact{node, Unreachable, false, because("connection refused")}
+		ev = EvNoContact{node, Unreachable, false, Cause{Kind: KindContact, Text: "connection refused"}}
 	case "answer":
 		a := EvAnswer{Node: node, Held: []int64{int64(num("held", 0))}, Free: int64(num("free", -1)), Replay: true, Change: arg["switch"] != "", Code: wire.Code(arg["code"]), Reason: arg["reason"]}
 		ev = a
@@ -141,17 +142,17 @@ func (s *scenario) event(f []string) {
 		ev = n
 	case "link":
 		link, gen := feed()
-		ev = EvLink{num("by", s.c.nodes[node].feed.feeder), link, gen, arg["state"], wire.Code(arg["code"]), orElse(arg["reason"], "broken")}
+		ev = EvLink{num("by", s.c.nodes[node].feed.feeder), link, gen, arg["state"], wire.Code(arg["code"]), cmp.Or(arg["reason"], "broken")}
 	case "verified":
-		ev = EvVerified{node, &wire.Verified{Digests: []string{orElse(arg["digest"], testBlob.Digest.String())}, InPlace: arg["inplace"] != ""}}
+		ev = EvVerified{node, &wire.Verified{Digests: []string{cmp.Or(arg["digest"], testBlob.Digest.String())}, InPlace: arg["inplace"] != ""}}
 	case "committed":
-		ev = EvCommitted{node, orElse(arg["digest"], testBlob.Digest.String())}
+		ev = EvCommitted{node, cmp.Or(arg["digest"], testBlob.Digest.String())}
 	case "fail":
 		ev = EvFail{node, wire.Code(arg["code"]), "because"}
 	case "lost":
 		ev = EvControlLost{node, arg["silent"] != "", "connection lost"}
 	case "resumed":
-		ev = EvResumed{node, wire.ID{byte(num("instance", node))}, arg["state"], testBlob.Digest.String(), because(arg["reason"])}
+		ev = EvResumed{node, wire.ID{byte(num("instance", node))}, arg["state"], testBlob.Digest.String(), Said(wire.CodeNone, arg["reason"])}
 	case "source":
 		ev = EvSourceDone{[]digest.Digest{testBlob.Digest}}
 		if arg["failed"] != "" {
@@ -165,7 +166,7 @@ func (s *scenario) event(f []string) {
 	case "deadline":
 		ev = EvDeadline{}
 	case "tick": // seconds later
-		sec, _ := strconv.ParseFloat(orElse(arg["s"], "0.25"), 64)
+		sec, _ := strconv.ParseFloat(cmp.Or(arg["s"], "0.25"), 64)
 		for range int(sec * 4) { // as often as the sender does
 			for i := range s.reports { // and who reported once goes on to, with nothing new
 				if n := &s.c.nodes[i]; s.c.now-n.progress.told > 5*time.Second {
@@ -214,7 +215,7 @@ func (s *scenario) event(f []string) {
 		ev = EvFallback{node, &wire.Fallback{Link: link, Generation: gen, Offset: int64(num("mark", 0)), Good: int64(num("good", 0))}}
 	case "bottleneck":
 		limit, name := s.c.Bottleneck()
-		fmt.Fprintf(&s.out, "limit %s, slower than the others: %s\n", orElse(string(limit), "unknown"), orElse(name, "none"))
+		fmt.Fprintf(&s.out, "limit %s, slower than the others: %s\n", cmp.Or(string(limit), "unknown"), cmp.Or(name, "none"))
 		return
 	default:
 		s.t.Fatalf("unknown event %q", f[0])
@@ -269,11 +270,14 @@ func (s *scenario) text(a Action) string {
 	case ActFinal:
 		n := &s.c.nodes[a.Node]
 		r := n.row
-		what := ""
+		what, code := "", ""
+		if r.Cause.Code() != "" {
+			code = " [" + r.Cause.Code() + "]"
+		}
 		if r.Bytes > 0 || r.Skipped > 0 {
 			what = fmt.Sprintf(", %d received, %d held", r.Bytes, r.Skipped)
 		}
-		return strings.TrimRight(fmt.Sprintf("row %s %s%s: %s %s", n.name, r.State, what, r.Cause, r.Link), " :")
+		return strings.TrimRight(fmt.Sprintf("row %s %s%s%s: %s %s", n.name, r.State, what, code, r.Cause, r.Link), " :")
 	case ActNode:
 		return strings.TrimRight(fmt.Sprintf("event node %s %s %s", name(a.Node), a.State, a.Cause), " ")
 	case ActLink:

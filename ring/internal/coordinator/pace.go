@@ -4,19 +4,18 @@ import "github.com/dolly-img/dolly-img/ring/internal/wire"
 
 // pace is what a node could carry, and whether it is called slow because of that.
 //
-// A node that is slow stands at the end of the order and feeds nobody. rate, why and link tell of the last
+// A node that is slow stands at the end of the order and feeds nobody. rate and why tell of the last
 // time it was called slow. seen counts only while slow is false. Of all nodes at most one has seen > 0.
 type pace struct {
 	could   int64 // bytes per second it could carry when it was last known
 	carried int64 // of it the link into it, at its best while it was busy; a little less with each second
 	burst   int64 // what passed over that link in moments, when it was mostly idle
 
-	slow    bool   // it is served at the end of the order, and feeds nobody
-	seen    int    // looks in a row that say so
-	unsure  bool   // the last of them says so of whom it feeds
-	rate    int64  // bytes per second because of which it was called slow
-	why     string // why it was called slow, and the row's link then
-	link    string
+	slow    bool  // it is served at the end of the order, and feeds nobody
+	seen    int   // looks in a row that say so
+	unsure  bool  // the last of them says so of whom it feeds
+	rate    int64 // bytes per second because of which it was called slow
+	why     Cause // why it was called slow
 	cleared int   // times it was called slow and turned out not to be
 	sends   int64 // bytes per second, where it was called slow because of what it sends
 	slowed  int   // whom it feeds was called slow, because of the link from it; 0: nobody
@@ -56,8 +55,8 @@ func (p *pace) look(sure bool) (slow bool) {
 }
 
 // call is for a node that is called slow from now on.
-func (p *pace) call(rate int64, why, link string) {
-	p.slow, p.seen, p.rate, p.why, p.link = true, 0, rate, why, link
+func (p *pace) call(rate int64, why Cause) {
+	p.slow, p.seen, p.rate, p.why = true, 0, rate, why
 }
 
 // chokes is for a node that is called slow because it sends no faster.

@@ -66,43 +66,6 @@ type Row struct {
 	Link    string // the link that is to blame, "" when none is
 }
 
-// Fault classifies why a node cannot be talked to. The driver, which talks to nodes, knows more of them.
-type Fault string
-
-// The faults that the coordinator itself tells of.
-const (
-	FaultSilent Fault = "silent" // nothing comes back from its address
-	FaultHangs  Fault = "hangs"  // it has the connection, and says nothing
-	FaultDenied Fault = "denied" // its policy or its target says no, and would again
-)
-
-// Cause is why a node is in its state, in parts: text, address and text together are the reason.
-type Cause struct {
-	Fault Fault
-	Text  string // up to the address, or all of it
-	Addr  string // of the node; "" when the reason names none
-	After string // what follows the address
-}
-
-func (c Cause) String() string { return c.Text + c.Addr + c.After }
-
-// because is a cause without parts.
-func because(text string) Cause { return Cause{Text: text} }
-
-// In puts what happened before the cause.
-func (c Cause) In(what string) Cause {
-	c.Text = what + c.Text
-	return c
-}
-
-// orCause is c, or another where c says nothing.
-func (c Cause) orCause(other Cause) Cause {
-	if c.String() != "" {
-		return c
-	}
-	return other
-}
-
 // Limit is what a transfer, or one node of it, waits for most of the time.
 type Limit string
 

@@ -182,7 +182,7 @@ func (c *Machine) onlyServer(i int) bool {
 	if c.cfg.MaxDirect != 0 && others >= max(c.cfg.MaxDirect, 0) {
 		n.reach.leave()
 		n.note, n.row.Link = Cause{}, ""
-		c.end(i, Failed, fmt.Sprintf("%s, and the server feeds %d such nodes itself already", why, others))
+		c.end(i, Failed, because(KindUnreached, "%s, and the server feeds %d such nodes itself already", why, others))
 		return false
 	}
 	if !n.reach.only {

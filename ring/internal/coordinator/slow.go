@@ -1,7 +1,6 @@
 package coordinator
 
 import (
-	"strings"
 	"time"
 )
 
@@ -103,12 +102,12 @@ func (c *Machine) review() {
 		}
 		median, checked := c.median(i)
 		switch {
-		case n.pace.link != "" && n.feed.state == feedUp && n.progress.gets() >= 2*n.pace.rate && !c.outdone(i, n.progress.gets()): // it was that link
+		case n.pace.why.Link != "" && n.feed.state == feedUp && n.progress.gets() >= 2*n.pace.rate && !c.outdone(i, n.progress.gets()): // it was that link
 			c.exonerate(i, "it gets "+megabytes(n.progress.gets()))
 		case checked && 3*n.pace.rate >= 2*median:
 			c.exonerate(i, "others carry "+megabytes(median))
 		case c.cfg.Straggler == Drop && c.outdone(i, n.pace.rate):
-			n.row.Link = n.pace.link
+			n.row.Link = n.pace.why.Link
 			c.end(i, Failed, n.pace.why)
 		}
 	}
@@ -161,11 +160,11 @@ func (c *Machine) exonerate(i int, why string) {
 	if !n.pace.slow || n.phase != phServing {
 		return
 	}
-	if strings.HasPrefix(n.note.Text, n.pace.why) { // else something else has happened to it since
+	if n.note.Kind == KindSlow { // else something else has happened to it since
 		n.note, n.row.Link = Cause{}, ""
 	}
 	n.pace.clear()
-	c.event(i, Serving, because("is not slow: "+why))
+	c.event(i, Serving, because(KindSlow, "is not slow: %s", why))
 	if n.contact.alive && n.feed.linked() {
 		c.relink(i) // without the lag
 	}
@@ -189,11 +188,11 @@ func (c *Machine) straggles(i int, rate int64, cause limiter) {
 		n.row.Link = c.linkName(i)
 		c.nodes[n.feed.feeder].pace.slowedNode(i)
 	}
-	n.pace.call(rate, "slow: "+cause.String()+" "+megabytes(rate), n.row.Link)
+	n.pace.call(rate, Cause{Kind: KindSlow, Link: n.row.Link, Text: "slow: " + cause.String() + " " + megabytes(rate)})
 	for j := range c.nodes {
 		c.nodes[j].progress.compareAnew()
 	}
-	n.note = because(n.pace.why + "; served behind the others")
+	n.note = n.pace.why.demoted()
 	c.event(i, Serving, n.note)
 	c.toTail(i)
 }

@@ -19,7 +19,7 @@ func (c *Machine) fallback(ev EvFallback) {
 	}
 	if n.blame.fall(c.nextLink, m.Blob, m.Good) {
 		n.row.Link = c.linkName(ev.Node)
-		c.end(ev.Node, Failed, fmt.Sprintf("went back to a mark %d times: bytes do not stay as they are sent", maxFalls))
+		c.end(ev.Node, Failed, because(KindFalls, "went back to a mark %d times: bytes do not stay as they are sent", maxFalls))
 		return
 	}
 	c.excuse(ev.Node)
@@ -122,7 +122,7 @@ func (c *Machine) clear(i int) {
 func (c *Machine) blame(feeder, i int, link string) {
 	c.do(ActLink{Link: link, Reason: "blamed: it changed bytes"})
 	c.nodes[i].blame.unsuspect()
-	note := "bytes were changed on link " + link
+	why := changed(link)
 	for _, k := range []int{feeder, i} {
 		if k == 0 {
 			continue
@@ -130,7 +130,7 @@ func (c *Machine) blame(feeder, i int, link string) {
 		n := &c.nodes[k]
 		n.blame.hold()
 		if n.phase < phFinal {
-			n.note, n.row.Link = because(note), link
+			n.note, n.row.Link = why, link
 		}
 	}
 	if feeder != 0 {
@@ -139,7 +139,7 @@ func (c *Machine) blame(feeder, i int, link string) {
 		switch {
 		case f.blame.often() && f.phase < phCommitting:
 			f.note = Cause{}
-			c.end(feeder, Failed, note+", the second of its links")
+			c.end(feeder, Failed, why.twice())
 		default:
 			c.toTail(feeder)
 		}
@@ -147,7 +147,7 @@ func (c *Machine) blame(feeder, i int, link string) {
 	n := &c.nodes[i]
 	if n.blame.often() {
 		n.note = Cause{}
-		c.end(i, Failed, note+", the second of its links")
+		c.end(i, Failed, why.twice())
 		return
 	}
 	if n.phase == phServing && n.feed.state == feedNone {

@@ -1,6 +1,7 @@
 package coordinator
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"time"
@@ -25,11 +26,11 @@ func (c *Machine) tick() {
 	for i := 1; i < len(c.nodes); i++ {
 		switch n := &c.nodes[i]; {
 		case n.phase == phAsked && c.now-n.contact.asked >= timings.answer:
-			c.end(i, Failed, "did not answer the offer")
+			c.end(i, Failed, unanswered)
 		case n.phase == phServing && n.contact.alive:
 			c.watch(i)
 		case n.phase == phCommitting && n.contact.alive && c.now-n.commit.since >= c.commitLimit():
-			c.end(i, Failed, fmt.Sprintf("commit not confirmed: no answer for %v", c.commitLimit()))
+			c.end(i, Failed, because(KindUnconfirmed, "commit not confirmed: no answer for %v", c.commitLimit()))
 		}
 	}
 	if c.now-c.speeds.judged >= timings.slowEvery {
@@ -54,9 +55,9 @@ func (c *Machine) watch(i int) {
 	asked := c.now - n.feed.asked
 	switch {
 	case min(still, c.now-n.progress.told) >= timings.report:
-		c.end(i, Failed, fmt.Sprintf("does not report for %v", timings.report))
+		c.end(i, Failed, because(KindMute, "does not report for %v", timings.report))
 	case n.feed.state == feedAsked && asked >= timings.hung:
-		c.end(i, Failed, fmt.Sprintf("does not say what it needs for %v", timings.hung))
+		c.end(i, Failed, because(KindMute, "does not say what it needs for %v", timings.hung))
 	case n.feed.state == feedAsked && asked >= timings.stalled:
 		c.undial(n) // nobody's window stands for it any longer
 	case n.feed.state == feedDialled && asked >= timings.dialled:
@@ -67,9 +68,9 @@ func (c *Machine) watch(i int) {
 		n.feed.earlyAt(c.now) // it said done, or that it needs nothing
 		c.relink(i)
 	case still >= timings.hung && c.hangs(i):
-		c.end(i, Failed, fmt.Sprintf("hangs: nothing was stored for %v (%s)", timings.hung, orElse(string(n.progress.report.Wait), "does not read")))
+		c.end(i, Failed, because(KindStuck, "hangs: nothing was stored for %v (%s)", timings.hung, cmp.Or(string(n.progress.report.Wait), "does not read")))
 	case still >= timings.verify && c.sourceDone && (n.feed.state == feedDone || !n.holdings.lacks):
-		c.end(i, Failed, fmt.Sprintf("has been sent everything, and does not verify for %v", timings.verify))
+		c.end(i, Failed, because(KindStuck, "has been sent everything, and does not verify for %v", timings.verify))
 	}
 }
 

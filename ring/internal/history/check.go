@@ -3,7 +3,6 @@ package history
 import (
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 )
 
@@ -345,9 +344,9 @@ func (j *judge) ended() {
 		}
 		// Of two links on which bytes were changed nobody can tell that both other ends did it,
 		// unless it is the same one: who is between two liars is given up.
-		between := len(j.liars) > 1 && strings.HasSuffix(n.note(), "the second of its links")
+		between := len(j.liars) > 1 && n.code() == "changed-twice"
 		// Of those whom no node reaches the server feeds so many as it may.
-		alone := j.cut && j.head.Direct > 0 && strings.HasSuffix(n.note(), fmt.Sprintf("and the server feeds %d such nodes itself already", j.head.Direct))
+		alone := j.cut && j.head.Direct > 0 && n.code() == "unreached"
 		if j.serverLived && !j.weak && len(n.harm) == 0 && !good(state) && !between && !alone {
 			j.broken(RuleUntouched, "nothing happened to %s, and it ends as %s: %s", name, state, n.note())
 		}
@@ -370,6 +369,13 @@ func (j *judge) ended() {
 
 // good reports whether the node has a good row.
 func (n *node) good() bool { return len(n.rows) == 1 && good(n.rows[0].State) }
+
+func (n *node) code() string {
+	if len(n.rows) == 0 {
+		return ""
+	}
+	return n.rows[0].Code
+}
 
 func (n *node) note() string {
 	if len(n.rows) == 0 {

@@ -128,7 +128,7 @@ func TestDoctored(t *testing.T) {
 		"more than the server may feed": {RuleUntouched, func(t *testing.T, e events) events {
 			e[0].Direct = 1 // but nobody was cut off
 			i := at(t, e, Row, "n3")
-			e[i].State, e[i].Note = "failed", "no node reaches it, and the server feeds 1 such nodes itself already"
+			e[i].State, e[i].Code = "failed", "unreached"
 			return e
 		}},
 		"one of two names is served": {RuleTwins, add(Event{Kind: Fault, What: Twin, Node: "n2", Peer: "n1"}, Offer, "n1", 0)},
@@ -159,12 +159,12 @@ func TestDoctored(t *testing.T) {
 // A node is excused only by what happened to it, and the runs with faults the
 // ring does not survive yet are judged by the other rules.
 func TestExcuses(t *testing.T) {
-	failed := func(t *testing.T, faults []Event, note string, weak ...string) []error {
+	failed := func(t *testing.T, faults []Event, code string, weak ...string) []error {
 		e := load(t)
 		i := at(t, e, Publish, "n2")
 		e = slices.Delete(e, i, i+1)
 		row := at(t, e, Row, "n2")
-		e[row].State, e[row].Note = "failed", note
+		e[row].State, e[row].Code = "failed", code
 		e[0].Weak = weak
 		for i := range faults {
 			faults[i].Kind, faults[i].T = Fault, e[at(t, e, Begin, "n2")].T
@@ -191,20 +191,20 @@ func TestExcuses(t *testing.T) {
 		}
 	}
 	// Who is between two liars is given up, and only he.
-	const between = "bytes were changed on link n2 -> n3, the second of its links"
+	const between = "changed-twice"
 	one, other, again := Event{What: Lie, Node: "n1"}, Event{What: Rot, Node: "n3"}, Event{What: Rot, Node: "n1"}
 	for _, c := range []struct {
 		faults []Event
-		note   string
+		code   string
 		excuse bool
 	}{
 		{[]Event{one, other}, between, true},
-		{[]Event{one, other}, "tired", false},
+		{[]Event{one, other}, "changed", false},
 		{[]Event{one}, between, false},
 		{[]Event{one, again}, between, false},
 	} {
-		if bad := failed(t, c.faults, c.note); (len(bad) == 0) != c.excuse {
-			t.Errorf("%v, %q: %v", c.faults, c.note, bad)
+		if bad := failed(t, c.faults, c.code); (len(bad) == 0) != c.excuse {
+			t.Errorf("%v, %q: %v", c.faults, c.code, bad)
 		}
 	}
 }

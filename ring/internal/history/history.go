@@ -83,6 +83,7 @@ type Event struct {
 	Peer  string        `json:"peer,omitempty"`
 	For   time.Duration `json:"for,omitempty"`
 	Rate  int64         `json:"rate,omitempty"` // bytes per second
+	Code  string        `json:"code,omitempty"` // of Row, as in the report
 	Note  string        `json:"note,omitempty"` // for people
 
 	Nodes []string `json:"nodes,omitempty"`
