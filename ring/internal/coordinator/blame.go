@@ -13,17 +13,27 @@ const (
 )
 
 // blame is what is held against a node because bytes were not as the source has them.
+//
+// suspect is set from a FALLBACK until its link is judged. links and falls only grow.
 type blame struct {
-	banned  bool   // bytes were changed on a link it fed: it feeds nobody
-	links   int    // blamed links it was an end of
-	falls   int    // times it fell back
-	damage  string // what it said of the last damaged frame; its feeder sees only a broken pipe
+	// banned says that a link that it fed changed bytes: it feeds nobody any more.
+	banned bool
+	// links counts the links that changed bytes and that it was an end of.
+	links int
+	// falls counts how often it fell back.
+	falls int
+	// damage is what it said of the last damaged frame. Its feeder sees only that the link broke.
+	damage  string
 	suspect *suspicion
-	fell    struct { // when it fell back last: what it had sent on older links behind blob, good
-		link uint32
-		blob int
-		good int64
-	}
+	fell    lastFall
+}
+
+// lastFall says that a node that fell back had good bytes of blob below good, and that what it has sent on links
+// up to link is in doubt above that.
+type lastFall struct {
+	link uint32
+	blob int
+	good int64
 }
 
 // suspicion is a FALLBACK whose link is not yet judged.
@@ -36,7 +46,7 @@ type suspicion struct {
 	since  time.Duration
 }
 
-// fall is for a node that fell back to good bytes of a blob, when links up to link were ordered. It says
+// fall notes that the node fell back to good bytes of a blob, when links up to link were ordered. It says
 // whether that was once too often.
 func (b *blame) fall(link uint32, blob int, good int64) (tooOften bool) {
 	b.fell.link, b.fell.blob, b.fell.good = link, blob, good

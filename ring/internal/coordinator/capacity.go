@@ -20,7 +20,7 @@ type speeds struct {
 	most       int64         // bytes per second that several feeders send at most; 0 is unknown
 }
 
-// look is for a look for slow nodes.
+// look notes when slow nodes were looked for.
 func (s *speeds) look(now time.Duration) { s.judged = now }
 
 // standsOut notes which node is the bottleneck.

@@ -12,13 +12,15 @@ import (
 
 // commit is what a node said of the end of its part, and when it was told to publish.
 type commit struct {
-	verified *wire.Verified // nil before
-	since    time.Duration  // when COMMIT was sent
+	// verified is its VERIFIED; nil until it came.
+	verified *wire.Verified
+	// since is when COMMIT was sent, or when the time for it began anew.
+	since time.Duration
 }
 
 func (c *commit) verify(v *wire.Verified) { c.verified = v }
 
-// order is for a node that is told to publish, or has its time for it anew.
+// order notes that the node is told to publish, or has its time for that anew.
 func (c *commit) order(now time.Duration) { c.since = now }
 
 // differs says which blob has another digest than the source's, as VERIFIED tells.

@@ -8,31 +8,46 @@ import (
 )
 
 // feed is the link into a node: who feeds it, and in which generation.
+//
+// gen only grows, by one with each link. feeder means something from feedDialled on. replaces has no link
+// that is still in use.
 type feed struct {
-	state    feedState
-	link     uint32
-	gen      uint32 // only grows
-	feeder   int
-	asked    time.Duration // when FEED, or DIAL to its feeder, was sent
-	tried    time.Duration // when a link was last given up because nothing happens
-	early    bool          // it said done, and waits all the same
-	up       time.Duration // since when the link is up
-	needs    [][2]int64    // of the last NEED: what the link carries
-	sum      int64         // of it, to see progress
+	state  feedState
+	link   uint32
+	gen    uint32
+	feeder int
+	// asked is when FEED was sent, or DIAL to the feeder. up is since when the link is up.
+	asked, up time.Duration
+	// tried is when a link was last given up because nothing happened on it.
+	tried time.Duration
+	// early says that the node said done, and waits all the same.
+	early bool
+	// needs is what its last NEED asks for, sum the same as one number (needSum).
+	needs [][2]int64
+	sum   int64
+	// replaces are the dead links into the node for which UNDIAL is due.
 	replaces []ownedLink
-	ordered  []uint32 // all links it was told to feed
+	// ordered are all links that this node was told to feed.
+	ordered []uint32
 }
 
 // tries is what went wrong with the links into a node.
+//
+// fails counts links from culprit alone. direct is true while avoid has maxAvoid nodes or more.
 type tries struct {
-	lost    int // links into it, in all
-	excused int // of them because the feeder fell back
-	fails   int // links from one feeder, the culprit, lost in a row
+	// lost counts all links into the node that were lost; excused those that were because the feeder fell back.
+	lost, excused int
+	// fails counts the links from one feeder, the culprit, that were lost in a row, and why is what was said of
+	// the last of them.
+	fails   int
 	culprit int
-	why     string // the last of them was
-	broke   uint32 // the link its feeder said had broken
-	avoid   []int  // may not feed it: their links were lost twice
-	direct  bool   // only the server may feed it
+	why     string
+	// broke is the link that its feeder said had broken; 0 is none.
+	broke uint32
+	// avoid are the nodes that may not feed it, because links from them were lost twice.
+	avoid []int
+	// direct says that only the server may feed it.
+	direct bool
 }
 
 type feedState int
@@ -45,8 +60,8 @@ const (
 	feedDone // FIN came, or nothing is needed any more
 )
 
-// ownedLink is a dead link whose feeder still holds its window for it: UNDIAL is
-// due once the link that stands in for it was ordered.
+// ownedLink is a dead link whose feeder still holds its window for it. UNDIAL is sent once the link that stands
+// in for it was ordered.
 type ownedLink struct {
 	feeder int
 	link   uint32
@@ -69,13 +84,13 @@ func (f *feed) retire() {
 	}
 }
 
-// halt is for a node that fell back: it is asked anew when it is known why.
+// halt ends the link of a node that fell back. The node is asked anew when it is known why it did.
 func (f *feed) halt() {
 	f.retire()
 	f.state = feedNone
 }
 
-// rest is for a node that was not fed yet.
+// rest says that the node, which has just answered an offer, is not fed yet.
 func (f *feed) rest() { f.state = feedNone }
 
 // answers says whether the node says what it needs of the link that was ordered last.
@@ -95,20 +110,20 @@ func (f *feed) take(blobs []v1.Descriptor, needs [][2]int64) (other bool) {
 	return other
 }
 
-// dial is for a link that feeder was told to open.
+// dial notes that feeder was told to open the link.
 func (f *feed) dial(feeder int, now time.Duration) {
 	f.feeder, f.state, f.asked = feeder, feedDialled, now
 }
 
 func (f *feed) raise(now time.Duration) { f.state, f.up = feedUp, now }
 
-// finish is for a node that needs no link any more.
+// finish notes that the node needs no link any more.
 func (f *feed) finish() { f.state = feedDone }
 
 // tryAt notes that a link was given up.
 func (f *feed) tryAt(now time.Duration) { f.tried = now }
 
-// earlyAt is for a node that said done, and waits all the same.
+// earlyAt notes that the node said done, and waits all the same.
 func (f *feed) earlyAt(now time.Duration) { f.tried, f.early = now, true }
 
 // wasEarly says whether that was so, once.
@@ -171,10 +186,10 @@ func (t *tries) fail(feeder int, why string) (other bool) {
 	return other
 }
 
-// takeBack is for a failure that was not the feeder's.
+// takeBack takes back one failure, which was not the feeder's.
 func (t *tries) takeBack() { t.fails = max(0, t.fails-1) }
 
-// further is for a node that has received something since the last failure.
+// further notes that the node has received something since the last failure.
 func (t *tries) further() { t.fails = min(t.fails, 1) }
 
 // breaks notes which link its feeder said had broken; 0: none.
@@ -191,7 +206,8 @@ func (t *tries) shun(feeder int) {
 // serverOnly has the node fed by the server.
 func (t *tries) serverOnly() { t.direct = true }
 
-// forget is for a feeder that is gone: it was not the link. It says whether failures were held against it.
+// forget drops what is held against a feeder that is gone, because the fault was not the link. It says whether
+// failures were.
 func (t *tries) forget(feeder int) (failed bool) {
 	if failed = t.culprit == feeder && t.fails > 0; failed {
 		t.fails = 0

@@ -7,17 +7,24 @@ import (
 
 // holdings is what a node holds before it receives, as its ANSWER says.
 //
-// held and claims have an entry for each blob once it has answered, and are nil before. A blob has a claim
-// only where it is not held. Claims only shrink, when a mark shows them wrong.
+// held and claims are nil until the node has answered; from then on each has an entry for every blob. A blob
+// has a claim only where it is not held, and claims only shrink, when a mark shows that they were wrong.
 type holdings struct {
-	held    []int64 // per blob its size if the node vouches for it, else -1
-	claims  []int64 // per blob the leading bytes it claims, in whole marks
-	lacks   bool    // some blob: it takes part in the chain
-	replays bool    // it can read back what it stored
-	change  bool    // it holds everything, and has something to switch
-	known   bool    // it has answered an offer
-	first   int64   // bytes it said to hold when it first did
-	lost    int64   // bytes it received before it was lost
+	// held is for each blob its size if the node vouches for all of it, else -1.
+	held []int64
+	// claims are for each blob the leading bytes that the node claims to have, in whole marks.
+	claims []int64
+	// lacks says that some blob is not held: the node takes part in the chain.
+	lacks bool
+	// replays says that the node can read back what it stored.
+	replays bool
+	// change says that the node has something to switch even where it holds everything.
+	change bool
+	// known says that it has answered an offer. first is how many bytes it said to hold then.
+	known bool
+	first int64
+	// lost is how many bytes it received before it was lost.
+	lost int64
 }
 
 // take reads an ANSWER of a node that has received so many bytes before. It returns how many bytes the
@@ -46,7 +53,7 @@ func (h *holdings) take(blobs []v1.Descriptor, ev EvAnswer, received int64) (hol
 	return holds, missing
 }
 
-// forget is for a node whose answer was to an offer that is made again.
+// forget drops what the node answered, because it is sent an offer again.
 func (h *holdings) forget() { h.held = nil }
 
 // drop takes back the claims of the blobs behind blob, and returns how many bytes that is.

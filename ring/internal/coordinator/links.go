@@ -210,7 +210,7 @@ func (c *Machine) linkDown(i int, name string, ev EvLink) {
 	c.relink(i)
 }
 
-// unfed is for who cannot be fed by the server either.
+// unfed fails a node that even the server could not feed.
 func (c *Machine) unfed(i int, why string) {
 	n := &c.nodes[i]
 	n.row.Link = c.linkName(i)
@@ -227,7 +227,7 @@ func (c *Machine) fellBack(i int, ev EvLink) bool {
 	return feeder > 0 && ev.Code == wire.CodeNetwork && ev.Link != 0 && ev.Link <= c.nodes[feeder].blame.fell.link
 }
 
-// excuse is for those whom a feeder fed that has fallen back, and who were heard first.
+// excuse takes back what the nodes that feeder fed hold against it: it has fallen back, and they were heard first.
 func (c *Machine) excuse(feeder int) {
 	for i := range c.nodes {
 		n := &c.nodes[i]

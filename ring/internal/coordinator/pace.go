@@ -2,26 +2,36 @@ package coordinator
 
 import "github.com/dolly-img/dolly-img/ring/internal/wire"
 
-// pace is what a node could carry, and whether it is called slow because of that.
+// pace is what a node could carry, and whether it is called slow because of that. All rates are in bytes per
+// second.
 //
-// A node that is slow stands at the end of the order and feeds nobody. rate and why tell of the last
-// time it was called slow. seen counts only while slow is false. Of all nodes at most one has seen > 0.
+// A node that is slow stands at the end of the order and feeds nobody. rate and why tell of the last time it
+// was called slow. seen grows only while slow is false, and no two nodes have seen > 0 at the same time.
 type pace struct {
-	could   int64 // bytes per second it could carry when it was last known
-	carried int64 // of it the link into it, at its best while it was busy; a little less with each second
-	burst   int64 // what passed over that link in moments, when it was mostly idle
+	// could is what the node could carry when that was last known; 0 is never.
+	could int64
+	// carried is what the link into it carried at its best while it was busy, a little less with each second.
+	carried int64
+	// burst is what passed over that link in moments, when it was mostly idle.
+	burst int64
 
-	slow    bool  // it is served at the end of the order, and feeds nobody
-	seen    int   // looks in a row that say so
-	unsure  bool  // the last of them says so of whom it feeds
-	rate    int64 // bytes per second because of which it was called slow
-	why     Cause // why it was called slow
-	cleared int   // times it was called slow and turned out not to be
-	sends   int64 // bytes per second, where it was called slow because of what it sends
-	slowed  int   // whom it feeds was called slow, because of the link from it; 0: nobody
+	// slow says that the node is served at the end of the order.
+	slow bool
+	// seen counts the looks in a row that found it slow. unsure says that the last of them found whom it feeds.
+	seen   int
+	unsure bool
+	// rate is what it could carry when it was called slow, and why what is said of it.
+	rate int64
+	why  Cause
+	// cleared counts how often it was called slow and turned out not to be.
+	cleared int
+	// sends is what it sends, where it was called slow because of that, else 0.
+	sends int64
+	// slowed is the node that was called slow because of the link from this one; 0 is none.
+	slowed int
 }
 
-// anew is for a node that gets another link, of which nothing is known.
+// anew forgets what the link into the node carried, because it gets another one.
 func (p *pace) anew() { p.carried, p.burst = 0, 0 }
 
 // measure keeps what the link into a node that gets so many bytes per second has carried: at its best, a
@@ -42,11 +52,11 @@ func (p *pace) measure(link wire.Sending, gets int64) {
 // can notes what the node could carry.
 func (p *pace) can(rate int64) { p.could = rate }
 
-// pass is for a look in which the node was not the slowest.
+// pass notes a look in which the node was not the slowest.
 func (p *pace) pass() { p.seen, p.unsure = 0, false }
 
-// look is for a look in which it was, or in which whom it feeds was, which is not sure; it says whether
-// there were enough of them.
+// look notes a look in which it was, or, where that is not sure, in which the node that it feeds was. It says
+// whether there were enough such looks in a row.
 func (p *pace) look(sure bool) (slow bool) {
 	if p.unsure = !sure; sure || p.seen < timings.slowLooks-1 {
 		p.seen++
@@ -54,15 +64,15 @@ func (p *pace) look(sure bool) (slow bool) {
 	return p.seen >= timings.slowLooks
 }
 
-// call is for a node that is called slow from now on.
+// call notes that the node is called slow from now on.
 func (p *pace) call(rate int64, why Cause) {
 	p.slow, p.seen, p.rate, p.why = true, 0, rate, why
 }
 
-// chokes is for a node that is called slow because it sends no faster.
+// chokes notes that the node is called slow because it sends no faster than rate.
 func (p *pace) chokes(rate int64) { p.sends = rate }
 
-// clear is for a node that was called slow and is not.
+// clear notes that the node was called slow and is not.
 func (p *pace) clear() {
 	p.slow, p.sends = false, 0
 	p.cleared++

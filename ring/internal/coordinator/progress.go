@@ -6,24 +6,30 @@ import (
 	"github.com/dolly-img/dolly-img/ring/internal/wire"
 )
 
-// progress is how far a node is, as its reports say. Of the server only report and links are used.
+// progress is how far a node is, as its reports say. The server reports about itself, too; of that only
+// report is used.
+//
+// moved is never later than told, but for a node that has verified everything, which reports no more.
 type progress struct {
+	// report is the last one, links are the links of the one before.
 	report wire.Report
-	links  []wire.Sending // of the report before
-	moved  time.Duration  // when its report last told of progress
-	told   time.Duration  // when its last report came
-	rate   int64          // bytes per second it received between the last two; 0 is unknown
-	before int64          // rate of the report before
-	best   int64          // bytes per second it got in two reports in a row, since somebody was called slow last
+	links  []wire.Sending
+	// moved is when a report last told of progress, told is when the last one came.
+	moved, told time.Duration
+	// rate is how many bytes per second came in between the last two reports, before the same for the report
+	// before; 0 is unknown.
+	rate, before int64
+	// best is the most bytes per second that came in during two reports in a row, since a node was called slow last.
+	best int64
 }
 
-// begin is for a node that has to tell of progress from now on.
+// begin notes that the node has to tell of progress from now on.
 func (p *progress) begin(now time.Duration) { p.moved, p.told = now, now }
 
-// forget is for a node that begins anew.
+// forget drops the last report, because the node begins anew.
 func (p *progress) forget() { p.report = wire.Report{} }
 
-// verified is for a node that has everything, which is progress that no report tells of.
+// verified notes that the node has everything, which is progress that no report tells of.
 func (p *progress) verified(now time.Duration) { p.moved = now }
 
 // take keeps a report.

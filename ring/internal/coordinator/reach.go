@@ -5,21 +5,26 @@ import (
 	"time"
 )
 
-// reach is what the coordinator knows of the ways to a node from the others.
+// reach is what is known of the ways from the other nodes to a node.
 //
-// While search is set, probes that lead to the node are under way, and no link into it is ordered: waits says
-// that its NEED has come. found and cut are never the same node. only is never taken back while the node
-// is served.
+// While search is true, probes that lead to the node are under way, and no link into it is ordered. found is
+// never a node in cut. only is not taken back while the node is served.
 type reach struct {
-	undialled int // links in a row that its feeder could not open
-	search    bool
-	since     time.Duration // when search was set
-	waits     bool
-	searches  int
-	found     int       // the nearest node that reached it; 0: none is known
-	cut       []cutFrom // those that could not
-	only      bool      // only the server can feed it
-	left      bool      // it failed, because the server feeds enough others already
+	// undialled counts the links in a row that the feeder could not open.
+	undialled int
+	// search says that others are asked whether they reach the node, since a time, for the searches-th time.
+	search   bool
+	since    time.Duration
+	searches int
+	// waits says that the NEED of the node has come while search was true.
+	waits bool
+	// found is the nearest node that reached it; 0: none is known. cut are those that could not.
+	found int
+	cut   []cutFrom
+	// only says that only the server can feed it.
+	only bool
+	// left says that it failed because the server feeds enough such nodes already.
+	left bool
 }
 
 type cutFrom struct {
@@ -51,7 +56,7 @@ func (r *reach) nearest(i int) cutFrom {
 	return best
 }
 
-// forget is for a node that is gone: that nobody reached it, or it nobody, was its own fault.
+// forget drops what is known of the way from a node that is gone. That it reached nobody was its own fault.
 func (r *reach) forget(from int) {
 	r.cut = slices.DeleteFunc(slices.Clone(r.cut), func(c cutFrom) bool { return c.node == from })
 	if r.found == from {
@@ -65,13 +70,13 @@ func (r *reach) begin(now time.Duration) {
 	r.searches++
 }
 
-// end is for when nobody is asked any more.
+// end notes that nobody is asked any more.
 func (r *reach) end() { r.search = false }
 
-// wait is for a node that has said what it needs while others were asked.
+// wait notes that the node has said what it needs while others were asked.
 func (r *reach) wait() { r.waits = true }
 
-// anew is for a node that is asked anew what it needs.
+// anew notes that the node is asked anew what it needs.
 func (r *reach) anew() { r.waits = false }
 
 func (r *reach) foundBy(node int) { r.found = node }
@@ -88,5 +93,5 @@ func (r *reach) otherFeeder() { r.undialled = 0 }
 // serverOnly notes that no node reaches this one.
 func (r *reach) serverOnly() { r.only = true }
 
-// leave is for a node that no node reaches, and that the server does not feed.
+// leave notes that no node reaches this one, and that the server does not feed it.
 func (r *reach) leave() { r.left = true }

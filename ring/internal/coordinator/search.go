@@ -73,7 +73,7 @@ func (s *search) dropAll(i int) (about []int) {
 	return about
 }
 
-// begin is for a check, which asks all nodes at once.
+// begin notes when a check asked all nodes, which it does at once.
 func (s *search) begin(now time.Duration) { s.since = now }
 
 // probe is a PROBE that was not answered yet.
@@ -99,7 +99,7 @@ func (c *Machine) above(i int) (all []int) {
 	return all
 }
 
-// notDialled is for a feeder that could not open the link into i, twice. All that might feed i are
+// notDialled is called when a feeder could not open the link into i, twice. All that might feed i are
 // asked at once: to try one after the other would take the time of a dial for each.
 func (c *Machine) notDialled(i, feeder int, why string) {
 	n := &c.nodes[i]
@@ -192,7 +192,7 @@ func (c *Machine) onlyServer(i int) bool {
 	return true
 }
 
-// dropProbes is for a node that is gone, with the probes it was asked for.
+// dropProbes forgets the probes of a node that is gone, and ends the searches that waited for them.
 func (c *Machine) dropProbes(i int) {
 	waited := c.search.dropAll(i)
 	c.nodes[i].reach.end()

@@ -42,8 +42,9 @@ func (c *Machine) judgeSpeed() {
 	}
 }
 
-// feederSlow is for when the second receiver of one feeder has a slow link, too: it is the feeder's way
-// out, and the first one was moved in vain. If it was the same with another feeder, nobody's is slow.
+// feederSlow calls a feeder slow when the second node that it feeds has a slow link, too: the fault is its way
+// out, and the first one was moved in vain. If another feeder was called slow for the same rate, nobody's link is
+// slow.
 func (c *Machine) feederSlow(f, i int, rate int64, cause limiter) {
 	n, text := &c.nodes[f], megabytes(rate)
 	c.exonerate(n.pace.slowed, cause.String()+" "+text+", too")
@@ -153,7 +154,7 @@ func (c *Machine) worth(i int, rate, median int64, cause limiter) bool {
 	return takes-could > timings.slowSaves && (!cause.isLink() || n.feed.feeder != 0 || takes > timings.slowServer)
 }
 
-// exonerate is for who was moved in vain.
+// exonerate takes back that a node is slow: it was moved in vain.
 func (c *Machine) exonerate(i int, why string) {
 	n := &c.nodes[i]
 	c.forgetSlowed(i)
@@ -170,7 +171,7 @@ func (c *Machine) exonerate(i int, why string) {
 	}
 }
 
-// forgetSlowed is for who does not speak against its feeder any more.
+// forgetSlowed has node i speak against no feeder any more.
 func (c *Machine) forgetSlowed(i int) {
 	for f := range c.nodes {
 		if c.nodes[f].pace.slowed == i {
