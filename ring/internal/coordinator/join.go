@@ -151,7 +151,7 @@ func (c *Machine) answer(ev EvAnswer) {
 		}
 		n.held[b] = -1
 		n.lacks = true
-		n.claims[b] = wire.Claimed(d, ev.Held[b])
+		n.claims[b] = wire.Claimed(d, ev.Held[b], c.markEvery)
 		n.row.Skipped += n.claims[b]
 		missing += max(d.Size-n.claims[b], 0)
 	}

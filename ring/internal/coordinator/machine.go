@@ -20,7 +20,8 @@ type Machine struct {
 	straggler Straggler
 	retries   int // how often a lost node is taken back
 	check     bool
-	maxDirect int // nodes that the server feeds because no node reaches them, at most; 0: no limit, -1: none
+	markEvery int64 // the distance of marks, in bytes
+	maxDirect int   // nodes that the server feeds because no node reaches them, at most; 0: no limit, -1: none
 
 	blobs      []v1.Descriptor
 	nodes      []chainNode // [0] is the server: of it only report and links are used
@@ -164,7 +165,7 @@ type ownedLink struct {
 // New makes the coordinator of a transfer of blobs.
 func New(cfg Config, blobs []v1.Descriptor) *Machine {
 	c := &Machine{
-		straggler: cfg.Straggler, retries: cfg.Retries, check: cfg.Check, limit: cfg.Rate, maxDirect: cfg.MaxDirect,
+		straggler: cfg.Straggler, retries: cfg.Retries, check: cfg.Check, limit: cfg.Rate, maxDirect: cfg.MaxDirect, markEvery: cfg.MarkEvery,
 		blobs: blobs, nodes: make([]chainNode, len(cfg.Nodes)+1),
 	}
 	for i, p := range cfg.Nodes {
