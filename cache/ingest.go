@@ -31,19 +31,7 @@ func sweep(fsys durable.FS, dir string) error {
 			}
 			continue
 		}
-		f, err := fsys.OpenFile(name, os.O_RDWR, 0)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
-		if err != nil {
-			return err
-		}
-		err = durable.TryLock(f)
-		if err == nil && durable.IsAt(fsys, f, name) {
-			err = fsys.Remove(name)
-		}
-		f.Close()
-		if err != nil && !durable.IsLocked(err) {
+		if err := durable.RemoveOrphan(fsys, name); err != nil {
 			return err
 		}
 	}
@@ -55,7 +43,7 @@ func sweepPart(fsys durable.FS, name, lease string) error {
 	if err == nil {
 		err = durable.TryLock(f)
 		defer f.Close()
-		if durable.IsLocked(err) {
+		if errors.Is(err, durable.ErrLocked) {
 			return nil
 		}
 	}
@@ -68,32 +56,15 @@ func sweepPart(fsys durable.FS, name, lease string) error {
 	return nil
 }
 
-// replace puts data under name, durably and at once: a reader, or a power loss,
-// meets the old file or the new one.
+// replace is durable.Replace of a file that others may read.
 func (c *Cache) replace(name string, data []byte) error {
-	f, temp, err := durable.CreateLocked(c.fs, "ingest", lockMode)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	var info fs.FileInfo
-	if _, err = f.WriteAt(data, 0); err == nil {
-		info, err = f.Stat()
-	}
-	if err == nil {
-		err = c.access.apply(f, info, 0o644)
-	}
-	if err == nil {
-		err = f.Sync()
-	}
-	if err == nil {
-		err = c.fs.Rename(temp, name)
-	}
-	if err != nil {
-		c.fs.Remove(temp)
-		return err
-	}
-	return c.fs.SyncDir(path.Dir(name))
+	return durable.Replace(c.fs, name, "ingest", data, func(f durable.File) error {
+		info, err := f.Stat()
+		if err != nil {
+			return err
+		}
+		return c.access.apply(f, info, 0o644)
+	})
 }
 
 // readFile reads all of a file of at most limit bytes.

@@ -134,7 +134,7 @@ func (c *Cache) prune() error {
 	slices.SortFunc(all, func(a, b left) int { return a.info.ModTime().Compare(b.info.ModTime()) })
 	limit := int64(-1)
 	if d, err := c.fs.OpenFile("kept", os.O_RDONLY, 0); err == nil {
-		if free, err := durable.FreeSpace(d); err == nil && free >= 0 {
+		if free, _, err := durable.Space(d); err == nil && free >= 0 {
 			limit = (free + total) / keptShare
 		}
 		d.Close()

@@ -71,7 +71,7 @@ func (c *Cache) readLease(name string, set map[digest.Digest]bool) error {
 	defer f.Close()
 	if err := durable.TryLock(f); err == nil {
 		return nil // its maker is gone
-	} else if !durable.IsLocked(err) {
+	} else if !errors.Is(err, durable.ErrLocked) {
 		return err
 	}
 	b, err := readFile(c.fs, name, maxLease)

@@ -14,9 +14,8 @@ import (
 	"github.com/opencontainers/go-digest"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 
-	"github.com/dolly-img/dolly-img/ring/ringtest/crashfs"
-
 	"github.com/dolly-img/dolly-img/cache/durable"
+	"github.com/dolly-img/dolly-img/ring/ringtest/crashfs"
 )
 
 // An image of many small blobs is mostly system calls. What each blob costs is

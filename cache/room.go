@@ -164,5 +164,6 @@ func (c *Cache) free() (int64, error) {
 		return -1, err
 	}
 	defer f.Close()
-	return durable.FreeSpace(f)
+	free, _, err := durable.Space(f)
+	return free, err
 }

@@ -102,7 +102,7 @@ func (s *sender) run(ctx context.Context) (*Report, error) {
 		err = &SourceError{Err: err}
 		return s.unprepared(err), err
 	}
-	s.chain = coordinator.New(coordinatorConfig(s.cfg), s.blobs)
+	s.chain = coordinator.New(coordinatorConfig(s.cfg, s.pool.MarkEvery()), s.blobs)
 	s.relay = relay.New(s.pool, s.blobs)
 	work, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	s.stop = cancel

@@ -11,9 +11,9 @@ import (
 
 // What the coordinator says, in the words of this package's callers, and the other way round.
 
-func coordinatorConfig(cfg Config) coordinator.Config {
+func coordinatorConfig(cfg Config, markEvery int64) coordinator.Config {
 	c := coordinator.Config{
-		Straggler: coordinator.Straggler(cfg.Straggler), Retries: cfg.Retries, MaxDirect: cfg.MaxDirect, Rate: cfg.Rate, Check: cfg.Check,
+		Straggler: coordinator.Straggler(cfg.Straggler), Retries: cfg.Retries, MaxDirect: cfg.MaxDirect, Rate: cfg.Rate, Check: cfg.Check, MarkEvery: markEvery,
 	}
 	for _, p := range cfg.Nodes {
 		n := coordinator.Peer{Name: p.Name, Dials: strings.Join(p.Addrs, " or ")}

@@ -62,7 +62,7 @@ const pendingCommits = 16
 
 func newSession(n *Node, cfg *NodeConfig, id wire.ID, r Request, plain bool) *session {
 	s := &session{
-		node: n, cfg: cfg, id: id, req: r, plain: plain, begun: time.Now(), m: member.New(r.Blobs),
+		node: n, cfg: cfg, id: id, req: r, plain: plain, begun: time.Now(), m: member.New(r.Blobs, n.pool.MarkEvery()),
 		writers: map[int]Writer{}, reading: make(chan struct{}, 1), settle: make(chan struct{}, pendingCommits),
 	}
 	s.ctx, s.stop = context.WithCancel(context.Background())

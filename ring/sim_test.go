@@ -12,7 +12,6 @@ import (
 
 	"github.com/dolly-img/dolly-img/ring/internal/history"
 	"github.com/dolly-img/dolly-img/ring/internal/relay"
-	"github.com/dolly-img/dolly-img/ring/internal/wire"
 )
 
 var (
@@ -27,20 +26,11 @@ const (
 	simMark  = 64 << 10
 )
 
-// simSizes are those of windows and frames, small as well.
-var simSizes = relay.Sizes{Chunk: simMark, Frame: simFrame}
-
-// smaller sets the distance of marks for simulations until the test ends.
-func smaller(t *testing.T) {
-	mark := wire.MarkEvery
-	t.Cleanup(func() { wire.MarkEvery = mark })
-	wire.MarkEvery = simMark
-}
+var simSizes = relay.Sizes{Mark: simMark, Chunk: simMark, Frame: simFrame}
 
 // TestSim runs what went wrong once (testdata/sim), then scenarios made from
 // seeds, and has their histories judged.
 func TestSim(t *testing.T) {
-	smaller(t)
 	files, err := filepath.Glob("testdata/sim/*.json")
 	if err != nil || len(files) == 0 {
 		t.Fatalf("no regressions in testdata/sim: %v", err)

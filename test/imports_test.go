@@ -30,7 +30,16 @@ type importRule struct {
 	check func(p pkg) (broken string)
 }
 
+// leaves are packages that all of ours may import, and that import none of ours.
+var leaves = []string{module + "/cache/durable", module + "/ring/bytesize"}
+
 var importRules = []importRule{
+	{"leaves import nothing of ours", func(p pkg) string {
+		if !slices.Contains(leaves, p.ImportPath) {
+			return ""
+		}
+		return first(p.Deps, func(dep string) bool { return tree(dep) != "" })
+	}},
 	{"ring, oci, sif and cache are independent", func(p pkg) string {
 		trees := []string{"ring", "oci", "sif", "cache"}
 		own := tree(p.ImportPath)
@@ -40,7 +49,7 @@ var importRules = []importRule{
 		return first(p.Deps, func(dep string) bool {
 			other := tree(dep)
 			warm := under(p.ImportPath, module+"/cache/warm") && other == "ring"
-			return slices.Contains(trees, other) && other != own && !warm
+			return slices.Contains(trees, other) && other != own && !warm && !slices.Contains(leaves, dep)
 		})
 	}},
 	{"nothing imports cmd or test", func(p pkg) string {
@@ -180,6 +189,12 @@ func TestImportRules(t *testing.T) {
 		{deps("oci/load", module+"/sif"), "ring, oci, sif and cache are independent"},
 		{deps("cache/warm", module+"/oci"), "ring, oci, sif and cache are independent"},
 		{deps("cache/warm", module+"/ring"), ""},
+		{deps("ring/raw", module+"/cache/durable"), ""},
+		{deps("ring/raw", module+"/cache/durable/more"), "ring, oci, sif and cache are independent"},
+		{deps("cache", module+"/ring/bytesize"), ""},
+		{deps("cache/durable", "golang.org/x/sys/unix"), ""},
+		{deps("cache/durable", module+"/ring/bytesize"), "leaves import nothing of ours"},
+		{deps("ring/bytesize", module+"/ring"), "leaves import nothing of ours"},
 		{deps("cache/warmer", module+"/ring"), "ring, oci, sif and cache are independent"},
 		{deps("cmd/dolly-img", module+"/ring", module+"/cache", cobra, "net/http"), ""},
 		{pkg{ImportPath: module + "/cache", TestImports: []string{module + "/ring/ringtest"}}, ""},

@@ -1,12 +1,10 @@
 package durable
 
 import (
-	"crypto/rand"
-	"fmt"
+	"errors"
 	"io"
 	"io/fs"
 	"os"
-	"path"
 	"path/filepath"
 	"syscall"
 	"time"
@@ -14,9 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// File is an open file. It is an alias, as the test that takes the power away
-// (ringtest/crashfs) names the same type without importing this package.
-type File = interface {
+// File is an open file.
+type File interface {
 	io.ReaderAt
 	io.WriterAt
 	io.Closer
@@ -24,35 +21,53 @@ type File = interface {
 	Truncate(size int64) error
 	Chmod(mode fs.FileMode) error
 	Chown(uid, gid int) error
+	// Sync makes the bytes durable. After an error some of them are lost, whatever another Sync says.
 	Sync() error
 }
 
-// FS is every file operation inside the cache directory, to which its
-// slash-separated names are relative.
+// FS is every operation on one directory and on what lies below it. Names are slash-separated and relative to
+// that directory, and "." is the directory itself. Every FileInfo has a *syscall.Stat_t.
 type FS interface {
+	// OpenFile is os.OpenFile. See Dir and OpenRoot for symbolic links.
 	OpenFile(name string, flag int, perm fs.FileMode) (File, error)
 	Mkdir(name string, perm fs.FileMode) error
 	Lstat(name string) (fs.FileInfo, error)
 	Remove(name string) error
+	// RemoveAll removes a directory and what is in it. It follows no link.
+	RemoveAll(name string) error
+	// Link gives a file a second name. Its error wraps fs.ErrExist where that exists.
+	Link(from, to string) error
 	Rename(from, to string) error
-	// RenameNew is Rename that leaves alone what is at to; its error wraps
-	// fs.ErrExist then, or says that the file system has no such thing.
+	// RenameNew is Rename that leaves alone what is at to. Its error wraps fs.ErrExist then, and is one for which
+	// NotSupported is true where the file system has no such thing.
 	RenameNew(from, to string) error
+	// Exchange gives each of two names what the other had, at once. For NotSupported see RenameNew.
+	Exchange(a, b string) error
 	Chtimes(name string, atime, mtime time.Time) error
-	// SyncDir makes the entries of a directory durable.
+	// SyncDir makes the entries of a directory durable, but not what they name.
 	SyncDir(name string) error
 	// Names lists the entries of a directory.
 	Names(dir string) ([]string, error)
+	Close() error
 }
 
-// Dir is FS below a directory that belongs to the cache alone.
-type Dir string
+// NotSupported says whether err means that the file system has no RenameNew or Exchange. renameat2(2) has
+// EINVAL for that.
+func NotSupported(err error) bool {
+	return errors.Is(err, unix.EINVAL) || errors.Is(err, errors.ErrUnsupported)
+}
 
-func (d Dir) path(name string) string { return filepath.Join(string(d), name) }
+// Dir is the FS of a directory that belongs to the caller: whoever can write in it is trusted, and symbolic
+// links on the way to a name are followed, but OpenFile does not follow one under the name itself. The directory
+// need not exist yet.
+func Dir(path string) FS { return dirFS(path) }
 
-// OpenFile spares the five system calls with which os.OpenFile finds out that a
-// file on a disk cannot be polled.
-func (d Dir) OpenFile(name string, flag int, perm fs.FileMode) (File, error) {
+type dirFS string
+
+func (d dirFS) path(name string) string { return filepath.Join(string(d), name) }
+
+// OpenFile spares the five system calls with which os.OpenFile finds out that a file on a disk cannot be polled.
+func (d dirFS) OpenFile(name string, flag int, perm fs.FileMode) (File, error) {
 	for {
 		fd, err := unix.Open(d.path(name), flag|unix.O_NOFOLLOW|unix.O_CLOEXEC, uint32(perm.Perm()))
 		if err == nil {
@@ -64,24 +79,40 @@ func (d Dir) OpenFile(name string, flag int, perm fs.FileMode) (File, error) {
 	}
 }
 
-func (d Dir) RenameNew(from, to string) error {
-	err := unix.Renameat2(unix.AT_FDCWD, d.path(from), unix.AT_FDCWD, d.path(to), unix.RENAME_NOREPLACE)
-	if err != nil {
-		return &os.LinkError{Op: "rename", Old: from, New: to, Err: err}
-	}
-	return nil
+func (d dirFS) Mkdir(name string, perm fs.FileMode) error { return os.Mkdir(d.path(name), perm) }
+func (d dirFS) Lstat(name string) (fs.FileInfo, error)    { return os.Lstat(d.path(name)) }
+func (d dirFS) Remove(name string) error                  { return os.Remove(d.path(name)) }
+func (d dirFS) RemoveAll(name string) error               { return os.RemoveAll(d.path(name)) }
+func (d dirFS) Link(from, to string) error                { return os.Link(d.path(from), d.path(to)) }
+func (d dirFS) Rename(from, to string) error              { return os.Rename(d.path(from), d.path(to)) }
+
+func (d dirFS) RenameNew(from, to string) error {
+	return d.rename("rename", from, to, unix.RENAME_NOREPLACE)
 }
 
-func (d Dir) Mkdir(name string, perm fs.FileMode) error { return os.Mkdir(d.path(name), perm) }
-func (d Dir) Lstat(name string) (fs.FileInfo, error)    { return os.Lstat(d.path(name)) }
-func (d Dir) Remove(name string) error                  { return os.Remove(d.path(name)) }
-func (d Dir) Rename(from, to string) error              { return os.Rename(d.path(from), d.path(to)) }
+func (d dirFS) Exchange(a, b string) error {
+	return d.rename("exchange", a, b, unix.RENAME_EXCHANGE)
+}
 
-func (d Dir) Chtimes(name string, atime, mtime time.Time) error {
+func (d dirFS) rename(op, from, to string, flags uint) error {
+	err := retry(func() error {
+		return unix.Renameat2(unix.AT_FDCWD, d.path(from), unix.AT_FDCWD, d.path(to), flags)
+	})
+	return linkError(op, from, to, err)
+}
+
+func linkError(op, from, to string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return &os.LinkError{Op: op, Old: from, New: to, Err: err}
+}
+
+func (d dirFS) Chtimes(name string, atime, mtime time.Time) error {
 	return os.Chtimes(d.path(name), atime, mtime)
 }
 
-func (d Dir) SyncDir(name string) error {
+func (d dirFS) SyncDir(name string) error {
 	f, err := os.Open(d.path(name))
 	if err != nil {
 		return err
@@ -90,7 +121,7 @@ func (d Dir) SyncDir(name string) error {
 	return f.Sync()
 }
 
-func (d Dir) Names(dir string) ([]string, error) {
+func (d dirFS) Names(dir string) ([]string, error) {
 	f, err := os.Open(d.path(dir))
 	if err != nil {
 		return nil, err
@@ -99,36 +130,21 @@ func (d Dir) Names(dir string) ([]string, error) {
 	return f.Readdirnames(-1)
 }
 
-// CreateLocked makes a file of a random name in dir whose lock says that its
-// maker lives.
-func CreateLocked(fsys FS, dir string, perm fs.FileMode) (File, string, error) {
-	for range 5 {
-		name := path.Join(dir, rand.Text())
-		f, err := fsys.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL, perm)
-		if err != nil {
-			return nil, "", err
-		}
-		// Between the two calls another process may have taken it for one that
-		// was left behind.
-		err = TryLock(f)
-		if err == nil && IsAt(fsys, f, name) {
-			return f, name, nil
-		}
-		f.Close()
-		if err != nil && !IsLocked(err) {
-			fsys.Remove(name)
-			return nil, "", fmt.Errorf("lock %s: %w", name, err)
-		}
-	}
-	return nil, "", fmt.Errorf("%s: cannot keep a new file there", dir)
+func (d dirFS) Close() error { return nil }
+
+// SameFile says whether two FileInfos are of one inode.
+func SameFile(a, b fs.FileInfo) bool {
+	x, ok := a.Sys().(*syscall.Stat_t)
+	y, ok2 := b.Sys().(*syscall.Stat_t)
+	return ok && ok2 && x.Dev == y.Dev && x.Ino == y.Ino
 }
 
-// IsAt says whether name still is the open f.
-func IsAt(fsys FS, f File, name string) bool {
-	a, err := f.Stat()
+// IsAt says whether name still is the open f. It is false together with every error.
+func IsAt(fsys FS, f File, name string) (bool, error) {
+	open, err := f.Stat()
 	if err != nil {
-		return false
+		return false, err
 	}
-	b, err := fsys.Lstat(name)
-	return err == nil && a.Sys().(*syscall.Stat_t).Ino == b.Sys().(*syscall.Stat_t).Ino
+	named, err := fsys.Lstat(name)
+	return err == nil && SameFile(open, named), err
 }

@@ -13,13 +13,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// errNoFD is what control says of a file that has no descriptor, which only the
-// ones of a test are.
+// errNoFD is what control says of a file that has no descriptor. Only the ones of a test have none.
 var errNoFD = errors.New("not a file of the operating system")
 
-// control runs one system call on the descriptor of f, again while a signal
-// interrupts it (not for ever: a large fallocate may never get through).
-func control(f File, call func(fd int) error) error {
+// control runs one system call on the descriptor of f.
+func control(f any, call func(fd int) error) error {
 	conn, ok := f.(syscall.Conn)
 	if !ok {
 		return errNoFD
@@ -29,11 +27,7 @@ func control(f File, call func(fd int) error) error {
 		return err
 	}
 	cerr := rc.Control(func(fd uintptr) {
-		for range 100 {
-			if err = call(int(fd)); err != unix.EINTR {
-				return
-			}
-		}
+		err = retry(func() error { return call(int(fd)) })
 	})
 	if cerr != nil {
 		return cerr
@@ -41,7 +35,22 @@ func control(f File, call func(fd int) error) error {
 	return err
 }
 
-// TryLock takes the exclusive lock of f, or fails at once; see IsLocked.
+// retry makes a system call again while a signal interrupts it, but not for ever: a large fallocate may
+// never get through.
+func retry(call func() error) (err error) {
+	for range 100 {
+		if err = call(); err != unix.EINTR {
+			return err
+		}
+	}
+	return err
+}
+
+// ErrLocked is the error of TryLock where somebody else holds the lock.
+var ErrLocked error = unix.EWOULDBLOCK
+
+// TryLock takes the exclusive lock of an open file or directory, or fails at once. The lock is of this open file and
+// ends with its Close, or with the process.
 func TryLock(f File) error {
 	err := control(f, func(fd int) error { return unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB) })
 	if err == errNoFD {
@@ -50,18 +59,15 @@ func TryLock(f File) error {
 	return err
 }
 
-// IsLocked says whether err means that somebody else holds the lock.
-func IsLocked(err error) bool { return errors.Is(err, unix.EWOULDBLOCK) }
-
-// WaitLock takes the exclusive lock of f; others hold it for a moment only.
+// WaitLock is TryLock that waits for the lock until ctx ends. It is for locks that are held for a moment only.
 func WaitLock(ctx context.Context, f File) error {
 	err := TryLock(f)
-	if !IsLocked(err) {
+	if !errors.Is(err, ErrLocked) {
 		return err
 	}
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
-	for IsLocked(err) {
+	for errors.Is(err, ErrLocked) {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
@@ -72,10 +78,9 @@ func WaitLock(ctx context.Context, f File) error {
 	return err
 }
 
-// Preallocate reserves size bytes without changing the length of f. Only a lack
-// of space is an error; where the file system cannot, nothing is reserved, nor is
-// it for a small File, where it costs more than it tells.
-func Preallocate(f File, size int64) error {
+// reserve reserves size bytes without changing the length of f. Only a lack of space is an error; where the
+// file system cannot, nothing is reserved. It does nothing for a small file, where it costs more than it tells.
+func reserve(f File, size int64) error {
 	if size < 1<<20 {
 		return nil
 	}
@@ -83,48 +88,78 @@ func Preallocate(f File, size int64) error {
 	if err == nil || err == errNoFD {
 		return nil
 	}
-	if NoSpace(err) {
-		return err // the caller removes the file and what it reserved
+	if noSpace(err) {
+		return err // The caller removes the file and what it reserved.
 	}
 	info, serr := f.Stat()
 	if serr != nil {
 		return serr
 	}
-	return f.Truncate(info.Size()) // a failed one leaves blocks behind
+	return f.Truncate(info.Size()) // A fallocate that failed leaves blocks behind.
 }
 
-// NoSpace says whether err means that more of the same cannot be written.
-func NoSpace(err error) bool {
+// noSpace says whether err means that more of the same cannot be written.
+func noSpace(err error) bool {
 	return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) || errors.Is(err, unix.EFBIG)
 }
 
 // startWriteback begins to write a range of f to its device and does not wait.
 func startWriteback(f File, off, n int64) error {
 	err := control(f, func(fd int) error { return unix.SyncFileRange(fd, off, n, unix.SYNC_FILE_RANGE_WRITE) })
-	if errors.Is(err, unix.EIO) || NoSpace(err) {
+	if errors.Is(err, unix.EIO) || noSpace(err) {
 		return err
 	}
-	return nil // a hint, elsewhere not supported
+	return nil // It is a hint, which some file systems do not support.
 }
 
-// FreeSpace is how many bytes may be written to the file system of d, -1
-// unknown. One that lives in memory has no more than what memory has left.
-func FreeSpace(d File) (int64, error) {
+// clone makes dst share the blocks of src, where the file system can.
+func clone(dst File, src any) error {
+	return control(dst, func(to int) error {
+		return control(src, func(from int) error { return unix.IoctlFileClone(to, from) })
+	})
+}
+
+// networkFS names the file systems that many nodes share, by statfs magic. The
+// numbers that x/sys lacks are those the file systems' own sources define.
+var networkFS = map[uint32]string{
+	unix.NFS_SUPER_MAGIC:   "NFS",
+	unix.SMB_SUPER_MAGIC:   "SMB",
+	unix.CIFS_SUPER_MAGIC:  "CIFS",
+	unix.SMB2_SUPER_MAGIC:  "SMB",
+	unix.CEPH_SUPER_MAGIC:  "Ceph",
+	unix.AFS_SUPER_MAGIC:   "AFS",
+	unix.AFS_FS_MAGIC:      "AFS",
+	unix.V9FS_MAGIC:        "9p",
+	unix.OCFS2_SUPER_MAGIC: "OCFS2",
+	0x0bd00bd0:             "Lustre",
+	0x47504653:             "GPFS",
+	0x19830326:             "BeeGFS",
+	0x01161970:             "GFS2",
+	0xaad7aaea:             "PanFS",
+	0x013111a8:             "IBRIX",
+	0x61636673:             "ACFS",
+	0x20030528:             "OrangeFS",
+}
+
+// Space is what statfs says of the file system on which an open file or directory lies: the free bytes, -1
+// where nobody knows, and the name of a network file system, "" for a local one. A file system that lives in
+// memory has no more free bytes than memory has left.
+func Space(f File) (free int64, network string, err error) {
 	var st unix.Statfs_t
-	err := control(d, func(fd int) error { return unix.Fstatfs(fd, &st) })
+	err = control(f, func(fd int) error { return unix.Fstatfs(fd, &st) })
 	if err == errNoFD {
-		return -1, nil
+		return -1, "", nil
 	}
 	if err != nil {
-		return -1, err
+		return -1, "", err
 	}
-	free := int64(st.Bavail) * st.Bsize
+	free = int64(st.Bavail) * st.Bsize
 	if st.Type == unix.TMPFS_MAGIC || st.Type == unix.RAMFS_MAGIC {
 		if mem := memAvailable(); st.Blocks == 0 || mem >= 0 && mem < free {
 			free = mem
 		}
 	}
-	return free, nil
+	return free, networkFS[uint32(st.Type)], nil
 }
 
 // memAvailable is the MemAvailable of /proc/meminfo in bytes, -1 unknown.

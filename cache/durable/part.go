@@ -7,12 +7,11 @@ import (
 	"sync/atomic"
 )
 
-// writeback is how many bytes are written before the kernel is asked to start
-// writing them to the device, so that the last fsync has little left to do.
+// writeback is how many bytes are written before the kernel is asked to start writing them to the device, so
+// that the last fsync has little left to do.
 const writeback = 8 << 20
 
-// Part is a file that is filled from its front by one goroutine while others may
-// read what is already there.
+// Part is a file that one goroutine fills from its front while others read what is already there.
 type Part struct {
 	File    File
 	written atomic.Int64 // leading bytes that are there to be read
@@ -29,6 +28,24 @@ func NewPart(f File, written int64) *Part {
 // Written is how many leading bytes are there to be read.
 func (p *Part) Written() int64 { return p.written.Load() }
 
+// Reserve reserves the blocks for a file of size bytes without changing its length. It fails where there is no
+// space for them, and then the caller removes the file; where the file system cannot reserve it does nothing.
+func (p *Part) Reserve(size int64) error { return reserve(p.File, size) }
+
+// Clone makes an empty part a copy of all of src that shares its blocks. It fails where the file system cannot, and
+// where src is no file.
+func (p *Part) Clone(src any) error {
+	if err := clone(p.File, src); err != nil {
+		return err
+	}
+	info, err := p.File.Stat()
+	if err == nil {
+		p.written.Store(info.Size())
+	}
+	return err
+}
+
+// Write appends b to what is written. Nothing of it is durable before Sync of the file.
 func (p *Part) Write(b []byte) (int, error) {
 	off := p.written.Load()
 	n, err := p.File.WriteAt(b, off)
@@ -51,8 +68,8 @@ func (p *Part) Cut(n int64) error {
 	return p.File.Truncate(n)
 }
 
-// Open reads what is written, from off on; the reader ends where the part ends
-// at the time of the read. Closing it calls closed, unless that is nil.
+// Open reads what is written, from off on. The reader ends where the part ends at the time of the read. Its
+// first Close calls closed, unless that is nil.
 func (p *Part) Open(ctx context.Context, off int64, closed func() error) (io.ReadCloser, error) {
 	if have := p.written.Load(); off < 0 || off > have {
 		return nil, fmt.Errorf("offset %d is outside the %d bytes that are stored", off, have)
@@ -83,7 +100,7 @@ func (r *partReader) Read(b []byte) (int, error) {
 	if err == io.EOF && n > 0 {
 		err = nil
 	} else if err == io.EOF {
-		err = io.ErrUnexpectedEOF // cut short below us
+		err = io.ErrUnexpectedEOF // Somebody else has cut the file short.
 	}
 	return n, err
 }

@@ -85,7 +85,7 @@ func benchmarkBlobs(b *testing.B, nodes int) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	cfg := ring.Config{TLS: clientTLS(sender, ring.ALPNControl), DataTLS: clientTLS(sender, ring.ALPNData)}
+	cfg := ring.Config{TLS: func(node string) *tls.Config { return sender.ClientConfig(ring.ALPNControl, node) }, DataTLS: func(node string) *tls.Config { return sender.ClientConfig(ring.ALPNData, node) }}
 	var pushes atomic.Int64 // each has a name of its own: to look after what one left would be a part of the next
 	for i := range nodes {
 		name := fmt.Sprint("n", i)

@@ -18,19 +18,6 @@ import (
 	"github.com/dolly-img/dolly-img/ring/printable"
 )
 
-// checkStatus is the exit status of --check: that of a push in which every node that
-// would be served is served.
-func checkStatus(rep *ring.Report, err error, enough int) int {
-	would := *rep
-	would.Nodes = slices.Clone(rep.Nodes)
-	for i := range would.Nodes {
-		if would.Nodes[i].State == ring.Pending {
-			would.Nodes[i].State = ring.Committed
-		}
-	}
-	return would.Status(err, enough)
-}
-
 // speed is what bytes are expected to move at, and how that is known.
 type speed struct {
 	rate  int64 // bytes per second; 0: unknown
@@ -156,15 +143,15 @@ func clockFrom(d time.Duration) string {
 // speed is --rate, else that of the interface towards the first node to be served: the
 // chain goes no faster than the server can send.
 func (j *job) speed(r *ring.Report) speed {
-	if j.rate > 0 {
-		return speed{rate: j.rate, why: "as --rate says"}
+	if j.Rate > 0 {
+		return speed{rate: j.Rate, why: "as --rate says"}
 	}
 	for _, row := range r.Nodes {
-		k := slices.IndexFunc(j.peers, func(p ring.Peer) bool { return p.Name == row.Node })
-		if row.State != ring.Pending || k < 0 || len(j.peers[k].Addrs) == 0 {
+		k := slices.IndexFunc(j.Peers, func(p ring.Peer) bool { return p.Name == row.Node })
+		if row.State != ring.Pending || k < 0 || len(j.Peers[k].Addrs) == 0 {
 			continue
 		}
-		dev, err := interfaceTo(j.peers[k].Addrs[0])
+		dev, err := interfaceTo(j.Peers[k].Addrs[0])
 		if err != nil {
 			return speed{why: "no interface towards " + row.Node + " was found"}
 		}

@@ -4,8 +4,6 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
-
-	"github.com/dolly-img/dolly-img/ring"
 )
 
 func TestLinkSpeed(t *testing.T) {
@@ -23,27 +21,5 @@ func TestLinkSpeed(t *testing.T) {
 	}
 	if _, ok := linkSpeed(sys, "eth1"); ok {
 		t.Error("an interface that is not there has a speed")
-	}
-}
-
-func TestCheckStatus(t *testing.T) {
-	for _, c := range []struct {
-		states []ring.State
-		enough int
-		want   int
-	}{
-		{[]ring.State{ring.Pending, ring.Held}, 0, 0},
-		{[]ring.State{ring.Pending, ring.Failed}, 0, 3},
-		{[]ring.State{ring.Pending, ring.Failed}, 1, 0},
-		{[]ring.State{ring.Unreachable, ring.Refused}, 0, 4},
-		{[]ring.State{ring.Refused, ring.Refused}, 0, 5},
-	} {
-		r := &ring.Report{}
-		for _, s := range c.states {
-			r.Nodes = append(r.Nodes, ring.Row{State: s})
-		}
-		if got := checkStatus(r, nil, c.enough); got != c.want || r.Nodes[0].State != c.states[0] {
-			t.Errorf("%v: %d, want %d", c, got, c.want)
-		}
 	}
 }

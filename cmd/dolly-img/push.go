@@ -1,20 +1,17 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"path/filepath"
 	"strings"
-	"sync"
 
 	"github.com/spf13/cobra"
 
 	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/image"
 	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/meta"
-	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/node"
+	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/push"
 	"github.com/dolly-img/dolly-img/oci"
-	"github.com/dolly-img/dolly-img/ring"
 )
 
 func newPush() *cobra.Command {
@@ -103,7 +100,7 @@ first commit.`,
 			if m.Format = format; format != "" && m.Output == "" {
 				return usagef("--output %s: want an absolute path behind it", format)
 			}
-			j, err := send.job(cmd, arg, "manifest")
+			j, err := send.job(cmd, arg, m)
 			if err != nil {
 				return err
 			}
@@ -115,23 +112,11 @@ first commit.`,
 				return err
 			}
 			o.Name = kept
-			j.screen = newScreen(cmd.ErrOrStderr())
-			open := image.Options{OCI: o, NoCache: from.noCache, CheckLayers: from.checkLayers, Cache: from.cache,
-				Log: j.log(cmd.ErrOrStderr()), Note: j.note}
+			open := image.Options{OCI: o, NoCache: from.noCache, CheckLayers: from.checkLayers, Cache: from.cache, Log: j.Log, Note: j.note}
 			if !send.quiet {
-				open.Warn = func(format string, args ...any) {
-					fmt.Fprintf(cmd.ErrOrStderr(), "warning: "+format+"\n", args...)
-				}
+				open.Warn = func(format string, args ...any) { j.screen.printf("warning: "+format, args...) }
 			}
-			j.open = func(ctx context.Context) (ring.Source, *meta.Transfer, error) {
-				ask := sync.OnceValue(func() []string { return j.platforms(ctx) })
-				open.OCI.Nodes = func(context.Context) []string { return ask() }
-				if open.Limits, err = node.Limits(send.keys); err != nil {
-					return nil, nil, err
-				}
-				source, err := image.Open(ctx, arg, open, m)
-				return source, m, err
-			}
+			j.What = push.Image{Name: arg, Options: open}
 			return j.run(cmd.Context())
 		},
 	}

@@ -1,20 +1,13 @@
 package main
 
 import (
-	"context"
-	"errors"
 	"fmt"
-	"io"
-	"os"
 	"path/filepath"
 
 	"github.com/spf13/cobra"
 
-	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/hinted"
 	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/meta"
-	"github.com/dolly-img/dolly-img/ring"
-	"github.com/dolly-img/dolly-img/ring/bytesize"
-	"github.com/dolly-img/dolly-img/ring/raw"
+	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/push"
 )
 
 func newRaw() *cobra.Command {
@@ -75,19 +68,14 @@ error, unless --allow-empty.
 			if err != nil {
 				return err
 			}
-			j, err := send.job(cmd, input, "file")
+			j, err := send.job(cmd, input, m)
 			if err != nil {
 				return err
 			}
 			if send.stdin && input == "-" {
 				return usagef("input - and --nodes @-: standard input can be only one of them")
 			}
-			j.screen = newScreen(cmd.ErrOrStderr())
-			in := rawInput{path: input, stdin: cmd.InOrStdin(), noSpool: noSpool, allowEmpty: allowEmpty, note: j.note}
-			j.open = func(context.Context) (ring.Source, *meta.Transfer, error) {
-				source, err := in.open(m)
-				return source, m, err
-			}
+			j.What = push.File{Path: input, Stream: cmd.InOrStdin(), NoSpool: noSpool, AllowEmpty: allowEmpty, Note: j.note}
 			return j.run(cmd.Context())
 		},
 	}
@@ -97,75 +85,4 @@ error, unless --allow-empty.
 	cmd.Flags().BoolVar(&allowEmpty, "allow-empty", false, "send standard input even if nothing comes on it")
 	send.add(cmd)
 	return cmd
-}
-
-// filled is standard input that has to bring something: nothing is what a command
-// before the pipe leaves that failed, and it must not replace a file everywhere.
-type filled struct{ *raw.Spool }
-
-// Unchanged is asked at the end of the stream, before any node commits.
-func (s filled) Unchanged(context.Context) error {
-	if s.Size() > 0 {
-		return nil
-	}
-	return hinted.Errorf("did the command before the pipe fail? --allow-empty sends it all the same", "standard input is empty")
-}
-
-// rawInput is what raw sends.
-type rawInput struct {
-	path       string // - for standard input
-	stdin      io.Reader
-	noSpool    bool
-	allowEmpty bool
-	note       func(format string, args ...any)
-}
-
-// open opens the input, and notes in m what only the file knows: its time, and its
-// permission bits unless the user set them.
-func (in *rawInput) open(m *meta.Transfer) (ring.Source, error) {
-	if in.path == "-" {
-		dir := os.TempDir()
-		if in.noSpool {
-			dir = ""
-		}
-		s, err := raw.Stream(in.stdin, dir)
-		if err != nil {
-			return nil, err
-		}
-		if in.allowEmpty {
-			return s, nil
-		}
-		return filled{s}, nil
-	}
-	f, err := raw.OpenFile(in.path)
-	if err != nil {
-		return nil, err
-	}
-	m.KeepMode(f.Mode())
-	if !f.Lies() {
-		m.Mtime = f.ModTime()
-		return &growing{f, in}, nil
-	}
-	in.note("%s is not as long as its size of %s says: it is read to its end as a stream", in.path, bytesize.Text(f.Size()))
-	s, err := f.Stream(os.TempDir())
-	if err != nil {
-		return nil, errors.Join(err, f.Close())
-	}
-	return s, nil
-}
-
-// growing is a file that may become longer while it is sent.
-type growing struct {
-	*raw.File
-	in *rawInput
-}
-
-// Unchanged is that of the file. It says what the nodes do not have.
-func (g *growing) Unchanged(ctx context.Context) error {
-	err := g.File.Unchanged(ctx)
-	if err == nil && g.Grown() > 0 {
-		g.in.note("%s became longer while it was read: the nodes get the %s that it had when it was opened, without the %s behind them",
-			g.in.path, bytesize.Text(g.Size()), bytesize.Text(g.Grown()))
-	}
-	return err
 }

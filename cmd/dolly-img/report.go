@@ -9,7 +9,6 @@ import (
 
 	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/hinted"
 	"github.com/dolly-img/dolly-img/ring"
-	"github.com/dolly-img/dolly-img/ring/printable"
 )
 
 // reportFile is where --report goes. It is opened before anything else is done, so
@@ -78,16 +77,4 @@ func (f *reportFile) put(r *ring.Report) error {
 		err = os.Rename(f.temp.Name(), f.path)
 	}
 	return err
-}
-
-// notStarted is the report of a transfer that failed before the ring: every node has
-// its row, and no node was asked.
-func notStarted(nodes []string, err error) *ring.Report {
-	r := &ring.Report{Nodes: []ring.Row{}, Unreached: []ring.Unreached{}, Unprobed: []string{}}
-	for _, node := range nodes {
-		r.Nodes = append(r.Nodes, ring.Row{
-			Node: node, State: ring.Failed, Code: "not-asked", Reason: "not asked: " + printable.Line(err.Error()),
-		})
-	}
-	return r
 }

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"fmt"
 	"io"
 	"math"
@@ -14,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/meta"
+	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/push"
 	"github.com/dolly-img/dolly-img/ring"
 	"github.com/dolly-img/dolly-img/ring/bytesize"
 	"github.com/dolly-img/dolly-img/ring/hostlist"
@@ -63,9 +63,16 @@ func (f *sendFlags) add(cmd *cobra.Command) {
 	fl.BoolVarP(&f.verbose, "verbose", "v", false, "print what the ring does")
 }
 
-// job checks the flags; what is the digest of the transfer's report one of.
-func (f *sendFlags) job(cmd *cobra.Command, image, what string) (*job, error) {
-	j := &job{cmd: cmd, image: image, what: what, flags: f}
+// job checks the flags of a transfer that is named so.
+func (f *sendFlags) job(cmd *cobra.Command, name string, m *meta.Transfer) (*job, error) {
+	j := &job{cmd: cmd, screen: newScreen(cmd.ErrOrStderr()), flags: f, Push: &push.Push{
+		Name: name, Meta: *m, Keys: f.keys, Port: f.port, Wait: f.wait, Straggler: ring.Straggler(f.straggler),
+		Retries: f.retries, MaxDirect: f.maxDirect, Check: f.check, Software: software(),
+	}}
+	if f.maxDirect == 0 {
+		j.MaxDirect = -1 // the ring's word for no limit
+	}
+	j.Log = f.log(j.screen)
 	if len(f.nodes) == 0 {
 		return nil, &usageError{fmt.Errorf("no nodes"), "name them with --nodes node[01-16] or --nodes @FILE"}
 	}
@@ -73,21 +80,21 @@ func (f *sendFlags) job(cmd *cobra.Command, image, what string) (*job, error) {
 	if f.port < 1 || f.port > 65535 {
 		return nil, usagef("--port %d: want a number from 1 to 65535", f.port)
 	}
-	if j.nodes, err = f.list(cmd); err != nil {
+	if j.Nodes, err = f.list(cmd); err != nil {
 		return nil, &usageError{err: err}
 	}
 	switch f.data {
 	case "tls":
 	case "plain":
-		j.plain = true
+		j.Plain = true
 	default:
 		return nil, usagef("--data %q: want tls or plain", f.data)
 	}
 	if f.rate != "" {
-		if j.rate, err = bytesize.Parse(f.rate); err != nil {
+		if j.Rate, err = bytesize.Parse(f.rate); err != nil {
 			return nil, usagef("--rate: %w", err)
 		}
-		if j.rate == 0 {
+		if j.Rate == 0 {
 			return nil, usagef("--rate 0: nothing could be sent")
 		}
 	}
@@ -105,10 +112,9 @@ func (f *sendFlags) job(cmd *cobra.Command, image, what string) (*job, error) {
 	if f.retries < 0 {
 		return nil, usagef("--retries %d: negative", f.retries)
 	}
-	if j.enough, err = enough(f.minSuccess, len(j.nodes)); err != nil {
+	if j.Enough, err = enough(f.minSuccess, len(j.Nodes)); err != nil {
 		return nil, err
 	}
-	j.resolve = func(ctx context.Context) ([]ring.Peer, error) { return resolve(ctx, j.nodes, f.port) }
 	j.again = func(nodes []string) string { return again(cmd, nodes) }
 	return j, nil
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -12,7 +13,10 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/meta"
+	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/push"
 	"github.com/dolly-img/dolly-img/ring"
+	"github.com/dolly-img/dolly-img/ring/identity"
 )
 
 func TestTable(t *testing.T) {
@@ -214,11 +218,19 @@ func TestReportFile(t *testing.T) {
 	if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("there before it is written: %v", err)
 	}
-	if err := f.write(notStarted([]string{"a"}, errors.New("no\nkeys"))); err != nil {
+	keys := filepath.Join(t.TempDir(), "keys")
+	if err := identity.Init(keys, identity.InitOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	failed, err := (&push.Push{Nodes: []string{"a"}, Keys: keys, What: noSource{}}).Run(t.Context())
+	if err == nil || failed.Exit != ring.ExitSource {
+		t.Errorf("exit %d, %v", failed.Exit, err)
+	}
+	if err := f.write(failed); err != nil {
 		t.Fatal(err)
 	}
 	b, _ := os.ReadFile(path)
-	for _, want := range []string{`"node": "a"`, `"state": "failed"`, `"reason": "not asked: no; keys"`, `"seconds": 0`} {
+	for _, want := range []string{`"node": "a"`, `"state": "failed"`, `"reason": "not asked: no; source"`, `"seconds": 0`} {
 		if !strings.Contains(string(b), want) {
 			t.Errorf("no %s in %s", want, b)
 		}
@@ -232,4 +244,11 @@ func TestReportFile(t *testing.T) {
 	if f, err := openReport(""); f != nil || err != nil || f.write(nil) != nil {
 		t.Error("no report is no report")
 	}
+}
+
+// noSource cannot be opened.
+type noSource struct{}
+
+func (noSource) Open(context.Context, *push.Push, *meta.Transfer) (ring.Source, error) {
+	return nil, errors.New("no\nsource")
 }

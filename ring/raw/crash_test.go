@@ -7,9 +7,11 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"syscall"
 	"testing"
 	"time"
 
+	"github.com/dolly-img/dolly-img/cache/durable"
 	"github.com/dolly-img/dolly-img/ring/ringtest/crashfs"
 )
 
@@ -21,11 +23,18 @@ func readAll(f *crashfs.FS, name string) ([]byte, error) {
 	return io.ReadAll(io.NewSectionReader(h, 0, 1<<30))
 }
 
+// withoutNoReplace is a file system that, like NFS, cannot look and rename in one step.
+type withoutNoReplace struct{ *crashfs.FS }
+
+func (withoutNoReplace) RenameNew(from, to string) error {
+	return &os.LinkError{Op: "rename", Old: from, New: to, Err: syscall.EINVAL}
+}
+
 // sweepTarget places a file for every operation that may fail or be the last.
-func sweepTarget(o TargetOptions, old []byte, prepare func(*crashfs.FS)) error {
+func sweepTarget(o TargetOptions, old []byte, like func(*crashfs.FS) durable.FS, prepare func(*crashfs.FS)) error {
 	fresh := random(3000)
 	work := func(f *crashfs.FS) error {
-		t, err := newTarget(f, o)
+		t, err := newTarget(like(f), o)
 		if err != nil {
 			return err
 		}
@@ -67,24 +76,27 @@ func sweepTarget(o TargetOptions, old []byte, prepare func(*crashfs.FS)) error {
 }
 
 func TestCrashSweep(t *testing.T) {
+	local := func(f *crashfs.FS) durable.FS { return f }
 	for _, tt := range []struct {
 		name string
 		o    TargetOptions
 		old  []byte
+		like func(*crashfs.FS) durable.FS
 	}{
-		{"new", TargetOptions{Name: "out"}, nil},
-		{"over", TargetOptions{Name: "out", Overwrite: true, Mode: 0o600, ModTime: time.Unix(9, 0)}, []byte("old bytes")},
-		{"mkdir", TargetOptions{Name: "a/b/out", Mkdir: true}, nil},
+		{"new", TargetOptions{Name: "out"}, nil, local},
+		{"over", TargetOptions{Name: "out", Overwrite: true, Mode: 0o600, ModTime: time.Unix(9, 0)}, []byte("old bytes"), local},
+		{"mkdir", TargetOptions{Name: "a/b/out", Mkdir: true}, nil, local},
+		{"new on NFS", TargetOptions{Name: "out"}, nil, func(f *crashfs.FS) durable.FS { return withoutNoReplace{f} }},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			if err := sweepTarget(tt.o, tt.old, func(*crashfs.FS) {}); err != nil {
+			if err := sweepTarget(tt.o, tt.old, tt.like, func(*crashfs.FS) {}); err != nil {
 				t.Error(err)
 			}
 			for _, m := range []struct {
 				name        string
 				files, dirs bool
 			}{{"no fsync of the file", true, false}, {"no fsync of the directory", false, true}} {
-				err := sweepTarget(tt.o, tt.old, func(f *crashfs.FS) { f.IgnoreSync(m.files, m.dirs) })
+				err := sweepTarget(tt.o, tt.old, tt.like, func(f *crashfs.FS) { f.IgnoreSync(m.files, m.dirs) })
 				if err == nil {
 					t.Errorf("the sweep does not notice: %s", m.name)
 				}

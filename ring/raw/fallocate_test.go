@@ -9,24 +9,26 @@ import (
 	"testing"
 
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/dolly-img/dolly-img/cache/durable"
 )
 
 // noFallocate is a file system that cannot reserve space: asked for it, it says so
 // as a pipe does.
 type noFallocate struct {
-	fsys
+	durable.FS
 	pipe *os.File
 }
 
 type noFallocateFile struct {
-	file
+	durable.File
 	pipe *os.File
 }
 
 func (f noFallocateFile) SyscallConn() (syscall.RawConn, error) { return f.pipe.SyscallConn() }
 
-func (n noFallocate) OpenFile(name string, flag int, perm fs.FileMode) (file, error) {
-	f, err := n.fsys.OpenFile(name, flag, perm)
+func (n noFallocate) OpenFile(name string, flag int, perm fs.FileMode) (durable.File, error) {
+	f, err := n.FS.OpenFile(name, flag, perm)
 	if err != nil {
 		return nil, err
 	}
@@ -37,7 +39,7 @@ func (n noFallocate) OpenFile(name string, flag int, perm fs.FileMode) (file, er
 // cut off, and zeros were published in its place.
 func TestContinueWithoutFallocate(t *testing.T) {
 	dir, ctx := t.TempDir(), t.Context()
-	root, err := os.OpenRoot(dir)
+	root, err := durable.OpenRoot(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -47,7 +49,7 @@ func TestContinueWithoutFallocate(t *testing.T) {
 	}
 	defer pipe.Close()
 	defer w.Close()
-	target, err := newTarget(noFallocate{rootFS{root}, pipe}, TargetOptions{Dir: dir, Name: "out"})
+	target, err := newTarget(noFallocate{root, pipe}, TargetOptions{Dir: dir, Name: "out"})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -13,6 +13,8 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/dolly-img/dolly-img/cache/durable"
 )
 
 // mediaType is that of every raw blob: bytes of which nothing is known.
@@ -155,9 +157,7 @@ func (s *File) Open(ctx context.Context, _ v1.Descriptor, off int64) (io.ReadClo
 	if off < 0 || off > s.info.Size() {
 		return nil, fmt.Errorf("input %s: offset %d is outside its %d bytes", s.path, off, s.info.Size())
 	}
-	p := &part{f: s.f}
-	p.written.Store(s.info.Size())
-	return p.open(ctx, off)
+	return durable.NewPart(s.f, s.info.Size()).Open(ctx, off, nil)
 }
 
 // Sums is told the digest of what was read.

@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/dolly-img/dolly-img/cache/durable"
 )
 
 // What becomes of a part that is not published: it is removed, or kept for another
@@ -32,14 +34,14 @@ func RemovePart(path string) (gone bool, err error) {
 	if !strings.HasPrefix(base, ".") || !strings.HasSuffix(base, partSuffix) {
 		return false, fmt.Errorf("%s is not the name of a part file", path)
 	}
-	root, err := os.OpenRoot(dir)
+	root, err := durable.OpenRoot(dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return true, nil
 	}
 	if err != nil {
 		return false, err
 	}
-	t := &Target{fs: rootFS{root}, temp: base, title: path, uid: os.Geteuid()}
+	t := &Target{fs: root, temp: base, title: path, uid: os.Geteuid()}
 	defer t.fs.Close()
 	if info, err := t.fs.Lstat(base); err == nil && info.IsDir() {
 		err = t.dropTree()
@@ -56,7 +58,7 @@ func RemovePart(path string) (gone bool, err error) {
 	if err := t.ours(f); err != nil {
 		return false, err
 	}
-	if err := lock(f); err != nil {
+	if err := durable.TryLock(f); err != nil {
 		return false, err
 	}
 	if err := t.ours(f); err != nil { // who had the lock before may have published it
@@ -77,10 +79,10 @@ func (t *Target) dropLocked() error {
 		return nil
 	}
 	var err error
-	if keep := t.kept && t.part.written.Load() > 0; !t.published && !keep && t.moved() == nil {
+	if keep := t.kept && t.part.Written() > 0; !t.published && !keep && t.moved() == nil {
 		err = t.fs.Remove(t.temp)
 	}
-	if cerr := t.part.f.Close(); err == nil {
+	if cerr := t.part.File.Close(); err == nil {
 		err = cerr
 	}
 	t.part, t.durable = nil, false

@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/dolly-img/dolly-img/cache/durable"
 )
 
 // A complete part has its owner before it has its name. To another transfer it is
@@ -53,7 +55,7 @@ func TestTargetGivenAway(t *testing.T) {
 			t.Errorf("while it is about to be published: %v", err)
 		}
 	}
-	first.part.f.Close() // what the kernel does for a killed process
+	first.part.File.Close() // what the kernel does for a killed process
 	first.part = nil
 	first.Close()
 	part := filepath.Join(dir, ".out.dolly-img-part")
@@ -81,9 +83,9 @@ func TestTargetGivenAway(t *testing.T) {
 
 // squashed is a file system that gives every file to nobody, as an export of NFS does
 // with those of root.
-type squashed struct{ fsys }
+type squashed struct{ durable.FS }
 
-type squashedFile struct{ file }
+type squashedFile struct{ durable.File }
 
 type squashedInfo struct{ fs.FileInfo }
 
@@ -94,17 +96,17 @@ func (s squashedInfo) Sys() any {
 }
 
 func (s squashedFile) Stat() (fs.FileInfo, error) {
-	info, err := s.file.Stat()
+	info, err := s.File.Stat()
 	return squashedInfo{info}, err
 }
 
-func (s squashed) OpenFile(name string, flag int, perm fs.FileMode) (file, error) {
-	f, err := s.fsys.OpenFile(name, flag, perm)
+func (s squashed) OpenFile(name string, flag int, perm fs.FileMode) (durable.File, error) {
+	f, err := s.FS.OpenFile(name, flag, perm)
 	return squashedFile{f}, err
 }
 
 func (s squashed) Lstat(name string) (fs.FileInfo, error) {
-	info, err := s.fsys.Lstat(name)
+	info, err := s.FS.Lstat(name)
 	return squashedInfo{info}, err
 }
 
@@ -129,13 +131,13 @@ func TestTargetSquashed(t *testing.T) {
 
 // unprivileged is a file system on which the mode of a file counts, which for root it
 // does not.
-type unprivileged struct{ fsys }
+type unprivileged struct{ durable.FS }
 
-func (u unprivileged) OpenFile(name string, flag int, perm fs.FileMode) (file, error) {
+func (u unprivileged) OpenFile(name string, flag int, perm fs.FileMode) (durable.File, error) {
 	if info, err := u.Lstat(name); err == nil && flag&os.O_RDWR != 0 && flag&os.O_CREATE == 0 && info.Mode()&0o200 == 0 {
 		return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrPermission}
 	}
-	return u.fsys.OpenFile(name, flag, perm)
+	return u.FS.OpenFile(name, flag, perm)
 }
 
 // What a killed process left complete and read-only is replaced, too.

@@ -11,6 +11,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/dolly-img/dolly-img/cache/durable"
 )
 
 // mkdirs makes the missing directories of the target, each entry durable.
@@ -55,7 +57,7 @@ func (t *Target) leftover() (blocks, part int64, err error) {
 		return 0, 0, nil // published or removed
 	case err != nil && !given:
 		return 0, 0, err
-	case errors.Is(lock(f), unix.EWOULDBLOCK):
+	case errors.Is(durable.TryLock(f), durable.ErrLocked):
 		return 0, 0, t.busy()
 	}
 	info, err := f.Stat()
@@ -70,7 +72,7 @@ func (t *Target) leftover() (blocks, part int64, err error) {
 
 // openPart makes the part file, or takes over one that nobody writes. What
 // others may have put under its name is refused, never followed.
-func (t *Target) openPart() (file, error) {
+func (t *Target) openPart() (durable.File, error) {
 	for range 5 {
 		sealed := false // complete, with a mode that keeps even us from writing
 		f, err := t.fs.OpenFile(t.temp, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
@@ -94,8 +96,8 @@ func (t *Target) openPart() (file, error) {
 		}
 		err = t.ours(f)
 		if err == nil {
-			err = lock(f)
-			if errors.Is(err, unix.EWOULDBLOCK) {
+			err = durable.TryLock(f)
+			if errors.Is(err, durable.ErrLocked) {
 				err = t.busy()
 			} else if err != nil {
 				err = t.fail("lock the part file", err)
@@ -134,7 +136,7 @@ var errMoved = errors.New("the part file was moved")
 
 // ours says why the open f is not a part file that may be written: it has to be
 // what the name says now, regular, the user's own and with no other name.
-func (t *Target) ours(f file) error {
+func (t *Target) ours(f durable.File) error {
 	info, err := f.Stat()
 	if err != nil {
 		return t.fail("part file", err)
@@ -146,7 +148,7 @@ func (t *Target) ours(f file) error {
 	if err == nil && named.Mode()&fs.ModeSymlink != 0 {
 		return t.foreign()
 	}
-	if err != nil || !sameFile(info, named) {
+	if err != nil || !durable.SameFile(info, named) {
 		return t.fail("part file", errMoved)
 	}
 	st := info.Sys().(*syscall.Stat_t)
@@ -154,7 +156,7 @@ func (t *Target) ours(f file) error {
 		return t.foreign()
 	}
 	if int(st.Uid) != t.uid {
-		if errors.Is(lock(f), unix.EWOULDBLOCK) {
+		if errors.Is(durable.TryLock(f), durable.ErrLocked) {
 			return t.busy() // a part that is complete has its owner already
 		}
 		return t.foreign()
@@ -165,14 +167,14 @@ func (t *Target) ours(f file) error {
 // given says whether the open f, whose lock we have, is a complete part that was given
 // to the owner that this target is for, by a process that was killed before it could
 // publish it. It is not written to: its owner may have it open.
-func (t *Target) given(f file) bool {
+func (t *Target) given(f durable.File) bool {
 	info, err := f.Stat()
 	if err != nil || t.o.Owner == nil || !info.Mode().IsRegular() {
 		return false
 	}
 	named, err := t.fs.Lstat(t.temp)
 	st := info.Sys().(*syscall.Stat_t)
-	return err == nil && sameFile(info, named) && st.Nlink == 1 && int(st.Uid) == t.o.Owner.UID && lock(f) == nil
+	return err == nil && durable.SameFile(info, named) && st.Nlink == 1 && int(st.Uid) == t.o.Owner.UID && durable.TryLock(f) == nil
 }
 
 // errForeign says that something else has the part file's name.
@@ -190,7 +192,7 @@ func (t *Target) twice() bool {
 		return false
 	}
 	final, err := t.fs.Lstat(t.name)
-	return err == nil && sameFile(part, final)
+	return err == nil && durable.SameFile(part, final)
 }
 
 // Publish renames the durable part over the final name and makes the directory
@@ -215,7 +217,7 @@ func (t *Target) Publish(ctx context.Context) error {
 	if err := t.replaceable(); err != nil {
 		return err
 	}
-	rename := t.fs.RenameNew
+	rename := t.renameNew
 	if t.o.Overwrite {
 		rename = t.fs.Rename
 	}
@@ -231,20 +233,29 @@ func (t *Target) Publish(ctx context.Context) error {
 	return nil
 }
 
+// renameNew is RenameNew also on a file system that cannot do it in one step: the file has both names for a
+// moment, which twice recognizes after a power loss.
+func (t *Target) renameNew(from, to string) error {
+	err := t.fs.RenameNew(from, to)
+	if !durable.NotSupported(err) {
+		return err
+	}
+	if err := t.fs.Link(from, to); err != nil {
+		return err
+	}
+	return t.fs.Remove(from)
+}
+
 // moved says whether the part file is no longer what its name says.
-func (t *Target) moved() error { return t.isAt(t.part.f) }
+func (t *Target) moved() error { return t.isAt(t.part.File) }
 
 // isAt is an error where the part's name is not the open f's.
-func (t *Target) isAt(f file) error {
-	info, err := f.Stat()
+func (t *Target) isAt(f durable.File) error {
+	is, err := durable.IsAt(t.fs, f, t.temp)
 	if err != nil {
 		return t.fail("part file", err)
 	}
-	named, err := t.fs.Lstat(t.temp)
-	if err != nil {
-		return t.fail("part file", err)
-	}
-	if !sameFile(info, named) {
+	if !is {
 		return t.fail("part file", errMoved)
 	}
 	return nil

@@ -11,6 +11,8 @@ import (
 
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sys/unix"
+
+	"github.com/dolly-img/dolly-img/cache/durable"
 )
 
 // A file that stands under the target's name already and is as long as the blob may be the same,
@@ -19,7 +21,7 @@ import (
 
 // standing is such a file. It was so long, and not changed, when it was opened.
 type standing struct {
-	f     file
+	f     durable.File
 	info  fs.FileInfo
 	begun bool  // Begin was called
 	claim int64 // where it was first: in front of that are the bytes that were claimed and taken
@@ -45,7 +47,7 @@ func (t *Target) stand(d v1.Descriptor) (*standing, error) {
 		return nil, t.fail("compare", err)
 	}
 	s := &standing{f: f}
-	if s.info, err = f.Stat(); err == nil && !sameFile(info, s.info) {
+	if s.info, err = f.Stat(); err == nil && !durable.SameFile(info, s.info) {
 		err = errMoved
 	}
 	if err != nil {
@@ -84,7 +86,7 @@ func (t *Target) changed(s *standing) error {
 	if err != nil {
 		return t.fail("compare", err)
 	}
-	if !sameFile(named, now) || now.Size() != s.info.Size() || !now.ModTime().Equal(s.info.ModTime()) {
+	if !durable.SameFile(named, now) || now.Size() != s.info.Size() || !now.ModTime().Equal(s.info.ModTime()) {
 		return fmt.Errorf("output %s: was changed while the transfer ran", t.title)
 	}
 	return nil

@@ -15,6 +15,7 @@ import (
 
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/dolly-img/dolly-img/cache/durable"
 	"github.com/dolly-img/dolly-img/ring"
 	"github.com/dolly-img/dolly-img/ring/bytesize"
 )
@@ -44,7 +45,7 @@ type Owner struct{ UID, GID int }
 // part file is locked from Begin to Close, so there is one writer of a target.
 type Target struct {
 	o     TargetOptions
-	fs    fsys
+	fs    durable.FS
 	name  string // clean o.Name
 	dir   string // of name
 	temp  string // name of the part file
@@ -53,28 +54,28 @@ type Target struct {
 	uid int // whose our files are on this file system
 
 	mu        sync.Mutex
-	part      *part     // nil: none
-	was       *standing // the file that is there already and may be the same; nil: none
-	made      []string  // directories that Begin made, outermost first
-	durable   bool      // the part is complete
+	part      *durable.Part // nil: none
+	was       *standing     // the file that is there already and may be the same; nil: none
+	made      []string      // directories that Begin made, outermost first
+	durable   bool          // the part is complete
 	published bool
 	kept      bool // Close leaves the part for another transfer
 }
 
 // NewTarget checks the names and opens Dir; Close frees it.
 func NewTarget(o TargetOptions) (*Target, error) {
-	root, err := os.OpenRoot(o.Dir)
+	root, err := durable.OpenRoot(o.Dir)
 	if err != nil {
 		return nil, fmt.Errorf("output directory: %w", err)
 	}
-	t, err := newTarget(rootFS{root}, o)
+	t, err := newTarget(root, o)
 	if err != nil {
 		root.Close()
 	}
 	return t, err
 }
 
-func newTarget(fsys fsys, o TargetOptions) (*Target, error) {
+func newTarget(fsys durable.FS, o TargetOptions) (*Target, error) {
 	title := path.Join(o.Dir, o.Name)
 	name := path.Clean(o.Name)
 	if strings.HasSuffix(o.Name, "/") || name == "." || !fs.ValidPath(name) || strings.ContainsRune(name, 0) {
@@ -150,7 +151,7 @@ func (t *Target) room() (free int64, err error) {
 		return 0, t.fail("read directory", err)
 	}
 	defer d.Close()
-	free, network, err := space(d)
+	free, network, err := durable.Space(d)
 	if err != nil {
 		return 0, t.fail("free space", err)
 	}
@@ -256,13 +257,13 @@ func (t *Target) Begin(ctx context.Context, d v1.Descriptor, off int64) (ring.Wr
 	if err != nil {
 		return nil, err
 	}
-	if err := preallocate(p.f, d.Size); err != nil {
+	if err := p.Reserve(d.Size); err != nil {
 		return nil, errors.Join(t.fail("reserve "+bytesize.Text(d.Size), err), t.drop())
 	}
 	return &targetWriter{t, p}, nil
 }
 
-func (t *Target) begin(ctx context.Context, off int64) (*part, error) {
+func (t *Target) begin(ctx context.Context, off int64) (*durable.Part, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -284,10 +285,9 @@ func (t *Target) begin(ctx context.Context, off int64) (*part, error) {
 			f.Close()
 			return nil, t.fail("part file", err)
 		}
-		t.part = &part{f: f}
-		t.part.written.Store(info.Size())
+		t.part = durable.NewPart(f, info.Size())
 	}
-	if err := t.part.cut(off); err != nil {
+	if err := t.part.Cut(off); err != nil {
 		return nil, t.fail("continue", err)
 	}
 	return t.part, nil
@@ -299,14 +299,12 @@ func (t *Target) Open(ctx context.Context, _ v1.Descriptor, off int64) (io.ReadC
 	defer t.mu.Unlock()
 	from := t.part
 	if t.was != nil {
-		whole := &part{f: t.was.f}
-		whole.written.Store(t.was.info.Size())
-		from = whole
+		from = durable.NewPart(t.was.f, t.was.info.Size())
 	}
 	if from == nil {
 		return nil, fmt.Errorf("output %s: nothing is stored", t.title)
 	}
-	r, err := from.open(ctx, off)
+	r, err := from.Open(ctx, off, nil)
 	if err != nil {
 		return nil, t.fail("replay", err)
 	}

@@ -13,6 +13,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/dolly-img/dolly-img/cache/durable"
 )
 
 // Tree is a directory that a node makes of local files, all of it at once: Begin and Put
@@ -21,9 +23,9 @@ import (
 // one has as well.
 type Tree struct {
 	t    *Target
-	d    file     // the part directory, locked; nil: none
-	dirs []string // of the part, in the order they were made
-	top  []string // what lies in the part, and nothing else in a directory that is replaced
+	d    durable.File // the part directory, locked; nil: none
+	dirs []string     // of the part, in the order they were made
+	top  []string     // what lies in the part, and nothing else in a directory that is replaced
 
 	durable bool
 }
@@ -98,7 +100,7 @@ func (t *Tree) Begin(ctx context.Context) error {
 	if err != nil {
 		return t.t.fail("part directory", err)
 	}
-	if lock(t.d) != nil || t.moved() != nil { // between the two calls somebody took it for a left one
+	if durable.TryLock(t.d) != nil || t.moved() != nil { // between the two calls somebody took it for a left one
 		return errors.Join(t.t.busy(), t.forget())
 	}
 	return nil
@@ -122,11 +124,11 @@ func (t *Target) dropTree() error {
 		return t.fail("part", err)
 	}
 	defer f.Close()
-	if lock(f) != nil {
+	if durable.TryLock(f) != nil {
 		return t.busy()
 	}
 	opened, err := f.Stat()
-	if err != nil || !sameFile(opened, info) {
+	if err != nil || !durable.SameFile(opened, info) {
 		return t.busy()
 	}
 	if err := t.fs.RemoveAll(t.temp); err != nil {
@@ -157,7 +159,7 @@ func (t *Tree) Put(ctx context.Context, name string, src io.ReaderAt, size int64
 		return t.t.fail(name, err)
 	}
 	defer f.Close()
-	if err := t.t.copyInto(ctx, &part{f: f}, src, size); err != nil {
+	if err := t.t.copyInto(ctx, durable.NewPart(f, 0), src, size); err != nil {
 		return err
 	}
 	if err := t.finish(f, t.t.o.Mode.Perm()); err != nil {
@@ -167,7 +169,7 @@ func (t *Tree) Put(ctx context.Context, name string, src io.ReaderAt, size int64
 }
 
 // finish gives a file or a directory its owner and mode, and makes it durable.
-func (t *Tree) finish(f file, mode fs.FileMode) error {
+func (t *Tree) finish(f durable.File, mode fs.FileMode) error {
 	if o := t.t.o.Owner; o != nil {
 		if err := f.Chown(o.UID, o.GID); err != nil {
 			return err
@@ -233,7 +235,7 @@ func (t *Tree) Publish(ctx context.Context) error {
 	}
 	if err := change(t.t.temp, t.t.name); errors.Is(err, fs.ErrExist) {
 		return t.t.exists()
-	} else if old && (errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOSYS)) {
+	} else if old && durable.NotSupported(err) {
 		return hint("remove the old one and push again", "output %s: this file system cannot switch directories", t.t.title)
 	} else if err != nil {
 		return t.t.fail("rename", err)

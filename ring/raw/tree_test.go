@@ -13,13 +13,14 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/dolly-img/dolly-img/cache/durable"
 	"github.com/dolly-img/dolly-img/ring/ringtest/crashfs"
 )
 
 var treeEntries = []string{"a", "top"}
 
 // plant makes a directory of files.
-func plant(o TargetOptions, fsys fsys, files map[string]string) error {
+func plant(o TargetOptions, fsys durable.FS, files map[string]string) error {
 	target, err := newTarget(fsys, o)
 	if err != nil {
 		return err

@@ -7,6 +7,7 @@ import (
 	"io"
 	"time"
 
+	"github.com/dolly-img/dolly-img/cache/durable"
 	"github.com/dolly-img/dolly-img/ring/bytesize"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 )
@@ -34,22 +35,17 @@ func (t *Target) fill(ctx context.Context, w *targetWriter, src io.ReaderAt, siz
 }
 
 // copyInto fills the empty p with the first size bytes of src.
-func (t *Target) copyInto(ctx context.Context, p *part, src io.ReaderAt, size int64) error {
-	if clone(p.f, src) == nil {
-		info, err := p.f.Stat()
-		if err != nil {
-			return t.fail("copy", err)
+func (t *Target) copyInto(ctx context.Context, p *durable.Part, src io.ReaderAt, size int64) error {
+	if p.Clone(src) == nil {
+		if p.Written() != size {
+			return t.wrongSize(p.Written(), size)
 		}
-		if info.Size() != size {
-			return t.wrongSize(info.Size(), size)
-		}
-		p.written.Store(size)
 		return nil
 	}
-	if err := p.f.Truncate(0); err != nil {
+	if err := p.File.Truncate(0); err != nil {
 		return t.fail("copy", err)
 	}
-	if err := preallocate(p.f, size); err != nil {
+	if err := p.Reserve(size); err != nil {
 		return t.fail("reserve "+bytesize.Text(size), err)
 	}
 	r := io.NewSectionReader(src, 0, size)
@@ -62,8 +58,8 @@ func (t *Target) copyInto(ctx context.Context, p *part, src io.ReaderAt, size in
 			return t.fail("write", werr)
 		}
 		switch {
-		case err == io.EOF && p.written.Load() != size:
-			return t.wrongSize(p.written.Load(), size)
+		case err == io.EOF && p.Written() != size:
+			return t.wrongSize(p.Written(), size)
 		case err == io.EOF:
 			return nil
 		case err != nil:
@@ -79,7 +75,7 @@ func (t *Target) wrongSize(have, want int64) error {
 // targetWriter is the Writer of the part. Its errors name the output.
 type targetWriter struct {
 	t *Target
-	p *part
+	p *durable.Part
 }
 
 func (w *targetWriter) Write(b []byte) (int, error) {
@@ -95,12 +91,12 @@ func (w *targetWriter) Commit(ctx context.Context, final v1.Descriptor) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	t, f := w.t, w.p.f
+	t, f := w.t, w.p.File
 	info, err := f.Stat()
 	if err != nil {
 		return t.fail("commit", err)
 	}
-	if n := w.p.written.Load(); n != final.Size || info.Size() < n {
+	if n := w.p.Written(); n != final.Size || info.Size() < n {
 		return t.wrongSize(min(n, info.Size()), final.Size)
 	}
 	if info.Size() > final.Size {
@@ -135,7 +131,7 @@ func (w *targetWriter) Abort(keep int64) error {
 	if keep == 0 {
 		return w.t.drop()
 	}
-	if err := w.p.cut(keep); err != nil {
+	if err := w.p.Cut(keep); err != nil {
 		return w.t.fail("abort", err)
 	}
 	return nil

@@ -30,7 +30,7 @@ var ofFour = strings.NewReplacer("[001-128]", "[001-004]", "node017", "node003",
 // there is nothing but the binary: a server, four nodes and a registry. A command of which this test
 // does not know where it is run fails it.
 func TestReadme(t *testing.T) {
-	ctx := need(t, 5*time.Minute, "docker-registry", "skopeo", "chroot")
+	ctx := need(t, 5*time.Minute, "docker-registry", "skopeo", "chroot", "clush", "/usr/sbin/sshd")
 	text, err := os.ReadFile("../../README.md")
 	if err != nil {
 		t.Fatal(err)
@@ -55,6 +55,11 @@ func TestReadme(t *testing.T) {
 	ca := publicRegistry(r, hub, "registry.example")
 
 	server := newMachine(r, net.Server, names)
+	r.copy(binary, server.path("/local/bin/dolly-img"))
+	r.copy(binary, server.path("/root/dolly-img"))
+	unit := "cmd/dolly-img/packaging/dolly-img.service"
+	server.mkdir("/root/" + filepath.Dir(unit))
+	r.copy("../../"+unit, server.path("/root/"+unit))
 	server.write("/etc/containers/certs.d/registry.example/ca.crt", ca)
 	server.write("/root/hostfile", []byte("node001\nnode002\nnode003\nnode004\n"))
 	r.copy(makeSIF(t, "sle15.sif", 1<<20), server.path("/root/sle15.sif"))
@@ -64,7 +69,9 @@ func TestReadme(t *testing.T) {
 	for _, h := range net.Nodes[:4] {
 		m := newMachine(r, h, names)
 		m.write("/etc/dolly-img/keys/policy.toml", policyOf(t, string(text)))
-		r.mkdir(m.path("/etc/containerd/certs.d/_default"), m.path("/etc/containers/registries.conf.d"))
+		m.mkdir("/etc/containerd/certs.d/_default", "/etc/containers/registries.conf.d", "/etc/systemd/system", "/var/log")
+		m.write("/local/bin/systemctl", []byte(systemctl))
+		m.allow(server)
 		nodes = append(nodes, m)
 	}
 
@@ -75,24 +82,19 @@ func TestReadme(t *testing.T) {
 			continue
 		}
 		switch {
-		case c == "dolly-img daemon":
-			for _, m := range nodes {
-				m.must("dolly-img daemon --check-config")
-				m.daemon(c)
-			}
 		case strings.HasPrefix(c, "dolly-img daemon "):
 			nodes[0].must(c)
 		default:
 			if i := strings.Index(c, " | dolly-img raw -"); i > 0 {
 				c = "set -o pipefail; " + c
 			}
-			server.must(ofFour.Replace(c))
+			out := server.must(ofFour.Replace(c))
+			// clush is content when nodes are not.
+			if strings.HasPrefix(c, "clush ") && strings.Contains(out, "exit code") {
+				t.Fatalf("%s:\n%s", c, out)
+			}
 		}
 		if strings.HasPrefix(c, "dolly-img keys init ") {
-			for _, m := range nodes {
-				m.copyFrom(server, "/root/keys/ca.pem", "/etc/dolly-img/keys/ca.pem")
-				m.copyFrom(server, "/root/keys/node.pem", "/etc/dolly-img/keys/node.pem")
-			}
 			for _, name := range []string{"ca.pem", "sender.pem"} {
 				server.copyFrom(server, "/root/keys/"+name, "/etc/dolly-img/keys/"+name)
 			}
@@ -177,7 +179,7 @@ func commandsOf(t *testing.T, readme string) []string {
 			commands = append(commands, c)
 		}
 	}
-	if len(commands) < 15 || !slices.Contains(commands, "dolly-img daemon") {
+	if len(commands) < 20 || !slices.Contains(commands, "dolly-img keys init --keys ./keys") {
 		t.Fatalf("README.md has these commands only: %q", commands)
 	}
 	return commands
@@ -218,18 +220,15 @@ type machine struct {
 
 func newMachine(r *rig, h *netns.Host, names string) *machine {
 	m := &machine{r, h, filepath.Join(r.dir, "root-"+h.Name)}
-	for _, dir := range []string{"/usr", "/proc", "/dev", "/etc", "/root", "/data", "/tmp", "/run", "/var/lib", "/var/tmp", "/local/bin"} {
-		r.mkdir(m.path(dir))
-	}
+	m.mkdir("/usr", "/proc", "/dev", "/etc", "/root", "/data", "/tmp", "/run", "/var/lib", "/var/tmp", "/local/bin")
 	for _, link := range []string{"bin", "sbin", "lib", "lib64"} {
 		if err := os.Symlink("usr/"+link, m.path(link)); err != nil {
 			r.t.Fatal(err)
 		}
 	}
 	m.write("/etc/hosts", []byte(names))
-	m.write("/etc/passwd", []byte("root:x:0:0:root:/root:/bin/bash\n"))
+	m.write("/etc/passwd", []byte("root:x:0:0:root:/root:/bin/bash\nsshd:x:100:65534::/run/sshd:/usr/sbin/nologin\n"))
 	m.write("/etc/group", []byte("root:x:0:\n"))
-	r.copy(binary, m.path("/local/bin/dolly-img"))
 	rbind := func(source, target string) netns.Mount {
 		return netns.Mount{Type: "none", Source: source, Target: target, Options: "rbind"}
 	}
@@ -238,6 +237,13 @@ func newMachine(r *rig, h *netns.Host, names string) *machine {
 		netns.Bind(m.path("/local/bin"), m.path("/usr/local/bin")),
 	}
 	return m
+}
+
+func (m *machine) mkdir(names ...string) {
+	m.rig.t.Helper()
+	for _, name := range names {
+		m.rig.mkdir(m.path(name))
+	}
 }
 
 func (m *machine) path(name string) string { return filepath.Join(m.root, name) }
@@ -279,10 +285,32 @@ func (m *machine) must(command string) string {
 	return p.Output()
 }
 
-func (m *machine) daemon(command string) {
+// systemctl starts a unit as systemd does on "enable --now", as far as a machine without systemd can: it runs
+// what ExecStart says, and returns once that listens.
+const systemctl = `#!/bin/bash -e
+[ "$*" = "enable --now dolly-img" ]
+/usr/local/bin/dolly-img daemon --check-config
+log=/var/log/dolly-img
+: > $log
+setsid $(sed -n 's/^ExecStart=//p' /etc/systemd/system/dolly-img.service) < /dev/null >> $log 2>&1 &
+daemon=$!
+timeout 60 tail -n +1 -f --pid=$daemon $log | grep -q -m 1 'msg=listening.*9998' || { cat $log; exit 1; }
+`
+
+// allow starts an SSH server for root of another machine.
+func (m *machine) allow(from *machine) {
 	m.rig.t.Helper()
-	if _, err := m.start("exec "+command).Line(m.rig.ctx, "listening"); err != nil {
-		m.rig.t.Fatal(err)
+	if _, err := os.Stat(from.path("/root/.ssh/id_ed25519")); err != nil {
+		from.mkdir("/root/.ssh")
+		from.must("ssh-keygen -q -t ed25519 -N '' -f /root/.ssh/id_ed25519")
+		from.write("/root/.ssh/config", []byte("StrictHostKeyChecking no\nUserKnownHostsFile /dev/null\nLogLevel ERROR\n"))
+	}
+	m.mkdir("/root/.ssh", "/run/sshd", "/etc/ssh")
+	m.copyFrom(from, "/root/.ssh/id_ed25519.pub", "/root/.ssh/authorized_keys")
+	m.must("chmod +x /usr/local/bin/systemctl; ssh-keygen -q -t ed25519 -N '' -f /etc/ssh/ssh_host_ed25519_key")
+	p := m.start("exec /usr/sbin/sshd -D -e -f /dev/null -o HostKey=/etc/ssh/ssh_host_ed25519_key -o 'Subsystem=sftp internal-sftp' -o ListenAddress=" + m.host.Addr.String())
+	if err := netns.Listening(m.rig.ctx, p, "tcp", 22); err != nil {
+		m.rig.t.Fatalf("%v\n%s", err, p.Output())
 	}
 }
 

@@ -140,7 +140,7 @@ func (w *world) arrive(i int) {
 	n.in = slices.Clone(n.in[1:])
 	if _, offer := m.(*wire.Offer); offer {
 		if n.m == nil {
-			n.m, n.result, n.newest = member.New([]v1.Descriptor{w.blob}), "", 0
+			n.m, n.result, n.newest = member.New([]v1.Descriptor{w.blob}, 1), "", 0
 			n.m.Step(member.EvHeld{Held: []int64{0}})
 			n.out = append(n.out, onTheWay(EvAnswer{i, []int64{0}, -1, true, false, wire.CodeNone, ""}))
 		}

@@ -24,9 +24,6 @@ var (
 // every one where the name says so, else through those that are a few moves away from one.
 // It prints how many states there are, and the moves that led to a broken promise.
 func TestExplore(t *testing.T) {
-	mark := wire.MarkEvery
-	wire.MarkEvery = 1
-	t.Cleanup(func() { wire.MarkEvery = mark })
 	for _, s := range []struct {
 		name  string
 		nodes int
@@ -68,9 +65,6 @@ func TestExplore(t *testing.T) {
 // TestOwnWork compares how transfers can end when ownWork goes before everything else with
 // how they can when it has no precedence, which is what makes many more states.
 func TestOwnWork(t *testing.T) {
-	mark := wire.MarkEvery
-	wire.MarkEvery = 1
-	t.Cleanup(func() { wire.MarkEvery = mark })
 	for _, left := range []budget{{}, {crashes: 1}} {
 		left.ticks, left.delays = 12, anyOrder
 		var ends [2]map[string]bool

@@ -112,7 +112,7 @@ func newWorld(nodes int, left budget) *world {
 	sum := xSum(make([]byte, frames))
 	blob := v1.Descriptor{Size: frames, Digest: digest.NewDigestFromBytes(digest.SHA256, sum)}
 	w := &world{blob: blob, sum: sum, left: left, may: left, nodes: make([]*xNode, nodes+1), owned: slices.Repeat([]bool{true}, nodes+1), sums: make([]uint64, nodes+1)}
-	cfg := Config{Retries: 2}
+	cfg := Config{Retries: 2, MarkEvery: 1}
 	for i := 1; i <= nodes; i++ {
 		cfg.Nodes = append(cfg.Nodes, Peer{Name: fmt.Sprint("n", i)})
 		w.nodes[i] = &xNode{up: true, ctrl: true, instance: byte(i)}

@@ -27,9 +27,9 @@ type holdings struct {
 	lost int64
 }
 
-// take reads an ANSWER of a node that has received so many bytes before. It returns how many bytes the
-// node holds, and how many it lacks.
-func (h *holdings) take(blobs []v1.Descriptor, ev EvAnswer, received int64) (holds, missing int64) {
+// take reads an ANSWER of a node that has received so many bytes before; marks are markEvery bytes apart. It
+// returns how many bytes the node holds, and how many it lacks.
+func (h *holdings) take(blobs []v1.Descriptor, ev EvAnswer, received, markEvery int64) (holds, missing int64) {
 	h.replays, h.change, h.lacks = ev.Replay, ev.Change, false
 	h.held, h.claims = make([]int64, len(blobs)), make([]int64, len(blobs))
 	for b, d := range blobs {
@@ -42,7 +42,7 @@ func (h *holdings) take(blobs []v1.Descriptor, ev EvAnswer, received int64) (hol
 		}
 		h.held[b] = -1
 		h.lacks = true
-		h.claims[b] = wire.Claimed(d, ev.Held[b])
+		h.claims[b] = wire.Claimed(d, ev.Held[b], markEvery)
 		holds += h.claims[b]
 		missing += max(d.Size-h.claims[b], 0)
 	}

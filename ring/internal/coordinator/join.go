@@ -138,7 +138,7 @@ func (c *Machine) answer(ev EvAnswer) {
 	}
 	var missing int64
 	n.phase, n.row.Free = phReady, ev.Free
-	n.row.Skipped, missing = n.holdings.take(c.blobs, ev, n.progress.report.Received)
+	n.row.Skipped, missing = n.holdings.take(c.blobs, ev, n.progress.report.Received, c.cfg.MarkEvery)
 	n.progress.forget()
 	n.commit = commit{}
 	n.feed.rest()

@@ -107,7 +107,7 @@ func (s *scenario) event(f []string) {
 		if arg["big"] != "" {
 			d = bigBlob
 		}
-		s.c = New(Config{Nodes: peers, Retries: num("retries", 0), Straggler: Straggler(arg["straggler"]), Rate: int64(num("rate", 0)), MaxDirect: num("direct", 0), Check: arg["check"] != ""}, []v1.Descriptor{d})
+		s.c = New(Config{Nodes: peers, Retries: num("retries", 0), Straggler: Straggler(arg["straggler"]), Rate: int64(num("rate", 0)), MaxDirect: num("direct", 0), Check: arg["check"] != "", MarkEvery: wire.MarkEvery}, []v1.Descriptor{d})
 		return
 	case "started": // all answer
 		for i := range s.c.nodes[1:] {

@@ -15,6 +15,7 @@ type Config struct {
 	MaxDirect int   // nodes that the server feeds because no node reaches them, at most; 0: no limit, -1: none
 	Rate      int64 // bytes per second the server sends at most; 0: no limit
 	Check     bool  // ask the nodes, move nothing
+	MarkEvery int64 // the distance of marks, in bytes
 }
 
 // Peer is one requested node.

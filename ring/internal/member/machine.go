@@ -27,6 +27,8 @@ type Machine struct {
 	// resetting says that ActReset was returned and EvReset has not come yet. Meanwhile the node takes
 	// no frame and does not say NEED.
 	resetting bool
+	// markEvery is the distance of marks, in bytes.
+	markEvery int64
 	// probes is how many ActReach have no EvReached yet.
 	probes int
 
@@ -48,9 +50,9 @@ type Machine struct {
 // reason to ask for at once.
 const maxProbed = 64
 
-// New makes the machine of a node that was offered blobs.
-func New(blobs []v1.Descriptor) *Machine {
-	m := &Machine{blobs: make([]blob, len(blobs))}
+// New makes the machine of a node that was offered blobs, where marks are so many bytes apart.
+func New(blobs []v1.Descriptor, markEvery int64) *Machine {
+	m := &Machine{blobs: make([]blob, len(blobs)), markEvery: markEvery}
 	for i, d := range blobs {
 		m.blobs[i] = blob{size: d.Size, want: d.Digest}
 	}
@@ -69,7 +71,7 @@ func (m *Machine) Step(ev Event) []Action {
 			b := &m.blobs[i]
 			d := v1.Descriptor{Digest: b.want, Size: b.size}
 			if b.held = wire.Vouched(d, ev.Held[i]); !b.held {
-				b.claim = wire.Claimed(d, ev.Held[i])
+				b.claim = wire.Claimed(d, ev.Held[i], m.markEvery)
 				b.accepted = b.claim
 			}
 		}

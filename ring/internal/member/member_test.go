@@ -16,7 +16,7 @@ func sumOf(s string) []byte { h := sha256.Sum256([]byte(s)); return h[:] }
 // memberAt returns a machine of one blob in a phase, reached by the real events.
 func memberAt(t *testing.T, phase Phase) *Machine {
 	t.Helper()
-	m := New([]v1.Descriptor{{Size: memberSize, Digest: digest.NewDigestFromBytes(digest.SHA256, sumOf("all"))}})
+	m := New([]v1.Descriptor{{Size: memberSize, Digest: digest.NewDigestFromBytes(digest.SHA256, sumOf("all"))}}, wire.MarkEvery)
 	m.Step(EvHeld{[]int64{0}})
 	for _, ev := range []struct {
 		reach Phase
@@ -168,7 +168,7 @@ func TestMemberBlobsInOrder(t *testing.T) {
 	for _, s := range []string{"a", "b", "c"} {
 		descs = append(descs, v1.Descriptor{Size: 10, Digest: digest.FromString(s)})
 	}
-	m := New(descs)
+	m := New(descs, wire.MarkEvery)
 	m.Step(EvHeld{[]int64{0, 10, 0}})
 	m.Step(EvMsg{&wire.Start{}})
 	m.Step(EvMsg{&wire.Feed{Link: 1, Generation: 1}})
@@ -185,7 +185,7 @@ func TestMemberBlobsInOrder(t *testing.T) {
 
 // A stream's final mark shows that the feeder ended too early.
 func TestMemberStreamEndsEarly(t *testing.T) {
-	m := New([]v1.Descriptor{{Size: -1}})
+	m := New([]v1.Descriptor{{Size: -1}}, wire.MarkEvery)
 	m.Step(EvHeld{[]int64{0}})
 	m.Step(EvMsg{&wire.Start{}})
 	m.Step(EvMsg{&wire.Feed{Link: 1, Generation: 1}})
@@ -256,7 +256,7 @@ func TestMemberFallsBack(t *testing.T) {
 // A claim is what marks say of it.
 func TestMemberClaims(t *testing.T) {
 	claim := func() *Machine {
-		m := New([]v1.Descriptor{{Size: memberSize, Digest: digest.NewDigestFromBytes(digest.SHA256, sumOf("all"))}})
+		m := New([]v1.Descriptor{{Size: memberSize, Digest: digest.NewDigestFromBytes(digest.SHA256, sumOf("all"))}}, wire.MarkEvery)
 		m.Step(EvHeld{[]int64{5 << 20}})
 		m.Step(EvMsg{&wire.Start{}})
 		return m
@@ -272,7 +272,7 @@ func TestMemberClaims(t *testing.T) {
 	}
 
 	// The part of a longer stream.
-	m = New([]v1.Descriptor{{Size: -1}})
+	m = New([]v1.Descriptor{{Size: -1}}, wire.MarkEvery)
 	m.Step(EvHeld{[]int64{8 << 20}})
 	m.Step(EvMsg{&wire.Start{}})
 	out = m.Step(EvMsg{&wire.Marks{Marks: []wire.Mark{{Offset: 5 << 20, Sum: sumOf("all"), Final: true}}}})

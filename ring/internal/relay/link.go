@@ -176,8 +176,9 @@ func NewLinkReader(conn net.Conn, low *LowConn, raw net.Conn) *LinkReader {
 }
 
 // header reads the next frame header. sure is how much payload will come behind
-// it, whatever the frames, so that both can be waited for at once; 0 when nothing is.
-func (l *LinkReader) header(b *[wire.HeaderSize]byte, sure int) (wire.Header, error) {
+// it, whatever the frames, so that both can be waited for at once; 0 when nothing is. Marks are
+// markEvery bytes apart.
+func (l *LinkReader) header(b *[wire.HeaderSize]byte, sure int, markEvery int64) (wire.Header, error) {
 	l.low.expectFrame(sure)
 	if _, err := io.ReadFull(l.Conn, b[:]); err != nil {
 		if err == io.EOF {
@@ -185,7 +186,7 @@ func (l *LinkReader) header(b *[wire.HeaderSize]byte, sure int) (wire.Header, er
 		}
 		return wire.Header{}, err
 	}
-	return wire.ParseHeader(b)
+	return wire.ParseHeader(b, markEvery)
 }
 
 // payload reads the frame's payload and checks its CRC.

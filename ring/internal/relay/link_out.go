@@ -114,7 +114,7 @@ func (r *Relay) plan(l *outLink) linkPlan {
 	if pos >= b.readable {
 		return linkPlan{kind: planWait}
 	}
-	end := min(b.readable, pos+r.replayFrame(), (pos/wire.MarkEvery+1)*wire.MarkEvery)
+	end := min(b.readable, pos+r.replayFrame(), pos+r.toMark(pos))
 	if first := r.win.first(blob, pos); first > 0 {
 		end = min(end, first)
 	}

@@ -111,7 +111,7 @@ func TestLowWaterMark(t *testing.T) {
 		for i, n := range sizes {
 			turn <- true
 			var hdr [wire.HeaderSize]byte
-			h, err := r.header(&hdr, []int{0, n, n / 2}[i%3]) // all of it is sure to come
+			h, err := r.header(&hdr, []int{0, n, n / 2}[i%3], wire.MarkEvery) // all of it is sure to come
 			if err != nil {
 				t.Fatalf("tls %v, frame %d of %d bytes: header: %v", secure, i, n, err)
 			}
@@ -121,7 +121,7 @@ func TestLowWaterMark(t *testing.T) {
 		}
 		turn <- true
 		var hdr [wire.HeaderSize]byte
-		if h, err := r.header(&hdr, 0); err != nil || h.Type != wire.Fin {
+		if h, err := r.header(&hdr, 0, wire.MarkEvery); err != nil || h.Type != wire.Fin {
 			t.Errorf("tls %v: %+v, %v", secure, h, err)
 		}
 		if err := <-done; err != nil {
@@ -171,7 +171,7 @@ func TestLowWaterMarkIsSet(t *testing.T) {
 		read := make(chan error, 1)
 		go func() {
 			var got [wire.HeaderSize]byte
-			h, err := r.header(&got, size)
+			h, err := r.header(&got, size, wire.MarkEvery)
 			if err == nil {
 				err = r.payload(&got, h, make([]byte, h.Length))
 			}
@@ -198,7 +198,7 @@ func TestDamagedFrame(t *testing.T) {
 	data[500] ^= 1
 	go w.writeFrame(&hdr, data, nil)
 	var got [wire.HeaderSize]byte
-	h, err := r.header(&got, 0)
+	h, err := r.header(&got, 0, wire.MarkEvery)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -224,7 +224,7 @@ func TestLinksTellWaiting(t *testing.T) {
 		}
 		read := func() {
 			var got [wire.HeaderSize]byte
-			h, err := r.header(&got, len(data))
+			h, err := r.header(&got, len(data), wire.MarkEvery)
 			if err == nil {
 				err = r.payload(&got, h, make([]byte, h.Length))
 			}

@@ -57,7 +57,7 @@ func (p *Pump) blob(ctx context.Context, b int, d v1.Descriptor) error {
 	defer rc.Close()
 	var off int64
 	for d.Size < 0 || off < d.Size {
-		n := min(int64(p.size.next(p.Relay)), wire.MarkEvery-off%wire.MarkEvery)
+		n := min(int64(p.size.next(p.Relay)), p.Relay.toMark(off))
 		if d.Size >= 0 {
 			n = min(n, d.Size-off)
 		}

@@ -16,7 +16,7 @@ func (r *Relay) Receive(ctx context.Context, l *LinkReader, limit *rate.Limiter,
 	l.low.meter.is(waitCPU)
 	defer l.low.meter.is(waitIn) // the next one's
 	for {
-		h, err := l.header(&hdr, sure)
+		h, err := l.header(&hdr, sure, r.sizes().Mark)
 		if err != nil {
 			return false, err
 		}

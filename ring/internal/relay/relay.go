@@ -172,7 +172,7 @@ func (r *Relay) put(hdr *[wire.HeaderSize]byte, data []byte, blob uint32, off in
 	}
 	// The store is woken for a batch: waking it for each small frame costs more
 	// than hashing it.
-	if r.unstored += len(data); r.unstored >= storeBatch || b.recv == b.size || b.recv%wire.MarkEvery == 0 {
+	if r.unstored += len(data); r.unstored >= storeBatch || b.recv == b.size || r.atMark(b.recv) {
 		r.unstored = 0
 		r.filled.Signal()
 	}
@@ -319,3 +319,7 @@ func (r *Relay) Total() (n int64) {
 }
 
 func (r *Relay) sizes() Sizes { return r.win.pool.sizes }
+
+// atMark says whether there is a mark at off, toMark how many bytes behind off the next one is.
+func (r *Relay) atMark(off int64) bool  { return off%r.sizes().Mark == 0 }
+func (r *Relay) toMark(off int64) int64 { return r.sizes().Mark - off%r.sizes().Mark }

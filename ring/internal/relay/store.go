@@ -100,7 +100,7 @@ func (s *Store) blob(b int) error {
 		}
 		off = f.end()
 		// No frame crosses a mark (wire.ParseHeader), so none is missed.
-		if off%wire.MarkEvery == 0 {
+		if s.Relay.atMark(off) {
 			if err := s.mark(h, b, off); err != nil {
 				return err
 			}
@@ -126,13 +126,13 @@ func (s *Store) rehash(h hash.Hash, b int, off, end int64) error {
 	buf := make([]byte, min(end, ioChunk))
 	for off < end {
 		s.Relay.meter.store.is(waitDisk)
-		n, err := io.ReadFull(r, buf[:min(int64(len(buf)), end-off, wire.MarkEvery-off%wire.MarkEvery)])
+		n, err := io.ReadFull(r, buf[:min(int64(len(buf)), end-off, s.Relay.toMark(off))])
 		if err != nil {
 			return wire.Errorf(wire.CodeStore, "read again what was there: %w", err)
 		}
 		s.Relay.meter.store.is(waitCPU)
 		h.Write(buf[:n])
-		if off += int64(n); off%wire.MarkEvery == 0 {
+		if off += int64(n); s.Relay.atMark(off) {
 			if err := s.mark(h, b, off); err != nil {
 				return err
 			}

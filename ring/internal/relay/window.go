@@ -11,9 +11,11 @@ import (
 // DefaultWindow is the memory of a Pool for which nothing else is asked, in bytes.
 const DefaultWindow = 32 << 20
 
-// Sizes are those of window memory and frames, in bytes; 0 is the usual one. Simulations make both
-// smaller, together with the distance of marks.
+// Sizes are those of window memory and frames, and the distance of marks, in bytes; 0 is the usual one.
+// Simulations make all of them smaller together.
 type Sizes struct {
+	// Mark is the distance of marks. Both ends of a link must have the same.
+	Mark int64
 	// Chunk is what the window takes from the pool at once. No frame is larger.
 	Chunk int
 	// Frame is the smallest payload that is chosen for a frame, unless less is left to send.
@@ -21,6 +23,9 @@ type Sizes struct {
 }
 
 func (z Sizes) orUsual() Sizes {
+	if z.Mark == 0 {
+		z.Mark = wire.MarkEvery
+	}
 	if z.Chunk == 0 {
 		z.Chunk = wire.MaxPayload
 	}
@@ -33,7 +38,7 @@ func (z Sizes) orUsual() Sizes {
 // minChunks is what each transfer may always hold. It must exceed the distance of
 // two marks by a frame: a link that lags waits for the next mark, which must
 // not wait for the link.
-func (z Sizes) minChunks() int { return int(wire.MarkEvery)/z.Chunk + 2 }
+func (z Sizes) minChunks() int { return int(z.Mark)/z.Chunk + 2 }
 
 // MinWindow is the memory that each transfer may always hold, in bytes.
 func (z Sizes) MinWindow() int {
@@ -60,6 +65,9 @@ func NewPool(bytes int, sizes Sizes) *Pool {
 	sizes = sizes.orUsual()
 	return &Pool{sizes: sizes, limit: max(bytes/sizes.Chunk, sizes.minChunks())}
 }
+
+// MarkEvery is the distance of marks, in bytes.
+func (p *Pool) MarkEvery() int64 { return p.sizes.Mark }
 
 // Fits tells how many bytes so many transfers must be able to hold at once, and how many there are.
 func (p *Pool) Fits(transfers int) (need, have int) {

@@ -20,9 +20,9 @@ const (
 	MaxPayload = 1 << 20
 )
 
-// MarkEvery is the distance of marks; no frame crosses a multiple of it. Only
-// tests change it, so that small blobs have several.
-var MarkEvery int64 = 4 << 20
+// MarkEvery is the distance of marks in bytes: no frame crosses a multiple of it. What depends on it
+// gets it as a value, so that simulations of small blobs can have several marks in each.
+const MarkEvery = 4 << 20
 
 // The frame types. Types 3 (zero run) and 4 (zstd payload) are reserved.
 const (
@@ -46,8 +46,8 @@ type FrameError struct{ Reason string }
 
 func (e *FrameError) Error() string { return "bad frame: " + e.Reason }
 
-// ParseHeader decodes and checks everything but the CRC.
-func ParseHeader(b *[HeaderSize]byte) (Header, error) {
+// ParseHeader decodes and checks everything but the CRC, where marks are so many bytes apart.
+func ParseHeader(b *[HeaderSize]byte, markEvery int64) (Header, error) {
 	off := binary.BigEndian.Uint64(b[8:])
 	h := Header{
 		Type:   b[0],
@@ -69,7 +69,7 @@ func ParseHeader(b *[HeaderSize]byte) (Header, error) {
 		return h, &FrameError{fmt.Sprintf("payload of %d bytes", h.Length)}
 	case off > math.MaxInt64-MaxPayload:
 		return h, &FrameError{"offset overflows"}
-	case h.Offset/MarkEvery != (h.Offset+int64(h.Length)-1)/MarkEvery:
+	case h.Offset/markEvery != (h.Offset+int64(h.Length)-1)/markEvery:
 		return h, &FrameError{"payload crosses a mark"}
 	}
 	return h, nil

@@ -18,10 +18,10 @@ func Moved(blobs []v1.Descriptor, received int64) bool {
 	return received > 0 && slices.ContainsFunc(blobs, func(d v1.Descriptor) bool { return d.Digest != "" })
 }
 
-// Claimed is the part of held that marks can judge.
-func Claimed(d v1.Descriptor, held int64) int64 {
+// Claimed is the part of held that marks can judge, where they are so many bytes apart.
+func Claimed(d v1.Descriptor, held, markEvery int64) int64 {
 	if d.Size >= 0 {
 		held = min(held, d.Size)
 	}
-	return max(0, held/MarkEvery*MarkEvery)
+	return max(0, held/markEvery*markEvery)
 }

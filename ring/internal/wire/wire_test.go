@@ -31,13 +31,13 @@ func TestFrameDamage(t *testing.T) {
 	payload := []byte("payload")
 	var h [HeaderSize]byte
 	PutData(&h, 1, 4096, payload)
-	if p, err := ParseHeader(&h); err != nil || p.CRC != Sum(&h, payload) {
+	if p, err := ParseHeader(&h, MarkEvery); err != nil || p.CRC != Sum(&h, payload) {
 		t.Fatalf("good frame refused: %v", err)
 	}
 	for bit := range crcAt * 8 {
 		d := h
 		d[bit/8] ^= 1 << (bit % 8)
-		if p, err := ParseHeader(&d); err == nil && p.CRC == Sum(&d, payload) {
+		if p, err := ParseHeader(&d, MarkEvery); err == nil && p.CRC == Sum(&d, payload) {
 			t.Errorf("flipped header bit %d is not noticed", bit)
 		}
 	}
@@ -66,7 +66,7 @@ func TestFrameRefused(t *testing.T) {
 		var h [HeaderSize]byte
 		PutData(&h, 0, 0, []byte("ab"))
 		edit(&h)
-		if _, err := ParseHeader(&h); err == nil {
+		if _, err := ParseHeader(&h, MarkEvery); err == nil {
 			t.Errorf("%s: accepted", name)
 		}
 	}
@@ -266,7 +266,7 @@ func FuzzFrame(f *testing.F) {
 		}
 		var h, again [HeaderSize]byte
 		copy(h[:], b)
-		p, err := ParseHeader(&h)
+		p, err := ParseHeader(&h, MarkEvery)
 		if err != nil || len(b) != HeaderSize+p.Length || p.CRC != Sum(&h, b[HeaderSize:]) {
 			return
 		}

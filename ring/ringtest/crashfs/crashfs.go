@@ -11,7 +11,6 @@ package crashfs
 
 import (
 	"errors"
-	"io"
 	"io/fs"
 	"maps"
 	"os"
@@ -21,25 +20,14 @@ import (
 	"sync"
 	"syscall"
 	"time"
-)
 
-// File is an open file; the packages under test name the same type.
-type File = interface {
-	io.ReaderAt
-	io.WriterAt
-	io.Closer
-	Stat() (fs.FileInfo, error)
-	Truncate(size int64) error
-	Chmod(mode fs.FileMode) error
-	Chown(uid, gid int) error
-	Sync() error
-}
+	"github.com/dolly-img/dolly-img/cache/durable"
+)
 
 // ErrPowerLoss is the error of every operation from the crash on.
 var ErrPowerLoss = errors.New("power loss")
 
-// FS is the file system. Its methods are what its users call; names are
-// slash-separated and relative to its root.
+// FS is the file system, in the place of durable.Dir or durable.OpenRoot. No file has a descriptor.
 type FS struct {
 	mu    sync.Mutex
 	root  *node
@@ -179,7 +167,7 @@ func (f *FS) find(name string) (dir *node, base string, n *node, err error) {
 }
 
 // OpenFile knows O_CREATE, O_EXCL and O_TRUNC.
-func (f *FS) OpenFile(name string, flag int, perm fs.FileMode) (File, error) {
+func (f *FS) OpenFile(name string, flag int, perm fs.FileMode) (durable.File, error) {
 	if err := f.op("open", name); err != nil {
 		return nil, err
 	}
@@ -256,6 +244,35 @@ func (f *FS) Remove(name string) error {
 	}
 	dir.enter(base, nil)
 	n.nlink--
+	return nil
+}
+
+// Link gives a file a second name.
+func (f *FS) Link(from, to string) error {
+	if err := f.op("link", from); err != nil {
+		return err
+	}
+	defer f.mu.Unlock()
+	_, _, n, err := f.find(from)
+	dir, base, old, err2 := f.find(to)
+	switch {
+	case err != nil:
+	case err2 != nil:
+		err = err2
+	case n == nil:
+		err = fs.ErrNotExist
+	case n.mode.IsDir():
+		err = fs.ErrPermission
+	case old != nil:
+		err = fs.ErrExist
+	}
+	if err != nil {
+		return pathError("link", from, err)
+	}
+	dir.enter(base, n)
+	n.nlink++
+	f.clock++
+	n.ctime = f.clock
 	return nil
 }
 

@@ -6,6 +6,8 @@ import (
 	"os"
 	"syscall"
 	"testing"
+
+	"github.com/dolly-img/dolly-img/cache/durable"
 )
 
 // state says what is under a name.
@@ -20,7 +22,7 @@ func state(f *FS, name string) string {
 }
 
 func TestReboot(t *testing.T) {
-	write := func(f *FS, name, s string) File {
+	write := func(f *FS, name, s string) durable.File {
 		h, err := f.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o644)
 		if err != nil {
 			t.Fatal(err)

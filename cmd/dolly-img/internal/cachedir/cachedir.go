@@ -9,6 +9,7 @@ import (
 
 	"github.com/dolly-img/dolly-img/cache"
 	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/hinted"
+	"github.com/dolly-img/dolly-img/ring/identity"
 )
 
 // System is the cache of root, and of most daemons.
@@ -98,4 +99,17 @@ func Create(flag string) (*cache.Cache, error) {
 		return nil, err
 	}
 	return cache.Open(dir)
+}
+
+// Limits are those of the policy file beside the keys, for a server's own cache as for a node's.
+func Limits(keys string) (cache.Limits, error) {
+	dir, err := identity.Find(keys)
+	if err != nil {
+		return cache.Limits{}, err
+	}
+	policy, err := identity.LoadPolicy(dir)
+	if err != nil {
+		return cache.Limits{}, err
+	}
+	return cache.Limits{Max: policy.Cache.Max, Free: policy.Cache.Free}, nil
 }

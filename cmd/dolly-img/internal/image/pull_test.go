@@ -23,8 +23,8 @@ import (
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/dolly-img/dolly-img/cache"
+	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/cachedir"
 	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/meta"
-	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/node"
 	"github.com/dolly-img/dolly-img/oci"
 	"github.com/dolly-img/dolly-img/ring/identity"
 )
@@ -249,7 +249,7 @@ func TestPullLimits(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(keys, "policy.toml"), []byte("[cache]\nmax = \"7M\"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	limits, err := node.Limits(keys)
+	limits, err := cachedir.Limits(keys)
 	if err != nil || limits.Max != 7_000_000 {
 		t.Fatalf("%+v, %v", limits, err)
 	}

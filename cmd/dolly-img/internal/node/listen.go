@@ -12,19 +12,6 @@ import (
 	"github.com/dolly-img/dolly-img/ring/identity"
 )
 
-// Limits are those of the policy file beside the keys, for a server's own cache as for a node's.
-func Limits(keys string) (cache.Limits, error) {
-	dir, err := identity.Find(keys)
-	if err != nil {
-		return cache.Limits{}, err
-	}
-	policy, err := identity.LoadPolicy(dir)
-	if err != nil {
-		return cache.Limits{}, err
-	}
-	return cache.Limits{Max: policy.Cache.Max, Free: policy.Cache.Free}, nil
-}
-
 // cacheAccess is who may read the cache of a node by its policy.
 func cacheAccess(p *identity.Policy) (cache.Access, error) {
 	a := cache.Access{Mode: p.Cache.Mode, GID: -1}

@@ -1,4 +1,4 @@
-package main
+package demo
 
 import (
 	"context"
@@ -17,8 +17,8 @@ import (
 	"github.com/dolly-img/dolly-img/ring"
 )
 
-// demoNode is one node of the demo: this program again, as a daemon.
-type demoNode struct {
+// node is one node of the demo: this program again, as a daemon.
+type node struct {
 	name   string
 	cache  string
 	proc   *launch.Process
@@ -34,19 +34,19 @@ type demoNode struct {
 }
 
 // start starts all nodes; what was started is in d.nodes also after an error.
-func (d *demo) start(ctx context.Context) error {
+func (d *Demo) start(ctx context.Context) error {
 	self, err := os.Executable()
 	if err != nil {
 		return fmt.Errorf("demo: find this program: %w", err)
 	}
 	var mu sync.Mutex
-	nodes := make([]*demoNode, d.count)
+	nodes := make([]*node, d.Nodes)
 	var group errgroup.Group
-	fates := d.faults.fates(d.count)
+	fates := d.Faults.fates(d.Nodes)
 	for i := range nodes {
 		name := fmt.Sprintf("node%d", i+1)
 		group.Go(func() error {
-			n := &demoNode{name: name, cache: filepath.Join(d.dir, name), fate: fates[i]}
+			n := &node{name: name, cache: filepath.Join(d.dir, name), fate: fates[i]}
 			keys, err := d.keysOf(n)
 			if err != nil {
 				return fmt.Errorf("demo: keys of %s: %w", name, err)
@@ -74,7 +74,7 @@ func (d *demo) start(ctx context.Context) error {
 }
 
 // stop ends every node that still runs.
-func (d *demo) stop() {
+func (d *Demo) stop() {
 	var group sync.WaitGroup
 	for _, n := range d.nodes {
 		if !n.killed {
@@ -90,7 +90,7 @@ func (d *demo) stop() {
 	}
 }
 
-func (d *demo) peers() []ring.Peer {
+func (d *Demo) peers() []ring.Peer {
 	var peers []ring.Peer
 	for _, n := range d.nodes {
 		peers = append(peers, ring.Peer{Name: n.name, Addrs: []string{n.addr}})

@@ -1,4 +1,4 @@
-package main
+package push
 
 import (
 	"context"
@@ -19,9 +19,9 @@ func TestRawGrowing(t *testing.T) {
 		t.Fatal(err)
 	}
 	var notes []string
-	in := rawInput{path: path, note: func(format string, args ...any) { notes = append(notes, fmt.Sprintf(format, args...)) }}
+	in := File{Path: path, Note: func(format string, args ...any) { notes = append(notes, fmt.Sprintf(format, args...)) }}
 	m := &meta.Transfer{Kind: meta.KindRaw}
-	source, err := in.open(m)
+	source, err := in.Open(t.Context(), nil, m)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,4 +1,4 @@
-package main
+package push
 
 import (
 	"crypto/tls"
@@ -8,9 +8,8 @@ import (
 	"sync"
 	"time"
 
-	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/node"
+	"github.com/dolly-img/dolly-img/ring/hostlist"
 	"github.com/dolly-img/dolly-img/ring/identity"
-	"github.com/dolly-img/dolly-img/ring/printable"
 )
 
 // certificateEnds notes which certificates end soon: those of the sender, and those that nodes
@@ -49,26 +48,21 @@ func (c *certificateEnds) watch(conf func(node string) *tls.Config) func(node st
 	}
 }
 
-// warnings are a line for each certificate of the sender that ends soon, and one for all nodes of
-// which it ends on one day.
-func (c *certificateEnds) warnings(now time.Time) []string {
+// ending are the certificates of the sender that end soon, and as one all of nodes that end on one day.
+func (c *certificateEnds) ending(now time.Time) []identity.End {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	const hint = "; on the server: " + node.RenewHint
-	var lines []string
-	for _, end := range c.mine {
-		lines = append(lines, printable.Line(end.String(now))+hint)
-	}
+	ends := slices.Clone(c.mine)
 	byDay := map[string][]string{} // in the order of their names
 	for _, node := range slices.Sorted(maps.Keys(c.nodes)) {
 		if until := c.nodes[node]; identity.EndsSoon(until, now) {
-			byDay[date(until)] = append(byDay[date(until)], node)
+			day := until.UTC().Format(time.DateOnly)
+			byDay[day] = append(byDay[day], node)
 		}
 	}
 	for _, day := range slices.Sorted(maps.Keys(byDay)) {
 		nodes := byDay[day]
-		end := identity.End{What: fmt.Sprintf("the certificate of %s", fold(nodes)), After: c.nodes[nodes[0]]}
-		lines = append(lines, end.String(now)+hint)
+		ends = append(ends, identity.End{What: fmt.Sprintf("the certificate of %s", hostlist.Fold(nodes)), After: c.nodes[nodes[0]]})
 	}
-	return lines
+	return ends
 }

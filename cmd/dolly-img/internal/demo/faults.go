@@ -1,4 +1,4 @@
-package main
+package demo
 
 import (
 	"fmt"
@@ -24,10 +24,10 @@ const (
 	slowest       = 32 << 10 // bytes per second
 )
 
-// demoFaults are how many nodes something is done to.
-type demoFaults struct{ kill, slow, freeze, corrupt int }
+// Faults are how many nodes something is done to.
+type Faults struct{ Kill, Slow, Freeze, Corrupt int }
 
-func (f demoFaults) any() bool { return f != demoFaults{} }
+func (f Faults) any() bool { return f != Faults{} }
 
 // fate is what is done to a node.
 type fate string
@@ -39,35 +39,15 @@ const (
 	toCorrupt fate = "corrupt"
 )
 
-// check says whether the nodes are enough: what is done is done to different ones, and
-// one at least is not killed.
-func (f demoFaults) check(nodes int) error {
-	for _, x := range []struct {
-		flag string
-		n    int
-	}{{"kill", f.kill}, {"slow", f.slow}, {"freeze", f.freeze}, {"corrupt", f.corrupt}} {
-		if x.n < 0 {
-			return usagef("--%s %d: negative", x.flag, x.n)
-		}
-	}
-	if f.kill > 0 && f.kill >= nodes {
-		return usagef("--kill %d: want less than the %d nodes", f.kill, nodes)
-	}
-	if all := f.kill + f.slow + f.freeze + f.corrupt; all > nodes {
-		return usagef("--kill, --slow, --freeze and --corrupt: %d nodes together, more than the %d there are", all, nodes)
-	}
-	return nil
-}
-
 // fates are neighbours, from the second node on: the first and the last one of the
 // chain are left alone as long as there is a choice.
-func (f demoFaults) fates(nodes int) []fate {
+func (f Faults) fates(nodes int) []fate {
 	all := make([]fate, nodes)
 	next := 1
 	for _, x := range []struct {
 		fate fate
 		n    int
-	}{{toKill, f.kill}, {toSlow, f.slow}, {toFreeze, f.freeze}, {toCorrupt, f.corrupt}} {
+	}{{toKill, f.Kill}, {toSlow, f.Slow}, {toFreeze, f.Freeze}, {toCorrupt, f.Corrupt}} {
 		for range x.n {
 			all[next%nodes] = x.fate
 			next++
@@ -77,27 +57,27 @@ func (f demoFaults) fates(nodes int) []fate {
 }
 
 // rate is that of the transfer, so that there is time for what shall happen; 0 is no limit.
-func (f demoFaults) rate(size int64) int64 {
+func (f Faults) rate(size int64) int64 {
 	seconds := int64(killSeconds)
 	switch {
 	case !f.any():
 		return 0
-	case f.slow > 0:
+	case f.Slow > 0:
 		seconds = slowSeconds
-	case f.freeze > 0:
+	case f.Freeze > 0:
 		seconds = freezeSeconds
 	}
 	return max(size/seconds, 64<<10)
 }
 
 // keysOf are the keys of one node, with its policy.
-func (d *demo) keysOf(n *demoNode) (string, error) {
+func (d *Demo) keysOf(n *node) (string, error) {
 	var policy strings.Builder
-	if d.faults.corrupt > 0 {
+	if d.Faults.Corrupt > 0 {
 		policy.WriteString("[data]\nplain = true\n")
 	}
 	if n.fate == toSlow {
-		n.limit = max(d.faults.rate(d.size)/10, slowest)
+		n.limit = max(d.Faults.rate(d.size)/10, slowest)
 		fmt.Fprintf(&policy, "[limits]\nrate = \"%d\"\n", n.limit)
 	}
 	if policy.Len() == 0 {
@@ -120,7 +100,7 @@ func (d *demo) keysOf(n *demoNode) (string, error) {
 }
 
 // bend puts the bad cables in.
-func (d *demo) bend() error {
+func (d *Demo) bend() error {
 	for _, n := range d.nodes {
 		n.addr = n.proc.Addr
 		if n.fate != toCorrupt {
@@ -129,7 +109,7 @@ func (d *demo) bend() error {
 		var err error
 		n.cable, err = newDamager(n.proc.Addr, d.size/4, func(offset uint64) {
 			n.hit.Store(true)
-			d.screen.printf("changed one byte, at %s, on the cable into %s", bytesize.Text(int64(offset)), n.name)
+			d.Say("changed one byte, at %s, on the cable into %s", bytesize.Text(int64(offset)), n.name)
 		})
 		if err != nil {
 			return fmt.Errorf("demo: %w", err)
@@ -140,17 +120,17 @@ func (d *demo) bend() error {
 }
 
 // announce says what was done before the transfer begins.
-func (d *demo) announce() {
-	rate := d.faults.rate(d.size)
+func (d *Demo) announce() {
+	rate := d.Faults.rate(d.size)
 	if rate > 0 {
-		fmt.Fprintf(d.out, "the server sends %s/s at most, so that there is time for what shall happen\n", bytesize.Text(rate))
+		fmt.Fprintf(d.Out, "the server sends %s/s at most, so that there is time for what shall happen\n", bytesize.Text(rate))
 	}
 	for _, n := range d.nodes {
 		switch n.fate {
 		case toSlow:
-			fmt.Fprintf(d.out, "%s takes %s/s at most: its policy says so\n", n.name, bytesize.Text(n.limit))
+			fmt.Fprintf(d.Out, "%s takes %s/s at most: its policy says so\n", n.name, bytesize.Text(n.limit))
 		case toCorrupt:
-			fmt.Fprintf(d.out, "%s has a bad cable; links are plain, so that a changed byte is not TLS's affair\n", n.name)
+			fmt.Fprintf(d.Out, "%s has a bad cable; links are plain, so that a changed byte is not TLS's affair\n", n.name)
 		}
 	}
 }
@@ -158,18 +138,18 @@ func (d *demo) announce() {
 // strike kills and freezes nodes on the way: once a quarter of the image has reached
 // every node, or as soon as bytes move where that would be late. It thaws the frozen when
 // they were missed.
-func (d *demo) strike(e ring.Event, s *screen) {
+func (d *Demo) strike(e ring.Event) {
 	if e.Kind == ring.EventNode && e.State == ring.Lost {
 		for _, n := range d.nodes {
 			if n.name == e.Node && !n.frozenAt.IsZero() && n.thawedAt.IsZero() {
 				n.thawedAt = time.Now()
 				n.proc.Signal(syscall.SIGCONT)
-				s.printf("thawed %s after %.1f s", n.name, n.thawedAt.Sub(n.frozenAt).Seconds())
+				d.Say("thawed %s after %.1f s", n.name, n.thawedAt.Sub(n.frozenAt).Seconds())
 			}
 		}
 	}
 	enough := d.size / 4
-	if d.faults.slow > 0 || d.faults.freeze > 0 {
+	if d.Faults.Slow > 0 || d.Faults.Freeze > 0 {
 		enough = 1
 	}
 	if d.struck || e.Kind != ring.EventProgress || e.Bytes < enough {
@@ -181,17 +161,17 @@ func (d *demo) strike(e ring.Event, s *screen) {
 		case toKill:
 			n.killed = true
 			n.proc.Kill()
-			s.printf("killed %s (process %d) at %s of %s", n.name, n.proc.Pid(), bytesize.Text(e.Bytes), bytesize.Text(d.size))
+			d.Say("killed %s (process %d) at %s of %s", n.name, n.proc.Pid(), bytesize.Text(e.Bytes), bytesize.Text(d.size))
 		case toFreeze:
 			n.frozenAt = time.Now()
 			n.proc.Signal(syscall.SIGSTOP)
-			s.printf("froze %s (process %d) at %s of %s", n.name, n.proc.Pid(), bytesize.Text(e.Bytes), bytesize.Text(d.size))
+			d.Say("froze %s (process %d) at %s of %s", n.name, n.proc.Pid(), bytesize.Text(e.Bytes), bytesize.Text(d.size))
 		}
 	}
 }
 
 // happened says whether what was asked for was done to n, and how to put it.
-func (n *demoNode) happened() (done bool, text string) {
+func (n *node) happened() (done bool, text string) {
 	switch n.fate {
 	case toKill:
 		return n.killed, ""

@@ -1,0 +1,212 @@
+package demo
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	"github.com/dolly-img/dolly-img/cache"
+	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/hinted"
+	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/image"
+	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/meta"
+	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/push"
+	"github.com/dolly-img/dolly-img/ring"
+	"github.com/dolly-img/dolly-img/ring/bytesize"
+	"github.com/dolly-img/dolly-img/ring/identity"
+	"github.com/dolly-img/dolly-img/ring/printable"
+	"golang.org/x/sys/unix"
+)
+
+// Demo is one run: nodes on this machine, a push to them, and what is done to them meanwhile.
+type Demo struct {
+	Image    string // a SIF file; "": it is made
+	Nodes    int
+	Faults   Faults
+	Software string // this program and its version, as nodes are told
+
+	Out io.Writer                        // what is said in order
+	Say func(format string, args ...any) // what is said beside the progress of the push
+	// Show runs the push, and shows what happens to whoever watches. It calls watch with every event.
+	Show func(ctx context.Context, p *push.Push, watch func(ring.Event)) error
+
+	struck bool   // what happens on the way did
+	dir    string // temporary
+	digest string // of the image
+	size   int64
+	nodes  []*node
+}
+
+// WrongError says that copies are wrong.
+type WrongError struct{ Copies int }
+
+func (e *WrongError) Error() string { return fmt.Sprintf("demo: %d copies are wrong", e.Copies) }
+
+// Run starts the nodes, pushes the image and compares the copies.
+func (d *Demo) Run(ctx context.Context) (err error) {
+	if d.dir, err = os.MkdirTemp("", "dolly-img-demo-"); err != nil {
+		return hinted.Errorf("set TMPDIR to a writable directory", "demo: %w", err)
+	}
+	defer func() {
+		if rerr := os.RemoveAll(d.dir); err == nil && rerr != nil {
+			err = fmt.Errorf("demo: clean up: %w", rerr)
+		}
+	}()
+	if err := d.prepare(ctx); err != nil {
+		return err
+	}
+	if err := identity.Init(d.keys(), identity.InitOptions{Cluster: "demo"}); err != nil {
+		return err
+	}
+	defer d.stop()
+	if err := d.start(ctx); err != nil {
+		return err
+	}
+	if err := d.bend(); err != nil {
+		return err
+	}
+	if err := d.push(ctx); err != nil {
+		return err
+	}
+	if err := d.compare(); err != nil {
+		return err
+	}
+	fmt.Fprint(d.Out, `
+The same on real hosts:
+  dolly-img keys init --keys ./keys      # then ca.pem and node.pem to /etc/dolly-img/keys on every node
+  dolly-img daemon                       # on every node
+  dolly-img push IMAGE.sif --keys ./keys --nodes 'node[001-128]'
+`)
+	return nil
+}
+
+func (d *Demo) keys() string { return filepath.Join(d.dir, "keys") }
+
+// prepare finds or makes the image, sees that its copies have room, and takes the
+// digest with which they will be compared.
+func (d *Demo) prepare(ctx context.Context) error {
+	made := d.Image == ""
+	d.size = demoImageSize
+	copies := int64(d.Nodes)
+	if made {
+		copies++
+	} else {
+		if err := image.CheckSIF(d.Image); err != nil {
+			return err
+		}
+		info, err := os.Stat(d.Image)
+		if err != nil {
+			return err
+		}
+		d.size = info.Size()
+	}
+	var st unix.Statfs_t
+	if err := unix.Statfs(d.dir, &st); err == nil {
+		if free := int64(st.Bavail) * st.Bsize; free < copies*d.size {
+			return hinted.Errorf("set TMPDIR to a directory with more room, or use fewer --nodes",
+				"demo: needs %s, %s are free in %s", bytesize.Text(copies*d.size), bytesize.Text(free), os.TempDir())
+		}
+	}
+	if made {
+		d.Image = filepath.Join(d.dir, "demo.sif")
+		if err := makeDemoImage(ctx, d.Image); err != nil {
+			return err
+		}
+	}
+	var err error
+	if d.digest, d.size, err = hashFile(d.Image); err != nil {
+		return err
+	}
+	fmt.Fprintf(d.Out, "image %s, %s\n%s\n", printable.Line(filepath.Base(d.Image)), bytesize.Text(d.size), d.digest)
+	return nil
+}
+
+// push sends the image to the nodes of the demo.
+func (d *Demo) push(ctx context.Context) error {
+	p := &push.Push{
+		Name: filepath.Base(d.Image), What: sifFile(d.Image), Meta: meta.Transfer{Kind: meta.KindImage, Ref: demoRef},
+		Peers: d.peers(), Keys: d.keys(), Enough: d.Nodes - d.Faults.Kill, Plain: d.Faults.Corrupt > 0, Rate: d.Faults.rate(d.size),
+		Straggler: ring.Demote, Retries: 3, MaxDirect: 4, Software: d.Software,
+	}
+	for _, n := range d.nodes {
+		p.Nodes = append(p.Nodes, n.name)
+	}
+	watch := func(ring.Event) {}
+	if d.Faults.any() {
+		watch = d.strike
+	}
+	d.announce()
+	fmt.Fprintf(d.Out, "push to %d nodes in a ring, each a process of its own\n", d.Nodes)
+	return d.Show(ctx, p, watch)
+}
+
+// sifFile is the path of the image.
+type sifFile string
+
+// Open opens the image.
+func (f sifFile) Open(_ context.Context, _ *push.Push, m *meta.Transfer) (ring.Source, error) {
+	return image.OpenSIF(string(f), m)
+}
+
+const demoRef = "localhost/demo:latest"
+
+// compare reads every copy again, from the caches as a runtime would find them.
+func (d *Demo) compare() error {
+	wrong, missed := 0, 0
+	for _, n := range d.nodes {
+		done, how := n.happened()
+		if !done {
+			missed++
+		}
+		if n.killed {
+			fmt.Fprintf(d.Out, "%s  was killed\n", n.name)
+			continue
+		}
+		digest, err := n.digest()
+		switch {
+		case err != nil:
+			wrong++
+			fmt.Fprintf(d.Out, "%s  copy cannot be read: %s\n", n.name, printable.Line(err.Error()))
+		case digest != d.digest:
+			wrong++
+			fmt.Fprintf(d.Out, "%s  copy is wrong: %s\n", n.name, digest)
+		default:
+			fmt.Fprintf(d.Out, "%s  copy read again: %s, right%s\n", n.name, digest, how)
+		}
+	}
+	if wrong > 0 {
+		return &WrongError{wrong}
+	}
+	if missed > 0 {
+		return hinted.Errorf("take a larger image", "demo: the transfer was over before everything had happened")
+	}
+	return nil
+}
+
+// digest hashes the node's copy.
+func (n *node) digest() (string, error) {
+	c, err := cache.Open(n.cache)
+	if err != nil {
+		return "", err
+	}
+	path, err := c.Path(demoRef)
+	if err != nil {
+		return "", err
+	}
+	digest, _, err := hashFile(path)
+	return digest, err
+}
+
+func hashFile(path string) (digest string, size int64, err error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return "", 0, err
+	}
+	defer f.Close()
+	hash := sha256.New()
+	size, err = io.CopyBuffer(hash, f, make([]byte, 1<<20))
+	return "sha256:" + hex.EncodeToString(hash.Sum(nil)), size, err
+}

@@ -1,0 +1,214 @@
+// Package push sends something to nodes: a Push says what, to whom and how, and Run does it and
+// tells what became of every node. It prints nothing.
+package push
+
+import (
+	"context"
+	"crypto/tls"
+	"io"
+	"log/slog"
+	"os"
+	"slices"
+	"time"
+
+	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/image"
+	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/meta"
+	"github.com/dolly-img/dolly-img/oci"
+	"github.com/dolly-img/dolly-img/ring"
+	"github.com/dolly-img/dolly-img/ring/identity"
+	"github.com/dolly-img/dolly-img/ring/printable"
+	"github.com/dolly-img/dolly-img/sif"
+)
+
+// An Opener opens what a push sends, and notes in m what only the source knows, as its name and its time.
+type Opener interface {
+	Open(ctx context.Context, p *Push, m *meta.Transfer) (ring.Source, error)
+}
+
+// A Push is one transfer: an image or a file, to nodes.
+type Push struct {
+	Name string // of what is sent, as its user says it
+	What Opener
+	Meta meta.Transfer // what the nodes shall do with it
+
+	Nodes  []string // in chain order, each with its port where it is not Port
+	Port   int
+	Peers  []ring.Peer // their addresses; nil: Run finds them
+	Keys   string      // directory of the keys; "" is the usual one
+	Enough int         // so many good nodes are success; 0: all
+
+	Plain     bool           // the data links are not encrypted
+	Rate      int64          // bytes per second; 0 is no limit
+	Wait      time.Duration  // how long nodes that do not answer are dialled
+	Straggler ring.Straggler // what is done with a slow node
+	Retries   int            // how often a node that was lost is taken back
+	MaxDirect int            // nodes that the server feeds where no other can; negative is no limit
+	Check     bool           // only ask
+
+	Software string       // this program and its version, as peers and the report are told
+	Log      *slog.Logger // nil is silent
+	OnEvent  func(ring.Event)
+
+	ends   certificateEnds
+	unread bool
+}
+
+// Run sends. The report is never nil and says in Exit what status the whole has; its error
+// is one of this side.
+func (p *Push) Run(ctx context.Context) (*ring.Report, error) {
+	begun := time.Now()
+	rep, kept, err := p.send(ctx)
+	rep.Image, rep.Kept = p.Name, kept
+	rep.Version, rep.Host, rep.Started = p.Software, hostName(), begun.Format(time.RFC3339)
+	rep.Exit = rep.Status(err, p.Enough)
+	if p.Check {
+		rep.Exit = checkStatus(rep, err, p.Enough)
+	}
+	if rep.Exit == ring.ExitSource && ctx.Err() != nil {
+		rep.Exit = ring.ExitInterrupted // while the source was opened
+	}
+	return rep, err
+}
+
+// Ending are the certificates that end soon, of this side and of nodes, which showed theirs while Run ran.
+func (p *Push) Ending(now time.Time) []identity.End { return p.ends.ending(now) }
+
+// Unread tells, once Run has returned, whether this was an archive or layout on this machine, whose layers are read
+// only where a node lacks them.
+func (p *Push) Unread() bool { return p.unread }
+
+// send never returns a nil report. The name is that in the nodes' caches, once it is known.
+func (p *Push) send(ctx context.Context) (rep *ring.Report, kept string, err error) {
+	m := p.Meta
+	cfg, err := p.config(ctx, &m)
+	if err != nil {
+		return notStarted(p.Nodes, err), "", err
+	}
+	if c, ok := cfg.Source.(io.Closer); ok {
+		defer func() {
+			if err := c.Close(); err != nil && p.Log != nil { // the nodes have what they have
+				p.Log.Warn("source", "error", err)
+			}
+		}()
+	}
+	rep, err = ring.Send(ctx, *cfg)
+	if rep == nil {
+		rep = notStarted(p.Nodes, err)
+	}
+	m.Outdated(rep)
+	if m.Kind == meta.KindImage && rep.Digest != "" {
+		rep.SIF = image.SIFDigest(ctx, cfg.Source)
+	}
+	return rep, m.Ref, err
+}
+
+// hostName is the name of this machine, "" where it has none.
+func hostName() string {
+	name, _ := os.Hostname()
+	return name
+}
+
+// identity loads the keys of this server.
+func (p *Push) identity() (*identity.Identity, error) {
+	dir, err := identity.Find(p.Keys)
+	if err != nil {
+		return nil, err
+	}
+	id, err := identity.Load(dir, identity.Sender)
+	if err == nil {
+		p.ends.own(id, time.Now())
+	}
+	return id, err
+}
+
+// platforms asks the nodes what they are: "" of one that does not answer, or say it.
+func (p *Push) platforms(ctx context.Context) []string {
+	list := make([]string, len(p.Nodes))
+	id, err := p.identity()
+	if err != nil {
+		return list // the transfer will say why
+	}
+	peers, err := p.resolve(ctx)
+	if err != nil {
+		return list
+	}
+	greetings, err := ring.Greet(ctx, ring.Config{Nodes: peers, TLS: clientTLS(id, ring.ALPNControl), Software: p.Software})
+	if err != nil {
+		return list
+	}
+	list = list[:0]
+	for _, g := range greetings {
+		list = append(list, g.Platform)
+	}
+	return list
+}
+
+// resolve finds the addresses of the nodes.
+func (p *Push) resolve(ctx context.Context) ([]ring.Peer, error) {
+	if p.Peers != nil {
+		return p.Peers, nil
+	}
+	return resolve(ctx, p.Nodes, p.Port)
+}
+
+// config opens the source, and is what the ring is told.
+func (p *Push) config(ctx context.Context, m *meta.Transfer) (_ *ring.Config, err error) {
+	id, err := p.identity()
+	if err != nil {
+		return nil, err
+	}
+	source, err := p.What.Open(ctx, p, m)
+	if err != nil {
+		return nil, err
+	}
+	_, asItIs := source.(*oci.Image) // else its layers are checked, whether or not nodes lack them
+	_, isSIF := source.(*sif.File)
+	p.unread = m.Kind == meta.KindImage && !image.OfRegistry(p.Name) && (asItIs || p.Check && !isSIF)
+	defer func() {
+		if c, ok := source.(io.Closer); ok && err != nil {
+			c.Close()
+		}
+	}()
+	cfg := &ring.Config{
+		Source: source, Plain: p.Plain, Rate: p.Rate, Wait: p.Wait,
+		Straggler: p.Straggler, Retries: p.Retries, Check: p.Check, MaxDirect: p.MaxDirect,
+		TLS:     p.ends.watch(clientTLS(id, ring.ALPNControl)),
+		DataTLS: clientTLS(id, ring.ALPNData), Software: p.Software, Log: p.Log, OnEvent: p.OnEvent,
+	}
+	if cfg.Meta, err = m.Encode(); err != nil {
+		return nil, err
+	}
+	p.Peers, err = p.resolve(ctx)
+	cfg.Nodes = p.Peers
+	return cfg, err
+}
+
+// clientTLS is what the ring asks for to dial a node by its name.
+func clientTLS(id *identity.Identity, protocol string) func(node string) *tls.Config {
+	return func(node string) *tls.Config { return id.ClientConfig(protocol, node) }
+}
+
+// checkStatus is the exit status of --check: that of a push in which every node that
+// would be served is served.
+func checkStatus(rep *ring.Report, err error, enough int) int {
+	would := *rep
+	would.Nodes = slices.Clone(rep.Nodes)
+	for i := range would.Nodes {
+		if would.Nodes[i].State == ring.Pending {
+			would.Nodes[i].State = ring.Committed
+		}
+	}
+	return would.Status(err, enough)
+}
+
+// notStarted is the report of a transfer that failed before the ring: every node has
+// its row, and no node was asked.
+func notStarted(nodes []string, err error) *ring.Report {
+	r := &ring.Report{Nodes: []ring.Row{}, Unreached: []ring.Unreached{}, Unprobed: []string{}}
+	for _, node := range nodes {
+		r.Nodes = append(r.Nodes, ring.Row{
+			Node: node, State: ring.Failed, Code: "not-asked", Reason: "not asked: " + printable.Line(err.Error()),
+		})
+	}
+	return r
+}
