@@ -388,7 +388,7 @@ func (s *sim) run() []history.Event {
 	watch.Stop()
 	harder.Stop()
 	for _, row := range report.Nodes {
-		s.log(history.Event{Kind: history.Row, Node: row.Node, State: string(row.State), Sum: row.Digest, Code: row.Code, Note: row.Reason})
+		s.log(history.Event{Kind: history.Row, Node: row.Node, State: string(row.State), Sum: row.Digest, Code: string(row.Code), Note: row.Reason})
 	}
 	if !hung {
 		s.log(history.Event{Kind: history.End, Exit: report.Status(err, 0), Note: fmt.Sprint(err)})
