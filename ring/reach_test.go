@@ -28,7 +28,8 @@ func (c *memCluster) island(names ...string) (nodes []*testNode) {
 }
 
 // Of six nodes of which none reaches another the server feeds four, beside the first. All is known after three
-// dials, 2 s each: to try one feeder after the other took 8 s, and then all were fed by the server.
+// dials, 2 s each, and after 6 s it is tried once more: that takes a dial. To try one feeder after the other took 8 s, and
+// then all were fed by the server.
 func TestNoneReachesAnother(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		src := newMemSource(true, random(1, 300_000))
@@ -40,7 +41,7 @@ func TestNoneReachesAnother(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if took := time.Since(start); took > 6500*time.Millisecond {
+		if took := time.Since(start); took < 14*time.Second || took > 14500*time.Millisecond {
 			t.Errorf("took %v", took)
 		}
 		failed := 0
@@ -65,6 +66,62 @@ func TestNoneReachesAnother(t *testing.T) {
 			t.Errorf("%q, want %q", pairs, want)
 		}
 	})
+}
+
+// Nodes do not reach each other for so long that all are known not to, and then do. Those beyond what the
+// server feeds itself are asked for once more, and fed by another node: they failed, though nothing was wrong any
+// more. What was closed for longer than that ends as before.
+func TestWaysOpenLate(t *testing.T) {
+	for _, tt := range []struct {
+		direct int
+		closed time.Duration
+		failed int
+	}{
+		{1, 10 * time.Second, 0},
+		{-1, 10 * time.Second, 0},
+		{1, 20 * time.Second, 4},
+	} {
+		t.Run(fmt.Sprintf("%d fed directly, closed for %v", tt.direct, tt.closed), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				src := newMemSource(true, random(1, 300_000))
+				c := newMemCluster(t, src)
+				c.cfg.MaxDirect = tt.direct
+				names := []string{"a", "b", "c", "d", "e", "f"}
+				nodes := c.island(names...)
+				time.AfterFunc(tt.closed, func() {
+					for _, a := range names {
+						for _, b := range names {
+							if a != b {
+								c.net.Heal(a, b)
+							}
+						}
+					}
+				})
+				start := time.Now()
+				r, err := c.send()
+				if err != nil {
+					t.Fatal(err)
+				}
+				if took := time.Since(start); took > 16*time.Second {
+					t.Errorf("took %v", took)
+				}
+				failed := 0
+				for i, row := range r.Nodes {
+					if row.State == Committed {
+						nodes[i].check(t, row, src.blobs...)
+						continue
+					}
+					failed++
+					if row.Code != "unreached" {
+						t.Errorf("%s: %s: %s: %s", row.Node, row.State, row.Code, row.Reason)
+					}
+				}
+				if failed != tt.failed || r.Direct != max(tt.direct, 0) {
+					t.Errorf("%d failed, want %d; the server fed %d itself", failed, tt.failed, r.Direct)
+				}
+			})
+		})
+	}
 }
 
 // A check asks neighbours both ways, in the time of one dial, and says of whom it does not know it: a

@@ -86,7 +86,7 @@ func (c *Machine) need(ev EvNeed) {
 	if n.feed.wasEarly() && n.feed.feeder != 0 {
 		n.tries.shun(n.feed.feeder) // it said that it had sent everything
 	}
-	if n.reach.search {
+	if n.reach.holds() {
 		n.reach.wait()
 		return
 	}

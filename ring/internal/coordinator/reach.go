@@ -7,16 +7,21 @@ import (
 
 // reach is what is known of the ways from the other nodes to a node.
 //
-// While search is true, probes that lead to the node are under way, and no link into it is ordered. found is
-// never a node in cut. only is not taken back while the node is served.
+// While search is true, probes that lead to the node are under way; while parked is true it waits for another
+// search. search and parked are never both true, and while one of them is, no link into the node is ordered. found
+// is never a node in cut. only is not taken back while the node is served.
 type reach struct {
 	// undialled counts the links in a row that the feeder could not open.
 	undialled int
-	// search says that others are asked whether they reach the node, since a time, for the searches-th time.
+	// search says that others are asked whether they reach the node, for the searches-th time.
 	search   bool
-	since    time.Duration
 	searches int
-	// waits says that the NEED of the node has come while search was true.
+	// parked says that no node reaches it, and that the server feeds enough others. again says that it is or
+	// was parked, which happens once.
+	parked, again bool
+	// since is when search or parked became true.
+	since time.Duration
+	// waits says that the NEED of the node has come while search or parked was true.
 	waits bool
 	// found is the nearest node that reached it; 0: none is known. cut are those that could not.
 	found int
@@ -66,7 +71,7 @@ func (r *reach) forget(from int) {
 
 // begin is for probes that lead to the node from now on.
 func (r *reach) begin(now time.Duration) {
-	r.search, r.since, r.found = true, now, 0
+	r.search, r.parked, r.since, r.found = true, false, now, 0
 	r.searches++
 }
 
@@ -79,7 +84,17 @@ func (r *reach) wait() { r.waits = true }
 // anew notes that the node is asked anew what it needs.
 func (r *reach) anew() { r.waits = false }
 
-func (r *reach) foundBy(node int) { r.found = node }
+// foundBy notes the nearest node that reached it.
+func (r *reach) foundBy(node int) {
+	r.cut = slices.DeleteFunc(slices.Clone(r.cut), func(c cutFrom) bool { return c.node == node })
+	r.found = node
+}
+
+// park has the node wait for another search.
+func (r *reach) park(now time.Duration) { r.parked, r.again, r.since = true, true, now }
+
+// holds says whether no link into the node is ordered for now.
+func (r *reach) holds() bool { return r.search || r.parked }
 
 // notDialled counts a link that its feeder could not open.
 func (r *reach) notDialled() (inRow int) {

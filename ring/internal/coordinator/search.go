@@ -86,7 +86,7 @@ type probe struct {
 // concerned.
 func (c *Machine) mayFeed(j, i int) bool {
 	f := &c.nodes[j]
-	return f.contact.alive && !f.pace.slow && !f.blame.banned && f.phase >= phServing && (!c.nodes[i].pace.slow || f.holdings.replays)
+	return f.contact.alive && !f.pace.slow && !f.reach.parked && !f.blame.banned && f.phase >= phServing && (!c.nodes[i].pace.slow || f.holdings.replays)
 }
 
 // above lists the nodes before i in the order that may feed it, the nearest first.
@@ -104,11 +104,8 @@ func (c *Machine) above(i int) (all []int) {
 func (c *Machine) notDialled(i, feeder int, why string) {
 	n := &c.nodes[i]
 	asked := 0
-	for _, j := range c.above(i) {
-		if c.nodes[j].contact.version >= 2 && !n.reach.isCut(j) && asked < maxProbes && n.reach.searches < maxSearches {
-			asked++
-			c.probe(j, i)
-		}
+	if n.reach.searches < maxSearches {
+		asked = c.ask(i, func(j int) bool { return !n.reach.isCut(j) })
 	}
 	if asked == 0 || c.nodes[feeder].contact.version < 2 {
 		n.reach.note(feeder, why)
@@ -118,6 +115,35 @@ func (c *Machine) notDialled(i, feeder int, why string) {
 		return
 	}
 	n.reach.begin(c.now)
+}
+
+// ask has those that may feed i say whether they reach it, of which want is true: the nearest ones, at most
+// maxProbes. It returns how many are asked.
+func (c *Machine) ask(i int, want func(j int) bool) (asked int) {
+	for _, j := range c.above(i) {
+		if c.nodes[j].contact.version >= 2 && asked < maxProbes && want(j) {
+			asked++
+			c.probe(j, i)
+		}
+	}
+	return asked
+}
+
+// park moves i, which no node reaches and which the server may not feed, to the end of the order, where it
+// feeds nobody. It is searched for once more after timings.parked.
+func (c *Machine) park(i int, why string) {
+	n := &c.nodes[i]
+	n.reach.park(c.now)
+	c.event(i, Serving, because(KindUnreached, "%s: all are asked again in %v", why, timings.parked))
+	c.toTail(i)
+}
+
+// searchAgain asks all nodes about one that is parked, also those that could not reach it before.
+func (c *Machine) searchAgain(i int) {
+	c.nodes[i].reach.begin(c.now)
+	if c.ask(i, func(int) bool { return true }) == 0 {
+		c.settle(i)
+	}
 }
 
 // probe asks node from whether it reaches node to.
@@ -169,7 +195,7 @@ func (c *Machine) cutOff(i int) bool {
 }
 
 // onlyServer notes that no node reaches i. It is false when the server feeds enough such nodes
-// already: then i fails, so that the chain does not become a star.
+// already: then i is parked, and the next time it fails, so that the chain does not become a star.
 func (c *Machine) onlyServer(i int) bool {
 	n := &c.nodes[i]
 	others := 0
@@ -180,9 +206,14 @@ func (c *Machine) onlyServer(i int) bool {
 	}
 	why := fmt.Sprintf("no node reaches it on port %s (%s)", n.port, n.reach.nearest(i).why)
 	if c.cfg.MaxDirect != 0 && others >= max(c.cfg.MaxDirect, 0) {
+		why = fmt.Sprintf("%s, and the server feeds %d such nodes itself already", why, others)
+		if !n.reach.again {
+			c.park(i, why)
+			return false
+		}
 		n.reach.leave()
 		n.note, n.row.Link = Cause{}, ""
-		c.end(i, Failed, because(KindUnreached, "%s, and the server feeds %d such nodes itself already", why, others))
+		c.end(i, Failed, because(KindUnreached, "%s", why))
 		return false
 	}
 	if !n.reach.only {
@@ -212,8 +243,11 @@ func (c *Machine) dropProbes(i int) {
 func (c *Machine) lookAround() {
 	for i := range c.nodes {
 		r := &c.nodes[i].reach
-		if r.search && (r.found != 0 || c.now-r.since >= timings.probed) {
+		switch {
+		case r.search && (r.found != 0 || c.now-r.since >= timings.probed):
 			c.settle(i)
+		case r.parked && c.now-r.since >= timings.parked:
+			c.searchAgain(i)
 		}
 	}
 	if c.cfg.Check && c.now-c.search.since >= timings.probed {

@@ -16,6 +16,7 @@ var timings = struct {
 	answer  time.Duration // an offer is not answered: the node failed; longer than a node has a transfer wait for a busy target
 	stalled time.Duration // nothing moves on a link both of whose ends wait: it is down
 	probed  time.Duration // a node was told to try whether it reaches another, which takes it as long as a link at most: it does not answer
+	parked  time.Duration // no node reaches a node, nor may the server feed it: all are asked once more, 15 s after the first dial at most
 	dialled time.Duration // a feeder was told to dial, and says neither up nor down: it is down
 	report  time.Duration // an alive node says nothing of how far it is: it failed
 	hung    time.Duration // nothing moves at a node that waits for itself, or FEED is not answered: it failed
@@ -32,6 +33,7 @@ var timings = struct {
 	answer:  25 * time.Second,
 	stalled: 3 * time.Second,
 	probed:  3 * time.Second,
+	parked:  6 * time.Second,
 	dialled: 10 * time.Second,
 	report:  10 * time.Second,
 	hung:    time.Minute,
