@@ -19,13 +19,18 @@ import (
 // as after a transfer that some nodes finished. It is claimed like a part: what the source says of
 // its bytes judges it, what is beyond the claim is compared as it comes, and nothing is written.
 
-// standing is such a file. It was so long, and not changed, when it was opened.
+// standing is such a file.
 type standing struct {
-	f     durable.File
-	info  fs.FileInfo
-	begun bool  // Begin was called
-	claim int64 // where it was first: in front of that are the bytes that were claimed and taken
-	same  bool  // all of it was compared
+	f    durable.File
+	info fs.FileInfo // of f, when it was opened
+	// begun says that Begin was called, and claim where that was first: in front of it are the bytes that
+	// were claimed, and that marks judge.
+	begun bool
+	claim int64
+	// equal is the end of the bytes that are equal to what came, without a gap from claim on.
+	equal int64
+	// same says that all of it is the blob.
+	same bool
 }
 
 // stand opens the file under the final name where it may be the blob d, and nil where there is none. One
@@ -100,11 +105,10 @@ func (t *Target) differs() error {
 // standingWriter compares what comes with the file that stands. Whether the bytes that come are the
 // right ones is known at Commit only.
 type standingWriter struct {
-	t     *Target
-	s     *standing
-	off   int64
-	other bool // they differ
-	buf   []byte
+	t   *Target
+	s   *standing
+	off int64
+	buf []byte
 }
 
 // Write compares b.
@@ -117,9 +121,25 @@ func (w *standingWriter) Write(b []byte) (int, error) {
 	if err != nil && err != io.EOF {
 		return 0, w.t.fail("compare", err)
 	}
-	w.other = w.other || !bytes.Equal(have[:n], b)
+	if w.s.equal == w.off { // else they differ further up
+		w.s.equal += int64(common(have[:n], b))
+	}
 	w.off += int64(len(b))
 	return len(b), nil
+}
+
+// common is how many leading bytes a and b have in common.
+func common(a, b []byte) int {
+	n := min(len(a), len(b))
+	if bytes.Equal(a[:n], b[:n]) {
+		return n
+	}
+	for i := range n {
+		if a[i] != b[i] {
+			return i
+		}
+	}
+	return n
 }
 
 // Commit says whether the file is the blob, and makes it durable: nobody knows who wrote it, and when.
@@ -127,7 +147,7 @@ func (w *standingWriter) Commit(ctx context.Context, final v1.Descriptor) error 
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	if w.other || w.off != final.Size || w.s.info.Size() != final.Size {
+	if w.s.equal != final.Size || w.off != final.Size || w.s.info.Size() != final.Size {
 		return w.t.differs()
 	}
 	if err := w.t.changed(w.s); err != nil {
@@ -148,18 +168,19 @@ func (w *standingWriter) Commit(ctx context.Context, final v1.Descriptor) error 
 // Abort leaves the file as it is.
 func (w *standingWriter) Abort(int64) error { return nil }
 
-// beginStanding continues to compare at off. To begin in front of what was claimed is to say that
-// the claim was wrong.
+// beginStanding continues to compare at off. The bytes in front of off are right: to begin in front of what was
+// claimed is to say that the claim was wrong, and to begin behind what is equal that the file is.
 func (t *Target) beginStanding(ctx context.Context, s *standing, off int64) (*standingWriter, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
 	if !s.begun {
-		s.begun, s.claim = true, off
+		s.begun, s.claim, s.equal = true, off, off
 	}
-	if off < s.claim {
+	if off < s.claim || off > s.equal {
 		return nil, t.differs()
 	}
+	s.equal = off
 	return &standingWriter{t: t, s: s, off: off}, nil
 }
 

@@ -147,3 +147,58 @@ func poke(t *testing.T, at int64) func(path string) {
 }
 
 var day = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+
+// A difference below a mark that was good is not forgotten when the node goes back to that mark, as it
+// does when the bytes behind it were changed on the way.
+func TestStandingFallBack(t *testing.T) {
+	want := random(100000)
+	damaged := bytes.Clone(want)
+	damaged[80000]++
+	for name, c := range map[string]struct {
+		there func(path string)
+		fail  bool
+	}{
+		"the same":                   {},
+		"differs below the mark":     {there: poke(t, 50000), fail: true},
+		"differs as the damage does": {there: poke(t, 80000), fail: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			path := filepath.Join(dir, "out")
+			if err := os.WriteFile(path, want, 0o644); err != nil {
+				t.Fatal(err)
+			}
+			if c.there != nil {
+				c.there(path)
+			}
+			target, err := NewTarget(TargetOptions{Dir: dir, Name: "out"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer target.Close()
+			d := v1.Descriptor{Size: int64(len(want))}
+			if _, _, err := target.Offer(ctx, []v1.Descriptor{d}); err != nil {
+				t.Fatal(err)
+			}
+			w, err := target.Begin(ctx, d, 40000)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := w.Write(damaged[40000:]); err != nil {
+				t.Fatal(err)
+			}
+			if err := w.Abort(75000); err != nil { // what is in front of it has a good mark
+				t.Fatal(err)
+			}
+			if w, err = target.Begin(ctx, d, 75000); err == nil {
+				if _, err := w.Write(want[75000:]); err != nil {
+					t.Fatal(err)
+				}
+				err = w.Commit(ctx, v1.Descriptor{Digest: blob(want).Digest, Size: d.Size})
+			}
+			if c.fail != errors.Is(err, fs.ErrExist) || !c.fail && err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
