@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/dolly-img/dolly-img/cache/durable"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
@@ -38,7 +39,7 @@ func TestStanding(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
 			path := filepath.Join(dir, "out")
-			if err := os.WriteFile(path, want, 0o600); err != nil {
+			if err := os.WriteFile(path, want, 0o644); err != nil {
 				t.Fatal(err)
 			}
 			if c.there != nil {
@@ -116,7 +117,7 @@ func TestStanding(t *testing.T) {
 			}
 			if c.fail == "replaced" {
 				os.Rename(path, path+"2")
-				os.WriteFile(path, want, 0o600)
+				os.WriteFile(path, want, 0o644)
 			}
 			failed("replaced", target.Publish(ctx))
 		})
@@ -201,4 +202,133 @@ func TestStandingFallBack(t *testing.T) {
 			}
 		})
 	}
+}
+
+// What the file system says of a file does not decide alone: neither a length that is not where reading
+// ends, nor a time that was set back, nor what an earlier Offer found.
+func TestStandingLooksAgain(t *testing.T) {
+	want := random(100000)
+	d := v1.Descriptor{Size: int64(len(want))}
+	offer := func(t *testing.T, o TargetOptions) *Target {
+		t.Helper()
+		target, err := NewTarget(o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { target.Close() })
+		if _, _, err := target.Offer(ctx, []v1.Descriptor{d}); err != nil {
+			t.Fatal(err)
+		}
+		return target
+	}
+	compare := func(t *testing.T, target *Target) error {
+		t.Helper()
+		w, err := target.Begin(ctx, d, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.Write(want); err != nil {
+			t.Fatal(err)
+		}
+		return w.Commit(ctx, v1.Descriptor{Digest: blob(want).Digest, Size: d.Size})
+	}
+	t.Run("a time that was set back", func(t *testing.T) {
+		dir := t.TempDir()
+		path := filepath.Join(dir, "out")
+		os.WriteFile(path, want, 0o644)
+		os.Chtimes(path, day, day)
+		target := offer(t, TargetOptions{Dir: dir, Name: "out"})
+		if err := compare(t, target); err != nil {
+			t.Fatal(err)
+		}
+		poke(t, 10)(path) // sets the same time
+		if err := target.Publish(ctx); err == nil {
+			t.Error("published other bytes")
+		}
+	})
+	t.Run("removed after the first offer", func(t *testing.T) {
+		dir := t.TempDir()
+		path := filepath.Join(dir, "out")
+		os.WriteFile(path, want, 0o644)
+		target := offer(t, TargetOptions{Dir: dir, Name: "out"})
+		os.Remove(path)
+		if _, _, err := target.Offer(ctx, []v1.Descriptor{d}); err != nil {
+			t.Fatal(err)
+		}
+		if err := compare(t, target); err != nil {
+			t.Fatal(err)
+		}
+		if err := target.Publish(ctx); err != nil {
+			t.Error(err)
+		}
+		if got, _ := os.ReadFile(path); !bytes.Equal(got, want) {
+			t.Errorf("%d bytes are there", len(got))
+		}
+	})
+	t.Run("a length that is not true", func(t *testing.T) {
+		dir := t.TempDir()
+		os.WriteFile(filepath.Join(dir, "out"), append(bytes.Clone(want), 1), 0o644)
+		root, err := durable.OpenRoot(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		target, err := newTarget(shortFS{root, d.Size}, TargetOptions{Dir: dir, Name: "out"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer target.Close()
+		if _, _, err := target.Offer(ctx, []v1.Descriptor{d}); err != nil {
+			t.Fatal(err)
+		}
+		if err := compare(t, target); !errors.Is(err, fs.ErrExist) {
+			t.Errorf("longer than it says: %v", err)
+		}
+	})
+	t.Run("below a link", func(t *testing.T) {
+		dir := t.TempDir()
+		os.Mkdir(filepath.Join(dir, "real"), 0o755)
+		os.Symlink("real", filepath.Join(dir, "link"))
+		os.WriteFile(filepath.Join(dir, "real", "out"), want, 0o644)
+		target, err := NewTarget(TargetOptions{Dir: dir, Name: "link/out"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer target.Close()
+		if _, _, err := target.Offer(ctx, []v1.Descriptor{d}); err == nil {
+			t.Error("a path with a link is taken where a file stands, and else refused")
+		}
+	})
+}
+
+// shortFS says that every file is so long.
+type shortFS struct {
+	durable.FS
+	size int64
+}
+
+type shortFile struct {
+	durable.File
+	size int64
+}
+
+type shortInfo struct {
+	fs.FileInfo
+	size int64
+}
+
+func (s shortInfo) Size() int64 { return s.size }
+
+func (s shortFS) Lstat(name string) (fs.FileInfo, error) {
+	info, err := s.FS.Lstat(name)
+	return shortInfo{info, s.size}, err
+}
+
+func (s shortFS) OpenFile(name string, flag int, perm fs.FileMode) (durable.File, error) {
+	f, err := s.FS.OpenFile(name, flag, perm)
+	return shortFile{f, s.size}, err
+}
+
+func (s shortFile) Stat() (fs.FileInfo, error) {
+	info, err := s.File.Stat()
+	return shortInfo{info, s.size}, err
 }

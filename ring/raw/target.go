@@ -227,10 +227,10 @@ func (t *Target) replaceable() error {
 	return nil
 }
 
-func (t *Target) exists() error {
-	return hint("remove it, or set overwrite = true for its directory in the node's policy.toml",
-		"output %s: %w", t.title, fs.ErrExist)
-}
+// toReplace is the advice on a file that is in the way.
+const toReplace = "remove it, or set overwrite = true for its directory in the node's policy.toml"
+
+func (t *Target) exists() error { return hint(toReplace, "output %s: %w", t.title, fs.ErrExist) }
 
 // fail names the output, not the part file that the system knows.
 func (t *Target) fail(what string, err error) error {
