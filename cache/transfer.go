@@ -13,6 +13,8 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/dolly-img/dolly-img/ring/bytesize"
 )
 
 // Writer stores one blob of a Transfer: Commit makes it durable under its digest,
@@ -120,7 +122,7 @@ func (t *Transfer) Offer(ctx context.Context, blobs []v1.Descriptor) (held []int
 		return nil, 0, fmt.Errorf("cache %s: %w", t.c.dir, err)
 	}
 	if need := lacking(blobs, held); free >= 0 && need > free {
-		return nil, 0, fmt.Errorf("cache %s: needs %s, %s are free there: %w", t.c.dir, inUnits(need), inUnits(free), syscall.ENOSPC)
+		return nil, 0, fmt.Errorf("cache %s: needs %s, %s are free there: %w", t.c.dir, bytesize.Text(need), bytesize.Text(free), syscall.ENOSPC)
 	}
 	return held, free, nil
 }
