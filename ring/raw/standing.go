@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"sync/atomic"
 	"syscall"
 
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
@@ -30,8 +31,9 @@ type standing struct {
 	// were claimed, and that marks judge.
 	begun bool
 	claim int64
-	// equal is the end of the bytes that are equal to what came, without a gap from claim on.
-	equal int64
+	// equal is the end of the bytes that were claimed, or are equal to what came, without a gap. No others are
+	// replayed: a good mark in front of which the file differs judges what came, and not the file.
+	equal atomic.Int64
 	// same says that all of it is the blob.
 	same bool
 }
@@ -173,8 +175,8 @@ func (w *standingWriter) Write(b []byte) (int, error) {
 	if err != nil && err != io.EOF {
 		return 0, w.t.fail("compare", err)
 	}
-	if w.s.equal == w.off { // else they differ further up
-		w.s.equal += int64(common(have[:n], b))
+	if w.s.equal.Load() == w.off { // else they differ further up
+		w.s.equal.Add(int64(common(have[:n], b)))
 	}
 	w.off += int64(len(b))
 	return len(b), nil
@@ -199,7 +201,7 @@ func (w *standingWriter) Commit(ctx context.Context, final v1.Descriptor) error 
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	if w.s.equal != final.Size || w.off != final.Size || w.s.info.Size() != final.Size {
+	if w.s.equal.Load() != final.Size || w.off != final.Size || w.s.info.Size() != final.Size {
 		return w.t.differs()
 	}
 	// Some file systems tell another length than reading finds.
@@ -233,14 +235,56 @@ func (t *Target) beginStanding(ctx context.Context, s *standing, off int64) (*st
 		return nil, err
 	}
 	if !s.begun {
-		s.begun, s.claim, s.equal = true, off, off
+		s.begun, s.claim = true, off
+		s.equal.Store(off)
 	}
-	if off < s.claim || off > s.equal {
+	if off < s.claim || off > s.equal.Load() {
 		return nil, t.differs()
 	}
-	s.equal = off
+	s.equal.Store(off)
 	return &standingWriter{t: t, s: s, off: off}, nil
 }
+
+// openStanding reads the file from off on, up to where it is known to be equal.
+func (t *Target) openStanding(ctx context.Context, s *standing, off int64) (io.ReadCloser, error) {
+	if off < 0 || off > s.equal.Load() {
+		return nil, t.differs()
+	}
+	return &standingReader{ctx, t, s, off}, nil
+}
+
+type standingReader struct {
+	ctx context.Context
+	t   *Target
+	s   *standing
+	off int64
+}
+
+func (r *standingReader) Read(b []byte) (int, error) {
+	if err := r.ctx.Err(); err != nil {
+		return 0, err
+	}
+	have := r.s.equal.Load() - r.off
+	switch {
+	case len(b) == 0:
+		return 0, nil
+	case have == 0 && r.off == r.s.info.Size():
+		return 0, io.EOF
+	case have <= 0:
+		return 0, r.t.differs()
+	}
+	n, err := r.s.f.ReadAt(b[:min(int64(len(b)), have)], r.off)
+	r.off += int64(n)
+	switch {
+	case n > 0 && err == io.EOF:
+		err = nil
+	case err == io.EOF: // It was cut short.
+		err = r.t.fail("compare", errReplaced)
+	}
+	return n, err
+}
+
+func (r *standingReader) Close() error { return nil }
 
 // Prepare says that nothing is to be switched where the file stands already, as it shall be.
 func (t *Target) Prepare(ctx context.Context, _ []v1.Descriptor) (inPlace bool, err error) {

@@ -297,14 +297,13 @@ func (t *Target) begin(ctx context.Context, off int64) (*durable.Part, error) {
 func (t *Target) Open(ctx context.Context, _ v1.Descriptor, off int64) (io.ReadCloser, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	from := t.part
 	if t.was != nil {
-		from = durable.NewPart(t.was.f, t.was.info.Size())
+		return t.openStanding(ctx, t.was, off)
 	}
-	if from == nil {
+	if t.part == nil {
 		return nil, fmt.Errorf("output %s: nothing is stored", t.title)
 	}
-	r, err := from.Open(ctx, off, nil)
+	r, err := t.part.Open(ctx, off, nil)
 	if err != nil {
 		return nil, t.fail("replay", err)
 	}
