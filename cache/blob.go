@@ -12,6 +12,8 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/dolly-img/dolly-img/ring/bytesize"
 )
 
 // Begin opens blob d at off, which is 0 or at most what an Abort before kept or Offer claimed, and
@@ -29,7 +31,7 @@ func (t *Transfer) Begin(ctx context.Context, d v1.Descriptor, off int64) (Write
 		return nil, errors.Join(t.fail(d.Digest, "begin", err), w.Abort(0))
 	}
 	if err := p.Reserve(d.Size); err != nil {
-		return nil, errors.Join(t.fail(d.Digest, "reserve "+inUnits(d.Size), err), w.Abort(0))
+		return nil, errors.Join(t.fail(d.Digest, "reserve "+bytesize.Text(d.Size), err), w.Abort(0))
 	}
 	return w, nil
 }

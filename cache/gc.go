@@ -10,6 +10,8 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/dolly-img/dolly-img/ring/bytesize"
 )
 
 // Limits are what GC keeps the cache within; zero values are none.
@@ -209,7 +211,7 @@ func (g *collector) collect(ctx context.Context) error {
 		if room, known, err := g.room(victims, Limits{Free: g.o.Limits.Free}); err != nil {
 			return err
 		} else if known && room < 0 {
-			return hint("ask for less, or unpin what is not needed", "nothing is removed: so much cannot be free here, it lacks %s that the cache cannot give", inUnits(-room))
+			return hint("ask for less, or unpin what is not needed", "nothing is removed: so much cannot be free here, it lacks %s that the cache cannot give", bytesize.Text(-room))
 		}
 	}
 	if err := g.dropUnneeded(ctx, func(d digest.Digest) bool { return !g.fresh(d) }); err != nil {

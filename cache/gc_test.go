@@ -2,15 +2,12 @@ package cache
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
-	"maps"
 	"math"
 	"os"
-	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -20,7 +17,6 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
-	"github.com/opencontainers/image-spec/specs-go"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/dolly-img/dolly-img/cache/durable"
@@ -182,101 +178,6 @@ func TestGCKeeps(t *testing.T) {
 	}
 }
 
-// A transfer makes room by evicting, where the cache has limits; but never what it is about to replace,
-// or needs.
-func TestMakeRoom(t *testing.T) {
-	c := mustOpen(t)
-	old, kept := newImage(v1.MediaTypeImageLayer, strings.Repeat("o", 10_000)), newImage(v1.MediaTypeImageLayer, strings.Repeat("k", 10_000))
-	mustPush(t, c, "x/old:1", old)
-	mustPush(t, c, "x/kept:1", kept)
-	use(t, c, old, 2)
-	c.SetLimits(Limits{Max: 22_000})
-	mustPush(t, c, "x/kept:1", kept) // held: needs no room
-	if got := fmt.Sprint(refs(t, c)); got != "[x/kept:1 x/old:1]" {
-		t.Errorf("have %s", got)
-	}
-	mustPush(t, c, "x/new:1", newImage(v1.MediaTypeImageLayer, strings.Repeat("n", 10_000)))
-	if got := fmt.Sprint(refs(t, c)); got != "[x/kept:1 x/new:1]" {
-		t.Errorf("have %s", got)
-	}
-}
-
-// What a name has named before goes with the push that moves it, unless it came lately or another
-// image needs it.
-func TestMovedName(t *testing.T) {
-	c := mustOpen(t)
-	shared := v1.MediaTypeImageLayer
-	first, second := newImage(shared, "of the first"), newImage(shared, "of the second")
-	mustPush(t, c, "x/app:1", first)
-	mustPush(t, c, "x/same:1", second)
-	mustPush(t, c, "x/app:1", second)
-	if !c.has(first.blobs[0].Digest) {
-		t.Error("a layer that came lately is gone")
-	}
-	c.idle = 0
-	mustPush(t, c, "x/app:1", first)
-	mustPush(t, c, "x/app:1", second)
-	if c.has(first.blobs[0].Digest) || c.has(first.root().Digest) || !c.has(second.blobs[0].Digest) {
-		t.Errorf("left are %v", names(t, c.Dir()+"/blobs/sha256"))
-	}
-	if got := fmt.Sprint(refs(t, c)); got != "[x/app:1 x/same:1]" {
-		t.Errorf("have %s", got)
-	}
-}
-
-// What a name has named before makes room for the next image at once where there are limits; what
-// another tool has put here and not named yet stays.
-func TestMovedNameMakesRoom(t *testing.T) {
-	c := mustOpen(t)
-	c.SetLimits(Limits{Max: 25_000})
-	layer := func(b string) image { return newImage(v1.MediaTypeImageLayer, strings.Repeat(b, 10_000)) }
-	foreign := digest.FromString("another tool's")
-	if err := os.WriteFile(c.Dir()+"/blobs/sha256/"+foreign.Encoded(), []byte("another tool's"), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	for _, b := range []string{"1", "2", "3", "4"} {
-		mustPush(t, c, "x/app:1", layer(b))
-	}
-	if got := fmt.Sprint(refs(t, c)); got != "[x/app:1]" {
-		t.Errorf("have %s", got)
-	}
-	if !c.has(foreign) {
-		t.Error("what another tool is about to name is gone")
-	}
-	r, err := c.GC(t.Context(), GCOptions{Grace: time.Hour})
-	if err != nil || r.Waits < 14 || r.Blobs > 0 {
-		t.Errorf("%+v, %v", r, err)
-	}
-}
-
-// A blob that rotted is put aside and comes again.
-func TestQuarantine(t *testing.T) {
-	c := mustOpen(t)
-	im := newImage(v1.MediaTypeImageLayer, "layer")
-	mustPush(t, c, "x/a:1", im)
-	path, err := c.BlobPath(im.blobs[0].Digest)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Remove(path); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(path, []byte("rotte"), 0o444); err != nil {
-		t.Fatal(err)
-	}
-	bad, err := c.Verify(t.Context(), func(Result) {})
-	if err != nil || bad != 2 { // the blob, and the image that lacks it now
-		t.Errorf("%d bad, %v", bad, err)
-	}
-	if got := names(t, c.Dir()+"/quarantine"); len(got) != 1 || got[0] != flat(im.blobs[0].Digest) {
-		t.Errorf("in quarantine: %v", got)
-	}
-	mustPush(t, c, "x/a:1", im)
-	if bad, err := c.Verify(t.Context(), func(Result) {}); err != nil || bad != 0 {
-		t.Errorf("%d bad after the next push, %v", bad, err)
-	}
-}
-
 // Pushes, readers and GC without any grace, in many rounds: no push fails, what is named is whole, what
 // is read is right.
 func TestGCRace(t *testing.T) {
@@ -305,31 +206,7 @@ func TestGCRace(t *testing.T) {
 		_, err := c.GC(ctx, GCOptions{Limits: Limits{Max: int64(1 + i%3*7000)}})
 		return err
 	})
-	every(func(int) error { // as the mirror reads
-		list, err := c.References()
-		if err != nil {
-			return err
-		}
-		for _, r := range list {
-			for _, im := range images {
-				d, err := c.Find([]v1.Descriptor{r.Root}, im.blobs[0].Digest)
-				if err != nil {
-					continue
-				}
-				f, err := c.OpenVerified(ctx, d)
-				if err != nil {
-					continue // gone meanwhile
-				}
-				b, err := io.ReadAll(f)
-				f.Close()
-				served.Add(1)
-				if err != nil || digest.FromBytes(b) != d.Digest {
-					return fmt.Errorf("read %d bytes of %s: %w", len(b), d.Digest, err)
-				}
-			}
-		}
-		return nil
-	})
+	every(func(int) error { return readAllFound(ctx, c, images, &served) })
 	var pushes sync.WaitGroup
 	for p := range 2 {
 		pushes.Go(func() {
@@ -354,107 +231,6 @@ func TestGCRace(t *testing.T) {
 	}
 }
 
-// What cannot fit costs nobody his image, and nothing goes before a blob comes.
-func TestOfferEvictsNothing(t *testing.T) {
-	c := mustOpen(t)
-	for _, n := range []string{"a", "b", "c"} {
-		mustPush(t, c, "x/"+n+":1", newImage(v1.MediaTypeImageLayer, strings.Repeat(n, 10_000)))
-	}
-	c.SetLimits(Limits{Max: 35_000})
-	big := v1.Descriptor{MediaType: v1.MediaTypeImageLayer, Digest: digest.FromString("big")}
-	for _, size := range []int64{40_000, 1 << 50, math.MaxInt64} {
-		big.Size = size
-		tr := c.Transfer("x/big:1", TransferOptions{})
-		if _, _, err := tr.Offer(t.Context(), []v1.Descriptor{big, {Digest: digest.FromString("other"), Size: math.MaxInt64}}); !errors.Is(err, syscall.ENOSPC) {
-			t.Errorf("%d bytes: %v", size, err)
-		}
-		tr.Close()
-	}
-	big.Size = 20_000
-	tr := c.Transfer("x/big:1", TransferOptions{})
-	defer tr.Close()
-	held, free, err := tr.Offer(t.Context(), []v1.Descriptor{big})
-	if err != nil || held[0] != 0 || free < 34_000 || free > 35_000 {
-		t.Errorf("held %v, free %d, %v", held, free, err)
-	}
-	if got := fmt.Sprint(refs(t, c)); got != "[x/a:1 x/b:1 x/c:1]" {
-		t.Errorf("have %s", got)
-	}
-	w, err := tr.Begin(t.Context(), big, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got := len(refs(t, c)); got != 1 {
-		t.Errorf("%d images when the blob comes", got)
-	}
-	if err := w.Abort(0); err != nil {
-		t.Error(err)
-	}
-}
-
-// Two transfers that come at once make room for themselves only; the last one sees to the limit.
-func TestLimitAfterTwo(t *testing.T) {
-	c := mustOpen(t)
-	c.SetLimits(Limits{Max: 25_000})
-	var list []*Transfer
-	var images []image
-	for _, n := range []string{"a", "b"} {
-		im := newImage(v1.MediaTypeImageLayer, strings.Repeat(n, 20_000))
-		tr := c.Transfer("x/"+n+":1", TransferOptions{})
-		defer tr.Close()
-		if _, _, err := tr.Offer(t.Context(), im.blobs); err != nil {
-			t.Fatal(err)
-		}
-		list, images = append(list, tr), append(images, im)
-	}
-	for i, tr := range list {
-		for _, d := range images[i].blobs {
-			w, err := tr.Begin(t.Context(), d, 0)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if _, err := w.Write(images[i].bytes[d.Digest]); err != nil {
-				t.Fatal(err)
-			}
-			if err := w.Commit(t.Context(), d); err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
-	for _, tr := range list {
-		if _, err := tr.Prepare(t.Context(), tr.blobs); err != nil {
-			t.Fatal(err)
-		}
-		if err := tr.Publish(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-		tr.Close()
-	}
-	mustPush(t, c, "x/c:1", newImage(v1.MediaTypeImageLayer, "small"))
-	g, err := c.newCollector(GCOptions{})
-	if err != nil || g.total > 25_000 {
-		t.Errorf("%d bytes, %v", g.total, err)
-	}
-}
-
-// indexOf is an index of images, as one image.
-func indexOf(images ...image) image { return listOf(v1.MediaTypeImageIndex, images...) }
-
-func listOf(mediaType string, images ...image) image {
-	im := image{bytes: map[digest.Digest][]byte{}}
-	var roots []v1.Descriptor
-	for _, x := range images {
-		im.blobs = append(im.blobs, x.blobs...)
-		maps.Copy(im.bytes, x.bytes)
-		roots = append(roots, x.root())
-	}
-	raw, _ := json.Marshal(v1.Index{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: mediaType, Manifests: roots})
-	root := v1.Descriptor{MediaType: mediaType, Digest: digest.FromBytes(raw), Size: int64(len(raw))}
-	im.blobs = append(im.blobs, root)
-	im.bytes[root.Digest] = raw
-	return im
-}
-
 // An image of several platforms one of which is broken keeps the others.
 func TestGCKeepsSiblings(t *testing.T) {
 	c := mustOpen(t)
@@ -471,20 +247,6 @@ func TestGCKeepsSiblings(t *testing.T) {
 		if !c.has(d.Digest) {
 			t.Errorf("the other platform lost %s", d.MediaType)
 		}
-	}
-}
-
-func rot(t *testing.T, c *Cache, d digest.Digest) {
-	t.Helper()
-	path, err := c.BlobPath(d)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Chmod(path, 0o644); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(path, []byte("rot"), 0o644); err != nil {
-		t.Fatal(err)
 	}
 }
 
@@ -576,135 +338,29 @@ func TestGCEvictsNothingForNothing(t *testing.T) {
 	}
 }
 
-// hooked calls out before a file goes to quarantine, and before the lock is asked for.
-type hooked struct {
-	durable.FS
-	quarantine, lock func()
-}
-
-func (h hooked) Rename(from, to string) error {
-	if strings.HasPrefix(to, "quarantine/") {
-		h.quarantine()
-	}
-	return h.FS.Rename(from, to)
-}
-
-func (h hooked) OpenFile(name string, flag int, perm fs.FileMode) (durable.File, error) {
-	if name == "lock" {
-		h.lock()
-	}
-	return h.FS.OpenFile(name, flag, perm)
-}
-
-// A right blob that comes just when a wrong one is found is not taken for it.
-func TestQuarantineAgainstPush(t *testing.T) {
-	c := mustOpen(t)
-	im := newImage(v1.MediaTypeImageLayer, "layer")
-	mustPush(t, c, "x/a:1", im)
-	layer := im.blobs[0]
-	rot(t, c, layer.Digest)
-
-	asks := make(chan struct{}, 10)
-	other, err := open(hooked{c.fs, func() {}, func() { asks <- struct{}{} }}, c.Dir())
-	if err != nil {
-		t.Fatal(err)
-	}
-	tr := other.Transfer("x/a:1", TransferOptions{})
-	defer tr.Close()
-	if held, _, err := tr.Offer(t.Context(), im.blobs); err != nil || held[0] != 0 {
-		t.Fatal(held, err)
-	}
-	<-asks
-	w, err := tr.Begin(t.Context(), layer, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := w.Write(im.bytes[layer.Digest]); err != nil {
-		t.Fatal(err)
-	}
-	committed := make(chan error, 1)
-	v, err := open(hooked{c.fs, func() {
-		go func() { committed <- w.Commit(t.Context(), layer) }()
-		select { // it has come as far as it gets
-		case <-asks:
-		case err := <-committed:
-			committed <- err
-		}
-	}, func() {}}, c.Dir())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := v.Verify(t.Context(), func(Result) {}); err != nil {
-		t.Error(err)
-	}
-	if err := <-committed; err != nil {
-		t.Error(err)
-	}
-	if lacks := c.missing(im.root()); len(lacks) > 0 {
-		t.Errorf("after a commit that succeeded: %v", lacks)
-	}
-}
-
-// An image that lacks a blob is not handed to a runtime.
-func TestBrokenImage(t *testing.T) {
-	c := mustOpen(t)
-	im := newImage(v1.MediaTypeImageLayer, "layer")
-	mustPush(t, c, "x/a:1", im)
-	if err := c.Startable(t.Context(), im.root()); err != nil {
-		t.Error(err)
-	}
-	rot(t, c, im.blobs[0].Digest)
-	if _, err := c.Verify(t.Context(), func(Result) {}); err != nil {
-		t.Error(err)
-	}
-	if path, err := c.Path("x/a:1"); !errors.Is(err, ErrNotFound) {
-		t.Errorf("path %s, %v", path, err)
-	}
-	if list, err := c.List(); err != nil || list[0].Err == nil {
-		t.Errorf("listed as %+v, %v", list, err)
-	}
-	if c.Startable(t.Context(), im.root()) == nil {
-		t.Error("startable without its layer")
-	}
-}
-
-// A name with a tag and a digest says nothing of what the tag names now.
-func TestReferenceWithBoth(t *testing.T) {
-	c := mustOpen(t)
-	im := newImage(v1.MediaTypeImageLayer, "old")
-	mustPush(t, c, "reg.io/app:v1@"+im.root().Digest.String(), im)
+// readAllFound reads the first blob of each image as the mirror does, where it is there, and counts what it read.
+func readAllFound(ctx context.Context, c *Cache, images []image, served *atomic.Int64) error {
 	list, err := c.References()
-	if err != nil || len(list) != 1 || list[0].Repository != "reg.io/app" || list[0].Tag != "" {
-		t.Errorf("%+v, %v", list, err)
+	if err != nil {
+		return err
 	}
-}
-
-// As deep as package oci allows an image to be, and one more.
-func TestDepth(t *testing.T) {
-	c := mustOpen(t)
-	im := newImage(v1.MediaTypeImageLayer, "layer")
-	for range 4 {
-		im = indexOf(im)
-	}
-	mustPush(t, c, "x/deep:1", im)
-	if _, err := push(c, "x/deeper:1", indexOf(im)); err == nil {
-		t.Error("an index too many was taken")
-	}
-}
-
-// What has no room is refused with units, and where there is none.
-func TestNoRoom(t *testing.T) {
-	c := mustOpen(t)
-	tr := c.Transfer("localhost/a:latest", TransferOptions{})
-	defer tr.Close()
-	_, _, err := tr.Offer(t.Context(), []v1.Descriptor{{Digest: digest.FromString("big"), Size: 7 << 60}})
-	want := regexp.MustCompile(`^cache ` + regexp.QuoteMeta(c.Dir()) + `: needs 8\.07 EB, \d\S* [kMGT]B are free there: no space left on device$`)
-	if !errors.Is(err, syscall.ENOSPC) || !want.MatchString(err.Error()) {
-		t.Errorf("%v, want %s", err, want)
-	}
-	for n, want := range map[int64]string{0: "0 B", 999: "999 B", 1000: "1 kB", 9_994: "9.99 kB", 99_940: "99.9 kB", 999_499: "999 kB", 999_500: "1 MB", 52_428_800: "52.4 MB", math.MaxInt64: "9.22 EB"} {
-		if got := inUnits(n); got != want {
-			t.Errorf("inUnits(%d) = %q, want %q", n, got, want)
+	for _, r := range list {
+		for _, im := range images {
+			d, err := c.Find([]v1.Descriptor{r.Root}, im.blobs[0].Digest)
+			if err != nil {
+				continue
+			}
+			f, err := c.OpenVerified(ctx, d)
+			if err != nil {
+				continue // gone meanwhile
+			}
+			b, err := io.ReadAll(f)
+			f.Close()
+			served.Add(1)
+			if err != nil || digest.FromBytes(b) != d.Digest {
+				return fmt.Errorf("read %d bytes of %s: %w", len(b), d.Digest, err)
+			}
 		}
 	}
+	return nil
 }

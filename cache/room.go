@@ -15,6 +15,7 @@ import (
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/dolly-img/dolly-img/cache/durable"
+	"github.com/dolly-img/dolly-img/ring/bytesize"
 )
 
 // What the limits leave room for, and which images may go for it.
@@ -105,17 +106,7 @@ func (g *collector) fits(victims []v1.Descriptor) error {
 type noRoom struct{ need, room int64 }
 
 func (e *noRoom) Error() string {
-	return fmt.Sprintf("needs %s, and the limits of the cache leave room for %s", inUnits(e.need), inUnits(e.room))
-}
-
-// inUnits writes bytes as people read them. (The ring has the like, which this package cannot import.)
-func inUnits(n int64) string {
-	const units = "kMGTPE"
-	f, unit := float64(n), ""
-	for i := 0; f >= 999.5 && i < len(units); i++ {
-		f, unit = f/1000, units[i:i+1]
-	}
-	return fmt.Sprintf("%.3g %sB", f, unit)
+	return fmt.Sprintf("needs %s, and the limits of the cache leave room for %s", bytesize.Text(e.need), bytesize.Text(e.room))
 }
 
 func (e *noRoom) Is(target error) bool { return target == syscall.ENOSPC }

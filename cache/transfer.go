@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"slices"
 	"sync"
 	"syscall"
@@ -13,6 +12,8 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/dolly-img/dolly-img/ring/bytesize"
 )
 
 // Writer stores one blob of a Transfer: Commit makes it durable under its digest,
@@ -120,7 +121,7 @@ func (t *Transfer) Offer(ctx context.Context, blobs []v1.Descriptor) (held []int
 		return nil, 0, fmt.Errorf("cache %s: %w", t.c.dir, err)
 	}
 	if need := lacking(blobs, held); free >= 0 && need > free {
-		return nil, 0, fmt.Errorf("cache %s: needs %s, %s are free there: %w", t.c.dir, inUnits(need), inUnits(free), syscall.ENOSPC)
+		return nil, 0, fmt.Errorf("cache %s: needs %s, %s are free there: %w", t.c.dir, bytesize.Text(need), bytesize.Text(free), syscall.ENOSPC)
 	}
 	return held, free, nil
 }
@@ -204,57 +205,6 @@ func (t *Transfer) holds(ctx context.Context, d v1.Descriptor) bool {
 	t.vouched[d.Digest] = true
 	t.mu.Unlock()
 	return true
-}
-
-// Open reads blob d from off on: of one that is being received what is there at
-// the time of the read, of one that is complete all of it.
-func (t *Transfer) Open(ctx context.Context, d v1.Descriptor, off int64) (io.ReadCloser, error) {
-	if err := ctx.Err(); err != nil {
-		return nil, err
-	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	for _, p := range t.parts {
-		if p.d.Digest == d.Digest {
-			r, err := p.open(ctx, off)
-			if err != nil {
-				return nil, t.fail(d.Digest, "replay", err)
-			}
-			return r, nil
-		}
-	}
-	name := d.Digest
-	if name == "" {
-		name = t.unnamed
-	}
-	if !t.vouched[name] {
-		return nil, t.fail(name, "replay", ErrNotFound)
-	}
-	return t.c.open(ctx, name, off)
-}
-
-// open reads a blob that is complete.
-func (c *Cache) open(ctx context.Context, d digest.Digest, off int64) (io.ReadCloser, error) {
-	name, err := blobName(d)
-	if err != nil {
-		return nil, err
-	}
-	f, err := c.fs.OpenFile(name, os.O_RDONLY, 0)
-	if err != nil {
-		return nil, fmt.Errorf("cache %s: %w", c.dir, err)
-	}
-	info, err := f.Stat()
-	if err != nil {
-		f.Close()
-		return nil, fmt.Errorf("cache %s: blob %s: %w", c.dir, d, err)
-	}
-	p := newPart(f, info.Size(), v1.Descriptor{}, "")
-	defer p.release()
-	r, err := p.open(ctx, off)
-	if err != nil {
-		return nil, fmt.Errorf("cache %s: blob %s: %w", c.dir, d, err)
-	}
-	return r, nil
 }
 
 // Prepare is for when every blob is there: it makes them durable, checks that all

@@ -401,10 +401,13 @@ func (s *session) cleanUp() {
 	for _, f := range s.forget {
 		f()
 	}
+	// When the log says that it ended, it counts no more; Shutdown waits for both.
+	s.node.work.Add(1)
+	s.node.ended(s, o, s.opened)
 	if s.opened {
 		s.logEnd(o, problem)
 	}
-	s.node.ended(s, o, s.opened)
+	s.node.work.Done()
 	if s.sink != nil && s.cfg.Finished != nil { // also when what it was accepted with refused the offer
 		s.cfg.Finished(s.req, o)
 	}

@@ -22,7 +22,8 @@ func newDemo() *cobra.Command {
 		Long: `Demo starts nodes as processes of their own on the loopback interface, pushes IMAGE (or
 a SIF of 256 MiB that it makes) to all of them through the ring, and reads every copy
 again to compare it. It needs neither root nor anything installed; keys, caches and
-copies are in a temporary directory (in $TMPDIR) that is removed at the end.
+copies are in a temporary directory (in $TMPDIR) that is removed at the end. With --keep
+the image that it makes stays, and can be pushed to real nodes.
 
 With --kill it kills nodes in the middle of the transfer: the others go on without
 them. With --slow nodes take a tenth of what the others do, with --freeze they stand
@@ -43,6 +44,9 @@ to them. The exit status is 0 when the copies of all that were left alive are ri
 			}
 			if err := checkFaults(d.Faults, d.Nodes); err != nil {
 				return err
+			}
+			if len(args) > 0 && d.Keep != "" {
+				return usagef("--keep is for the image that the demo makes, and %s is there already", args[0])
 			}
 			if len(args) > 0 {
 				d.Image = args[0]
@@ -65,6 +69,7 @@ to them. The exit status is 0 when the copies of all that were left alive are ri
 	cmd.Flags().IntVar(&d.Faults.Slow, "slow", 0, "have `N` of them take a tenth of what the others do")
 	cmd.Flags().IntVar(&d.Faults.Freeze, "freeze", 0, "stop `N` of them on the way, and let them go on when they are missed")
 	cmd.Flags().IntVar(&d.Faults.Corrupt, "corrupt", 0, "change a byte on the way to `N` of them")
+	cmd.Flags().StringVar(&d.Keep, "keep", "", "make the image at `FILE`, and leave it there")
 	cmd.Flags().StringVar(&report, "report", "", "write what became of every node to `FILE`, as JSON")
 	return cmd
 }

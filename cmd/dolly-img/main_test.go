@@ -36,6 +36,7 @@ func TestMain(m *testing.M) {
 //	build FILE COMMIT        makes the program as it was at a commit of this repository
 //	end NAME [N]             ends it with SIGTERM, or waits for it, and its status is N
 //	reload NAME REGEXP       sends it SIGHUP, and waits for a line of its log
+//	logged NAME N REGEXP     waits until its log has N such lines
 //	mksif FILE SIZE          makes a SIF with so many bytes in its partition
 //	poke FILE OFFSET N       writes N there, little-endian, 8 bytes
 //	grow FILE SIZE           cuts the file or makes it longer
@@ -55,7 +56,7 @@ func TestScript(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"status": scriptStatus, "node": scriptNode, "build": scriptBuild, "end": scriptEnd, "reload": scriptReload,
+			"status": scriptStatus, "node": scriptNode, "build": scriptBuild, "end": scriptEnd, "reload": scriptReload, "logged": scriptLogged,
 			"mksif": scriptSIF, "poke": scriptPoke, "grow": scriptGrow,
 		},
 	})
@@ -170,6 +171,25 @@ func scriptReload(ts *testscript.TestScript, neg bool, args []string) {
 	wait := p.Await(line)
 	p.Signal(syscall.SIGHUP)
 	ts.Check(wait(ctx))
+}
+
+func scriptLogged(ts *testscript.TestScript, neg bool, args []string) {
+	n := int(scriptNumber(ts, args, 3, 1))
+	if neg {
+		ts.Fatalf("usage: logged NAME N REGEXP")
+	}
+	line, err := regexp.Compile(args[2])
+	ts.Check(err)
+	p := ts.Value(nodesKey{}).(map[string]*launch.Process)[args[0]]
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	for {
+		wait := p.Await(line)
+		if len(line.FindAllString(p.Log(), -1)) >= n {
+			return
+		}
+		ts.Check(wait(ctx))
+	}
 }
 
 func scriptSIF(ts *testscript.TestScript, neg bool, args []string) {

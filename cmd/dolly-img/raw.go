@@ -30,7 +30,8 @@ when it was opened, and raw says so. If it is changed in another way, nothing is
 
 A node that has a file at PATH already, and must not replace it by its policy, compares it when it
 is as long as FILE: the same bytes are held, and nothing is written; any others are refused. So the
-same command can be repeated after some nodes failed.
+same command can be repeated after some nodes failed. A file that is held gets the mode and the
+owner that are asked for, where it has others, and is committed then; its time stays.
 
 A stream is kept in a temporary file (in $TMPDIR) while it is sent, so that a node
 whose predecessor died can be fed again; --no-spool does without.

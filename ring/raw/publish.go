@@ -206,7 +206,7 @@ func (t *Target) Publish(ctx context.Context) error {
 	defer t.mu.Unlock()
 	if t.was != nil && t.was.same && !t.published {
 		t.published = true
-		return t.changed(t.was)
+		return t.publishStanding(t.was)
 	}
 	if t.part == nil || !t.durable || t.published {
 		return fmt.Errorf("output %s: nothing to publish", t.title)

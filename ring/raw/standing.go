@@ -3,11 +3,14 @@ package raw
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"path"
+	"sync/atomic"
+	"syscall"
 
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sys/unix"
@@ -17,15 +20,22 @@ import (
 
 // A file that stands under the target's name already and is as long as the blob may be the same,
 // as after a transfer that some nodes finished. It is claimed like a part: what the source says of
-// its bytes judges it, what is beyond the claim is compared as it comes, and nothing is written.
+// its bytes judges it, what is beyond the claim is compared as it comes, and nothing is written. On
+// Publish it gets the mode and the owner that were asked for, if it has others; its time stays.
 
-// standing is such a file. It was so long, and not changed, when it was opened.
+// standing is such a file.
 type standing struct {
-	f     durable.File
-	info  fs.FileInfo
-	begun bool  // Begin was called
-	claim int64 // where it was first: in front of that are the bytes that were claimed and taken
-	same  bool  // all of it was compared
+	f    durable.File
+	info fs.FileInfo // of f, when it was opened
+	// begun says that Begin was called, and claim where that was first: in front of it are the bytes that
+	// were claimed, and that marks judge.
+	begun bool
+	claim int64
+	// equal is the end of the bytes that were claimed, or are equal to what came, without a gap. No others are
+	// replayed: a good mark in front of which the file differs judges what came, and not the file.
+	equal atomic.Int64
+	// same says that all of it is the blob.
+	same bool
 }
 
 // stand opens the file under the final name where it may be the blob d, and nil where there is none. One
@@ -35,6 +45,9 @@ func (t *Target) stand(d v1.Descriptor) (*standing, error) {
 	if t.o.Overwrite || d.Size < 0 {
 		return nil, nil
 	}
+	if _, err := t.room(); err != nil {
+		return nil, err // as where no file stands
+	}
 	info, err := t.fs.Lstat(t.name)
 	if err != nil || !info.Mode().IsRegular() {
 		return nil, nil // who replaces it will say what is wrong
@@ -42,13 +55,19 @@ func (t *Target) stand(d v1.Descriptor) (*standing, error) {
 	if info.Size() != d.Size {
 		return nil, t.exists()
 	}
+	if err := t.dressable(info); err != nil {
+		return nil, err
+	}
 	f, err := t.fs.OpenFile(t.name, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if errors.Is(err, fs.ErrPermission) {
+		return nil, t.exists() // not ours to compare
+	}
 	if err != nil {
 		return nil, t.fail("compare", err)
 	}
 	s := &standing{f: f}
-	if s.info, err = f.Stat(); err == nil && !durable.SameFile(info, s.info) {
-		err = errMoved
+	if s.info, err = f.Stat(); err == nil && !unchanged(info, s.info) {
+		err = errReplaced
 	}
 	if err != nil {
 		f.Close()
@@ -60,15 +79,15 @@ func (t *Target) stand(d v1.Descriptor) (*standing, error) {
 // offerStanding is the Offer of a target whose file stands already; ok is false for none.
 func (t *Target) offerStanding(d v1.Descriptor) (held []int64, ok bool, err error) {
 	s, err := t.stand(d)
-	if err != nil || s == nil {
-		return nil, false, err
-	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.was != nil {
+	if t.was != nil { // of an Offer before
 		t.was.f.Close()
 	}
 	t.was = s
+	if s == nil {
+		return nil, false, err
+	}
 	claim := d.Size
 	if d.Digest != "" {
 		claim = max(0, claim-1) // all of it would vouch for it
@@ -76,35 +95,74 @@ func (t *Target) offerStanding(d v1.Descriptor) (held []int64, ok bool, err erro
 	return []int64{claim}, true, nil
 }
 
-// changed says why the file is no longer the one that was opened.
+// errReplaced says that a file is not the one that was looked at, or was written to.
+var errReplaced = errors.New("was changed while the transfer ran")
+
+// changed says why the file is no longer what it was when it was opened.
 func (t *Target) changed(s *standing) error {
-	named, err := t.fs.Lstat(t.name)
+	now, err := t.fs.Lstat(t.name)
+	if err == nil && !unchanged(now, s.info) {
+		err = errReplaced
+	}
 	if err != nil {
 		return t.fail("compare", err)
-	}
-	now, err := s.f.Stat()
-	if err != nil {
-		return t.fail("compare", err)
-	}
-	if !durable.SameFile(named, now) || now.Size() != s.info.Size() || !now.ModTime().Equal(s.info.ModTime()) {
-		return fmt.Errorf("output %s: was changed while the transfer ran", t.title)
 	}
 	return nil
 }
 
-// differs is the error of a file that is not what is sent.
+// dressed says whether mode and owner of a file are those that were asked for.
+func (t *Target) dressed(info fs.FileInfo) bool {
+	const bits = fs.ModePerm | fs.ModeSetuid | fs.ModeSetgid | fs.ModeSticky
+	st, o := info.Sys().(*syscall.Stat_t), t.o.Owner
+	return info.Mode()&bits == t.o.Mode.Perm() &&
+		(o == nil || (o.UID < 0 || o.UID == int(st.Uid)) && (o.GID < 0 || o.GID == int(st.Gid)))
+}
+
+// dressable refuses a file that has another mode or owner and cannot be given those that were asked for.
+func (t *Target) dressable(info fs.FileInfo) error {
+	st := info.Sys().(*syscall.Stat_t)
+	why := ""
+	switch {
+	case t.dressed(info):
+		return nil
+	case st.Nlink > 1:
+		why = "has other names"
+	case t.uid != 0 && t.uid != int(st.Uid):
+		why = "is another user's"
+	default:
+		return nil
+	}
+	return hint("change them there, or remove the file", "output %s: %w, and %s: its mode %04o and owner %d:%d are not what was asked for",
+		t.title, fs.ErrExist, why, info.Mode().Perm(), st.Uid, st.Gid)
+}
+
+// publishStanding gives the file its mode and owner.
+func (t *Target) publishStanding(s *standing) error {
+	if err := t.changed(s); err != nil || t.dressed(s.info) {
+		return err
+	}
+	if err := t.dress(s.f); err != nil {
+		return err
+	}
+	if err := s.f.Sync(); err != nil {
+		return t.fail("make mode and owner durable", err)
+	}
+	return nil
+}
+
+// differs is the error of a file that is not what is sent. The text is all that the sender sees of a node that fails
+// in mid-transfer, so the advice is in it.
 func (t *Target) differs() error {
-	return fmt.Errorf("output %s: %w, with other bytes", t.title, fs.ErrExist)
+	return fmt.Errorf("output %s: %w, with other bytes (%s)", t.title, fs.ErrExist, toReplace)
 }
 
 // standingWriter compares what comes with the file that stands. Whether the bytes that come are the
 // right ones is known at Commit only.
 type standingWriter struct {
-	t     *Target
-	s     *standing
-	off   int64
-	other bool // they differ
-	buf   []byte
+	t   *Target
+	s   *standing
+	off int64
+	buf []byte
 }
 
 // Write compares b.
@@ -117,9 +175,25 @@ func (w *standingWriter) Write(b []byte) (int, error) {
 	if err != nil && err != io.EOF {
 		return 0, w.t.fail("compare", err)
 	}
-	w.other = w.other || !bytes.Equal(have[:n], b)
+	if w.s.equal.Load() == w.off { // else they differ further up
+		w.s.equal.Add(int64(common(have[:n], b)))
+	}
 	w.off += int64(len(b))
 	return len(b), nil
+}
+
+// common is how many leading bytes a and b have in common.
+func common(a, b []byte) int {
+	n := min(len(a), len(b))
+	if bytes.Equal(a[:n], b[:n]) {
+		return n
+	}
+	for i := range n {
+		if a[i] != b[i] {
+			return i
+		}
+	}
+	return n
 }
 
 // Commit says whether the file is the blob, and makes it durable: nobody knows who wrote it, and when.
@@ -127,8 +201,14 @@ func (w *standingWriter) Commit(ctx context.Context, final v1.Descriptor) error 
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	if w.other || w.off != final.Size || w.s.info.Size() != final.Size {
+	if w.s.equal.Load() != final.Size || w.off != final.Size || w.s.info.Size() != final.Size {
 		return w.t.differs()
+	}
+	// Some file systems tell another length than reading finds.
+	if n, err := w.s.f.ReadAt(make([]byte, 1), final.Size); n > 0 {
+		return w.t.differs()
+	} else if err != io.EOF {
+		return w.t.fail("compare", err)
 	}
 	if err := w.t.changed(w.s); err != nil {
 		return err
@@ -148,24 +228,67 @@ func (w *standingWriter) Commit(ctx context.Context, final v1.Descriptor) error 
 // Abort leaves the file as it is.
 func (w *standingWriter) Abort(int64) error { return nil }
 
-// beginStanding continues to compare at off. To begin in front of what was claimed is to say that
-// the claim was wrong.
+// beginStanding continues to compare at off. The bytes in front of off are right: to begin in front of what was
+// claimed is to say that the claim was wrong, and to begin behind what is equal that the file is.
 func (t *Target) beginStanding(ctx context.Context, s *standing, off int64) (*standingWriter, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
 	if !s.begun {
 		s.begun, s.claim = true, off
+		s.equal.Store(off)
 	}
-	if off < s.claim {
+	if off < s.claim || off > s.equal.Load() {
 		return nil, t.differs()
 	}
+	s.equal.Store(off)
 	return &standingWriter{t: t, s: s, off: off}, nil
 }
 
-// Prepare says that nothing is to be switched where the file stands already.
+// openStanding reads the file from off on, up to where it is known to be equal.
+func (t *Target) openStanding(ctx context.Context, s *standing, off int64) (io.ReadCloser, error) {
+	if off < 0 || off > s.equal.Load() {
+		return nil, t.differs()
+	}
+	return &standingReader{ctx, t, s, off}, nil
+}
+
+type standingReader struct {
+	ctx context.Context
+	t   *Target
+	s   *standing
+	off int64
+}
+
+func (r *standingReader) Read(b []byte) (int, error) {
+	if err := r.ctx.Err(); err != nil {
+		return 0, err
+	}
+	have := r.s.equal.Load() - r.off
+	switch {
+	case len(b) == 0:
+		return 0, nil
+	case have == 0 && r.off == r.s.info.Size():
+		return 0, io.EOF
+	case have <= 0:
+		return 0, r.t.differs()
+	}
+	n, err := r.s.f.ReadAt(b[:min(int64(len(b)), have)], r.off)
+	r.off += int64(n)
+	switch {
+	case n > 0 && err == io.EOF:
+		err = nil
+	case err == io.EOF: // It was cut short.
+		err = r.t.fail("compare", errReplaced)
+	}
+	return n, err
+}
+
+func (r *standingReader) Close() error { return nil }
+
+// Prepare says that nothing is to be switched where the file stands already, as it shall be.
 func (t *Target) Prepare(ctx context.Context, _ []v1.Descriptor) (inPlace bool, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.was != nil && t.was.same, ctx.Err()
+	return t.was != nil && t.was.same && t.dressed(t.was.info), ctx.Err()
 }

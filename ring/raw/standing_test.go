@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/dolly-img/dolly-img/cache/durable"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
@@ -38,7 +39,7 @@ func TestStanding(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
 			path := filepath.Join(dir, "out")
-			if err := os.WriteFile(path, want, 0o600); err != nil {
+			if err := os.WriteFile(path, want, 0o644); err != nil {
 				t.Fatal(err)
 			}
 			if c.there != nil {
@@ -84,12 +85,10 @@ func TestStanding(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			r, err := target.Open(ctx, d, 5) // what a successor is fed with
-			if err != nil {
+			if r, err := target.Open(ctx, d, 0); err != nil { // what a successor is fed with
 				t.Fatal(err)
-			}
-			if got, err := io.ReadAll(r); err != nil || !bytes.Equal(got, before[5:]) {
-				t.Errorf("replayed %d bytes, %v", len(got), err)
+			} else if got, _ := io.ReadAll(r); !bytes.Equal(got, before[:c.claim]) {
+				t.Errorf("replayed %d bytes", len(got))
 			}
 			if c.from > 0 {
 				if err := w.Abort(c.from); err != nil {
@@ -101,6 +100,12 @@ func TestStanding(t *testing.T) {
 			}
 			if _, err := w.Write(want[c.claim:]); err != nil {
 				t.Fatal(err)
+			}
+			// A mark behind all of it would be good by now, and still no other byte may go to a successor.
+			if r, err := target.Open(ctx, d, 0); err != nil {
+				t.Fatal(err)
+			} else if got, err := io.ReadAll(r); !bytes.HasPrefix(want, got) && c.fail != "begin" || err == nil && len(got) < len(want) {
+				t.Errorf("replayed %d bytes that differ, %v", len(got), err)
 			}
 			if c.fail == "changed" {
 				poke(t, 10)(path)
@@ -116,7 +121,7 @@ func TestStanding(t *testing.T) {
 			}
 			if c.fail == "replaced" {
 				os.Rename(path, path+"2")
-				os.WriteFile(path, want, 0o600)
+				os.WriteFile(path, want, 0o644)
 			}
 			failed("replaced", target.Publish(ctx))
 		})
@@ -147,3 +152,187 @@ func poke(t *testing.T, at int64) func(path string) {
 }
 
 var day = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+
+// A difference below a mark that was good is not forgotten when the node goes back to that mark, as it
+// does when the bytes behind it were changed on the way.
+func TestStandingFallBack(t *testing.T) {
+	want := random(100000)
+	damaged := bytes.Clone(want)
+	damaged[80000]++
+	for name, c := range map[string]struct {
+		there func(path string)
+		fail  bool
+	}{
+		"the same":                   {},
+		"differs below the mark":     {there: poke(t, 50000), fail: true},
+		"differs as the damage does": {there: poke(t, 80000), fail: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			path := filepath.Join(dir, "out")
+			if err := os.WriteFile(path, want, 0o644); err != nil {
+				t.Fatal(err)
+			}
+			if c.there != nil {
+				c.there(path)
+			}
+			target, err := NewTarget(TargetOptions{Dir: dir, Name: "out"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer target.Close()
+			d := v1.Descriptor{Size: int64(len(want))}
+			if _, _, err := target.Offer(ctx, []v1.Descriptor{d}); err != nil {
+				t.Fatal(err)
+			}
+			w, err := target.Begin(ctx, d, 40000)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := w.Write(damaged[40000:]); err != nil {
+				t.Fatal(err)
+			}
+			if err := w.Abort(75000); err != nil { // what is in front of it has a good mark
+				t.Fatal(err)
+			}
+			if w, err = target.Begin(ctx, d, 75000); err == nil {
+				if _, err := w.Write(want[75000:]); err != nil {
+					t.Fatal(err)
+				}
+				err = w.Commit(ctx, v1.Descriptor{Digest: blob(want).Digest, Size: d.Size})
+			}
+			if c.fail != errors.Is(err, fs.ErrExist) || !c.fail && err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// What the file system says of a file does not decide alone: neither a length that is not where reading
+// ends, nor a time that was set back, nor what an earlier Offer found.
+func TestStandingLooksAgain(t *testing.T) {
+	want := random(100000)
+	d := v1.Descriptor{Size: int64(len(want))}
+	offer := func(t *testing.T, o TargetOptions) *Target {
+		t.Helper()
+		target, err := NewTarget(o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { target.Close() })
+		if _, _, err := target.Offer(ctx, []v1.Descriptor{d}); err != nil {
+			t.Fatal(err)
+		}
+		return target
+	}
+	compare := func(t *testing.T, target *Target) error {
+		t.Helper()
+		w, err := target.Begin(ctx, d, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.Write(want); err != nil {
+			t.Fatal(err)
+		}
+		return w.Commit(ctx, v1.Descriptor{Digest: blob(want).Digest, Size: d.Size})
+	}
+	t.Run("a time that was set back", func(t *testing.T) {
+		dir := t.TempDir()
+		path := filepath.Join(dir, "out")
+		os.WriteFile(path, want, 0o644)
+		os.Chtimes(path, day, day)
+		target := offer(t, TargetOptions{Dir: dir, Name: "out"})
+		if err := compare(t, target); err != nil {
+			t.Fatal(err)
+		}
+		poke(t, 10)(path) // sets the same time
+		if err := target.Publish(ctx); err == nil {
+			t.Error("published other bytes")
+		}
+	})
+	t.Run("removed after the first offer", func(t *testing.T) {
+		dir := t.TempDir()
+		path := filepath.Join(dir, "out")
+		os.WriteFile(path, want, 0o644)
+		target := offer(t, TargetOptions{Dir: dir, Name: "out"})
+		os.Remove(path)
+		if _, _, err := target.Offer(ctx, []v1.Descriptor{d}); err != nil {
+			t.Fatal(err)
+		}
+		if err := compare(t, target); err != nil {
+			t.Fatal(err)
+		}
+		if err := target.Publish(ctx); err != nil {
+			t.Error(err)
+		}
+		if got, _ := os.ReadFile(path); !bytes.Equal(got, want) {
+			t.Errorf("%d bytes are there", len(got))
+		}
+	})
+	t.Run("a length that is not true", func(t *testing.T) {
+		dir := t.TempDir()
+		os.WriteFile(filepath.Join(dir, "out"), append(bytes.Clone(want), 1), 0o644)
+		root, err := durable.OpenRoot(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		target, err := newTarget(shortFS{root, d.Size}, TargetOptions{Dir: dir, Name: "out"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer target.Close()
+		if _, _, err := target.Offer(ctx, []v1.Descriptor{d}); err != nil {
+			t.Fatal(err)
+		}
+		if err := compare(t, target); !errors.Is(err, fs.ErrExist) {
+			t.Errorf("longer than it says: %v", err)
+		}
+	})
+	t.Run("below a link", func(t *testing.T) {
+		dir := t.TempDir()
+		os.Mkdir(filepath.Join(dir, "real"), 0o755)
+		os.Symlink("real", filepath.Join(dir, "link"))
+		os.WriteFile(filepath.Join(dir, "real", "out"), want, 0o644)
+		target, err := NewTarget(TargetOptions{Dir: dir, Name: "link/out"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer target.Close()
+		if _, _, err := target.Offer(ctx, []v1.Descriptor{d}); err == nil {
+			t.Error("a path with a link is taken where a file stands, and else refused")
+		}
+	})
+}
+
+// shortFS says that every file is so long.
+type shortFS struct {
+	durable.FS
+	size int64
+}
+
+type shortFile struct {
+	durable.File
+	size int64
+}
+
+type shortInfo struct {
+	fs.FileInfo
+	size int64
+}
+
+func (s shortInfo) Size() int64 { return s.size }
+
+func (s shortFS) Lstat(name string) (fs.FileInfo, error) {
+	info, err := s.FS.Lstat(name)
+	return shortInfo{info, s.size}, err
+}
+
+func (s shortFS) OpenFile(name string, flag int, perm fs.FileMode) (durable.File, error) {
+	f, err := s.FS.OpenFile(name, flag, perm)
+	return shortFile{f, s.size}, err
+}
+
+func (s shortFile) Stat() (fs.FileInfo, error) {
+	info, err := s.File.Stat()
+	return shortInfo{info, s.size}, err
+}

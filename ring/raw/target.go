@@ -227,10 +227,10 @@ func (t *Target) replaceable() error {
 	return nil
 }
 
-func (t *Target) exists() error {
-	return hint("remove it, or set overwrite = true for its directory in the node's policy.toml",
-		"output %s: %w", t.title, fs.ErrExist)
-}
+// toReplace is the advice on a file that is in the way.
+const toReplace = "remove it, or set overwrite = true for its directory in the node's policy.toml"
+
+func (t *Target) exists() error { return hint(toReplace, "output %s: %w", t.title, fs.ErrExist) }
 
 // fail names the output, not the part file that the system knows.
 func (t *Target) fail(what string, err error) error {
@@ -297,14 +297,13 @@ func (t *Target) begin(ctx context.Context, off int64) (*durable.Part, error) {
 func (t *Target) Open(ctx context.Context, _ v1.Descriptor, off int64) (io.ReadCloser, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	from := t.part
 	if t.was != nil {
-		from = durable.NewPart(t.was.f, t.was.info.Size())
+		return t.openStanding(ctx, t.was, off)
 	}
-	if from == nil {
+	if t.part == nil {
 		return nil, fmt.Errorf("output %s: nothing is stored", t.title)
 	}
-	r, err := from.Open(ctx, off, nil)
+	r, err := t.part.Open(ctx, off, nil)
 	if err != nil {
 		return nil, t.fail("replay", err)
 	}

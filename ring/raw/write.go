@@ -104,13 +104,8 @@ func (w *targetWriter) Commit(ctx context.Context, final v1.Descriptor) error {
 			return t.fail("commit", err)
 		}
 	}
-	if o := t.o.Owner; o != nil {
-		if err := f.Chown(o.UID, o.GID); err != nil {
-			return t.fail("owner", err)
-		}
-	}
-	if err := f.Chmod(t.o.Mode.Perm()); err != nil {
-		return t.fail("mode", err)
+	if err := t.dress(f); err != nil {
+		return err
 	}
 	if !t.o.ModTime.IsZero() {
 		if err := t.fs.Chtimes(t.temp, time.Now(), t.o.ModTime); err != nil {
@@ -123,6 +118,19 @@ func (w *targetWriter) Commit(ctx context.Context, final v1.Descriptor) error {
 	t.mu.Lock()
 	t.durable = true
 	t.mu.Unlock()
+	return nil
+}
+
+// dress gives f the owner and the mode that were asked for.
+func (t *Target) dress(f durable.File) error {
+	if o := t.o.Owner; o != nil {
+		if err := f.Chown(o.UID, o.GID); err != nil {
+			return t.fail("owner", err)
+		}
+	}
+	if err := f.Chmod(t.o.Mode.Perm()); err != nil {
+		return t.fail("mode", err)
+	}
 	return nil
 }
 

@@ -22,91 +22,107 @@ import (
 // TestSource checks a Source whose blobs have the given bytes, in travelling
 // order. open makes a new one each time.
 func TestSource(t *testing.T, open func(t *testing.T) ring.Source, want ...[]byte) {
-	ctx := context.Background()
-	t.Run("Blobs", func(t *testing.T) {
-		src := open(t)
-		blobs := blobsOf(t, src, want)
-		for i, d := range blobs {
-			if d.MediaType == "" {
-				t.Errorf("blob %d has no media type", i)
+	s := &sourceTest{open, want}
+	t.Run("Blobs", s.testBlobs)
+	t.Run("Open", s.testOpen)
+	t.Run("Concurrent", s.testConcurrent)
+	t.Run("Cancelled", s.testCancelled)
+	t.Run("Unchanged", s.testUnchanged)
+}
+
+// sourceTest is a source under test.
+type sourceTest struct {
+	open func(t *testing.T) ring.Source
+	want [][]byte
+}
+
+func (s *sourceTest) testBlobs(t *testing.T) {
+	src := s.open(t)
+	blobs := blobsOf(t, src, s.want)
+	for i, d := range blobs {
+		if d.MediaType == "" {
+			t.Errorf("blob %d has no media type", i)
+		}
+		if d.Size != -1 && d.Size != int64(len(s.want[i])) {
+			t.Errorf("blob %d has size %d, want %d", i, d.Size, len(s.want[i]))
+		}
+		if d.Digest != "" && d.Digest != d.Digest.Algorithm().FromBytes(s.want[i]) {
+			t.Errorf("blob %d has digest %s of other bytes", i, d.Digest)
+		}
+	}
+	if again := blobsOf(t, src, s.want); !reflect.DeepEqual(blobs, again) {
+		t.Errorf("second list is %v, first was %v", again, blobs)
+	}
+}
+
+func (s *sourceTest) testOpen(t *testing.T) {
+	src := s.open(t)
+	for i, d := range blobsOf(t, src, s.want) {
+		n := int64(len(s.want[i]))
+		for _, off := range []int64{0, n / 2, n, 1} { // 0 first: a stream has nothing else yet
+			if off > n {
+				continue
 			}
-			if d.Size != -1 && d.Size != int64(len(want[i])) {
-				t.Errorf("blob %d has size %d, want %d", i, d.Size, len(want[i]))
-			}
-			if d.Digest != "" && d.Digest != d.Digest.Algorithm().FromBytes(want[i]) {
-				t.Errorf("blob %d has digest %s of other bytes", i, d.Digest)
+			if got := read(t, src, d, off); !bytes.Equal(got, s.want[i][off:]) {
+				t.Errorf("blob %d from %d: %s", i, off, diff(got, s.want[i][off:]))
 			}
 		}
-		if again := blobsOf(t, src, want); !reflect.DeepEqual(blobs, again) {
-			t.Errorf("second list is %v, first was %v", again, blobs)
-		}
-	})
-	t.Run("Open", func(t *testing.T) {
-		src := open(t)
-		for i, d := range blobsOf(t, src, want) {
-			n := int64(len(want[i]))
-			for _, off := range []int64{0, n / 2, n, 1} { // 0 first: a stream has nothing else yet
-				if off > n {
-					continue
+		for _, off := range []int64{-1, n + 1} {
+			if r, err := src.Open(t.Context(), d, off); err == nil {
+				_, err = io.ReadAll(r)
+				r.Close()
+				if err == nil {
+					t.Errorf("blob %d of %d bytes opened at %d", i, n, off)
 				}
-				if got := read(t, src, d, off); !bytes.Equal(got, want[i][off:]) {
-					t.Errorf("blob %d from %d: %s", i, off, diff(got, want[i][off:]))
+			}
+		}
+	}
+}
+
+func (s *sourceTest) testConcurrent(t *testing.T) {
+	src := s.open(t)
+	var wg sync.WaitGroup
+	for i, d := range blobsOf(t, src, s.want) {
+		for range 4 {
+			wg.Go(func() {
+				if got := read(t, src, d, 0); !bytes.Equal(got, s.want[i]) {
+					t.Errorf("blob %d: %s", i, diff(got, s.want[i]))
 				}
-			}
-			for _, off := range []int64{-1, n + 1} {
-				if r, err := src.Open(ctx, d, off); err == nil {
-					_, err = io.ReadAll(r)
-					r.Close()
-					if err == nil {
-						t.Errorf("blob %d of %d bytes opened at %d", i, n, off)
-					}
-				}
-			}
+			})
 		}
-	})
-	t.Run("Concurrent", func(t *testing.T) {
-		src := open(t)
-		var wg sync.WaitGroup
-		for i, d := range blobsOf(t, src, want) {
-			for range 4 {
-				wg.Go(func() {
-					if got := read(t, src, d, 0); !bytes.Equal(got, want[i]) {
-						t.Errorf("blob %d: %s", i, diff(got, want[i]))
-					}
-				})
-			}
+	}
+	wg.Wait()
+}
+
+func (s *sourceTest) testCancelled(t *testing.T) {
+	src := s.open(t)
+	gone, cancel := context.WithCancel(t.Context())
+	blobs := blobsOf(t, src, s.want)
+	r, err := src.Open(gone, blobs[0], 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	cancel()
+	if n, err := io.Copy(io.Discard, r); err == nil {
+		t.Errorf("a reader whose context is done read all %d bytes", n)
+	}
+	if r, err := src.Open(gone, blobs[0], 0); err == nil {
+		r.Close()
+		t.Error("opened with a context that is done")
+	}
+}
+
+func (s *sourceTest) testUnchanged(t *testing.T) {
+	src := s.open(t)
+	for _, d := range blobsOf(t, src, s.want) {
+		read(t, src, d, 0)
+	}
+	if u, ok := src.(ring.Unchanged); ok {
+		if err := u.Unchanged(t.Context()); err != nil {
+			t.Errorf("after reading it: %v", err)
 		}
-		wg.Wait()
-	})
-	t.Run("Cancelled", func(t *testing.T) {
-		src := open(t)
-		gone, cancel := context.WithCancel(ctx)
-		blobs := blobsOf(t, src, want)
-		r, err := src.Open(gone, blobs[0], 0)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer r.Close()
-		cancel()
-		if n, err := io.Copy(io.Discard, r); err == nil {
-			t.Errorf("a reader whose context is done read all %d bytes", n)
-		}
-		if r, err := src.Open(gone, blobs[0], 0); err == nil {
-			r.Close()
-			t.Error("opened with a context that is done")
-		}
-	})
-	t.Run("Unchanged", func(t *testing.T) {
-		src := open(t)
-		for _, d := range blobsOf(t, src, want) {
-			read(t, src, d, 0)
-		}
-		if u, ok := src.(ring.Unchanged); ok {
-			if err := u.Unchanged(ctx); err != nil {
-				t.Errorf("after reading it: %v", err)
-			}
-		}
-	})
+	}
 }
 
 func blobsOf(t *testing.T, src ring.Source, want [][]byte) []v1.Descriptor {

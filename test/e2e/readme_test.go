@@ -107,6 +107,7 @@ func TestReadme(t *testing.T) {
 	}
 
 	// What the commands were to do.
+	server.must("dolly-img inspect demo.sif")
 	want := sum(t, server.path("/root/sle15.sif"))
 	for i, m := range nodes {
 		kept := strings.TrimSpace(m.must("dolly-img cache path sle15"))

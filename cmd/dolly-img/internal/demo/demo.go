@@ -24,6 +24,7 @@ import (
 // Demo is one run: nodes on this machine, a push to them, and what is done to them meanwhile.
 type Demo struct {
 	Image    string // a SIF file; "": it is made
+	Keep     string // where the image that is made stays; "": it goes at the end
 	Nodes    int
 	Faults   Faults
 	Software string // this program and its version, as nodes are told
@@ -74,6 +75,9 @@ func (d *Demo) Run(ctx context.Context) (err error) {
 	if err := d.compare(); err != nil {
 		return err
 	}
+	if d.Keep != "" {
+		fmt.Fprintf(d.Out, "the image stays at %s\n", printable.Line(d.Keep))
+	}
 	fmt.Fprint(d.Out, `
 The same on real hosts:
   dolly-img keys init --keys ./keys      # then ca.pem and node.pem to /etc/dolly-img/keys on every node
@@ -89,6 +93,11 @@ func (d *Demo) keys() string { return filepath.Join(d.dir, "keys") }
 // digest with which they will be compared.
 func (d *Demo) prepare(ctx context.Context) error {
 	made := d.Image == ""
+	if d.Keep != "" {
+		if _, err := os.Lstat(d.Keep); err == nil {
+			return hinted.Errorf("give another name to --keep, or push the file that is there", "demo: %s exists already", d.Keep)
+		}
+	}
 	d.size = demoImageSize
 	copies := int64(d.Nodes)
 	if made {
@@ -112,6 +121,9 @@ func (d *Demo) prepare(ctx context.Context) error {
 	}
 	if made {
 		d.Image = filepath.Join(d.dir, "demo.sif")
+		if d.Keep != "" {
+			d.Image = d.Keep
+		}
 		if err := makeDemoImage(ctx, d.Image); err != nil {
 			return err
 		}
