@@ -14,8 +14,8 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// FullName is the one name under which container runtimes look for what name names. Names of every
-// source go through it:
+// FullName expands name to the full reference that container runtimes look up. Names of every source go
+// through it:
 //
 //   - What has no registry is of docker.io, and of library there where it has no slash; index.docker.io
 //     is docker.io. A registry is told by a dot, a port or brackets in it, or it is localhost.

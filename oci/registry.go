@@ -65,10 +65,10 @@ func (o RegistryOptions) system() *types.SystemContext {
 // registry is an image in a registry. Its mirrors were tried when it was opened; from
 // then on the one that answered serves all.
 type registry struct {
-	src     types.ImageSource
-	digest  digest.Digest // the reference has; else ""
-	schemes *schemes
-	user    string // of the options
+	src    types.ImageSource
+	digest digest.Digest // the reference has; else ""
+	guard  *downgradeGuard
+	user   string // of the options
 }
 
 func init() {
@@ -121,7 +121,7 @@ func (r *registry) connect(ctx context.Context, sys *types.SystemContext, named 
 	if err != nil {
 		return err
 	}
-	if r.schemes, err = newSchemes(sys, named); err != nil {
+	if r.guard, err = newDowngradeGuard(sys, named); err != nil {
 		return err
 	}
 	if d, ok := named.(reference.Digested); ok {
@@ -185,7 +185,7 @@ type blobReader struct {
 
 func (b *blobReader) open() error {
 	b.watch.end()
-	b.watch = newWatch(b.ctx, b.r.schemes)
+	b.watch = newWatch(b.ctx, b.r.guard)
 	body, size, err := b.r.src.GetBlob(b.watch.ctx, types.BlobInfo{Digest: b.d.Digest, Size: b.d.Size}, none.NoCache)
 	if err != nil {
 		return b.watch.cause(err)
@@ -227,7 +227,7 @@ type watch struct {
 	stalled atomic.Bool
 }
 
-func newWatch(ctx context.Context, s *schemes) *watch {
+func newWatch(ctx context.Context, s *downgradeGuard) *watch {
 	w := &watch{}
 	ctx, w.cancel = context.WithCancel(ctx)
 	w.ctx = s.watch(ctx)
@@ -266,7 +266,7 @@ var (
 func (r *registry) bounded(ctx context.Context, f func(context.Context) error) error {
 	limited, cancel := context.WithTimeoutCause(ctx, manifestLimit, errStalled)
 	defer cancel()
-	watched := r.schemes.watch(limited)
+	watched := r.guard.watch(limited)
 	err := refused(watched, f(watched))
 	if err != nil && ctx.Err() == nil && limited.Err() != nil {
 		return fmt.Errorf("no answer in %v: %w", manifestLimit, context.DeadlineExceeded)

@@ -10,8 +10,8 @@ import (
 	"testing"
 	"testing/synctest"
 
-	"github.com/dolly-img/dolly-img/ring/internal/history"
 	"github.com/dolly-img/dolly-img/ring/internal/relay"
+	"github.com/dolly-img/dolly-img/ring/internal/simcheck"
 	"github.com/dolly-img/dolly-img/ring/internal/wire"
 )
 
@@ -70,25 +70,25 @@ func resendCases() (all []resendCase) {
 	at := func(when int, what string, node int) fault {
 		return fault{What: what, Node: node, Peer: node - 1, At: when * ms}
 	}
-	hung := func(node int) fault { return fault{What: history.Hang, Node: node, At: 300 * ms, For: 7000 * ms} }
-	for _, what := range []string{history.Kill, history.Freeze, history.Island} {
-		cut := what == history.Island
+	hung := func(node int) fault { return fault{What: simcheck.Hang, Node: node, At: 300 * ms, For: 7000 * ms} }
+	for _, what := range []string{simcheck.Kill, simcheck.Freeze, simcheck.Island} {
+		cut := what == simcheck.Island
 		for i, place := range []string{1: "first", 3: "middle", 5: "last but one"} {
 			if place != "" {
 				all = append(all, resendCase{name: what + " the " + place, losses: 1, second: cut, full: !cut,
-					faults: []fault{hung(i + 1), at(2000, history.ResetLink, i+1), at(4000, what, i)}})
+					faults: []fault{hung(i + 1), at(2000, simcheck.ResetLink, i+1), at(4000, what, i)}})
 			}
 		}
 		all = append(all, resendCase{name: what + " the last", losses: 1, second: cut,
-			faults: []fault{hung(6), at(2000, history.ResetLink, 6), at(4000, what, 6)}})
+			faults: []fault{hung(6), at(2000, simcheck.ResetLink, 6), at(4000, what, 6)}})
 		all = append(all, resendCase{name: what + " two adjacent", losses: 2, second: cut, full: !cut,
-			faults: []fault{hung(5), at(2000, history.ResetLink, 5), at(3000, history.ResetLink, 4), at(4000, what, 3), at(4000, what, 4)}})
+			faults: []fault{hung(5), at(2000, simcheck.ResetLink, 5), at(3000, simcheck.ResetLink, 4), at(4000, what, 3), at(4000, what, 4)}})
 	}
 	for i, place := range []string{1: "first", 3: "middle", 5: "last but one"} {
 		if place == "" {
 			continue
 		}
-		lie := fault{What: history.Lie, Node: i, Rate: 19 << 20}
+		lie := fault{What: simcheck.Lie, Node: i, Rate: 19 << 20}
 		blamed := fmt.Sprintf("bytes were changed on link n%02d -> n%02d", i, i+1)
 		// Those below find out first and wait for the hung one, which is no liar.
 		all = append(all, resendCase{name: "the " + place + " changes bytes before a hung disk", losses: 1,
@@ -99,7 +99,7 @@ func resendCases() (all []resendCase) {
 		}
 		all = append(all, resendCase{name: "the " + place + " changes bytes", losses: 1, faults: faults, full: true, blamed: blamed})
 		for _, how := range []string{"flip", "drop", "repeat"} {
-			damage := at(0, history.Corrupt, i)
+			damage := at(0, simcheck.Corrupt, i)
 			damage.How, damage.Rate = how, 30<<20
 			all = append(all, resendCase{name: how + " on the link into the " + place, losses: 1, faults: []fault{damage}})
 		}
@@ -135,7 +135,7 @@ func sendAgain(t *testing.T, c resendCase, scale int64, sizes relay.Sizes) {
 	}
 	var mu sync.Mutex
 	from, to := map[string]sentParts{}, map[string]sentParts{}
-	var events []history.Event
+	var events []simcheck.Event
 	synctest.Test(t, func(t *testing.T) {
 		s := newSim(t, sc, sizes)
 		s.tap = func(feeder, node string, conn net.Conn) net.Conn {
@@ -148,7 +148,7 @@ func sendAgain(t *testing.T, c resendCase, scale int64, sizes relay.Sizes) {
 		}
 		events = s.run()
 	})
-	for _, err := range history.Check(events) {
+	for _, err := range simcheck.Check(events) {
 		t.Error(err)
 	}
 	mib := func(n int64) string { return fmt.Sprintf("%.1f MiB", float64(n*scale)/(1<<20)) }
@@ -159,8 +159,8 @@ func sendAgain(t *testing.T, c resendCase, scale int64, sizes relay.Sizes) {
 		}
 	}
 	var figures []string
-	for _, ev := range append(events, history.Event{Kind: history.Row, Node: "server", State: "committed"}) {
-		if ev.Kind != history.Row {
+	for _, ev := range append(events, simcheck.Event{Kind: simcheck.Row, Node: "server", State: "committed"}) {
+		if ev.Kind != simcheck.Row {
 			continue
 		}
 		blamed = blamed || c.blamed != "" && ev.Note == c.blamed

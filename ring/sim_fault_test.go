@@ -6,8 +6,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/dolly-img/dolly-img/ring/internal/history"
 	"github.com/dolly-img/dolly-img/ring/internal/memnet"
+	"github.com/dolly-img/dolly-img/ring/internal/simcheck"
 	"github.com/dolly-img/dolly-img/ring/internal/wire"
 )
 
@@ -38,36 +38,36 @@ func (s *sim) fault(over context.Context, f fault, wait chan struct{}) {
 		}
 	}
 	node, peer := s.name(f.Node), s.name(f.Peer)
-	ev := history.Event{Kind: history.Fault, What: f.What, Node: node, For: time.Duration(f.For) * time.Microsecond}
+	ev := simcheck.Event{Kind: simcheck.Fault, What: f.What, Node: node, For: time.Duration(f.For) * time.Microsecond}
 	undo := func() {}
 	do := func() {}
 	switch f.What {
-	case history.Kill, history.Return:
-		if s.kill(f.What, f.Node) && f.What == history.Return {
+	case simcheck.Kill, simcheck.Return:
+		if s.kill(f.What, f.Node) && f.What == simcheck.Return {
 			undo = func() { s.boot(s.nodes[f.Node]) }
 		}
-	case history.Freeze, history.Pause:
+	case simcheck.Freeze, simcheck.Pause:
 		do, undo = func() { s.net.Freeze(node) }, func() { s.net.Thaw(node) }
-	case history.CutServer:
+	case simcheck.CutServer:
 		do, undo = s.cut(f, node, "server")
 		ev.Note = f.Way
-	case history.CutLink, history.Island:
+	case simcheck.CutLink, simcheck.Island:
 		ev.Peer = peer
-		if f.Peer == 0 || f.What == history.Island {
+		if f.Peer == 0 || f.What == simcheck.Island {
 			do, undo = s.cutOthers(f, node)
-			ev.What = history.Island
+			ev.What = simcheck.Island
 		} else {
 			do, undo = s.cut(f, node, peer)
 		}
 		ev.Note = f.Way
-	case history.Stall:
+	case simcheck.Stall:
 		ev.Peer = peer
 		do = func() { s.net.Stall(peer, node, wire.Preamble[0]) }
 		undo = func() { s.net.Unstall(peer, node) }
-	case history.SlowLink:
+	case simcheck.SlowLink:
 		ev.Peer, ev.Rate = peer, f.Rate
 		do = func() { s.net.Shape(peer, node, f.Rate, time.Duration(s.sc.Latency)*time.Microsecond) }
-	case history.SlowDisk:
+	case simcheck.SlowDisk:
 		ev.Rate = f.Rate
 		do = func() {
 			for _, p := range s.procs(f.Node) {
@@ -77,7 +77,7 @@ func (s *sim) fault(over context.Context, f fault, wait chan struct{}) {
 				sink.mu.Unlock()
 			}
 		}
-	case history.Hang:
+	case simcheck.Hang:
 		do = func() {
 			for _, p := range s.procs(f.Node) {
 				sink := s.storage(p)
@@ -86,7 +86,7 @@ func (s *sim) fault(over context.Context, f fault, wait chan struct{}) {
 				sink.mu.Unlock()
 			}
 		}
-	case history.Corrupt:
+	case simcheck.Corrupt:
 		ev.Peer, ev.Note = peer, f.How
 		d := memnet.Damage{First: wire.Preamble[0], Offset: f.Rate, Times: 1}
 		how, often := strings.CutSuffix(f.How, " often")
@@ -100,17 +100,17 @@ func (s *sim) fault(over context.Context, f fault, wait chan struct{}) {
 			d.Repeat = 100
 		}
 		do = func() { s.net.Damage(peer, node, d) }
-	case history.ResetControl:
+	case simcheck.ResetControl:
 		do = func() { s.net.Reset("server", node, 0x00) }
-	case history.ResetLink:
+	case simcheck.ResetLink:
 		ev.Peer = peer
 		do = func() { s.net.Reset(peer, node, wire.Preamble[0]) }
-	case history.Interrupt:
+	case simcheck.Interrupt:
 		do = s.send
-	case history.KillServer:
+	case simcheck.KillServer:
 		do = func() { s.net.Kill("server") }
 	}
-	if f.What != history.Kill && f.What != history.Return {
+	if f.What != simcheck.Kill && f.What != simcheck.Return {
 		s.log(ev)
 		do()
 	}
@@ -144,9 +144,9 @@ func (s *sim) kill(what string, node int) bool {
 		return false
 	}
 	sink.dead = true
-	s.log(history.Event{Kind: history.Fault, What: history.Kill, Node: s.name(node), Proc: sink.proc})
-	if what != history.Kill {
-		s.log(history.Event{Kind: history.Fault, What: what, Node: s.name(node)})
+	s.log(simcheck.Event{Kind: simcheck.Fault, What: simcheck.Kill, Node: s.name(node), Proc: sink.proc})
+	if what != simcheck.Kill {
+		s.log(simcheck.Event{Kind: simcheck.Fault, What: what, Node: s.name(node)})
 	}
 	sink.mu.Unlock()
 	s.net.Kill(s.name(node))

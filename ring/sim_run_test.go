@@ -14,9 +14,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/dolly-img/dolly-img/ring/internal/history"
 	"github.com/dolly-img/dolly-img/ring/internal/memnet"
 	"github.com/dolly-img/dolly-img/ring/internal/relay"
+	"github.com/dolly-img/dolly-img/ring/internal/simcheck"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
@@ -34,7 +34,7 @@ type sim struct {
 	tap   func(from, to string, conn net.Conn) net.Conn // of what is dialled; nil: as it is
 
 	mu     sync.Mutex
-	events []history.Event
+	events []simcheck.Event
 	writes map[string]int // the last write of a node, to go on with
 	armed  []*armed
 }
@@ -92,19 +92,19 @@ func newSim(t *testing.T, sc simCase, sizes relay.Sizes) *sim {
 	return s
 }
 
-func (s *sim) log(ev history.Event) {
+func (s *sim) log(ev simcheck.Event) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	ev.T = time.Since(s.start)
 	last, going := s.writes[ev.Node]
-	if ev.Kind == history.Write && going {
+	if ev.Kind == simcheck.Write && going {
 		if w := &s.events[last]; w.Blob == ev.Blob && w.Proc == ev.Proc && w.Bad == ev.Bad && w.Off+w.N == ev.Off {
 			w.N += ev.N
 			return
 		}
 	}
 	delete(s.writes, ev.Node)
-	if ev.Kind == history.Write {
+	if ev.Kind == simcheck.Write {
 		s.writes[ev.Node] = len(s.events)
 	}
 	s.events = append(s.events, ev)
@@ -155,7 +155,7 @@ func (s *sim) name(i int) string {
 // machine is the node that a name leads to.
 func (s *sim) machine(n *simNode) string {
 	for _, f := range s.sc.Faults {
-		if f.What == history.Twin && f.Node == n.index {
+		if f.What == simcheck.Twin && f.Node == n.index {
 			return s.name(f.Peer)
 		}
 	}
@@ -164,7 +164,7 @@ func (s *sim) machine(n *simNode) string {
 
 // peer is the other node that a static fault is about; "" where there is none.
 func (s *sim) peer(f fault) string {
-	if f.What == history.Twin {
+	if f.What == simcheck.Twin {
 		return s.name(f.Peer)
 	}
 	return ""
@@ -210,21 +210,21 @@ func (s *sim) boot(n *simNode) {
 			continue
 		}
 		switch f.What {
-		case history.Refuse:
+		case simcheck.Refuse:
 			refuse = true
-		case history.Rogue:
+		case simcheck.Rogue:
 			rogue = true
-		case history.Full:
+		case simcheck.Full:
 			if f.How == "write" {
 				p.sink.full = f.Rate
 			} else {
 				p.sink.what = f.How
 			}
-		case history.Lie:
+		case simcheck.Lie:
 			n.lies, n.how = f.Rate, "flip"
-		case history.Rot:
+		case simcheck.Rot:
 			n.rot = f.Rate
-		case history.Stutter:
+		case simcheck.Stutter:
 			n.lies, n.how, n.every = f.Rate, f.How, f.Rate
 		}
 	}
@@ -298,13 +298,13 @@ func (s *sim) storage(p *simProc) *simSink {
 }
 
 // run runs the scenario and returns its history.
-func (s *sim) run() []history.Event {
-	head := history.Event{Kind: history.Run, For: time.Duration(s.sc.Wait) * time.Microsecond, Rate: simFrame * 1e6 / int64(s.sc.Pace)}
+func (s *sim) run() []simcheck.Event {
+	head := simcheck.Event{Kind: simcheck.Run, For: time.Duration(s.sc.Wait) * time.Microsecond, Rate: simFrame * 1e6 / int64(s.sc.Pace)}
 	if s.sc.Rate > 0 {
 		head.Rate = min(head.Rate, s.sc.Rate)
 	}
 	for _, b := range s.blobs {
-		head.Blobs = append(head.Blobs, history.Blob{Sum: b.sum.String(), Size: int64(len(b.data))})
+		head.Blobs = append(head.Blobs, simcheck.Blob{Sum: b.sum.String(), Size: int64(len(b.data))})
 	}
 	head.Direct = s.sc.Direct
 	for what, ok := range supported {
@@ -342,7 +342,7 @@ func (s *sim) run() []history.Event {
 		if s.machine(n) != n.name {
 			continue
 		}
-		i := slices.IndexFunc(s.sc.Faults, func(f fault) bool { return f.Node == n.index && f.What == history.Late })
+		i := slices.IndexFunc(s.sc.Faults, func(f fault) bool { return f.Node == n.index && f.What == simcheck.Late })
 		if i < 0 {
 			s.boot(n)
 			continue
@@ -358,11 +358,11 @@ func (s *sim) run() []history.Event {
 	over, stop := context.WithCancel(context.Background())
 	var faults sync.WaitGroup
 	if s.sc.Source != "" {
-		s.log(history.Event{Kind: history.SourceBad, Note: s.sc.Source})
+		s.log(simcheck.Event{Kind: simcheck.SourceBad, Note: s.sc.Source})
 	}
 	for _, f := range s.sc.Faults {
 		if f.static() {
-			s.log(history.Event{Kind: history.Fault, What: f.What, Node: s.name(f.Node), Peer: s.peer(f), Note: f.How, For: time.Duration(f.For) * time.Microsecond})
+			s.log(simcheck.Event{Kind: simcheck.Fault, What: f.What, Node: s.name(f.Node), Peer: s.peer(f), Note: f.How, For: time.Duration(f.For) * time.Microsecond})
 			continue
 		}
 		wait := s.arm(f)
@@ -388,16 +388,16 @@ func (s *sim) run() []history.Event {
 	watch.Stop()
 	harder.Stop()
 	for _, row := range report.Nodes {
-		s.log(history.Event{Kind: history.Row, Node: row.Node, State: string(row.State), Sum: row.Digest, Code: string(row.Code), Note: row.Reason})
+		s.log(simcheck.Event{Kind: simcheck.Row, Node: row.Node, State: string(row.State), Sum: row.Digest, Code: string(row.Code), Note: row.Reason})
 	}
 	if !hung {
-		s.log(history.Event{Kind: history.End, Exit: report.Status(err, 0), Note: fmt.Sprint(err)})
+		s.log(simcheck.Event{Kind: simcheck.End, Exit: report.Status(err, 0), Note: fmt.Sprint(err)})
 	}
 	// Nodes that lost the server keep the transfer for a while.
 	time.Sleep(timings.silence + timings.orphanFor + 5*time.Second)
 	stop()
 	faults.Wait()
-	s.log(history.Event{Kind: history.Over})
+	s.log(simcheck.Event{Kind: simcheck.Over})
 	s.mu.Lock()
 	events := s.events
 	s.events = nil // what comes later is of the shutdown

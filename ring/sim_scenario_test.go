@@ -6,7 +6,7 @@ import (
 	"math/rand/v2"
 	"slices"
 
-	"github.com/dolly-img/dolly-img/ring/internal/history"
+	"github.com/dolly-img/dolly-img/ring/internal/simcheck"
 )
 
 // supported says which faults the ring survives as PROTOCOL.md wants it; comments say
@@ -14,30 +14,30 @@ import (
 // row for each node, an end in time), and those faults pass by themselves, since
 // nothing else would end them.
 var supported = map[string]bool{
-	history.Kill:         true,
-	history.Return:       true, // a lost node is dialled again and served the rest
-	history.Freeze:       true,
-	history.Pause:        true,
-	history.CutServer:    true,
-	history.CutLink:      true, // a link on which nothing moves for 3 s is made anew, then routed around
-	history.Island:       true, // nodes are asked who reaches it, else the server feeds it
-	history.Stall:        true, // the same
-	history.SlowLink:     true,
-	history.SlowDisk:     true,
-	history.Corrupt:      true,
-	history.Lie:          true, // after a mismatch those below fall back to the last good mark
-	history.Rogue:        true,
-	history.Stutter:      true,
-	history.Rot:          true, // as a lie
-	history.Late:         true,
-	history.Twin:         true,
-	history.Hang:         true, // a slow node is bypassed, served behind the others
-	history.Full:         true,
-	history.Refuse:       true,
-	history.ResetControl: true,
-	history.ResetLink:    true,
-	history.Interrupt:    true,
-	history.KillServer:   true,
+	simcheck.Kill:         true,
+	simcheck.Return:       true, // a lost node is dialled again and served the rest
+	simcheck.Freeze:       true,
+	simcheck.Pause:        true,
+	simcheck.CutServer:    true,
+	simcheck.CutLink:      true, // a link on which nothing moves for 3 s is made anew, then routed around
+	simcheck.Island:       true, // nodes are asked who reaches it, else the server feeds it
+	simcheck.Stall:        true, // the same
+	simcheck.SlowLink:     true,
+	simcheck.SlowDisk:     true,
+	simcheck.Corrupt:      true,
+	simcheck.Lie:          true, // after a mismatch those below fall back to the last good mark
+	simcheck.Rogue:        true,
+	simcheck.Stutter:      true,
+	simcheck.Rot:          true, // as a lie
+	simcheck.Late:         true,
+	simcheck.Twin:         true,
+	simcheck.Hang:         true, // a slow node is bypassed, served behind the others
+	simcheck.Full:         true,
+	simcheck.Refuse:       true,
+	simcheck.ResetControl: true,
+	simcheck.ResetLink:    true,
+	simcheck.Interrupt:    true,
+	simcheck.KillServer:   true,
 }
 
 // simCase is all that is decided before a run. Nodes count from 1, the server is
@@ -92,7 +92,7 @@ type call struct {
 // static is a property of its node rather than something that happens.
 func (f fault) static() bool {
 	switch f.What {
-	case history.Full, history.Lie, history.Refuse, history.Rogue, history.Stutter, history.Late, history.Rot, history.Twin:
+	case simcheck.Full, simcheck.Lie, simcheck.Refuse, simcheck.Rogue, simcheck.Stutter, simcheck.Late, simcheck.Rot, simcheck.Twin:
 		return true
 	}
 	return false
@@ -200,12 +200,12 @@ func generate(seed uint64) simCase {
 		s.Direct = r.IntN(3)
 		for node := 1; node <= s.Nodes; node++ {
 			if r.IntN(5) > 0 {
-				s.Faults = append(s.Faults, fault{What: history.Island, Node: node, Peer: node - 1})
+				s.Faults = append(s.Faults, fault{What: simcheck.Island, Node: node, Peer: node - 1})
 			}
 		}
 	}
 	if r.IntN(40) == 0 && s.Nodes > 1 {
-		s.Faults = append(s.Faults, fault{What: history.Twin, Node: s.Nodes, Peer: 1 + r.IntN(s.Nodes-1)})
+		s.Faults = append(s.Faults, fault{What: simcheck.Twin, Node: s.Nodes, Peer: 1 + r.IntN(s.Nodes-1)})
 	}
 	return s
 }
@@ -214,12 +214,12 @@ func generate(seed uint64) simCase {
 // nodes with one each.
 func (s *simCase) fault(r *rand.Rand) fault {
 	kinds := []string{
-		history.Kill, history.Kill, history.Kill, history.Kill, history.Return, history.Freeze, history.Freeze, history.Pause,
-		history.CutServer, history.CutLink, history.Island, history.Stall, history.SlowLink, history.SlowDisk,
-		history.Corrupt, history.Corrupt, history.Lie, history.Full, history.Full, history.Refuse,
-		history.ResetControl, history.ResetControl, history.ResetControl, history.ResetLink, history.ResetLink,
-		history.Interrupt, history.KillServer, history.Rogue, history.Rogue, history.Hang,
-		history.Stutter, history.Late, history.Rot,
+		simcheck.Kill, simcheck.Kill, simcheck.Kill, simcheck.Kill, simcheck.Return, simcheck.Freeze, simcheck.Freeze, simcheck.Pause,
+		simcheck.CutServer, simcheck.CutLink, simcheck.Island, simcheck.Stall, simcheck.SlowLink, simcheck.SlowDisk,
+		simcheck.Corrupt, simcheck.Corrupt, simcheck.Lie, simcheck.Full, simcheck.Full, simcheck.Refuse,
+		simcheck.ResetControl, simcheck.ResetControl, simcheck.ResetControl, simcheck.ResetLink, simcheck.ResetLink,
+		simcheck.Interrupt, simcheck.KillServer, simcheck.Rogue, simcheck.Rogue, simcheck.Hang,
+		simcheck.Stutter, simcheck.Late, simcheck.Rot,
 	}
 	f := fault{What: kinds[r.IntN(len(kinds))], Node: 1 + r.IntN(s.Nodes)}
 	if len(s.Faults) > 0 && r.IntN(3) == 0 {
@@ -255,52 +255,52 @@ func (s *simCase) fault(r *rand.Rand) fault {
 	}
 	some := func() int { return []int{100_000, 2_500_000, 7_000_000, 12_000_000}[r.IntN(4)] }
 	switch f.What {
-	case history.Pause:
+	case simcheck.Pause:
 		f.For = 50_000 + r.IntN(1_000_000)
-	case history.Freeze:
+	case simcheck.Freeze:
 		if r.IntN(2) == 0 {
 			f.For = some()
 		}
-	case history.CutServer:
+	case simcheck.CutServer:
 		if f.Way = []string{"", "in", "out"}[r.IntN(3)]; r.IntN(2) == 0 {
 			f.For = some()
 		}
-	case history.Hang:
+	case simcheck.Hang:
 		f.For = some()
-	case history.CutLink, history.Island, history.Stall:
+	case simcheck.CutLink, simcheck.Island, simcheck.Stall:
 		if f.Way = []string{"", "in", "out"}[r.IntN(3)]; r.IntN(2) == 0 || !supported[f.What] {
 			f.For = some()
 		}
-	case history.Return:
+	case simcheck.Return:
 		f.For = 10_000 + r.IntN(6_000_000)
-	case history.SlowLink:
+	case simcheck.SlowLink:
 		f.Rate = 64<<10 + r.Int64N(1<<20)
-	case history.SlowDisk:
+	case simcheck.SlowDisk:
 		f.Rate = simFrame * 1000 / (1 + r.Int64N(200)) // so many ms for a write
-	case history.Corrupt:
+	case simcheck.Corrupt:
 		f.How = []string{"flip", "flip", "drop", "repeat"}[r.IntN(4)]
 		f.At, f.On = 0, nil
 		if f.Rate = 100 + r.Int64N(total/2+1); r.IntN(2) == 0 {
 			f.Rate = 150<<10 + r.Int64N(200<<10) // a replayed frame has up to 64 KiB
 			f.How += " often"
 		}
-	case history.Lie, history.Rot:
+	case simcheck.Lie, simcheck.Rot:
 		f.At, f.On = 0, nil
 		f.Rate = r.Int64N(total + 1)
-	case history.Full:
+	case simcheck.Full:
 		f.How = []string{"write", "write", "begin", "commit", "prepare", "publish"}[r.IntN(6)]
 		f.Rate = r.Int64N(total + 1)
 		f.At, f.On = 0, nil
-	case history.Late:
+	case simcheck.Late:
 		f.At, f.On = 0, nil
 		if f.For = 100_000 + r.IntN(2_000_000); r.IntN(3) > 0 {
 			s.Wait = 5_000_000
 		}
-	case history.Stutter:
+	case simcheck.Stutter:
 		f.At, f.On = 0, nil
 		f.Rate = 40<<10 + r.Int64N(300<<10)
 		f.How = []string{"skip", "repeat", "reorder", "fin"}[r.IntN(4)]
-	case history.Refuse, history.Rogue:
+	case simcheck.Refuse, simcheck.Rogue:
 		f.At, f.On = 0, nil
 	}
 	return f

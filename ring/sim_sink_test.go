@@ -12,7 +12,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/dolly-img/dolly-img/ring/internal/history"
+	"github.com/dolly-img/dolly-img/ring/internal/simcheck"
 	"github.com/opencontainers/go-digest"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 )
@@ -84,7 +84,7 @@ func (s *simSource) Unchanged(context.Context) error {
 	if s.fail != "" {
 		return errors.New("changed while it was read")
 	}
-	s.sim.log(history.Event{Kind: history.SourceDone})
+	s.sim.log(simcheck.Event{Kind: simcheck.SourceDone})
 	s.sim.happens("", "done", 0, 0)
 	return nil
 }
@@ -122,7 +122,7 @@ func (p *simPart) cut(keep int64, src []byte) {
 }
 
 // say writes history, unless the process is dead.
-func (s *simSink) say(ev history.Event) error {
+func (s *simSink) say(ev simcheck.Event) error {
 	if s.dead {
 		return errors.New("the process is dead")
 	}
@@ -135,7 +135,7 @@ func (s *simSink) Offer(_ context.Context, blobs []v1.Descriptor) ([]int64, int6
 	s.sim.happens(s.node.name, "offer", 0, 0)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	ev := history.Event{Kind: history.Offer, Held: make([]bool, len(blobs))}
+	ev := simcheck.Event{Kind: simcheck.Offer, Held: make([]bool, len(blobs))}
 	held := make([]int64, len(blobs))
 	for i := range blobs {
 		if b := s.sim.blobs[i]; s.parts[i].durable && b.desc.Size > 0 && b.desc.Digest != "" {
@@ -162,7 +162,7 @@ func (s *simSink) Begin(_ context.Context, d v1.Descriptor, off int64) (Writer, 
 	p := &s.parts[i]
 	p.cut(off, s.sim.blobs[i].data)
 	p.durable = false
-	return &simWriter{s, i}, s.say(history.Event{Kind: history.Begin, Blob: i, Off: off})
+	return &simWriter{s, i}, s.say(simcheck.Event{Kind: simcheck.Begin, Blob: i, Off: off})
 }
 
 func (s *simSink) Prepare(context.Context, []v1.Descriptor) (bool, error) {
@@ -191,7 +191,7 @@ func (s *simSink) Publish(context.Context) error {
 		return err
 	}
 	s.mu.Lock()
-	ev := history.Event{Kind: history.Publish}
+	ev := simcheck.Event{Kind: simcheck.Publish}
 	for i := range s.parts {
 		ev.Sums = append(ev.Sums, s.sum(i).String())
 	}
@@ -206,7 +206,7 @@ func (s *simSink) Close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.closed = true
-	return s.say(history.Event{Kind: history.Close})
+	return s.say(simcheck.Event{Kind: simcheck.Close})
 }
 
 // sum is the digest of what part i is now.
@@ -275,7 +275,7 @@ func (w *simWriter) Write(b []byte) (int, error) {
 	}
 	p.n += int64(len(b))
 	s.written += int64(len(b))
-	return len(b), s.say(history.Event{Kind: history.Write, Blob: w.i, Off: at, N: int64(len(b)), Bad: !same})
+	return len(b), s.say(simcheck.Event{Kind: simcheck.Write, Blob: w.i, Off: at, N: int64(len(b)), Bad: !same})
 }
 
 func (w *simWriter) Commit(_ context.Context, final v1.Descriptor) error {
@@ -286,14 +286,14 @@ func (w *simWriter) Commit(_ context.Context, final v1.Descriptor) error {
 		// The writer has ended; nothing is kept.
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		s.say(history.Event{Kind: history.Abort, Blob: w.i})
+		s.say(simcheck.Event{Kind: simcheck.Abort, Blob: w.i})
 		return err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	p := &s.parts[w.i]
 	sum := s.sum(w.i)
-	if err := s.say(history.Event{Kind: history.Commit, Blob: w.i, N: p.n, Sum: sum.String()}); err != nil {
+	if err := s.say(simcheck.Event{Kind: simcheck.Commit, Blob: w.i, N: p.n, Sum: sum.String()}); err != nil {
 		return err
 	}
 	if sum != final.Digest || p.n != final.Size {
@@ -309,7 +309,7 @@ func (w *simWriter) Abort(keep int64) error {
 	defer s.mu.Unlock()
 	p := &s.parts[w.i]
 	p.cut(keep, s.sim.blobs[w.i].data)
-	return s.say(history.Event{Kind: history.Abort, Blob: w.i, N: keep})
+	return s.say(simcheck.Event{Kind: simcheck.Abort, Blob: w.i, N: keep})
 }
 
 // blindSink hides that a sink can replay.

@@ -10,8 +10,8 @@ import (
 	"testing"
 	"testing/synctest"
 
-	"github.com/dolly-img/dolly-img/ring/internal/history"
 	"github.com/dolly-img/dolly-img/ring/internal/relay"
+	"github.com/dolly-img/dolly-img/ring/internal/simcheck"
 )
 
 var (
@@ -81,14 +81,14 @@ func TestSim(t *testing.T) {
 
 // simulate runs one scenario in a bubble and judges its history.
 func simulate(t *testing.T, sc simCase) {
-	var events []history.Event
+	var events []simcheck.Event
 	synctest.Test(t, func(t *testing.T) { events = newSim(t, sc, simSizes).run() })
-	text := history.Encode(events)
-	read, err := history.Decode(bytes.NewReader(text))
+	text := simcheck.Encode(events)
+	read, err := simcheck.Decode(bytes.NewReader(text))
 	if err != nil {
 		t.Fatal(err)
 	}
-	bad := history.Check(read)
+	bad := simcheck.Check(read)
 	for _, err := range bad {
 		t.Error(err)
 	}

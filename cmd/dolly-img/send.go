@@ -145,7 +145,7 @@ func (j *job) printAgain(stderr *screen, rep *ring.Report) {
 		stderr.printf("%s: %s", how, j.again(rest))
 	}
 	if len(denied) > 0 {
-		stderr.printf("that does not help %s: the policy there, or a file that is there, has to be changed first, as the row says", fold(denied))
+		stderr.printf("to repeat it does not help %s before what the row says is changed", fold(denied))
 	}
 }
 

@@ -1,7 +1,7 @@
-// Package history is what is written down of one simulated transfer, one JSON
+// Package simcheck is what is written down of one simulated transfer, one JSON
 // object a line, and the judge of it. It shares no code with the ring: what the
 // ring believes of itself must not decide whether it was right.
-package history
+package simcheck
 
 import (
 	"bufio"

@@ -134,7 +134,7 @@ func TestSchemes(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			s, err := newSchemes(&types.SystemContext{SystemRegistriesConfPath: writeFile(t, "registries.conf", []byte(tt.conf)), SystemRegistriesConfDirPath: t.TempDir()}, named)
+			s, err := newDowngradeGuard(&types.SystemContext{SystemRegistriesConfPath: writeFile(t, "registries.conf", []byte(tt.conf)), SystemRegistriesConfDirPath: t.TempDir()}, named)
 			if err != nil {
 				t.Fatal(err)
 			}

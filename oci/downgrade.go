@@ -14,11 +14,11 @@ import (
 	"github.com/containers/image/v5/types"
 )
 
-// schemes keeps what is asked of a registry with TLS from going to another place without:
-// its redirects, and where it sends one to log in, may name any address, and a password would
-// go along. The library cannot be told so, but says which connection it is about to use,
-// which is then closed before a byte is sent.
-type schemes struct {
+// downgradeGuard stops a registry that is reached with TLS from sending us to a place without it: its
+// redirects, and the place where we log in, may name any address, and our password would go along. The
+// library cannot be told to refuse that. But it says which connection it is about to use, and the guard
+// closes that one before a byte is sent.
+type downgradeGuard struct {
 	plain map[string]bool // hosts that may be asked without TLS, as registries.conf or the user says
 
 	mu     sync.Mutex
@@ -29,9 +29,9 @@ type schemes struct {
 
 var errScheme = errors.New("the registry has TLS and sends us to a place without, which is refused")
 
-// newSchemes is for the image that named is.
-func newSchemes(sys *types.SystemContext, named reference.Named) (*schemes, error) {
-	s := &schemes{plain: map[string]bool{}, secure: map[string]bool{}}
+// newDowngradeGuard is for the image that named is.
+func newDowngradeGuard(sys *types.SystemContext, named reference.Named) (*downgradeGuard, error) {
+	s := &downgradeGuard{plain: map[string]bool{}, secure: map[string]bool{}}
 	insecure := sys.DockerInsecureSkipTLSVerify == types.OptionalBoolTrue
 	conf, err := sysregistriesv2.FindRegistry(sys, named.Name())
 	if err != nil {
@@ -53,7 +53,7 @@ func newSchemes(sys *types.SystemContext, named reference.Named) (*schemes, erro
 }
 
 // watch ends the context when a connection is not allowed.
-func (s *schemes) watch(ctx context.Context) context.Context {
+func (s *downgradeGuard) watch(ctx context.Context) context.Context {
 	ctx, cancel := context.WithCancelCause(ctx)
 	host := "" // of the request that comes next: there is one at a time in a context
 	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
@@ -69,7 +69,7 @@ func (s *schemes) watch(ctx context.Context) context.Context {
 
 // allow notes a connection to host:port. Without TLS it is for a registry that was not asked with
 // it, or for where one without TLS sends us.
-func (s *schemes) allow(host string, withTLS bool) bool {
+func (s *downgradeGuard) allow(host string, withTLS bool) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	_, named := s.plain[host]
