@@ -10,152 +10,188 @@ import (
 // Event is one of the Ev types below: what a Machine is told.
 type Event any
 
-// What the coordinator is told. Node numbers count from 1.
+// What a Machine is told. Node numbers count from 1; where the server may be meant, too, it is 0.
 type (
-	EvWelcome struct { // HELLO was answered, of the first dial or of a later one
+	// EvWelcome says that a node answered HELLO, of the first dial or of a later one, at Addr. Version is the
+	// protocol that both ends speak.
+	EvWelcome struct {
 		Node     int
 		Instance wire.ID
 		State    string
 		Reason   string
-		Addr     string // that it answered at
-		Version  int    // of the protocol, that both ends speak
+		Addr     string
+		Version  int
 	}
-	EvAway struct { // a dial failed, and is tried again for as long as was asked for
+	// EvAway says that a dial failed, and is tried again for as long as was asked for.
+	EvAway struct {
 		Node  int
 		Cause Cause
 	}
-	EvNoContact struct { // the first dials failed
+	// EvNoContact says that the first dials failed: State is Unreachable or Refused. Lasting says that the node has no
+	// address, so that there is nothing to dial again.
+	EvNoContact struct {
 		Node    int
-		State   State // Unreachable or Refused
-		Lasting bool  // it has no address: there is nothing to dial again
+		State   State
+		Lasting bool
 		Cause   Cause
 	}
+	// EvAnswer is an ANSWER. Change says that there is something to switch where everything is held.
 	EvAnswer struct {
 		Node   int
 		Held   []int64
 		Free   int64
 		Replay bool
-		Change bool // something is to be switched where everything is held
+		Change bool
 		Code   wire.Code
 		Reason string
 	}
-	EvDeadline struct{} // time to start with those that answered
-	EvTick     struct { // a few times a second
-		Now time.Duration // since the transfer began
-	}
+	// EvDeadline says that it is time to start with the nodes that have answered.
+	EvDeadline struct{}
+	// EvTick comes a few times a second. Now is the time since the transfer began.
+	EvTick struct{ Now time.Duration }
+	// EvNeed is a NEED.
 	EvNeed struct {
 		Node             int
 		Link, Generation uint32
 		Needs            [][2]int64
 	}
+	// EvLink is a LINK of a node, or what the server has to say about a link of its own.
 	EvLink struct {
-		Node             int // who reports; 0: the server about its own links
+		Node             int
 		Link, Generation uint32
 		State            string
 		Code             wire.Code
 		Reason           string
 	}
+	// EvReport is a REPORT of a node, or the same of the server.
 	EvReport struct {
-		Node   int // 0: the server of itself
+		Node   int
 		Report wire.Report
 	}
-	EvProbed struct { // code is wire.CodeNone when the node was reached
-		Node   int // who was asked
+	// EvProbed is a PROBED of the node that was asked. Code is wire.CodeNone when the other node was reached.
+	EvProbed struct {
+		Node   int
 		Probe  uint32
 		Code   wire.Code
 		Reason string
 	}
+	// EvFallback is a FALLBACK.
 	EvFallback struct {
 		Node int
 		Msg  *wire.Fallback
 	}
+	// EvVerified is a VERIFIED.
 	EvVerified struct {
 		Node int
 		Msg  *wire.Verified
 	}
+	// EvCommitted is a COMMITTED.
 	EvCommitted struct {
 		Node   int
 		Digest string
 	}
+	// EvFail is a FAIL.
 	EvFail struct {
 		Node   int
 		Code   wire.Code
 		Reason string
 	}
+	// EvControlLost says that a control connection broke, or, with Silent, that nothing came over it for too long.
 	EvControlLost struct {
 		Node   int
-		Silent bool // it did not end, it said nothing for too long
+		Silent bool
 		Reason string
 	}
-	EvResumed struct { // the answer to ActResume; state "" when there was none
+	// EvResumed answers ActResume. State is "" when nobody answered; Cause says why then, or what the node says.
+	EvResumed struct {
 		Node     int
 		Instance wire.ID
 		State    string
 		Digest   string
 		Cause    Cause
 	}
-	EvSourceDone struct { // read to its end, unchanged
-		Finals []digest.Digest
-	}
+	// EvSourceDone says that the source was read to its end, unchanged, and which digests its blobs have.
+	EvSourceDone struct{ Finals []digest.Digest }
+	// EvSourceFailed says that the source failed or changed. Kept says that the bytes before that were right.
 	EvSourceFailed struct {
 		Err  error
-		Kept bool // the bytes before it were right
+		Kept bool
 	}
+	// EvInterrupt says that somebody wants the transfer to end.
 	EvInterrupt struct{}
 )
 
 // Action is one of the Act types below: what a Machine wants done.
 type Action any
 
-// What the coordinator wants done.
+// What a Machine wants done.
 type (
+	// ActSend sends a message to a node.
 	ActSend struct {
 		Node int
 		Msg  wire.Message
 	}
-	ActOffer struct{ Node int } // send the OFFER
-	ActPlan  struct {           // the chain is made; the source is read where read is true
+	// ActOffer sends a node the OFFER.
+	ActOffer struct{ Node int }
+	// ActPlan says that the chain is made. The blobs for which Read is true are read from the source.
+	ActPlan struct {
 		Nodes []int
 		Read  []bool
 	}
-	ActFeed struct { // FEED to node, with the link's secret
+	// ActFeed sends FEED, with a secret of the link, to a node that From is likely to feed.
+	ActFeed struct {
 		Node             int
 		Link, Generation uint32
 		From             int
 	}
-	ActDial struct { // DIAL to the feeder; 0: the server does it
+	// ActDial sends DIAL to the feeder; the server dials itself where that is 0.
+	ActDial struct {
 		Feeder, Node     int
 		Link, Generation uint32
 		Needs            [][2]int64
 		Lag              bool
 	}
+	// ActUndial sends UNDIAL to the feeder; the server ends the link itself where that is 0.
 	ActUndial struct {
 		Feeder int
 		Link   uint32
 	}
-	ActMarks  struct{ Node int } // send all marks so far
-	ActSource struct{}           // begin to read the source
-	ActResume struct {           // dial the control connection again
+	// ActMarks sends a node all marks that there are.
+	ActMarks struct{ Node int }
+	// ActSource begins to read the source.
+	ActSource struct{}
+	// ActResume dials the control connection again. Committed says that a COMMIT is unconfirmed: the node is asked for
+	// ConfirmFor instead of a second.
+	ActResume struct {
 		Node      int
-		Committed bool // a COMMIT is unconfirmed: ask for 15 s, not for 1
+		Committed bool
 	}
-	ActRedial struct{ Node int } // dial it every 2 s until it answers
+	// ActRedial dials a node every 2 s until it answers.
+	ActRedial struct{ Node int }
+	// ActHangup closes a control connection when all that was sent is out.
 	ActHangup struct{ Node int }
-	ActProbe  struct { // PROBE to node from
+	// ActProbe sends PROBE about node To to node From.
+	ActProbe struct {
 		From, To int
 		Probe    uint32
 	}
-	ActFinal struct{ Node int } // its row is final
-	ActNode  struct {           // the State of a node changed
+	// ActFinal says that the row of a node is final.
+	ActFinal struct{ Node int }
+	// ActNode says that the state of a node changed.
+	ActNode struct {
 		Node  int
 		State State
 		Cause Cause
 	}
-	ActLink struct { // a data link was opened, or lost, or replaced, or is blamed
+	// ActLink says that a data link was opened, or lost, or replaced, or is blamed. Up says that it was made, Again that it
+	// was made in place of another one.
+	ActLink struct {
 		Link      string
-		Up, Again bool // it was made; in place of another one
+		Up, Again bool
 		Reason    string
 	}
-	ActCommit struct{} // the first node is told to commit
+	// ActCommit says that the first node is told to commit.
+	ActCommit struct{}
+	// ActFinish ends the transfer. Err is nil when the source was read to its end.
 	ActFinish struct{ Err error }
 )

@@ -14,24 +14,27 @@ import (
 // EvTick: Step takes one event and returns what is to be done. All its state is
 // owned by the one goroutine that calls Step.
 //
-// Nodes are numbered from 1 in the order asked for; 0 is the server. The diagrams
-// of PROTOCOL.md section 8 are this file's phases.
+// Nodes are numbered from 1 in the order asked for; 0 is the server. The phases of a node are those of the
+// diagrams of PROTOCOL.md section 8.
 type Machine struct {
-	cfg      Config
-	blobs    []v1.Descriptor
-	nodes    []node // [0] is the server
-	order    []int  // of those that lack something: a feeder stands before its receiver
+	cfg   Config
+	blobs []v1.Descriptor
+	nodes []node
+	// order has the nodes that are served and lack something. A feeder stands before those that it feeds.
+	order    []int
 	nextLink uint32
-	now      time.Duration // of the last EvTick
-	speeds   speeds
-	search   search
+	// now is the time of the last EvTick.
+	now    time.Duration
+	speeds speeds
+	search search
 
-	due         bool // the time to start has come
-	started     bool
-	reading     bool // ActSource was given
-	sourceDone  bool
-	finals      []digest.Digest // per blob, once sourceDone
-	committing  bool            // some node was told to commit: no way back
+	// due says that the time to start has come, and started that the chain was made.
+	due, started bool
+	// reading says that ActSource was given, sourceDone that EvSourceDone came. finals are the digests of it.
+	reading, sourceDone bool
+	finals              []digest.Digest
+	// committing says that some node was told to commit: there is no way back.
+	committing  bool
 	interrupted bool
 	finished    bool
 
