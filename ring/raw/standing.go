@@ -196,7 +196,7 @@ func common(a, b []byte) int {
 	return n
 }
 
-// Commit says whether the file is the blob, and makes it durable: nobody knows who wrote it, and when.
+// Commit says whether the file is the blob. It is durable, as it was when Begin made it so, and its name becomes so.
 func (w *standingWriter) Commit(ctx context.Context, final v1.Descriptor) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -212,9 +212,6 @@ func (w *standingWriter) Commit(ctx context.Context, final v1.Descriptor) error 
 	}
 	if err := w.t.changed(w.s); err != nil {
 		return err
-	}
-	if err := w.s.f.Sync(); err != nil {
-		return w.t.fail("make durable", err)
 	}
 	if err := w.t.fs.SyncDir(path.Dir(w.t.name)); err != nil {
 		return w.t.fail("make the name durable", err)
@@ -235,6 +232,11 @@ func (t *Target) beginStanding(ctx context.Context, s *standing, off int64) (*st
 		return nil, err
 	}
 	if !s.begun {
+		// Nobody knows who wrote it, and when, so it is made durable. This comes before anything of it is read:
+		// from now on also a write through a mapping changes its times.
+		if err := s.f.Sync(); err != nil {
+			return nil, t.fail("make durable", err)
+		}
 		s.begun, s.claim = true, off
 		s.equal.Store(off)
 	}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/dolly-img/dolly-img/cache/durable"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sys/unix"
 )
 
 // A file that is there is what decides, never its name and size: whatever bytes the sender brings,
@@ -246,8 +247,42 @@ func TestStandingLooksAgain(t *testing.T) {
 			t.Fatal(err)
 		}
 		poke(t, 10)(path) // sets the same time
+		for now, err := os.Stat(path); err == nil && unchanged(now, target.was.info); now, err = os.Stat(path) {
+			os.Chtimes(path, day, day) // until the clock that files are stamped with goes on
+		}
 		if err := target.Publish(ctx); err == nil {
 			t.Error("published other bytes")
+		}
+	})
+	t.Run("a mapping that was written to before", func(t *testing.T) {
+		dir := t.TempDir()
+		var st unix.Statfs_t
+		if err := unix.Statfs(dir, &st); err != nil || st.Type == unix.TMPFS_MAGIC {
+			t.Skip("nothing is written back of a tmpfs, so that no later write shows: ", err)
+		}
+		f, err := os.OpenFile(filepath.Join(dir, "out"), os.O_RDWR|os.O_CREATE, 0o644)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		f.Write(want)
+		mem, err := unix.Mmap(int(f.Fd()), 0, len(want), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer unix.Munmap(mem)
+		mem[10] = want[10]
+		os.Chtimes(f.Name(), day, day)
+		w, err := offer(t, TargetOptions{Dir: dir, Name: "out"}).Begin(ctx, d, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.Write(want); err != nil {
+			t.Fatal(err)
+		}
+		mem[10]++
+		if err := w.Commit(ctx, v1.Descriptor{Digest: blob(want).Digest, Size: d.Size}); err == nil {
+			t.Error("other bytes are the blob")
 		}
 	})
 	t.Run("removed after the first offer", func(t *testing.T) {
