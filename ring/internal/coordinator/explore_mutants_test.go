@@ -31,7 +31,7 @@ var mutants = []struct{ name, file, old, new string }{
 	{"the end waits for a lost node", "commit.go",
 		"case p == phAway || p == phDialing", "case p == phDialing"},
 	{"an unconfirmed COMMIT counts", "commit.go",
-		"		c.endBy(ev.Node, Failed, ev.Cause.orCause(", "		c.nodeCommitted(EvCommitted{ev.Node, ev.Digest + c.finals[0].String()[len(ev.Digest):]})\n		c.endBy(ev.Node, Failed, ev.Cause.orCause("},
+		"		c.end(ev.Node, Failed, ev.Cause.orCause(", "		c.nodeCommitted(EvCommitted{ev.Node, ev.Digest + c.finals[0].String()[len(ev.Digest):]})\n		c.end(ev.Node, Failed, ev.Cause.orCause("},
 	{"who waits for a feeder is forgotten when nobody reaches it", "search.go",
 		"	if n.reach.waits && n.feed.state == feedAsked {", "	if n.reach.waits && n.reach.found != 0 && n.feed.state == feedAsked {"},
 	{"the first of two names is served", "join.go",
