@@ -17,6 +17,7 @@ import (
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/dolly-img/dolly-img/cache/durable"
+	"github.com/dolly-img/dolly-img/ring/errkind"
 )
 
 // Cache is an open cache. Its methods may be called at the same time.
@@ -113,7 +114,7 @@ func (c *Cache) create() error {
 	begun := []string{"blobs", "ingest", "index.json", "lost+found"}
 	for _, name := range names {
 		if !slices.Contains(begun, name) {
-			return hint("name an empty or a new directory", "%s is in it, but no oci-layout: not a cache", name)
+			return errkind.Errorf("cache-not-one", "%s is in it, but no oci-layout: not a cache", name)
 		}
 	}
 	if err := mkdirs(c.fs, "ingest", "blobs", "blobs/sha256"); err != nil {
@@ -230,7 +231,7 @@ func (c *Cache) Path(ref string) (string, error) {
 		err = c.walk(d, c.present)
 	}
 	if err != nil {
-		return "", hint("push it again", "%w", err)
+		return "", errkind.Errorf("cache-incomplete", "%w", err)
 	}
 	c.touch(d.Digest)
 	if sif, ok := m.sif(); ok {

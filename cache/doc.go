@@ -31,22 +31,7 @@ package cache
 
 import (
 	"errors"
-	"fmt"
 )
 
 // ErrNotFound is part of the error about a reference the cache does not have.
 var ErrNotFound = errors.New("not in the cache")
-
-// hinted is an error with one line of advice for whoever reads it.
-type hinted struct {
-	error
-	hint string
-}
-
-// Hint is what to do about the error.
-func (e *hinted) Hint() string  { return e.hint }
-func (e *hinted) Unwrap() error { return e.error }
-
-func hint(advice, format string, args ...any) error {
-	return &hinted{fmt.Errorf(format, args...), advice}
-}

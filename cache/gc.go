@@ -12,6 +12,7 @@ import (
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/dolly-img/dolly-img/ring/bytesize"
+	"github.com/dolly-img/dolly-img/ring/errkind"
 )
 
 // Limits are what GC keeps the cache within; zero values are none.
@@ -113,7 +114,7 @@ func (c *Cache) Remove(ctx context.Context, ref string) (GCResult, error) {
 		if err := c.settleIndex(); err != nil { // it was removed, but not durably
 			return GCResult{}, err
 		}
-		return GCResult{}, hint("dolly-img cache ls lists what is there", "cache %s: %q: %w", c.dir, ref, ErrNotFound)
+		return GCResult{}, errkind.Errorf("cache-unknown", "cache %s: %q: %w", c.dir, ref, ErrNotFound)
 	}
 	return g.res, nil
 }
@@ -180,7 +181,7 @@ func (c *Cache) newCollector(o GCOptions) (g *collector, err error) {
 func (g *collector) needed(root v1.Descriptor) (blobs []digest.Digest) {
 	list, err := g.c.reach(root)
 	if err != nil {
-		g.unread = hint("rm or pull it again", "image %s: %w", refName(root), err)
+		g.unread = errkind.Errorf("cache-unread", "image %s: %w", refName(root), err)
 	}
 	for _, d := range list {
 		blobs = append(blobs, d.Digest)
@@ -211,7 +212,7 @@ func (g *collector) collect(ctx context.Context) error {
 		if room, known, err := g.room(victims, Limits{Free: g.o.Limits.Free}); err != nil {
 			return err
 		} else if known && room < 0 {
-			return hint("ask for less, or unpin what is not needed", "nothing is removed: so much cannot be free here, it lacks %s that the cache cannot give", bytesize.Text(-room))
+			return errkind.Errorf("cache-unattainable", "nothing is removed: so much cannot be free here, it lacks %s that the cache cannot give", bytesize.Text(-room))
 		}
 	}
 	if err := g.dropUnneeded(ctx, func(d digest.Digest) bool { return !g.fresh(d) }); err != nil {

@@ -14,6 +14,7 @@ import (
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/dolly-img/dolly-img/cache/durable"
+	"github.com/dolly-img/dolly-img/ring/errkind"
 )
 
 // maxIndex bounds index.json, in bytes: about 40,000 references.
@@ -74,7 +75,7 @@ func (c *Cache) readIndex() (v1.Index, error) {
 	}
 	index, err := decodeIndex(b)
 	if err != nil {
-		return v1.Index{}, hint("repair or remove index.json; removing it also means to remove oci-layout, the blobs can stay",
+		return v1.Index{}, errkind.Errorf("cache-index",
 			"cache %s: index.json: %w", c.dir, err)
 	}
 	return index, nil
@@ -205,7 +206,7 @@ func (c *Cache) Resolve(ref string) (v1.Descriptor, error) {
 			return d, nil
 		}
 	}
-	return v1.Descriptor{}, hint("dolly-img cache ls lists what is there", "cache %s: %q: %w", c.dir, ref, ErrNotFound)
+	return v1.Descriptor{}, errkind.Errorf("cache-unknown", "cache %s: %q: %w", c.dir, ref, ErrNotFound)
 }
 
 // layout is the marker file's content.

@@ -5,6 +5,8 @@ import (
 	"maps"
 
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/dolly-img/dolly-img/ring/errkind"
 )
 
 // annotationPin is what an entry of index.json has whose image GC must not remove.
@@ -28,6 +30,6 @@ func (c *Cache) Pin(ctx context.Context, ref string, on bool) error {
 			index.Manifests[i].Annotations = marks
 			return pinned(d) != on, nil
 		}
-		return false, hint("dolly-img cache ls lists what is there", "cache %s: %q: %w", c.dir, ref, ErrNotFound)
+		return false, errkind.Errorf("cache-unknown", "cache %s: %q: %w", c.dir, ref, ErrNotFound)
 	})
 }

@@ -16,6 +16,7 @@ import (
 
 	"github.com/dolly-img/dolly-img/cache/durable"
 	"github.com/dolly-img/dolly-img/ring/bytesize"
+	"github.com/dolly-img/dolly-img/ring/errkind"
 )
 
 // What the limits leave room for, and which images may go for it.
@@ -99,7 +100,7 @@ func (g *collector) fits(victims []v1.Descriptor) error {
 	if err != nil || !known || room >= g.o.Room {
 		return err
 	}
-	return hint("raise the limits, or unpin or rm what is not needed", "%w", &noRoom{g.o.Room, max(0, room)})
+	return errkind.Errorf("cache-full", "%w", &noRoom{g.o.Room, max(0, room)})
 }
 
 // noRoom is a lack of space that limits make, not the file system.

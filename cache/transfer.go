@@ -14,6 +14,7 @@ import (
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/dolly-img/dolly-img/ring/bytesize"
+	"github.com/dolly-img/dolly-img/ring/errkind"
 )
 
 // Writer stores one blob of a Transfer: Commit makes it durable under its digest,
@@ -153,14 +154,14 @@ func (t *Transfer) makeRoom(ctx context.Context) error {
 func (t *Transfer) hold(ctx context.Context, blobs []v1.Descriptor) error {
 	unlock, err := t.c.lockIndex(ctx)
 	if err != nil {
-		return hint("is the cache directory writable for this user?", "%w", err)
+		return errkind.Errorf("cache-unwritable", "%w", err)
 	}
 	defer unlock()
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.blobs = slices.Clone(blobs)
 	if err := t.ensureLease(); err != nil {
-		return hint("is the cache directory writable for this user?", "cache %s: lease: %w", t.c.dir, err)
+		return errkind.Errorf("cache-unwritable", "cache %s: lease: %w", t.c.dir, err)
 	}
 	var digests []digest.Digest
 	for _, d := range blobs {

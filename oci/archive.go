@@ -18,6 +18,8 @@ import (
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
 	"golang.org/x/sys/unix"
+
+	"github.com/dolly-img/dolly-img/ring/errkind"
 )
 
 // archive is a tar read where it lies: never unpacked. Its first pass notes where
@@ -66,7 +68,7 @@ func openArchive(ctx context.Context, name string) (_ *archive, err error) {
 	}
 	for magic, command := range map[string]string{"\xfd7zXZ\x00": "xz", "BZh": "bzip2"} {
 		if bytes.HasPrefix(head[:n], []byte(magic)) { // too slow to be unpacked for each file in it
-			return nil, hint(command+" -dk "+name+", and push what that makes", "is compressed with %s, and only archives in gzip and zstd are read", command)
+			return nil, errkind.About("archive-compression", command+" -dk "+name, "is compressed with %s, and only archives in gzip and zstd are read", command)
 		}
 	}
 	a.unpack = unpacker(head[:n])

@@ -137,7 +137,7 @@ func TestSavedLayersAreChecked(t *testing.T) {
 				}
 				fails(t, err, c.want)
 				var w interface{ Wrong() bool }
-				if !errors.As(err, &w) || !w.Wrong() || hintOf(err) == "" || !strings.Contains(err.Error(), "image docker-archive:") {
+				if !errors.As(err, &w) || !w.Wrong() || kindTold(err) == "" || !strings.Contains(err.Error(), "image docker-archive:") {
 					t.Errorf("%v: kept by the nodes, without a hint, or without the image", err)
 				}
 				for d, diff := range known.all() {

@@ -15,8 +15,6 @@
 // CheckPolicy, which says whether it lets an image in that nobody checked.
 package oci
 
-import "fmt"
-
 // Limits of what an image may be; none of them is met by an honest one.
 const (
 	MaxManifest = 4 << 20  // bytes of a manifest or index, as registries have it
@@ -28,17 +26,3 @@ const (
 
 	maxManifests = 64 << 20 // bytes of all manifests below one index: they are kept in memory
 )
-
-// hinted is an error with one line of advice for whoever reads it.
-type hinted struct {
-	error
-	hint string
-}
-
-// Hint is what to do about the error.
-func (e *hinted) Hint() string  { return e.hint }
-func (e *hinted) Unwrap() error { return e.error }
-
-func hint(advice, format string, args ...any) error {
-	return &hinted{fmt.Errorf(format, args...), advice}
-}

@@ -14,6 +14,8 @@ import (
 	"github.com/opencontainers/go-digest"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sync/errgroup"
+
+	"github.com/dolly-img/dolly-img/ring/errkind"
 )
 
 // dockerArchive is what "docker save" writes: configs and layers of one or more images, in
@@ -105,13 +107,13 @@ func pickDocker(list []dockerImage, ref string) (dockerImage, string, error) {
 	case slices.ContainsFunc(images, func(o dockerImage) bool {
 		return o.Config != images[0].Config || !slices.Equal(o.Layers, images[0].Layers)
 	}):
-		return dockerImage{}, "", hint("save it again with one tag for each image", "%q may be any of %d images: %s", ref, len(images), strings.Join(found, ", "))
+		return dockerImage{}, "", errkind.Errorf("archive-tags", "%q may be any of %d images: %s", ref, len(images), strings.Join(found, ", "))
 	case len(images) > 0:
 		return images[0], found[0], nil
 	case ref != "":
-		return dockerImage{}, "", hint("name one of those, after a colon", "has no %q, only %s", ref, all)
+		return dockerImage{}, "", errkind.Errorf("ref-unknown", "has no %q, only %s", ref, all)
 	case len(list) > 1:
-		return dockerImage{}, "", hint("name one of them, after a colon", "has %d images: %s", len(list), all)
+		return dockerImage{}, "", errkind.Errorf("ref-missing", "has %d images: %s", len(list), all)
 	case len(list[0].RepoTags) == 0:
 		return list[0], "", nil
 	}
@@ -137,7 +139,7 @@ func (d *dockerArchive) build(ctx context.Context, image dockerImage) error {
 		return fmt.Errorf("config %q: %w", image.Config, err)
 	}
 	if len(diffs) != len(image.Layers) {
-		return hint(disagreeAdvice, "config %q: %d diff_ids for %d layers", image.Config, len(diffs), len(image.Layers))
+		return errkind.Errorf("image-disagrees", "config %q: %d diff_ids for %d layers", image.Config, len(diffs), len(image.Layers))
 	}
 	c := v1.Descriptor{MediaType: v1.MediaTypeImageConfig, Digest: digest.FromBytes(config), Size: int64(len(config))}
 	d.paths[c.Digest] = image.Config
@@ -179,7 +181,7 @@ func (d *dockerArchive) layer(ctx context.Context, name string, diff digest.Dige
 	case err != nil:
 		return v1.Descriptor{}, err
 	case bytes.HasPrefix(head, []byte("\xfd7zX")), bytes.HasPrefix(head, []byte("BZh")):
-		return v1.Descriptor{}, hint("load it with docker or podman and save it again", "is compressed, but neither with gzip nor with zstd")
+		return v1.Descriptor{}, errkind.Errorf("archive-layer", "is compressed, but neither with gzip nor with zstd")
 	case unpacker(head) == nil:
 		return layer, nil
 	case head[0] == 0x1f:

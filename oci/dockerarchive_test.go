@@ -111,7 +111,7 @@ func TestDockerArchiveRefs(t *testing.T) {
 
 		":app:Not valid": `"app:Not valid", is none that a runtime could ask for`,
 	} {
-		if err := openFails(t, path+ref, Options{}, want); ref != ":" && hintOf(err) == "" {
+		if err := openFails(t, path+ref, Options{}, want); ref != ":" && kindTold(err) == "" {
 			t.Errorf("%q: no hint", ref)
 		}
 	}
@@ -127,7 +127,7 @@ func TestDockerArchiveAmbiguous(t *testing.T) {
 				{Config: other, RepoTags: []string{"index.docker.io/app"}, Layers: []string{other[1:]}}}))))
 		if want == "" {
 			mustOpen(t, path+":app", Options{})
-		} else if err := openFails(t, path+":app", Options{}, want); hintOf(err) == "" {
+		} else if err := openFails(t, path+":app", Options{}, want); kindTold(err) == "" {
 			t.Error("no hint")
 		}
 	}
@@ -157,7 +157,7 @@ func TestLayoutRefs(t *testing.T) {
 		}
 		err := openFails(t, name, Options{}, "has 2 images: docker.io/library/app:1, example.com/app:2")
 		err2 := openFails(t, name+":3", Options{}, `has no "3", only docker.io/library/app:1, example.com/app:2`)
-		if hintOf(err) == "" || hintOf(err2) == "" {
+		if kindTold(err) == "" || kindTold(err2) == "" {
 			t.Error("no hint")
 		}
 	}

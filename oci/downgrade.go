@@ -12,6 +12,8 @@ import (
 	"github.com/containers/image/v5/docker/reference"
 	"github.com/containers/image/v5/pkg/sysregistriesv2"
 	"github.com/containers/image/v5/types"
+
+	"github.com/dolly-img/dolly-img/ring/errkind"
 )
 
 // downgradeGuard stops a registry that is reached with TLS from sending us to a place without it: its
@@ -98,7 +100,7 @@ func (s *downgradeGuard) allow(host string, withTLS bool) bool {
 // refused is err, or errScheme where that is why.
 func refused(ctx context.Context, err error) error {
 	if err != nil && errors.Is(context.Cause(ctx), errScheme) {
-		return hint("have the registry's storage not redirect, or redirect to https", "%w", errScheme)
+		return errkind.Errorf("registry-redirect", "%w", errScheme)
 	}
 	return err
 }

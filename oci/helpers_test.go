@@ -21,6 +21,8 @@ import (
 	"github.com/klauspost/compress/zstd"
 	"github.com/opencontainers/go-digest"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/dolly-img/dolly-img/ring/errkind"
 )
 
 // TestMain keeps whatever the user has configured out of the tests.
@@ -253,10 +255,8 @@ func openFails(t testing.TB, name string, o Options, want string) error {
 	return err
 }
 
-func hintOf(err error) string {
-	var h interface{ Hint() string }
-	if errors.As(err, &h) {
-		return h.Hint()
-	}
-	return ""
+// kindTold is the kind of an error and what it is about, "" for one without.
+func kindTold(err error) string {
+	kind, about := errkind.Of(err)
+	return strings.TrimSpace(string(kind) + " " + strings.Join(about, " "))
 }

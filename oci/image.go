@@ -9,6 +9,8 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/dolly-img/dolly-img/ring/errkind"
 )
 
 // Options say how to find and read an image; zero values are fine.
@@ -75,7 +77,7 @@ func Open(ctx context.Context, name string, o Options) (*Image, error) {
 	}
 	i := &Image{asked: name, store: s, raw: map[digest.Digest][]byte{}}
 	if l, ok := s.(*layout); ok && l.platforms != nil && o.AllPlatforms {
-		err = hint("choose one with --platform", "index.json is itself the list of platforms, and no blob that nodes could keep")
+		err = errkind.Errorf("platform-index", "index.json is itself the list of platforms, and no blob that nodes could keep")
 	} else if err = i.setNames(own, o.Name); err == nil {
 		err = i.resolve(ctx, want, o)
 	}

@@ -11,6 +11,8 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/dolly-img/dolly-img/ring/errkind"
 )
 
 const mediaTypeDockerConfig = "application/vnd.docker.container.image.v1+json"
@@ -49,13 +51,11 @@ func (i *Image) agree(ctx context.Context, from Source) (packed []layer, err err
 	return packed, nil
 }
 
-const disagreeAdvice = "make the image again: its manifest and its config do not belong together"
-
 // agree compares the layers of a manifest with diffs, and appends those that are compressed
 // to packed.
 func (m *manifest) agree(ctx context.Context, open opener, diffs []digest.Digest, packed []layer) ([]layer, error) {
 	if len(diffs) != len(m.Layers) {
-		return nil, hint(disagreeAdvice, "the manifest has %d layers, but the config of the image has %d", len(m.Layers), len(diffs))
+		return nil, errkind.Errorf("image-disagrees", "the manifest has %d layers, but the config of the image has %d", len(m.Layers), len(diffs))
 	}
 	for n, d := range m.Layers {
 		diff := diffs[n]
@@ -66,7 +66,7 @@ func (m *manifest) agree(ctx context.Context, open opener, diffs []digest.Digest
 		case len(d.URLs) > 0 || d.Digest == diff && !saysCompressed(d):
 			continue
 		case d.Digest != diff && slices.Contains(diffs, d.Digest): // whatever its media type says of it
-			return nil, hint(disagreeAdvice, "the layers stand in another order in the manifest than in the config of the image: layer %d is %s, not %s", n+1, d.Digest, diff)
+			return nil, errkind.Errorf("image-disagrees", "the layers stand in another order in the manifest than in the config of the image: layer %d is %s, not %s", n+1, d.Digest, diff)
 		}
 		kind, err := compression(ctx, open, d)
 		switch {
@@ -75,7 +75,7 @@ func (m *manifest) agree(ctx context.Context, open opener, diffs []digest.Digest
 		case kind == compressed: // also where the diff_id is that of the compressed bytes, which they cannot unpack to
 			packed = append(packed, layer{d, diff})
 		case kind == unpacked:
-			return nil, hint(disagreeAdvice, "layer %d of the manifest is %s, but the config of the image has %s there", n+1, d.Digest, diff)
+			return nil, errkind.Errorf("image-disagrees", "layer %d of the manifest is %s, but the config of the image has %s there", n+1, d.Digest, diff)
 		}
 	}
 	return packed, nil

@@ -8,6 +8,8 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/dolly-img/dolly-img/ring/errkind"
 )
 
 // Docker's names of what has the same JSON form as the specification's.
@@ -58,7 +60,7 @@ func decode(raw []byte, told string) (*manifest, error) {
 		m.mediaType, _, _ = strings.Cut(told, ";")
 	}
 	if m.SchemaVersion == 1 || strings.HasPrefix(m.mediaType, mediaTypeDockerSchema1) {
-		return nil, hint("have the registry serve it as schema 2, or push it there again with a current tool",
+		return nil, errkind.Errorf("manifest-schema1",
 			"manifest of Docker's schema 1, which nobody can verify")
 	}
 	if m.SchemaVersion != 2 {

@@ -17,6 +17,8 @@ import (
 	"github.com/containers/image/v5/pkg/sysregistriesv2"
 	"github.com/containers/image/v5/types"
 	"github.com/pelletier/go-toml/v2"
+
+	"github.com/dolly-img/dolly-img/ring/errkind"
 )
 
 // nodeMirror is the header that is in every answer of the mirror that a node of this project has. Such a one
@@ -73,7 +75,7 @@ func withoutNodes(ctx context.Context, sys *types.SystemContext, named reference
 	case len(out) == 0:
 		return sys, free, nil
 	case errors.Is(err, errNodeMirror):
-		return nil, free, hint("name the registry itself in registries.conf", "registries.conf says to ask %s: %w", host, err)
+		return nil, free, errkind.Errorf("registry-mirror", "registries.conf says to ask %s: %w", host, err)
 	case err != nil:
 		return nil, free, fmt.Errorf("registries.conf says to ask %s: %w", host, err)
 	}

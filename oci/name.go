@@ -12,6 +12,8 @@ import (
 	"github.com/containers/image/v5/pkg/sysregistriesv2"
 	"github.com/containers/image/v5/types"
 	"github.com/opencontainers/go-digest"
+
+	"github.com/dolly-img/dolly-img/ring/errkind"
 )
 
 // FullName expands name to the full reference that container runtimes look up. Names of every source go
@@ -93,7 +95,7 @@ func oneOf(named reference.Named) reference.Named {
 func names(sys *types.SystemContext, name string) ([]reference.Named, error) {
 	name = lowerHost(name)
 	if strings.HasPrefix(name, "[") {
-		return nil, hint("give the address a name, in DNS or /etc/hosts", "%q: the library that asks registries knows no IPv6 addresses", name)
+		return nil, errkind.Errorf("registry-address", "%q: the library that asks registries knows no IPv6 addresses", name)
 	}
 	plain, err := reference.ParseNormalizedNamed(name)
 	if err != nil {
@@ -131,7 +133,7 @@ func hasPath(name string) bool { return strings.ContainsAny(name, "/:@") }
 func (i *Image) setNames(own, asked string) (err error) {
 	if own != "" {
 		if i.name, err = FullName(own); err != nil && asked == "" {
-			return hint("--name REF says what it shall be kept as", "the name that it comes with, %q, is none that a runtime could ask for: %w", own, err)
+			return errkind.Errorf("name-unusable", "the name that it comes with, %q, is none that a runtime could ask for: %w", own, err)
 		}
 	}
 	if i.ref = i.name; asked != "" {
@@ -149,7 +151,7 @@ func (i *Image) checkName(raw []byte) error {
 		return nil
 	}
 	if err := checkDigest(raw, digest.Digest(d)); err != nil {
-		return hint("--name REF, without a digest, says what it shall be kept as", "the name %s is of another image: %w", i.ref, err)
+		return errkind.Errorf("name-digest", "the name %s is of another image: %w", i.ref, err)
 	}
 	return nil
 }
@@ -175,7 +177,7 @@ func (i *Image) LocalName(repository, ref string) (string, error) {
 		err = errors.New("it is no tag")
 	}
 	if err != nil {
-		return "", hint("--name REF says what it shall be kept as", "%q is the image's only name, and none that a runtime could ask for: %w", ref, err)
+		return "", errkind.Errorf("name-unusable", "%q is the image's only name, and none that a runtime could ask for: %w", ref, err)
 	}
 	return full, nil
 }

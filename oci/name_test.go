@@ -59,8 +59,8 @@ func TestNamesOfSources(t *testing.T) {
 			}
 			if want == "" {
 				err := openFails(t, source, Options{}, "is none that a runtime could ask for")
-				if !strings.HasPrefix(hintOf(err), "--name ") {
-					t.Errorf("%s %q: hint is %q", kind, name, hintOf(err))
+				if !strings.HasPrefix(kindTold(err), "name-") {
+					t.Errorf("%s %q: kind is %q", kind, name, kindTold(err))
 				}
 			} else if i := mustOpen(t, source, Options{}); i.Name() != want || i.Ref() != want {
 				t.Errorf("%s %q: %q, %q, want %q", kind, name, i.Name(), i.Ref(), want)
@@ -78,8 +78,8 @@ func TestNamesOfSources(t *testing.T) {
 		}
 	}
 	err := openFails(t, marked(annotationName, "quay.io/x/y@"+sha), Options{}, "is of another image")
-	if !strings.HasPrefix(hintOf(err), "--name ") {
-		t.Errorf("hint is %q", hintOf(err))
+	if !strings.HasPrefix(kindTold(err), "name-") {
+		t.Errorf("kind is %q", kindTold(err))
 	}
 	openFails(t, marked(v1.AnnotationRefName, "v1"), Options{Name: "x@" + sha}, "is of another image")
 	// That of an index is the chosen manifest's in the name.
@@ -101,7 +101,7 @@ func TestLocalName(t *testing.T) {
 		"": "localhost/app:v1", "v1": "localhost/app:v1", sha: "localhost/app@" + m.root.Digest.String(), "v1+b": "", "a/b": "", "a:b": "", "-": "",
 	} {
 		got, err := i.LocalName("localhost/app", ref)
-		if got != want || want == "" && !strings.HasPrefix(hintOf(err), "--name ") {
+		if got != want || want == "" && !strings.HasPrefix(kindTold(err), "name-") {
 			t.Errorf("%q is %q, %v", ref, got, err)
 		}
 	}
@@ -186,7 +186,7 @@ func TestPick(t *testing.T) {
 				name += ":" + c.ref
 			}
 			if c.err != "" {
-				if err := openFails(t, name, Options{}, c.err); hintOf(err) == "" {
+				if err := openFails(t, name, Options{}, c.err); kindTold(err) == "" {
 					t.Errorf("%s %q: no hint", kind, c.ref)
 				}
 				continue

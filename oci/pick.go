@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/dolly-img/dolly-img/ring/errkind"
 )
 
 // annotationName is where containerd, and this project, write the full name of an image in a layout.
@@ -70,11 +72,11 @@ func pick(list []v1.Descriptor, ref string) ([]named, error) {
 	case len(found) == 1 || arePlatforms(found):
 		return found, nil
 	case ref == "":
-		return nil, hint("name one of them, after a colon", "has %d images: %s", len(all), tell(all))
+		return nil, errkind.Errorf("ref-missing", "has %d images: %s", len(all), tell(all))
 	case len(found) == 0:
-		return nil, hint("name one of those, after a colon", "has no %q, only %s", ref, tell(all))
+		return nil, errkind.Errorf("ref-unknown", "has no %q, only %s", ref, tell(all))
 	}
-	return nil, hint("name one of them in full, or by its digest, after a colon", "%q may be any of %d images: %s", ref, len(found), tell(found))
+	return nil, errkind.Errorf("ref-ambiguous", "%q may be any of %d images: %s", ref, len(found), tell(found))
 }
 
 // onlyTag is what the list calls an image that it found, where that is a tag and it has no other.

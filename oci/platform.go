@@ -12,6 +12,8 @@ import (
 	"strings"
 
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/dolly-img/dolly-img/ring/errkind"
 )
 
 // platform is what an image runs on, or a machine is, in its normal form: see normal.
@@ -176,9 +178,9 @@ func choose(entries []v1.Descriptor, wants []platform) (v1.Descriptor, error) {
 		return v1.Descriptor{}, errors.New("the index is empty")
 	}
 	if len(has) == 0 {
-		return v1.Descriptor{}, hint("--all-platforms takes the whole index", "no entry of the index says its platform")
+		return v1.Descriptor{}, errkind.Errorf("platform-unsaid", "no entry of the index says its platform")
 	}
-	return v1.Descriptor{}, hint("choose with --platform, or take all with --all-platforms",
+	return v1.Descriptor{}, errkind.Errorf("platform-none",
 		"none for %s, only for %s", wants[0], strings.Join(has, ", "))
 }
 
@@ -286,7 +288,7 @@ func (i *Image) checkPlatform(ctx context.Context, want platform) error {
 	if err != nil || is.os == "" || slices.Contains(want.runs(), is) {
 		return err
 	}
-	return hint("if that is what the nodes are, say --platform "+is.String(), "is for %s, not for %s", is, want)
+	return errkind.About("platform-other", is.String(), "is for %s, not for %s", is, want)
 }
 
 // opener reads what is read from now and again later: from from, and of the image itself so that

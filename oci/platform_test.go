@@ -130,7 +130,7 @@ func TestChoose(t *testing.T) {
 			d, err := choose(c.entries, platforms(t, c.want)[0].runs())
 			if c.err != "" {
 				fails(t, err, c.err)
-				if len(c.entries) > 0 && hintOf(err) == "" {
+				if len(c.entries) > 0 && kindTold(err) == "" {
 					t.Error("no hint")
 				}
 			} else if err != nil || d.Platform != c.entries[c.index].Platform {

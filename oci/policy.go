@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/dolly-img/dolly-img/ring/errkind"
 )
 
 // CheckPolicy says whether the policy.json in force lets the image in unchecked: nothing
@@ -46,9 +48,9 @@ func CheckPolicy(name, ref string) error {
 		switch r.Type {
 		case "insecureAcceptAnything":
 		case "reject":
-			return hint("let it in there, or ask whoever wrote that file", "%s rejects %s", file, name)
+			return errkind.Errorf("policy-rejects", "%s rejects %s", file, name)
 		default:
-			return hint("check it with skopeo copy into an oci-archive, and push that",
+			return errkind.Errorf("policy-signature",
 				"%s demands a signature (%s) of %s, and this program cannot check one", file, r.Type, name)
 		}
 	}

@@ -99,7 +99,7 @@ func TestPolicy(t *testing.T) {
 		} else if c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), path)) {
 			t.Errorf("%s: %s (%s): error is %v, want one with %q", c.policy, c.name, c.ref, err, c.want)
 		}
-		if strings.HasPrefix(c.want, "demands") && hintOf(err) == "" {
+		if strings.HasPrefix(c.want, "demands") && kindTold(err) == "" {
 			t.Errorf("%s: no hint", c.policy)
 		}
 	}

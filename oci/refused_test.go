@@ -31,8 +31,8 @@ func TestLayoutSizes(t *testing.T) {
 					want = "file does not exist"
 				}
 				err := openFails(t, source, Options{}, "blob "+m.layers[1].Digest.String()+": ")
-				if fails(t, err, want); !strings.HasPrefix(hintOf(err), "make the image or its archive again") {
-					t.Errorf("%s: hint is %q", kind, hintOf(err))
+				if fails(t, err, want); !strings.HasPrefix(kindTold(err), "image-damaged") {
+					t.Errorf("%s: kind is %q", kind, kindTold(err))
 				}
 			}
 		})
@@ -48,8 +48,8 @@ func TestArchiveCompression(t *testing.T) {
 			"oci-archive": openFails(t, "oci-archive:"+path, Options{}, ""), "docker-archive": openFails(t, "docker-archive:"+path, Options{}, ""), "kind": kind,
 		} {
 			fails(t, err, "is compressed with "+command+", and only archives in gzip and zstd are read")
-			if !strings.HasPrefix(hintOf(err), command+" -dk "+path) {
-				t.Errorf("%s: hint is %q", what, hintOf(err))
+			if !strings.HasPrefix(kindTold(err), "archive-compression "+command+" -dk "+path) {
+				t.Errorf("%s: kind is %q", what, kindTold(err))
 			}
 		}
 	}

@@ -23,6 +23,8 @@ import (
 	"github.com/opencontainers/go-digest"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/sirupsen/logrus"
+
+	"github.com/dolly-img/dolly-img/ring/errkind"
 )
 
 // RegistryOptions say how to talk to a registry; what is not said here the files of the
@@ -83,7 +85,7 @@ func openRegistry(ctx context.Context, name string, o RegistryOptions) (store, s
 		return nil, "", err
 	}
 	if o.User != "" && len(candidates) > 1 {
-		return nil, "", hint("give the full name", "%q may be an image of %d registries, and a password is only for one of them", name, len(candidates))
+		return nil, "", errkind.Errorf("name-ambiguous", "%q may be an image of %d registries, and a password is only for one of them", name, len(candidates))
 	}
 	var first error
 	for _, named := range candidates {
@@ -397,17 +399,17 @@ func (r *registry) explain(err error) error {
 	denied := s == 401 || s == 403 || errors.As(err, new(docker.ErrUnauthorizedForCredentials))
 	switch {
 	case s == 429, errors.Is(err, docker.ErrTooManyRequests):
-		return hint("wait, or log in: registries let those who are known ask more often", "%w", err)
+		return errkind.Errorf("registry-limit", "%w", err)
 	case denied && r.user != "":
-		return hint("is the password right, and may this user read the image?", "the registry refuses user %s: %w", r.user, err)
+		return errkind.Errorf("registry-denied", "the registry refuses user %s: %w", r.user, err)
 	case denied:
-		return hint("log in with podman or skopeo login, or give --authfile FILE or --creds FILE", "%w", err)
+		return errkind.Errorf("registry-login", "%w", err)
 	case errors.As(err, new(*tls.CertificateVerificationError)):
-		return hint("put the registry's ca.crt into a directory and give --cert-dir DIR", "%w", err)
+		return errkind.Errorf("registry-certificate", "%w", err)
 	case errors.As(err, new(tls.RecordHeaderError)), strings.Contains(err.Error(), "HTTP response to HTTPS client"):
-		return hint("--tls-verify=false also allows a registry without TLS", "%w", err)
+		return errkind.Errorf("registry-plain", "%w", err)
 	case s == 404:
-		return hint("is the name right? skopeo list-tags lists what there is", "%w", err)
+		return errkind.Errorf("registry-unknown", "%w", err)
 	}
 	return err
 }

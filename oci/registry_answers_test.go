@@ -35,14 +35,14 @@ func TestRegistryStatus(t *testing.T) {
 		want, hint string
 		tries      int
 	}{
-		{"404", coded(404, "MANIFEST_UNKNOWN"), "manifest unknown", "is the name right?", 1},
+		{"404", coded(404, "MANIFEST_UNKNOWN"), "manifest unknown", "registry-unknown", 1},
 		{"404 of Harbor", coded(404, "NOT_FOUND"), "reading manifest latest", "", 1},
-		{"404 in HTML", status(404, "<html>nothing here"), "StatusCode: 404", "is the name right?", 1},
-		{"403", coded(403, "DENIED"), "denied", "log in", 1},
-		{"403 of a proxy", status(403, "go away"), "StatusCode: 403", "log in", 1},
-		{"401", coded(401, "UNAUTHORIZED"), "unauthorized", "log in", 1},
-		{"429", coded(429, "TOOMANYREQUESTS"), "toomanyrequests", "wait, or log in", 5}, // by the library
-		{"429 in words", status(429, "slower"), "StatusCode: 429", "wait, or log in", 5},
+		{"404 in HTML", status(404, "<html>nothing here"), "StatusCode: 404", "registry-unknown", 1},
+		{"403", coded(403, "DENIED"), "denied", "registry-login", 1},
+		{"403 of a proxy", status(403, "go away"), "StatusCode: 403", "registry-login", 1},
+		{"401", coded(401, "UNAUTHORIZED"), "unauthorized", "registry-login", 1},
+		{"429", coded(429, "TOOMANYREQUESTS"), "toomanyrequests", "registry-limit", 5}, // by the library
+		{"429 in words", status(429, "slower"), "StatusCode: 429", "registry-limit", 5},
 		{"500", status(500, "oops"), "received unexpected HTTP status: 500", "", retries + 1},
 		{"503", status(503, ""), "received unexpected HTTP status: 503", "", retries + 1},
 		{"418 with a code of 500", coded(418, "UNAVAILABLE"), "reading manifest latest", "", 1},
@@ -58,8 +58,8 @@ func TestRegistryStatus(t *testing.T) {
 				return r.URL.Path != "/v2/" && c.lie(w, r, n)
 			}
 			err := openFails(t, f.name(), plain(t), c.want)
-			if h := hintOf(err); !strings.HasPrefix(h, c.hint) || c.hint == "" && h != "" {
-				t.Errorf("hint is %q, want %q", h, c.hint)
+			if h := kindTold(err); !strings.HasPrefix(h, c.hint) || c.hint == "" && h != "" {
+				t.Errorf("kind is %q, want %q", h, c.hint)
 			}
 			if n := len(f.asked("/manifests/latest")); n != c.tries && c.name != "gone" || n > 2*c.tries {
 				t.Errorf("asked %d times, want %d", n, c.tries)

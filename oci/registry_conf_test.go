@@ -120,8 +120,8 @@ func TestMirrors(t *testing.T) {
 		mirror, upstream := newRegistry(t), newRegistry(t)
 		err := openFails(t, upstream.name(), conf(t, mirrored, upstream.host, mirror.host), "manifest unknown")
 		fails(t, err, mirror.host)
-		if !strings.HasPrefix(hintOf(err), "is the name right?") {
-			t.Errorf("hint is %q", hintOf(err))
+		if !strings.HasPrefix(kindTold(err), "registry-unknown") {
+			t.Errorf("kind is %q", kindTold(err))
 		}
 	})
 	t.Run("lies", func(t *testing.T) {
@@ -164,8 +164,8 @@ func TestMirrors(t *testing.T) {
 		mirror := node()
 		o := conf(t, "[[registry]]\nprefix = \"reg.example\"\nlocation = %q\ninsecure = true\n", mirror.host)
 		err := openFails(t, "docker://reg.example/some/app", o, "is the mirror of a node")
-		if hintOf(err) == "" || len(mirror.asked("/manifests/latest")) > 0 {
-			t.Errorf("hint %q, asked for %q", hintOf(err), mirror.log)
+		if kindTold(err) == "" || len(mirror.asked("/manifests/latest")) > 0 {
+			t.Errorf("kind %q, asked for %q", kindTold(err), mirror.log)
 		}
 		openFails(t, "docker://app", conf(t, "unqualified-search-registries = [%q]\n", mirror.host), "is the mirror of a node")
 		mustOpen(t, mirror.name(), plain(t)) // it was asked for by its address
@@ -196,8 +196,8 @@ func TestRegistryTLS(t *testing.T) {
 		o := conf(t, "")
 		o.Registry.TLSVerify = verify
 		err := openFails(t, f.name(), o, "HTTP response to HTTPS client")
-		if !strings.HasPrefix(hintOf(err), "--tls-verify=false") || len(f.log) != 0 {
-			t.Errorf("hint is %q, asked for %q", hintOf(err), f.log)
+		if !strings.HasPrefix(kindTold(err), "registry-plain") || len(f.log) != 0 {
+			t.Errorf("kind is %q, asked for %q", kindTold(err), f.log)
 		}
 	}
 }

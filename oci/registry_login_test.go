@@ -18,7 +18,7 @@ func silent(t *testing.T, err error) {
 	}
 	basic := base64.StdEncoding.EncodeToString([]byte(user + ":" + password))
 	for _, secret := range []string{password, token, basic} {
-		if s := fmt.Sprintf("%v %+v %s", err, err, hintOf(err)); strings.Contains(s, secret) {
+		if s := fmt.Sprintf("%v %+v %s", err, err, kindTold(err)); strings.Contains(s, secret) {
 			t.Errorf("%q is in %q", secret, s)
 		}
 	}
@@ -65,13 +65,13 @@ func TestRegistryBasic(t *testing.T) {
 			before := len(f.asked("/manifests/latest"))
 			err := openFails(t, f.name(), o, "nauthorized")
 			silent(t, err)
-			want := "log in"
+			want := "registry-login"
 			if o.Registry.User != "" {
-				want = "is the password right"
+				want = "registry-denied"
 				fails(t, err, "refuses user "+o.Registry.User)
 			}
-			if h := hintOf(err); !strings.HasPrefix(h, want) {
-				t.Errorf("hint is %q", h)
+			if h := kindTold(err); !strings.HasPrefix(h, want) {
+				t.Errorf("kind is %q", h)
 			}
 			if n := len(f.asked("/manifests/latest")) - before; n != 1 {
 				t.Errorf("asked %d times", n)
@@ -179,21 +179,21 @@ func TestRegistryBearer(t *testing.T) {
 		want   string
 		hint   string
 	}{
-		{"wrong password", func(w http.ResponseWriter, r *http.Request) { fail(w, 401, "UNAUTHORIZED") }, "nauthorized", "is the password right"},
-		{"forbidden", func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(403) }, "403", "is the password right"},
-		{"too many", func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(429) }, "too many requests", "wait, or log in"},
+		{"wrong password", func(w http.ResponseWriter, r *http.Request) { fail(w, 401, "UNAUTHORIZED") }, "nauthorized", "registry-denied"},
+		{"forbidden", func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(403) }, "403", "registry-denied"},
+		{"too many", func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(429) }, "too many requests", "registry-limit"},
 		{"broken", func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(500) }, "500", ""},
 		{"not JSON", func(w http.ResponseWriter, r *http.Request) { _, _ = w.Write([]byte("<html>")) }, "bearer token", ""},
-		{"empty", func(w http.ResponseWriter, r *http.Request) { _, _ = w.Write([]byte("{}")) }, "nauthorized", "is the password right"},
-		{"useless", func(w http.ResponseWriter, r *http.Request) { _, _ = w.Write([]byte(`{"token":"x"}`)) }, "nauthorized", "is the password right"},
+		{"empty", func(w http.ResponseWriter, r *http.Request) { _, _ = w.Write([]byte("{}")) }, "nauthorized", "registry-denied"},
+		{"useless", func(w http.ResponseWriter, r *http.Request) { _, _ = w.Write([]byte(`{"token":"x"}`)) }, "nauthorized", "registry-denied"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			f := newRegistry(t, m)
 			bearer(f, c.answer)
 			err := openFails(t, f.name(), known, c.want)
 			silent(t, err)
-			if h := hintOf(err); !strings.HasPrefix(h, c.hint) || c.hint == "" && h != "" {
-				t.Errorf("hint is %q", h)
+			if h := kindTold(err); !strings.HasPrefix(h, c.hint) || c.hint == "" && h != "" {
+				t.Errorf("kind is %q", h)
 			}
 			if n := len(f.asked("/token")); n > retries+1 {
 				t.Errorf("asked for %d tokens", n)

@@ -116,7 +116,7 @@ func TestRegistryOtherBytes(t *testing.T) {
 				t.Errorf("asked %d times", n)
 			}
 			fails(t, err, c.want)
-			if strings.Contains(c.want, "manifest says") && hintOf(err) == "" {
+			if strings.Contains(c.want, "manifest says") && kindTold(err) == "" {
 				t.Error("no hint: the same command would not go on")
 			}
 			if len(b) > 4 {

@@ -9,6 +9,8 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/dolly-img/dolly-img/ring/errkind"
 )
 
 // verifier reads a blob and compares it with its descriptor: its last bytes are given, and
@@ -69,9 +71,7 @@ func (e *wrong) Unwrap() error { return e.error }
 // Wrong tells the ring that what was sent before is not worth keeping.
 func (e *wrong) Wrong() bool { return true }
 
-func (e *wrong) Hint() string {
-	return "make the image or its archive again, or copy it again: it is damaged, or was put together wrongly"
-}
+func (e *wrong) Kind() (errkind.Kind, []string) { return "image-damaged", nil }
 
 // fromBytes reads what is in memory.
 func fromBytes(raw []byte, off int64) (io.ReadCloser, error) {

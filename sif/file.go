@@ -16,6 +16,8 @@ import (
 	"github.com/opencontainers/go-digest"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sys/unix"
+
+	"github.com/dolly-img/dolly-img/ring/errkind"
 )
 
 // A File is a SIF on disk that is to be sent: it has the methods of a ring's Source.
@@ -52,8 +54,8 @@ type ChangedError struct {
 
 func (e *ChangedError) Error() string { return e.Path + ": changed while it was being read" }
 
-// Hint says what to do about it.
-func (e *ChangedError) Hint() string { return "wait until nothing writes to it, or push a copy" }
+// Kind is what kind of failure it is.
+func (e *ChangedError) Kind() (errkind.Kind, []string) { return "sif-changed", nil }
 
 // Open opens and inspects the SIF at path, which must be a regular file that a
 // container runtime can start (see Image.CheckRunnable). It reads the header and the

@@ -51,6 +51,8 @@ import (
 	"io"
 	"slices"
 	"time"
+
+	"github.com/dolly-img/dolly-img/ring/errkind"
 )
 
 const (
@@ -106,10 +108,8 @@ func (e *FormatError) Error() string {
 	return fmt.Sprintf("bad SIF: descriptor %d: %s", e.Descriptor, e.Reason)
 }
 
-// Hint says what to do about it.
-func (e *FormatError) Hint() string {
-	return "the file is damaged, cut short or no SIF: copy or build it again"
-}
+// Kind is what kind of failure it is.
+func (e *FormatError) Kind() (errkind.Kind, []string) { return "sif-malformed", nil }
 
 func bad(descriptor int, format string, args ...any) error {
 	return &FormatError{Descriptor: descriptor, Reason: fmt.Sprintf(format, args...)}

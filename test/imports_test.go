@@ -31,7 +31,7 @@ type importRule struct {
 }
 
 // leaves are packages that all of ours may import, and that import none of ours.
-var leaves = []string{module + "/cache/durable", module + "/ring/bytesize"}
+var leaves = []string{module + "/cache/durable", module + "/ring/bytesize", module + "/ring/errkind", module + "/ring/printable"}
 
 var importRules = []importRule{
 	{"leaves import nothing of ours", func(p pkg) string {
@@ -85,7 +85,9 @@ var importRules = []importRule{
 		if impure != "" {
 			return impure
 		}
-		return first(p.Deps, func(dep string) bool { return tree(dep) != "" && dep != ring+"wire" && dep != module+"/ring/bytesize" })
+		return first(p.Deps, func(dep string) bool {
+			return tree(dep) != "" && dep != ring+"wire" && !slices.Contains(leaves, dep) || dep == module+"/cache/durable"
+		})
 	}},
 	{"test drives from outside", func(p pkg) string {
 		if tree(p.ImportPath) != "test" {

@@ -11,7 +11,6 @@ import (
 
 	"github.com/dolly-img/dolly-img/cache"
 	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/cachedir"
-	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/hinted"
 	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/image"
 	"github.com/dolly-img/dolly-img/ring/bytesize"
 	"github.com/dolly-img/dolly-img/ring/printable"
@@ -202,7 +201,7 @@ read the cache it changes nothing.`,
 			case err != nil:
 				return err
 			case bad > 0:
-				return hinted.Errorf("push the images that are bad again", "cache %s: %d bad", c.Dir(), bad)
+				return hintf("push the images that are bad again", "cache %s: %d bad", c.Dir(), bad)
 			case !asJSON:
 				fmt.Fprintf(out, "%d blobs with %s are right\n", blobs, bytesize.Text(bytes))
 			}

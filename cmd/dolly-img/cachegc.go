@@ -12,7 +12,6 @@ import (
 
 	"github.com/dolly-img/dolly-img/cache"
 	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/cachedir"
-	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/hinted"
 	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/image"
 	"github.com/dolly-img/dolly-img/ring/bytesize"
 	"github.com/dolly-img/dolly-img/ring/printable"
@@ -171,8 +170,8 @@ func atMost(n int) cobra.PositionalArgs {
 
 // writing says who may do what err says that this user may not.
 func writing(err error) error {
-	if errors.Is(err, fs.ErrPermission) && hinted.Of(err) == "" {
-		return hinted.Errorf("run it as root, or as the user whom the cache belongs to", "%w", err)
+	if errors.Is(err, fs.ErrPermission) && hintOf(err) == "" {
+		return hintf("run it as root, or as the user whom the cache belongs to", "%w", err)
 	}
 	return err
 }

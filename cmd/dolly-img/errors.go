@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 
-	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/hinted"
 	"github.com/dolly-img/dolly-img/ring/printable"
 )
 
@@ -27,7 +26,7 @@ func (e *usageError) Hint() string {
 	if e.hint != "" {
 		return e.hint
 	}
-	return hinted.Of(e.err)
+	return hintOf(e.err)
 }
 
 func usagef(format string, args ...any) error {
@@ -50,13 +49,27 @@ func (e *statusError) Error() string {
 
 func (e *statusError) Unwrap() error { return e.err }
 
+// hintedError is an error of the command line with one line of advice.
+type hintedError struct {
+	error
+	hint string
+}
+
+// Hint is what to do about it.
+func (e *hintedError) Hint() string  { return e.hint }
+func (e *hintedError) Unwrap() error { return e.error }
+
+func hintf(hint, format string, args ...any) error {
+	return &hintedError{fmt.Errorf(format, args...), hint}
+}
+
 func printError(w io.Writer, err error) {
 	var status *statusError
 	if err == nil || errors.As(err, &status) && status.err == nil {
 		return
 	}
 	fmt.Fprintf(w, "dolly-img: %s\n", printable.Line(err.Error()))
-	if hint := hinted.Of(err); hint != "" {
+	if hint := hintOf(err); hint != "" {
 		fmt.Fprintf(w, "hint: %s\n", printable.Line(hint))
 	}
 }

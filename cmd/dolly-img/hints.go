@@ -1,12 +1,15 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"slices"
+	"strings"
 
 	"github.com/dolly-img/dolly-img/ring"
+	"github.com/dolly-img/dolly-img/ring/errkind"
 )
 
 // advice is what to do about nodes with one of some faults. %s stands for the nodes, %[2]s for their ports.
@@ -53,4 +56,181 @@ func printHints(w io.Writer, bad []*alike) {
 			fmt.Fprintf(w, "hint: "+a.text+"\n", fold(nodes), fold(ports))
 		}
 	}
+}
+
+// hints is what to do about each kind of error that the libraries and rooms tell. %[1]s and so on stand for what an
+// error is about. Those of a mistake on the command line stand where it is read.
+var hints = map[errkind.Kind]string{
+	// The images that push takes, and what is in them.
+	"archive-compression": "%[1]s, and push what that makes",
+	"archive-layer":       "load it with docker or podman and save it again",
+	"archive-tags":        "save it again with one tag for each image",
+	"credentials-in-name": "write them into a file and name that with --creds FILE",
+	"image-colon":         "rename or link it",
+	"image-cut":           "copy it again",
+	"image-damaged":       "make the image or its archive again, or copy it again: it is damaged, or was put together wrongly",
+	"image-disagrees":     "make the image again: its manifest and its config do not belong together",
+	"image-empty":         "copy or build it again",
+	"image-unknown":       "push takes SIF files, OCI and Docker archives, oci:DIR, docker:// and oras://; any file can be sent as it is with: dolly-img raw",
+	"manifest-schema1":    "have the registry serve it as schema 2, or push it there again with a current tool",
+	"name-ambiguous":      "give the full name",
+	"name-digest":         "--name REF, without a digest, says what it shall be kept as",
+	"name-unusable":       "--name REF says what it shall be kept as",
+	"platform-index":      "choose one with --platform",
+	"platform-none":       "choose with --platform, or take all with --all-platforms",
+	"platform-other":      "if that is what the nodes are, say --platform %[1]s",
+	"platform-unsaid":     "--all-platforms takes the whole index",
+	"policy-rejects":      "let it in there, or ask whoever wrote that file",
+	"policy-signature":    "check it with skopeo copy into an oci-archive, and push that",
+	"ref-ambiguous":       "name one of them in full, or by its digest, after a colon",
+	"ref-missing":         "name one of them, after a colon",
+	"ref-unknown":         "name one of those, after a colon",
+	"sif-changed":         "wait until nothing writes to it, or push a copy",
+	"sif-digest":          "give a tag in place of the digest",
+	"sif-malformed":       "the file is damaged, cut short or no SIF: copy or build it again",
+	"sif-ref":             "a SIF has no REF; --name says what it is kept as",
+	"sif-wanted":          "name the path of a SIF file",
+	"transport-apptainer": "apptainer pull it, and push the file",
+	"transport-archive":   "say oci-archive:%[1]s or docker-archive:%[1]s",
+	"transport-engine":    "podman save or docker save it into a file, and push that",
+	"transport-layout":    "say %[1]s",
+	"transport-registry":  "docker://%[1]s is an image in a registry",
+
+	// Registries.
+	"registry-address":     "give the address a name, in DNS or /etc/hosts",
+	"registry-cached":      "this server's own cache has it as it was: push %[1]s",
+	"registry-certificate": "put the registry's ca.crt into a directory and give --cert-dir DIR",
+	"registry-denied":      "is the password right, and may this user read the image?",
+	"registry-limit":       "wait, or log in: registries let those who are known ask more often",
+	"registry-login":       "log in with podman or skopeo login, or give --authfile FILE or --creds FILE",
+	"registry-mirror":      "name the registry itself in registries.conf",
+	"registry-plain":       "--tls-verify=false also allows a registry without TLS",
+	"registry-redirect":    "have the registry's storage not redirect, or redirect to https",
+	"registry-unknown":     "is the name right? skopeo list-tags lists what there is",
+
+	// What raw reads.
+	"input-changes":    "send it again when nothing writes to it",
+	"input-device":     "copy the device to a file first",
+	"input-directory":  "name a file; to send a directory pack it first",
+	"input-empty":      "did the command before the pipe fail? --allow-empty sends it all the same",
+	"input-missing":    "is the path right? it is one of this machine, where the command runs",
+	"input-stream":     "to read a stream use --input -",
+	"input-unreadable": "what cannot be read like a file may be read by another command, and piped into raw -",
+	"spool-full":       "set TMPDIR to a larger directory, or use --no-spool",
+	"spool-none":       "without --no-spool the input is kept until the end",
+	"spool-unwritable": "set TMPDIR to a writable directory, or use --no-spool",
+
+	// Outputs on nodes.
+	"output-attributes":   "change them there, or remove the file",
+	"output-below":        "files below it are permitted: name one, or end the output with a slash, %[1]s/",
+	"output-denied":       "to permit it, add to %[2]s on the node the lines [[output]] and dir = %[1]q",
+	"output-directory":    "to write below it end the path with /",
+	"output-elsewhere":    "%[1]s should not be open to transfers; files are permitted below %[3]s",
+	"output-exchange":     "remove the old one and push again",
+	"output-exists":       "remove it, or set overwrite = true for its directory in the node's policy.toml",
+	"output-foreign-part": "look at that file and remove it",
+	"output-long":         "at most 238 bytes leave room for the part file",
+	"output-no-sif":       "--output oci-archive:%[1]s puts an archive there, oci:%[1]s a directory; without --output nodes keep it in their cache, from which runtimes start it",
+	"output-of-system":    "%[1]s should not be open to transfers: send to a directory of its own, such as %[3]s, and to permit it add to %[2]s on the node the lines [[output]] and dir = %[3]q",
+	"output-owner":        "give numbers, as in --owner 1000:1000: a static build knows the names in /etc/passwd and /etc/group of its node only",
+	"output-parent":       "make it, or use --mkdir",
+	"output-shared":       "--shared-output permits it; name one node for each directory that nodes share",
+	"output-stdout":       "run dolly-img receive on it",
+	"output-tree":         "name a directory that does not exist, or one that an earlier transfer made",
+
+	// Caches.
+	"cache-access":       "the daemon has to own all of the cache, and be in the group: see [cache] in policy.toml",
+	"cache-ambiguous":    "name one of them in full: %[1]s",
+	"cache-elsewhere":    "name another directory with --cache DIR",
+	"cache-full":         "raise the limits, or unpin or rm what is not needed",
+	"cache-group":        "name a group of this machine in [cache] of policy.toml",
+	"cache-homeless":     "name it with --cache DIR",
+	"cache-incomplete":   "push it again",
+	"cache-index":        "repair or remove index.json; removing it also means to remove oci-layout, the blobs can stay",
+	"cache-missing":      "name the cache with --cache DIR; a daemon makes it",
+	"cache-near":         "it has %[1]s",
+	"cache-not-one":      "name an empty or a new directory",
+	"cache-of-daemon":    "dolly-img cache ls lists what is there; the cache of this node's daemon is named with --cache %[1]s",
+	"cache-own":          "name another with --cache DIR, or use --no-cache",
+	"cache-unattainable": "ask for less, or unpin what is not needed",
+	"cache-unknown":      "dolly-img cache ls lists what is there",
+	"cache-unread":       "rm or pull it again",
+	"cache-unreadable":   "the daemon of this node decides who may read its cache: see mode and group under [cache] in its policy.toml",
+	"cache-unwritable":   "is the cache directory writable for this user?",
+
+	// Keys.
+	"authority-ended":   "replace the authority, here on the server: dolly-img keys renew --ca",
+	"authority-first":   "replace the authority first, here on the server: dolly-img keys renew --ca",
+	"authority-only":    "replace it first, on the server: dolly-img keys renew --ca",
+	"ca-ended":          "on the server: dolly-img keys renew --ca; then copy ca.pem from there",
+	"certificate-ends":  "on the server: dolly-img keys renew; then copy the new files to the machines that need them, as it says",
+	"issued-malformed":  "mend the line; or move the file away: the next one begins with the keys that are in the directory",
+	"key-denied":        "run as the owner of the keys, or name others with --keys DIR",
+	"key-ended":         "on the server: dolly-img keys renew; then copy %[1]s from there, and ca.pem",
+	"key-exists":        "move it away, and repeat the command",
+	"key-foreign":       "copy ca.pem and %[1]s from the server, both of the same cluster",
+	"key-not-yet":       "check the clock of this host",
+	"key-open":          "chmod 600 %[1]s",
+	"key-revoked":       "on the server: dolly-img keys renew %[1]s",
+	"key-unknown":       "dolly-img keys show, on the server, lists names and serial numbers; --force revokes it all the same, as for a key that an earlier version made",
+	"key-writable":      "chmod go-w %[1]s",
+	"keys-denied":       "run it as root or as the owner of that directory (sudo, say), or name keys of your own with --keys DIR",
+	"keys-differ":       "compare the keys of both machines, on each with: dolly-img keys show",
+	"keys-exist":        "keys init replaces nothing; on the server, dolly-img keys add makes keys of more nodes and senders, and dolly-img keys renew replaces what nears its end",
+	"keys-none":         "make them once, on the server: dolly-img keys init --keys DIR; a node gets ca.pem and node.pem from there",
+	"name-revoked":      "remove the line there and on all machines, and revoke the old certificate by its serial number, which dolly-img keys show prints",
+	"name-use-again":    "a new key would have the same name, which is revoked: to use the name again, take its line out of revoked on all machines, and on the server: dolly-img keys revoke %[1]s, then dolly-img keys renew",
+	"no-ca":             "on the server: dolly-img keys init; then copy ca.pem from there",
+	"no-ca-key":         "run this on the server, where dolly-img keys init made the keys: only there is ca.key",
+	"no-node-key":       "copy ca.pem and node.pem to this node from the server, where dolly-img keys init made them",
+	"no-sender-key":     "run this on the server, which has sender.pem; or make another sender there: dolly-img keys add sender NAME, and copy sender-NAME.pem here as sender.pem, with ca.pem",
+	"revoked-malformed": "each line is a serial number as dolly-img keys show prints it, or a name; # begins a comment",
+	"serial-revoked":    "on the server: dolly-img keys renew NAME (keys renew --help says which); then copy the new key here",
+
+	// Lists of nodes.
+	"nodes-blank":   "write a blank behind the comma, or one name on each line",
+	"nodes-commas":  "separate nodes by commas, or write one name on each line",
+	"nodes-exclude": "a node is left out by ,!NAME or -x NAME",
+	"nodes-file":    "a file of nodes is @FILE",
+	"nodes-group":   `a node group of ClusterShell is given with --nodes "$(nodeset -f %[1]s)"`,
+	"nodes-host":    "name hosts alone: users, queues and settings before a name cannot be in the list",
+	"nodes-none":    "a command that should print nodes may have printed none",
+	"nodes-port":    "write the name alone; a port below 1024 is given with --port, or on the command line",
+
+	// A node itself, and the demo.
+	"policy-restart":    "undo that change, or restart the daemon",
+	"address-foreign":   "name an address of this host",
+	"address-malformed": "it is ADDRESS:PORT, or :PORT for all addresses",
+	"demo-keep":         "give another name to --keep, or push the file that is there",
+	"demo-early":        "take a larger image",
+	"listen-taken":      "another daemon may run here; --listen ADDR:PORT names another port",
+	"mirror-taken":      "--mirror ADDR:PORT names another one",
+	"temp-full":         "set TMPDIR to a directory with more room, or use fewer --nodes",
+	"temp-unwritable":   "set TMPDIR to a writable directory",
+}
+
+// adviceOn is the hint for a kind of error about something.
+func adviceOn(kind errkind.Kind, about ...string) string {
+	text := hints[kind]
+	if !strings.Contains(text, "%[") {
+		return text
+	}
+	args := make([]any, len(about))
+	for i, a := range about {
+		args[i] = a
+	}
+	return fmt.Sprintf(text, args...)
+}
+
+// hintOf is what to do about err, or "". The outermost error that has advice gives it.
+func hintOf(err error) string {
+	var own interface {
+		error
+		Hint() string
+	}
+	if errors.As(err, &own) && own.Hint() != "" {
+		return own.Hint()
+	}
+	kind, about := errkind.Of(err)
+	return adviceOn(kind, about...)
 }

@@ -11,7 +11,6 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
-	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/hinted"
 	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/image"
 	"github.com/dolly-img/dolly-img/oci"
 )
@@ -81,7 +80,7 @@ func (f *imageFlags) credentials(cmd *cobra.Command) (user, password string, err
 	file, err := os.Open(f.creds)
 	if err != nil {
 		if strings.ContainsRune(f.creds, ':') {
-			return "", "", hinted.Errorf("write it into a file of mode 0600 and name that", "what is on the command line everybody can see")
+			return "", "", hintf("write it into a file of mode 0600 and name that", "what is on the command line everybody can see")
 		}
 		return "", "", err
 	}
@@ -91,7 +90,7 @@ func (f *imageFlags) credentials(cmd *cobra.Command) (user, password string, err
 		return "", "", err
 	}
 	if info.Mode().Perm()&0o077 != 0 {
-		return "", "", hinted.Errorf("chmod 600 "+f.creds, "%s can be read by others", f.creds)
+		return "", "", hintf("chmod 600 "+f.creds, "%s can be read by others", f.creds)
 	}
 	return oneLine(file, f.creds)
 }

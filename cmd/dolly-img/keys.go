@@ -12,7 +12,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/hinted"
 	"github.com/dolly-img/dolly-img/ring/hostlist"
 	"github.com/dolly-img/dolly-img/ring/identity"
 	"github.com/dolly-img/dolly-img/ring/printable"
@@ -50,7 +49,7 @@ func defaultKeys(flag string) (string, error) {
 	}
 	config, err := os.UserConfigDir()
 	if err != nil {
-		return "", hinted.Errorf("name a directory with --keys DIR", "keys: %w", err)
+		return "", hintf("name a directory with --keys DIR", "keys: %w", err)
 	}
 	return filepath.Join(config, "dolly-img", "keys"), nil
 }

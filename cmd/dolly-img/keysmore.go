@@ -150,7 +150,7 @@ func renewKeys(w io.Writer, dir string, names []string) error {
 		return err
 	}
 	for _, l := range left {
-		fmt.Fprintf(w, "left as it is, since its name is revoked: %s\nhint: %s\n", printable.Line(l.File), identity.UseAgain(l.Was.Serial))
+		fmt.Fprintf(w, "left as it is, since its name is revoked: %s\nhint: %s\n", printable.Line(l.File), adviceOn("name-use-again", l.Was.Serial))
 	}
 	if len(renewals) == 0 {
 		return nil

@@ -9,7 +9,6 @@ import (
 	"os/signal"
 	"syscall"
 
-	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/hinted"
 	"github.com/dolly-img/dolly-img/ring"
 )
 
@@ -20,7 +19,7 @@ func main() {
 	context.AfterFunc(ctx, stop)
 	root := newRoot()
 	cmd, err := root.ExecuteContextC(ctx)
-	if usage := new(usageError); errors.As(err, &usage) && hinted.Of(err) == "" {
+	if usage := new(usageError); errors.As(err, &usage) && hintOf(err) == "" {
 		usage.hint = "see " + cmd.CommandPath() + " --help"
 	}
 	printError(root.ErrOrStderr(), err)

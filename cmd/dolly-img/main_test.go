@@ -17,7 +17,6 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
-	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/hinted"
 	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/launch"
 	"github.com/dolly-img/dolly-img/ring/printable"
 	"github.com/dolly-img/dolly-img/sif"
@@ -239,7 +238,7 @@ func TestExitCode(t *testing.T) {
 
 func TestPrintError(t *testing.T) {
 	var b strings.Builder
-	printError(&b, hinted.Errorf("do \x1b[31mthis", "a\nb\x00 \u202e é %d", 1))
+	printError(&b, hintf("do \x1b[31mthis", "a\nb\x00 \u202e é %d", 1))
 	want := "dolly-img: a; b\\x00 \\u202e é 1\nhint: do \\x1b[31mthis\n"
 	if b.String() != want {
 		t.Errorf("got %q, want %q", b.String(), want)

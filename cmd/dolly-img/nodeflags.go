@@ -67,7 +67,7 @@ func limitMemory() {
 
 // config is what the flags say of a node; stdout is where a transfer may write, or nil.
 func (f *nodeFlags) config(stderr, stdout io.Writer) node.Config {
-	return node.Config{Keys: f.keys, Cache: f.cache, Listen: f.listen, Software: software(), Stdout: stdout, Log: nodeLog(stderr, f.verbose)}
+	return node.Config{Keys: f.keys, Cache: f.cache, Listen: f.listen, Software: software(), Stdout: stdout, Log: nodeLog(stderr, f.verbose), Hint: hintOf}
 }
 
 // setup is a node that listens.

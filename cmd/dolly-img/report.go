@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 
-	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/hinted"
 	"github.com/dolly-img/dolly-img/ring"
 )
 
@@ -26,18 +25,18 @@ func openReport(path string) (*reportFile, error) {
 	}
 	const hint = "name a file in a directory that can be written to"
 	if path == "-" {
-		return nil, hinted.Errorf("--json prints it on standard output, as its last line", "report -: it goes to a file")
+		return nil, hintf("--json prints it on standard output, as its last line", "report -: it goes to a file")
 	}
 	info, err := os.Stat(path)
 	if err == nil && !info.Mode().IsRegular() {
-		return nil, hinted.Errorf(hint, "report %s: not a regular file", path)
+		return nil, hintf(hint, "report %s: not a regular file", path)
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, hinted.Errorf(hint, "report: %w", err)
+		return nil, hintf(hint, "report: %w", err)
 	}
 	temp, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
 	if err != nil {
-		return nil, hinted.Errorf(hint, "report %s: %w", path, reasonOf(err))
+		return nil, hintf(hint, "report %s: %w", path, reasonOf(err))
 	}
 	return &reportFile{path, temp}, nil
 }

@@ -5,9 +5,10 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/spf13/cobra"
+
 	"github.com/dolly-img/dolly-img/cache/mirror"
 	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/cachedir"
-	"github.com/spf13/cobra"
 )
 
 const defaultMirror = "127.0.0.1:5050"

@@ -6,8 +6,9 @@ import (
 	"os"
 	"sync"
 
-	"github.com/dolly-img/dolly-img/ring/printable"
 	"golang.org/x/term"
+
+	"github.com/dolly-img/dolly-img/ring/printable"
 )
 
 // screen is standard error as the commands use it: whole lines, and on a terminal

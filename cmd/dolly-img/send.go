@@ -12,9 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/hinted"
 	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/meta"
-	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/node"
 	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/push"
 	"github.com/dolly-img/dolly-img/ring"
 	"github.com/dolly-img/dolly-img/ring/printable"
@@ -65,24 +63,24 @@ func (j *job) run(ctx context.Context) error {
 	show.end()
 	events.write(rep)
 	for _, end := range j.Ending(time.Now()) {
-		stderr.printf("warning: %s; on the server: %s", end.String(time.Now()), node.RenewHint)
+		stderr.printf("warning: %s; %s", end.String(time.Now()), hints["certificate-ends"])
 	}
 	j.show(stderr, rep, j.flags.json && events.err == nil)
 	// The transfer is over and its status stands: that it could not be written down
 	// is said beside it.
 	if werr != nil {
-		printError(stderr, hinted.Errorf("the transfer itself ended as shown", "report: %w", werr))
+		printError(stderr, hintf("the transfer itself ended as shown", "report: %w", werr))
 	}
 	if events.err != nil {
-		printError(stderr, hinted.Errorf("the transfer itself ended as shown", "events: %w", events.err))
+		printError(stderr, hintf("the transfer itself ended as shown", "events: %w", events.err))
 	}
 	if rep.Exit == ring.ExitAll && err == nil {
 		return nil
 	}
 	source := new(ring.SourceError)
-	cutOff := rep.Exit == ring.ExitInterrupted || errors.As(err, &source) && source.Kept && hinted.Of(err) == ""
+	cutOff := rep.Exit == ring.ExitInterrupted || errors.As(err, &source) && source.Kept && hintOf(err) == ""
 	if cutOff && rep.Transfer != "" && !j.Check && !j.Meta.Discard && err != nil {
-		err = hinted.Errorf("the same command goes on from what the nodes have kept", "%w", err)
+		err = hintf("the same command goes on from what the nodes have kept", "%w", err)
 	}
 	return &statusError{rep.Exit, err}
 }

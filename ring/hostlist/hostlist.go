@@ -34,6 +34,8 @@ import (
 	"io"
 	"os"
 	"strings"
+
+	"github.com/dolly-img/dolly-img/ring/errkind"
 )
 
 // MaxNodes is how many nodes a list may have, those left out included.
@@ -55,11 +57,11 @@ type SyntaxError struct {
 	Expr   string // the expression
 	Pos    int    // in bytes from its start, from 1
 	Reason string
-	hint   string
+	kind   errkind.Kind
 }
 
-// Hint says what to write instead, or is empty.
-func (e *SyntaxError) Hint() string { return e.hint }
+// Kind is what kind of mistake it is, or "".
+func (e *SyntaxError) Kind() (errkind.Kind, []string) { return e.kind, nil }
 
 func (e *SyntaxError) Error() string {
 	return fmt.Sprintf("node list: %s%s at %d: %s", where(e.File, e.Line), e.excerpt(), e.Pos, e.Reason)
@@ -99,13 +101,13 @@ type GroupError struct {
 func (e *GroupError) Error() string { return fmt.Sprintf("node list: @%s: %v", e.Name, e.Err) }
 func (e *GroupError) Unwrap() error { return e.Err }
 
-// Hint is the command that gives the nodes of a group.
-func (e *GroupError) Hint() string {
+// Kind is that of a group, about the word for it in a shell.
+func (e *GroupError) Kind() (errkind.Kind, []string) {
 	name := "@" + e.Name
 	if strings.Trim(name, "@"+hostRest) != "" {
 		name = "'" + strings.ReplaceAll(name, "'", `'\''`) + "'"
 	}
-	return fmt.Sprintf(`a node group of ClusterShell is given with --nodes "$(nodeset -f %s)"`, name)
+	return "nodes-group", []string{name}
 }
 
 // Options are what a list is read with. The zero value reads files of this machine.
@@ -138,7 +140,7 @@ func Parse(exprs []string, o Options) ([]string, error) {
 		if n == 0 {
 			// What nodeset prints of a group that does not exist.
 			return nil, &SyntaxError{Expr: expr, Pos: 1, Reason: "one of the lists is empty",
-				hint: "a command that should print nodes may have printed none"}
+				kind: errkind.Kind("nodes-none")}
 		}
 	}
 	for _, expr := range o.Exclude {

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/dolly-img/dolly-img/ring/errkind"
 )
 
 // files opens files that are in the map.
@@ -199,12 +201,12 @@ func TestErrorTypes(t *testing.T) {
 	if !errors.As(err, &syntax) || syntax.Expr != "n[1-" || syntax.Pos != 2 {
 		t.Errorf("got %#v", err)
 	}
-	if _, err = Parse([]string{"@mpich"}, Options{Open: testFiles.open}); !errors.As(err, &syntax) || syntax.Hint() == "" {
+	if _, err = Parse([]string{"@mpich"}, Options{Open: testFiles.open}); !errors.As(err, &syntax) || !errkind.Has(err) {
 		t.Errorf("got %#v", err)
 	}
 	var group *GroupError
 	if _, err = Parse([]string{"@gone"}, Options{Open: testFiles.open}); !errors.Is(err, fs.ErrNotExist) || !errors.As(err, &group) ||
-		group.Hint() != `a node group of ClusterShell is given with --nodes "$(nodeset -f @gone)"` {
+		fmt.Sprint(errkind.Of(err)) != "nodes-group[@gone]" {
 		t.Errorf("got %#v", err)
 	}
 	if _, err = Parse([]string{"@./gone"}, Options{Open: testFiles.open}); !errors.Is(err, fs.ErrNotExist) || errors.As(err, &group) {

@@ -11,6 +11,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/dolly-img/dolly-img/ring/errkind"
 )
 
 // parser collects the nodes of a list.
@@ -115,7 +117,7 @@ func (p *parser) expression(at *SyntaxError, out bool) (int, error) {
 		free := !it.first && !it.afterComma // it may be something else than a node
 		if isSetting(s) && free {
 			if n := mayBeNode(s); n > 0 {
-				return 0, at.fail(it.start+n, "write a blank behind the comma, or one name on each line",
+				return 0, at.fail(it.start+n, errkind.Kind("nodes-blank"),
 					"%s may be a node or belong to %s", s[n:], s[:strings.IndexByte(s, '=')])
 			}
 			behindName = false
@@ -124,7 +126,7 @@ func (p *parser) expression(at *SyntaxError, out bool) (int, error) {
 		if isNumber(s) && free {
 			// Counts are of host files; who types a number means a node, or has made a mistake.
 			if !behindName || it.beforeComma || at.File == "" {
-				return 0, at.fail(it.start, "separate nodes by commas, or write one name on each line",
+				return 0, at.fail(it.start, errkind.Kind("nodes-commas"),
 					"%s may be a node or how many processes a node runs", s)
 			}
 			behindName = false
@@ -139,9 +141,9 @@ func (p *parser) expression(at *SyntaxError, out bool) (int, error) {
 }
 
 // fail is an error about what is at byte pos of the expression.
-func (e *SyntaxError) fail(pos int, hint, format string, args ...any) error {
+func (e *SyntaxError) fail(pos int, kind errkind.Kind, format string, args ...any) error {
 	bad := *e
-	bad.Pos, bad.Reason, bad.hint = pos+1, fmt.Sprintf(format, args...), hint
+	bad.Pos, bad.Reason, bad.kind = pos+1, fmt.Sprintf(format, args...), kind
 	return &bad
 }
 
@@ -175,10 +177,10 @@ func (p *parser) item(at *SyntaxError, start int, s string, out bool) error {
 	for name := range pat.names() {
 		name, err := canonical(name)
 		if err != nil {
-			return at.fail(start, advice(s), "%v", err)
+			return at.fail(start, kindOf(s), "%v", err)
 		}
 		if _, port, err := SplitPort(name, maxSlots); at.File != "" && err == nil && port < maxSlots {
-			return at.fail(start, fmt.Sprintf("write the name alone; a port below %d is given with --port, or on the command line", maxSlots),
+			return at.fail(start, errkind.Kind("nodes-port"),
 				":%d looks like the number of slots in a machine file of MPICH", port)
 		}
 		host, full := p.keys(name)
@@ -203,15 +205,15 @@ func (p *parser) item(at *SyntaxError, start int, s string, out bool) error {
 	return nil
 }
 
-// advice is how to write what s means to other tools, or "".
-func advice(s string) string {
+// kindOf is what kind of mistake it is to write what s means to other tools, or "".
+func kindOf(s string) errkind.Kind {
 	switch {
 	case strings.HasPrefix(s, "^"):
-		return "a file of nodes is @FILE"
+		return errkind.Kind("nodes-file")
 	case strings.HasPrefix(s, "-"), strings.ContainsAny(s, "!"):
-		return "a node is left out by ,!NAME or -x NAME"
+		return errkind.Kind("nodes-exclude")
 	case strings.ContainsAny(s, "@="):
-		return "name hosts alone: users, queues and settings before a name cannot be in the list"
+		return errkind.Kind("nodes-host")
 	}
 	return ""
 }

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"net"
 	"strings"
+
+	"github.com/dolly-img/dolly-img/ring/errkind"
 )
 
 // A Problem is what can be wrong with a file of keys.
@@ -36,7 +38,8 @@ type KeyError struct {
 	Problem Problem
 	Detail  string // may be empty
 	Err     error  // cause, may be nil
-	hint    string
+	kind    errkind.Kind
+	about   string // what is told of the kind
 }
 
 func (e *KeyError) Error() string {
@@ -53,8 +56,8 @@ func (e *KeyError) Error() string {
 // Unwrap returns the cause.
 func (e *KeyError) Unwrap() error { return e.Err }
 
-// Hint says what to do about it, or is empty.
-func (e *KeyError) Hint() string { return e.hint }
+// Kind is what kind of failure it is, or "".
+func (e *KeyError) Kind() (errkind.Kind, []string) { return e.kind, []string{e.about} }
 
 // A NotFoundError says that no place that was looked at holds keys.
 type NotFoundError struct {
@@ -70,12 +73,12 @@ func (e *NotFoundError) Error() string {
 	return "no keys found in " + strings.Join(e.Places, ", ")
 }
 
-// Hint says how keys are made, or who may read those that may be there.
-func (e *NotFoundError) Hint() string {
+// Kind tells whether there are none, or whether others may read those that may be there.
+func (e *NotFoundError) Kind() (errkind.Kind, []string) {
 	if e.denied {
-		return "run it as root or as the owner of that directory (sudo, say), or name keys of your own with --keys DIR"
+		return "keys-denied", nil
 	}
-	return "make them once, on the server: dolly-img keys init --keys DIR; a node gets ca.pem and node.pem from there"
+	return "keys-none", nil
 }
 
 // A PeerError refuses a peer whose certificate is genuine but does not permit what
@@ -121,10 +124,8 @@ func (e *PeerError) Foreign() bool {
 	return e.cluster || !e.authority && errors.As(e.Err, &unknown)
 }
 
-// Hint says where to look.
-func (e *PeerError) Hint() string {
-	return "compare the keys of both machines, on each with: dolly-img keys show"
-}
+// Kind is what kind of failure it is.
+func (e *PeerError) Kind() (errkind.Kind, []string) { return "keys-differ", nil }
 
 // Refused reports whether err, of a handshake or of the first Read after it, means
 // that one end refused the other for its certificate, protocol or version, rather

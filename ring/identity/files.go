@@ -12,6 +12,8 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"github.com/dolly-img/dolly-img/ring/errkind"
 )
 
 // Names of the files in a directory of keys.
@@ -92,7 +94,7 @@ func read(dir, name string) (*keyFile, error) {
 	file.path = path
 	if file.key != nil && info.Mode().Perm()&0o077 != 0 {
 		return file, &KeyError{File: path, Problem: TooOpen, Detail: "mode " + info.Mode().Perm().String(),
-			hint: "chmod 600 " + path}
+			kind: errkind.Kind("key-open"), about: path}
 	}
 	return file, nil
 }
@@ -103,13 +105,13 @@ func readFile(path string) ([]byte, fs.FileInfo, error) { return readBounded(pat
 func readBounded(path string, limit int64) ([]byte, fs.FileInfo, error) {
 	f, err := os.Open(path)
 	if err != nil {
-		problem, hint := Unreadable, ""
+		problem, kind := Unreadable, errkind.Kind("")
 		if errors.Is(err, fs.ErrNotExist) {
-			problem, hint = Missing, missing[filepath.Base(path)]
+			problem, kind = Missing, missing[filepath.Base(path)]
 		} else if errors.Is(err, fs.ErrPermission) {
-			hint = "run as the owner of the keys, or name others with --keys DIR"
+			kind = errkind.Kind("key-denied")
 		}
-		return nil, nil, &KeyError{File: path, Problem: problem, Err: errors.Unwrap(err), hint: hint}
+		return nil, nil, &KeyError{File: path, Problem: problem, Err: errors.Unwrap(err), kind: kind}
 	}
 	defer f.Close()
 	info, err := f.Stat()
@@ -130,11 +132,11 @@ func readBounded(path string, limit int64) ([]byte, fs.FileInfo, error) {
 }
 
 // missing says where a file comes from that is not there.
-var missing = map[string]string{
-	caFile:     "on the server: dolly-img keys init; then copy ca.pem from there",
-	caKeyFile:  "run this on the server, where dolly-img keys init made the keys: only there is ca.key",
-	nodeFile:   "copy ca.pem and node.pem to this node from the server, where dolly-img keys init made them",
-	senderFile: "run this on the server, which has sender.pem; or make another sender there: dolly-img keys add sender NAME, and copy sender-NAME.pem here as sender.pem, with ca.pem",
+var missing = map[string]errkind.Kind{
+	caFile:     errkind.Kind("no-ca"),
+	caKeyFile:  errkind.Kind("no-ca-key"),
+	nodeFile:   errkind.Kind("no-node-key"),
+	senderFile: errkind.Kind("no-sender-key"),
 }
 
 // decode reads CERTIFICATE blocks and at most one private key.
@@ -221,15 +223,14 @@ func pool(certs []*x509.Certificate) *x509.CertPool {
 // check returns who the certificate in a node's or sender's file is, and what is
 // wrong with it at the time now.
 func (f *keyFile) check(role Role, ca *keyFile, now time.Time) (Peer, error) {
-	fail := func(p Problem, detail string, cause error, hint string) error {
-		return &KeyError{File: f.path, Problem: p, Detail: detail, Err: cause, hint: hint}
+	fail := func(p Problem, detail string, cause error, kind errkind.Kind) error {
+		return &KeyError{File: f.path, Problem: p, Detail: detail, Err: cause, kind: kind, about: filepath.Base(f.path)}
 	}
 	if len(f.certs) == 0 {
 		return Peer{}, fail(Malformed, "no certificate", nil, "")
 	}
 	cert := f.certs[0]
 	peer, err := certPeer(cert)
-	renew := "on the server: dolly-img keys renew; then copy " + filepath.Base(f.path) + " from there, and ca.pem"
 	switch {
 	case err != nil:
 		return peer, fail(Malformed, "", err, "")
@@ -240,18 +241,18 @@ func (f *keyFile) check(role Role, ca *keyFile, now time.Time) (Peer, error) {
 	case !belongs(f.key, cert):
 		return peer, fail(WrongKey, "", nil, "")
 	case now.After(cert.NotAfter):
-		return peer, fail(Expired, "on "+cert.NotAfter.UTC().Format(time.RFC3339), nil, renew)
+		return peer, fail(Expired, "on "+cert.NotAfter.UTC().Format(time.RFC3339), nil, errkind.Kind("key-ended"))
 	case now.Before(cert.NotBefore):
-		return peer, fail(NotYetValid, "valid from "+cert.NotBefore.UTC().Format(time.RFC3339), nil, "check the clock of this host")
+		return peer, fail(NotYetValid, "valid from "+cert.NotBefore.UTC().Format(time.RFC3339), nil, errkind.Kind("key-not-yet"))
 	}
 	_, err = cert.Verify(x509.VerifyOptions{Roots: pool(ca.certs), Intermediates: pool(f.certs[1:]), CurrentTime: now,
 		KeyUsages: []x509.ExtKeyUsage{usage(role)}})
 	var invalid x509.CertificateInvalidError
 	switch {
 	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
-		return peer, &KeyError{File: ca.path, Problem: Expired, Err: err, hint: "on the server: dolly-img keys renew --ca; then copy ca.pem from there"}
+		return peer, &KeyError{File: ca.path, Problem: Expired, Err: err, kind: errkind.Kind("ca-ended")}
 	case err != nil:
-		return peer, fail(Foreign, "", err, "copy ca.pem and "+filepath.Base(f.path)+" from the server, both of the same cluster")
+		return peer, fail(Foreign, "", err, errkind.Kind("key-foreign"))
 	}
 	return peer, nil
 }

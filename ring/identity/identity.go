@@ -46,7 +46,7 @@ func Load(dir string, role Role) (*Identity, error) {
 		return nil, err
 	}
 	if why := list.why(file.certs[0]); why != nil {
-		return nil, &KeyError{File: file.path, Problem: Revoked, Detail: why.String(), hint: why.remedy(file.certs[0])}
+		return nil, &KeyError{File: file.path, Problem: Revoked, Detail: why.String(), kind: why.remedy(), about: serial(file.certs[0])}
 	}
 	cert := tls.Certificate{PrivateKey: file.key, Leaf: file.certs[0]}
 	for _, c := range file.certs {

@@ -17,6 +17,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"github.com/dolly-img/dolly-img/ring/errkind"
 )
 
 // InitOptions says what Init makes. The zero value is good.
@@ -171,7 +173,7 @@ func (o *InitOptions) issueAll(a *ca, dir string, names map[string]Peer) ([]newF
 			continue
 		}
 		peer.Cluster = o.Cluster
-		if err := list.forbids(peer, forbidden); err != nil {
+		if err := list.forbids(peer, errkind.Kind("name-revoked"), ""); err != nil {
 			return nil, err
 		}
 		data, err := o.issue(a, peer)
@@ -185,7 +187,7 @@ func (o *InitOptions) issueAll(a *ca, dir string, names map[string]Peer) ([]newF
 
 func inTheWay(dir, name string) error {
 	return &KeyError{File: filepath.Join(dir, name), Problem: Exists,
-		hint: "keys init replaces nothing; on the server, dolly-img keys add makes keys of more nodes and senders, and dolly-img keys renew replaces what nears its end"}
+		kind: errkind.Kind("keys-exist")}
 }
 
 // place writes files under their names without replacing any: each is complete and
@@ -288,7 +290,7 @@ func (o *InitOptions) loadCA(dir string) (*ca, error) {
 	a, err := o.readCAKey(dir, certs)
 	if err == nil && o.Now.After(a.cert.NotAfter) {
 		err = &KeyError{File: certs.path, Problem: Expired, Detail: "on " + a.cert.NotAfter.UTC().Format(time.DateOnly),
-			hint: "replace the authority, here on the server: dolly-img keys renew --ca"}
+			kind: errkind.Kind("authority-ended")}
 	}
 	return a, err
 }

@@ -3,6 +3,7 @@ package identity
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -10,6 +11,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/dolly-img/dolly-img/ring/errkind"
 )
 
 // keys makes keys of cluster "test" in a new directory.
@@ -184,14 +187,14 @@ func TestLoadProblems(t *testing.T) {
 		opts    InitOptions
 		file    string
 		problem Problem
-		hint    string
+		kind    string // and what it is about
 	}{
-		{name: "no ca.pem", change: func(d string) { os.Remove(d + "/ca.pem") }, file: "ca.pem", problem: Missing, hint: "keys init"},
-		{name: "no node.pem", change: func(d string) { os.Remove(d + "/node.pem") }, file: "node.pem", problem: Missing, hint: "keys init"},
+		{name: "no ca.pem", change: func(d string) { os.Remove(d + "/ca.pem") }, file: "ca.pem", problem: Missing, kind: "no-ca"},
+		{name: "no node.pem", change: func(d string) { os.Remove(d + "/node.pem") }, file: "node.pem", problem: Missing, kind: "no-node-key"},
 		{name: "a directory", change: func(d string) { os.Remove(d + "/node.pem"); os.Mkdir(d+"/node.pem", 0o700) }, file: "node.pem", problem: Unreadable},
 		{name: "a loop", change: func(d string) { os.Remove(d + "/node.pem"); os.Symlink("node.pem", d+"/node.pem") }, file: "node.pem", problem: Unreadable},
-		{name: "group may read", change: func(d string) { os.Chmod(d+"/node.pem", 0o640) }, file: "node.pem", problem: TooOpen, hint: "chmod 600"},
-		{name: "others may write", change: func(d string) { os.Chmod(d+"/node.pem", 0o602) }, file: "node.pem", problem: TooOpen, hint: "chmod 600"},
+		{name: "group may read", change: func(d string) { os.Chmod(d+"/node.pem", 0o640) }, file: "node.pem", problem: TooOpen, kind: "key-open"},
+		{name: "others may write", change: func(d string) { os.Chmod(d+"/node.pem", 0o602) }, file: "node.pem", problem: TooOpen, kind: "key-open"},
 		{name: "empty", change: func(d string) { os.Truncate(d+"/node.pem", 0) }, file: "node.pem", problem: Malformed},
 		{name: "no PEM", change: func(d string) { write(t, d+"/node.pem", 0o600, []byte("hello")) }, file: "node.pem", problem: Malformed},
 		{name: "huge", change: func(d string) { os.Truncate(d+"/node.pem", 1<<40) }, file: "node.pem", problem: Malformed},
@@ -203,10 +206,10 @@ func TestLoadProblems(t *testing.T) {
 			cert, _, _ := bytes.Cut(content(t, d+"/node.pem"), []byte("-----BEGIN PRIVATE"))
 			write(t, d+"/node.pem", 0o600, cert, content(t, d+"/ca.key"))
 		}, file: "node.pem", problem: WrongKey},
-		{name: "foreign", change: func(d string) { write(t, d+"/ca.pem", 0o644, content(t, foreign+"/ca.pem")) }, file: "node.pem", problem: Foreign, hint: "ca.pem"},
-		{name: "expired", opts: InitOptions{Now: now.Add(-48 * time.Hour), Validity: time.Hour}, file: "node.pem", problem: Expired, hint: "on the server: dolly-img keys renew"},
+		{name: "foreign", change: func(d string) { write(t, d+"/ca.pem", 0o644, content(t, foreign+"/ca.pem")) }, file: "node.pem", problem: Foreign, kind: "key-foreign node.pem"},
+		{name: "expired", opts: InitOptions{Now: now.Add(-48 * time.Hour), Validity: time.Hour}, file: "node.pem", problem: Expired, kind: "key-ended node.pem"},
 		{name: "ca expired", opts: InitOptions{Now: now.Add(-11 * 365 * day), Validity: time.Hour}, file: "node.pem", problem: Expired},
-		{name: "not yet", opts: InitOptions{Now: now.Add(48 * time.Hour)}, file: "node.pem", problem: NotYetValid, hint: "clock"},
+		{name: "not yet", opts: InitOptions{Now: now.Add(48 * time.Hour)}, file: "node.pem", problem: NotYetValid, kind: "key-not-yet"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			dir := keys(t, c.opts)
@@ -215,9 +218,8 @@ func TestLoadProblems(t *testing.T) {
 			}
 			_, err := Load(dir, Node)
 			wantProblem(t, err, c.file, c.problem)
-			var hinter interface{ Hint() string }
-			if !errors.As(err, &hinter) || !strings.Contains(hinter.Hint(), c.hint) {
-				t.Errorf("hint of %v lacks %q", err, c.hint)
+			if kind, about := errkind.Of(err); !strings.HasPrefix(fmt.Sprint(kind, " ", strings.Join(about, " ")), c.kind) {
+				t.Errorf("kind of %v is %q %q, want %q", err, kind, about, c.kind)
 			}
 		})
 	}
@@ -266,7 +268,7 @@ func TestFind(t *testing.T) {
 	check("", "", systemDir)
 	systemDir = user
 	_, err := Find(home)
-	if err == nil || !strings.Contains(err.Error(), home) || !strings.Contains(err.(*NotFoundError).Hint(), "keys init") {
+	if err == nil || !strings.Contains(err.Error(), home) || fmt.Sprint(errkind.Of(err)) != "keys-none[]" {
 		t.Errorf("got %v", err)
 	}
 }

@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"github.com/dolly-img/dolly-img/ring/errkind"
 )
 
 // The file "issued" beside ca.key lists the certificates that were made there, so that one can be
@@ -103,7 +105,7 @@ func loadIssued(dir string) ([]Issued, error) {
 	list, err := parseIssued(data)
 	if err != nil {
 		return nil, &KeyError{File: path, Problem: Malformed, Err: err,
-			hint: "mend the line; or move the file away: the next one begins with the keys that are in the directory"}
+			kind: errkind.Kind("issued-malformed")}
 	}
 	return list, nil
 }

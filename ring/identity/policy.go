@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"github.com/dolly-img/dolly-img/ring/errkind"
 )
 
 // A Policy is what a node permits beyond its cache, read from policy.toml:
@@ -123,7 +125,7 @@ func (e *DeniedError) Error() string {
 // goodPlace is a directory that a policy may well permit.
 const goodPlace = "/srv/dolly-img"
 
-// Add is the directory that Hint says to permit, or "". It is never one of the system, where
+// Add is the directory to permit, or "". It is never one of the system, where
 // files that come over the network have no business.
 func (e *DeniedError) Add() string {
 	switch dir := filepath.Dir(e.Path); {
@@ -137,20 +139,19 @@ func (e *DeniedError) Add() string {
 	return goodPlace
 }
 
-// Hint says which lines permit it, or where else it could go.
-func (e *DeniedError) Hint() string {
+// Kind tells what would permit it: about is the directory, the file of the policy, and where else it could go.
+func (e *DeniedError) Kind() (errkind.Kind, []string) {
 	dir := filepath.Dir(e.Path)
 	switch e.Add() {
 	case dir:
-		return fmt.Sprintf("to permit it, add to %s on the node the lines [[output]] and dir = %q", e.File, dir)
+		return "output-denied", []string{dir, e.File}
 	case goodPlace:
-		return fmt.Sprintf("%s should not be open to transfers: send to a directory of its own, such as %s, and to permit it add to %s on the node the lines [[output]] and dir = %q",
-			dir, goodPlace, e.File, goodPlace)
+		return "output-of-system", []string{dir, e.File, goodPlace}
 	}
 	if e.dir {
-		return fmt.Sprintf("files below it are permitted: name one, or end the output with a slash, %s/", e.Path)
+		return "output-below", []string{e.Path}
 	}
-	return fmt.Sprintf("%s should not be open to transfers; files are permitted below %s", dir, strings.Join(e.permitted, ", "))
+	return "output-elsewhere", []string{dir, e.File, strings.Join(e.permitted, ", ")}
 }
 
 // ofSystem tells whether dir holds the operating system, or what belongs to many others, rather

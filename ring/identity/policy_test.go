@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/dolly-img/dolly-img/ring/errkind"
 )
 
 const fullPolicy = `# what dolly-img may do here
@@ -203,12 +205,8 @@ func TestOutput(t *testing.T) {
 		switch {
 		case errors.As(err, &denied):
 			got = "denied"
-			if hint := denied.Hint(); c.path == "/data" && c.policy == p {
-				if !strings.Contains(hint, "/data/") || strings.Contains(hint, "[[output]]") {
-					t.Errorf("hint %q", hint)
-				}
-			} else if hint == "" {
-				t.Errorf("no hint for %s", c.path)
+			if kind, about := denied.Kind(); (kind == "output-below") != (c.path == "/data" && c.policy == p) || kind == "" || len(about) == 0 {
+				t.Errorf("kind %q about %q", kind, about)
 			}
 		case err != nil:
 			got = "malformed"
@@ -219,9 +217,9 @@ func TestOutput(t *testing.T) {
 	}
 }
 
-// No hint ever suggests to open a directory of the system.
-func TestDeniedHint(t *testing.T) {
-	const permitted = "files are permitted below /data, /data/keep"
+// Nobody is ever told to open a directory of the system.
+func TestDeniedKind(t *testing.T) {
+	const permitted = "/data, /data/keep"
 	full, _, err := policy(t, fullPolicy)
 	if err != nil {
 		t.Fatal(err)
@@ -255,12 +253,17 @@ func TestDeniedHint(t *testing.T) {
 			if !errors.As(err, &denied) || denied.Add() != add {
 				t.Fatalf("%s: %v, want to add %q", path, err, add)
 			}
-			hint, say := denied.Hint(), permitted
-			if add != "" {
-				say = fmt.Sprintf("[[output]] and dir = %q", add)
+			kind, about := denied.Kind()
+			wantKind, say := errkind.Kind("output-elsewhere"), permitted
+			switch add {
+			case "":
+			case want:
+				wantKind, say = "output-denied", add
+			default:
+				wantKind, say = "output-of-system", add
 			}
-			if !strings.Contains(hint, say) || add == "" && strings.Contains(hint, "[[output]]") {
-				t.Errorf("%s: hint %q, want %q", path, hint, say)
+			if kind != wantKind || !slices.Contains(about, say) {
+				t.Errorf("%s: kind %q about %q, want %q about %q", path, kind, about, wantKind, say)
 			}
 		}
 	}

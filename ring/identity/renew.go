@@ -12,6 +12,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/dolly-img/dolly-img/ring/errkind"
 )
 
 // certFiles are the names of the files in dir that hold issued certificates: sender.pem, node.pem,
@@ -117,7 +119,7 @@ func newAdder(dir string, role Role, opts InitOptions) (*adder, error) {
 // is there is not good, is an error.
 func (s *adder) exists(name string) (bool, error) {
 	want := Peer{Role: s.role, Name: name, Cluster: s.cluster}
-	if err := s.revoked.forbids(want, forbidden); err != nil {
+	if err := s.revoked.forbids(want, errkind.Kind("name-revoked"), ""); err != nil {
 		return false, err
 	}
 	// Two senders of one name could not be told apart in a log, nor revoked by name.
@@ -137,26 +139,23 @@ func (s *adder) exists(name string) (bool, error) {
 		return true, err
 	}
 	if peer != want {
-		return true, &KeyError{File: file.path, Problem: Exists, Detail: "it is the key of " + peer.String(), hint: "move it away, and repeat the command"}
+		return true, &KeyError{File: file.path, Problem: Exists, Detail: "it is the key of " + peer.String(), kind: errkind.Kind("key-exists")}
 	}
 	if why := s.revoked.why(file.certs[0]); why != nil {
-		return true, &KeyError{File: file.path, Problem: Revoked, Detail: why.String(), hint: "on the server: dolly-img keys renew " + name}
+		return true, &KeyError{File: file.path, Problem: Revoked, Detail: why.String(), kind: errkind.Kind("key-revoked"), about: name}
 	}
 	return true, nil
 }
 
 // forbids is the error of issuing a certificate that the list would refuse by its name.
-func (l *revoked) forbids(peer Peer, hint string) error {
+func (l *revoked) forbids(peer Peer, kind errkind.Kind, about string) error {
 	why := l.whyOf("", peer)
 	if why == nil {
 		return nil
 	}
 	return &KeyError{File: l.path, Problem: Revoked, Detail: fmt.Sprintf("line %d revokes the name %s, also of new certificates", why.line, why.Revocation),
-		hint: hint}
+		kind: kind, about: about}
 }
-
-// forbidden is what to do where no certificate with the name may be there.
-const forbidden = "remove the line there and on all machines, and revoke the old certificate by its serial number, which dolly-img keys show prints"
 
 // A Renewal is a file of a certificate, and the one that was in it.
 type Renewal struct {
@@ -180,7 +179,7 @@ func Renew(dir string, which []string, opts InitOptions) (renewed, left []Renewa
 	}
 	if EndsSoon(a.cert.NotAfter, opts.Now) {
 		return nil, nil, &KeyError{File: filepath.Join(dir, caFile), Problem: EndsTooSoon, Detail: "on " + a.cert.NotAfter.UTC().Format(time.DateOnly) + ", and with it all that it signs",
-			hint: "replace the authority first, here on the server: dolly-img keys renew --ca"}
+			kind: errkind.Kind("authority-first")}
 	}
 	chosen, err := choose(dir, which)
 	if err != nil {
@@ -199,7 +198,7 @@ func Renew(dir string, which []string, opts InitOptions) (renewed, left []Renewa
 		if c.peer.Cluster != opts.Cluster {
 			return nil, nil, &KeyError{File: c.path, Problem: Foreign, Detail: fmt.Sprintf("it is of cluster %q, the authority of %q", c.peer.Cluster, opts.Cluster)}
 		}
-		if err := list.forbids(c.peer, UseAgain(renewal.Was.Serial)); err != nil {
+		if err := list.forbids(c.peer, errkind.Kind("name-use-again"), renewal.Was.Serial); err != nil {
 			if len(which) > 0 {
 				return nil, nil, err
 			}

@@ -12,6 +12,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/dolly-img/dolly-img/ring/errkind"
 )
 
 // The file "revoked" beside the keys lists certificates that are not to be believed, though an
@@ -144,12 +146,12 @@ func loadRevoked(dir string) (*revoked, error) {
 		return nil, err
 	}
 	if info.Mode().Perm()&0o022 != 0 {
-		return nil, &KeyError{File: path, Problem: Writable, Detail: "mode " + info.Mode().Perm().String(), hint: "chmod go-w " + path}
+		return nil, &KeyError{File: path, Problem: Writable, Detail: "mode " + info.Mode().Perm().String(), kind: errkind.Kind("key-writable"), about: path}
 	}
 	list, err := parseRevoked(data)
 	if err != nil {
 		return nil, &KeyError{File: path, Problem: Malformed, Err: err,
-			hint: "each line is a serial number as dolly-img keys show prints it, or a name; # begins a comment"}
+			kind: errkind.Kind("revoked-malformed")}
 	}
 	list.path = path
 	return list, nil
@@ -164,18 +166,13 @@ type match struct {
 
 func (l *match) String() string { return fmt.Sprintf("line %d of %s", l.line, l.path) }
 
-// remedy is what helps whoever holds cert, which the entry means.
-func (l *match) remedy(cert *x509.Certificate) string {
+// remedy is the kind of failure that it is for whoever holds a certificate that the entry means: with a revoked
+// name a new one does not help.
+func (l *match) remedy() errkind.Kind {
 	if l.Serial == "" {
-		return UseAgain(serial(cert))
+		return errkind.Kind("name-use-again")
 	}
-	return "on the server: dolly-img keys renew NAME (keys renew --help says which); then copy the new key here"
-}
-
-// UseAgain says how a name that is revoked becomes good again: with a new certificate alone it does not.
-func UseAgain(serial string) string {
-	return "a new key would have the same name, which is revoked: to use the name again, take its line out of revoked on all machines, " +
-		"and on the server: dolly-img keys revoke " + serial + ", then dolly-img keys renew"
+	return errkind.Kind("serial-revoked")
 }
 
 // why is the entry that means cert, nil for none.
@@ -233,10 +230,8 @@ func (e *UnknownKeyError) Error() string {
 	return fmt.Sprintf("%s: no key in %s, and none that was issued there, has it", e.Revocation, e.Dir)
 }
 
-// Hint says where the known ones are listed.
-func (e *UnknownKeyError) Hint() string {
-	return "dolly-img keys show, on the server, lists names and serial numbers; --force revokes it all the same, as for a key that an earlier version made"
-}
+// Kind is what kind of failure it is.
+func (e *UnknownKeyError) Kind() (errkind.Kind, []string) { return "key-unknown", nil }
 
 // Revoke adds entries to the list in dir, which it makes if need be, and says what each stands
 // for. What is listed already is not added again. Without force an entry that stands for no key
@@ -295,7 +290,7 @@ func meant(dir string, r Revocation, ca *keyFile, known []Issued) (Meant, error)
 		}
 		if len(ca.certs) == 1 {
 			return m, &KeyError{File: ca.path, Problem: Needed, Detail: "it is the only authority, and without it no certificate is good",
-				hint: "replace it first, on the server: dolly-img keys renew --ca"}
+				kind: errkind.Kind("authority-only")}
 		}
 		m.Files = append(m.Files, caFile)
 	}

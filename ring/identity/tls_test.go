@@ -14,6 +14,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/dolly-img/dolly-img/ring/errkind"
 )
 
 func load(t *testing.T, dir string, role Role) *Identity {
@@ -118,7 +120,7 @@ func byClient(t *testing.T, server, client *tls.Config, want string) {
 	t.Helper()
 	r := shake(t, server, client)
 	var peerErr *PeerError
-	if !errors.As(r.client, &peerErr) || !strings.Contains(r.client.Error(), want) || !Refused(r.client) || peerErr.Hint() == "" {
+	if !errors.As(r.client, &peerErr) || !strings.Contains(r.client.Error(), want) || !Refused(r.client) || !errkind.Has(r.client) {
 		t.Errorf("client: %v, want %q", r.client, want)
 	}
 }

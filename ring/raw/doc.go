@@ -14,19 +14,3 @@
 //
 // and at every instant the final name is the old file or the complete new one.
 package raw
-
-import "fmt"
-
-// hinted is an error with one line of advice for whoever reads it.
-type hinted struct {
-	error
-	hint string
-}
-
-// Hint is what to do about the error.
-func (e *hinted) Hint() string  { return e.hint }
-func (e *hinted) Unwrap() error { return e.error }
-
-func hint(advice, format string, args ...any) error {
-	return &hinted{fmt.Errorf(format, args...), advice}
-}

@@ -15,6 +15,7 @@ import (
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/dolly-img/dolly-img/cache/durable"
+	"github.com/dolly-img/dolly-img/ring/errkind"
 )
 
 // mediaType is that of every raw blob: bytes of which nothing is known.
@@ -38,7 +39,7 @@ func OpenFile(path string) (*File, error) {
 	// Before the open, which on a pipe or a tape does more than to open.
 	info, err := os.Stat(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, hint("is the path right? it is one of this machine, where the command runs", "input: %w", err)
+		return nil, errkind.Errorf("input-missing", "input: %w", err)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("input: %w", err)
@@ -92,14 +93,14 @@ func (s *File) probe() error {
 			return nil
 		}
 	}
-	return hint("send it again when nothing writes to it", "input %s changes its size all the time", s.path)
+	return errkind.Errorf("input-changes", "input %s changes its size all the time", s.path)
 }
 
 // reads says whether there is a byte at off.
 func (s *File) reads(off int64) (bool, error) {
 	n, err := s.f.ReadAt(make([]byte, 1), off)
 	if err != nil && err != io.EOF {
-		return false, hint("what cannot be read like a file may be read by another command, and piped into raw -", "input: %w", err)
+		return false, errkind.Errorf("input-unreadable", "input: %w", err)
 	}
 	return n > 0, nil
 }
@@ -123,11 +124,11 @@ func regular(path string, mode fs.FileMode) error {
 	case mode.IsRegular():
 		return nil
 	case mode.IsDir():
-		return hint("name a file; to send a directory pack it first", "input %s is a directory", path)
+		return errkind.Errorf("input-directory", "input %s is a directory", path)
 	case mode&fs.ModeDevice != 0:
-		return hint("copy the device to a file first", "input %s is a device, which this version does not read", path)
+		return errkind.Errorf("input-device", "input %s is a device, which this version does not read", path)
 	}
-	return hint("to read a stream use --input -", "input %s is not a regular file", path)
+	return errkind.Errorf("input-stream", "input %s is not a regular file", path)
 }
 
 // Size is the length of the file in bytes when it was opened.
@@ -179,7 +180,7 @@ func (s *File) Unchanged(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("input: %w", err)
 	}
-	changed := hint("send it again when nothing writes to it", "input %s changed while it was read", s.path)
+	changed := errkind.Errorf("input-changes", "input %s changed while it was read", s.path)
 	if unchanged(s.info, open) && unchanged(s.info, named) {
 		return nil
 	}

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/dolly-img/dolly-img/cache/durable"
+	"github.com/dolly-img/dolly-img/ring/errkind"
 )
 
 // mkdirs makes the missing directories of the target, each entry durable.
@@ -181,7 +182,7 @@ func (t *Target) given(f durable.File) bool {
 var errForeign = errors.New("is not a part file of ours")
 
 func (t *Target) foreign() error {
-	return hint("look at that file and remove it", "output %s: %s %w", t.title, path.Base(t.temp), errForeign)
+	return errkind.Errorf("output-foreign-part", "output %s: %s %w", t.title, path.Base(t.temp), errForeign)
 }
 
 // twice says whether the part file's name is a second one of the published file:

@@ -18,6 +18,7 @@ import (
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/dolly-img/dolly-img/ring"
+	"github.com/dolly-img/dolly-img/ring/errkind"
 	"github.com/dolly-img/dolly-img/ring/ringtest"
 )
 
@@ -28,13 +29,10 @@ func random(n int) []byte {
 	return b
 }
 
-// hintOf is the advice of an error, "" for one without.
-func hintOf(err error) string {
-	var h interface{ Hint() string }
-	if errors.As(err, &h) {
-		return h.Hint()
-	}
-	return ""
+// kindOf is the kind of an error and what it is about, "" for one without.
+func kindOf(err error) string {
+	kind, about := errkind.Of(err)
+	return strings.TrimSpace(string(kind) + " " + strings.Join(about, " "))
 }
 
 func TestFile(t *testing.T) {
@@ -87,8 +85,8 @@ func TestOpenFileRefuses(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), tt.want) || !strings.Contains(err.Error(), tt.path) {
 			t.Errorf("%s: %v, want %s", tt.path, err, tt.want)
 		}
-		if (hintOf(err) != "") != tt.hint {
-			t.Errorf("%s: hint is %q", tt.path, hintOf(err))
+		if (kindOf(err) != "") != tt.hint {
+			t.Errorf("%s: kind is %q", tt.path, kindOf(err))
 		}
 	}
 }
@@ -320,7 +318,7 @@ func TestStreamNoSpool(t *testing.T) {
 	if b, err := io.ReadAll(r); !bytes.Equal(b, want) || err != nil {
 		t.Errorf("%d bytes, %v", len(b), err)
 	}
-	if _, err := s.Open(ctx, v1.Descriptor{}, 5); err == nil || hintOf(err) == "" {
+	if _, err := s.Open(ctx, v1.Descriptor{}, 5); err == nil || kindOf(err) == "" {
 		t.Errorf("what is not kept was opened: %v", err)
 	}
 }
@@ -341,7 +339,7 @@ func TestStreamErrors(t *testing.T) {
 			t.Errorf("%q, %v", b, err)
 		}
 	}
-	if _, err := Stream(nil, t.TempDir()+"/missing"); hintOf(err) == "" {
+	if _, err := Stream(nil, t.TempDir()+"/missing"); kindOf(err) == "" {
 		t.Errorf("no spool directory: %v", err)
 	}
 }

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/dolly-img/dolly-img/cache/durable"
+	"github.com/dolly-img/dolly-img/ring/errkind"
 )
 
 // A file that stands under the target's name already and is as long as the blob may be the same,
@@ -132,7 +133,7 @@ func (t *Target) dressable(info fs.FileInfo) error {
 	default:
 		return nil
 	}
-	return hint("change them there, or remove the file", "output %s: %w, and %s: its mode %04o and owner %d:%d are not what was asked for",
+	return errkind.Errorf("output-attributes", "output %s: %w, and %s: its mode %04o and owner %d:%d are not what was asked for",
 		t.title, fs.ErrExist, why, info.Mode().Perm(), st.Uid, st.Gid)
 }
 
@@ -153,7 +154,7 @@ func (t *Target) publishStanding(s *standing) error {
 // differs is the error of a file that is not what is sent. The text is all that the sender sees of a node that fails
 // in mid-transfer, so the advice is in it.
 func (t *Target) differs() error {
-	return fmt.Errorf("output %s: %w, with other bytes (%s)", t.title, fs.ErrExist, toReplace)
+	return fmt.Errorf("output %s: %w, with other bytes (remove it, or set overwrite = true for its directory in the node's policy.toml)", t.title, fs.ErrExist)
 }
 
 // standingWriter compares what comes with the file that stands. Whether the bytes that come are the

@@ -9,6 +9,8 @@ import (
 	"sync"
 
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/dolly-img/dolly-img/ring/errkind"
 )
 
 // chunk is the most that is read from a stream at once.
@@ -43,7 +45,7 @@ func Stream(r io.Reader, dir string) (*Spool, error) {
 	}
 	f, err := os.CreateTemp(dir, ".dolly-img-spool-*")
 	if err != nil {
-		return nil, hint("set TMPDIR to a writable directory, or use --no-spool", "spool of the input: %w", err)
+		return nil, errkind.Errorf("spool-unwritable", "spool of the input: %w", err)
 	}
 	if err := os.Remove(f.Name()); err != nil {
 		f.Close()
@@ -84,7 +86,7 @@ func (s *Spool) Size() int64 {
 }
 
 func (s *Spool) gone(off int64) error {
-	return hint("without --no-spool the input is kept until the end",
+	return errkind.Errorf("spool-none",
 		"input: what was read at offset %d is not kept", off)
 }
 
@@ -115,7 +117,7 @@ func (s *Spool) pump() {
 		}
 		if n > 0 && s.file != nil {
 			if _, werr := s.file.WriteAt(next[:n], off); werr != nil {
-				n, err = 0, hint("set TMPDIR to a larger directory, or use --no-spool", "spool of the input: %w", werr)
+				n, err = 0, errkind.Errorf("spool-full", "spool of the input: %w", werr)
 			}
 		}
 		s.mu.Lock()

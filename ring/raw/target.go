@@ -18,6 +18,7 @@ import (
 	"github.com/dolly-img/dolly-img/cache/durable"
 	"github.com/dolly-img/dolly-img/ring"
 	"github.com/dolly-img/dolly-img/ring/bytesize"
+	"github.com/dolly-img/dolly-img/ring/errkind"
 )
 
 // ErrBusy is part of the error of a target that another transfer writes to.
@@ -84,7 +85,7 @@ func newTarget(fsys durable.FS, o TargetOptions) (*Target, error) {
 	dir, base := path.Split(name)
 	temp := partName(base)
 	if len(temp) > 255 {
-		return nil, hint("at most 238 bytes leave room for the part file", "output %s: the name is too long", title)
+		return nil, errkind.Errorf("output-long", "output %s: the name is too long", title)
 	}
 	if o.Mode == 0 {
 		o.Mode = 0o644
@@ -156,7 +157,7 @@ func (t *Target) room() (free int64, err error) {
 		return 0, t.fail("free space", err)
 	}
 	if network != "" && !t.o.Shared {
-		return 0, hint("--shared-output permits it; name one node for each directory that nodes share",
+		return 0, errkind.Errorf("output-shared",
 			"output %s is on a network file system (%s)", t.title, network)
 	}
 	return free, nil
@@ -194,7 +195,7 @@ func (t *Target) parent() (string, error) {
 		case errors.Is(err, fs.ErrNotExist) && t.o.Mkdir:
 			return at, nil
 		case errors.Is(err, fs.ErrNotExist):
-			return "", hint("make it, or use --mkdir", "output %s: directory %s does not exist", t.title, path.Join(t.o.Dir, next))
+			return "", errkind.Errorf("output-parent", "output %s: directory %s does not exist", t.title, path.Join(t.o.Dir, next))
 		case err != nil:
 			return "", t.fail("parent", err)
 		case info.Mode()&fs.ModeSymlink != 0:
@@ -216,7 +217,7 @@ func (t *Target) replaceable() error {
 	case err != nil:
 		return t.fail("look at it", err)
 	case info.IsDir():
-		return hint("to write below it end the path with /", "output %s is a directory", t.title)
+		return errkind.Errorf("output-directory", "output %s is a directory", t.title)
 	case info.Mode()&fs.ModeSymlink != 0:
 		return fmt.Errorf("output %s is a symbolic link", t.title)
 	case !info.Mode().IsRegular():
@@ -227,10 +228,10 @@ func (t *Target) replaceable() error {
 	return nil
 }
 
-// toReplace is the advice on a file that is in the way.
-const toReplace = "remove it, or set overwrite = true for its directory in the node's policy.toml"
-
-func (t *Target) exists() error { return hint(toReplace, "output %s: %w", t.title, fs.ErrExist) }
+func (t *Target) exists() error {
+	return errkind.Errorf("output-exists",
+		"output %s: %w", t.title, fs.ErrExist)
+}
 
 // fail names the output, not the part file that the system knows.
 func (t *Target) fail(what string, err error) error {

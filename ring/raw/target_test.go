@@ -211,8 +211,8 @@ func TestTargetRefuses(t *testing.T) {
 			}
 			target.Close()
 		}
-		if err == nil || !strings.Contains(err.Error(), tt.want) || (hintOf(err) != "") != tt.hint {
-			t.Errorf("%q: %v (hint %q), want %s", tt.name, err, hintOf(err), tt.want)
+		if err == nil || !strings.Contains(err.Error(), tt.want) || (kindOf(err) != "") != tt.hint {
+			t.Errorf("%q: %v (kind %q), want %s", tt.name, err, kindOf(err), tt.want)
 		}
 	}
 	if after := list(t, dir); strings.Join(before, " ") != strings.Join(after, " ") {
@@ -277,7 +277,7 @@ func TestTargetAppears(t *testing.T) {
 		t.Fatal(err)
 	}
 	os.WriteFile(target.Path(), []byte("theirs"), 0o644)
-	if err := target.Publish(ctx); !errors.Is(err, fs.ErrExist) || hintOf(err) == "" {
+	if err := target.Publish(ctx); !errors.Is(err, fs.ErrExist) || kindOf(err) == "" {
 		t.Errorf("publish: %v", err)
 	}
 	if err := target.fs.RenameNew(".out.dolly-img-part", "out"); !errors.Is(err, fs.ErrExist) {

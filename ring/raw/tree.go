@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/dolly-img/dolly-img/cache/durable"
+	"github.com/dolly-img/dolly-img/ring/errkind"
 )
 
 // Tree is a directory that a node makes of local files, all of it at once: Begin and Put
@@ -69,7 +70,7 @@ func (t *Tree) old() (bool, error) {
 	}
 	for _, name := range names {
 		if !slices.Contains(t.top, name) {
-			return false, hint("name a directory that does not exist, or one that an earlier transfer made",
+			return false, errkind.Errorf("output-tree",
 				"output %s: %s is in it, which would be lost", t.t.title, name)
 		}
 	}
@@ -236,7 +237,7 @@ func (t *Tree) Publish(ctx context.Context) error {
 	if err := change(t.t.temp, t.t.name); errors.Is(err, fs.ErrExist) {
 		return t.t.exists()
 	} else if old && durable.NotSupported(err) {
-		return hint("remove the old one and push again", "output %s: this file system cannot switch directories", t.t.title)
+		return errkind.Errorf("output-exchange", "output %s: this file system cannot switch directories", t.t.title)
 	} else if err != nil {
 		return t.t.fail("rename", err)
 	}

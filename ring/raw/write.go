@@ -7,9 +7,10 @@ import (
 	"io"
 	"time"
 
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+
 	"github.com/dolly-img/dolly-img/cache/durable"
 	"github.com/dolly-img/dolly-img/ring/bytesize"
-	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
 // Clone makes the complete and durable part from the first size bytes of a local

@@ -8,7 +8,7 @@ import (
 	"strings"
 
 	"github.com/dolly-img/dolly-img/cache"
-	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/hinted"
+	"github.com/dolly-img/dolly-img/ring/errkind"
 	"github.com/dolly-img/dolly-img/ring/identity"
 )
 
@@ -30,7 +30,7 @@ func Dir(flag string) (string, error) {
 	}
 	dir, err := os.UserCacheDir()
 	if err != nil {
-		return "", hinted.Errorf("name it with --cache DIR", "cache: %w", err)
+		return "", errkind.Errorf("cache-homeless", "cache: %w", err)
 	}
 	return filepath.Join(dir, "dolly-img"), nil
 }
@@ -78,16 +78,15 @@ func Open(flag string) (*cache.Cache, error) {
 	if err != nil {
 		return nil, err
 	}
-	const hint = "name the cache with --cache DIR; a daemon makes it"
 	names, err := os.ReadDir(dir)
 	if errors.Is(err, fs.ErrPermission) {
-		return nil, hinted.Errorf("the daemon of this node decides who may read its cache: see mode and group under [cache] in its policy.toml", "cache: %w", err)
+		return nil, errkind.Errorf("cache-unreadable", "cache: %w", err)
 	}
 	if err != nil {
-		return nil, hinted.Errorf(hint, "cache: %w", err)
+		return nil, errkind.Errorf("cache-missing", "cache: %w", err)
 	}
 	if len(names) == 0 {
-		return nil, hinted.Errorf(hint, "cache %s: the directory is empty", dir)
+		return nil, errkind.Errorf("cache-missing", "cache %s: the directory is empty", dir)
 	}
 	return cache.Open(dir)
 }

@@ -9,16 +9,17 @@ import (
 	"os"
 	"path/filepath"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/dolly-img/dolly-img/cache"
-	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/hinted"
 	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/image"
 	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/meta"
 	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/push"
 	"github.com/dolly-img/dolly-img/ring"
 	"github.com/dolly-img/dolly-img/ring/bytesize"
+	"github.com/dolly-img/dolly-img/ring/errkind"
 	"github.com/dolly-img/dolly-img/ring/identity"
 	"github.com/dolly-img/dolly-img/ring/printable"
-	"golang.org/x/sys/unix"
 )
 
 // Demo is one run: nodes on this machine, a push to them, and what is done to them meanwhile.
@@ -49,7 +50,7 @@ func (e *WrongError) Error() string { return fmt.Sprintf("demo: %d copies are wr
 // Run starts the nodes, pushes the image and compares the copies.
 func (d *Demo) Run(ctx context.Context) (err error) {
 	if d.dir, err = os.MkdirTemp("", "dolly-img-demo-"); err != nil {
-		return hinted.Errorf("set TMPDIR to a writable directory", "demo: %w", err)
+		return errkind.Errorf("temp-unwritable", "demo: %w", err)
 	}
 	defer func() {
 		if rerr := os.RemoveAll(d.dir); err == nil && rerr != nil {
@@ -95,7 +96,7 @@ func (d *Demo) prepare(ctx context.Context) error {
 	made := d.Image == ""
 	if d.Keep != "" {
 		if _, err := os.Lstat(d.Keep); err == nil {
-			return hinted.Errorf("give another name to --keep, or push the file that is there", "demo: %s exists already", d.Keep)
+			return errkind.Errorf("demo-keep", "demo: %s exists already", d.Keep)
 		}
 	}
 	d.size = demoImageSize
@@ -115,7 +116,7 @@ func (d *Demo) prepare(ctx context.Context) error {
 	var st unix.Statfs_t
 	if err := unix.Statfs(d.dir, &st); err == nil {
 		if free := int64(st.Bavail) * st.Bsize; free < copies*d.size {
-			return hinted.Errorf("set TMPDIR to a directory with more room, or use fewer --nodes",
+			return errkind.Errorf("temp-full",
 				"demo: needs %s, %s are free in %s", bytesize.Text(copies*d.size), bytesize.Text(free), os.TempDir())
 		}
 	}
@@ -193,7 +194,7 @@ func (d *Demo) compare() error {
 		return &WrongError{wrong}
 	}
 	if missed > 0 {
-		return hinted.Errorf("take a larger image", "demo: the transfer was over before everything had happened")
+		return errkind.Errorf("demo-early", "demo: the transfer was over before everything had happened")
 	}
 	return nil
 }

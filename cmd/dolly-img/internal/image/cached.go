@@ -10,8 +10,8 @@ import (
 
 	"github.com/dolly-img/dolly-img/cache"
 	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/cachedir"
-	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/hinted"
 	"github.com/dolly-img/dolly-img/oci"
+	"github.com/dolly-img/dolly-img/ring/errkind"
 )
 
 // cachedRef is the reference in the cache that arg means. Arg is what stands there, or what
@@ -47,12 +47,13 @@ func Cached(c *cache.Cache, arg string) (string, error) {
 	case len(found) == 1:
 		return found[0], nil
 	case len(found) > 1:
-		return "", hinted.Errorf("name one of them in full: "+strings.Join(found, ", "),
+		return "", errkind.About("cache-ambiguous", strings.Join(found, ", "),
 			"cache %s: %q is the short name of %d images", c.Dir(), arg, len(found))
 	}
 	bare, _, _ := strings.Cut(path.Base(tagged), ":")
 	near := slices.DeleteFunc(names, func(name string) bool { return !strings.HasPrefix(path.Base(name), bare+":") })
-	return "", hinted.Errorf(elsewhere(c.Dir(), near), "cache %s: %q: %w", c.Dir(), arg, cache.ErrNotFound)
+	kind, about := elsewhere(c.Dir(), near)
+	return "", errkind.About(kind, about, "cache %s: %q: %w", c.Dir(), arg, cache.ErrNotFound)
 }
 
 // endingIn are the names that are ref, or end in it behind a slash.
@@ -72,16 +73,16 @@ func hasRegistry(ref string) bool {
 	return ok && (strings.ContainsAny(host, ".:") || strings.EqualFold(host, "localhost"))
 }
 
-// elsewhere is what to do when an image is not in the cache in dir: near are images
+// elsewhere says what is known of an image that is not in the cache in dir: near are images
 // of the same name with another tag or registry.
-func elsewhere(dir string, near []string) string {
+func elsewhere(dir string, near []string) (kind errkind.Kind, about string) {
 	if len(near) > 0 {
-		return "it has " + strings.Join(near[:min(len(near), 5)], ", ")
+		return errkind.Kind("cache-near"), strings.Join(near[:min(len(near), 5)], ", ")
 	}
 	if _, err := os.Stat(cachedir.System); err == nil && dir != cachedir.System {
-		return "dolly-img cache ls lists what is there; the cache of this node's daemon is named with --cache " + cachedir.System
+		return errkind.Kind("cache-of-daemon"), cachedir.System
 	}
-	return "dolly-img cache ls lists what is there"
+	return errkind.Kind("cache-unknown"), ""
 }
 
 // FindCached opens the cache that has the image which arg means, and tells its reference there: the

@@ -6,11 +6,12 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/opencontainers/go-digest"
+
 	"github.com/dolly-img/dolly-img/cache"
 	"github.com/dolly-img/dolly-img/ring"
 	"github.com/dolly-img/dolly-img/ring/ringtest"
 	"github.com/dolly-img/dolly-img/sif"
-	"github.com/opencontainers/go-digest"
 )
 
 func TestSIFSource(t *testing.T) {

@@ -7,10 +7,11 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/hinted"
+	"github.com/opencontainers/go-digest"
+
 	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/meta"
 	"github.com/dolly-img/dolly-img/oci"
-	"github.com/opencontainers/go-digest"
+	"github.com/dolly-img/dolly-img/ring/errkind"
 )
 
 // ofRegistry says whether IMAGE is in a registry.
@@ -29,7 +30,7 @@ func CheckName(image string) error {
 	if _, behind, ok := strings.Cut(name, "@"); ok {
 		algorithm, _, _ := strings.Cut(behind, ":")
 		if !digest.Algorithm(algorithm).Available() {
-			return hinted.Errorf("write them into a file and name that with --creds FILE", "credentials in the image's name")
+			return errkind.Errorf("credentials-in-name", "credentials in the image's name")
 		}
 	}
 	return nil

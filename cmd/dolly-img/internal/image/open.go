@@ -14,11 +14,11 @@ import (
 
 	"github.com/dolly-img/dolly-img/cache"
 	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/cachedir"
-	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/hinted"
 	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/meta"
 	"github.com/dolly-img/dolly-img/oci"
 	"github.com/dolly-img/dolly-img/ring"
 	"github.com/dolly-img/dolly-img/ring/bytesize"
+	"github.com/dolly-img/dolly-img/ring/errkind"
 	"github.com/dolly-img/dolly-img/ring/printable"
 	"github.com/dolly-img/dolly-img/sif"
 )
@@ -90,7 +90,7 @@ func openSIFImage(image string, o *Options, m *meta.Transfer) (ring.Source, erro
 		return nil, err
 	}
 	if strings.ContainsRune(o.OCI.Name, '@') {
-		return nil, hinted.Errorf("give a tag in place of the digest", "--name %s: a SIF file has no digest of a registry", o.OCI.Name)
+		return nil, errkind.Errorf("sif-digest", "--name %s: a SIF file has no digest of a registry", o.OCI.Name)
 	}
 	m.Keep(cmp.Or(o.OCI.Name, cache.LocalRef(filepath.Base(image))))
 	file, err := OpenSIF(image, m)
@@ -112,9 +112,9 @@ func findImage(ctx context.Context, name string, o *Options) (*oci.Image, error)
 		return img, nil
 	case !OfRegistry(name):
 		return nil, cutShort(err)
-	case hinted.Of(err) == "":
+	case !errkind.Has(err):
 		if had := o.had(name); had != "" {
-			return nil, hinted.Errorf("this server's own cache has it as it was: push "+had, "%w", err)
+			return nil, errkind.About("registry-cached", had, "%w", err)
 		}
 	}
 	return nil, err
@@ -247,7 +247,7 @@ func checkImageOutput(ctx context.Context, img *oci.Image, m *meta.Transfer) err
 			return nil
 		}
 	}
-	return hinted.Errorf("--output oci-archive:"+m.Output+" puts an archive there, oci:"+m.Output+" a directory; without --output nodes keep it in their cache, from which runtimes start it",
+	return errkind.About("output-no-sif", m.Output,
 		"--output %s: only a SIF can be put at a path as it is, and this image holds none", m.Output)
 }
 
@@ -271,17 +271,17 @@ func imageName(ctx context.Context, image string, o *Options) (string, error) {
 			return "", err
 		case errors.Is(err, io.ErrUnexpectedEOF):
 			return "", cutShort(fmt.Errorf("image %s: %w", image, err))
-		case hinted.Of(err) != "":
+		case errkind.Has(err):
 			return "", fmt.Errorf("image %s: %w", image, err)
 		case err != nil:
-			return "", hinted.Errorf(supported, "image %s is no container image: %w", image, err)
+			return "", errkind.Errorf("image-unknown", "image %s is no container image: %w", image, err)
 		case transport == "":
-			return "", hinted.Errorf(supported, "image %s is a tar archive, but of no container image", image)
+			return "", errkind.Errorf("image-unknown", "image %s is a tar archive, but of no container image", image)
 		}
 		kind = transport
 	}
 	if strings.ContainsRune(image, ':') {
-		return "", hinted.Errorf("rename or link it", "image %s: a colon in the path of an image that may be followed by :REF", image)
+		return "", errkind.Errorf("image-colon", "image %s: a colon in the path of an image that may be followed by :REF", image)
 	}
 	return kind + ":" + image, nil
 }
@@ -289,7 +289,7 @@ func imageName(ctx context.Context, image string, o *Options) (string, error) {
 // cutShort says what it means that an archive ends too early.
 func cutShort(err error) error {
 	if errors.Is(err, io.ErrUnexpectedEOF) {
-		return hinted.Errorf("copy it again", "%w: it is damaged or cut short", err)
+		return errkind.Errorf("image-cut", "%w: it is damaged or cut short", err)
 	}
 	return err
 }
@@ -313,7 +313,7 @@ func (f *Options) checkArch(image, arch string) error {
 		return err
 	case other == "":
 	case f.OCI.Platform != "":
-		return hinted.Errorf("if that is what the nodes are, say --platform "+other, "image %s is for %s, not for %s", image, other, f.OCI.Platform)
+		return errkind.About("platform-other", other, "image %s is for %s, not for %s", image, other, f.OCI.Platform)
 	default:
 		f.warnOf(image, other)
 	}

@@ -13,9 +13,9 @@ import (
 
 	"github.com/dolly-img/dolly-img/cache"
 	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/cachedir"
-	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/hinted"
 	"github.com/dolly-img/dolly-img/oci"
 	"github.com/dolly-img/dolly-img/ring/bytesize"
+	"github.com/dolly-img/dolly-img/ring/errkind"
 )
 
 // ahead is how many blobs are pulled at once: the one that the ring sends, and those
@@ -49,10 +49,9 @@ type fetch struct {
 
 // newPull keeps what it pulls in the cache that cacheFlag names, within the limits; a nil log is silent.
 func newPull(ctx context.Context, image *oci.Image, ref, cacheFlag string, limits cache.Limits, log *slog.Logger) (*pull, error) {
-	const advice = "name another with --cache DIR, or use --no-cache"
 	c, err := cachedir.Create(cacheFlag)
 	if err != nil {
-		return nil, hinted.Errorf(advice, "this server's own cache: %w", err)
+		return nil, errkind.Errorf("cache-own", "this server's own cache: %w", err)
 	}
 	if log != nil {
 		c.SetLog(log)
@@ -66,7 +65,7 @@ func newPull(ctx context.Context, image *oci.Image, ref, cacheFlag string, limit
 	}
 	if err != nil {
 		p.cancel()
-		return nil, errors.Join(hinted.Errorf(advice, "this server's own cache: %w", err), p.store.Close())
+		return nil, errors.Join(errkind.Errorf("cache-own", "this server's own cache: %w", err), p.store.Close())
 	}
 	return p, nil
 }

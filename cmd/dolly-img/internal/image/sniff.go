@@ -13,12 +13,10 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/dolly-img/dolly-img/cache"
-	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/hinted"
 	"github.com/dolly-img/dolly-img/oci"
+	"github.com/dolly-img/dolly-img/ring/errkind"
 	"github.com/dolly-img/dolly-img/sif"
 )
-
-const supported = "push takes SIF files, OCI and Docker archives, oci:DIR, docker:// and oras://; any file can be sent as it is with: dolly-img raw"
 
 // What a path may be, beside the transports of package oci.
 const (
@@ -33,34 +31,34 @@ func sniff(image string) (kind string, err error) {
 	if err != nil {
 		switch transport, _, _ := strings.Cut(image, ":"); {
 		case transport == "library" || transport == "shub":
-			return "", hinted.Errorf("apptainer pull it, and push the file", "%s: %s images are not supported", image, transport)
+			return "", errkind.Errorf("transport-apptainer", "%s: %s images are not supported", image, transport)
 		case transport == "containers-storage" || transport == "docker-daemon":
-			return "", hinted.Errorf("podman save or docker save it into a file, and push that", "%s: %s images are not supported", image, transport)
+			return "", errkind.Errorf("transport-engine", "%s: %s images are not supported", image, transport)
 		case errors.Is(err, fs.ErrNotExist) && strings.ContainsAny(image, ":@") && !strings.Contains(image, "://") && cache.CheckRef(image) == nil:
 			// Perhaps a file or a layout with a REF behind it, which needs its transport.
 			switch kind, _ := sniff(image[:strings.LastIndexAny(image, ":@")]); kind {
 			case "":
 			case kindSIF:
-				return "", hinted.Errorf("a SIF has no REF; --name says what it is kept as", "image: %w", err)
+				return "", errkind.Errorf("sif-ref", "image: %w", err)
 			case kindTar:
-				return "", hinted.Errorf("say oci-archive:"+image+" or docker-archive:"+image, "image: %w", err)
+				return "", errkind.About("transport-archive", image, "image: %w", err)
 			default:
-				return "", hinted.Errorf("say "+kind+":"+image, "image: %w", err)
+				return "", errkind.About("transport-layout", kind+":"+image, "image: %w", err)
 			}
-			return "", hinted.Errorf("docker://"+image+" is an image in a registry", "image: %w", err)
+			return "", errkind.About("transport-registry", image, "image: %w", err)
 		}
-		return "", hinted.Errorf(supported, "image: %w", err)
+		return "", errkind.Errorf("image-unknown", "image: %w", err)
 	}
 	switch {
 	case info.IsDir():
 		if _, err := os.Stat(filepath.Join(image, "oci-layout")); err == nil {
 			return "oci", nil
 		}
-		return "", hinted.Errorf(supported, "image %s is a directory, not an image", image)
+		return "", errkind.Errorf("image-unknown", "image %s is a directory, not an image", image)
 	case !info.Mode().IsRegular():
-		return "", hinted.Errorf(supported, "image %s is not a regular file", image)
+		return "", errkind.Errorf("image-unknown", "image %s is not a regular file", image)
 	case info.Size() == 0:
-		return "", hinted.Errorf("copy or build it again", "image %s is empty", image)
+		return "", errkind.Errorf("image-empty", "image %s is empty", image)
 	}
 	head, err := readHead(image)
 	if err != nil {
@@ -73,7 +71,7 @@ func sniff(image string) (kind string, err error) {
 	case describedTar, describedGzip, describedZstd, describedXz, describedBzip2:
 		return kindTar, nil
 	default:
-		return "", hinted.Errorf(supported, "image %s is %s, not an image", image, what)
+		return "", errkind.Errorf("image-unknown", "image %s is %s, not an image", image, what)
 	}
 }
 
@@ -131,16 +129,15 @@ func describe(head []byte) string {
 
 // checkSIF is for commands that take nothing else.
 func CheckSIF(image string) error {
-	const advice = "name the path of a SIF file"
 	if t, _ := oci.Split(image); t != "" {
-		return hinted.Errorf(advice, "%s is not a SIF file", image)
+		return errkind.Errorf("sif-wanted", "%s is not a SIF file", image)
 	}
 	kind, err := sniff(image)
 	switch {
 	case err != nil:
-		return hinted.Errorf(advice, "%s", err)
+		return errkind.Errorf("sif-wanted", "%s", err)
 	case kind != kindSIF:
-		return hinted.Errorf(advice, "image %s is not a SIF file", image)
+		return errkind.Errorf("sif-wanted", "image %s is not a SIF file", image)
 	}
 	return nil
 }

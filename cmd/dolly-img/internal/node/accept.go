@@ -13,9 +13,9 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/dolly-img/dolly-img/cache"
-	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/hinted"
 	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/meta"
 	"github.com/dolly-img/dolly-img/ring"
+	"github.com/dolly-img/dolly-img/ring/errkind"
 	"github.com/dolly-img/dolly-img/ring/identity"
 	"github.com/dolly-img/dolly-img/ring/printable"
 	"github.com/dolly-img/dolly-img/ring/raw"
@@ -28,17 +28,18 @@ type acceptor struct {
 	policy *identity.Policy
 	cache  *cache.Cache
 	stdout io.Writer // nil: this node has none for a transfer
+	hint   func(error) string
 	log    *slog.Logger
 }
 
 func (a *acceptor) accept(ctx context.Context, r ring.Request) (ring.Sink, error) {
 	m, err := meta.Decode(r.Meta)
 	if err != nil {
-		return nil, refusal(err)
+		return nil, a.refusal(err)
 	}
 	sink, err := a.compose(ctx, m, r.Blobs)
 	if err != nil {
-		return nil, refusal(err)
+		return nil, a.refusal(err)
 	}
 	// The ring logs a refusal, and how a transfer ends; what it writes to is known
 	// here only.
@@ -52,7 +53,7 @@ func (a *acceptor) compose(ctx context.Context, m *meta.Transfer, blobs []v1.Des
 	case m.Discard:
 		return raw.Discard{}, nil
 	case m.Output == "-" && a.stdout == nil:
-		return nil, hinted.Errorf("run dolly-img receive on it", "standard output: this node is a daemon and has none for a transfer")
+		return nil, errkind.Errorf("output-stdout", "standard output: this node is a daemon and has none for a transfer")
 	case m.Output == "-":
 		return raw.Stdout(a.stdout), nil
 	case m.Output == "":
@@ -111,9 +112,6 @@ func (a *acceptor) afterEdit(dir string) string {
 // target is what policy and the sender say of the output.
 func (a *acceptor) target(m *meta.Transfer) (o raw.TargetOptions, err error) {
 	dir, rel, overwrite, err := a.policy.Output(m.Output)
-	if denied := new(identity.DeniedError); errors.As(err, &denied) && denied.Add() != "" {
-		return o, hinted.Errorf(denied.Hint()+"; "+a.afterEdit(denied.Add()), "%w", err)
-	}
 	if err != nil {
 		return o, err
 	}
@@ -132,9 +130,12 @@ func (e *lacksRoom) Is(target error) bool { return target == syscall.ENOSPC }
 
 // refusal is err as the sender reads it: with what to do on the node, and where it is
 // a matter of waiting as the ring's ErrBusy.
-func refusal(err error) error {
+func (a *acceptor) refusal(err error) error {
 	text := err.Error()
-	if hint := hinted.Of(err); hint != "" {
+	if hint := a.hint(err); hint != "" {
+		if denied := new(identity.DeniedError); errors.As(err, &denied) && denied.Add() != "" {
+			hint += "; " + a.afterEdit(denied.Add())
+		}
 		text += " (" + hint + ")"
 	}
 	switch {

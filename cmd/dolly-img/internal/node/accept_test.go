@@ -18,6 +18,7 @@ import (
 	"github.com/dolly-img/dolly-img/cache"
 	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/meta"
 	"github.com/dolly-img/dolly-img/ring"
+	"github.com/dolly-img/dolly-img/ring/errkind"
 	"github.com/dolly-img/dolly-img/ring/identity"
 	"github.com/dolly-img/dolly-img/sif"
 )
@@ -42,10 +43,16 @@ func newTestNode(t *testing.T) *testNode {
 			t.Fatal(err)
 		}
 	}
-	n.acceptor = &acceptor{log: slog.New(slog.DiscardHandler), cache: c, policy: &identity.Policy{Outputs: []identity.Output{
+	n.acceptor = &acceptor{hint: kindTold, log: slog.New(slog.DiscardHandler), cache: c, policy: &identity.Policy{Outputs: []identity.Output{
 		{Dir: n.data}, {Dir: n.over, Overwrite: true},
 	}}}
 	return n
+}
+
+// kindTold is what a hint is given for.
+func kindTold(err error) string {
+	kind, about := errkind.Of(err)
+	return strings.TrimSpace(string(kind) + " " + strings.Join(about, " "))
 }
 
 // request is for an image of one layer, data.
@@ -253,14 +260,14 @@ func TestRefusals(t *testing.T) {
 		edit func(*ring.Request)
 		want string
 	}{
-		{"outside", meta.Transfer{Kind: meta.KindRaw, Output: "/scratch/a"}, nil, `not permitted by the policy of this node (to permit it, add to policy.toml on the node the lines [[output]] and dir = "/scratch"; then send SIGHUP to the daemon there)`},
-		{"of the system", meta.Transfer{Kind: meta.KindRaw, Output: "/etc/passwd"}, nil, "not permitted by the policy of this node (/etc should not be open to transfers; files are permitted below " + n.data},
+		{"outside", meta.Transfer{Kind: meta.KindRaw, Output: "/scratch/a"}, nil, `not permitted by the policy of this node (output-denied /scratch policy.toml; then send SIGHUP to the daemon there)`},
+		{"of the system", meta.Transfer{Kind: meta.KindRaw, Output: "/etc/passwd"}, nil, "not permitted by the policy of this node (output-elsewhere /etc policy.toml " + n.data},
 		{"the directory itself", meta.Transfer{Kind: meta.KindRaw, Output: n.data}, nil, "not permitted"},
-		{"exists", meta.Transfer{Kind: meta.KindRaw, Output: n.data + "/there"}, nil, "overwrite = true"},
-		{"image exists", meta.Transfer{Kind: meta.KindImage, Ref: "a:b", Output: n.data + "/there"}, nil, "overwrite = true"},
+		{"exists", meta.Transfer{Kind: meta.KindRaw, Output: n.data + "/there"}, nil, "output-exists"},
+		{"image exists", meta.Transfer{Kind: meta.KindImage, Ref: "a:b", Output: n.data + "/there"}, nil, "output-exists"},
 		{"link", meta.Transfer{Kind: meta.KindRaw, Output: n.over + "/link/x"}, nil, "is a symbolic link"},
-		{"no directory", meta.Transfer{Kind: meta.KindRaw, Output: n.data + "/no/x"}, nil, "use --mkdir"},
-		{"standard output", meta.Transfer{Kind: meta.KindRaw, Output: "-"}, nil, "run dolly-img receive"},
+		{"no directory", meta.Transfer{Kind: meta.KindRaw, Output: n.data + "/no/x"}, nil, "output-parent"},
+		{"standard output", meta.Transfer{Kind: meta.KindRaw, Output: "-"}, nil, "output-stdout"},
 		{"owner", meta.Transfer{Kind: meta.KindRaw, Output: n.data + "/x", Owner: "no-such-user"}, nil, "owner no-such-user"},
 		{"no SIF", meta.Transfer{Kind: meta.KindImage, Ref: "a:b", Output: n.data + "/x"}, func(r *ring.Request) { r.Blobs = r.Blobs[1:] }, "no SIF"},
 		{"unknown key", meta.Transfer{Kind: meta.KindRaw, Discard: true}, encoded(`{"version":1,"kind":"raw","discard":true,"rm":"/"}`), `unknown field "rm"`},

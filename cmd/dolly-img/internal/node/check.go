@@ -14,8 +14,8 @@ import (
 
 	"github.com/dolly-img/dolly-img/cache"
 	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/cachedir"
-	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/hinted"
 	"github.com/dolly-img/dolly-img/ring/bytesize"
+	"github.com/dolly-img/dolly-img/ring/errkind"
 	"github.com/dolly-img/dolly-img/ring/identity"
 )
 
@@ -43,7 +43,7 @@ func Check(c Config, mirrorAt string) (facts []Fact, warnings []string) {
 				own.UTC().Format(time.DateOnly), authority.UTC().Format(time.DateOnly)), nil)
 			line("revoked", fmt.Sprintf("%d entries", id.Revocations()), nil)
 			for _, end := range id.Ending(time.Now()) {
-				warnings = append(warnings, end.String(time.Now())+"; on the server: "+RenewHint)
+				warnings = append(warnings, end.String(time.Now())+"; "+c.Hint(ending(end, time.Now())))
 			}
 		}
 		if policy, err = identity.LoadPolicy(dir); err != nil {
@@ -135,7 +135,7 @@ func checkCache(dir string) error {
 			continue
 		}
 		if err != nil {
-			return hinted.Errorf("name another directory with --cache DIR", "cache %s: %s: %w", dir, there, err)
+			return errkind.Errorf("cache-elsewhere", "cache %s: %s: %w", dir, there, err)
 		}
 		return nil
 	}
@@ -146,12 +146,12 @@ func checkCache(dir string) error {
 func checkAddress(what, addr string) error {
 	a, err := net.ResolveTCPAddr("tcp", addr)
 	if err != nil {
-		return hinted.Errorf("it is ADDRESS:PORT, or :PORT for all addresses", "%s %s: %w", what, addr, bare(err))
+		return errkind.Errorf("address-malformed", "%s %s: %w", what, addr, bare(err))
 	}
 	// To bind shows whether the address is ours; UDP, so that nothing listens.
 	c, err := net.ListenUDP("udp", &net.UDPAddr{IP: a.IP, Zone: a.Zone})
 	if err != nil {
-		return hinted.Errorf("name an address of this host", "%s %s: %w", what, addr, bare(err))
+		return errkind.Errorf("address-foreign", "%s %s: %w", what, addr, bare(err))
 	}
 	return c.Close()
 }

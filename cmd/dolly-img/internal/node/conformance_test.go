@@ -6,11 +6,12 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/opencontainers/go-digest"
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+
 	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/meta"
 	"github.com/dolly-img/dolly-img/ring"
 	"github.com/dolly-img/dolly-img/ring/ringtest"
-	"github.com/opencontainers/go-digest"
-	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
 func TestPlacingSink(t *testing.T) {

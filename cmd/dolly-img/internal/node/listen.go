@@ -7,8 +7,9 @@ import (
 	"net"
 
 	"github.com/coreos/go-systemd/v22/activation"
+
 	"github.com/dolly-img/dolly-img/cache"
-	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/hinted"
+	"github.com/dolly-img/dolly-img/ring/errkind"
 	"github.com/dolly-img/dolly-img/ring/identity"
 )
 
@@ -20,7 +21,7 @@ func cacheAccess(p *identity.Policy) (cache.Access, error) {
 	}
 	owner, err := resolveOwner(":" + p.Cache.Group)
 	if err != nil {
-		return a, hinted.Errorf("name a group of this machine in [cache] of policy.toml", "cache: group: %w", err)
+		return a, errkind.Errorf("cache-group", "cache: group: %w", err)
 	}
 	a.GID = owner.GID
 	return a, nil
@@ -43,7 +44,7 @@ func listen(addr string) ([]net.Listener, error) {
 	}
 	l, err := net.Listen("tcp", addr)
 	if err != nil {
-		return nil, hinted.Errorf("another daemon may run here; --listen ADDR:PORT names another port", "listen on %s: %w", addr, bare(err))
+		return nil, errkind.Errorf("listen-taken", "listen on %s: %w", addr, bare(err))
 	}
 	return []net.Listener{l}, nil
 }

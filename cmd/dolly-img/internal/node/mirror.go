@@ -14,7 +14,7 @@ import (
 
 	"github.com/dolly-img/dolly-img/cache"
 	"github.com/dolly-img/dolly-img/cache/mirror"
-	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/hinted"
+	"github.com/dolly-img/dolly-img/ring/errkind"
 )
 
 // ServeMirror serves the cache at addr, "" for not at all, until stop is called.
@@ -95,7 +95,7 @@ func listenMirror(addr string, access cache.Access) (net.Listener, error) {
 	if !ok {
 		l, err := net.Listen("tcp", addr)
 		if err != nil {
-			return nil, hinted.Errorf("--mirror ADDR:PORT names another one", "mirror on %s: %w", addr, bare(err))
+			return nil, errkind.Errorf("mirror-taken", "mirror on %s: %w", addr, bare(err))
 		}
 		return l, nil
 	}

@@ -17,8 +17,8 @@ import (
 
 	"github.com/dolly-img/dolly-img/cache"
 	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/cachedir"
-	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/hinted"
 	"github.com/dolly-img/dolly-img/ring"
+	"github.com/dolly-img/dolly-img/ring/errkind"
 	"github.com/dolly-img/dolly-img/ring/identity"
 	"github.com/dolly-img/dolly-img/ring/printable"
 )
@@ -69,6 +69,7 @@ type Config struct {
 	Software string    // this program and its version, as peers are told
 	Stdout   io.Writer // where a transfer may write, or nil
 	Log      *slog.Logger
+	Hint     func(error) string // what to do about an error, or ""
 }
 
 // Node is a node that is ready to serve.
@@ -82,6 +83,7 @@ type Node struct {
 	access    cache.Access // to the cache, since the start
 	listeners []net.Listener
 	log       *slog.Logger
+	hint      func(error) string
 }
 
 // New reads keys and policy, opens the cache and listens.
@@ -102,11 +104,11 @@ func New(c Config) (*Node, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Node{keys: dir, access: rules.access, cache: store, software: c.Software, stdout: c.Stdout, log: c.Log}
+	s := &Node{keys: dir, access: rules.access, cache: store, software: c.Software, stdout: c.Stdout, log: c.Log, hint: c.Hint}
 	store.SetLog(s.log)
 	store.SetLimits(rules.limits())
 	if err := store.SetAccess(rules.access); err != nil {
-		return nil, hinted.Errorf("the daemon has to own all of the cache, and be in the group: see [cache] in policy.toml", "%w", err)
+		return nil, errkind.Errorf("cache-access", "%w", err)
 	}
 	cleanParts(store, s.log)
 	if s.listeners, err = listen(c.Listen); err != nil {
@@ -119,7 +121,7 @@ func New(c Config) (*Node, error) {
 
 // config is what the ring needs to serve under rules.
 func (s *Node) config(rules *nodeRules) ring.NodeConfig {
-	a := &acceptor{policy: rules.policy, cache: s.cache, stdout: s.stdout, log: s.log}
+	a := &acceptor{policy: rules.policy, cache: s.cache, stdout: s.stdout, log: s.log, hint: s.hint}
 	return ring.NodeConfig{
 		TLS:        rules.id.ServerConfig(ring.ALPNControl, ring.ALPNData),
 		DataTLS:    func(node string) *tls.Config { return rules.id.ClientConfig(ring.ALPNData, node) },
@@ -144,13 +146,13 @@ func (s *Node) reload(node *ring.Node) {
 	rules, err := readRules(s.keys)
 	if err == nil && rules.access != s.access {
 		// Every file of the cache would change, while others read and write it.
-		err = hinted.Errorf("undo that change, or restart the daemon", "policy: [cache] mode and group are put in force by a start of the daemon only")
+		err = errkind.Errorf("policy-restart", "policy: [cache] mode and group are put in force by a start of the daemon only")
 	}
 	if err == nil {
 		err = node.Reconfigure(s.config(rules))
 	}
 	if err != nil {
-		s.log.Error("reload refused, keys and policy are in force as they were", errorAttrs(err)...)
+		s.log.Error("reload refused, keys and policy are in force as they were", s.errorAttrs(err)...)
 		notify(daemon.SdNotifyReady + "\nSTATUS=reload refused, keys and policy are as they were: " + printable.Line(err.Error()))
 		return
 	}
@@ -162,9 +164,9 @@ func (s *Node) reload(node *ring.Node) {
 }
 
 // errorAttrs are an error and its hint for the log.
-func errorAttrs(err error) []any {
+func (s *Node) errorAttrs(err error) []any {
 	attrs := []any{"error", printable.Line(err.Error())}
-	if hint := hinted.Of(err); hint != "" {
+	if hint := s.hint(err); hint != "" {
 		attrs = append(attrs, "hint", printable.Line(hint))
 	}
 	return attrs
@@ -202,12 +204,14 @@ func (s *Node) warnEnding() {
 		if now.After(end.After) {
 			level = slog.LevelError
 		}
-		s.log.Log(context.Background(), level, end.String(now), "hint", "on the server: "+RenewHint)
+		s.log.Log(context.Background(), level, end.String(now), "hint", s.hint(ending(end, now)))
 	}
 }
 
-// RenewHint is what to do about certificates that end soon, on the server.
-const RenewHint = "dolly-img keys renew; then copy the new files to the machines that need them, as it says"
+// ending is the failure that a certificate which ends soon will be.
+func ending(end identity.End, now time.Time) error {
+	return errkind.Errorf("certificate-ends", "%s", end.String(now))
+}
 
 // keepWarning does so every day.
 func (s *Node) keepWarning(ctx context.Context) {

@@ -9,10 +9,11 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/dolly-img/dolly-img/cache"
-	"github.com/dolly-img/dolly-img/ring/identity"
 	"github.com/opencontainers/go-digest"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/dolly-img/dolly-img/cache"
+	"github.com/dolly-img/dolly-img/ring/identity"
 )
 
 // lines is what was logged, a line each.
@@ -35,7 +36,7 @@ func TestWarnsDaily(t *testing.T) {
 			t.Fatal(err)
 		}
 		log := make(lines, 9)
-		s := &Node{keys: keys, log: slog.New(slog.NewTextHandler(log, nil))}
+		s := &Node{keys: keys, hint: kindTold, log: slog.New(slog.NewTextHandler(log, nil))}
 		s.rules.Store(rules)
 		go s.keepWarning(t.Context())
 		for day := 1; day <= 34; day++ {

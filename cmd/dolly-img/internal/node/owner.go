@@ -7,7 +7,7 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/hinted"
+	"github.com/dolly-img/dolly-img/ring/errkind"
 	"github.com/dolly-img/dolly-img/ring/raw"
 )
 
@@ -42,7 +42,7 @@ func resolveOwner(s string) (*raw.Owner, error) {
 		})
 	}
 	if err != nil {
-		return nil, hinted.Errorf("give numbers, as in --owner 1000:1000: a static build knows the names in /etc/passwd and /etc/group of its node only", "owner %s: %w", s, err)
+		return nil, errkind.Errorf("output-owner", "owner %s: %w", s, err)
 	}
 	if euid := os.Geteuid(); euid != 0 && (o.UID >= 0 && o.UID != euid || o.GID >= 0 && o.GID != os.Getegid()) {
 		return nil, fmt.Errorf("owner %s: this node does not run as root and cannot give files away", s)

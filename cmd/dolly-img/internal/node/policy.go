@@ -4,9 +4,10 @@ import (
 	"fmt"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/dolly-img/dolly-img/ring/bytesize"
 	"github.com/dolly-img/dolly-img/ring/identity"
-	"golang.org/x/sys/unix"
 )
 
 // policyText is what a policy permits, in one line.

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
+
 	"github.com/dolly-img/dolly-img/cache"
 	"github.com/dolly-img/dolly-img/ring"
 )

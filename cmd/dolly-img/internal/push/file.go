@@ -6,10 +6,10 @@ import (
 	"io"
 	"os"
 
-	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/hinted"
 	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/meta"
 	"github.com/dolly-img/dolly-img/ring"
 	"github.com/dolly-img/dolly-img/ring/bytesize"
+	"github.com/dolly-img/dolly-img/ring/errkind"
 	"github.com/dolly-img/dolly-img/ring/raw"
 )
 
@@ -22,7 +22,7 @@ func (s filled) Unchanged(context.Context) error {
 	if s.Size() > 0 {
 		return nil
 	}
-	return hinted.Errorf("did the command before the pipe fail? --allow-empty sends it all the same", "standard input is empty")
+	return errkind.Errorf("input-empty", "standard input is empty")
 }
 
 // File is a file or a stream as it is.

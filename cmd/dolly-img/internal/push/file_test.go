@@ -8,8 +8,9 @@ import (
 	"slices"
 	"testing"
 
-	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/meta"
 	"github.com/opencontainers/go-digest"
+
+	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/meta"
 )
 
 // A log to which a line is added while it is sent is sent as it was, and that is said.
