@@ -22,7 +22,7 @@ const (
 	CodeShutdown  Code = "shutdown"  // the node is stopping
 	CodeAbandoned Code = "abandoned" // no server for too long
 
-	// Since version 2, and in an ABORT only.
+	// Since version 3, and in an ABORT only.
 	CodeAsked       Code = "asked"       // the server only asked what would happen: nothing failed
 	CodeInterrupted Code = "interrupted" // somebody ended the server
 	CodeSource      Code = "source"      // the server's source failed or changed

@@ -114,7 +114,7 @@ type (
 		Reason string `json:"reason"`
 		Keep   bool   `json:"keep"`
 
-		// Since version 2; empty in version 1.
+		// Since version 3; empty before.
 		Code Code `json:"code,omitempty"`
 	}
 	Ping     struct{} // 19

@@ -3,7 +3,7 @@ package wire
 // The protocol versions this package speaks, from the oldest to the newest.
 const (
 	MinVersion = 1
-	Version    = 2
+	Version    = 3
 )
 
 // Common is the highest version that a peer's range has in common with ours, 0 when
@@ -16,23 +16,24 @@ func Common(least, most int) int {
 }
 
 // lastOf has, by version, the highest type of message that belongs to it.
-var lastOf = [Version + 1]byte{1: 21, 2: 23}
+var lastOf = [Version + 1]byte{1: 21, 2: 23, 3: 23}
 
 // For is m as a peer of a version reads it: fields that came later are left out. Version 0 stands
 // for a peer that has no version in common with us.
 func For(version int, m Message) Message {
-	if version >= 2 {
-		return m
-	}
 	switch m := m.(type) {
 	case *Welcome:
-		old := *m
-		old.Software, old.Platform = "", ""
-		return &old
+		if version < 2 {
+			old := *m
+			old.Software, old.Platform = "", ""
+			return &old
+		}
 	case *Abort:
-		old := *m
-		old.Code = CodeNone
-		return &old
+		if version < 3 {
+			old := *m
+			old.Code = CodeNone
+			return &old
+		}
 	}
 	return m
 }
@@ -43,11 +44,11 @@ func From(version int, m Message) (Message, error) {
 	if k := m.kind(); k > lastOf[version] {
 		return nil, malformed("control message type %d is unknown in protocol %d", k, version)
 	}
-	if a, ok := m.(*Abort); ok && version < 2 {
+	if a, ok := m.(*Abort); ok && version < 3 {
 		if a.Code != CodeNone {
 			return nil, malformed("control message type %d has a code, which is unknown in protocol %d", a.kind(), version)
 		}
-		// Version 1 has no code for the end of a check, only this sentence.
+		// Until version 3 there is no code for the end of a check, only this sentence.
 		if a.Reason == ReasonAsked {
 			a.Code = CodeAsked
 		}
@@ -55,5 +56,5 @@ func From(version int, m Message) (Message, error) {
 	return m, nil
 }
 
-// ReasonAsked is the reason of an ABORT at the end of a check. Version 1 knows such an ABORT by it.
+// ReasonAsked is the reason of an ABORT at the end of a check. Versions 1 and 2 know such an ABORT by it.
 const ReasonAsked = "only asked"

@@ -178,30 +178,34 @@ func TestGreetingVectors(t *testing.T) {
 	}
 }
 
-// What came with version 2 is refused in version 1, and never sent there.
+// What came with a version is refused before it, and never sent there.
 func TestVersions(t *testing.T) {
 	for _, m := range append(all(), &Abort{"interrupted", true, CodeNone}) {
-		abort, _ := m.(*Abort)
-		later := m.kind() > 21 || abort != nil && abort.Code != CodeNone
-		if _, err := From(1, m); (err != nil) != later {
-			t.Errorf("%T in version 1: %v", m, err)
+		since := 1
+		if abort, ok := m.(*Abort); ok && abort.Code != CodeNone {
+			since = 3
+		} else if m.kind() > 21 {
+			since = 2
 		}
-		if got, err := From(2, m); err != nil || got != m {
-			t.Errorf("%T in version 2: %v", m, err)
+		for version := 1; version <= Version; version++ {
+			got, err := From(version, m)
+			if (err == nil) != (version >= since) || err == nil && version == Version && got != m {
+				t.Errorf("%T in version %d: %v", m, version, err)
+			}
+			if m.kind() > 21 {
+				continue // who sends these asks for the version first
+			}
+			if _, err := From(version, For(version, m)); err != nil {
+				t.Errorf("%T is sent to version %d: %v", m, version, err)
+			}
 		}
-		if For(2, m) != m {
-			t.Errorf("%T is changed for version 2", m)
-		}
-		if m.kind() > 21 {
-			continue // who sends these asks for the version first
-		}
-		if _, err := From(1, For(1, m)); err != nil {
-			t.Errorf("%T is sent to version 1: %v", m, err)
+		if For(Version, m) != m {
+			t.Errorf("%T is changed for the newest version", m)
 		}
 	}
-	for _, version := range []int{0, 1} {
+	for version := 0; version < Version; version++ {
 		b, err := Encode(For(version, &Welcome{Version: version, Software: "x", Platform: "y"}))
-		if err != nil || bytes.Contains(b, []byte("software")) || bytes.Contains(b, []byte("platform")) {
+		if err != nil || bytes.Contains(b, []byte("software")) != (version >= 2) || bytes.Contains(b, []byte("platform")) != (version >= 2) {
 			t.Errorf("WELCOME of version %d: %s, %v", version, b, err)
 		}
 		b, err = Encode(For(version, &Abort{Reason: ReasonAsked, Keep: true, Code: CodeAsked}))
@@ -209,14 +213,16 @@ func TestVersions(t *testing.T) {
 			t.Errorf("ABORT to version %d: %s, %v", version, b[5:], err)
 		}
 	}
-	// The end of a check that a server of version 1 asked for is known all the same.
-	if m, err := From(1, &Abort{Reason: ReasonAsked, Keep: true}); err != nil || m.(*Abort).Code != CodeAsked {
-		t.Errorf("read as %+v, %v", m, err)
+	// The end of a check that a server of an older version asked for is known all the same.
+	for version := 1; version <= 2; version++ {
+		if m, err := From(version, &Abort{Reason: ReasonAsked, Keep: true}); err != nil || m.(*Abort).Code != CodeAsked {
+			t.Errorf("read as %+v, %v", m, err)
+		}
 	}
 }
 
 func TestCommon(t *testing.T) {
-	for _, c := range [][3]int{{1, 1, 1}, {1, 2, 2}, {2, 2, 2}, {1, 9, 2}, {2, 9, 2}, {3, 9, 0}, {0, 0, 0}, {-1, 1, 1}, {2, 1, 0}} {
+	for _, c := range [][3]int{{1, 1, 1}, {1, 2, 2}, {2, 2, 2}, {1, 9, 3}, {2, 9, 3}, {4, 9, 0}, {0, 0, 0}, {-1, 1, 1}, {2, 1, 0}} {
 		if got := Common(c[0], c[1]); got != c[2] {
 			t.Errorf("Common(%d, %d) = %d, want %d", c[0], c[1], got, c[2])
 		}
