@@ -2,9 +2,7 @@ package main
 
 import (
 	"context"
-	"crypto/rand"
 	"fmt"
-	"io"
 	"maps"
 	"os"
 	"os/exec"
@@ -116,6 +114,13 @@ func (b *bench) measure(ctx context.Context, s scenario) (_ *result, err error) 
 		return nil, err
 	}
 	defer net.Close()
+	if s.OneCore {
+		restore, err := oneCore()
+		if err != nil {
+			return nil, err
+		}
+		defer restore()
+	}
 	dir, err := os.MkdirTemp(b.dir, "bed-")
 	if err != nil {
 		return nil, err
@@ -171,20 +176,13 @@ func (b *bed) prepare(dir string) error {
 		h.Mounts = []netns.Mount{netns.Bind(own, b.out)}
 		b.own = append(b.own, own)
 	}
-	f, err := os.Create(b.input)
-	if err != nil {
-		return err
-	}
-	if _, err := io.CopyN(f, rand.Reader, b.Size); err != nil {
-		return err
-	}
-	return f.Close()
+	return random(b.input, b.Size)
 }
 
 // run measures c once. It puts the calls of the middle node into counted unless that is nil.
 func (b *bed) run(ctx context.Context, c contestant, counted calls) (s *sample, err error) {
 	// Ten times as long as it takes, and time to start.
-	limit := time.Minute
+	limit := time.Minute + time.Duration(b.Size/(10<<20))*time.Second
 	if b.Rate > 0 {
 		limit += time.Duration(10 * float64(b.Size) * 8 / float64(b.Rate) * float64(time.Second))
 	}
@@ -195,6 +193,11 @@ func (b *bed) run(ctx context.Context, c contestant, counted calls) (s *sample, 
 		return nil, err
 	}
 	defer r.stop()
+	endLoad, err := startLoad(ctx, b.Load, limit)
+	if err != nil {
+		return nil, err
+	}
+	defer endLoad()
 	before, err := b.net.Server.Traffic(ctx)
 	if err != nil {
 		return nil, err

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"maps"
 	"net"
 	"net/http"
 	"os"
@@ -30,40 +29,43 @@ const (
 	serveReads = 8 // at once
 )
 
-// runImages measures parts of images o.rounds times and prints medians.
-func runImages(ctx context.Context, o *options, w io.Writer) error {
-	b, err := newBench(ctx, o)
-	if err != nil {
-		return err
-	}
-	defer b.close()
+// runParts measures the parts that the options name, o.rounds times, and prints medians.
+func (b *bench) runParts(ctx context.Context, w io.Writer) error {
 	i := &images{bench: b, got: map[string][]float64{}}
-	parts := []func(context.Context) error{i.pull, i.serve}
-	if o.images == "layers" {
-		parts = []func(context.Context) error{i.layers}
+	parts := map[string]func(context.Context) error{
+		"pull": i.pull, "serve": i.serve, "layers": i.layers,
+		"startup": i.startup, "nosha": i.nosha, "slowdisk": i.slowDisk,
 	}
-	for round := range o.rounds {
-		for _, part := range parts {
-			if err := part(ctx); err != nil {
-				return err
+	for round := range b.opts.rounds {
+		for _, name := range b.opts.parts {
+			if err := parts[name](ctx); err != nil {
+				return fmt.Errorf("%s: %w", name, err)
 			}
+			fmt.Fprintf(os.Stderr, "%s, round %d\n", name, round+1)
 		}
-		fmt.Fprintf(os.Stderr, "round %d: %v\n", round+1, i.got)
 	}
+	fmt.Fprintf(w, "\nmedian (least-most) of %d rounds\n", b.opts.rounds)
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	for _, name := range slices.Sorted(maps.Keys(i.got)) {
-		v := slices.Sorted(slices.Values(i.got[name]))
-		fmt.Fprintf(t, "%s\t%.3f\t(%.3f-%.3f)\n", name, v[len(v)/2], v[0], v[len(v)-1])
+	for _, name := range i.order {
+		v := i.got[name]
+		fmt.Fprintf(t, "%s\t%.3f\t(%.3f-%.3f)\n", name, median(v), slices.Min(v), slices.Max(v))
 	}
 	return t.Flush()
 }
 
+// images are the parts that are measured, and what they gave.
 type images struct {
 	*bench
-	got map[string][]float64
+	got   map[string][]float64
+	order []string // the names in got, in the order in which they came
 }
 
-func (i *images) add(name string, v float64) { i.got[name] = append(i.got[name], v) }
+func (i *images) add(name string, v float64) {
+	if i.got[name] == nil {
+		i.order = append(i.order, name)
+	}
+	i.got[name] = append(i.got[name], v)
+}
 
 // cluster makes a server, nodes and a registry that has the image.
 func (i *images) cluster(ctx context.Context, dir string) (n *netns.Net, registry string, err error) {
@@ -111,24 +113,9 @@ func succeed(ctx context.Context, h *netns.Host, program string, args ...string)
 	return nil
 }
 
-// daemons starts a node on each host, with keys in dir, and returns what --nodes takes.
+// daemons starts a node with a mirror on each host, with keys in dir, and returns what --nodes takes.
 func (i *images) daemons(ctx context.Context, n *netns.Net, dir string) (list string, all []*netns.Process, err error) {
-	keys := filepath.Join(dir, "keys")
-	if err := succeed(ctx, n.Server, i.binary, "keys", "init", "--keys", keys); err != nil {
-		return "", nil, err
-	}
-	var names []string
-	for _, h := range n.Nodes {
-		p, err := netns.Start(h.Command(ctx, i.binary, "daemon", "--keys", keys, "--cache", filepath.Join(dir, h.Name), "--mirror", "127.0.0.1:5050"))
-		if err == nil {
-			_, err = p.Line(ctx, "listening")
-		}
-		if err != nil {
-			return "", nil, err
-		}
-		names, all = append(names, h.Addr.String()), append(all, p)
-	}
-	return strings.Join(names, ","), all, nil
+	return daemons{binary: i.binary, args: []string{"--mirror", "127.0.0.1:5050"}}.start(ctx, n, dir)
 }
 
 // pull is a push from the registry, beside a skopeo on every node.

@@ -4,8 +4,10 @@
 //
 //	go run ./test/bench                         # 4 nodes, as fast as it goes
 //	go run ./test/bench --preset shaped         # 1 to 32 nodes on slow links
+//	go run ./test/bench --preset cost           # beside the bare chain, quiet, beside busy loops and on one core; start-up; without SHA instructions
 //	go run ./test/bench --preset images         # from a registry beside skopeo, the mirror beside nginx
 //	go run ./test/bench --preset layers         # docker save archives with and without checking their layers
+//	go run ./test/bench --preset startup --before OLD   # this tree's dolly-img and another one in turn
 //	go run ./test/bench --nodes 4,16 --rate 100M --size 256M --only plain,mbuffer
 //
 // All run in turn within each round, so that what else the machine does meets each of
@@ -20,6 +22,7 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
+	"maps"
 	"os"
 	"os/signal"
 	"slices"
@@ -32,21 +35,41 @@ import (
 
 // scenario is one set of hosts and all that is measured on it.
 type scenario struct {
-	Nodes int    `json:"nodes"`
-	Size  int64  `json:"size"` // bytes
-	Rate  int64  `json:"rate"` // bits per second of every link; 0: as fast as it goes
-	Sink  string `json:"sink"` // null or tmpfs
+	Nodes   int    `json:"nodes"`
+	Size    int64  `json:"size"` // bytes
+	Rate    int64  `json:"rate"` // bits per second of every link; 0: as fast as it goes
+	Sink    string `json:"sink"` // null or tmpfs
+	OneCore bool   `json:"one_core,omitempty"`
+	Load    int    `json:"load,omitempty"` // busy loops beside it
 }
 
-var presets = map[string]struct {
+// preset is what one word on the command line measures: scenarios with all programs in a table each, or
+// parts, with lines of their own.
+type preset struct {
 	rounds    int
 	scenarios []scenario
-}{
-	"unshaped": {7, []scenario{{4, 256 << 20, 0, "null"}, {4, 256 << 20, 0, "tmpfs"}}},
-	"shaped": {3, []scenario{
-		{1, 256 << 20, 100e6, "null"}, {4, 256 << 20, 100e6, "null"}, {16, 256 << 20, 100e6, "null"},
-		{1, 128 << 20, 50e6, "null"}, {32, 128 << 20, 50e6, "null"},
+	only      []string // programs; nil: all
+	parts     []string
+}
+
+var presets = map[string]preset{
+	"unshaped": {rounds: 7, scenarios: []scenario{{Nodes: 4, Size: 256 << 20, Sink: "null"}, {Nodes: 4, Size: 256 << 20, Sink: "tmpfs"}}},
+	"shaped": {rounds: 3, scenarios: []scenario{
+		{Nodes: 1, Size: 256 << 20, Rate: 100e6, Sink: "null"}, {Nodes: 4, Size: 256 << 20, Rate: 100e6, Sink: "null"},
+		{Nodes: 16, Size: 256 << 20, Rate: 100e6, Sink: "null"},
+		{Nodes: 1, Size: 128 << 20, Rate: 50e6, Sink: "null"}, {Nodes: 32, Size: 128 << 20, Rate: 50e6, Sink: "null"},
 	}},
+	// To wake a process costs more where another one has its processor.
+	"cost": {rounds: 3, scenarios: []scenario{
+		{Nodes: 4, Size: 256 << 20, Sink: "null"}, {Nodes: 4, Size: 1 << 30, Sink: "null"},
+		{Nodes: 4, Size: 256 << 20, Sink: "null", Load: 2}, {Nodes: 4, Size: 1 << 30, Sink: "null", Load: 2},
+		{Nodes: 4, Size: 256 << 20, Sink: "null", OneCore: true}, {Nodes: 4, Size: 1 << 30, Sink: "null", OneCore: true},
+	}, only: []string{"plain", "tls", "bare", "mbuffer"}, parts: []string{"startup", "nosha", "slowdisk"}},
+	"startup":  {rounds: 3, parts: []string{"startup"}},
+	"nosha":    {rounds: 3, parts: []string{"nosha"}},
+	"slowdisk": {rounds: 3, parts: []string{"slowdisk"}},
+	"images":   {rounds: 1, parts: []string{"pull", "serve"}},
+	"layers":   {rounds: 1, parts: []string{"layers"}},
 }
 
 type options struct {
@@ -54,14 +77,18 @@ type options struct {
 	rounds    int
 	only      []string
 	json      bool
-	images    string // the preset, of those about images
+	parts     []string
 	binary    string
+	before    string // another dolly-img, for the parts about cost; "": none
 }
 
+// workers are what this program is when another one of it starts it with such a word.
+var workers = map[string]func(args []string) error{bareWord: runBare, loopWord: runLoop, hashWord: runHash}
+
 func main() {
-	if len(os.Args) > 1 && os.Args[1] == bareWord {
-		if err := runBare(os.Args[2:]); err != nil {
-			fmt.Fprintln(os.Stderr, bareWord+":", err)
+	if len(os.Args) > 1 && workers[os.Args[1]] != nil {
+		if err := workers[os.Args[1]](os.Args[2:]); err != nil {
+			fmt.Fprintln(os.Stderr, os.Args[1]+":", err)
 			os.Exit(1)
 		}
 		return
@@ -82,20 +109,31 @@ func main() {
 func parse(args []string) (*options, error) {
 	var o options
 	fl := flag.NewFlagSet("bench", flag.ExitOnError)
-	preset := fl.String("preset", "", "unshaped, shaped, or design for both: the figures of the design; images: pushes from a registry, and the mirror; layers: what checking those of docker save costs")
+	name := fl.String("preset", "", strings.Join(slices.Sorted(maps.Keys(presets)), ", ")+"; design is unshaped and shaped")
 	nodes := fl.String("nodes", "4", "numbers of nodes, separated by commas")
-	size := fl.String("size", "256M", "bytes to send; K, M, G are powers of 1024")
+	size := fl.String("size", "256M", "bytes to send, several separated by commas; K, M, G are powers of 1024")
 	rate := fl.String("rate", "0", "bits per second of each link, both ways; K, M, G are powers of 1000; 0 is unlimited")
 	sinks := fl.String("sinks", "null,tmpfs", "where nodes put it: null, tmpfs")
 	only := fl.String("only", "", "of "+strings.Join(names(), ", ")+" only these")
+	var like scenario
+	fl.BoolVar(&like.OneCore, "one-core", false, "all processes on one core")
+	fl.IntVar(&like.Load, "load", 0, "busy loops beside each run, at most 64")
 	fl.IntVar(&o.rounds, "rounds", 0, "rounds (default 5, or the preset's)")
 	fl.BoolVar(&o.json, "json", false, "all samples as JSON on standard output, the table on standard error")
 	fl.StringVar(&o.binary, "binary", "", "the dolly-img to measure (default: build it)")
+	fl.StringVar(&o.before, "before", "", "another dolly-img, with which the presets startup, nosha and slowdisk compare it in each round")
 	fl.Parse(args)
 	if fl.NArg() > 0 {
 		return nil, fmt.Errorf("unexpected argument %q", fl.Arg(0))
 	}
-	if *only != "" {
+	if like.Load < 0 || like.Load > 64 {
+		return nil, fmt.Errorf("--load %d: want 0 to 64", like.Load)
+	}
+	err := o.usePreset(*name)
+	if err == nil && *name == "" {
+		err = o.cross(like, *nodes, *size, *rate, *sinks)
+	}
+	if err == nil && *only != "" {
 		o.only = strings.Split(*only, ",")
 		for _, name := range o.only {
 			if !slices.Contains(names(), name) {
@@ -103,50 +141,49 @@ func parse(args []string) (*options, error) {
 			}
 		}
 	}
-	if *preset == "images" || *preset == "layers" {
-		o.images, o.rounds = *preset, max(o.rounds, 1)
-		return &o, nil
-	}
-	if *preset != "" {
-		rounds := 0
-		for _, name := range []string{"unshaped", "shaped"} {
-			if *preset == name || *preset == "design" {
-				o.scenarios = append(o.scenarios, presets[name].scenarios...)
-				rounds = max(rounds, presets[name].rounds)
-			}
-		}
-		if o.scenarios == nil {
-			return nil, fmt.Errorf("--preset %s: want unshaped, shaped, design, images or layers", *preset)
-		}
-		if o.rounds == 0 {
-			o.rounds = rounds
-		}
-		return &o, nil
+	return &o, err
+}
+
+// usePreset sets what --preset says, and the default number of rounds.
+func (o *options) usePreset(name string) error {
+	rounds := 5
+	switch p, ok := presets[name]; {
+	case name == "design":
+		rounds = presets["unshaped"].rounds
+		o.scenarios = slices.Concat(presets["unshaped"].scenarios, presets["shaped"].scenarios)
+	case ok:
+		rounds, o.scenarios, o.parts, o.only = p.rounds, p.scenarios, p.parts, p.only
+	case name != "":
+		return fmt.Errorf("--preset %s: want design, %s", name, strings.Join(slices.Sorted(maps.Keys(presets)), ", "))
 	}
 	if o.rounds == 0 {
-		o.rounds = 5
+		o.rounds = rounds
 	}
-	bytes, err := number(*size, 1024)
-	if err != nil || bytes == 0 {
-		return nil, fmt.Errorf("--size %s: want a number of bytes", *size)
+	return nil
+}
+
+// cross makes a scenario of each number of nodes with each size and sink.
+func (o *options) cross(like scenario, nodes, sizes, rate, sinks string) (err error) {
+	if like.Rate, err = number(rate, 1000); err != nil {
+		return fmt.Errorf("--rate %s: want bits per second", rate)
 	}
-	bits, err := number(*rate, 1000)
-	if err != nil {
-		return nil, fmt.Errorf("--rate %s: want bits per second", *rate)
-	}
-	for _, sink := range strings.Split(*sinks, ",") {
-		if sink != "null" && sink != "tmpfs" {
-			return nil, fmt.Errorf("--sinks %s: want null or tmpfs", sink)
+	for _, size := range strings.Split(sizes, ",") {
+		if like.Size, err = number(size, 1024); err != nil || like.Size == 0 {
+			return fmt.Errorf("--size %s: want numbers of bytes", sizes)
 		}
-		for _, n := range strings.Split(*nodes, ",") {
-			count, err := strconv.Atoi(n)
-			if err != nil || count < 1 || count > 1000 {
-				return nil, fmt.Errorf("--nodes %s: want numbers from 1 to 1000", *nodes)
+		for _, like.Sink = range strings.Split(sinks, ",") {
+			if like.Sink != "null" && like.Sink != "tmpfs" {
+				return fmt.Errorf("--sinks %s: want null or tmpfs", sinks)
 			}
-			o.scenarios = append(o.scenarios, scenario{count, bytes, bits, sink})
+			for _, n := range strings.Split(nodes, ",") {
+				if like.Nodes, err = strconv.Atoi(n); err != nil || like.Nodes < 1 || like.Nodes > 1000 {
+					return fmt.Errorf("--nodes %s: want numbers from 1 to 1000", nodes)
+				}
+				o.scenarios = append(o.scenarios, like)
+			}
 		}
 	}
-	return &o, nil
+	return nil
 }
 
 // number reads 256M and the like.
@@ -168,9 +205,6 @@ func number(s string, base int64) (int64, error) {
 func run(ctx context.Context, o *options) error {
 	if err := netns.Available(); err != nil {
 		return err
-	}
-	if o.images != "" {
-		return runImages(ctx, o, os.Stdout)
 	}
 	b, err := newBench(ctx, o)
 	if err != nil {
@@ -194,6 +228,11 @@ func run(ctx context.Context, o *options) error {
 		}
 		all = append(all, r)
 		r.print(table, all)
+	}
+	if o.parts != nil {
+		if err := b.runParts(ctx, table); err != nil {
+			return err
+		}
 	}
 	if o.json {
 		enc := json.NewEncoder(os.Stdout)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -13,7 +14,48 @@ import (
 	"github.com/dolly-img/dolly-img/test/netns"
 )
 
-const policy = "[[output]]\ndir = %q\noverwrite = true\n[data]\nplain = true\n"
+// daemons are nodes that wait for transfers, and how each is started.
+type daemons struct {
+	binary string
+	policy string   // the node's policy.toml
+	args   []string // more arguments
+	wrap   []string // a program that runs it
+	env    []string // more variables
+}
+
+// start makes keys, in dir/keys, and starts a daemon on each node, whose cache is in dir. It returns what --nodes
+// takes. What it has started before an error runs until the net is closed.
+func (d daemons) start(ctx context.Context, n *netns.Net, dir string) (list string, all []*netns.Process, err error) {
+	keys := filepath.Join(dir, "keys")
+	if err := succeed(ctx, n.Server, d.binary, "keys", "init", "--keys", keys); err != nil {
+		return "", nil, err
+	}
+	if err := os.WriteFile(filepath.Join(keys, "policy.toml"), []byte(d.policy), 0o600); err != nil {
+		return "", nil, err
+	}
+	var names []string
+	for _, h := range n.Nodes {
+		words := slices.Concat(d.wrap, []string{d.binary, "daemon", "--keys", keys, "--cache", filepath.Join(dir, h.Name)}, d.args)
+		cmd := h.Command(ctx, words[0], words[1:]...)
+		cmd.Env = append(os.Environ(), d.env...)
+		p, err := netns.Start(cmd)
+		if err != nil {
+			return "", all, err
+		}
+		all, names = append(all, p), append(names, h.Addr.String())
+	}
+	for _, p := range all {
+		if _, err := p.Line(ctx, "listening"); err != nil {
+			return "", all, err
+		}
+	}
+	return strings.Join(names, ","), all, nil
+}
+
+// overwrites is the policy of nodes whose files below dir may be replaced, also without TLS.
+func overwrites(dir string) string {
+	return fmt.Sprintf("[[output]]\ndir = %q\noverwrite = true\n[data]\nplain = true\n", dir)
+}
 
 // startOurs starts a daemon on each node.
 func startOurs(ctx context.Context, b *bed, data string) (*running, error) {
@@ -21,46 +63,18 @@ func startOurs(ctx context.Context, b *bed, data string) (*running, error) {
 	if err != nil {
 		return nil, err
 	}
-	var daemons []*netns.Process
+	list, nodes, err := daemons{binary: b.binary, policy: overwrites(b.out)}.start(ctx, b.net, dir)
 	stop := func() {
-		for _, d := range daemons {
-			d.Kill()
+		for _, p := range nodes {
+			p.Kill()
 		}
 		os.RemoveAll(dir)
 	}
-	keys := filepath.Join(dir, "keys")
-	list, err := func() (string, error) {
-		p, err := netns.Start(b.net.Server.Command(ctx, b.binary, "keys", "init", "--keys", keys))
-		if err != nil {
-			return "", err
-		}
-		if code, err := p.Wait(ctx); err != nil || code != 0 {
-			return "", fmt.Errorf("keys init: %d, %v: %s", code, err, p.Output())
-		}
-		text := fmt.Sprintf(policy, b.out)
-		if err := os.WriteFile(filepath.Join(keys, "policy.toml"), []byte(text), 0o600); err != nil {
-			return "", err
-		}
-		var nodes []string
-		for _, h := range b.net.Nodes {
-			d, err := netns.Start(h.Command(ctx, b.binary, "daemon", "--keys", keys, "--cache", filepath.Join(dir, h.Name)))
-			if err != nil {
-				return "", err
-			}
-			daemons = append(daemons, d)
-			nodes = append(nodes, h.Addr.String())
-		}
-		for _, d := range daemons {
-			if _, err := d.Line(ctx, "listening"); err != nil {
-				return "", err
-			}
-		}
-		return strings.Join(nodes, ","), nil
-	}()
 	if err != nil {
 		stop()
 		return nil, err
 	}
+	keys := filepath.Join(dir, "keys")
 	report := filepath.Join(dir, "report.json")
 	args := []string{"raw", "--input", b.input, "--nodes", list, "--keys", keys, "--data", data, "--report", report, "--quiet"}
 	if b.Sink == "null" {
@@ -68,8 +82,8 @@ func startOurs(ctx context.Context, b *bed, data string) (*running, error) {
 	} else {
 		args = append(args, "--output", b.file())
 	}
-	once := func(ctx context.Context) (*sample, error) { return b.pushOnce(ctx, daemons, report, args) }
-	return &running{nodes: daemons, once: once, stop: stop}, nil
+	once := func(ctx context.Context) (*sample, error) { return b.pushOnce(ctx, nodes, report, args) }
+	return &running{nodes: nodes, once: once, stop: stop}, nil
 }
 
 func (b *bed) pushOnce(ctx context.Context, daemons []*netns.Process, report string, args []string) (*sample, error) {

@@ -45,7 +45,14 @@ func (r *result) print(w io.Writer, all []*result) {
 	if r.Rate > 0 {
 		link = fmt.Sprintf("%.0f Mbit/s", float64(r.Rate)/1e6)
 	}
-	fmt.Fprintf(w, "\nN=%d, %d MiB to %s, %s: median (least-most) of %d rounds\n", r.Nodes, r.Size>>20, r.Sink, link, r.rounds())
+	beside := ""
+	if r.OneCore {
+		beside += ", all processes on one core"
+	}
+	if r.Load > 0 {
+		beside += fmt.Sprintf(", beside %d busy loops", r.Load)
+	}
+	fmt.Fprintf(w, "\nN=%d, %d MiB to %s, %s%s: median (least-most) of %d rounds\n", r.Nodes, r.Size>>20, r.Sink, link, beside, r.rounds())
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	columns := slices.Clone(figures)
 	if r.Rate > 0 {

@@ -1,0 +1,276 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/dolly-img/dolly-img/test/netns"
+	"github.com/dolly-img/dolly-img/test/testimage"
+)
+
+// value is one line of what a part measures.
+type value struct {
+	name string
+	v    float64
+}
+
+// paired measures this tree's program, and the one before beside it if there is one.
+func (i *images) paired(measure func(binary string) ([]value, error)) error {
+	now, err := measure(i.binary)
+	if err != nil {
+		return err
+	}
+	var then []value
+	if i.opts.before != "" {
+		if then, err = measure(i.opts.before); err != nil {
+			return fmt.Errorf("--before: %w", err)
+		}
+	}
+	for k, x := range now {
+		i.add(x.name, x.v)
+		if then != nil {
+			i.add(x.name+", before", then[k].v)
+			i.add(x.name+", now to before", x.v/then[k].v)
+		}
+	}
+	return nil
+}
+
+// withNodes is a net of n nodes and an empty directory in memory for do.
+func (i *images) withNodes(ctx context.Context, n int, do func(net *netns.Net, dir string) error) error {
+	dir, err := os.MkdirTemp(i.dir, "cost-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	net, err := netns.New(ctx, netns.Config{Nodes: n})
+	if err != nil {
+		return err
+	}
+	defer net.Close()
+	return do(net, dir)
+}
+
+// used is the processor's time of a process that has ended.
+func used(p *netns.Process) float64 {
+	return (p.State().UserTime() + p.State().SystemTime()).Seconds()
+}
+
+// timed runs a program on a host to its end.
+func timed(ctx context.Context, h *netns.Host, program string, args ...string) (seconds, cpu float64, err error) {
+	begin := time.Now()
+	p, err := netns.Start(h.Command(ctx, program, args...))
+	if err != nil {
+		return 0, 0, err
+	}
+	code, err := p.Wait(ctx)
+	if err == nil && code != 0 {
+		err = fmt.Errorf("exit %d: %s", code, p.Output())
+	}
+	if err != nil {
+		return 0, 0, fmt.Errorf("%s: %w", program, err)
+	}
+	return time.Since(begin).Seconds(), used(p), nil
+}
+
+// startup is what five processes cost that have next to nothing to do: four nodes, from their start to their
+// end, and a server that sends them 1 kB. What a process costs before it does anything is what the command
+// version takes, less what it takes to start true in the same place.
+func (i *images) startup(ctx context.Context) error {
+	const nodes, versions = 4, 20
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
+	defer cancel()
+	return i.paired(func(binary string) (got []value, err error) {
+		err = i.withNodes(ctx, nodes, func(net *netns.Net, dir string) error {
+			input := filepath.Join(dir, "input")
+			if err := os.WriteFile(input, make([]byte, 1000), 0o600); err != nil {
+				return err
+			}
+			list, all, err := daemons{binary: binary, policy: overwrites(dir)}.start(ctx, net, dir)
+			if err != nil {
+				return err
+			}
+			seconds, server, err := timed(ctx, net.Server, binary, "raw", "--input", input, "--nodes", list,
+				"--keys", filepath.Join(dir, "keys"), "--data", "plain", "--discard", "--quiet")
+			if err != nil {
+				return err
+			}
+			ours := 0.0
+			for _, p := range all {
+				p.Signal(syscall.SIGTERM)
+				if _, err := p.Wait(ctx); err != nil {
+					return err
+				}
+				ours += used(p)
+			}
+			var version, nothing float64
+			for range versions {
+				_, v, err := timed(ctx, net.Server, binary, "version")
+				if err != nil {
+					return err
+				}
+				_, n, err := timed(ctx, net.Server, "true")
+				if err != nil {
+					return err
+				}
+				version, nothing = version+v/versions, nothing+n/versions
+			}
+			got = []value{
+				{"1 kB to 4 nodes: CPU-s of all five processes", ours + server},
+				{"1 kB to 4 nodes: CPU-s of the server", server},
+				{"1 kB to 4 nodes: CPU-s of a node, from start to end", ours / nodes},
+				{"1 kB to 4 nodes: CPU-ms of each process before main", 1e3 * (version - nothing)},
+				{"1 kB to 4 nodes: seconds", seconds},
+			}
+			return nil
+		})
+		return got, err
+	})
+}
+
+// withoutSHA is the environment of a node whose processor has no SHA instructions.
+var withoutSHA = []string{"GODEBUG=cpu.sha=off"}
+
+// hashWord makes this program print the bytes per second that one core of it hashes.
+const hashWord = "hash-rate"
+
+func runHash([]string) error {
+	b := make([]byte, 1<<20)
+	rand.Read(b)
+	h := sha256.New()
+	begin := time.Now()
+	for range 256 {
+		h.Write(b)
+	}
+	_, err := fmt.Printf("%.0f\n", 256*float64(len(b))/time.Since(begin).Seconds())
+	return err
+}
+
+func hashRate(ctx context.Context, env []string) (float64, error) {
+	cmd := exec.CommandContext(ctx, itself(), hashWord)
+	cmd.Env = append(os.Environ(), env...)
+	out, err := cmd.Output()
+	if err != nil {
+		return 0, fmt.Errorf("%s: %w", hashWord, err)
+	}
+	return strconv.ParseFloat(strings.TrimSpace(string(out)), 64)
+}
+
+// nosha is a push of an image of eight layers to the cache of one node that has no SHA instructions. The
+// server has them.
+func (i *images) nosha(ctx context.Context) error {
+	const layers, size = 8, 8 * 32 << 20
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
+	defer cancel()
+	hash, err := hashRate(ctx, withoutSHA)
+	if err != nil {
+		return err
+	}
+	return i.paired(func(binary string) (got []value, err error) {
+		err = i.withNodes(ctx, 1, func(net *netns.Net, dir string) error {
+			layout := filepath.Join(dir, "layout")
+			if _, err := testimage.Layout(layout, "v1", testimage.Options{Layers: layers, Size: size}); err != nil {
+				return err
+			}
+			list, _, err := daemons{binary: binary, policy: overwrites(dir), env: withoutSHA}.start(ctx, net, dir)
+			if err != nil {
+				return err
+			}
+			seconds, _, err := timed(ctx, net.Server, binary, "push", "oci:"+layout+":v1", "--name", "bench.example/eight:1", "--nodes", list,
+				"--keys", filepath.Join(dir, "keys"), "--cache", filepath.Join(dir, "server"), "--data", "plain", "--quiet")
+			got = []value{
+				{"8 layers of 32 MiB to a node without SHA instructions: MB/s", size / 1e6 / seconds},
+				{"8 layers of 32 MiB to a node without SHA instructions: to what one core hashes", size / seconds / hash},
+			}
+			return err
+		})
+		return got, err
+	})
+}
+
+// slowDisk is a file to one node without SHA instructions whose disk writes as fast as one of its cores hashes:
+// each write takes longer by what such a disk needs for it. A node that hashes and writes side by side
+// carries that rate, and one that does the one after the other half of it.
+func (i *images) slowDisk(ctx context.Context) error {
+	const size = 256 << 20
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
+	defer cancel()
+	if i.tracer == nil {
+		return fmt.Errorf("needs strace")
+	}
+	hash, err := hashRate(ctx, withoutSHA)
+	if err != nil {
+		return err
+	}
+	return i.paired(func(binary string) (got []value, err error) {
+		err = i.withNodes(ctx, 1, func(net *netns.Net, dir string) error {
+			input := filepath.Join(dir, "input")
+			if err := random(input, size); err != nil {
+				return err
+			}
+			send := func(name string, wrap []string, during func(pid int, run func() error) error) (seconds float64, err error) {
+				d := daemons{binary: binary, policy: overwrites(dir), env: withoutSHA, wrap: wrap}
+				own := filepath.Join(dir, name)
+				if err := os.Mkdir(own, 0o700); err != nil {
+					return 0, err
+				}
+				list, all, err := d.start(ctx, net, own)
+				if err != nil {
+					return 0, err
+				}
+				defer all[0].Kill()
+				err = during(all[0].Pid(), func() (err error) {
+					seconds, _, err = timed(ctx, net.Server, binary, "raw", "--input", input, "--output", filepath.Join(dir, "output"), "--nodes", list,
+						"--keys", filepath.Join(own, "keys"), "--data", "plain", "--quiet")
+					return err
+				})
+				return seconds, err
+			}
+			var writes int64
+			_, err := send("counted", nil, func(pid int, run func() error) error {
+				c, err := i.tracer.count(ctx, pid, dir, run)
+				writes = c["pwrite64"]
+				return err
+			})
+			if err != nil {
+				return err
+			}
+			if writes == 0 {
+				return fmt.Errorf("the node has made no pwrite64")
+			}
+			delay := time.Duration(size / float64(writes) / hash * float64(time.Second))
+			seconds, err := send("slow", []string{"strace", "-D", "-f", "--seccomp-bpf", "-qq", "-o", os.DevNull, "-e", "trace=pwrite64",
+				"-e", fmt.Sprintf("inject=pwrite64:delay_exit=%d", delay.Microseconds())}, func(_ int, run func() error) error { return run() })
+			got = []value{
+				{"256 MiB to a node with a disk as slow as its hash: MB/s of either", hash / 1e6},
+				{"256 MiB to a node with a disk as slow as its hash: MB/s of the push", size / 1e6 / seconds},
+				{"256 MiB to a node with a disk as slow as its hash: ratio", size / seconds / hash},
+			}
+			return err
+		})
+		return got, err
+	})
+}
+
+// random makes a file that cannot be compressed.
+func random(name string, size int64) error {
+	f, err := os.Create(name)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if _, err := io.CopyN(f, rand.Reader, size); err != nil {
+		return err
+	}
+	return f.Close()
+}
