@@ -198,68 +198,94 @@ func (i *images) nosha(ctx context.Context) error {
 	})
 }
 
-// slowDisk is a file to one node without SHA instructions whose disk writes as fast as one of its cores hashes:
-// each write takes longer by what such a disk needs for it. A node that hashes and writes side by side
-// carries that rate, and one that does the one after the other half of it.
+// slowDisk is a file to one node without SHA instructions whose disk writes as fast as one of its cores hashes.
+// A node that hashes and writes side by side carries that rate, and one that does the one after the other half of it.
 func (i *images) slowDisk(ctx context.Context) error {
-	const size = 256 << 20
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, 4*time.Minute)
 	defer cancel()
-	if i.tracer == nil {
-		return fmt.Errorf("needs strace")
-	}
 	hash, err := hashRate(ctx, withoutSHA)
 	if err != nil {
 		return err
 	}
 	return i.paired(func(binary string) (got []value, err error) {
 		err = i.withNodes(ctx, 1, func(net *netns.Net, dir string) error {
-			input := filepath.Join(dir, "input")
-			if err := random(input, size); err != nil {
+			s := &slowDisk{net: net, dir: dir, binary: binary}
+			if err := random(filepath.Join(dir, "input"), slowSize); err != nil {
 				return err
 			}
-			send := func(name string, wrap []string, during func(pid int, run func() error) error) (seconds float64, err error) {
-				d := daemons{binary: binary, policy: overwrites(dir), env: withoutSHA, wrap: wrap}
-				own := filepath.Join(dir, name)
-				if err := os.Mkdir(own, 0o700); err != nil {
-					return 0, err
-				}
-				list, all, err := d.start(ctx, net, own)
-				if err != nil {
-					return 0, err
-				}
-				defer all[0].Kill()
-				err = during(all[0].Pid(), func() (err error) {
-					seconds, _, err = timed(ctx, net.Server, binary, "raw", "--input", input, "--output", filepath.Join(dir, "output"), "--nodes", list,
-						"--keys", filepath.Join(own, "keys"), "--data", "plain", "--quiet")
+			// How many writes there are depends on how slow they are, so that runs draw near to the right delay.
+			var seconds, disk float64
+			writes := slowSize / float64(256<<10)
+			for range 5 {
+				delay := time.Duration(slowSize / writes / hash * float64(time.Second))
+				var err error
+				if seconds, writes, err = s.send(ctx, delay); err != nil {
 					return err
-				})
-				return seconds, err
+				}
+				if disk = slowSize / (writes * delay.Seconds()); disk > hash/1.1 && disk < hash*1.1 {
+					break
+				}
 			}
-			var writes int64
-			_, err := send("counted", nil, func(pid int, run func() error) error {
-				c, err := i.tracer.count(ctx, pid, dir, run)
-				writes = c["pwrite64"]
-				return err
-			})
-			if err != nil {
-				return err
-			}
-			if writes == 0 {
-				return fmt.Errorf("the node has made no pwrite64")
-			}
-			delay := time.Duration(size / float64(writes) / hash * float64(time.Second))
-			seconds, err := send("slow", []string{"strace", "-D", "-f", "--seccomp-bpf", "-qq", "-o", os.DevNull, "-e", "trace=pwrite64",
-				"-e", fmt.Sprintf("inject=pwrite64:delay_exit=%d", delay.Microseconds())}, func(_ int, run func() error) error { return run() })
 			got = []value{
-				{"256 MiB to a node with a disk as slow as its hash: MB/s of either", hash / 1e6},
-				{"256 MiB to a node with a disk as slow as its hash: MB/s of the push", size / 1e6 / seconds},
-				{"256 MiB to a node with a disk as slow as its hash: ratio", size / seconds / hash},
+				{"256 MiB to a node with a disk as slow as its hash: MB/s of the hash", hash / 1e6},
+				{"256 MiB to a node with a disk as slow as its hash: MB/s of the disk", disk / 1e6},
+				{"256 MiB to a node with a disk as slow as its hash: MB/s of the push", slowSize / 1e6 / seconds},
+				{"256 MiB to a node with a disk as slow as its hash: to the slower of both", slowSize / seconds / min(hash, disk)},
 			}
-			return err
+			return nil
 		})
 		return got, err
 	})
+}
+
+const slowSize = 256 << 20
+
+// slowDisk is one node for whose disk strace stands: it holds up every write.
+type slowDisk struct {
+	net         *netns.Net
+	dir, binary string
+	runs        int
+}
+
+// send sends the file to a node whose every write takes so much longer, and counts these writes.
+func (s *slowDisk) send(ctx context.Context, delay time.Duration) (seconds, writes float64, err error) {
+	s.runs++
+	own := filepath.Join(s.dir, fmt.Sprint("run", s.runs))
+	if err := os.Mkdir(own, 0o700); err != nil {
+		return 0, 0, err
+	}
+	trace := filepath.Join(own, "trace")
+	list, all, err := daemons{binary: s.binary, policy: overwrites(s.dir), env: withoutSHA, wrap: []string{
+		"strace", "-D", "-f", "--seccomp-bpf", "-qq", "-s", "0", "-e", "signal=none", "-o", trace,
+		"-e", "trace=pwrite64", "-e", fmt.Sprintf("inject=pwrite64:delay_exit=%d", delay.Microseconds()),
+	}}.start(ctx, s.net, own)
+	if err != nil {
+		return 0, 0, err
+	}
+	defer all[0].Kill()
+	tracer, err := netns.Tracer(all[0].Pid())
+	if err != nil {
+		return 0, 0, err
+	}
+	seconds, _, err = timed(ctx, s.net.Server, s.binary, "raw", "--input", filepath.Join(s.dir, "input"), "--output", filepath.Join(s.dir, "output"),
+		"--nodes", list, "--keys", filepath.Join(own, "keys"), "--data", "plain", "--quiet")
+	if err != nil {
+		return 0, 0, err
+	}
+	all[0].Kill()
+	if err := netns.Gone(ctx, tracer); err != nil { // strace writes the last lines when it ends
+		return 0, 0, err
+	}
+	err = eachLine(trace, func(line string) error {
+		if strings.Contains(line, "pwrite64(") {
+			writes++
+		}
+		return nil
+	})
+	if err == nil && writes == 0 {
+		err = fmt.Errorf("the node has made no pwrite64")
+	}
+	return seconds, writes, err
 }
 
 // random makes a file that cannot be compressed.
