@@ -79,7 +79,7 @@ func startLoad(ctx context.Context, n int, limit time.Duration) (end func(), err
 	for range n {
 		l := exec.CommandContext(ctx, itself(), loopWord, limit.String())
 		l.Stderr = os.Stderr
-		if _, err := l.StdinPipe(); err == nil {
+		if _, err = l.StdinPipe(); err == nil {
 			err = l.Start()
 		}
 		if err != nil {
