@@ -156,7 +156,7 @@ func cutAtCommit(t *testing.T, cut *cutter, how string) {
 	src := newMemSource(true, random(1, 600_000))
 	c := newMemCluster(t, src)
 	c.bare = true
-	c.cfg.TLS, c.cfg.Plain, c.cfg.Retries = func(string) *tls13 { return nil }, true, 5
+	c.cfg.Plain, c.cfg.Retries = true, 5
 	var nodes []*testNode
 	for _, name := range []string{"a:1", "b:1", "c:1"} {
 		n, _ := c.node(name)

@@ -367,3 +367,21 @@ func (n *testNode) check(t *testing.T, row Row, blobs ...[]byte) {
 }
 
 const testLimit = 60 * time.Second
+
+// callBare has a server open control connections without TLS.
+func callBare(s *sender) {
+	s.secure = func(_ context.Context, raw net.Conn, _ string) (net.Conn, error) { return raw, nil }
+}
+
+// bareControl has a node take control connections without TLS, too: they begin with the byte 0, which
+// is the first of a message's length.
+func bareControl(n *Node) {
+	next := n.authenticate
+	n.authenticate = func(guard *stranger, first []byte, cfg *NodeConfig) (peer, bool) {
+		if first[0] != 0 {
+			return next(guard, first, cfg)
+		}
+		low := relay.NewLowConn(guard, false, first)
+		return peer{ALPNControl, low, low}, true
+	}
+}

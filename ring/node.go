@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"errors"
-	"fmt"
 	"io/fs"
 	"log/slog"
 	"net"
@@ -30,8 +29,10 @@ type Node struct {
 	instance wire.ID
 	pool     *relay.Pool
 	gate     gate
-	bare     bool // control without TLS, for simulations that cannot afford it; nothing outside tests sets it
-	log      *slog.Logger
+	// authenticate finds out what a new connection is, of which first has been read, and makes its
+	// transport. It is byTLS, unless a simulation that cannot afford TLS puts something before it.
+	authenticate func(guard *stranger, first []byte, cfg *NodeConfig) (peer, bool)
+	log          *slog.Logger
 
 	mu        sync.Mutex
 	changed   sync.Cond // a session ended
@@ -61,6 +62,7 @@ func NewNode(cfg NodeConfig) (*Node, error) {
 	if err := n.Reconfigure(cfg); err != nil {
 		return nil, err
 	}
+	n.authenticate = n.byTLS
 	n.changed.L = &n.mu
 	rand.Read(n.instance[:])
 	return n, nil
@@ -124,6 +126,14 @@ func (n *Node) Serve(l net.Listener) error {
 	}
 }
 
+// peer is a connection whose transport is up. On the control plane it is a sender's; on the data plane
+// it has to prove yet which link it is.
+type peer struct {
+	plane string // ALPNControl or ALPNData
+	conn  net.Conn
+	low   *relay.LowConn // what conn reads from: itself where there is no TLS
+}
+
 // handle authenticates a connection and serves it on its plane until it ends.
 func (n *Node) handle(guard *stranger, leave func()) {
 	guard.SetDeadline(time.Now().Add(timings.startLimit))
@@ -132,32 +142,37 @@ func (n *Node) handle(guard *stranger, leave func()) {
 		return
 	}
 	cfg := n.config()
+	p, ok := n.authenticate(guard, first[:], cfg)
 	switch {
-	case first[0] == 0x16:
-		low := relay.NewLowConn(guard, true, first[:])
+	case !ok:
+	case p.plane == ALPNControl:
+		guard.trust()
+		leave()
+		n.control(p.conn, cfg)
+	case p.plane == ALPNData:
+		n.link(p.conn, p.low, guard, leave)
+	}
+}
+
+// byTLS takes a TLS connection whose peer shows a certificate with the role of its plane, and a plain
+// link where the policy allows it.
+func (n *Node) byTLS(guard *stranger, first []byte, cfg *NodeConfig) (peer, bool) {
+	switch {
+	case first[0] == 0x16: // a TLS ClientHello
+		low := relay.NewLowConn(guard, true, first)
 		conn := tls.Server(low, cfg.TLS)
 		if err := conn.Handshake(); err != nil {
 			if !isTimeout(err) {
 				n.log.Warn("refused", "peer", guard.RemoteAddr().String(), "reason", wire.Printable(err.Error()))
 			}
-			return
+			return peer{}, false
 		}
-		switch conn.ConnectionState().NegotiatedProtocol {
-		case ALPNControl:
-			guard.trust()
-			leave()
-			n.control(conn, cfg)
-		case ALPNData:
-			n.link(conn, low, guard, leave)
-		}
-	case n.bare && first[0] == 0:
-		guard.trust()
-		leave()
-		n.control(relay.NewLowConn(guard, false, first[:]), cfg)
+		return peer{conn.ConnectionState().NegotiatedProtocol, conn, low}, true
 	case first[0] == wire.Preamble[0] && (cfg.AllowPlain || n.runsPlain()):
-		low := relay.NewLowConn(guard, false, first[:])
-		n.link(low, low, guard, leave)
+		low := relay.NewLowConn(guard, false, first)
+		return peer{ALPNData, low, low}, true
 	}
+	return peer{}, false
 }
 
 // link serves an incoming data connection.
@@ -191,119 +206,6 @@ func (n *Node) link(conn net.Conn, low *relay.LowConn, guard *stranger, leave fu
 	}
 	guard.SetDeadline(time.Time{})
 	s.receive(relay.NewLinkReader(conn, low, guard.Conn), hello)
-}
-
-// control serves a control connection: greeting, then a new transfer or one that
-// is resumed.
-func (n *Node) control(conn net.Conn, cfg *NodeConfig) {
-	sender := ""
-	if tc, secure := conn.(*tls.Conn); secure && cfg.SenderName != nil {
-		sender = cfg.SenderName(tc.ConnectionState())
-	}
-	ctrl := newControl(conn)
-	defer func() {
-		ctrl.finish()
-		<-ctrl.done
-	}()
-	g, w := n.greeting(ctrl, sender)
-	if w == nil {
-		return
-	}
-	if w.Version == 0 {
-		ctrl.send(w)
-		return
-	}
-	s, o := n.lookup(g.Transfer)
-	switch {
-	case s != nil && !s.isOpen():
-		w.State, w.Reason = wire.StateBusy, "the transfer is still being offered"
-	case s != nil:
-		w.State = wire.StateRunning
-	case o != nil:
-		w.State, w.Digest = string(o.State), o.Digest
-		if o.Err != nil {
-			w.Reason = o.Err.Error()
-		}
-	case !g.Resume:
-		w.State = wire.StateNew
-	}
-	if w.State == wire.StateRunning && g.Resume {
-		s.attach(ctrl, w)
-		s.listen(ctrl)
-		return
-	}
-	ctrl.send(w)
-	if s != nil {
-		return
-	}
-	// Also who asked for a transfer that is not here may go on to offer it.
-	m, err := ctrl.read(timings.startLimit)
-	if bad := n.unread(ctrl, err); bad != nil {
-		n.refuse(ctrl, &wire.Error{Code: wire.CodeVersion, Err: bad})
-		return
-	}
-	offer, ok := m.(*wire.Offer)
-	if err != nil || !ok {
-		return
-	}
-	r := Request{Transfer: g.Transfer.String(), Sender: sender, Addr: conn.RemoteAddr().String(), Node: wire.Printable(g.Node), Blobs: offer.Blobs, Meta: offer.Meta}
-	admitted := ctrl.stay()
-	s, ne := n.admit(cfg, ctrl, g.Transfer, r, offer.Plain)
-	admitted()
-	if ne != nil {
-		n.log.Warn("transfer refused", "sender", wire.Printable(sender), "peer", r.Addr, "transfer", r.Transfer, "reason", ne.Error())
-		n.refuse(ctrl, ne)
-		return
-	}
-	s.listen(ctrl)
-}
-
-// refuse answers an offer with an error.
-func (n *Node) refuse(ctrl *control, ne *wire.Error) {
-	ctrl.send(&wire.Answer{Code: ne.Code, Reason: ne.Error()})
-	ctrl.drain()
-}
-
-// greeting reads HELLO and makes the WELCOME for it; nil when nobody greets. One that has no
-// version in common gets version 0, and the reason as it should stand in its row for us.
-func (n *Node) greeting(ctrl *control, sender string) (*wire.Hello, *wire.Welcome) {
-	m, err := ctrl.read(timings.startLimit)
-	g, ok := m.(*wire.Hello)
-	w := &wire.Welcome{Instance: n.instance, State: wire.StateUnknown}
-	var bad *wire.MalformedError
-	switch {
-	case errors.As(err, &bad):
-		g = &wire.Hello{Min: bad.Said.Min, Max: bad.Said.Max}
-	case err != nil || !ok:
-		return nil, nil
-	default:
-		w.Version = wire.Common(g.Min, g.Max)
-	}
-	switch w.Version {
-	case 0:
-		software := ""
-		if bad != nil {
-			software = bad.Said.Software
-		}
-		theirs, ours := versions(g.Min, g.Max, software), ownVersions(n.config().Software)
-		n.log.Warn("refused", "peer", ctrl.conn.RemoteAddr().String(), "sender", wire.Printable(sender), "reason", "the server speaks "+theirs+", this is "+ours)
-		w.Reason = "speaks " + ours + ", this is " + theirs
-	default:
-		w.Software, w.Platform = n.config().Software, n.config().Platform
-	}
-	ctrl.version = w.Version
-	return g, w
-}
-
-// unread logs a message of the server that cannot be read, and returns what to answer. It is nil
-// when err is anything else.
-func (n *Node) unread(ctrl *control, err error) error {
-	bad := unread(err, ctrl.version, "", n.config().Software)
-	if bad != nil {
-		bad = fmt.Errorf("the server %w", bad)
-		n.log.Warn("not understood", "peer", ctrl.conn.RemoteAddr().String(), "reason", wire.Printable(bad.Error()))
-	}
-	return bad
 }
 
 func (n *Node) lookup(id wire.ID) (*session, *Outcome) {

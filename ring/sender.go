@@ -15,13 +15,12 @@ import (
 	"github.com/dolly-img/dolly-img/ring/internal/coordinator"
 	"github.com/dolly-img/dolly-img/ring/internal/relay"
 	"github.com/dolly-img/dolly-img/ring/internal/wire"
-	"github.com/opencontainers/go-digest"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
 // sender drives one transfer on the server: it feeds the coordinator with
 // what happens and does what it says. Everything of it belongs to the goroutine
-// of run, except what mu guards.
+// of run, except what mu guards. Goroutines that run starts read only what was set before they were.
 type sender struct {
 	caller
 	cfg   Config
@@ -49,7 +48,6 @@ type sender struct {
 	marks   []wire.Mark
 	unsent  int // marks before this were broadcast
 	newMark chan struct{}
-	finals  []digest.Digest
 }
 
 // connected brings a new control connection into run.
@@ -359,8 +357,8 @@ func (s *sender) report() *Report {
 	r.Direct, r.Unreached, r.Unprobed = s.chain.Direct(), s.unreached(), s.unprobed()
 	if n := len(s.blobs); n > 0 {
 		r.Digest = s.blobs[n-1].Digest.String()
-		if s.chain.SourceDone() {
-			r.Digest = s.finals[n-1].String()
+		if d := s.chain.Digest(); d != "" {
+			r.Digest = d.String()
 		}
 	}
 	r.Sent, r.Bytes = s.relay.Sent(), s.relay.Total()

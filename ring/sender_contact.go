@@ -23,18 +23,24 @@ const (
 // caller opens control connections to nodes, so many at a time.
 type caller struct {
 	nodes    []Peer
-	tls      func(node string) *tls.Config
 	software string
 	net      transport
-	id       wire.ID // of the transfer they are for
+	// secure makes the transport of a control connection to a node. It is TLS, unless a simulation that
+	// cannot afford it says otherwise.
+	secure func(ctx context.Context, raw net.Conn, node string) (net.Conn, error)
+	id     wire.ID // of the transfer they are for
 
 	dials, handshakes chan struct{}
 }
 
 func newCaller(cfg Config) caller {
 	c := caller{
-		nodes: cfg.Nodes, tls: cfg.TLS, software: cfg.Software, net: tcp,
+		nodes: cfg.Nodes, software: cfg.Software, net: tcp,
 		dials: make(chan struct{}, maxDials), handshakes: make(chan struct{}, maxHandshakes),
+	}
+	c.secure = func(ctx context.Context, raw net.Conn, node string) (net.Conn, error) {
+		conn := tls.Client(raw, cfg.TLS(node))
+		return conn, conn.HandshakeContext(ctx)
 	}
 	rand.Read(c.id[:])
 	return c
@@ -152,15 +158,11 @@ func (c *caller) greet(work context.Context, p Peer, resume bool, limit time.Dur
 	}
 	defer func() { <-c.handshakes }()
 	stop := context.AfterFunc(ctx, func() { raw.Close() })
-	conn := net.Conn(raw)
-	if conf := c.tls(p.Name); conf != nil {
-		tc := tls.Client(raw, conf)
-		if err := tc.HandshakeContext(ctx); err != nil {
-			stop()
-			raw.Close()
-			return nil, nil, ungreeted(err, addr, time.Since(greeted))
-		}
-		conn = tc
+	conn, err := c.secure(ctx, raw, p.Name)
+	if err != nil {
+		stop()
+		raw.Close()
+		return nil, nil, ungreeted(err, addr, time.Since(greeted))
 	}
 	ctrl := newControl(conn)
 	ctrl.send(&wire.Hello{Min: ProtocolMin, Max: ProtocolMax, Transfer: c.id, Node: p.Name, Resume: resume})

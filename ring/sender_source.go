@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -27,7 +28,7 @@ func (s *sender) prepare(ctx context.Context) error {
 	if err := checkBlobs(blobs); err != nil {
 		return err
 	}
-	s.blobs, s.finals = blobs, make([]digest.Digest, len(blobs))
+	s.blobs = blobs
 	meta := s.cfg.Meta
 	if meta == nil {
 		meta = []byte("null")
@@ -49,7 +50,24 @@ func (s *sender) startSource(work context.Context) {
 	if s.cfg.Rate > 0 {
 		p.Limit = rate.NewLimiter(rate.Limit(s.cfg.Rate), wire.MaxPayload)
 	}
-	st := &relay.Store{Relay: s.relay, Blobs: blobs, Sum: s.mark}
+	// finals are the digests of what was read. They belong to the store until it has ended, then to the
+	// goroutine that hands them to the coordinator.
+	finals := make([]digest.Digest, len(s.blobs))
+	for b, read := range s.read {
+		if !read {
+			finals[b] = s.blobs[b].Digest
+		}
+	}
+	st := &relay.Store{Relay: s.relay, Blobs: blobs, Sum: func(b int, off int64, sum []byte, end bool) error {
+		if end {
+			finals[b] = digest.NewDigestFromBytes(digest.SHA256, sum)
+			if want := s.blobs[b].Digest; want != "" && want != finals[b] {
+				return fmt.Errorf("blob %d: read bytes have digest %s, expected %s", b, finals[b], want)
+			}
+		}
+		s.mark(wire.Mark{Blob: b, Offset: off, Sum: sum, Final: end})
+		return nil
+	}}
 	s.source = make(chan struct{})
 	// The failure is told before the links are closed: else the nodes, whom nobody
 	// feeds any more, would be taken for the cause.
@@ -78,41 +96,35 @@ func (s *sender) startSource(work context.Context) {
 		if good := <-hashed; !good || err != nil {
 			return
 		}
-		for b, read := range s.read {
-			if !read {
-				s.finals[b] = s.blobs[b].Digest
-			}
+		if err := s.unchanged(work, finals); err != nil {
+			fail(err)
+			return
 		}
-		if summed, ok := s.cfg.Source.(Summed); ok {
-			summed.Sums(s.finals)
-		}
-		if u, ok := s.cfg.Source.(Unchanged); ok {
-			if err := u.Unchanged(work); err != nil {
-				fail(err)
-				return
-			}
-		}
-		s.post(coordinator.EvSourceDone{Finals: s.finals})
+		s.post(coordinator.EvSourceDone{Finals: finals})
 	}()
 }
 
-// mark keeps a sum of the server's own hash and has it broadcast.
-func (s *sender) mark(b int, off int64, sum []byte, end bool) error {
-	if end {
-		s.finals[b] = digest.NewDigestFromBytes(digest.SHA256, sum)
-		if want := s.blobs[b].Digest; want != "" && want != s.finals[b] {
-			return fmt.Errorf("blob %d: read bytes have digest %s, expected %s", b, s.finals[b], want)
-		}
+// unchanged tells the source what was read, and asks it whether it still holds that.
+func (s *sender) unchanged(ctx context.Context, finals []digest.Digest) error {
+	if summed, ok := s.cfg.Source.(Summed); ok {
+		summed.Sums(slices.Clone(finals))
 	}
-	s.relay.SetReadable(b, off)
+	if u, ok := s.cfg.Source.(Unchanged); ok {
+		return u.Unchanged(ctx)
+	}
+	return nil
+}
+
+// mark keeps a sum of the server's own hash and has it broadcast.
+func (s *sender) mark(m wire.Mark) {
+	s.relay.SetReadable(m.Blob, m.Offset)
 	s.mu.Lock()
-	s.marks = append(s.marks, wire.Mark{Blob: b, Offset: off, Sum: sum, Final: end})
+	s.marks = append(s.marks, m)
 	s.mu.Unlock()
 	select {
 	case s.newMark <- struct{}{}:
 	default:
 	}
-	return nil
 }
 
 func (s *sender) broadcastMarks() {

@@ -249,7 +249,8 @@ func (s *sim) boot(n *simNode) {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	node.bare, node.pool = true, relay.NewPool(s.window(), s.sizes)
+	bareControl(node)
+	node.pool = relay.NewPool(s.window(), s.sizes)
 	host := s.net.Host(n.name)
 	node.net.dial = func(ctx context.Context, addr string) (net.Conn, error) {
 		c, err := host.Dial(ctx, addr)
@@ -372,6 +373,7 @@ func (s *sim) run() []simcheck.Event {
 	if err != nil {
 		s.t.Fatal(err)
 	}
+	callBare(sender)
 	sender.net.dial = func(ctx context.Context, addr string) (net.Conn, error) {
 		c, err := s.net.Host("server").Dial(ctx, addr)
 		return s.tapped("server", addr, c), err

@@ -85,7 +85,9 @@ func (c *memCluster) start(name string) (*testNode, *memnet.Listener) {
 		c.t.Fatal(err)
 	}
 	n.net.dial = c.net.Host(strings.TrimSuffix(name, ":1")).Dial
-	n.bare = c.bare
+	if c.bare {
+		bareControl(n)
+	}
 	tn.node = n
 	l := c.net.Listen(name)
 	go n.Serve(l)
@@ -150,6 +152,9 @@ func (c *memCluster) send() (*Report, error) {
 	s, err := newSender(cfg)
 	if err != nil {
 		c.t.Fatal(err)
+	}
+	if c.bare {
+		callBare(s)
 	}
 	c.begun = time.Now()
 	var mu sync.Mutex

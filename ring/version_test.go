@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -205,5 +206,35 @@ func TestGreet(t *testing.T) {
 			t.Errorf("%d things are left on the node", n)
 		}
 		tn.node.mu.Unlock()
+	})
+}
+
+// written counts what is written to a connection.
+type written struct {
+	net.Conn
+	n atomic.Int64
+}
+
+func (w *written) Write(b []byte) (int, error) {
+	w.n.Add(int64(len(b)))
+	return w.Conn.Write(b)
+}
+
+// Without a TLS configuration for a node, nothing is said to it: a configuration that a program forgot
+// had the server greet without TLS, and tell secrets to whoever answered.
+func TestControlIsNeverPlain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newMemCluster(t, newMemSource(true, random(1, 1000)))
+		c.puppet("a:1", func(wire.Message) []wire.Message { return nil })
+		c.cfg.TLS = func(string) *tls13 { return nil }
+		tap := new(written)
+		c.dialed = func(_ string, conn net.Conn) (net.Conn, error) { tap.Conn = conn; return tap, nil }
+		r, err := c.send()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if row := r.Nodes[0]; row.State != Refused || !strings.HasPrefix(row.Reason, "tls: ") || tap.n.Load() != 0 {
+			t.Errorf("%s: %s, and %d bytes were written", row.State, row.Reason, tap.n.Load())
+		}
 	})
 }

@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/dolly-img/dolly-img/ring/internal/wire"
+	"github.com/opencontainers/go-digest"
 )
 
 // Config is what the coordinator has to know of a transfer beside its blobs.
@@ -111,8 +112,13 @@ func (c *Machine) Marked() (to []int) {
 	return to
 }
 
-// SourceDone says whether EvSourceDone came.
-func (c *Machine) SourceDone() bool { return c.sourceDone }
+// Digest is that of the last blob as the source was read; "" before EvSourceDone.
+func (c *Machine) Digest() digest.Digest {
+	if !c.sourceDone {
+		return ""
+	}
+	return c.finals[len(c.finals)-1]
+}
 
 // Progress says how far the nodes are.
 func (c *Machine) Progress() Progress {

@@ -1,0 +1,125 @@
+package ring
+
+import (
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+
+	"github.com/dolly-img/dolly-img/ring/internal/wire"
+)
+
+// How a node talks to a server until there is a session.
+
+// control serves a control connection: greeting, then a new transfer or one that
+// is resumed.
+func (n *Node) control(conn net.Conn, cfg *NodeConfig) {
+	sender := ""
+	if tc, secure := conn.(*tls.Conn); secure && cfg.SenderName != nil {
+		sender = cfg.SenderName(tc.ConnectionState())
+	}
+	ctrl := newControl(conn)
+	defer func() {
+		ctrl.finish()
+		<-ctrl.done
+	}()
+	g, w := n.greeting(ctrl, sender)
+	if w == nil {
+		return
+	}
+	if w.Version == 0 {
+		ctrl.send(w)
+		return
+	}
+	s, o := n.lookup(g.Transfer)
+	switch {
+	case s != nil && !s.isOpen():
+		w.State, w.Reason = wire.StateBusy, "the transfer is still being offered"
+	case s != nil:
+		w.State = wire.StateRunning
+	case o != nil:
+		w.State, w.Digest = string(o.State), o.Digest
+		if o.Err != nil {
+			w.Reason = o.Err.Error()
+		}
+	case !g.Resume:
+		w.State = wire.StateNew
+	}
+	if w.State == wire.StateRunning && g.Resume {
+		s.attach(ctrl, w)
+		s.listen(ctrl)
+		return
+	}
+	ctrl.send(w)
+	if s != nil {
+		return
+	}
+	// Also who asked for a transfer that is not here may go on to offer it.
+	m, err := ctrl.read(timings.startLimit)
+	if bad := n.unread(ctrl, err); bad != nil {
+		n.refuse(ctrl, &wire.Error{Code: wire.CodeVersion, Err: bad})
+		return
+	}
+	offer, ok := m.(*wire.Offer)
+	if err != nil || !ok {
+		return
+	}
+	r := Request{Transfer: g.Transfer.String(), Sender: sender, Addr: conn.RemoteAddr().String(), Node: wire.Printable(g.Node), Blobs: offer.Blobs, Meta: offer.Meta}
+	admitted := ctrl.stay()
+	s, ne := n.admit(cfg, ctrl, g.Transfer, r, offer.Plain)
+	admitted()
+	if ne != nil {
+		n.log.Warn("transfer refused", "sender", wire.Printable(sender), "peer", r.Addr, "transfer", r.Transfer, "reason", ne.Error())
+		n.refuse(ctrl, ne)
+		return
+	}
+	s.listen(ctrl)
+}
+
+// refuse answers an offer with an error.
+func (n *Node) refuse(ctrl *control, ne *wire.Error) {
+	ctrl.send(&wire.Answer{Code: ne.Code, Reason: ne.Error()})
+	ctrl.drain()
+}
+
+// greeting reads HELLO and makes the WELCOME for it; nil when nobody greets. One that has no
+// version in common gets version 0, and the reason as it should stand in its row for us.
+func (n *Node) greeting(ctrl *control, sender string) (*wire.Hello, *wire.Welcome) {
+	m, err := ctrl.read(timings.startLimit)
+	g, ok := m.(*wire.Hello)
+	w := &wire.Welcome{Instance: n.instance, State: wire.StateUnknown}
+	var bad *wire.MalformedError
+	switch {
+	case errors.As(err, &bad):
+		g = &wire.Hello{Min: bad.Said.Min, Max: bad.Said.Max}
+	case err != nil || !ok:
+		return nil, nil
+	default:
+		w.Version = wire.Common(g.Min, g.Max)
+	}
+	switch w.Version {
+	case 0:
+		software := ""
+		if bad != nil {
+			software = bad.Said.Software
+		}
+		theirs, ours := versions(g.Min, g.Max, software), ownVersions(n.config().Software)
+		n.log.Warn("refused", "peer", ctrl.conn.RemoteAddr().String(), "sender", wire.Printable(sender), "reason", "the server speaks "+theirs+", this is "+ours)
+		w.Reason = "speaks " + ours + ", this is " + theirs
+	default:
+		w.Software, w.Platform = n.config().Software, n.config().Platform
+	}
+	ctrl.version = w.Version
+	return g, w
+}
+
+// unread logs a message of the server that cannot be read, and returns what to answer. It is nil
+// when err is anything else.
+func (n *Node) unread(ctrl *control, err error) error {
+	bad := unread(err, ctrl.version, "", n.config().Software)
+	if bad != nil {
+		bad = fmt.Errorf("the server %w", bad)
+		n.log.Warn("not understood", "peer", ctrl.conn.RemoteAddr().String(), "reason", wire.Printable(bad.Error()))
+	}
+	return bad
+}
