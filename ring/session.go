@@ -3,12 +3,9 @@ package ring
 import (
 	"bytes"
 	"context"
-	"errors"
-	"fmt"
 	"net"
 	"net/netip"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/dolly-img/dolly-img/ring/internal/member"
@@ -36,34 +33,25 @@ type session struct {
 	ctx  context.Context
 	stop context.CancelFunc
 
-	mu      sync.Mutex
-	m       *member.Machine
-	ctrl    *control // nil: the server's connection is gone
-	orphan  *time.Timer
-	secret  []byte // of the newest FEED
-	feed    net.Conn
-	writers map[int]Writer
-	stored  chan struct{} // closed when the store goroutine ended
-	halt    chan struct{} // closed to end it, for a fallback
-	opened  bool          // the offer was answered: it can be attached to and fed
-	over    bool
-	forget  []func() // of kept slots
+	mu     sync.Mutex
+	m      *member.Machine
+	ctrl   *control // nil: the server's connection is gone
+	orphan *time.Timer
+	secret []byte // of the newest FEED
+	feed   net.Conn
+	opened bool // the offer was answered: it can be attached to and fed
+	over   bool
+	forget []func() // of kept slots
 
 	reading chan struct{}  // one feed at a time fills the window
 	work    sync.WaitGroup // everything that must end before the sink is closed
-	saved   relay.SavedSums
-	settle  chan struct{} // bounds blobs being made durable
-
-	settling atomic.Int32 // of them those that the disk has now
+	storing storing
 }
-
-// pendingCommits bounds how many blobs are written but not yet durable.
-const pendingCommits = 16
 
 func newSession(n *Node, cfg *NodeConfig, id wire.ID, r Request, plain bool) *session {
 	s := &session{
 		node: n, cfg: cfg, id: id, req: r, plain: plain, begun: time.Now(), m: member.New(r.Blobs, n.pool.MarkEvery()),
-		writers: map[int]Writer{}, reading: make(chan struct{}, 1), settle: make(chan struct{}, pendingCommits),
+		reading: make(chan struct{}, 1), storing: storing{writers: map[int]Writer{}, settle: make(chan struct{}, pendingCommits)},
 	}
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	s.relay = relay.New(n.pool, r.Blobs)
@@ -173,7 +161,7 @@ func (s *session) reports(done chan struct{}) {
 			r := s.m.Report()
 			ended := s.m.AcceptedAll()
 			s.relay.Report(r, ended)
-			if ended && r.Wait == wire.WaitIn && s.settling.Load() > 0 {
+			if ended && r.Wait == wire.WaitIn && s.storing.settling.Load() > 0 {
 				r.Wait = wire.WaitDisk
 			}
 			s.ctrl.send(r)
@@ -210,42 +198,6 @@ func (s *session) disconnected(ctrl *control) {
 	s.node.mu.Lock() // which is taken before s.mu
 	defer s.node.mu.Unlock()
 	s.node.changed.Broadcast() // somebody may wait for what it has
-}
-
-// lostFor ends a session whose server is there and cannot be understood.
-func (s *session) lostFor(ctrl *control, err *wire.Error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.ctrl == ctrl && !s.over {
-		s.giveUp(err)
-	}
-}
-
-// abandon ends a session whose server did not come back.
-func (s *session) abandon() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.ctrl != nil || s.over {
-		return
-	}
-	s.giveUp(wire.Errorf(wire.CodeAbandoned, "lost the server"))
-}
-
-// kill ends a session because the node stops.
-func (s *session) kill() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.giveUp(wire.Errorf(wire.CodeShutdown, "the node is stopping"))
-}
-
-// giveUp fails the session, or only lets go of it when COMMIT has come: then
-// publishing goes on to its end and decides the outcome. mu is held.
-func (s *session) giveUp(err *wire.Error) {
-	if s.m.Phase() >= member.Publishing {
-		s.end()
-		return
-	}
-	s.perform(s.m.Step(member.EvFailure{Err: err}))
 }
 
 // isOpen reports whether the offer was answered.
@@ -328,7 +280,7 @@ func (s *session) perform(out []member.Action) {
 		case member.ActSize:
 			s.relay.SetSize(a.Blob, a.Size)
 		case member.ActGood:
-			s.saved.Good(a.Blob, a.Offset)
+			s.storing.saved.Good(a.Blob, a.Offset)
 			if s.extra.Opener != nil {
 				s.relay.SetReadable(a.Blob, a.Offset)
 			}
@@ -341,100 +293,5 @@ func (s *session) perform(out []member.Action) {
 		case member.ActRelease:
 			s.end()
 		}
-	}
-}
-
-// end releases everything once; mu is held.
-func (s *session) end() {
-	if s.over {
-		return
-	}
-	s.over = true
-	if s.orphan != nil {
-		s.orphan.Stop()
-	}
-	s.stop()
-	s.relay.Close(relay.ErrClosed)
-	if s.feed != nil {
-		s.feed.Close()
-	}
-	go s.cleanUp()
-}
-
-func (s *session) cleanUp() {
-	s.work.Wait()
-	s.relay.Release()
-	var problem error
-	// Nobody else runs any more, but messages of the server may still come.
-	good := map[int]int64{}
-	s.mu.Lock()
-	keep := s.m.Keeps() && s.m.Phase() != member.Committed
-	for b := range s.writers {
-		if s.m.Keeps() {
-			good[b] = s.m.Position(b).Good
-		}
-	}
-	s.mu.Unlock()
-	for b, w := range s.writers {
-		problem = errors.Join(problem, w.Abort(good[b]))
-	}
-	if s.extra.Keeper != nil && keep {
-		s.extra.Keep()
-	}
-	if s.extra.Closer != nil {
-		problem = errors.Join(problem, s.extra.Close())
-	}
-	s.mu.Lock()
-	o := Outcome{State: Failed, Bytes: s.m.Received(), Seconds: round(time.Since(s.begun))}
-	switch {
-	case s.m.Phase() == member.Committed:
-		o.State, o.Digest = Committed, s.m.Digest(len(s.req.Blobs)-1).String()
-		if s.m.InPlace() && !wire.Moved(s.req.Blobs, s.m.Received()) { // as the server's row says it
-			o.State = Held
-		}
-	case s.m.Failure() != nil:
-		o.Err = s.m.Failure()
-	default:
-		o.Err = relay.ErrClosed
-	}
-	s.mu.Unlock()
-	for _, f := range s.forget {
-		f()
-	}
-	// When the log says that it ended, it counts no more; Shutdown waits for both.
-	s.node.work.Add(1)
-	s.node.ended(s, o, s.opened)
-	if s.opened {
-		s.logEnd(o, problem)
-	}
-	s.node.work.Done()
-	if s.sink != nil && s.cfg.Finished != nil { // also when what it was accepted with refused the offer
-		s.cfg.Finished(s.req, o)
-	}
-}
-
-// logEnd writes the audit line.
-func (s *session) logEnd(o Outcome, problem error) {
-	target := ""
-	if s.extra.Stringer != nil {
-		target = s.extra.String()
-	}
-	var aborted *member.AbortError
-	asked := errors.As(o.Err, &aborted) && aborted.Code == wire.CodeAsked
-	state := string(o.State)
-	if asked {
-		state = "asked"
-	}
-	log := s.node.log.With("target", target, "sender", wire.Printable(s.req.Sender), "peer", s.req.Addr, "transfer", s.req.Transfer,
-		"state", state, "digest", o.Digest, "bytes", o.Bytes, "seconds", o.Seconds)
-	switch {
-	case problem != nil:
-		log.Warn("transfer: cleaning up failed", "error", problem)
-	case asked:
-		log.Info("transfer", "reason", wire.Printable(aborted.Reason))
-	case o.Err != nil:
-		log.Warn("transfer", "reason", wire.Printable(fmt.Sprint(o.Err)))
-	default:
-		log.Info("transfer")
 	}
 }

@@ -73,7 +73,7 @@ func TestFallbackWithManyBlobs(t *testing.T) {
 			arrive(link, i, byte(1-min(i, 1))) // the first is changed
 		}
 		synctest.Wait()
-		if n := len(tr.settle); n != pendingCommits {
+		if n := len(tr.storing.settle); n != pendingCommits {
 			t.Fatalf("%d blobs are stored and not judged, want %d", n, pendingCommits)
 		}
 		tr.mu.Lock() // which falling back needs

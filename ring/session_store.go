@@ -3,12 +3,30 @@ package ring
 import (
 	"context"
 	"io"
+	"sync/atomic"
 
 	"github.com/dolly-img/dolly-img/ring/internal/member"
 	"github.com/dolly-img/dolly-img/ring/internal/relay"
 	"github.com/dolly-img/dolly-img/ring/internal/wire"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 )
+
+// pendingCommits bounds how many blobs are written but not yet durable.
+const pendingCommits = 16
+
+// storing is what of a session hashes and writes. The session's mutex guards writers, stored and halt.
+type storing struct {
+	// writers are those of blobs that are written and not durable yet, by number.
+	writers map[int]Writer
+	// stored is closed when the goroutine that stores has ended. Closing halt ends it, for a fallback.
+	stored, halt chan struct{}
+	// saved is what a fallback goes on from.
+	saved relay.SavedSums
+	// settle has a place for each blob that is written and not durable yet.
+	settle chan struct{}
+	// settling is how many blobs the disk makes durable now.
+	settling atomic.Int32
+}
 
 // startStore begins to hash and write what arrives, from where the machine stands in
 // each blob. mu is held.
@@ -22,7 +40,7 @@ func (s *session) startStore() {
 		}
 	}
 	done, halt := make(chan struct{}), make(chan struct{})
-	s.stored, s.halt = done, halt
+	s.storing.stored, s.storing.halt = done, halt
 	s.work.Go(func() {
 		defer close(done)
 		s.store(blobs, func(b int) int64 { return at[b] }, halt)
@@ -31,7 +49,7 @@ func (s *session) startStore() {
 
 // store hashes and writes what arrives.
 func (s *session) store(blobs []int, at func(int) int64, halt chan struct{}) {
-	st := &relay.Store{Relay: s.relay, Blobs: blobs, At: at, Saved: &s.saved,
+	st := &relay.Store{Relay: s.relay, Blobs: blobs, At: at, Saved: &s.storing.saved,
 		Held: func(b int, off int64) (io.ReadCloser, error) {
 			if s.extra.Opener == nil {
 				return nil, wire.Errorf(wire.CodeMismatch, "what was written cannot be read again")
@@ -40,7 +58,7 @@ func (s *session) store(blobs []int, at func(int) int64, halt chan struct{}) {
 		},
 		Begin: func(b int, off int64) (io.Writer, error) {
 			select {
-			case s.settle <- struct{}{}:
+			case s.storing.settle <- struct{}{}:
 			case <-halt: // the slots come back only after this
 				return nil, relay.ErrHalted
 			case <-s.ctx.Done():
@@ -51,7 +69,7 @@ func (s *session) store(blobs []int, at func(int) int64, halt chan struct{}) {
 				return nil, coded(err, wire.CodeStore)
 			}
 			s.mu.Lock()
-			s.writers[b] = w
+			s.storing.writers[b] = w
 			s.mu.Unlock()
 			return w, nil
 		},
@@ -71,8 +89,8 @@ func (s *session) fallBack() {
 	s.reading <- struct{}{}
 	defer func() { <-s.reading }()
 	s.mu.Lock()
-	stored := s.stored
-	close(s.halt)
+	stored := s.storing.stored
+	close(s.storing.halt)
 	s.mu.Unlock()
 	<-stored
 	s.mu.Lock()
@@ -81,21 +99,21 @@ func (s *session) fallBack() {
 	for i := range s.req.Blobs {
 		p := s.m.Position(i)
 		good[i] = p.Accepted // of what is finished: its size
-		if w := s.writers[i]; w != nil && !p.Judged {
+		if w := s.storing.writers[i]; w != nil && !p.Judged {
 			writers[i] = w
-			delete(s.writers, i)
+			delete(s.storing.writers, i)
 		}
 	}
 	s.mu.Unlock()
 	for i, w := range writers {
-		<-s.settle
+		<-s.storing.settle
 		if err := w.Abort(good[i]); err != nil {
 			s.step(member.EvFailure{Err: wire.Errorf(wire.CodeMismatch, "blob %d differs from the source behind byte %d, and what was written cannot be taken back: %w", i, good[i], err)})
 			return
 		}
 	}
 	for i := range good {
-		s.saved.Back(i, good[i])
+		s.storing.saved.Back(i, good[i])
 	}
 	s.relay.FallBack(func(b int) int64 { return good[b] })
 	s.mu.Lock()
@@ -110,15 +128,15 @@ func (s *session) fallBack() {
 // commit makes one verified blob durable while the next one streams.
 func (s *session) commit(b int, final v1.Descriptor) {
 	s.mu.Lock()
-	w := s.writers[b]
-	delete(s.writers, b)
+	w := s.storing.writers[b]
+	delete(s.storing.writers, b)
 	s.mu.Unlock()
 	d := s.req.Blobs[b]
 	d.Digest, d.Size = final.Digest, final.Size
-	s.settling.Add(1)
+	s.storing.settling.Add(1)
 	err := w.Commit(s.ctx, d)
-	s.settling.Add(-1)
-	<-s.settle
+	s.storing.settling.Add(-1)
+	<-s.storing.settle
 	if err != nil {
 		s.step(member.EvFailure{Err: coded(err, wire.CodeStore)})
 		return
