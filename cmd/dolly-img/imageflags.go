@@ -30,8 +30,8 @@ type imageFlags struct {
 
 func (f *imageFlags) add(cmd *cobra.Command) {
 	fl := cmd.Flags()
-	fl.StringVar(&f.platform, "platform", "", "`OS/ARCH[/VARIANT]` of an image that there is for several (default linux and what this machine is; of several variants the best that all nodes say they run, else the least)")
-	fl.BoolVar(&f.all, "all-platforms", false, "push the image for every platform it is there for")
+	fl.StringVar(&f.platform, "platform", "", "take the image for `OS/ARCH[/VARIANT]` from an index of several (default linux and the architecture of this machine; of several variants push takes the best that all nodes say they run, else the lowest)")
+	fl.BoolVar(&f.all, "all-platforms", false, "push all platforms of an image that has several")
 	fl.StringVar(&f.authFile, "authfile", "", "`FILE` with the logins of registries (default $REGISTRY_AUTH_FILE, then the user's auth.json)")
 	fl.StringVar(&f.creds, "creds", "", "`FILE` with one line USER:PASSWORD for the registry, or - to be asked for it, or to read the line from a pipe")
 	fl.StringVar(&f.certDir, "cert-dir", "", "`DIR` with the certificates of the registry (default /etc/containers/certs.d)")

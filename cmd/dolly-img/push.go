@@ -14,16 +14,17 @@ import (
 	"github.com/dolly-img/dolly-img/oci"
 )
 
-func newPush() *cobra.Command {
-	var send sendFlags
-	var out outputFlags
-	var from imageFlags
-	var name string
-	var noKeep, pin bool
-	cmd := &cobra.Command{
-		Use:   "push IMAGE --nodes LIST",
-		Short: "Clone a container image to nodes",
-		Long: `Push sends an image down a chain of nodes, each of which verifies it and keeps it in
+// pushFlags are those of push.
+type pushFlags struct {
+	send   sendFlags
+	out    outputFlags
+	from   imageFlags
+	name   string
+	noKeep bool
+	pin    bool
+}
+
+const pushLong = `Push sends an image down a chain of nodes, each of which verifies it and keeps it in
 its cache. A node that holds the image already receives nothing, one that holds some of
 its layers only the others. IMAGE is one of
 
@@ -63,70 +64,85 @@ The exit status is 0 when every node confirmed the right digest itself (or as ma
 --min-success says), 1 for an error here before anything was committed, 2 for usage, 3
 when some nodes committed, 4 when none did, 5 when all refused before any data (their
 keys, their policy, or what is at the output), 6 when it was interrupted before the
-first commit.`,
+first commit.`
+
+func newPush() *cobra.Command {
+	var f pushFlags
+	cmd := &cobra.Command{
+		Use:   "push IMAGE --nodes LIST",
+		Short: "Clone a container image to nodes",
+		Long:  pushLong,
 		Example: `  dolly-img push sle15.sif --nodes 'node[001-128]' --output /data/
   dolly-img push docker://registry/app:v2 --nodes @hostfile
   dolly-img push sle15.sif --nodes @hostfile --min-success 98% --report report.json`,
 		Args: exactly(1, "IMAGE, see its help"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			arg := args[0]
-			if err := image.CheckName(arg); err != nil {
-				return &usageError{err: err}
-			}
-			out := out // what was asked for is printed again where nodes were not served
-			var format string
-			out.output, format = cutFormat(out.output)
-			if format == "" && strings.ContainsRune(out.output, ':') && !filepath.IsAbs(out.output) {
-				return usagef("--output %s: only oci-archive:PATH and oci:PATH are known", out.output)
-			}
-			m, err := out.meta(meta.KindImage, image.OutputName(arg, format))
-			switch {
-			case err != nil:
-				return err
-			case out.output == "-":
-				return usagef("--output -: an image goes to files; use dolly-img raw")
-			case out.discard && name != "":
-				return usagef("--discard and --name: only one of them")
-			}
-			if err := keeping(m, noKeep, pin, name, format); err != nil {
-				return err
-			}
-			kept := name
-			if name != "" {
-				if kept, err = oci.FullName(name); err != nil {
-					return &usageError{fmt.Errorf("--name %q: %w", name, err), "give a name as registries have it, [HOST[:PORT]/]PATH[:TAG], with no capitals in PATH"}
-				}
-			}
-			if m.Format = format; format != "" && m.Output == "" {
-				return usagef("--output %s: want an absolute path behind it", format)
-			}
-			j, err := send.job(cmd, arg, m)
+			j, err := f.job(cmd, args[0])
 			if err != nil {
 				return err
 			}
-			if send.stdin && from.creds == "-" {
-				return usagef("--creds - and --nodes @-: standard input can be only one of them")
-			}
-			o, err := from.options(cmd, arg)
-			if err != nil {
-				return err
-			}
-			o.Name = kept
-			open := image.Options{OCI: o, NoCache: from.noCache, CheckLayers: from.checkLayers, Cache: from.cache, Log: j.Log, Note: j.note}
-			if !send.quiet {
-				open.Warn = func(format string, args ...any) { j.screen.printf("warning: "+format, args...) }
-			}
-			j.What = push.Image{Name: arg, Options: open}
 			return j.run(cmd.Context())
 		},
 	}
-	out.add(cmd, "also put the image at `PATH` on every node, or with / at the end below it; oci-archive:PATH as an archive, oci:PATH as a directory")
-	cmd.Flags().StringVar(&name, "name", "", "`REF` of the image in the cache: app is docker.io/library/app:latest, as container tools complete it (default the image's own name in full; where it has none localhost/<file name without suffix>: and the REF behind the path, or latest)")
-	cmd.Flags().BoolVar(&noKeep, "no-keep", false, "put a SIF at --output only, without a second copy in the cache of the node")
-	cmd.Flags().BoolVar(&pin, "pin", false, "never evict the image from the cache of a node, until dolly-img cache unpin or rm")
-	from.add(cmd)
-	send.add(cmd)
+	f.out.add(cmd, "also put the image at `PATH` on every node, or with / at the end below it; oci-archive:PATH as an archive, oci:PATH as a directory")
+	cmd.Flags().StringVar(&f.name, "name", "", "`REF` of the image in the cache: app is docker.io/library/app:latest, as container tools complete it (default the image's own name in full; where it has none localhost/<file name without suffix>: and the REF behind the path, or latest)")
+	cmd.Flags().BoolVar(&f.noKeep, "no-keep", false, "put a SIF at --output only, without a second copy in the cache of the node")
+	cmd.Flags().BoolVar(&f.pin, "pin", false, "never evict the image from the cache of a node, until dolly-img cache unpin or rm")
+	f.from.add(cmd)
+	f.send.add(cmd)
 	return cmd
+}
+
+// job checks the flags of a push of arg.
+func (f *pushFlags) job(cmd *cobra.Command, arg string) (*job, error) {
+	if err := image.CheckName(arg); err != nil {
+		return nil, &usageError{err: err}
+	}
+	out := f.out // what was asked for is printed again where nodes were not served
+	var format string
+	out.output, format = cutFormat(out.output)
+	if format == "" && strings.ContainsRune(out.output, ':') && !filepath.IsAbs(out.output) {
+		return nil, usagef("--output %s: only oci-archive:PATH and oci:PATH are known", out.output)
+	}
+	m, err := out.meta(meta.KindImage, image.OutputName(arg, format))
+	switch {
+	case err != nil:
+		return nil, err
+	case out.output == "-":
+		return nil, usagef("--output -: an image goes to files; use dolly-img raw")
+	case out.discard && f.name != "":
+		return nil, usagef("--discard and --name: only one of them")
+	}
+	if err := keeping(m, f.noKeep, f.pin, f.name, format); err != nil {
+		return nil, err
+	}
+	kept := f.name
+	if f.name != "" {
+		if kept, err = oci.FullName(f.name); err != nil {
+			return nil, &usageError{fmt.Errorf("--name %q: %w", f.name, err), "give a name as registries have it, [HOST[:PORT]/]PATH[:TAG], with no capitals in PATH"}
+		}
+	}
+	if m.Format = format; format != "" && m.Output == "" {
+		return nil, usagef("--output %s: want an absolute path behind it", format)
+	}
+	j, err := f.send.job(cmd, arg, m)
+	if err != nil {
+		return nil, err
+	}
+	if f.send.stdin && f.from.creds == "-" {
+		return nil, usagef("--creds - and --nodes @-: standard input can be only one of them")
+	}
+	o, err := f.from.options(cmd, arg)
+	if err != nil {
+		return nil, err
+	}
+	o.Name = kept
+	open := image.Options{OCI: o, NoCache: f.from.noCache, CheckLayers: f.from.checkLayers, Cache: f.from.cache, Log: j.Log, Note: j.note}
+	if !f.send.quiet {
+		open.Warn = func(format string, args ...any) { j.screen.printf("warning: "+format, args...) }
+	}
+	j.What = push.Image{Name: arg, Options: open}
+	return j, nil
 }
 
 // keeping notes what --no-keep and --pin say of the copy in the nodes' caches.

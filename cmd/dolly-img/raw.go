@@ -10,15 +10,7 @@ import (
 	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/push"
 )
 
-func newRaw() *cobra.Command {
-	var send sendFlags
-	var out outputFlags
-	var input string
-	var noSpool, allowEmpty bool
-	cmd := &cobra.Command{
-		Use:   "raw FILE --output PATH --nodes LIST",
-		Short: "Clone a file or a stream to nodes",
-		Long: `Raw sends a regular file, or with - what comes on standard input, to the same path on
+const rawLong = `Raw sends a regular file, or with - what comes on standard input, to the same path on
 every node. The path must be permitted by the policy.toml of each node. It is replaced in
 one step when the node has everything, verified and durable. It has the permission bits
 of FILE (0400 if that has none), unless --mode sets others, and its modification time.
@@ -40,7 +32,17 @@ The exit status of a command before a pipe is unknown to raw: use "set -o pipefa
 and know that what a failed command did write is sent. Of nothing at all raw makes an
 error, unless --allow-empty.
 
---output - writes to the standard output of nodes that run dolly-img receive.`,
+--output - writes to the standard output of nodes that run dolly-img receive.`
+
+func newRaw() *cobra.Command {
+	var send sendFlags
+	var out outputFlags
+	var input string
+	var noSpool, allowEmpty bool
+	cmd := &cobra.Command{
+		Use:   "raw FILE --output PATH --nodes LIST",
+		Short: "Clone a file or a stream to nodes",
+		Long:  rawLong,
 		Example: `  dolly-img raw vmlinuz --output /data/ --nodes 'node[01-16]'
   tar cz . | dolly-img raw - --output /data/home.tar.gz --nodes @hostfile`,
 		Args: atMost(1),

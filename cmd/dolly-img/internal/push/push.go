@@ -1,5 +1,3 @@
-// Package push sends something to nodes: a Push says what, to whom and how, and Run does it and
-// tells what became of every node. It prints nothing.
 package push
 
 import (
