@@ -112,11 +112,20 @@ func (p *pushing) end(t *testing.T) (int, ring.Report) {
 func TestInterrupt(t *testing.T) {
 	t.Run("interrupt", func(t *testing.T) { testInterrupt(t, syscall.SIGINT) })
 	t.Run("hangup", func(t *testing.T) { testInterrupt(t, syscall.SIGHUP) })
+	// Timeout(1) and batch systems signal the process and its group.
+	t.Run("again and again", func(t *testing.T) { testInterrupt(t, syscall.SIGTERM, syscall.SIGINT) })
 }
 
-func testInterrupt(t *testing.T, signal syscall.Signal) {
+// testInterrupt sends the first signal, and the others again and again until the push has ended.
+func testInterrupt(t *testing.T, signal syscall.Signal, more ...syscall.Signal) {
 	p := startPushing(t)
 	p.push.Process.Signal(signal)
+	for _, s := range more {
+		go func() {
+			for p.push.Process.Signal(s) == nil {
+			}
+		}()
+	}
 	if status, report := p.end(t); status != ring.ExitInterrupted || report.Nodes[0].State.Good() {
 		t.Errorf("status %d, report %+v", status, report)
 	}

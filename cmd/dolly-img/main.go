@@ -8,15 +8,17 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 
 	"github.com/dolly-img/dolly-img/ring"
 )
 
 func main() {
-	// The first signal asks every command to end in order; after it the second
-	// one has its usual effect and ends the process at once.
+	// The first signal asks every command to end in order. A second one has its usual effect and ends the
+	// process at once, but not before a second has passed: timeout(1), a terminal that is closed and
+	// batch systems send two signals for one wish, to the process and to its group.
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
-	context.AfterFunc(ctx, stop)
+	context.AfterFunc(ctx, func() { time.AfterFunc(time.Second, stop) })
 	root := newRoot()
 	cmd, err := root.ExecuteContextC(ctx)
 	if usage := new(usageError); errors.As(err, &usage) && hintOf(err) == "" {
