@@ -41,7 +41,7 @@ func TestNoneReachesAnother(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if took := time.Since(start); took < 14*time.Second || took > 14500*time.Millisecond {
+		if took := time.Since(start); took < 13*time.Second || took > 13500*time.Millisecond {
 			t.Errorf("took %v", took)
 		}
 		failed := 0

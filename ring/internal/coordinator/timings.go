@@ -33,7 +33,7 @@ var timings = struct {
 	answer:  25 * time.Second,
 	stalled: 3 * time.Second,
 	probed:  3 * time.Second,
-	parked:  6 * time.Second,
+	parked:  5 * time.Second,
 	dialled: 10 * time.Second,
 	report:  10 * time.Second,
 	hung:    time.Minute,
