@@ -14,17 +14,17 @@
 // unchanged. A node that dies, hangs or crawls is bypassed; its neighbours go on from
 // where they were, and it is served the rest behind them once it can be. Bytes that
 // were changed on the way are found at the next mark and fetched from somebody else.
-// What a transfer that was cut off has left is gone on from, after marks have judged it.
+// A new transfer goes on from what an interrupted one left, once the server's marks confirm those bytes.
 // Memory is bounded by the replay window, whatever is sent.
 //
 // # How it is built
 //
-// The decisions are two pure state machines, step(event) -> []action: chain (the
-// coordinator, on the server) and internal/member (a node's part in one transfer). The
-// rest does what they say: sender.go and session.go drive them, relay.go moves
-// frames between one feed, the window, the store and the links, and does the same
-// work on the server, whose feed is the source. control.go and link.go are the two
-// planes; internal/wire has their encodings.
+// Two pure state machines decide, Step(event) -> []action: internal/coordinator on the server (who feeds
+// whom, who may commit), internal/member on each node (what one node does in one transfer). This package
+// drives them: sender*.go on the server, node*.go and session*.go on a node, control.go and dial.go over the
+// network. internal/relay moves the bytes between one feed, the window, the store and the links; it does
+// the same work on the server, whose feed is the source. internal/wire encodes what both planes carry, and
+// internal/simcheck judges simulated transfers in tests.
 //
 // Who decides what on a node? Node (node.go) tells connections apart and decides who
 // may connect and which transfers are admitted; NodeConfig.Accept decides what they may

@@ -57,7 +57,7 @@ type Row struct {
 	Bytes   int64   `json:"bytes"`   // payload it received
 	Skipped int64   `json:"skipped"` // bytes it held already, as it said
 	Seconds float64 `json:"seconds"` // from the start of the transfer to its final state
-	Code    Code    `json:"code"`    // see above
+	Code    string  `json:"code"`    // see above
 	Reason  string  `json:"reason"`
 	Link    string  `json:"link"` // the link that is to blame, "" when none is
 

@@ -43,7 +43,7 @@ func (s *sender) row(i int) Row {
 	r := s.chain.Row(i)
 	return Row{
 		Node: s.cfg.Nodes[i-1].Name, State: State(r.State), Digest: r.Digest, Bytes: r.Bytes, Skipped: r.Skipped, Seconds: round(s.ended[i]),
-		Code: Code(r.Cause.Code()), Reason: r.Cause.String(), Link: r.Link, Cause: publicCause(r.Cause), Free: r.Free,
+		Code: string(r.Cause.Code()), Reason: r.Cause.String(), Link: r.Link, Cause: publicCause(r.Cause), Free: r.Free,
 	}
 }
 
@@ -51,7 +51,7 @@ func (s *sender) row(i int) Row {
 func (s *sender) unprepared(err error) *Report {
 	r := &Report{Transfer: s.id.String(), Seconds: round(time.Since(s.begun)), Bytes: totalSize(s.blobs), Unreached: []Unreached{}, Unprobed: []string{}}
 	for _, p := range s.cfg.Nodes {
-		r.Nodes = append(r.Nodes, Row{Node: p.Name, State: Failed, Code: CodeSource, Reason: err.Error(), Cause: because(err.Error())})
+		r.Nodes = append(r.Nodes, Row{Node: p.Name, State: Failed, Code: string(wire.CodeSource), Reason: err.Error(), Cause: because(err.Error())})
 	}
 	if n := len(s.blobs); n > 0 {
 		r.Digest = s.blobs[n-1].Digest.String()

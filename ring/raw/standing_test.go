@@ -255,11 +255,7 @@ func TestStandingLooksAgain(t *testing.T) {
 		}
 	})
 	t.Run("a mapping that was written to before", func(t *testing.T) {
-		dir := t.TempDir()
-		var st unix.Statfs_t
-		if err := unix.Statfs(dir, &st); err != nil || st.Type == unix.TMPFS_MAGIC {
-			t.Skip("nothing is written back of a tmpfs, so that no later write shows: ", err)
-		}
+		dir := onDisk(t)
 		f, err := os.OpenFile(filepath.Join(dir, "out"), os.O_RDWR|os.O_CREATE, 0o644)
 		if err != nil {
 			t.Fatal(err)
@@ -370,4 +366,23 @@ func (s shortFS) OpenFile(name string, flag int, perm fs.FileMode) (durable.File
 func (s shortFile) Stat() (fs.FileInfo, error) {
 	info, err := s.File.Stat()
 	return shortInfo{info, s.size}, err
+}
+
+// onDisk makes a directory on a file system that writes back to a disk, which a tmpfs does not: there no
+// later write shows.
+func onDisk(t *testing.T) string {
+	t.Helper()
+	for _, base := range []string{"", "/var/tmp", "."} {
+		dir, err := os.MkdirTemp(base, "standing-")
+		if err != nil {
+			continue
+		}
+		t.Cleanup(func() { os.RemoveAll(dir) })
+		var st unix.Statfs_t
+		if err := unix.Statfs(dir, &st); err == nil && st.Type != unix.TMPFS_MAGIC {
+			return dir
+		}
+	}
+	t.Skip("all that can be written to is memory, of which nothing is written back")
+	return ""
 }

@@ -87,7 +87,7 @@ func TestRefusingNodes(t *testing.T) {
 // under the final name is the old file or the new.
 func TestOldOrNew(t *testing.T) {
 	ctx := need(t, 4*time.Minute)
-	const seed, rounds, size = 7, 20, 6 << 20
+	const seed, rounds, size = 7, 30, 6 << 20
 	rng := rand.New(rand.NewPCG(seed, seed))
 	r := newRig(t, ctx, netns.Config{Nodes: 3})
 	r.start()

@@ -56,15 +56,15 @@ func TestReadme(t *testing.T) {
 
 	server := newMachine(r, net.Server, names)
 	r.copy(binary, server.path("/local/bin/dolly-img"))
-	r.copy(binary, server.path("/root/dolly-img"))
+	r.copy(binary, server.path(home+"/dolly-img"))
 	unit := "cmd/dolly-img/packaging/dolly-img.service"
-	server.mkdir("/root/" + filepath.Dir(unit))
-	r.copy("../../"+unit, server.path("/root/"+unit))
+	server.mkdir(home + "/" + filepath.Dir(unit))
+	r.copy("../../"+unit, server.path(home+"/"+unit))
 	server.write("/etc/containers/certs.d/registry.example/ca.crt", ca)
-	server.write("/root/hostfile", []byte("node001\nnode002\nnode003\nnode004\n"))
-	r.copy(makeSIF(t, "sle15.sif", 1<<20), server.path("/root/sle15.sif"))
-	makeFile(t, server.path("/root/disk.img"), 3<<20)
-	server.write("/root/tree/file", []byte("of a tree\n"))
+	server.write(home+"/hostfile", []byte("node001\nnode002\nnode003\nnode004\n"))
+	r.copy(makeSIF(t, "sle15.sif", 1<<20), server.path(home+"/sle15.sif"))
+	makeFile(t, server.path(home+"/disk.img"), 3<<20)
+	server.write(home+"/tree/file", []byte("of a tree\n"))
 	var nodes []*machine
 	for _, h := range net.Nodes[:4] {
 		m := newMachine(r, h, names)
@@ -96,7 +96,7 @@ func TestReadme(t *testing.T) {
 		}
 		if strings.HasPrefix(c, "dolly-img keys init ") {
 			for _, name := range []string{"ca.pem", "sender.pem"} {
-				server.copyFrom(server, "/root/keys/"+name, "/etc/dolly-img/keys/"+name)
+				server.copyFrom(server, home+"/keys/"+name, "/etc/dolly-img/keys/"+name)
 			}
 		}
 	}
@@ -108,7 +108,7 @@ func TestReadme(t *testing.T) {
 
 	// What the commands were to do.
 	server.must("dolly-img inspect demo.sif")
-	want := sum(t, server.path("/root/sle15.sif"))
+	want := sum(t, server.path(home+"/sle15.sif"))
 	for i, m := range nodes {
 		kept := strings.TrimSpace(m.must("dolly-img cache path sle15"))
 		m.must("dolly-img cache path registry.example/app:v2")
@@ -118,7 +118,7 @@ func TestReadme(t *testing.T) {
 		if got := sum(t, m.path("/data/sle15.sif")); got != want {
 			t.Errorf("node%03d: /data/sle15.sif is %s, want %s", i+1, got, want)
 		}
-		disk := sum(t, server.path("/root/disk.img"))
+		disk := sum(t, server.path(home+"/disk.img"))
 		if left := i == 2; left {
 			disk = "missing" // by !node017
 		}
@@ -212,6 +212,9 @@ func policyOf(t *testing.T, readme string) []byte {
 	return []byte(strings.ReplaceAll(policy, `free = "20G"`, `free = "1M"`)) // a test's disk may be small
 }
 
+// home is where root lives on the machines that the test makes.
+const home = "/admin"
+
 // machine is a host with a root of its own: the system's programs, and what was put there.
 type machine struct {
 	rig  *rig
@@ -221,14 +224,14 @@ type machine struct {
 
 func newMachine(r *rig, h *netns.Host, names string) *machine {
 	m := &machine{r, h, filepath.Join(r.dir, "root-"+h.Name)}
-	m.mkdir("/usr", "/proc", "/dev", "/etc", "/root", "/data", "/tmp", "/run", "/var/lib", "/var/tmp", "/local/bin")
+	m.mkdir("/usr", "/proc", "/dev", "/etc", home, "/data", "/tmp", "/run", "/var/lib", "/var/tmp", "/local/bin")
 	for _, link := range []string{"bin", "sbin", "lib", "lib64"} {
 		if err := os.Symlink("usr/"+link, m.path(link)); err != nil {
 			r.t.Fatal(err)
 		}
 	}
 	m.write("/etc/hosts", []byte(names))
-	m.write("/etc/passwd", []byte("root:x:0:0:root:/root:/bin/bash\nsshd:x:100:65534::/run/sshd:/usr/sbin/nologin\n"))
+	m.write("/etc/passwd", []byte("root:x:0:0:root:"+home+":/bin/bash\nsshd:x:100:65534::/run/sshd:/usr/sbin/nologin\n"))
 	m.write("/etc/group", []byte("root:x:0:\n"))
 	rbind := func(source, target string) netns.Mount {
 		return netns.Mount{Type: "none", Source: source, Target: target, Options: "rbind"}
@@ -266,8 +269,8 @@ func (m *machine) copyFrom(from *machine, source, target string) {
 func (m *machine) start(command string) *netns.Process {
 	m.rig.t.Helper()
 	// As a login has it, and not with what the environment of the test adds.
-	p, err := netns.Start(m.host.Command(m.rig.ctx, "chroot", m.root, "/usr/bin/env", "-i", "HOME=/root",
-		"PATH=/usr/local/bin:/usr/bin:/bin", "/bin/bash", "-c", "cd /root && "+command))
+	p, err := netns.Start(m.host.Command(m.rig.ctx, "chroot", m.root, "/usr/bin/env", "-i", "HOME="+home,
+		"PATH=/usr/local/bin:/usr/bin:/bin", "/bin/bash", "-c", "cd "+home+" && "+command))
 	if err != nil {
 		m.rig.t.Fatal(err)
 	}
@@ -301,13 +304,13 @@ timeout 60 tail -n +1 -f --pid=$daemon $log | grep -q -m 1 'msg=listening.*9998'
 // allow starts an SSH server for root of another machine.
 func (m *machine) allow(from *machine) {
 	m.rig.t.Helper()
-	if _, err := os.Stat(from.path("/root/.ssh/id_ed25519")); err != nil {
-		from.mkdir("/root/.ssh")
-		from.must("ssh-keygen -q -t ed25519 -N '' -f /root/.ssh/id_ed25519")
-		from.write("/root/.ssh/config", []byte("StrictHostKeyChecking no\nUserKnownHostsFile /dev/null\nLogLevel ERROR\n"))
+	if _, err := os.Stat(from.path(home + "/.ssh/id_ed25519")); err != nil {
+		from.mkdir(home + "/.ssh")
+		from.must("ssh-keygen -q -t ed25519 -N '' -f " + home + "/.ssh/id_ed25519")
+		from.write(home+"/.ssh/config", []byte("StrictHostKeyChecking no\nUserKnownHostsFile /dev/null\nLogLevel ERROR\n"))
 	}
-	m.mkdir("/root/.ssh", "/run/sshd", "/etc/ssh")
-	m.copyFrom(from, "/root/.ssh/id_ed25519.pub", "/root/.ssh/authorized_keys")
+	m.mkdir(home+"/.ssh", "/run/sshd", "/etc/ssh")
+	m.copyFrom(from, home+"/.ssh/id_ed25519.pub", home+"/.ssh/authorized_keys")
 	m.must("chmod +x /usr/local/bin/systemctl; ssh-keygen -q -t ed25519 -N '' -f /etc/ssh/ssh_host_ed25519_key")
 	p := m.start("exec /usr/sbin/sshd -D -e -f /dev/null -o HostKey=/etc/ssh/ssh_host_ed25519_key -o 'Subsystem=sftp internal-sftp' -o ListenAddress=" + m.host.Addr.String())
 	if err := netns.Listening(m.rig.ctx, p, "tcp", 22); err != nil {
