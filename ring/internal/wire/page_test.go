@@ -8,7 +8,6 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
-	"maps"
 	"os"
 	"reflect"
 	"regexp"
@@ -140,14 +139,11 @@ func codesIn(t *testing.T, file string) map[string]string {
 	return codes
 }
 
-// The codes stand in three places: on the page, here, and where programs get them from package ring.
+// The codes stand in two places: on the page and here.
 func TestPageCodes(t *testing.T) {
 	own := codesIn(t, "code.go")
 	if len(own) < 10 {
 		t.Fatalf("only %d codes were found", len(own))
-	}
-	if public := codesIn(t, "../../errors.go"); !maps.Equal(own, public) {
-		t.Errorf("package ring has %v\nthis package has %v", public, own)
 	}
 	_, section, _ := strings.Cut(readPage(t), "\n### Codes\n")
 	section, _, _ = strings.Cut(section, "\n## ")
