@@ -46,7 +46,7 @@ func (s *sender) startSource(work context.Context) {
 			blobs = append(blobs, b)
 		}
 	}
-	p := &relay.Pump{Relay: s.relay, Source: s.cfg.Source, Blobs: blobs}
+	p := &relay.Pump{Relay: s.relay, Source: s.cfg.Source, Blobs: blobs, Hops: len(s.cfg.Nodes)}
 	if s.cfg.Rate > 0 {
 		p.Limit = rate.NewLimiter(rate.Limit(s.cfg.Rate), wire.MaxPayload)
 	}

@@ -166,6 +166,9 @@ func (c *batchConn) Write(b []byte) (int, error) {
 type LinkReader struct {
 	net.Conn
 	low *LowConn
+
+	next  [wire.HeaderSize]byte // the first bytes of the next header,
+	early int                   // so many, which came with the payload before it
 }
 
 // NewLinkReader makes the receiving side of an accepted link: conn is low, or TLS above it, and raw is the
@@ -179,12 +182,16 @@ func NewLinkReader(conn net.Conn, low *LowConn, raw net.Conn) *LinkReader {
 // it, whatever the frames, so that both can be waited for at once; 0 when nothing is. Marks are
 // markEvery bytes apart.
 func (l *LinkReader) header(b *[wire.HeaderSize]byte, sure int, markEvery int64) (wire.Header, error) {
-	l.low.expectFrame(sure)
-	if _, err := io.ReadFull(l.Conn, b[:]); err != nil {
-		if err == io.EOF {
-			err = io.ErrUnexpectedEOF // the final record is missing
+	n := copy(b[:], l.next[:l.early])
+	l.early = 0
+	if n < len(b) {
+		l.low.expectFrame(sure, n)
+		if _, err := io.ReadFull(l.Conn, b[n:]); err != nil {
+			if err == io.EOF {
+				err = io.ErrUnexpectedEOF // the final record is missing
+			}
+			return wire.Header{}, err
 		}
-		return wire.Header{}, err
 	}
 	return wire.ParseHeader(b, markEvery)
 }
@@ -192,7 +199,7 @@ func (l *LinkReader) header(b *[wire.HeaderSize]byte, sure int, markEvery int64)
 // payload reads the frame's payload and checks its CRC.
 func (l *LinkReader) payload(b *[wire.HeaderSize]byte, h wire.Header, buf []byte) error {
 	l.low.expect(len(buf))
-	if _, err := io.ReadFull(l.Conn, buf); err != nil {
+	if err := l.fill(buf); err != nil {
 		if err == io.EOF {
 			err = io.ErrUnexpectedEOF
 		}
@@ -200,6 +207,25 @@ func (l *LinkReader) payload(b *[wire.HeaderSize]byte, h wire.Header, buf []byte
 	}
 	if wire.Sum(b, buf) != h.CRC {
 		return wire.Errorf(wire.CodeCRC, "blob %d at byte %d: frame was damaged on the link", h.Blob, h.Offset)
+	}
+	return nil
+}
+
+// fill reads all of buf, and on a plain link with the same system call what has come of the next header.
+func (l *LinkReader) fill(buf []byte) error {
+	if l.Conn != l.low {
+		_, err := io.ReadFull(l.Conn, buf)
+		return err
+	}
+	for len(buf) > 0 {
+		n, err := l.low.readAlso(buf, l.next[:])
+		if n > len(buf) {
+			l.early = n - len(buf)
+			return nil
+		}
+		if buf = buf[n:]; err != nil && len(buf) > 0 {
+			return err
+		}
 	}
 	return nil
 }

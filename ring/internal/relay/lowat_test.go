@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"bytes"
 	"crypto/tls"
 	"errors"
 	"io"
@@ -126,6 +127,46 @@ func TestLowWaterMark(t *testing.T) {
 		}
 		if err := <-done; err != nil {
 			t.Error(err)
+		}
+	}
+}
+
+// Frames that are there already are read with one call each on a plain link: a header comes with the payload before
+// it, or a part of it does. Whatever pieces arrive, what is read is what was sent.
+func TestHeaderComesWithPayload(t *testing.T) {
+	for _, cut := range []int{0, 1, 7, wire.HeaderSize - 1} { // so much of the second header is there
+		w, r := pair(t, false)
+		conn := w.(*plainWriter).conn
+		var all []byte
+		var sent [][]byte
+		for i, n := range []int{5000, 1, 70_000} {
+			var hdr [wire.HeaderSize]byte
+			data := random(uint64(i), n)
+			wire.PutData(&hdr, 0, 0, data)
+			all = append(append(all, hdr[:]...), data...)
+			sent = append(sent, data)
+		}
+		first := wire.HeaderSize + len(sent[0]) + cut
+		conn.Write(all[:first])
+		for come := 0; come < first; runtime.Gosched() { // ends with the test's time limit
+			r.low.sys.Control(func(fd uintptr) { come, _ = unix.IoctlGetInt(int(fd), unix.TIOCINQ) })
+		}
+		for i, data := range sent {
+			var hdr [wire.HeaderSize]byte
+			h, err := r.header(&hdr, 0, wire.MarkEvery)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := make([]byte, h.Length)
+			if err := r.payload(&hdr, h, got); err != nil || !bytes.Equal(got, data) {
+				t.Errorf("cut at %d, frame %d: %v, or other bytes", cut, i, err)
+			}
+			if i == 0 {
+				if r.early != cut {
+					t.Errorf("%d bytes of the next header came with the payload, want %d", r.early, cut)
+				}
+				conn.Write(all[first:])
+			}
 		}
 	}
 }

@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"slices"
-	"time"
 
 	"github.com/dolly-img/dolly-img/ring/internal/wire"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
@@ -20,6 +18,7 @@ type Pump struct {
 	Source Opener
 	Blobs  []int         // in travelling order
 	Limit  *rate.Limiter // nil: none
+	Hops   int           // how many nodes the frames pass, about
 
 	size frameSize
 }
@@ -57,7 +56,7 @@ func (p *Pump) blob(ctx context.Context, b int, d v1.Descriptor) error {
 	defer rc.Close()
 	var off int64
 	for d.Size < 0 || off < d.Size {
-		n := min(int64(p.size.next(p.Relay)), p.Relay.toMark(off))
+		n := min(int64(p.size.next(p.Relay.sizes(), p.Hops, p.Relay.acked)), p.Relay.toMark(off))
 		if d.Size >= 0 {
 			n = min(n, d.Size-off)
 		}
@@ -107,52 +106,4 @@ func (p *Pump) frame(ctx context.Context, b int, off int64, data []byte) error {
 	var hdr [wire.HeaderSize]byte
 	wire.PutData(&hdr, uint32(b), off, data)
 	return p.Relay.put(&hdr, data, uint32(b), off)
-}
-
-// frameSize chooses the payload of frames: what the first link carries in 5 ms,
-// because every hop holds a frame until its CRC is checked. The chain as a whole
-// waits at each hop for the largest frame there ever was, so sizes start small and
-// follow the slowest of the last samples: a burst that a shaper or a buffer lets through
-// is not the link's rate. The rate is what the receiver's kernel acknowledged, not
-// what ours took into its buffer.
-type frameSize struct {
-	size  int
-	at    time.Time
-	acked uint64
-	last  [4]float64 // bytes a frame of each of the last samples would have
-	n     int        // samples taken
-}
-
-const (
-	frameUnit   = 4 << 10
-	frameTime   = 5 * time.Millisecond
-	frameSample = 25 * time.Millisecond
-)
-
-// Below this every hop is woken so often that on nodes with few cores the wakes are what the
-// chain waits for: at 50 Mbit/s, 48 KiB were faster than 16, 32 and 64 with 33 processes on two.
-const minFrame = 48 << 10
-
-func (s *frameSize) next(r *Relay) int {
-	smallest, largest := r.sizes().Frame, r.sizes().Chunk
-	if s.size == 0 {
-		s.size = smallest
-	}
-	now := time.Now()
-	dt := now.Sub(s.at)
-	if dt < frameSample {
-		return s.size
-	}
-	acked, ok := r.acked()
-	if ok && acked > s.acked && s.acked > 0 {
-		s.last[s.n%len(s.last)] = float64(acked-s.acked) / dt.Seconds() * frameTime.Seconds()
-		if s.n++; s.n >= len(s.last) {
-			want := min(slices.Min(s.last[:]), 2*float64(s.size), float64(largest))
-			s.size = max(int(want)&^(frameUnit-1), smallest)
-		}
-	}
-	if ok {
-		s.acked, s.at = acked, now
-	}
-	return s.size
 }
