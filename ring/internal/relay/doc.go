@@ -1,3 +1,40 @@
 // Package relay moves the bytes of one transfer through one process: from the link that feeds a node, or
-// from the server's source, into the window, to the store and to the links that the process feeds.
+// from the server's source, into the window, to the store and to the links that the process feeds. It
+// decides nothing: package ring tells it what arrives, whom to feed, and when to fall back.
+//
+// # Where does a byte go?
+//
+//	feeder's socket              the server's source
+//	      | LowConn, LinkReader        | Pump, frameSize
+//	      v Receive                    v
+//	      +------ reserve -------------+   memory of the window
+//	      |       read, check the CRC
+//	      +------ put ---------------------------+
+//	      |                                      |
+//	      v window: the newest frames            v live links: at once, by the same goroutine
+//	      |                                      plainWriter, tlsWriter -> next node's socket
+//	      +--> Store: hash, mark, Writer -> disk
+//	      |
+//	      +--> outLink.catchUp: a link that is behind, from the window,
+//	           or through an Opener from what was stored -> next node's socket
+//
+// # Which goroutine does what
+//
+//   - The producer is one goroutine: Receive on a node, Pump.Run on the server. It takes memory from the
+//     window, reads a frame into it, checks or makes its CRC, and writes the frame to each link that is at the head
+//     before it reads the next. It waits in reserve while the store or a link still needs the oldest frame.
+//   - The store is one goroutine, Store.Run. It takes frames from the window in their order.
+//   - Each link has one goroutine, which Feed starts. It dials, and sends what the link lacks until the
+//     link is at the head; then it sleeps, and the producer writes.
+//
+// # Who owns which offset
+//
+//   - relayBlob.recv belongs to the producer: the next frame that it puts begins there. Arrive and FallBack set it
+//     while there is no producer, to what the node's machine (package member) has accepted.
+//   - outLink.pos belongs to whoever writes to the link, one goroutine at a time.
+//   - Store has its own offset in each blob, which begins at what its At says and tells others through Sum.
+//
+// relay.go has the meeting of all of them; receive.go, pump.go and framesize.go are the producers, store.go the store,
+// link.go and lowat.go the two ends of a link, link_out.go the links that are fed, window.go the memory, and
+// meter.go, link_info.go and rundelay.go what is measured.
 package relay

@@ -38,12 +38,17 @@ type Relay struct {
 	meter  meter
 }
 
-// relayBlob is where a blob stands.
+// relayBlob is where a blob stands. It is guarded by the relay's mutex.
 type relayBlob struct {
-	size     int64 // -1: not known yet
-	recv     int64 // where the next frame begins that the producer puts
-	arriving bool  // the producer brings it; else it is read from storage
-	readable int64 // bytes that may be read back from storage
+	// -1 while it is not known.
+	size int64
+	// Where the next frame begins that the producer puts. The producer owns it; Arrive and FallBack set it while
+	// there is no producer, to what the node's machine has accepted.
+	recv int64
+	// The producer brings the blob; else it is read from storage.
+	arriving bool
+	// So many bytes may be read back from storage.
+	readable int64
 }
 
 const storeBatch = 256 << 10
