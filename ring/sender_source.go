@@ -58,7 +58,7 @@ func (s *sender) startSource(work context.Context) {
 			finals[b] = s.blobs[b].Digest
 		}
 	}
-	st := &relay.Store{Relay: s.relay, Blobs: blobs, Sum: func(b int, off int64, sum []byte, end bool) error {
+	st := &relay.Store{Relay: s.relay, Blobs: blobs, Hashers: hashers(), Sum: func(b int, off int64, sum []byte, end bool) error {
 		if end {
 			finals[b] = digest.NewDigestFromBytes(digest.SHA256, sum)
 			if want := s.blobs[b].Digest; want != "" && want != finals[b] {
@@ -81,7 +81,7 @@ func (s *sender) startSource(work context.Context) {
 	}
 	hashed := make(chan bool, 1)
 	go func() {
-		err := st.Run()
+		err := st.Run(context.Background()) // the end of the relay ends it
 		if err != nil {
 			fail(err) // the pump must not wait for it
 		}

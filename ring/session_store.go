@@ -3,6 +3,7 @@ package ring
 import (
 	"context"
 	"io"
+	"runtime"
 	"sync/atomic"
 
 	"github.com/dolly-img/dolly-img/ring/internal/member"
@@ -47,22 +48,22 @@ func (s *session) startStore() {
 	})
 }
 
+// maxHashers bounds how many blobs of a transfer are hashed at once: a node may have other work.
+const maxHashers = 4
+
+// hashers is how many blobs of a transfer are hashed at once.
+func hashers() int { return min(runtime.GOMAXPROCS(0), maxHashers) }
+
 // store hashes and writes what arrives.
 func (s *session) store(blobs []int, at func(int) int64, halt chan struct{}) {
-	st := &relay.Store{Relay: s.relay, Blobs: blobs, At: at, Saved: &s.storing.saved,
-		Held: func(b int, off int64) (io.ReadCloser, error) {
-			if s.extra.Opener == nil {
-				return nil, wire.Errorf(wire.CodeMismatch, "what was written cannot be read again")
-			}
-			return s.extra.Opener.Open(s.ctx, s.req.Blobs[b], off)
-		},
-		Begin: func(b int, off int64) (io.Writer, error) {
+	st := &relay.Store{Relay: s.relay, Blobs: blobs, Hashers: hashers(), At: at, Saved: &s.storing.saved,
+		Begin: func(ctx context.Context, b int, off int64) (io.Writer, error) {
 			select {
 			case s.storing.settle <- struct{}{}:
 			case <-halt: // the slots come back only after this
 				return nil, relay.ErrHalted
-			case <-s.ctx.Done():
-				return nil, s.ctx.Err()
+			case <-ctx.Done():
+				return nil, ctx.Err()
 			}
 			w, err := s.sink.Begin(s.ctx, s.req.Blobs[b], off)
 			if err != nil {
@@ -78,7 +79,12 @@ func (s *session) store(blobs []int, at func(int) int64, halt chan struct{}) {
 			return nil
 		},
 	}
-	if err := st.Run(); err != nil && err != relay.ErrHalted && s.ctx.Err() == nil {
+	if s.extra.Opener != nil {
+		st.Held = func(b int, off int64) (io.ReadCloser, error) {
+			return s.extra.Opener.Open(s.ctx, s.req.Blobs[b], off)
+		}
+	}
+	if err := st.Run(s.ctx); err != nil && err != relay.ErrHalted && s.ctx.Err() == nil {
 		s.step(member.EvFailure{Err: coded(err, wire.CodeStore)})
 	}
 }

@@ -196,7 +196,7 @@ func (r *Relay) FallBack(at func(blob int) int64) {
 		r.space.Wait()
 	}
 	r.win.release()
-	r.unstored = 0
+	r.unstored, r.taken = 0, 0
 	for i := range r.blobs {
 		if b := &r.blobs[i]; b.arriving {
 			b.recv = at(i)
@@ -219,7 +219,7 @@ func (r *Relay) Halt() {
 		}
 	}
 	r.space.Broadcast()
-	r.filled.Broadcast()
+	r.wakeTakers(-1)
 }
 
 // failLocked takes a broken link out and remembers that somebody must stand in

@@ -62,10 +62,38 @@ func (a *activity) take() [waitKinds]time.Duration {
 	return sum
 }
 
+// crew sums up what several goroutines that do the same spend their time on together: they hash while
+// one of them does, else they read while one of them does, and else they wait.
+type crew struct {
+	mu  sync.Mutex
+	n   [waitKinds]int // how many do what, but for those that wait
+	all activity
+}
+
+// turn says that one of them, which did was, does another thing from now on. Each begins and ends with
+// waitIn.
+func (c *crew) turn(was, is waitKind) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.n[was]--
+	c.n[is]++
+	kind := waitIn
+	switch {
+	case c.n[waitCPU] > 0:
+		kind = waitCPU
+	case c.n[waitDisk] > 0:
+		kind = waitDisk
+	}
+	if kind != c.all.kind {
+		c.all.is(kind)
+	}
+}
+
 // meter measures what a relay could carry, for reports.
 type meter struct {
 	relay activity // of the producer
-	store activity // waitIn: for frames; waitCPU: hashing; waitDisk: writing
+	write activity // waitIn: for frames; waitDisk: writing
+	hash  crew     // waitIn: for frames; waitCPU: hashing; waitDisk: reading what was there before
 
 	moved, hashed, written atomic.Int64 // bytes since the last report
 
@@ -76,19 +104,19 @@ type meter struct {
 // by what the time went to. Once all was received nobody waits for the feed any more,
 // only the store goes on: what it waits for is what the node waits for.
 func (m *meter) fill(r *wire.Report, ended bool) {
-	relay, store := m.relay.take(), m.store.take()
+	relay, write, hash := m.relay.take(), m.write.take(), m.hash.all.take()
 	moved, hashed, written := m.moved.Swap(0), m.hashed.Swap(0), m.written.Swap(0)
 	r.Relay = wire.PerSecond(moved, relay[waitCPU])
-	r.Hash = wire.PerSecond(hashed, store[waitCPU])
-	r.Disk = wire.PerSecond(written, store[waitDisk])
+	r.Hash = wire.PerSecond(hashed, hash[waitCPU])
+	r.Disk = wire.PerSecond(written, write[waitDisk])
 	delay, known := m.delay.since(time.Now()) // each time: the next one needs this one
 	starved := false
-	if d := store[waitDisk]; d > 200*time.Millisecond {
+	if d := write[waitDisk]; d > 200*time.Millisecond {
 		// What it waits for may be the processor: then the writes are not to blame.
 		switch starved = known && delay > d; {
-		case starved:
-			r.Hash, r.Disk = wire.PerSecond(hashed, store[waitCPU]+d), 0
-		case !known:
+		case starved && (r.Hash == 0 || r.Disk > 0 && r.Disk < r.Hash):
+			r.Hash, r.Disk = r.Disk, 0
+		case starved, !known:
 			r.Disk = 0
 		}
 	}
@@ -103,10 +131,11 @@ func (m *meter) fill(r *wire.Report, ended bool) {
 	if most <= all/2 {
 		return
 	}
-	if busy := max(store[waitDisk], store[waitCPU]); (ended || moved == 0) && longest == waitIn && busy > store[waitIn] {
+	disk := max(write[waitDisk], hash[waitDisk])
+	if (ended || moved == 0) && longest == waitIn && max(disk, hash[waitCPU]) > all/2 {
 		longest = waitDisk // everything has come, and is being stored
 	}
-	if longest == waitDisk && (starved || store[waitCPU] > store[waitDisk]) {
+	if longest == waitDisk && (starved || hash[waitCPU] > disk) {
 		longest = waitCPU
 	}
 	r.Wait = waitNames[longest]

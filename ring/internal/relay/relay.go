@@ -21,9 +21,10 @@ type Relay struct {
 
 	mu     sync.Mutex
 	space  sync.Cond // the producer waits: room came, a lost link was replaced
-	filled sync.Cond // the store waits: a frame came, a size became known
 	win    window
 	blobs  []relayBlob
+	takers []*taker // the goroutines of the store; each waits by itself
+	taken  int      // the blobs before it have, or had, their takers
 	links  []*outLink
 	lost   map[uint32]bool // broken links nobody stands in for yet
 	closed error
@@ -67,9 +68,9 @@ type Opener interface {
 // New makes a relay for blobs of which nothing arrives before Arrive is called.
 func New(p *Pool, descs []v1.Descriptor) *Relay {
 	r := &Relay{descs: descs, blobs: make([]relayBlob, len(descs)), lost: map[uint32]bool{}}
-	r.space.L, r.filled.L = &r.mu, &r.mu
+	r.space.L = &r.mu
 	r.win.pool = p
-	r.meter.relay.kind, r.meter.store.kind = waitIn, waitIn
+	r.meter.relay.kind, r.meter.write.kind, r.meter.hash.all.kind = waitIn, waitIn, waitIn
 	for i, d := range descs {
 		r.blobs[i].size = d.Size
 	}
@@ -104,13 +105,13 @@ func (r *Relay) reserve(n int) ([]byte, error) {
 			r.waitFor(&r.space, waitOut)
 			continue
 		}
-		if b := r.win.room(n, r.needed); b != nil {
+		if b := r.win.room(n, r.kept); b != nil {
 			return b, nil
 		}
-		r.filled.Signal()
-		why := waitDisk
-		if r.win.stored > r.win.base {
-			why = waitOut
+		r.wakeTakers(-1)
+		why := waitOut
+		if len(r.win.frames) > 0 && r.untaken(r.win.frames[0]) {
+			why = waitDisk
 		}
 		r.waitFor(&r.space, why)
 	}
@@ -135,6 +136,11 @@ func (r *Relay) ended() error {
 		return ErrHalted
 	}
 	return r.closed
+}
+
+// kept reports whether the store or a link still has f before it.
+func (r *Relay) kept(f *frame) bool {
+	return r.untaken(f) || r.needed(f)
 }
 
 // needed reports whether a link inside the window still has f before it. A link
@@ -179,7 +185,7 @@ func (r *Relay) put(hdr *[wire.HeaderSize]byte, data []byte, blob uint32, off in
 	// than hashing it.
 	if r.unstored += len(data); r.unstored >= storeBatch || b.recv == b.size || r.atMark(b.recv) {
 		r.unstored = 0
-		r.filled.Signal()
+		r.wakeTakers(int(blob))
 	}
 	var buf [4]*outLink
 	live := buf[:0]
@@ -221,7 +227,7 @@ func (r *Relay) SetSize(blob int, size int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.blobs[blob].size = size
-	r.filled.Broadcast()
+	r.wakeTakers(-1)
 	r.wakeLinks()
 }
 
@@ -245,35 +251,6 @@ func (r *Relay) wakeLinks() {
 	}
 }
 
-// next returns the frame of blob at off for the store; nil without error at the
-// blob's end.
-func (r *Relay) next(blob int, off int64) (*frame, error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for {
-		if err := r.ended(); err != nil {
-			return nil, err
-		}
-		if f := r.win.next(); f != nil && int(f.blob) == blob && f.off == off {
-			return f, nil
-		}
-		if b := &r.blobs[blob]; b.size >= 0 && off == b.size {
-			return nil, nil
-		}
-		was := r.meter.store.is(waitIn)
-		r.filled.Wait()
-		r.meter.store.is(was)
-	}
-}
-
-// stored says that the frame of the last next was taken.
-func (r *Relay) stored() {
-	r.mu.Lock()
-	r.win.stored++
-	r.mu.Unlock()
-	r.space.Signal()
-}
-
 // Close ends everything that waits or writes.
 func (r *Relay) Close(err error) {
 	r.mu.Lock()
@@ -286,7 +263,7 @@ func (r *Relay) Close(err error) {
 		l.stop()
 	}
 	r.space.Broadcast()
-	r.filled.Broadcast()
+	r.wakeTakers(-1)
 }
 
 // Release waits for the link goroutines and gives the window's memory back. The

@@ -45,7 +45,7 @@ func TestSlowWritesAreNotTheDisksUntilKnown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var m meter
 		for k, want := range []int64{0, 10e6} {
-			m.store.is(waitDisk)
+			m.write.is(waitDisk)
 			time.Sleep(time.Second)
 			m.written.Add(10e6)
 			var r wire.Report

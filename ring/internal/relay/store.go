@@ -1,211 +1,289 @@
 package relay
 
 import (
+	"context"
 	"crypto/sha256"
 	"hash"
 	"io"
+	"math"
 	"sync"
 
 	"github.com/dolly-img/dolly-img/ring/internal/wire"
+	"golang.org/x/sync/errgroup"
 )
 
-// Store hashes the frames of a relay, blob after blob, beside the goroutine that
-// receives them, and hands the same bytes to a writer. On the server it only hashes: its sums are
-// the marks.
+// Store hashes and writes the frames of a relay, beside the goroutine that receives them. On the server
+// it only hashes: its sums are the marks.
+//
+// Blobs are begun and written one after the other, by the goroutine of Run. A blob that is begun is
+// hashed by a goroutine of its own, from the same frames. So a blob may still be hashed while the next
+// ones, as far as the window holds them, are written and hashed. What arrives is never hashed from what
+// was written: a storage that rots would speak against the link that brought it. What Sum is told does not show that: it is told everything of one blob
+// before anything of the next, and nothing of bytes that are not written yet.
 type Store struct {
 	Relay *Relay
 	Blobs []int // in travelling order
+	// Hashers is how many blobs are hashed at once, at most; 0 is one.
+	Hashers int
 	// At is from where on a blob arrives; nil: from its first byte. What is there before is
 	// opened by Held and hashed first.
-	At   func(blob int) int64
+	At func(blob int) int64
+	// Held reads what is there of a blob from off on. With nil nothing can be read again.
 	Held func(blob int, off int64) (io.ReadCloser, error)
-	// Begin opens where a blob goes, from at on; nil: nowhere.
-	Begin func(blob int, at int64) (io.Writer, error)
-	// Sum takes the running SHA-256 at every mark and, with end, that of the blob.
+	// Begin opens where a blob goes, from at on; nil: nowhere. It must not wait after ctx is done.
+	Begin func(ctx context.Context, blob int, at int64) (io.Writer, error)
+	// Sum takes the running SHA-256 at every mark and, with end, that of the blob. It is not called
+	// twice at once.
 	Sum func(blob int, off int64, sum []byte, end bool) error
 	// Saved keeps what a fallback goes on from; nil: nothing.
 	Saved *SavedSums
 
-	loaded byte // so that what hash loads is of use
+	judge ledger
 }
 
-// hash adds b to h. Frames wait in the window, and are not in the processor's cache any more
-// when their turn comes. SHA-256 hides none of that: loading a byte of each line before, all
-// of which go on at once, makes it up to half as fast again.
-func (s *Store) hash(h hash.Hash, b []byte) {
-	const line, piece = 64, 32 << 10 // the piece fits into the smallest cache
-	for len(b) > 0 {
-		next, sum := b[:min(len(b), piece)], byte(0)
-		for i := 0; i < len(next); i += line {
-			sum ^= next[i]
+// Run hashes and writes all blobs to their ends. The first failure, of whichever part, ends all of it.
+func (s *Store) Run(ctx context.Context) error {
+	work, ctx := errgroup.WithContext(ctx)
+	r := s.Relay
+	defer context.AfterFunc(ctx, func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.wakeTakers(-1)
+	})()
+	s.judge = ledger{blobs: s.Blobs, tell: s.Sum}
+	free := make(chan struct{}, max(1, s.Hashers))
+	work.Go(func() error {
+		for _, b := range s.Blobs {
+			select {
+			case free <- struct{}{}:
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+			done := func() { <-free }
+			if err := s.blob(ctx, work, b, done); err != nil {
+				return err
+			}
 		}
-		s.loaded = sum
-		h.Write(next)
-		b = b[len(next):]
-	}
+		return nil
+	})
+	return work.Wait()
 }
 
-// Run hashes and writes all blobs to their ends.
-func (s *Store) Run() error {
-	for _, b := range s.Blobs {
-		if err := s.blob(b); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (s *Store) blob(b int) error {
-	meter := &s.Relay.meter
-	defer meter.store.is(waitIn)
-	h, off, at := sha256.New(), int64(0), int64(0)
+// blob begins a blob, has it hashed, and writes it. hashed is called when its hasher has ended.
+func (s *Store) blob(ctx context.Context, work *errgroup.Group, b int, hashed func()) error {
+	at := int64(0)
 	if s.At != nil {
 		at = s.At(b)
 	}
 	var w io.Writer
 	if s.Begin != nil {
 		var err error
-		if w, err = s.Begin(b, at); err != nil {
+		if w, err = s.Begin(ctx, b, at); err != nil {
 			return err
 		}
 	}
+	meter := &s.Relay.meter
+	h := &hasher{store: s, kind: waitIn, hash: sha256.New(), from: taker{blob: b, held: at}}
+	h.from.wait = h.is
 	if s.Saved != nil {
 		if sum, o := s.Saved.last(b); sum != nil && o <= at {
-			h, off = sum, o
+			h.hash, h.from.off = sum, o
 		}
 	}
-	if off < at {
-		if err := s.rehash(h, b, off, at); err != nil {
-			return err
-		}
-		off = at
+	s.Relay.enter(&h.from)
+	to := &taker{blob: b, off: at, wait: func(k waitKind) { meter.write.is(k) }}
+	if w != nil { // before the hasher runs: the window must not let go of what is not written
+		s.Relay.enter(to)
+		defer s.Relay.leave(to)
 	}
-	for {
-		f, err := s.Relay.next(b, off)
-		if err != nil {
+	work.Go(func() error {
+		defer hashed()
+		defer s.Relay.leave(&h.from)
+		defer h.is(waitIn)
+		return h.run(ctx)
+	})
+	if w == nil {
+		return s.judge.wrote(b, math.MaxInt64)
+	}
+	return s.write(ctx, w, to)
+}
+
+// write writes one blob to its end.
+func (s *Store) write(ctx context.Context, w io.Writer, t *taker) error {
+	meter := &s.Relay.meter
+	defer meter.write.is(waitIn)
+	for off := t.off; ; {
+		if err := s.judge.wrote(t.blob, off); err != nil {
 			return err
 		}
-		if f == nil {
-			return s.Sum(b, off, h.Sum(nil), true)
+		p, err := s.Relay.take(ctx, t, off)
+		if err != nil || p.data == nil {
+			return err
 		}
-		meter.store.is(waitCPU)
-		s.hash(h, f.data)
-		meter.hashed.Add(int64(len(f.data)))
-		if w != nil {
-			meter.store.is(waitDisk)
-			if _, err := w.Write(f.data); err != nil {
-				return wire.Errorf(wire.CodeStore, "write: %w", err)
+		meter.write.is(waitDisk)
+		if _, err := w.Write(p.data); err != nil {
+			return wire.Errorf(wire.CodeStore, "write: %w", err)
+		}
+		meter.written.Add(int64(len(p.data)))
+		off += int64(len(p.data))
+	}
+}
+
+// hasher hashes one blob.
+type hasher struct {
+	store  *Store
+	from   taker
+	hash   hash.Hash
+	kind   waitKind // what it does now
+	buf    []byte   // of what it reads again
+	loaded byte     // so that what write loads is of use
+}
+
+// is says what the hasher does from now on.
+func (h *hasher) is(k waitKind) {
+	h.store.Relay.meter.hash.turn(h.kind, k)
+	h.kind = k
+}
+
+func (h *hasher) run(ctx context.Context) error {
+	s, b := h.store, h.from.blob
+	for off := h.from.off; ; {
+		p, err := s.Relay.take(ctx, &h.from, off)
+		switch {
+		case err != nil:
+			return err
+		case p.data != nil:
+			h.is(waitCPU)
+			h.write(p.data)
+			off += int64(len(p.data))
+		case p.n > 0:
+			if err := h.again(ctx, off, p.n); err != nil {
+				return err
 			}
-			meter.written.Add(int64(len(f.data)))
+			off += p.n
+		default:
+			return s.judge.hashed(b, sum{off, h.hash.Sum(nil), true})
 		}
-		off = f.end()
 		// No frame crosses a mark (wire.ParseHeader), so none is missed.
 		if s.Relay.atMark(off) {
-			if err := s.mark(h, b, off); err != nil {
+			if s.Saved != nil {
+				s.Saved.save(b, off, h.hash)
+			}
+			if err := s.judge.hashed(b, sum{off, h.hash.Sum(nil), false}); err != nil {
 				return err
 			}
 		}
-		s.Relay.stored()
 	}
 }
 
-func (s *Store) mark(h hash.Hash, b int, off int64) error {
-	if s.Saved != nil {
-		s.Saved.save(b, off, h)
+// write hashes b. Frames wait in the window, and are not in the processor's cache any more
+// when their turn comes. SHA-256 hides none of that: loading a byte of each line before, all
+// of which go on at once, makes it up to half as fast again.
+func (h *hasher) write(b []byte) {
+	h.store.Relay.meter.hashed.Add(int64(len(b)))
+	const line, piece = 64, 32 << 10 // the piece fits into the smallest cache
+	for len(b) > 0 {
+		next, sum := b[:min(len(b), piece)], byte(0)
+		for i := 0; i < len(next); i += line {
+			sum ^= next[i]
+		}
+		h.loaded = sum
+		h.hash.Write(next)
+		b = b[len(next):]
 	}
-	return s.Sum(b, off, h.Sum(nil), false)
 }
 
-// rehash reads what is there of a blob already, from off to end.
-func (s *Store) rehash(h hash.Hash, b int, off, end int64) error {
-	r, err := s.Held(b, off)
+// again hashes n bytes at off that were there before.
+func (h *hasher) again(ctx context.Context, off, n int64) error {
+	if h.store.Held == nil {
+		return wire.Errorf(wire.CodeMismatch, "what was written cannot be read again")
+	}
+	h.is(waitDisk)
+	r, err := h.store.Held(h.from.blob, off)
 	if err != nil {
 		return err
 	}
 	defer r.Close()
-	buf := make([]byte, min(end, ioChunk))
-	for off < end {
-		s.Relay.meter.store.is(waitDisk)
-		n, err := io.ReadFull(r, buf[:min(int64(len(buf)), end-off, s.Relay.toMark(off))])
+	if h.buf == nil {
+		h.buf = make([]byte, min(n, ioChunk))
+	}
+	for n > 0 {
+		h.is(waitDisk)
+		k, err := io.ReadFull(r, h.buf[:min(int64(len(h.buf)), n)])
 		if err != nil {
 			return wire.Errorf(wire.CodeStore, "read again what was there: %w", err)
 		}
-		s.Relay.meter.store.is(waitCPU)
-		h.Write(buf[:n])
-		if off += int64(n); s.Relay.atMark(off) {
-			if err := s.mark(h, b, off); err != nil {
-				return err
-			}
+		h.is(waitCPU)
+		h.hash.Write(h.buf[:k])
+		h.store.Relay.meter.hashed.Add(int64(k))
+		n -= int64(k)
+		if err := h.store.Relay.Err(); err != nil {
+			return err
 		}
-		if err := s.Relay.Err(); err != nil {
+		if err := ctx.Err(); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// SavedSums keeps the state of the hash at marks that are not yet known to be good,
-// and at the last one that is. Its zero value is empty.
-type SavedSums struct {
-	mu    sync.Mutex
-	blobs map[int][]savedSum // by offset
+// ledger holds sums back until they may be told: in travelling order, and none of bytes that are not
+// written.
+type ledger struct {
+	tell func(blob int, off int64, sum []byte, end bool) error
+
+	mu      sync.Mutex
+	blobs   []int         // not told to the end yet, in travelling order
+	blob    int           // that is being written; those before it are
+	written int64         // the end of what is written of it
+	sums    map[int][]sum // by blob, in the order of their offsets
 }
 
-type savedSum struct {
+// sum is the SHA-256 of a blob up to off; with end that is all of it.
+type sum struct {
 	off int64
-	h   hash.Cloner
+	sum []byte
+	end bool
 }
 
-func (s *SavedSums) save(blob int, off int64, h hash.Hash) {
-	c, err := h.(hash.Cloner).Clone()
-	if err != nil {
-		return // it will be hashed again from further up
+// hashed takes the next sum of a blob.
+func (l *ledger) hashed(blob int, s sum) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.sums == nil {
+		l.sums = map[int][]sum{}
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.keep(blob, append(s.blobs[blob], savedSum{off, c}))
+	l.sums[blob] = append(l.sums[blob], s)
+	return l.settle()
 }
 
-func (s *SavedSums) keep(blob int, all []savedSum) {
-	if s.blobs == nil {
-		s.blobs = map[int][]savedSum{}
-	}
-	s.blobs[blob] = all
+// wrote says that a blob is written up to off.
+func (l *ledger) wrote(blob int, off int64) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.blob, l.written = blob, off
+	return l.settle()
 }
 
-// Good drops what is before the mark at off.
-func (s *SavedSums) Good(blob int, off int64) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	all := s.blobs[blob]
-	for len(all) > 1 && all[1].off <= off {
-		all = all[1:]
+// settle tells what may be told by now.
+func (l *ledger) settle() error {
+	for len(l.blobs) > 0 {
+		b := l.blobs[0]
+		if len(l.sums[b]) == 0 {
+			return nil
+		}
+		s := l.sums[b][0]
+		if b > l.blob || b == l.blob && s.off > l.written {
+			return nil
+		}
+		l.sums[b] = l.sums[b][1:]
+		if s.end {
+			delete(l.sums, b)
+			l.blobs = l.blobs[1:]
+		}
+		if err := l.tell(b, s.off, s.sum, s.end); err != nil {
+			return err
+		}
 	}
-	s.keep(blob, all)
-}
-
-// Back drops what is behind off.
-func (s *SavedSums) Back(blob int, off int64) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	all := s.blobs[blob]
-	for len(all) > 0 && all[len(all)-1].off > off {
-		all = all[:len(all)-1]
-	}
-	s.keep(blob, all)
-}
-
-// last is the newest state that is kept, and its offset; nil: none is.
-func (s *SavedSums) last(blob int) (hash.Hash, int64) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	all := s.blobs[blob]
-	if len(all) == 0 {
-		return nil, 0
-	}
-	c, err := all[len(all)-1].h.Clone()
-	if err != nil {
-		return nil, 0
-	}
-	return c, all[len(all)-1].off
+	return nil
 }

@@ -136,7 +136,7 @@ type frame struct {
 	off  int64
 
 	chunk *chunk
-	pins  int // links that are writing it from outside the reading goroutine
+	pins  int // goroutines beside the reading one that work on it: links that write it, takers of the store
 }
 
 func (f *frame) end() int64 { return f.off + int64(len(f.data)) }
@@ -151,8 +151,6 @@ func before(blobA uint32, offA int64, blobB uint32, offB int64) bool {
 type window struct {
 	pool   *Pool
 	frames []*frame
-	base   uint64 // sequence number of frames[0]
-	stored uint64 // the next frame the store takes
 	cur    *chunk // being filled
 	chunks int
 	spare  []*frame // frame structs to use again
@@ -172,11 +170,10 @@ func (w *window) room(n int, keep func(*frame) bool) []byte {
 	}
 	for len(w.frames) > 0 {
 		f := w.frames[0]
-		if w.base >= w.stored || f.pins > 0 || keep(f) {
+		if f.pins > 0 || keep(f) {
 			return nil
 		}
 		w.frames = w.frames[1:]
-		w.base++
 		c := f.chunk
 		c.live--
 		*f = frame{}
@@ -258,14 +255,6 @@ func (w *window) first(blob uint32, off int64) int64 {
 	return -1
 }
 
-// next is the frame the store has not taken yet, or nil.
-func (w *window) next() *frame {
-	if i := w.stored - w.base; i < uint64(len(w.frames)) {
-		return w.frames[i]
-	}
-	return nil
-}
-
 // pinned reports whether some frame is still being written.
 func (w *window) pinned() bool {
 	return slices.ContainsFunc(w.frames, func(f *frame) bool { return f.pins > 0 })
@@ -284,5 +273,4 @@ func (w *window) release() {
 		w.drop(c)
 	}
 	w.frames, w.cur, w.spare = nil, nil, nil
-	w.base, w.stored = 0, 0
 }

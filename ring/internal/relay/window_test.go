@@ -20,7 +20,6 @@ func fill(t *testing.T, r *Relay, off int64, n, size int) int64 {
 		if err := r.put(&hdr, buf, 0, off); err != nil {
 			t.Fatal(err)
 		}
-		r.stored()
 		off += int64(size)
 	}
 	return off
@@ -29,6 +28,7 @@ func fill(t *testing.T, r *Relay, off int64, n, size int) int64 {
 func testRelay(t *testing.T, opener Opener) *Relay {
 	r := New(NewPool(Sizes{}.MinWindow(), Sizes{}), []v1.Descriptor{{Size: 1 << 40}})
 	r.Arrive(opener, func(int) (int64, bool) { return 0, true })
+	r.taken = 1
 	t.Cleanup(func() {
 		r.Close(ErrClosed)
 		r.Release()
