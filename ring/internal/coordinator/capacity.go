@@ -186,16 +186,8 @@ func (c *Machine) limits(i int, link int64) (rate int64, cause limiter) {
 		}
 	}
 	least(n.progress.report.Relay, LimitProcessor)
-	if h, d := n.progress.report.Hash, n.progress.report.Disk; h > 0 && d > 0 {
-		why := LimitDisk
-		if h < d {
-			why = LimitProcessor
-		}
-		least(max(1, int64(1/(1/float64(h)+1/float64(d)))), why)
-	} else {
-		least(h, LimitProcessor)
-		least(d, LimitDisk)
-	}
+	least(n.progress.report.Hash, LimitProcessor)
+	least(n.progress.report.Disk, LimitDisk)
 	if n.progress.report.Wait == wire.WaitLimit { // its limit is what arrives
 		least(n.progress.rate, LimitPolicy)
 	}
