@@ -13,7 +13,9 @@
 //	      |                                      |
 //	      v window: the newest frames            v live links: at once, by the same goroutine
 //	      |                                      plainWriter, tlsWriter -> next node's socket
-//	      +--> Store: hash, mark, Writer -> disk
+//	      +--> Store.write: Writer -> disk ------+
+//	      |                                      v ledger: what both have passed -> Sum, marks
+//	      +--> hasher, one for each blob --------+
 //	      |
 //	      +--> outLink.catchUp: a link that is behind, from the window,
 //	           or through an Opener from what was stored -> next node's socket
@@ -23,7 +25,9 @@
 //   - The producer is one goroutine: Receive on a node, Pump.Run on the server. It takes memory from the
 //     window, reads a frame into it, checks or makes its CRC, and writes the frame to each link that is at the head
 //     before it reads the next. It waits in reserve while the store or a link still needs the oldest frame.
-//   - The store is one goroutine, Store.Run. It takes frames from the window in their order.
+//   - The store has a writer, which takes the frames of all blobs in their order, and a hasher for each blob
+//     that is begun, a few at once. All take the same frames, by a taker each, and a frame stays in the window until
+//     its writer and its hasher are done with it.
 //   - Each link has one goroutine, which Feed starts. It dials, and sends what the link lacks until the
 //     link is at the head; then it sleeps, and the producer writes.
 //
@@ -32,9 +36,12 @@
 //   - relayBlob.recv belongs to the producer: the next frame that it puts begins there. Arrive and FallBack set it
 //     while there is no producer, to what the node's machine (package member) has accepted.
 //   - outLink.pos belongs to whoever writes to the link, one goroutine at a time.
-//   - Store has its own offset in each blob, which begins at what its At says and tells others through Sum.
+//   - taker.off belongs to the writer or hasher whose taker it is. The writer's begins at what Store.At
+//     says, the hasher's in front of it where something was there before.
+//   - ledger.written is what the writer has passed. Sum is told nothing beyond it.
 //
-// relay.go has the meeting of all of them; receive.go, pump.go and framesize.go are the producers, store.go the store,
+// relay.go has the meeting of all of them; receive.go, pump.go and framesize.go are the producers, store.go and taker.go the store,
+// sums.go what its hashes go on from after a fallback,
 // link.go and lowat.go the two ends of a link, link_out.go the links that are fed, window.go the memory, and
 // meter.go, link_info.go and rundelay.go what is measured.
 package relay
