@@ -1,14 +1,16 @@
 // Tally reads what "go test -json" prints and tells a person what came of it: the
 // output of what failed, a line for each package, every skipped test with its reason,
-// and last the count.
+// the tests that took longest, and last the count.
 package main
 
 import (
 	"bufio"
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 )
 
@@ -33,11 +35,21 @@ type event struct {
 
 type test struct{ pkg, name string }
 
+// shown is how many of the tests that took longest are named: whoever has to make the run shorter starts there.
+const shown = 12
+
+// timed is a test that is no subtest, and the seconds it took.
+type timed struct {
+	test
+	seconds float64
+}
+
 type counts struct {
 	passed, failed int
 	skipped        []string // "package test: reason"
 	output         map[test][]string
 	broken         map[string]bool // packages with a failed test of their own
+	times          []timed
 }
 
 // tally reports whether a test failed, or a package could not be tested, or no test
@@ -61,12 +73,19 @@ func tally(r io.Reader, w io.Writer) (failed bool, err error) {
 	for _, s := range c.skipped {
 		fmt.Fprintf(w, "skipped: %s\n", s)
 	}
+	slices.SortStableFunc(c.times, func(a, b timed) int { return cmp.Compare(b.seconds, a.seconds) })
+	for _, t := range c.times[:min(shown, len(c.times))] {
+		fmt.Fprintf(w, "%5.1f s  %s %s\n", t.seconds, t.pkg, t.name)
+	}
 	fmt.Fprintf(w, "%d passed, %d failed, %d skipped\n", c.passed, c.failed, len(c.skipped))
 	return failed || c.failed > 0, lines.Err()
 }
 
 func (c *counts) add(w io.Writer, e event) {
 	key := test{e.Package, e.Test}
+	if e.Elapsed >= 1 && e.Test != "" && !strings.Contains(e.Test, "/") {
+		c.times = append(c.times, timed{key, e.Elapsed})
+	}
 	switch e.Action {
 	case "build-output":
 		fmt.Fprint(w, e.Output)

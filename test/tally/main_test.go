@@ -31,6 +31,10 @@ func TestTally(t *testing.T) {
 		{"died", `{"Action":"pass","Package":"p","Test":"TestB"}
 {"Action":"output","Package":"p","Output":"panic: test timed out\n"}
 {"Action":"fail","Package":"p"}`, true, []string{"panic: test timed out", "1 passed, 1 failed, 0 skipped"}},
+		{"times", `{"Action":"pass","Package":"p","Test":"TestA/row","Elapsed":3}
+{"Action":"pass","Package":"p","Test":"TestA","Elapsed":3}
+{"Action":"pass","Package":"p","Test":"TestB","Elapsed":40.25}
+{"Action":"pass","Package":"p","Test":"TestC","Elapsed":0.5}`, false, []string{" 40.2 s  p TestB\n  3.0 s  p TestA\n4 passed"}},
 		{"go itself", "go: no such tool", true, []string{"go: no such tool"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
