@@ -18,18 +18,21 @@ import (
 	"github.com/dolly-img/dolly-img/ring/printable"
 )
 
-// speed is what bytes are expected to move at, and how that is known.
+// speed is the rate at which bytes are expected to move, and how it is known.
 type speed struct {
-	rate  int64 // bytes per second; 0: unknown
-	why   string
-	times int64 // as many nodes the server feeds itself
+	// rate is in bytes per second; 0 is unknown.
+	rate int64
+	why  string
+	// times is how many nodes the server feeds itself, each with all bytes.
+	times int64
 }
 
-// printCheck prints the plan: a row for each node, or where they are many for all of which the same is
-// true, what there is to move, and the time that it should take.
+// printCheck prints the plan: a row for each node, or one for all nodes with the same plan if there are many, what
+// there is to move, and the time that it should take.
 func printCheck(w io.Writer, r *ring.Report, quiet bool, at func(*ring.Report) speed) {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	var all, most int64 // to move over all links, and over the first one at least
+	// all is how many bytes move over all links, and most is how many move over the first one.
+	var all, most int64
 	var would, held int
 	var good, bad []ring.Row
 	for _, row := range r.Nodes {
@@ -60,7 +63,7 @@ func printCheck(w io.Writer, r *ring.Report, quiet bool, at func(*ring.Report) s
 	switch {
 	case would == 0:
 	case r.Bytes < 0:
-		fmt.Fprintln(w, "to move: what comes until the input ends, to each of them; the time it takes is unknown")
+		fmt.Fprintln(w, "to move: the input until it ends, to each of them; expected time: unknown")
 	default:
 		s := at(r)
 		fmt.Fprintf(w, "to move: %s over the ring, %s of it from here\n", bytesize.Text(all), bytesize.Text(most*s.times))
@@ -73,7 +76,7 @@ func printCheck(w io.Writer, r *ring.Report, quiet bool, at func(*ring.Report) s
 	}
 }
 
-// printPlans prints what would be done to nodes that can be served.
+// printPlans prints what a push would do to the nodes that can be served.
 func printPlans(w io.Writer, r *ring.Report, rows []ring.Row) {
 	if len(rows) < foldGood {
 		for _, row := range rows {
@@ -108,7 +111,7 @@ func planned(row ring.Row) string {
 	return string(row.State)
 }
 
-// moves is what a node holds and what it would receive.
+// moves says what a node holds and what it would receive.
 func moves(r *ring.Report, row ring.Row) string {
 	move := bytesize.Text(max(r.Bytes-row.Skipped, 0))
 	switch {
@@ -132,7 +135,7 @@ func free(bytes int64) string {
 	return bytesize.Text(bytes) + " free"
 }
 
-// clockFrom is a time that is not rounded down to nothing.
+// clockFrom writes d as clock does, and with tenths of a second if it is short.
 func clockFrom(d time.Duration) string {
 	if d < 10*time.Second {
 		return fmt.Sprintf("%.1f s", d.Seconds())
@@ -140,8 +143,8 @@ func clockFrom(d time.Duration) string {
 	return clock(d)
 }
 
-// speed is --rate, else that of the interface towards the first node to be served: the
-// chain goes no faster than the server can send.
+// speed returns --rate, or else the speed of the interface towards the first node that would be served: the chain is not
+// faster than the server can send.
 func (j *job) speed(r *ring.Report) speed {
 	if j.Rate > 0 {
 		return speed{rate: j.Rate, why: "as --rate says"}
@@ -164,8 +167,8 @@ func (j *job) speed(r *ring.Report) speed {
 	return speed{why: "nobody is to be served"}
 }
 
-// interfaceTo is the name of the interface that packets to addr leave by. Connecting a
-// datagram socket asks the routes and sends nothing.
+// interfaceTo returns the name of the interface by which packets to addr leave. It connects a datagram socket, which
+// looks up the route and sends nothing.
 func interfaceTo(addr string) (string, error) {
 	conn, err := net.Dial("udp", addr)
 	if err != nil {
@@ -191,7 +194,8 @@ func interfaceTo(addr string) (string, error) {
 	return "", fmt.Errorf("no interface has %s", own)
 }
 
-// linkSpeed reads what the driver says, in Mbit/s: -1, or an error, where it cannot.
+// linkSpeed returns the speed that the driver of dev reports below sys. The file has Mbit/s. If the driver does not know
+// its speed, the file has -1 or cannot be read.
 func linkSpeed(sys, dev string) (bytesPerSecond int64, ok bool) {
 	b, err := os.ReadFile(filepath.Join(sys, filepath.Base(dev), "speed"))
 	if err != nil {

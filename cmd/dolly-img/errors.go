@@ -8,11 +8,10 @@ import (
 	"github.com/dolly-img/dolly-img/ring/printable"
 )
 
-// What is printed about an error: one line that says what failed on which object,
-// in lower case, and where the error has a Hint one more line that says what to do.
-// Nothing in either can move the cursor or forge a line, whoever wrote it.
+// An error is printed as one line in lower case, which says what failed on which object. If the error has a hint, one
+// more line says what to do. Both are escaped, so that nobody's text can move the cursor or forge a line.
 
-// usageError says that the command line itself is wrong.
+// usageError says that the command line is wrong.
 type usageError struct {
 	err  error
 	hint string
@@ -21,7 +20,7 @@ type usageError struct {
 func (e *usageError) Error() string { return e.err.Error() }
 func (e *usageError) Unwrap() error { return e.err }
 
-// Hint is what to write instead.
+// Hint returns what to write instead.
 func (e *usageError) Hint() string {
 	if e.hint != "" {
 		return e.hint
@@ -33,8 +32,7 @@ func usagef(format string, args ...any) error {
 	return &usageError{err: fmt.Errorf(format, args...)}
 }
 
-// statusError carries an exit status of a transfer. What there is to say was said
-// in its table, unless err is not nil.
+// statusError carries the exit status of a transfer. If err is nil, the table of the transfer has said everything.
 type statusError struct {
 	code int
 	err  error
@@ -55,7 +53,7 @@ type hintedError struct {
 	hint string
 }
 
-// Hint is what to do about it.
+// Hint returns what to do about it.
 func (e *hintedError) Hint() string  { return e.hint }
 func (e *hintedError) Unwrap() error { return e.error }
 

@@ -10,23 +10,26 @@ import (
 	"github.com/dolly-img/dolly-img/ring/printable"
 )
 
-// Of many nodes the same is said once. Good rows have figures of their own, which are worth a line each
-// while they are few; a reason is worth reading once, whether two nodes have it or five hundred.
+// What is the same for many nodes is printed once.
 const (
-	foldGood = 17 // good rows, from which on they are folded
-	foldBad  = 2  // bad rows with equal reasons, from which on they are
+	// foldGood is the number of good rows from which on they are folded. Each has figures of its own, which are worth
+	// a line while there are few.
+	foldGood = 17
+	// foldBad is the number of bad rows with the same reason from which on they are folded. A reason is worth reading once.
+	foldBad = 2
 )
 
-// alike is nodes in one state for one cause, but for their addresses.
+// alike is a group of nodes that are in the same state for the same cause. Their addresses may differ.
 type alike struct {
 	state ring.State
-	cause ring.Cause // without an address
+	// cause has no address.
+	cause ring.Cause
 	link  string
 
 	nodes, addrs []string
 }
 
-// grouped puts together what has the same state, cause and link, in the order of the first of each.
+// grouped groups the rows by state, cause and link. The groups are in the order of their first rows.
 func grouped(rows []ring.Row) []*alike {
 	type key struct {
 		state ring.State
@@ -56,7 +59,7 @@ func grouped(rows []ring.Row) []*alike {
 	return list
 }
 
-// rowCause is the cause of a row; one that was not made by the ring has a reason only.
+// rowCause returns the cause of a row. A row that was not made by the ring has a reason only.
 func rowCause(row ring.Row) ring.Cause {
 	if row.Cause == (ring.Cause{}) {
 		return ring.Cause{Text: row.Reason}
@@ -64,7 +67,7 @@ func rowCause(row ring.Row) ring.Cause {
 	return row.Cause
 }
 
-// reason is the reason of all nodes of the group, with all their addresses.
+// reason returns the reason that all nodes of the group have, with their addresses in it.
 func (g *alike) reason() string {
 	c := g.cause
 	c.Addr = places(g.addrs)
@@ -75,7 +78,7 @@ func (g *alike) reason() string {
 	return s
 }
 
-// places names addresses: all of them while that is short.
+// places lists the addresses, or only counts most of them if the list would be long.
 func places(addrs []string) string {
 	const long = 60
 	all := hostlist.Fold(addrs)

@@ -12,7 +12,8 @@ import (
 	"github.com/dolly-img/dolly-img/ring/errkind"
 )
 
-// advice is what to do about nodes with one of some faults. %s stands for the nodes, %[2]s for their ports.
+// advice says what to do about nodes with one of some faults. In a text %[1]s stands for the nodes and %[2]s for their
+// ports.
 var advice = []struct {
 	faults []ring.Fault
 	text   string
@@ -37,7 +38,7 @@ var advice = []struct {
 		"the list \"revoked\" beside the keys used here gives up the names of %[1]s, so that a new key under the same name does not help: to use the names again, take their lines out of the list on all machines, and on the server where ca.key is run dolly-img keys revoke SERIAL with the number of each old key, then dolly-img keys renew"},
 }
 
-// printHints prints what to do about nodes that cannot be talked to, each advice once.
+// printHints prints what to do about nodes that cannot be talked to. Each advice is printed once.
 func printHints(w io.Writer, bad []*alike) {
 	for _, a := range advice {
 		var nodes, ports []string
@@ -58,8 +59,8 @@ func printHints(w io.Writer, bad []*alike) {
 	}
 }
 
-// hints is what to do about each kind of error that the libraries and rooms tell. %[1]s and so on stand for what an
-// error is about. Those of a mistake on the command line stand where it is read.
+// hints says what to do about each kind of error that our packages return. In a text %[1]s, %[2]s and so on stand for
+// what the error is about. Hints about a wrong command line are not here, but where the command line is read.
 var hints = map[errkind.Kind]string{
 	// The images that push takes, and what is in them.
 	"archive-compression": "%[1]s, and push what that makes",
@@ -209,7 +210,7 @@ var hints = map[errkind.Kind]string{
 	"temp-unwritable":   "set TMPDIR to a writable directory",
 }
 
-// adviceOn is the hint for a kind of error about something.
+// adviceOn returns the hint for a kind of error about something.
 func adviceOn(kind errkind.Kind, about ...string) string {
 	text := hints[kind]
 	if !strings.Contains(text, "%[") {
@@ -222,7 +223,7 @@ func adviceOn(kind errkind.Kind, about ...string) string {
 	return fmt.Sprintf(text, args...)
 }
 
-// hintOf is what to do about err, or "". The outermost error that has advice gives it.
+// hintOf returns what to do about err, or "". It is that of the outermost error that has one.
 func hintOf(err error) string {
 	var own interface {
 		error

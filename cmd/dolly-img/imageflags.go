@@ -30,18 +30,18 @@ type imageFlags struct {
 
 func (f *imageFlags) add(cmd *cobra.Command) {
 	fl := cmd.Flags()
-	fl.StringVar(&f.platform, "platform", "", "take the image for `OS/ARCH[/VARIANT]` from an index of several (default linux and the architecture of this machine; of several variants push takes the best that all nodes say they run, else the lowest)")
+	fl.StringVar(&f.platform, "platform", "", "of an image for several platforms, push the one for `OS/ARCH[/VARIANT]` (default linux and the architecture of this machine; of several variants, the best that all nodes say they run, else the lowest)")
 	fl.BoolVar(&f.all, "all-platforms", false, "push all platforms of an image that has several")
 	fl.StringVar(&f.authFile, "authfile", "", "`FILE` with the logins of registries (default $REGISTRY_AUTH_FILE, then the user's auth.json)")
-	fl.StringVar(&f.creds, "creds", "", "`FILE` with one line USER:PASSWORD for the registry, or - to be asked for it, or to read the line from a pipe")
+	fl.StringVar(&f.creds, "creds", "", "`FILE` with one line USER:PASSWORD for the registry; - asks for it on a terminal, or reads the line from a pipe")
 	fl.StringVar(&f.certDir, "cert-dir", "", "`DIR` with the certificates of the registry (default /etc/containers/certs.d)")
-	fl.BoolVar(&f.tlsVerify, "tls-verify", true, "check the registry's certificate; with =false a registry without TLS is taken, too")
-	fl.BoolVar(&f.checkLayers, "check-layers", false, "unpack compressed layers and compare them with the image's config while it is sent (those of docker save archives always are)")
-	fl.BoolVar(&f.noCache, "no-cache", false, "keep nothing of a registry's image on this server; what is needed again is pulled again")
-	fl.StringVar(&f.cache, "cache", "", "`DIR` of this server's own cache for what is pulled (default as for the daemon)")
+	fl.BoolVar(&f.tlsVerify, "tls-verify", true, "check the registry's certificate; --tls-verify=false also allows a registry without TLS")
+	fl.BoolVar(&f.checkLayers, "check-layers", false, "unpack compressed layers while they are sent, and compare them with the image's config (this is always done for docker save archives)")
+	fl.BoolVar(&f.noCache, "no-cache", false, "keep nothing of a registry's image on this server, and pull again what is needed again")
+	fl.StringVar(&f.cache, "cache", "", "`DIR` of this server's own cache, which keeps what is pulled (default as for the daemon)")
 }
 
-// options reads the flags for an image, and the credentials where they are asked for.
+// options checks the flags for the image arg, and reads the credentials if there are any.
 func (f *imageFlags) options(cmd *cobra.Command, arg string) (oci.Options, error) {
 	o := oci.Options{Platform: f.platform, AllPlatforms: f.all,
 		Registry: oci.RegistryOptions{AuthFile: f.authFile, CertDir: f.certDir}}
@@ -71,8 +71,8 @@ func (f *imageFlags) options(cmd *cobra.Command, arg string) (oci.Options, error
 	return o, nil
 }
 
-// credentials come from a file that only its owner reads, or from the terminal: never from
-// the command line, which everybody on the machine sees.
+// credentials reads the user and the password from a file that only its owner can read, or from standard input.
+// They are never taken from the command line, which everybody on the machine can see.
 func (f *imageFlags) credentials(cmd *cobra.Command) (user, password string, err error) {
 	if f.creds == "-" {
 		return ask(cmd.InOrStdin(), cmd.ErrOrStderr())
@@ -95,7 +95,7 @@ func (f *imageFlags) credentials(cmd *cobra.Command) (user, password string, err
 	return oneLine(file, f.creds)
 }
 
-// oneLine reads USER:PASSWORD.
+// oneLine reads the line USER:PASSWORD from in, which errors call what.
 func oneLine(in io.Reader, what string) (user, password string, err error) {
 	line, err := readLine(in)
 	if err != nil {
@@ -108,8 +108,8 @@ func oneLine(in io.Reader, what string) (user, password string, err error) {
 	return user, password, nil
 }
 
-// ask reads the credentials from a terminal, the password unseen, or as one line from what is
-// none.
+// ask asks for user and password if in is a terminal, and does not show the password. From anything else it reads
+// one line.
 func ask(in io.Reader, out io.Writer) (user, password string, err error) {
 	file, ok := in.(*os.File)
 	if !ok || !term.IsTerminal(int(file.Fd())) {
@@ -128,7 +128,7 @@ func ask(in io.Reader, out io.Writer) (user, password string, err error) {
 	return user, string(b), err
 }
 
-// readLine reads up to the first line's end, or the end.
+// readLine reads one line, which the end of in may end, too.
 func readLine(in io.Reader) (string, error) {
 	line, err := bufio.NewReader(io.LimitReader(in, 64<<10)).ReadString('\n')
 	if err != nil && err != io.EOF {

@@ -14,9 +14,9 @@ import (
 )
 
 func main() {
-	// The first signal asks every command to end in order. A second one has its usual effect and ends the
-	// process at once, but not before a second has passed: timeout(1), a terminal that is closed and
-	// batch systems send two signals for one wish, to the process and to its group.
+	// The first signal asks the command to end in good order. A second one has its usual effect and ends the
+	// process at once, but only if it comes more than a second later: timeout(1), batch systems and a terminal
+	// that is closed send the same signal twice, to the process and to its group.
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	context.AfterFunc(ctx, func() { time.AfterFunc(time.Second, stop) })
 	root := newRoot()
@@ -28,16 +28,16 @@ func main() {
 	os.Exit(exitCode(err))
 }
 
-// outliveReaders is for commands with more to do than to print: a reader of their
-// output that goes away ("--json | head") must not end a transfer. Caught, the signal
-// is an error of the write instead. Not ignored, which processes of ours would inherit.
+// outliveReaders lets a command go on when the reader of its output is gone ("--json | head"): it must not end a
+// transfer. When SIGPIPE is caught, the write fails with an error instead. The signal is not ignored, because
+// processes that the command starts would inherit that.
 func outliveReaders() { signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE) }
 
-// exitCode is the only place where an error becomes an exit status. Append only:
+// exitCode is the only place where an error becomes an exit status. A status never changes its meaning:
 //
-//	0  done; of push and raw: every requested node confirmed the right digest
-//	1  something of ours failed; of push and raw: and nothing was committed
-//	2  usage
+//	0  done; push and raw: every requested node confirmed the right digest
+//	1  something failed on this machine; push and raw: and nothing was committed
+//	2  a wrong command line
 //	3  push and raw: some nodes committed
 //	4  push and raw: no node committed
 //	5  push and raw: every node refused before any data: its keys, its policy, or
@@ -54,7 +54,7 @@ func exitCode(err error) int {
 	case errors.As(err, &usage):
 		return ring.ExitUsage
 	case errors.Is(err, context.Canceled):
-		return ring.ExitInterrupted // only a signal cancels
+		return ring.ExitInterrupted // nothing but a signal cancels
 	}
 	return ring.ExitSource
 }

@@ -16,19 +16,20 @@ import (
 	"github.com/dolly-img/dolly-img/ring/printable"
 )
 
-// nodeFlags are those of daemon and receive.
+// nodeFlags holds the flags that daemon and receive share.
 type nodeFlags struct {
 	listen  string
 	cache   string
 	keys    string
 	verbose bool
-	more    string // that the log has with it
+	// more is what -v adds to the log, in words.
+	more string
 }
 
-// add defines them; verbose is what the log has more of with -v.
+// add defines the flags. Verbose is what -v adds to the log, in words.
 func (f *nodeFlags) add(cmd *cobra.Command, verbose string) {
 	fl := cmd.Flags()
-	fl.StringVar(&f.listen, "listen", ":"+strconv.Itoa(ring.DefaultPort), "`ADDRESS` to listen on; port 0 takes a free one, the log says which")
+	fl.StringVar(&f.listen, "listen", ":"+strconv.Itoa(ring.DefaultPort), "`ADDRESS` to listen on; port 0 takes a free one, and the log says which")
 	addCacheFlag(cmd, &f.cache)
 	fl.StringVar(&f.keys, "keys", "", "`DIR` of the keys and of policy.toml (default $DOLLY_IMG_KEYS, /etc/dolly-img/keys, the user's)")
 	f.more = verbose
@@ -39,7 +40,7 @@ func addCacheFlag(cmd *cobra.Command, dir *string) {
 	cmd.Flags().StringVar(dir, "cache", "", "`DIR` of the cache (default /var/lib/dolly-img/cache for root, else the user's cache directory)")
 }
 
-// nodeLog is key=value lines. The journal has its own clock.
+// nodeLog logs lines of key=value to w. They have no time if they go to the journal, which has a clock of its own.
 func nodeLog(w io.Writer, verbose bool) *slog.Logger {
 	o := &slog.HandlerOptions{Level: slog.LevelInfo}
 	if verbose {
@@ -56,21 +57,21 @@ func nodeLog(w io.Writer, verbose bool) *slog.Logger {
 	return slog.New(slog.NewTextHandler(w, o))
 }
 
-// limitMemory keeps a node small: it lives beside the jobs it serves. Half of the limit
-// is the ring's window, which by default the collector would let grow to twice its
-// size before it looks. Whoever sets GOMEMLIMIT knows better.
+// limitMemory keeps a node small, because it runs beside the jobs of its machine. Half of the limit is the ring's
+// window; without a limit the garbage collector would wait until the heap is twice as large. It does nothing
+// if GOMEMLIMIT is set.
 func limitMemory() {
 	if os.Getenv("GOMEMLIMIT") == "" {
 		debug.SetMemoryLimit(56 << 20)
 	}
 }
 
-// config is what the flags say of a node; stdout is where a transfer may write, or nil.
+// config returns what the flags say about a node. Stdout is where a transfer may write, or nil.
 func (f *nodeFlags) config(stderr, stdout io.Writer) node.Config {
 	return node.Config{Keys: f.keys, Cache: f.cache, Listen: f.listen, Software: software(), Stdout: stdout, Log: nodeLog(stderr, f.verbose), Hint: hintOf}
 }
 
-// setup is a node that listens.
+// setup returns a node that listens already.
 func (f *nodeFlags) setup(stderr, stdout io.Writer) (*node.Node, error) {
 	limitMemory()
 	outliveReaders()
@@ -85,8 +86,8 @@ func (f *nodeFlags) setup(stderr, stdout io.Writer) (*node.Node, error) {
 	return n, nil
 }
 
-// check prints what a daemon with these flags, and the mirror at an address, would have in
-// force, or everything that would keep it from its start.
+// check prints the configuration that a daemon with these flags would have, with its mirror at mirrorAt. If anything
+// keeps that daemon from its start, check prints all of it and returns the last error.
 func (f *nodeFlags) check(cmd *cobra.Command, mirrorAt string) error {
 	facts, warnings := node.Check(f.config(cmd.ErrOrStderr(), nil), mirrorAt)
 	w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)

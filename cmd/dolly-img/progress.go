@@ -13,33 +13,43 @@ import (
 	"github.com/dolly-img/dolly-img/ring/bytesize"
 )
 
-// progress tells a person what the ring does while it does it: on a terminal one
-// line that stays in its place, elsewhere a line about every 5 seconds or 10 per
-// cent, and on both what happens to nodes and links that does not go as it should. What happens
-// to many at once, such as those behind one switch, is one line.
+// progress shows a person what the ring does while it does it. On a terminal it draws one line that stays in
+// its place; elsewhere it prints a line about every 5 seconds or 10 per cent. On both it prints news: nodes
+// and links that fail, are lost or come back. If the same happens to many at once, such as all nodes behind
+// one switch, it prints one line for all of them.
 type progress struct {
 	screen *screen
 	image  string
-	nodes  int // that were asked for
-	quiet  bool
-	detail bool // every event, as it comes
+	// nodes is how many nodes the user asked for.
+	nodes int
+	quiet bool
+	// detail prints every event as it comes.
+	detail bool
 
-	mu    sync.Mutex // guards all below
-	begun bool       // bytes move
+	// mu guards all fields below.
+	mu sync.Mutex
+	// begun says that bytes move.
+	begun bool
+	// news is what happened and was not printed yet. flush prints it, and is nil while it is empty.
 	news  []ring.Event
-	flush *time.Timer           // prints news; nil: none is due
-	told  map[string]ring.Cause // of nodes that were told to be out
-	last  time.Time             // of the last plain line
-	tenth int64                 // of the whole, that the last plain line was about
+	flush *time.Timer
+	// told has, for each node that was said to be out, the cause that was said.
+	told map[string]ring.Cause
+	// last is the time of the last plain line, and tenth is how many tenths of the whole it said were done.
+	last  time.Time
+	tenth int64
 }
 
 const (
 	plainEvery = 5 * time.Second
-	// newsAfter is how long a line may wait for others that say the same: what one fault does to
-	// many nodes is seen within a second.
+	// newsAfter is how long news waits for more of the same: what one fault does to many nodes is seen
+	// within a second.
 	newsAfter = time.Second
-	mostNews  = 16 // lines at once
+	// mostNews is how many lines of news are printed at once.
+	mostNews = 16
 )
+
+// event takes what the ring says.
 
 func (p *progress) event(e ring.Event) {
 	if p.quiet {
@@ -74,8 +84,8 @@ func (p *progress) event(e ring.Event) {
 	}
 }
 
-// begin tells of the nodes that were left out from the start. Where nobody is served
-// the table will say all of it at once.
+// begin prints which nodes were left out at the start. It is called once a node is served: if none is, the table
+// says all of it at once.
 func (p *progress) begin() {
 	if !p.begun {
 		p.begun = true
@@ -83,6 +93,7 @@ func (p *progress) begin() {
 	}
 }
 
+// node takes an event about a node.
 func (p *progress) node(e ring.Event) {
 	waits := e.State == ring.Pending && e.Reason != ""
 	fine := !waits && (e.State.Good() || e.State == ring.Pending || e.State == ring.Serving && e.Reason == "")
@@ -94,7 +105,7 @@ func (p *progress) node(e ring.Event) {
 		delete(p.told, e.Node)
 		p.hear(e)
 	default:
-		// That a lost node has failed is no news once the others are done.
+		// A lost node fails once the others are done, for the same cause, which was printed already.
 		if before, ok := p.told[e.Node]; ok && before == e.Cause {
 			return
 		}
@@ -106,7 +117,7 @@ func (p *progress) node(e ring.Event) {
 	}
 }
 
-// hear keeps news until others that are the same have come.
+// hear keeps news for a while, until more of the same has come.
 func (p *progress) hear(e ring.Event) {
 	p.news = append(p.news, e)
 	if p.flush == nil && (p.begun || e.State == ring.Pending) {
@@ -118,8 +129,8 @@ func (p *progress) hear(e ring.Event) {
 	}
 }
 
-// tell prints the news, of nodes and links by what is the same of them. Those left out from the start
-// wait for the start.
+// tell prints the news, one line for all nodes and links of which the same is to be said. News of nodes that were
+// left out at the start waits until bytes move.
 func (p *progress) tell() {
 	if p.flush != nil {
 		p.flush.Stop()
@@ -148,19 +159,20 @@ func (p *progress) tell() {
 	}
 	for i, line := range lines {
 		if i == mostNews {
-			p.screen.printf("and %d more such lines; -v prints all of them, the report and the table what became of each node", len(lines)-i)
+			p.screen.printf("and %d more lines like these; -v prints all of them, and the table and the report say what became of each node", len(lines)-i)
 			return
 		}
 		p.screen.printf("%s", line)
 	}
 }
 
-// linkNews is what happened to some links.
+// linkNews is something that happened to some links.
 type linkNews struct {
 	reason string
 	links  []string
 }
 
+// addLink adds an event of a link to the news with the same reason.
 func addLink(all []*linkNews, e ring.Event) []*linkNews {
 	k := slices.IndexFunc(all, func(l *linkNews) bool { return l.reason == e.Reason })
 	if k < 0 {
@@ -170,7 +182,7 @@ func addLink(all []*linkNews, e ring.Event) []*linkNews {
 	return all
 }
 
-// lines are a line for each link, while they are few.
+// lines returns a line for each link if there are few of them, else one line for all.
 func (l *linkNews) lines() (lines []string) {
 	const few = 3
 	if n := len(l.links); n > few {
@@ -182,18 +194,20 @@ func (l *linkNews) lines() (lines []string) {
 	return lines
 }
 
+// joinReason is what is printed about a node: its state and the reason for it.
 func joinReason(e ring.Event) string {
 	switch {
 	case e.Reason == "":
 		return string(e.State)
 	case e.State == ring.Pending:
 		return e.Reason
-	case e.State == ring.Lost: // most reasons say that it is lost
+	case e.State == ring.Lost: // most of these reasons say that the node is lost
 		return e.Reason + "; it is dialled again"
 	}
 	return string(e.State) + ": " + e.Reason
 }
 
+// move shows how far the transfer is.
 func (p *progress) move(e ring.Event) {
 	parts := progressParts(e, p.image, p.nodes)
 	if p.screen.terminal() {
@@ -210,7 +224,8 @@ func (p *progress) move(e ring.Event) {
 	}
 }
 
-// end takes the live line away. The table that follows says of nodes that failed why they did.
+// end prints the rest of the news and removes the live line. It leaves out nodes that failed: the table that
+// follows says why they did.
 func (p *progress) end() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -221,12 +236,12 @@ func (p *progress) end() {
 	p.screen.progress("")
 }
 
-// gap is between the parts of a line of progress.
+// gap separates the parts of a line of progress.
 const gap = "  "
 
-// progressParts are: what, how far, how fast, how long still, how many nodes have
-// everything, and what keeps them from being faster: the node or link that is slower than
-// the others, or else what all of them wait for. What is not known is left out.
+// progressParts returns the parts of the line of progress: the name of the image, how far it is, how fast it moves,
+// how long it still takes, how many nodes have everything, and what limits the speed. That is the node or
+// link that is slower than the others, or else what all nodes wait for. Parts that are not known are left out.
 func progressParts(e ring.Event, image string, nodes int) []string {
 	parts := []string{image}
 	if e.Total > 0 {
@@ -253,7 +268,7 @@ func progressParts(e ring.Event, image string, nodes int) []string {
 	return parts
 }
 
-// limits are the words for what all nodes wait for.
+// limits names what all nodes may wait for.
 var limits = map[ring.Limit]string{
 	ring.LimitProcessor: "processor",
 	ring.LimitDisk:      "disks",
@@ -263,10 +278,11 @@ var limits = map[ring.Limit]string{
 	ring.LimitSource:    "the source",
 }
 
-// fit joins parts in n columns. The name, which whoever reads knows, gives way to the
-// figures: it is shortened, then left out; then the last parts are.
+// fit joins the parts to a line of at most n columns. If they are too long it first shortens the name, which the reader
+// knows, then leaves it out, and then leaves out the last parts.
 func fit(parts []string, n int) string {
-	const least = 9 // columns of a name that still tells something
+	// A name of fewer columns tells nothing any more.
+	const least = 9
 	line := strings.Join(parts, gap)
 	over := columns(line) - n
 	if over <= 0 {
@@ -281,7 +297,7 @@ func fit(parts []string, n int) string {
 	return strings.Join(parts, gap)
 }
 
-// middle shortens s to n columns, of which it keeps both ends.
+// middle shortens s to n columns by taking out its middle.
 func middle(s string, n int) string {
 	const dots = "..."
 	head := cut(s, (n-len(dots))/2)
@@ -292,7 +308,7 @@ func middle(s string, n int) string {
 	return head + dots + string(tail)
 }
 
-// clock is d as minutes and seconds, or with hours.
+// clock writes d as minutes and seconds, with hours if there are any.
 func clock(d time.Duration) string {
 	const limit = 100 * time.Hour
 	if d >= limit || d < 0 {
@@ -305,10 +321,11 @@ func clock(d time.Duration) string {
 	return fmt.Sprintf("%d:%02d", s/60, s%60)
 }
 
-// eventWriter writes events, and at the end the report, one JSON object a line.
+// eventWriter writes the events and then the report, one JSON object a line.
 type eventWriter struct {
 	enc *json.Encoder
-	err error // the first; nothing is written after it
+	// err is the first error of writing. Nothing is written after it.
+	err error
 }
 
 func newEventWriter(w io.Writer) *eventWriter {

@@ -270,7 +270,7 @@ func TestNews(t *testing.T) {
 		if want := "n01: failed: fault 1"; len(lines) != mostNews+1 || lines[0] != want {
 			t.Errorf("%d lines, the first %q", len(lines), lines[0])
 		}
-		if want := "and 25 more such lines; "; !strings.HasPrefix(lines[len(lines)-1], want) {
+		if want := "and 25 more lines like these; "; !strings.HasPrefix(lines[len(lines)-1], want) {
 			t.Errorf("the last line is %q", lines[len(lines)-1])
 		}
 	})

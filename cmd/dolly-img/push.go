@@ -14,7 +14,7 @@ import (
 	"github.com/dolly-img/dolly-img/oci"
 )
 
-// pushFlags are those of push.
+// pushFlags holds the flags of push.
 type pushFlags struct {
 	send   sendFlags
 	out    outputFlags
@@ -24,47 +24,49 @@ type pushFlags struct {
 	pin    bool
 }
 
-const pushLong = `Push sends an image down a chain of nodes, each of which verifies it and keeps it in
-its cache. A node that holds the image already receives nothing, one that holds some of
-its layers only the others. IMAGE is one of
+const pushLong = `Push sends an image down a chain of nodes. Each node verifies it and keeps it in its
+cache. A node that holds the image already receives nothing, and a node that holds some
+of its layers receives only the others. IMAGE is one of
 
-  FILE                       a SIF, or an OCI or Docker archive, told by its content
+  FILE                       a SIF, or an OCI or Docker archive; push looks at its content
   DIR, oci:DIR[:REF]         an OCI image layout
-  oci-archive:FILE[:REF]     one in a tar, also in gzip or zstd; it is read in place
+  oci-archive:FILE[:REF]     an OCI image layout in a tar, also in gzip or zstd; it is read in place
   docker-archive:FILE[:REF]  what docker save or podman save wrote
   docker://NAME              an image in a registry, with registries.conf and auth.json
   oras://NAME                a SIF, or another artifact, in a registry
 
-REF is a tag, a name, in full or short, or a digest; one that several images have is refused, with
-their names. Nodes keep an image under the name that container runtimes ask for: app is
-docker.io/library/app:latest, index.docker.io is docker.io, a host is in lower case, and beside a
-digest there is no tag.
+REF is a tag, a full or short name, or a digest. If several images have it, push refuses it and
+lists their names. Nodes keep an image under the name that container runtimes ask for: app becomes
+docker.io/library/app:latest, index.docker.io becomes docker.io, a host is written in lower case,
+and a tag beside a digest is left out.
 
-The image of a registry is found once, here; nodes never talk to it. The mirror of a node that
-registries.conf names is never asked. What is pulled is sent on
-while it arrives and kept in this server's own cache, so that no later push pulls it again.
+Only this server talks to a registry, and it looks the image up once; nodes never do. If
+registries.conf names the mirror of a node, the server does not ask it. The server sends on what
+it pulls while it arrives, and keeps it in its own cache, so that no later push pulls it again.
 
 With --output a SIF is also put at a path, in one step and only when it is complete. Any image
-goes there as --output oci-archive:PATH, a tar, or --output oci:PATH, a directory: an OCI image
-layout that is the same on every node. A directory is replaced as a whole, where the node's
-policy allows it, and only where nothing but such a layout is in it. With / at the end of PATH the
-image is put below it, docker://registry/app:v2 as app_v2.sif, app_v2.tar or app_v2, a file or
-directory under its own name.
+can be put there with --output oci-archive:PATH, which makes a tar, or --output oci:PATH, which
+makes a directory. Both are an OCI image layout that is the same on every node. A directory is
+replaced as a whole, if the node's policy allows it and nothing but such a layout is in it. If
+PATH ends with /, the image is put below it: docker://registry/app:v2 becomes app_v2.sif,
+app_v2.tar or app_v2, and a file or directory keeps its own name.
 
-The cache of a node keeps the image, too: a second copy, where the file system cannot share
-blocks. With --no-keep a SIF goes straight to its output, for nodes whose file systems are
-in memory. With --pin the image is never evicted from the cache.
+The cache of a node keeps the image, too. That is a second copy if the file system cannot share
+blocks. With --no-keep a SIF is put at its output only, which suits nodes whose file systems
+are in memory. With --pin the image is never evicted from the cache.
 
-With --check every node is only asked, and the plan is printed: who would be served,
-what there is to move and how long it should take. Rows of the report are then
-"pending" where a node would be served, and the exit status is that of a push in which
-each of them is.
+With --check push only asks every node and prints the plan: which nodes would be served,
+what there is to move, and how long it should take. A node that would be served is
+"pending" in the report, and the exit status is that of a push that serves all of these.
 
-The exit status is 0 when every node confirmed the right digest itself (or as many as
---min-success says), 1 for an error here before anything was committed, 2 for usage, 3
-when some nodes committed, 4 when none did, 5 when all refused before any data (their
-keys, their policy, or what is at the output), 6 when it was interrupted before the
-first commit.`
+The exit status is
+  0  every node confirmed the right digest itself (or as many as --min-success says)
+  1  an error on this server, before anything was committed
+  2  a wrong command line
+  3  some nodes committed
+  4  no node committed
+  5  all nodes refused before any data moved: their keys, their policy, or what is at the output
+  6  push was interrupted before the first commit`
 
 func newPush() *cobra.Command {
 	var f pushFlags
@@ -84,21 +86,22 @@ func newPush() *cobra.Command {
 			return j.run(cmd.Context())
 		},
 	}
-	f.out.add(cmd, "also put the image at `PATH` on every node, or with / at the end below it; oci-archive:PATH as an archive, oci:PATH as a directory")
-	cmd.Flags().StringVar(&f.name, "name", "", "`REF` of the image in the cache: app is docker.io/library/app:latest, as container tools complete it (default the image's own name in full; where it has none localhost/<file name without suffix>: and the REF behind the path, or latest)")
+	f.out.add(cmd, "also put the image at `PATH` on every node, or below PATH if it ends with /; oci-archive:PATH makes an archive, oci:PATH a directory")
+	cmd.Flags().StringVar(&f.name, "name", "", "keep the image in the cache as `REF`, which is completed as container tools do: app becomes docker.io/library/app:latest (default the full name that the image has; if it has none, localhost/FILE:REF with the file name without suffix, and the REF behind the path or latest)")
 	cmd.Flags().BoolVar(&f.noKeep, "no-keep", false, "put a SIF at --output only, without a second copy in the cache of the node")
-	cmd.Flags().BoolVar(&f.pin, "pin", false, "never evict the image from the cache of a node, until dolly-img cache unpin or rm")
+	cmd.Flags().BoolVar(&f.pin, "pin", false, "never evict the image from the cache of a node, until dolly-img cache unpin or rm is run there")
 	f.from.add(cmd)
 	f.send.add(cmd)
 	return cmd
 }
 
-// job checks the flags of a push of arg.
+// job checks the flags of a push of arg, and returns the push.
 func (f *pushFlags) job(cmd *cobra.Command, arg string) (*job, error) {
 	if err := image.CheckName(arg); err != nil {
 		return nil, &usageError{err: err}
 	}
-	out := f.out // what was asked for is printed again where nodes were not served
+	// A copy is changed: the command that serves the rest of the nodes repeats the flags as they were given.
+	out := f.out
 	var format string
 	out.output, format = cutFormat(out.output)
 	if format == "" && strings.ContainsRune(out.output, ':') && !filepath.IsAbs(out.output) {
@@ -145,7 +148,7 @@ func (f *pushFlags) job(cmd *cobra.Command, arg string) (*job, error) {
 	return j, nil
 }
 
-// keeping notes what --no-keep and --pin say of the copy in the nodes' caches.
+// keeping checks --no-keep and --pin, and notes them in m.
 func keeping(m *meta.Transfer, noKeep, pin bool, name, format string) error {
 	m.NoKeep, m.Pin = noKeep, pin
 	switch {
@@ -162,7 +165,7 @@ func keeping(m *meta.Transfer, noKeep, pin bool, name, format string) error {
 	return nil
 }
 
-// cutFormat takes the format off the front of what --output says.
+// cutFormat splits the value of --output into its path and its format, which is "" if the value names none.
 func cutFormat(s string) (path, format string) {
 	for _, format := range []string{meta.FormatArchive, meta.FormatLayout} {
 		if path, ok := strings.CutPrefix(s, format+":"); ok {

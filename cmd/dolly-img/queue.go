@@ -6,9 +6,9 @@ import (
 	"github.com/dolly-img/dolly-img/ring"
 )
 
-// eventQueue stands between the ring, which waits for whoever it tells an event, and
-// what prints it, which waits for whoever reads: a pager, a terminal that was stopped,
-// a pipe. Of progress only the newest waits; the rest is a few events a node.
+// eventQueue keeps a slow reader from holding up the ring. The ring waits until an event is taken, and printing waits
+// for a reader that may be a pager, a pipe, or a terminal that was stopped; events wait in the queue instead.
+// Only the newest event of progress is kept, and the others are a few for each node.
 type eventQueue struct {
 	mu      sync.Mutex
 	changed sync.Cond
@@ -17,7 +17,7 @@ type eventQueue struct {
 	done    chan struct{}
 }
 
-// newEventQueue calls each with every event, in order, from one goroutine.
+// newEventQueue starts a goroutine that calls each with every event, in order.
 func newEventQueue(each func(ring.Event)) *eventQueue {
 	q := &eventQueue{done: make(chan struct{})}
 	q.changed.L = &q.mu
@@ -55,7 +55,7 @@ func (q *eventQueue) run(each func(ring.Event)) {
 	}
 }
 
-// close returns when all events were taken.
+// close waits until each was called with all events.
 func (q *eventQueue) close() {
 	q.mu.Lock()
 	q.closed = true

@@ -10,27 +10,29 @@ import (
 	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/push"
 )
 
-const rawLong = `Raw sends a regular file, or with - what comes on standard input, to the same path on
-every node. The path must be permitted by the policy.toml of each node. It is replaced in
-one step when the node has everything, verified and durable. It has the permission bits
-of FILE (0400 if that has none), unless --mode sets others, and its modification time.
-FILE can also be given as --input FILE.
+const rawLong = `Raw sends a regular file, or standard input if FILE is -, to the same path on every
+node. The policy.toml of each node has to permit the path. The file there is replaced in
+one step, when the node has verified everything and made it durable. It gets the
+modification time and the permission bits of FILE (0400 if FILE has none), or the bits
+that --mode sets. FILE can also be given as --input FILE.
 
-A file whose size is not where reading ends, as in /proc and /sys, is read to its end as
-a stream. A file that becomes longer while it is sent, such as a log, arrives as it was
-when it was opened, and raw says so. If it is changed in another way, nothing is committed.
+Some files, as in /proc and /sys, are longer or shorter than their size says: raw reads
+them to their end, as a stream. If a file becomes longer while it is sent, such as a log,
+the nodes get what it was when it was opened, and raw says so. If it changes in another
+way, nothing is committed.
 
-A node that has a file at PATH already, and must not replace it by its policy, compares it when it
-is as long as FILE: the same bytes are held, and nothing is written; any others are refused. So the
-same command can be repeated after some nodes failed. A file that is held gets the mode and the
-owner that are asked for, where it has others, and is committed then; its time stays.
+If a node has a file at PATH already, and its policy does not let it be replaced, the node
+compares the two if they are equally long. If the bytes are the same, the node holds the file
+and writes nothing; if not, it refuses. So the same command can be repeated after some nodes
+failed. A file that the node holds gets the mode and the owner that the command asks for; if that
+changes it, the node says committed. Its modification time stays.
 
 A stream is kept in a temporary file (in $TMPDIR) while it is sent, so that a node
-whose predecessor died can be fed again; --no-spool does without.
+can be fed again if its predecessor died. --no-spool does without that file.
 
-The exit status of a command before a pipe is unknown to raw: use "set -o pipefail",
-and know that what a failed command did write is sent. Of nothing at all raw makes an
-error, unless --allow-empty.
+Raw does not know the exit status of a command in front of a pipe. Use "set -o pipefail",
+and note that raw sends what a failed command has written. If nothing at all comes, that is
+an error, unless --allow-empty is given.
 
 --output - writes to the standard output of nodes that run dolly-img receive.`
 
@@ -47,7 +49,8 @@ func newRaw() *cobra.Command {
   tar cz . | dolly-img raw - --output /data/home.tar.gz --nodes @hostfile`,
 		Args: atMost(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			input := input // the flag is printed again where nodes were not served
+			// A copy is changed: the command that serves the rest of the nodes repeats the flags as they were given.
+			input := input
 			name := ""
 			switch {
 			case input != "" && len(args) > 0:
@@ -83,9 +86,9 @@ func newRaw() *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVar(&input, "input", "", "`FILE` to send, or - for standard input")
-	out.add(cmd, "`PATH` of the file on the nodes, or with / at the end the directory for it")
+	out.add(cmd, "`PATH` of the file on the nodes, or of its directory if it ends with /")
 	cmd.Flags().BoolVar(&noSpool, "no-spool", false, "do not keep standard input in a temporary file")
-	cmd.Flags().BoolVar(&allowEmpty, "allow-empty", false, "send standard input even if nothing comes on it")
+	cmd.Flags().BoolVar(&allowEmpty, "allow-empty", false, "send standard input even if it is empty")
 	send.add(cmd)
 	return cmd
 }

@@ -13,13 +13,14 @@ func newReceive() *cobra.Command {
 	var flags nodeFlags
 	cmd := &cobra.Command{
 		Use:   "receive",
-		Short: "Receive one transfer on a node, and end with its status",
-		Long: `Receive waits for one transfer, takes part in it, and exits: 0 when this node
-confirmed the right digest, 1 when the transfer failed here, 6 when it was
-interrupted before one came. A transfer that the policy refuses is not the one.
+		Short: "Receive one transfer on a node, and exit with its status",
+		Long: `Receive waits for one transfer, takes part in it, and exits. The exit status is 0 if this
+node confirmed the right digest, 1 if the transfer failed here, and 6 if receive was
+interrupted before a transfer came. If the policy refuses a transfer, receive waits for the
+next one.
 
-What a sender sends to the output - is written to standard output. It comes before
-it is verified to the end: look at the exit status.`,
+If the sender names - as the output, receive writes to its standard output. It writes bytes
+before all of them are verified, so look at the exit status.`,
 		Example: `  dolly-img receive --keys ./keys > image.tar`,
 		Args:    exactly(0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {

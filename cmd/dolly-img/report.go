@@ -10,15 +10,14 @@ import (
 	"github.com/dolly-img/dolly-img/ring"
 )
 
-// reportFile is where --report goes. It is opened before anything else is done, so
-// that a report which cannot be written is known before the transfer and not after
-// it; the file appears whole or not at all.
+// reportFile is the file of --report. It is opened before anything else is done, so that an error comes
+// before the transfer and not after it. The file appears whole or not at all.
 type reportFile struct {
 	path string
 	temp *os.File
 }
 
-// openReport prepares a report at path; "" is none.
+// openReport prepares a report at path. It returns nil if path is "".
 func openReport(path string) (*reportFile, error) {
 	if path == "" {
 		return nil, nil
@@ -41,7 +40,7 @@ func openReport(path string) (*reportFile, error) {
 	return &reportFile{path, temp}, nil
 }
 
-// reasonOf is err without the file that it names, which is one that nobody asked for.
+// reasonOf returns err without the name of the file: that is a temporary one, which the user did not name.
 func reasonOf(err error) error {
 	if p := new(fs.PathError); errors.As(err, &p) {
 		return p.Err

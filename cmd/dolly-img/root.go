@@ -7,7 +7,7 @@ import (
 )
 
 // newRoot makes the command tree. There are no globals: every command keeps its
-// flags in a value of its own and reads and writes what cobra hands it.
+// flags in a value of its own, and reads and writes what cobra gives it.
 func newRoot() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "dolly-img",
@@ -33,8 +33,8 @@ To see it work on this machine alone:  dolly-img demo`,
 	return root
 }
 
-// group makes cmd a command that only holds others: alone it shows its help, and
-// with a name that is none of them it is a usage error.
+// group makes cmd a command that only holds others. Without arguments it shows its help. If its argument
+// names none of the others, that is a usage error.
 func group(cmd *cobra.Command) {
 	cmd.Args = cobra.ArbitraryArgs
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
@@ -50,7 +50,7 @@ func group(cmd *cobra.Command) {
 	}
 }
 
-// exactly is cobra.ExactArgs with our words; what names the arguments.
+// exactly is cobra.ExactArgs with our own messages. What names the arguments.
 func exactly(n int, what string) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		switch {

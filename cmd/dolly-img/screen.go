@@ -11,14 +11,14 @@ import (
 	"github.com/dolly-img/dolly-img/ring/printable"
 )
 
-// screen is standard error as the commands use it: whole lines, and on a terminal
-// below them one line that is replaced as things move. It is a few lines of our own,
-// because the progress libraries draw bars, from a goroutine and a clock of their
-// own, and we need one sentence whenever the ring says something.
+// screen is standard error as the commands use it. It prints whole lines, and on a terminal it draws one live line
+// below them, which is replaced again and again. No library does this: those for progress draw bars, with a goroutine
+// and a clock of their own, and here one sentence is drawn whenever the ring says something.
 type screen struct {
-	mu    sync.Mutex
-	w     io.Writer
-	width func() int // columns; nil: not a terminal, there is no live line
+	mu sync.Mutex
+	w  io.Writer
+	// width returns the columns of the terminal. It is nil if w is none; then there is no live line.
+	width func() int
 	live  string
 }
 
@@ -35,8 +35,8 @@ func newScreen(w io.Writer) *screen {
 	return s
 }
 
-// plainTerminal says whether the terminal knows no escape sequences, or its user wants none: progress is then
-// printed in plain lines, as to a file. https://no-color.org defines NO_COLOR.
+// plainTerminal reports whether the terminal knows no escape sequences, or the user wants none. Progress is then
+// printed in plain lines, as to a file. NO_COLOR is defined by https://no-color.org.
 func plainTerminal() bool {
 	kind := os.Getenv("TERM")
 	return kind == "" || kind == "dumb" || os.Getenv("NO_COLOR") != ""
@@ -44,7 +44,7 @@ func plainTerminal() bool {
 
 func (s *screen) terminal() bool { return s.width != nil }
 
-// Write prints b, which is whole lines, above the live line.
+// Write prints b, which has to be whole lines, above the live line.
 func (s *screen) Write(b []byte) (int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -67,7 +67,7 @@ func (s *screen) progress(line string) {
 	s.draw(printable.Line(line))
 }
 
-// draw is one write, so that nothing flickers.
+// draw replaces the live line in one write, so that nothing flickers. The caller holds mu.
 func (s *screen) draw(line string) {
 	if s.width == nil || line == s.live {
 		return
@@ -76,8 +76,8 @@ func (s *screen) draw(line string) {
 	fmt.Fprint(s.w, "\r\x1b[K"+cut(line, s.columns()))
 }
 
-// columns is how long the live line may be: a wrapped one could not be taken back,
-// and the terminal echoes ^C behind it.
+// columns returns how long the live line may be. A line that wraps could not be removed, and behind the line
+// there has to be room for the ^C that the terminal echoes.
 func (s *screen) columns() int { return s.width() - 3 }
 
 // cut shortens a line to n columns.
@@ -90,8 +90,8 @@ func cut(line string, n int) string {
 	return line
 }
 
-// columns is how wide s is at most. Which characters a terminal makes two columns wide
-// is its own affair; none before U+1100 are.
+// columns returns how wide s is at most. Terminals differ in which characters they make two columns wide, but none
+// does it before U+1100.
 func columns(s string) int {
 	n := 0
 	for _, r := range s {

@@ -18,19 +18,21 @@ import (
 	"github.com/dolly-img/dolly-img/ring/printable"
 )
 
-// job is a push that the command line shows: everything the command line can be
-// wrong about was checked, nothing was opened.
+// job is a push that the command line makes and shows. When it is made, the command line has been checked
+// and nothing has been opened.
 type job struct {
 	*push.Push
-	cmd    *cobra.Command
-	screen *screen // of standard error
+	cmd *cobra.Command
+	// screen is standard error.
+	screen *screen
 	flags  *sendFlags
-	// watch sees every event. again is the command that serves these nodes, once more. Both may be nil.
+	// watch is called with every event. It may be nil.
 	watch func(ring.Event)
+	// again returns the command that serves these nodes once more. It may be nil.
 	again func(nodes []string) string
 }
 
-// run sends, and reports whatever became of it: the file, the events, the table.
+// run sends, and tells what became of it: in the file of --report, as events, and in the table.
 func (j *job) run(ctx context.Context) error {
 	outliveReaders()
 	report, err := openReport(j.flags.report)
@@ -48,7 +50,8 @@ func (j *job) run(ctx context.Context) error {
 	}
 	queue := newEventQueue(func(e ring.Event) {
 		events.write(e)
-		if ctx.Err() == nil { // that all nodes fail after ^C is no news
+		// After ^C all nodes fail, which nobody needs to read.
+		if ctx.Err() == nil {
 			show.event(e)
 		}
 		if j.watch != nil {
@@ -57,7 +60,7 @@ func (j *job) run(ctx context.Context) error {
 	})
 	j.OnEvent = queue.put
 	rep, err := j.Run(ctx)
-	// Before anything that waits for whoever reads what is printed.
+	// The report is written first, because all that is printed may wait for a reader.
 	werr := report.write(rep)
 	queue.close()
 	show.end()
@@ -66,8 +69,7 @@ func (j *job) run(ctx context.Context) error {
 		stderr.printf("warning: %s; %s", end.String(time.Now()), hints["certificate-ends"])
 	}
 	j.show(stderr, rep, j.flags.json && events.err == nil)
-	// The transfer is over and its status stands: that it could not be written down
-	// is said beside it.
+	// The transfer is over, and an error of writing the report does not change its status. It is only printed.
 	if werr != nil {
 		printError(stderr, hintf("the transfer itself ended as shown", "report: %w", werr))
 	}
@@ -85,11 +87,11 @@ func (j *job) run(ctx context.Context) error {
 	return &statusError{rep.Exit, err}
 }
 
-// show prints what became of the nodes, unless the report was told as JSON.
+// show prints what became of the nodes, unless told says that the report was printed as JSON.
 func (j *job) show(stderr *screen, rep *ring.Report, told bool) {
 	switch {
 	case told || rep.Transfer == "" || rep.Exit == ring.ExitInterrupted:
-	case j.Check: // what was asked for, not a message beside it
+	case j.Check: // the command was asked for the plan, so it goes to standard output
 		printCheck(j.cmd.OutOrStdout(), rep, j.flags.quiet, func(r *ring.Report) speed { return j.speed(r).shared(r, j.flags.maxDirect) })
 		printUnreached(j.cmd.OutOrStdout(), rep, j.flags.quiet)
 		j.printUnread(j.cmd.OutOrStdout(), rep, len(rowsIn(rep, func(row ring.Row) bool { return row.State == ring.Held })))
@@ -110,8 +112,8 @@ func (j *job) show(stderr *screen, rep *ring.Report, told bool) {
 	}
 }
 
-// printUnread says of a file or directory that so many nodes have everything of it, and so nothing but its manifest
-// was read: that it is damaged would not show.
+// printUnread warns when no layer of an archive or layout was read, because the nodes that would be served have
+// all of them: damage in it would not have been noticed. Have is the number of nodes that have the image.
 func (j *job) printUnread(w io.Writer, rep *ring.Report, have int) {
 	moved := slices.ContainsFunc(rep.Nodes, func(row ring.Row) bool { return row.Bytes > 0 || row.State == ring.Pending })
 	if j.Unread() && have > 0 && !moved && rep.Sent == 0 && !j.flags.quiet {
@@ -119,8 +121,8 @@ func (j *job) printUnread(w io.Writer, rep *ring.Report, have int) {
 	}
 }
 
-// printAgain says, where some nodes were served, how the others are. Those that said no, and would
-// again, are left out.
+// printAgain prints the command that serves the nodes which were not served, if some were. It leaves out nodes
+// that refused and would refuse again.
 func (j *job) printAgain(stderr *screen, rep *ring.Report) {
 	bad := rowsIn(rep, func(row ring.Row) bool { return !row.State.Good() })
 	if len(bad) == 0 || len(bad) == len(rep.Nodes) {
@@ -143,18 +145,18 @@ func (j *job) printAgain(stderr *screen, rep *ring.Report) {
 		stderr.printf("%s: %s", how, j.again(rest))
 	}
 	if len(denied) > 0 {
-		stderr.printf("to repeat it does not help %s before what the row says is changed", fold(denied))
+		stderr.printf("%s would refuse again: first change what its row says", fold(denied))
 	}
 }
 
-// note says beside the progress what is no error and should be known.
+// note prints, above the progress, what the user should know and what is no error.
 func (j *job) note(format string, args ...any) {
 	if !j.flags.quiet {
 		j.screen.printf("note: "+format, args...)
 	}
 }
 
-// shortName is how the line of progress names the image.
+// shortName is the name of the image in the line of progress.
 func shortName(image string) string {
 	if image == "-" {
 		return "standard input"

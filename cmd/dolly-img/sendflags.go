@@ -20,7 +20,7 @@ import (
 	"github.com/dolly-img/dolly-img/ring/printable"
 )
 
-// sendFlags are those of push and raw: whom to serve, how, and what to say about it.
+// sendFlags holds the flags that push and raw share: whom to serve, how, and what to print about it.
 type sendFlags struct {
 	nodes      []string
 	exclude    []string
@@ -39,38 +39,39 @@ type sendFlags struct {
 	quiet      bool
 	verbose    bool
 
-	stdin bool // the list of nodes was read from it
+	// stdin says that the list of nodes was read from standard input.
+	stdin bool
 }
 
 func (f *sendFlags) add(cmd *cobra.Command) {
 	fl := cmd.Flags()
-	// Not a StringSlice: it would take the commas inside of brackets.
-	fl.StringArrayVarP(&f.nodes, "nodes", "w", nil, "`LIST` of nodes in chain order: a,node[001-128],10.0.0.[1-9]:9998,@FILE,!node7 (repeatable: all of them together)")
+	// This is not a StringSlice, which would split at the commas inside brackets.
+	fl.StringArrayVarP(&f.nodes, "nodes", "w", nil, "`LIST` of nodes in chain order: a,node[001-128],10.0.0.[1-9]:9998,@FILE,!node7 (repeatable; the lists are joined)")
 	fl.StringArrayVarP(&f.exclude, "exclude", "x", nil, "`LIST` of nodes to leave out of --nodes (repeatable)")
 	fl.IntVar(&f.port, "port", ring.DefaultPort, "`PORT` of nodes that are named without one")
-	fl.StringVar(&f.data, "data", "tls", "encryption of the data links, `tls|plain`; plain only where the nodes' policy allows it")
+	fl.StringVar(&f.data, "data", "tls", "encrypt the data links or not, `tls|plain`; plain needs the permission of the nodes' policy")
 	fl.StringVar(&f.keys, "keys", "", "`DIR` of the keys (default $DOLLY_IMG_KEYS, /etc/dolly-img/keys, the user's)")
 	fl.StringVar(&f.rate, "rate", "", "send at most `BYTES` per second, such as 200M")
 	fl.DurationVar(&f.wait, "wait", 0, "keep dialling nodes that do not answer yet for `TIME`")
 	fl.StringVar(&f.minSuccess, "min-success", "", "exit 0 when `N` nodes confirm, or a share of them such as 95% (default all)")
-	fl.StringVar(&f.straggler, "straggler", "demote", "a node slower than the others: `demote|wait|drop`: serve it behind them, let it slow them, or fail it")
-	fl.IntVar(&f.retries, "retries", 3, "take a node that was lost on the way back up to `N` times")
-	fl.IntVar(&f.maxDirect, "max-direct", 4, "feed up to `N` nodes from the server when no other node can reach them; further ones fail")
-	fl.BoolVar(&f.check, "check", false, "ask every node, move nothing: who would be served, bytes to move, free space, expected time, nodes that cannot reach each other")
+	fl.StringVar(&f.straggler, "straggler", "demote", "what to do with a node that is slower than the others, `demote|wait|drop`: serve it behind them, let it slow them down, or fail it")
+	fl.IntVar(&f.retries, "retries", 3, "take back a node that was lost, up to `N` times")
+	fl.IntVar(&f.maxDirect, "max-direct", 4, "feed up to `N` nodes from the server if no other node can reach them; further ones fail")
+	fl.BoolVar(&f.check, "check", false, "only ask every node, and print who would be served, bytes to move, free space, expected time, and nodes that cannot reach each other")
 	fl.StringVar(&f.report, "report", "", "write what became of every node to `FILE`, as JSON")
-	fl.BoolVar(&f.json, "json", false, "events on standard output, one JSON object a line, the report as the last")
+	fl.BoolVar(&f.json, "json", false, "print events on standard output, one JSON object a line; the last one is the report")
 	fl.BoolVarP(&f.quiet, "quiet", "q", false, "print only what went wrong")
 	fl.BoolVarP(&f.verbose, "verbose", "v", false, "print what the ring does")
 }
 
-// job checks the flags of a transfer that is named so.
+// job checks the flags, and returns the transfer that users call name.
 func (f *sendFlags) job(cmd *cobra.Command, name string, m *meta.Transfer) (*job, error) {
 	j := &job{cmd: cmd, screen: newScreen(cmd.ErrOrStderr()), flags: f, Push: &push.Push{
 		Name: name, Meta: *m, Keys: f.keys, Port: f.port, Wait: f.wait, Straggler: ring.Straggler(f.straggler),
 		Retries: f.retries, MaxDirect: f.maxDirect, Check: f.check, Software: software(),
 	}}
 	if f.maxDirect == 0 {
-		j.MaxDirect = -1 // the ring's word for no limit
+		j.MaxDirect = -1 // which is no limit for the ring
 	}
 	j.Log = f.log(j.screen)
 	if len(f.nodes) == 0 {
@@ -119,7 +120,7 @@ func (f *sendFlags) job(cmd *cobra.Command, name string, m *meta.Transfer) (*job
 	return j, nil
 }
 
-// list is the nodes of --nodes without those of --exclude.
+// list returns the nodes of --nodes without those of --exclude.
 func (f *sendFlags) list(cmd *cobra.Command) ([]string, error) {
 	return hostlist.Parse(f.nodes, hostlist.Options{
 		Port: f.port, Exclude: f.exclude,
@@ -138,7 +139,7 @@ func (f *sendFlags) list(cmd *cobra.Command) ([]string, error) {
 	})
 }
 
-// enough reads --min-success: how many of n nodes, 0 for all.
+// enough reads --min-success. It returns how many of n nodes are success, and 0 for all of them.
 func enough(s string, n int) (int, error) {
 	if s == "" {
 		return 0, nil
@@ -147,7 +148,7 @@ func enough(s string, n int) (int, error) {
 	f, err := strconv.ParseFloat(share, 64)
 	switch {
 	case err == nil && percent && f > 0 && f <= 100:
-		// 0.55*100 is a little more than 55, which is no 56th node.
+		// In floating point 0.55*100 is a little more than 55, and that must not demand a 56th node.
 		return int(math.Ceil(f*float64(n)/100 - 1e-9)), nil
 	case err == nil && !percent && f == math.Trunc(f) && f >= 1 && f <= float64(n):
 		return int(f), nil
@@ -155,7 +156,7 @@ func enough(s string, n int) (int, error) {
 	return 0, usagef("--min-success %q: want a number from 1 to %d, or a share such as 95%%", s, n)
 }
 
-// outputFlags say what file a transfer makes on the nodes.
+// outputFlags holds the flags that say which file a transfer makes on the nodes.
 type outputFlags struct {
 	output  string
 	mode    string
@@ -169,13 +170,13 @@ func (f *outputFlags) add(cmd *cobra.Command, usage string) {
 	fl := cmd.Flags()
 	fl.StringVar(&f.output, "output", "", usage)
 	fl.StringVar(&f.mode, "mode", "", "permission `BITS` of the output (default those of the file that is sent, else 0644)")
-	fl.StringVar(&f.owner, "owner", "", "`USER[:GROUP]` to own the output, as the nodes know them (default the daemon's)")
+	fl.StringVar(&f.owner, "owner", "", "`USER[:GROUP]` that owns the output, as the nodes know them (default the daemon's)")
 	fl.BoolVar(&f.mkdir, "mkdir", false, "make missing parent directories of the output")
-	fl.BoolVar(&f.shared, "shared-output", false, "the output may be on a network file system; name one node for each directory that nodes share")
-	fl.BoolVar(&f.discard, "discard", false, "nodes verify and throw away, nothing is written")
+	fl.BoolVar(&f.shared, "shared-output", false, "allow an output on a network file system; name one node for each directory that nodes share")
+	fl.BoolVar(&f.discard, "discard", false, "have the nodes verify what they receive and throw it away")
 }
 
-// meta checks the flags; name is the source's file name, "" when it has none.
+// meta checks the flags, and returns them as the nodes are told. Name is the file name of the source, "" if it has none.
 func (f *outputFlags) meta(kind, name string) (*meta.Transfer, error) {
 	m := &meta.Transfer{Kind: kind, Owner: f.owner, Mkdir: f.mkdir, Shared: f.shared, Discard: f.discard}
 	if f.mode != "" {

@@ -15,8 +15,8 @@ import (
 	"github.com/dolly-img/dolly-img/ring/printable"
 )
 
-// printTable prints what became of every node, then the figures; what is the report's
-// digest one of, and have what the good ones did.
+// printTable prints what became of every node, and then the figures. What says of which thing the report has the
+// digest, and have says what the good nodes did.
 func printTable(w io.Writer, r *ring.Report, what, have string, quiet bool) {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	good := r.Count()
@@ -44,9 +44,9 @@ func printTable(w io.Writer, r *ring.Report, what, have string, quiet bool) {
 	printRates(w, r)
 }
 
-// printRates prints the summary that dolly has, with its names and decimal megabytes: the bytes of the
-// image by the time from the first byte sent to the last confirmation, and the same for all nodes that
-// committed. What the server sent stands beside it: of a ring it is the image once.
+// printRates prints a summary as dolly prints it, with the same names and decimal megabytes. The rate is the bytes
+// of the image divided by the time from the first byte sent to the last confirmation, and the aggregate rate
+// is that of all nodes that committed. Beside it stands what the server sent, which in a ring is the image once.
 func printRates(w io.Writer, r *ring.Report) {
 	committed, holders, held := 0, 0, int64(0)
 	for _, row := range r.Nodes {
@@ -73,11 +73,11 @@ func printRates(w io.Writer, r *ring.Report) {
 	}
 }
 
-// matters says whether so many bytes of the image are worth a word: at least one in a hundred. The
-// manifest and the config of an image are often there before, and are nothing.
+// matters reports whether n bytes of the image are worth mentioning, which is one in a hundred or more. Nodes often have
+// the manifest and the config of an image before, and these are too small to mention.
 func matters(n, image int64) bool { return n > 0 && n >= image/100 }
 
-// printGood prints a row for each good node, or where they are many for all that did the same.
+// printGood prints a row for each good node, or, if there are many, one for all nodes that did the same.
 func printGood(w io.Writer, r *ring.Report, good int) {
 	rows := rowsIn(r, func(row ring.Row) bool { return row.State.Good() })
 	if good < foldGood {
@@ -91,7 +91,7 @@ func printGood(w io.Writer, r *ring.Report, good int) {
 	}
 }
 
-// printBad prints the bad rows, those with equal reasons as one.
+// printBad prints the bad rows, one for all nodes with the same reason.
 func printBad(w io.Writer, bad []*alike) {
 	for _, g := range bad {
 		if len(g.nodes) >= foldBad {
@@ -102,7 +102,7 @@ func printBad(w io.Writer, bad []*alike) {
 	}
 }
 
-// printGroup prints the row of a group: what it is, how many nodes, their names, and why.
+// printGroup prints one row for a group of nodes: what became of them, how many they are, their names, and the reason.
 func printGroup(w io.Writer, what string, g *alike) {
 	fmt.Fprintf(w, "%s %d\t%s", what, len(g.nodes), fold(g.nodes))
 	if why := g.reason(); why != "" {
@@ -111,7 +111,7 @@ func printGroup(w io.Writer, what string, g *alike) {
 	fmt.Fprintln(w)
 }
 
-// figures are what a good row says of an image of so many bytes.
+// figures returns the text of a good row. Image is the size of the image in bytes.
 func figures(row ring.Row, image int64) string {
 	var s string
 	switch held := matters(row.Skipped, image); {
@@ -150,9 +150,8 @@ func namesOf(rows []ring.Row) []string {
 
 func fold(names []string) string { return printable.Line(hostlist.Fold(names)) }
 
-// again is the command that serves nodes with everything else as in cmd. A threshold
-// for success counted other nodes, and a report would replace the one of this run: they
-// are left out.
+// again returns the command that serves these nodes, with all other flags as in cmd. It leaves out --min-success,
+// which counted other nodes, and --report, which would replace the report of this run.
 func again(cmd *cobra.Command, nodes []string) string {
 	words := strings.Fields(cmd.CommandPath())
 	for _, arg := range cmd.Flags().Args() {

@@ -41,12 +41,12 @@ func TestWays(t *testing.T) {
 		want []string
 	}{
 		"nothing":  {checked(3), nil},
-		"all":      {checked(6, bothWays(1, 6)...), []string{"n[01-06] cannot reach each other, none its neighbours in the list, " + why}},
+		"all":      {checked(6, bothWays(1, 6)...), []string{"no node of n[01-06] can reach its neighbours in the list " + why}},
 		"one pair": {checked(6, bothWays(3, 4)...), []string{"n03 and n04 cannot reach each other " + why}},
 		"one way":  {checked(6, [2]int{3, 4}), []string{"n03 cannot reach n04 " + why}},
 		"two racks": {checked(8, append(bothWays(1, 3), bothWays(5, 7)...)...), []string{
-			"n[01-03] cannot reach each other, none its neighbours in the list, " + why,
-			"n[05-07] cannot reach each other, none its neighbours in the list, " + why}},
+			"no node of n[01-03] can reach its neighbours in the list " + why,
+			"no node of n[05-07] can reach its neighbours in the list " + why}},
 		"a gap": {gap, []string{"n01 and n02 cannot reach each other " + why, "n02 cannot reach n04 " + why}},
 		"another reason": {refused, []string{"n01 and n02 cannot reach each other " + why,
 			"n02 cannot reach n03 on port 9998 (connection refused)", "n03 cannot reach n02 " + why}},
@@ -59,7 +59,7 @@ func TestWays(t *testing.T) {
 	for i := range 20 {
 		oneWay = append(oneWay, [2]int{i + 1, i + 2})
 	}
-	if got := ways(checked(21, oneWay...)); len(got) != 9 || got[8] != "and 12 more like these: --report and --json have them all" {
+	if got := ways(checked(21, oneWay...)); len(got) != 9 || got[8] != "and 12 more like these; --report and --json list all of them" {
 		t.Errorf("%q", got)
 	}
 }

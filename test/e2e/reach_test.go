@@ -38,7 +38,7 @@ func TestServerOnly(t *testing.T) {
 	res := r.push("raw", "--input", sent, "--output", r.data+"/file", "--check")
 	r.want(res, 0, "pending")
 	says(res, 5*time.Second,
-		"10.77.0.[2-7] cannot reach each other, none its neighbours in the list, on port 9998 (i/o timeout)",
+		"no node of 10.77.0.[2-7] can reach its neighbours in the list on port 9998 (i/o timeout)",
 		"hint: open TCP port 9998 between the nodes",
 		"shared by up to 5 nodes that the server would feed itself; up to 1 would fail, since --max-direct is 4")
 	if n := len(res.report.Unreached); n != 10 {
@@ -46,7 +46,7 @@ func TestServerOnly(t *testing.T) {
 	}
 
 	res = r.push("raw", "--input", sent, "--output", r.data+"/file")
-	says(res, 15*time.Second, fmt.Sprintf("the server fed 4 nodes itself: %s cannot reach %s on port 9998 (i/o timeout), and 4 more are like this; open it between the nodes", first, second),
+	says(res, 15*time.Second, fmt.Sprintf("the server fed 4 nodes itself: %s cannot reach %s on port 9998 (i/o timeout), and 4 more are like this; open that port between the nodes", first, second),
 		"no node reaches it on port 9998 (i/o timeout), and the server feeds 4 such nodes itself already")
 	states := map[string]int{}
 	for _, row := range res.report.Nodes {
