@@ -32,7 +32,7 @@ const (
 	tenth     = slowRate / 10
 	linkSize  = 50e6
 	nodeSize  = 100e6
-	diskDelay = 20 * time.Millisecond // for each write, of 125 KB, 5 ms of the rate, at the most: 6 MB/s
+	diskDelay = 40 * time.Millisecond // for each write, of 250 KB, 10 ms of the rate, at the most: 6 MB/s
 	share     = 0.02                  // of a processor
 )
 
