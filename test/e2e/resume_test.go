@@ -60,6 +60,7 @@ func TestResume(t *testing.T) {
 		}, 0},
 	} {
 		t.Run(c.name, func(t *testing.T) {
+			t.Parallel() // most of it is waiting
 			ctx := need(t, 90*time.Second)
 			r := newRig(t, ctx, netns.Config{Nodes: 3})
 			r.start()
