@@ -15,16 +15,19 @@ import (
 // speeds is what the coordinator knows of speed that no single node has.
 type speeds struct {
 	judged     time.Duration // when slow nodes were last looked for
-	stoodOut   int           // who was slower than the others when the bottleneck was last asked for; 0: nobody
+	outlier    outlier       // who was slower than the others then
 	serverSlow bool          // its links are, to whomever
 	most       int64         // bytes per second that several feeders send at most; 0 is unknown
 }
 
-// look notes when slow nodes were looked for.
-func (s *speeds) look(now time.Duration) { s.judged = now }
+// begin notes when slow nodes are looked for.
+func (s *speeds) begin(now time.Duration) { s.judged = now }
 
-// standsOut notes which node is the bottleneck.
-func (s *speeds) standsOut(who int) { s.stoodOut = who }
+// look notes who was found to be slower than the others.
+func (s *speeds) look(o outlier) {
+	o.again = o.who != 0 && o.who == s.outlier.who
+	s.outlier = o
+}
 
 func (s *speeds) serverIsSlow() { s.serverSlow = true }
 

@@ -12,8 +12,8 @@
 //	who takes part, at the start, late or again    join.go      contact, holdings
 //	which nodes reach which others                 search.go    reach
 //	which link changed bytes                       suspects.go  blame
-//	who is too slow for the chain                  slow.go      pace (capacity.go measures)
-//	what the transfer waits for                    bottleneck.go
+//	who is slower, and what the transfer waits for outlier.go   speeds (capacity.go measures)
+//	who is too slow for the chain                  slow.go      pace
 //	who does nothing though it should              watch.go     progress
 //	who may commit, and what the rows say          commit.go    commit
 //

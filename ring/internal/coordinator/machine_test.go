@@ -33,7 +33,7 @@ func TestChain(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			got := playChain(t, string(b))
+			got := playChain(t, string(b)).out.String()
 			if *rewrite {
 				if err := os.WriteFile(file, []byte(got), 0o666); err != nil {
 					t.Fatal(err)
@@ -47,13 +47,14 @@ func TestChain(t *testing.T) {
 
 // scenario plays events on a chain and prints what they cause.
 type scenario struct {
-	reports map[int]bool // nodes that report
-	t       *testing.T
-	c       *Machine
-	out     strings.Builder
+	reports  map[int]bool // nodes that report
+	verdicts []verdict
+	t        *testing.T
+	c        *Machine
+	out      strings.Builder
 }
 
-func playChain(t *testing.T, text string) string {
+func playChain(t *testing.T, text string) *scenario {
 	s := &scenario{t: t}
 	for line := range strings.Lines(text) {
 		line = strings.TrimSpace(line)
@@ -65,7 +66,7 @@ func playChain(t *testing.T, text string) string {
 			s.event(strings.Fields(line[2:]))
 		}
 	}
-	return s.out.String()
+	return s
 }
 
 var testBlob = v1.Descriptor{Digest: digest.FromString("image"), Size: 100}
@@ -107,6 +108,7 @@ func (s *scenario) event(f []string) {
 		if arg["big"] != "" {
 			d = bigBlob
 		}
+		s.reports = nil
 		s.c = New(Config{Nodes: peers, Retries: num("retries", 0), Straggler: Straggler(arg["straggler"]), Rate: int64(num("rate", 0)), MaxDirect: num("direct", 0), Check: arg["check"] != "", MarkEvery: wire.MarkEvery}, []v1.Descriptor{d})
 		return
 	case "started": // all answer
@@ -173,7 +175,7 @@ func (s *scenario) event(f []string) {
 					n.progress.told = s.c.now
 				}
 			}
-			s.print(s.c.Step(EvTick{s.c.now + TickEvery}))
+			s.print(s.step(EvTick{s.c.now + TickEvery}))
 		}
 		return
 	case "report": // link=ID:RATE,ID:RATE with ! behind the rate when it is not idle: else it is that of a burst; ID:held!
@@ -220,7 +222,7 @@ func (s *scenario) event(f []string) {
 	default:
 		s.t.Fatalf("unknown event %q", f[0])
 	}
-	s.print(s.c.Step(ev))
+	s.print(s.step(ev))
 }
 
 func (s *scenario) print(out []Action) {
@@ -229,7 +231,7 @@ func (s *scenario) print(out []Action) {
 	}
 }
 
-func (s *scenario) quiet(ev Event) { s.c.Step(ev) }
+func (s *scenario) quiet(ev Event) { s.step(ev) }
 
 func (s *scenario) text(a Action) string {
 	name := func(i int) string {

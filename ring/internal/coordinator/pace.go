@@ -17,9 +17,8 @@ type pace struct {
 
 	// slow says that the node is served at the end of the order.
 	slow bool
-	// seen counts the looks in a row that found it slow. unsure says that the last of them found whom it feeds.
-	seen   int
-	unsure bool
+	// seen counts the looks in a row that found it slow.
+	seen int
 	// rate is what it could carry when it was called slow, and why what is said of it.
 	rate int64
 	why  Cause
@@ -53,12 +52,12 @@ func (p *pace) measure(link wire.Sending, gets int64) {
 func (p *pace) can(rate int64) { p.could = rate }
 
 // pass notes a look in which the node was not the slowest.
-func (p *pace) pass() { p.seen, p.unsure = 0, false }
+func (p *pace) pass() { p.seen = 0 }
 
-// look notes a look in which it was, or, where that is not sure, in which the node that it feeds was. It says
-// whether there were enough such looks in a row.
+// look notes a look in which the node was the slowest, or, when that is not sure, in which the node that it feeds
+// was. It says whether there were enough such looks in a row; the last of them must be sure.
 func (p *pace) look(sure bool) (slow bool) {
-	if p.unsure = !sure; sure || p.seen < timings.slowLooks-1 {
+	if sure || p.seen < timings.slowLooks-1 {
 		p.seen++
 	}
 	return p.seen >= timings.slowLooks

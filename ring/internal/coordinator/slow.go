@@ -1,45 +1,61 @@
 package coordinator
 
-import (
-	"time"
-)
+import "time"
 
 // Slow nodes (SLOW.md): judged by what each could carry, as its own
 // measurements and those of its feeder tell, never by how fast the chain runs.
 
-// judgeSpeed looks for the one node that holds the others up.
+// judgeSpeed looks for the outlier, and calls it slow when enough looks in a row found it and moving it helps.
 func (c *Machine) judgeSpeed() {
-	c.measure() // also for who asks for the bottleneck
-	if c.cfg.Straggler == Wait || c.interrupted {
+	c.measure()
+	judges := c.cfg.Straggler != Wait && !c.interrupted
+	if judges {
+		c.review()
+	}
+	o := c.findOutlier()
+	c.speeds.look(o)
+	if !judges {
 		return
 	}
-	c.review()
-	slowest, least, cause := c.slowest()
-	median, _ := c.median(slowest)
-	sure := true
-	if slowest != 0 && !c.worth(slowest, least, median, cause) {
-		slowest = 0
-	} else if cause.isLink() {
-		if slowest, sure = c.sameCable(slowest, least, median); slowest != 0 {
-			least, cause = c.capacity(slowest)
-		}
+	if !c.helps(o) {
+		o.who = 0
 	}
 	for i := range c.nodes {
-		n := &c.nodes[i]
-		if i != slowest || slowest == 0 {
-			n.pace.pass()
-			continue
+		if i != o.who {
+			c.nodes[i].pace.pass()
 		}
-		if !n.pace.look(sure) {
-			continue
-		}
-		if f := n.feed.feeder; cause.isLink() && c.nodes[f].pace.slowed != 0 && c.nodes[f].pace.slowed != i {
-			c.feederSlow(f, i, least, cause)
-		} else {
-			c.straggles(i, least, cause)
-		}
+	}
+	n := &c.nodes[o.who]
+	if o.who == 0 || !n.pace.look(!o.unsure) {
 		return
 	}
+	if f := n.feed.feeder; o.cause.isLink() && c.nodes[f].pace.slowed != 0 && c.nodes[f].pace.slowed != o.who {
+		c.feederSlow(f, o.who, o.rate, o.cause)
+	} else {
+		c.straggles(o.who, o.rate, o.cause)
+	}
+}
+
+// helps says whether moving the outlier would help: there are others who would go on faster, and it saves enough
+// time. Behind a slow link of the server nobody can tell whose fault it is, so there it must take long as well.
+func (c *Machine) helps(o outlier) bool {
+	served := 0
+	for _, i := range c.order {
+		if c.competes(i) {
+			served++
+		}
+	}
+	if o.who == 0 || served < 2 {
+		return false
+	}
+	n := &c.nodes[o.who]
+	left, ok := n.holdings.left(c.blobs, n.progress.report.Received)
+	if !ok {
+		return true // nobody knows how much there is to come
+	}
+	takes := time.Duration(float64(left) / float64(o.rate) * float64(time.Second))
+	could := time.Duration(float64(left) / float64(o.median) * float64(time.Second))
+	return takes-could > timings.slowSaves && (!o.cause.isLink() || n.feed.feeder != 0 || takes > timings.slowServer)
 }
 
 // feederSlow calls a feeder slow when the second node that it feeds has a slow link, too: the fault is its way
@@ -68,28 +84,6 @@ func (c *Machine) feederSlow(f, i int, rate int64, cause limiter) {
 	}
 }
 
-// slowest is who could carry least of those that others wait for; 0 is nobody.
-func (c *Machine) slowest() (who int, least int64, cause limiter) {
-	served := 0
-	for _, i := range c.order {
-		n := &c.nodes[i]
-		if n.phase != phServing || !n.contact.alive || n.pace.slow {
-			continue
-		}
-		served++
-		if n.pace.cleared >= maxCleared || !c.holdsUp(i) {
-			continue
-		}
-		if rate, why := c.capacity(i); rate > 0 && (who == 0 || rate < least) {
-			who, least, cause = i, rate, why
-		}
-	}
-	if served < 2 { // nobody would be helped
-		return 0, 0, limiter{}
-	}
-	return who, least, cause
-}
-
 // maxCleared is how often who was called slow can turn out not to be: then it is let be.
 const maxCleared = 2
 
@@ -112,46 +106,6 @@ func (c *Machine) review() {
 			c.end(i, Failed, n.pace.why)
 		}
 	}
-}
-
-// holdsUp says whether others wait for i.
-func (c *Machine) holdsUp(i int) bool { return c.nodes[i].feed.state == feedUp && c.waitedFor(i) }
-
-// sameCable says whom a slow link into i speaks against: a bad cable slows the links at both
-// its ends, and which one measures less is chance; so is it of a node that gets little processor. If the
-// link into i's feeder is about as slow, it is the feeder, or 0 where moving that would not help. It is
-// the feeder also if it was it in the look before, but then this is not sure, and holds for one look only.
-func (c *Machine) sameCable(i int, rate, median int64) (who int, sure bool) {
-	f := c.nodes[i].feed.feeder
-	if f == 0 {
-		return i, true
-	}
-	n := &c.nodes[f]
-	if r, why := c.capacity(f); n.phase == phServing && n.contact.alive && !n.pace.slow && why.isLink() && 2*r < 3*rate && c.holdsUp(f) {
-		if !c.worth(f, rate, median, why) {
-			return 0, true
-		}
-		return f, true
-	}
-	if n.pace.seen > 0 && !n.pace.unsure {
-		return f, false
-	}
-	return i, true
-}
-
-// worth says whether moving i, which could carry rate where others carry median, would help.
-func (c *Machine) worth(i int, rate, median int64, cause limiter) bool {
-	n := &c.nodes[i]
-	if 2*rate >= median || cause.isLink() && n.feed.feeder == 0 && c.speeds.serverSlow {
-		return false
-	}
-	left, ok := n.holdings.left(c.blobs, n.progress.report.Received)
-	if !ok {
-		return true // nobody knows how much there is to come
-	}
-	takes := time.Duration(float64(left) / float64(rate) * float64(time.Second))
-	could := time.Duration(float64(left) / float64(median) * float64(time.Second))
-	return takes-could > timings.slowSaves && (!cause.isLink() || n.feed.feeder != 0 || takes > timings.slowServer)
 }
 
 // exonerate takes back that a node is slow: it was moved in vain.

@@ -34,7 +34,7 @@ func (c *Machine) tick() {
 		}
 	}
 	if c.now-c.speeds.judged >= timings.slowEvery {
-		c.speeds.look(c.now)
+		c.speeds.begin(c.now)
 		c.judgeSpeed()
 	}
 }
