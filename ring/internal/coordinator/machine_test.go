@@ -291,3 +291,16 @@ func (s *scenario) text(a Action) string {
 	}
 	return fmt.Sprintf("%#v", a)
 }
+
+// A feeder that says that bytes arrive, of which its receiver makes no frame in 60 s, is not believed any longer.
+func TestChainStalledHowever(t *testing.T) {
+	second := "> report 1 received=90 wait=out link=2:250000!\n> report 2 received=10 wait=in\n> tick s=1\n"
+	begin := "> nodes 3\n> serving\n> report 2 received=9 wait=in\n> tick s=1\n"
+	const down = "event link n1 -> n2 down"
+	if got := playChain(t, begin+strings.Repeat(second, 59)).out.String(); strings.Contains(got, down) {
+		t.Errorf("lost while bytes arrived:\n%s", got)
+	}
+	if got := playChain(t, begin+strings.Repeat(second, 62)).out.String(); !strings.Contains(got, down) {
+		t.Error("never lost")
+	}
+}

@@ -15,6 +15,10 @@ import (
 // maxLost is how many links into a node may be lost before it is given up.
 const maxLost = 50
 
+// leastRate is how many bytes per second a link must carry so that it is only slow: the smallest usual frame in the
+// time after which nothing moves on it. A frame of the largest size takes it about as long as a node may hang.
+const leastRate = 16 << 10
+
 func (c *Machine) tick() {
 	if !c.started {
 		return
@@ -107,6 +111,10 @@ func (c *Machine) stalled(i int, still time.Duration) bool {
 	f := &c.nodes[n.feed.feeder]
 	l, ok := c.linkInto(i)
 	switch {
+	case ok && l.Rate >= leastRate && still < timings.hung && c.now-f.progress.told < timings.stalled:
+		// A part of a frame arrives, of which the receiver does not tell: frames suit the rate of the chain, and
+		// one of 1 MiB takes a slow link longer.
+		return false
 	case n.feed.feeder > 0 && f.phase >= phVerified:
 		// It has everything, waits for nothing, and reports no more. If it got that just now,
 		// i may not have told yet that it gets it, too.
