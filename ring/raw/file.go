@@ -34,7 +34,7 @@ type File struct {
 
 // OpenFile opens a regular file to be sent; it may be empty. It says what else
 // path is: missing, a directory, a device. Where the size of the file is not where
-// reading ends (see Lies) it can be sent by Stream only.
+// reading ends (see Unsized) it can be sent by Stream only.
 func OpenFile(path string) (*File, error) {
 	// Before the open, which on a pipe or a tape does more than to open.
 	info, err := os.Stat(path)
@@ -105,9 +105,9 @@ func (s *File) reads(off int64) (bool, error) {
 	return n > 0, nil
 }
 
-// Lies says that reading the file ends elsewhere than its size says, as with files of
+// Unsized says that reading the file ends elsewhere than its size says, as with files of
 // the kernel in /proc and /sys.
-func (s *File) Lies() bool { return s.endless }
+func (s *File) Unsized() bool { return s.endless }
 
 // Stream is the file as a stream, read to wherever it ends, and spooled below dir as
 // that of Stream. Closing it closes the file.

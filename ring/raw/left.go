@@ -111,9 +111,9 @@ func (t *Target) Close() error {
 		}
 	}
 	t.made = nil
-	if t.was != nil {
-		t.was.f.Close()
-		t.was = nil
+	if t.existing != nil {
+		t.existing.f.Close()
+		t.existing = nil
 	}
 	if cerr := t.fs.Close(); err == nil {
 		err = cerr

@@ -205,9 +205,9 @@ func (t *Target) Publish(ctx context.Context) error {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.was != nil && t.was.same && !t.published {
+	if t.existing != nil && t.existing.same && !t.published {
 		t.published = true
-		return t.publishStanding(t.was)
+		return t.publishExisting(t.existing)
 	}
 	if t.part == nil || !t.durable || t.published {
 		return fmt.Errorf("output %s: nothing to publish", t.title)

@@ -35,19 +35,19 @@ func (discard) Write(b []byte) (int, error)                 { return len(b), nil
 func (discard) Commit(context.Context, v1.Descriptor) error { return nil }
 func (discard) Abort(int64) error                           { return nil }
 
-// Output is a sink that writes one blob to a stream as it arrives. It can be
+// StreamSink is a sink that writes one blob to a stream as it arrives. It can be
 // interrupted and continued where it ended, but not taken back.
-type Output struct {
+type StreamSink struct {
 	w  io.Writer
 	mu sync.Mutex
 	n  int64 // bytes written
 }
 
 // Stdout makes a sink of w.
-func Stdout(w io.Writer) *Output { return &Output{w: w} }
+func Stdout(w io.Writer) *StreamSink { return &StreamSink{w: w} }
 
 // Offer takes exactly one blob and holds nothing of it.
-func (o *Output) Offer(_ context.Context, blobs []v1.Descriptor) ([]int64, int64, error) {
+func (o *StreamSink) Offer(_ context.Context, blobs []v1.Descriptor) ([]int64, int64, error) {
 	if len(blobs) != 1 {
 		return nil, 0, fmt.Errorf("standard output takes one blob, not %d", len(blobs))
 	}
@@ -55,21 +55,21 @@ func (o *Output) Offer(_ context.Context, blobs []v1.Descriptor) ([]int64, int64
 }
 
 // Begin continues at off, which is where the last writer ended.
-func (o *Output) Begin(_ context.Context, _ v1.Descriptor, off int64) (ring.Writer, error) {
+func (o *StreamSink) Begin(_ context.Context, _ v1.Descriptor, off int64) (ring.Writer, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if off != o.n {
 		return nil, fmt.Errorf("standard output: cannot go from byte %d to byte %d", o.n, off)
 	}
-	return (*outputWriter)(o), nil
+	return (*streamSinkWriter)(o), nil
 }
 
 // Publish does nothing: what was written is out.
-func (o *Output) Publish(context.Context) error { return nil }
+func (o *StreamSink) Publish(context.Context) error { return nil }
 
-type outputWriter Output
+type streamSinkWriter StreamSink
 
-func (o *outputWriter) Write(b []byte) (int, error) {
+func (o *streamSinkWriter) Write(b []byte) (int, error) {
 	n, err := o.w.Write(b)
 	if n < len(b) && err == nil {
 		err = io.ErrShortWrite
@@ -83,14 +83,14 @@ func (o *outputWriter) Write(b []byte) (int, error) {
 	return n, err
 }
 
-func (o *outputWriter) Commit(_ context.Context, final v1.Descriptor) error {
+func (o *streamSinkWriter) Commit(_ context.Context, final v1.Descriptor) error {
 	if final.Size != o.n {
 		return fmt.Errorf("standard output: %d bytes written, %d expected", o.n, final.Size)
 	}
 	return nil
 }
 
-func (o *outputWriter) Abort(keep int64) error {
+func (o *streamSinkWriter) Abort(keep int64) error {
 	if keep != o.n {
 		return errors.New("standard output: what is written cannot be taken back")
 	}
@@ -103,7 +103,7 @@ var (
 	_ ring.Summed    = (*File)(nil)
 	_ ring.Source    = (*Spool)(nil)
 	_ ring.Sink      = Discard{}
-	_ ring.Sink      = (*Output)(nil)
+	_ ring.Sink      = (*StreamSink)(nil)
 	_ ring.Sink      = (*Target)(nil)
 	_ ring.Opener    = (*Target)(nil)
 	_ ring.Keeper    = (*Target)(nil)

@@ -180,7 +180,7 @@ func TestFileGrown(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer e.Close()
-	if e.Lies() {
+	if e.Unsized() {
 		t.Error("an empty file is a stream")
 	}
 	e.Sums([]digest.Digest{digest.FromString("")})
@@ -204,7 +204,7 @@ func TestFileLies(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if !f.Lies() || f.Size() == int64(len(want)) {
+			if !f.Unsized() || f.Size() == int64(len(want)) {
 				t.Errorf("%s: size %d", path, f.Size())
 			}
 			s, err := f.Stream(t.TempDir())

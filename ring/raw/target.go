@@ -56,7 +56,7 @@ type Target struct {
 
 	mu        sync.Mutex
 	part      *durable.Part // nil: none
-	was       *standing     // the file that is there already and may be the same; nil: none
+	existing  *existing     // the file that is there already and may be the same; nil: none
 	made      []string      // directories that Begin made, outermost first
 	durable   bool          // the part is complete
 	published bool
@@ -110,7 +110,7 @@ func (t *Target) Offer(ctx context.Context, blobs []v1.Descriptor) (held []int64
 	if len(blobs) != 1 {
 		return nil, 0, fmt.Errorf("output %s: takes one blob, not %d", t.title, len(blobs))
 	}
-	if held, ok, err := t.offerStanding(blobs[0]); err != nil || ok {
+	if held, ok, err := t.offerExisting(blobs[0]); err != nil || ok {
 		return held, -1, err // nothing will be written
 	}
 	free, part, err := t.check()
@@ -141,8 +141,8 @@ func (t *Target) Check() (free int64, err error) {
 	return free, err
 }
 
-// room refuses what has no place, and tells the free bytes there.
-func (t *Target) room() (free int64, err error) {
+// freeSpace refuses what has no place, and tells the free bytes there.
+func (t *Target) freeSpace() (free int64, err error) {
 	parent, err := t.parent()
 	if err != nil {
 		return 0, err
@@ -165,7 +165,7 @@ func (t *Target) room() (free int64, err error) {
 
 // check also tells how long a part is that was left behind.
 func (t *Target) check() (free, part int64, err error) {
-	if free, err = t.room(); err != nil {
+	if free, err = t.freeSpace(); err != nil {
 		return 0, 0, err
 	}
 	if err := t.replaceable(); err != nil {
@@ -245,12 +245,12 @@ func (t *Target) fail(what string, err error) error {
 // kept or Offer claimed, and reserves the space.
 func (t *Target) Begin(ctx context.Context, d v1.Descriptor, off int64) (ring.Writer, error) {
 	t.mu.Lock()
-	was := t.was
+	file := t.existing
 	t.mu.Unlock()
-	if was != nil {
-		w, err := t.beginStanding(ctx, was, off)
+	if file != nil {
+		w, err := t.beginExisting(ctx, file, off)
 		if err != nil {
-			return nil, err // not a nil *standingWriter in an interface
+			return nil, err // not a nil *existingWriter in an interface
 		}
 		return w, nil
 	}
@@ -298,8 +298,8 @@ func (t *Target) begin(ctx context.Context, off int64) (*durable.Part, error) {
 func (t *Target) Open(ctx context.Context, _ v1.Descriptor, off int64) (io.ReadCloser, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.was != nil {
-		return t.openStanding(ctx, t.was, off)
+	if t.existing != nil {
+		return t.openExisting(ctx, t.existing, off)
 	}
 	if t.part == nil {
 		return nil, fmt.Errorf("output %s: nothing is stored", t.title)

@@ -44,7 +44,7 @@ func NewTree(o TargetOptions, entries []string) (*Tree, error) {
 
 // Check refuses what could not be published, and tells the free bytes, -1 unknown.
 func (t *Tree) Check() (free int64, err error) {
-	if free, err = t.t.room(); err != nil {
+	if free, err = t.t.freeSpace(); err != nil {
 		return 0, err
 	}
 	_, err = t.old()

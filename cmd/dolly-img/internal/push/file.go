@@ -56,7 +56,7 @@ func (in File) Open(_ context.Context, _ *Push, m *meta.Transfer) (ring.Source, 
 		return nil, err
 	}
 	m.KeepMode(f.Mode())
-	if !f.Lies() {
+	if !f.Unsized() {
 		m.Mtime = f.ModTime()
 		return &growing{f, in}, nil
 	}

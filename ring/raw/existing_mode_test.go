@@ -12,7 +12,7 @@ import (
 )
 
 // A file with the right bytes gets the mode and the owner that were asked for, and not before COMMIT.
-func TestStandingMode(t *testing.T) {
+func TestExistingMode(t *testing.T) {
 	want := random(1000)
 	d := v1.Descriptor{Size: int64(len(want))}
 	for name, c := range map[string]struct {

@@ -24,8 +24,8 @@ import (
 // its bytes judges it, what is beyond the claim is compared as it comes, and nothing is written. On
 // Publish it gets the mode and the owner that were asked for, if it has others; its time stays.
 
-// standing is such a file.
-type standing struct {
+// existing is such a file.
+type existing struct {
 	f    durable.File
 	info fs.FileInfo // of f, when it was opened
 	// begun says that Begin was called, and claim where that was first: in front of it are the bytes that
@@ -39,14 +39,14 @@ type standing struct {
 	same bool
 }
 
-// stand opens the file under the final name where it may be the blob d, and nil where there is none. One
+// openToCompare opens the file under the final name where it may be the blob d, and nil where there is none. One
 // that cannot be it is an error, as is whatever is no regular file. What may be replaced is not
 // looked at.
-func (t *Target) stand(d v1.Descriptor) (*standing, error) {
+func (t *Target) openToCompare(d v1.Descriptor) (*existing, error) {
 	if t.o.Overwrite || d.Size < 0 {
 		return nil, nil
 	}
-	if _, err := t.room(); err != nil {
+	if _, err := t.freeSpace(); err != nil {
 		return nil, err // as where no file stands
 	}
 	info, err := t.fs.Lstat(t.name)
@@ -66,7 +66,7 @@ func (t *Target) stand(d v1.Descriptor) (*standing, error) {
 	if err != nil {
 		return nil, t.fail("compare", err)
 	}
-	s := &standing{f: f}
+	s := &existing{f: f}
 	if s.info, err = f.Stat(); err == nil && !unchanged(info, s.info) {
 		err = errReplaced
 	}
@@ -77,15 +77,15 @@ func (t *Target) stand(d v1.Descriptor) (*standing, error) {
 	return s, nil
 }
 
-// offerStanding is the Offer of a target whose file stands already; ok is false for none.
-func (t *Target) offerStanding(d v1.Descriptor) (held []int64, ok bool, err error) {
-	s, err := t.stand(d)
+// offerExisting is the Offer of a target whose file stands already; ok is false for none.
+func (t *Target) offerExisting(d v1.Descriptor) (held []int64, ok bool, err error) {
+	s, err := t.openToCompare(d)
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.was != nil { // of an Offer before
-		t.was.f.Close()
+	if t.existing != nil { // of an Offer before
+		t.existing.f.Close()
 	}
-	t.was = s
+	t.existing = s
 	if s == nil {
 		return nil, false, err
 	}
@@ -100,7 +100,7 @@ func (t *Target) offerStanding(d v1.Descriptor) (held []int64, ok bool, err erro
 var errReplaced = errors.New("was changed while the transfer ran")
 
 // changed says why the file is no longer what it was when it was opened.
-func (t *Target) changed(s *standing) error {
+func (t *Target) changed(s *existing) error {
 	now, err := t.fs.Lstat(t.name)
 	if err == nil && !unchanged(now, s.info) {
 		err = errReplaced
@@ -137,8 +137,8 @@ func (t *Target) dressable(info fs.FileInfo) error {
 		t.title, fs.ErrExist, why, info.Mode().Perm(), st.Uid, st.Gid)
 }
 
-// publishStanding gives the file its mode and owner.
-func (t *Target) publishStanding(s *standing) error {
+// publishExisting gives the file its mode and owner.
+func (t *Target) publishExisting(s *existing) error {
 	if err := t.changed(s); err != nil || t.dressed(s.info) {
 		return err
 	}
@@ -157,17 +157,17 @@ func (t *Target) differs() error {
 	return fmt.Errorf("output %s: %w, with other bytes (remove it, or set overwrite = true for its directory in the node's policy.toml)", t.title, fs.ErrExist)
 }
 
-// standingWriter compares what comes with the file that stands. Whether the bytes that come are the
+// existingWriter compares what comes with the file that stands. Whether the bytes that come are the
 // right ones is known at Commit only.
-type standingWriter struct {
+type existingWriter struct {
 	t   *Target
-	s   *standing
+	s   *existing
 	off int64
 	buf []byte
 }
 
 // Write compares b.
-func (w *standingWriter) Write(b []byte) (int, error) {
+func (w *existingWriter) Write(b []byte) (int, error) {
 	if cap(w.buf) < len(b) {
 		w.buf = make([]byte, len(b))
 	}
@@ -198,7 +198,7 @@ func common(a, b []byte) int {
 }
 
 // Commit says whether the file is the blob. It is durable, as it was when Begin made it so, and its name becomes so.
-func (w *standingWriter) Commit(ctx context.Context, final v1.Descriptor) error {
+func (w *existingWriter) Commit(ctx context.Context, final v1.Descriptor) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -224,11 +224,11 @@ func (w *standingWriter) Commit(ctx context.Context, final v1.Descriptor) error 
 }
 
 // Abort leaves the file as it is.
-func (w *standingWriter) Abort(int64) error { return nil }
+func (w *existingWriter) Abort(int64) error { return nil }
 
-// beginStanding continues to compare at off. The bytes in front of off are right: to begin in front of what was
+// beginExisting continues to compare at off. The bytes in front of off are right: to begin in front of what was
 // claimed is to say that the claim was wrong, and to begin behind what is equal that the file is.
-func (t *Target) beginStanding(ctx context.Context, s *standing, off int64) (*standingWriter, error) {
+func (t *Target) beginExisting(ctx context.Context, s *existing, off int64) (*existingWriter, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -245,25 +245,25 @@ func (t *Target) beginStanding(ctx context.Context, s *standing, off int64) (*st
 		return nil, t.differs()
 	}
 	s.equal.Store(off)
-	return &standingWriter{t: t, s: s, off: off}, nil
+	return &existingWriter{t: t, s: s, off: off}, nil
 }
 
-// openStanding reads the file from off on, up to where it is known to be equal.
-func (t *Target) openStanding(ctx context.Context, s *standing, off int64) (io.ReadCloser, error) {
+// openExisting reads the file from off on, up to where it is known to be equal.
+func (t *Target) openExisting(ctx context.Context, s *existing, off int64) (io.ReadCloser, error) {
 	if off < 0 || off > s.equal.Load() {
 		return nil, t.differs()
 	}
-	return &standingReader{ctx, t, s, off}, nil
+	return &existingReader{ctx, t, s, off}, nil
 }
 
-type standingReader struct {
+type existingReader struct {
 	ctx context.Context
 	t   *Target
-	s   *standing
+	s   *existing
 	off int64
 }
 
-func (r *standingReader) Read(b []byte) (int, error) {
+func (r *existingReader) Read(b []byte) (int, error) {
 	if err := r.ctx.Err(); err != nil {
 		return 0, err
 	}
@@ -287,11 +287,11 @@ func (r *standingReader) Read(b []byte) (int, error) {
 	return n, err
 }
 
-func (r *standingReader) Close() error { return nil }
+func (r *existingReader) Close() error { return nil }
 
 // Prepare says that nothing is to be switched where the file stands already, as it shall be.
 func (t *Target) Prepare(ctx context.Context, _ []v1.Descriptor) (inPlace bool, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.was != nil && t.was.same && t.dressed(t.was.info), ctx.Err()
+	return t.existing != nil && t.existing.same && t.dressed(t.existing.info), ctx.Err()
 }

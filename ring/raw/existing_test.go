@@ -17,7 +17,7 @@ import (
 
 // A file that is there is what decides, never its name and size: whatever bytes the sender brings,
 // nothing is written, and only the same ones are committed.
-func TestStanding(t *testing.T) {
+func TestExisting(t *testing.T) {
 	want := random(100000)
 	for name, c := range map[string]struct {
 		there func(path string)
@@ -156,7 +156,7 @@ var day = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 
 // A difference below a mark that was good is not forgotten when the node goes back to that mark, as it
 // does when the bytes behind it were changed on the way.
-func TestStandingFallBack(t *testing.T) {
+func TestExistingFallBack(t *testing.T) {
 	want := random(100000)
 	damaged := bytes.Clone(want)
 	damaged[80000]++
@@ -211,7 +211,7 @@ func TestStandingFallBack(t *testing.T) {
 
 // What the file system says of a file does not decide alone: neither a length that is not where reading
 // ends, nor a time that was set back, nor what an earlier Offer found.
-func TestStandingLooksAgain(t *testing.T) {
+func TestExistingLooksAgain(t *testing.T) {
 	want := random(100000)
 	d := v1.Descriptor{Size: int64(len(want))}
 	offer := func(t *testing.T, o TargetOptions) *Target {
@@ -247,7 +247,7 @@ func TestStandingLooksAgain(t *testing.T) {
 			t.Fatal(err)
 		}
 		poke(t, 10)(path) // sets the same time
-		for now, err := os.Stat(path); err == nil && unchanged(now, target.was.info); now, err = os.Stat(path) {
+		for now, err := os.Stat(path); err == nil && unchanged(now, target.existing.info); now, err = os.Stat(path) {
 			os.Chtimes(path, day, day) // until the clock that files are stamped with goes on
 		}
 		if err := target.Publish(ctx); err == nil {
@@ -373,7 +373,7 @@ func (s shortFile) Stat() (fs.FileInfo, error) {
 func onDisk(t *testing.T) string {
 	t.Helper()
 	for _, base := range []string{"", "/var/tmp", "."} {
-		dir, err := os.MkdirTemp(base, "standing-")
+		dir, err := os.MkdirTemp(base, "existing-")
 		if err != nil {
 			continue
 		}
