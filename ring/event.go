@@ -51,6 +51,7 @@ type Limit string
 const (
 	LimitUnknown   Limit = ""
 	LimitProcessor Limit = "processor"
+	LimitHash      Limit = "hash" // a processor without SHA instructions, which hashes no faster
 	LimitDisk      Limit = "disk"
 	LimitNetwork   Limit = "network"
 	LimitPolicy    Limit = "policy" // the rate in the policy of a node

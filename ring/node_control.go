@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 
+	"github.com/dolly-img/dolly-img/ring/internal/relay"
 	"github.com/dolly-img/dolly-img/ring/internal/wire"
 )
 
@@ -107,7 +108,7 @@ func (n *Node) greeting(ctrl *control, sender string) (*wire.Hello, *wire.Welcom
 		n.log.Warn("refused", "peer", ctrl.conn.RemoteAddr().String(), "sender", wire.Printable(sender), "reason", "the server speaks "+theirs+", this is "+ours)
 		w.Reason = "speaks " + ours + ", this is " + theirs
 	default:
-		w.Software, w.Platform = n.config().Software, n.config().Platform
+		w.Software, w.Platform, w.NoSHA = n.config().Software, n.config().Platform, relay.NoSHA()
 	}
 	ctrl.version = w.Version
 	return g, w

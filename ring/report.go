@@ -63,6 +63,7 @@ type Row struct {
 
 	Cause Cause `json:"-"` // Reason in its parts
 	Free  int64 `json:"-"` // bytes it said are free, -1 when it does not know; once it answered
+	NoSHA bool  `json:"-"` // it said that its processor has no instructions for SHA-256
 }
 
 // Unreached says that one node could not open a connection to another.
@@ -102,6 +103,8 @@ type Report struct {
 	// first byte sent to the last confirmation; dolly's summary is made of them.
 	Sent    int64         `json:"-"`
 	Elapsed time.Duration `json:"-"`
+
+	NoSHA bool `json:"-"` // the server's processor has no instructions for SHA-256
 }
 
 // Count returns how many nodes confirmed the right digest.

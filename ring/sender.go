@@ -361,7 +361,7 @@ func (s *sender) report() *Report {
 			r.Digest = d.String()
 		}
 	}
-	r.Sent, r.Bytes = s.relay.Sent(), s.relay.Total()
+	r.Sent, r.Bytes, r.NoSHA = s.relay.Sent(), s.relay.Total(), relay.NoSHA()
 	if !s.first.IsZero() {
 		r.Elapsed = time.Since(s.first)
 	}

@@ -95,7 +95,7 @@ func (s *sender) redial(work context.Context, i int) {
 func welcomed(i int, ctrl *control, w *wire.Welcome) coordinator.EvWelcome {
 	return coordinator.EvWelcome{
 		Node: i, Instance: w.Instance, State: wire.Printable(w.State), Reason: wire.Printable(w.Reason),
-		Addr: ctrl.conn.RemoteAddr().String(), Version: w.Version,
+		Addr: ctrl.conn.RemoteAddr().String(), Version: w.Version, NoSHA: w.NoSHA,
 	}
 }
 

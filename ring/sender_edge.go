@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/dolly-img/dolly-img/ring/internal/coordinator"
+	"github.com/dolly-img/dolly-img/ring/internal/relay"
 	"github.com/dolly-img/dolly-img/ring/internal/wire"
 )
 
@@ -14,6 +15,7 @@ import (
 func coordinatorConfig(cfg Config, markEvery int64) coordinator.Config {
 	c := coordinator.Config{
 		Straggler: coordinator.Straggler(cfg.Straggler), Retries: cfg.Retries, MaxDirect: cfg.MaxDirect, Rate: cfg.Rate, Check: cfg.Check, MarkEvery: markEvery,
+		NoSHA: relay.NoSHA(),
 	}
 	for _, p := range cfg.Nodes {
 		n := coordinator.Peer{Name: p.Name, Dials: strings.Join(p.Addrs, " or ")}
@@ -43,7 +45,7 @@ func (s *sender) row(i int) Row {
 	r := s.chain.Row(i)
 	return Row{
 		Node: s.cfg.Nodes[i-1].Name, State: State(r.State), Digest: r.Digest, Bytes: r.Bytes, Skipped: r.Skipped, Seconds: round(s.ended[i]),
-		Code: string(r.Cause.Code()), Reason: r.Cause.String(), Link: r.Link, Cause: publicCause(r.Cause), Free: r.Free,
+		Code: string(r.Cause.Code()), Reason: r.Cause.String(), Link: r.Link, Cause: publicCause(r.Cause), Free: r.Free, NoSHA: r.NoSHA,
 	}
 }
 

@@ -27,6 +27,10 @@ type speed struct {
 	times int64
 }
 
+// softHash is about how fast a core without SHA instructions hashes, in bytes per second. It was measured:
+// test/bench/RESULTS.md.
+const softHash = 250e6
+
 // printCheck prints the plan: a row for each node, or one for all nodes with the same plan if there are many, what
 // there is to move, and the time that it should take.
 func printCheck(w io.Writer, r *ring.Report, quiet bool, at func(*ring.Report) speed) {
@@ -165,6 +169,26 @@ func (j *job) speed(r *ring.Report) speed {
 		return speed{rate: rate, why: "the speed of " + dev + " towards " + row.Node}
 	}
 	return speed{why: "nobody is to be served"}
+}
+
+// hashed returns the speed of machines that have no SHA instructions where there are some and s is higher or unknown,
+// and otherwise s.
+func (s speed) hashed(r *ring.Report) speed {
+	if s.rate > 0 && s.rate <= softHash {
+		return s
+	}
+	var where []string
+	if r.NoSHA {
+		where = append(where, "this server")
+	}
+	slow := rowsIn(r, func(row ring.Row) bool { return row.State == ring.Pending && row.NoSHA })
+	if len(slow) > 0 {
+		where = append(where, fold(namesOf(slow)))
+	}
+	if len(where) > 0 {
+		s.rate, s.why = softHash, "hashing without SHA instructions on "+strings.Join(where, " and ")
+	}
+	return s
 }
 
 // interfaceTo returns the name of the interface by which packets to addr leave. It connects a datagram socket, which

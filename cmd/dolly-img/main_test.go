@@ -93,7 +93,7 @@ func scriptNode(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 	cmd := exec.Command(path, append(args[1:], "--listen", "127.0.0.1:0")...)
 	cmd.Dir = ts.Getenv("WORK")
-	for _, v := range []string{"HOME", "PATH", "TMPDIR", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "DOLLY_IMG_KEYS"} {
+	for _, v := range []string{"HOME", "PATH", "TMPDIR", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "DOLLY_IMG_KEYS", "GODEBUG"} {
 		cmd.Env = append(cmd.Env, v+"="+ts.Getenv(v))
 	}
 	if args[1] == "receive" {

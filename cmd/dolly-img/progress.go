@@ -271,6 +271,7 @@ func progressParts(e ring.Event, image string, nodes int) []string {
 // limits names what all nodes may wait for.
 var limits = map[ring.Limit]string{
 	ring.LimitProcessor: "processor",
+	ring.LimitHash:      "hashing without SHA instructions",
 	ring.LimitDisk:      "disks",
 	ring.LimitNetwork:   "the network",
 	ring.LimitPolicy:    "the rate in the nodes' policy.toml",

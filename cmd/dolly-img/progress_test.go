@@ -24,6 +24,7 @@ func TestProgressLine(t *testing.T) {
 		{ring.Event{Bytes: 43_000_000, Total: 100_000_000, Rate: 112_300_000, Limit: ring.LimitDisk},
 			"a.sif  43%  112 MB/s  0:01 left  0/8 nodes done  limited by disks"},
 		{ring.Event{Bytes: 43_000_000, Total: 100_000_000, Rate: 0.4, Limit: ring.LimitSource}, "a.sif  43%  0/8 nodes done  waiting for the source"},
+		{ring.Event{Bytes: 43_000_000, Total: 100_000_000, Rate: 250e6, Limit: ring.LimitHash}, "a.sif  43%  250 MB/s  0:00 left  0/8 nodes done  limited by hashing without SHA instructions"},
 		{ring.Event{Bytes: 43_000_000, Total: 100_000_000, Rate: 9e6, Limit: ring.LimitRate}, "a.sif  43%  9.00 MB/s  0:06 left  0/8 nodes done  limited by --rate"},
 		{ring.Event{Bytes: 43_000_000, Total: 100_000_000}, "a.sif  43%  0/8 nodes done"},
 		{ring.Event{Bytes: 5_000, Total: -1, Rate: 999.6}, "a.sif  5.00 kB  999 B/s  0/8 nodes done"},

@@ -92,7 +92,7 @@ func (j *job) show(stderr *screen, rep *ring.Report, told bool) {
 	switch {
 	case told || rep.Transfer == "" || rep.Exit == ring.ExitInterrupted:
 	case j.Check: // the command was asked for the plan, so it goes to standard output
-		printCheck(j.cmd.OutOrStdout(), rep, j.flags.quiet, func(r *ring.Report) speed { return j.speed(r).shared(r, j.flags.maxDirect) })
+		printCheck(j.cmd.OutOrStdout(), rep, j.flags.quiet, func(r *ring.Report) speed { return j.speed(r).shared(r, j.flags.maxDirect).hashed(r) })
 		printUnreached(j.cmd.OutOrStdout(), rep, j.flags.quiet)
 		j.printUnread(j.cmd.OutOrStdout(), rep, len(rowsIn(rep, func(row ring.Row) bool { return row.State == ring.Held })))
 	default:

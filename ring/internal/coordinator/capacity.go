@@ -189,7 +189,7 @@ func (c *Machine) limits(i int, link int64) (rate int64, cause limiter) {
 		}
 	}
 	least(n.progress.report.Relay, LimitProcessor)
-	least(n.progress.report.Hash, LimitProcessor)
+	least(n.progress.report.Hash, c.processor(i))
 	least(n.progress.report.Disk, LimitDisk)
 	if n.progress.report.Wait == wire.WaitLimit { // its limit is what arrives
 		least(n.progress.rate, LimitPolicy)
@@ -201,6 +201,15 @@ func (c *Machine) limits(i int, link int64) (rate int64, cause limiter) {
 		least(n.progress.rate, LimitProcessor)
 	}
 	return rate, cause
+}
+
+// processor is what to call the limit of node i, or of the server, when that is its processor.
+func (c *Machine) processor(i int) Limit {
+	n := &c.nodes[i]
+	if r := n.progress.report; n.row.NoSHA && r.Hash > 0 && (r.Relay == 0 || r.Hash <= r.Relay) {
+		return LimitHash
+	}
+	return LimitProcessor
 }
 
 // serverCapacity is what the server could send in bytes per second; 0 is unknown.
@@ -238,6 +247,8 @@ func (l limiter) String() string {
 		return "link " + l.link
 	case LimitPolicy:
 		return "its own rate limit"
+	case LimitHash:
+		return "hashing without SHA instructions"
 	case limitSending:
 		return "sends"
 	}

@@ -161,7 +161,7 @@ func (w *world) twin() {
 	n := w.own(1)
 	n.touched = true
 	n.barred = n.barred || w.c.nodes[1].phase < phCommitting
-	w.chain(EvWelcome{len(w.nodes) - 1, wire.ID{n.instance}, wire.StateRunning, "", "", wire.Version})
+	w.chain(EvWelcome{len(w.nodes) - 1, wire.ID{n.instance}, wire.StateRunning, "", "", wire.Version, false})
 }
 
 // work does a job that a member ordered.
@@ -371,7 +371,7 @@ func (w *world) ask(k int) {
 	}
 	id := wire.ID{n.instance}
 	if a.redial {
-		w.chain(EvWelcome{a.node, id, state, "", "", wire.Version})
+		w.chain(EvWelcome{a.node, id, state, "", "", wire.Version, false})
 	} else {
 		w.chain(EvResumed{a.node, id, state, w.blob.Digest.String(), Cause{}})
 	}

@@ -52,7 +52,7 @@ const (
 var unhashed = map[string]bool{
 	"coordinator.Machine.out": true, "coordinator.Machine.blobs": true, "coordinator.Machine.cfg": true, "coordinator.node.note": true, "coordinator.progress.moved": true, "coordinator.contact.asked": true,
 	"coordinator.reach.since": true, "coordinator.cutFrom.why": true, "coordinator.holdings.lost": true, "coordinator.holdings.first": true,
-	"coordinator.Row.Digest": true, "coordinator.Row.Bytes": true, "coordinator.Row.Skipped": true, "coordinator.Row.Reason": true, "coordinator.Row.Cause": true, "coordinator.Row.Link": true, "coordinator.Row.Free": true,
+	"coordinator.Row.Digest": true, "coordinator.Row.Bytes": true, "coordinator.Row.Skipped": true, "coordinator.Row.Reason": true, "coordinator.Row.Cause": true, "coordinator.Row.Link": true, "coordinator.Row.Free": true, "coordinator.Row.NoSHA": true,
 	"member.Machine.out": true, "member.Machine.feedFin": true, "member.blob.want": true, "coordinator.world.err": true, "coordinator.budget.delays": true,
 	// What is the same in all worlds, and what fingerprint sees to.
 	"coordinator.world.blob": true, "coordinator.world.sum": true, "coordinator.world.c": true, "coordinator.Machine.nodes": true, "coordinator.world.nodes": true, "coordinator.world.links": true, "coordinator.world.owned": true,

@@ -124,7 +124,7 @@ func newWorld(nodes int, left budget) *world {
 		nodes--
 	}
 	for i := 1; i <= nodes; i++ {
-		w.chain(EvWelcome{i, wire.ID{byte(i)}, wire.StateNew, "", "", wire.Version})
+		w.chain(EvWelcome{i, wire.ID{byte(i)}, wire.StateNew, "", "", wire.Version, false})
 	}
 	return w
 }

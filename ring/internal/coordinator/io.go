@@ -21,6 +21,7 @@ type (
 		Reason   string
 		Addr     string
 		Version  int
+		NoSHA    bool
 	}
 	// EvAway says that a dial failed, and is tried again for as long as was asked for.
 	EvAway struct {

@@ -15,6 +15,7 @@ func (c *Machine) welcome(ev EvWelcome) {
 		return
 	}
 	n.contact.greeted(ev.Addr, ev.Version)
+	n.row.NoSHA = ev.NoSHA
 	if j := c.twin(ev); j > 0 {
 		c.oneMachine(j, ev.Node)
 		return

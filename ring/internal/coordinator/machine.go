@@ -48,6 +48,7 @@ func New(cfg Config, blobs []v1.Descriptor) *Machine {
 		n := &c.nodes[i+1]
 		n.name, n.dials, n.port, n.row.State = p.Name, p.Dials, p.Port, Pending
 	}
+	c.nodes[0].row.NoSHA = cfg.NoSHA
 	return c
 }
 

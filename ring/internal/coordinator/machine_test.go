@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -109,17 +110,18 @@ func (s *scenario) event(f []string) {
 			d = bigBlob
 		}
 		s.reports = nil
-		s.c = New(Config{Nodes: peers, Retries: num("retries", 0), Straggler: Straggler(arg["straggler"]), Rate: int64(num("rate", 0)), MaxDirect: num("direct", 0), Check: arg["check"] != "", MarkEvery: wire.MarkEvery}, []v1.Descriptor{d})
+		s.c = New(Config{Nodes: peers, Retries: num("retries", 0), Straggler: Straggler(arg["straggler"]), Rate: int64(num("rate", 0)), MaxDirect: num("direct", 0), Check: arg["check"] != "", MarkEvery: wire.MarkEvery, NoSHA: arg["nosha"] != ""}, []v1.Descriptor{d})
 		return
 	case "started": // all answer
 		for i := range s.c.nodes[1:] {
-			s.quiet(EvWelcome{i + 1, wire.ID{byte(i + 1)}, wire.StateNew, "", "", num("version", wire.Version)})
+			s.quiet(EvWelcome{i + 1, wire.ID{byte(i + 1)}, wire.StateNew, "", "", num("version", wire.Version), false})
 			s.quiet(EvAnswer{i + 1, []int64{0}, -1, true, false, wire.CodeNone, ""})
 		}
 		return
-	case "serving": // the usual beginning: all answer, all links come up
+	case "serving": // the usual beginning: all answer, all links come up; nosha=NODE,NODE have no SHA instructions
+		without := func(i int) bool { return slices.Contains(strings.Split(arg["nosha"], ","), fmt.Sprint(i)) }
 		for i := range s.c.nodes[1:] {
-			s.quiet(EvWelcome{i + 1, wire.ID{byte(i + 1)}, wire.StateNew, "", "", wire.Version})
+			s.quiet(EvWelcome{i + 1, wire.ID{byte(i + 1)}, wire.StateNew, "", "", wire.Version, without(i + 1)})
 			s.quiet(EvAnswer{i + 1, []int64{0}, -1, true, false, wire.CodeNone, ""})
 		}
 		for i := range s.c.nodes[1:] {
@@ -129,7 +131,7 @@ func (s *scenario) event(f []string) {
 		}
 		return
 	case "welcome":
-		ev = EvWelcome{node, wire.ID{byte(num("instance", node))}, cmp.Or(arg["state"], wire.StateNew), arg["reason"], arg["addr"], num("version", wire.Version)}
+		ev = EvWelcome{node, wire.ID{byte(num("instance", node))}, cmp.Or(arg["state"], wire.StateNew), arg["reason"], arg["addr"], num("version", wire.Version), arg["nosha"] != ""}
 	case "nocontact":
 		ev = EvNoContact{node, Unreachable, false, Cause{Kind: KindContact, Text: "connection refused"}}
 	case "answer":

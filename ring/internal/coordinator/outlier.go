@@ -121,8 +121,10 @@ func (c *Machine) Bottleneck() (limit Limit, name string) {
 func (c *Machine) waitsFor(i int) Limit {
 	server := c.nodes[0].progress.report.Wait
 	switch n := &c.nodes[i]; {
-	case c.starved(i), n.progress.report.Wait == wire.WaitCPU:
+	case c.starved(i):
 		return LimitProcessor
+	case n.progress.report.Wait == wire.WaitCPU:
+		return c.processor(i)
 	case n.progress.report.Wait == wire.WaitDisk:
 		return LimitDisk
 	case n.progress.report.Wait == wire.WaitLimit:
@@ -133,6 +135,8 @@ func (c *Machine) waitsFor(i int) Limit {
 		return LimitNetwork
 	case n.feed.feeder == 0 && server == wire.WaitLimit:
 		return LimitRate
+	case n.feed.feeder == 0 && server == wire.WaitCPU && c.processor(0) == LimitHash:
+		return LimitHash
 	case n.feed.feeder == 0 && server == wire.WaitCPU:
 		return LimitSource
 	}

@@ -17,6 +17,7 @@ type Config struct {
 	Rate      int64 // bytes per second the server sends at most; 0: no limit
 	Check     bool  // ask the nodes, move nothing
 	MarkEvery int64 // the distance of marks, in bytes
+	NoSHA     bool  // the server's processor has no instructions for SHA-256
 }
 
 // Peer is one requested node.
@@ -64,6 +65,7 @@ type Row struct {
 	Bytes   int64  // payload it received
 	Skipped int64  // bytes it held already, as it said
 	Free    int64  // bytes it said are free, -1 when it does not know; once it answered
+	NoSHA   bool   // it said that its processor has no instructions for SHA-256
 	Cause   Cause
 	Link    string // the link that is to blame, "" when none is
 }
@@ -75,6 +77,7 @@ type Limit string
 const (
 	LimitUnknown   Limit = ""
 	LimitProcessor Limit = "processor"
+	LimitHash      Limit = "hash" // a processor without SHA instructions, which hashes no faster
 	LimitDisk      Limit = "disk"
 	LimitNetwork   Limit = "network"
 	LimitPolicy    Limit = "policy" // the rate in the policy of a node

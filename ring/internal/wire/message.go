@@ -36,6 +36,9 @@ type (
 		// Since version 2; empty in WELCOME of version 0 and 1.
 		Software string `json:"software,omitempty"`
 		Platform string `json:"platform,omitempty"`
+
+		// Since version 3; false before.
+		NoSHA bool `json:"noSHA,omitempty"`
 	}
 	Offer struct { // 3
 		Blobs []v1.Descriptor `json:"blobs"`

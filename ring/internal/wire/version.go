@@ -23,9 +23,12 @@ var lastOf = [Version + 1]byte{1: 21, 2: 23, 3: 23}
 func For(version int, m Message) Message {
 	switch m := m.(type) {
 	case *Welcome:
-		if version < 2 {
+		if version < 3 {
 			old := *m
-			old.Software, old.Platform = "", ""
+			old.NoSHA = false
+			if version < 2 {
+				old.Software, old.Platform = "", ""
+			}
 			return &old
 		}
 	case *Abort:

@@ -97,7 +97,7 @@ func TestHelloProof(t *testing.T) {
 // all has one filled message of each type.
 func all() []Message {
 	return []Message{
-		&Hello{1, 2, ID{0xab}, "node1", true}, &Welcome{2, ID{1}, StateNew, "", "", "dolly-img 1.2.0", "linux/amd64/v3"},
+		&Hello{1, 2, ID{0xab}, "node1", true}, &Welcome{3, ID{1}, StateNew, "", "", "dolly-img 1.2.0", "linux/amd64/v3", true},
 		&Offer{[]v1.Descriptor{{MediaType: "a/b", Digest: "sha256:x", Size: 3, Annotations: map[string]string{"k": "<&>"}}}, json.RawMessage(`{"a":1}`), true},
 		&Answer{[]int64{1, 0}, -1, true, true, "", ""}, &Start{}, &Feed{1, 2, []byte("s"), "server", nil},
 		&Need{1, 2, [][2]int64{{0, 4096}}}, &Dial{1, 2, []byte("s"), "n", []string{"[::1]:1"}, nil, true},
@@ -204,8 +204,8 @@ func TestVersions(t *testing.T) {
 		}
 	}
 	for version := 0; version < Version; version++ {
-		b, err := Encode(For(version, &Welcome{Version: version, Software: "x", Platform: "y"}))
-		if err != nil || bytes.Contains(b, []byte("software")) != (version >= 2) || bytes.Contains(b, []byte("platform")) != (version >= 2) {
+		b, err := Encode(For(version, &Welcome{Version: version, Software: "x", Platform: "y", NoSHA: true}))
+		if err != nil || bytes.Contains(b, []byte("noSHA")) || bytes.Contains(b, []byte("software")) != (version >= 2) || bytes.Contains(b, []byte("platform")) != (version >= 2) {
 			t.Errorf("WELCOME of version %d: %s, %v", version, b, err)
 		}
 		b, err = Encode(For(version, &Abort{Reason: ReasonAsked, Keep: true, Code: CodeAsked}))
