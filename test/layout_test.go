@@ -14,7 +14,7 @@ import (
 	"testing/fstest"
 )
 
-const maxLines = 450 // of a file of code; tests may be longer
+const maxLines = 400 // of a file of code; tests may be longer
 
 // topLevel is what the root of the project may hold beside dot files. The binary is
 // what "go build ./cmd/dolly-img" leaves there.
@@ -119,7 +119,7 @@ func TestLayoutRules(t *testing.T) {
 	}{
 		{"", "util/util.go", "", "util: not one of"},
 		{"", "Makefile", "", "Makefile: not one of"},
-		{"", "ring/long.go", strings.Repeat("\n", maxLines+1), "ring/long.go: 451 lines"},
+		{"", "ring/long.go", strings.Repeat("\n", maxLines+1), "ring/long.go: 401 lines"},
 		{"test/run", "test/run", "needs=(nodeset:clustershell)", "cache/cache_test.go: test/run does not install skopeo"},
 		{"ring/testdata/fuzz/FuzzFrame/one", "ring/other", "", "ring/testdata/fuzz/FuzzFrame: no corpus"},
 		{"ring/testdata/fuzz/FuzzFrame/one", "ring/testdata/fuzz/FuzzOther/one", "", "ring/testdata/fuzz/FuzzFrame: no corpus"},
