@@ -20,11 +20,11 @@ func newCache() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "cache",
 		Short: "Look into the cache of this node, and clean it",
-		Long: `The cache of a node is an OCI image layout, which skopeo and podman read as it lies
-on disk. All of these work while the daemon runs. Every user of the node can look into it with
-ls, path and verify, unless the daemon's policy.toml restricts that: a user without a
-cache directory of his own sees the node's. One who has one, as after a push from a registry,
-sees that; ls says which it is, and path looks into the node's for what is not in it.`,
+		Long: `The cache of a node is an OCI image layout, which skopeo and podman read as it lies on
+disk. All of these commands work while the daemon runs. Every user of the node can use ls, path
+and verify, unless the daemon's policy.toml restricts that. A user who has no cache of his own sees
+the node's cache. A user who has one, as after a push from a registry, sees his own: ls says
+which cache it lists, and path also looks into the node's cache.`,
 	}
 	group(cmd)
 	cmd.AddCommand(newCacheLs(), newCachePath(), newCacheVerify(), newCacheRm(), newCachePin(true), newCachePin(false), newCacheGC())
@@ -37,8 +37,8 @@ func newCacheLs() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "ls",
 		Short: "List the images in the cache",
-		Long: `Ls lists every image with the bytes of all its blobs and, as unique, of those that no
-other image needs: what its removal would free.`,
+		Long: `Ls lists every image with the size of all its blobs. UNIQUE is the size of those that no
+other image needs, which is what the removal of the image would free.`,
 		Args: exactly(0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := cachedir.Open(dir)
@@ -50,7 +50,7 @@ other image needs: what its removal would free.`,
 				return err
 			}
 			if other := cachedir.Other(dir, c.Dir()); other != "" {
-				fmt.Fprintf(cmd.ErrOrStderr(), "note: this is your own cache, %s; that of the node is listed with --cache %s\n", printable.Line(c.Dir()), other)
+				fmt.Fprintf(cmd.ErrOrStderr(), "note: this is your own cache, %s; --cache %s lists that of the node\n", printable.Line(c.Dir()), other)
 			}
 			if asJSON {
 				return listJSON(cmd.OutOrStdout(), list)
@@ -58,16 +58,16 @@ other image needs: what its removal would free.`,
 			if err := listTable(cmd.OutOrStdout(), list); err != nil {
 				return err
 			}
-			// Where an image cannot be read nobody knows what it needs, and its row says so.
+			// If an image cannot be read, its row says so, and nobody knows which blobs it needs.
 			if unneeded, err := c.Unneeded(); err == nil && unneeded > 0 {
-				_, err = fmt.Fprintf(cmd.OutOrStdout(), "and %s that no image needs now: layers for the next push, or for gc\n", bytesize.Text(unneeded))
+				_, err = fmt.Fprintf(cmd.OutOrStdout(), "and %s that no image needs now: the next push may use them, and gc removes them\n", bytesize.Text(unneeded))
 				return err
 			}
 			return nil
 		},
 	}
 	addCacheFlag(cmd, &dir)
-	cmd.Flags().BoolVar(&asJSON, "json", false, "one JSON object a line")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print one JSON object a line")
 	return cmd
 }
 
@@ -130,11 +130,11 @@ func newCachePath() *cobra.Command {
 	var dir string
 	cmd := &cobra.Command{
 		Use:   "path REF",
-		Short: "Print what to hand to a container runtime for an image",
-		Long: `Path prints one line: of a SIF the file in the cache, which must not be written to,
-of other images oci:DIR:REF. REF may also be what was pushed, such as sle15.sif or docker://nginx,
-or a short name, such as sle15 or app:v2, where only one image has it. This counts as a use
-of the image: those that were not used for longest are the first to make room.`,
+		Short: "Print what a container runtime needs to start an image",
+		Long: `Path prints one line. For a SIF it is the file in the cache, which must not be written to;
+for other images it is oci:DIR:REF. REF may also be what was pushed, such as sle15.sif or
+docker://nginx, or a short name that only one image has, such as sle15 or app:v2. Path counts as a
+use of the image: when the cache needs room, the images that were not used for longest go first.`,
 		Example: `  apptainer run $(dolly-img cache path sle15)`,
 		Args:    exactly(1, "the reference of an image, see dolly-img cache ls"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -163,10 +163,10 @@ func newCacheVerify() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "verify",
 		Short: "Read everything in the cache again and compare it with its digest",
-		Long: `Verify hashes every blob and looks whether every image has all of its own. It exits 1
-when something is wrong. A blob with wrong bytes is moved to the directory quarantine of the
-cache; the next push of an image that needs it brings it again. For a user who may only
-read the cache it changes nothing.`,
+		Long: `Verify hashes every blob, and checks that every image has all of its blobs. It exits 1
+if something is wrong. It moves a blob with wrong bytes to the directory quarantine of the cache,
+and the next push of an image that needs the blob brings it again. If the user may only read the
+cache, verify changes nothing.`,
 		Args: exactly(0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := cachedir.Open(dir)
@@ -209,6 +209,6 @@ read the cache it changes nothing.`,
 		},
 	}
 	addCacheFlag(cmd, &dir)
-	cmd.Flags().BoolVar(&asJSON, "json", false, "one JSON object a line, of everything that was read")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print one JSON object a line, for everything that was read")
 	return cmd
 }

@@ -22,8 +22,8 @@ func newCacheRm() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "rm REF...",
 		Short: "Remove images from the cache",
-		Long: `Rm takes references out of the cache, and the blobs that no other image needs. What a
-transfer needs that runs now stays until it ends.`,
+		Long: `Rm removes references from the cache, and the blobs that no other image needs. Blobs that a
+running transfer needs stay until it ends.`,
 		Args: atLeast(1, "the reference of an image, see dolly-img cache ls"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := cachedir.Open(dir)
@@ -53,8 +53,8 @@ func newCachePin(on bool) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "pin REF...",
 		Short: "Keep images from being evicted",
-		Long: `Pin has the cache keep what these references name, also when they move to another image,
-until unpin or rm.`,
+		Long: `Pin keeps the images that these references name in the cache, until unpin or rm. If a
+reference moves to another image, that one is pinned.`,
 		Args: atLeast(1, "the reference of an image, see dolly-img cache ls"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := cachedir.Open(dir)
@@ -85,12 +85,15 @@ func newCacheGC() *cobra.Command {
 	var grace time.Duration
 	cmd := &cobra.Command{
 		Use:   "gc",
-		Short: "Remove what no image needs, and with limits the images not used for longest",
-		Long: `Gc removes blobs that no image needs, once they are older than the grace time: another
-tool may be about to name them, or a push that was cut off is repeated. With --max or
---free those that pushes left go at once where a limit is not kept, then images, the one that
-was not used for longest first, until it is; none where so much cannot be free whatever goes.
-Pinned images stay, and so does what a running transfer needs or was served lately. What verify put into quarantine goes after a week. The limits of the daemon are in policy.toml:
+		Short: "Remove what no image needs, and with limits the images that were not used for longest",
+		Long: `Gc removes blobs that no image needs, once they are older than the grace time: until then
+another tool may be about to name them, or a push that was cut off may be repeated.
+
+With --max or --free gc also keeps a limit. If the cache is over it, gc first removes the blobs that
+pushes left, whatever their age, and then images, the one that was not used for longest first. It
+removes no image if that could not keep the limit. Pinned images stay, and so do images that a
+running transfer needs or that were served lately. What verify put into quarantine is removed after
+a week. The limits of the daemon are in policy.toml:
 
   [cache]
   max = "200G"    # bytes of all blobs
@@ -118,8 +121,8 @@ Pinned images stay, and so does what a running transfer needs or was served late
 		},
 	}
 	addCacheFlag(cmd, &dir)
-	cmd.Flags().StringVar(&most, "max", "", "most `BYTES` of all blobs, as in 200G")
-	cmd.Flags().StringVar(&free, "free", "", "least free `BYTES` of the file system")
+	cmd.Flags().StringVar(&most, "max", "", "most `BYTES` that all blobs may have, such as 200G")
+	cmd.Flags().StringVar(&free, "free", "", "least `BYTES` that have to be free in the file system, such as 20G")
 	cmd.Flags().DurationVar(&grace, "grace", cache.DefaultGrace, "`TIME` for which a blob without an image is kept")
 	return cmd
 }
@@ -141,14 +144,14 @@ func printRemoved(w io.Writer, r cache.GCResult) {
 	}
 	fmt.Fprintf(w, "%d blobs with %s are gone\n", r.Blobs, bytesize.Text(r.Bytes))
 	if r.Waits > 0 {
-		fmt.Fprintf(w, "%s that no image needs came within the grace time, and stay for now\n", bytesize.Text(r.Waits))
+		fmt.Fprintf(w, "%s that no image needs stay for now, as they came within the grace time\n", bytesize.Text(r.Waits))
 	}
 	if r.Over {
-		fmt.Fprintln(w, "the limits are not kept: the rest is pinned, in use, within the grace time, or not of this cache")
+		fmt.Fprintln(w, "the cache is still over its limits: the rest is pinned, in use, within the grace time, or not of this cache")
 	}
 }
 
-// atLeast is exactly for one argument or more.
+// atLeast is like exactly, for n arguments or more.
 func atLeast(n int, what string) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		if len(args) < n {
@@ -158,7 +161,7 @@ func atLeast(n int, what string) cobra.PositionalArgs {
 	}
 }
 
-// atMost is exactly for so many arguments or fewer.
+// atMost is like exactly, for n arguments or fewer.
 func atMost(n int) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		if len(args) > n {
@@ -168,7 +171,7 @@ func atMost(n int) cobra.PositionalArgs {
 	}
 }
 
-// writing says who may do what err says that this user may not.
+// writing adds a hint to err if this user may not write to the cache: it says who may.
 func writing(err error) error {
 	if errors.Is(err, fs.ErrPermission) && hintOf(err) == "" {
 		return hintf("run it as root, or as the user whom the cache belongs to", "%w", err)

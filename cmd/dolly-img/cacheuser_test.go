@@ -254,7 +254,7 @@ exec setpriv --reuid "$1" --regid "$1" --clear-groups "$2" cache "$3" $4`
 		t.Errorf("path of what neither has: %d, %s%s", code, stdout, stderr)
 	}
 	stdout, stderr, code = as("65534", "ls", "")
-	if code != 0 || strings.Contains(stdout, "localhost/a") || stderr != "note: this is your own cache, "+own+"/dolly-img; that of the node is listed with --cache /var/lib/dolly-img/cache\n" {
+	if code != 0 || strings.Contains(stdout, "localhost/a") || stderr != "note: this is your own cache, "+own+"/dolly-img; --cache /var/lib/dolly-img/cache lists that of the node\n" {
 		t.Errorf("ls: %d, %s%s", code, stdout, stderr)
 	}
 	stdout, stderr, code = as("0", "ls", "")

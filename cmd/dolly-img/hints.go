@@ -77,6 +77,7 @@ var hints = map[errkind.Kind]string{
 	"name-ambiguous":      "give the full name",
 	"name-digest":         "--name REF, without a digest, says what it shall be kept as",
 	"name-unusable":       "--name REF says what it shall be kept as",
+	"platform-foreign":    "--platform %[1]s says that the nodes can",
 	"platform-index":      "choose one with --platform",
 	"platform-none":       "choose with --platform, or take all with --all-platforms",
 	"platform-other":      "if that is what the nodes are, say --platform %[1]s",
@@ -87,7 +88,7 @@ var hints = map[errkind.Kind]string{
 	"ref-missing":         "name one of them, after a colon",
 	"ref-unknown":         "name one of those, after a colon",
 	"sif-changed":         "wait until nothing writes to it, or push a copy",
-	"sif-digest":          "give a tag in place of the digest",
+	"sif-digest":          "give --name a tag in place of the digest",
 	"sif-malformed":       "the file is damaged, cut short or no SIF: copy or build it again",
 	"sif-ref":             "a SIF has no REF; --name says what it is kept as",
 	"sif-wanted":          "name the path of a SIF file",
@@ -96,6 +97,7 @@ var hints = map[errkind.Kind]string{
 	"transport-engine":    "podman save or docker save it into a file, and push that",
 	"transport-layout":    "say %[1]s",
 	"transport-registry":  "docker://%[1]s is an image in a registry",
+	"variant-chosen":      "--platform takes another",
 
 	// Registries.
 	"registry-address":     "give the address a name, in DNS or /etc/hosts",
@@ -161,6 +163,9 @@ var hints = map[errkind.Kind]string{
 
 	// Keys.
 	"authority-ended":   "replace the authority, here on the server: dolly-img keys renew --ca",
+	"authority-ends":    "replace it, on the server: dolly-img keys renew --ca",
+	"authority-follows": "replace what it signed, on the server: dolly-img keys renew",
+	"authority-old":     "dolly-img keys renew, on the server, takes it out",
 	"authority-first":   "replace the authority first, here on the server: dolly-img keys renew --ca",
 	"authority-only":    "replace it first, on the server: dolly-img keys renew --ca",
 	"ca-ended":          "on the server: dolly-img keys renew --ca; then copy ca.pem from there",
@@ -168,6 +173,7 @@ var hints = map[errkind.Kind]string{
 	"issued-malformed":  "mend the line; or move the file away: the next one begins with the keys that are in the directory",
 	"key-denied":        "run as the owner of the keys, or name others with --keys DIR",
 	"key-ended":         "on the server: dolly-img keys renew; then copy %[1]s from there, and ca.pem",
+	"key-ends":          "renew it, on the server: dolly-img keys renew",
 	"key-exists":        "move it away, and repeat the command",
 	"key-foreign":       "copy ca.pem and %[1]s from the server, both of the same cluster",
 	"key-not-yet":       "check the clock of this host",

@@ -36,7 +36,7 @@ and size in them against the length of the file, and prints them.`,
 			return inspectTable(cmd.OutOrStdout(), img)
 		},
 	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "one JSON object")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print one JSON object")
 	return cmd
 }
 

@@ -21,22 +21,21 @@ func newKeys() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "keys",
 		Short: "Make, renew, revoke and show the keys of a cluster",
-		Long: `The server and the nodes know each other by certificates of a private authority. A
-sender's may open transfers, a node's may only take part in them. Keys are looked for
-in --keys DIR, else in $DOLLY_IMG_KEYS, else in /etc/dolly-img/keys and the user's
+		Long: `The server and the nodes know each other by certificates of a private authority. The
+certificate of a sender may start transfers; that of a node may only take part in them. Commands
+look for keys in --keys DIR, or in $DOLLY_IMG_KEYS, or in /etc/dolly-img/keys and the user's
 configuration directory.
 
-Init, add and renew need ca.key: run them on the server, where the keys were made. A
-daemon reads new keys, and a new list of revoked ones, when it is told to: on the node,
-systemctl reload dolly-img, or kill -HUP its process.`,
+Init, add and renew need ca.key, so run them on the server, where the keys were made. A
+daemon reads new keys, and a new list of revoked keys, when it is told to reload: run
+systemctl reload dolly-img on the node, or send SIGHUP to its process.`,
 	}
 	group(cmd)
 	cmd.AddCommand(newKeysInit(), newKeysAdd(), newKeysRenew(), newKeysRevoke(), newKeysShow())
 	return cmd
 }
 
-// defaultKeys is where keys are made when --keys does not say: where they are looked
-// for first.
+// defaultKeys returns the directory in which keys are made: that of --keys, or the first one in which they are looked for.
 func defaultKeys(flag string) (string, error) {
 	if flag != "" {
 		return flag, nil
@@ -60,13 +59,13 @@ func newKeysInit() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "init",
 		Short: "Make keys",
-		Long: `Init makes an authority (ca.pem, ca.key) and the keys of the server (sender.pem) and of
-the nodes (node.pem). Nothing that is there is replaced.
+		Long: `Init makes an authority (ca.pem, ca.key), and the keys of the server (sender.pem) and of
+the nodes (node.pem). It replaces nothing.
 
-Put ca.pem and node.pem on every node. All nodes may share node.pem, as root on a node
-never becomes a sender by it; with --nodes each gets a certificate of its own, good for
-its name only: install node-NAME.pem as node.pem. Keep ca.key off the nodes. More nodes
-and senders come later with dolly-img keys add.`,
+Put ca.pem and node.pem on every node. All nodes may share node.pem: root on a node cannot
+send with it. With --nodes each node gets a certificate of its own, which is good for its
+name only: install node-NAME.pem there as node.pem. Keep ca.key off the nodes. Dolly-img keys
+add makes the keys of more nodes and senders later.`,
 		Example: `  dolly-img keys init --keys ./keys
   dolly-img keys init --keys ./keys --nodes 'node[001-128]'`,
 		Args: exactly(0, ""),
@@ -86,13 +85,13 @@ and senders come later with dolly-img keys add.`,
 			return nil
 		},
 	}
-	cmd.Flags().StringVar(&dir, "keys", "", "`DIR` to make them in (default $DOLLY_IMG_KEYS, for root /etc/dolly-img/keys, else the user's)")
+	cmd.Flags().StringVar(&dir, "keys", "", "make the keys in `DIR` (default $DOLLY_IMG_KEYS, for root /etc/dolly-img/keys, else the user's)")
 	cmd.Flags().StringVar(&cluster, "cluster", "", "`NAME` of the cluster (default a random one)")
 	cmd.Flags().StringArrayVar(&lists, "nodes", nil, "`LIST` of nodes that get a certificate of their own (repeatable)")
 	return cmd
 }
 
-// printInstall says where the keys in dir belong; named: each node has its own.
+// printInstall says on which machines the keys in dir belong. Named says that each node has a key of its own.
 func printInstall(w io.Writer, dir string, named bool) {
 	fmt.Fprintf(w, "keys are in %s\n", dir)
 	if named {
@@ -108,7 +107,7 @@ func printInstall(w io.Writer, dir string, named bool) {
 	fmt.Fprintln(w, "this host sends with ca.pem and sender.pem; keep ca.key off the nodes")
 }
 
-// nodeNames are the hosts in lists of nodes.
+// nodeNames returns the hosts in lists of nodes.
 func nodeNames(lists []string) ([]string, error) {
 	if len(lists) == 0 {
 		return nil, nil
@@ -120,7 +119,7 @@ func nodeNames(lists []string) ([]string, error) {
 	return hosts(parsed)
 }
 
-// hosts are the names without ports: a certificate is for a host.
+// hosts returns the names without ports and without repetitions: a certificate is for a host.
 func hosts(names []string) ([]string, error) {
 	var out []string
 	for _, name := range names {
@@ -139,14 +138,14 @@ func newKeysShow() *cobra.Command {
 	var dir string
 	cmd := &cobra.Command{
 		Use:   "show",
-		Short: "Show the keys, for whom they are, when they end and what is wrong with them",
+		Short: "Show the keys, whom they are for, when they end and what is wrong with them",
 		Long: `Show prints every certificate with its serial number, and names those that end within 30
-days. Where ca.key is, it also lists those that were issued and are in no file there: keys that
-were replaced, or whose file was moved. They are good until they end, or are revoked.
+days. Beside ca.key it also lists certificates that were issued and are in no file there: keys
+that were replaced, or whose file was moved. They are good until they end or are revoked.
 
-It exits 1 when a key cannot be used: ca.pem, sender.pem or node.pem is revoked or has ended,
-or any file is damaged or open to others. That a key of another name, which only waits there to
-be copied, is revoked or has ended is a note.`,
+Show exits 1 if a key cannot be used: if ca.pem, sender.pem or node.pem is revoked or has ended,
+or if any file is damaged or open to others. Keys with other names only wait there to be
+copied, so show prints a note if one of them is revoked or has ended.`,
 		Args: exactly(0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			dir, err := identity.Find(dir)
@@ -189,7 +188,11 @@ func showKeys(w io.Writer, dir string, entries []identity.Entry) error {
 			fmt.Fprintf(w, "bad  %s\n", printable.Line(problem))
 		}
 		for _, warning := range e.Warnings {
-			fmt.Fprintf(w, "soon %s\n", printable.Line(warning))
+			text := warning.Error()
+			if hint := hintOf(warning); hint != "" {
+				text += "; " + hint
+			}
+			fmt.Fprintf(w, "soon %s\n", printable.Line(text))
 		}
 		for _, note := range e.Notes {
 			fmt.Fprintf(w, "note %s (nothing uses it here)\n", printable.Line(note))
@@ -208,7 +211,7 @@ func date(t time.Time) string {
 	return t.UTC().Format("2006-01-02")
 }
 
-// short is enough of a fingerprint to compare two by eye.
+// short returns the first 16 digits of a fingerprint, in groups, which is enough to compare two by eye.
 func short(fingerprint string) string {
 	var groups []string
 	for len(fingerprint) >= 4 && len(groups) < 4 {

@@ -15,16 +15,16 @@ import (
 	"github.com/dolly-img/dolly-img/ring/printable"
 )
 
-// Keys that are made, replaced and given up after the first ones.
+// This file has the commands that make more keys, replace them and revoke them.
 
 func newKeysAdd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "add",
 		Short: "Make keys of more senders or nodes",
-		Long: `Add makes keys with the authority that is there: run it on the server, which has ca.key.
-Nothing that is there is replaced: what is there and good is left, and what is missing is made,
-so the command can be repeated with a longer list. A name that is revoked, or whose file is
-there and no good, is an error after the others were made.`,
+		Long: `Add makes keys with the authority that is there already, so run it on the server, which has
+ca.key. It replaces nothing: it leaves keys that are there and good, and makes those that are
+missing, so the command can be repeated with a longer list. If a name is revoked, or its file is
+there and not good, add makes the others first and then reports the error.`,
 	}
 	group(cmd)
 	cmd.AddCommand(newKeysAddSender(), newKeysAddNode())
@@ -35,9 +35,9 @@ func newKeysAddSender() *cobra.Command {
 	var dir string
 	cmd := &cobra.Command{
 		Use:   "sender NAME...",
-		Short: "Make keys of machines or people that may send, too",
+		Short: "Make keys of more machines or people that may send",
 		Long: `Sender makes sender-NAME.pem for each NAME. Install it as sender.pem, with ca.pem, on the
-machine that is to send. Nodes log the name with every transfer, and it can be revoked by it.`,
+machine that is to send. Nodes log the NAME with every transfer, and it can be revoked.`,
 		Example: `  dolly-img keys add sender login2`,
 		Args:    atLeastOne("NAME"),
 		RunE: func(cmd *cobra.Command, names []string) error {
@@ -52,9 +52,9 @@ func newKeysAddNode() *cobra.Command {
 	var dir string
 	cmd := &cobra.Command{
 		Use:   "node LIST...",
-		Short: "Make keys of nodes, each with its name",
-		Long: `Node makes node-NAME.pem for each node of the lists. Install it as node.pem, with ca.pem, on
-that node. A node that is to use the key that all share needs no key of its own.`,
+		Short: "Make keys of nodes, each for one name",
+		Long: `Node makes node-NAME.pem for each node in the lists. Install it as node.pem, with ca.pem, on
+that node. A node that uses the key that all nodes share needs no key of its own.`,
 		Example: `  dolly-img keys add node 'node[129-256]'`,
 		Args:    atLeastOne("LIST"),
 		RunE: func(cmd *cobra.Command, lists []string) error {
@@ -98,16 +98,16 @@ func newKeysRenew() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "renew [NAME...]",
 		Short: "Replace keys before they end",
-		Long: `Renew makes new certificates, with new private keys, in place of those in the directory: of
-all, or of those named, as "sender", "node" (the key that all nodes share), or the name of a
-sender or a node. Run it on the server, which has ca.key. What was made before stays good
-until it ends, so machines can get the new ones in any order, and nothing has to stop. Each
-file is replaced in one step.
+		Long: `Renew replaces certificates in the directory by new ones with new private keys: all of
+them, or those that are named. NAME is "sender", "node" (the key that all nodes share), or the
+name of a sender or a node. Run renew on the server, which has ca.key. The old certificates stay
+good until they end, so machines can get the new ones in any order, and nothing has to stop.
+Each file is replaced in one step.
 
 When the authority itself nears its end, renew --ca makes another one beside it, and replaces
-nothing else. Copy ca.pem to every machine, and reload the daemons, before renew makes
-certificates of the new authority: who does not have it refuses them. An authority that has
-ended is taken out of ca.pem by the next renew.`,
+nothing else. Copy ca.pem to every machine and reload the daemons first; only then let renew make
+certificates of the new authority, because machines without it would refuse them. The next renew
+after the old authority has ended removes it from ca.pem.`,
 		Example: `  dolly-img keys renew
   dolly-img keys renew sender node07
   dolly-img keys renew --ca`,
@@ -135,7 +135,7 @@ func renewAuthority(w io.Writer, dir string) error {
 	if err := identity.RenewCA(dir, identity.InitOptions{}); err != nil {
 		return err
 	}
-	fmt.Fprintf(w, `ca.pem in %s now holds two authorities, and ca.key is that of the new one; all certificates stay as they are
+	fmt.Fprintf(w, `ca.pem in %s now holds two authorities, and ca.key belongs to the new one; all certificates stay as they are
 1. copy ca.pem to every node and every machine that sends, and reload the daemons:
 `, dir)
 	printCopies(w, dir, []string{"ca.pem"})
@@ -201,19 +201,19 @@ func newKeysRevoke() *cobra.Command {
 	var force bool
 	cmd := &cobra.Command{
 		Use:   "revoke NAME|SERIAL...",
-		Short: "Give up keys: of a machine that was lost, or of somebody who left",
-		Long: `Revoke adds to the list of revoked certificates, the file "revoked" in the directory of the
-keys. A serial number, as keys show prints it, stands for one certificate; NAME, sender/NAME or
-node/NAME for all that have the name, also for those that are made later: to give a node a new
-key under its old name, revoke the serial number, not the name, then renew.
+		Short: "Revoke keys, as of a machine that was lost or of somebody who left",
+		Long: `Revoke adds to the list of revoked certificates, which is the file "revoked" in the directory
+of the keys. A serial number, as keys show prints it, revokes one certificate. NAME, sender/NAME or
+node/NAME revokes all certificates with that name, also those that are made later. So to give a
+node a new key under its old name, revoke the serial number, not the name, and then renew.
 
-What no key has, of those in the directory and those that were issued there, is taken for a
-mistake, and nothing is changed, unless --force is given.
+If no key in the directory, and none that was issued there, has the serial number or the name,
+revoke takes it for a mistake and changes nothing, unless --force is given.
 
-The list holds where it is: copy it to every node, which reads it when its daemon starts or is
-told to reload, and to every machine that sends, which reads it with each push. Running
-transfers go on. The list has one serial number or name a line, and # begins a comment; lines
-may also be written and removed by hand.`,
+The list only works on machines that have it. Copy it to every node, which reads it when its
+daemon starts or is told to reload, and to every machine that sends, which reads it with each
+push. Running transfers go on. The list has one serial number or name a line, and # begins a
+comment; lines may also be written and removed by hand.`,
 		Example: `  dolly-img keys revoke node/node07
   dolly-img keys revoke 5f0c31a2b4c6d8e0f1a3b5c7d9ebfd0f`,
 		Args: atLeastOne("NAME or SERIAL"),
@@ -249,11 +249,11 @@ may also be written and removed by hand.`,
 		},
 	}
 	addKeysFlag(cmd, &dir)
-	cmd.Flags().BoolVar(&force, "force", false, "also what no key has that is known here")
+	cmd.Flags().BoolVar(&force, "force", false, "revoke also a serial number or a name that no key known here has")
 	return cmd
 }
 
-// meaning is which keys an entry of the list of revoked ones gives up.
+// meaning says which keys an entry in the list revokes.
 func meaning(m identity.Meant) string {
 	what := m.Files
 	for _, i := range m.Issued {
@@ -265,7 +265,7 @@ func meaning(m identity.Meant) string {
 	return strings.Join(what, ", ")
 }
 
-// atLeastOne is cobra.MinimumNArgs(1) with our words.
+// atLeastOne is cobra.MinimumNArgs(1) with our own messages.
 func atLeastOne(what string) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		if len(args) == 0 {
@@ -275,8 +275,9 @@ func atLeastOne(what string) cobra.PositionalArgs {
 	}
 }
 
-// printCopies prints how files get to the machines that need them. The key of one machine has its
-// name in that of the file, and not there; of many such files one line is printed for all.
+// printCopies prints the commands that copy files to the machines that need them. The file with the key of one
+// machine has the machine in its name here, and a common name there. If there are many such files, one command with a
+// placeholder is printed.
 func printCopies(w io.Writer, dir string, files []string) {
 	const few = 3
 	if len(files) > few {
@@ -288,7 +289,7 @@ func printCopies(w io.Writer, dir string, files []string) {
 		if role, name, ok := strings.Cut(strings.TrimSuffix(file, ".pem"), "-"); ok {
 			machine, as = name, role+".pem"
 		}
-		if strings.Contains(machine, ":") { // scp wants it so
+		if strings.Contains(machine, ":") { // scp wants an IPv6 address in brackets
 			machine = "[" + machine + "]"
 		}
 		fmt.Fprintf(w, "  scp %s %s:/etc/dolly-img/keys/%s\n", quote(filepath.Join(dir, file)), machine, as)

@@ -140,11 +140,9 @@ func (f *pushFlags) job(cmd *cobra.Command, arg string) (*job, error) {
 		return nil, err
 	}
 	o.Name = kept
-	open := image.Options{OCI: o, NoCache: f.from.noCache, CheckLayers: f.from.checkLayers, Cache: f.from.cache, Log: j.Log, Note: j.note}
-	if !f.send.quiet {
-		open.Warn = func(format string, args ...any) { j.screen.printf("warning: "+format, args...) }
-	}
-	j.What = push.Image{Name: arg, Options: open}
+	j.What = push.Image{Name: arg, Options: image.Options{
+		OCI: o, NoCache: f.from.noCache, CheckLayers: f.from.checkLayers, Cache: f.from.cache, Log: j.Log, Note: j.note, Warn: j.warn,
+	}}
 	return j, nil
 }
 

@@ -24,19 +24,19 @@ func printConfig(cmd *cobra.Command, runtime, addr, cacheFlag string) error {
 	}
 	switch runtime {
 	case "containerd":
-		fmt.Fprintf(out, `# /etc/containerd/certs.d/_default/hosts.toml, for all registries, or with the name of one
-# in place of _default. In /etc/containerd/config.toml has to be:
+		fmt.Fprintf(out, `# This is /etc/containerd/certs.d/_default/hosts.toml, for all registries; for one registry put
+# its name in place of _default. /etc/containerd/config.toml needs:
 #   [plugins."io.containerd.grpc.v1.cri".registry]
 #     config_path = "/etc/containerd/certs.d"
-# and for ctr: ctr image pull --hosts-dir /etc/containerd/certs.d NAME
+# With ctr: ctr image pull --hosts-dir /etc/containerd/certs.d NAME
 
 [host."http://%s"]
   capabilities = ["pull", "resolve"]
 `, addr)
 	case "podman":
-		fmt.Fprint(out, `# /etc/containers/registries.conf.d/dolly-img.conf, for podman, buildah, skopeo and CRI-O; one
-# part for each registry that images come from. Behind the mirror's address the colon in front of
-# a port is written _, as in 127.0.0.1_5000.
+		fmt.Fprint(out, `# This is /etc/containers/registries.conf.d/dolly-img.conf, for podman, buildah, skopeo and CRI-O. It
+# has a part for each registry that images come from. Behind the mirror's address, a registry's port
+# is written with _ in place of the colon, as in 127.0.0.1_5000.
 `)
 		for _, host := range registries(cacheFlag) {
 			fmt.Fprintf(out, `
@@ -48,11 +48,11 @@ insecure = true
 `, host, addr+"/"+mirror.PathName(host))
 		}
 	case "apptainer":
-		fmt.Fprint(out, `# A SIF is started where it lies in the cache:
+		fmt.Fprint(out, `# Start a SIF where it lies in the cache:
 apptainer run $(dolly-img cache path REF)
-# Another image is made a SIF of, without any registry:
+# Make a SIF of another image, without any registry:
 apptainer build app.sif $(dolly-img cache path REF)
-# dolly-img cache ls lists what may stand for REF.
+# dolly-img cache ls lists the names that REF can be.
 `)
 	default:
 		return usagef("--print-config %q: want containerd, podman or apptainer", runtime)
@@ -60,12 +60,12 @@ apptainer build app.sif $(dolly-img cache path REF)
 	return nil
 }
 
-// registries are those that images in the cache come from, and two that most use: an image that
-// comes later should not need another configuration.
+// registries returns the registries that images in the cache come from, and two that most clusters use, so that an image
+// that comes later from one of these needs no new configuration.
 func registries(cacheFlag string) []string {
 	hosts := []string{"docker.io", "quay.io"}
 	if c, err := cachedir.Open(cacheFlag); err == nil {
-		refs, _ := c.References() // what cannot be read has no names
+		refs, _ := c.References() // a cache that cannot be read adds no names
 		for _, r := range refs {
 			if host, _, _ := strings.Cut(r.Repository, "/"); strings.ContainsAny(host, ".:") || host == "localhost" {
 				hosts = append(hosts, host)

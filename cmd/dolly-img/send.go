@@ -149,11 +149,22 @@ func (j *job) printAgain(stderr *screen, rep *ring.Report) {
 	}
 }
 
-// note prints, above the progress, what the user should know and what is no error.
-func (j *job) note(format string, args ...any) {
-	if !j.flags.quiet {
-		j.screen.printf("note: "+format, args...)
+// note prints, above the progress, what the user should know though it is no error.
+func (j *job) note(note error) { j.remark("note", note) }
+
+// warn prints a warning above the progress.
+func (j *job) warn(warning error) { j.remark("warning", warning) }
+
+// remark prints a note or a warning in one line, with the hint for its kind.
+func (j *job) remark(what string, about error) {
+	if j.flags.quiet {
+		return
 	}
+	text := about.Error()
+	if hint := hintOf(about); hint != "" {
+		text += "; " + hint
+	}
+	j.screen.printf("%s: %s", what, text)
 }
 
 // shortName is the name of the image in the line of progress.

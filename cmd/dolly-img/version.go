@@ -11,23 +11,24 @@ import (
 	"github.com/dolly-img/dolly-img/ring"
 )
 
-// release is the version of a build that has it from no module or repository, as a
+// release is the version of a build that gets it from no module or repository, such as a
 // package of a distribution. The linker sets it: go build -ldflags '-X main.release=1.2.0'.
 var release string
 
-// build is what this program knows of its making.
+// build is what this program knows about how it was built.
 type build struct {
-	version  string // such as "1.2.0", or "devel"
-	commit   string // hexadecimal; "" is unknown
-	modified bool   // the source was not that of the commit alone
-	goLang   string // Go's own version, as in "go1.26.0"
+	version string // such as "1.2.0", or "devel"
+	commit  string // hexadecimal; "" is unknown
+	// modified says that the source had changes that are not in the commit.
+	modified bool
+	goLang   string // Go's own version, such as "go1.26.0"
 }
 
-// pseudo is the version that Go gives to a commit without a tag of its own; it ends with the
+// pseudo matches the version that Go gives to a commit without a tag. It ends with the
 // commit. See https://go.dev/ref/mod#pseudo-versions.
 var pseudo = regexp.MustCompile(`^v(\d+\.\d+\.\d+)-(?:.*\.)?\d{14}-([0-9a-f]{12})(?:\+|$)`)
 
-// thisBuild is what the Go tool recorded in the running program.
+// thisBuild returns what the Go tool recorded in the running program.
 func thisBuild() build {
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
@@ -41,7 +42,7 @@ func describeBuild(info *debug.BuildInfo, release string) build {
 	b.modified = strings.HasSuffix(b.version, "+dirty")
 	if m := pseudo.FindStringSubmatch(info.Main.Version); m != nil {
 		b.commit = m[2]
-		if m[1] == "0.0.0" { // no version was ever given out
+		if m[1] == "0.0.0" { // there was no release before this commit
 			b.version = ""
 		}
 	}
@@ -62,7 +63,7 @@ func describeBuild(info *debug.BuildInfo, release string) build {
 	return b
 }
 
-// String is the short form, which peers, reports and logs are told: "dolly-img 1.2.0 (abc1234)".
+// String returns the short form for peers, reports and logs: "dolly-img 1.2.0 (abc1234)".
 func (b build) String() string {
 	s := "dolly-img " + b.version
 	switch {
@@ -74,7 +75,7 @@ func (b build) String() string {
 	return s
 }
 
-// text is what the command prints.
+// text returns what the command prints.
 func (b build) text() string {
 	commit := "unknown"
 	if b.commit != "" {
@@ -86,7 +87,7 @@ func (b build) text() string {
 	return fmt.Sprintf("dolly-img %s\ncommit    %s\ngo        %s\nprotocol  %s\n", b.version, commit, orDash(b.goLang), protocols())
 }
 
-// protocols are the versions of the ring's protocol that this program speaks.
+// protocols returns the versions of the ring's protocol that this program speaks.
 func protocols() string {
 	if ring.ProtocolMin == ring.ProtocolMax {
 		return fmt.Sprint(ring.ProtocolMax)
@@ -94,7 +95,7 @@ func protocols() string {
 	return fmt.Sprintf("%d to %d", ring.ProtocolMin, ring.ProtocolMax)
 }
 
-// software is this program and its version, in the short form.
+// software returns this program and its version, in the short form.
 func software() string { return thisBuild().String() }
 
 func newVersion() *cobra.Command {
@@ -102,8 +103,8 @@ func newVersion() *cobra.Command {
 		Use:   "version",
 		Short: "Print version, commit, Go version and protocol",
 		Long: `Version prints the version of this program, the commit it was built from, the version of
-Go, and the versions of the ring's protocol that it speaks. Server and nodes
-understand each other when they have one of these versions in common.`,
+Go, and the versions of the ring's protocol that it speaks. A server and a node
+understand each other if they have one of these versions in common.`,
 		Args: exactly(0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			fmt.Fprint(cmd.OutOrStdout(), thisBuild().text())

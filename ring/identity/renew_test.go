@@ -212,7 +212,7 @@ func TestRenewCA(t *testing.T) {
 	byServer(t, both(node), newSender.ClientConfig(ControlProtocol, ""), "unknown authority") // why ca.pem goes first
 
 	entries, err := Show(dir)
-	if err != nil || len(entries[1].Warnings) != 1 || !strings.Contains(entries[1].Warnings[0], "there is another") {
+	if err != nil || len(entries[1].Warnings) != 1 || !strings.Contains(entries[1].Warnings[0].Error(), "there is another") {
 		t.Errorf("%+v, %v", entries, err)
 	}
 	// Once the old authority has ended, it goes with the next renewal.

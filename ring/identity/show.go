@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/dolly-img/dolly-img/ring/errkind"
 )
 
 // An Entry describes one certificate, a file that holds none, or a certificate that was issued and
@@ -24,7 +26,7 @@ type Entry struct {
 	Serial              string   // number of the certificate, hexadecimal, as in the list of revoked ones
 	Fingerprint         string   // SHA-256 of the certificate, hex
 	Problems            []string // why Load would refuse it; nil: none
-	Warnings            []string // what should be done soon
+	Warnings            []error  // what should be done soon; the kind of each says what
 	Notes               []string // what is wrong with a key that nothing in this directory uses
 }
 
@@ -138,9 +140,9 @@ func (s *shower) authority(e *Entry, cert *x509.Certificate) {
 	case s.caErr != nil:
 		err = s.caErr
 	case s.revoked.why(cert) != nil:
-		e.Warnings = append(e.Warnings, fmt.Sprintf("an authority in %s is revoked: %s; nothing that it signed is good", e.File, s.revoked.why(cert)))
+		e.Warnings = append(e.Warnings, fmt.Errorf("an authority in %s is revoked: %s; nothing that it signed is good", e.File, s.revoked.why(cert)))
 	case s.now.After(cert.NotAfter) && len(s.ca.certs) > 1:
-		e.Warnings = append(e.Warnings, fmt.Sprintf("an authority in %s has ended, and there is another: dolly-img keys renew, on the server, takes it out", e.File))
+		e.Warnings = append(e.Warnings, errkind.Errorf("authority-old", "an authority in %s has ended, and there is another", e.File))
 	case s.now.After(cert.NotAfter):
 		err = &KeyError{File: e.File, Problem: Expired}
 	case s.now.Before(cert.NotBefore):
@@ -148,9 +150,9 @@ func (s *shower) authority(e *Entry, cert *x509.Certificate) {
 	case EndsSoon(cert.NotAfter, s.now):
 		end := End{"the authority in " + e.File, cert.NotAfter}
 		if s.succeeded(cert) {
-			e.Warnings = append(e.Warnings, end.String(s.now)+"; there is another: replace what it signed, on the server: dolly-img keys renew")
+			e.Warnings = append(e.Warnings, errkind.Errorf("authority-follows", "%s; there is another", end.String(s.now)))
 		} else {
-			e.Warnings = append(e.Warnings, end.String(s.now)+"; replace it, on the server: dolly-img keys renew --ca")
+			e.Warnings = append(e.Warnings, errkind.Errorf("authority-ends", "%s", end.String(s.now)))
 		}
 	}
 	if err != nil {
@@ -182,7 +184,7 @@ func (s *shower) issued(e *Entry, file *keyFile, name string) {
 	case err != nil:
 		e.Problems = append(e.Problems, err.Error())
 	case EndsSoon(e.NotAfter, s.now):
-		e.Warnings = append(e.Warnings, End{"the certificate in " + e.File, e.NotAfter}.String(s.now)+"; renew it, on the server: dolly-img keys renew")
+		e.Warnings = append(e.Warnings, errkind.Errorf("key-ends", "%s", End{"the certificate in " + e.File, e.NotAfter}.String(s.now)))
 	}
 }
 

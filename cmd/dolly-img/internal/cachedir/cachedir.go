@@ -15,10 +15,10 @@ import (
 // System is the cache of root, and of most daemons.
 const System = "/var/lib/dolly-img/cache"
 
-// Dir is where the cache is when --cache does not say: what systemd made for
-// the unit, the place of root, or the user's.
+// Dir returns the directory of the cache: the one that the user named, or else that of the systemd unit, of root, or of
+// the user.
 func Dir(flag string) (string, error) {
-	// systemd separates several directories by colons; the unit has one of each.
+	// systemd separates several directories by colons. The unit has only one.
 	state, _, _ := strings.Cut(os.Getenv("STATE_DIRECTORY"), ":")
 	switch {
 	case flag != "":
@@ -35,8 +35,7 @@ func Dir(flag string) (string, error) {
 	return filepath.Join(dir, "dolly-img"), nil
 }
 
-// readable is the same for commands that only look: a user without a cache
-// of his own sees the node's.
+// readable is Dir for commands that only read: a user without a cache of his own sees the node's.
 func readable(flag string) (string, error) {
 	dir, err := Dir(flag)
 	if flag != "" {
@@ -45,8 +44,8 @@ func readable(flag string) (string, error) {
 	return orOf(dir, err, System)
 }
 
-// orOf is the user's own cache, or the node's where he has none: a job may run without a
-// home, or with one of somebody else that it may not look into.
+// orOf returns the user's own cache, or the node's if he has none. A job may run without a home directory, or with one
+// that it may not read.
 func orOf(own string, err error, node string) (string, error) {
 	if err == nil {
 		names, unread := os.ReadDir(own)
@@ -60,8 +59,8 @@ func orOf(own string, err error, node string) (string, error) {
 	return own, err
 }
 
-// Other is the cache of this node, where it is there and a user looked into one of his own, in
-// dir, without having said so; "" else.
+// Other returns the cache of this node if there is one and the user looks into another one, dir, though he did not name
+// it. Else it returns "".
 func Other(flag, dir string) string {
 	if flag != "" || dir == System || os.Getenv("STATE_DIRECTORY") != "" {
 		return ""
@@ -72,7 +71,7 @@ func Other(flag, dir string) string {
 	return System
 }
 
-// Open opens a cache that is there: looking must not make one.
+// Open opens a cache that exists. It makes none, because the commands that use it only look.
 func Open(flag string) (*cache.Cache, error) {
 	dir, err := readable(flag)
 	if err != nil {
@@ -91,7 +90,7 @@ func Open(flag string) (*cache.Cache, error) {
 	return cache.Open(dir)
 }
 
-// Create opens this server's own cache, and makes it where there is none.
+// Create opens this server's own cache, and makes it if there is none.
 func Create(flag string) (*cache.Cache, error) {
 	dir, err := Dir(flag)
 	if err != nil {
@@ -100,7 +99,7 @@ func Create(flag string) (*cache.Cache, error) {
 	return cache.Open(dir)
 }
 
-// Limits are those of the policy file beside the keys, for a server's own cache as for a node's.
+// Limits returns the limits in the policy file beside the keys. They hold for a server's own cache as for a node's.
 func Limits(keys string) (cache.Limits, error) {
 	dir, err := identity.Find(keys)
 	if err != nil {

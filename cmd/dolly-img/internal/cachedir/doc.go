@@ -1,3 +1,3 @@
 // Package cachedir knows where the caches of this machine are: that of root and its daemon, that of a systemd unit, and
-// those of users. Open is for commands that only look, Create for a server that keeps what it pulls.
+// those of users. Commands that only look call Open, and a server that keeps what it pulls calls Create.
 package cachedir

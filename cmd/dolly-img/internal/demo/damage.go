@@ -8,20 +8,21 @@ import (
 	"sync"
 )
 
-// damager is a bad cable: it passes connections on to a node, and of the plain data
-// links among them (ring/PROTOCOL.md, sections 5 and 6) it changes one byte, once.
+// damager is a bad cable: it passes connections on to a node, and changes one byte, once, on a plain data link
+// (ring/PROTOCOL.md, sections 5 and 6).
 type damager struct {
 	listener net.Listener
 	to       string // address of the node
-	from     uint64 // the first frame at this offset of the image, or behind it
-	told     func(offset uint64)
+	// The byte is in the first frame that begins at offset from of the image, or behind it.
+	from uint64
+	// told is called when the byte was changed.
+	told func(offset uint64)
 
 	once sync.Once
 	done sync.WaitGroup
 }
 
-// The layout of what passes: a link's opening, of fixed length from the side of the
-// feeder, then frames.
+// The layout of what passes: the feeder opens a link with a fixed number of bytes, and then sends frames.
 const (
 	linkOpening   = 'D'
 	linkHello     = 8 + 68
@@ -32,7 +33,7 @@ const (
 	lengthInFrame = 16
 )
 
-// newDamager listens; told is called when the byte was changed.
+// newDamager listens on the loopback interface and passes connections on to the address to.
 func newDamager(to string, from int64, told func(offset uint64)) (*damager, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -53,7 +54,7 @@ func newDamager(to string, from int64, told func(offset uint64)) (*damager, erro
 
 func (d *damager) addr() string { return d.listener.Addr().String() }
 
-// close waits for the connections, which the node has ended by then.
+// close waits for the connections. The node has closed them by then.
 func (d *damager) close() {
 	d.listener.Close()
 	d.done.Wait()
@@ -71,7 +72,7 @@ func (d *damager) pass(up *net.TCPConn) {
 	go func() {
 		defer close(back)
 		_, _ = io.Copy(up, down)
-		up.Close() // the node has ended it: nobody reads any more what still comes
+		up.Close() // the node has closed the connection and reads no more
 	}()
 	r := bufio.NewReaderSize(up, 256<<10)
 	if first, err := r.Peek(1); err == nil && first[0] == linkOpening {
@@ -83,7 +84,7 @@ func (d *damager) pass(up *net.TCPConn) {
 	<-back
 }
 
-// link passes frames on until one end has enough.
+// link passes frames on until one end closes the link.
 func (d *damager) link(r io.Reader, down io.Writer) {
 	if _, err := io.CopyN(down, r, linkHello); err != nil {
 		return

@@ -22,27 +22,34 @@ import (
 	"github.com/dolly-img/dolly-img/ring/printable"
 )
 
-// Demo is one run: nodes on this machine, a push to them, and what is done to them meanwhile.
+// Demo is one run: nodes on this machine, a push to them, and faults that happen to them meanwhile.
 type Demo struct {
-	Image    string // a SIF file; "": it is made
-	Keep     string // where the image that is made stays; "": it goes at the end
+	// Image is the path of a SIF. If it is "", the demo makes an image, at Keep if that is not "".
+	Image    string
+	Keep     string
 	Nodes    int
 	Faults   Faults
 	Software string // this program and its version, as nodes are told
 
-	Out io.Writer                        // what is said in order
-	Say func(format string, args ...any) // what is said beside the progress of the push
-	// Show runs the push, and shows what happens to whoever watches. It calls watch with every event.
+	// Out gets what the demo prints in order, and Say prints a line beside the progress of the push.
+	Out io.Writer
+	Say func(format string, args ...any)
+	// Daemon returns the arguments with which this program is a node that listens on a free port of the loopback
+	// interface, with these directories of a cache and of keys.
+	Daemon func(cache, keys string) []string
+	// Show runs the push, and shows the user what happens. It calls watch with every event.
 	Show func(ctx context.Context, p *push.Push, watch func(ring.Event)) error
 
-	struck bool   // what happens on the way did
-	dir    string // temporary
+	// struck says that nodes were killed and frozen.
+	struck bool
+	// dir is a temporary directory.
+	dir    string
 	digest string // of the image
 	size   int64
 	nodes  []*node
 }
 
-// WrongError says that copies are wrong.
+// WrongError says how many copies are wrong.
 type WrongError struct{ Copies int }
 
 func (e *WrongError) Error() string { return fmt.Sprintf("demo: %d copies are wrong", e.Copies) }
@@ -79,19 +86,13 @@ func (d *Demo) Run(ctx context.Context) (err error) {
 	if d.Keep != "" {
 		fmt.Fprintf(d.Out, "the image stays at %s\n", printable.Line(d.Keep))
 	}
-	fmt.Fprint(d.Out, `
-The same on real hosts:
-  dolly-img keys init --keys ./keys      # then ca.pem and node.pem to /etc/dolly-img/keys on every node
-  dolly-img daemon                       # on every node
-  dolly-img push IMAGE.sif --keys ./keys --nodes 'node[001-128]'
-`)
 	return nil
 }
 
 func (d *Demo) keys() string { return filepath.Join(d.dir, "keys") }
 
-// prepare finds or makes the image, sees that its copies have room, and takes the
-// digest with which they will be compared.
+// prepare finds or makes the image, checks that its copies have room, and computes the digest with which they will be
+// compared.
 func (d *Demo) prepare(ctx context.Context) error {
 	made := d.Image == ""
 	if d.Keep != "" {
@@ -166,7 +167,7 @@ func (f sifFile) Open(_ context.Context, _ *push.Push, m *meta.Transfer) (ring.S
 
 const demoRef = "localhost/demo:latest"
 
-// compare reads every copy again, from the caches as a runtime would find them.
+// compare reads every copy again, where a runtime would find it in the cache.
 func (d *Demo) compare() error {
 	wrong, missed := 0, 0
 	for _, n := range d.nodes {

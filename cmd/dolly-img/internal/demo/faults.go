@@ -12,11 +12,10 @@ import (
 	"github.com/dolly-img/dolly-img/ring/bytesize"
 )
 
-// How long the transfer shall take at least when something is to happen on the way, in
-// seconds; the ring tells how far it is about once a second. One that is frozen is missed
-// after 5 s, and dialled 2 s later: by then the others must not have ended. A node at a
-// tenth of the speed takes ten times as long, so with one the whole is shorter; it is served
-// long enough for a frozen one to come back.
+// These are the seconds that the transfer takes at least if a fault is to happen on the way. The ring says about once
+// a second how far it is. A node that is frozen is missed after 5 s and dialled 2 s later, and the transfer
+// must not be over by then. With a slow node the transfer to the others is shorter, because that node takes ten
+// times as long; a frozen node has time to come back meanwhile.
 const (
 	killSeconds   = 6
 	freezeSeconds = 12
@@ -24,12 +23,12 @@ const (
 	slowest       = 32 << 10 // bytes per second
 )
 
-// Faults are how many nodes something is done to.
+// Faults says how many nodes each fault happens to.
 type Faults struct{ Kill, Slow, Freeze, Corrupt int }
 
 func (f Faults) any() bool { return f != Faults{} }
 
-// fate is what is done to a node.
+// fate is the fault that happens to a node.
 type fate string
 
 const (
@@ -39,8 +38,8 @@ const (
 	toCorrupt fate = "corrupt"
 )
 
-// fates are neighbours, from the second node on: the first and the last one of the
-// chain are left alone as long as there is a choice.
+// fates returns the fate of each node. The nodes with a fate are neighbours, from the second node of the chain on, so that
+// the first and the last node have none if there are enough others.
 func (f Faults) fates(nodes int) []fate {
 	all := make([]fate, nodes)
 	next := 1
@@ -56,7 +55,7 @@ func (f Faults) fates(nodes int) []fate {
 	return all
 }
 
-// rate is that of the transfer, so that there is time for what shall happen; 0 is no limit.
+// rate returns the rate of the transfer that leaves time for the faults, in bytes per second; 0 is no limit.
 func (f Faults) rate(size int64) int64 {
 	seconds := int64(killSeconds)
 	switch {
@@ -70,7 +69,7 @@ func (f Faults) rate(size int64) int64 {
 	return max(size/seconds, 64<<10)
 }
 
-// keysOf are the keys of one node, with its policy.
+// keysOf returns the directory with the keys and the policy of a node.
 func (d *Demo) keysOf(n *node) (string, error) {
 	var policy strings.Builder
 	if d.Faults.Corrupt > 0 {
@@ -99,7 +98,7 @@ func (d *Demo) keysOf(n *node) (string, error) {
 	return dir, os.WriteFile(filepath.Join(dir, "policy.toml"), []byte(policy.String()), 0o600)
 }
 
-// bend puts the bad cables in.
+// bend puts the bad cables in front of the nodes whose fate they are.
 func (d *Demo) bend() error {
 	for _, n := range d.nodes {
 		n.addr = n.proc.Addr
@@ -119,25 +118,24 @@ func (d *Demo) bend() error {
 	return nil
 }
 
-// announce says what was done before the transfer begins.
+// announce prints the faults that are there before the transfer begins.
 func (d *Demo) announce() {
 	rate := d.Faults.rate(d.size)
 	if rate > 0 {
-		fmt.Fprintf(d.Out, "the server sends %s/s at most, so that there is time for what shall happen\n", bytesize.Text(rate))
+		fmt.Fprintf(d.Out, "the server sends %s/s at most, so that there is time for the faults\n", bytesize.Text(rate))
 	}
 	for _, n := range d.nodes {
 		switch n.fate {
 		case toSlow:
 			fmt.Fprintf(d.Out, "%s takes %s/s at most: its policy says so\n", n.name, bytesize.Text(n.limit))
 		case toCorrupt:
-			fmt.Fprintf(d.Out, "%s has a bad cable; links are plain, so that a changed byte is not TLS's affair\n", n.name)
+			fmt.Fprintf(d.Out, "%s has a bad cable; links are plain, so that the ring and not TLS finds the changed byte\n", n.name)
 		}
 	}
 }
 
-// strike kills and freezes nodes on the way: once a quarter of the image has reached
-// every node, or as soon as bytes move where that would be late. It thaws the frozen when
-// they were missed.
+// strike kills and freezes nodes on the way, when a quarter of the image has reached every node, or as soon as bytes move
+// if a quarter would be late. It thaws a frozen node when the ring has missed it.
 func (d *Demo) strike(e ring.Event) {
 	if e.Kind == ring.EventNode && e.State == ring.Lost {
 		for _, n := range d.nodes {
@@ -170,7 +168,7 @@ func (d *Demo) strike(e ring.Event) {
 	}
 }
 
-// happened says whether what was asked for was done to n, and how to put it.
+// happened reports whether the fate of n has happened, and how to print it.
 func (n *node) happened() (done bool, text string) {
 	switch n.fate {
 	case toKill:

@@ -13,7 +13,7 @@ import (
 // demoImageSize is the length of the data in the SIF that the demo makes.
 const demoImageSize = 256 << 20
 
-// makeDemoImage makes a SIF, the same one on every machine.
+// makeDemoImage makes a SIF, with the same bytes on every machine.
 func makeDemoImage(ctx context.Context, path string) error {
 	data := &demoData{ctx: ctx, left: demoImageSize, rand: rand.NewChaCha8([32]byte([]byte("dolly-img demo, 256 MiB of data.")))}
 	err := sif.Create(path, data, sif.CreateOptions{FS: sif.FSRaw, Arch: "amd64", Name: "demo", Deterministic: true})
@@ -23,13 +23,13 @@ func makeDemoImage(ctx context.Context, path string) error {
 	return nil
 }
 
-// demoData looks like the inside of an image: runs of noise, as compressed files
-// are, between runs of numbered records and of zeros.
+// demoData looks like the inside of an image: runs of noise, which look like compressed files, between runs of numbered
+// records and of zeros.
 type demoData struct {
 	ctx   context.Context
 	left  int64
 	rand  *rand.ChaCha8
-	run   int // number of the run that block is from
+	run   int // number of the run that block belongs to
 	block []byte
 	rest  []byte // of block
 }

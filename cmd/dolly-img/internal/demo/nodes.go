@@ -22,18 +22,20 @@ type node struct {
 	name   string
 	cache  string
 	proc   *launch.Process
-	addr   string // by which the others reach it
+	addr   string // the address by which the others reach it
 	killed bool
 
-	fate     fate
-	limit    int64    // bytes per second, when it is to be slow
-	cable    *damager // when it has a bad one
+	fate fate
+	// limit is the rate of a node that is to be slow, in bytes per second.
+	limit int64
+	// cable is the bad cable in front of the node, or nil. It sets hit when it changed a byte.
+	cable    *damager
 	hit      atomic.Bool
 	frozenAt time.Time
 	thawedAt time.Time
 }
 
-// start starts all nodes; what was started is in d.nodes also after an error.
+// start starts all nodes. After an error d.nodes has those that were started.
 func (d *Demo) start(ctx context.Context) error {
 	self, err := os.Executable()
 	if err != nil {
@@ -51,7 +53,7 @@ func (d *Demo) start(ctx context.Context) error {
 			if err != nil {
 				return fmt.Errorf("demo: keys of %s: %w", name, err)
 			}
-			cmd := exec.Command(self, "daemon", "--listen", "127.0.0.1:0", "--cache", n.cache, "--keys", keys)
+			cmd := exec.Command(self, d.Daemon(n.cache, keys)...)
 			cmd.Args[0] = "dolly-img"
 			proc, err := launch.Start(ctx, cmd)
 			if err != nil {
@@ -78,7 +80,7 @@ func (d *Demo) stop() {
 	var group sync.WaitGroup
 	for _, n := range d.nodes {
 		if !n.killed {
-			n.proc.Signal(syscall.SIGCONT) // whoever is frozen could not stop
+			n.proc.Signal(syscall.SIGCONT) // a frozen process could not stop
 			group.Go(func() { _ = n.proc.Stop(5 * time.Second) })
 		}
 	}

@@ -21,11 +21,11 @@ import (
 // What a path may be, beside the transports of package oci.
 const (
 	kindSIF = "sif"
-	kindTar = "tar" // or something compressed, that may be one
+	kindTar = "tar" // a tar, or something compressed that may be one
 )
 
-// sniff says what is at a path: kindSIF, kindTar or "oci", a layout. A path is told by its
-// content, not by its name; what the content says a SIF is, package sif checks.
+// sniff says what is at a path: kindSIF, kindTar, or "oci" for a layout. It looks at the content and not at the name. If
+// the content looks like a SIF, package sif checks it later.
 func sniff(image string) (kind string, err error) {
 	info, err := os.Stat(image)
 	if err != nil {
@@ -35,7 +35,7 @@ func sniff(image string) (kind string, err error) {
 		case transport == "containers-storage" || transport == "docker-daemon":
 			return "", errkind.Errorf("transport-engine", "%s: %s images are not supported", image, transport)
 		case errors.Is(err, fs.ErrNotExist) && strings.ContainsAny(image, ":@") && !strings.Contains(image, "://") && cache.CheckRef(image) == nil:
-			// Perhaps a file or a layout with a REF behind it, which needs its transport.
+			// This may be a file or a layout with a REF behind it, which needs its transport in front.
 			switch kind, _ := sniff(image[:strings.LastIndexAny(image, ":@")]); kind {
 			case "":
 			case kindSIF:
@@ -75,7 +75,7 @@ func sniff(image string) (kind string, err error) {
 	}
 }
 
-// What describe calls files that package oci may be able to read, or knows what to do with.
+// What describe calls files that package oci may be able to read, or has a hint for.
 const (
 	describedTar   = "a tar archive"
 	describedGzip  = "compressed with gzip"
@@ -100,7 +100,7 @@ func readHead(path string) ([]byte, error) {
 	return head[:n], nil
 }
 
-// describe names what a file is that starts with head.
+// describe says what a file is that begins with head.
 func describe(head []byte) string {
 	for _, kind := range []struct {
 		magic string
@@ -127,7 +127,7 @@ func describe(head []byte) string {
 	return "of an unknown kind"
 }
 
-// checkSIF is for commands that take nothing else.
+// CheckSIF returns an error if IMAGE is no SIF file. It is for commands that take nothing else.
 func CheckSIF(image string) error {
 	if t, _ := oci.Split(image); t != "" {
 		return errkind.Errorf("sif-wanted", "%s is not a SIF file", image)

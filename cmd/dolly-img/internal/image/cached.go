@@ -14,9 +14,9 @@ import (
 	"github.com/dolly-img/dolly-img/ring/errkind"
 )
 
-// cachedRef is the reference in the cache that arg means. Arg is what stands there, or what
-// push takes: with docker://; without the registry and the tag (nginx, app:v2), or the
-// name of an image file. A short name of several images is an error that names them.
+// Cached returns the reference in the cache that arg means. Arg is such a reference, or what push takes: a name with
+// docker://, a short name without the registry and the tag (nginx, app:v2), or the name of an image file. If
+// several images have the short name, the error names them.
 func Cached(c *cache.Cache, arg string) (string, error) {
 	names, err := c.Names()
 	if err != nil {
@@ -37,7 +37,7 @@ func Cached(c *cache.Cache, arg string) (string, error) {
 		tagged += ":latest"
 	}
 	var found []string
-	if !OfRegistry(arg) { // else its registry is known
+	if !OfRegistry(arg) { // an argument with docker:// names its registry, so no other one can be meant
 		found = endingIn(names, tagged)
 	}
 	if local := cache.LocalRef(arg); len(found) == 0 && slices.Contains(names, local) {
@@ -56,7 +56,7 @@ func Cached(c *cache.Cache, arg string) (string, error) {
 	return "", errkind.About(kind, about, "cache %s: %q: %w", c.Dir(), arg, cache.ErrNotFound)
 }
 
-// endingIn are the names that are ref, or end in it behind a slash.
+// endingIn returns the names that are ref, or end in a slash and ref.
 func endingIn(names []string, ref string) []string {
 	var found []string
 	for _, name := range names {
@@ -67,14 +67,14 @@ func endingIn(names []string, ref string) []string {
 	return found
 }
 
-// hasRegistry says whether a name begins with a host, as container tools tell it.
+// hasRegistry reports whether a name begins with a host, by the rule of container tools.
 func hasRegistry(ref string) bool {
 	host, _, ok := strings.Cut(ref, "/")
 	return ok && (strings.ContainsAny(host, ".:") || strings.EqualFold(host, "localhost"))
 }
 
-// elsewhere says what is known of an image that is not in the cache in dir: near are images
-// of the same name with another tag or registry.
+// elsewhere returns the kind of error for an image that is not in the cache in dir, and what the error is about. Near
+// has the images of the same name with another tag or registry.
 func elsewhere(dir string, near []string) (kind errkind.Kind, about string) {
 	if len(near) > 0 {
 		return errkind.Kind("cache-near"), strings.Join(near[:min(len(near), 5)], ", ")
@@ -85,8 +85,8 @@ func elsewhere(dir string, near []string) (kind errkind.Kind, about string) {
 	return errkind.Kind("cache-unknown"), ""
 }
 
-// FindCached opens the cache that has the image which arg means, and tells its reference there: the
-// user's own cache, or the node's where that has it and his own has not. note then says so.
+// FindCached returns the cache that has the image which arg means, and its reference there. The cache is the user's own.
+// If that does not have the image and the node's cache does, it is the node's, and note says so.
 func FindCached(flag, arg string) (c *cache.Cache, ref, note string, err error) {
 	if c, err = cachedir.Open(flag); err != nil {
 		return nil, "", "", err

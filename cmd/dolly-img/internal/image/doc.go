@@ -1,10 +1,12 @@
-// Package image understands what IMAGE on the command line is, and opens it: a SIF file, an archive or a layout, told
-// by content, or an image in a registry, which is kept in this server's own cache while it is pulled.
+// Package image understands the argument IMAGE of the command line, and opens what it means: a SIF file, an archive or a
+// layout, which it recognizes by their content, or an image in a registry, which it keeps in this server's own cache
+// while it is pulled.
 //
-// Open is the door; it gives a ring.Source and notes the name and the time of the image in a meta.Transfer. Cached
-// tells which image in a cache an argument means, CheckSIF and OpenSIF are for commands that take SIF files only, and
-// OutputName is what an image is called below a directory.
+// Open is the door: argument.go finds out what IMAGE is, and open.go opens it. Open returns a ring.Source, and notes the
+// name and the time of the image in a meta.Transfer. Cached (cached.go) returns the image in a cache that an argument
+// means. CheckSIF and OpenSIF are for commands that take SIF files only. OutputName (name.go) is the name of an image
+// below a directory. The grammar of names in registries is in package oci.
 //
-// It knows packages oci, sif and cache. It knows no flags, prints nothing, and knows neither nodes nor keys: what a user
-// should know goes to the functions in Options, and what may be done about an error is told by its kind.
+// The package knows oci, sif and cache. It knows no flags, no nodes and no keys, and prints nothing: what a user should
+// know goes to the functions in Options, and the kind of an error or a note says what may be done about it.
 package image

@@ -14,17 +14,17 @@ import (
 	"github.com/dolly-img/dolly-img/ring/errkind"
 )
 
-// ofRegistry says whether IMAGE is in a registry.
+// OfRegistry reports whether IMAGE is in a registry.
 func OfRegistry(image string) bool {
 	t, _ := oci.Split(image)
 	return t == "docker" || t == "oras"
 }
 
-// checkName refuses credentials in the name of an image, as URLs have them: what is said of the
-// image, and its report, would repeat them. An @ in a name has a digest behind it, else a host.
+// CheckName refuses a name with credentials, as URLs have them, because messages and the report would repeat
+// them. If no digest follows the @ in a name, a host does, and credentials stand before it.
 func CheckName(image string) error {
 	_, name, ok := strings.Cut(image, "://")
-	if !ok && OfRegistry(image) { // the slashes were forgotten
+	if !ok && OfRegistry(image) { // the user forgot the slashes
 		_, name = oci.Split(image)
 	}
 	if _, behind, ok := strings.Cut(name, "@"); ok {
@@ -36,9 +36,9 @@ func CheckName(image string) error {
 	return nil
 }
 
-// outputName is the name of IMAGE's output in a directory: of an image in a registry what
-// apptainer calls it, of another one that of its file or directory. A colon cannot be in the
-// first, as tools take what follows for a REF.
+// OutputName returns the name that the output of IMAGE gets in a directory. For an image in a registry that is the
+// name which apptainer gives it; it has no colon, because tools take what follows a colon for a REF. For any other
+// image it is the name of its file or directory.
 func OutputName(image, format string) string {
 	transport, name := oci.Split(image)
 	if OfRegistry(image) {

@@ -23,20 +23,24 @@ import (
 	"github.com/dolly-img/dolly-img/sif"
 )
 
-// Options say which image is meant, and what is done with it on its way.
+// Options says which image is meant, and what is done with it on its way.
 type Options struct {
-	OCI         oci.Options
-	NoCache     bool                             // keep nothing of a registry's image on this server
-	CheckLayers bool                             // compare compressed layers with the image's config
-	Cache       string                           // directory of this server's own cache; "" is the usual one
-	Limits      cache.Limits                     // of that cache
-	Log         *slog.Logger                     // nil is silent
-	Warn        func(format string, args ...any) // nil is silent
-	Note        func(format string, args ...any) // says what should be known; nil is silent
+	OCI oci.Options
+	// NoCache keeps nothing of a registry's image on this server.
+	NoCache bool
+	// CheckLayers compares compressed layers with the config of the image while they are sent.
+	CheckLayers bool
+	// Cache is the directory of this server's own cache, "" for the usual one, and Limits are the limits of that cache.
+	Cache  string
+	Limits cache.Limits
+	Log    *slog.Logger // nil is silent
+	// Warn and Note are called with what the user should know though it is no error. Like that of an error, the kind of
+	// a warning or a note says what may be done about it. Either may be nil.
+	Warn func(warning error)
+	Note func(note error)
 }
 
-// Open opens IMAGE, whatever it is, and notes in m what only it knows: its
-// name, where m has none, and the time of a file.
+// Open opens IMAGE, whatever it is. It notes in m what only the image knows: its name, and the time of a file.
 func Open(ctx context.Context, image string, o Options, m *meta.Transfer) (ring.Source, error) {
 	name, err := imageName(ctx, image, &o)
 	if err != nil {
@@ -50,7 +54,7 @@ func Open(ctx context.Context, image string, o Options, m *meta.Transfer) (ring.
 		return nil, err
 	}
 	var source ring.Source
-	read := oci.Source(img) // where it lies
+	read := oci.Source(img) // the image where it lies; a pull takes its place below
 	defer func() {
 		if source == nil {
 			read.Close()
@@ -84,13 +88,13 @@ func Open(ctx context.Context, image string, o Options, m *meta.Transfer) (ring.
 	return source, err
 }
 
-// openSIFImage opens a SIF file.
+// openSIFImage opens IMAGE, which is a SIF file.
 func openSIFImage(image string, o *Options, m *meta.Transfer) (ring.Source, error) {
 	if err := oci.CheckPolicy("sif:"+image, ""); err != nil {
 		return nil, err
 	}
 	if strings.ContainsRune(o.OCI.Name, '@') {
-		return nil, errkind.Errorf("sif-digest", "--name %s: a SIF file has no digest of a registry", o.OCI.Name)
+		return nil, errkind.Errorf("sif-digest", "name %s: a SIF file has no digest of a registry", o.OCI.Name)
 	}
 	m.Keep(cmp.Or(o.OCI.Name, cache.LocalRef(filepath.Base(image))))
 	file, err := OpenSIF(image, m)
@@ -103,8 +107,8 @@ func openSIFImage(image string, o *Options, m *meta.Transfer) (ring.Source, erro
 	return file, nil
 }
 
-// findImage finds an image that package oci knows. Where a registry does not give it, the error
-// says whether this server's own cache has it.
+// findImage finds an image that package oci can open. If a registry does not give it, the error says whether this
+// server's own cache has it.
 func findImage(ctx context.Context, name string, o *Options) (*oci.Image, error) {
 	img, err := oci.Open(ctx, name, o.OCI)
 	switch {
@@ -120,8 +124,8 @@ func findImage(ctx context.Context, name string, o *Options) (*oci.Image, error)
 	return nil, err
 }
 
-// checkArchs refuses an image for another platform than the one that was asked for, and warns of one
-// for another than this machine's where none was.
+// checkArchs returns an error if the image is for another platform than the user asked for. If the user asked for none,
+// it warns of an image that is for another platform than this machine.
 func checkArchs(ctx context.Context, image string, img *oci.Image, read oci.Source, o *Options) error {
 	archs, err := checkSIFBlobs(ctx, read)
 	if err != nil {
@@ -145,8 +149,8 @@ func checkArchs(ctx context.Context, image string, img *oci.Image, read oci.Sour
 	return nil
 }
 
-// checkLayers compares what an image says of itself, and has its layers compared with it while it is
-// sent, where nothing else says what they are or the user asked for it.
+// checkLayers compares the manifest of an image with its config. The source that it returns also compares the layers with
+// the config while they are sent, if no digest does that already or the user asked for it.
 func checkLayers(ctx context.Context, img *oci.Image, read oci.Source, o *Options) (ring.Source, error) {
 	check := oci.CheckOptions{Layers: o.CheckLayers}
 	if !o.NoCache {
@@ -168,8 +172,8 @@ func checkLayers(ctx context.Context, img *oci.Image, read oci.Source, o *Option
 	return checked, nil
 }
 
-// checkSIFBlobs reads of an image that is a SIF what package sif checks of a file, before anything
-// of it is sent, and tells their architectures.
+// checkSIFBlobs checks the SIFs that an image holds, as package sif checks a file, before anything is sent. It reads only
+// their headers, and returns their architectures.
 func checkSIFBlobs(ctx context.Context, source ring.Source) (archs []string, err error) {
 	blobs, err := source.Blobs(ctx)
 	if err != nil {
@@ -191,8 +195,7 @@ func checkSIFBlobs(ctx context.Context, source ring.Source) (archs []string, err
 	return archs, nil
 }
 
-// blobAt reads a blob at any place. Its beginning, in which mostly all is that is asked for, it
-// reads once.
+// blobAt reads a blob at any offset. It reads the beginning of the blob once and keeps it, because most reads are there.
 type blobAt struct {
 	ctx    context.Context
 	source ring.Opener
@@ -222,7 +225,7 @@ func (b *blobAt) read(p []byte, off int64) (int, error) {
 	return io.ReadFull(rc, p)
 }
 
-// openSIF opens a SIF file, and notes in m what only the file knows.
+// OpenSIF opens a SIF file, and notes in m what only the file knows: its time and its permission bits.
 func OpenSIF(image string, m *meta.Transfer) (*sif.File, error) {
 	f, err := sif.Open(image)
 	if err != nil {
@@ -233,7 +236,7 @@ func OpenSIF(image string, m *meta.Transfer) (*sif.File, error) {
 	return f, nil
 }
 
-// checkImageOutput says early what every node would: only a SIF can be put at a path.
+// checkImageOutput returns early the error that every node would return: only a SIF can be put at a path.
 func checkImageOutput(ctx context.Context, img *oci.Image, m *meta.Transfer) error {
 	if m.Output == "" || m.Format != "" {
 		return nil
@@ -248,11 +251,11 @@ func checkImageOutput(ctx context.Context, img *oci.Image, m *meta.Transfer) err
 		}
 	}
 	return errkind.About("output-no-sif", m.Output,
-		"--output %s: only a SIF can be put at a path as it is, and this image holds none", m.Output)
+		"output %s: only a SIF can be put at a path as it is, and this image holds none", m.Output)
 }
 
-// imageName is IMAGE as package oci wants it, and "" where it is a SIF. A path is told
-// by its content, not by its name.
+// imageName returns IMAGE as package oci wants it, or "" if it is a SIF. The content of a file decides what it is, not its
+// name.
 func imageName(ctx context.Context, image string, o *Options) (string, error) {
 	if t, _ := oci.Split(image); t != "" {
 		return image, nil
@@ -264,7 +267,7 @@ func imageName(ctx context.Context, image string, o *Options) (string, error) {
 	if kind == kindTar {
 		transport, note, err := oci.Kind(ctx, image, o.OCI)
 		if note != "" && o.Warn != nil {
-			o.Warn("image %s: %s", image, printable.Line(note))
+			o.Warn(fmt.Errorf("image %s: %s", image, printable.Line(note)))
 		}
 		switch {
 		case errors.Is(err, context.Canceled):
@@ -286,7 +289,7 @@ func imageName(ctx context.Context, image string, o *Options) (string, error) {
 	return kind + ":" + image, nil
 }
 
-// cutShort says what it means that an archive ends too early.
+// cutShort says what it means if an archive ends too early.
 func cutShort(err error) error {
 	if errors.Is(err, io.ErrUnexpectedEOF) {
 		return errkind.Errorf("image-cut", "%w: it is damaged or cut short", err)
@@ -294,15 +297,16 @@ func cutShort(err error) error {
 	return err
 }
 
-// localName is what an image of a layout or an archive is kept as that has no name: its file's or directory's.
+// localName returns the name of an image that has none, as in a layout or an archive. It is made of the name of the file
+// or directory.
 func localName(name string, img *oci.Image) (string, error) {
 	_, path := oci.Split(name)
 	path, ref, _ := strings.Cut(path, ":")
 	return img.LocalName(strings.TrimSuffix(cache.LocalRef(filepath.Base(path)), ":latest"), ref)
 }
 
-// checkArch compares the architecture of a SIF with the platform that was asked for; where none was
-// it only warns of one that this machine is not.
+// checkArch returns an error if a SIF has another architecture than the user asked for. If the user asked for none, it
+// warns of an architecture that is not the one of this machine.
 func (f *Options) checkArch(image, arch string) error {
 	if arch == "" || arch == "unknown" {
 		return nil
@@ -320,8 +324,8 @@ func (f *Options) checkArch(image, arch string) error {
 	return nil
 }
 
-// tell says what the user should know of an image that was found: which of several variants it is, and what of it
-// is left out.
+// tell notes what the user should know about an image that was found: which of several variants it is, and which layers
+// are left out.
 func (f *Options) tell(image string, img *oci.Image) {
 	if f.Note == nil {
 		return
@@ -331,21 +335,23 @@ func (f *Options) tell(image string, img *oci.Image) {
 		for _, d := range layers {
 			size += d.Size
 		}
-		f.Note("image %s: layers that have urls are left out, %d with %s: whoever starts the image gets them from there", image, len(layers), bytesize.Text(size))
+		f.Note(fmt.Errorf("image %s: %d layers with %s are left out, because they have urls: whoever starts the image gets them from there",
+			image, len(layers), bytesize.Text(size)))
 	}
 	if chosen, of := img.Variant(); chosen != "" {
-		f.Note("image %s is there for %s: %s is taken; --platform takes another", image, strings.Join(of, ", "), chosen)
+		f.Note(errkind.Errorf("variant-chosen", "image %s is there for %s: %s is taken", image, strings.Join(of, ", "), chosen))
 	}
 }
 
+// warnOf warns that the image is for another platform than this machine.
 func (f *Options) warnOf(image, platform string) {
 	if f.Warn != nil {
-		f.Warn("image %s is for %s, which this machine is not known to run; --platform %s says that the nodes can", image, platform, platform)
+		f.Warn(errkind.About("platform-foreign", platform, "image %s is for %s, which this machine is not known to run", image, platform))
 	}
 }
 
-// had is what to push instead where a registry cannot be asked, "" where this server's own cache has
-// no such image.
+// had returns what to push instead if a registry cannot be asked: the image in this server's own cache, or "" if that does
+// not have it.
 func (f *Options) had(image string) string {
 	c, err := cachedir.Open(f.Cache)
 	if err != nil || f.NoCache {
@@ -358,11 +364,11 @@ func (f *Options) had(image string) string {
 	if _, err := c.Path(ref); err != nil {
 		return ""
 	}
-	return "oci:" + c.Dir() + ":" + ref // a SIF's file would not tell its name
+	return "oci:" + c.Dir() + ":" + ref // this keeps the name, which the file of a SIF does not have
 }
 
-// SIFDigest is the digest of the SIF that an image holds, which is what sha256sum says of the file; "" where
-// it holds none, or several.
+// SIFDigest returns the digest of the SIF that an image holds, which is also what sha256sum prints for the file. It returns
+// "" if the image holds no SIF, or several.
 func SIFDigest(ctx context.Context, source ring.Source) string {
 	blobs, err := source.Blobs(ctx)
 	if err != nil {

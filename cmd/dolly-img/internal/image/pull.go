@@ -18,13 +18,13 @@ import (
 	"github.com/dolly-img/dolly-img/ring/errkind"
 )
 
-// ahead is how many blobs are pulled at once: the one that the ring sends, and those
-// that it will want next, so that their latency is not waited for.
+// ahead is how many blobs are pulled at once: the one that the ring sends, and the next ones, so that the ring does not
+// wait for the registry to answer.
 const ahead = 3
 
-// pull is an image of a registry as a ring.Source. Each blob is asked for once: while
-// it arrives it is written to this server's cache, and readers take it from there, the first
-// one and any that must send it again. Blobs that are in the cache already are not pulled.
+// pull is an image in a registry, as a ring.Source. It asks for each blob once and writes it to this server's cache while
+// it arrives. All readers take it from there: the first one, and any that must send it again. Blobs that are in the
+// cache already are not pulled.
 type pull struct {
 	image *oci.Image
 	store *cache.Transfer
@@ -37,17 +37,19 @@ type pull struct {
 	mu      sync.Mutex
 	changed sync.Cond
 	fetches map[digest.Digest]*fetch
-	held    map[digest.Digest]bool // by every node: not pulled ahead
+	// held has the blobs that every node holds. They are not pulled ahead.
+	held map[digest.Digest]bool
 }
 
 // fetch is a blob on its way into the cache.
 type fetch struct {
-	n    int64 // bytes that are there
-	done bool  // all of them, and they are right
-	err  error // why there will be no more
+	n    int64 // bytes in the cache
+	done bool  // the whole blob is there, and it is right
+	err  error // why no more bytes will come
 }
 
-// newPull keeps what it pulls in the cache that cacheFlag names, within the limits; a nil log is silent.
+// newPull returns a pull of the image that keeps it in the cache of cacheFlag, under the name ref and within the limits.
+// A nil log is silent.
 func newPull(ctx context.Context, image *oci.Image, ref, cacheFlag string, limits cache.Limits, log *slog.Logger) (*pull, error) {
 	c, err := cachedir.Create(cacheFlag)
 	if err != nil {
@@ -70,7 +72,7 @@ func newPull(ctx context.Context, image *oci.Image, ref, cacheFlag string, limit
 	return p, nil
 }
 
-// offer finds out what the cache in dir holds, and whether the rest has room.
+// offer finds out which blobs the cache in dir holds, and checks that there is room for the others.
 func (p *pull) offer(ctx context.Context, dir string) error {
 	held, free, err := p.store.Offer(ctx, p.blobs)
 	if err != nil {
@@ -78,7 +80,7 @@ func (p *pull) offer(ctx context.Context, dir string) error {
 	}
 	need := int64(0)
 	for i, d := range p.blobs {
-		if held[i] == d.Size && d.Size > 0 { // an empty one may be there or not
+		if held[i] == d.Size && d.Size > 0 { // 0 bytes of an empty blob are held even if the blob is not there
 			p.fetches[d.Digest] = &fetch{n: d.Size, done: true}
 		} else {
 			need += d.Size
@@ -92,7 +94,7 @@ func (p *pull) offer(ctx context.Context, dir string) error {
 
 func (p *pull) Blobs(context.Context) ([]v1.Descriptor, error) { return p.blobs, nil }
 
-// Planned is told by the ring what the nodes lack.
+// Planned is called by the ring. It notes which blobs no node lacks.
 func (p *pull) Planned(read []bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -101,7 +103,7 @@ func (p *pull) Planned(read []bool) {
 	}
 }
 
-// Open reads a blob of the image, waiting where it has not arrived.
+// Open returns a reader of a blob. It waits for bytes that have not arrived yet.
 func (p *pull) Open(ctx context.Context, d v1.Descriptor, off int64) (io.ReadCloser, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -115,7 +117,7 @@ func (p *pull) Open(ctx context.Context, d v1.Descriptor, off int64) (io.ReadClo
 	return r, nil
 }
 
-// want sees to it that blob d is pulled, and those behind it that some node lacks.
+// want begins to pull blob d if nobody has, and the next blobs that some node lacks.
 func (p *pull) want(d v1.Descriptor) *fetch {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -125,7 +127,7 @@ func (p *pull) want(d v1.Descriptor) *fetch {
 			continue
 		}
 		f := p.fetches[b.Digest]
-		// What failed while it was pulled ahead is pulled again once somebody waits for it.
+		// A blob that failed while it was pulled ahead is pulled again when somebody waits for it.
 		if f == nil || f.err != nil && b.Digest == d.Digest {
 			f = p.start(b)
 		}
@@ -158,7 +160,7 @@ func (p *pull) wake() {
 	p.changed.Broadcast()
 }
 
-// fetch brings b into the cache. What the image's reader gives is checked when it ends.
+// fetch brings b into the cache. The reader of the image compares the bytes with the digest at their end.
 func (p *pull) fetch(b v1.Descriptor, f *fetch) error {
 	from, err := p.image.Open(p.ctx, b, 0)
 	if err != nil {
@@ -175,7 +177,7 @@ func (p *pull) fetch(b v1.Descriptor, f *fetch) error {
 	return to.Commit(p.ctx, b)
 }
 
-// fetched writes to the cache and tells the readers.
+// fetched writes to the cache and wakes the readers.
 type fetched struct {
 	io.Writer
 	p *pull
@@ -191,8 +193,8 @@ func (w fetched) Write(b []byte) (int, error) {
 	return n, err
 }
 
-// Close ends what is being pulled. An image that is whole gets its name in the cache; of
-// another one the blobs stay for the next push.
+// Close stops what is being pulled. An image that is whole gets its name in the cache. If it is not whole, its blobs stay
+// in the cache for the next push.
 func (p *pull) Close() error {
 	p.mu.Lock()
 	whole := true
@@ -219,7 +221,7 @@ type pullReader struct {
 	f    *fetch
 	d    v1.Descriptor
 	off  int64
-	rc   io.ReadCloser // of the cache, once something is there
+	rc   io.ReadCloser // reads from the cache; nil until the first bytes are there
 	stop func() bool
 }
 
@@ -247,7 +249,7 @@ func (r *pullReader) Read(b []byte) (int, error) {
 	return k, err
 }
 
-// wait returns how many bytes are there to be read; 0 at the blob's end.
+// wait waits for bytes and returns how many can be read. It returns 0 at the end of the blob.
 func (r *pullReader) wait() (int64, error) {
 	r.p.mu.Lock()
 	defer r.p.mu.Unlock()
@@ -255,11 +257,11 @@ func (r *pullReader) wait() (int64, error) {
 		switch {
 		case r.ctx.Err() != nil:
 			return 0, r.ctx.Err()
-		case r.f.err != nil: // before anything is passed on: the bytes that came may be wrong
+		case r.f.err != nil: // this comes first, because the bytes that arrived may be wrong
 			return 0, r.f.err
 		case r.off < r.f.n && (r.off < r.d.Size-1 || r.f.done):
-			// The last byte waits until the blob was found right, so that a wrong one
-			// fails here, where the registry can be named.
+			// The last byte waits until the whole blob was found right. So a wrong blob fails here, where the error can
+			// name the registry.
 			if r.f.done {
 				return r.f.n - r.off, nil
 			}

@@ -26,6 +26,7 @@ import (
 	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/cachedir"
 	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/meta"
 	"github.com/dolly-img/dolly-img/oci"
+	"github.com/dolly-img/dolly-img/ring/errkind"
 	"github.com/dolly-img/dolly-img/ring/identity"
 )
 
@@ -160,9 +161,12 @@ func TestOtherPlatform(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for platform, want := range map[string]string{"": "image oci:" + dir + " is for plan9/mips, which this machine is not known to run; --platform plan9/mips says that the nodes can", "plan9/mips": ""} {
+	for platform, want := range map[string]string{"": "image oci:" + dir + " is for plan9/mips, which this machine is not known to run (platform-foreign, plan9/mips)", "plan9/mips": ""} {
 		got := ""
-		o := Options{OCI: oci.Options{Platform: platform}, Warn: func(format string, args ...any) { got += fmt.Sprintf(format, args...) }}
+		o := Options{OCI: oci.Options{Platform: platform}, Warn: func(warning error) {
+			kind, about := errkind.Of(warning)
+			got += fmt.Sprintf("%v (%s, %s)", warning, kind, strings.Join(about, " "))
+		}}
 		_, err := Open(t.Context(), "oci:"+dir, o, &meta.Transfer{})
 		if err != nil || got != want {
 			t.Errorf("%q: %q, %v", platform, got, err)

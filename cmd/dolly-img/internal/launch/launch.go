@@ -1,5 +1,5 @@
 // Package launch runs nodes as processes of their own, on this machine, for the demo
-// and for tests. A node is ready when it logs where it listens, so nobody sleeps.
+// and for tests. A node is ready when it logs where it listens, so that nobody has to sleep.
 package launch
 
 import (
@@ -25,25 +25,28 @@ const keep = 16 << 10
 
 // Process is one node.
 type Process struct {
-	Addr string // where it listens
+	// Addr is where it listens.
+	Addr string
 
-	cmd  *exec.Cmd
-	log  tail
-	mu   sync.Mutex
-	want []wanted // lines of the log that somebody waits for
+	cmd *exec.Cmd
+	log tail
+	mu  sync.Mutex
+	// want has the lines of the log that somebody waits for.
+	want []wanted
 	done chan struct{}
-	err  error // of Wait, once done is closed
+	// err is how the process ended. It is set before done is closed.
+	err error
 }
 
-// Start runs cmd, a dolly-img daemon or receive, and returns when it listens. Its
-// standard error is ours to read; the rest of cmd is the caller's. The process is
-// killed with the one that started it, so that none is left behind.
+// Start runs cmd, a dolly-img daemon or receive, and returns when it listens. Start reads its
+// standard error; the caller may set the rest of cmd. The process is killed when the one that
+// started it ends, so that none is left behind.
 func Start(ctx context.Context, cmd *exec.Cmd) (*Process, error) {
 	stderr, err := cmd.StderrPipe()
 	if err != nil {
 		return nil, err
 	}
-	// Its own group: the terminal's ^C is for whoever started it.
+	// The process has a group of its own, so that ^C in the terminal reaches only the program that started it.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	if err := cmd.Start(); err != nil {
 		return nil, err
@@ -62,14 +65,13 @@ func Start(ctx context.Context, cmd *exec.Cmd) (*Process, error) {
 	}
 }
 
-// wanted is a line of the log, and who is told of it.
+// wanted is a line of the log that somebody waits for. Seen gets a value when it comes.
 type wanted struct {
 	line *regexp.Regexp
 	seen chan<- struct{}
 }
 
-// Await returns a function that waits until the process logs a line that matches, from the call of
-// Await on.
+// Await returns a function that waits until the process has logged a line that matches since Await was called.
 func (p *Process) Await(line *regexp.Regexp) (wait func(ctx context.Context) error) {
 	seen := make(chan struct{}, 1)
 	p.mu.Lock()
@@ -86,7 +88,7 @@ func (p *Process) Await(line *regexp.Regexp) (wait func(ctx context.Context) err
 	}
 }
 
-// tell is called with each line of the log.
+// tell takes a line of the log, and wakes those who wait for it.
 func (p *Process) tell(line []byte) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -120,10 +122,10 @@ func (p *Process) follow(stderr io.Reader, addr chan<- string) {
 	close(p.done)
 }
 
-// Pid is its process id.
+// Pid returns its process id.
 func (p *Process) Pid() int { return p.cmd.Process.Pid }
 
-// Log is the end of what it logged.
+// Log returns the end of its log.
 func (p *Process) Log() string { return p.log.String() }
 
 // Done is closed when the process has ended.
@@ -141,7 +143,7 @@ func (p *Process) Kill() {
 	<-p.done
 }
 
-// Stop asks the process to end and waits; after grace it is killed.
+// Stop asks the process to end, and waits for it. It kills the process after the grace time.
 func (p *Process) Stop(grace time.Duration) error {
 	p.signal(syscall.SIGTERM)
 	timer := time.AfterFunc(grace, func() { p.signal(syscall.SIGKILL) })
@@ -149,12 +151,11 @@ func (p *Process) Stop(grace time.Duration) error {
 	return p.Wait()
 }
 
-// Signal sends it to the process; to one that has ended it does nothing.
+// Signal sends s to the process. It does nothing if the process has ended.
 func (p *Process) Signal(s syscall.Signal) { p.signal(s) }
 
-// signal reaches the group of the process, which is its own: what it started itself
-// would keep its standard error open. The id is not another's as long as it is not
-// waited for.
+// signal sends s to the group of the process, because programs that the process started would keep its
+// standard error open. The id cannot belong to another process as long as nobody has waited for this one.
 func (p *Process) signal(s syscall.Signal) {
 	select {
 	case <-p.done:

@@ -1,4 +1,4 @@
 // Package meta has the description that travels with a transfer: it tells the nodes what the blobs are and what to
-// do with them. The ring carries it as it is; a server encodes it, a node decodes it strictly. Nothing is read or
-// written here.
+// do with them. A server encodes it, the ring carries it as it is, and a node decodes it strictly. The package reads and
+// writes no files.
 package meta

@@ -17,45 +17,55 @@ import (
 
 // Kinds of a transfer.
 const (
-	KindImage = "image" // goes to the cache, and from there to Output
-	KindRaw   = "raw"   // goes to Output
+	KindImage = "image" // a container image, which goes to the cache, and from there to Output
+	KindRaw   = "raw"   // a file, which goes to Output
 )
 
-// Formats of an image's output; "" is the SIF that it holds.
+// Formats of an image at Output. The format "" is the SIF that the image holds.
 const (
 	FormatArchive = "oci-archive" // an OCI image layout in a tar
 	FormatLayout  = "oci"         // an OCI image layout in a directory
 )
 
 const (
-	metaVersion = 2        // 1 has neither NoKeep nor Pin
+	metaVersion = 2        // version 1 has neither NoKeep nor Pin
 	maxMeta     = 16 << 10 // bytes of the encoded form
 	maxPath     = 4096
 )
 
 // Transfer tells a node what the blobs of a transfer are and what to do with them. The
-// ring carries it as it is. A node decodes it strictly: what it does not know it
-// refuses, as it could not do what the sender meant.
+// ring carries it as it is. A node decodes it strictly and refuses what it does not know,
+// because it could not do what the sender wants.
 type Transfer struct {
 	Version int    `json:"version"`
 	Kind    string `json:"kind"`
-	Ref     string `json:"ref,omitempty"`     // the image's name in the cache
-	Discard bool   `json:"discard,omitempty"` // verify and keep nothing
-	Output  string `json:"output,omitempty"`  // absolute path of the file, "-" standard output
-	NoKeep  bool   `json:"noKeep,omitempty"`  // an image goes to Output only
-	Pin     bool   `json:"pin,omitempty"`     // the cache never evicts it
-	Format  string `json:"format,omitempty"`  // of an image at Output: "" its SIF, formatArchive, formatLayout
+	// Ref is the name of the image in the cache.
+	Ref string `json:"ref,omitempty"`
+	// Discard says that the node verifies the blobs and keeps nothing.
+	Discard bool `json:"discard,omitempty"`
+	// Output is the absolute path of the output, or "-" for standard output.
+	Output string `json:"output,omitempty"`
+	// NoKeep says that an image goes to Output only, and not to the cache.
+	NoKeep bool `json:"noKeep,omitempty"`
+	// Pin says that the cache never evicts the image.
+	Pin bool `json:"pin,omitempty"`
+	// Format is the format of an image at Output: "" for its SIF, FormatArchive or FormatLayout.
+	Format string `json:"format,omitempty"`
 
-	// Of a file at Output.
-	Mode   uint32    `json:"mode,omitempty"`  // permission bits; 0: 0644
-	Owner  string    `json:"owner,omitempty"` // "user", "user:group" or ":group", names or numbers as the node knows them
-	Mkdir  bool      `json:"mkdir,omitempty"`
-	Shared bool      `json:"shared,omitempty"` // a network file system is meant
-	Mtime  time.Time `json:"mtime,omitzero"`
+	// Mode has the permission bits of the output; 0 means 0644.
+	Mode uint32 `json:"mode,omitempty"`
+	// Owner is "user", "user:group" or ":group", with names or numbers that the node knows.
+	Owner string `json:"owner,omitempty"`
+	// Mkdir says that missing parent directories of Output are made.
+	Mkdir bool `json:"mkdir,omitempty"`
+	// Shared allows an output on a network file system.
+	Shared bool `json:"shared,omitempty"`
+	// Mtime is the modification time of the output.
+	Mtime time.Time `json:"mtime,omitzero"`
 }
 
-// KeepMode gives the output the permission bits of the source, unless the user set others. Of a source that
-// has none, as /etc/shadow of some distributions, it is 0400: no bits at all would mean 0644 to a node.
+// KeepMode gives the output the permission bits of the source, unless the user set others. If the source has no bits at
+// all, as /etc/shadow in some distributions, the output gets 0400, because 0 would mean 0644 to a node.
 func (m *Transfer) KeepMode(mode fs.FileMode) {
 	if m.Mode != 0 {
 		return
@@ -65,7 +75,7 @@ func (m *Transfer) KeepMode(mode fs.FileMode) {
 	}
 }
 
-// Encode is the form that travels, with the lowest version that has all of it.
+// Encode returns the form that travels, in the lowest version that can say all of it.
 func (m *Transfer) Encode() (json.RawMessage, error) {
 	m.Version = m.least()
 	if err := m.check(); err != nil {
@@ -78,10 +88,10 @@ func (m *Transfer) Encode() (json.RawMessage, error) {
 	return b, err
 }
 
-// unknownMeta is what a node answers to a version that it does not know, also one of version 1.
+// unknownMeta is what a node answers to a version that it does not know. Nodes of version 1 use the same words.
 const unknownMeta = "description of the transfer: version %d, this node knows %d"
 
-// least is the lowest version that says all of m, so that older nodes take what they can.
+// least returns the lowest version that can say all of m, so that older nodes take whatever they can.
 func (m *Transfer) least() int {
 	if len(m.newer()) > 0 {
 		return 2
@@ -89,21 +99,21 @@ func (m *Transfer) least() int {
 	return 1
 }
 
-// newer are the flags of push that take more than version 1.
-func (m *Transfer) newer() (flags []string) {
+// newer names what m asks for that version 1 cannot say.
+func (m *Transfer) newer() (wants []string) {
 	if m.NoKeep {
-		flags = append(flags, "--no-keep")
+		wants = append(wants, "an output without a copy in the cache")
 	}
 	if m.Pin {
-		flags = append(flags, "--pin")
+		wants = append(wants, "pinning an image")
 	}
-	return flags
+	return wants
 }
 
-// asksMore is unknownMeta of a node that knows less than it was asked for.
+// asksMore matches unknownMeta.
 var asksMore = regexp.MustCompile(`description of the transfer: version (\d+), this node knows (\d+)$`)
 
-// Outdated says in the rows of nodes that do not know this version what they need.
+// Outdated adds to the rows of nodes that do not know this version why they need another dolly-img.
 func (m *Transfer) Outdated(r *ring.Report) {
 	for i := range r.Nodes {
 		row := &r.Nodes[i]
@@ -121,7 +131,7 @@ func Decode(b json.RawMessage) (*Transfer, error) {
 	if len(b) > maxMeta {
 		return nil, fmt.Errorf("description of the transfer: %d bytes, at most %d", len(b), maxMeta)
 	}
-	// The version first: a later one may have fields that are unknown here.
+	// The version is read first, because a later one may have fields that are unknown here.
 	var v struct{ Version int }
 	if err := json.Unmarshal(b, &v); err != nil {
 		return nil, fmt.Errorf("description of the transfer: %w", err)
@@ -138,7 +148,7 @@ func Decode(b json.RawMessage) (*Transfer, error) {
 	return &m, m.check()
 }
 
-// check is made on both ends: by the sender to say it early, by the node because the
+// check returns what is wrong with m. The sender checks to report it early, and the node because the
 // sender may be another program.
 func (m *Transfer) check() error {
 	switch {
@@ -175,7 +185,7 @@ func (m *Transfer) check() error {
 	return nil
 }
 
-// CheckOutput refuses what is no path of an output on a node.
+// CheckOutput returns an error if p cannot be the path of an output on a node.
 func CheckOutput(p string) error {
 	switch {
 	case len(p) > maxPath:
@@ -188,7 +198,7 @@ func CheckOutput(p string) error {
 	return nil
 }
 
-// Keep notes what the image shall be called in the cache, unless it is not kept.
+// Keep notes the name that the image shall have in the cache. It does nothing if the image is not kept.
 func (m *Transfer) Keep(ref string) {
 	if !m.Discard && !m.NoKeep {
 		m.Ref = ref

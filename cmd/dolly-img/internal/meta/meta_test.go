@@ -105,7 +105,7 @@ func TestOutdated(t *testing.T) {
 	for _, row := range r.Nodes {
 		got = append(got, row.Reason)
 	}
-	if want := []string{old + ": its dolly-img is too old for --no-keep and has to be upgraded", "no room", ""}; !slices.Equal(got, want) {
+	if want := []string{old + ": its dolly-img is too old for an output without a copy in the cache and has to be upgraded", "no room", ""}; !slices.Equal(got, want) {
 		t.Errorf("got %q", got)
 	}
 }

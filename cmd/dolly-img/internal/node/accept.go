@@ -21,13 +21,12 @@ import (
 	"github.com/dolly-img/dolly-img/ring/raw"
 )
 
-// acceptor is a node's answer to a request: what its policy permits becomes a Sink
-// made of the cache, a target, or nothing; what it does not permit is refused with
-// the rule. Nothing is written before.
+// acceptor answers requests for a node. If the policy permits a request, the answer is a Sink made of the cache, of a
+// target, or of nothing; if not, the acceptor refuses and names the rule. It writes nothing before.
 type acceptor struct {
 	policy *identity.Policy
 	cache  *cache.Cache
-	stdout io.Writer // nil: this node has none for a transfer
+	stdout io.Writer // nil if no transfer may write to standard output
 	hint   func(error) string
 	log    *slog.Logger
 }
@@ -41,13 +40,13 @@ func (a *acceptor) accept(ctx context.Context, r ring.Request) (ring.Sink, error
 	if err != nil {
 		return nil, a.refusal(err)
 	}
-	// The ring logs a refusal, and how a transfer ends; what it writes to is known
-	// here only.
+	// The ring logs refusals and how transfers end. Only this package knows what a transfer writes to.
 	a.log.Info("accepted", "transfer", r.Transfer, "sender", printable.Line(r.Sender), "kind", m.Kind,
 		"reference", printable.Line(m.Ref), "output", printable.Line(m.Output), "discard", m.Discard)
 	return sink, nil
 }
 
+// compose makes the sink that the request asks for, if the policy permits it.
 func (a *acceptor) compose(ctx context.Context, m *meta.Transfer, blobs []v1.Descriptor) (ring.Sink, error) {
 	switch {
 	case m.Discard:
@@ -96,20 +95,21 @@ func (a *acceptor) compose(ctx context.Context, m *meta.Transfer, blobs []v1.Des
 	return p, nil
 }
 
-// afterEdit is what to do on this node when its policy has been edited to permit dir.
+// afterEdit says what to do on this node after its policy was edited to permit dir.
 func (a *acceptor) afterEdit(dir string) string {
 	switch {
 	case a.stdout != nil:
 		return "then start dolly-img receive there again"
 	case !underSystemd():
-		return "then send SIGHUP to the daemon there" // no process id: the same of many nodes is one row
+		// The process id is left out, so that many nodes with the same reason stay one row.
+		return "then send SIGHUP to the daemon there"
 	case unix.Access(dir, unix.W_OK) != nil:
 		return fmt.Sprintf("there, with systemctl edit dolly-img, the lines [Service] and ReadWritePaths=%s, for a directory that exists; then systemctl restart dolly-img", dir)
 	}
 	return "then, there: systemctl reload dolly-img"
 }
 
-// target is what policy and the sender say of the output.
+// target returns what the policy and the sender say about the output.
 func (a *acceptor) target(m *meta.Transfer) (o raw.TargetOptions, err error) {
 	dir, rel, overwrite, err := a.policy.Output(m.Output)
 	if err != nil {
@@ -122,14 +122,14 @@ func (a *acceptor) target(m *meta.Transfer) (o raw.TargetOptions, err error) {
 	}, err
 }
 
-// lacksRoom is a refusal for which the ring has a code of its own.
+// lacksRoom is a refusal for lack of room. The ring has a code of its own for it, which it finds by the error ENOSPC.
 type lacksRoom struct{ text string }
 
 func (e *lacksRoom) Error() string        { return e.text }
 func (e *lacksRoom) Is(target error) bool { return target == syscall.ENOSPC }
 
-// refusal is err as the sender reads it: with what to do on the node, and where it is
-// a matter of waiting as the ring's ErrBusy.
+// refusal returns err as the sender reads it: with a hint about what to do on the node, and as the ring's ErrBusy if
+// waiting helps.
 func (a *acceptor) refusal(err error) error {
 	text := err.Error()
 	if hint := a.hint(err); hint != "" {

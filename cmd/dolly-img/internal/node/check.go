@@ -19,17 +19,17 @@ import (
 	"github.com/dolly-img/dolly-img/ring/identity"
 )
 
-// Fact is one thing that would be in force, or why it cannot be.
+// Fact is one part of the configuration, or the error that keeps it from being used.
 type Fact struct {
 	What, Text string
 	Err        error
 }
 
-// Check finds what a node with this configuration, and the mirror at an address, would have in
-// force, or everything that would keep it from its start. It listens nowhere and makes nothing.
+// Check returns the configuration that a node would have, with its mirror at mirrorAt, and everything that would keep the
+// node from its start. It does not listen and makes no files.
 func Check(c Config, mirrorAt string) (facts []Fact, warnings []string) {
 	line := func(what, text string, err error) { facts = append(facts, Fact{what, text, err}) }
-	var policy *identity.Policy // nil: it has errors
+	var policy *identity.Policy // nil if it has errors
 	dir, err := nodeKeys(c.Keys)
 	if err != nil {
 		line("keys", "", err)
@@ -72,7 +72,7 @@ func Check(c Config, mirrorAt string) (facts []Fact, warnings []string) {
 	return facts, warnings
 }
 
-// each is the errors of which err was joined, or err.
+// each returns the errors that err joins, or err alone.
 func each(err error) []error {
 	if joined, ok := err.(interface{ Unwrap() []error }); ok {
 		return joined.Unwrap()
@@ -80,7 +80,7 @@ func each(err error) []error {
 	return []error{err}
 }
 
-// tooLittle warns of a policy under which nothing fits into the cache in dir, which need not exist.
+// tooLittle warns if the policy leaves no room for any image in the cache. The directory dir need not exist.
 func tooLittle(p *identity.Policy, dir string) []string {
 	if p == nil || p.Cache.Free == 0 {
 		return nil
@@ -100,11 +100,10 @@ func tooLittle(p *identity.Policy, dir string) []string {
 	}
 }
 
-// openMirror warns of a mirror that others reach than those who may read the cache: it asks nobody
-// who he is.
+// openMirror warns if people can reach the mirror who may not read the cache. The mirror does not ask who they are.
 func openMirror(addr string, p *identity.Policy) []string {
 	a, err := net.ResolveTCPAddr("tcp", addr)
-	if err != nil { // a socket in the file system, which has a mode, or an error that was told
+	if err != nil { // this is a socket in the file system, which has a mode, or an error that was reported already
 		return nil
 	}
 	local := fmt.Sprintf("127.0.0.1:%d", a.Port)
@@ -119,7 +118,7 @@ func openMirror(addr string, p *identity.Policy) []string {
 	return nil
 }
 
-// checkCache finds what would keep a cache from being opened, and makes none.
+// checkCache returns what would keep the cache in dir from being opened. It makes no cache.
 func checkCache(dir string) error {
 	names, err := os.ReadDir(dir)
 	switch {
@@ -141,14 +140,14 @@ func checkCache(dir string) error {
 	}
 }
 
-// checkAddress finds what is no address of this host. Whether the port is free is not tried: a
-// daemon that runs has it.
+// checkAddress returns an error if addr is no address of this host. It does not try whether the port is free, because a
+// running daemon may have it.
 func checkAddress(what, addr string) error {
 	a, err := net.ResolveTCPAddr("tcp", addr)
 	if err != nil {
 		return errkind.Errorf("address-malformed", "%s %s: %w", what, addr, bare(err))
 	}
-	// To bind shows whether the address is ours; UDP, so that nothing listens.
+	// Binding shows whether the address is one of this host. The socket is UDP, so that nothing listens.
 	c, err := net.ListenUDP("udp", &net.UDPAddr{IP: a.IP, Zone: a.Zone})
 	if err != nil {
 		return errkind.Errorf("address-foreign", "%s %s: %w", what, addr, bare(err))

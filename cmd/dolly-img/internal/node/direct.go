@@ -18,22 +18,23 @@ import (
 	"github.com/dolly-img/dolly-img/sif"
 )
 
-// direct is an image whose SIF goes straight to its output, for nodes that have no room
-// for a second copy in a cache. The few bytes beside it, the manifest and the config, go to
-// the cache without a name, where GC removes them in time.
+// direct receives an image whose SIF is written to its output only, for nodes that have no room for a second copy in
+// a cache. The manifest and the config, which are a few bytes, go to the cache without a name, where GC removes them
+// later.
 type direct struct {
 	*raw.Target
-	rest    *cache.Transfer
-	cache   *cache.Cache
-	meta    *meta.Transfer
-	sif     v1.Descriptor
-	inPlace bool // the output was right when it was offered
+	rest  *cache.Transfer
+	cache *cache.Cache
+	meta  *meta.Transfer
+	sif   v1.Descriptor
+	// inPlace says that the output was right already when it was offered.
+	inPlace bool
 }
 
-// maxBeside bounds what an image has beside its SIF, in bytes.
+// maxBeside bounds the size of the blobs beside the SIF, in bytes.
 const maxBeside = 8 << 20
 
-// newDirect is for the image of these blobs. What it returns has to be closed.
+// newDirect returns a sink for the image of these blobs. The caller closes it.
 func newDirect(c *cache.Cache, m *meta.Transfer, blobs []v1.Descriptor, o raw.TargetOptions) (*direct, error) {
 	d := &direct{cache: c, meta: m, rest: c.Transfer(cache.LocalRef(m.Output), cache.TransferOptions{})}
 	beside := int64(0)
@@ -66,9 +67,10 @@ func newDirect(c *cache.Cache, m *meta.Transfer, blobs []v1.Descriptor, o raw.Ta
 	return d, nil
 }
 
+// placed reports whether the output has the SIF already, with the mode and the owner that the sender wants.
 func (d *direct) placed() bool { return placedAs(d.cache, d.meta, d.Path(), d.sif.Digest) }
 
-// Offer holds the SIF where the output has it, or a part of it that was left behind.
+// Offer says what is held: the SIF if the output has it, or the part of it that an earlier transfer left.
 func (d *direct) Offer(ctx context.Context, blobs []v1.Descriptor) (held []int64, free int64, err error) {
 	at := slices.IndexFunc(blobs, d.isSIF)
 	if at < 0 {
@@ -90,7 +92,7 @@ func (d *direct) Offer(ctx context.Context, blobs []v1.Descriptor) (held []int64
 
 func (d *direct) isSIF(b v1.Descriptor) bool { return b.Digest == d.sif.Digest }
 
-// Begin continues a blob at off.
+// Begin returns a writer that continues blob b at off.
 func (d *direct) Begin(ctx context.Context, b v1.Descriptor, off int64) (ring.Writer, error) {
 	if d.isSIF(b) {
 		return d.Target.Begin(ctx, b, off)
@@ -98,7 +100,7 @@ func (d *direct) Begin(ctx context.Context, b v1.Descriptor, off int64) (ring.Wr
 	return d.rest.Begin(ctx, b, off)
 }
 
-// Open reads what is there of a blob, from off on.
+// Open reads what is there of blob b, from off on.
 func (d *direct) Open(ctx context.Context, b v1.Descriptor, off int64) (io.ReadCloser, error) {
 	switch {
 	case !d.isSIF(b):
@@ -117,7 +119,8 @@ func (d *direct) openPlaced(ctx context.Context, off int64) (io.ReadCloser, erro
 	if err != nil {
 		return nil, fmt.Errorf("output %s: %w", d.Path(), err)
 	}
-	if !d.placed() { // while f is open: what was opened is what is recorded
+	// This is asked while f is open, so that the file that was opened is the one that is recorded.
+	if !d.placed() {
 		f.Close()
 		return nil, d.moved()
 	}
@@ -135,7 +138,7 @@ func (d *direct) moved() error {
 	return fmt.Errorf("output %s: was changed while the transfer ran", d.Path())
 }
 
-// Prepare says whether the output has been right all the time.
+// Prepare reports whether the output was right all the time.
 func (d *direct) Prepare(ctx context.Context, _ []v1.Descriptor) (inPlace bool, err error) {
 	if err := ctx.Err(); err != nil {
 		return false, err
@@ -146,10 +149,10 @@ func (d *direct) Prepare(ctx context.Context, _ []v1.Descriptor) (inPlace bool, 
 	return d.inPlace, nil
 }
 
-// Switches says whether the output is not what it shall be.
+// Switches reports whether the output has to be switched, because it is not what it shall be.
 func (d *direct) Switches(context.Context) bool { return !d.placed() }
 
-// Publish switches the output. The record spares the next transfer the bytes.
+// Publish switches the output, and records what is there, so that the next transfer need not move the bytes.
 func (d *direct) Publish(ctx context.Context) error {
 	if d.inPlace {
 		return ctx.Err()
@@ -161,13 +164,13 @@ func (d *direct) Publish(ctx context.Context) error {
 	return nil
 }
 
-// Keep has Close keep what there is for another transfer.
+// Keep tells Close to keep what was received for another transfer.
 func (d *direct) Keep() {
 	d.Target.Keep()
 	d.rest.Keep()
 }
 
-// Close ends both.
+// Close closes the target and the transfer to the cache.
 func (d *direct) Close() error { return errors.Join(d.Target.Close(), d.rest.Close()) }
 
 var (

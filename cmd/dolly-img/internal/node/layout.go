@@ -15,22 +15,22 @@ import (
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// layout is an OCI image layout to be made of one image's blobs, in a directory or a tar.
+// layout is an OCI image layout that is made of the blobs of one image, in a directory or a tar.
 // The same image under the same name gives the same bytes.
 type layout struct {
-	blobs []v1.Descriptor // by digest
+	blobs []v1.Descriptor // sorted by digest
 	index []byte
 }
 
 // layoutMarker is the content of oci-layout.
 const layoutMarker = `{"imageLayoutVersion":"1.0.0"}`
 
-// newLayout is of the image whose manifest or index is root.
+// newLayout returns the layout of the image whose manifest or index is root.
 func newLayout(ref string, blobs []v1.Descriptor, root v1.Descriptor) (*layout, error) {
 	index, err := json.Marshal(v1.Index{
 		Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: v1.MediaTypeImageIndex,
 		Manifests: []v1.Descriptor{{MediaType: root.MediaType, Digest: root.Digest, Size: root.Size,
-			// What podman, and what containerd, calls it.
+			// Podman reads the name from the first annotation, containerd from the second.
 			Annotations: map[string]string{v1.AnnotationRefName: ref, "io.containerd.image.name": ref}}},
 	})
 	if err != nil {
@@ -43,13 +43,13 @@ func newLayout(ref string, blobs []v1.Descriptor, root v1.Descriptor) (*layout, 
 
 const tarBlock = 512
 
-// tarSize is how many bytes writeTar will write.
+// tarSize returns how many bytes writeTar writes.
 func (l *layout) tarSize() int64 {
-	n := int64(4+len(l.blobs)) * tarBlock // headers: two directories, two files, the blobs
+	n := int64(4+len(l.blobs)) * tarBlock // the headers of two directories, two files and the blobs
 	for _, size := range append(l.sizes(), int64(len(l.index)), int64(len(layoutMarker))) {
 		n += (size + tarBlock - 1) / tarBlock * tarBlock
 	}
-	return n + 2*tarBlock // the end
+	return n + 2*tarBlock // the end of the archive
 }
 
 func (l *layout) sizes() []int64 {
@@ -60,7 +60,7 @@ func (l *layout) sizes() []int64 {
 	return sizes
 }
 
-// writeTar makes the archive: names in order, no owner, no time.
+// writeTar writes the archive, with sorted names and without owners and times.
 func (l *layout) writeTar(ctx context.Context, w io.Writer, open blobOpener) error {
 	buffered := bufio.NewWriterSize(w, 1<<20)
 	t := tar.NewWriter(buffered)
@@ -69,7 +69,7 @@ func (l *layout) writeTar(ctx context.Context, w io.Writer, open blobOpener) err
 			return err
 		}
 		format := tar.FormatUSTAR
-		if size >= 8<<30 { // its field holds no more
+		if size >= 8<<30 { // the field of USTAR holds no larger number
 			format = tar.FormatGNU
 		}
 		return t.WriteHeader(&tar.Header{Name: name, Typeflag: kind, Mode: mode, Size: size, ModTime: time.Unix(0, 0), Format: format})

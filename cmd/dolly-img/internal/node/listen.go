@@ -13,7 +13,7 @@ import (
 	"github.com/dolly-img/dolly-img/ring/identity"
 )
 
-// cacheAccess is who may read the cache of a node by its policy.
+// cacheAccess returns who may read the cache of a node by its policy.
 func cacheAccess(p *identity.Policy) (cache.Access, error) {
 	a := cache.Access{Mode: p.Cache.Mode, GID: -1}
 	if p.Cache.Group == "" {
@@ -27,7 +27,7 @@ func cacheAccess(p *identity.Policy) (cache.Access, error) {
 	return a, nil
 }
 
-// listen takes the sockets systemd hands over, else opens its own.
+// listen takes the sockets that systemd hands over, or else listens at addr.
 func listen(addr string) ([]net.Listener, error) {
 	handed, err := activation.Listeners()
 	if err != nil {
@@ -35,7 +35,7 @@ func listen(addr string) ([]net.Listener, error) {
 	}
 	var usable []net.Listener
 	for _, l := range handed {
-		if l != nil { // one that is no stream socket
+		if l != nil { // nil is a socket that is no stream socket
 			usable = append(usable, l)
 		}
 	}
@@ -49,7 +49,7 @@ func listen(addr string) ([]net.Listener, error) {
 	return []net.Listener{l}, nil
 }
 
-// bare is the system's own word in an error of package net, which says the rest twice.
+// bare returns the error of the system that an error of package net wraps, because the caller names the address itself.
 func bare(err error) error {
 	var op *net.OpError
 	if errors.As(err, &op) {
@@ -58,7 +58,7 @@ func bare(err error) error {
 	return err
 }
 
-// senderName is who a control connection comes from, for the audit line.
+// senderName returns whom a control connection comes from, for the log.
 func senderName(cs tls.ConnectionState) string {
 	peer, err := identity.PeerOf(cs)
 	if err != nil {

@@ -17,7 +17,7 @@ import (
 	"github.com/dolly-img/dolly-img/ring/errkind"
 )
 
-// ServeMirror serves the cache at addr, "" for not at all, until stop is called.
+// ServeMirror serves the cache at addr until stop is called. It does nothing if addr is "".
 func (s *Node) ServeMirror(addr string) (stop func(), err error) {
 	if addr == "" {
 		return func() {}, nil
@@ -32,7 +32,7 @@ func (s *Node) ServeMirror(addr string) (stop func(), err error) {
 		IdleTimeout:       time.Minute,
 		MaxHeaderBytes:    16 << 10,
 	}
-	// More than any runtime opens, and few enough to leave the daemon its descriptors.
+	// No runtime opens so many connections, and they are few enough to leave the daemon its descriptors.
 	limited := &limitedListener{Listener: l, open: make(chan struct{}, 256), closed: make(chan struct{})}
 	server.ConnState = limited.state
 	go func() {
@@ -56,8 +56,8 @@ func (s *Node) ServeMirror(addr string) (stop func(), err error) {
 	}, nil
 }
 
-// limitedListener accepts no more connections than open has room for. It hands out what it accepts as it
-// is, where netutil.LimitListener wraps it: only so can the kernel send a file by itself.
+// limitedListener accepts no more connections than open has room for. Unlike netutil.LimitListener it does not wrap the
+// connections that it accepts, so that the kernel can send files by itself.
 type limitedListener struct {
 	net.Listener
 	open   chan struct{}
@@ -83,7 +83,7 @@ func (l *limitedListener) Close() error {
 	return l.Listener.Close()
 }
 
-// state is told by the server of each connection.
+// state is called by the server when the state of a connection changes.
 func (l *limitedListener) state(_ net.Conn, s http.ConnState) {
 	if s == http.StateClosed || s == http.StateHijacked {
 		<-l.open
@@ -113,7 +113,7 @@ func listenMirror(addr string, access cache.Access) (net.Listener, error) {
 	if err != nil {
 		return nil, fmt.Errorf("mirror on %s: %w", addr, bare(err))
 	}
-	// A user's runtime may read what the user may read on disk.
+	// The runtime of a user may read through the socket what the user may read on disk.
 	if err := access.Socket(path); err != nil {
 		l.Close()
 		return nil, fmt.Errorf("mirror on %s: %w", addr, err)

@@ -23,15 +23,14 @@ import (
 	"github.com/dolly-img/dolly-img/ring/printable"
 )
 
-// nodeRules are the keys and the policy of a node, as they were read at one time. They are put
-// in force together.
+// nodeRules are the keys and the policy of a node. They were read at the same time, and come into force together.
 type nodeRules struct {
 	id     *identity.Identity
 	policy *identity.Policy
 	access cache.Access
 }
 
-// nodeKeys is the directory of a node's keys, absolute: it is named in hints that are read elsewhere.
+// nodeKeys returns the directory of a node's keys. It is absolute, because hints that name it are read on other machines.
 func nodeKeys(flag string) (string, error) {
 	dir, err := identity.Find(flag)
 	if err != nil {
@@ -40,7 +39,7 @@ func nodeKeys(flag string) (string, error) {
 	return filepath.Abs(dir)
 }
 
-// readRules reads them from the directory dir.
+// readRules reads the keys and the policy in dir.
 func readRules(dir string) (*nodeRules, error) {
 	id, err := identity.Load(dir, identity.Node)
 	if err != nil {
@@ -69,24 +68,27 @@ type Config struct {
 	Software string    // this program and its version, as peers are told
 	Stdout   io.Writer // where a transfer may write, or nil
 	Log      *slog.Logger
-	Hint     func(error) string // what to do about an error, or ""
+	// Hint returns what to do about an error, or "".
+	Hint func(error) string
 }
 
 // Node is a node that is ready to serve.
 type Node struct {
-	cfg       ring.NodeConfig // it begins with
-	keys      string          // directory
-	rules     atomic.Pointer[nodeRules]
-	cache     *cache.Cache
-	software  string
-	stdout    io.Writer    // where a transfer may write, or nil
-	access    cache.Access // to the cache, since the start
+	// cfg is what the ring starts with. A reload makes another one.
+	cfg      ring.NodeConfig
+	keys     string // directory
+	rules    atomic.Pointer[nodeRules]
+	cache    *cache.Cache
+	software string
+	stdout   io.Writer // where a transfer may write, or nil
+	// access says who may read the cache. Only a start changes it.
+	access    cache.Access
 	listeners []net.Listener
 	log       *slog.Logger
 	hint      func(error) string
 }
 
-// New reads keys and policy, opens the cache and listens.
+// New reads the keys and the policy, opens the cache, and listens.
 func New(c Config) (*Node, error) {
 	dir, err := nodeKeys(c.Keys)
 	if err != nil {
@@ -119,7 +121,7 @@ func New(c Config) (*Node, error) {
 	return s, nil
 }
 
-// config is what the ring needs to serve under rules.
+// config returns what the ring needs to serve under rules.
 func (s *Node) config(rules *nodeRules) ring.NodeConfig {
 	a := &acceptor{policy: rules.policy, cache: s.cache, stdout: s.stdout, log: s.log, hint: s.hint}
 	return ring.NodeConfig{
@@ -137,15 +139,15 @@ func (s *Node) config(rules *nodeRules) ring.NodeConfig {
 	}
 }
 
-// reload reads keys and policy again and puts them in force for what begins from now on. When
-// anything is wrong with them all of the old stays in force.
+// reload reads the keys and the policy again, and puts them in force for transfers that begin from now on. If anything
+// is wrong with them, everything stays as it was.
 func (s *Node) reload(node *ring.Node) {
 	var now unix.Timespec
 	_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &now) // it does not fail
 	notify(fmt.Sprintf("%s\nMONOTONIC_USEC=%d", daemon.SdNotifyReloading, now.Nano()/1000))
 	rules, err := readRules(s.keys)
 	if err == nil && rules.access != s.access {
-		// Every file of the cache would change, while others read and write it.
+		// This would change every file of the cache while others read and write it.
 		err = errkind.Errorf("policy-restart", "policy: [cache] mode and group are put in force by a start of the daemon only")
 	}
 	if err == nil {
@@ -163,7 +165,7 @@ func (s *Node) reload(node *ring.Node) {
 	notify(daemon.SdNotifyReady + "\nSTATUS=")
 }
 
-// errorAttrs are an error and its hint for the log.
+// errorAttrs returns an error and its hint as attributes for the log.
 func (s *Node) errorAttrs(err error) []any {
 	attrs := []any{"error", printable.Line(err.Error())}
 	if hint := s.hint(err); hint != "" {
@@ -172,7 +174,7 @@ func (s *Node) errorAttrs(err error) []any {
 	return attrs
 }
 
-// describe logs what is in force.
+// describe logs which keys and which policy are in force.
 func (s *Node) describe() {
 	rules := s.rules.Load()
 	own, authority := rules.id.Until()
@@ -185,7 +187,7 @@ func (s *Node) describe() {
 	s.warnEnding()
 }
 
-// holder says for whom a node's certificate is.
+// holder says whom the certificate of a node is for.
 func holder(p identity.Peer) string {
 	if p.Name == "" {
 		return "of all nodes"
@@ -208,12 +210,12 @@ func (s *Node) warnEnding() {
 	}
 }
 
-// ending is the failure that a certificate which ends soon will be.
+// ending returns the error that a certificate which ends soon will cause. It is only used for its hint.
 func ending(end identity.End, now time.Time) error {
 	return errkind.Errorf("certificate-ends", "%s", end.String(now))
 }
 
-// keepWarning does so every day.
+// keepWarning calls warnEnding every day until ctx ends.
 func (s *Node) keepWarning(ctx context.Context) {
 	tick := time.NewTicker(warnEvery)
 	defer tick.Stop()
@@ -227,8 +229,8 @@ func (s *Node) keepWarning(ctx context.Context) {
 	}
 }
 
-// underSystemd tells whether this is a service with a unit file such as ours.
+// underSystemd reports whether this process is a service with a unit file such as ours.
 func underSystemd() bool { return os.Getenv("NOTIFY_SOCKET") != "" }
 
-// notify tells systemd; where nobody listens that is no failure.
+// notify tells systemd the state of the daemon. It is no failure if nobody listens.
 func notify(state string) { _, _ = daemon.SdNotify(false, state) }

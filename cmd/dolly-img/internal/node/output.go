@@ -22,28 +22,30 @@ import (
 	"github.com/dolly-img/dolly-img/sif"
 )
 
-// output is what a node makes of an image beside its cache.
+// output is what a node makes of an image beside its cache: a SIF, an archive or a directory.
 type output interface {
-	// Check refuses what could not be made, and tells the free bytes where it goes, -1 unknown.
+	// Check returns an error if the output cannot be made, and else the free bytes of its file system; -1 is
+	// unknown.
 	Check() (free int64, err error)
-	// size is how many bytes it will have.
+	// size returns how many bytes the output will have.
 	size() int64
-	// make makes all of it, durably and not yet visible.
+	// make makes all of it durable, under a name that nobody looks at.
 	make(ctx context.Context, blobs blobOpener) error
-	// state tells whether what is in place is what was made: the file whose record says so,
-	// and all that the bytes of the output depend on. Its error says that it is not.
+	// state returns what the cache has to have recorded if the output in place is the right one: the file that is
+	// recorded, and a digest of all that the bytes of the output depend on. It returns an error if the output is not
+	// in place.
 	state() (path string, mark digest.Digest, err error)
 	// Publish switches to what was made.
 	Publish(ctx context.Context) error
 	Close() error
 }
 
-// blobOpener opens a blob of the image, which is known to be right.
+// blobOpener opens a blob of the image. Its bytes are known to be right.
 type blobOpener func(v1.Descriptor) (*os.File, error)
 
-// newOutput is for the image of these blobs; o says where. What it returns has to be closed.
+// newOutput returns the output for the image of these blobs, where o says. The caller closes it.
 func newOutput(m *meta.Transfer, blobs []v1.Descriptor, o raw.TargetOptions) (output, error) {
-	var of v1.Descriptor // the SIF, or the root: the manifest that comes last
+	var of v1.Descriptor // the SIF, or else the root of the image, which is the manifest that comes last
 	what := "manifest"
 	if m.Format == "" {
 		what = "SIF"
@@ -85,7 +87,7 @@ func newOutput(m *meta.Transfer, blobs []v1.Descriptor, o raw.TargetOptions) (ou
 	return &archiveOutput{target, l}, nil
 }
 
-// sifOutput is the SIF file.
+// sifOutput is the SIF of the image as a file.
 type sifOutput struct {
 	*raw.Target
 	blob v1.Descriptor
@@ -143,7 +145,8 @@ func (o *layoutOutput) size() int64 {
 	return n
 }
 
-// state sums up what every file looks like: one of them may have been changed or removed.
+// state makes a digest of what the file system says about every file, because one of them may have been changed or
+// removed.
 func (o *layoutOutput) state() (string, digest.Digest, error) {
 	mark := digest.Canonical.Digester()
 	mark.Hash().Write(o.layout.index)
@@ -189,25 +192,27 @@ func (o *layoutOutput) make(ctx context.Context, open blobOpener) error {
 	return o.Commit(ctx)
 }
 
-// blobFile is where a layout has a blob.
+// blobFile returns the path of a blob in a layout.
 func blobFile(d v1.Descriptor) string {
 	return path.Join("blobs", d.Digest.Algorithm().String(), d.Digest.Encoded())
 }
 
-// placing is an image on its way to the cache, and from there to an output.
+// placing receives an image into the cache, and then makes an output of it.
 type placing struct {
 	*cache.Transfer
 	cache *cache.Cache
 	out   output
 	meta  *meta.Transfer
-	free  int64 // bytes free where the output goes; -1 unknown, or not yet asked for
-	made  bool  // the output has to be published
+	// free is how many bytes are free where the output goes; -1 is unknown, or not asked for yet.
+	free int64
+	// made says that the output was made and has to be published.
+	made bool
 }
 
-// String names both places, for the audit line.
+// String names both places, for the log.
 func (p *placing) String() string { return p.meta.Output + " and " + p.Transfer.String() }
 
-// begin finds out whether the output can be made.
+// begin checks that the output can be made.
 func (p *placing) begin() (err error) {
 	if p.free = -1; !p.placed() {
 		p.free, err = p.out.Check()
@@ -215,14 +220,14 @@ func (p *placing) begin() (err error) {
 	return err
 }
 
-// placed says whether the output already is what this transfer would make it.
+// placed reports whether the output already is what this transfer would make.
 func (p *placing) placed() bool {
 	path, mark, err := p.out.state()
 	return err == nil && placedAs(p.cache, p.meta, path, mark)
 }
 
-// placedAs says whether the cache has a record that the file at path has this mark, and whether its
-// mode and owner are those of m.
+// placedAs reports whether the cache has recorded that the file at path has this mark, and the file has the mode and
+// the owner that m wants.
 func placedAs(c *cache.Cache, m *meta.Transfer, path string, mark digest.Digest) bool {
 	if !c.Placed(path, mark) {
 		return false
@@ -241,12 +246,12 @@ func placedAs(c *cache.Cache, m *meta.Transfer, path string, mark digest.Digest)
 		(owner == nil || (owner.UID < 0 || uint32(owner.UID) == st.Uid) && (owner.GID < 0 || uint32(owner.GID) == st.Gid))
 }
 
-// Switches says whether the reference or the output is not what it shall be.
+// Switches reports whether the reference or the output has to be switched, because it is not what it shall be.
 func (p *placing) Switches(ctx context.Context) bool {
 	return p.Transfer.Switches(ctx) || !p.placed()
 }
 
-// Offer is the cache's, with room for the output beside it.
+// Offer is that of the cache, and checks that the output has room beside it.
 func (p *placing) Offer(ctx context.Context, blobs []v1.Descriptor) (held []int64, free int64, err error) {
 	held, free, err = p.Transfer.Offer(ctx, blobs)
 	if err != nil || p.placed() {
@@ -257,7 +262,7 @@ func (p *placing) Offer(ctx context.Context, blobs []v1.Descriptor) (held []int6
 		return nil, 0, p.tooSmall(need, p.free)
 	}
 	if free >= 0 && p.free >= 0 && sameFileSystem(p.cache.Dir(), filepath.Dir(p.meta.Output)) {
-		// A reflink may need less, which nobody knows before. The cache's limits are not the output's.
+		// A reflink may need less, but nobody knows that before. The output is not subject to the cache's limits.
 		both := need
 		for i, d := range blobs {
 			both += max(0, d.Size-held[i])
@@ -271,13 +276,14 @@ func (p *placing) Offer(ctx context.Context, blobs []v1.Descriptor) (held []int6
 	return held, free, nil
 }
 
-// tooSmall says how much there would have to be where the output goes, and how much there is.
+// tooSmall returns the error that says how many bytes the output needs and how many are free there.
 func (p *placing) tooSmall(need, free int64) error {
 	return fmt.Errorf("output %s: needs %s, %s are free in %s: %w",
 		p.meta.Output, bytesize.Text(need), bytesize.Text(free), filepath.Dir(p.meta.Output), syscall.ENOSPC)
 }
 
-// sameFileSystem is about what exists of both paths.
+// sameFileSystem reports whether both paths are on one file system. Of a path that does not exist it looks at the
+// nearest parent that does.
 func sameFileSystem(a, b string) bool {
 	x, okX := device(a)
 	y, okY := device(b)
@@ -297,7 +303,7 @@ func device(path string) (uint64, bool) {
 	}
 }
 
-// Prepare makes the output durable under another name, unless it is in place.
+// Prepare makes the output durable under another name, unless the output is in place already.
 func (p *placing) Prepare(ctx context.Context, blobs []v1.Descriptor) (inPlace bool, err error) {
 	inPlace, err = p.Transfer.Prepare(ctx, blobs)
 	if err != nil || p.placed() {
@@ -314,8 +320,8 @@ func (p *placing) Prepare(ctx context.Context, blobs []v1.Descriptor) (inPlace b
 	return false, err
 }
 
-// Publish switches the output, then the reference. The record that the output is in
-// place spares the next transfer a copy and is worth no failure.
+// Publish switches the output and then the reference. It records that the output is in place, which spares the next
+// transfer a copy; an error of that is no failure of this transfer.
 func (p *placing) Publish(ctx context.Context) error {
 	if p.made {
 		if err := p.out.Publish(ctx); err != nil {
@@ -328,7 +334,7 @@ func (p *placing) Publish(ctx context.Context) error {
 	return p.Transfer.Publish(ctx)
 }
 
-// Close ends both.
+// Close closes the output and the transfer to the cache.
 func (p *placing) Close() error { return errors.Join(p.out.Close(), p.Transfer.Close()) }
 
 var (

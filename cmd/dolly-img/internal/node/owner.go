@@ -11,8 +11,7 @@ import (
 	"github.com/dolly-img/dolly-img/ring/raw"
 )
 
-// resolveOwner reads "user", "user:group" or ":group" with this machine's names. A
-// user without a group leaves the group alone.
+// resolveOwner looks up "user", "user:group" or ":group" on this machine. If s names no group, the group stays as it is.
 func resolveOwner(s string) (*raw.Owner, error) {
 	if s == "" {
 		return nil, nil

@@ -15,8 +15,8 @@ import (
 	"github.com/dolly-img/dolly-img/ring/raw"
 )
 
-// Part files that transfers leave outside of the cache, for the next push to go on from,
-// are in the cache's journal from before they are made until they are gone.
+// Transfers may leave part files outside of the cache, and the next push goes on from them. The journal of the cache
+// has each such file from before it is made until it is gone.
 
 // journalPart notes that a transfer to path begins.
 func (a *acceptor) journalPart(path string) {
@@ -25,7 +25,7 @@ func (a *acceptor) journalPart(path string) {
 	}
 }
 
-// finished strikes out what a transfer did not leave.
+// finished removes the part file of a transfer from the journal if the transfer left none.
 func (a *acceptor) finished(r ring.Request, _ ring.Outcome) {
 	m, err := meta.Decode(r.Meta)
 	if err != nil || m.Output == "" || m.Output == "-" {
@@ -37,8 +37,8 @@ func (a *acceptor) finished(r ring.Request, _ ring.Outcome) {
 	}
 }
 
-// cleanParts removes parts that nobody came back for: those that are too old, or have more
-// than half of what their file system could still take.
+// cleanParts removes part files that no push went on from: those that are too old, and those that take more than half of
+// the room that their file system would have without them.
 func cleanParts(c *cache.Cache, log *slog.Logger) {
 	paths, keep, err := c.Parts()
 	if err != nil {
@@ -61,6 +61,7 @@ func cleanParts(c *cache.Cache, log *slog.Logger) {
 	}
 }
 
+// crowds reports whether a file takes more than half of the room that its file system would have without it.
 func crowds(path string, size int64) bool {
 	var st unix.Statfs_t
 	return unix.Statfs(path, &st) == nil && size > (int64(st.Bavail)*st.Bsize+size)/2

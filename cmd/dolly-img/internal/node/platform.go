@@ -8,8 +8,8 @@ import (
 	"strings"
 )
 
-// nodePlatform is what programs this machine can run, as platforms of images are written:
-// "linux/amd64/v3", "linux/arm64", "linux/arm/v7". Where the variant is not known it is left out.
+// nodePlatform returns the platform whose programs this machine can run, written as platforms of images are:
+// "linux/amd64/v3", "linux/arm64", "linux/arm/v7". The variant is left out if it is not known.
 func nodePlatform() string {
 	return path.Join(runtime.GOOS, runtime.GOARCH, variant())
 }
@@ -21,7 +21,7 @@ func variant() string {
 			return amd64Level(string(text))
 		}
 	case "arm":
-		// What this program was built for runs here, since it does.
+		// This program runs here, so what it was built for runs here.
 		if info, ok := debug.ReadBuildInfo(); ok {
 			for _, s := range info.Settings {
 				if v, _, _ := strings.Cut(s.Value, ","); s.Key == "GOARM" {
@@ -33,17 +33,17 @@ func variant() string {
 	return ""
 }
 
-// amd64Levels are the features by which the levels of the x86-64 psABI (section 3.1.1,
-// micro-architecture levels) differ, as /proc/cpuinfo names them. Linux lists AVX features only where
-// it has enabled OSXSAVE, and abm for LZCNT. golang.org/x/sys/cpu does not know all of them.
+// amd64Levels lists the features by which the levels of the x86-64 psABI differ (section 3.1.1,
+// micro-architecture levels), as /proc/cpuinfo names them. Linux lists AVX features only if it has enabled OSXSAVE, and
+// it calls LZCNT abm. Package golang.org/x/sys/cpu does not know all of them.
 var amd64Levels = []struct{ name, features string }{
 	{"v2", "cx16 lahf_lm popcnt pni sse4_1 sse4_2 ssse3"},
 	{"v3", "avx avx2 bmi1 bmi2 f16c fma abm movbe xsave"},
 	{"v4", "avx512f avx512bw avx512cd avx512dq avx512vl"},
 }
 
-// amd64Level is the highest level that every processor in the text of /proc/cpuinfo has; "" when
-// the text names no features.
+// amd64Level returns the highest level that every processor in the text of /proc/cpuinfo has. It returns "" if the text
+// names no features.
 func amd64Level(cpuinfo string) string {
 	least := -1
 	for line := range strings.Lines(cpuinfo) {

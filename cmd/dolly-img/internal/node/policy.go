@@ -10,7 +10,7 @@ import (
 	"github.com/dolly-img/dolly-img/ring/identity"
 )
 
-// policyText is what a policy permits, in one line.
+// policyText says in one line what a policy permits.
 func policyText(p *identity.Policy) string {
 	path, found := p.File()
 	if !found {
@@ -48,10 +48,10 @@ func policyText(p *identity.Policy) string {
 	return strings.Join(parts, "; ")
 }
 
-// policyWarnings are lines about what a policy permits that is hardly meant, or cannot be used.
+// policyWarnings returns a line for each thing that a policy permits though it is hardly meant, or cannot be used.
 func policyWarnings(p *identity.Policy) []string { return append(p.Warnings(), unusable(p)...) }
 
-// unusable says which directories that a policy permits cannot be written to.
+// unusable returns a line for each directory that a policy permits and the node cannot write to.
 func unusable(p *identity.Policy) (warnings []string) {
 	for _, o := range p.Outputs {
 		if err := unix.Access(o.Dir, unix.W_OK|unix.X_OK); err != nil {

@@ -10,19 +10,18 @@ import (
 	"github.com/dolly-img/dolly-img/ring"
 )
 
-// farewell is how long a receive stays for the sender to hear of its outcome.
+// farewell is how long Receive waits at its end, so that the sender hears of the outcome.
 const farewell = 5 * time.Second
 
 // ErrInterrupted says that the context ended before a transfer did.
 var ErrInterrupted = errors.New("receive: interrupted")
 
-// Receive takes part in one transfer. Its error says that the transfer failed here, or that none came.
+// Receive takes part in one transfer. It returns an error if the transfer failed here, or if none came.
 func (s *Node) Receive(ctx context.Context) error {
 	outcome := make(chan ring.Outcome, 1)
-	// One transfer at a time is the ring's business; that no second one follows
-	// the first is ours.
+	// The ring takes one transfer at a time. Accept below sees to it that no second one follows the first.
 	var mu sync.Mutex
-	begun := "" // the transfer that it is
+	begun := "" // the transfer that was taken
 	accept, finished := s.cfg.Accept, s.cfg.Finished
 	s.cfg.Transfers = 1
 	s.cfg.Accept = func(ctx context.Context, r ring.Request) (ring.Sink, error) {
@@ -42,7 +41,7 @@ func (s *Node) Receive(ctx context.Context) error {
 		finished(r, o)
 		mu.Lock()
 		defer mu.Unlock()
-		if r.Transfer == begun { // not one whose offer was refused
+		if r.Transfer == begun { // another one was refused
 			outcome <- o
 		}
 	}
@@ -69,6 +68,6 @@ func (s *Node) Receive(ctx context.Context) error {
 	if ctx.Err() != nil {
 		cancel()
 	}
-	_ = node.Shutdown(stop) // how the one transfer ended is known
+	_ = node.Shutdown(stop) // the outcome of the transfer is known already
 	return result
 }

@@ -14,8 +14,8 @@ import (
 	"github.com/dolly-img/dolly-img/ring"
 )
 
-// Serve takes transfers until ctx ends, and gives running ones the grace time. It reads keys and policy again
-// whenever reload says so.
+// Serve takes transfers until ctx ends, and then gives running ones the grace time. It reads the keys and the policy again
+// whenever something comes from reload.
 func (s *Node) Serve(ctx context.Context, reload <-chan os.Signal, grace time.Duration) error {
 	node, err := ring.NewNode(s.cfg)
 	if err != nil {
@@ -48,7 +48,7 @@ func (s *Node) Serve(ctx context.Context, reload <-chan os.Signal, grace time.Du
 	running := node.Running()
 	s.log.Info("stopping", "reason", reason, "running", running, "grace", grace)
 	notify(daemon.SdNotifyStopping)
-	// The parent has ended: that is why we stop.
+	// The parent context has ended already, so it cannot be the parent of the grace time.
 	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)
 	defer cancel()
 	aborted := 0
@@ -62,10 +62,11 @@ func (s *Node) Serve(ctx context.Context, reload <-chan os.Signal, grace time.Du
 	return nil
 }
 
-// tendEvery is how often the daemon looks after its cache. Transfers do it, too; but others fill
-// the file system as well.
+// tendEvery is how often the daemon looks after its cache. Transfers do that, too, but other programs may fill the
+// file system meanwhile.
 const tendEvery = 10 * time.Minute
 
+// tend keeps the limits of the cache until ctx ends.
 func tend(ctx context.Context, store *cache.Cache, log *slog.Logger) {
 	for tick := time.NewTicker(tendEvery); ; {
 		select {
@@ -80,15 +81,14 @@ func tend(ctx context.Context, store *cache.Cache, log *slog.Logger) {
 	}
 }
 
-// announce logs each address, in the words that launch.Start reads.
+// announce logs each address in the words that launch.Start looks for.
 func (s *Node) announce() {
 	for _, l := range s.listeners {
 		s.log.Info("listening", "address", l.Addr().String(), "cache", s.cache.Dir())
 	}
 }
 
-// serve lets node accept connections on every listener. The channel gets what ended
-// each of them.
+// serve lets node accept connections on every listener. The channel gets the error that ended each of them.
 func (s *Node) serve(node *ring.Node) <-chan error {
 	ended := make(chan error, len(s.listeners))
 	for _, l := range s.listeners {

@@ -12,22 +12,22 @@ import (
 	"github.com/dolly-img/dolly-img/ring/identity"
 )
 
-// certificateEnds notes which certificates end soon: those of the sender, and those that nodes
-// show in handshakes.
+// certificateEnds notes when certificates end: those of the sender, and those that nodes show in handshakes.
 type certificateEnds struct {
-	mu    sync.Mutex
-	mine  []identity.End
-	nodes map[string]time.Time // when the certificate of each node ends
+	mu   sync.Mutex
+	mine []identity.End
+	// nodes has the end of each node's certificate.
+	nodes map[string]time.Time
 }
 
-// own notes those of the sender.
+// own notes which certificates of the sender end soon.
 func (c *certificateEnds) own(id *identity.Identity, now time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.mine = id.Ending(now)
 }
 
-// watch is conf, with the certificates noted that nodes show.
+// watch returns conf with a check added that notes the certificates which nodes show.
 func (c *certificateEnds) watch(conf func(node string) *tls.Config) func(node string) *tls.Config {
 	return func(node string) *tls.Config {
 		t := conf(node)
@@ -48,12 +48,12 @@ func (c *certificateEnds) watch(conf func(node string) *tls.Config) func(node st
 	}
 }
 
-// ending are the certificates of the sender that end soon, and as one all of nodes that end on one day.
+// ending returns which certificates end soon. Those of nodes that end on the same day are one entry.
 func (c *certificateEnds) ending(now time.Time) []identity.End {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	ends := slices.Clone(c.mine)
-	byDay := map[string][]string{} // in the order of their names
+	byDay := map[string][]string{} // the names of nodes, sorted
 	for _, node := range slices.Sorted(maps.Keys(c.nodes)) {
 		if until := c.nodes[node]; identity.EndsSoon(until, now) {
 			day := until.UTC().Format(time.DateOnly)

@@ -3,6 +3,7 @@ package push
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 
@@ -13,11 +14,11 @@ import (
 	"github.com/dolly-img/dolly-img/ring/raw"
 )
 
-// filled is standard input that has to bring something: nothing is what a command
-// before the pipe leaves that failed, and it must not replace a file everywhere.
+// filled is standard input that must not be empty. If a command in front of the pipe fails, it often writes nothing, and
+// an empty file must not replace the file on every node.
 type filled struct{ *raw.Spool }
 
-// Unchanged is asked at the end of the stream, before any node commits.
+// Unchanged returns an error if the stream was empty. The ring asks at the end of the stream, before any node commits.
 func (s filled) Unchanged(context.Context) error {
 	if s.Size() > 0 {
 		return nil
@@ -25,17 +26,21 @@ func (s filled) Unchanged(context.Context) error {
 	return errkind.Errorf("input-empty", "standard input is empty")
 }
 
-// File is a file or a stream as it is.
+// File is a file or a stream that is sent as it is.
 type File struct {
-	Path       string // - for the stream
-	Stream     io.Reader
-	NoSpool    bool                             // do not keep the stream in a temporary file
-	AllowEmpty bool                             // send the stream even if nothing comes on it
-	Note       func(format string, args ...any) // says what should be known
+	// Path is the path of the file, or "-" for Stream.
+	Path   string
+	Stream io.Reader
+	// NoSpool keeps no copy of the stream in a temporary file.
+	NoSpool bool
+	// AllowEmpty sends the stream even if it is empty.
+	AllowEmpty bool
+	// Note is called with what the user should know though it is no error.
+	Note func(note error)
 }
 
-// Open opens the file, and notes in m what only it knows: its time, and its
-// permission bits unless the user set them.
+// Open opens the file. It notes in m what only the file knows: its time, and its permission bits unless the user set
+// others.
 func (in File) Open(_ context.Context, _ *Push, m *meta.Transfer) (ring.Source, error) {
 	if in.Path == "-" {
 		dir := os.TempDir()
@@ -60,7 +65,7 @@ func (in File) Open(_ context.Context, _ *Push, m *meta.Transfer) (ring.Source, 
 		m.Mtime = f.ModTime()
 		return &growing{f, in}, nil
 	}
-	in.Note("%s is not as long as its size of %s says: it is read to its end as a stream", in.Path, bytesize.Text(f.Size()))
+	in.Note(fmt.Errorf("%s is not as long as its size of %s says: it is read to its end as a stream", in.Path, bytesize.Text(f.Size())))
 	s, err := f.Stream(os.TempDir())
 	if err != nil {
 		return nil, errors.Join(err, f.Close())
@@ -74,12 +79,13 @@ type growing struct {
 	in File
 }
 
-// Unchanged is that of the file. It says what the nodes do not have.
+// Unchanged returns an error if the file was changed while it was read. If it only became longer, that is no error, and a
+// note says which bytes the nodes do not get.
 func (g *growing) Unchanged(ctx context.Context) error {
 	err := g.File.Unchanged(ctx)
 	if err == nil && g.Grown() > 0 {
-		g.in.Note("%s became longer while it was read: the nodes get the %s that it had when it was opened, without the %s behind them",
-			g.in.Path, bytesize.Text(g.Size()), bytesize.Text(g.Grown()))
+		g.in.Note(fmt.Errorf("%s became longer while it was read: the nodes get the %s that it had when it was opened, without the %s behind them",
+			g.in.Path, bytesize.Text(g.Size()), bytesize.Text(g.Grown())))
 	}
 	return err
 }

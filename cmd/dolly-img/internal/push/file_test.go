@@ -2,7 +2,6 @@ package push
 
 import (
 	"context"
-	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -20,7 +19,7 @@ func TestRawGrowing(t *testing.T) {
 		t.Fatal(err)
 	}
 	var notes []string
-	in := File{Path: path, Note: func(format string, args ...any) { notes = append(notes, fmt.Sprintf(format, args...)) }}
+	in := File{Path: path, Note: func(note error) { notes = append(notes, note.Error()) }}
 	m := &meta.Transfer{Kind: meta.KindRaw}
 	source, err := in.Open(t.Context(), nil, m)
 	if err != nil {

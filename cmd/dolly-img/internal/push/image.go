@@ -10,13 +10,14 @@ import (
 	"github.com/dolly-img/dolly-img/ring"
 )
 
-// Image is a container image, whatever push takes.
+// Image is a container image of any kind that push takes.
 type Image struct {
-	Name    string
-	Options image.Options // but Limits and the platforms of nodes, which Open finds
+	Name string
+	// Options has all but the limits of the cache and the platforms of the nodes, which Open finds.
+	Options image.Options
 }
 
-// Open opens the image, and keeps what it pulls within the limits of the policy beside the keys.
+// Open opens the image. What it pulls is kept within the limits of the policy beside the keys.
 func (i Image) Open(ctx context.Context, p *Push, m *meta.Transfer) (ring.Source, error) {
 	o := i.Options
 	ask := sync.OnceValue(func() []string { return p.platforms(ctx) })

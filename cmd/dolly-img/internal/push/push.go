@@ -18,30 +18,33 @@ import (
 	"github.com/dolly-img/dolly-img/sif"
 )
 
-// An Opener opens what a push sends, and notes in m what only the source knows, as its name and its time.
+// An Opener opens what a push sends. It notes in m what only the source knows, such as its name and its time.
 type Opener interface {
 	Open(ctx context.Context, p *Push, m *meta.Transfer) (ring.Source, error)
 }
 
 // A Push is one transfer: an image or a file, to nodes.
 type Push struct {
-	Name string // of what is sent, as its user says it
+	Name string // what is sent, as the user named it
 	What Opener
-	Meta meta.Transfer // what the nodes shall do with it
+	Meta meta.Transfer // what the nodes do with it
 
-	Nodes  []string // in chain order, each with its port where it is not Port
-	Port   int
-	Peers  []ring.Peer // their addresses; nil: Run finds them
-	Keys   string      // directory of the keys; "" is the usual one
-	Enough int         // so many good nodes are success; 0: all
+	Nodes []string // in chain order; a node has its port behind it if that is not Port
+	Port  int
+	// Peers has the addresses of the nodes. If it is nil, Run looks them up.
+	Peers []ring.Peer
+	Keys  string // directory of the keys; "" is the usual one
+	// Enough is the number of good nodes that make the push a success; 0 is all of them.
+	Enough int
 
-	Plain     bool           // the data links are not encrypted
+	Plain     bool           // do not encrypt the data links
 	Rate      int64          // bytes per second; 0 is no limit
-	Wait      time.Duration  // how long nodes that do not answer are dialled
-	Straggler ring.Straggler // what is done with a slow node
-	Retries   int            // how often a node that was lost is taken back
-	MaxDirect int            // nodes that the server feeds where no other can; negative is no limit
-	Check     bool           // only ask
+	Wait      time.Duration  // how long to dial nodes that do not answer
+	Straggler ring.Straggler // what to do with a slow node
+	Retries   int            // how often a lost node is taken back
+	// MaxDirect is how many nodes the server feeds itself if no other node can; negative is no limit.
+	MaxDirect int
+	Check     bool // only ask the nodes
 
 	Software string       // this program and its version, as peers and the report are told
 	Log      *slog.Logger // nil is silent
@@ -51,8 +54,7 @@ type Push struct {
 	unread bool
 }
 
-// Run sends. The report is never nil and says in Exit what status the whole has; its error
-// is one of this side.
+// Run sends. The report is never nil, and its Exit is the status of the whole. The error is one of this side.
 func (p *Push) Run(ctx context.Context) (*ring.Report, error) {
 	begun := time.Now()
 	rep, kept, err := p.send(ctx)
@@ -68,14 +70,14 @@ func (p *Push) Run(ctx context.Context) (*ring.Report, error) {
 	return rep, err
 }
 
-// Ending are the certificates that end soon, of this side and of nodes, which showed theirs while Run ran.
+// Ending returns which certificates end soon, of this side and of the nodes that showed theirs while Run ran.
 func (p *Push) Ending(now time.Time) []identity.End { return p.ends.ending(now) }
 
-// Unread tells, once Run has returned, whether this was an archive or layout on this machine, whose layers are read
-// only where a node lacks them.
+// Unread reports, once Run has returned, whether the image is an archive or a layout on this machine whose layers are read
+// only if a node lacks them.
 func (p *Push) Unread() bool { return p.unread }
 
-// send never returns a nil report. The name is that in the nodes' caches, once it is known.
+// send sends. It never returns a nil report. Kept is the name in the nodes' caches, if it became known.
 func (p *Push) send(ctx context.Context) (rep *ring.Report, kept string, err error) {
 	m := p.Meta
 	cfg, err := p.config(ctx, &m)
@@ -84,7 +86,7 @@ func (p *Push) send(ctx context.Context) (rep *ring.Report, kept string, err err
 	}
 	if c, ok := cfg.Source.(io.Closer); ok {
 		defer func() {
-			if err := c.Close(); err != nil && p.Log != nil { // the nodes have what they have
+			if err := c.Close(); err != nil && p.Log != nil { // this changes nothing about what the nodes have
 				p.Log.Warn("source", "error", err)
 			}
 		}()
@@ -100,7 +102,7 @@ func (p *Push) send(ctx context.Context) (rep *ring.Report, kept string, err err
 	return rep, m.Ref, err
 }
 
-// hostName is the name of this machine, "" where it has none.
+// hostName returns the name of this machine, or "" if it has none.
 func hostName() string {
 	name, _ := os.Hostname()
 	return name
@@ -119,12 +121,12 @@ func (p *Push) identity() (*identity.Identity, error) {
 	return id, err
 }
 
-// platforms asks the nodes what they are: "" of one that does not answer, or say it.
+// platforms asks the nodes for their platforms. That of a node which does not answer, or does not say, is "".
 func (p *Push) platforms(ctx context.Context) []string {
 	list := make([]string, len(p.Nodes))
 	id, err := p.identity()
 	if err != nil {
-		return list // the transfer will say why
+		return list // the transfer fails for the same reason, and reports it
 	}
 	peers, err := p.resolve(ctx)
 	if err != nil {
@@ -141,7 +143,7 @@ func (p *Push) platforms(ctx context.Context) []string {
 	return list
 }
 
-// resolve finds the addresses of the nodes.
+// resolve returns the addresses of the nodes.
 func (p *Push) resolve(ctx context.Context) ([]ring.Peer, error) {
 	if p.Peers != nil {
 		return p.Peers, nil
@@ -149,7 +151,7 @@ func (p *Push) resolve(ctx context.Context) ([]ring.Peer, error) {
 	return resolve(ctx, p.Nodes, p.Port)
 }
 
-// config opens the source, and is what the ring is told.
+// config opens the source, and returns what the ring needs.
 func (p *Push) config(ctx context.Context, m *meta.Transfer) (_ *ring.Config, err error) {
 	id, err := p.identity()
 	if err != nil {
@@ -159,7 +161,8 @@ func (p *Push) config(ctx context.Context, m *meta.Transfer) (_ *ring.Config, er
 	if err != nil {
 		return nil, err
 	}
-	_, asItIs := source.(*oci.Image) // else its layers are checked, whether or not nodes lack them
+	// Of any other type of source the layers are checked, whether or not nodes lack them.
+	_, asItIs := source.(*oci.Image)
 	_, isSIF := source.(*sif.File)
 	p.unread = m.Kind == meta.KindImage && !image.OfRegistry(p.Name) && (asItIs || p.Check && !isSIF)
 	defer func() {
@@ -181,13 +184,13 @@ func (p *Push) config(ctx context.Context, m *meta.Transfer) (_ *ring.Config, er
 	return cfg, err
 }
 
-// clientTLS is what the ring asks for to dial a node by its name.
+// clientTLS returns the function by which the ring gets the TLS configuration for dialling a node.
 func clientTLS(id *identity.Identity, protocol string) func(node string) *tls.Config {
 	return func(node string) *tls.Config { return id.ClientConfig(protocol, node) }
 }
 
-// checkStatus is the exit status of --check: that of a push in which every node that
-// would be served is served.
+// checkStatus returns the exit status of a check, which is that of a push that serves every node which would be
+// served.
 func checkStatus(rep *ring.Report, err error, enough int) int {
 	would := *rep
 	would.Nodes = slices.Clone(rep.Nodes)
@@ -199,8 +202,8 @@ func checkStatus(rep *ring.Report, err error, enough int) int {
 	return would.Status(err, enough)
 }
 
-// notStarted is the report of a transfer that failed before the ring: every node has
-// its row, and no node was asked.
+// notStarted returns the report of a transfer that failed before the ring was started. Every node has a row that says it
+// was not asked.
 func notStarted(nodes []string, err error) *ring.Report {
 	r := &ring.Report{Nodes: []ring.Row{}, Unreached: []ring.Unreached{}, Unprobed: []string{}}
 	for _, node := range nodes {

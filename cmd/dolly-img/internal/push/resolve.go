@@ -16,14 +16,15 @@ import (
 )
 
 const (
-	lookups = 64 // at once
-	// A name server that does not answer must not hold up the start for longer
-	// than nodes that do not.
+	// lookups is how many names are looked up at once.
+	lookups = 64
+	// lookupTimeout is short, because a name server that does not answer must not hold up the start for longer than a
+	// node that does not answer.
 	lookupTimeout = 3 * time.Second
 )
 
-// resolve finds the addresses of nodes, all of each. A name without one is no reason
-// to leave the node out: it carries the error and gets its row.
+// resolve returns all addresses of each node. A node whose name has no address is in the list, too, with the error, so
+// that it gets a row in the report.
 func resolve(ctx context.Context, names []string, port int) ([]ring.Peer, error) {
 	peers := make([]ring.Peer, len(names))
 	var group errgroup.Group
@@ -42,6 +43,7 @@ func resolve(ctx context.Context, names []string, port int) ([]ring.Peer, error)
 	return peers, group.Wait()
 }
 
+// lookup returns all addresses of a host, each with the port.
 func lookup(ctx context.Context, host, port string) ([]string, error) {
 	if _, err := netip.ParseAddr(host); err == nil {
 		return []string{net.JoinHostPort(host, port)}, nil
@@ -58,8 +60,8 @@ func lookup(ctx context.Context, host, port string) ([]string, error) {
 	return found, nil
 }
 
-// unresolved says why a name has no address. The name is left out, so that of many names with one cause the same
-// is said: whoever reads knows which it is of.
+// unresolved says why a name has no address. It leaves the name out, so that many nodes with the same cause have the same
+// text and become one row. That row names the nodes.
 func unresolved(err error) error {
 	var d *net.DNSError
 	switch {
