@@ -23,6 +23,39 @@ func (im image) size() (n int64) {
 	return n
 }
 
+// verified is how many blobs Verify finds right, and which references and blobs it finds bad.
+func verified(t *testing.T, c *Cache) (good int, bad []string) {
+	t.Helper()
+	if _, err := c.Verify(t.Context(), func(r Result) {
+		if r.Err == nil {
+			good++
+		} else {
+			bad = append(bad, r.Ref+" "+r.Digest.String())
+		}
+	}); err != nil {
+		t.Error(err)
+	}
+	return good, bad
+}
+
+// checkListed compares the kind, size, unique size and error of images in List.
+func checkListed(t *testing.T, c *Cache, want map[string]string) {
+	t.Helper()
+	entries, err := c.List()
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]string{}
+	for _, e := range entries {
+		got[e.Ref] = fmt.Sprint(e.Kind, e.Size, e.Unique, e.Err)
+	}
+	for ref, want := range want {
+		if got[ref] != want {
+			t.Errorf("%s is listed as %s, want %s", ref, got[ref], want)
+		}
+	}
+}
+
 // Images in Docker's own format, and lists of them, are received, listed, kept, verified and removed as
 // others are.
 func TestDockerFormat(t *testing.T) {
@@ -44,23 +77,11 @@ func TestDockerFormat(t *testing.T) {
 		}
 	}
 
-	entries, err := c.List()
-	if err != nil {
-		t.Fatal(err)
-	}
-	got := map[string]string{}
-	for _, e := range entries {
-		got[e.Ref] = fmt.Sprint(e.Kind, e.Size, e.Unique, e.Err)
-	}
-	for ref, want := range map[string]string{
+	checkListed(t, c, map[string]string{
 		"x/list:1":   fmt.Sprint(KindIndex, list.size(), list.size()-amd.size(), nil),
 		"x/amd:1":    fmt.Sprint(KindImage, amd.size(), 0, nil),
 		"x/single:1": fmt.Sprint(KindImage, single.size(), single.size(), nil),
-	} {
-		if got[ref] != want {
-			t.Errorf("%s is listed as %s, want %s", ref, got[ref], want)
-		}
-	}
+	})
 	if path, err := c.Path("x/list:1"); err != nil || path != "oci:"+c.Dir()+":x/list:1" {
 		t.Errorf("path %s, %v", path, err)
 	}
@@ -69,21 +90,8 @@ func TestDockerFormat(t *testing.T) {
 	if r, err := c.GC(ctx, GCOptions{}); err != nil || r.Blobs > 0 {
 		t.Errorf("gc removed %+v, %v", r, err)
 	}
-	verify := func() (good int, bad []string) {
-		t.Helper()
-		if _, err := c.Verify(ctx, func(r Result) {
-			if r.Err == nil {
-				good++
-			} else {
-				bad = append(bad, r.Ref+" "+r.Digest.String())
-			}
-		}); err != nil {
-			t.Error(err)
-		}
-		return good, bad
-	}
 	all := len(list.blobs) + len(single.blobs)
-	if good, bad := verify(); good != all || len(bad) > 0 {
+	if good, bad := verified(t, c); good != all || len(bad) > 0 {
 		t.Errorf("%d of %d are right, bad are %v", good, all, bad)
 	}
 	path, err := c.BlobPath(arm.blobs[0].Digest)
@@ -94,7 +102,7 @@ func TestDockerFormat(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := fmt.Sprint([]string{"x/list:1 " + arm.blobs[0].Digest.String()})
-	if good, bad := verify(); good != all-1 || fmt.Sprint(bad) != want {
+	if good, bad := verified(t, c); good != all-1 || fmt.Sprint(bad) != want {
 		t.Errorf("%d of %d are right, bad are %v, want %s", good, all-1, bad, want)
 	}
 	mustPush(t, c, "x/list:1", list)

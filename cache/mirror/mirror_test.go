@@ -3,17 +3,13 @@ package mirror
 import (
 	"bytes"
 	"encoding/json"
-	"fmt"
 	"io"
-	"math"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
-	"testing/synctest"
-	"time"
 
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"
@@ -288,80 +284,6 @@ func get(m http.Handler, path string) int {
 	return w.Code
 }
 
-// Whoever starts an image uses it: another one makes room.
-func TestServingIsUse(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		c, err := cache.Open(t.TempDir())
-		if err != nil {
-			t.Fatal(err)
-		}
-		for tag, content := range map[string]string{"older": "a", "old": "b"} {
-			_, root := putApp(t, c, "reg.example/app:"+tag, content)
-			at := time.Now().Add(-time.Duration(len(tag)) * time.Hour)
-			used := filepath.Join(c.Dir(), "used", strings.Replace(root.Digest.String(), ":", "-", 1))
-			if err := os.Chtimes(used, at, at); err != nil {
-				t.Fatal(err)
-			}
-		}
-		if code := get(New(c, nil), "/v2/app/manifests/older?ns=reg.example"); code != 200 {
-			t.Fatal(code)
-		}
-		time.Sleep(holdFor + time.Second)
-		res, err := c.GC(t.Context(), cache.GCOptions{Limits: cache.Limits{Max: 15_000}})
-		if err != nil || fmt.Sprint(res.Images) != "[reg.example/app:old]" {
-			t.Errorf("evicted %v, %v", res.Images, err)
-		}
-	})
-}
-
-// Who has the manifest gets what it names, though the tag has moved and the image is removed
-// meanwhile; until a minute after the last request.
-func TestServedStays(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		c, err := cache.Open(t.TempDir())
-		if err != nil {
-			t.Fatal(err)
-		}
-		moved, first := putApp(t, c, "reg.example/app:v1", "a")
-		gone, _ := putApp(t, c, "reg.example/app:v2", "b")
-		m := New(c, nil)
-		is := func(path string, want int) {
-			t.Helper()
-			if code := get(m, "/v2/"+path+"?ns=reg.example"); code != want {
-				t.Errorf("%s: %d, want %d", path, code, want)
-			}
-		}
-		is("app/manifests/v1", 200)
-		is("app/manifests/v2", 200)
-		putApp(t, c, "reg.example/app:v1", "c")
-		if _, err := c.Remove(t.Context(), "reg.example/app:v2"); err != nil {
-			t.Fatal(err)
-		}
-		const never = math.MinInt64 // fresh: the files' times are not those of the bubble
-		for range 3 {
-			res, err := c.GC(t.Context(), cache.GCOptions{Grace: never, Limits: cache.Limits{Max: 10_500}})
-			if err != nil || res.Blobs > 3 { // those of v1 that nobody has asked for
-				t.Fatalf("%+v, %v", res, err)
-			}
-			is("app/manifests/"+first.Digest.String(), 200)
-			is("app/blobs/"+moved.Digest.String(), 200)
-			is("app/blobs/"+gone.Digest.String(), 200)
-			is("app/manifests/v1", 404)
-			is("app/manifests/v2", 404)
-			is("other/blobs/"+gone.Digest.String(), 404)
-			time.Sleep(holdFor - time.Second)
-		}
-		time.Sleep(2 * time.Second)
-		if res, err := c.GC(t.Context(), cache.GCOptions{Grace: never}); err != nil || res.Blobs != 6 {
-			t.Errorf("%+v, %v", res, err)
-		}
-		is("app/blobs/"+moved.Digest.String(), 404)
-		if left, err := os.ReadDir(filepath.Join(c.Dir(), "leases")); err != nil || len(left) > 0 {
-			t.Errorf("%v, %v", left, err)
-		}
-	})
-}
-
 // An index may have manifests that are not here: those that are can be had.
 func TestSparseIndex(t *testing.T) {
 	c, err := cache.Open(t.TempDir())
@@ -400,86 +322,4 @@ func TestSparseIndex(t *testing.T) {
 	is("list/manifests/"+root.Digest.String(), 200)
 	is("list/blobs/"+layer.Digest.String(), 200)
 	is("list/manifests/"+digest.FromString("elsewhere").String(), 404)
-}
-
-// Images in Docker's own format are served as what they are, by tag and by digest; so are the
-// manifests of a list. The runtime compares the type with what it asked for, or with the list.
-func TestDockerFormat(t *testing.T) {
-	const (
-		manifestType = "application/vnd.docker.distribution.manifest.v2+json"
-		listType     = "application/vnd.docker.distribution.manifest.list.v2+json"
-	)
-	c, err := cache.Open(t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
-	var all []v1.Descriptor
-	var blobs [][]byte
-	add := func(mediaType string, b []byte) v1.Descriptor {
-		d := v1.Descriptor{MediaType: mediaType, Digest: digest.FromBytes(b), Size: int64(len(b))}
-		all, blobs = append(all, d), append(blobs, b)
-		return d
-	}
-	document := func(mediaType string, v any) v1.Descriptor {
-		b, err := json.Marshal(v)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return add(mediaType, b)
-	}
-	var manifests, layers []v1.Descriptor
-	for _, arch := range []string{"amd64", "arm64"} {
-		layer := add("application/vnd.docker.image.rootfs.diff.tar.gzip", []byte("layer for "+arch))
-		config := document("application/vnd.docker.container.image.v1+json", v1.Image{Platform: v1.Platform{OS: "linux", Architecture: arch}})
-		m := document(manifestType, v1.Manifest{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: manifestType,
-			Config: config, Layers: []v1.Descriptor{layer}})
-		if arch == "amd64" {
-			putBlobs(t, c, "reg.example/app:amd", all, blobs)
-		}
-		m.Platform = &v1.Platform{OS: "linux", Architecture: arch}
-		manifests, layers = append(manifests, m), append(layers, layer)
-	}
-	list := document(listType, v1.Index{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: listType, Manifests: manifests})
-	putBlobs(t, c, "reg.example/app:all", all, blobs)
-
-	m := New(c, nil)
-	for _, r := range []struct {
-		path      string
-		want      v1.Descriptor
-		mediaType string
-	}{
-		{"manifests/amd", manifests[0], manifestType},
-		{"manifests/" + manifests[0].Digest.String(), manifests[0], manifestType},
-		{"manifests/all", list, listType},
-		{"manifests/" + list.Digest.String(), list, listType},
-		{"manifests/" + manifests[1].Digest.String(), manifests[1], manifestType}, // only the list names it
-		{"blobs/" + layers[1].Digest.String(), layers[1], "application/octet-stream"},
-	} {
-		for _, method := range []string{"GET", "HEAD"} {
-			w := httptest.NewRecorder()
-			m.ServeHTTP(w, httptest.NewRequest(method, "/v2/app/"+r.path+"?ns=reg.example", nil))
-			h := w.Header()
-			if w.Code != 200 || h.Get("Content-Type") != r.mediaType || h.Get("Docker-Content-Digest") != r.want.Digest.String() ||
-				h.Get("Content-Length") != fmt.Sprint(r.want.Size) {
-				t.Errorf("%s %s: %d %v", method, r.path, w.Code, h)
-			}
-			if got := digest.FromBytes(w.Body.Bytes()); method == "GET" && got != r.want.Digest {
-				t.Errorf("GET %s: %s, want %s", r.path, got, r.want.Digest)
-			}
-		}
-	}
-
-	// A list that lacks a layer is not found, nor is the manifest that needs it: the runtime would get stuck.
-	path, err := c.BlobPath(layers[1].Digest)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Remove(path); err != nil {
-		t.Fatal(err)
-	}
-	for path, want := range map[string]int{"all": 404, list.Digest.String(): 404, manifests[0].Digest.String(): 200, manifests[1].Digest.String(): 404, "amd": 200} {
-		if code := get(New(c, nil), "/v2/app/manifests/"+path+"?ns=reg.example"); code != want {
-			t.Errorf("without a layer, %s: %d, want %d", path, code, want)
-		}
-	}
 }

@@ -1,0 +1,88 @@
+package mirror
+
+import (
+	"fmt"
+	"math"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/dolly-img/dolly-img/cache"
+)
+
+// Whoever starts an image uses it: another one makes room.
+func TestServingIsUse(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, err := cache.Open(t.TempDir())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for tag, content := range map[string]string{"older": "a", "old": "b"} {
+			_, root := putApp(t, c, "reg.example/app:"+tag, content)
+			at := time.Now().Add(-time.Duration(len(tag)) * time.Hour)
+			used := filepath.Join(c.Dir(), "used", strings.Replace(root.Digest.String(), ":", "-", 1))
+			if err := os.Chtimes(used, at, at); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if code := get(New(c, nil), "/v2/app/manifests/older?ns=reg.example"); code != 200 {
+			t.Fatal(code)
+		}
+		time.Sleep(holdFor + time.Second)
+		res, err := c.GC(t.Context(), cache.GCOptions{Limits: cache.Limits{Max: 15_000}})
+		if err != nil || fmt.Sprint(res.Images) != "[reg.example/app:old]" {
+			t.Errorf("evicted %v, %v", res.Images, err)
+		}
+	})
+}
+
+// Who has the manifest gets what it names, though the tag has moved and the image is removed
+// meanwhile; until a minute after the last request.
+func TestServedStays(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, err := cache.Open(t.TempDir())
+		if err != nil {
+			t.Fatal(err)
+		}
+		moved, first := putApp(t, c, "reg.example/app:v1", "a")
+		gone, _ := putApp(t, c, "reg.example/app:v2", "b")
+		m := New(c, nil)
+		is := func(path string, want int) {
+			t.Helper()
+			if code := get(m, "/v2/"+path+"?ns=reg.example"); code != want {
+				t.Errorf("%s: %d, want %d", path, code, want)
+			}
+		}
+		is("app/manifests/v1", 200)
+		is("app/manifests/v2", 200)
+		putApp(t, c, "reg.example/app:v1", "c")
+		if _, err := c.Remove(t.Context(), "reg.example/app:v2"); err != nil {
+			t.Fatal(err)
+		}
+		const never = math.MinInt64 // fresh: the files' times are not those of the bubble
+		for range 3 {
+			res, err := c.GC(t.Context(), cache.GCOptions{Grace: never, Limits: cache.Limits{Max: 10_500}})
+			if err != nil || res.Blobs > 3 { // those of v1 that nobody has asked for
+				t.Fatalf("%+v, %v", res, err)
+			}
+			is("app/manifests/"+first.Digest.String(), 200)
+			is("app/blobs/"+moved.Digest.String(), 200)
+			is("app/blobs/"+gone.Digest.String(), 200)
+			is("app/manifests/v1", 404)
+			is("app/manifests/v2", 404)
+			is("other/blobs/"+gone.Digest.String(), 404)
+			time.Sleep(holdFor - time.Second)
+		}
+		time.Sleep(2 * time.Second)
+		if res, err := c.GC(t.Context(), cache.GCOptions{Grace: never}); err != nil || res.Blobs != 6 {
+			t.Errorf("%+v, %v", res, err)
+		}
+		is("app/blobs/"+moved.Digest.String(), 404)
+		if left, err := os.ReadDir(filepath.Join(c.Dir(), "leases")); err != nil || len(left) > 0 {
+			t.Errorf("%v, %v", left, err)
+		}
+	})
+}
