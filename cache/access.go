@@ -13,13 +13,16 @@ import (
 )
 
 // Access says who may read a cache beside the user who writes it. The zero value lets
-// everybody read what is new, and leaves what is there as it is.
+// everybody read new files, and changes no file that is there.
 type Access struct {
-	Mode fs.FileMode // of index.json, as in 0640; 0: nothing is changed. Blobs have none of its bits for writing, directories one for entering beside each for reading
-	GID  int         // the group of all of them; -1: that of the process
+	// Mode is the mode of index.json, such as 0640; 0 changes nothing. Blobs get the mode without the bits for writing,
+	// and directories get a bit for entering with each bit for reading.
+	Mode fs.FileMode
+	// GID is the group of all files; -1 is the group of the process.
+	GID int
 }
 
-// Bits is bits without those of the group, or of others, where they may not read.
+// Bits returns bits without those of the group if the group may not read, and without those of others if they may not.
 func (a Access) Bits(bits fs.FileMode) fs.FileMode {
 	if a.Mode == 0 {
 		return bits
@@ -34,8 +37,7 @@ func (a Access) Bits(bits fs.FileMode) fs.FileMode {
 	return bits & may
 }
 
-// Socket does for a socket in the file system what its mode says of reading: to send, or to
-// connect, is for those who may read.
+// Socket sets the group and the mode of a socket in the file system. Those who may read the cache may connect and send.
 func (a Access) Socket(path string) error {
 	if a.Mode != 0 && a.GID >= 0 {
 		if err := os.Chown(path, -1, a.GID); err != nil {
@@ -45,7 +47,7 @@ func (a Access) Socket(path string) error {
 	return os.Chmod(path, a.Bits(0o666))
 }
 
-// apply gives the open f, of which info is told, the group, and bits as far as others may read.
+// apply gives an open file the group, and those of the bits that a allows. Info describes the file.
 func (a Access) apply(f durable.File, info fs.FileInfo, bits fs.FileMode) error {
 	if a.Mode != 0 && a.GID >= 0 && int(stat(info).Gid) != a.GID {
 		if err := f.Chown(-1, a.GID); err != nil {
@@ -58,9 +60,9 @@ func (a Access) apply(f durable.File, info fs.FileInfo, bits fs.FileMode) error 
 	return f.Chmod(bits)
 }
 
-// SetAccess applies a to what is in the cache, and to all that comes. The directory of
-// the cache is first: from then on nobody else comes to what is below. It costs a look at
-// each blob. It is called before anything else is done.
+// SetAccess applies a to everything in the cache, and to all files that come. It begins with the directory of the cache,
+// so that nobody who may not read reaches the files below it. It looks at each blob, and has to be called before
+// anything else is done.
 func (c *Cache) SetAccess(a Access) error {
 	c.access = a
 	if a.Mode == 0 {
@@ -117,12 +119,12 @@ func (c *Cache) applyTo(name string, bits fs.FileMode) error {
 	return c.access.apply(f, info, bits)
 }
 
-// applyToBlob sees to it that a blob whose digest was known right is not hashed again
-// because its change time is another one.
+// applyToBlob applies the access to a blob. A change of its mode changes the time in its record, too, so applyToBlob
+// renews the record of a blob that was known to be right, which is then not hashed again.
 func (c *Cache) applyToBlob(d digest.Digest) error {
 	name, err := blobName(d)
 	if err != nil {
-		return nil // no blob: Verify says so
+		return nil // this is no blob, which Verify reports
 	}
 	info, err := c.fs.Lstat(name)
 	if err != nil || !info.Mode().IsRegular() {

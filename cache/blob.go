@@ -16,8 +16,8 @@ import (
 	"github.com/dolly-img/dolly-img/ring/bytesize"
 )
 
-// Begin opens blob d at off, which is 0 or at most what an Abort before kept or Offer claimed, and
-// reserves its space. A digest that is not yet known is named by Commit.
+// Begin opens blob d at off and reserves its space. Off is 0, or at most as much as an earlier Abort kept or Offer
+// claimed. If the digest of d is "", Commit names it.
 func (t *Transfer) Begin(ctx context.Context, d v1.Descriptor, off int64) (Writer, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -51,8 +51,8 @@ func (t *Transfer) begin(d v1.Descriptor, off int64) (*part, error) {
 	if err := t.ensureLease(); err != nil {
 		return nil, err
 	}
-	// The lock of the lease says for all parts that their maker lives. They are made
-	// with the mode of blobs, which only keeps others from opening them for writing.
+	// While the lease is locked, the maker of its parts lives. The parts have the mode of blobs from the start, which
+	// keeps other processes from opening them for writing.
 	name := t.partName(d)
 	f, err := t.c.fs.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL, blobMode)
 	if err != nil {
@@ -64,8 +64,8 @@ func (t *Transfer) begin(d v1.Descriptor, off int64) (*part, error) {
 	return p, nil
 }
 
-// partName names a new part: whose it is, and of which blob, so that it is of use when
-// its maker was killed. The caller holds mu.
+// partName returns the name of a new part. It has the lease and the blob in it, so that the part can be used
+// if its maker is killed. The caller holds mu.
 func (t *Transfer) partName(d v1.Descriptor) string {
 	name := "ingest/" + path.Base(t.lease.name) + "."
 	if d.Digest != "" {
@@ -75,7 +75,7 @@ func (t *Transfer) partName(d v1.Descriptor) string {
 	return fmt.Sprint(name, t.begun)
 }
 
-// blobWriter is the Writer of a part.
+// blobWriter writes a part.
 type blobWriter struct {
 	t *Transfer
 	p *part
@@ -89,7 +89,7 @@ func (w *blobWriter) Write(b []byte) (int, error) {
 	return n, err
 }
 
-// Commit puts the blob under its digest. Its name is durable after Prepare.
+// Commit makes the blob durable and gives it the name of its digest. The name is durable after Prepare.
 func (w *blobWriter) Commit(ctx context.Context, final v1.Descriptor) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -107,8 +107,8 @@ func (w *blobWriter) Commit(ctx context.Context, final v1.Descriptor) error {
 	return nil
 }
 
-// put makes a complete part durable and moves it under its digest, unless a
-// trusted blob is there: others may be reading that, and its inode is on record.
+// put makes a complete part durable and renames it to its digest. If a trusted blob is there already, that one stays,
+// because others may be reading it and its inode is recorded.
 func (t *Transfer) put(ctx context.Context, p *part, d digest.Digest) error {
 	have, err := t.c.move(ctx, p, d)
 	if err != nil {
@@ -117,7 +117,7 @@ func (t *Transfer) put(ctx context.Context, p *part, d digest.Digest) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if !have {
-		info, err := p.File.Stat() // after the rename, which changes the ctime
+		info, err := p.File.Stat() // the rename has changed the ctime
 		if err != nil {
 			return err
 		}
@@ -136,10 +136,11 @@ func (t *Transfer) put(ctx context.Context, p *part, d digest.Digest) error {
 	return p.release()
 }
 
-// blobMode is that of every blob, unless SetAccess says otherwise.
+// blobMode is the mode of every blob, unless SetAccess says otherwise.
 const blobMode = 0o444
 
-// move says whether it found a trusted blob, whose part is then removed.
+// move makes part p durable and renames it to digest d. If it finds a trusted blob there, it removes the part and
+// returns true.
 func (c *Cache) move(ctx context.Context, p *part, d digest.Digest) (have bool, err error) {
 	name, err := blobName(d)
 	if err != nil {
@@ -159,7 +160,7 @@ func (c *Cache) move(ctx context.Context, p *part, d digest.Digest) (have bool, 
 		return false, err
 	}
 	err = c.fs.RenameNew(p.name, name)
-	if errors.Is(err, fs.ErrNotExist) { // an algorithm that is new here
+	if errors.Is(err, fs.ErrNotExist) { // this is the first blob of its algorithm
 		if err := mkdirs(c.fs, path.Dir(name)); err != nil {
 			return false, err
 		}
@@ -171,8 +172,8 @@ func (c *Cache) move(ctx context.Context, p *part, d digest.Digest) (have bool, 
 	if err == nil {
 		return false, nil
 	}
-	// Something is there, or the file system cannot look and rename in one. With the lock nobody
-	// takes what is put there for what was there.
+	// Something is there, or the file system has no RenameNew. Under the lock, nobody takes the blob that is put there
+	// now for the one that was there before.
 	unlock, err := c.lockIndex(ctx)
 	if err != nil {
 		return false, err
@@ -184,7 +185,7 @@ func (c *Cache) move(ctx context.Context, p *part, d digest.Digest) (have bool, 
 	return false, c.fs.Rename(p.name, name)
 }
 
-// Abort keeps the leading bytes for a Begin of this Transfer, or with keep 0
+// Abort keeps the leading bytes for another Begin of this Transfer. If keep is 0, it
 // removes what was written.
 func (w *blobWriter) Abort(keep int64) error {
 	t, p := w.t, w.p
@@ -206,8 +207,8 @@ func (w *blobWriter) Abort(keep int64) error {
 	return nil
 }
 
-// hash reads the whole blob and makes its bytes durable. Its info is from before the read and the blob was
-// not touched meanwhile, also with errWrong, which says it has other bytes than its name says.
+// hash reads the whole blob, compares it with d, and makes its bytes durable. It returns errWrong if the bytes are wrong.
+// With errWrong and without an error, the info is from before the read, and the blob was not changed meanwhile.
 func (c *Cache) hash(ctx context.Context, d digest.Digest) (fs.FileInfo, error) {
 	name, err := blobName(d)
 	if err != nil {
@@ -240,7 +241,7 @@ func (c *Cache) hash(ctx context.Context, d digest.Digest) (fs.FileInfo, error) 
 			return nil, err
 		}
 	}
-	if err := f.Sync(); err != nil { // who put it there may not have; costs nothing if so
+	if err := f.Sync(); err != nil { // whoever put it there may not have; if he has, this costs nothing
 		return nil, err
 	}
 	after, err := c.fs.Lstat(name)

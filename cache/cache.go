@@ -22,25 +22,26 @@ import (
 
 // Cache is an open cache. Its methods may be called at the same time.
 type Cache struct {
-	dir     string // absolute
-	fs      durable.FS
-	indexMu chan struct{} // has room for one; beside the lock file, which others hold for a moment only
+	dir string // absolute
+	fs  durable.FS
+	// indexMu has room for one. It serializes the goroutines of this process, and the lock file serializes processes.
+	indexMu chan struct{}
 	limits  atomic.Pointer[Limits]
 	access  Access
-	idle    time.Duration // idleGrace
+	idle    time.Duration // idleGrace, or less in tests
 	log     *slog.Logger
 }
 
-// SetLog has the cache tell what it evicts, and what it finds to be rotten. It is called
+// SetLog lets the cache log what it evicts, and which blobs it finds wrong. It has to be called
 // before anything else is done.
 func (c *Cache) SetLog(l *slog.Logger) { c.log = l }
 
-// SetLimits has every Transfer make room by evicting images where the limits would not be
-// kept. It may be called at any time, and holds for transfers that ask for room after it;
-// without it nothing is evicted but by GC.
+// SetLimits lets every Transfer evict images if the limits would not be kept otherwise. It
+// may be called at any time, and holds for transfers that ask for room after it. Without it
+// only GC evicts.
 func (c *Cache) SetLimits(l Limits) { c.limits.Store(&l) }
 
-// limitsNow are those that SetLimits gave last, or none.
+// limitsNow returns the limits that SetLimits set last, or none.
 func (c *Cache) limitsNow() Limits {
 	if l := c.limits.Load(); l != nil {
 		return *l
@@ -48,9 +49,8 @@ func (c *Cache) limitsNow() Limits {
 	return Limits{}
 }
 
-// Open opens the cache in dir, makes it where there is none (the directory
-// missing or empty), and removes what processes that ended have left in it. A
-// directory with other things in it is refused.
+// Open opens the cache in dir, and makes one if dir is missing or empty. It removes what
+// processes that ended have left in the cache. It refuses a directory with other things in it.
 func Open(dir string) (*Cache, error) {
 	abs, err := filepath.Abs(dir)
 	if err != nil {
@@ -99,13 +99,13 @@ func open(fsys durable.FS, dir string) (*Cache, error) {
 	return c, nil
 }
 
-// readOnly says whether err only means that this user may not write here.
+// readOnly reports whether err only means that this user may not write here.
 func readOnly(err error) bool {
 	return errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EROFS)
 }
 
-// create makes an empty cache. The marker comes last: a directory without it, in
-// which nothing but our own beginnings lie, is begun again.
+// create makes an empty cache. The marker oci-layout comes last, so a directory without it was not finished: if it has
+// nothing in it but what create makes, create begins again.
 func (c *Cache) create() error {
 	names, err := c.fs.Names(".")
 	if err != nil {
@@ -131,10 +131,10 @@ func (c *Cache) create() error {
 	return c.replace(v1.ImageLayoutFile, []byte(layout))
 }
 
-// Dir is the absolute path of the cache.
+// Dir returns the absolute path of the cache.
 func (c *Cache) Dir() string { return c.dir }
 
-// Kinds of what a reference names.
+// Kinds of images.
 const (
 	KindSIF   = "sif"
 	KindImage = "image"
@@ -143,17 +143,17 @@ const (
 
 // Entry is one line of List.
 type Entry struct {
-	Ref      string        // "" where another tool put a manifest without a name
+	Ref      string        // "" if another tool put the manifest there without a name
 	Digest   digest.Digest // of the manifest or index
 	Kind     string        // KindSIF, KindImage or KindIndex
 	Size     int64         // bytes of all its blobs, each counted once
-	Unique   int64         // bytes of those that no other entry needs
-	Pinned   bool          // is not evicted
-	LastUsed time.Time     // received, or asked for with Path
+	Unique   int64         // bytes of the blobs that no other entry needs
+	Pinned   bool          // whether it is never evicted
+	LastUsed time.Time     // when it was received, or when Path was asked for it
 	Err      error         // why the rest could not be read
 }
 
-// List is what the cache holds, in the order of index.json.
+// List returns what the cache holds, in the order of index.json.
 func (c *Cache) List() ([]Entry, error) {
 	index, err := c.readIndex()
 	if err != nil {
@@ -189,7 +189,7 @@ func (c *Cache) List() ([]Entry, error) {
 	return list, nil
 }
 
-// touch notes that the image was used now. Who may not write has the daemon do it.
+// touch notes that the image was used now. If this user may not write, it asks the daemon to do it.
 func (c *Cache) touch(d digest.Digest) {
 	if err := c.stampUse(d); err != nil && readOnly(err) {
 		c.tellUse(d)
@@ -219,8 +219,8 @@ func (c *Cache) lastUsed(d digest.Digest) time.Time {
 	return time.Time{}
 }
 
-// Path is how to hand the image to a runtime: the file of a SIF, which must not
-// be written to, else oci:DIR:REF.
+// Path returns what a runtime needs to start the image: the file of a SIF, which must not
+// be written to, or else oci:DIR:REF.
 func (c *Cache) Path(ref string) (string, error) {
 	d, err := c.Resolve(ref)
 	if err != nil {
@@ -240,7 +240,7 @@ func (c *Cache) Path(ref string) (string, error) {
 	return "oci:" + c.dir + ":" + ref, nil
 }
 
-// BlobPath is the file of a blob, there or not; the error is about the digest.
+// BlobPath returns the file of a blob, which need not exist. It returns an error if d is no digest.
 func (c *Cache) BlobPath(d digest.Digest) (string, error) {
 	name, err := blobName(d)
 	if err != nil {

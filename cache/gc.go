@@ -15,38 +15,37 @@ import (
 	"github.com/dolly-img/dolly-img/ring/errkind"
 )
 
-// Limits are what GC keeps the cache within; zero values are none.
+// Limits bound the size of a cache. A limit of 0 is none.
 type Limits struct {
-	Max  int64 // bytes of all blobs
-	Free int64 // bytes that stay free in its file system
+	Max  int64 // most bytes of all blobs
+	Free int64 // least bytes that stay free in the file system
 }
 
-// GCOptions say what GC may remove.
+// GCOptions says what GC may remove.
 type GCOptions struct {
 	Limits Limits
-	// Room is how many bytes are about to be added, for which there shall be room.
+	// Room is how many bytes are about to be added. GC makes room for them.
 	Room int64
-	// Grace keeps blobs that no image needs for so long after they came: another tool may be about to
-	// name them, or a push that was cut off is repeated. Where a limit is not kept, those that this
-	// package has put here go at once. What a transfer needs is kept in any case.
+	// Grace is how long blobs that no image needs are kept after they came: another tool may be about to name them, or a
+	// push that was cut off may be repeated. If a limit is not kept, blobs that this package has put here go at
+	// once. Blobs that a transfer needs are kept in any case.
 	Grace time.Duration
-	// Attainable evicts nothing, and is an error, where not so much could be free in the file system
-	// whatever goes.
+	// Attainable makes GC evict nothing and return an error if Limits.Free could not be kept whatever goes.
 	Attainable bool
-	// Keep are references that stay, as if they were pinned.
+	// Keep has references that stay, as if they were pinned.
 	Keep []string
 }
 
 // DefaultGrace is a good GCOptions.Grace.
 const DefaultGrace = time.Hour
 
-// idleGrace is the same where there is no limit to keep: nothing is in need of the room, and what
-// another tool brings may take long.
+// idleGrace is the grace of a cache without limits: nobody needs the room, and another tool may take long to name its
+// blobs.
 const idleGrace = 24 * time.Hour
 
-// Tend removes what no image needs any more, such as the layers of what a name has named before,
-// and where limits are set the images that were not used for longest until they are kept, but none
-// that has a name in keep.
+// Tend removes what no image needs any more, such as the layers of an image whose name has moved. If limits are set, it
+// then removes the images that were not used for longest until the limits are kept, but none with a name
+// in keep.
 func (c *Cache) Tend(ctx context.Context, keep ...string) error {
 	o := GCOptions{Limits: c.limitsNow(), Grace: DefaultGrace, Keep: keep}
 	if o.Limits == (Limits{}) {
@@ -61,11 +60,13 @@ type GCResult struct {
 	Images []string // references, and digests of images without one
 	Blobs  int
 	Bytes  int64
-	Over   bool  // the limits are not kept: the rest is pinned or in use
-	Waits  int64 // bytes that no image needs, and that came too lately to go
+	// Over says that the limits are not kept, because the rest is pinned or in use.
+	Over bool
+	// Waits is how many bytes no image needs that stay because of the grace time.
+	Waits int64
 }
 
-// GC removes blobs that no image needs, and while the limits are not kept the images that
+// GC removes blobs that no image needs, and then, while the limits are not kept, the images that
 // were not used for longest. Images that are pinned stay, and so does every blob that a
 // running transfer needs. Limits that cannot be kept are no error.
 func (c *Cache) GC(ctx context.Context, o GCOptions) (GCResult, error) {
@@ -76,7 +77,7 @@ func (c *Cache) GC(ctx context.Context, o GCOptions) (GCResult, error) {
 	defer unlock()
 	g, err := c.newCollector(o)
 	if err == nil {
-		err = c.settleIndex() // or a power loss brings back names of what is removed now
+		err = c.settleIndex() // else a power loss could bring back the name of an image that is removed now
 	}
 	if err == nil {
 		err = g.collect(ctx)
@@ -87,8 +88,8 @@ func (c *Cache) GC(ctx context.Context, o GCOptions) (GCResult, error) {
 	return g.res, nil
 }
 
-// Remove takes the reference out, or all of an image that is named by its digest, and with it
-// the blobs that nothing else needs. The error about one that is not there wraps ErrNotFound.
+// Remove removes a reference, or all references to an image if ref is its digest, and the blobs that nothing else
+// needs. The error about a reference that is not there wraps ErrNotFound.
 func (c *Cache) Remove(ctx context.Context, ref string) (GCResult, error) {
 	unlock, err := c.lockIndex(ctx)
 	if err != nil {
@@ -111,7 +112,7 @@ func (c *Cache) Remove(ctx context.Context, ref string) (GCResult, error) {
 		}
 	}
 	if len(g.res.Images) == 0 {
-		if err := c.settleIndex(); err != nil { // it was removed, but not durably
+		if err := c.settleIndex(); err != nil { // an earlier removal may not be durable yet
 			return GCResult{}, err
 		}
 		return GCResult{}, errkind.Errorf("cache-unknown", "cache %s: %q: %w", c.dir, ref, ErrNotFound)
@@ -119,23 +120,27 @@ func (c *Cache) Remove(ctx context.Context, ref string) (GCResult, error) {
 	return g.res, nil
 }
 
-// collector is one run of GC. The index is locked, so that nothing is named meanwhile and
-// no transfer takes a lease it did not see.
+// collector is one run of GC. The index is locked, so that no image gets a name meanwhile, and
+// no transfer takes a lease that the collector did not see.
 type collector struct {
 	c      *Cache
 	o      GCOptions
 	now    time.Time
 	leased map[digest.Digest]bool
 	index  v1.Index
-	blobs  map[digest.Digest][]digest.Digest // of each image, by its root
-	needs  map[digest.Digest]int             // how many images need a blob
-	unread error                             // an image cannot be read: what it needs is not known
-	sizes  map[digest.Digest]int64
-	total  int64
-	res    GCResult
+	// blobs has the blobs of each image, by the digest of its root.
+	blobs map[digest.Digest][]digest.Digest
+	// needs counts the images that need a blob.
+	needs map[digest.Digest]int
+	// unread is why an image could not be read. Nobody knows which blobs it needs.
+	unread error
+	// sizes has the blobs that are there, and total is the sum of their sizes.
+	sizes map[digest.Digest]int64
+	total int64
+	res   GCResult
 }
 
-// newCollector looks what there is.
+// newCollector finds out what is in the cache and who needs it.
 func (c *Cache) newCollector(o GCOptions) (g *collector, err error) {
 	g = &collector{c: c, o: o, now: time.Now(), blobs: map[digest.Digest][]digest.Digest{}, needs: map[digest.Digest]int{}, sizes: map[digest.Digest]int64{}}
 	if g.leased, err = g.c.leased(); err != nil {
@@ -165,10 +170,10 @@ func (c *Cache) newCollector(o GCOptions) (g *collector, err error) {
 			d := digest.NewDigestFromEncoded(digest.Algorithm(a), name)
 			info, err := g.c.fs.Lstat("blobs/" + a + "/" + name)
 			if err != nil && !errors.Is(err, fs.ErrNotExist) {
-				return g, err // not counted it would look as if there were room
+				return g, err // if it were not counted, there would seem to be room
 			}
 			if err != nil || validate(d) != nil || !info.Mode().IsRegular() {
-				continue // nothing of ours
+				continue // this is no blob
 			}
 			g.sizes[d] = info.Size()
 			g.total += info.Size()
@@ -177,7 +182,7 @@ func (c *Cache) newCollector(o GCOptions) (g *collector, err error) {
 	return g, nil
 }
 
-// needed are the blobs of an image.
+// needed returns the blobs of an image.
 func (g *collector) needed(root v1.Descriptor) (blobs []digest.Digest) {
 	list, err := g.c.reach(root)
 	if err != nil {
@@ -203,7 +208,7 @@ func (g *collector) collect(ctx context.Context) error {
 		return nil
 	}
 	victims := g.victims()
-	// What cannot be had by evicting all that may go is not worth one of them.
+	// If evicting all images that may go is not enough, none of them is evicted.
 	if over && g.o.Room > 0 {
 		if err := g.fits(victims); err != nil {
 			return err
@@ -242,7 +247,7 @@ func (g *collector) collect(ctx context.Context) error {
 	return err
 }
 
-// dropUnneeded drops those of the blobs that no image needs which may go.
+// dropUnneeded drops the blobs that no image needs, if may allows it.
 func (g *collector) dropUnneeded(ctx context.Context, may func(digest.Digest) bool) error {
 	waits := int64(0)
 	for d := range g.sizes {
@@ -264,8 +269,8 @@ func (g *collector) dropUnneeded(ctx context.Context, may func(digest.Digest) bo
 	return nil
 }
 
-// evict takes image i out of the index, then the blobs that only it needed. So a crash
-// in between leaves blobs without an image, never an image without its blobs.
+// evict removes image i from the index, and then the blobs that only it needed. A crash
+// between the two leaves blobs without an image, but never an image without its blobs.
 func (g *collector) evict(i int) error {
 	d := g.index.Manifests[i]
 	index := g.index
@@ -315,8 +320,8 @@ func (g *collector) drop(d digest.Digest) error {
 	return nil
 }
 
-// fresh says whether the blob came lately. The change time counts as well: a rename
-// sets it, and another tool may have kept the time of writing.
+// fresh reports whether the blob came within the grace time. The change time counts, too, because a rename
+// sets it, while another tool may have kept the modification time.
 func (g *collector) fresh(d digest.Digest) bool {
 	name, err := blobName(d)
 	if err != nil {
@@ -331,7 +336,7 @@ func (g *collector) fresh(d digest.Digest) bool {
 	return g.now.Sub(came) < g.o.Grace
 }
 
-// ours says whether this package has put the blob here: others do not make theirs read-only.
+// ours reports whether this package has put the blob here. Other tools do not make their blobs read-only.
 func (g *collector) ours(d digest.Digest) bool {
 	name, err := blobName(d)
 	if err != nil {
@@ -341,7 +346,7 @@ func (g *collector) ours(d digest.Digest) bool {
 	return err == nil && info.Mode().Perm() == blobMode
 }
 
-// Unneeded is how many bytes of blobs no image needs.
+// Unneeded returns how many bytes of blobs no image needs.
 func (c *Cache) Unneeded() (bytes int64, err error) {
 	g, err := c.newCollector(GCOptions{})
 	if err != nil {

@@ -14,18 +14,18 @@ import (
 
 const (
 	maxManifest = 4 << 20 // bytes; the limit registries have
-	maxDepth    = 4       // indexes in one another, as package oci has it
+	maxDepth    = 4       // of an index in an index in …, as in package oci
 
-	// Docker's names of what has the same JSON form.
+	// Docker has media types of its own for the same JSON form.
 	mediaTypeDockerManifest = "application/vnd.docker.distribution.manifest.v2+json"
 	mediaTypeDockerList     = "application/vnd.docker.distribution.manifest.list.v2+json"
 )
 
-// mediaTypeSIFLayer is what apptainer itself pushes to registries.
+// mediaTypeSIFLayer is the type of what apptainer itself pushes to registries.
 const mediaTypeSIFLayer = "application/vnd.sylabs.sif.layer.v1.sif"
 
-// sifLayers are the media types of a SIF: that one, and what Singularity before 3.7 pushed, with its slip of
-// the pen or without.
+// sifLayers are the media types of a SIF: that of apptainer, and the two that Singularity before 3.7 pushed, one of them
+// misspelt.
 var sifLayers = []string{
 	mediaTypeSIFLayer, "appliciation/vnd.sylabs.sif.layer.tar", "application/vnd.sylabs.sif.layer.tar",
 }
@@ -38,8 +38,8 @@ func isManifest(mediaType string) bool {
 	return mediaType == v1.MediaTypeImageManifest || mediaType == mediaTypeDockerManifest
 }
 
-// validate is d.Validate, without its regular expression for what nearly every
-// digest is: an image of many blobs has each looked at several times.
+// validate is d.Validate. It does without a regular expression for SHA-256, because the digests of an image with many
+// blobs are validated several times.
 func validate(d digest.Digest) error {
 	hex, ok := strings.CutPrefix(string(d), "sha256:")
 	if ok && len(hex) == 64 && strings.Trim(hex, "0123456789abcdef") == "" {
@@ -48,7 +48,7 @@ func validate(d digest.Digest) error {
 	return d.Validate()
 }
 
-// blobName is the file of a blob inside the cache.
+// blobName returns the file of a blob inside the cache.
 func blobName(d digest.Digest) (string, error) {
 	if err := validate(d); err != nil {
 		return "", fmt.Errorf("digest %q: %w", d, err)
@@ -56,14 +56,14 @@ func blobName(d digest.Digest) (string, error) {
 	return "blobs/" + d.Algorithm().String() + "/" + d.Encoded(), nil
 }
 
-// manifest is what references other blobs: an image's manifest or an index.
+// manifest is the manifest of an image, or an index: a blob that references other blobs.
 type manifest struct {
 	Config    *v1.Descriptor  `json:"config"`
 	Layers    []v1.Descriptor `json:"layers"`
 	Manifests []v1.Descriptor `json:"manifests"`
 }
 
-// decodeManifest reads the references of a manifest or index, each one checked.
+// decodeManifest reads the references of a manifest or index, and checks each one.
 func decodeManifest(b []byte) (m manifest, err error) {
 	if err := json.Unmarshal(b, &m); err != nil {
 		return manifest{}, err
@@ -76,9 +76,9 @@ func decodeManifest(b []byte) (m manifest, err error) {
 	return m, nil
 }
 
-// references lists them, children before the config and layers. A config or a layer is a blob,
-// whatever its media type says: one that is called a manifest names nothing that the image needs. It gets
-// another type here, so that nobody looks.
+// references lists the references: manifests first, then the config and the layers. If a config or a layer has the media
+// type of a manifest, the image still needs nothing that it references. So it gets another type here, and
+// nobody looks into it.
 // https://github.com/opencontainers/image-spec/issues/1101
 func (m manifest) references() []v1.Descriptor {
 	refs := append([]v1.Descriptor{}, m.Manifests...)
@@ -95,18 +95,18 @@ func (m manifest) references() []v1.Descriptor {
 	return refs
 }
 
-// seen are the blobs of a walk, and which of them were looked into as manifests: one and the same may be a
-// layer, too.
+// seen has the blobs that a walk has met. The value says whether the walk has looked into the blob as a manifest; the same
+// blob may be a layer elsewhere.
 type seen map[digest.Digest]bool
 
-// add says whether d is new, and whether what it references is.
+// add notes d. It reports whether the blob is new, and whether its references have to be walked.
 func (s seen) add(d v1.Descriptor, manifest bool) (blob, references bool) {
 	looked, there := s[d.Digest]
 	s[d.Digest] = looked || manifest
 	return !there, manifest && !looked
 }
 
-// sif is the layer that is the SIF, where the manifest is that of one.
+// sif returns the layer that is the SIF, if the manifest is that of a SIF.
 func (m manifest) sif() (v1.Descriptor, bool) {
 	if len(m.Layers) == 1 && slices.Contains(sifLayers, m.Layers[0].MediaType) {
 		return m.Layers[0], true
@@ -114,7 +114,7 @@ func (m manifest) sif() (v1.Descriptor, bool) {
 	return v1.Descriptor{}, false
 }
 
-// manifest reads the blob d, whose digest is checked: it is small.
+// manifest reads the manifest d and compares it with its digest.
 func (c *Cache) manifest(d v1.Descriptor) (manifest, error) {
 	m, err := c.readManifest(d)
 	if err != nil {
@@ -143,10 +143,10 @@ func (c *Cache) manifestBytes(d v1.Descriptor) ([]byte, error) {
 	return b, err
 }
 
-// errWrong is said of a blob whose bytes are not those of its name.
+// errWrong is the error of a blob whose bytes do not have the digest in its name.
 var errWrong = errors.New("has other bytes than its digest says")
 
-// kind tells what d names.
+// kind returns the kind of image that d names.
 func (c *Cache) kind(d v1.Descriptor) (string, error) {
 	if isIndex(d.MediaType) {
 		return KindIndex, nil
@@ -196,9 +196,9 @@ func (c *Cache) walkTo(depth int, d v1.Descriptor, seen seen, visit func(v1.Desc
 	return nil
 }
 
-// reach is root and everything it references, once each, also where a manifest of it is missing or is
-// no longer what its digest says: the next transfer brings that again. References that no
-// transfer could bring are left out. The error is about a manifest that is there and cannot be read.
+// reach returns root and everything below it, once each. It passes over a manifest that is missing or has wrong bytes,
+// because the next transfer brings it again, and leaves out references that no transfer could bring. The error is
+// about a manifest that is there and cannot be read.
 func (c *Cache) reach(root v1.Descriptor) (list []v1.Descriptor, unread error) {
 	seen := seen{}
 	todo := []v1.Descriptor{root}
@@ -223,14 +223,14 @@ func (c *Cache) reach(root v1.Descriptor) (list []v1.Descriptor, unread error) {
 			continue
 		}
 		var m manifest
-		if json.Unmarshal(b, &m) == nil { // else the right bytes, which name nothing
+		if json.Unmarshal(b, &m) == nil { // right bytes that are no manifest reference nothing
 			todo = append(todo, m.references()...)
 		}
 	}
 	return list, unread
 }
 
-// present says why the blob is not there in its length.
+// present returns an error if the blob is not there with its whole length.
 func (c *Cache) present(d v1.Descriptor) error {
 	name, err := blobName(d.Digest)
 	if err != nil {
@@ -249,16 +249,15 @@ func (c *Cache) present(d v1.Descriptor) error {
 	return nil
 }
 
-// suffixes are those of image files; the longer ones first.
+// suffixes are the suffixes of image files, the longer ones first.
 var suffixes = []string{
 	".tar.gz", ".tar.xz", ".tar.zst", ".tar.bz2", ".tar.lz4", ".oci.tar",
 	".tar", ".tgz", ".txz", ".tzst", ".sif", ".simg", ".img", ".oci", ".sqsh", ".squashfs",
 }
 
-// LocalRef is the reference of an image file that has no name of its own:
-// localhost/<file name>:latest, the name without the suffix of an image file, in
-// lower case, and with - for every run of characters that a reference cannot have
-// there.
+// LocalRef returns the reference for an image file without a name of its own:
+// localhost/<file name>:latest. The file name is without its suffix, in lower case, and
+// with - for every run of characters that a reference cannot have.
 func LocalRef(fileName string) string {
 	name := strings.ToLower(fileName[strings.LastIndexByte(fileName, '/')+1:])
 	for _, s := range suffixes {
@@ -268,7 +267,7 @@ func LocalRef(fileName string) string {
 		}
 	}
 	var b strings.Builder
-	separator := "" // not yet written
+	separator := "" // to be written before the next letter or digit
 	for _, r := range name {
 		switch {
 		case r >= 'a' && r <= 'z' || r >= '0' && r <= '9':

@@ -20,16 +20,15 @@ import (
 // maxIndex bounds index.json, in bytes: about 40,000 references.
 const maxIndex = 16 << 20
 
-// refForm is what a reference may be made of: the registry names that containers
-// use are inside it, with an IPv6 address in brackets as their host, too, and so is what the
-// layout's specification allows. Its length is bounded by maxRef and not here: a count in an expression is
-// unrolled, which was a sixth of the time that every command takes to start.
+// refForm matches what a reference may be made of. That includes the names in registries, whose host may be an
+// IPv6 address in brackets, and what the specification of layouts allows. The length is bounded by maxRef and not here:
+// a count in an expression is unrolled, which took a sixth of the time that every command needs to start.
 var refForm = regexp.MustCompile(`^([A-Za-z0-9]|\[[0-9A-Fa-f:.]{2,45}\])[A-Za-z0-9._:@/+-]*$`)
 
 // maxRef bounds a reference, in bytes.
 const maxRef = 512
 
-// CheckRef says why ref cannot name an image.
+// CheckRef returns an error if ref cannot name an image.
 func CheckRef(ref string) error {
 	if len(ref) > maxRef {
 		return fmt.Errorf("reference %.40q… has %d bytes, and %d is the most", ref, len(ref), maxRef)
@@ -40,7 +39,7 @@ func CheckRef(ref string) error {
 	return nil
 }
 
-// decodeIndex reads an image index, with every descriptor checked.
+// decodeIndex reads an image index, and checks every descriptor.
 func decodeIndex(b []byte) (v1.Index, error) {
 	var index v1.Index
 	if err := json.Unmarshal(b, &index); err != nil {
@@ -67,7 +66,7 @@ func checkDescriptor(d v1.Descriptor) error {
 	return nil
 }
 
-// readIndex reads index.json; a bad one is an error and stays as it is.
+// readIndex reads index.json. If the file is damaged, it returns an error and leaves the file as it is.
 func (c *Cache) readIndex() (v1.Index, error) {
 	b, err := readFile(c.fs, "index.json", maxIndex)
 	if err != nil {
@@ -96,8 +95,8 @@ func (c *Cache) writeIndex(index v1.Index) error {
 	return nil
 }
 
-// settleIndex makes durable what index.json says. Who wrote it may have failed, or been killed,
-// between the rename and this.
+// settleIndex makes index.json durable as it is now. The process that wrote it may have failed or been killed after the
+// rename and before it was durable.
 func (c *Cache) settleIndex() error {
 	if err := c.fs.SyncDir("."); err != nil {
 		return fmt.Errorf("cache %s: index.json: %w", c.dir, err)
@@ -128,18 +127,17 @@ func (c *Cache) lockIndex(ctx context.Context) (unlock func(), err error) {
 	return nil, fmt.Errorf("cache %s: lock: %w", c.dir, err)
 }
 
-// lockMode is that of files whose lock means something: whoever can open one for
-// reading could hold its lock, and everybody up.
+// lockMode is the mode of lock files. Whoever can open one for reading can hold its lock, and so stop everybody.
 const lockMode = 0o600
 
-// lockOut closes a lock file to others that was made with another mode.
+// lockOut closes a lock file to others if it was made with another mode.
 func lockOut(f durable.File) {
 	if info, err := f.Stat(); err == nil && info.Mode().Perm() != lockMode {
-		_ = f.Chmod(lockMode) // where it is another user's, who must see to it himself
+		_ = f.Chmod(lockMode) // this fails if the file is another user's, who has to do it himself
 	}
 }
 
-// setRef makes ref name d, and nothing else name ref. A pin stays.
+// setRef makes ref the name of d, and of nothing else. If ref was pinned, it stays pinned.
 func (c *Cache) setRef(ctx context.Context, ref string, d v1.Descriptor, pin bool) error {
 	return c.editIndex(ctx, func(index *v1.Index) (bool, error) {
 		moveRef(index, ref, d, pin)
@@ -147,7 +145,7 @@ func (c *Cache) setRef(ctx context.Context, ref string, d v1.Descriptor, pin boo
 	})
 }
 
-// editIndex changes index.json as edit does, unless that says that there is nothing to change.
+// editIndex lets edit change index.json, and writes it if edit returns true.
 func (c *Cache) editIndex(ctx context.Context, edit func(*v1.Index) (changed bool, err error)) error {
 	unlock, err := c.lockIndex(ctx)
 	if err != nil {
@@ -194,7 +192,7 @@ func moveRef(index *v1.Index, ref string, d v1.Descriptor, pin bool) {
 
 func refName(d v1.Descriptor) string { return d.Annotations[v1.AnnotationRefName] }
 
-// Resolve finds what ref names. The error about one that is not there wraps
+// Resolve returns the descriptor that ref names. If there is no such reference, the error wraps
 // ErrNotFound.
 func (c *Cache) Resolve(ref string) (v1.Descriptor, error) {
 	index, err := c.readIndex()
@@ -209,10 +207,10 @@ func (c *Cache) Resolve(ref string) (v1.Descriptor, error) {
 	return v1.Descriptor{}, errkind.Errorf("cache-unknown", "cache %s: %q: %w", c.dir, ref, ErrNotFound)
 }
 
-// layout is the marker file's content.
+// layout is the content of the marker file oci-layout.
 const layout = `{"imageLayoutVersion":"1.0.0"}`
 
-// checkLayout reads the marker; its error wraps fs.ErrNotExist where there is none.
+// checkLayout checks the marker. If there is none, the error wraps fs.ErrNotExist.
 func checkLayout(fsys durable.FS) error {
 	b, err := readFile(fsys, v1.ImageLayoutFile, 4<<10)
 	if err != nil {
@@ -228,8 +226,7 @@ func checkLayout(fsys durable.FS) error {
 	return nil
 }
 
-// mkdirs makes what is missing of our directories; one who may only read needs
-// none of them.
+// mkdirs makes those of the directories that are missing.
 func mkdirs(fsys durable.FS, names ...string) error {
 	for _, name := range names {
 		if err := fsys.Mkdir(name, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {

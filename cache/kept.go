@@ -19,16 +19,19 @@ import (
 	"github.com/dolly-img/dolly-img/cache/durable"
 )
 
-// What a transfer that was cut off leaves behind: the first bytes of blobs, and a
-// journal of part files outside of the cache. Nothing of it is trusted: the ring
-// compares it with the server's marks before it counts. It is bounded in age and bytes.
+// A transfer that is cut off leaves the first bytes of blobs in kept/, and part files outside of the cache, whose paths
+// are in the journal parts/. Nothing of this is trusted: before the bytes count, the ring compares them with the
+// server's marks. Both their age and their size are bounded.
 
 const (
-	keptFor   = 7 * 24 * time.Hour
-	keptShare = 2 // kept parts have at most one part in so many of what is free
+	// keptFor is how long kept parts stay.
+	keptFor = 7 * 24 * time.Hour
+	// keptShare bounds the size of kept parts: together they take at most one keptShare-th of the space that would be
+	// free without them.
+	keptShare = 2
 )
 
-// keptParts lists the blobs of which there is something.
+// keptParts returns the blobs of which the first bytes are kept.
 func (c *Cache) keptParts() map[digest.Digest]bool {
 	names, err := c.fs.Names("kept")
 	if err != nil || len(names) == 0 {
@@ -41,7 +44,7 @@ func (c *Cache) keptParts() map[digest.Digest]bool {
 	return set
 }
 
-// unflat undoes flat; "" is no digest.
+// unflat returns the digest in a name that flat made, or "" if the name is none.
 func unflat(name string) digest.Digest {
 	d := digest.Digest(strings.Replace(name, "-", ":", 1))
 	if d.Validate() != nil {
@@ -50,14 +53,14 @@ func unflat(name string) digest.Digest {
 	return d
 }
 
-// claim makes a kept part one of this transfer's and returns how long it is; 0 when
-// another one has it.
+// claim gives the kept part of blob d to this transfer, and returns its length. It returns 0 if there is none, or if
+// another transfer has claimed it.
 func (t *Transfer) claim(d v1.Descriptor) int64 {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, p := range t.parts {
 		if p.d.Digest == d.Digest {
-			return p.Written() // offered twice
+			return p.Written() // the blob was offered twice
 		}
 	}
 	if t.lease == nil {
@@ -73,7 +76,8 @@ func (t *Transfer) claim(d v1.Descriptor) int64 {
 		return 0
 	}
 	info, err := f.Stat()
-	if err != nil || f.Truncate(info.Size()) != nil { // gives back what was reserved behind
+	// Truncate gives back the space that was reserved behind the bytes.
+	if err != nil || f.Truncate(info.Size()) != nil {
 		f.Close()
 		_ = t.c.fs.Remove(name)
 		return 0
@@ -83,18 +87,18 @@ func (t *Transfer) claim(d v1.Descriptor) int64 {
 	return info.Size()
 }
 
-// keep puts the open part under its digest, or removes it where there is nothing to keep.
+// keep moves an open part of blob d to kept/. It removes the part if it is empty, or if the digest is not known.
 func (c *Cache) keep(f durable.File, name string, d digest.Digest, size int64) error {
 	if d == "" || size <= 0 {
 		return c.fs.Remove(name)
 	}
-	if err := f.Chmod(0o600); err != nil { // blobs are read-only
+	if err := f.Chmod(0o600); err != nil { // parts are read-only like blobs, and the next transfer writes to this one
 		return err
 	}
 	return c.fs.Rename(name, "kept/"+flat(d))
 }
 
-// leave is keep for a part in ingest whose maker is gone.
+// leave calls keep for a part in ingest whose maker is gone.
 func leave(fsys durable.FS, name string) error {
 	_, blob, _ := strings.Cut(path.Base(name), ".")
 	d := unflat(blob)
@@ -113,7 +117,7 @@ func leave(fsys durable.FS, name string) error {
 	return (&Cache{fs: fsys}).keep(f, name, d, info.Size())
 }
 
-// prune drops kept parts that are too old, and the oldest while they are too many.
+// prune removes kept parts that are too old, and then the oldest ones while all together are too large.
 func (c *Cache) prune() error {
 	names, err := c.fs.Names("kept")
 	if err != nil || len(names) == 0 {
@@ -166,7 +170,7 @@ func (c *Cache) RecordPart(path string) error {
 	return nil
 }
 
-// ForgetPart strikes a path out of the journal.
+// ForgetPart removes a path from the journal.
 func (c *Cache) ForgetPart(path string) { _ = c.fs.Remove(partRecord(path)) }
 
 func partRecord(path string) string {
@@ -174,8 +178,8 @@ func partRecord(path string) string {
 	return "parts/" + hex.EncodeToString(sum[:])
 }
 
-// Parts is the journal: part files that transfers may have left. Who reads it removes
-// those that are older than keep, or whose transfer will not come again.
+// Parts returns the journal, which is the paths of part files that transfers may have left. The caller removes files
+// that are older than keep.
 func (c *Cache) Parts() (paths []string, keep time.Duration, err error) {
 	names, err := c.fs.Names("parts")
 	if err != nil {
@@ -185,7 +189,7 @@ func (c *Cache) Parts() (paths []string, keep time.Duration, err error) {
 		b, err := readFile(c.fs, "parts/"+name, maxRecord)
 		p := strings.TrimSuffix(string(b), "\n")
 		if err != nil || !filepath.IsAbs(p) || partRecord(p) != "parts/"+name {
-			_ = c.fs.Remove("parts/" + name) // torn
+			_ = c.fs.Remove("parts/" + name) // the record is torn
 			continue
 		}
 		paths = append(paths, p)

@@ -8,21 +8,21 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// What a compressed layer unpacks to, once somebody has unpacked it. It is a fact of the
-// bytes and needs no blob to be here. One file is one fact, so that a torn or lost one costs
-// an unpacking, never a wrong answer.
+// The cache records which bytes a compressed layer unpacks to, once somebody has unpacked it. This is true of the
+// bytes, whether or not the blob is here. There is one file for each layer: if one is torn or lost, the layer is
+// unpacked again, and no answer is wrong.
 
-// maxLayers are the facts that are kept; beyond, the older half goes.
+// maxLayers is how many records are kept. When there are more, the older half is removed.
 const maxLayers = 4096
 
-// LayerChecked says whether blob was found to unpack to the bytes of diff.
+// LayerChecked reports whether blob is known to unpack to the bytes of diff.
 func (c *Cache) LayerChecked(blob, diff digest.Digest) bool {
 	b, err := readFile(c.fs, "layers/"+flat(blob), maxRecord)
 	return err == nil && string(b) == diff.String()+"\n"
 }
 
-// RecordLayer notes that blob was found to unpack to the bytes of diff. Where that cannot be
-// written the layer will be unpacked again.
+// RecordLayer records that blob unpacks to the bytes of diff. If the record cannot be
+// written, the layer will be unpacked again.
 func (c *Cache) RecordLayer(blob, diff digest.Digest) {
 	if validate(blob) != nil || diff.Validate() != nil {
 		return

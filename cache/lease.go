@@ -15,8 +15,8 @@ import (
 // maxLease bounds a lease file in bytes: 100,000 digests have 7 MB.
 const maxLease = 64 << 20
 
-// lease keeps the blobs of a running transfer, or of an image that is being served: whoever removes blobs, in this
-// process or another, asks leased first.
+// lease keeps the blobs of a running transfer, or of an image that is being served, from being removed. Whoever removes
+// blobs, in this process or another one, calls leased first.
 type lease struct {
 	f    durable.File
 	name string
@@ -31,7 +31,7 @@ func newLease(fsys durable.FS) (*lease, error) {
 	return &lease{f: f, name: name}, nil
 }
 
-// add keeps more blobs.
+// add adds blobs to the lease.
 func (l *lease) add(digests ...digest.Digest) error {
 	var b strings.Builder
 	for _, d := range digests {
@@ -43,12 +43,12 @@ func (l *lease) add(digests ...digest.Digest) error {
 }
 
 func (l *lease) close(fsys durable.FS) {
-	_ = fsys.Remove(l.name) // else the lock's end says the same
+	_ = fsys.Remove(l.name) // if this fails, the lease still ends with its lock
 	_ = l.f.Close()
 }
 
-// leased lists the blobs that running transfers and readers need, of this process and of
-// others. A lease that cannot be read is an error: then nothing may be removed.
+// leased returns the blobs that running transfers and readers need, in this process and in
+// others. If a lease cannot be read, that is an error, and no blob may be removed.
 func (c *Cache) leased() (map[digest.Digest]bool, error) {
 	set := map[digest.Digest]bool{}
 	names, err := c.fs.Names("leases")
@@ -80,7 +80,7 @@ func (c *Cache) readLease(name string, set map[digest.Digest]bool) error {
 	}
 	for line := range strings.Lines(string(b)) {
 		if !strings.HasSuffix(line, "\n") {
-			break // being written
+			break // this line is being written
 		}
 		d := digest.Digest(strings.TrimSuffix(line, "\n"))
 		if err := validate(d); err != nil {

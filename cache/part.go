@@ -16,20 +16,24 @@ import (
 // part is a blob that arrives, or one that is read.
 type part struct {
 	*durable.Part
-	d     v1.Descriptor // as it was begun; the digest may not be known
-	name  string        // below ingest
-	begun bool          // else it was only claimed
-	users atomic.Int32  // the transfer and its readers; the last one closes the file
+	// d is the descriptor with which the blob was begun. Its digest is "" if it was not known then.
+	d    v1.Descriptor
+	name string // below ingest
+	// begun says that Begin was called. A part that is only claimed has begun false.
+	begun bool
+	// users counts the transfer and the readers. The last one closes the file.
+	users atomic.Int32
 }
 
-// newPart has one user.
+// newPart returns a part with one user.
 func newPart(f durable.File, written int64, d v1.Descriptor, name string) *part {
 	p := &part{Part: durable.NewPart(f, written), d: d, name: name}
 	p.users.Add(1)
 	return p
 }
 
-// open reads what is written, from off on. The caller is a user, and the reader is one until it is closed.
+// open returns a reader of what is written, from off on. The caller is a user of p, and the reader becomes one until it
+// is closed.
 func (p *part) open(ctx context.Context, off int64) (io.ReadCloser, error) {
 	r, err := p.Open(ctx, off, p.release)
 	if err == nil {
@@ -45,8 +49,8 @@ func (p *part) release() error {
 	return nil
 }
 
-// Open reads blob d from off on: of one that is being received what is there at
-// the time of the read, of one that is complete all of it.
+// Open returns a reader of blob d from off on. If the blob is being received, the reader ends where the blob ends at
+// the time of the read.
 func (t *Transfer) Open(ctx context.Context, d v1.Descriptor, off int64) (io.ReadCloser, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err

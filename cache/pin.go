@@ -9,13 +9,13 @@ import (
 	"github.com/dolly-img/dolly-img/ring/errkind"
 )
 
-// annotationPin is what an entry of index.json has whose image GC must not remove.
+// annotationPin is the annotation in index.json of an image that GC must not remove.
 const annotationPin = "io.github.dolly-img.pin"
 
 func pinned(d v1.Descriptor) bool { return d.Annotations[annotationPin] == "true" }
 
-// Pin keeps the image of a reference from being evicted, also when the reference moves to
-// another one; with on false no longer. The error about one that is not there wraps ErrNotFound.
+// Pin keeps the image of a reference from being evicted if on is true, and allows it again if on is false. If the
+// reference moves to another image, that one is pinned. The error about a reference that is not there wraps ErrNotFound.
 func (c *Cache) Pin(ctx context.Context, ref string, on bool) error {
 	return c.editIndex(ctx, func(index *v1.Index) (bool, error) {
 		for i, d := range index.Manifests {

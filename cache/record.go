@@ -22,18 +22,19 @@ const (
 	maxPlaced = 1024     // records under placed before the stale ones are dropped
 )
 
-// record says that a file had these bytes when it looked like this. It is kept
-// as one line of JSON: {"digest":"sha256:…","dev":1,"inode":2,"size":3,"mtime":4,"ctime":5}
-// with the times in nanoseconds, and "path" of a file outside the cache.
+// record says that a file had this digest when it had this inode, size and times. It is stored
+// as one line of JSON: {"digest":"sha256:…","dev":1,"inode":2,"size":3,"mtime":4,"ctime":5}.
+// The times are in nanoseconds. A file outside of the cache also has a "path".
 type record struct {
 	Digest digest.Digest `json:"digest"`
 	Path   string        `json:"path,omitempty"`
 	stamp
 }
 
-// stamp is what tells that a file was written to, or replaced.
+// stamp changes when a file is written to or replaced.
 type stamp struct {
-	Dev   uint64 `json:"dev,omitempty"` // of a placed file; a cache may be mounted anew
+	// Dev is the device of a placed file. Blobs have none, because the device of a cache changes when it is mounted anew.
+	Dev   uint64 `json:"dev,omitempty"`
 	Inode uint64 `json:"inode"`
 	Size  int64  `json:"size"`
 	Mtime int64  `json:"mtime"`
@@ -50,8 +51,7 @@ func (r record) encode() ([]byte, error) {
 	return append(b, '\n'), err
 }
 
-// decodeRecord accepts what encode writes and nothing else, so that a torn or
-// edited record is an error.
+// decodeRecord accepts only what encode writes, so that a torn or edited record is an error.
 func decodeRecord(b []byte) (r record, err error) {
 	if err := json.Unmarshal(b, &r); err != nil {
 		return record{}, fmt.Errorf("record: %w", err)
@@ -73,7 +73,7 @@ func readRecord(fsys durable.FS, name string) (record, error) {
 	return decodeRecord(b)
 }
 
-// writeRecord is not durable and not atomic: see decodeRecord.
+// writeRecord writes a record. It is neither durable nor atomic, because decodeRecord finds a torn record.
 func writeRecord(fsys durable.FS, name string, r record) error {
 	b, err := r.encode()
 	if err != nil {
@@ -90,11 +90,11 @@ func writeRecord(fsys durable.FS, name string, r record) error {
 	return err
 }
 
-// flat is a digest as one element of a file name.
+// flat returns a digest as one element of a file name.
 func flat(d digest.Digest) string { return strings.Replace(d.String(), ":", "-", 1) }
 
-// trusted says whether the blob is there and has not been touched since it was
-// verified, and its size, -1 of one that is not there.
+// trusted reports whether the blob is there and has not been changed since it was
+// verified. It also returns the size of the blob, or -1 if the blob is not there.
 func (c *Cache) trusted(d digest.Digest) (int64, bool) {
 	name, err := blobName(d)
 	if err != nil {
@@ -108,16 +108,15 @@ func (c *Cache) trusted(d digest.Digest) (int64, bool) {
 	return info.Size(), err == nil && r.Digest == d && r.stamp == stampOf(info)
 }
 
-// trust records that the blob is right as info shows it. Where the record cannot
-// be written the blob will be hashed again.
+// trust records that the blob which info describes is right. If the record cannot
+// be written, the blob will be hashed again.
 func (c *Cache) trust(d digest.Digest, info fs.FileInfo) {
 	_ = writeRecord(c.fs, "verified/"+flat(d), record{Digest: d, stamp: stampOf(info)})
 }
 
 func (c *Cache) distrust(d digest.Digest) { _ = c.fs.Remove("verified/" + flat(d)) }
 
-// placed reads what path is now: the name of its record and the record it should
-// have.
+// placed looks at the file at path, and returns the name of its record and the record that it should have.
 func placed(path string) (name string, r record, err error) {
 	if path, err = filepath.Abs(path); err != nil {
 		return "", record{}, err
@@ -135,8 +134,8 @@ func placed(path string) (name string, r record, err error) {
 	return "placed/" + hex.EncodeToString(sum[:]), r, nil
 }
 
-// Placed says whether the file at path is, untouched, the one that RecordPlaced
-// recorded with this digest.
+// Placed reports whether the file at path is the one that RecordPlaced
+// recorded with this digest, and has not been changed since.
 func (c *Cache) Placed(path string, d digest.Digest) bool {
 	name, now, err := placed(path)
 	if err != nil {
@@ -161,8 +160,8 @@ func (c *Cache) RecordPlaced(path string, d digest.Digest) error {
 	return nil
 }
 
-// prunePlaced drops the records of files that are gone or changed, when there
-// are many.
+// prunePlaced removes the records of files that are gone or changed, once there
+// are many records.
 func (c *Cache) prunePlaced() {
 	names, err := c.fs.Names("placed")
 	if err != nil || len(names) < maxPlaced {

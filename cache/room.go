@@ -19,9 +19,9 @@ import (
 	"github.com/dolly-img/dolly-img/ring/errkind"
 )
 
-// What the limits leave room for, and which images may go for it.
+// This file decides how much room the limits leave, and which images may be evicted for it.
 
-// lacking is how many bytes of blobs are not held, as far as their sizes are known.
+// lacking returns how many bytes of the blobs are not held, as far as their sizes are known.
 func lacking(blobs []v1.Descriptor, held []int64) (need int64) {
 	for i, d := range blobs {
 		need += min(max(0, d.Size-held[i]), math.MaxInt64-need)
@@ -29,8 +29,8 @@ func lacking(blobs []v1.Descriptor, held []int64) (need int64) {
 	return need
 }
 
-// room is how many bytes are free for what is not held; with limits, how many could be. Nothing is
-// evicted yet: that is for Begin.
+// room returns how many bytes are free for the blobs that are not held. With limits it returns how many could be free.
+// It evicts nothing yet; Begin does that.
 func (t *Transfer) room(ctx context.Context, blobs []v1.Descriptor, held []int64) (int64, error) {
 	if t.c.limitsNow() == (Limits{}) {
 		return t.c.free()
@@ -61,7 +61,7 @@ func (t *Transfer) room(ctx context.Context, blobs []v1.Descriptor, held []int64
 	return max(0, room), nil
 }
 
-// over says whether a limit is not kept.
+// over reports whether a limit is not kept.
 func (g *collector) over() (bool, error) {
 	if g.o.Limits.Max > 0 && g.o.Room > g.o.Limits.Max-g.total {
 		return true, nil
@@ -73,8 +73,8 @@ func (g *collector) over() (bool, error) {
 	return free >= 0 && g.o.Room > free-g.o.Limits.Free, err
 }
 
-// room is how many bytes there could be room for, if all these images went, less than none where
-// the limits could not be kept; known is whether anything limits it.
+// room returns for how many bytes there would be room if all these images were evicted. The number is negative if the
+// limits could not be kept even then. Known says whether anything bounds the room.
 func (g *collector) room(victims []v1.Descriptor, limits Limits) (room int64, known bool, err error) {
 	stay, stays := g.without(victims), int64(0)
 	for d, size := range g.sizes {
@@ -95,6 +95,7 @@ func (g *collector) room(victims []v1.Descriptor, limits Limits) (room int64, kn
 	return room, known, nil
 }
 
+// fits returns an error if there would not be enough room even if all victims were evicted.
 func (g *collector) fits(victims []v1.Descriptor) error {
 	room, known, err := g.room(victims, g.o.Limits)
 	if err != nil || !known || room >= g.o.Room {
@@ -103,7 +104,7 @@ func (g *collector) fits(victims []v1.Descriptor) error {
 	return errkind.Errorf("cache-full", "%w", &noRoom{g.o.Room, max(0, room)})
 }
 
-// noRoom is a lack of space that limits make, not the file system.
+// noRoom is a lack of space that comes from the limits, and not from the file system.
 type noRoom struct{ need, room int64 }
 
 func (e *noRoom) Error() string {
@@ -112,8 +113,8 @@ func (e *noRoom) Error() string {
 
 func (e *noRoom) Is(target error) bool { return target == syscall.ENOSPC }
 
-// victims are the images that may go, the one that was not used for longest first. One whose
-// blobs all stay for others would be lost for nothing.
+// victims returns the images that may be evicted, the one that was not used for longest first. It leaves out images
+// whose blobs all stay because others need them: evicting these frees nothing.
 func (g *collector) victims() []v1.Descriptor {
 	if g.o.Limits == (Limits{}) {
 		return nil
@@ -135,7 +136,7 @@ func (g *collector) victims() []v1.Descriptor {
 	return list
 }
 
-// without says of a blob whether it stays when these images go.
+// without returns a function that reports whether a blob stays when these images are evicted.
 func (g *collector) without(images []v1.Descriptor) func(digest.Digest) bool {
 	needs := maps.Clone(g.needs)
 	for _, d := range images {
@@ -149,7 +150,7 @@ func (g *collector) without(images []v1.Descriptor) func(digest.Digest) bool {
 	}
 }
 
-// free is how many bytes are free for the cache, -1 where nobody knows.
+// free returns how many bytes are free in the file system of the cache, or -1 if that is not known.
 func (c *Cache) free() (int64, error) {
 	f, err := c.fs.OpenFile("ingest", os.O_RDONLY, 0)
 	if err != nil {

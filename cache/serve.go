@@ -14,14 +14,14 @@ import (
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// Reference is a name in the cache, in its parts.
+// Reference is a name in the cache, split into its parts.
 type Reference struct {
-	Repository string // with the registry: docker.io/library/busybox
-	Tag        string // "" of one with a digest
+	Repository string // with the registry, as in docker.io/library/busybox
+	Tag        string // "" if the name has a digest
 	Root       v1.Descriptor
 }
 
-// References lists what has a name that registries could know.
+// References lists the names that a registry could have.
 func (c *Cache) References() ([]Reference, error) {
 	index, err := c.readIndex()
 	if err != nil {
@@ -35,7 +35,7 @@ func (c *Cache) References() ([]Reference, error) {
 		if i := strings.LastIndexByte(name, ':'); i > strings.LastIndexByte(name, '/') {
 			name, tag = name[:i], name[i+1:]
 		}
-		if byDigest { // of what the tag once named, it says nothing of what it names now
+		if byDigest { // a tag beside a digest may have moved to another image since
 			tag = ""
 		}
 		if strings.ContainsRune(name, '/') && (tag != "" || byDigest) {
@@ -60,14 +60,13 @@ func (c *Cache) Names() ([]string, error) {
 	return names, nil
 }
 
-// IsManifest says whether what has this media type references other blobs.
+// IsManifest reports whether this is the media type of a manifest or an index, which reference other blobs.
 func IsManifest(mediaType string) bool { return isManifest(mediaType) || isIndex(mediaType) }
 
-// Find looks for d below the roots and returns its descriptor as it stands there. The error about
-// one that is not there wraps ErrNotFound.
+// Find looks for d below the roots and returns its descriptor there. If d is not there, the error wraps ErrNotFound.
 func (c *Cache) Find(roots []v1.Descriptor, d digest.Digest) (v1.Descriptor, error) {
 	for _, root := range roots {
-		list, _ := c.reach(root) // an index may have manifests that are not here
+		list, _ := c.reach(root) // an index may name manifests that are not here
 		if i := slices.IndexFunc(list, func(b v1.Descriptor) bool { return b.Digest == d }); i >= 0 {
 			return list[i], nil
 		}
@@ -75,10 +74,10 @@ func (c *Cache) Find(roots []v1.Descriptor, d digest.Digest) (v1.Descriptor, err
 	return v1.Descriptor{}, fmt.Errorf("cache %s: blob %s: %w", c.dir, d, ErrNotFound)
 }
 
-// Startable says why a container could not be started from d: a blob that its manifest needs is missing,
-// or has wrong bytes. What nobody has verified is hashed here, and moved to quarantine where it is wrong. An
-// index may lack manifests that never were here; then it has to have one for this machine, and all that are
-// here have to be whole.
+// Startable returns an error if a container cannot be started from d, because a blob that its manifest needs is missing
+// or has wrong bytes. It hashes blobs that nobody has verified, and moves wrong ones to quarantine. An index may
+// lack manifests that never were here; then one for this machine has to be here, and all images that are here have
+// to be whole.
 func (c *Cache) Startable(ctx context.Context, d v1.Descriptor) error {
 	if !isIndex(d.MediaType) {
 		return c.walk(d, func(b v1.Descriptor) error { return c.right(ctx, b) })
@@ -93,7 +92,7 @@ func (c *Cache) Startable(ctx context.Context, d v1.Descriptor) error {
 	return nil
 }
 
-// right says why a blob is not there, or not right.
+// right returns an error if a blob is not there, or has wrong bytes.
 func (c *Cache) right(ctx context.Context, d v1.Descriptor) error {
 	if err := c.present(d); err != nil {
 		return err
@@ -104,15 +103,17 @@ func (c *Cache) right(ctx context.Context, d v1.Descriptor) error {
 	return c.verify(ctx, d.Digest).Err
 }
 
-// platforms is what an index has here.
+// platforms is a walk through an index that finds out which of its images are here.
 type platforms struct {
-	c     *Cache
-	seen  seen
-	lacks error // about a manifest that never was here
-	here  bool  // there is one for this machine
+	c    *Cache
+	seen seen
+	// lacks is the error about a manifest that never was here.
+	lacks error
+	// here says that there is an image for this machine.
+	here bool
 }
 
-// look looks through an index, and the indexes in it. Its error is about what should be here and is not.
+// look looks through an index, and the indexes in it. It returns an error about what should be here and is not.
 func (p *platforms) look(ctx context.Context, index v1.Descriptor, depth int) error {
 	if depth < 0 {
 		return fmt.Errorf("cache %s: manifest %s: nested too deeply", p.c.dir, index.Digest)
@@ -147,13 +148,13 @@ func (p *platforms) look(ctx context.Context, index v1.Descriptor, depth int) er
 	return nil
 }
 
-// forHere says whether what is for this platform may be for this machine.
+// forHere reports whether an image for platform p may be for this machine.
 func forHere(p *v1.Platform) bool {
 	if p == nil {
 		return true
 	}
 	arch := p.Architecture
-	switch arch { // as uname says
+	switch arch { // some images have the names that uname prints
 	case "x86_64":
 		arch = "amd64"
 	case "aarch64":
@@ -162,10 +163,10 @@ func forHere(p *v1.Platform) bool {
 	return p.OS == runtime.GOOS && arch == runtime.GOARCH
 }
 
-// Hold keeps the blobs of an image from being removed, whatever becomes of its names, until release
-// is called or this process ends. What is missing of it is for Startable to tell.
+// Hold keeps the blobs of an image from being removed, whatever happens to its names, until release
+// is called or this process ends. It does not check that all of them are there; Startable does.
 func (c *Cache) Hold(ctx context.Context, root v1.Descriptor) (release func(), err error) {
-	unlock, err := c.lockIndex(ctx) // a GC that is under way has removed what it will
+	unlock, err := c.lockIndex(ctx) // after this, a GC that was under way removes nothing more
 	if err != nil {
 		return nil, err
 	}
@@ -188,12 +189,11 @@ func (c *Cache) Hold(ctx context.Context, root v1.Descriptor) (release func(), e
 	return nil, fmt.Errorf("cache %s: hold %s: %w", c.dir, root.Digest, err)
 }
 
-// Touch notes that the image with this manifest was used now.
+// Touch records that the image with this manifest was used now.
 func (c *Cache) Touch(d digest.Digest) { c.touch(d) }
 
-// OpenVerified opens a blob for reading; one whose record is missing or does not fit is hashed
-// first. It stays readable when it is removed meanwhile. The error about one that is not there wraps
-// ErrNotFound.
+// OpenVerified opens a blob for reading. If no record says that the blob is right, it hashes the blob first. The blob
+// stays readable if it is removed meanwhile. If it is not there, the error wraps ErrNotFound.
 func (c *Cache) OpenVerified(ctx context.Context, d v1.Descriptor) (io.ReadSeekCloser, error) {
 	if err := c.present(d); err != nil {
 		return nil, err

@@ -15,8 +15,8 @@ import (
 
 func stat(info fs.FileInfo) *syscall.Stat_t { return info.Sys().(*syscall.Stat_t) }
 
-// sweep removes the files in dir whose makers are gone: of a part, whose name is
-// that of a lease and a number, its transfer, of any other file who made it.
+// sweep removes the files in dir whose makers are gone. The maker of a part is the transfer whose lease is in
+// the name of the part. The maker of any other file holds its lock.
 func sweep(fsys durable.FS, dir string) error {
 	names, err := fsys.Names(dir)
 	if err != nil {
@@ -56,7 +56,7 @@ func sweepPart(fsys durable.FS, name, lease string) error {
 	return nil
 }
 
-// replace is durable.Replace of a file that others may read.
+// replace is durable.Replace for a file that others may read.
 func (c *Cache) replace(name string, data []byte) error {
 	return durable.Replace(c.fs, name, "ingest", data, func(f durable.File) error {
 		info, err := f.Stat()

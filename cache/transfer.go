@@ -17,32 +17,31 @@ import (
 	"github.com/dolly-img/dolly-img/ring/errkind"
 )
 
-// Writer stores one blob of a Transfer: Commit makes it durable under its digest,
-// Abort keeps so many leading bytes for another Begin of the same Transfer. It
-// does not hash. It is an alias, so that a package which this one does not import
-// can name the same type.
+// Writer stores one blob of a Transfer. Commit makes the blob durable under its digest, and Abort keeps
+// leading bytes for another Begin of the same Transfer. A Writer does not hash. It is an alias, so that a
+// package which this one does not import can name the same type.
 type Writer = interface {
 	io.Writer
 	Commit(ctx context.Context, final v1.Descriptor) error
 	Abort(keep int64) error
 }
 
-// TransferOptions are what a Transfer can be told; zero values are fine.
+// TransferOptions are the options of a Transfer. Zero values are good.
 type TransferOptions struct {
-	// Root is what the reference will name; zero: the last blob that is a
+	// Root is what the reference will name. Zero is the last blob that is a
 	// manifest or an index.
 	Root digest.Digest
-	// Rehash trusts no record: every blob that is there is hashed in Offer.
+	// Rehash trusts no record: Offer hashes every blob that is there.
 	Rehash bool
 	// Pin keeps the image from being evicted, as Cache.Pin does, from Publish on.
 	Pin bool
-	// HashTime is how long Offer may hash blobs whose record is missing or does
-	// not fit; what it did not get to is not held. Zero: 2 s, with Rehash a minute.
+	// HashTime is how long Offer may hash blobs that no record says are right. Blobs
+	// for which there is no time are not held. Zero is 2 s, or a minute with Rehash.
 	HashTime time.Duration
 }
 
 // Transfer receives the blobs of one image and then names it. It begins with
-// Offer and ends with Close; in between its blobs are leased.
+// Offer and ends with Close. Between the two it leases its blobs.
 type Transfer struct {
 	c   *Cache
 	ref string
@@ -51,10 +50,10 @@ type Transfer struct {
 	mu        sync.Mutex
 	blobs     []v1.Descriptor // as offered, then as prepared
 	vouched   map[digest.Digest]bool
-	parts     []*part // being written, or kept by an Abort
+	parts     []*part // those that are written, or that an Abort has kept
 	unnamed   digest.Digest
 	lease     *lease
-	begun     int // parts that were made, for their names
+	begun     int // how many parts were made; the number is in their names
 	closed    bool
 	prepared  bool
 	root      v1.Descriptor
@@ -65,10 +64,10 @@ type Transfer struct {
 	need      int64 // bytes for which Begin has to make room
 }
 
-// String is the reference, for logs.
+// String returns the reference, for logs.
 func (t *Transfer) String() string { return t.ref }
 
-// Transfer begins to receive what ref shall name.
+// Transfer returns a transfer that receives the image which ref shall name.
 func (c *Cache) Transfer(ref string, o TransferOptions) *Transfer {
 	if o.HashTime == 0 {
 		o.HashTime = 2 * time.Second
@@ -83,9 +82,9 @@ func (t *Transfer) fail(d digest.Digest, what string, err error) error {
 	return fmt.Errorf("cache %s: blob %s: %s: %w", t.c.dir, d, what, err)
 }
 
-// Offer tells which blobs are there whole and right, of which a transfer that was cut off
-// has left the first bytes, and the free bytes. It leaves nothing but a lease on the
-// blobs, until Close.
+// Offer returns how many bytes of each blob are held, and how many bytes are free. A blob is held if it is there and
+// right; of a blob whose transfer was cut off, the first bytes are held. Offer writes nothing but a lease on the blobs,
+// which lasts until Close.
 func (t *Transfer) Offer(ctx context.Context, blobs []v1.Descriptor) (held []int64, free int64, err error) {
 	if err := CheckRef(t.ref); err != nil {
 		return nil, 0, fmt.Errorf("cache %s: %w", t.c.dir, err)
@@ -111,7 +110,7 @@ func (t *Transfer) Offer(ctx context.Context, blobs []v1.Descriptor) (held []int
 		case t.holds(hashing, d):
 			held[i] = d.Size
 		case left[d.Digest]:
-			// Never all of it: that would vouch for it.
+			// Holding all of it would say that the blob is right, which nobody knows.
 			held[i] = max(0, min(t.claim(d), d.Size-1))
 		}
 	}
@@ -127,13 +126,13 @@ func (t *Transfer) Offer(ctx context.Context, blobs []v1.Descriptor) (held []int
 	return held, free, nil
 }
 
-// gc is what makes room for so many bytes; not by evicting what the reference names now, to which
-// its users may have to come back.
+// gc returns the options of a GC that makes room for so many bytes. It keeps the image that the reference names now,
+// because users need that one if this transfer fails.
 func (t *Transfer) gc(room int64) GCOptions {
 	return GCOptions{Limits: t.c.limitsNow(), Room: room, Grace: DefaultGrace, Keep: []string{t.ref}}
 }
 
-// makeRoom evicts what Offer found may go, once, where the cache has limits.
+// makeRoom evicts images once if the cache has limits.
 func (t *Transfer) makeRoom(ctx context.Context) error {
 	t.mu.Lock()
 	need := t.need
@@ -144,13 +143,13 @@ func (t *Transfer) makeRoom(ctx context.Context) error {
 	}
 	_, err := t.c.GC(ctx, t.gc(need))
 	if errors.Is(err, syscall.ENOSPC) {
-		return nil // another one took it meanwhile; Close keeps the limits
+		return nil // another transfer took the room meanwhile; Close keeps the limits
 	}
 	return err
 }
 
-// hold leases the blobs whose digests are known. The index is locked, so that a GC that
-// is under way has removed what it will before Offer looks what there is.
+// hold leases the blobs whose digests are known. It locks the index, so that a GC which is under
+// way has finished before Offer looks what there is.
 func (t *Transfer) hold(ctx context.Context, blobs []v1.Descriptor) error {
 	unlock, err := t.c.lockIndex(ctx)
 	if err != nil {
@@ -175,7 +174,7 @@ func (t *Transfer) hold(ctx context.Context, blobs []v1.Descriptor) error {
 	return nil
 }
 
-// ensureLease makes the lease, unless it is there. The caller holds mu.
+// ensureLease makes the lease if there is none yet. The caller holds mu.
 func (t *Transfer) ensureLease() (err error) {
 	if t.closed {
 		return errors.New("the transfer is closed")
@@ -186,11 +185,11 @@ func (t *Transfer) ensureLease() (err error) {
 	return err
 }
 
-// holds says whether blob d is there, whole and right, and remembers it.
+// holds reports whether blob d is there, whole and right, and remembers it.
 func (t *Transfer) holds(ctx context.Context, d v1.Descriptor) bool {
 	size, ok := t.c.trusted(d.Digest)
 	if size != d.Size {
-		return false // also what is not there
+		return false // this includes a blob that is not there
 	}
 	if !ok || t.o.Rehash {
 		info, err := t.c.hash(ctx, d.Digest)
@@ -208,8 +207,8 @@ func (t *Transfer) holds(ctx context.Context, d v1.Descriptor) bool {
 	return true
 }
 
-// Prepare is for when every blob is there: it makes them durable, checks that all
-// the image needs is among them, and says whether the reference already names it.
+// Prepare is called when every blob is there. It makes them durable, checks that the image lacks
+// none, and reports whether the reference already names the image.
 func (t *Transfer) Prepare(ctx context.Context, blobs []v1.Descriptor) (inPlace bool, err error) {
 	if err := ctx.Err(); err != nil {
 		return false, err
@@ -223,7 +222,7 @@ func (t *Transfer) Prepare(ctx context.Context, blobs []v1.Descriptor) (inPlace 
 	return t.inPlace, nil
 }
 
-// Switches says whether Publish would make the reference name another image than now.
+// Switches reports whether Publish would make the reference name another image than it names now.
 func (t *Transfer) Switches(context.Context) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -235,7 +234,7 @@ func (t *Transfer) Switches(context.Context) bool {
 	return err != nil || d.Digest != root.Digest || t.o.Pin && !pinned(d)
 }
 
-// findRoot is what the reference shall name. The caller holds mu.
+// findRoot returns what the reference shall name. The caller holds mu.
 func (t *Transfer) findRoot() (v1.Descriptor, error) {
 	for _, d := range slices.Backward(t.blobs) {
 		if t.o.Root != "" && t.o.Root == d.Digest || t.o.Root == "" && IsManifest(d.MediaType) {
@@ -292,8 +291,8 @@ func (t *Transfer) prepare() (err error) {
 	return nil
 }
 
-// Publish makes the reference name the image, durably; a reference that named
-// another one moves.
+// Publish makes the reference name the image, durably. If the reference named another
+// image, it moves.
 func (t *Transfer) Publish(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -315,8 +314,8 @@ func (t *Transfer) Publish(ctx context.Context) error {
 	return nil
 }
 
-// Keep has Close keep what is there of blobs that are not complete, for another
-// transfer of them.
+// Keep tells Close to keep the bytes of blobs that are not complete for another
+// transfer.
 func (t *Transfer) Keep() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -326,9 +325,9 @@ func (t *Transfer) Keep() {
 // tendFor is how long Close may wait for the index, which another process may hold.
 const tendFor = time.Minute
 
-// Close ends the transfer: what is not a complete blob is removed, unless Keep was
-// called or it was only claimed. Then the cache is tended, if a Publish
-// made something needless or there are limits.
+// Close ends the transfer. It removes blobs that are not complete, unless Keep was
+// called or they were only claimed. It calls Tend if Publish moved the reference away
+// from another image, or if there are limits.
 func (t *Transfer) Close() error {
 	err := t.end()
 	if t.published && (t.stale || t.c.limitsNow() != (Limits{})) { // the image is in place, whatever comes of it

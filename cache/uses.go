@@ -15,14 +15,14 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// A user who may only read the cache cannot write that an image was used. He tells the
+// A user who may only read the cache cannot record that an image was used. His command tells the
 // daemon, over a datagram socket in the cache directory, in one message:
 //
 //	used sha256:<hex>\n
 //
-// The daemon answers nothing, and does nothing but to set the time in used/ of an
-// image that index.json names, at most once a minute for each. So nobody can fill the disk by it,
-// make the daemon touch something else, or take more of its time than usesPerSecond.
+// The daemon does not answer. It only sets the time in used/ of an image that index.json
+// names, at most once a minute for each image. So nobody can fill the disk with messages,
+// make the daemon change something else, or take more of its time than usesPerSecond.
 
 const (
 	usesSocket    = "used.sock"
@@ -30,12 +30,12 @@ const (
 	maxUse        = 256 // bytes of a message
 	useAgain      = time.Minute
 	usesPerSecond = 50
-	useTimeout    = 100 * time.Millisecond // for which a user waits for room in the daemon's queue
+	useTimeout    = 100 * time.Millisecond // how long a user waits for room in the daemon's queue
 )
 
 func encodeUse(d digest.Digest) []byte { return []byte(usePrefix + d.String() + "\n") }
 
-// decodeUse accepts what encodeUse writes and nothing else.
+// decodeUse accepts only what encodeUse writes.
 func decodeUse(b []byte) (digest.Digest, error) {
 	if len(b) > maxUse {
 		return "", fmt.Errorf("use: more than %d bytes", maxUse)
@@ -54,8 +54,8 @@ func decodeUse(b []byte) (digest.Digest, error) {
 	return d, nil
 }
 
-// socketAddr is the address of the socket, through an open directory: the path may
-// be longer than an address can be. It is good until done is called.
+// socketAddr returns the address of the socket through an open directory, because the path may
+// be longer than an address can be. The address is good until done is called.
 func (c *Cache) socketAddr() (addr *net.UnixAddr, done func(), err error) {
 	fd, err := unix.Open(c.dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -64,8 +64,8 @@ func (c *Cache) socketAddr() (addr *net.UnixAddr, done func(), err error) {
 	return &net.UnixAddr{Net: "unixgram", Name: fmt.Sprintf("/proc/self/fd/%d/%s", fd, usesSocket)}, func() { unix.Close(fd) }, nil
 }
 
-// tellUse asks the daemon to note a use. Where there is none, or it is busy, the use
-// is not noted: that may cost another push, and is no failure.
+// tellUse asks the daemon to record a use. If there is no daemon, or it is busy, the use
+// is not recorded. That may cost another push and is no failure.
 func (c *Cache) tellUse(d digest.Digest) {
 	addr, done, err := c.socketAddr()
 	if err != nil {
@@ -81,9 +81,9 @@ func (c *Cache) tellUse(d digest.Digest) {
 	_, _ = conn.Write(encodeUse(d))
 }
 
-// ServeUses notes the uses that other users of this machine tell of, until ctx ends. It
-// returns once it listens. Whoever may read the cache may tell. A daemon that comes later
-// takes the socket over.
+// ServeUses records the uses that other users of this machine report, until ctx ends. It
+// returns once it listens. Everybody who may read the cache may report. A daemon that
+// starts later takes the socket over.
 func (c *Cache) ServeUses(ctx context.Context) error {
 	conn, err := c.listenUses()
 	if err != nil {
@@ -115,7 +115,7 @@ func (c *Cache) listenUses() (*net.UnixConn, error) {
 		return nil, err
 	}
 	defer done()
-	// What a daemon left that was killed would be in the way.
+	// The socket of a daemon that was killed would be in the way.
 	if info, err := c.fs.Lstat(usesSocket); err == nil && info.Mode().Type() == fs.ModeSocket {
 		if err := c.fs.Remove(usesSocket); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return nil, err
@@ -132,15 +132,15 @@ func (c *Cache) listenUses() (*net.UnixConn, error) {
 	return conn, nil
 }
 
-// uses keeps what is needed to note a use without reading much.
+// uses keeps what is needed to record a use without reading much.
 type uses struct {
 	c     *Cache
 	index stamp // of index.json when held was read
 	held  map[digest.Digest]bool
-	noted map[digest.Digest]time.Time // of those that are held
+	noted map[digest.Digest]time.Time // when a use of each image was recorded last
 }
 
-// note sets the time of d, if it is an image of this cache.
+// note records a use of d, if that is an image of this cache.
 func (u *uses) note(d digest.Digest) {
 	info, err := u.c.fs.Lstat("index.json")
 	if err != nil {

@@ -13,20 +13,19 @@ import (
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// Result is what Verify found of one blob, or of one reference to a blob.
+// Result is what Verify found out about one blob, or about one reference to a blob.
 type Result struct {
-	Ref    string        // of the image that lacks the blob; "" of a blob that is there
-	Digest digest.Digest // "" of a file that has no business among the blobs
+	Ref    string        // the image that lacks the blob; "" if the blob is there
+	Digest digest.Digest // "" if the file is no blob
 	Size   int64         // bytes
-	Err    error         // nil: right
+	Err    error         // nil if the blob is right
 }
 
-// Verify reads every blob again and compares it with its digest, then looks
-// whether everything that index.json names is there. It reports each blob, and
-// each reference to one that is missing, and returns how many of these were bad;
-// the error is about what kept it from looking. A blob with wrong bytes is moved to
-// quarantine, where this user may, and any bad one is no longer trusted: the next
-// transfer brings it again.
+// Verify reads every blob again and compares it with its digest. Then it checks that
+// everything that index.json names is there. It reports each blob, and each reference to
+// a missing one, and returns how many of these were bad. The error is about what kept it
+// from looking. If this user may, Verify moves a blob with wrong bytes to quarantine. A bad
+// blob is no longer trusted, so the next transfer brings it again.
 func (c *Cache) Verify(ctx context.Context, report func(Result)) (bad int, err error) {
 	tell := func(r Result) {
 		if r.Err != nil {
@@ -48,7 +47,7 @@ func (c *Cache) Verify(ctx context.Context, report func(Result)) (bad int, err e
 		for _, name := range names {
 			r := c.verify(ctx, digest.NewDigestFromEncoded(digest.Algorithm(a), name))
 			if errors.Is(r.Err, fs.ErrNotExist) {
-				continue // removed meanwhile
+				continue // it was removed meanwhile
 			}
 			if err := ctx.Err(); err != nil {
 				return bad, err
@@ -84,7 +83,7 @@ func (c *Cache) verify(ctx context.Context, d digest.Digest) Result {
 		case ctx.Err() != nil:
 		case errors.Is(err, errWrong) && c.quarantine(ctx, d, info) == nil:
 			r.Err = fmt.Errorf("%w; it was moved to quarantine", r.Err)
-		default: // also what cannot be read: nobody could start it
+		default: // this includes a blob that cannot be read, because nobody could start its image
 			c.distrust(d)
 		}
 		return r
@@ -95,8 +94,8 @@ func (c *Cache) verify(ctx context.Context, d digest.Digest) Result {
 	return r
 }
 
-// missing lists what the image root lacks. A manifest that cannot be read ends
-// the search below it: what it needs is not known.
+// missing lists what the image root lacks. It does not look below a manifest that cannot
+// be read.
 func (c *Cache) missing(root v1.Descriptor) (lacks []Result) {
 	lack := func(d v1.Descriptor, err error) {
 		lacks = append(lacks, Result{Ref: refName(root), Digest: d.Digest, Size: d.Size,
@@ -118,14 +117,14 @@ func (c *Cache) missing(root v1.Descriptor) (lacks []Result) {
 	return lacks
 }
 
-// quarantine moves a blob with wrong bytes, which looked like info, out of the way, where it can
-// be looked at. The next transfer brings the blob again.
+// quarantine moves a blob with wrong bytes out of the way, to where an administrator can look at it. Info is
+// what the blob looked like when it was read. The next transfer brings the blob again.
 func (c *Cache) quarantine(ctx context.Context, d digest.Digest, info fs.FileInfo) error {
 	name, err := blobName(d)
 	if err != nil {
 		return err
 	}
-	unlock, err := c.lockIndex(ctx) // nobody puts the right one there meanwhile
+	unlock, err := c.lockIndex(ctx) // under the lock, nobody puts the right blob there
 	if err != nil {
 		return err
 	}
@@ -144,7 +143,7 @@ func (c *Cache) quarantine(ctx context.Context, d digest.Digest, info fs.FileInf
 	return c.fs.Rename(name, "quarantine/"+flat(d))
 }
 
-// quarantined says whether the blob is not there because it had wrong bytes.
+// quarantined reports whether the blob is missing because it had wrong bytes.
 func (c *Cache) quarantined(d digest.Digest) bool {
 	_, err := c.fs.Lstat("quarantine/" + flat(d))
 	return err == nil
@@ -152,7 +151,7 @@ func (c *Cache) quarantined(d digest.Digest) bool {
 
 const quarantineFor = 7 * 24 * time.Hour
 
-// emptyQuarantine removes what was looked at, or will not be.
+// emptyQuarantine removes what has been in quarantine for a week.
 func (c *Cache) emptyQuarantine(now time.Time) error {
 	names, err := c.fs.Names("quarantine")
 	if errors.Is(err, fs.ErrNotExist) {

@@ -22,28 +22,28 @@ import (
 	"github.com/dolly-img/dolly-img/ring/errkind"
 )
 
-// archive is a tar read where it lies: never unpacked. Its first pass notes where
-// each file is. A compressed one is decompressed again for each file that is read,
-// or on from where the last reader stopped.
+// archive is a tar that is read where it lies, and never unpacked. A first pass notes where
+// each file is. A compressed archive is decompressed again for each file that is read,
+// or from where the last reader stopped.
 type archive struct {
 	f       *os.File
 	size    int64
-	unpack  func(io.Reader) (io.ReadCloser, error) // nil: not compressed
+	unpack  func(io.Reader) (io.ReadCloser, error) // nil if the archive is not compressed
 	entries map[string]entry
 
 	mu   sync.Mutex
-	idle *stream // not in use; where a read may go on
+	idle *stream // a stream that nobody uses, from which a read may go on
 }
 
-// entry is a file: where its bytes begin in the tar, and how many they are.
+// entry is a file in the tar: where its bytes begin, and how many they are.
 type entry struct {
 	off, size int64
-	link      string // of a link, the name it stands for
+	link      string // the target of a link
 }
 
 // openArchive reads the headers of a tar. The context ends a first pass that takes long.
 func openArchive(ctx context.Context, name string) (_ *archive, err error) {
-	f, err := os.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK, 0) // a FIFO would wait
+	f, err := os.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK, 0) // without O_NONBLOCK, opening a FIFO would wait
 	if err != nil {
 		return nil, err
 	}
@@ -67,7 +67,7 @@ func openArchive(ctx context.Context, name string) (_ *archive, err error) {
 		return nil, err
 	}
 	for magic, command := range map[string]string{"\xfd7zXZ\x00": "xz", "BZh": "bzip2"} {
-		if bytes.HasPrefix(head[:n], []byte(magic)) { // too slow to be unpacked for each file in it
+		if bytes.HasPrefix(head[:n], []byte(magic)) { // these are too slow to unpack again for each file
 			return nil, errkind.About("archive-compression", command+" -dk "+name, "is compressed with %s, and only archives in gzip and zstd are read", command)
 		}
 	}
@@ -78,14 +78,14 @@ func openArchive(ctx context.Context, name string) (_ *archive, err error) {
 	return a, nil
 }
 
-// unpacker is what decompresses a file that begins with head; nil: nothing.
+// unpacker returns what decompresses a file that begins with head, or nil if the file is not compressed.
 func unpacker(head []byte) func(io.Reader) (io.ReadCloser, error) {
 	switch {
 	case bytes.HasPrefix(head, []byte("\x1f\x8b")):
 		return func(r io.Reader) (io.ReadCloser, error) { return gzip.NewReader(r) }
 	case bytes.HasPrefix(head, []byte("\x28\xb5\x2f\xfd")):
 		return func(r io.Reader) (io.ReadCloser, error) {
-			// The window a frame may ask for is bounded: it is allocated.
+			// The window that a frame may ask for is bounded, because it is allocated.
 			d, err := zstd.NewReader(r, zstd.WithDecoderMaxWindow(128<<20), zstd.WithDecoderConcurrency(1))
 			if err != nil {
 				return nil, err
@@ -144,7 +144,7 @@ func (a *archive) scan(ctx context.Context) error {
 	}
 }
 
-// find is the file of a name, through links.
+// find returns the file with a name. It follows links.
 func (a *archive) find(name string) (entry, error) {
 	for range 8 {
 		e, ok := a.entries[path.Clean(name)]
@@ -179,8 +179,8 @@ func (a *archive) open(ctx context.Context, name string, off int64) (io.ReadClos
 	return &member{a, s, e.size - off}, e.size, nil
 }
 
-// readers is how many files are worth reading at once: of a compressed archive each reader
-// unpacks all that is before its file.
+// readers returns how many files are worth reading at once. In a compressed archive each reader has to unpack
+// everything before its file.
 func (a *archive) readers() int {
 	if a.unpack != nil {
 		return 1
@@ -201,9 +201,9 @@ func (a *archive) Close() error {
 // stream reads the tar from some byte on.
 type stream struct {
 	io.Reader
-	seek io.Reader // below, where the archive is not compressed
+	seek io.Reader // the reader below if the archive is not compressed
 	pos  int64
-	c    io.Closer // nil: nothing to free
+	c    io.Closer // nil if there is nothing to free
 }
 
 func (s *stream) Read(b []byte) (int, error) {
@@ -212,7 +212,7 @@ func (s *stream) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// at is the place in the tar that is read next.
+// at returns the place in the tar that is read next.
 func (s *stream) at() int64 {
 	if r, ok := s.seek.(io.Seeker); ok {
 		at, _ := r.Seek(0, io.SeekCurrent)
@@ -228,7 +228,7 @@ func (s *stream) Close() error {
 	return nil
 }
 
-// from is a stream that stands at off. The context ends a long way there.
+// from returns a stream that stands at off. The context ends a long read to that place.
 func (a *archive) from(ctx context.Context, off int64) (*stream, error) {
 	if a.unpack == nil {
 		r := io.NewSectionReader(a.f, 0, a.size)
@@ -317,8 +317,8 @@ func (r *untilDone) Read(b []byte) (int, error) {
 	return r.Reader.Read(b)
 }
 
-// seekable lets archive/tar skip what it does not read. A skip behind the end of the file
-// is an end that comes too early, which seeking alone would not notice.
+// seekable lets archive/tar skip what it does not read. If a skip ends behind the end of the file, the file
+// is cut short, which a seek alone would not notice.
 type seekable struct {
 	io.Reader
 	io.Seeker

@@ -14,37 +14,37 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// Source is where the blobs of an image are read: the Image itself, or what keeps them.
+// Source is what the blobs of an image are read from: the Image itself, or something that keeps them.
 type Source interface {
 	Blobs(ctx context.Context) ([]v1.Descriptor, error)
 	Open(ctx context.Context, d v1.Descriptor, off int64) (io.ReadCloser, error)
 	io.Closer
 }
 
-// CheckOptions say what Check compares; zero values are fine.
+// CheckOptions says what Check compares. Zero values are good.
 type CheckOptions struct {
-	// Layers has the compressed layers unpacked and compared of any image. Those of an
-	// archive of docker save always are: nothing else says what their bytes are.
+	// Layers unpacks and compares the compressed layers of any image. Those of a docker save
+	// archive are always compared, because nothing else says what their bytes are.
 	Layers bool
-	// Known opens what remembers the layers that were found right, so that they are not
-	// unpacked again. It is asked only where layers have to be, and may return nil; so may
-	// itself be nil.
+	// Known returns what remembers the layers that were found right, so that they are not
+	// unpacked again. It is called only if layers have to be unpacked. It may return nil, and
+	// may be nil itself.
 	Known func() Known
 }
 
-// Known are facts that outlive a process: the blob unpacks to the bytes of the diff_id.
+// Known remembers, longer than a process lives, that a blob unpacks to the bytes of a diff_id.
 type Known interface {
 	LayerChecked(blob, diff digest.Digest) bool
 	RecordLayer(blob, diff digest.Digest)
 }
 
-// Check returns an error where what the image says of itself does not agree, and else the
-// source to send it from, which is from itself where no layer has to be unpacked. from
-// reads the blobs of the image. Closing the source closes from.
+// Check returns an error if the manifest and the config of the image do not agree. Else it
+// returns the source to send the image from, which is from itself if no layer has to be
+// unpacked. From reads the blobs of the image. Closing the source closes from.
 //
-// Layers are unpacked while the image is sent, several at once, from the moment on that
-// the source is read. The last byte of a blob is not given away before its check has ended
-// well, so that nobody has a whole one that is wrong; and Unchanged waits for all of them.
+// Layers are unpacked while the image is sent, several at once, from the moment when
+// the source is read first. The source gives the last byte of a blob only after its check has ended
+// well, so that nobody has a whole wrong blob. Unchanged waits for all checks.
 func (i *Image) Check(ctx context.Context, from Source, o CheckOptions) (Source, error) {
 	layers, err := i.agree(ctx, from)
 	if err != nil {
@@ -74,28 +74,28 @@ func (i *Image) Check(ctx context.Context, from Source, o CheckOptions) (Source,
 	return c, nil
 }
 
-// checked is a Source whose layers are unpacked and compared beside.
+// checked is a Source whose layers are unpacked and compared while it is read.
 type checked struct {
 	Source
 	known   Known
 	image   string
-	readers int // layers checked at once
+	readers int // how many layers are checked at once
 	list    []*layerCheck
 	byBlob  map[digest.Digest][]*layerCheck
 
 	begin  sync.Once
-	ctx    context.Context // of all checks; its cause is the first that failed
+	ctx    context.Context // the context of all checks; its cause is the first error
 	cancel context.CancelCauseFunc
 	work   sync.WaitGroup
 }
 
-// layerCheck is one layer; done is closed when it was found right.
+// layerCheck is the check of one layer. Done is closed when the layer was found right.
 type layerCheck struct {
 	layer
 	done chan struct{}
 }
 
-// readers is how many blobs are worth reading at once.
+// readers returns how many blobs are worth reading at once.
 func (i *Image) readers() int {
 	if s, ok := i.store.(interface{ readers() int }); ok {
 		return s.readers()
@@ -112,7 +112,7 @@ func (c *checked) has(l layer) bool {
 	return false
 }
 
-// start begins to check.
+// start begins the checks.
 func (c *checked) start() {
 	c.begin.Do(func() {
 		c.work.Go(func() {
@@ -128,7 +128,7 @@ func (c *checked) start() {
 					return nil
 				})
 			}
-			_ = group.Wait() // the cause of ctx has it
+			_ = group.Wait() // the error is the cause of ctx
 		})
 	})
 }
@@ -145,7 +145,7 @@ func (c *checked) check(l *layerCheck) error {
 	in := &watched{Reader: rc}
 	got, err := unpackedDigest(c.ctx, in, l.diff.Algorithm())
 	switch {
-	case in.err != nil: // which says nothing of the layer
+	case in.err != nil: // the layer could not be read, which says nothing about its bytes
 		return in.err
 	case c.ctx.Err() != nil:
 		return c.ctx.Err()
@@ -160,8 +160,8 @@ func (c *checked) check(l *layerCheck) error {
 	return nil
 }
 
-// unpackedDigest is the digest of what r holds once it is decompressed; what is not
-// compressed counts as it is. All of r is read.
+// unpackedDigest returns the digest of the decompressed bytes of r, or of its bytes if they are not compressed. It
+// reads all of r.
 func unpackedDigest(ctx context.Context, r io.Reader, algorithm digest.Algorithm) (digest.Digest, error) {
 	in := bufio.NewReaderSize(&untilDone{ctx, r}, 256<<10)
 	head, err := in.Peek(4)
@@ -182,7 +182,7 @@ func unpackedDigest(ctx context.Context, r io.Reader, algorithm digest.Algorithm
 	return sum.Digest(), nil
 }
 
-// watched keeps the error that ended a Reader before its end.
+// watched keeps the error with which a Reader failed.
 type watched struct {
 	io.Reader
 	err error
@@ -196,7 +196,7 @@ func (w *watched) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// wait returns when the checks have ended well, or one has not.
+// wait waits until all checks have ended well, or one has failed.
 func (c *checked) wait(ctx context.Context, list []*layerCheck) error {
 	for _, l := range list {
 		select {
@@ -210,7 +210,7 @@ func (c *checked) wait(ctx context.Context, list []*layerCheck) error {
 	return nil
 }
 
-// Open reads a blob; of a layer that is still being checked the last byte waits.
+// Open returns a reader of a blob. The last byte of a layer waits for its check.
 func (c *checked) Open(ctx context.Context, d v1.Descriptor, off int64) (io.ReadCloser, error) {
 	checks := c.byBlob[d.Digest]
 	if checks != nil {
@@ -243,13 +243,13 @@ func (h *heldBack) Read(b []byte) (int, error) {
 	}
 	n, err := h.ReadCloser.Read(b)
 	h.left -= int64(n)
-	if h.c.ctx.Err() != nil { // the image is wrong, whatever this blob is
+	if h.c.ctx.Err() != nil { // the image is wrong, even if this blob is right
 		return 0, context.Cause(h.c.ctx)
 	}
 	return n, err
 }
 
-// Unchanged waits for all checks, also of layers that nobody had to be sent.
+// Unchanged waits for all checks, also for those of layers that were not sent.
 func (c *checked) Unchanged(ctx context.Context) error {
 	c.start()
 	if err := c.wait(ctx, c.list); err != nil {
@@ -261,7 +261,7 @@ func (c *checked) Unchanged(ctx context.Context) error {
 	return nil
 }
 
-// Planned passes on what the ring says of the blobs that it will read.
+// Planned passes on which blobs the ring will read.
 func (c *checked) Planned(read []bool) {
 	c.start()
 	if p, ok := c.Source.(interface{ Planned([]bool) }); ok {
@@ -269,7 +269,7 @@ func (c *checked) Planned(read []bool) {
 	}
 }
 
-// Close ends the checks, and closes what they read from.
+// Close ends the checks, and closes the source that they read.
 func (c *checked) Close() error {
 	c.cancel(errors.New("closed"))
 	c.work.Wait()

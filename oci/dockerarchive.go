@@ -19,9 +19,9 @@ import (
 )
 
 // dockerArchive is what "docker save" writes: configs and layers of one or more images, in
-// files that manifest.json names. It has no manifest as registries have it, so that one is
-// made, the same from the same archive, and the layers in it are what they are here:
-// mostly not compressed, with the digests of the config's diff_ids.
+// files that manifest.json names. The archive has no manifest like those in registries, so this
+// package makes one. The same archive gives the same manifest. Its layers are the files as they
+// are in the archive: mostly not compressed, and with the digests that the config has as diff_ids.
 // https://github.com/moby/docker-image-spec/blob/main/spec.md#combined-image-json--filesystem-changeset-format
 type dockerArchive struct {
 	a     *archive
@@ -88,10 +88,10 @@ func decodeDockerImages(raw []byte) (list []dockerImage, err error) {
 	return list, nil
 }
 
-// pickDocker finds the image a tag names, or the only one, and its tag as it stands there.
+// pickDocker returns the image that a tag names, or the only image, and its tag as it is written in the archive.
 func pickDocker(list []dockerImage, ref string) (dockerImage, string, error) {
 	var tags, found []string
-	var images []dockerImage // of these tags
+	var images []dockerImage // the images with these tags
 	for _, image := range list {
 		for _, tag := range image.RepoTags {
 			if ref != "" && familiar(tag) == familiar(ref) {
@@ -120,7 +120,7 @@ func pickDocker(list []dockerImage, ref string) (dockerImage, string, error) {
 	return list[0], list[0].RepoTags[0], nil
 }
 
-// familiar is the full name of a tag, and the tag itself where that is none.
+// familiar returns the full name of a tag, or the tag itself if it is no name.
 func familiar(tag string) string {
 	if full, err := FullName(tag); err == nil {
 		return full
@@ -128,7 +128,7 @@ func familiar(tag string) string {
 	return tag
 }
 
-// build makes the manifest. Layers that have to be read for it are read at the same time.
+// build makes the manifest. It reads the layers that it has to read in parallel.
 func (d *dockerArchive) build(ctx context.Context, image dockerImage) error {
 	config, err := readSmall(ctx, d.a, image.Config)
 	if err != nil {
@@ -164,8 +164,8 @@ func (d *dockerArchive) build(ctx context.Context, image dockerImage) error {
 	return err
 }
 
-// layer describes a layer's file. Only one that is compressed, which is not what the
-// format says but happens, has to be read for its digest.
+// layer describes the file of a layer. Only a compressed file has to be read for its digest. The format does not allow
+// compressed files, but some tools write them.
 func (d *dockerArchive) layer(ctx context.Context, name string, diff digest.Digest) (v1.Descriptor, error) {
 	if err := diff.Validate(); err != nil {
 		return v1.Descriptor{}, fmt.Errorf("diff_id %q: %w", diff, err)
@@ -203,7 +203,7 @@ func (d *dockerArchive) rootManifest(context.Context) ([]byte, string, error) {
 }
 
 func (d *dockerArchive) manifest(context.Context, v1.Descriptor) ([]byte, error) {
-	return nil, fs.ErrNotExist // an archive of docker save has no index
+	return nil, fs.ErrNotExist // a docker save archive has no index
 }
 
 func (d *dockerArchive) blob(ctx context.Context, b v1.Descriptor, off int64) (io.ReadCloser, error) {

@@ -16,22 +16,22 @@ import (
 	"github.com/dolly-img/dolly-img/ring/errkind"
 )
 
-// downgradeGuard stops a registry that is reached with TLS from sending us to a place without it: its
-// redirects, and the place where we log in, may name any address, and our password would go along. The
-// library cannot be told to refuse that. But it says which connection it is about to use, and the guard
-// closes that one before a byte is sent.
+// downgradeGuard stops a registry that is reached with TLS from sending us to an address without TLS. Its redirects, and
+// the address where we log in, may be any, and our password would be sent there. The library has no option to
+// refuse that. But it says which connection it is about to use, and the guard closes that connection before a
+// byte is sent.
 type downgradeGuard struct {
-	plain map[string]bool // hosts that may be asked without TLS, as registries.conf or the user says
+	plain map[string]bool // hosts that registries.conf or the user allows to be asked without TLS
 
 	mu     sync.Mutex
-	asked  bool            // somebody was
-	secure map[string]bool // of these, and of the others, those that were asked with TLS
-	now    bool            // the one that serves was asked with TLS
+	asked  bool            // whether a host was asked yet
+	secure map[string]bool // the hosts that were asked with TLS
+	now    bool            // whether the host that answers now was asked with TLS
 }
 
 var errScheme = errors.New("the registry has TLS and sends us to a place without, which is refused")
 
-// newDowngradeGuard is for the image that named is.
+// newDowngradeGuard returns the guard for the image with this name.
 func newDowngradeGuard(sys *types.SystemContext, named reference.Named) (*downgradeGuard, error) {
 	s := &downgradeGuard{plain: map[string]bool{}, secure: map[string]bool{}}
 	insecure := sys.DockerInsecureSkipTLSVerify == types.OptionalBoolTrue
@@ -54,10 +54,10 @@ func newDowngradeGuard(sys *types.SystemContext, named reference.Named) (*downgr
 	return s, nil
 }
 
-// watch ends the context when a connection is not allowed.
+// watch returns a context that ends when a connection is not allowed.
 func (s *downgradeGuard) watch(ctx context.Context) context.Context {
 	ctx, cancel := context.WithCancelCause(ctx)
-	host := "" // of the request that comes next: there is one at a time in a context
+	host := "" // the host of the next request; there is one request at a time in a context
 	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
 		GetConn: func(to string) { host = to },
 		GotConn: func(info httptrace.GotConnInfo) {
@@ -69,8 +69,8 @@ func (s *downgradeGuard) watch(ctx context.Context) context.Context {
 	})
 }
 
-// allow notes a connection to host:port. Without TLS it is for a registry that was not asked with
-// it, or for where one without TLS sends us.
+// allow notes a connection to host:port, and reports whether it is allowed. A connection without TLS is allowed to a
+// registry that was not asked with TLS, and to an address where such a registry sends us.
 func (s *downgradeGuard) allow(host string, withTLS bool) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -80,7 +80,7 @@ func (s *downgradeGuard) allow(host string, withTLS bool) bool {
 			host = short
 		}
 	}
-	first := !s.asked // where that is none of ours it is a proxy for them
+	first := !s.asked // if the first host is not one of the registry's, it is a proxy
 	s.asked = true
 	if withTLS {
 		s.secure[host] = true
@@ -97,7 +97,7 @@ func (s *downgradeGuard) allow(host string, withTLS bool) bool {
 	return !s.now
 }
 
-// refused is err, or errScheme where that is why.
+// refused returns errScheme if the guard caused err, or else err.
 func refused(ctx context.Context, err error) error {
 	if err != nil && errors.Is(context.Cause(ctx), errScheme) {
 		return errkind.Errorf("registry-redirect", "%w", errScheme)

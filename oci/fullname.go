@@ -16,19 +16,20 @@ import (
 	"github.com/dolly-img/dolly-img/ring/errkind"
 )
 
-// FullName expands name to the full reference that container runtimes look up. Names of every source go
+// FullName expands name to the full reference that container runtimes look up. The names of all sources go
 // through it:
 //
-//   - What has no registry is of docker.io, and of library there where it has no slash; index.docker.io
-//     is docker.io. A registry is told by a dot, a port or brackets in it, or it is localhost.
-//   - A registry's name is in lower case. An IPv6 address stands in brackets, as it was written.
-//   - Without tag and digest the tag is latest. Beside a digest the tag is left out: the digest says more.
+//   - A name without a registry is in docker.io, and in library there if it has no slash. The registry
+//     index.docker.io is docker.io. The first part of a name is a registry if it has a dot, a port or brackets, or
+//     is localhost.
+//   - The registry is written in lower case. An IPv6 address stands in brackets, and stays as it was written.
+//   - A name without tag and digest gets the tag latest. A tag beside a digest is left out, because the digest says
+//     more.
 //
-// An image that has a tag and no name, as in an OCI layout, is called by Image.LocalName.
+// Image.LocalName names an image that has a tag and no name, as in an OCI layout.
 //
-// The full name of a full name is itself. No registries.conf is asked. The error says why name is none.
-//
-// https://pkg.go.dev/github.com/distribution/reference has the grammar.
+// The full name of a full name is the same name. FullName does not read registries.conf. It returns an error if name
+// is no name of an image. The grammar is that of https://pkg.go.dev/github.com/distribution/reference.
 func FullName(name string) (string, error) {
 	named, err := parseName(lowerHost(name))
 	if err != nil {
@@ -37,7 +38,7 @@ func FullName(name string) (string, error) {
 	return named.String(), nil
 }
 
-// parseName is FullName of a name whose host is in lower case.
+// parseName is FullName for a name whose host is in lower case.
 func parseName(name string) (fmt.Stringer, error) {
 	if !strings.HasPrefix(name, "[") {
 		named, err := reference.ParseNormalizedNamed(name)
@@ -46,7 +47,7 @@ func parseName(name string) (fmt.Stringer, error) {
 		}
 		return oneOf(reference.TagNameOnly(named)), nil
 	}
-	// The library knows no IPv6 addresses, but containerd does.
+	// The library does not know IPv6 addresses, but containerd does.
 	host, rest, _ := strings.Cut(name, "/")
 	address, port, ok := strings.Cut(strings.TrimPrefix(host, "["), "]")
 	if a, err := netip.ParseAddr(address); !ok || err != nil || !a.Is6() || a.Zone() != "" {
@@ -66,12 +67,12 @@ func parseName(name string) (fmt.Stringer, error) {
 	return stringName(full), nil
 }
 
-// stringName is a name as it stands.
+// stringName is a name that is printed as it is.
 type stringName string
 
 func (s stringName) String() string { return string(s) }
 
-// lowerHost writes the registry of a name in lower case, if there is one.
+// lowerHost returns the name with its registry in lower case, if it has one.
 func lowerHost(name string) string {
 	host, rest, ok := strings.Cut(name, "/")
 	if lower := strings.ToLower(host); ok && (strings.ContainsAny(host, ".:") || lower == "localhost") {
@@ -80,7 +81,7 @@ func lowerHost(name string) string {
 	return name
 }
 
-// oneOf leaves the tag of a name that has a digest, too, out: the digest says more.
+// oneOf removes the tag from a name that also has a digest, because the digest says more.
 func oneOf(named reference.Named) reference.Named {
 	if d, ok := named.(reference.Digested); ok {
 		if both, err := reference.WithDigest(reference.TrimNamed(named), d.Digest()); err == nil {
@@ -90,8 +91,8 @@ func oneOf(named reference.Named) reference.Named {
 	return named
 }
 
-// names are the full names that a name may stand for, most likely first. A short
-// one without an entry in registries.conf is one of docker.io, as for skopeo.
+// names returns the full names that a name may stand for, the most likely first. A short
+// name without an entry in registries.conf is in docker.io, as for skopeo.
 func names(sys *types.SystemContext, name string) ([]reference.Named, error) {
 	name = lowerHost(name)
 	if strings.HasPrefix(name, "[") {
@@ -126,10 +127,11 @@ func names(sys *types.SystemContext, name string) ([]reference.Named, error) {
 	return list, nil
 }
 
-// hasPath says whether what a layout calls an image is a name, and not only a tag.
+// hasPath reports whether the name that a layout has for an image is a full name, and not only a tag.
 func hasPath(name string) bool { return strings.ContainsAny(name, "/:@") }
 
-// setNames notes how the source calls the image, and what it is to be kept as: asked, where that is not "".
+// setNames notes the name that the source has for the image, and the name under which it is to be kept, which is asked
+// if that is not "".
 func (i *Image) setNames(own, asked string) (err error) {
 	if own != "" {
 		if i.name, err = FullName(own); err != nil && asked == "" {
@@ -143,8 +145,7 @@ func (i *Image) setNames(own, asked string) (err error) {
 	return nil
 }
 
-// checkName compares the digest in the name that the image is to be kept as, if it has one, with what was
-// found under it.
+// checkName compares the root of the image with the digest in the name under which it is to be kept, if that has one.
 func (i *Image) checkName(raw []byte) error {
 	_, d, ok := strings.Cut(i.ref, "@")
 	if !ok {
@@ -156,10 +157,9 @@ func (i *Image) checkName(raw []byte) error {
 	return nil
 }
 
-// LocalName is the name of an image that has none: that of a file or directory on this machine, as
-// repository, and REF, what was said behind its path. That may be a tag, or the digest of what the image
-// was found by. Where it is "" the tag is the only one that a layout has for the image, if it can be one,
-// else latest.
+// LocalName returns a name for an image that has none. Repository is made of the file or directory on this machine, and
+// ref is the REF behind its path: a tag, or the digest by which the image was found. If ref is "", the tag is
+// the only one that the layout has for the image, if it is a valid tag, or else latest.
 func (i *Image) LocalName(repository, ref string) (string, error) {
 	switch d := digest.Digest(ref); {
 	case ref == "":

@@ -13,46 +13,46 @@ import (
 	"github.com/dolly-img/dolly-img/ring/errkind"
 )
 
-// Options say how to find and read an image; zero values are fine.
+// Options says how to find and read an image. Zero values are good.
 type Options struct {
-	// Platform is OS/ARCH[/VARIANT] of the image to choose from an index. "": linux
-	// and the architecture of this program, where the image has several.
+	// Platform is the OS/ARCH[/VARIANT] of the image to choose from an index. "" is linux
+	// and the architecture of this program.
 	Platform string
-	// Nodes asks the nodes what they are, as OS/ARCH[/VARIANT], "" for one that does not say. It
-	// is called at most once, and only where Platform is "" and an index has several variants for
-	// the architecture. nil: all are the least that the architecture has.
+	// Nodes asks the nodes for their platforms, as OS/ARCH[/VARIANT], or "" if one does not say. It is
+	// called at most once, and only if Platform is "" and an index has several variants for the
+	// architecture. If it is nil, all nodes count as the lowest variant of the architecture.
 	Nodes func(ctx context.Context) []string
-	// AllPlatforms keeps an index whole.
+	// AllPlatforms takes all images of an index.
 	AllPlatforms bool
-	// Name is what the image shall be kept as, in place of the name that the source has for it.
+	// Name is the name under which the image is to be kept, in place of the one that the source has for it.
 	Name string
-	// Registry says how to talk to one.
+	// Registry says how to talk to registries.
 	Registry RegistryOptions
 }
 
 // Image is an image that was found. Its methods may be called at the same time.
 type Image struct {
-	asked string // what Open was given
-	name  string // that the source has for it, in full
-	ref   string // that it is to be kept as, with the digest that it has there
+	asked string // the name that Open was given
+	name  string // the full name that the source has for it
+	ref   string // the full name under which it is to be kept
 	root  v1.Descriptor
 	store store
 	raw   map[digest.Digest][]byte // manifests and indexes, as they came, and a config that was read
-	held  int                      // bytes of raw
+	held  int                      // bytes in raw
 	blobs []v1.Descriptor
 
 	manifests []*manifest    // of images, no indexes
-	config    *v1.Descriptor // of an image of one platform
+	config    *v1.Descriptor // the config, if the image is for one platform
 
 	elsewhere []v1.Descriptor // layers that have urls
 
-	variant  string   // chosen from variants
-	variants []string // of one architecture, that there were
+	variant  string   // the variant that was chosen from variants
+	variants []string // the variants of one architecture that the index has
 }
 
 // store is where the bytes of an image lie.
 type store interface {
-	// rootManifest is what the name stands for, and its media type, "" if it is not told.
+	// rootManifest returns what the name stands for, and its media type, or "" if that is not known.
 	rootManifest(ctx context.Context) (raw []byte, mediaType string, err error)
 	// manifest reads the manifest or index d.
 	manifest(ctx context.Context, d v1.Descriptor) ([]byte, error)
@@ -88,11 +88,11 @@ func Open(ctx context.Context, name string, o Options) (*Image, error) {
 	return i, nil
 }
 
-// Name is the full name that the source has for the image, and "" where it has none.
+// Name returns the full name that the source has for the image, or "" if it has none.
 func (i *Image) Name() string { return i.name }
 
-// Ref is the full name that the image is to be kept as: Options.Name, else Name. Where that has the digest
-// of an index, Ref has that of the manifest that was chosen from it. "" where there is no name.
+// Ref returns the full name under which the image is to be kept: Options.Name, or else Name. If that has the digest of
+// an index, Ref has the digest of the manifest that was chosen from it. It is "" if there is no name.
 func (i *Image) Ref() string {
 	if repo, _, ok := strings.Cut(i.ref, "@"); ok {
 		return repo + "@" + i.root.Digest.String()
@@ -100,19 +100,19 @@ func (i *Image) Ref() string {
 	return i.ref
 }
 
-// Elsewhere lists the layers that are left out, as they have urls: who starts the image gets them from there,
-// whether the source has them or not.
+// Elsewhere lists the layers that are left out because they have urls. Whoever starts the image gets them from there,
+// even if the source has them.
 func (i *Image) Elsewhere() []v1.Descriptor { return i.elsewhere }
 
-// Root is the manifest, or the index, that was found.
+// Root returns the manifest or the index that was found.
 func (i *Image) Root() v1.Descriptor { return i.root }
 
-// Blobs lists everything the image is made of, each blob once: what a manifest
-// needs before it, the root last.
+// Blobs lists all blobs of the image, each once. What a manifest needs comes before
+// it, and the root comes last.
 func (i *Image) Blobs(context.Context) ([]v1.Descriptor, error) { return i.blobs, nil }
 
-// Open reads a blob of the image from off on, until the context ends. One that is read
-// from its beginning ends in an error when its bytes are not those of its digest.
+// Open returns a reader of a blob from off on, which reads until the context ends. If the blob
+// is read from its beginning and its bytes do not have its digest, the reader ends with an error.
 func (i *Image) Open(ctx context.Context, d v1.Descriptor, off int64) (io.ReadCloser, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -133,7 +133,7 @@ func (i *Image) Open(ctx context.Context, d v1.Descriptor, off int64) (io.ReadCl
 // Close frees what the image holds.
 func (i *Image) Close() error { return i.store.Close() }
 
-// resolve reads the root and, where it is an index, chooses from it or takes all.
+// resolve reads the root. If that is an index, resolve chooses one image from it, or takes all.
 func (i *Image) resolve(ctx context.Context, want platform, o Options) error {
 	raw, mediaType, err := i.store.rootManifest(ctx)
 	if err != nil {
@@ -168,7 +168,7 @@ func (i *Image) resolve(ctx context.Context, want platform, o Options) error {
 		if d.Digest.Algorithm() != digest.SHA256 {
 			return fmt.Errorf("blob %s: only digests of sha256 can be verified on the way", d.Digest)
 		}
-		// Better now than after most of the image was sent.
+		// An error now is better than one after most of the image was sent.
 		if l, ok := i.store.(*layout); ok && i.raw[d.Digest] == nil {
 			if err := l.has(d); err != nil {
 				return err
@@ -214,7 +214,7 @@ func (i *Image) child(ctx context.Context, d v1.Descriptor) (*manifest, error) {
 type lister struct {
 	image *Image
 	seen  map[digest.Digest]bool
-	done  map[digest.Digest]bool // manifests, with all they need
+	done  map[digest.Digest]bool // manifests that are listed with all they need
 }
 
 func (l *lister) add(d v1.Descriptor) {
@@ -225,18 +225,18 @@ func (l *lister) add(d v1.Descriptor) {
 }
 
 func (l *lister) list(ctx context.Context, d v1.Descriptor, m *manifest, depth int) error {
-	if depth > maxDepth { // the cache looks no deeper
+	if depth > maxDepth { // the cache does not look deeper, either
 		return errors.New("indexes are nested too deeply")
 	}
 	if l.done[d.Digest] {
 		return nil
 	}
-	if l.seen[d.Digest] { // what it needs would come after it, or not at all
+	if l.seen[d.Digest] { // what it needs would come after it, or would be missing
 		return fmt.Errorf("manifest %s: is a layer or config of another, too", d.Digest)
 	}
 	l.done[d.Digest] = true
 	for _, child := range m.Manifests {
-		// An index may name what is no manifest, which is a blob like any other then.
+		// An index may name something that is no manifest. It is a blob like any other then.
 		if child.MediaType != "" && !isManifest(child.MediaType) {
 			l.add(child)
 			continue
@@ -245,7 +245,7 @@ func (l *lister) list(ctx context.Context, d v1.Descriptor, m *manifest, depth i
 		if err != nil {
 			return err
 		}
-		// The cache, and any runtime, goes by what the index says.
+		// The cache and all runtimes believe the media type in the index.
 		if child.MediaType == "" || isIndex(child.MediaType) != cm.isIndex() {
 			return fmt.Errorf("manifest %s: is %q, and its index calls it %q", child.Digest, cm.mediaType, child.MediaType)
 		}
@@ -254,7 +254,7 @@ func (l *lister) list(ctx context.Context, d v1.Descriptor, m *manifest, depth i
 		}
 	}
 	for _, layer := range m.Layers {
-		if len(layer.URLs) == 0 { // else its bytes lie elsewhere and are not the registry's to give
+		if len(layer.URLs) == 0 { // the bytes of a layer with urls lie elsewhere, and registries may not give them
 			l.add(layer)
 		} else {
 			l.image.elsewhere = append(l.image.elsewhere, layer)

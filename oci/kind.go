@@ -11,14 +11,14 @@ import (
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// Kind tells what a tar archive holds: the transport that reads it, or "" where it is no
-// image.
+// Kind returns the transport that reads the image in a tar archive, or "" if the archive holds
+// no image.
 //
 // New versions of docker save write both kinds into one archive: a layout, and a
-// manifest.json that names the same files. Such a one is an OCI archive, which keeps the
-// manifest and its digest. Where the layout cannot be read as o asks, does not agree with
-// its own config, or is another image than manifest.json has, it is a docker archive,
-// whose layers are compared with the config; note says why then.
+// manifest.json that names the same files. Kind takes such an archive for an OCI archive, which keeps the
+// manifest and its digest. If the layout cannot be read as o asks, does not agree with
+// its own config, or is another image than the one in manifest.json, Kind takes it for a docker
+// archive, whose layers are compared with the config. Note then says why.
 func Kind(ctx context.Context, name string, o Options) (transport, note string, err error) {
 	a, err := openArchive(ctx, name)
 	if err != nil {
@@ -41,12 +41,12 @@ func Kind(ctx context.Context, name string, o Options) (transport, note string, 
 	}
 	saved, err := Open(ctx, "docker-archive:"+name, o)
 	if err != nil {
-		return "oci-archive", "", nil // whoever opens it is told why
+		return "oci-archive", "", nil // opening it returns the error again
 	}
 	return "docker-archive", fmt.Sprintf("the image is taken as manifest.json has it, not index.json: %v", why), saved.Close()
 }
 
-// disagrees says why the layout in an archive is not the image of its manifest.json.
+// disagrees returns an error if the layout in an archive is another image than its manifest.json has.
 func (a *archive) disagrees(ctx context.Context, name string, o Options) error {
 	i, err := Open(ctx, "oci-archive:"+name, o)
 	if err != nil {
@@ -72,13 +72,13 @@ func (a *archive) disagrees(ctx context.Context, name string, o Options) error {
 		}
 	}
 	if i.root.Platform != nil {
-		return nil // one of several platforms; manifest.json has room for one
+		return nil // the layout has several platforms, and manifest.json has room for one only
 	}
 	return errors.New("they name different images")
 }
 
-// sameLayers compares the layers with the files that a manifest.json names, as far as their
-// names tell their digests.
+// sameLayers compares the layers with the files that a manifest.json names, if the names of these files have
+// their digests.
 func (m *manifest) sameLayers(files []string) error {
 	same := slices.EqualFunc(m.Layers, files, func(d v1.Descriptor, file string) bool {
 		return !strings.HasPrefix(file, v1.ImageBlobsDir+"/") || file == blobFile(d)

@@ -26,23 +26,23 @@ type layer struct {
 // opener is Opener.Open.
 type opener func(ctx context.Context, d v1.Descriptor, off int64) (io.ReadCloser, error)
 
-// agree compares the layers of every manifest with the diff_ids of its config, as far as
-// both name them, and returns the compressed layers: only who unpacks them can compare those.
+// agree compares the layers of every manifest with the diff_ids of its config, and
+// returns the compressed layers, which have to be unpacked to be compared.
 //
-// A runtime takes number and order of the layers from the manifest, and from the config what
-// they unpack to. Where the two disagree, tools were seen to run an image with other files in
-// it, or none (https://github.com/moby/moby/issues/47065).
+// A runtime takes the number and the order of the layers from the manifest, and the digests of
+// the unpacked bytes from the config. If the two disagree, some tools run an image with other
+// files in it, or with none (https://github.com/moby/moby/issues/47065).
 func (i *Image) agree(ctx context.Context, from Source) (packed []layer, err error) {
 	for _, m := range i.manifests {
 		if m.Config == nil || m.Config.MediaType != v1.MediaTypeImageConfig && m.Config.MediaType != mediaTypeDockerConfig {
-			continue // an artifact: its config says nothing of layers
+			continue // the config of an artifact says nothing about layers
 		}
 		diffs, err := diffIDs(ctx, i.opener(from), *m.Config)
 		if err != nil {
 			return nil, fmt.Errorf("config %s: %w", m.Config.Digest, err)
 		}
 		if diffs == nil {
-			continue // it has no rootfs, so it claims nothing
+			continue // a config without rootfs says nothing about layers, either
 		}
 		if packed, err = m.agree(ctx, from.Open, diffs, packed); err != nil {
 			return nil, err
@@ -51,7 +51,7 @@ func (i *Image) agree(ctx context.Context, from Source) (packed []layer, err err
 	return packed, nil
 }
 
-// agree compares the layers of a manifest with diffs, and appends those that are compressed
+// agree compares the layers of a manifest with diffs, and appends the compressed ones
 // to packed.
 func (m *manifest) agree(ctx context.Context, open opener, diffs []digest.Digest, packed []layer) ([]layer, error) {
 	if len(diffs) != len(m.Layers) {
@@ -87,13 +87,13 @@ const (
 	unknown           // left to those who know this kind of layer
 )
 
-// saysCompressed tells whether the media type of a layer calls it compressed.
+// saysCompressed reports whether the media type of a layer says that it is compressed.
 func saysCompressed(d v1.Descriptor) bool {
 	return strings.HasSuffix(d.MediaType, "gzip") || strings.HasSuffix(d.MediaType, "zstd")
 }
 
-// compression tells what a layer is by its media type. Media types were seen to call a
-// compressed layer a plain tar, so the first bytes of such a one are looked at.
+// compression says what a layer is by its media type. Some images call a compressed layer a plain tar, so
+// compression looks at the first bytes of a layer with that type.
 func compression(ctx context.Context, open opener, d v1.Descriptor) (int, error) {
 	switch {
 	case saysCompressed(d):
@@ -113,7 +113,7 @@ func compression(ctx context.Context, open opener, d v1.Descriptor) (int, error)
 	return unpacked, err
 }
 
-// firstBytes are enough to tell how a file is compressed; a shorter file has fewer.
+// firstBytes returns as many bytes as tell how a file is compressed, or fewer if the file is shorter.
 func firstBytes(r io.Reader) ([]byte, error) {
 	head := make([]byte, 4)
 	n, err := io.ReadFull(r, head)
@@ -123,7 +123,7 @@ func firstBytes(r io.Reader) ([]byte, error) {
 	return head[:n], err
 }
 
-// diffIDs are those of a config, nil where it has no rootfs.
+// diffIDs returns the diff_ids of a config, or nil if it has no rootfs.
 func diffIDs(ctx context.Context, open opener, d v1.Descriptor) ([]digest.Digest, error) {
 	if d.Size > MaxManifest {
 		return nil, fmt.Errorf("%d bytes, at most %d", d.Size, MaxManifest)

@@ -20,12 +20,12 @@ import (
 type layout struct {
 	files     files
 	root      v1.Descriptor
-	platforms []v1.Descriptor // where index.json itself is the list of them; else nil
-	tag       string          // the only one that index.json has for the image; "" for none, or several
+	platforms []v1.Descriptor // the images, if index.json itself is the list of platforms; else nil
+	tag       string          // the only tag that index.json has for the image; "" if it has none or several
 }
 
-// files are the regular files of a layout, by slash-separated name. An error about
-// one that is not there wraps fs.ErrNotExist.
+// files are the regular files of a layout, by slash-separated name. If a file is not
+// there, the error wraps fs.ErrNotExist.
 type files interface {
 	open(ctx context.Context, name string, off int64) (io.ReadCloser, int64, error) // and its size
 	length(name string) (int64, error)
@@ -44,7 +44,7 @@ func openLayout(ctx context.Context, s string) (store, string, error) {
 	return newLayout(ctx, dirFiles{root}, ref)
 }
 
-// newLayout finds ref in the layout; it closes f when it fails.
+// newLayout finds ref in the layout. If it fails, it closes f.
 func newLayout(ctx context.Context, f files, ref string) (_ store, name string, err error) {
 	defer func() {
 		if err != nil {
@@ -112,7 +112,7 @@ func (l *layout) blob(ctx context.Context, d v1.Descriptor, off int64) (io.ReadC
 	return rc, nil
 }
 
-// has says why a blob is not there, or not in its length.
+// has returns an error if a blob is not there with its whole length.
 func (l *layout) has(d v1.Descriptor) error {
 	size, err := l.files.length(blobFile(d))
 	if err == nil && size != d.Size {
@@ -151,7 +151,7 @@ func readJSON(ctx context.Context, f files, name string, v any) error {
 	return nil
 }
 
-// readSmall reads what may have the size of a manifest.
+// readSmall reads a file that may be as large as a manifest.
 func readSmall(ctx context.Context, f files, name string) ([]byte, error) {
 	rc, size, err := f.open(ctx, name, 0)
 	if err != nil {
@@ -164,11 +164,11 @@ func readSmall(ctx context.Context, f files, name string) ([]byte, error) {
 	return io.ReadAll(io.LimitReader(rc, MaxManifest+1))
 }
 
-// dirFiles is a directory, which nothing in it leads out of.
+// dirFiles is a directory. No name and no link in it leads out of it.
 type dirFiles struct{ root *os.Root }
 
 func (d dirFiles) open(_ context.Context, name string, off int64) (io.ReadCloser, int64, error) {
-	f, err := d.root.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK, 0) // a FIFO would wait
+	f, err := d.root.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK, 0) // without O_NONBLOCK, opening a FIFO would wait
 	if err != nil {
 		return nil, 0, err
 	}

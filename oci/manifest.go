@@ -12,14 +12,14 @@ import (
 	"github.com/dolly-img/dolly-img/ring/errkind"
 )
 
-// Docker's names of what has the same JSON form as the specification's.
+// Docker has media types of its own for the JSON forms of the specification.
 const (
 	mediaTypeDockerManifest = "application/vnd.docker.distribution.manifest.v2+json"
 	mediaTypeDockerList     = "application/vnd.docker.distribution.manifest.list.v2+json"
 	mediaTypeDockerSchema1  = "application/vnd.docker.distribution.manifest.v1"
 )
 
-// manifest is what references other blobs: the manifest of one image, or an index.
+// manifest is the manifest of one image, or an index: a blob that references other blobs.
 type manifest struct {
 	SchemaVersion int             `json:"schemaVersion"`
 	MediaType     string          `json:"mediaType"`
@@ -28,7 +28,7 @@ type manifest struct {
 	Layers        []v1.Descriptor `json:"layers"`
 	Manifests     []v1.Descriptor `json:"manifests"`
 
-	mediaType string // what it is, whoever said so
+	mediaType string // its type, as it says itself or as its descriptor says
 }
 
 func (m *manifest) isIndex() bool { return isIndex(m.mediaType) }
@@ -37,16 +37,16 @@ func isIndex(mediaType string) bool {
 	return mediaType == v1.MediaTypeImageIndex || mediaType == mediaTypeDockerList
 }
 
-// isManifest says whether what has this media type references other blobs.
+// isManifest reports whether this is the media type of a manifest or an index.
 func isManifest(mediaType string) bool {
 	return isIndex(mediaType) || mediaType == v1.MediaTypeImageManifest || mediaType == mediaTypeDockerManifest
 }
 
-// artifactType is what the artifact says it is, "" of an image.
+// artifactType returns the type of an artifact, or "" for an image.
 func (m *manifest) artifactType() string { return m.ArtifactType }
 
-// decode reads a manifest or an index, with every limit kept and every descriptor
-// checked. told is the media type that came with it; what it says itself counts more.
+// decode reads a manifest or an index. It enforces all limits and checks every descriptor.
+// Told is the media type that came with it; a type in the manifest itself has precedence.
 func decode(raw []byte, told string) (*manifest, error) {
 	if len(raw) > MaxManifest {
 		return nil, fmt.Errorf("manifest of %d bytes, at most %d", len(raw), MaxManifest)
@@ -66,7 +66,7 @@ func decode(raw []byte, told string) (*manifest, error) {
 	if m.SchemaVersion != 2 {
 		return nil, fmt.Errorf("manifest with schemaVersion %d, not 2", m.SchemaVersion)
 	}
-	// A manifest that is both could be read as either, by us and by a runtime.
+	// We could read a document that is both a manifest and an index as the one, and a runtime as the other.
 	// https://github.com/opencontainers/distribution-spec/security/advisories/GHSA-mc8v-mgrf-8f4m
 	both := len(m.Manifests) > 0 && (m.Config != nil || len(m.Layers) > 0)
 	switch m.mediaType {
@@ -82,7 +82,7 @@ func decode(raw []byte, told string) (*manifest, error) {
 		if m.MediaType != "" {
 			return nil, fmt.Errorf("%q is neither a manifest nor an index", m.mediaType)
 		}
-		switch { // nobody said
+		switch { // neither the document nor its source says the type
 		case both:
 			return nil, errors.New("a manifest with manifests in it")
 		case m.Config != nil:

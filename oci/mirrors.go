@@ -21,21 +21,21 @@ import (
 	"github.com/dolly-img/dolly-img/ring/errkind"
 )
 
-// nodeMirror is the header that is in every answer of the mirror that a node of this project has. Such a one
-// holds what was pushed to its node: to resolve a name there would be to push the old image again after its
-// tag has moved, and to call that held.
+// nodeMirror is the header in every answer of a mirror that a node of this project serves. Such a mirror has what was
+// pushed to its node. If a name were resolved there after its tag has moved, the old image would be pushed again, and
+// all nodes would say that they hold it.
 const nodeMirror = "X-Dolly-Img-Mirror"
 
 var errNodeMirror = errors.New("it is the mirror of a node, which has the image as it was when it was pushed there")
 
 const (
-	probeLimit = 5 * time.Second // of one request
-	dockerHub  = "docker.io"     // is asked at another address
+	probeLimit = 5 * time.Second // how long one request may take
+	dockerHub  = "docker.io"     // this registry answers at another address
 )
 
-// withoutNodes is sys without the mirrors of registries.conf that are those of nodes, and without
-// such that do not say what they are: they may come back as one. typed says that the user has written the
-// registry's host: then he means it, whatever it is. free removes what the returned context needs.
+// withoutNodes returns sys without the mirrors in registries.conf that are nodes. It also leaves out mirrors that do not
+// say what they are, because they may answer as a node later. Typed says that the user wrote the host of the
+// registry: then it stays, whatever it is. Free removes the file that the returned context needs.
 func withoutNodes(ctx context.Context, sys *types.SystemContext, named reference.Named, typed bool) (_ *types.SystemContext, free func(), err error) {
 	free = func() {}
 	conf, err := sysregistriesv2.FindRegistry(sys, named.Name())
@@ -46,13 +46,13 @@ func withoutNodes(ctx context.Context, sys *types.SystemContext, named reference
 		conf = &sysregistriesv2.Registry{Prefix: reference.Domain(named), Endpoint: sysregistriesv2.Endpoint{Location: reference.Domain(named)}}
 	}
 	if conf.Blocked {
-		return sys, free, nil // which is said where it is asked for
+		return sys, free, nil // asking for the image returns the error again
 	}
 	sources, err := conf.PullSourcesFromReference(named)
 	if err != nil {
 		return nil, free, fmt.Errorf("registries.conf: %w", err)
 	}
-	out := map[string]error{} // hosts that are left out, and why
+	out := map[string]error{} // the hosts that are left out, with the reason
 	var mu sync.Mutex
 	var work sync.WaitGroup
 	for _, source := range sources {
@@ -70,7 +70,7 @@ func withoutNodes(ctx context.Context, sys *types.SystemContext, named reference
 		})
 	}
 	work.Wait()
-	host := reference.Domain(sources[len(sources)-1].Reference) // of the registry itself
+	host := reference.Domain(sources[len(sources)-1].Reference) // the host of the registry itself
 	switch err := out[host]; {
 	case len(out) == 0:
 		return sys, free, nil
@@ -87,8 +87,8 @@ func withoutNodes(ctx context.Context, sys *types.SystemContext, named reference
 	return onlyRegistry(sys, left)
 }
 
-// onlyRegistry is sys with a registries.conf that has this one registry, in a file: the library reads
-// files only.
+// onlyRegistry returns sys with a registries.conf that has only this registry. It writes a file, because the library
+// reads nothing else.
 func onlyRegistry(sys *types.SystemContext, registry sysregistriesv2.Registry) (_ *types.SystemContext, free func(), err error) {
 	free = func() {}
 	helpers, err := sysregistriesv2.CredentialHelpers(sys)
@@ -109,12 +109,12 @@ func onlyRegistry(sys *types.SystemContext, registry sysregistriesv2.Registry) (
 	return &only, free, os.WriteFile(only.SystemRegistriesConfPath, text, 0o600)
 }
 
-// ofNode asks host whether it is a node's mirror: errNodeMirror. One that may be asked without TLS, and does not
-// answer, may be one: that is an error, too.
+// ofNode asks host whether it is the mirror of a node, and returns errNodeMirror if it is. If a host that may be asked
+// without TLS does not answer, it may be one, so that is an error, too.
 func ofNode(ctx context.Context, host string, insecure bool) (err error) {
 	client := &http.Client{
 		Timeout: probeLimit,
-		// Nothing is sent that nobody may read, and nothing that is read is believed but that one should not ask there.
+		// The certificate is not checked: no secret is sent, and the answer can only make us not ask there.
 		Transport:     &http.Transport{Proxy: http.ProxyFromEnvironment, TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, DisableKeepAlives: true},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
@@ -138,7 +138,7 @@ func ofNode(ctx context.Context, host string, insecure bool) (err error) {
 		}
 		return nil
 	}
-	if !insecure { // no mirror of a node has TLS; what is wrong there is said when it is asked for the image
+	if !insecure { // no mirror of a node has TLS; asking for the image will say what is wrong here
 		return nil
 	}
 	return err

@@ -17,8 +17,8 @@ const annotationName = "io.containerd.image.name"
 // named is an entry of a layout's index.json.
 type named struct {
 	v1.Descriptor
-	own  string // how the layout names the image where that is more than a tag, as it stands there
-	full string // the same in full; own where that is no name
+	own  string // the name in the layout as it is written there; "" if it is only a tag
+	full string // the full name of own, or own itself if it is no name
 }
 
 func nameEntry(d v1.Descriptor) named {
@@ -30,7 +30,7 @@ func nameEntry(d v1.Descriptor) named {
 	return n
 }
 
-// String is what the image is called in messages.
+// String returns the name of the image for messages.
 func (n named) String() string {
 	for _, s := range []string{n.full, n.Annotations[v1.AnnotationRefName]} {
 		if s != "" {
@@ -40,18 +40,18 @@ func (n named) String() string {
 	return n.Digest.String()
 }
 
-// same says whether two entries say the same of one image.
+// same reports whether two entries say the same about one image.
 func (n named) same(o named) bool { return n.Digest == o.Digest && n.full == o.full }
 
-// is says whether ref is how the layout itself calls the entry.
+// is reports whether ref is the name that the layout itself has for the entry.
 func (n named) is(ref string) bool {
 	return ref == n.Annotations[v1.AnnotationRefName] || ref == n.Annotations[annotationName] || ref == n.Digest.String()
 }
 
-// pick finds the image of a name in index.json, or the only one: ref may be a tag, a full name, a short one,
-// or a digest. A name that stands there as it is counts before one that is completed. Where one name is of
-// several images, one for each platform, index.json is itself the list of platforms, and all of them are
-// returned.
+// pick finds the image with a name in index.json, or the only image. Ref may be a tag, a full name, a short name,
+// or a digest. A name that is written there exactly has precedence over one that has to be completed. If several
+// images have the name, one for each platform, index.json itself is the list of platforms, and pick returns all of
+// them.
 func pick(list []v1.Descriptor, ref string) ([]named, error) {
 	if len(list) == 0 {
 		return nil, errors.New("there is no image in it")
@@ -79,14 +79,14 @@ func pick(list []v1.Descriptor, ref string) ([]named, error) {
 	return nil, errkind.Errorf("ref-ambiguous", "%q may be any of %d images: %s", ref, len(found), tell(found))
 }
 
-// onlyTag is what the list calls an image that it found, where that is a tag and it has no other.
+// onlyTag returns the tag that the list has for an image, if the image has only this tag and no name.
 func onlyTag(list []v1.Descriptor, image named) string {
 	tag := ""
 	for _, d := range list {
 		ref := d.Annotations[v1.AnnotationRefName]
 		switch {
 		case d.Digest != image.Digest || ref == "" || ref == tag:
-		case tag != "" || hasPath(ref): // another one, or a name
+		case tag != "" || hasPath(ref): // this is a second tag, or a name
 			return ""
 		default:
 			tag = ref
@@ -104,7 +104,7 @@ func only(list []named, is func(named) bool) (found []named) {
 	return found
 }
 
-// distinct leaves out what says the same of an image again.
+// distinct leaves out entries that say the same about one image again.
 func distinct(list []named) (found []named) {
 	for _, n := range list {
 		if !slices.ContainsFunc(found, n.same) {
@@ -114,7 +114,7 @@ func distinct(list []named) (found []named) {
 	return found
 }
 
-// arePlatforms says whether all entries are of one name, and each of another platform.
+// arePlatforms reports whether all entries have one name, and each is for another platform.
 func arePlatforms(list []named) bool {
 	seen := map[platform]bool{}
 	for _, n := range list {
@@ -130,7 +130,7 @@ func arePlatforms(list []named) bool {
 	return len(list) > 1
 }
 
-// tell lists entries for people. Of several with one name each has its digest.
+// tell lists entries for people. If several have the same name, it adds their digests.
 func tell(list []named) string {
 	var names []string
 	for _, n := range list[:min(len(list), 10)] {

@@ -16,7 +16,7 @@ import (
 	"github.com/dolly-img/dolly-img/ring/errkind"
 )
 
-// platform is what an image runs on, or a machine is, in its normal form: see normal.
+// platform is what an image runs on, or what a machine is, in the form that normal returns.
 type platform struct{ os, arch, variant string }
 
 func (p platform) String() string {
@@ -26,7 +26,7 @@ func (p platform) String() string {
 	return p.os + "/" + p.arch + "/" + p.variant
 }
 
-// parsePlatform reads OS/ARCH[/VARIANT], or ARCH alone, which means linux; "" is
+// parsePlatform reads OS/ARCH[/VARIANT], or ARCH alone for linux. "" is
 // linux and the architecture of this program.
 func parsePlatform(s string) (platform, error) {
 	if s == "" {
@@ -44,8 +44,8 @@ func parsePlatform(s string) (platform, error) {
 
 func platformOf(p *v1.Platform) platform { return normal(p.OS, p.Architecture, p.Variant) }
 
-// normal is the platform in the words of image indexes: what uname says of an architecture is renamed, and
-// the variant is "" where it is the least that the architecture has, but v7 of arm.
+// normal returns the platform in the words of image indexes. It renames architectures from the names of uname, and
+// leaves the variant out if it is the lowest of the architecture, or v7 of arm.
 // https://github.com/containerd/platforms/blob/main/database.go
 func normal(os, arch, variant string) platform {
 	p := platform{strings.ToLower(os), strings.ToLower(arch), strings.ToLower(variant)}
@@ -75,11 +75,11 @@ func normal(os, arch, variant string) platform {
 	return p
 }
 
-// sameArch says whether p and o differ in nothing but the variant.
+// sameArch reports whether p and o differ at most in the variant.
 func (p platform) sameArch(o platform) bool { return p.os == o.os && p.arch == o.arch }
 
-// runs lists the platforms of images that run on p, the best first, as containerd orders them. Other than
-// there a machine is not taken to run what is of another architecture, 386 or 32-bit arm: not all do.
+// runs lists the platforms of images that run on p, the best first, in the order of containerd. Unlike containerd it
+// does not list other architectures, 386 or 32-bit arm, because not all machines run them.
 // https://github.com/containerd/platforms/blob/main/compare.go
 func (p platform) runs() []platform {
 	list := []platform{p}
@@ -96,7 +96,7 @@ func (p platform) runs() []platform {
 			add(fmt.Sprintf("v%d", v))
 		}
 	case p.arch == "arm64":
-		if major == 9 { // has all that is in v8.5
+		if major == 9 { // v9 has all features of v8.5
 			for v := minor - 1; v >= 0; v-- {
 				add(fmt.Sprintf("v9.%d", v))
 			}
@@ -109,7 +109,7 @@ func (p platform) runs() []platform {
 	return list
 }
 
-const maxVersion = 99 // of a variant; far above what there is
+const maxVersion = 99 // the highest version of a variant, far above those that exist
 
 // version reads a variant like v3 or v8.2.
 func (p platform) version() (major, minor int, ok bool) {
@@ -121,8 +121,8 @@ func (p platform) version() (major, minor int, ok bool) {
 	return major, minor, err == nil && major >= 0 && major <= maxVersion && minor >= 0 && minor <= maxVersion
 }
 
-// common lists what all of these machines can run, the best first: nil where one of them does not say what it
-// is, or is of another architecture than want.
+// common lists what all of these machines can run, the best first. It returns nil if one of them does not say what it
+// is, or has another architecture than want.
 func common(machines []string, want platform) (list []platform) {
 	for i, s := range machines {
 		p, err := parsePlatform(s)
@@ -138,7 +138,7 @@ func common(machines []string, want platform) (list []platform) {
 	return list
 }
 
-// variants lists the platforms of the entries that are of the wanted architecture, each once.
+// variants lists the platforms of the entries that have the wanted architecture, each once.
 func variants(entries []v1.Descriptor, want platform) (list []platform) {
 	for _, d := range entries {
 		if d.Platform == nil {
@@ -151,8 +151,8 @@ func variants(entries []v1.Descriptor, want platform) (list []platform) {
 	return list
 }
 
-// choose finds the entry of an index for the first of the platforms that there is one for. An index with one
-// entry that says no platform is that entry: what artifacts are kept as.
+// choose returns the entry of an index for the first of the platforms that has one. If an index has one entry only, and
+// that says no platform, choose returns it, because artifacts are kept so.
 func choose(entries []v1.Descriptor, wants []platform) (v1.Descriptor, error) {
 	for _, want := range wants {
 		for _, d := range entries {
@@ -167,7 +167,7 @@ func choose(entries []v1.Descriptor, wants []platform) (v1.Descriptor, error) {
 			continue
 		}
 		p := platformOf(d.Platform)
-		if s := p.String(); p.os != "unknown" && !slices.Contains(has, s) { // which attestations are of
+		if s := p.String(); p.os != "unknown" && !slices.Contains(has, s) { // attestations have the OS unknown
 			has = append(has, s)
 		}
 	}
@@ -184,7 +184,7 @@ func choose(entries []v1.Descriptor, wants []platform) (v1.Descriptor, error) {
 		"none for %s, only for %s", wants[0], strings.Join(has, ", "))
 }
 
-// entries are those of an index, and of the indexes in it that are for no platform.
+// entries returns the entries of an index, and those of the indexes in it that are for no platform.
 func (i *Image) entries(ctx context.Context, index *manifest, depth int) (list []v1.Descriptor, err error) {
 	if depth == maxDepth {
 		return nil, errors.New("indexes are nested too deeply")
@@ -212,8 +212,8 @@ func (i *Image) entries(ctx context.Context, index *manifest, depth int) (list [
 	return list, nil
 }
 
-// fromIndex chooses what fits best from an index: of several variants the one that was asked for, or that all
-// nodes can run.
+// fromIndex chooses the best image from an index. Of several variants it takes the one that was asked for, or the best
+// that all nodes can run.
 func (i *Image) fromIndex(ctx context.Context, index *manifest, want platform, o Options) (v1.Descriptor, error) {
 	entries, err := i.entries(ctx, index, 0)
 	if err != nil {
@@ -236,13 +236,13 @@ func (i *Image) fromIndex(ctx context.Context, index *manifest, want platform, o
 	return d, err
 }
 
-// Variant is which of several variants of one architecture was chosen, and of which ones; "" where there
-// was no choice.
+// Variant returns which variant of an architecture was chosen, and which ones there were. It returns "" if there was no
+// choice.
 func (i *Image) Variant() (chosen string, of []string) { return i.variant, i.variants }
 
-// OtherPlatform is the platform of an image that has one, where it is another than the least that a machine
-// of this architecture has, else "". Its config is read from where it is cheapest: from the Image itself, or what
-// keeps its blobs.
+// OtherPlatform returns the platform of the image if a machine of this architecture may not run it, because it is another
+// one or more than the lowest variant. Else it returns "". It reads the config from the source from, which is the Image
+// itself or something that keeps its blobs.
 func (i *Image) OtherPlatform(ctx context.Context, from interface {
 	Open(ctx context.Context, d v1.Descriptor, off int64) (io.ReadCloser, error)
 }) (string, error) {
@@ -254,19 +254,19 @@ func (i *Image) OtherPlatform(ctx context.Context, from interface {
 	return is.String(), nil
 }
 
-// Differs compares linux on an architecture, as Go names it, with a platform that was asked for, or
-// with "" this machine's: it is the one that it is where that is another, else "".
+// Differs compares linux on an architecture, as Go names it, with the platform that was asked for, or with that of this
+// machine if platform is "". If they differ, it returns linux with that architecture, and else "".
 func Differs(arch, asked string) (string, error) {
 	want, err := parsePlatform(asked)
 	is := normal("linux", arch, "")
 	if err != nil || is.sameArch(want) {
 		return "", err
 	}
-	return is.os + "/" + is.arch, nil // which variant a SIF is for nobody knows
+	return is.os + "/" + is.arch, nil // nobody knows the variant of a SIF
 }
 
-// platform is what the image's config says, if it is no artifact and of one platform that was
-// not chosen from an index.
+// platform returns the platform in the config of the image, if the image is no artifact, and for one platform that was not
+// chosen from an index.
 func (i *Image) platform(ctx context.Context, open func(context.Context, v1.Descriptor, int64) (io.ReadCloser, error)) (p platform, err error) {
 	if i.root.Platform != nil || i.config == nil || i.config.Size > MaxManifest {
 		return p, nil
@@ -282,7 +282,7 @@ func (i *Image) platform(ctx context.Context, open func(context.Context, v1.Desc
 	return platformOf(&config.Platform), nil
 }
 
-// checkPlatform says whether an image that has one platform has the one asked for.
+// checkPlatform returns an error if the image is for another platform than was asked for.
 func (i *Image) checkPlatform(ctx context.Context, want platform) error {
 	is, err := i.platform(ctx, i.keep)
 	if err != nil || is.os == "" || slices.Contains(want.runs(), is) {
@@ -302,7 +302,7 @@ func (i *Image) opener(from interface {
 	return from.Open
 }
 
-// keep is Open of a config that is kept, so that a registry is asked for it once.
+// keep is Open that keeps a config, so that a registry is asked for it once.
 func (i *Image) keep(ctx context.Context, d v1.Descriptor, off int64) (io.ReadCloser, error) {
 	raw, err := readAll(i.Open(ctx, d, off))
 	if err != nil {
@@ -312,7 +312,7 @@ func (i *Image) keep(ctx context.Context, d v1.Descriptor, off int64) (io.ReadCl
 	return fromBytes(raw, off)
 }
 
-// readAll reads what was opened, if it was, and closes it.
+// readAll reads all of rc and closes it, if opening it gave no error.
 func readAll(rc io.ReadCloser, err error) ([]byte, error) {
 	if err != nil {
 		return nil, err

@@ -12,10 +12,10 @@ import (
 	"github.com/dolly-img/dolly-img/ring/errkind"
 )
 
-// CheckPolicy says whether the policy.json in force lets the image in unchecked: nothing
-// here verifies signatures, so that an image of which the policy demands one is refused,
-// and never taken in silence. Where there is no policy.json, none is demanded. name is the
-// image as given to Open, or sif: and a path, ref its full name where it is a registry's.
+// CheckPolicy returns an error unless the policy.json in force lets the image in without a
+// check. Nothing here verifies signatures, so an image whose signature the policy demands is
+// refused. If there is no policy.json, everything is let in. Name is the image as given to Open, or
+// sif: and a path. Ref is the full name of the image if it has one.
 //
 // https://github.com/containers/image/blob/main/docs/containers-policy.json.5.md
 func CheckPolicy(name, ref string) error {
@@ -28,7 +28,7 @@ func CheckPolicy(name, ref string) error {
 		return fmt.Errorf("%s: %w", file, err)
 	}
 	transport, scope := Split(name)
-	if file, ok := strings.CutPrefix(name, "sif:"); ok { // no transport of this package's
+	if file, ok := strings.CutPrefix(name, "sif:"); ok { // Split does not know this transport
 		transport, scope = "sif", file
 	}
 	switch transport {
@@ -68,7 +68,7 @@ func realPath(path string) (string, error) {
 	return abs, nil
 }
 
-// policyFiles are where the containers tools look, the first one counts.
+// policyFiles returns where the containers tools look for the policy. The first file that exists is the policy.
 var policyFiles = func() []string {
 	var list []string
 	if home, err := os.UserHomeDir(); err == nil {
@@ -107,7 +107,7 @@ func decodePolicy(raw []byte) (*policy, error) {
 	}
 	for transport, scopes := range p.Transports {
 		for scope, r := range scopes {
-			if len(r) == 0 { // which would let everything in
+			if len(r) == 0 { // no requirement at all would let everything in
 				return nil, fmt.Errorf("no requirements for %s:%s", transport, scope)
 			}
 		}
@@ -115,8 +115,8 @@ func decodePolicy(raw []byte) (*policy, error) {
 	return p, nil
 }
 
-// requirements are those of the most specific scope: the name itself, then what is
-// above it, the transport's default, the policy's.
+// requirements returns the requirements of the most specific scope: the name itself, then the
+// scopes above it, then the default of the transport, then that of the policy.
 func (p *policy) requirements(transport, scope string) []requirement {
 	scopes := p.Transports[transport]
 	for s := scope; s != ""; s = parent(s) {
@@ -143,7 +143,7 @@ func (p *policy) requirements(transport, scope string) []requirement {
 	return p.Default
 }
 
-// parent is the scope above: without the tag or digest, then without the last element.
+// parent returns the scope above: the name without its tag or digest, and then without its last element.
 func parent(s string) string {
 	if i := strings.LastIndexByte(s, '@'); i > 0 {
 		return s[:i]

@@ -17,21 +17,24 @@ import (
 	"github.com/dolly-img/dolly-img/ring/errkind"
 )
 
-// RegistryOptions say how to talk to a registry; what is not said here the files of the
-// containers tools say.
+// RegistryOptions says how to talk to a registry. Fields that are not set leave it to the files of the
+// containers tools.
 type RegistryOptions struct {
-	AuthFile  string // auth.json; "": $REGISTRY_AUTH_FILE, then the user's
-	CertDir   string // *.crt, *.cert and *.key of the registry; "": /etc/containers/certs.d
-	TLSVerify *bool  // nil: as registries.conf says
-	// User and Password are used in place of what AuthFile has, where User is not "".
+	// AuthFile is the path of auth.json; "" is $REGISTRY_AUTH_FILE, or else the user's.
+	AuthFile string
+	// CertDir has *.crt, *.cert and *.key of the registry; "" is /etc/containers/certs.d.
+	CertDir string
+	// TLSVerify says whether certificates are checked; nil leaves it to registries.conf.
+	TLSVerify *bool
+	// User and Password take the place of those in AuthFile if User is not "".
 	User, Password string
-	// RegistriesConf replaces registries.conf; "": $CONTAINERS_REGISTRIES_CONF, then
+	// RegistriesConf is the path of registries.conf; "" is $CONTAINERS_REGISTRIES_CONF, or else
 	// the system's.
 	RegistriesConf string
 }
 
 func (o RegistryOptions) system() *types.SystemContext {
-	mode := types.ShortNameModeDisabled // nobody is asked: all registries are tried in order
+	mode := types.ShortNameModeDisabled // all registries are tried in order, and the user is not asked
 	sys := &types.SystemContext{
 		AuthFilePath:             o.AuthFile,
 		DockerCertPath:           o.CertDir,
@@ -54,17 +57,17 @@ func (o RegistryOptions) system() *types.SystemContext {
 	return sys
 }
 
-// registry is an image in a registry. Its mirrors were tried when it was opened; from
-// then on the one that answered serves all.
+// registry is an image in a registry. Its mirrors are tried when it is opened. From
+// then on everything comes from the one that answered.
 type registry struct {
 	src    types.ImageSource
-	digest digest.Digest // the reference has; else ""
+	digest digest.Digest // the digest in the reference, or ""
 	guard  *downgradeGuard
-	user   string // of the options
+	user   string // the user in the options
 }
 
 func init() {
-	// The library warns of what its errors say again, in its own format.
+	// The library logs warnings in its own format, and its errors say the same again.
 	logrus.SetOutput(io.Discard)
 }
 
@@ -97,8 +100,8 @@ func openRegistry(ctx context.Context, name string, o RegistryOptions) (store, s
 	return nil, "", first
 }
 
-// connect finds the mirror that has the image, else the registry itself. typed says that the user has written
-// its host.
+// connect finds a mirror that has the image, or else the registry itself. Typed says that the user wrote the host of
+// the registry.
 func (r *registry) connect(ctx context.Context, sys *types.SystemContext, named reference.Named, typed bool) error {
 	ref, err := docker.NewReference(named)
 	if err != nil {

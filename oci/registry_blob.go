@@ -22,17 +22,17 @@ func (r *registry) blob(ctx context.Context, d v1.Descriptor, off int64) (io.Rea
 	return b, nil
 }
 
-// blobReader reads a blob through whatever breaks: the library asks for the rest of
-// one that stops after some progress, by range; where that does not help it is
-// asked for anew.
+// blobReader reads a blob though connections may break. If the blob stops after some progress, the
+// library asks for the rest by range. If that fails, blobReader asks for the
+// whole blob again.
 type blobReader struct {
 	ctx   context.Context
 	r     *registry
 	d     v1.Descriptor
 	body  io.ReadCloser
-	off   int64 // of the next byte
-	tries int   // without a byte in between
-	err   error // came with the last bytes
+	off   int64 // place of the next byte
+	tries int   // how often it failed since the last byte
+	err   error // the error that came with the last bytes
 	watch *watch
 }
 
@@ -46,7 +46,7 @@ func (b *blobReader) open() error {
 	if size >= 0 && size != b.d.Size {
 		body.Close()
 		err := fmt.Errorf("the registry has %d bytes of it, and the manifest says %d", size, b.d.Size)
-		if size < b.d.Size { // may be what a proxy had so far
+		if size < b.d.Size { // this may be what a proxy has so far
 			err = fmt.Errorf("%w: %w", err, io.ErrUnexpectedEOF)
 		}
 		return &wrong{err}
@@ -80,14 +80,14 @@ func (b *blobReader) Read(p []byte) (int, error) {
 		}
 		b.off += int64(n)
 		if err == io.EOF && b.off < b.d.Size {
-			err = io.ErrUnexpectedEOF // a body without a length may end anywhere
+			err = io.ErrUnexpectedEOF // a body without a length may end too early without an error
 		}
 		if n > 0 || err == nil || err == io.EOF {
 			if n > 0 {
 				b.tries = 0
 			}
 			if err != io.EOF {
-				b.err, err = err, nil // the library forgets what it said
+				b.err, err = err, nil // the library does not return this error again
 			}
 			return n, err
 		}
@@ -107,7 +107,7 @@ func (b *blobReader) Close() error {
 	return b.body.Close()
 }
 
-// watch ends a request when the registry says nothing for stallLimit.
+// watch ends a request if the registry sends nothing for stallLimit.
 type watch struct {
 	ctx     context.Context
 	cancel  context.CancelFunc
@@ -128,7 +128,7 @@ func newWatch(ctx context.Context, s *downgradeGuard) *watch {
 
 func (w *watch) begin() { w.timer.Reset(stallLimit) }
 
-func (w *watch) pause() { w.timer.Stop() } // whoever reads may take his time
+func (w *watch) pause() { w.timer.Stop() } // a slow reader is no stalled registry
 
 func (w *watch) cause(err error) error {
 	if err != nil && w.stalled.Load() {

@@ -19,8 +19,8 @@ import (
 )
 
 var (
-	stallLimit    = 30 * time.Second // without a byte of a blob; less in tests
-	manifestLimit = 2 * time.Minute  // of a whole request, in which the library may wait after a 429
+	stallLimit    = 30 * time.Second // how long a blob may send no byte; less in tests
+	manifestLimit = 2 * time.Minute  // how long a request for a manifest may take, with the wait of the library after a 429
 
 	errStalled = errors.New("the registry sends nothing any more")
 )
@@ -39,7 +39,7 @@ func (r *registry) bounded(ctx context.Context, f func(context.Context) error) e
 
 const retries = 4
 
-var firstDelay = 250 * time.Millisecond // doubled each time; less in tests
+var firstDelay = 250 * time.Millisecond // it doubles each time; less in tests
 
 // retry calls f until it succeeds, fails for good, or has failed too often.
 func retry(ctx context.Context, f func() error) error {
@@ -58,13 +58,13 @@ func retry(ctx context.Context, f func() error) error {
 	}
 }
 
-// passing says whether the same request may succeed a little later.
+// passing reports whether the same request may succeed a little later.
 func passing(err error) bool {
 	if errors.Is(err, errStalled) {
 		return true
 	}
 	if errors.Is(err, errScheme) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, docker.ErrTooManyRequests) {
-		return false // the library has waited for the latter, as long as it was told to
+		return false // after ErrTooManyRequests the library has waited already, as long as the registry asked
 	}
 	if errors.As(err, new(docker.ErrUnauthorizedForCredentials)) {
 		return false
@@ -84,7 +84,7 @@ func passing(err error) bool {
 	return errors.As(err, &op) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF)
 }
 
-// status is the HTTP status behind an error of the library, 0 where there is none.
+// status returns the HTTP status behind an error of the library, or 0 if there is none.
 func status(err error) int {
 	var unexpected docker.UnexpectedHTTPStatusError
 	if errors.As(err, &unexpected) {
@@ -96,14 +96,14 @@ func status(err error) int {
 	}
 	var one errcode.ErrorCoder
 	if errors.As(err, &one) {
-		// A code it does not know, as Harbor's NOT_FOUND, counts as 500; but the library
-		// reads codes of answers below that only.
+		// A code that the library does not know, such as Harbor's NOT_FOUND, counts as 500. But it
+		// reads codes only from answers with a status below 500.
 		if s := one.ErrorCode().Descriptor().HTTPStatusCode; s < 500 {
 			return s
 		}
 		return 400
 	}
-	// The type of an answer that is not JSON is not exported, only its text.
+	// The error of an answer that is not JSON has no exported type, so the status is taken from its text.
 	if i := strings.LastIndex(err.Error(), "StatusCode: "); i >= 0 {
 		s, _, _ := strings.Cut(err.Error()[i+len("StatusCode: "):], ",")
 		n, _ := strconv.Atoi(s)
@@ -112,8 +112,8 @@ func status(err error) int {
 	return 0
 }
 
-// explain adds what the administrator can do, and takes out what nobody else may see: where a
-// registry redirects to, the URL lets in whoever has it.
+// explain gives err a kind, so that the administrator is told what to do. It removes the query from URLs, because a
+// registry may redirect to an URL that lets everybody in who has it.
 func (r *registry) explain(err error) error {
 	if err == nil {
 		return nil

@@ -6,11 +6,12 @@ import (
 	"strings"
 )
 
-// Transports are what the name of an image may begin with, up to its colon.
+// Transports lists what the name of an image may begin with, before its first colon.
 var Transports = []string{"docker", "oras", "oci", "oci-archive", "docker-archive"}
 
-// Split cuts the name of an image into its transport and the rest; a name without one of
-// Transports has transport "".
+// Split splits the name of an image into its transport and the rest. If the name begins with none of
+// Transports, its transport is "". (What IMAGE means on a command line, package
+// cmd/dolly-img/internal/image decides.)
 func Split(name string) (transport, rest string) {
 	for _, t := range Transports {
 		if rest, ok := strings.CutPrefix(name, t+":"); ok {
@@ -39,8 +40,8 @@ func openStore(ctx context.Context, name string, o Options) (s store, ref string
 	return nil, "", fmt.Errorf("begins with none of %s", strings.Join(Transports, ", "))
 }
 
-// splitPath cuts FILE[:REF] at the first colon; what follows may be the name of an image,
-// with more of them.
+// splitPath splits FILE[:REF] at the first colon. The REF may be the name of an image, which has
+// more colons.
 func splitPath(s string) (path, ref string, err error) {
 	if i := strings.IndexByte(s, ':'); i >= 0 {
 		s, ref = s[:i], s[i+1:]

@@ -13,14 +13,14 @@ import (
 	"github.com/dolly-img/dolly-img/ring/errkind"
 )
 
-// verifier reads a blob and compares it with its descriptor: its last bytes are given, and
-// its end is io.EOF, only when size and digest are right, and it never gives more than the
-// size. Of one that is read from its middle the digest cannot be told.
+// verifier reads a blob and compares it with its descriptor. It gives the last bytes and io.EOF
+// only if size and digest are right, and never gives more bytes than the size. If the blob is
+// read from its middle, the digest cannot be checked.
 type verifier struct {
 	io.ReadCloser
 	ctx  context.Context
 	d    v1.Descriptor
-	v    digest.Verifier // nil: not from the beginning
+	v    digest.Verifier // nil if the blob is not read from its beginning
 	n    int64           // place of the next byte
 	done error
 }
@@ -41,7 +41,7 @@ func (r *verifier) Read(b []byte) (int, error) {
 		return 0, err
 	}
 	if left := r.d.Size - r.n; int64(len(b)) > left {
-		b = b[:left+min(1, int64(len(b))-left)] // one more tells that it goes on
+		b = b[:left+min(1, int64(len(b))-left)] // one byte more shows that the blob is too long
 	}
 	n, err := r.ReadCloser.Read(b)
 	if over := r.n + int64(n) - r.d.Size; over > 0 {
@@ -56,7 +56,7 @@ func (r *verifier) Read(b []byte) (int, error) {
 	case errors.Is(err, io.EOF) && r.n < r.d.Size:
 		err = fmt.Errorf("blob %s: ended at byte %d of %d: %w", r.d.Digest, r.n, r.d.Size, io.ErrUnexpectedEOF)
 	case r.n == r.d.Size && r.v != nil && (err == nil || err == io.EOF) && !r.v.Verified():
-		// Without its last bytes, so that nobody has all of what is wrong.
+		// The last bytes are not given, so that nobody has a whole wrong blob.
 		n, err = 0, &wrong{fmt.Errorf("blob %s: has other bytes than its digest says", r.d.Digest)}
 	}
 	r.done = err
@@ -68,12 +68,12 @@ type wrong struct{ error }
 
 func (e *wrong) Unwrap() error { return e.error }
 
-// Wrong tells the ring that what was sent before is not worth keeping.
+// Wrong tells the ring that the bytes that were sent before are not worth keeping.
 func (e *wrong) Wrong() bool { return true }
 
 func (e *wrong) Kind() (errkind.Kind, []string) { return "image-damaged", nil }
 
-// fromBytes reads what is in memory.
+// fromBytes returns a reader of bytes in memory.
 func fromBytes(raw []byte, off int64) (io.ReadCloser, error) {
 	if off < 0 || off > int64(len(raw)) {
 		return nil, fmt.Errorf("offset %d is outside of %d bytes", off, len(raw))

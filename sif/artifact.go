@@ -14,8 +14,8 @@ const (
 	ConfigMediaType = "application/vnd.sylabs.sif.config.v1+json"
 )
 
-// IsLayer says whether a layer of this media type is a SIF: LayerMediaType, or what Singularity before 3.7 called
-// one, with its slip of the pen or without.
+// IsLayer reports whether a layer with this media type is a SIF: it is LayerMediaType, or one of the two types that
+// Singularity before 3.7 used, one of them misspelt.
 // https://github.com/sylabs/singularity/issues/4437
 func IsLayer(mediaType string) bool {
 	switch mediaType {

@@ -36,7 +36,7 @@ type File struct {
 	contents map[digest.Digest][]byte // of config and manifest
 }
 
-// state is what tells one content of a file from the next, without reading it.
+// state tells without reading a file whether its content has changed.
 type state struct {
 	Dev, Ino     uint64
 	Size         int64 // bytes
@@ -54,7 +54,7 @@ type ChangedError struct {
 
 func (e *ChangedError) Error() string { return e.Path + ": changed while it was being read" }
 
-// Kind is what kind of failure it is.
+// Kind returns the kind of the error.
 func (e *ChangedError) Kind() (errkind.Kind, []string) { return "sif-changed", nil }
 
 // Open opens and inspects the SIF at path, which must be a regular file that a
@@ -143,7 +143,7 @@ func (f *File) Blobs(ctx context.Context) ([]v1.Descriptor, error) {
 	return blobs, nil
 }
 
-// digest looks the digest up, or takes and records it.
+// digest returns the recorded digest, or computes and records it.
 func (f *File) digest(ctx context.Context, known *records) (digest.Digest, error) {
 	abs, err := filepath.Abs(f.path)
 	if err != nil {
@@ -173,7 +173,7 @@ func (f *File) digest(ctx context.Context, known *records) (digest.Digest, error
 		return "", err
 	}
 	sum := digest.NewDigest(digest.SHA256, hash)
-	// A change within the clock's grain after what we read would not show.
+	// A change that comes within the grain of the clock after our read would not show in the times.
 	if started.Sub(time.Unix(0, max(f.state.Mtime, f.state.Ctime))) > settled {
 		known.put(abs, f.state, sum)
 	}

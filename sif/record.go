@@ -23,11 +23,11 @@ const (
 	maxRecord  = 8192 // bytes of one; a path has 4096 at most
 )
 
-// records remembers the digests of files, so that pushing an image again does not read
-// it again. A record is only as good as the state of the file in it; all is best
-// effort, and a record that cannot be read or written is none.
+// records remembers the digests of files, so that a second push of an image does not read
+// it again. A record holds for the state of the file that is in it. A record that cannot be read
+// counts as none, and one that cannot be written is no error.
 type records struct {
-	dir string // "": remember nothing
+	dir string // "" remembers nothing
 	now func() time.Time
 }
 
@@ -39,7 +39,7 @@ type record struct {
 	Digest digest.Digest
 }
 
-// userRecords are in the user's cache directory.
+// userRecords returns the records in the user's cache directory.
 func userRecords() *records {
 	r := &records{now: time.Now}
 	if cache, err := os.UserCacheDir(); err == nil {
@@ -48,7 +48,7 @@ func userRecords() *records {
 	return r
 }
 
-// file is where the record of a path is.
+// file returns the file with the record of a path.
 func (r *records) file(path string) string {
 	sum := sha256.Sum256([]byte(path))
 	return filepath.Join(r.dir, hex.EncodeToString(sum[:16]))
@@ -75,7 +75,7 @@ func (r *records) get(path string, s state) (digest.Digest, bool) {
 func (rec record) encode() []byte {
 	data, err := json.Marshal(rec)
 	if err != nil {
-		return nil // cannot be: strings and numbers
+		return nil // strings and numbers can always be encoded
 	}
 	sum := sha256.Sum256(data)
 	return append(append(append(data, '\n'), hex.EncodeToString(sum[:])...), '\n')
@@ -108,7 +108,7 @@ func (r *records) put(path string, s state, sum digest.Digest) {
 	}
 }
 
-// trim removes the oldest records beyond the limit, and what a crash left.
+// trim removes the oldest records beyond the limit, and files that a crash left.
 func (r *records) trim() {
 	entries, err := os.ReadDir(r.dir)
 	if err != nil || len(entries) < maxRecords {

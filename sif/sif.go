@@ -108,7 +108,7 @@ func (e *FormatError) Error() string {
 	return fmt.Sprintf("bad SIF: descriptor %d: %s", e.Descriptor, e.Reason)
 }
 
-// Kind is what kind of failure it is.
+// Kind returns the kind of the error.
 func (e *FormatError) Kind() (errkind.Kind, []string) { return "sif-malformed", nil }
 
 func bad(descriptor int, format string, args ...any) error {
@@ -296,7 +296,7 @@ func (img *Image) find(is func(Descriptor) bool) *Descriptor {
 	return nil
 }
 
-// within says whether n bytes at off lie in a file of size bytes.
+// within reports whether n bytes at off lie in a file of size bytes.
 func within(off, n, size int64) bool {
 	return off >= 0 && n >= 0 && off <= size && n <= size-off
 }
@@ -316,7 +316,7 @@ func int64At(b []byte) int64 { return int64(binary.LittleEndian.Uint64(b)) }
 
 func seconds(b []byte) time.Time { return time.Unix(int64At(b), 0).UTC() }
 
-// text is the bytes up to the first NUL.
+// text returns the bytes up to the first NUL.
 func text(b []byte) string {
 	before, _, _ := bytes.Cut(b, []byte{0})
 	return string(before)

@@ -38,8 +38,8 @@ type FS interface {
 	// Link gives a file a second name. Its error wraps fs.ErrExist where that exists.
 	Link(from, to string) error
 	Rename(from, to string) error
-	// RenameNew is Rename that leaves alone what is at to. Its error wraps fs.ErrExist then, and is one for which
-	// NotSupported is true where the file system has no such thing.
+	// RenameNew is Rename that fails if something is at to; its error then wraps fs.ErrExist. If the file system has
+	// no such operation, NotSupported is true for the error.
 	RenameNew(from, to string) error
 	// Exchange gives each of two names what the other had, at once. For NotSupported see RenameNew.
 	Exchange(a, b string) error
@@ -51,7 +51,7 @@ type FS interface {
 	Close() error
 }
 
-// NotSupported says whether err means that the file system has no RenameNew or Exchange. renameat2(2) has
+// NotSupported reports whether err means that the file system has no RenameNew or Exchange. renameat2(2) has
 // EINVAL for that.
 func NotSupported(err error) bool {
 	return errors.Is(err, unix.EINVAL) || errors.Is(err, errors.ErrUnsupported)
@@ -132,14 +132,14 @@ func (d dirFS) Names(dir string) ([]string, error) {
 
 func (d dirFS) Close() error { return nil }
 
-// SameFile says whether two FileInfos are of one inode.
+// SameFile reports whether two FileInfos are of one inode.
 func SameFile(a, b fs.FileInfo) bool {
 	x, ok := a.Sys().(*syscall.Stat_t)
 	y, ok2 := b.Sys().(*syscall.Stat_t)
 	return ok && ok2 && x.Dev == y.Dev && x.Ino == y.Ino
 }
 
-// IsAt says whether name still is the open f. It is false together with every error.
+// IsAt reports whether name still is the open file f. It returns false with every error.
 func IsAt(fsys FS, f File, name string) (bool, error) {
 	open, err := f.Stat()
 	if err != nil {

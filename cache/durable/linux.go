@@ -13,7 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// errNoFD is what control says of a file that has no descriptor. Only the ones of a test have none.
+// errNoFD is the error of control for a file without a descriptor. Only files of tests have none.
 var errNoFD = errors.New("not a file of the operating system")
 
 // control runs one system call on the descriptor of f.
@@ -46,7 +46,7 @@ func retry(call func() error) (err error) {
 	return err
 }
 
-// ErrLocked is the error of TryLock where somebody else holds the lock.
+// ErrLocked is the error of TryLock if another process or open file holds the lock.
 var ErrLocked error = unix.EWOULDBLOCK
 
 // TryLock takes the exclusive lock of an open file or directory, or fails at once. The lock is of this open file and
@@ -98,7 +98,7 @@ func reserve(f File, size int64) error {
 	return f.Truncate(info.Size()) // A fallocate that failed leaves blocks behind.
 }
 
-// noSpace says whether err means that more of the same cannot be written.
+// noSpace reports whether err means that no more can be written.
 func noSpace(err error) bool {
 	return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) || errors.Is(err, unix.EFBIG)
 }
@@ -141,9 +141,9 @@ var networkFS = map[uint32]string{
 	0x20030528:             "OrangeFS",
 }
 
-// Space is what statfs says of the file system on which an open file or directory lies: the free bytes, -1
-// where nobody knows, and the name of a network file system, "" for a local one. A file system that lives in
-// memory has no more free bytes than memory has left.
+// Space returns the free bytes of the file system on which an open file or directory lies, or -1 if they are not known,
+// and the name of a network file system, or "" for a local one. A file system in memory has no more free bytes than
+// memory has left.
 func Space(f File) (free int64, network string, err error) {
 	var st unix.Statfs_t
 	err = control(f, func(fd int) error { return unix.Fstatfs(fd, &st) })
@@ -162,7 +162,7 @@ func Space(f File) (free int64, network string, err error) {
 	return free, networkFS[uint32(st.Type)], nil
 }
 
-// memAvailable is the MemAvailable of /proc/meminfo in bytes, -1 unknown.
+// memAvailable returns MemAvailable of /proc/meminfo in bytes, or -1 if it is not known.
 func memAvailable() int64 {
 	b, err := os.ReadFile("/proc/meminfo")
 	if err != nil {

@@ -25,15 +25,15 @@ func NewPart(f File, written int64) *Part {
 	return p
 }
 
-// Written is how many leading bytes are there to be read.
+// Written returns how many leading bytes can be read.
 func (p *Part) Written() int64 { return p.written.Load() }
 
-// Reserve reserves the blocks for a file of size bytes without changing its length. It fails where there is no
-// space for them, and then the caller removes the file; where the file system cannot reserve it does nothing.
+// Reserve reserves the blocks for a file of size bytes without changing its length. If there is no space for them, it
+// fails, and the caller removes the file. If the file system cannot reserve, it does nothing.
 func (p *Part) Reserve(size int64) error { return reserve(p.File, size) }
 
-// Clone makes an empty part a copy of all of src that shares its blocks. It fails where the file system cannot, and
-// where src is no file.
+// Clone makes an empty part a copy of all of src that shares its blocks. It fails if the file system cannot do that, or
+// if src is no file.
 func (p *Part) Clone(src any) error {
 	if err := clone(p.File, src); err != nil {
 		return err
@@ -81,7 +81,7 @@ type partReader struct {
 	ctx    context.Context
 	p      *Part
 	off    int64
-	closed func() error // nil: nothing is to be done
+	closed func() error // called by the first Close; may be nil
 }
 
 func (r *partReader) Read(b []byte) (int, error) {

@@ -9,8 +9,8 @@ import (
 	"path"
 )
 
-// CreateLocked makes a file with a random name in dir. Its lock says that its maker lives: RemoveOrphan removes it
-// once that is gone.
+// CreateLocked makes a file with a random name in dir and locks it. The lock says that the maker of the file lives:
+// RemoveOrphan removes the file once its maker is gone.
 func CreateLocked(fsys FS, dir string, perm fs.FileMode) (File, string, error) {
 	for range 5 {
 		name := path.Join(dir, rand.Text())
@@ -18,7 +18,7 @@ func CreateLocked(fsys FS, dir string, perm fs.FileMode) (File, string, error) {
 		if err != nil {
 			return nil, "", err
 		}
-		// Between the two calls another process may have taken it for one that was left behind.
+		// Between the two calls another process may have removed the file as one that was left behind.
 		err = TryLock(f)
 		if err == nil {
 			if is, _ := IsAt(fsys, f, name); is {
@@ -57,9 +57,10 @@ func RemoveOrphan(fsys FS, name string) error {
 	return err
 }
 
-// Replace puts data under name, durably and at once: whoever reads it, and a power loss, meets the old file or
-// the new one. The new one is made in the directory temps, on the same file system, with CreateLocked; finish
-// gives it its mode and owner. After an error the old one is in place, or the new one is and may not survive.
+// Replace replaces the file name by one with data, in one step and durably. Readers see the old file or the new one, and
+// after a power loss one of the two is there. Replace makes the new file in the directory temps, on the same file system,
+// with CreateLocked, and finish sets its mode and owner. After an error the old file is in place, or the new one is in
+// place and may not survive a power loss.
 func Replace(fsys FS, name, temps string, data []byte, finish func(File) error) error {
 	f, temp, err := CreateLocked(fsys, temps, 0o600)
 	if err != nil {

@@ -11,31 +11,31 @@ import (
 	"github.com/dolly-img/dolly-img/cache"
 )
 
-// A runtime asks for a manifest, then for what that names. In between its tag may move, or the
-// image be removed or evicted: what was begun can be ended all the same.
+// A runtime asks for a manifest, and then for the blobs that it names. Between the two the tag may move, or the image may
+// be removed or evicted. A hold lets the runtime finish all the same.
 
 const (
-	holdFor  = time.Minute // after the last request of a repository
-	maxHolds = 64          // images held of one repository; more are served, and may go
+	holdFor  = time.Minute // how long images are held after the last request of their repository
+	maxHolds = 64          // how many images of one repository are held; more are served without a hold
 )
 
-// holds are the images that were served lately, by their repository.
+// holds has the images that were served lately, by their repository.
 type holds struct {
 	mu   sync.Mutex
 	repo map[string]*held
 }
 
-// held is what was served of one repository.
+// held is the images of one repository that were served lately.
 type held struct {
-	requests int // under way
+	requests int // how many are under way
 	images   map[digest.Digest]v1.Descriptor
 	release  []func()
 	last     time.Time   // when a request ended
 	end      *time.Timer // runs while there is no request
 }
 
-// begin is called with each request of a repository, and done at its end. The images are those
-// that were served of it lately.
+// begin is called at the start of each request of a repository, and done at its end. Begin returns the images of the
+// repository that were served lately.
 func (h *holds) begin(repo string) (images []v1.Descriptor, done func()) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -68,7 +68,7 @@ func (h *holds) done(repo string, r *held) {
 	r.end = time.AfterFunc(holdFor, func() {
 		h.mu.Lock()
 		defer h.mu.Unlock()
-		// A request may have come and gone since this timer ran out.
+		// A request may have come and ended since this timer ran out.
 		if r.requests == 0 && time.Since(r.last) >= holdFor && h.repo[repo] == r {
 			delete(h.repo, repo)
 			for _, release := range r.release {
@@ -78,12 +78,12 @@ func (h *holds) done(repo string, r *held) {
 	})
 }
 
-// add holds an image between begin and done. A cache that cannot be written to holds none.
+// add holds an image. It is called between begin and done. If the cache cannot be written to, it holds nothing.
 func (h *holds) add(ctx context.Context, c *cache.Cache, repo string, d v1.Descriptor) error {
 	if !h.wants(repo, d) {
 		return nil
 	}
-	release, err := c.Hold(ctx, d) // may wait for who changes the index: other requests go on
+	release, err := c.Hold(ctx, d) // this may wait for the lock of the index while other requests go on
 	if err != nil {
 		return err
 	}
@@ -101,7 +101,7 @@ func (h *holds) wants(repo string, d v1.Descriptor) bool {
 	return !has && len(r.images) < maxHolds
 }
 
-// take says whether the image is held from now on; another request may have been faster.
+// take reports whether the image is held from now on. If it returns false, another request was faster.
 func (h *holds) take(repo string, d v1.Descriptor, release func()) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -1,22 +1,23 @@
 // Package mirror serves a cache to the container runtimes of its node: the pull part of
 // the OCI distribution specification, read-only, as an http.Handler.
 //
-//	GET /v2/                               that somebody is there
+//	GET /v2/                               says that this is a registry
 //	GET /v2/NAME/manifests/TAG or DIGEST
 //	GET /v2/NAME/blobs/DIGEST              with Range
-//	GET /v2/NAME/tags/list                 n= and last= cut it
-//	GET /v2/NAME/referrers/DIGEST          artifactType= filters it
+//	GET /v2/NAME/tags/list                 n= and last= select a part
+//	GET /v2/NAME/referrers/DIGEST          artifactType= filters
 //
-// and HEAD of each. NAME is found in two ways: containerd says which registry it means
-// with ?ns=HOST; podman and skopeo, whose requests do not say, put the host in front of
-// the path (registries.conf: location = "127.0.0.1:5050/docker.io"), with _ for the colon
-// of a port. What is not in the cache is 404, and the runtime asks the registry itself; so is an
-// image that is not whole, and a list of platforms one of which is not: a runtime that was given the
-// manifest would not ask elsewhere for the rest. Every answer has the header X-Dolly-Img-Mirror.
+// and HEAD of each. There are two ways to say which registry NAME belongs to: containerd adds
+// ?ns=HOST, while podman and skopeo put the host in front of the path, with _ for the colon
+// of a port (registries.conf: location = "127.0.0.1:5050/docker.io"). If an image is not in the
+// cache, or not whole, the answer is 404, and the runtime asks the registry itself. The same
+// holds for a list of platforms if one of its images is not whole, because a runtime
+// that has the manifest asks nobody else for the rest. Every answer has the header
+// X-Dolly-Img-Mirror.
 //
-// Only what a reference of the asked repository reaches is given under its name, and
-// only bytes that were verified. An image whose manifest was asked for stays until a minute after
-// the last request of its repository, also when its name moves or is removed.
+// The mirror gives only what a reference of the requested repository reaches, and only bytes that
+// were verified. An image whose manifest was requested stays until a minute after the last
+// request of its repository, even if its name moves or is removed.
 // https://github.com/opencontainers/distribution-spec/blob/main/spec.md
 package mirror
 
@@ -47,7 +48,7 @@ type mirror struct {
 	held  holds
 }
 
-// New makes the handler. A nil log is silent.
+// New returns the handler. A nil log is silent.
 func New(store *cache.Cache, log *slog.Logger) http.Handler {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
@@ -62,21 +63,21 @@ var (
 	hostForm = regexp.MustCompile(`^([a-zA-Z0-9._-]+|\[[0-9a-fA-F:.]+\])(:[0-9]{1,5})?$`)
 )
 
-// The longest name and tag, in bytes. The lengths are not counted in the expressions: a count is unrolled,
-// which every command would pay for when it starts.
+// These are the longest name and tag, in bytes. They are not in the expressions, because a count there is unrolled, which
+// would make every command slower to start.
 const (
 	maxName = 512
 	maxTag  = 128
 )
 
-// request is what a path asks for.
+// request is what a client asks for.
 type request struct {
 	repo string // with the registry
 	kind string // manifests, blobs, tags, referrers
 	ref  string // tag or digest
 }
 
-// parse reads path and ns. A failure is one that the specification has a code for.
+// parse reads path and ns. The failure that it returns has a code of the specification.
 func parse(path, ns string) (request, *failure) {
 	rest, ok := strings.CutPrefix(path, "/v2/")
 	if !ok {
@@ -117,7 +118,7 @@ func parse(path, ns string) (request, *failure) {
 	return r, nil
 }
 
-// failure is an answer as the specification wants errors.
+// failure is an error in the form of the specification.
 type failure struct {
 	status  int
 	code    string
@@ -143,8 +144,8 @@ func (m *mirror) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		"missing", f != nil, "seconds", time.Since(begin).Seconds())
 }
 
-// Header is in every answer of a mirror, with the value 1. A mirror has what was pushed to its node, not what a
-// tag names now: whoever resolves names for others, as push does, must ask the registry itself.
+// Header is in every answer of a mirror, with the value 1. A mirror has what was pushed to its node, and not what a
+// tag names now. So programs that resolve names for others, such as push, must ask the registry itself.
 const Header = "X-Dolly-Img-Mirror"
 
 func (m *mirror) serve(w http.ResponseWriter, r *http.Request) *failure {
@@ -191,9 +192,8 @@ func (m *mirror) repository(name string) ([]cache.Reference, error) {
 	}), nil
 }
 
-// PathName is a repository, with its registry, as part of a path: there a name cannot have the
-// colon in front of a port, for which an underscore stands, nor an IPv6 address in brackets, which is
-// written ip6-fd00-0000-…-0001.
+// PathName returns a repository, with its registry, as part of a path. A path cannot have the colon in front of a port,
+// which is written as an underscore, nor an IPv6 address in brackets, which is written ip6-fd00-0000-…-0001.
 func PathName(repository string) string {
 	if address, rest, ok := strings.Cut(strings.TrimPrefix(repository, "["), "]"); ok {
 		if a, err := netip.ParseAddr(address); err == nil {
@@ -211,7 +211,7 @@ func roots(refs []cache.Reference) []v1.Descriptor {
 	return list
 }
 
-// blob serves a manifest or a blob. What was served lately is found by its digest.
+// blob serves a manifest or a blob. It also finds, by digest, what was served lately.
 func (m *mirror) blob(w http.ResponseWriter, r *http.Request, q request, refs []cache.Reference, served []v1.Descriptor) *failure {
 	missing := &failure{http.StatusNotFound, "MANIFEST_UNKNOWN", "not in this cache"}
 	if q.kind == "blobs" {
@@ -248,7 +248,7 @@ func (m *mirror) blob(w http.ResponseWriter, r *http.Request, q request, refs []
 		if !errors.Is(err, cache.ErrNotFound) {
 			m.log.Warn("mirror", "blob", d.Digest, "error", err)
 		}
-		return missing // the registry has it right
+		return missing // then the runtime asks the registry, which has the right bytes
 	}
 	defer f.Close()
 	h := w.Header()
@@ -270,7 +270,7 @@ func (m *mirror) blob(w http.ResponseWriter, r *http.Request, q request, refs []
 	return nil
 }
 
-// tags lists the tags of a repository, in order; n and last cut the list.
+// tags lists the tags of a repository, sorted. The parameters n and last select a part of the list.
 func tags(w http.ResponseWriter, r *http.Request, repo string, refs []cache.Reference) *failure {
 	list := []string{}
 	for _, ref := range refs {
