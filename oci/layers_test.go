@@ -138,31 +138,37 @@ func TestBothKindsInOneArchive(t *testing.T) {
 	} {
 		for form, raw := range map[string][]byte{"tar": c.raw, "zstd": asZstd(c.raw)} {
 			t.Run(name+" in "+form, func(t *testing.T) {
-				path := writeFile(t, "a", raw)
-				kind, note, err := Kind(t.Context(), path, Options{})
-				if err != nil || kind != c.kind || (note == "") != (c.note == "") || !bytes.Contains([]byte(note), []byte(c.note)) {
-					t.Fatalf("%q, %q, %v", kind, note, err)
-				}
-				i := mustOpen(t, kind+":"+path, Options{})
-				s, err := i.Check(t.Context(), i, CheckOptions{})
-				if c.layers == nil {
-					fails(t, err, "has 0 layers")
-					return
-				}
-				if err != nil {
-					t.Fatal(err)
-				}
-				defer s.Close()
-				if _, err := readAsSent(s); err != nil {
-					t.Fatal(err)
-				}
-				blobs, _ := i.Blobs(t.Context())
-				for n, want := range c.layers {
-					if blobs[n].Digest != digest.FromBytes(want) {
-						t.Errorf("layer %d is %s", n, blobs[n].Digest)
-					}
-				}
+				checkKind(t, raw, c.kind, c.note, c.layers)
 			})
+		}
+	}
+}
+
+// checkKind compares what Kind says about an archive, and the layers that are sent; without layers the image must be wrong.
+func checkKind(t *testing.T, raw []byte, wantKind, wantNote string, layers [][]byte) {
+	t.Helper()
+	path := writeFile(t, "a", raw)
+	kind, note, err := Kind(t.Context(), path, Options{})
+	if err != nil || kind != wantKind || (note == "") != (wantNote == "") || !bytes.Contains([]byte(note), []byte(wantNote)) {
+		t.Fatalf("%q, %q, %v", kind, note, err)
+	}
+	i := mustOpen(t, kind+":"+path, Options{})
+	s, err := i.Check(t.Context(), i, CheckOptions{})
+	if layers == nil {
+		fails(t, err, "has 0 layers")
+		return
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if _, err := readAsSent(s); err != nil {
+		t.Fatal(err)
+	}
+	blobs, _ := i.Blobs(t.Context())
+	for n, want := range layers {
+		if blobs[n].Digest != digest.FromBytes(want) {
+			t.Errorf("layer %d is %s", n, blobs[n].Digest)
 		}
 	}
 }

@@ -62,10 +62,43 @@ func TestShortNameDefault(t *testing.T) {
 	}
 }
 
+// mirrored is a registry with one mirror, and twoMirrors one with two. The hosts are the arguments of conf.
+const (
+	mirrored   = "[[registry]]\nlocation = %q\ninsecure = true\n[[registry.mirror]]\nlocation = \"%s/copy\"\ninsecure = true\n"
+	twoMirrors = mirrored + "[[registry.mirror]]\nlocation = \"%s/copy\"\ninsecure = true\n"
+)
+
+// A mirror that has the image gives all of it, without the password of the registry.
+func TestMirrorAnswers(t *testing.T) {
+	t.Parallel()
+	m := newImg([]byte("a layer"))
+	mirror, upstream := newRegistry(t, m), newRegistry(t)
+	o := conf(t, mirrored, upstream.host, mirror.host)
+	o.Registry.TLSVerify = nil // registries.conf says it
+	o.Registry.User, o.Registry.Password = user, password
+	mirror.lie = func(w http.ResponseWriter, r *http.Request, _ int) bool {
+		if r.Header.Get("Authorization") != "" {
+			t.Error("the upstream's password went to the mirror")
+		}
+		return false
+	}
+	i := mustOpen(t, upstream.name(), o)
+	m.check(t, i)
+	if i.Name() != upstream.host+"/some/app:latest" {
+		t.Errorf("name is %s", i.Name())
+	}
+	if len(upstream.log) != 0 {
+		t.Errorf("upstream was asked for %q", upstream.log)
+	}
+	if n := len(mirror.asked("/v2/copy/some/app/manifests/latest")); n != 1 {
+		t.Errorf("the mirror was asked %d times: %q", n, mirror.log)
+	}
+}
+
+// The registry is asked when its mirror does not have the image.
 func TestMirrors(t *testing.T) {
 	t.Parallel()
 	m := newImg([]byte("a layer"))
-	const mirrored = "[[registry]]\nlocation = %q\ninsecure = true\n[[registry.mirror]]\nlocation = \"%s/copy\"\ninsecure = true\n"
 	status := func(code int) func(http.ResponseWriter, *http.Request, int) bool {
 		return func(w http.ResponseWriter, r *http.Request, _ int) bool {
 			if r.URL.Path == "/v2/" {
@@ -75,29 +108,6 @@ func TestMirrors(t *testing.T) {
 			return true
 		}
 	}
-	t.Run("answers", func(t *testing.T) {
-		mirror, upstream := newRegistry(t, m), newRegistry(t)
-		o := conf(t, mirrored, upstream.host, mirror.host)
-		o.Registry.TLSVerify = nil // registries.conf says it
-		o.Registry.User, o.Registry.Password = user, password
-		mirror.lie = func(w http.ResponseWriter, r *http.Request, _ int) bool {
-			if r.Header.Get("Authorization") != "" {
-				t.Error("the upstream's password went to the mirror")
-			}
-			return false
-		}
-		i := mustOpen(t, upstream.name(), o)
-		m.check(t, i)
-		if i.Name() != upstream.host+"/some/app:latest" {
-			t.Errorf("name is %s", i.Name())
-		}
-		if len(upstream.log) != 0 {
-			t.Errorf("upstream was asked for %q", upstream.log)
-		}
-		if n := len(mirror.asked("/v2/copy/some/app/manifests/latest")); n != 1 {
-			t.Errorf("the mirror was asked %d times: %q", n, mirror.log)
-		}
-	})
 	for _, code := range []int{404, 401, 500} {
 		t.Run(fmt.Sprint(code), func(t *testing.T) {
 			mirror, upstream := newRegistry(t), newRegistry(t, m)
@@ -130,18 +140,31 @@ func TestMirrors(t *testing.T) {
 		mirror.manifests[d] = mirror.manifests["latest"]
 		openFails(t, upstream.name()+"@"+d, conf(t, mirrored, upstream.host, mirror.host), "has other bytes than its digest says")
 	})
-	// The mirror of a node has an image of its own, as the tag was when it was pushed there.
-	node := func() *fakeRegistry {
-		f := newRegistry(t, newImg([]byte("what the tag was")))
-		f.lie = func(w http.ResponseWriter, r *http.Request, _ int) bool {
-			w.Header().Set(nodeMirror, "1")
-			return false
+	t.Run("blocked", func(t *testing.T) {
+		f := newRegistry(t, m)
+		openFails(t, f.name(), conf(t, "[[registry]]\nlocation = %q\nblocked = true\n", f.host), "blocked")
+		if len(f.log) != 0 {
+			t.Errorf("asked for %q", f.log)
 		}
-		return f
+	})
+}
+
+// nodeRegistry is the mirror of a node. It has an image of its own, which is what the tag was when it was pushed there.
+func nodeRegistry(t *testing.T) *fakeRegistry {
+	f := newRegistry(t, newImg([]byte("what the tag was")))
+	f.lie = func(w http.ResponseWriter, r *http.Request, _ int) bool {
+		w.Header().Set(nodeMirror, "1")
+		return false
 	}
-	const twoMirrors = mirrored + "[[registry.mirror]]\nlocation = \"%s/copy\"\ninsecure = true\n"
-	t.Run("of a node", func(t *testing.T) {
-		mirror, other, upstream := node(), newRegistry(t, m), newRegistry(t, m)
+	return f
+}
+
+// A mirror that belongs to a node is not asked, unless the user wrote its address.
+func TestMirrorsOfNodes(t *testing.T) {
+	t.Parallel()
+	m := newImg([]byte("a layer"))
+	t.Run("beside its registry", func(t *testing.T) {
+		mirror, other, upstream := nodeRegistry(t), newRegistry(t, m), newRegistry(t, m)
 		for _, name := range []string{upstream.name(), upstream.name() + "@" + m.root.Digest.String(), upstream.name() + ":latest"} {
 			o := conf(t, mirrored, upstream.host, mirror.host)
 			m.check(t, mustOpen(t, name, o))
@@ -160,8 +183,8 @@ func TestMirrors(t *testing.T) {
 		}
 		openFails(t, upstream.name(), conf(t, mirrored, upstream.host, mirror.host), "")
 	})
-	t.Run("of a node, as the registry itself", func(t *testing.T) {
-		mirror := node()
+	t.Run("as the registry itself", func(t *testing.T) {
+		mirror := nodeRegistry(t)
 		o := conf(t, "[[registry]]\nprefix = \"reg.example\"\nlocation = %q\ninsecure = true\n", mirror.host)
 		err := openFails(t, "docker://reg.example/some/app", o, "is the mirror of a node")
 		if kindTold(err) == "" || len(mirror.asked("/manifests/latest")) > 0 {
@@ -170,19 +193,12 @@ func TestMirrors(t *testing.T) {
 		openFails(t, "docker://app", conf(t, "unqualified-search-registries = [%q]\n", mirror.host), "is the mirror of a node")
 		mustOpen(t, mirror.name(), plain(t)) // it was asked for by its address
 	})
-	t.Run("of a node that is away", func(t *testing.T) {
-		mirror, upstream := node(), newRegistry(t, m)
+	t.Run("that is away", func(t *testing.T) {
+		mirror, upstream := nodeRegistry(t), newRegistry(t, m)
 		mirror.lie = func(http.ResponseWriter, *http.Request, int) bool { panic(http.ErrAbortHandler) }
 		m.check(t, mustOpen(t, upstream.name(), conf(t, mirrored, upstream.host, mirror.host)))
 		if n := len(mirror.asked("/manifests/latest")); n != 0 {
 			t.Errorf("asked %d times", n)
-		}
-	})
-	t.Run("blocked", func(t *testing.T) {
-		f := newRegistry(t, m)
-		openFails(t, f.name(), conf(t, "[[registry]]\nlocation = %q\nblocked = true\n", f.host), "blocked")
-		if len(f.log) != 0 {
-			t.Errorf("asked for %q", f.log)
 		}
 	})
 }

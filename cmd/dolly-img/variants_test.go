@@ -50,6 +50,34 @@ func variantsLayout(t *testing.T, variants ...string) (dir string) {
 	return dir
 }
 
+// nodeOf serves a node that says it has this platform, and returns its address.
+func nodeOf(t *testing.T, member *identity.Identity, platform string) string {
+	t.Helper()
+	store, err := cache.Open(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	n, err := ring.NewNode(ring.NodeConfig{
+		Platform: platform,
+		TLS:      member.ServerConfig(ring.ALPNControl, ring.ALPNData),
+		DataTLS:  func(n string) *tls.Config { return member.ClientConfig(ring.ALPNData, n) },
+		Accept: func(context.Context, ring.Request) (ring.Sink, error) {
+			return store.Transfer("localhost/x:1", cache.TransferOptions{}), nil
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	served := make(chan struct{})
+	go func() { defer close(served); _ = n.Serve(l) }()
+	t.Cleanup(func() { _ = n.Shutdown(context.Background()); <-served })
+	return l.Addr().String()
+}
+
 // Of several variants a push takes the best that all nodes say they run, and the least where one does not
 // say, or does not answer.
 func TestVariantsOfNodes(t *testing.T) {
@@ -67,37 +95,12 @@ func TestVariantsOfNodes(t *testing.T) {
 	if runtime.GOARCH == "arm64" {
 		high, middle = "v9", "v8.1"
 	}
-	node := func(platform string) string {
-		store, err := cache.Open(t.TempDir())
-		if err != nil {
-			t.Fatal(err)
-		}
-		n, err := ring.NewNode(ring.NodeConfig{
-			Platform: platform,
-			TLS:      member.ServerConfig(ring.ALPNControl, ring.ALPNData),
-			DataTLS:  func(n string) *tls.Config { return member.ClientConfig(ring.ALPNData, n) },
-			Accept: func(context.Context, ring.Request) (ring.Sink, error) {
-				return store.Transfer("localhost/x:1", cache.TransferOptions{}), nil
-			},
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		served := make(chan struct{})
-		go func() { defer close(served); _ = n.Serve(l) }()
-		t.Cleanup(func() { _ = n.Shutdown(context.Background()); <-served })
-		return l.Addr().String()
-	}
 	gone, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	gone.Close()
-	best, better, silent := node(here+"/"+high), node(here+"/"+middle), node("")
+	best, better, silent := nodeOf(t, member, here+"/"+high), nodeOf(t, member, here+"/"+middle), nodeOf(t, member, "")
 	dir := variantsLayout(t, high, middle, low)
 	for _, c := range []struct {
 		nodes []string

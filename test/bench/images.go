@@ -193,23 +193,11 @@ func (i *images) serve(ctx context.Context) error {
 		return err
 	}
 	os.RemoveAll(filepath.Join(layout, "blobs"))
-	config := fmt.Sprintf("daemon off; pid %[1]s/nginx.pid; error_log %[1]s/error.log; user root; worker_processes 2; events {}\n"+
-		"http { access_log off; sendfile on; server { listen 127.0.0.1:5051; root %[2]s; } }\n", dir, filepath.Dir(blob))
-	file := filepath.Join(dir, "nginx.conf")
-	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
-		return err
-	}
-	nginx, err := netns.Start(n.Nodes[0].Command(ctx, "nginx", "-c", file))
-	if err == nil {
-		err = netns.Listening(ctx, nginx, "tcp", 5051)
-	}
+	stop, err := startNginx(ctx, n.Nodes[0], dir, filepath.Dir(blob))
 	if err != nil {
 		return err
 	}
-	defer func() { // killed, it would leave its workers behind
-		nginx.Signal(syscall.SIGTERM)
-		nginx.Wait(ctx)
-	}()
+	defer stop()
 	name := filepath.Base(blob)
 	ours := "http://127.0.0.1:5050/v2/app/blobs/sha256:" + name + "?ns=reg.example"
 	var mirror, other float64
@@ -231,12 +219,40 @@ func (i *images) serve(ctx context.Context) error {
 	i.add("mirror, MB/s", mirror)
 	i.add("nginx, MB/s", other)
 	i.add("mirror to nginx", mirror/other)
+	return i.busy(ctx, n, daemons, list, dir, ours)
+}
+
+// startNginx serves the files in root at port 5051 of host, until stop is called.
+func startNginx(ctx context.Context, host *netns.Host, dir, root string) (stop func(), err error) {
+	config := fmt.Sprintf("daemon off; pid %[1]s/nginx.pid; error_log %[1]s/error.log; user root; worker_processes 2; events {}\n"+
+		"http { access_log off; sendfile on; server { listen 127.0.0.1:5051; root %[2]s; } }\n", dir, root)
+	file := filepath.Join(dir, "nginx.conf")
+	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
+		return nil, err
+	}
+	nginx, err := netns.Start(host.Command(ctx, "nginx", "-c", file))
+	if err != nil {
+		return nil, err
+	}
+	stop = func() { // if it were killed, it would leave its workers behind
+		nginx.Signal(syscall.SIGTERM)
+		nginx.Wait(ctx)
+	}
+	if err := netns.Listening(ctx, nginx, "tcp", 5051); err != nil {
+		stop()
+		return nil, err
+	}
+	return stop, nil
+}
+
+// busy watches the memory of the daemon while it serves a large blob to several readers and receives another image.
+func (i *images) busy(ctx context.Context, n *netns.Net, daemons []*netns.Process, list, dir, url string) error {
 	peak := watch(daemons)
 	var wg sync.WaitGroup
 	errs := make([]error, serveReads+1)
 	for k := range serveReads {
 		wg.Go(func() {
-			errs[k] = n.Nodes[0].Inside(func() error { _, err := fetch(ctx, ours); return err })
+			errs[k] = n.Nodes[0].Inside(func() error { _, err := fetch(ctx, url); return err })
 		})
 	}
 	wg.Go(func() {

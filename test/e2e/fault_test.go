@@ -100,14 +100,7 @@ func oldOrNew(t *testing.T, seed uint64) {
 	rng := rand.New(rand.NewPCG(seed, seed))
 	r := newRig(t, ctx, netns.Config{Nodes: 3})
 	r.start()
-	file := func(i int) (sent string, args []string) {
-		if i%2 == 1 {
-			sent = makeSIF(t, "sent", size)
-			return sent, []string{"push", sent, "--output", r.data + "/file"}
-		}
-		sent = makeFile(t, filepath.Join(r.dir, "sent"), size+int64(i%3)*1000-1)
-		return sent, []string{"raw", "--input", sent, "--output", r.data + "/file"}
-	}
+	file := func(i int) (sent string, args []string) { return alternate(r, i, size) }
 
 	var whole [2]time.Duration // a file, an image
 	for i := range whole {
@@ -165,10 +158,26 @@ func oldOrNew(t *testing.T, seed uint64) {
 	// The next push leaves nothing of the broken ones behind.
 	_, args := file(0)
 	r.want(r.push(args...), 0, "committed")
+	leavesNothing(r)
+}
+
+// alternate makes what push i sends, and returns how: a file if i is even, and else an image that goes through the cache.
+func alternate(r *rig, i int, size int64) (sent string, args []string) {
+	if i%2 == 1 {
+		sent = makeSIF(r.t, "sent", size)
+		return sent, []string{"push", sent, "--output", r.data + "/file"}
+	}
+	sent = makeFile(r.t, filepath.Join(r.dir, "sent"), size+int64(i%3)*1000-1)
+	return sent, []string{"raw", "--input", sent, "--output", r.data + "/file"}
+}
+
+// leavesNothing demands that nodes have the output and a whole cache, and no parts.
+func leavesNothing(r *rig) {
+	r.t.Helper()
 	for _, n := range r.nodes {
 		n.empty("file")
 		if code, out := r.run(n.Host, "cache", "verify", "--cache", n.cache); code != 0 {
-			t.Errorf("%s: cache verify: exit %d\n%s", n.Name, code, out)
+			r.t.Errorf("%s: cache verify: exit %d\n%s", n.Name, code, out)
 		}
 	}
 }

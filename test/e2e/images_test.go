@@ -128,38 +128,56 @@ func TestImageOfRegistry(t *testing.T) {
 		t.Errorf("the registry was asked for %d blobs", n)
 	}
 
-	// Nothing of it is kept on the server where that is asked for.
+	keepNothing(r, g, total)
+	healRotten(r, g, m1.Layers[2], d1)
+	pushAllPlatforms(r, g, l1)
+	refuseLogins(r, g)
+	loginByFile(r, g)
+}
+
+// keepNothing: nothing of a registry's image is kept on the server if the user asks for that.
+func keepNothing(r *rig, g *registry, total int64) {
+	r.t.Helper()
 	none := filepath.Join(r.dir, "no-cache")
-	before := diskUse(t, r.dir)
-	res = r.push(append(g.image("lab/app:v1"), "--no-cache", "--cache", none, "--discard")...)
+	before := diskUse(r.t, r.dir)
+	res := r.push(append(g.image("lab/app:v1"), "--no-cache", "--cache", none, "--discard")...)
 	r.want(res, 0, "committed")
-	if grown := diskUse(t, r.dir) - before; grown > total/100 {
-		t.Errorf("%d bytes more on the disk after a push that keeps nothing", grown)
+	if grown := diskUse(r.t, r.dir) - before; grown > total/100 {
+		r.t.Errorf("%d bytes more on the disk after a push that keeps nothing", grown)
 	}
+}
 
-	// A layer that rotted on one node is found, and only that node gets it again.
-	rot(t, r.nodes[1], m1.Layers[2].Digest)
+// healRotten: a layer that rotted on one node is found, and only that node gets it again.
+func healRotten(r *rig, g *registry, layer v1.Descriptor, root digest.Digest) {
+	r.t.Helper()
+	rot(r.t, r.nodes[1], layer.Digest)
 	if code, out := r.run(r.nodes[1].Host, "cache", "verify", "--cache", r.nodes[1].cache); code != 1 || !strings.Contains(out, "quarantine") {
-		t.Errorf("verify: %d: %s", code, out)
+		r.t.Errorf("verify: %d: %s", code, out)
 	}
-	res = r.push(g.image("lab/app:v1")...)
-	if res.code != 0 || res.report.Nodes[1].Bytes != m1.Layers[2].Size || res.report.Nodes[0].Bytes != 0 {
-		t.Errorf("exit %d, received %d and %d: %s", res.code, res.report.Nodes[1].Bytes, res.report.Nodes[0].Bytes, res.output)
+	res := r.push(g.image("lab/app:v1")...)
+	if res.code != 0 || res.report.Nodes[1].Bytes != layer.Size || res.report.Nodes[0].Bytes != 0 {
+		r.t.Errorf("exit %d, received %d and %d: %s", res.code, res.report.Nodes[1].Bytes, res.report.Nodes[0].Bytes, res.output)
 	}
-	checkHeld(r, r.nodes[1], ref, d1)
+	checkHeld(r, r.nodes[1], g.addr()+"/lab/app:v1", root)
+}
 
-	// Every platform, under a name of its own.
-	res = r.push(append(g.image("lab/app:v1"), "--all-platforms", "--name", "lab.example/all:1")...)
+// pushAllPlatforms pushes every platform of the image in a layout, under a name of its own.
+func pushAllPlatforms(r *rig, g *registry, layout string) {
+	r.t.Helper()
+	res := r.push(append(g.image("lab/app:v1"), "--all-platforms", "--name", "lab.example/all:1")...)
 	r.want(res, 0, "committed")
 	raw := r.on(r.nodes[2].Host, "skopeo", "inspect", "--raw", "oci:"+r.nodes[2].cache+":lab.example/all:1")
-	if want := r.on(r.net.Server, "skopeo", "inspect", "--raw", "oci:"+l1+":v1"); raw != want {
-		t.Errorf("the index is %s, want %s", raw, want)
+	if want := r.on(r.net.Server, "skopeo", "inspect", "--raw", "oci:"+layout+":v1"); raw != want {
+		r.t.Errorf("the index is %s, want %s", raw, want)
 	}
+}
 
-	// Bad logins and names: one line, and never the password.
+// refuseLogins: bad logins and names are said in one line, and never the password.
+func refuseLogins(r *rig, g *registry) {
+	r.t.Helper()
 	bad := filepath.Join(r.dir, "bad.json")
 	if err := os.WriteFile(bad, authFile(g.addr(), registryUser, "wrong-pass"), 0o600); err != nil {
-		t.Fatal(err)
+		r.t.Fatal(err)
 	}
 	for _, c := range []struct{ what, flag, value, says string }{
 		{"wrong password", "--authfile", bad, "log in with"},
@@ -168,26 +186,29 @@ func TestImageOfRegistry(t *testing.T) {
 	} {
 		res := r.push(append(g.image("lab/app:v2"), c.flag, c.value)...)
 		if res.code != 1 || !strings.Contains(res.output, c.says) || strings.Contains(res.output, "wrong-pass") {
-			t.Errorf("%s: exit %d: %s", c.what, res.code, res.output)
+			r.t.Errorf("%s: exit %d: %s", c.what, res.code, res.output)
 		}
 	}
-	res = r.push(g.image("lab/none:v2")...)
+	res := r.push(g.image("lab/none:v2")...)
 	if res.code != 1 || !strings.Contains(res.output, "manifest unknown") && !strings.Contains(res.output, "name unknown") {
-		t.Errorf("unknown name: exit %d: %s", res.code, res.output)
+		r.t.Errorf("unknown name: exit %d: %s", res.code, res.output)
 	}
+}
 
-	// A login from a file, and one that others can read.
+// loginByFile: a login comes from a file, but not from one that others can read.
+func loginByFile(r *rig, g *registry) {
+	r.t.Helper()
 	creds := filepath.Join(r.dir, "creds")
 	for mode, want := range map[fs.FileMode]int{0o600: 0, 0o644: 2} {
 		if err := os.WriteFile(creds, []byte(registryUser+":"+registryPassword+"\n"), mode); err != nil {
-			t.Fatal(err)
+			r.t.Fatal(err)
 		}
 		if err := os.Chmod(creds, mode); err != nil {
-			t.Fatal(err)
+			r.t.Fatal(err)
 		}
 		res := r.push("push", "docker://"+g.addr()+"/lab/app:v2", "--creds", creds, "--cert-dir", g.certs, "--no-cache")
 		if res.code != want || strings.Contains(res.output, registryPassword) {
-			t.Errorf("creds of mode %o: exit %d: %s", mode, res.code, res.output)
+			r.t.Errorf("creds of mode %o: exit %d: %s", mode, res.code, res.output)
 		}
 	}
 }
@@ -276,96 +297,4 @@ func diskUse(t *testing.T, dir string) (n int64) {
 		t.Fatal(err)
 	}
 	return n
-}
-
-// Archives are told by their content and read where they lie; skopeo's cache is taken over.
-func TestImageOfArchives(t *testing.T) {
-	ctx := need(t, 2*time.Minute, "skopeo", "gzip", busybox)
-	r := newRig(t, ctx, netns.Config{Nodes: 2})
-	r.start()
-	layout := filepath.Join(r.dir, "layout")
-	if _, err := testimage.Layout(layout, "v1", testimage.Options{Busybox: busybox, Layers: 2, Size: 10 << 20}); err != nil {
-		t.Fatal(err)
-	}
-	_, want := manifest(t, layout, "v1", "amd64")
-	oci, docker := filepath.Join(r.dir, "oci.tar"), filepath.Join(r.dir, "docker.tar")
-	r.on(r.net.Server, "skopeo", "copy", "-q", "oci:"+layout+":v1", "oci-archive:"+oci+":v1")
-	r.on(r.net.Server, "skopeo", "copy", "-q", "oci:"+layout+":v1", "docker-archive:"+docker+":lab.example/app:v1")
-	r.on(r.net.Server, "gzip", "-1", "-k", oci)
-
-	// skopeo fills the cache of a node before we do: nothing is to move.
-	r.on(r.nodes[0].Host, "skopeo", "copy", "-q", "oci:"+layout+":v1", "oci:"+r.nodes[0].cache+":localhost/oci:latest")
-	res := r.push("push", oci)
-	if res.code != 0 || res.report.Nodes[0].Bytes != 0 || res.report.Nodes[1].State != "committed" {
-		t.Errorf("exit %d, received %d: %s", res.code, res.report.Nodes[0].Bytes, res.output)
-	}
-	for _, image := range []string{oci + ".gz", layout, "oci:" + layout + ":v1", "oci-archive:" + oci} {
-		res := r.push("push", image, "--name", "lab.example/x:1")
-		if res.code != 0 || res.report.Nodes[1].Bytes != 0 {
-			t.Errorf("%s: exit %d, received %d: %s", image, res.code, res.report.Nodes[1].Bytes, res.output)
-		}
-		checkHeld(r, r.nodes[1], "lab.example/x:1", want)
-	}
-
-	// An archive on the nodes is the same everywhere, and what skopeo reads; nothing moves for it.
-	out := filepath.Join(r.data, "app.tar")
-	res = r.push("push", oci, "--name", "lab.example/x:1", "--output", "oci-archive:"+out)
-	if res.code != 0 || res.report.Nodes[0].Bytes+res.report.Nodes[1].Bytes != 0 {
-		t.Errorf("exit %d: %s", res.code, res.output)
-	}
-	if a, b := sum(t, r.nodes[0].path("app.tar")), sum(t, r.nodes[1].path("app.tar")); a != b || a == "missing" {
-		t.Errorf("archives %s and %s", a, b)
-	}
-	raw := r.on(r.net.Server, "skopeo", "inspect", "--raw", "oci-archive:"+r.nodes[1].path("app.tar"))
-	if got := digest.FromString(raw); got != want {
-		t.Errorf("the archive holds %s, want %s", got, want)
-	}
-	r.want(r.push("push", oci, "--name", "lab.example/x:1", "--output", "oci-archive:"+out), 0, "held")
-	// So is a directory; one that was touched is made again, one with other things in it is left alone.
-	out = filepath.Join(r.data, "app")
-	layoutPush := []string{"push", oci, "--name", "lab.example/x:1", "--output", "oci:" + out}
-	r.want(r.push(layoutPush...), 0, "committed")
-	for _, n := range r.nodes {
-		if got := digest.FromString(r.on(n.Host, "skopeo", "inspect", "--raw", "oci:"+n.path("app")+":lab.example/x:1")); got != want {
-			t.Errorf("the layout holds %s, want %s", got, want)
-		}
-	}
-	if a, b := r.on(r.nodes[0].Host, "diff", "-r", r.nodes[0].path("app"), r.nodes[1].path("app")), ""; a != b {
-		t.Errorf("the layouts differ: %s", a)
-	}
-	r.want(r.push(layoutPush...), 0, "held")
-	if err := os.Truncate(r.nodes[1].path("app/blobs/sha256/"+want.Encoded()), 3); err != nil {
-		t.Fatal(err)
-	}
-	res = r.push(layoutPush...)
-	if res.code != 0 || res.report.Nodes[0].State != "held" || res.report.Nodes[1].State != "committed" {
-		t.Errorf("exit %d: %s", res.code, res.output)
-	}
-	if got := r.on(r.nodes[1].Host, "skopeo", "inspect", "--raw", "oci:"+r.nodes[1].path("app")); digest.FromString(got) != want {
-		t.Errorf("the layout holds %s, want %s", got, want)
-	}
-	if err := os.WriteFile(r.nodes[0].path("app/notes"), nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	res = r.push(layoutPush...)
-	if res.code != 3 || !strings.Contains(res.output, "notes is in it") {
-		t.Errorf("exit %d: %s", res.code, res.output)
-	}
-	if res := r.push("push", oci, "--output", out); res.code != 1 || !strings.Contains(res.output, "only a SIF") {
-		t.Errorf("exit %d: %s", res.code, res.output)
-	}
-
-	// docker save has layers that are not compressed: another image with the same files.
-	res = r.push("push", docker)
-	r.want(res, 0, "committed")
-	config := r.on(r.nodes[1].Host, "skopeo", "inspect", "--config", "oci:"+r.nodes[1].cache+":lab.example/app:v1")
-	in := r.on(r.net.Server, "skopeo", "inspect", "--config", "docker-archive:"+docker)
-	if config != in {
-		t.Errorf("config %s, want %s", config, in)
-	}
-	// Not copied: skopeo would compress the layers.
-	raw = r.on(r.nodes[1].Host, "skopeo", "inspect", "--raw", "oci:"+r.nodes[1].cache+":lab.example/app:v1")
-	if got := digest.FromString(raw); got != digest.Digest(res.report.Digest) {
-		t.Errorf("the cache has %s, want %s", got, res.report.Digest)
-	}
 }

@@ -68,8 +68,13 @@ func TestBadInput(t *testing.T) {
 
 	// An output that the policy does not name is the nodes' refusal.
 	r.want(r.push("push", image, "--output", "/somewhere/else"), 5, "refused")
-	// A name that does not resolve is a row. An address that is spelt in two ways is one
-	// node. The rows are compared in the order of their states.
+	checkNodeNames(r, image)
+}
+
+// checkNodeNames pushes to nodes with odd names. A name that does not resolve is a row. An address that is spelt in two
+// ways is one node. The rows are compared in the order of their states.
+func checkNodeNames(r *rig, image string) {
+	r.t.Helper()
 	again := r.nodes[0].Addr.String()
 	for _, tt := range []struct {
 		nodes string
@@ -83,18 +88,18 @@ func TestBadInput(t *testing.T) {
 		code, out := r.run(r.net.Server, "push", image, "--keys", r.keys, "--report", report, "--nodes", tt.nodes)
 		text, err := os.ReadFile(report)
 		if err != nil {
-			t.Errorf("%s: %v\n%s", tt.nodes, err, out)
+			r.t.Errorf("%s: %v\n%s", tt.nodes, err, out)
 			continue
 		}
 		rep, err := readReport(text)
 		if err != nil || code != tt.code || len(rep.Nodes) != len(tt.rows) {
-			t.Errorf("%s: exit %d, %v\n%s", tt.nodes, code, err, out)
+			r.t.Errorf("%s: exit %d, %v\n%s", tt.nodes, code, err, out)
 			continue
 		}
 		slices.SortFunc(rep.Nodes, func(a, b row) int { return strings.Compare(a.State, b.State) })
 		for i, want := range tt.rows {
 			if rep.Nodes[i].State != want {
-				t.Errorf("%s: %+v, want %s", tt.nodes, rep.Nodes[i], want)
+				r.t.Errorf("%s: %+v, want %s", tt.nodes, rep.Nodes[i], want)
 			}
 		}
 	}

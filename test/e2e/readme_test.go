@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -35,46 +36,7 @@ func TestReadme(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	net, err := netns.New(ctx, netns.Config{Nodes: 5})
-	if err != nil {
-		t.Fatal(err)
-	}
-	dir := t.TempDir()
-	t.Cleanup(func() {
-		if err := net.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	r := &rig{t: t, ctx: ctx, net: net, dir: dir, data: filepath.Join(dir, "data")}
-	names := "127.0.0.1 localhost\n"
-	for i, h := range net.Nodes[:4] {
-		names += fmt.Sprintf("%s node%03d\n", h.Addr, i+1)
-	}
-	hub := net.Nodes[4]
-	names += fmt.Sprintf("%s registry.example\n", hub.Addr)
-	ca := publicRegistry(r, hub, "registry.example")
-
-	server := newMachine(r, net.Server, names)
-	r.copy(binary, server.path("/local/bin/dolly-img"))
-	r.copy(binary, server.path(home+"/dolly-img"))
-	unit := "cmd/dolly-img/packaging/dolly-img.service"
-	server.mkdir(home + "/" + filepath.Dir(unit))
-	r.copy("../../"+unit, server.path(home+"/"+unit))
-	server.write("/etc/containers/certs.d/registry.example/ca.crt", ca)
-	server.write(home+"/hostfile", []byte("node001\nnode002\nnode003\nnode004\n"))
-	r.copy(makeSIF(t, "sle15.sif", 1<<20), server.path(home+"/sle15.sif"))
-	makeFile(t, server.path(home+"/disk.img"), 3<<20)
-	server.write(home+"/tree/file", []byte("of a tree\n"))
-	var nodes []*machine
-	for _, h := range net.Nodes[:4] {
-		m := newMachine(r, h, names)
-		m.write("/etc/dolly-img/keys/policy.toml", policyOf(t, string(text)))
-		m.mkdir("/etc/containerd/certs.d/_default", "/etc/containers/registries.conf.d", "/etc/systemd/system", "/var/log")
-		m.write("/local/bin/systemctl", []byte(systemctl))
-		m.allow(server)
-		nodes = append(nodes, m)
-	}
-
+	server, nodes := readmeMachines(t, ctx, string(text))
 	listed := map[string]bool{}
 	for _, c := range commandsOf(t, string(text)) {
 		if ranElsewhere[c] != "" {
@@ -106,7 +68,56 @@ func TestReadme(t *testing.T) {
 		}
 	}
 
-	// What the commands were to do.
+	checkReadmeDone(t, server, nodes)
+}
+
+// readmeMachines makes a server and four nodes as section 2 of README.md assumes them, with a registry beside.
+func readmeMachines(t *testing.T, ctx context.Context, readme string) (server *machine, nodes []*machine) {
+	t.Helper()
+	net, err := netns.New(ctx, netns.Config{Nodes: 5})
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	t.Cleanup(func() {
+		if err := net.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	r := &rig{t: t, ctx: ctx, net: net, dir: dir, data: filepath.Join(dir, "data")}
+	names := "127.0.0.1 localhost\n"
+	for i, h := range net.Nodes[:4] {
+		names += fmt.Sprintf("%s node%03d\n", h.Addr, i+1)
+	}
+	hub := net.Nodes[4]
+	names += fmt.Sprintf("%s registry.example\n", hub.Addr)
+	ca := publicRegistry(r, hub, "registry.example")
+
+	server = newMachine(r, net.Server, names)
+	r.copy(binary, server.path("/local/bin/dolly-img"))
+	r.copy(binary, server.path(home+"/dolly-img"))
+	unit := "cmd/dolly-img/packaging/dolly-img.service"
+	server.mkdir(home + "/" + filepath.Dir(unit))
+	r.copy("../../"+unit, server.path(home+"/"+unit))
+	server.write("/etc/containers/certs.d/registry.example/ca.crt", ca)
+	server.write(home+"/hostfile", []byte("node001\nnode002\nnode003\nnode004\n"))
+	r.copy(makeSIF(t, "sle15.sif", 1<<20), server.path(home+"/sle15.sif"))
+	makeFile(t, server.path(home+"/disk.img"), 3<<20)
+	server.write(home+"/tree/file", []byte("of a tree\n"))
+	for _, h := range net.Nodes[:4] {
+		m := newMachine(r, h, names)
+		m.write("/etc/dolly-img/keys/policy.toml", policyOf(t, readme))
+		m.mkdir("/etc/containerd/certs.d/_default", "/etc/containers/registries.conf.d", "/etc/systemd/system", "/var/log")
+		m.write("/local/bin/systemctl", []byte(systemctl))
+		m.allow(server)
+		nodes = append(nodes, m)
+	}
+	return server, nodes
+}
+
+// checkReadmeDone looks at what the commands were to do.
+func checkReadmeDone(t *testing.T, server *machine, nodes []*machine) {
+	t.Helper()
 	server.must("dolly-img inspect demo.sif")
 	want := sum(t, server.path(home+"/sle15.sif"))
 	for i, m := range nodes {

@@ -143,6 +143,74 @@ func (a *attacker) welcome(what string, cfg *tls.Config, bytes int64) {
 	}
 }
 
+// tryKeys connects with right keys, which the node has to answer, and then with wrong ones of every kind.
+func (a *attacker) tryKeys(keys string) {
+	a.t.Helper()
+	ca := readAuthority(a.t, keys)
+	a.welcome("the sender itself", clientConfig(readKey(a.t, keys, "sender.pem"), controlProtocol), 5)
+	a.welcome("the sender itself, data", clientConfig(readKey(a.t, keys, "sender.pem"), dataProtocol), challengeSize)
+	a.welcome("a node itself, data", clientConfig(readKey(a.t, keys, "node.pem"), dataProtocol), challengeSize)
+	a.welcome("a node with a key made here", clientConfig(ca.issue(a.t, "dolly-img://test/node/", time.Hour), dataProtocol), challengeSize)
+	for what, cfg := range map[string]*tls.Config{
+		"no certificate":          {NextProtos: []string{controlProtocol}},
+		"no certificate, data":    {NextProtos: []string{dataProtocol}},
+		"no certificate, both":    {NextProtos: []string{dataProtocol, controlProtocol}},
+		"node of another place":   clientConfig(ca.issue(a.t, "dolly-img://other/node/", time.Hour), dataProtocol),
+		"no role, data":           clientConfig(ca.issue(a.t, "dolly-img://test/king/x", time.Hour), dataProtocol),
+		"a node as sender":        clientConfig(readKey(a.t, keys, "node.pem"), controlProtocol),
+		"no protocol":             clientConfig(readKey(a.t, keys, "sender.pem")),
+		"another protocol":        clientConfig(readKey(a.t, keys, "sender.pem"), "http/1.1"),
+		"expired sender":          clientConfig(ca.issue(a.t, "dolly-img://test/sender/late", -time.Hour), controlProtocol),
+		"expired node":            clientConfig(ca.issue(a.t, "dolly-img://test/node/", -time.Hour), dataProtocol),
+		"sender of another place": clientConfig(ca.issue(a.t, "dolly-img://other/sender/x", time.Hour), controlProtocol),
+		"no role":                 clientConfig(ca.issue(a.t, "dolly-img://test/king/x", time.Hour), controlProtocol),
+		"forged sender":           clientConfig(newAuthority(a.t, "test").issue(a.t, "dolly-img://test/sender/x", time.Hour), controlProtocol),
+		"forged node":             clientConfig(newAuthority(a.t, "test").issue(a.t, "dolly-img://test/node/", time.Hour), dataProtocol),
+	} {
+		a.noEntry(what, cfg)
+	}
+	old := clientConfig(readKey(a.t, keys, "sender.pem"), controlProtocol)
+	old.MaxVersion = tls.VersionTLS12
+	a.noEntry("TLS 1.2", old)
+}
+
+// tryJunk sends bytes that belong to no protocol of ours.
+func (a *attacker) tryJunk() {
+	a.t.Helper()
+	a.refused("plain HTTP", []byte("GET / HTTP/1.1\r\nHost: node\r\n\r\n"))
+	a.strayLink()
+	a.refused("a TLS record of zeros", append([]byte{0x16, 3, 1, 0x40, 0}, make([]byte, 1<<16)...))
+	a.refused("nothing", nil)
+	rng := rand.New(rand.NewPCG(1, 2))
+	for range 100 {
+		junk := make([]byte, 1+rng.IntN(1<<15))
+		for i := range junk {
+			junk[i] = byte(rng.Uint32())
+		}
+		if junk[0] == 0x16 || junk[0] == 'D' {
+			junk[0]++
+		}
+		a.refused("random bytes", junk)
+	}
+}
+
+// tryConnections connects many times and says nothing.
+func (a *attacker) tryConnections() {
+	a.t.Helper()
+	if err := a.from.Inside(func() error {
+		for range 10_000 {
+			c, err := net.DialTimeout("tcp", a.to.String(), 5*time.Second)
+			if err != nil {
+				return err
+			}
+			c.Close()
+		}
+		return nil
+	}); err != nil {
+		a.t.Errorf("connect and close: %v", err)
+	}
+}
+
 // While a push runs at a given rate, one of its nodes is attacked in every way there
 // is without a key. Nothing comes of it.
 func TestHammeredNode(t *testing.T) {
@@ -172,60 +240,9 @@ func TestHammeredNode(t *testing.T) {
 	if _, err := p.process.Line(ctx, `"event":"progress"`); err != nil {
 		t.Fatal(err)
 	}
-	ca := readAuthority(t, r.keys)
-	a.welcome("the sender itself", clientConfig(readKey(t, r.keys, "sender.pem"), controlProtocol), 5)
-	a.welcome("the sender itself, data", clientConfig(readKey(t, r.keys, "sender.pem"), dataProtocol), challengeSize)
-	a.welcome("a node itself, data", clientConfig(readKey(t, r.keys, "node.pem"), dataProtocol), challengeSize)
-	a.welcome("a node with a key made here", clientConfig(ca.issue(t, "dolly-img://test/node/", time.Hour), dataProtocol), challengeSize)
-	for what, cfg := range map[string]*tls.Config{
-		"no certificate":          {NextProtos: []string{controlProtocol}},
-		"no certificate, data":    {NextProtos: []string{dataProtocol}},
-		"no certificate, both":    {NextProtos: []string{dataProtocol, controlProtocol}},
-		"node of another place":   clientConfig(ca.issue(t, "dolly-img://other/node/", time.Hour), dataProtocol),
-		"no role, data":           clientConfig(ca.issue(t, "dolly-img://test/king/x", time.Hour), dataProtocol),
-		"a node as sender":        clientConfig(readKey(t, r.keys, "node.pem"), controlProtocol),
-		"no protocol":             clientConfig(readKey(t, r.keys, "sender.pem")),
-		"another protocol":        clientConfig(readKey(t, r.keys, "sender.pem"), "http/1.1"),
-		"expired sender":          clientConfig(ca.issue(t, "dolly-img://test/sender/late", -time.Hour), controlProtocol),
-		"expired node":            clientConfig(ca.issue(t, "dolly-img://test/node/", -time.Hour), dataProtocol),
-		"sender of another place": clientConfig(ca.issue(t, "dolly-img://other/sender/x", time.Hour), controlProtocol),
-		"no role":                 clientConfig(ca.issue(t, "dolly-img://test/king/x", time.Hour), controlProtocol),
-		"forged sender":           clientConfig(newAuthority(t, "test").issue(t, "dolly-img://test/sender/x", time.Hour), controlProtocol),
-		"forged node":             clientConfig(newAuthority(t, "test").issue(t, "dolly-img://test/node/", time.Hour), dataProtocol),
-	} {
-		a.noEntry(what, cfg)
-	}
-	old := clientConfig(readKey(t, r.keys, "sender.pem"), controlProtocol)
-	old.MaxVersion = tls.VersionTLS12
-	a.noEntry("TLS 1.2", old)
-
-	a.refused("plain HTTP", []byte("GET / HTTP/1.1\r\nHost: node\r\n\r\n"))
-	a.strayLink()
-	a.refused("a TLS record of zeros", append([]byte{0x16, 3, 1, 0x40, 0}, make([]byte, 1<<16)...))
-	a.refused("nothing", nil)
-	rng := rand.New(rand.NewPCG(1, 2))
-	for range 100 {
-		junk := make([]byte, 1+rng.IntN(1<<15))
-		for i := range junk {
-			junk[i] = byte(rng.Uint32())
-		}
-		if junk[0] == 0x16 || junk[0] == 'D' {
-			junk[0]++
-		}
-		a.refused("random bytes", junk)
-	}
-	if err := a.from.Inside(func() error {
-		for range 10_000 {
-			c, err := net.DialTimeout("tcp", a.to.String(), 5*time.Second)
-			if err != nil {
-				return err
-			}
-			c.Close()
-		}
-		return nil
-	}); err != nil {
-		t.Errorf("connect and close: %v", err)
-	}
+	a.tryKeys(r.keys)
+	a.tryJunk()
+	a.tryConnections()
 	select {
 	case <-p.process.Done():
 		t.Error("the push was over before the attack")

@@ -83,6 +83,23 @@ func output(t *testing.T, cmd *exec.Cmd) string {
 	return string(out)
 }
 
+// transfer runs a helper that listens on b, and one that sends on a.
+func transfer(ctx context.Context, b, a *exec.Cmd) error {
+	listener, err := Start(b)
+	if err != nil {
+		return err
+	}
+	if _, err := listener.Line(ctx, "listening"); err != nil {
+		return err
+	}
+	defer listener.Kill()
+	if out, err := a.CombinedOutput(); err != nil {
+		return fmt.Errorf("%w: %s", err, out)
+	}
+	_, err = listener.Wait(ctx)
+	return err
+}
+
 func TestNet(t *testing.T) {
 	ctx := need(t)
 	n, err := New(ctx, Config{Nodes: 2})
@@ -100,22 +117,7 @@ func TestNet(t *testing.T) {
 	dir := t.TempDir()
 	own := t.TempDir()
 	b.Mounts = []Mount{Bind(own, dir)}
-	transfer := func(b, a *exec.Cmd) error {
-		listener, err := Start(b)
-		if err != nil {
-			return err
-		}
-		if _, err := listener.Line(ctx, "listening"); err != nil {
-			return err
-		}
-		defer listener.Kill()
-		if out, err := a.CombinedOutput(); err != nil {
-			return fmt.Errorf("%w: %s", err, out)
-		}
-		_, err = listener.Wait(ctx)
-		return err
-	}
-	err = transfer(b.Command(ctx, os.Args[0], "listen", dir+"/got"), a.Command(ctx, os.Args[0], "send", b.Addr.String()))
+	err = transfer(ctx, b.Command(ctx, os.Args[0], "listen", dir+"/got"), a.Command(ctx, os.Args[0], "send", b.Addr.String()))
 	if err != nil {
 		t.Fatal(err)
 	}
