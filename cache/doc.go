@@ -1,6 +1,7 @@
 // Package cache is the node's store of images: a conforming OCI image layout
 // that skopeo and podman read as it lies on disk, and beside the layout what is
-// needed to fill it safely. It has what a node remembers between transfers.
+// needed to fill it safely. It has what a node remembers between transfers. (The way of a
+// byte from a socket to a blob is package ring/internal/relay; it ends in a Writer of this package.)
 //
 //	oci-layout             {"imageLayoutVersion":"1.0.0"}
 //	index.json             one descriptor per reference, ref.name in its annotations

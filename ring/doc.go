@@ -5,6 +5,11 @@
 // A server calls Send with a Source; a node makes a Node whose Accept returns a
 // Sink. PROTOCOL.md is the wire specification.
 //
+//	Where does a byte go, from socket to disk?    internal/relay, whose doc.go draws the way
+//	Where is it decided who feeds whom?           internal/coordinator
+//	What does one node do in one transfer?        internal/member
+//	How is a file written on a node?              raw
+//
 // # What is promised
 //
 // A node is reported Committed only when it said so itself, over an

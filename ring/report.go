@@ -75,7 +75,7 @@ type Unreached struct {
 }
 
 // Report is the outcome of one transfer, one Row per requested node in the order
-// in which they were asked for. Its JSON form is what --report writes. The caller sets
+// in which they were asked for. Its JSON form is the report file that a user may ask for. The caller sets
 // Version, Host, Started, Image, Kept, SIF and Exit.
 type Report struct {
 	Transfer string  `json:"transfer"`
@@ -120,7 +120,7 @@ func (r *Report) Count() int {
 
 // Exit statuses of push and raw.
 const (
-	ExitAll         = 0 // every requested node (or --min-success of them) confirmed itself
+	ExitAll         = 0 // every requested node confirmed itself, or as many as are enough
 	ExitSource      = 1 // own or source error, nothing committed
 	ExitUsage       = 2
 	ExitPartial     = 3 // some committed

@@ -23,7 +23,7 @@ var timings = struct {
 	resumeFor  time.Duration // a control connection broke and the node does not answer again: it is lost
 	redialFor  time.Duration // between two dials of a lost node, and how long each may take
 	confirmFor time.Duration // how long an unconfirmed COMMIT is asked after
-	askEvery   time.Duration // between two such questions, and between two dials of --wait
+	askEvery   time.Duration // between two such questions, and between two dials while Config.Wait lasts
 	orphanFor  time.Duration // a node keeps a transfer whose server is gone
 	yieldFor   time.Duration // a node has a new transfer wait for a busy target
 	farewell   time.Duration // the last words to slow peers, and a read that cannot be ended

@@ -1,5 +1,6 @@
 // Package raw holds the sources and sinks that know no image format: a regular
-// file, a standard stream, and the file a node writes.
+// file, a standard stream, and the file a node writes. (The way of a byte from a socket to
+// such a file is package ring/internal/relay.)
 //
 //	server   OpenFile(path)      a regular file, Size known
 //	         Stream(r, dir)      standard input, Size -1, spooled while it is read
