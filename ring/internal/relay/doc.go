@@ -23,25 +23,33 @@
 // # Which goroutine does what
 //
 //   - The producer is one goroutine: Receive on a node, Pump.Run on the server. It takes memory from the
-//     window, reads a frame into it, checks or makes its CRC, and writes the frame to each link that is at the head
-//     before it reads the next. It waits in reserve while the store or a link still needs the oldest frame.
-//   - The store has a writer, which takes the frames of all blobs in their order, and a hasher for each blob
-//     that is begun, a few at once. All take the same frames, by a taker each, and a frame stays in the window until
-//     its writer and its hasher are done with it.
+//     window, reads a frame into it, and checks or makes the CRC. Then it writes the frame to each link that
+//     is at the head, and only then it reads the next. It waits in reserve while the store or a link still
+//     needs the oldest frame.
+//   - The store has one writer, which writes all blobs one after the other, and one hasher for each of a few
+//     blobs. Writer and hashers take the same frames, each with a taker of its own. A frame stays in the
+//     window until its writer and its hasher are done with it.
 //   - Each link has one goroutine, which Feed starts. It dials, and sends what the link lacks until the
-//     link is at the head; then it sleeps, and the producer writes.
+//     link is at the head. Then it sleeps, and the producer writes.
 //
 // # Who owns which offset
 //
-//   - relayBlob.recv belongs to the producer: the next frame that it puts begins there. Arrive and FallBack set it
-//     while there is no producer, to what the node's machine (package member) has accepted.
+//   - relayBlob.recv belongs to the producer: the next frame that it puts begins there. Arrive and FallBack
+//     set it while there is no producer, to what the node's machine (package member) has accepted.
 //   - outLink.pos belongs to whoever writes to the link, one goroutine at a time.
-//   - taker.off belongs to the writer or hasher whose taker it is. The writer's begins at what Store.At
-//     says, the hasher's in front of it where something was there before.
-//   - ledger.written is what the writer has passed. Sum is told nothing beyond it.
+//   - taker.off belongs to the writer or hasher that has the taker. The writer's begins at what Store.At
+//     says. The hasher's begins before it, where some bytes were there before the transfer.
+//   - ledger.written is how far the writer is. Sum gets no sum of bytes beyond it.
 //
-// relay.go has the meeting of all of them; receive.go, pump.go and framesize.go are the producers, store.go and taker.go the store,
-// sums.go what its hashes go on from after a fallback,
-// link.go and lowat.go the two ends of a link, link_out.go the links that are fed, window.go the memory, and
-// meter.go, link_info.go and rundelay.go what is measured.
+// # Where is what?
+//
+//	relay.go                           the meeting of all of these
+//	receive.go, pump.go, framesize.go  the producers
+//	store.go, taker.go                 the store
+//	sums.go                            from where hashes go on after a fallback
+//	sha.go                             whether the processor has instructions for them
+//	link.go, lowat.go                  the two ends of a link
+//	link_out.go                        the links that are fed
+//	window.go                          the memory
+//	meter.go, link_info.go, rundelay.go  what is measured
 package relay

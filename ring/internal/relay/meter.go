@@ -23,8 +23,8 @@ const (
 // waitNames are the words of a REPORT.
 var waitNames = [waitKinds]wire.Wait{waitCPU: wire.WaitCPU, waitIn: wire.WaitIn, waitDisk: wire.WaitDisk, waitLimit: wire.WaitLimit, waitOut: wire.WaitOut}
 
-// activity sums up what one goroutine spends its time on; others may take the sums
-// at any time, also in the middle of a wait.
+// activity sums up what one goroutine spends its time on. Other goroutines may take the sums at any time, even
+// while it waits.
 type activity struct {
 	mu    sync.Mutex
 	kind  waitKind
@@ -32,8 +32,7 @@ type activity struct {
 	sum   [waitKinds]time.Duration
 }
 
-// is says what the goroutine does from now on, and returns what it did before. Of a nil
-// activity nobody wants to know.
+// is notes what the goroutine does from now on, and returns what it did before. A nil activity keeps nothing.
 func (a *activity) is(k waitKind) (was waitKind) {
 	if a == nil {
 		return k
@@ -62,16 +61,15 @@ func (a *activity) take() [waitKinds]time.Duration {
 	return sum
 }
 
-// crew sums up what several goroutines that do the same spend their time on together: they hash while
-// one of them does, else they read while one of them does, and else they wait.
+// crew sums up what the hashers together spend their time on. The crew hashes while any of them hashes. Else it
+// reads while any of them reads, and else it waits.
 type crew struct {
 	mu  sync.Mutex
-	n   [waitKinds]int // how many do what, but for those that wait
+	n   [waitKinds]int // how many of them do what; the figure for waitIn has no meaning
 	all activity
 }
 
-// turn says that one of them, which did was, does another thing from now on. Each begins and ends with
-// waitIn.
+// turn notes that one of the hashers stops doing was and begins doing is. Each hasher begins and ends with waitIn.
 func (c *crew) turn(was, is waitKind) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -100,19 +98,19 @@ type meter struct {
 	delay runDelay
 }
 
-// fill completes a report with what was measured since the last one, taken apart
-// by what the time went to. Once all was received nobody waits for the feed any more,
-// only the store goes on: what it waits for is what the node waits for.
+// fill completes a report with what was measured since the last one. A rate is the bytes that were moved, hashed or
+// written by the time that this took. ended says that everything was received. Then only the store goes on, and
+// what it waits for is what the node waits for.
 func (m *meter) fill(r *wire.Report, ended bool) {
 	relay, write, hash := m.relay.take(), m.write.take(), m.hash.all.take()
 	moved, hashed, written := m.moved.Swap(0), m.hashed.Swap(0), m.written.Swap(0)
 	r.Relay = wire.PerSecond(moved, relay[waitCPU])
 	r.Hash = wire.PerSecond(hashed, hash[waitCPU])
 	r.Disk = wire.PerSecond(written, write[waitDisk])
-	delay, known := m.delay.since(time.Now()) // each time: the next one needs this one
+	delay, known := m.delay.since(time.Now()) // in every report, because the next call compares with this one
 	starved := false
 	if d := write[waitDisk]; d > 200*time.Millisecond {
-		// What it waits for may be the processor: then the writes are not to blame.
+		// The writer may have waited for a processor, and not for the disk. Then the disk is not to blame.
 		switch starved = known && delay > d; {
 		case starved && (r.Hash == 0 || r.Disk > 0 && r.Disk < r.Hash):
 			r.Hash, r.Disk = r.Disk, 0

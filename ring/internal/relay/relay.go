@@ -23,8 +23,8 @@ type Relay struct {
 	space  sync.Cond // the producer waits: room came, a lost link was replaced
 	win    window
 	blobs  []relayBlob
-	takers []*taker // the goroutines of the store; each waits by itself
-	taken  int      // the blobs before it have, or had, their takers
+	takers []*taker // of the store's goroutines, each of which waits on a condition of its own
+	taken  int      // all blobs before this one have, or had, their takers
 	links  []*outLink
 	lost   map[uint32]bool // broken links nobody stands in for yet
 	closed error
@@ -181,8 +181,7 @@ func (r *Relay) put(hdr *[wire.HeaderSize]byte, data []byte, blob uint32, off in
 	if b.recv = f.end(); b.recv != b.size {
 		r.frame = len(data)
 	}
-	// The store is woken for a batch: waking it for each small frame costs more
-	// than hashing it.
+	// The store is woken when a batch has come, because to wake it for a small frame costs more than to hash it.
 	if r.unstored += len(data); r.unstored >= storeBatch || b.recv == b.size || r.atMark(b.recv) {
 		r.unstored = 0
 		r.wakeTakers(int(blob))

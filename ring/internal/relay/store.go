@@ -15,27 +15,29 @@ import (
 // Store hashes and writes the frames of a relay, beside the goroutine that receives them. On the server
 // it only hashes: its sums are the marks.
 //
-// Blobs are begun and written one after the other, by the goroutine of Run. A blob that is begun is
-// hashed by a goroutine of its own, from the same frames. So a blob may still be hashed while the next
-// ones, as far as the window holds them, are written and hashed. What arrives is never hashed from what
-// was written: a storage that rots would speak against the link that brought it. What Sum is told does not show that: it is told everything of one blob
-// before anything of the next, and nothing of bytes that are not written yet.
+// One goroutine, the writer, begins the blobs and writes them one after the other. Each blob that is begun has a
+// goroutine of its own, a hasher, which takes the same frames. So the next blobs, as far as the window holds
+// them, are written and hashed while a blob is still hashed. A hasher never reads back what has arrived and was
+// written: if the storage changed it, the link that brought it would be blamed. Sum does not see how many
+// hashers there are: it gets all sums of one blob before any sum of the next, and no sum of bytes that are not
+// written yet.
 type Store struct {
 	Relay *Relay
 	Blobs []int // in travelling order
-	// Hashers is how many blobs are hashed at once, at most; 0 is one.
+	// Hashers is the largest number of blobs that are hashed at once; 0 means one.
 	Hashers int
-	// At is from where on a blob arrives; nil: from its first byte. What is there before is
-	// opened by Held and hashed first.
+	// At returns the offset in bytes from which on a blob arrives. With nil each arrives from its first byte. Bytes
+	// before that offset are there already: the hasher reads them with Held first.
 	At func(blob int) int64
-	// Held reads what is there of a blob from off on. With nil nothing can be read again.
+	// Held opens the bytes of a blob that are there already, from off on. With nil they cannot be read.
 	Held func(blob int, off int64) (io.ReadCloser, error)
-	// Begin opens where a blob goes, from at on; nil: nowhere. It must not wait after ctx is done.
+	// Begin opens what a blob is written to, from the offset at on. With nil nothing is written. Begin must not
+	// wait after ctx is done.
 	Begin func(ctx context.Context, blob int, at int64) (io.Writer, error)
 	// Sum takes the running SHA-256 at every mark and, with end, that of the blob. It is not called
 	// twice at once.
 	Sum func(blob int, off int64, sum []byte, end bool) error
-	// Saved keeps what a fallback goes on from; nil: nothing.
+	// Saved keeps the states of hashes from which a fallback goes on. With nil it hashes from the first byte.
 	Saved *SavedSums
 
 	judge ledger
@@ -69,7 +71,7 @@ func (s *Store) Run(ctx context.Context) error {
 	return work.Wait()
 }
 
-// blob begins a blob, has it hashed, and writes it. hashed is called when its hasher has ended.
+// blob begins a blob, starts its hasher in work, and writes the blob. The hasher calls hashed when it ends.
 func (s *Store) blob(ctx context.Context, work *errgroup.Group, b int, hashed func()) error {
 	at := int64(0)
 	if s.At != nil {
@@ -92,7 +94,9 @@ func (s *Store) blob(ctx context.Context, work *errgroup.Group, b int, hashed fu
 	}
 	s.Relay.enter(&h.from)
 	to := &taker{blob: b, off: at, wait: func(k waitKind) { meter.write.is(k) }}
-	if w != nil { // before the hasher runs: the window must not let go of what is not written
+	// The writer's taker enters before the hasher runs: else the window could drop a frame that is hashed and
+	// not yet written.
+	if w != nil {
 		s.Relay.enter(to)
 		defer s.Relay.leave(to)
 	}
@@ -135,8 +139,8 @@ type hasher struct {
 	from   taker
 	hash   hash.Hash
 	kind   waitKind // what it does now
-	buf    []byte   // of what it reads again
-	loaded byte     // so that what write loads is of use
+	buf    []byte   // for what again reads
+	loaded byte     // keeps the compiler from dropping the loads of write
 }
 
 // is says what the hasher does from now on.
@@ -176,9 +180,9 @@ func (h *hasher) run(ctx context.Context) error {
 	}
 }
 
-// write hashes b. Frames wait in the window, and are not in the processor's cache any more
-// when their turn comes. SHA-256 hides none of that: loading a byte of each line before, all
-// of which go on at once, makes it up to half as fast again.
+// write hashes b. A frame has left the processor's cache by the time its turn comes, and SHA-256 waits for each
+// line of it. Loading one byte of every line of a piece first makes it up to half as fast again, because the
+// processor loads many lines at once.
 func (h *hasher) write(b []byte) {
 	h.store.Relay.meter.hashed.Add(int64(len(b)))
 	const line, piece = 64, 32 << 10 // the piece fits into the smallest cache
@@ -193,7 +197,7 @@ func (h *hasher) write(b []byte) {
 	}
 }
 
-// again hashes n bytes at off that were there before.
+// again reads n bytes at off that were there before the transfer, and hashes them.
 func (h *hasher) again(ctx context.Context, off, n int64) error {
 	if h.store.Held == nil {
 		return wire.Errorf(wire.CodeMismatch, "what was written cannot be read again")
@@ -227,19 +231,19 @@ func (h *hasher) again(ctx context.Context, off, n int64) error {
 	return nil
 }
 
-// ledger holds sums back until they may be told: in travelling order, and none of bytes that are not
-// written.
+// ledger holds sums back until they may be told. It tells them in travelling order, and none of bytes that are
+// not written.
 type ledger struct {
 	tell func(blob int, off int64, sum []byte, end bool) error
 
 	mu      sync.Mutex
-	blobs   []int         // not told to the end yet, in travelling order
-	blob    int           // that is being written; those before it are
-	written int64         // the end of what is written of it
-	sums    map[int][]sum // by blob, in the order of their offsets
+	blobs   []int         // the blobs whose last sum is not told yet, in travelling order
+	blob    int           // the blob that is being written; all blobs before it are written
+	written int64         // how many bytes of blob are written
+	sums    map[int][]sum // the sums that are held back, by blob, in the order of their offsets
 }
 
-// sum is the SHA-256 of a blob up to off; with end that is all of it.
+// sum is the SHA-256 of the first off bytes of a blob. With end these are all its bytes.
 type sum struct {
 	off int64
 	sum []byte
@@ -257,7 +261,7 @@ func (l *ledger) hashed(blob int, s sum) error {
 	return l.settle()
 }
 
-// wrote says that a blob is written up to off.
+// wrote notes that the first off bytes of a blob are written.
 func (l *ledger) wrote(blob int, off int64) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -265,7 +269,7 @@ func (l *ledger) wrote(blob int, off int64) error {
 	return l.settle()
 }
 
-// settle tells what may be told by now.
+// settle tells the sums that may be told by now.
 func (l *ledger) settle() error {
 	for len(l.blobs) > 0 {
 		b := l.blobs[0]

@@ -5,8 +5,8 @@ import (
 	"sync"
 )
 
-// SavedSums keeps the state of the hash at marks that are not yet known to be good,
-// and at the last one that is. Its zero value is empty.
+// SavedSums keeps copies of the states of hashes: of each blob those at the marks that are not known to be good
+// yet, and the one at the last good mark. Its zero value is empty.
 type SavedSums struct {
 	mu    sync.Mutex
 	blobs map[int][]savedSum // by offset
@@ -20,7 +20,7 @@ type savedSum struct {
 func (s *SavedSums) save(blob int, off int64, h hash.Hash) {
 	c, err := h.(hash.Cloner).Clone()
 	if err != nil {
-		return // it will be hashed again from further up
+		return // a fallback then hashes again from an earlier mark
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -34,7 +34,7 @@ func (s *SavedSums) keep(blob int, all []savedSum) {
 	s.blobs[blob] = all
 }
 
-// Good drops what is before the mark at off.
+// Good notes that the mark at off is good: it drops all states before it.
 func (s *SavedSums) Good(blob int, off int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -45,7 +45,7 @@ func (s *SavedSums) Good(blob int, off int64) {
 	s.keep(blob, all)
 }
 
-// Back drops what is behind off.
+// Back drops all states behind off.
 func (s *SavedSums) Back(blob int, off int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -56,7 +56,7 @@ func (s *SavedSums) Back(blob int, off int64) {
 	s.keep(blob, all)
 }
 
-// last is the newest state that is kept, and its offset; nil: none is.
+// last returns a copy of the newest state of a blob and its offset, or nil if there is none.
 func (s *SavedSums) last(blob int) (hash.Hash, int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -6,30 +6,30 @@ import (
 	"sync"
 )
 
-// taker takes the bytes of one blob from the relay, in their order, for the store: its writer, or a
-// hasher. The relay's mutex guards it.
+// taker takes the bytes of one blob from the relay, in their order. The store's writer has one at a time, and
+// each of its hashers has one. The relay's mutex guards it.
 type taker struct {
 	blob int
-	// off is behind what was taken. It is the taker's alone, and moves when what was taken is done with.
+	// off is the offset of the first byte that the owner of the taker is not done with. Only take moves it.
 	off int64
-	// frame is what is being worked on; its memory stays until then.
+	// frame is the frame that the owner works on. It is pinned, so that its memory stays.
 	frame *frame
-	// held is up to where the bytes were there before. They are read again from storage.
+	// held is how many bytes were there before the transfer. The owner reads them from storage.
 	held int64
 
 	cond sync.Cond
-	wait func(waitKind) // is told what it waits for
+	wait func(waitKind) // take calls it before it waits
 }
 
-// piece is what a taker takes next: a part of a frame, or else n bytes that were there before and are to
-// be read from storage. It is neither at the end of the blob.
+// piece is what comes next for a taker. Either data is a part of a frame, or the next n bytes were there before
+// and are to be read from storage. At the end of the blob data is nil and n is 0.
 type piece struct {
 	data []byte
 	n    int64
 }
 
-// enter adds a taker that begins at off. The window keeps the frames of a blob until it has takers, and
-// of the blobs behind it.
+// enter adds a taker that begins at t.off. Before a blob has takers, the window keeps all frames of it and of the
+// blobs behind it.
 func (r *Relay) enter(t *taker) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -38,7 +38,7 @@ func (r *Relay) enter(t *taker) {
 	r.taken = t.blob + 1
 }
 
-// leave lets the window go on without t.
+// leave removes t, so that the window keeps no frame for it any more.
 func (r *Relay) leave(t *taker) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -47,7 +47,7 @@ func (r *Relay) leave(t *taker) {
 	r.space.Signal()
 }
 
-// done gives back what was taken last.
+// done unpins the frame that was taken last.
 func (t *taker) done(r *Relay) {
 	if t.frame == nil {
 		return
@@ -58,7 +58,8 @@ func (t *taker) done(r *Relay) {
 	t.frame = nil
 }
 
-// take says that t is done with all before off, and waits for what comes then.
+// take notes that t is done with all bytes before off, and returns what comes then. It waits until something has
+// come, the relay ends, or ctx is done and wakeTakers was called.
 func (r *Relay) take(ctx context.Context, t *taker, off int64) (piece, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -88,7 +89,7 @@ func (r *Relay) take(ctx context.Context, t *taker, off int64) (piece, error) {
 	}
 }
 
-// wakeTakers wakes those that wait for bytes of a blob, or with -1 all.
+// wakeTakers wakes the takers of a blob, or with -1 all takers.
 func (r *Relay) wakeTakers(blob int) {
 	for _, t := range r.takers {
 		if blob < 0 || t.blob == blob {
@@ -97,7 +98,7 @@ func (r *Relay) wakeTakers(blob int) {
 	}
 }
 
-// untaken says whether the window keeps f for the store.
+// untaken says whether the store still needs f: its blob has no takers yet, or one of them is before its end.
 func (r *Relay) untaken(f *frame) bool {
 	return int(f.blob) >= r.taken ||
 		slices.ContainsFunc(r.takers, func(t *taker) bool { return t.blob == int(f.blob) && t.off < f.end() })

@@ -136,7 +136,7 @@ type frame struct {
 	off  int64
 
 	chunk *chunk
-	pins  int // goroutines beside the reading one that work on it: links that write it, takers of the store
+	pins  int // how many goroutines other than the producer work on it: links that write it, takers of the store
 }
 
 func (f *frame) end() int64 { return f.off + int64(len(f.data)) }
@@ -197,7 +197,7 @@ func (w *window) room(n int, keep func(*frame) bool) []byte {
 	return nil
 }
 
-// retire gives back a chunk that is no longer filled and holds no frame.
+// retire gives c back if it holds no frame. The caller does not fill it any more.
 func (w *window) retire(c *chunk) {
 	if c != nil && c.live == 0 {
 		w.drop(c)
@@ -260,7 +260,7 @@ func (w *window) pinned() bool {
 	return slices.ContainsFunc(w.frames, func(f *frame) bool { return f.pins > 0 })
 }
 
-// Release gives all memory back; no frame is used afterwards.
+// release gives all memory back. No frame may be used afterwards.
 func (w *window) release() {
 	seen := map[*chunk]bool{}
 	for _, f := range w.frames {
