@@ -46,7 +46,7 @@ func TestStoreGoesOnAfterFallingBack(t *testing.T) {
 					}
 				}
 				var mu sync.Mutex
-				first := left // to be told to the end
+				first := left         // to be told to the end
 				after := rnd.IntN(60) // sums
 				if round > 20 {
 					after = -1
