@@ -164,9 +164,9 @@ var hints = map[errkind.Kind]string{
 	// Keys.
 	"authority-ended":   "replace the authority, here on the server: dolly-img keys renew --ca",
 	"authority-ends":    "replace it, on the server: dolly-img keys renew --ca",
+	"authority-first":   "replace the authority first, here on the server: dolly-img keys renew --ca",
 	"authority-follows": "replace what it signed, on the server: dolly-img keys renew",
 	"authority-old":     "dolly-img keys renew, on the server, takes it out",
-	"authority-first":   "replace the authority first, here on the server: dolly-img keys renew --ca",
 	"authority-only":    "replace it first, on the server: dolly-img keys renew --ca",
 	"ca-ended":          "on the server: dolly-img keys renew --ca; then copy ca.pem from there",
 	"certificate-ends":  "on the server: dolly-img keys renew; then copy the new files to the machines that need them, as it says",

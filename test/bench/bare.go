@@ -11,10 +11,10 @@ import (
 	"runtime"
 )
 
-// The bare chain is what a chain that verifies costs at the least in this language, on the machine that
-// it runs on: each process copies by 1 MiB, sums up a CRC32C of what it passes on, and beside it a
-// SHA-256 and the file. It has no frames, no control, no TLS, and whatever goes wrong ends it. The
-// program is this one, called with bareWord.
+// The bare chain shows what a chain that verifies costs at least, in this language and on this machine. Each process
+// copies blocks of 1 MiB, computes a CRC32C of what it passes on, and at the same time a SHA-256, and writes the
+// file. It has no frames, no control connection and no TLS, and any error ends it. The program is this one, called
+// with bareWord.
 const bareWord = "bare-chain"
 
 var bare = commands{
@@ -39,8 +39,8 @@ func itself() string {
 	return path
 }
 
-// runBare is one process of the chain: a role, where it reads, where it passes on ("-": nowhere),
-// and a file.
+// runBare runs one process of the chain. Its arguments are a role, where it reads, where it passes on ("-" is
+// nowhere), and a file.
 func runBare(args []string) error {
 	if len(args) != 4 {
 		return errors.New("want ROLE FROM TO FILE")

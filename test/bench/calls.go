@@ -28,7 +28,7 @@ func (c calls) sum() (n int64) {
 	return n
 }
 
-// otherCalls is the entry of calls for all that perf is not asked for by name.
+// otherCalls is the entry for all calls that perf does not count by name.
 const otherCalls = "others"
 
 // namedCalls are those that perf counts one by one.
@@ -51,7 +51,7 @@ var (
 	strace = &tracer{"strace, which slows it", startStrace, parseStrace}
 )
 
-// newTracer returns nil where the machine has nothing to count with.
+// newTracer returns nil if the machine has nothing to count with.
 func newTracer(ctx context.Context) *tracer {
 	if exec.CommandContext(ctx, "perf", "stat", "-e", "raw_syscalls:sys_enter", "true").Run() == nil {
 		return perf
@@ -131,7 +131,7 @@ func startStrace(ctx context.Context, pid int, file string) (func(context.Contex
 	return func(ctx context.Context) error { return interrupt(ctx, p) }, nil
 }
 
-// interrupt ends a tracer as ^C does. Its status says nothing: one that was interrupted says so.
+// interrupt ends a tracer as ^C does. The status of the tracer is ignored, because it only says that.
 func interrupt(ctx context.Context, p *netns.Process) error {
 	p.Signal(syscall.SIGINT)
 	_, err := p.Wait(ctx)
@@ -253,8 +253,8 @@ func (r *result) printCalls(w io.Writer) {
 	t.Flush()
 }
 
-// switches is how often the kernel took a processor from a process or the process gave it away, of all its
-// threads: of those that run for one that runs, of all for one that has ended.
+// switches returns how often the threads of a process gave up a processor or lost it. If the process still runs, these
+// are only the threads that it has now.
 func switches(p *netns.Process) (int64, error) {
 	select {
 	case <-p.Done():

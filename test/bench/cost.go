@@ -18,13 +18,13 @@ import (
 	"github.com/dolly-img/dolly-img/test/testimage"
 )
 
-// value is one line of what a part measures.
+// value is one line of the results of a part.
 type value struct {
 	name string
 	v    float64
 }
 
-// paired measures this tree's program, and the one before beside it if there is one.
+// paired measures the program of this tree, and in turn with it the older one if there is one.
 func (i *images) paired(measure func(binary string) ([]value, error)) error {
 	now, err := measure(i.binary)
 	if err != nil {
@@ -46,7 +46,7 @@ func (i *images) paired(measure func(binary string) ([]value, error)) error {
 	return nil
 }
 
-// withNodes is a net of n nodes and an empty directory in memory for do.
+// withNodes calls do with a net of n nodes and an empty directory in memory.
 func (i *images) withNodes(ctx context.Context, n int, do func(net *netns.Net, dir string) error) error {
 	dir, err := os.MkdirTemp(i.dir, "cost-")
 	if err != nil {
@@ -61,7 +61,7 @@ func (i *images) withNodes(ctx context.Context, n int, do func(net *netns.Net, d
 	return do(net, dir)
 }
 
-// used is the processor's time of a process that has ended.
+// used returns the processor time of a process that has ended.
 func used(p *netns.Process) float64 {
 	return (p.State().UserTime() + p.State().SystemTime()).Seconds()
 }
@@ -83,9 +83,9 @@ func timed(ctx context.Context, h *netns.Host, program string, args ...string) (
 	return time.Since(begin).Seconds(), used(p), nil
 }
 
-// startup is what five processes cost that have next to nothing to do: four nodes, from their start to their
-// end, and a server that sends them 1 kB. What a process costs before it does anything is what the command
-// version takes, less what it takes to start true in the same place.
+// startup measures what five processes cost that have almost nothing to do: four nodes, from their start to their
+// end, and a server that sends them 1 kB. The cost of a process before it does anything is that of the command
+// version, minus that of starting true in the same place.
 func (i *images) startup(ctx context.Context) error {
 	const nodes, versions = 4, 20
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
@@ -166,7 +166,7 @@ func hashRate(ctx context.Context, env []string) (float64, error) {
 	return strconv.ParseFloat(strings.TrimSpace(string(out)), 64)
 }
 
-// nosha is a push of an image of eight layers to the cache of one node that has no SHA instructions. The
+// nosha measures a push of an image with eight layers to the cache of one node that has no SHA instructions. The
 // server has them.
 func (i *images) nosha(ctx context.Context) error {
 	const layers, size = 8, 8 * 32 << 20
@@ -198,8 +198,9 @@ func (i *images) nosha(ctx context.Context) error {
 	})
 }
 
-// slowDisk is a file to one node without SHA instructions whose disk writes as fast as one of its cores hashes.
-// A node that hashes and writes side by side carries that rate, and one that does the one after the other half of it.
+// slowDisk measures a transfer of a file to one node without SHA instructions, whose disk writes as fast as one of its
+// cores hashes. A node that hashes and writes at the same time carries that rate, and a node that does the one after
+// the other carries half of it.
 func (i *images) slowDisk(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 4*time.Minute)
 	defer cancel()

@@ -38,8 +38,8 @@ var slowFigures = []figure{
 	}, "%.3f", false},
 }
 
-// print writes the scenario's table; all are the results so far, among which that of
-// one node may be.
+// print writes the table of the scenario. All has the results so far. If the same scenario with one
+// node is among them, the table compares with it.
 func (r *result) print(w io.Writer, all []*result) {
 	link := "unshaped"
 	if r.Rate > 0 {
@@ -78,7 +78,7 @@ func (r *result) print(w io.Writer, all []*result) {
 		fmt.Fprintf(t, "%s\t", name)
 		for _, f := range columns {
 			values := each(samples, func(x *sample) float64 { return f.of(r.scenario, x) })
-			if slices.Max(values) == 0 { // it does not tell
+			if slices.Max(values) == 0 { // the program does not report this
 				fmt.Fprint(t, "-\t")
 				continue
 			}

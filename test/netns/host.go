@@ -12,15 +12,15 @@ import (
 type Host struct {
 	Name string // server, n01, n02, …
 	Addr netip.Addr
-	// Mounts are made for every command of the host before it starts, and only it
-	// sees them: so that the same path is another directory on every host.
+	// Mounts are made for every command of the host before it starts, and only that command
+	// sees them. So the same path is another directory on every host.
 	Mounts []Mount
 
 	net  *Net
 	port string // its end at the switch
 }
 
-// Mount is what mount(8) is told.
+// Mount has the arguments of mount(8).
 type Mount struct{ Type, Source, Target, Options string }
 
 // Bind shows source at target.
@@ -28,19 +28,19 @@ func Bind(source, target string) Mount {
 	return Mount{Type: "none", Source: source, Target: target, Options: "bind"}
 }
 
-// Tmpfs is an empty file system in memory of so many bytes.
+// Tmpfs mounts an empty file system in memory with so many bytes.
 func Tmpfs(target string, size int64) Mount {
 	return Mount{Type: "tmpfs", Source: "none", Target: target, Options: fmt.Sprintf("size=%d", size)}
 }
 
 func (h *Host) space() string { return h.net.prefix + h.Name }
 
-// mountAndRun takes, as often as "$1" is "mount", five words off its arguments; the
-// rest is the command. It has the pid of the shell.
+// mountAndRun mounts while its first argument is "mount", with five words each. The
+// rest is the command, which takes the place of the shell and so has its process id.
 const mountAndRun = `while [ "$1" = mount ]; do mount -t "$2" -o "$3" "$4" "$5" || exit 125; shift 5; done; shift; exec "$@"`
 
-// Command makes a command that runs on the host. Its process is the program itself,
-// so signals reach it.
+// Command returns a command that runs on the host. Its process is the program itself,
+// so signals reach the program.
 func (h *Host) Command(ctx context.Context, program string, args ...string) *exec.Cmd {
 	words := []string{"netns", "exec", h.space()}
 	if len(h.Mounts) > 0 {
@@ -54,8 +54,8 @@ func (h *Host) Command(ctx context.Context, program string, args ...string) *exe
 	return exec.CommandContext(ctx, "ip", append(words, args...)...)
 }
 
-// Unplug takes the cable out: the host sends and receives nothing, and no connection
-// is told so. Plug puts it back.
+// Unplug takes the cable out: the host sends and receives nothing, and its connections
+// do not notice. Plug puts the cable back.
 func (h *Host) Unplug(ctx context.Context) error {
 	return batch(ctx, "ip", h.net.sw(), "link set "+h.port+" down\n")
 }
@@ -90,7 +90,7 @@ func (h *Host) OnlyFrom(ctx context.Context, from *Host, port int) error {
 	return err
 }
 
-// Shape makes the host's link so many bits per second slow from now on.
+// Shape limits the host's link to so many bits per second from now on.
 func (h *Host) Shape(ctx context.Context, rate int64) error {
 	replace := func(dev string) string { return "qdisc replace" + shape(dev, rate)[len("qdisc add"):] }
 	if err := batch(ctx, "tc", h.net.sw(), replace(h.port)); err != nil {

@@ -29,7 +29,7 @@ func (h *Host) Inside(f func() error) error {
 	}
 	ferr := f()
 	if err := unix.Setns(int(home.Fd()), unix.CLONE_NEWNET); err != nil {
-		// A thread that stays there must run nothing else: it is left locked.
+		// A thread that cannot come back must run nothing else, so it stays locked.
 		return errors.Join(ferr, fmt.Errorf("%s: setns back: %w", h.Name, err))
 	}
 	runtime.UnlockOSThread()

@@ -1,6 +1,6 @@
 // Package netns makes hosts for tests and benchmarks: Linux network namespaces, each
-// with one interface to a common switch. Nothing of the machine's own network is
-// touched, the switch has a namespace of its own. It needs root, and ip, tc and iptables.
+// with one interface to a common switch. The switch has a namespace of its own, so the
+// network of the machine is not touched. The package needs root, and ip, tc and iptables.
 //
 //	┌─ switch ──────────────────────────┐
 //	│ br0 ── p0 ── p1 ── p2 …           │
@@ -25,7 +25,7 @@ import (
 	"syscall"
 )
 
-// Config says what net to make.
+// Config says which net to make.
 type Config struct {
 	Nodes int
 	// Rate shapes every host's link to so many bits per second, in both directions;
@@ -44,7 +44,7 @@ type Net struct {
 
 const prefix = "dimg-"
 
-// Available says why no Net can be made here, or returns nil.
+// Available returns an error if no Net can be made here.
 func Available() error {
 	if os.Geteuid() != 0 {
 		return errors.New("not root: network namespaces")
@@ -57,7 +57,7 @@ func Available() error {
 	return nil
 }
 
-// New makes a net and removes what earlier runs left that were killed.
+// New makes a net, and removes the nets of earlier runs that were killed.
 func New(ctx context.Context, cfg Config) (*Net, error) {
 	if err := removeStale(ctx); err != nil {
 		return nil, err
@@ -121,8 +121,8 @@ func (n *Net) build(ctx context.Context, rate int64) error {
 	return nil
 }
 
-// shape is the line for tc that makes what leaves by dev as slow as rate. A segment
-// that the sender has not cut up yet is 64 KiB, so the burst must hold two.
+// shape returns the line for tc that limits what leaves by dev to rate. A segment that the
+// sender has not split yet has 64 KiB, and the burst must hold two.
 func shape(dev string, rate int64) string {
 	if rate == 0 {
 		return ""
@@ -133,7 +133,7 @@ func shape(dev string, rate int64) string {
 // Close ends every process that is still in the net, and removes it.
 func (n *Net) Close() error { return remove(context.Background(), n.prefix) }
 
-// removeStale removes the nets of processes that are no more.
+// removeStale removes the nets of processes that have ended.
 func removeStale(ctx context.Context) error {
 	spaces, err := list(ctx)
 	if err != nil {
@@ -184,7 +184,7 @@ func remove(ctx context.Context, prefix string) error {
 		}
 		pids, err := run(ctx, "", "ip", "netns", "pids", space)
 		if err != nil {
-			continue // removed meanwhile
+			continue // it was removed meanwhile
 		}
 		for _, s := range strings.Fields(pids) {
 			if pid, err := strconv.Atoi(s); err == nil && pid > 1 && pid != os.Getpid() {
@@ -196,7 +196,7 @@ func remove(ctx context.Context, prefix string) error {
 	if names.Len() == 0 {
 		return nil
 	}
-	// Another process or test may be removing the same: what counts is that they are gone.
+	// Another process or test may be removing the same nets. It only matters that they are gone.
 	_, removing := run(ctx, names.String(), "ip", "-force", "-batch", "-")
 	if removing == nil {
 		return nil

@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// AnonMemory is what a process holds of memory that no file backs.
+// AnonMemory returns how much memory a process holds that no file backs, in bytes.
 func AnonMemory(pid int) (bytes int64, err error) {
 	f, err := os.Open(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
@@ -27,7 +27,7 @@ func AnonMemory(pid int) (bytes int64, err error) {
 	return 0, fmt.Errorf("process %d: no RssAnon", pid)
 }
 
-// Switches is how often the threads that a process has now gave a processor away or lost it.
+// Switches returns how often the present threads of a process gave up a processor or lost it.
 func Switches(pid int) (n int64, err error) {
 	tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", pid))
 	if err != nil {
@@ -56,7 +56,7 @@ func Switches(pid int) (n int64, err error) {
 	return n, nil
 }
 
-// Processor is the model of the machine's processors as the kernel names it, and how many there are.
+// Processor returns the model of the machine's processors as the kernel names it, and how many there are.
 func Processor() (model string, n int, err error) {
 	b, err := os.ReadFile("/proc/cpuinfo")
 	if err != nil {
@@ -115,8 +115,8 @@ func OpenFiles(pid int) (int, error) {
 	return len(entries), err
 }
 
-// CPU is the time a running process has used, user and system. The kernel counts it
-// here in ticks of 10 ms.
+// CPU returns the processor time, user and system, that a running process has used. The kernel counts
+// it here in ticks of 10 ms.
 func CPU(pid int) (time.Duration, error) {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
@@ -139,9 +139,9 @@ func CPU(pid int) (time.Duration, error) {
 	return time.Duration(ticks) * (time.Second / 100), nil
 }
 
-// Listening waits until a socket of the process's host is bound to the port; network is
-// "tcp" or "udp". It asks again and again: programs that print nothing when they are
-// ready leave no other way.
+// Listening waits until a socket of the process's host is bound to the port. Network is
+// "tcp" or "udp". It asks again and again, because some programs print nothing when they are
+// ready.
 func Listening(ctx context.Context, p *Process, network string, port int) error {
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()

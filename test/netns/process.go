@@ -18,13 +18,13 @@ type Process struct {
 
 	mu    sync.Mutex
 	lines []string
-	more  chan struct{} // closed and replaced when lines grows
+	more  chan struct{} // it is closed and replaced when lines grows
 
 	done chan struct{}
 	err  error // of Wait; read after done
 }
 
-// Start starts cmd, which has no standard output and error yet: both are read as one.
+// Start starts cmd. Its standard output and error must not be set; Start reads both as one.
 func Start(cmd *exec.Cmd) (*Process, error) {
 	r, w, err := os.Pipe()
 	if err != nil {
@@ -80,7 +80,7 @@ func (p *Process) Line(ctx context.Context, text string) (string, error) {
 		select {
 		case <-more:
 		case <-p.done:
-			ended = true // look at the lines once more
+			ended = true // the last lines have to be looked at once more
 		case <-ctx.Done():
 			return "", fmt.Errorf("%s: no %q: %w\n%s", p.name(), text, context.Cause(ctx), p.Output())
 		}
@@ -89,7 +89,7 @@ func (p *Process) Line(ctx context.Context, text string) (string, error) {
 
 func (p *Process) name() string { return strings.Join(p.cmd.Args, " ") }
 
-// Output is all that the process has written so far.
+// Output returns all that the process has written so far.
 func (p *Process) Output() string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -99,13 +99,13 @@ func (p *Process) Output() string {
 // Pid is the process's.
 func (p *Process) Pid() int { return p.cmd.Process.Pid }
 
-// Signal sends sig; to a process that has ended it does nothing.
+// Signal sends sig. It does nothing if the process has ended.
 func (p *Process) Signal(sig os.Signal) { p.cmd.Process.Signal(sig) }
 
 // Done is closed when the process has ended and all its output is read.
 func (p *Process) Done() <-chan struct{} { return p.done }
 
-// Wait returns the exit status, -1 for a process that a signal ended.
+// Wait returns the exit status, or -1 if a signal ended the process.
 func (p *Process) Wait(ctx context.Context) (int, error) {
 	select {
 	case <-p.done:
@@ -115,7 +115,7 @@ func (p *Process) Wait(ctx context.Context) (int, error) {
 	}
 }
 
-// State is what the system counted of a process that has ended.
+// State returns what the system counted about a process that has ended.
 func (p *Process) State() *os.ProcessState { return p.cmd.ProcessState }
 
 // Kill ends the process at once.

@@ -1,5 +1,5 @@
-// Package testimage makes container images for the tests: a busybox that runs, with layers
-// of data beside it, for two platforms, the same bytes from the same arguments.
+// Package testimage makes container images for the tests: a busybox that runs, and layers of data,
+// for two platforms. The same arguments give the same bytes.
 package testimage
 
 import (
