@@ -1,6 +1,10 @@
 package coordinator
 
-import "github.com/dolly-img/dolly-img/ring/internal/wire"
+import (
+	"time"
+
+	"github.com/dolly-img/dolly-img/ring/internal/wire"
+)
 
 // pace is what a node could carry, and whether it is called slow because of that. All rates are in bytes per
 // second.
@@ -19,9 +23,10 @@ type pace struct {
 	slow bool
 	// seen counts the looks in a row that found it slow.
 	seen int
-	// rate is what it could carry when it was called slow, and why what is said of it.
-	rate int64
-	why  Cause
+	// rate is what it could carry when it was called slow, why what is said of it, and since when that was.
+	rate  int64
+	why   Cause
+	since time.Duration
 	// cleared counts how often it was called slow and turned out not to be.
 	cleared int
 	// sends is what it sends, where it was called slow because of that, else 0.
@@ -64,8 +69,8 @@ func (p *pace) look(sure bool) (slow bool) {
 }
 
 // call notes that the node is called slow from now on.
-func (p *pace) call(rate int64, why Cause) {
-	p.slow, p.seen, p.rate, p.why = true, 0, rate, why
+func (p *pace) call(now time.Duration, rate int64, why Cause) {
+	p.slow, p.seen, p.rate, p.why, p.since = true, 0, rate, why, now
 }
 
 // chokes notes that the node is called slow because it sends no faster than rate.

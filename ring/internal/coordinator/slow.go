@@ -101,11 +101,38 @@ func (c *Machine) review() {
 			c.exonerate(i, "it gets "+megabytes(n.progress.gets()))
 		case checked && 3*n.pace.rate >= 2*median:
 			c.exonerate(i, "others carry "+megabytes(median))
-		case c.cfg.Straggler == Drop && c.outdone(i, n.pace.rate):
+		case c.cfg.Straggler == Drop && (c.outdone(i, n.pace.rate) || c.allAwait(i)):
 			n.row.Link = n.pace.why.Link
 			c.end(i, Failed, n.pace.why)
 		}
 	}
+}
+
+// allAwait says whether all but slow nodes have everything, and i, which is slow, has had the time to show that it
+// is not, and would hold up the end of the transfer. Some may have got everything before two reports told how fast.
+func (c *Machine) allAwait(i int) bool {
+	n := &c.nodes[i]
+	if c.now-n.pace.since < timings.slowShows || !c.takesLong(i, max(n.pace.rate, n.progress.gets())) {
+		return false
+	}
+	ended := false
+	for j := 1; j < len(c.nodes); j++ {
+		o := &c.nodes[j]
+		switch {
+		case o.phase == phServing && !o.pace.slow:
+			return false
+		case o.phase == phVerified || o.phase == phCommitting || o.row.State.Good():
+			ended = true
+		}
+	}
+	return ended
+}
+
+// takesLong says whether what i lacks takes it longer, at so many bytes per second, than moving a node must save.
+func (c *Machine) takesLong(i int, rate int64) bool {
+	n := &c.nodes[i]
+	left, ok := n.holdings.left(c.blobs, n.progress.report.Received)
+	return !ok || float64(left) > float64(rate)*timings.slowSaves.Seconds()
 }
 
 // exonerate takes back that a node is slow: it was moved in vain.
@@ -134,8 +161,8 @@ func (c *Machine) forgetSlowed(i int) {
 	}
 }
 
-// straggles moves a slow node to the end. To fail it, where that was asked for, is for review: somebody
-// else must be seen to get twice as much from then on.
+// straggles moves a slow node to the end. To fail it, where that was asked for, is for review: from then on
+// another must be seen to get twice as much, or all others to end.
 func (c *Machine) straggles(i int, rate int64, cause limiter) {
 	n := &c.nodes[i]
 	n.row.Link = "" // of whatever its note said before
@@ -143,7 +170,7 @@ func (c *Machine) straggles(i int, rate int64, cause limiter) {
 		n.row.Link = c.linkName(i)
 		c.nodes[n.feed.feeder].pace.slowedNode(i)
 	}
-	n.pace.call(rate, Cause{Kind: KindSlow, Link: n.row.Link, Text: "slow: " + cause.String() + " " + megabytes(rate)})
+	n.pace.call(c.now, rate, Cause{Kind: KindSlow, Link: n.row.Link, Text: "slow: " + cause.String() + " " + megabytes(rate)})
 	for j := range c.nodes {
 		c.nodes[j].progress.compareAnew()
 	}
