@@ -36,11 +36,17 @@ func (c *Machine) fallback(ev EvFallback) {
 		return // it was given another feeder already, and will say what it needs
 	}
 	name := c.linkName(ev.Node)
-	c.do(ActLink{Link: name, Reason: fmt.Sprintf("blob %d differs from the source before byte %d", m.Blob, m.Offset)})
+	differs := fmt.Sprintf("blob %d differs from the source before byte %d", m.Blob, m.Offset)
+	own := m.Good < n.holdings.claims[m.Blob]
+	if own {
+		c.event(ev.Node, Serving, because(KindMismatch, "what it held itself of %s", differs))
+	} else {
+		c.do(ActLink{Link: name, Reason: differs})
+	}
 	feeder, known := n.feed.feeder, n.feed.state != feedAsked || late
 	n.feed.halt()
 	n.row.Skipped -= n.holdings.drop(m.Blob) // it went back there, too
-	if claim := n.holdings.claims[m.Blob]; m.Good < claim || !known {
+	if own || !known {
 		// Its own claim was wrong: nobody sent these bytes.
 		n.row.Skipped = max(0, n.row.Skipped-n.holdings.cut(m.Blob, m.Good))
 		c.relink(ev.Node)
