@@ -24,6 +24,9 @@ To see it work on this machine alone:  dolly-img demo`,
 	}
 	root.SetVersionTemplate("{{.Version}}")
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		if cmd.HasSubCommands() && cmd.Flags().NArg() > 0 { // a flag of a command whose name is mistyped
+			return unknownCommand(cmd, cmd.Flags().Arg(0))
+		}
 		return &usageError{err, "see " + cmd.CommandPath() + " --help"}
 	})
 	group(root)
@@ -41,13 +44,18 @@ func group(cmd *cobra.Command) {
 		if len(args) == 0 {
 			return cmd.Help()
 		}
-		cmd.SuggestionsMinimumDistance = 2
-		hint := "see " + cmd.CommandPath() + " --help"
-		if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
-			hint = fmt.Sprintf("did you mean %s %s?", cmd.CommandPath(), near[0])
-		}
-		return &usageError{fmt.Errorf("unknown command %q", args[0]), hint}
+		return unknownCommand(cmd, args[0])
 	}
+}
+
+// unknownCommand says that cmd holds no command of this name, and which one may be meant.
+func unknownCommand(cmd *cobra.Command, name string) error {
+	cmd.SuggestionsMinimumDistance = 2
+	hint := "see " + cmd.CommandPath() + " --help"
+	if near := cmd.SuggestionsFor(name); len(near) > 0 {
+		hint = fmt.Sprintf("did you mean %s %s?", cmd.CommandPath(), near[0])
+	}
+	return &usageError{fmt.Errorf("unknown command %q", name), hint}
 }
 
 // exactly is cobra.ExactArgs with our own messages. What names the arguments.

@@ -95,6 +95,7 @@ func (j *job) show(stderr *screen, rep *ring.Report, told bool) {
 		printCheck(j.cmd.OutOrStdout(), rep, j.flags.quiet, func(r *ring.Report) speed { return j.speed(r).shared(r, j.flags.maxDirect).hashed(r) })
 		printUnreached(j.cmd.OutOrStdout(), rep, j.flags.quiet)
 		j.printUnread(j.cmd.OutOrStdout(), rep, len(rowsIn(rep, func(row ring.Row) bool { return row.State == ring.Held })))
+		j.printCompared(j.cmd.OutOrStdout(), rep)
 	default:
 		have, what := "have it", "manifest"
 		if j.Meta.Kind == meta.KindRaw {
@@ -109,6 +110,15 @@ func (j *job) show(stderr *screen, rep *ring.Report, told bool) {
 	}
 	if j.again != nil && !told && !j.Check {
 		j.printAgain(stderr, rep)
+	}
+}
+
+// printCompared says of a plan to send a file what becomes of files that are there: that they are as long was seen, and
+// not yet whether they have the same bytes.
+func (j *job) printCompared(w io.Writer, rep *ring.Report) {
+	there := func(row ring.Row) bool { return row.State == ring.Pending && row.Skipped > 0 }
+	if j.Meta.Kind == meta.KindRaw && !j.flags.quiet && slices.ContainsFunc(rep.Nodes, there) {
+		fmt.Fprintln(w, "what is held was not compared yet: a node whose own file is as long and has other bytes will fail (exit 3, or 4 if no node commits)")
 	}
 }
 

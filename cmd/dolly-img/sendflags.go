@@ -64,6 +64,9 @@ func (f *sendFlags) add(cmd *cobra.Command) {
 	fl.BoolVarP(&f.verbose, "verbose", "v", false, "print what the ring does")
 }
 
+// slowRate is a rate, in bytes per second, below which a unit was probably forgotten.
+const slowRate = 100_000
+
 // job checks the flags, and returns the transfer that users call name.
 func (f *sendFlags) job(cmd *cobra.Command, name string, m *meta.Transfer) (*job, error) {
 	j := &job{cmd: cmd, screen: newScreen(cmd.ErrOrStderr()), flags: f, Push: &push.Push{
@@ -97,6 +100,9 @@ func (f *sendFlags) job(cmd *cobra.Command, name string, m *meta.Transfer) (*job
 		}
 		if j.Rate == 0 {
 			return nil, usagef("--rate 0: nothing could be sent")
+		}
+		if j.Rate < slowRate {
+			j.warn(fmt.Errorf("--rate %s is %s a second; with M behind the number it is so many MB a second", f.rate, bytesize.Text(j.Rate)))
 		}
 	}
 	if f.wait < 0 {
