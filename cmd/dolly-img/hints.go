@@ -171,6 +171,7 @@ var hints = map[errkind.Kind]string{
 	"ca-ended":          "on the server: dolly-img keys renew --ca; then copy ca.pem from there",
 	"certificate-ends":  "on the server: dolly-img keys renew; then copy the new files to the machines that need them, as it says",
 	"issued-malformed":  "mend the line; or move the file away: the next one begins with the keys that are in the directory",
+	"key-ambiguous":     "say which: node/%[1]s or sender/%[1]s, or a serial number, which dolly-img keys show prints; --force revokes both",
 	"key-denied":        "run as the owner of the keys, or name others with --keys DIR",
 	"key-ended":         "on the server: dolly-img keys renew; then copy %[1]s from there, and ca.pem",
 	"key-ends":          "renew it, on the server: dolly-img keys renew",

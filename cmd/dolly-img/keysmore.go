@@ -232,7 +232,8 @@ comment; lines may also be written and removed by hand.`,
 			}
 			meant, err := identity.Revoke(dir, list, force, time.Now())
 			var unknown *identity.UnknownKeyError
-			if errors.As(err, &unknown) {
+			var ambiguous *identity.AmbiguousNameError
+			if errors.As(err, &unknown) || errors.As(err, &ambiguous) {
 				return &usageError{err: err}
 			}
 			if err != nil {

@@ -218,6 +218,19 @@ type Meant struct {
 	Revocation
 	Files  []string // in the directory
 	Issued []Issued // the others that the list of issued ones has
+	roles  map[Role]bool
+}
+
+// An AmbiguousNameError says that a sender and a node have the name that an entry gives up.
+type AmbiguousNameError struct{ Name string }
+
+func (e *AmbiguousNameError) Error() string {
+	return fmt.Sprintf("%s: a sender and a node have this name", e.Name)
+}
+
+// Kind is what kind of failure it is.
+func (e *AmbiguousNameError) Kind() (errkind.Kind, []string) {
+	return "key-ambiguous", []string{e.Name}
 }
 
 // An UnknownKeyError says that no key is known for which an entry would stand.
@@ -235,7 +248,8 @@ func (e *UnknownKeyError) Kind() (errkind.Kind, []string) { return "key-unknown"
 
 // Revoke adds entries to the list in dir, which it makes if need be, and says what each stands
 // for. What is listed already is not added again. Without force an entry that stands for no key
-// that is known is an *UnknownKeyError. After an error nothing is changed.
+// that is known is an *UnknownKeyError, and a name that a sender and a node have an *AmbiguousNameError. After an
+// error nothing is changed.
 func Revoke(dir string, entries []Revocation, force bool, now time.Time) ([]Meant, error) {
 	list, err := loadRevoked(dir)
 	if err != nil {
@@ -267,6 +281,9 @@ func Revoke(dir string, entries []Revocation, force bool, now time.Time) ([]Mean
 		if !force && !listed && len(m.Files) == 0 && len(m.Issued) == 0 {
 			return nil, &UnknownKeyError{r, dir}
 		}
+		if !force && !listed && len(m.roles) > 1 {
+			return nil, &AmbiguousNameError{r.Name}
+		}
 		if !listed {
 			data, more = fmt.Appendf(data, "%s  # %s\n", r, now.UTC().Format(time.DateOnly)), true
 			list.entries = append(list.entries, r)
@@ -281,7 +298,7 @@ func Revoke(dir string, entries []Revocation, force bool, now time.Time) ([]Mean
 
 // meant finds what r stands for in dir, where ca is ca.pem, and among the certificates that are known.
 func meant(dir string, r Revocation, ca *keyFile, known []Issued) (Meant, error) {
-	m := Meant{Revocation: r}
+	m := Meant{Revocation: r, roles: map[Role]bool{}}
 	here := map[string]bool{} // serial numbers
 	for _, cert := range ca.certs {
 		here[serial(cert)] = true
@@ -301,12 +318,12 @@ func meant(dir string, r Revocation, ca *keyFile, known []Issued) (Meant, error)
 		}
 		here[serial(file.certs[0])] = true
 		if peer, err := certPeer(file.certs[0]); err == nil && r.of(serial(file.certs[0]), peer) {
-			m.Files = append(m.Files, name)
+			m.Files, m.roles[peer.Role] = append(m.Files, name), true
 		}
 	}
 	for _, i := range known {
 		if !here[i.Serial] && r.of(i.Serial, Peer{Role: i.Role, Name: i.Name}) {
-			m.Issued = append(m.Issued, i)
+			m.Issued, m.roles[i.Role] = append(m.Issued, i), true
 		}
 	}
 	return m, nil
