@@ -208,7 +208,8 @@ node/NAME revokes all certificates with that name, also those that are made late
 node a new key under its old name, revoke the serial number, not the name, and then renew.
 
 If no key in the directory, and none that was issued there, has the serial number or the name,
-revoke takes it for a mistake and changes nothing, unless --force is given.
+revoke takes it for a mistake and changes nothing, unless --force is given. The same goes for a
+NAME that both a sender and a node have: say sender/NAME or node/NAME.
 
 The list only works on machines that have it. Copy it to every node, which reads it when its
 daemon starts or is told to reload, and to every machine that sends, which reads it with each
@@ -250,7 +251,7 @@ comment; lines may also be written and removed by hand.`,
 		},
 	}
 	addKeysFlag(cmd, &dir)
-	cmd.Flags().BoolVar(&force, "force", false, "revoke also a serial number or a name that no key known here has")
+	cmd.Flags().BoolVar(&force, "force", false, "revoke also a serial number or a name that no key known here has, or a name that a sender and a node have")
 	return cmd
 }
 
