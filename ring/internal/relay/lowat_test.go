@@ -230,22 +230,34 @@ func TestLowWaterMarkIsSet(t *testing.T) {
 	}
 }
 
-// A frame damaged on its link is told from one that is whole.
+// A frame that was damaged is told from one that is whole, wherever the damage is and in however many pieces it
+// comes: the CRC is summed up piece by piece.
 func TestDamagedFrame(t *testing.T) {
-	w, r := pair(t, false)
-	data := random(1, 1000)
-	var hdr [wire.HeaderSize]byte
-	wire.PutData(&hdr, 0, 0, data)
-	data[500] ^= 1
-	go w.writeFrame(&hdr, data, nil)
-	var got [wire.HeaderSize]byte
-	h, err := r.header(&got, 0, wire.MarkEvery)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var ne *wire.Error
-	if err := r.payload(&got, h, make([]byte, h.Length)); !errors.As(err, &ne) || ne.Code != wire.CodeCRC {
-		t.Errorf("%v", err)
+	const size = 100_000 // seven records
+	for _, secure := range []bool{false, true} {
+		for _, at := range []int{-1, 0, 16<<10 - 1, 16 << 10, size - 1} { // -1: nowhere
+			w, r := pair(t, secure)
+			if w, plain := w.(*plainWriter); plain {
+				w.conn = slowly{w.conn, 7001}
+			}
+			data := random(1, size)
+			var hdr [wire.HeaderSize]byte
+			wire.PutData(&hdr, 0, 0, data)
+			if at >= 0 {
+				data[at] ^= 1
+			}
+			go w.writeFrame(&hdr, data, nil)
+			var got [wire.HeaderSize]byte
+			h, err := r.header(&got, 0, wire.MarkEvery)
+			if err != nil {
+				t.Fatal(err)
+			}
+			err = r.payload(&got, h, make([]byte, h.Length))
+			var ne *wire.Error
+			if damaged := errors.As(err, &ne) && ne.Code == wire.CodeCRC; damaged != (at >= 0) || !damaged && err != nil {
+				t.Errorf("tls %v, damaged at %d: %v", secure, at, err)
+			}
+		}
 	}
 }
 
