@@ -23,7 +23,7 @@ type speeds struct {
 // begin notes when slow nodes are looked for.
 func (s *speeds) begin(now time.Duration) { s.judged = now }
 
-// look notes who was found to be slower than the others.
+// look notes the outlier of a look; the zero outlier is nobody.
 func (s *speeds) look(o outlier) {
 	o.again = o.who != 0 && o.who == s.outlier.who
 	s.outlier = o
@@ -109,8 +109,8 @@ func middle[T cmp.Ordered](values []T) T {
 	return values[(len(values)-1)/2]
 }
 
-// waitedFor says whether whoever feeds i waits for it most of the time. A feeder that has
-// everything waits for nobody any more, but those behind i still do.
+// waitedFor says whether the feeder of i waits for i most of the time. A feeder that has
+// everything waits for nobody any more, but the nodes behind i still do.
 func (c *Machine) waitedFor(i int) bool {
 	n := &c.nodes[i]
 	f := &c.nodes[n.feed.feeder]
@@ -135,7 +135,7 @@ func (c *Machine) waitedFor(i int) bool {
 	})
 }
 
-// linkInto is what the feeder of i last told of its link.
+// linkInto is what the feeder of i last reported of the link into i.
 func (c *Machine) linkInto(i int) (wire.Sending, bool) {
 	f := &c.nodes[i].feed
 	links := c.nodes[f.feeder].progress.report.Links

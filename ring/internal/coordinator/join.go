@@ -67,9 +67,8 @@ func (c *Machine) twin(ev EvWelcome) int {
 	return 0
 }
 
-// oneMachine fails two names of one machine: nobody can tell which of the two nodes that were
-// asked for it is. known is the one that was greeted first. Where it was told to commit, which cannot be
-// taken back, its row stays.
+// oneMachine fails two names of one machine, because nobody can tell which of the two requested nodes it is.
+// known is the one that was greeted first. If it was told to commit, that cannot be taken back, and its row stays.
 func (c *Machine) oneMachine(known, other int) {
 	a, b := min(known, other), max(known, other)
 	why := because(KindTwin, "%s and %s are one machine", c.nodes[a].named(), c.nodes[b].named())
@@ -100,8 +99,7 @@ func (c *Machine) returned(i int) {
 	c.event(i, Serving, n.note)
 }
 
-// noContact is a dial that failed for good: a refusal is final, others may answer
-// later.
+// noContact handles first dials that all failed. A refusal is final; other nodes may answer later.
 func (c *Machine) noContact(ev EvNoContact) {
 	n := &c.nodes[ev.Node]
 	if n.phase != phDialing {
@@ -222,7 +220,7 @@ func (c *Machine) maybeStart(deadline bool) {
 	}
 }
 
-// endCheck ends a transfer that was only to ask: what would be served is pending.
+// endCheck ends a transfer that only asked the nodes. The rows of those that would be served are pending.
 func (c *Machine) endCheck() {
 	for i := 1; i < len(c.nodes); i++ {
 		switch n := &c.nodes[i]; n.phase {
@@ -293,8 +291,8 @@ func (c *Machine) lose(i int, why Cause) {
 	}
 }
 
-// leave takes a dead node out of the order, and what others held against it with it:
-// it was not the link.
+// leave takes a dead node out of the order. Failures of links that were counted against it are forgotten, because
+// the node failed and not the links.
 func (c *Machine) leave(i int) {
 	c.order = slices.DeleteFunc(c.order, func(j int) bool { return j == i })
 	c.dropProbes(i)

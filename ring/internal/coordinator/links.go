@@ -10,8 +10,8 @@ import (
 // Who feeds whom: the coordinator's half of links and their generations
 // (PROTOCOL.md sections 8 and 9).
 
-// maxFails is how often in a row the server may feed a node in vain. That nothing has come in
-// between is known when the node says what it needs.
+// maxFails is how many links in a row from the server may be lost before the node fails. Whether anything came
+// over the last of them is known when the node says what it needs.
 const maxFails = 3
 
 // relink gives node i a new generation; its feeder is chosen when it says what it
@@ -27,9 +27,9 @@ func (c *Machine) relink(i int) {
 	}
 }
 
-// pickFeeder is the nearest node before i in the order that may feed it, else the
-// server. Since it stands before i there are no cycles. Slow nodes share out the
-// feeders among them.
+// pickFeeder is the nearest node before i in the order that may feed it. If there is none, it is the
+// server. A feeder stands before its receiver, so there are no cycles. A slow node gets the feeder that
+// feeds the fewest slow nodes.
 func (c *Machine) pickFeeder(i int) int {
 	n := &c.nodes[i]
 	at := slices.Index(c.order, i)
@@ -143,8 +143,8 @@ func (c *Machine) link(ev EvLink) {
 			n.feed.raise(c.now)
 			c.do(ActLink{Link: name, Up: true, Again: n.feed.gen > 1, Reason: "up"})
 		case ev.State == wire.LinkDone && ev.Node == i:
-			// Its word for it, not the feeder's: which must not wait for a receiver
-			// that does not read on.
+			// The receiver decides, not the feeder, which must not wait for a receiver that
+			// has stopped reading.
 			n.feed.finish()
 			c.release(n)
 		case ev.State == wire.LinkDown && n.phase < phFinal:
@@ -158,8 +158,8 @@ func (c *Machine) link(ev EvLink) {
 	}
 }
 
-// damaged keeps what a receiver says of a damaged frame: its feeder, which may be heard
-// first, has seen no more than that the receiver hung up.
+// damaged keeps what a receiver says of a damaged frame. Its feeder may be heard first, but the feeder has seen
+// only that the receiver hung up.
 func (c *Machine) damaged(ev EvLink) {
 	n := &c.nodes[ev.Node]
 	late := ev.Generation+1 == n.feed.gen && n.feed.state == feedAsked
@@ -189,8 +189,8 @@ func (c *Machine) linkDown(i int, name string, ev EvLink) {
 	if n.tries.fail(feeder, ev.Reason) {
 		n.reach.otherFeeder()
 	}
-	// Once may be a switch that wakes up, or a node without time to run. A link that was up before, and
-	// cannot be opened again, was cut: that is for the rules below.
+	// The first time, a switch may be waking up, or a node may have no time to run. A link that was up before
+	// and cannot be opened again was cut; the rules below handle that.
 	if ev.Node == feeder && feeder > 0 && ev.Code == wire.CodeNetwork && n.feed.state == feedDialled {
 		if n.reach.notDialled() == n.tries.fails && n.tries.fails == 2 {
 			c.notDialled(i, feeder, ev.Reason)
@@ -201,10 +201,10 @@ func (c *Machine) linkDown(i int, name string, ev EvLink) {
 		c.unfed(i, ev.Reason)
 		return
 	}
-	if !gone && n.blame.links == 0 { // changed bytes are worth more to know than what came of them
+	if !gone && n.blame.links == 0 { // else the note says that bytes were changed, which is the cause of this
 		n.note, n.row.Link = linkLost(name, cmp.Or(n.blame.damage, ev.Reason)), name
 	}
-	if feeder != 0 && (gone || n.tries.fails >= 2 && !n.reach.search) { // else the search tells whether it can
+	if feeder != 0 && (gone || n.tries.fails >= 2 && !n.reach.search) { // else the search finds out whether it can
 		n.tries.shun(feeder)
 	}
 	c.relink(i)
@@ -217,8 +217,8 @@ func (c *Machine) unfed(i int, why string) {
 	c.end(i, Failed, because(KindUnfed, "cannot be fed: %s", cmp.Or(n.blame.damage, why)))
 }
 
-// fellBack says whether the link into i ended because its feeder fell back: it says so, or it
-// has said so before and i is heard now, to whom the link has just ended.
+// fellBack says whether the link into i ended because its feeder fell back. Either the feeder says so now, or it
+// has said so before and i now says that the link ended.
 func (c *Machine) fellBack(i int, ev EvLink) bool {
 	feeder := c.nodes[i].feed.feeder
 	if ev.Node == feeder {
@@ -227,7 +227,8 @@ func (c *Machine) fellBack(i int, ev EvLink) bool {
 	return feeder > 0 && ev.Code == wire.CodeNetwork && ev.Link != 0 && ev.Link <= c.nodes[feeder].blame.fell.link
 }
 
-// excuse takes back what the nodes that feeder fed hold against it: it has fallen back, and they were heard first.
+// excuse takes back the failures that are counted against a feeder that fell back. The nodes that it fed were heard
+// first, and said only that their links broke.
 func (c *Machine) excuse(feeder int) {
 	for i := range c.nodes {
 		n := &c.nodes[i]
@@ -247,8 +248,9 @@ func (c *Machine) linkName(i int) string {
 	return from + " -> " + c.nodes[i].name
 }
 
-// orphan gives those that i fed another feeder, and frees the feeder of i, whose
-// window is what the first of them goes on from. i is dead, or about to move.
+// orphan gives another feeder to the nodes that i fed, because i is dead or about to move. The feeder of i still
+// holds its window for i. The first of those nodes goes on from that window, so the feeder is told UNDIAL only after
+// the new link into that node was ordered.
 func (c *Machine) orphan(i int) {
 	from := &c.nodes[i]
 	from.feed.retire()
@@ -274,7 +276,7 @@ func (c *Machine) orphan(i int) {
 	c.nodes[heir].feed.inherit(from.feed.release())
 }
 
-// toTail moves i to the end of the order. Whom it fed goes on behind its feeder.
+// toTail moves i to the end of the order. The nodes that it fed go on behind its feeder.
 func (c *Machine) toTail(i int) {
 	n := &c.nodes[i]
 	was := n.feed.state

@@ -21,7 +21,7 @@ type reach struct {
 	parked, again bool
 	// since is when search or parked became true.
 	since time.Duration
-	// waits says that the NEED of the node has come while search or parked was true.
+	// waits says that the NEED of the node came while search or parked was true.
 	waits bool
 	// found is the nearest node that reached it; 0: none is known. cut are those that could not.
 	found int
@@ -50,7 +50,7 @@ func (r *reach) note(from int, why string) {
 	}
 }
 
-// nearest is, of those that cannot reach node i, the one that was asked for right before it.
+// nearest is, of the nodes that cannot reach node i, the one nearest before it in the order that was asked for.
 func (r *reach) nearest(i int) cutFrom {
 	best := r.cut[0]
 	for _, c := range r.cut[1:] {
@@ -61,7 +61,7 @@ func (r *reach) nearest(i int) cutFrom {
 	return best
 }
 
-// forget drops what is known of the way from a node that is gone. That it reached nobody was its own fault.
+// forget drops what is known of the way from a node that is gone: it reached nobody because it was failing.
 func (r *reach) forget(from int) {
 	r.cut = slices.DeleteFunc(slices.Clone(r.cut), func(c cutFrom) bool { return c.node == from })
 	if r.found == from {
@@ -69,7 +69,7 @@ func (r *reach) forget(from int) {
 	}
 }
 
-// begin is for probes that lead to the node from now on.
+// begin notes that other nodes are probing the way to this node from now on.
 func (r *reach) begin(now time.Duration) {
 	r.search, r.parked, r.since, r.found = true, false, now, 0
 	r.searches++
@@ -90,7 +90,7 @@ func (r *reach) foundBy(node int) {
 	r.found = node
 }
 
-// park has the node wait for another search.
+// park makes the node wait for another search.
 func (r *reach) park(now time.Duration) { r.parked, r.again, r.since = true, true, now }
 
 // holds says whether no link into the node is ordered for now.
@@ -102,7 +102,7 @@ func (r *reach) notDialled() (inRow int) {
 	return r.undialled
 }
 
-// otherFeeder has that count begin anew.
+// otherFeeder starts that count again.
 func (r *reach) otherFeeder() { r.undialled = 0 }
 
 // serverOnly notes that no node reaches this one.

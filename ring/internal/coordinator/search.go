@@ -13,7 +13,7 @@ import (
 const (
 	// maxProbes is how many nodes are asked at once whether they reach a node, the nearest ones.
 	maxProbes = 16
-	// maxSearches is how often that is done for a node, which links that come and go must not prolong.
+	// maxSearches is how often that is done for a node: links that come and go must not prolong the transfer.
 	maxSearches = 3
 )
 
@@ -62,7 +62,7 @@ func (s *search) drop(i int) {
 	s.probes = slices.DeleteFunc(slices.Clone(s.probes), func(p probe) bool { return p.to == i })
 }
 
-// dropAll forgets those towards i and those that i was asked for, and lists whom the latter were about.
+// dropAll forgets the probes towards i and those that i was asked to do, and lists the nodes that the latter were about.
 func (s *search) dropAll(i int) (about []int) {
 	s.probes = slices.DeleteFunc(slices.Clone(s.probes), func(p probe) bool {
 		if p.from == i {
@@ -82,8 +82,7 @@ type probe struct {
 	from, to int
 }
 
-// mayFeed says whether node j may feed node i, as far as anything but the way between them is
-// concerned.
+// mayFeed says whether node j may feed node i. It does not look at whether j reaches i.
 func (c *Machine) mayFeed(j, i int) bool {
 	f := &c.nodes[j]
 	return f.contact.alive && !f.pace.slow && !f.reach.parked && !f.blame.banned && f.phase >= phServing && (!c.nodes[i].pace.slow || f.holdings.replays)
@@ -99,8 +98,8 @@ func (c *Machine) above(i int) (all []int) {
 	return all
 }
 
-// notDialled is called when a feeder could not open the link into i, twice. All that might feed i are
-// asked at once: to try one after the other would take the time of a dial for each.
+// notDialled is called when a feeder could not open the link into i for the second time. All nodes that might feed
+// i are asked at once, because trying one after the other would take the time of a dial for each.
 func (c *Machine) notDialled(i, feeder int, why string) {
 	n := &c.nodes[i]
 	asked := 0
@@ -117,7 +116,7 @@ func (c *Machine) notDialled(i, feeder int, why string) {
 	n.reach.begin(c.now)
 }
 
-// ask has those that may feed i say whether they reach it, of which want is true: the nearest ones, at most
+// ask sends a PROBE about i to the nodes that may feed it and for which want is true: to the nearest ones, at most
 // maxProbes. It returns how many are asked.
 func (c *Machine) ask(i int, want func(j int) bool) (asked int) {
 	for _, j := range c.above(i) {
@@ -138,7 +137,7 @@ func (c *Machine) park(i int, why string) {
 	c.toTail(i)
 }
 
-// searchAgain asks all nodes about one that is parked, also those that could not reach it before.
+// searchAgain asks all nodes about a parked node, including those that could not reach it before.
 func (c *Machine) searchAgain(i int) {
 	c.nodes[i].reach.begin(c.now)
 	if c.ask(i, func(int) bool { return true }) == 0 {
@@ -170,8 +169,8 @@ func (c *Machine) probed(ev EvProbed) {
 	}
 }
 
-// settle ends the search for a feeder of i, with what is known by now. Who has not answered in
-// time is not known to be unable.
+// settle ends the search for a feeder of i with what is known by now. A node that has not answered in time may
+// still be able to reach i.
 func (c *Machine) settle(i int) {
 	n := &c.nodes[i]
 	answered := c.search.towards(i) == 0
@@ -185,8 +184,8 @@ func (c *Machine) settle(i int) {
 	}
 }
 
-// cutOff says that all who may feed i are known to be unable to reach it; as many as a node is offered in
-// vain are enough where nobody can be asked.
+// cutOff says whether all nodes that may feed i are known to be unable to reach it. maxAvoid of them are enough,
+// because nodes of version 1 cannot be asked.
 func (c *Machine) cutOff(i int) bool {
 	n := &c.nodes[i]
 	above := c.above(i)
@@ -194,8 +193,9 @@ func (c *Machine) cutOff(i int) bool {
 		!slices.ContainsFunc(above, func(j int) bool { return !n.reach.isCut(j) }))
 }
 
-// onlyServer notes that no node reaches i. It is false when the server feeds enough such nodes
-// already: then i is parked, and the next time it fails, so that the chain does not become a star.
+// onlyServer notes that no node reaches i, and says whether the server may feed it. If the server feeds enough such
+// nodes already, it may not: i is parked the first time and fails the next time. Otherwise the chain would become a
+// star.
 func (c *Machine) onlyServer(i int) bool {
 	n := &c.nodes[i]
 	others := 0
@@ -239,7 +239,7 @@ func (c *Machine) dropProbes(i int) {
 	}
 }
 
-// lookAround ends searches that have found somebody, or have had their time, and the probes of a check.
+// lookAround ends the searches that have found a feeder or whose time is over, and the probes of a check.
 func (c *Machine) lookAround() {
 	for i := range c.nodes {
 		r := &c.nodes[i].reach
@@ -255,7 +255,7 @@ func (c *Machine) lookAround() {
 	}
 }
 
-// checkWays has all nodes that answered say whether they reach those before and behind them.
+// checkWays asks each node that answered whether it reaches the node before it and the node behind it.
 func (c *Machine) checkWays() {
 	c.search.begin(c.now)
 	before := 0
@@ -277,7 +277,7 @@ func (c *Machine) checkWays() {
 	}
 }
 
-// Unreached lists what is known of who cannot reach whom, of nodes that were there to the end.
+// Unreached lists which nodes could not reach which others. It leaves out nodes that did not last to the end.
 func (c *Machine) Unreached() (all []Unreached) {
 	for i := range c.nodes {
 		n := &c.nodes[i]

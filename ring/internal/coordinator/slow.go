@@ -58,9 +58,9 @@ func (c *Machine) helps(o outlier) bool {
 	return takes-could > timings.slowSaves && (!o.cause.isLink() || n.feed.feeder != 0 || takes > timings.slowServer)
 }
 
-// feederSlow calls a feeder slow when the second node that it feeds has a slow link, too: the fault is its way
-// out, and the first one was moved in vain. If another feeder was called slow for the same rate, nobody's link is
-// slow.
+// feederSlow calls a feeder slow when the second node that it feeds has a slow link, too. Then the way out of the
+// feeder is at fault, and the first node was moved in vain. If another feeder was called slow for about the same
+// rate, all links are like that, and no feeder is slow.
 func (c *Machine) feederSlow(f, i int, rate int64, cause limiter) {
 	n, text := &c.nodes[f], megabytes(rate)
 	c.exonerate(n.pace.slowed, cause.String()+" "+text+", too")
@@ -84,7 +84,7 @@ func (c *Machine) feederSlow(f, i int, rate int64, cause limiter) {
 	}
 }
 
-// maxCleared is how often who was called slow can turn out not to be: then it is let be.
+// maxCleared is how often a node that was called slow may turn out not to be. After that it is not judged again.
 const maxCleared = 2
 
 // review looks again at those that were called slow, now that it is known better what others
@@ -152,7 +152,7 @@ func (c *Machine) exonerate(i int, why string) {
 	}
 }
 
-// forgetSlowed has node i speak against no feeder any more.
+// forgetSlowed no longer counts the slow link into i against its feeder.
 func (c *Machine) forgetSlowed(i int) {
 	for f := range c.nodes {
 		if c.nodes[f].pace.slowed == i {
@@ -161,8 +161,8 @@ func (c *Machine) forgetSlowed(i int) {
 	}
 }
 
-// straggles moves a slow node to the end. To fail it, where that was asked for, is for review: from then on
-// another must be seen to get twice as much, or all others to end.
+// straggles moves a slow node to the end of the order. With Drop, review fails it later: once another node was seen to
+// get twice as much, or all others have ended.
 func (c *Machine) straggles(i int, rate int64, cause limiter) {
 	n := &c.nodes[i]
 	n.row.Link = "" // of whatever its note said before
