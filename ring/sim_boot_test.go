@@ -19,58 +19,10 @@ func (s *sim) boot(n *simNode) {
 	p.sink = &simSink{sim: s, node: n, proc: n.sinks, full: -1, parts: make([]simPart, len(s.blobs))}
 	n.sinks++
 	blind := slices.Contains(s.sc.Blind, n.index) // it could not pass on what it has
-	for i := range s.blobs {
-		held, part := slices.Contains(s.sc.Held, [2]int{n.index, i}), simPart{}
-		if len(n.procs) > 0 {
-			old := s.storage(n.procs[len(n.procs)-1])
-			old.mu.Lock()
-			part = old.parts[i]
-			part.own = bytes.Clone(part.own)
-			held = part.durable
-			old.mu.Unlock()
-		}
-		switch {
-		case blind:
-		case held:
-			p.sink.parts[i] = simPart{n: int64(len(s.blobs[i].data)), durable: true}
-		case len(n.procs) > 0:
-			p.sink.parts[i] = part
-		}
+	if !blind {
+		s.stock(n, p.sink)
 	}
-	for _, k := range s.sc.Parts {
-		if k[0] == n.index && len(n.procs) == 0 && !blind {
-			part := simPart{n: int64(k[2])}
-			if k[3] != 0 && k[2] > 0 {
-				part.own = bytes.Clone(s.blobs[k[1]].data[:k[2]])
-				part.own[k[2]/2] ^= 1
-			}
-			p.sink.parts[k[1]] = part
-		}
-	}
-	refuse, rogue := false, false
-	for _, f := range s.sc.Faults {
-		if f.Node != n.index {
-			continue
-		}
-		switch f.What {
-		case simcheck.Refuse:
-			refuse = true
-		case simcheck.Rogue:
-			rogue = true
-		case simcheck.Full:
-			if f.How == "write" {
-				p.sink.full = f.Rate
-			} else {
-				p.sink.what = f.How
-			}
-		case simcheck.Lie:
-			n.lies, n.how = f.Rate, "flip"
-		case simcheck.Rot:
-			n.rot = f.Rate
-		case simcheck.Stutter:
-			n.lies, n.how, n.every = f.Rate, f.How, f.Rate
-		}
-	}
+	refuse, rogue := s.afflict(n, p.sink)
 	node, err := NewNode(NodeConfig{
 		TLS:     &tls.Config{},
 		DataTLS: func(string) *tls.Config { return nil },
@@ -114,6 +66,63 @@ func (s *sim) boot(n *simNode) {
 		defer close(p.done)
 		node.Serve(l)
 	}()
+}
+
+// stock puts into a sink what the process before made durable, or, for the first process, what the scenario says.
+func (s *sim) stock(n *simNode, sink *simSink) {
+	for i := range s.blobs {
+		held, part := slices.Contains(s.sc.Held, [2]int{n.index, i}), simPart{}
+		if len(n.procs) > 0 {
+			old := s.storage(n.procs[len(n.procs)-1])
+			old.mu.Lock()
+			part = old.parts[i]
+			part.own = bytes.Clone(part.own)
+			held = part.durable
+			old.mu.Unlock()
+		}
+		if held {
+			part = simPart{n: int64(len(s.blobs[i].data)), durable: true}
+		}
+		sink.parts[i] = part
+	}
+	for _, k := range s.sc.Parts {
+		if k[0] == n.index && len(n.procs) == 0 {
+			part := simPart{n: int64(k[2])}
+			if k[3] != 0 && k[2] > 0 {
+				part.own = bytes.Clone(s.blobs[k[1]].data[:k[2]])
+				part.own[k[2]/2] ^= 1
+			}
+			sink.parts[k[1]] = part
+		}
+	}
+}
+
+// afflict gives a node and its sink the faults that they have from the start on.
+func (s *sim) afflict(n *simNode, sink *simSink) (refuse, rogue bool) {
+	for _, f := range s.sc.Faults {
+		if f.Node != n.index {
+			continue
+		}
+		switch f.What {
+		case simcheck.Refuse:
+			refuse = true
+		case simcheck.Rogue:
+			rogue = true
+		case simcheck.Full:
+			if f.How == "write" {
+				sink.full = f.Rate
+			} else {
+				sink.what = f.How
+			}
+		case simcheck.Lie:
+			n.lies, n.how = f.Rate, "flip"
+		case simcheck.Rot:
+			n.rot = f.Rate
+		case simcheck.Stutter:
+			n.lies, n.how, n.every = f.Rate, f.How, f.Rate
+		}
+	}
+	return refuse, rogue
 }
 
 // reopen returns the storage of a process: anew, when it was asked and closed before.

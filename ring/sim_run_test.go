@@ -167,8 +167,8 @@ func (s *sim) peer(f fault) string {
 	return ""
 }
 
-// run runs the scenario and returns its history.
-func (s *sim) run() []simcheck.Event {
+// config is what the server is asked to do, and the head of the history, which says the same.
+func (s *sim) config() (Config, simcheck.Event) {
 	head := simcheck.Event{Kind: simcheck.Run, For: time.Duration(s.sc.Wait) * time.Microsecond, Rate: simFrame * 1e6 / int64(s.sc.Pace)}
 	if s.sc.Rate > 0 {
 		head.Rate = min(head.Rate, s.sc.Rate)
@@ -198,7 +198,11 @@ func (s *sim) run() []simcheck.Event {
 			}
 		}
 	}
-	s.log(head)
+	return cfg, head
+}
+
+// bootAll shapes the network and starts all nodes; those that are late in the scenario start later.
+func (s *sim) bootAll() {
 	if s.sc.Rate > 0 || s.sc.Latency > 0 {
 		for i := range s.nodes {
 			for j := range s.nodes {
@@ -222,6 +226,13 @@ func (s *sim) run() []simcheck.Event {
 			s.boot(n)
 		}()
 	}
+}
+
+// run runs the scenario and returns its history.
+func (s *sim) run() []simcheck.Event {
+	cfg, head := s.config()
+	s.log(head)
+	s.bootAll()
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	s.send = cancel
@@ -273,6 +284,12 @@ func (s *sim) run() []simcheck.Event {
 	events := s.events
 	s.events = nil // what comes later is of the shutdown
 	s.mu.Unlock()
+	s.shutdown()
+	return events
+}
+
+// shutdown ends all nodes at once.
+func (s *sim) shutdown() {
 	gone, cancel := context.WithCancel(context.Background())
 	cancel()
 	for _, n := range s.nodes[1:] {
@@ -281,5 +298,4 @@ func (s *sim) run() []simcheck.Event {
 			<-p.done
 		}
 	}
-	return events
 }
