@@ -196,41 +196,36 @@ func (l *LinkReader) header(b *[wire.HeaderSize]byte, sure int, markEvery int64)
 	return wire.ParseHeader(b, markEvery)
 }
 
-// payload reads the frame's payload and checks its CRC. Under TLS it sums up each record, which is in the processor's
-// cache then and would not be any more once a large frame is whole. On a plain link that gained nothing: what a read
-// brings there is larger than that cache.
+// payload reads the frame's payload and checks its CRC.
 func (l *LinkReader) payload(b *[wire.HeaderSize]byte, h wire.Header, buf []byte) error {
 	l.low.expect(len(buf))
-	sum := wire.Sum(b, nil)
-	for len(buf) > 0 {
-		n, err := l.fill(buf)
-		if err != nil && n < len(buf) {
-			if err == io.EOF {
-				err = io.ErrUnexpectedEOF
-			}
-			return err
+	if err := l.fill(buf); err != nil {
+		if err == io.EOF {
+			err = io.ErrUnexpectedEOF
 		}
-		sum, buf = wire.SumMore(sum, buf[:n]), buf[n:]
+		return err
 	}
-	if sum != h.CRC {
+	if wire.Sum(b, buf) != h.CRC {
 		return wire.Errorf(wire.CodeCRC, "blob %d at byte %d: frame was damaged on the link", h.Blob, h.Offset)
 	}
 	return nil
 }
 
-// fill reads a record into buf; on a plain link it reads all of buf, and with the same system call what has come of the
-// next header.
-func (l *LinkReader) fill(buf []byte) (n int, err error) {
+// fill reads all of buf, and on a plain link with the same system call what has come of the next header.
+func (l *LinkReader) fill(buf []byte) error {
 	if l.Conn != l.low {
-		return l.Conn.Read(buf)
+		_, err := io.ReadFull(l.Conn, buf)
+		return err
 	}
-	for n < len(buf) && err == nil {
-		var k int
-		k, err = l.low.readAlso(buf[n:], l.next[:])
-		n += k
+	for len(buf) > 0 {
+		n, err := l.low.readAlso(buf, l.next[:])
+		if n > len(buf) {
+			l.early = n - len(buf)
+			return nil
+		}
+		if buf = buf[n:]; err != nil && len(buf) > 0 {
+			return err
+		}
 	}
-	if n > len(buf) {
-		n, l.early = len(buf), n-len(buf)
-	}
-	return n, err
+	return nil
 }

@@ -231,7 +231,7 @@ func TestLowWaterMarkIsSet(t *testing.T) {
 }
 
 // A frame that was damaged is told from one that is whole, wherever the damage is and in however many pieces it
-// comes: the CRC is summed up piece by piece.
+// comes.
 func TestDamagedFrame(t *testing.T) {
 	const size = 100_000 // seven records
 	for _, secure := range []bool{false, true} {

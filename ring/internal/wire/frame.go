@@ -92,8 +92,5 @@ func PutFin(b *[HeaderSize]byte) {
 
 // Sum is the CRC32C of a header (without its CRC) and payload.
 func Sum(b *[HeaderSize]byte, payload []byte) uint32 {
-	return SumMore(crc32.Checksum(b[:crcAt], castagnoli), payload)
+	return crc32.Update(crc32.Checksum(b[:crcAt], castagnoli), castagnoli, payload)
 }
-
-// SumMore is a Sum that goes on with more of the payload.
-func SumMore(sum uint32, more []byte) uint32 { return crc32.Update(sum, castagnoli, more) }
