@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"net"
+	"os"
 	"time"
 
 	"github.com/dolly-img/dolly-img/ring/internal/relay"
@@ -80,8 +81,17 @@ func (t transport) approach(ctx context.Context, addrs []string, open func(conte
 	}
 	if err := open(ctx, raw); err != nil {
 		raw.Close()
-		return err
+		return ended(ctx, err)
 	}
 	raw.SetDeadline(time.Time{})
 	return nil
+}
+
+// ended is the error of a connection that is closed when ctx ends. It says that the time is over where it is that:
+// whoever uses the connection at that moment may hear of the closing first, or of the context.
+func ended(ctx context.Context, err error) error {
+	if ctx.Err() == context.DeadlineExceeded && (errors.Is(err, net.ErrClosed) || errors.Is(err, ctx.Err())) {
+		return os.ErrDeadlineExceeded
+	}
+	return err
 }

@@ -162,7 +162,7 @@ func (c *caller) greet(work context.Context, p Peer, resume bool, limit time.Dur
 	if err != nil {
 		stop()
 		raw.Close()
-		return nil, nil, ungreeted(err, addr, time.Since(greeted))
+		return nil, nil, ungreeted(ended(ctx, err), addr, time.Since(greeted))
 	}
 	ctrl := newControl(conn)
 	ctrl.send(&wire.Hello{Min: ProtocolMin, Max: ProtocolMax, Transfer: c.id, Node: p.Name, Resume: resume})
@@ -176,7 +176,7 @@ func (c *caller) greet(work context.Context, p Peer, resume bool, limit time.Dur
 	case other != nil:
 		err = other
 	case err != nil:
-		err = ungreeted(err, addr, time.Since(greeted))
+		err = ungreeted(ended(ctx, err), addr, time.Since(greeted))
 	case !ok:
 		err = fmt.Errorf("answers %T to the greeting", m)
 	default:
