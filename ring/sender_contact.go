@@ -124,13 +124,13 @@ func (s *sender) resume(work context.Context, i int, committed bool) {
 		ctrl, w, err := s.greet(work, s.cfg.Nodes[i-1], true, min(time.Until(until), timings.startLimit))
 		if err == nil {
 			s.attach(i, ctrl, coordinator.EvResumed{
-				Node: i, Instance: w.Instance, State: wire.Printable(w.State), Digest: wire.Printable(w.Digest),
+				Node: i, Committed: committed, Instance: w.Instance, State: wire.Printable(w.State), Digest: wire.Printable(w.Digest),
 				Cause: coordinator.Said(wire.CodeNone, wire.Printable(w.Reason)),
 			})
 			return
 		}
 		if !committed || !time.Now().Add(timings.askEvery).Before(until) {
-			s.post(coordinator.EvResumed{Node: i, Cause: innerCause(causeOf(err))})
+			s.post(coordinator.EvResumed{Node: i, Committed: committed, Cause: innerCause(causeOf(err))})
 			return
 		}
 		if !s.pause(timings.askEvery) {

@@ -143,6 +143,10 @@ func (c *Machine) resumed(ev EvResumed) {
 	case same && n.phase == phCommitting && State(ev.State).Good():
 		c.nodeCommitted(EvCommitted{ev.Node, ev.Digest})
 		c.orphan(ev.Node) // it has ended the transfer, and feeds nobody any more
+	case n.phase == phCommitting && ev.State == "" && !ev.Committed:
+		// COMMIT was ordered while it was asked, and nobody asked for long enough for that.
+		n.contact.resume()
+		c.do(ActResume{ev.Node, true})
 	case n.phase == phCommitting:
 		c.end(ev.Node, Failed, ev.Cause.orCause(answers(ev.State)).In(KindUnconfirmed, "commit not confirmed: "))
 	case same && ev.State == string(Failed):

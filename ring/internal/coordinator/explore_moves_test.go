@@ -361,7 +361,7 @@ func (w *world) ask(k int) {
 	w.asks = slices.Delete(slices.Clone(w.asks), k, k+1)
 	n := w.own(a.node)
 	if !n.up {
-		w.chain(EvResumed{Node: a.node, Cause: Cause{Kind: KindContact, Text: "refused"}})
+		w.chain(EvResumed{Node: a.node, Committed: a.committed, Cause: Cause{Kind: KindContact, Text: "refused"}})
 		return
 	}
 	n.ctrl, n.gone, n.in, n.out = true, false, nil, nil
@@ -373,7 +373,7 @@ func (w *world) ask(k int) {
 	if a.redial {
 		w.chain(EvWelcome{a.node, id, state, "", "", wire.Version, false})
 	} else {
-		w.chain(EvResumed{a.node, id, state, w.blob.Digest.String(), Cause{}})
+		w.chain(EvResumed{a.node, a.committed, id, state, w.blob.Digest.String(), Cause{}})
 	}
 	if n.m != nil {
 		w.node(a.node, member.EvResume{})

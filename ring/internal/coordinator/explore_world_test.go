@@ -101,8 +101,9 @@ type xLink struct {
 }
 
 type xAsk struct {
-	node   int
-	redial bool
+	node      int
+	redial    bool
+	committed bool
 }
 
 func xSum(data []byte) []byte { h := sha256.Sum256(data); return h[:] }
@@ -169,9 +170,9 @@ func (w *world) chain(ev any) {
 		case ActSource:
 			w.source = true
 		case ActResume:
-			w.asks = append(w.asks, xAsk{a.Node, false})
+			w.asks = append(w.asks, xAsk{a.Node, false, a.Committed})
 		case ActRedial:
-			w.asks = append(w.asks, xAsk{a.Node, true})
+			w.asks = append(w.asks, xAsk{a.Node, true, false})
 		case ActProbe:
 			w.send(a.From, &wire.Probe{Probe: a.Probe, Name: fmt.Sprint(a.To)})
 		case ActHangup:

@@ -103,13 +103,15 @@ type (
 		Silent bool
 		Reason string
 	}
-	// EvResumed answers ActResume. State is "" when nobody answered; Cause says why then, or what the node says.
+	// EvResumed answers ActResume, and has its Committed. State is "" when nobody answered; Cause says why then, or
+	// what the node says.
 	EvResumed struct {
-		Node     int
-		Instance wire.ID
-		State    string
-		Digest   string
-		Cause    Cause
+		Node      int
+		Committed bool
+		Instance  wire.ID
+		State     string
+		Digest    string
+		Cause     Cause
 	}
 	// EvSourceDone says that the source was read to its end, unchanged, and which digests its blobs have.
 	EvSourceDone struct{ Finals []digest.Digest }

@@ -156,7 +156,7 @@ func (s *scenario) event(f []string) {
 	case "lost":
 		ev = EvControlLost{node, arg["silent"] != "", "connection lost"}
 	case "resumed":
-		ev = EvResumed{node, wire.ID{byte(num("instance", node))}, arg["state"], testBlob.Digest.String(), Said(wire.CodeNone, arg["reason"])}
+		ev = EvResumed{node, arg["committed"] != "", wire.ID{byte(num("instance", node))}, arg["state"], testBlob.Digest.String(), Said(wire.CodeNone, arg["reason"])}
 	case "source":
 		ev = EvSourceDone{[]digest.Digest{testBlob.Digest}}
 		if arg["failed"] != "" {

@@ -4,8 +4,20 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 )
+
+// processDelay is what allDelay was at some moment. All transfers of this process ask for the same, and with many
+// threads it takes long to sum up.
+var processDelay struct {
+	sync.Mutex
+	at  time.Time
+	sum time.Duration
+}
+
+// delayFresh is how old a sum may be that is given again.
+const delayFresh = 20 * time.Millisecond
 
 // runDelay tells how long this process was ready to run and did not get a processor: on
 // a busy or confined machine that time looks like whatever was being done.
@@ -18,9 +30,19 @@ type runDelay struct {
 // when that is too long ago to say something about the last second.
 func (d *runDelay) since(now time.Time) (delay time.Duration, ok bool) {
 	old := *d
-	d.at, d.sum = now, allDelay("/proc/self/task")
+	d.at, d.sum = now, delayNow(now)
 	ok = !old.at.IsZero() && now.Sub(old.at) < 5*time.Second/2
 	return max(0, d.sum-old.sum), ok
+}
+
+// delayNow is the delay of all threads together since the process began.
+func delayNow(now time.Time) time.Duration {
+	processDelay.Lock()
+	defer processDelay.Unlock()
+	if age := now.Sub(processDelay.at); age < 0 || age >= delayFresh {
+		processDelay.at, processDelay.sum = now, allDelay("/proc/self/task")
+	}
+	return processDelay.sum
 }
 
 // allDelay sums up the second figure of schedstat, nanoseconds, of every thread. A kernel
