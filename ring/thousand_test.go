@@ -35,9 +35,8 @@ const (
 	manyFiles  = 16384 // two ends of a control and of a data connection for each node, its listener, and replacements
 )
 
-// TestThousand runs 1000 nodes in this process, over loopback and real TLS: once with their server, once with the server
-// in a process of its own, whose share is its. The links are plain then: on two cores the thousand handshakes of links
-// take about as long as one link has to open, 2 s, and what the server costs does not depend on them.
+// TestThousand runs 1000 nodes in this process, over loopback and real TLS: once with their
+// server, once with the server in a process of its own, whose share is its.
 func TestThousand(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes long")
@@ -181,7 +180,6 @@ func TestThousandServer(t *testing.T) {
 	}
 	c := &cluster{t: t, send: id}
 	cfg := c.config(newMemSource(true, random(1, manyBlob)))
-	cfg.Plain = true
 	b, err := os.ReadFile(filepath.Join(work, "thousand.json"))
 	if err == nil {
 		err = json.Unmarshal(b, &cfg.Nodes)
@@ -245,7 +243,7 @@ func thousand(t *testing.T, apart bool) {
 	})
 	sinks[0].wrote = die // something has been moved by then, not yet to everybody
 	cfg := c.config(newMemSource(true, blob))
-	cfg.Log, cfg.Plain = nil, apart
+	cfg.Log = nil
 	runtime.GC()
 	idle, cpu := status(t, "VmRSS"), cpuTime(t)
 	run := manySend

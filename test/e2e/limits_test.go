@@ -48,9 +48,9 @@ func TestMemory(t *testing.T) {
 func TestMemoryBehindSlowDisk(t *testing.T) {
 	ctx := need(t, 2*time.Minute, "strace")
 	r := newRig(t, ctx, netns.Config{Nodes: 3})
-	r.nodes[1].slowWrites(5 * time.Millisecond)
+	r.nodes[1].slowWrites(40 * time.Millisecond) // of a frame of 1 MiB at first, of smaller ones the slower it becomes
 	r.start()
-	sent := makeFile(t, filepath.Join(r.dir, "sent"), 150<<20)
+	sent := makeFile(t, filepath.Join(r.dir, "sent"), 96<<20)
 	peak := r.watchMemory()
 	p := r.startPush("raw", "--input", sent, "--output", r.data+"/file", "--data", "plain", "--straggler", "wait", "--json")
 	if _, err := p.process.Line(ctx, `"bottleneck":"`+r.nodes[1].name()+`: disk`); err != nil {

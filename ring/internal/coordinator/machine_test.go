@@ -306,3 +306,28 @@ func TestChainStalledHowever(t *testing.T) {
 		t.Error("never lost")
 	}
 }
+
+// A search is at most 16 probes, and where all links of a long chain cannot be opened at once, as on machines that are
+// overloaded, all searches together are a bounded number of them.
+func TestProbesAreBounded(t *testing.T) {
+	const nodes = 60
+	script := fmt.Sprintf("> nodes %d\n> started\n", nodes)
+	all := func(line string) {
+		for i := 2; i <= nodes; i++ {
+			script += fmt.Sprintf("> "+line+"\n", i)
+		}
+	}
+	script += "> need 1\n"
+	all("need %d")
+	for range 2 {
+		all("link %d state=down code=network reason=timeout")
+		all("need %d")
+	}
+	out := playChain(t, script).out.String()
+	if asked := strings.Count(out, " reach n"); asked != maxUnderWay {
+		t.Errorf("%d probes, want %d", asked, maxUnderWay)
+	}
+	if !strings.Contains(out, fmt.Sprintf("dial n%d -> n%d link", nodes-2, nodes)) {
+		t.Errorf("the last node gets no other feeder:\n%s", out[strings.LastIndex(out, "> link"):])
+	}
+}

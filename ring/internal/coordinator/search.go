@@ -13,6 +13,10 @@ import (
 const (
 	// maxProbes is how many nodes are asked at once whether they reach a node, the nearest ones.
 	maxProbes = 16
+	// maxUnderWay bounds the probes of all searches together. Many links at once cannot be opened where machines are
+	// overloaded, and each probe is more of that load. A node that nobody can be asked about gets another feeder, and
+	// another, as if the nodes could not be asked.
+	maxUnderWay = 256
 	// maxSearches is how often that is done for a node: links that come and go must not prolong the transfer.
 	maxSearches = 3
 )
@@ -117,10 +121,10 @@ func (c *Machine) notDialled(i, feeder int, why string) {
 }
 
 // ask sends a PROBE about i to the nodes that may feed it and for which want is true: to the nearest ones, at most
-// maxProbes. It returns how many are asked.
+// maxProbes, while no more than maxUnderWay are under way. It returns how many are asked.
 func (c *Machine) ask(i int, want func(j int) bool) (asked int) {
 	for _, j := range c.above(i) {
-		if c.nodes[j].contact.version >= 2 && asked < maxProbes && want(j) {
+		if c.nodes[j].contact.version >= 2 && asked < maxProbes && len(c.search.probes) < maxUnderWay && want(j) {
 			asked++
 			c.probe(j, i)
 		}
