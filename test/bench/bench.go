@@ -61,7 +61,8 @@ var contestants = []contestant{
 	{"tls", func(ctx context.Context, b *bed) (*running, error) {
 		return startOurs(ctx, b, "tls")
 	}},
-	{"bare", peer(bare)},
+	{"bare", peer(bare("plain"))},
+	{"bare-tls", peer(bare("tls"))},
 	{"mbuffer", peer(mbuffer)},
 	{"udpcast", peer(udpcast)},
 }

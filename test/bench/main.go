@@ -64,7 +64,7 @@ var presets = map[string]preset{
 		{Nodes: 4, Size: 256 << 20, Sink: "null"}, {Nodes: 4, Size: 1 << 30, Sink: "null"},
 		{Nodes: 4, Size: 256 << 20, Sink: "null", Load: 2}, {Nodes: 4, Size: 1 << 30, Sink: "null", Load: 2},
 		{Nodes: 4, Size: 256 << 20, Sink: "null", OneCore: true}, {Nodes: 4, Size: 1 << 30, Sink: "null", OneCore: true},
-	}, only: []string{"plain", "tls", "bare", "mbuffer"}, parts: []string{"startup", "nosha", "slowdisk"}},
+	}, only: []string{"plain", "tls", "bare", "bare-tls", "mbuffer"}, parts: []string{"startup", "nosha", "slowdisk"}},
 	"startup":  {rounds: 3, parts: []string{"startup"}},
 	"nosha":    {rounds: 3, parts: []string{"nosha"}},
 	"slowdisk": {rounds: 3, parts: []string{"slowdisk"}},
