@@ -322,27 +322,36 @@ func (r *Relay) catchUp(ctx context.Context, l *outLink) {
 			}
 			r.advance(l, len(data))
 		case planStorage:
-			blob, pos, _ := l.cursor()
-			l.writing = true
-			r.mu.Unlock()
-			err := r.replay(ctx, l, blob, pos, what.n)
-			r.mu.Lock()
-			l.writing = false
-			if err != nil {
-				code := wire.CodeNetwork
-				if ne, ok := err.(*wire.Error); ok {
-					code = ne.Code
-				}
-				r.failLocked(l, code, err)
+			if !r.sendStored(ctx, l, what.n) {
 				return
 			}
-			r.advance(l, what.n)
 		}
 	}
 }
 
-// room makes the buffer of l, which holds any frame.
-func (l *outLink) room() {
+// sendStored writes the next n bytes that l lacks, from storage, and returns false when the link has
+// failed. As catchUp it does not hold the relay's mutex while it reads and writes.
+func (r *Relay) sendStored(ctx context.Context, l *outLink, n int) bool {
+	blob, pos, _ := l.cursor()
+	l.writing = true
+	r.mu.Unlock()
+	err := r.replay(ctx, l, blob, pos, n)
+	r.mu.Lock()
+	l.writing = false
+	if err != nil {
+		code := wire.CodeNetwork
+		if ne, ok := err.(*wire.Error); ok {
+			code = ne.Code
+		}
+		r.failLocked(l, code, err)
+		return false
+	}
+	r.advance(l, n)
+	return true
+}
+
+// makeBuf makes the buffer of l, which holds any frame.
+func (l *outLink) makeBuf() {
 	if l.buf == nil {
 		l.buf = make([]byte, wire.MaxPayload)
 	}
@@ -350,7 +359,7 @@ func (l *outLink) room() {
 
 // copied is data in the buffer of l.
 func (l *outLink) copied(data []byte) []byte {
-	l.room()
+	l.makeBuf()
 	return l.buf[:copy(l.buf, data)]
 }
 
@@ -367,7 +376,7 @@ func (r *Relay) replay(ctx context.Context, l *outLink, blob uint32, pos int64, 
 		}
 		l.reads = s
 	}
-	l.room()
+	l.makeBuf()
 	if _, err := io.ReadFull(l.reads, l.buf[:n]); err != nil {
 		return wire.Errorf(wire.CodeGone, "replay of blob %d at byte %d: %w", blob, pos, err)
 	}

@@ -105,7 +105,7 @@ func (r *Relay) reserve(n int) ([]byte, error) {
 			r.waitFor(&r.space, waitOut)
 			continue
 		}
-		if b := r.win.room(n, r.kept); b != nil {
+		if b := r.win.alloc(n, r.kept); b != nil {
 			return b, nil
 		}
 		r.wakeTakers(-1)

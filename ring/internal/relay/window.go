@@ -156,9 +156,10 @@ type window struct {
 	spare  []*frame // frame structs to use again
 }
 
-// room returns n bytes to receive into, or nil when nothing can be evicted now;
-// keep says which frames must stay.
-func (w *window) room(n int, keep func(*frame) bool) []byte {
+// alloc returns n bytes to receive a frame into, and evicts the oldest frames for
+// them where it must. It returns nil when the oldest frame has to stay, which keep
+// says and a pin.
+func (w *window) alloc(n int, keep func(*frame) bool) []byte {
 	if w.cur != nil && len(w.cur.mem)-w.cur.fill >= n {
 		return w.cur.mem[w.cur.fill : w.cur.fill+n]
 	}
