@@ -10,21 +10,22 @@ import (
 	"testing"
 	"time"
 
-	"github.com/dolly-img/dolly-img/cache/durable"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
-	"golang.org/x/sys/unix"
 )
+
+// existingCase is a file that is there, and what becomes of the attempt to place the same bytes.
+type existingCase struct {
+	there func(path string)
+	claim int64  // where the ring begins
+	from  int64  // where it begins again, when that is before
+	fail  string // where it is found out
+}
 
 // A file that is there is what decides, never its name and size: whatever bytes the sender brings,
 // nothing is written, and only the same ones are committed.
 func TestExisting(t *testing.T) {
 	want := random(100000)
-	for name, c := range map[string]struct {
-		there func(path string)
-		claim int64  // where the ring begins
-		from  int64  // where it begins again, when that is before
-		fail  string // where it is found out
-	}{
+	for name, c := range map[string]existingCase{
 		"the same":                       {claim: 65536},
 		"the same, nothing claimed":      {},
 		"other bytes in the claim":       {there: poke(t, 10), claim: 65536, from: 1, fail: "begin"},
@@ -62,71 +63,80 @@ func TestExisting(t *testing.T) {
 					t.Errorf("left %q", names)
 				}
 			}()
-			failed := func(step string, err error) bool {
-				t.Helper()
-				switch {
-				case c.fail == step && err == nil:
-					t.Fatalf("%s worked", step)
-				case c.fail == step && name[0] == 'o' && !errors.Is(err, fs.ErrExist):
-					t.Errorf("%s: %v", step, err)
-				case c.fail != step && err != nil:
-					t.Fatalf("%s: %v", step, err)
-				}
-				return err != nil
-			}
-			d := v1.Descriptor{Size: int64(len(want))} // raw files have no digest before they were read
-			held, _, err := target.Offer(ctx, []v1.Descriptor{d})
-			if failed("offer", err) {
-				return
-			}
-			if held[0] != d.Size {
-				t.Errorf("claims %d of %d", held[0], d.Size)
-			}
-			w, err := target.Begin(ctx, d, c.claim)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if r, err := target.Open(ctx, d, 0); err != nil { // what a successor is fed with
-				t.Fatal(err)
-			} else if got, _ := io.ReadAll(r); !bytes.Equal(got, before[:c.claim]) {
-				t.Errorf("replayed %d bytes", len(got))
-			}
-			if c.from > 0 {
-				if err := w.Abort(c.from); err != nil {
-					t.Fatal(err)
-				}
-				_, err := target.Begin(ctx, d, c.from)
-				failed("begin", err)
-				return
-			}
-			if _, err := w.Write(want[c.claim:]); err != nil {
-				t.Fatal(err)
-			}
-			// A mark behind all of it would be good by now, and still no other byte may go to a successor.
-			if r, err := target.Open(ctx, d, 0); err != nil {
-				t.Fatal(err)
-			} else if got, err := io.ReadAll(r); !bytes.HasPrefix(want, got) && c.fail != "begin" || err == nil && len(got) < len(want) {
-				t.Errorf("replayed %d bytes that differ, %v", len(got), err)
-			}
-			if c.fail == "changed" {
-				poke(t, 10)(path)
-			}
-			if err := w.Commit(ctx, v1.Descriptor{Digest: blob(want).Digest, Size: d.Size}); c.fail == "changed" {
-				failed("changed", err)
-				return
-			} else if failed("commit", err) {
-				return
-			}
-			if inPlace, err := target.Prepare(ctx, nil); err != nil || !inPlace {
-				t.Errorf("in place: %v, %v", inPlace, err)
-			}
-			if c.fail == "replaced" {
-				os.Rename(path, path+"2")
-				os.WriteFile(path, want, 0o644)
-			}
-			failed("replaced", target.Publish(ctx))
+			c.place(t, target, path, want)
 		})
 	}
+}
+
+// failed judges how a step ended, and says whether it failed.
+func (c existingCase) failed(t *testing.T, step string, err error) bool {
+	t.Helper()
+	differs := step == "begin" || step == "commit"
+	switch {
+	case c.fail == step && err == nil:
+		t.Fatalf("%s worked", step)
+	case c.fail == step && differs && !errors.Is(err, fs.ErrExist):
+		t.Errorf("%s: %v", step, err)
+	case c.fail != step && err != nil:
+		t.Fatalf("%s: %v", step, err)
+	}
+	return err != nil
+}
+
+// place brings want, as the ring does, up to the step that fails.
+func (c existingCase) place(t *testing.T, target *Target, path string, want []byte) {
+	before, _ := os.ReadFile(path)
+	d := v1.Descriptor{Size: int64(len(want))} // raw files have no digest before they were read
+	held, _, err := target.Offer(ctx, []v1.Descriptor{d})
+	if c.failed(t, "offer", err) {
+		return
+	}
+	if held[0] != d.Size {
+		t.Errorf("claims %d of %d", held[0], d.Size)
+	}
+	w, err := target.Begin(ctx, d, c.claim)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r, err := target.Open(ctx, d, 0); err != nil { // what a successor is fed with
+		t.Fatal(err)
+	} else if got, _ := io.ReadAll(r); !bytes.Equal(got, before[:c.claim]) {
+		t.Errorf("replayed %d bytes", len(got))
+	}
+	if c.from > 0 {
+		if err := w.Abort(c.from); err != nil {
+			t.Fatal(err)
+		}
+		_, err := target.Begin(ctx, d, c.from)
+		c.failed(t, "begin", err)
+		return
+	}
+	if _, err := w.Write(want[c.claim:]); err != nil {
+		t.Fatal(err)
+	}
+	// A mark behind all of it would be good by now, and still no other byte may go to a successor.
+	if r, err := target.Open(ctx, d, 0); err != nil {
+		t.Fatal(err)
+	} else if got, err := io.ReadAll(r); !bytes.HasPrefix(want, got) && c.fail != "begin" || err == nil && len(got) < len(want) {
+		t.Errorf("replayed %d bytes that differ, %v", len(got), err)
+	}
+	if c.fail == "changed" {
+		poke(t, 10)(path)
+	}
+	if err := w.Commit(ctx, v1.Descriptor{Digest: blob(want).Digest, Size: d.Size}); c.fail == "changed" {
+		c.failed(t, "changed", err)
+		return
+	} else if c.failed(t, "commit", err) {
+		return
+	}
+	if inPlace, err := target.Prepare(ctx, nil); err != nil || !inPlace {
+		t.Errorf("in place: %v, %v", inPlace, err)
+	}
+	if c.fail == "replaced" {
+		os.Rename(path, path+"2")
+		os.WriteFile(path, want, 0o644)
+	}
+	c.failed(t, "replaced", target.Publish(ctx))
 }
 
 // poke changes a byte, and the time by which a change is noticed.
@@ -207,182 +217,4 @@ func TestExistingFallBack(t *testing.T) {
 			}
 		})
 	}
-}
-
-// What the file system says of a file does not decide alone: neither a length that is not where reading
-// ends, nor a time that was set back, nor what an earlier Offer found.
-func TestExistingLooksAgain(t *testing.T) {
-	want := random(100000)
-	d := v1.Descriptor{Size: int64(len(want))}
-	offer := func(t *testing.T, o TargetOptions) *Target {
-		t.Helper()
-		target, err := NewTarget(o)
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { target.Close() })
-		if _, _, err := target.Offer(ctx, []v1.Descriptor{d}); err != nil {
-			t.Fatal(err)
-		}
-		return target
-	}
-	compare := func(t *testing.T, target *Target) error {
-		t.Helper()
-		w, err := target.Begin(ctx, d, 0)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if _, err := w.Write(want); err != nil {
-			t.Fatal(err)
-		}
-		return w.Commit(ctx, v1.Descriptor{Digest: blob(want).Digest, Size: d.Size})
-	}
-	t.Run("a time that was set back", func(t *testing.T) {
-		dir := t.TempDir()
-		path := filepath.Join(dir, "out")
-		os.WriteFile(path, want, 0o644)
-		os.Chtimes(path, day, day)
-		target := offer(t, TargetOptions{Dir: dir, Name: "out"})
-		if err := compare(t, target); err != nil {
-			t.Fatal(err)
-		}
-		poke(t, 10)(path) // sets the same time
-		for now, err := os.Stat(path); err == nil && unchanged(now, target.existing.info); now, err = os.Stat(path) {
-			os.Chtimes(path, day, day) // until the clock that files are stamped with goes on
-		}
-		if err := target.Publish(ctx); err == nil {
-			t.Error("published other bytes")
-		}
-	})
-	t.Run("a mapping that was written to before", func(t *testing.T) {
-		dir := onDisk(t)
-		f, err := os.OpenFile(filepath.Join(dir, "out"), os.O_RDWR|os.O_CREATE, 0o644)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer f.Close()
-		f.Write(want)
-		mem, err := unix.Mmap(int(f.Fd()), 0, len(want), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer unix.Munmap(mem)
-		mem[10] = want[10]
-		os.Chtimes(f.Name(), day, day)
-		w, err := offer(t, TargetOptions{Dir: dir, Name: "out"}).Begin(ctx, d, 0)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if _, err := w.Write(want); err != nil {
-			t.Fatal(err)
-		}
-		mem[10]++
-		if err := w.Commit(ctx, v1.Descriptor{Digest: blob(want).Digest, Size: d.Size}); err == nil {
-			t.Error("other bytes are the blob")
-		}
-	})
-	t.Run("removed after the first offer", func(t *testing.T) {
-		dir := t.TempDir()
-		path := filepath.Join(dir, "out")
-		os.WriteFile(path, want, 0o644)
-		target := offer(t, TargetOptions{Dir: dir, Name: "out"})
-		os.Remove(path)
-		if _, _, err := target.Offer(ctx, []v1.Descriptor{d}); err != nil {
-			t.Fatal(err)
-		}
-		if err := compare(t, target); err != nil {
-			t.Fatal(err)
-		}
-		if err := target.Publish(ctx); err != nil {
-			t.Error(err)
-		}
-		if got, _ := os.ReadFile(path); !bytes.Equal(got, want) {
-			t.Errorf("%d bytes are there", len(got))
-		}
-	})
-	t.Run("a length that is not true", func(t *testing.T) {
-		dir := t.TempDir()
-		os.WriteFile(filepath.Join(dir, "out"), append(bytes.Clone(want), 1), 0o644)
-		root, err := durable.OpenRoot(dir)
-		if err != nil {
-			t.Fatal(err)
-		}
-		target, err := newTarget(shortFS{root, d.Size}, TargetOptions{Dir: dir, Name: "out"})
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer target.Close()
-		if _, _, err := target.Offer(ctx, []v1.Descriptor{d}); err != nil {
-			t.Fatal(err)
-		}
-		if err := compare(t, target); !errors.Is(err, fs.ErrExist) {
-			t.Errorf("longer than it says: %v", err)
-		}
-	})
-	t.Run("below a link", func(t *testing.T) {
-		dir := t.TempDir()
-		os.Mkdir(filepath.Join(dir, "real"), 0o755)
-		os.Symlink("real", filepath.Join(dir, "link"))
-		os.WriteFile(filepath.Join(dir, "real", "out"), want, 0o644)
-		target, err := NewTarget(TargetOptions{Dir: dir, Name: "link/out"})
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer target.Close()
-		if _, _, err := target.Offer(ctx, []v1.Descriptor{d}); err == nil {
-			t.Error("a path with a link is taken where a file stands, and else refused")
-		}
-	})
-}
-
-// shortFS says that every file is so long.
-type shortFS struct {
-	durable.FS
-	size int64
-}
-
-type shortFile struct {
-	durable.File
-	size int64
-}
-
-type shortInfo struct {
-	fs.FileInfo
-	size int64
-}
-
-func (s shortInfo) Size() int64 { return s.size }
-
-func (s shortFS) Lstat(name string) (fs.FileInfo, error) {
-	info, err := s.FS.Lstat(name)
-	return shortInfo{info, s.size}, err
-}
-
-func (s shortFS) OpenFile(name string, flag int, perm fs.FileMode) (durable.File, error) {
-	f, err := s.FS.OpenFile(name, flag, perm)
-	return shortFile{f, s.size}, err
-}
-
-func (s shortFile) Stat() (fs.FileInfo, error) {
-	info, err := s.File.Stat()
-	return shortInfo{info, s.size}, err
-}
-
-// onDisk makes a directory on a file system that writes back to a disk, which a tmpfs does not: there no
-// later write shows.
-func onDisk(t *testing.T) string {
-	t.Helper()
-	for _, base := range []string{"", "/var/tmp", "."} {
-		dir, err := os.MkdirTemp(base, "existing-")
-		if err != nil {
-			continue
-		}
-		t.Cleanup(func() { os.RemoveAll(dir) })
-		var st unix.Statfs_t
-		if err := unix.Statfs(dir, &st); err == nil && st.Type != unix.TMPFS_MAGIC {
-			return dir
-		}
-	}
-	t.Skip("all that can be written to is memory, of which nothing is written back")
-	return ""
 }

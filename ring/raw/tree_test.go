@@ -48,127 +48,165 @@ func fill(t *Tree, files map[string]string) error {
 	return t.Publish(ctx)
 }
 
-func TestTree(t *testing.T) {
-	one := map[string]string{"top": "1", "a/b/c": "deep", "a/b/d": strings.Repeat("x", 3<<20)}
-	two := map[string]string{"top": "2", "a/e": "other"}
+// treeRig is a place for a directory, sub/out below dir, and two contents for it.
+type treeRig struct {
+	*testing.T
+	out      string
+	o        TargetOptions
+	one, two map[string]string
+}
+
+func newTreeRig(t *testing.T) *treeRig {
 	dir := t.TempDir()
-	out := filepath.Join(dir, "sub", "out")
-	o := TargetOptions{Dir: dir, Name: "sub/out", Mkdir: true, Mode: 0o640}
-	put := func(o TargetOptions, files map[string]string) error {
-		tree, err := NewTree(o, treeEntries)
+	return &treeRig{
+		T:   t,
+		out: filepath.Join(dir, "sub", "out"),
+		o:   TargetOptions{Dir: dir, Name: "sub/out", Mkdir: true, Mode: 0o640},
+		one: map[string]string{"top": "1", "a/b/c": "deep", "a/b/d": strings.Repeat("x", 3<<20)},
+		two: map[string]string{"top": "2", "a/e": "other"},
+	}
+}
+
+// put places a directory of files.
+func (r *treeRig) put(files map[string]string) error {
+	tree, err := NewTree(r.o, treeEntries)
+	if err != nil {
+		return err
+	}
+	return errors.Join(fill(tree, files), tree.Close())
+}
+
+func (r *treeRig) mustPut(files map[string]string) {
+	r.Helper()
+	if err := r.put(files); err != nil {
+		r.Fatal(err)
+	}
+}
+
+// want holds that files, with the modes asked for, are there and nothing is beside them.
+func (r *treeRig) want(files map[string]string) {
+	r.Helper()
+	have := map[string]string{}
+	err := filepath.WalkDir(r.out, func(path string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
-		return errors.Join(fill(tree, files), tree.Close())
-	}
-	want := func(files map[string]string) {
-		t.Helper()
-		have := map[string]string{}
-		err := filepath.WalkDir(out, func(path string, d fs.DirEntry, err error) error {
+		mode := fs.FileMode(0o640)
+		if d.IsDir() {
+			mode = 0o750 | fs.ModeDir
+		} else {
+			b, err := os.ReadFile(path)
 			if err != nil {
 				return err
 			}
-			mode := fs.FileMode(0o640)
-			if d.IsDir() {
-				mode = 0o750 | fs.ModeDir
-			} else {
-				b, err := os.ReadFile(path)
-				if err != nil {
-					return err
-				}
-				rel, _ := filepath.Rel(out, path)
-				have[rel] = string(b)
-			}
-			if info, err := d.Info(); err != nil || info.Mode() != mode {
-				t.Errorf("%s: mode %v, want %v", path, info.Mode(), mode)
-			}
-			return nil
-		})
-		if err != nil || !maps.Equal(have, files) {
-			t.Errorf("%d files, %v; want %d", len(have), err, len(files))
+			rel, _ := filepath.Rel(r.out, path)
+			have[rel] = string(b)
 		}
-		if names, _ := os.ReadDir(filepath.Dir(out)); len(names) != 1 {
-			t.Errorf("beside it: %v", names)
+		if info, err := d.Info(); err != nil || info.Mode() != mode {
+			r.Errorf("%s: mode %v, want %v", path, info.Mode(), mode)
 		}
+		return nil
+	})
+	if err != nil || !maps.Equal(have, files) {
+		r.Errorf("%d files, %v; want %d", len(have), err, len(files))
 	}
-	fails := func(err error, text string) {
-		t.Helper()
-		if err == nil || !strings.Contains(err.Error(), text) {
-			t.Errorf("%v, want %q", err, text)
-		}
+	if names, _ := os.ReadDir(filepath.Dir(r.out)); len(names) != 1 {
+		r.Errorf("beside it: %v", names)
 	}
-	if err := put(o, one); err != nil {
-		t.Fatal(err)
-	}
-	want(one)
-	fails(put(o, two), "file already exists")
-	want(one)
-	o.Overwrite = true
-	if err := put(o, two); err != nil {
-		t.Fatal(err)
-	}
-	want(two)
+}
 
-	// What is not ours is not lost.
-	mine := filepath.Join(out, "thesis.tex")
+func (r *treeRig) fails(err error, text string) {
+	r.Helper()
+	if err == nil || !strings.Contains(err.Error(), text) {
+		r.Errorf("%v, want %q", err, text)
+	}
+}
+
+func TestTree(t *testing.T) {
+	r := newTreeRig(t)
+	r.mustPut(r.one)
+	r.want(r.one)
+	r.fails(r.put(r.two), "file already exists")
+	r.want(r.one)
+	r.o.Overwrite = true
+	r.mustPut(r.two)
+	r.want(r.two)
+}
+
+// What is not ours is not lost.
+func TestTreeWithForeignFile(t *testing.T) {
+	r := newTreeRig(t)
+	r.o.Overwrite = true
+	r.mustPut(r.two)
+	mine := filepath.Join(r.out, "thesis.tex")
 	if err := os.WriteFile(mine, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	fails(put(o, one), "thesis.tex is in it")
+	r.fails(r.put(r.one), "thesis.tex is in it")
 	if err := os.Remove(mine); err != nil {
 		t.Fatal(err)
 	}
-	want(two)
+	r.want(r.two)
+}
 
-	// A part that a killed process left is no obstacle, one that is being filled is.
-	part := PartPath(out)
+// A part that a killed process left is no obstacle, one that is being filled is.
+func TestTreePart(t *testing.T) {
+	r := newTreeRig(t)
+	r.o.Overwrite = true
+	r.mustPut(r.two)
+	part := PartPath(r.out)
 	if err := os.MkdirAll(filepath.Join(part, "a", "left"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	first, err := NewTree(o, treeEntries)
+	first, err := NewTree(r.o, treeEntries)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if err := first.Begin(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if err := put(o, one); !errors.Is(err, ErrBusy) {
+	if err := r.put(r.one); !errors.Is(err, ErrBusy) {
 		t.Errorf("two at once: %v", err)
 	}
 	if gone, err := RemovePart(part); gone || err == nil {
 		t.Errorf("a part that is being filled: removed %v, %v", gone, err)
 	}
-	fails(first.Put(t.Context(), "b", strings.NewReader(""), 0), "no name for a file")
-	fails(first.Put(t.Context(), "a/../../x", strings.NewReader(""), 0), "no name for a file")
-	fails(first.Put(t.Context(), "top", strings.NewReader("short"), 9), "5 bytes written, 9 expected")
+	r.fails(first.Put(t.Context(), "b", strings.NewReader(""), 0), "no name for a file")
+	r.fails(first.Put(t.Context(), "a/../../x", strings.NewReader(""), 0), "no name for a file")
+	r.fails(first.Put(t.Context(), "top", strings.NewReader("short"), 9), "5 bytes written, 9 expected")
 	if err := first.Close(); err != nil {
 		t.Fatal(err)
 	}
-	want(two)
+	r.want(r.two)
 	if err := os.MkdirAll(filepath.Join(part, "a"), 0o700); err != nil {
 		t.Fatal(err)
 	}
 	if gone, err := RemovePart(part); !gone || err != nil {
 		t.Errorf("a part of nobody: removed %v, %v", gone, err)
 	}
-	elsewhere := t.TempDir()
+}
+
+// A link in the place of a part is refused, and what it leads to stays.
+func TestTreePartIsLink(t *testing.T) {
+	r := newTreeRig(t)
+	r.o.Overwrite = true
+	r.mustPut(r.two)
+	part, elsewhere := PartPath(r.out), t.TempDir()
 	if err := os.WriteFile(filepath.Join(elsewhere, "keep"), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.Symlink(elsewhere, part); err != nil {
 		t.Fatal(err)
 	}
-	fails(put(o, one), "not a part file of ours")
+	r.fails(r.put(r.one), "not a part file of ours")
 	if err := os.Remove(part); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := os.Stat(filepath.Join(elsewhere, "keep")); err != nil {
 		t.Error(err)
 	}
-	if err := put(o, one); err != nil {
-		t.Fatal(err)
-	}
-	want(one)
+	r.mustPut(r.one)
+	r.want(r.one)
 }
 
 func TestTreeCrashSweep(t *testing.T) {
