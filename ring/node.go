@@ -177,13 +177,13 @@ func (n *Node) byTLS(guard *stranger, first []byte, cfg *NodeConfig) (peer, bool
 
 // link serves an incoming data connection.
 func (n *Node) link(conn net.Conn, low *relay.LowConn, guard *stranger, leave func()) {
-	b, challenge, err := relay.AcceptLink(conn)
+	preamble, b, challenge, err := relay.AcceptLink(conn)
 	if err != nil {
 		return
 	}
 	status := byte(wire.LinkHelloRefused)
 	var s *session
-	hello, err := wire.ParseLinkHello(b)
+	hello, err := wire.ParseLinkHello(preamble, b)
 	if err == nil {
 		n.mu.Lock()
 		s = n.sessions[hello.Transfer]
@@ -205,7 +205,7 @@ func (n *Node) link(conn net.Conn, low *relay.LowConn, guard *stranger, leave fu
 		return
 	}
 	guard.SetDeadline(time.Time{})
-	s.receive(relay.NewLinkReader(conn, low, guard.Conn), hello)
+	s.receive(relay.NewLinkReader(conn, low, guard.Conn, hello), hello)
 }
 
 func (n *Node) lookup(id wire.ID) (*session, *Outcome) {

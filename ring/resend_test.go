@@ -31,7 +31,7 @@ func (c *frameTap) Write(b []byte) (int, error) {
 	case c.hdr != nil:
 		c.count(int64(binary.BigEndian.Uint64(c.hdr[8:])), int64(n))
 		c.hdr = nil
-	case len(b) == wire.HeaderSize && b[0] == wire.Data: // a message of control begins with its length
+	case len(b) == wire.PaddedHeader && b[0] == wire.Data: // a message of control begins with its length
 		c.hdr = slices.Clone(b)
 	}
 	return n, err

@@ -279,6 +279,7 @@ func (s *sender) dialLink(work context.Context, a coordinator.ActDial) {
 	peer, key := s.cfg.Nodes[a.Node-1], s.keys[a.Link]
 	delete(s.keys, a.Link)
 	d := &wire.Dial{Link: a.Link, Generation: a.Generation, Secret: key, Name: peer.Name, Addrs: peer.Addrs, Needs: a.Needs, Lag: a.Lag}
+	d.Padded = s.pads(a.Feeder) && s.pads(a.Node)
 	if a.Feeder != 0 {
 		s.conns[a.Feeder].send(d)
 		return
@@ -297,6 +298,11 @@ func (s *sender) dialLink(work context.Context, a coordinator.ActDial) {
 	if err != nil {
 		go report(a.Link, a.Generation, wire.LinkDown, wire.CodeProtocol, err.Error())
 	}
+}
+
+// pads reports whether a node's links may have padded headers; 0 is the server.
+func (s *sender) pads(node int) bool {
+	return node == 0 || s.conns[node].version >= wire.PadsSince
 }
 
 // shutdown lets what was said reach the nodes, then ends everything.

@@ -55,7 +55,8 @@ func TestFallbackWithManyBlobs(t *testing.T) {
 			tr.feed = near
 			tr.mu.Unlock()
 			low := relay.NewLowConn(near, false, nil)
-			go tr.receive(relay.NewLinkReader(low, low, near), wire.LinkHello{Link: gen, Generation: gen})
+			hello := wire.LinkHello{Link: gen, Generation: gen}
+			go tr.receive(relay.NewLinkReader(low, low, near, hello), hello)
 			return far
 		}
 		arrive := func(to net.Conn, i int, change byte) {

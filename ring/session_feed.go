@@ -16,7 +16,7 @@ import (
 func (s *session) openFeed(h wire.LinkHello, b, challenge []byte, conn net.Conn) byte {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.over || s.secret == nil || !wire.Proves(b, s.secret, challenge) {
+	if s.over || s.secret == nil || !h.Proves(b, s.secret, challenge) {
 		return wire.LinkHelloRefused
 	}
 	if _, tls := conn.(*tls.Conn); tls == s.plain {

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"math/rand/v2"
 	"net"
+	"slices"
 	"sync"
 
 	"github.com/dolly-img/dolly-img/ring/internal/wire"
@@ -23,18 +24,19 @@ type liar struct {
 
 func (l *liar) Write(b []byte) (int, error) {
 	if l.hdr == nil {
-		if len(b) != wire.HeaderSize || b[0] != wire.Data {
+		if len(b) != wire.PaddedHeader || b[0] != wire.Data {
 			return l.Conn.Write(b)
 		}
 		l.hdr = append([]byte(nil), b...)
 		return len(b), nil
 	}
 	h := [wire.HeaderSize]byte(l.hdr)
+	pad := l.hdr[len(h):]
 	l.hdr = nil
-	frame := append(h[:], b...)
+	frame := slices.Concat(h[:], pad, b)
 	switch l.node.lie(l.sim, int64(len(b))) {
 	case "flip":
-		data := frame[wire.HeaderSize:]
+		data := frame[wire.PaddedHeader:]
 		data[0] ^= 1
 		wire.PutData(&h, binary.BigEndian.Uint32(h[4:]), int64(binary.BigEndian.Uint64(h[8:])), data)
 		copy(frame, h[:])
@@ -42,7 +44,7 @@ func (l *liar) Write(b []byte) (int, error) {
 		frame = nil
 	case "fin":
 		wire.PutFin(&h)
-		frame = append(h[:], frame...)
+		frame = slices.Concat(h[:], pad, frame)
 	case "repeat":
 		frame = append(frame, frame...)
 	case "reorder":

@@ -157,7 +157,9 @@ func (s sealed) Write(b []byte) (int, error) {
 	return n, errors.Join(err, s.below.Flush())
 }
 
-func (s sealed) Close() error { return errors.Join(s.Conn.CloseWrite(), s.below.Flush(), s.NetConn().Close()) }
+func (s sealed) Close() error {
+	return errors.Join(s.Conn.CloseWrite(), s.below.Flush(), s.NetConn().Close())
+}
 
 func passOn(in io.Reader, out io.Writer, file io.Writer) (sum []byte, err error) {
 	const blocks = 8

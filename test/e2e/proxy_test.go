@@ -25,9 +25,9 @@ type damager struct {
 }
 
 const (
-	linkMagic  = "DLINK/1\n"
+	linkMagic  = "DLINK/2\n"
 	helloSize  = 68
-	headerSize = 24
+	headerSize = 64
 	typeData   = 1
 )
 
@@ -89,7 +89,11 @@ func (d *damager) serve(up *net.TCPConn) {
 
 // link passes a plain link on, frame by frame.
 func (d *damager) link(r io.Reader, down io.Writer) {
-	if _, err := io.CopyN(down, r, int64(len(linkMagic)+helloSize)); err != nil {
+	hello := make([]byte, len(linkMagic)+helloSize)
+	if _, err := io.ReadFull(r, hello); err != nil || string(hello[:len(linkMagic)]) != linkMagic {
+		return // nothing that a test of this version expects
+	}
+	if _, err := down.Write(hello); err != nil {
 		return
 	}
 	for frame := make([]byte, headerSize+1<<20); ; {

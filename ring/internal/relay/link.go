@@ -18,7 +18,7 @@ const ioChunk = 256 << 10
 // OpenLink proves a link on a new connection to its receiver, and returns its sending side. A nil
 // conf sends plain frames. After an error the caller closes raw.
 func OpenLink(ctx context.Context, raw net.Conn, conf *tls.Config, hello wire.LinkHello, secret []byte) (LinkWriter, error) {
-	w, conn, challenge, err := greetLink(ctx, raw, conf)
+	w, conn, challenge, err := greetLink(ctx, raw, conf, hello)
 	if err != nil {
 		return nil, err
 	}
@@ -33,13 +33,14 @@ func OpenLink(ctx context.Context, raw net.Conn, conf *tls.Config, hello wire.Li
 
 // ReachLink begins to open a link, until the receiver's challenge has come.
 func ReachLink(ctx context.Context, raw net.Conn, conf *tls.Config) error {
-	_, _, _, err := greetLink(ctx, raw, conf)
+	_, _, _, err := greetLink(ctx, raw, conf, wire.LinkHello{})
 	return err
 }
 
 // greetLink has the receiver's challenge come on a new connection.
-func greetLink(ctx context.Context, raw net.Conn, conf *tls.Config) (LinkWriter, net.Conn, []byte, error) {
-	var w LinkWriter = &plainWriter{conn: raw}
+func greetLink(ctx context.Context, raw net.Conn, conf *tls.Config, hello wire.LinkHello) (LinkWriter, net.Conn, []byte, error) {
+	head := header{size: headerSize(hello)}
+	var w LinkWriter = &plainWriter{conn: raw, head: head}
 	conn := raw
 	if conf != nil {
 		batch := &batchConn{Conn: raw}
@@ -47,9 +48,9 @@ func greetLink(ctx context.Context, raw net.Conn, conf *tls.Config) (LinkWriter,
 		if err := tc.HandshakeContext(ctx); err != nil {
 			return nil, nil, nil, err
 		}
-		conn, w = tc, &tlsWriter{conn: tc, batch: batch}
+		conn, w = tc, &tlsWriter{conn: tc, batch: batch, head: head}
 	}
-	if _, err := io.WriteString(conn, wire.Preamble); err != nil {
+	if _, err := io.WriteString(conn, hello.Preamble()); err != nil {
 		return nil, nil, nil, err
 	}
 	challenge := make([]byte, wire.ChallengeSize)
@@ -75,35 +76,56 @@ func proveLink(conn net.Conn, hello []byte) error {
 }
 
 // AcceptLink is the receiver's half of opening a link on conn, whose transport
-// is up: it returns the hello as it came, and the challenge it must prove.
-func AcceptLink(conn net.Conn) (hello, challenge []byte, err error) {
+// is up: it returns preamble and hello as they came, and the challenge which the hello must prove.
+func AcceptLink(conn net.Conn) (preamble string, hello, challenge []byte, err error) {
 	var pre [len(wire.Preamble)]byte
 	if _, err := io.ReadFull(conn, pre[:]); err != nil {
-		return nil, nil, err
+		return "", nil, nil, err
 	}
-	if string(pre[:]) != wire.Preamble {
-		return nil, nil, wire.Errorf(wire.CodeProtocol, "not a link")
+	preamble = string(pre[:])
+	if preamble != wire.Preamble && preamble != wire.PaddedPreamble {
+		return "", nil, nil, wire.Errorf(wire.CodeProtocol, "not a link")
 	}
 	challenge = make([]byte, wire.ChallengeSize)
 	rand.Read(challenge)
 	if _, err := conn.Write(challenge); err != nil {
-		return nil, nil, err
+		return "", nil, nil, err
 	}
 	hello = make([]byte, wire.LinkHelloSize)
 	_, err = io.ReadFull(conn, hello)
-	return hello, challenge, err
+	return preamble, hello, challenge, err
+}
+
+// headerSize is how many bytes the headers of a link have.
+func headerSize(h wire.LinkHello) int {
+	if h.Padded {
+		return wire.PaddedHeader
+	}
+	return wire.HeaderSize
+}
+
+// header is a frame's header as a link carries it.
+type header struct {
+	bytes [wire.PaddedHeader]byte
+	size  int
+}
+
+func (h *header) with(hdr *[wire.HeaderSize]byte) []byte {
+	copy(h.bytes[:], hdr[:])
+	return h.bytes[:h.size]
 }
 
 // plainWriter sends header and payload with one system call.
 type plainWriter struct {
 	conn net.Conn
+	head header
 	vec  [2][]byte
 }
 
 func (w *plainWriter) writeFrame(hdr *[wire.HeaderSize]byte, data []byte, meter *activity) error {
 	meter.is(waitOut)
 	defer meter.is(waitCPU)
-	w.vec = [2][]byte{hdr[:], data}
+	w.vec = [2][]byte{w.head.with(hdr), data}
 	bufs := net.Buffers(w.vec[:])
 	_, err := bufs.WriteTo(w.conn)
 	return err
@@ -118,11 +140,12 @@ func (w *plainWriter) netConn() net.Conn { return w.conn }
 type tlsWriter struct {
 	conn  *tls.Conn
 	batch *batchConn
+	head  header
 }
 
 func (w *tlsWriter) writeFrame(hdr *[wire.HeaderSize]byte, data []byte, meter *activity) error {
 	w.batch.meter = meter
-	if _, err := w.conn.Write(hdr[:]); err != nil {
+	if _, err := w.conn.Write(w.head.with(hdr)); err != nil {
 		return err
 	}
 	if len(data) > 0 {
@@ -167,31 +190,35 @@ type LinkReader struct {
 	net.Conn
 	low *LowConn
 
-	next  [wire.HeaderSize]byte // the first bytes of the next header,
-	early int                   // so many, which came with the payload before it
+	next  header // the next frame's,
+	early int    // of which so many bytes came with the payload before it
 }
 
 // NewLinkReader makes the receiving side of an accepted link: conn is low, or TLS above it, and raw is the
 // connection from which low goes on to read.
-func NewLinkReader(conn net.Conn, low *LowConn, raw net.Conn) *LinkReader {
+func NewLinkReader(conn net.Conn, low *LowConn, raw net.Conn, hello wire.LinkHello) *LinkReader {
 	low.widen(raw)
-	return &LinkReader{Conn: conn, low: low}
+	return &LinkReader{Conn: conn, low: low, next: header{size: headerSize(hello)}}
 }
 
 // header reads the next frame header. sure is how much payload will come behind
 // it, whatever the frames, so that both can be waited for at once; 0 when nothing is. Marks are
 // markEvery bytes apart.
 func (l *LinkReader) header(b *[wire.HeaderSize]byte, sure int, markEvery int64) (wire.Header, error) {
-	n := copy(b[:], l.next[:l.early])
+	head, have := l.next.bytes[:l.next.size], l.early
 	l.early = 0
-	if n < len(b) {
-		l.low.expectFrame(sure, n)
-		if _, err := io.ReadFull(l.Conn, b[n:]); err != nil {
+	if have < len(head) {
+		l.low.expectFrame(len(head), sure, have)
+		if _, err := io.ReadFull(l.Conn, head[have:]); err != nil {
 			if err == io.EOF {
 				err = io.ErrUnexpectedEOF // the final record is missing
 			}
 			return wire.Header{}, err
 		}
+	}
+	copy(b[:], head)
+	if err := wire.CheckPadding(head[len(b):]); err != nil {
+		return wire.Header{}, err
 	}
 	return wire.ParseHeader(b, markEvery)
 }
@@ -218,7 +245,7 @@ func (l *LinkReader) fill(buf []byte) error {
 		return err
 	}
 	for len(buf) > 0 {
-		n, err := l.low.readAlso(buf, l.next[:])
+		n, err := l.low.readAlso(buf, l.next.bytes[:l.next.size])
 		if n > len(buf) {
 			l.early = n - len(buf)
 			return nil

@@ -15,6 +15,7 @@ import (
 // it comes; else its own goroutine (run) brings it up from window or storage.
 type outLink struct {
 	id, gen uint32
+	padded  bool
 	needs   [][2]int64
 	idx     int
 	pos     int64 // in needs[idx]
@@ -155,7 +156,7 @@ func (r *Relay) Feed(ctx context.Context, d *wire.Dial, dial DialFunc, report Re
 		return fmt.Errorf("link %d: nothing is needed", link)
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	l := &outLink{id: link, gen: d.Generation, lag: d.Lag, needs: needs, pos: needs[0][1], abort: cancel}
+	l := &outLink{id: link, gen: d.Generation, padded: d.Padded, lag: d.Lag, needs: needs, pos: needs[0][1], abort: cancel}
 	l.cond.L = &r.mu
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -234,7 +235,7 @@ func (r *Relay) failLocked(l *outLink, code wire.Code, err error) {
 }
 
 func (r *Relay) run(ctx context.Context, l *outLink, dial DialFunc, report ReportFunc) {
-	conn, err := dial(ctx, wire.LinkHello{Link: l.id, Generation: l.gen, Blob: uint32(l.needs[0][0]), Offset: l.needs[0][1]})
+	conn, err := dial(ctx, wire.LinkHello{Padded: l.padded, Link: l.id, Generation: l.gen, Blob: uint32(l.needs[0][0]), Offset: l.needs[0][1]})
 	r.mu.Lock()
 	switch {
 	case err != nil:

@@ -7,7 +7,6 @@ import (
 	"os"
 	"syscall"
 
-	"github.com/dolly-img/dolly-img/ring/internal/wire"
 	"golang.org/x/sys/unix"
 )
 
@@ -72,12 +71,12 @@ func (c *LowConn) widen(raw net.Conn) {
 	}
 }
 
-// expectFrame says that a header comes, of which have bytes were read, and at least n bytes of payload behind it,
+// expectFrame says that a header of head bytes comes, of which have were read, and at least n bytes of payload behind it,
 // in one frame or several; with 0, that nothing is sure.
-func (c *LowConn) expectFrame(n, have int) {
+func (c *LowConn) expectFrame(head, n, have int) {
 	c.due = 0
 	if n > 0 {
-		c.due = c.raw(wire.HeaderSize) + c.raw(n) - (c.w - c.r) - have
+		c.due = c.raw(head) + c.raw(n) - (c.w - c.r) - have
 	}
 }
 

@@ -16,8 +16,9 @@ import (
 
 // pair connects two ends over loopback TCP and opens a link between them, plain
 // or under TLS, the way transfers do.
-func pair(t *testing.T, secure bool) (LinkWriter, *LinkReader) {
+func pair(t *testing.T, secure, padded bool) (LinkWriter, *LinkReader) {
 	t.Helper()
+	hello := wire.LinkHello{Padded: padded}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -37,11 +38,11 @@ func pair(t *testing.T, secure bool) (LinkWriter, *LinkReader) {
 		if secure {
 			top = tls.Server(low, server)
 		}
-		if _, _, err := AcceptLink(top); err != nil {
+		if _, _, _, err := AcceptLink(top); err != nil {
 			t.Error(err)
 		}
 		top.Write([]byte{wire.LinkHelloOK})
-		got <- NewLinkReader(top, low, conn)
+		got <- NewLinkReader(top, low, conn, hello)
 	}()
 	var conf *tls.Config
 	if secure {
@@ -51,7 +52,7 @@ func pair(t *testing.T, secure bool) (LinkWriter, *LinkReader) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w, err := OpenLink(t.Context(), raw, conf, wire.LinkHello{}, nil)
+	w, err := OpenLink(t.Context(), raw, conf, hello, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -80,8 +81,9 @@ func (s slowly) Write(b []byte) (int, error) {
 
 func TestLowWaterMark(t *testing.T) {
 	sizes := []int{1, 5, 100, 16<<10 - 1, 16 << 10, 16<<10 + 1, 100_000, 256 << 10, 1<<20 - 1, 1 << 20, 3, 700_001}
-	for _, secure := range []bool{false, true} {
-		w, r := pair(t, secure)
+	for _, kind := range []struct{ secure, padded bool }{{}, {secure: true}, {padded: true}, {true, true}} {
+		secure := kind.secure
+		w, r := pair(t, secure, kind.padded)
 		switch w := w.(type) {
 		case *plainWriter:
 			w.conn = slowly{w.conn, 7001}
@@ -134,8 +136,10 @@ func TestLowWaterMark(t *testing.T) {
 // Frames that are there already are read with one call each on a plain link: a header comes with the payload before
 // it, or a part of it does. Whatever pieces arrive, what is read is what was sent.
 func TestHeaderComesWithPayload(t *testing.T) {
-	for _, cut := range []int{0, 1, 7, wire.HeaderSize - 1} { // so much of the second header is there
-		w, r := pair(t, false)
+	for _, cut := range []int{0, 1, 7, wire.HeaderSize - 1, wire.PaddedHeader - 1} { // so much of the second header is there
+		padded := cut >= wire.HeaderSize
+		head := headerSize(wire.LinkHello{Padded: padded})
+		w, r := pair(t, false, padded)
 		conn := w.(*plainWriter).conn
 		var all []byte
 		var sent [][]byte
@@ -143,10 +147,10 @@ func TestHeaderComesWithPayload(t *testing.T) {
 			var hdr [wire.HeaderSize]byte
 			data := random(uint64(i), n)
 			wire.PutData(&hdr, 0, 0, data)
-			all = append(append(all, hdr[:]...), data...)
+			all = append(append(append(all, hdr[:]...), make([]byte, head-len(hdr))...), data...)
 			sent = append(sent, data)
 		}
-		first := wire.HeaderSize + len(sent[0]) + cut
+		first := head + len(sent[0]) + cut
 		conn.Write(all[:first])
 		for come := 0; come < first; runtime.Gosched() { // ends with the test's time limit
 			r.low.sys.Control(func(fd uintptr) { come, _ = unix.IoctlGetInt(int(fd), unix.TIOCINQ) })
@@ -191,7 +195,7 @@ func (h held) Write(b []byte) (int, error) {
 // fail.
 func TestLowWaterMarkIsSet(t *testing.T) {
 	for _, secure := range []bool{false, true} {
-		w, r := pair(t, secure)
+		w, r := pair(t, secure, false)
 		waits := make(chan bool)
 		const size = 100_000
 		switch w := w.(type) {
@@ -236,7 +240,7 @@ func TestDamagedFrame(t *testing.T) {
 	const size = 100_000 // seven records
 	for _, secure := range []bool{false, true} {
 		for _, at := range []int{-1, 0, 16<<10 - 1, 16 << 10, size - 1} { // -1: nowhere
-			w, r := pair(t, secure)
+			w, r := pair(t, secure, false)
 			if w, plain := w.(*plainWriter); plain {
 				w.conn = slowly{w.conn, 7001}
 			}
@@ -261,10 +265,27 @@ func TestDamagedFrame(t *testing.T) {
 	}
 }
 
+// What follows the header on a padded link is zero, so that it can get a meaning later.
+func TestPaddingIsZero(t *testing.T) {
+	for at := wire.HeaderSize; at < wire.PaddedHeader; at++ {
+		w, r := pair(t, false, true)
+		var hdr [wire.HeaderSize]byte
+		wire.PutFin(&hdr)
+		w.(*plainWriter).head.bytes[at] = 1
+		if err := w.writeFrame(&hdr, nil, nil); err != nil {
+			t.Fatal(err)
+		}
+		var bad *wire.FrameError
+		if _, err := r.header(&hdr, 0, wire.MarkEvery); !errors.As(err, &bad) {
+			t.Errorf("byte %d is set: %v", at, err)
+		}
+	}
+}
+
 // Who reads what has come, decrypts it, or encrypts does not wait; who reads what has not come does.
 func TestLinksTellWaiting(t *testing.T) {
 	for _, secure := range []bool{false, true} {
-		w, r := pair(t, secure)
+		w, r := pair(t, secure, false)
 		in, out := &activity{kind: waitCPU}, &activity{kind: waitCPU}
 		r.low.meter = in
 		data := random(1, 30_000) // fits into any receive buffer

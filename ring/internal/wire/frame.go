@@ -12,9 +12,13 @@ import (
 //	0      1       2          4        8            16         20       24
 //	type | flags | reserved | blob   | offset     | length   | crc32c | payload
 //	u8     u8=0    u16=0      u32      u64          u32        u32
+//
+// On a padded link zeros follow, up to 64 bytes, so that payloads lie in the stream as they lie in memory: on multiples
+// of a cache line. The kernel copies them faster then.
 const (
-	HeaderSize = 24
-	crcAt      = 20
+	HeaderSize   = 24
+	PaddedHeader = 64
+	crcAt        = 20
 
 	// MaxPayload is the most one frame carries.
 	MaxPayload = 1 << 20
@@ -73,6 +77,16 @@ func ParseHeader(b *[HeaderSize]byte, markEvery int64) (Header, error) {
 		return h, &FrameError{"payload crosses a mark"}
 	}
 	return h, nil
+}
+
+// CheckPadding checks what follows the header on a padded link.
+func CheckPadding(b []byte) error {
+	for _, x := range b {
+		if x != 0 {
+			return &FrameError{"padding is not zero"}
+		}
+	}
+	return nil
 }
 
 // PutData fills b with the header of a DATA frame of payload.

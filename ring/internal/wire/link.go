@@ -5,17 +5,19 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"math"
 )
 
-// The opening of a link, PROTOCOL.md section 5. Its first byte tells a plain link
+// The opening of a link, PROTOCOL.md section 5. The first byte of a preamble tells a plain link
 // from a TLS ClientHello (0x16).
 const (
-	Preamble      = "DLINK/1\n"
-	ChallengeSize = 32
-	LinkHelloSize = helloBody + sha256.Size
-	SecretSize    = 32
+	Preamble       = "DLINK/1\n"
+	PaddedPreamble = "DLINK/2\n" // the headers of its frames are padded
+	ChallengeSize  = 32
+	LinkHelloSize  = helloBody + sha256.Size
+	SecretSize     = 32
 
 	helloBody = 16 + 4 + 4 + 4 + 8
 )
@@ -49,8 +51,9 @@ func (id *ID) UnmarshalText(b []byte) error {
 	return nil
 }
 
-// LinkHello opens a link: which one, and the first byte that will come.
+// LinkHello opens a link: which one, and the first byte that will come. Its preamble says whether headers are padded.
 type LinkHello struct {
+	Padded     bool
 	Transfer   ID
 	Link       uint32
 	Generation uint32
@@ -58,7 +61,15 @@ type LinkHello struct {
 	Offset     int64
 }
 
-// Encode makes the bytes of h, proving knowledge of the link's secret for this
+// Preamble is what the feeder writes first.
+func (h LinkHello) Preamble() string {
+	if h.Padded {
+		return PaddedPreamble
+	}
+	return Preamble
+}
+
+// Encode makes the bytes of h behind its preamble, proving knowledge of the link's secret for this
 // challenge.
 func (h LinkHello) Encode(secret, challenge []byte) []byte {
 	b := make([]byte, helloBody, LinkHelloSize)
@@ -67,12 +78,19 @@ func (h LinkHello) Encode(secret, challenge []byte) []byte {
 	binary.BigEndian.PutUint32(b[20:], h.Generation)
 	binary.BigEndian.PutUint32(b[24:], h.Blob)
 	binary.BigEndian.PutUint64(b[28:], uint64(h.Offset))
-	return append(b, proof(secret, challenge, b)...)
+	m := hmac.New(sha256.New, secret)
+	m.Write([]byte(h.Preamble()))
+	m.Write(challenge)
+	m.Write(b)
+	return m.Sum(b)
 }
 
-// ParseLinkHello decodes a hello; its proof is checked by Proves, once the link's
+// ParseLinkHello decodes a hello and its preamble; its proof is checked by Proves, once the link's
 // secret was looked up.
-func ParseLinkHello(b []byte) (LinkHello, error) {
+func ParseLinkHello(preamble string, b []byte) (LinkHello, error) {
+	if preamble != Preamble && preamble != PaddedPreamble {
+		return LinkHello{}, errors.New("not a link")
+	}
 	if len(b) != LinkHelloSize {
 		return LinkHello{}, fmt.Errorf("link hello of %d bytes", len(b))
 	}
@@ -81,6 +99,7 @@ func ParseLinkHello(b []byte) (LinkHello, error) {
 		return LinkHello{}, fmt.Errorf("link hello: offset overflows")
 	}
 	return LinkHello{
+		Padded:     preamble == PaddedPreamble,
 		Transfer:   ID(b[:16]),
 		Link:       binary.BigEndian.Uint32(b[16:]),
 		Generation: binary.BigEndian.Uint32(b[20:]),
@@ -89,15 +108,7 @@ func ParseLinkHello(b []byte) (LinkHello, error) {
 	}, nil
 }
 
-// Proves reports whether the encoded hello b was made with secret for challenge.
-func Proves(b, secret, challenge []byte) bool {
-	return len(b) == LinkHelloSize && hmac.Equal(b[helloBody:], proof(secret, challenge, b[:helloBody]))
-}
-
-func proof(secret, challenge, body []byte) []byte {
-	m := hmac.New(sha256.New, secret)
-	m.Write([]byte(Preamble))
-	m.Write(challenge)
-	m.Write(body)
-	return m.Sum(nil)
+// Proves reports whether b, from which h was parsed, was made with secret for challenge.
+func (h LinkHello) Proves(b, secret, challenge []byte) bool {
+	return hmac.Equal(b, h.Encode(secret, challenge))
 }

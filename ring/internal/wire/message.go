@@ -74,6 +74,7 @@ type (
 		Addrs      []string   `json:"addrs"`
 		Needs      [][2]int64 `json:"needs"`
 		Lag        bool       `json:"lag"`
+		Padded     bool       `json:"padded,omitempty"`
 	}
 	Link struct { // 9
 		Link       uint32 `json:"link"`

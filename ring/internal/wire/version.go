@@ -3,8 +3,11 @@ package wire
 // The protocol versions this package speaks, from the oldest to the newest.
 const (
 	MinVersion = 1
-	Version    = 3
+	Version    = 4
 )
+
+// PadsSince is the version that both ends of a padded link speak at least.
+const PadsSince = 4
 
 // Common is the highest version that a peer's range has in common with ours, 0 when
 // there is none.
@@ -16,7 +19,7 @@ func Common(least, most int) int {
 }
 
 // lastOf has, by version, the highest type of message that belongs to it.
-var lastOf = [Version + 1]byte{1: 21, 2: 23, 3: 23}
+var lastOf = [Version + 1]byte{1: 21, 2: 23, 3: 23, 4: 23}
 
 // For is m as a peer of a version reads it: fields that came later are left out. Version 0 stands
 // for a peer that has no version in common with us.
@@ -29,6 +32,12 @@ func For(version int, m Message) Message {
 			if version < 2 {
 				old.Software, old.Platform = "", ""
 			}
+			return &old
+		}
+	case *Dial:
+		if version < PadsSince {
+			old := *m
+			old.Padded = false
 			return &old
 		}
 	case *Abort:
@@ -46,6 +55,9 @@ func For(version int, m Message) Message {
 func From(version int, m Message) (Message, error) {
 	if k := m.kind(); k > lastOf[version] {
 		return nil, malformed("control message type %d is unknown in protocol %d", k, version)
+	}
+	if d, ok := m.(*Dial); ok && d.Padded && version < PadsSince {
+		return nil, malformed("control message type %d has a field that is unknown in protocol %d", d.kind(), version)
 	}
 	if a, ok := m.(*Abort); ok && version < 3 {
 		if a.Code != CodeNone {

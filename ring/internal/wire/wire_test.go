@@ -76,19 +76,26 @@ func TestHelloProof(t *testing.T) {
 	secret, challenge := bytes.Repeat([]byte{1}, SecretSize), bytes.Repeat([]byte{2}, ChallengeSize)
 	h := LinkHello{Transfer: ID{9}, Link: 3, Generation: 4, Blob: 5, Offset: 6}
 	b := h.Encode(secret, challenge)
-	if got, err := ParseLinkHello(b); err != nil || got != h {
+	if got, err := ParseLinkHello(Preamble, b); err != nil || got != h {
 		t.Fatalf("got %+v, %v", got, err)
 	}
-	if !Proves(b, secret, challenge) {
+	padded, err := ParseLinkHello(PaddedPreamble, b)
+	if err != nil || !padded.Padded || padded.Proves(b, secret, challenge) {
+		t.Errorf("a hello keeps its proof behind another preamble: %+v, %v", padded, err)
+	}
+	if _, err := ParseLinkHello("DLINK/3\n", b); err == nil {
+		t.Error("an unknown preamble was accepted")
+	}
+	if !h.Proves(b, secret, challenge) {
 		t.Error("right proof refused")
 	}
-	if Proves(b, challenge, challenge) || Proves(b, secret, secret) {
+	if h.Proves(b, challenge, challenge) || h.Proves(b, secret, secret) {
 		t.Error("proof with another secret or challenge accepted")
 	}
 	for i := range helloBody {
 		d := bytes.Clone(b)
 		d[i]++
-		if Proves(d, secret, challenge) {
+		if changed, err := ParseLinkHello(Preamble, d); err == nil && changed.Proves(d, secret, challenge) {
 			t.Errorf("changed byte %d keeps its proof", i)
 		}
 	}
@@ -100,7 +107,7 @@ func all() []Message {
 		&Hello{1, 2, ID{0xab}, "node1", true}, &Welcome{3, ID{1}, StateNew, "", "", "dolly-img 1.2.0", "linux/amd64/v3", true},
 		&Offer{[]v1.Descriptor{{MediaType: "a/b", Digest: "sha256:x", Size: 3, Annotations: map[string]string{"k": "<&>"}}}, json.RawMessage(`{"a":1}`), true},
 		&Answer{[]int64{1, 0}, -1, true, true, "", ""}, &Start{}, &Feed{1, 2, []byte("s"), "server", nil},
-		&Need{1, 2, [][2]int64{{0, 4096}}}, &Dial{1, 2, []byte("s"), "n", []string{"[::1]:1"}, nil, true},
+		&Need{1, 2, [][2]int64{{0, 4096}}}, &Dial{1, 2, []byte("s"), "n", []string{"[::1]:1"}, nil, true, true},
 		&Link{1, 2, LinkDown, "network", "broken"}, &Undial{4}, &Marks{[]Mark{{1, 4, []byte{1}, true}}},
 		&Report{1, 2, 3, "disk", 4, 5, 6, 7, 8, []Sending{{1, true, 2, 3, true}}}, &Fail{"space", "no space"}, &Verified{[]string{"sha256:x"}, true},
 		&Commit{}, &Committed{"sha256:x"}, &Bye{}, &Abort{"interrupted", true, CodeInterrupted}, &Ping{}, &Pong{}, &Fallback{1, 2, 3, 4, 5},
@@ -180,10 +187,12 @@ func TestGreetingVectors(t *testing.T) {
 
 // What came with a version is refused before it, and never sent there.
 func TestVersions(t *testing.T) {
-	for _, m := range append(all(), &Abort{"interrupted", true, CodeNone}) {
+	for _, m := range append(all(), &Abort{"interrupted", true, CodeNone}, &Dial{1, 2, []byte("s"), "n", nil, nil, true, false}) {
 		since := 1
 		if abort, ok := m.(*Abort); ok && abort.Code != CodeNone {
 			since = 3
+		} else if dial, ok := m.(*Dial); ok && dial.Padded {
+			since = 4
 		} else if m.kind() > 21 {
 			since = 2
 		}
@@ -205,12 +214,20 @@ func TestVersions(t *testing.T) {
 	}
 	for version := 0; version < Version; version++ {
 		b, err := Encode(For(version, &Welcome{Version: version, Software: "x", Platform: "y", NoSHA: true}))
-		if err != nil || bytes.Contains(b, []byte("noSHA")) || bytes.Contains(b, []byte("software")) != (version >= 2) || bytes.Contains(b, []byte("platform")) != (version >= 2) {
+		if err != nil || bytes.Contains(b, []byte("noSHA")) != (version >= 3) || bytes.Contains(b, []byte("software")) != (version >= 2) || bytes.Contains(b, []byte("platform")) != (version >= 2) {
 			t.Errorf("WELCOME of version %d: %s, %v", version, b, err)
 		}
 		b, err = Encode(For(version, &Abort{Reason: ReasonAsked, Keep: true, Code: CodeAsked}))
-		if want := `{"reason":"only asked","keep":true}`; err != nil || string(b[5:]) != want {
+		want := `{"reason":"only asked","keep":true}`
+		if version >= 3 {
+			want = `{"reason":"only asked","keep":true,"code":"asked"}`
+		}
+		if err != nil || string(b[5:]) != want {
 			t.Errorf("ABORT to version %d: %s, %v", version, b[5:], err)
+		}
+		b, err = Encode(For(version, &Dial{Padded: true}))
+		if err != nil || bytes.Contains(b, []byte("padded")) {
+			t.Errorf("DIAL to version %d: %s, %v", version, b[5:], err)
 		}
 	}
 	// The end of a check that a server of an older version asked for is known all the same.
@@ -222,7 +239,7 @@ func TestVersions(t *testing.T) {
 }
 
 func TestCommon(t *testing.T) {
-	for _, c := range [][3]int{{1, 1, 1}, {1, 2, 2}, {2, 2, 2}, {1, 9, 3}, {2, 9, 3}, {4, 9, 0}, {0, 0, 0}, {-1, 1, 1}, {2, 1, 0}} {
+	for _, c := range [][3]int{{1, 1, 1}, {1, 2, 2}, {2, 2, 2}, {1, 9, 4}, {2, 9, 4}, {5, 9, 0}, {0, 0, 0}, {-1, 1, 1}, {2, 1, 0}} {
 		if got := Common(c[0], c[1]); got != c[2] {
 			t.Errorf("Common(%d, %d) = %d, want %d", c[0], c[1], got, c[2])
 		}
@@ -288,9 +305,9 @@ func FuzzFrame(f *testing.F) {
 }
 
 func FuzzLinkHello(f *testing.F) {
-	f.Add(LinkHello{ID{1}, 2, 3, 4, 5}.Encode([]byte("s"), []byte("c")))
+	f.Add(LinkHello{false, ID{1}, 2, 3, 4, 5}.Encode([]byte("s"), []byte("c")))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		h, err := ParseLinkHello(b)
+		h, err := ParseLinkHello(Preamble, b)
 		if err != nil {
 			return
 		}
