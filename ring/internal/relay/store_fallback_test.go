@@ -19,100 +19,131 @@ import (
 // However often a store is halted, and wherever its writer and hashers are then, it goes on from a good
 // mark with the sums of the right bytes, tells each once more in order, and never before it is written.
 func TestStoreGoesOnAfterFallingBack(t *testing.T) {
-	sizes := Sizes{Mark: 4 << 10, Chunk: 1 << 10, Frame: 1 << 10}
 	for seed := range uint64(60) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
-			rnd := rand.New(rand.NewPCG(seed, 1))
-			var blobs [][]byte
-			var descs []v1.Descriptor
-			var good []int64 // what is good of each, whole when it was told to the end
-			have := &storage{}
-			for i := range 1 + rnd.IntN(6) {
-				b := random(seed<<8|uint64(i), rnd.IntN(2)*rnd.IntN(64<<10)+rnd.IntN(64))
-				claim := rnd.Int64N(int64(len(b)+1)) * int64(rnd.IntN(2)) / sizes.Mark * sizes.Mark
-				blobs, descs, good = append(blobs, b), append(descs, v1.Descriptor{Size: int64(len(b))}), append(good, claim)
-				have.blobs = append(have.blobs, bytes.Clone(b[:claim]))
+			h := newHaltingStore(t, seed)
+			for round := 0; slices.Contains(h.ended, false); round++ {
+				h.run(round)
 			}
-			r := New(NewPool(1, sizes), descs)
-			r.Arrive(have, func(b int) (int64, bool) { return good[b], true })
-			saved := new(SavedSums)
-			ended := make([]bool, len(blobs))
-			for round := 0; slices.Contains(ended, false); round++ {
-				at := slices.Clone(good)
-				var left []int
-				for b := range blobs {
-					if !ended[b] {
-						left = append(left, b)
-					}
-				}
-				var mu sync.Mutex
-				first := left         // to be told to the end
-				after := rnd.IntN(60) // sums
-				if round > 20 {
-					after = -1
-				}
-				s := &Store{Relay: r, Blobs: left, Hashers: 1 + rnd.IntN(4), Saved: saved, Held: have.read, At: func(b int) int64 { return at[b] }}
-				s.Begin = func(_ context.Context, b int, off int64) (io.Writer, error) {
-					return storageWriter{s: have, blob: b}, nil
-				}
-				halts := make(chan struct{})
-				s.Sum = func(b int, off int64, sum []byte, end bool) error {
-					mu.Lock()
-					defer mu.Unlock()
-					have.mu.Lock()
-					defer have.mu.Unlock()
-					want := sha256.Sum256(blobs[b][:off])
-					if b != first[0] || int64(len(have.blobs[b])) < off || !bytes.Equal(sum, want[:]) {
-						t.Errorf("round %d: told of blob %d at %d, of which %d bytes are written, want blob %d", round, b, off, len(have.blobs[b]), first[0])
-					}
-					if after == 0 {
-						close(halts)
-					}
-					if end {
-						first = first[1:]
-					}
-					if after--; after < 0 && round <= 20 {
-						return nil // as package member, which falls back
-					}
-					good[b], ended[b] = max(good[b], off), end
-					saved.Good(b, off)
-					return nil
-				}
-				stored, produced, over := make(chan error, 1), make(chan error, 1), make(chan struct{})
-				go func() { stored <- s.Run(t.Context()) }()
-				go func() { produced <- produceFrom(r, blobs, at, int64(sizes.Frame)) }()
-				go func() {
-					defer close(over)
-					select {
-					case <-halts:
-						r.Halt()
-					case err := <-stored:
-						stored <- err
-					}
-				}()
-				<-over
-				if err := errors.Join(<-produced, <-stored); err != nil && !errors.Is(err, ErrHalted) {
-					t.Fatal(err)
-				}
-				for b := range blobs {
-					have.blobs[b] = have.blobs[b][:min(good[b], int64(len(have.blobs[b])))]
-					saved.Back(b, good[b])
-				}
-				if len(r.takers) > 0 {
-					t.Fatalf("%d takers are left", len(r.takers))
-				}
-				r.FallBack(func(b int) int64 { return good[b] })
-			}
-			if !slices.EqualFunc(have.blobs, blobs, bytes.Equal) {
+			if !slices.EqualFunc(h.have.blobs, h.blobs, bytes.Equal) {
 				t.Error("other bytes are stored")
 			}
-			r.Close(ErrClosed)
-			r.Release()
-			if u := r.win.pool.Used(); u > 0 {
+			h.relay.Close(ErrClosed)
+			h.relay.Release()
+			if u := h.relay.win.pool.Used(); u > 0 {
 				t.Errorf("%d bytes of the window are left", u)
 			}
 		})
 	}
+}
+
+// haltingStore is a store of a few blobs that is halted again and again, at places that its seed chooses.
+type haltingStore struct {
+	*testing.T
+	rnd   *rand.Rand
+	sizes Sizes
+	relay *Relay
+	saved *SavedSums
+	have  *storage
+
+	blobs [][]byte
+	// good is how many bytes of each blob are good, and all of them once it was told to the end.
+	good  []int64
+	ended []bool
+}
+
+// haltRounds is how many rounds may be halted; those after them run to the end.
+const haltRounds = 20
+
+func newHaltingStore(t *testing.T, seed uint64) *haltingStore {
+	h := &haltingStore{
+		T: t, rnd: rand.New(rand.NewPCG(seed, 1)), sizes: Sizes{Mark: 4 << 10, Chunk: 1 << 10, Frame: 1 << 10},
+		saved: new(SavedSums), have: &storage{},
+	}
+	var descs []v1.Descriptor
+	for i := range 1 + h.rnd.IntN(6) {
+		b := random(seed<<8|uint64(i), h.rnd.IntN(2)*h.rnd.IntN(64<<10)+h.rnd.IntN(64))
+		claim := h.rnd.Int64N(int64(len(b)+1)) * int64(h.rnd.IntN(2)) / h.sizes.Mark * h.sizes.Mark
+		h.blobs, descs, h.good = append(h.blobs, b), append(descs, v1.Descriptor{Size: int64(len(b))}), append(h.good, claim)
+		h.have.blobs = append(h.have.blobs, bytes.Clone(b[:claim]))
+	}
+	h.ended = make([]bool, len(h.blobs))
+	h.relay = New(NewPool(1, h.sizes), descs)
+	h.relay.Arrive(h.have, func(b int) (int64, bool) { return h.good[b], true })
+	return h
+}
+
+// run stores what is left, is halted on the way in the first rounds, and falls back.
+func (h *haltingStore) run(round int) {
+	at := slices.Clone(h.good)
+	store, halts := h.store(round, at)
+	stored, produced, over := make(chan error, 1), make(chan error, 1), make(chan struct{})
+	go func() { stored <- store.Run(h.Context()) }()
+	go func() { produced <- produceFrom(h.relay, h.blobs, at, int64(h.sizes.Frame)) }()
+	go func() {
+		defer close(over)
+		select {
+		case <-halts:
+			h.relay.Halt()
+		case err := <-stored:
+			stored <- err
+		}
+	}()
+	<-over
+	if err := errors.Join(<-produced, <-stored); err != nil && !errors.Is(err, ErrHalted) {
+		h.Fatal(err)
+	}
+	for b, stored := range h.have.blobs {
+		h.have.blobs[b] = stored[:min(h.good[b], int64(len(stored)))]
+		h.saved.Back(b, h.good[b])
+	}
+	if len(h.relay.takers) > 0 {
+		h.Fatalf("%d takers are left", len(h.relay.takers))
+	}
+	h.relay.FallBack(func(b int) int64 { return h.good[b] })
+}
+
+// store makes the store of a round, which begins at at. The channel is closed when it is to be halted.
+func (h *haltingStore) store(round int, at []int64) (*Store, chan struct{}) {
+	var left []int // to be told to the end
+	for b := range h.blobs {
+		if !h.ended[b] {
+			left = append(left, b)
+		}
+	}
+	after := h.rnd.IntN(60) // sums
+	if round > haltRounds {
+		after = -1
+	}
+	s := &Store{Relay: h.relay, Blobs: left, Hashers: 1 + h.rnd.IntN(4), Saved: h.saved, Held: h.have.read, At: func(b int) int64 { return at[b] }}
+	s.Begin = func(_ context.Context, b int, off int64) (io.Writer, error) {
+		return storageWriter{s: h.have, blob: b}, nil
+	}
+	var mu sync.Mutex
+	halts := make(chan struct{})
+	s.Sum = func(b int, off int64, sum []byte, end bool) error {
+		mu.Lock()
+		defer mu.Unlock()
+		h.have.mu.Lock()
+		defer h.have.mu.Unlock()
+		want := sha256.Sum256(h.blobs[b][:off])
+		if b != left[0] || int64(len(h.have.blobs[b])) < off || !bytes.Equal(sum, want[:]) {
+			h.Errorf("round %d: told of blob %d at %d, of which %d bytes are written, want blob %d", round, b, off, len(h.have.blobs[b]), left[0])
+		}
+		if after == 0 {
+			close(halts)
+		}
+		if end {
+			left = left[1:]
+		}
+		if after--; after < 0 && round <= haltRounds {
+			return nil // as package member, which falls back
+		}
+		h.good[b], h.ended[b] = max(h.good[b], off), end
+		h.saved.Good(b, off)
+		return nil
+	}
+	return s, halts
 }
 
 // produceFrom puts what comes behind at, in frames that cross no mark.
