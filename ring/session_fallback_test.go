@@ -16,16 +16,70 @@ import (
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
+// fedSession is a node's session that a test feeds by hand.
+type fedSession struct {
+	*testing.T
+	*session
+	data [][]byte // of each blob
+}
+
+// newFedSession opens a session for blobs, of which data holds the bytes. It ends with the test.
+func newFedSession(t *testing.T, blobs []v1.Descriptor, data [][]byte) *fedSession {
+	n, err := NewNode(NodeConfig{
+		Accept: func(context.Context, Request) (Sink, error) { return nil, nil }, TLS: new(tls13), DataTLS: func(string) *tls13 { return nil },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	tr, ne := n.claim(n.config(), wire.ID{1}, Request{Blobs: blobs}, true)
+	if ne != nil {
+		t.Fatal(ne)
+	}
+	near, far := net.Pipe()
+	go io.Copy(io.Discard, far)
+	ctrl := newControl(near)
+	if ne := tr.open(ctrl, newMemSink()); ne != nil {
+		t.Fatal(ne)
+	}
+	t.Cleanup(func() {
+		tr.kill()
+		synctest.Wait()
+		ctrl.finish()
+		<-ctrl.done
+		far.Close()
+	})
+	return &fedSession{t, tr, data}
+}
+
+// link opens a link to the node, and returns its other end.
+func (s *fedSession) link(gen uint32) net.Conn {
+	near, far := net.Pipe()
+	s.step(member.EvMsg{Msg: &wire.Feed{Link: gen, Generation: gen}})
+	s.step(member.EvOpen{Link: gen, Generation: gen})
+	s.mu.Lock()
+	s.feed = near
+	s.mu.Unlock()
+	low := relay.NewLowConn(near, false, nil)
+	hello := wire.LinkHello{Link: gen, Generation: gen}
+	go s.receive(relay.NewLinkReader(low, low, near, hello), hello)
+	return far
+}
+
+// send sends all of blob i as one frame, with change in its first byte.
+func (s *fedSession) send(to net.Conn, i int, change byte) {
+	buf := bytes.Clone(s.data[i])
+	buf[0] ^= change
+	var hdr [wire.HeaderSize]byte
+	wire.PutData(&hdr, uint32(i), 0, buf)
+	if _, err := to.Write(append(hdr[:], buf...)); err != nil {
+		s.Fatal(err)
+	}
+}
+
 // Falling back while as many blobs as may be are stored and not yet judged: the store,
 // which waited for a place that only the fallback gives back, held it up for ever.
 func TestFallbackWithManyBlobs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		n, err := NewNode(NodeConfig{
-			Accept: func(context.Context, Request) (Sink, error) { return nil, nil }, TLS: new(tls13), DataTLS: func(string) *tls13 { return nil },
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
 		var blobs []v1.Descriptor
 		var data [][]byte
 		var marks []wire.Mark
@@ -36,71 +90,35 @@ func TestFallbackWithManyBlobs(t *testing.T) {
 			blobs = append(blobs, v1.Descriptor{Size: 100, Digest: digest.FromBytes(b)})
 			marks = append(marks, wire.Mark{Blob: i, Offset: 100, Sum: sum[:], Final: true})
 		}
-		tr, ne := n.claim(n.config(), wire.ID{1}, Request{Blobs: blobs}, true)
-		if ne != nil {
-			t.Fatal(ne)
-		}
-		near, far := net.Pipe()
-		go io.Copy(io.Discard, far)
-		ctrl := newControl(near)
-		if ne := tr.open(ctrl, newMemSink()); ne != nil {
-			t.Fatal(ne)
-		}
-		// feed opens a link to the node, and returns its other end.
-		feed := func(gen uint32) net.Conn {
-			near, far := net.Pipe()
-			tr.step(member.EvMsg{Msg: &wire.Feed{Link: gen, Generation: gen}})
-			tr.step(member.EvOpen{Link: gen, Generation: gen})
-			tr.mu.Lock()
-			tr.feed = near
-			tr.mu.Unlock()
-			low := relay.NewLowConn(near, false, nil)
-			hello := wire.LinkHello{Link: gen, Generation: gen}
-			go tr.receive(relay.NewLinkReader(low, low, near, hello), hello)
-			return far
-		}
-		arrive := func(to net.Conn, i int, change byte) {
-			buf := bytes.Clone(data[i])
-			buf[0] ^= change
-			var hdr [wire.HeaderSize]byte
-			wire.PutData(&hdr, uint32(i), 0, buf)
-			if _, err := to.Write(append(hdr[:], buf...)); err != nil {
-				t.Fatal(err)
-			}
-		}
-		tr.step(member.EvMsg{Msg: &wire.Start{}})
-		link := feed(1)
+		s := newFedSession(t, blobs, data)
+		s.step(member.EvMsg{Msg: &wire.Start{}})
+		link := s.link(1)
 		for i := range blobs {
-			arrive(link, i, byte(1-min(i, 1))) // the first is changed
+			s.send(link, i, byte(1-min(i, 1))) // the first is changed
 		}
 		synctest.Wait()
-		if n := len(tr.storing.settle); n != pendingCommits {
+		if n := len(s.storing.settle); n != pendingCommits {
 			t.Fatalf("%d blobs are stored and not judged, want %d", n, pendingCommits)
 		}
-		tr.mu.Lock() // which falling back needs
-		tr.perform(tr.m.Step(member.EvMsg{Msg: &wire.Marks{Marks: marks}}))
+		s.mu.Lock() // which falling back needs
+		s.perform(s.m.Step(member.EvMsg{Msg: &wire.Marks{Marks: marks}}))
 		// From the decision on, and not from when it is carried out, nobody is fed from the
 		// window: the server may order a link at once, and would blame this node for what it sends.
-		if err := tr.relay.Err(); !tr.m.Resetting() || err != relay.ErrHalted {
-			t.Errorf("falling back (%v), it would send what may be wrong: %v", tr.m.Resetting(), err)
+		if err := s.relay.Err(); !s.m.Resetting() || err != relay.ErrHalted {
+			t.Errorf("falling back (%v), it would send what may be wrong: %v", s.m.Resetting(), err)
 		}
-		tr.mu.Unlock()
+		s.mu.Unlock()
 		synctest.Wait()
-		if tr.m.Resetting() {
+		if s.m.Resetting() {
 			t.Fatal("it does not come back from falling back")
 		}
-		link = feed(2)
+		link = s.link(2)
 		for i := range blobs {
-			arrive(link, i, 0)
+			s.send(link, i, 0)
 		}
 		synctest.Wait()
-		if tr.m.Phase() != member.Verified {
-			t.Errorf("phase %d: %v", tr.m.Phase(), tr.m.Failure())
+		if s.m.Phase() != member.Verified {
+			t.Errorf("phase %d: %v", s.m.Phase(), s.m.Failure())
 		}
-		tr.kill()
-		synctest.Wait()
-		ctrl.finish()
-		<-ctrl.done
-		far.Close()
 	})
 }

@@ -9,8 +9,7 @@ import (
 	"time"
 )
 
-// The list has every certificate that was ever issued, so that one whose file is gone can be
-// revoked; what an earlier version made is added.
+// The list has every certificate that was ever issued; what an earlier version made is added.
 func TestIssued(t *testing.T) {
 	dir := keys(t, InitOptions{Sender: "alice", Nodes: []string{"n1"}})
 	os.Remove(dir + "/issued") // as an earlier version leaves it
@@ -32,7 +31,6 @@ func TestIssued(t *testing.T) {
 	}
 	all := []string{"ca.pem", "sender.pem", "node.pem", "node-n1.pem"}
 	see(all...)
-	old := serial(unchecked(t, dir, "node-n1.pem").cert.Leaf)
 	if _, _, err := Renew(dir, nil, InitOptions{}); err != nil {
 		t.Fatal(err)
 	}
@@ -63,8 +61,19 @@ func TestIssued(t *testing.T) {
 	if len(ever) > 0 {
 		t.Errorf("not listed: %v", ever)
 	}
+}
 
-	// They are shown behind the files, and can be revoked.
+// Certificates whose files are gone are shown behind the files, and can be revoked.
+func TestIssuedWithoutFiles(t *testing.T) {
+	dir := keys(t, InitOptions{Sender: "alice", Nodes: []string{"n1"}})
+	old := serial(unchecked(t, dir, "node-n1.pem").cert.Leaf)
+	if _, _, err := Renew(dir, nil, InitOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := Add(dir, Node, []string{"n2"}, InitOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	os.Remove(dir + "/node-n2.pem")
 	r, err := ParseRevocation(old)
 	if err != nil {
 		t.Fatal(err)
@@ -86,11 +95,14 @@ func TestIssued(t *testing.T) {
 	if want := []string{"issued sender alice", "issued node ", "revoked node n1", "revoked node n2"}; !slices.Equal(got, want) {
 		t.Errorf("shown %q, want %q", got, want)
 	}
+}
 
-	// A list that cannot be read is said, and nothing is issued that it would lack.
+// A list that cannot be read is said, and nothing is issued that it would lack.
+func TestIssuedUnreadable(t *testing.T) {
+	dir := keys(t, InitOptions{Sender: "alice", Nodes: []string{"n1"}})
 	write(t, dir+"/issued", 0o644, []byte("0x1 node n1\n"))
 	before := listing(t, dir)
-	_, _, err = Add(dir, Node, []string{"n9"}, InitOptions{})
+	_, _, err := Add(dir, Node, []string{"n9"}, InitOptions{})
 	wantProblem(t, err, "issued", Malformed)
 	_, _, err = Renew(dir, nil, InitOptions{})
 	wantProblem(t, err, "issued", Malformed)
@@ -99,7 +111,7 @@ func TestIssued(t *testing.T) {
 	if after := listing(t, dir); len(after) != len(before) || after["node.pem"] != before["node.pem"] || after["ca.pem"] != before["ca.pem"] {
 		t.Error("something was issued")
 	}
-	entries, err = Show(dir)
+	entries, err := Show(dir)
 	if last := entries[len(entries)-1]; err != nil || len(last.Problems) != 1 || !strings.Contains(last.Problems[0], "line 1: 3 words") {
 		t.Errorf("Show says %+v, %v", last, err)
 	}

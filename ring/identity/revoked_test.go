@@ -136,16 +136,20 @@ func TestRevokedHandshake(t *testing.T) {
 	}
 }
 
-func TestRevoke(t *testing.T) {
-	dir := keys(t, InitOptions{Sender: "alice", Nodes: []string{"n07", "n08"}})
-	now := time.Date(2026, 11, 28, 1, 0, 0, 0, time.UTC)
+var someDay = time.Date(2026, 11, 28, 1, 0, 0, 0, time.UTC)
+
+// revokeRig is a directory of keys with entries in its list: bob, n07, the number of the shared node
+// key, nobody.
+func revokeRig(t *testing.T) (dir, list string) {
+	t.Helper()
+	dir = keys(t, InitOptions{Sender: "alice", Nodes: []string{"n07", "n08"}})
 	revoke := func(s string, want ...string) {
 		t.Helper()
 		r, err := ParseRevocation(s)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if meant, err := Revoke(dir, []Revocation{r}, s == "nobody", now); err != nil || len(meant) != 1 || !slices.Equal(meant[0].Files, want) {
+		if meant, err := Revoke(dir, []Revocation{r}, s == "nobody", someDay); err != nil || len(meant) != 1 || !slices.Equal(meant[0].Files, want) {
 			t.Errorf("Revoke(%s) = %q, %v; want %q", s, meant, err, want)
 		}
 	}
@@ -155,7 +159,11 @@ func TestRevoke(t *testing.T) {
 	revoke("n07", "node-n07.pem")
 	revoke(shared, "node.pem")
 	revoke("nobody")
-	want := "# mine\nbob\nn07  # 2026-11-28\n" + shared + "  # 2026-11-28\nnobody  # 2026-11-28\n"
+	return dir, "# mine\nbob\nn07  # 2026-11-28\n" + shared + "  # 2026-11-28\nnobody  # 2026-11-28\n"
+}
+
+func TestRevoke(t *testing.T) {
+	dir, want := revokeRig(t)
 	if got := string(content(t, dir+"/revoked")); got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
@@ -177,24 +185,39 @@ func TestRevoke(t *testing.T) {
 	if !slices.Equal(bad, []string{"node.pem"}) || !slices.Equal(notes, []string{"node-n07.pem"}) {
 		t.Errorf("Show finds wrong %q, and notes %q", bad, notes)
 	}
+}
 
+// What was hardly meant is refused, and nothing is changed.
+func TestRevokeRefuses(t *testing.T) {
+	dir, want := revokeRig(t)
 	// The only authority is not given away by mistake.
 	r, err := ParseRevocation(serial(load(t, dir, Sender).ca[0]))
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = Revoke(dir, []Revocation{r}, true, now)
+	_, err = Revoke(dir, []Revocation{r}, true, someDay)
 	wantProblem(t, err, "ca.pem", Needed)
 
-	// Nor is anything by a name that nobody has: nothing is changed, either by those beside it.
-	_, err = Revoke(dir, []Revocation{{Name: "n08"}, {Role: Sender, Name: "n07"}}, false, now)
+	// With a name that nobody has, the names beside it are not revoked, either.
+	_, err = Revoke(dir, []Revocation{{Name: "n08"}, {Role: Sender, Name: "n07"}}, false, someDay)
 	var unknown *UnknownKeyError
 	if !errors.As(err, &unknown) || unknown.Name != "n07" || string(content(t, dir+"/revoked")) != want {
 		t.Errorf("%v, and the list is %q", err, content(t, dir+"/revoked"))
 	}
 
-	// A name that is revoked is not issued again: nobody would believe the new certificate.
-	_, _, err = Add(dir, Sender, []string{"bob"}, InitOptions{})
+	// A list with a mistake in it is not added to.
+	write(t, dir+"/revoked", 0o644, []byte("a b\n"))
+	_, err = Revoke(dir, []Revocation{{Name: "x"}}, true, someDay)
+	wantProblem(t, err, "revoked", Malformed)
+	if got := string(content(t, dir+"/revoked")); got != "a b\n" {
+		t.Errorf("got %q", got)
+	}
+}
+
+// A name that is revoked is not issued again: nobody would believe the new certificate.
+func TestRevokedIsNotIssued(t *testing.T) {
+	dir, _ := revokeRig(t)
+	_, _, err := Add(dir, Sender, []string{"bob"}, InitOptions{})
 	wantProblem(t, err, "revoked", Revoked)
 	wantProblem(t, Init(dir, InitOptions{Nodes: []string{"bob"}}), "revoked", Revoked)
 	if _, left, err := Renew(dir, nil, InitOptions{}); err != nil || len(left) != 1 || left[0].File != "node-n07.pem" {
@@ -204,13 +227,6 @@ func TestRevoke(t *testing.T) {
 	wantProblem(t, err, "revoked", Revoked)
 	if _, err := Load(dir, Node); err != nil { // it has another number now
 		t.Error(err)
-	}
-	// A list with a mistake in it is not added to.
-	write(t, dir+"/revoked", 0o644, []byte("a b\n"))
-	_, err = Revoke(dir, []Revocation{{Name: "x"}}, true, now)
-	wantProblem(t, err, "revoked", Malformed)
-	if got := string(content(t, dir+"/revoked")); got != "a b\n" {
-		t.Errorf("got %q", got)
 	}
 }
 
