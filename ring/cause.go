@@ -14,10 +14,10 @@ import (
 	"github.com/dolly-img/dolly-img/ring/internal/relay"
 )
 
-// Fault classifies why a node cannot be talked to, for advice.
+// Fault is why a node cannot be talked to, in one word, by which a caller may choose advice.
 type Fault string
 
-// The faults of contact with a node.
+// The faults of contact with a node. FaultNone is a reason that has no word.
 const (
 	FaultNone        Fault = ""
 	FaultName        Fault = "name"         // its name has no address
@@ -35,25 +35,30 @@ const (
 	FaultRevokedName Fault = "name revoked" // its name is, so that no new certificate helps
 )
 
-// Cause is why a node is in its state, in parts: text, address and text together are the reason. Causes
-// that are equal but for the address say the same of different nodes.
+// Cause is why a node is in its state, in parts. Causes that are equal but for Addr say the same of
+// different nodes, so that a table can show these in one row.
 type Cause struct {
+	// Fault classifies the reason, where the node cannot be talked to.
 	Fault Fault
-	Text  string // up to the address, or all of it
-	Addr  string // of the node, as in "10.0.0.7:9998"; "" when the reason names none
-	After string // what follows the address
+	// Text is the reason up to the node's address, or all of it.
+	Text string
+	// Addr is the node's address, as in "10.0.0.7:9998". It is "" when the reason names none.
+	Addr string
+	// After is what follows the address.
+	After string
 }
 
+// String is the reason: the three texts together.
 func (c Cause) String() string { return c.Text + c.Addr + c.After }
 
-// because is a cause without parts.
+// because makes a cause without parts.
 func because(text string) Cause { return Cause{Text: text} }
 
-// noAnswer is the error of a contact that failed, refusal that of one in which either end said no by
-// authentication or protocol.
 type (
+	// noAnswer is the error of a contact that failed.
 	noAnswer struct{ Cause }
-	refusal  struct{ Cause }
+	// refusal is the error of a contact in which either end said no, by authentication or protocol.
+	refusal struct{ Cause }
 )
 
 func (e *noAnswer) Error() string { return e.String() }
@@ -67,7 +72,7 @@ func isRefusal(err error) bool {
 	return errors.As(err, &r)
 }
 
-// causeOf is the cause that an error of a contact has.
+// causeOf returns the cause that the error of a contact has.
 func causeOf(err error) Cause {
 	var c interface{ cause() Cause }
 	if errors.As(err, &c) {
@@ -76,7 +81,7 @@ func causeOf(err error) Cause {
 	return because(err.Error())
 }
 
-// dialError is a connect to one address that failed within a time.
+// dialError says that a connect to one address failed, and what time it had.
 type dialError struct {
 	addr string
 	in   time.Duration
@@ -86,7 +91,7 @@ type dialError struct {
 func (e *dialError) Error() string { return e.err.Error() }
 func (e *dialError) Unwrap() error { return e.err }
 
-// unconnected makes of a failed connect what a row can say.
+// unconnected turns the error of a connect into one whose cause a row can show.
 func unconnected(err error) error {
 	var d *dialError
 	if !errors.As(err, &d) {
@@ -103,14 +108,14 @@ func unconnected(err error) error {
 	return &noAnswer{Cause{FaultNone, "cannot connect to ", d.addr, ": " + relay.Bare(d.err).Error()}}
 }
 
-// ungreeted makes of a handshake that failed at addr within a time what a row can say: a refusal when
-// certificates were judged, by us or by the node, else why nobody answered.
+// ungreeted turns the error of a handshake with addr, which had the time in, into one whose cause a row
+// can show. It is a refusal when either end judged a certificate, else a noAnswer.
 func ungreeted(err error, addr string, in time.Duration) error {
 	var op *net.OpError
 	var verify *tls.CertificateVerificationError
 	var record tls.RecordHeaderError
 	var unknown x509.UnknownAuthorityError
-	// Of whoever checks certificates for us.
+	// These methods are of the errors of whoever checks certificates for us (ring/identity).
 	var f interface{ Foreign() bool }
 	var a interface{ OtherAuthority() bool }
 	var r interface {
@@ -119,7 +124,7 @@ func ungreeted(err error, addr string, in time.Duration) error {
 	}
 	switch {
 	case errors.As(err, &op) && op.Op == "remote error":
-		// crypto/tls reports the peer's alert this way, by a type of its own.
+		// crypto/tls reports the peer's alert this way. Its type for alerts is not exported.
 		fault := FaultCertificate
 		if op.Err.Error() == tls.AlertError(alertUnknownCA).Error() {
 			fault = FaultAuthority // we believed its certificate before it saw ours
@@ -150,7 +155,7 @@ func ungreeted(err error, addr string, in time.Duration) error {
 	return &refusal{because(err.Error())}
 }
 
-// about is a time as people say it.
+// about writes a time as people say it.
 func about(d time.Duration) string {
 	if d >= time.Second {
 		return d.Round(time.Second).String()

@@ -15,26 +15,35 @@ const (
 )
 
 // Event is one thing that happened to a transfer, for progress displays and
-// logs. Fields that do not apply to a Kind are zero.
+// logs. Fields that do not apply to a Kind are zero. Its JSON form is a line of
+// what push --json prints.
 type Event struct {
 	Time     time.Time `json:"time"`
 	Kind     Kind      `json:"event"`
 	Transfer string    `json:"transfer"`
-	Node     string    `json:"node,omitempty"`   // as named by the caller
-	State    State     `json:"state,omitempty"`  // of EventNode
-	Reason   string    `json:"reason,omitempty"` // already safe to print
-	Cause    Cause     `json:"-"`                // of EventNode, the reason in its parts
-	Link     string    `json:"link,omitempty"`   // "node3 -> node4"
-	Up       bool      `json:"up,omitempty"`     // of EventLink: it was made, else lost or blamed
-	Again    bool      `json:"again,omitempty"`  // of EventLink that is up: in place of another one
-	Nodes    []string  `json:"nodes,omitempty"`  // of EventPlan
 
-	// Of EventProgress. Bytes is what the slowest node that is still served
-	// holds and Total what it shall hold (-1: not known yet), Rate bytes per second over the last few
-	// seconds, Done the number of nodes that have everything, Serving those that
-	// are in the transfer. Limit is what keeps all of them from being faster. Bottleneck names the
-	// one node or link that is slower than the others, and how fast it is ("node17: disk 84 MB/s",
-	// "link node3 -> node4: 11 MB/s"); it is empty when none stands out.
+	// Node is the name that the caller gave it, of EventNode. State is what it is in now. Reason says
+	// why, and is safe to print; Cause is the same in its parts. EventLink has a Reason, too.
+	Node   string `json:"node,omitempty"`
+	State  State  `json:"state,omitempty"`
+	Reason string `json:"reason,omitempty"`
+	Cause  Cause  `json:"-"`
+
+	// Link is both ends of an EventLink, as in "node3 -> node4". Up says that it was made; it was lost
+	// or blamed otherwise. Again says that it was made in place of another one.
+	Link  string `json:"link,omitempty"`
+	Up    bool   `json:"up,omitempty"`
+	Again bool   `json:"again,omitempty"`
+
+	// Nodes are the names of an EventPlan, in chain order.
+	Nodes []string `json:"nodes,omitempty"`
+
+	// The fields of EventProgress. Bytes is what the slowest node that is still served holds, Total
+	// what it shall hold; Total is -1 while it is not known. Rate is the mean of the last few seconds
+	// in bytes per second. Done is the number of nodes that have everything, Serving that of nodes in
+	// the transfer. Limit is what keeps all of them from being faster. Bottleneck names the one node or
+	// link that is slower than the others, and how fast it is ("node17: disk 84 MB/s", "link node3 ->
+	// node4: 11 MB/s"); it is empty when none stands out.
 	Bytes      int64   `json:"bytes,omitempty"`
 	Total      int64   `json:"total,omitempty"`
 	Rate       float64 `json:"rate,omitempty"`
@@ -44,12 +53,11 @@ type Event struct {
 	Bottleneck string  `json:"bottleneck,omitempty"`
 }
 
-// Limit is what a transfer, or one node of it, waits for most of the time.
+// Limit is what a transfer, or one node of it, waits for most of the time. "" is not known.
 type Limit string
 
 // The limits of a transfer.
 const (
-	LimitUnknown   Limit = ""
 	LimitProcessor Limit = "processor"
 	LimitHash      Limit = "hash" // a processor without SHA instructions, which hashes no faster
 	LimitDisk      Limit = "disk"

@@ -5,14 +5,15 @@ import (
 	"time"
 )
 
-// State is how a node ended, exactly one for each requested node.
+// State is how far a node is, or how it ended. Each requested node has exactly one.
 type State string
 
-// The states of a row. Pending and Serving are never in a finished report.
+// The states of a row. Pending, Serving and Lost are never in a finished report, but that Pending is a
+// node that a check (Config.Check) would serve.
 const (
 	Pending     State = "pending"     // not yet answered
 	Serving     State = "serving"     // in the transfer
-	Lost        State = "lost"        // gone, dialled again while others are served; never in a finished report
+	Lost        State = "lost"        // gone, and dialled again while others are served
 	Committed   State = "committed"   // confirmed the source's digest and switched to it
 	Held        State = "held"        // confirmed that everything was in place already
 	Failed      State = "failed"      // was reached, and did not end with the right bytes
@@ -25,9 +26,9 @@ func (s State) Good() bool { return s == Committed || s == Held }
 
 // Row is what became of one requested node.
 //
-// Code is Reason in one word, for programs, and "" where there is nothing to tell. It is what package ring
-// has in Fault where a node cannot be talked to; what PROTOCOL.md has in "Codes" where the node itself says
-// why; else one of these, to which others may be added:
+// Code is Reason in one word, for programs, and "" where there is nothing to tell. Where a node cannot be
+// talked to it is a Fault. Where the node itself says why it is one of "Codes" in PROTOCOL.md. Else it is
+// one of these, to which others may be added:
 //
 //	contact        it cannot be talked to, for a reason that has no word
 //	not-asked      the transfer failed before any node was asked
@@ -51,60 +52,83 @@ func (s State) Good() bool { return s == Committed || s == Held }
 //	interrupted    somebody ended the transfer
 //	source         the source failed or changed
 type Row struct {
-	Node    string  `json:"node"`
-	State   State   `json:"state"`
-	Digest  string  `json:"digest"`  // as computed by the node; "" when it confirmed none
-	Bytes   int64   `json:"bytes"`   // payload it received
-	Skipped int64   `json:"skipped"` // bytes it held already, as it said
-	Seconds float64 `json:"seconds"` // from the start of the transfer to its final state
-	Code    string  `json:"code"`    // see above
+	// Node is the Name of the Peer.
+	Node  string `json:"node"`
+	State State  `json:"state"`
+	// Digest is that of the last blob as the node computed it. It is "" when the node confirmed none.
+	Digest string `json:"digest"`
+	// Bytes is the payload that the node received, Skipped what it said it had before.
+	Bytes   int64 `json:"bytes"`
+	Skipped int64 `json:"skipped"`
+	// Seconds is the time from the start of the transfer to the node's final state.
+	Seconds float64 `json:"seconds"`
+	Code    string  `json:"code"`
 	Reason  string  `json:"reason"`
-	Link    string  `json:"link"` // the link that is to blame, "" when none is
+	// Link is the link that is to blame, as in "node3 -> node4". It is "" when none is.
+	Link string `json:"link"`
 
-	Cause Cause `json:"-"` // Reason in its parts
-	Free  int64 `json:"-"` // bytes it said are free, -1 when it does not know; once it answered
-	NoSHA bool  `json:"-"` // it said that its processor has no instructions for SHA-256
+	// Cause is Reason in its parts.
+	Cause Cause `json:"-"`
+	// Free is how many bytes the node said are free where the blobs would go. It is -1 when the node
+	// does not know, and means nothing before it answered.
+	Free int64 `json:"-"`
+	// NoSHA says that the node's processor has no instructions for SHA-256.
+	NoSHA bool `json:"-"`
 }
 
 // Unreached says that one node could not open a connection to another.
 type Unreached struct {
-	From   string `json:"from"`
-	To     string `json:"to"`
-	Port   string `json:"port"`
+	// From and To are the names of the nodes, Port is where From dialled.
+	From string `json:"from"`
+	To   string `json:"to"`
+	Port string `json:"port"`
+	// Reason is what From said of it.
 	Reason string `json:"reason"`
 }
 
-// Report is the outcome of one transfer, one Row per requested node in the order
-// in which they were asked for. Its JSON form is the report file that a user may ask for. The caller sets
-// Version, Host, Started, Image, Kept, SIF and Exit.
+// Report is the outcome of one transfer. Its JSON form is the report file that a user may ask for. The
+// caller of Send sets Version, Host, Started, Image, Kept, SIF and Exit.
 type Report struct {
-	Transfer string  `json:"transfer"`
-	Version  string  `json:"version"` // of the program that sent
-	Host     string  `json:"host"`    // name of the server
-	Started  string  `json:"started"` // when the command began, as RFC 3339 has it
-	Image    string  `json:"image"`
-	Kept     string  `json:"kept"`    // its name in the nodes' caches, "" where it is not kept
-	Digest   string  `json:"digest"`  // of the root: the last blob, computed or verified by the server
-	SIF      string  `json:"sif"`     // digest of the file itself where the image is a SIF, else ""
-	Bytes    int64   `json:"bytes"`   // of all blobs together
-	Seconds  float64 `json:"seconds"` // from the first dial to the last final state
-	Exit     int     `json:"exit"`    // from Status
-	Nodes    []Row   `json:"nodes"`
+	// Transfer is the transfer's id in hexadecimal.
+	Transfer string `json:"transfer"`
+	// Version is that of the program that sent, Host the name of the server.
+	Version string `json:"version"`
+	Host    string `json:"host"`
+	// Started is when the command began, as RFC 3339 writes a time.
+	Started string `json:"started"`
+	// Image is what was asked for. Kept is its name in the nodes' caches, and "" where it is not kept.
+	Image string `json:"image"`
+	Kept  string `json:"kept"`
+	// Digest is that of the last blob, which is the root of an image. The server computed or verified it.
+	Digest string `json:"digest"`
+	// SIF is the digest of the file itself where the image is a SIF, else "".
+	SIF string `json:"sif"`
+	// Bytes is the size of all blobs together.
+	Bytes int64 `json:"bytes"`
+	// Seconds is the time from the first dial to the last final state.
+	Seconds float64 `json:"seconds"`
+	// Exit is what Status returned.
+	Exit int `json:"exit"`
+	// Nodes has one row per requested node, in the order of Config.Nodes.
+	Nodes []Row `json:"nodes"`
 
 	// Direct counts the nodes that the server fed itself because no node could open a connection to
-	// them. Unreached are pairs of which the first could not reach the second: of a push, one for each
-	// node that was to be fed so; of a check, all neighbours. Unprobed are the nodes of a check that
-	// could not be asked, because they speak protocol 1 or did not answer.
-	Direct    int         `json:"direct"`
+	// them.
+	Direct int `json:"direct"`
+	// Unreached are pairs of which the first could not reach the second: of a push, one for each
+	// node that was to be fed so; of a check, all neighbours.
 	Unreached []Unreached `json:"unreached"`
-	Unprobed  []string    `json:"unprobed"`
+	// Unprobed are the nodes of a check that could not be asked, because they speak protocol 1 or did
+	// not answer.
+	Unprobed []string `json:"unprobed"`
 
-	// Sent is the payload the server itself sent, Elapsed the time from the
-	// first byte sent to the last confirmation; dolly's summary is made of them.
+	// Sent is the payload that the server itself sent. Elapsed is the time from the first byte sent to
+	// the last confirmation. The summary that dolly prints is made of both.
 	Sent    int64         `json:"-"`
 	Elapsed time.Duration `json:"-"`
 
-	NoSHA bool `json:"-"` // the server's processor has no instructions for SHA-256
+	// NoSHA says that the server's processor has no instructions for SHA-256.
+	NoSHA bool `json:"-"`
 }
 
 // Count returns how many nodes confirmed the right digest.
@@ -118,18 +142,18 @@ func (r *Report) Count() int {
 	return n
 }
 
-// Exit statuses of push and raw.
+// Exit statuses of push and raw. Scripts rely on them: numbers are added, and never change.
 const (
-	ExitAll         = 0 // every requested node confirmed itself, or as many as are enough
-	ExitSource      = 1 // own or source error, nothing committed
-	ExitUsage       = 2
-	ExitPartial     = 3 // some committed
-	ExitNone        = 4 // none committed
-	ExitRefused     = 5 // all refused by authentication or policy, before any data
-	ExitInterrupted = 6 // before the first commit; can be resumed
+	ExitAll         = 0 // every requested node confirmed the right digest, or as many as are enough
+	ExitSource      = 1 // an error here, or of the source; nothing was committed
+	ExitUsage       = 2 // the command line is wrong
+	ExitPartial     = 3 // some nodes committed
+	ExitNone        = 4 // no node committed
+	ExitRefused     = 5 // all nodes refused, by authentication or policy, before any data
+	ExitInterrupted = 6 // the sender was stopped before the first commit; the same command goes on
 )
 
-// Status turns the rows, and the error Send returned beside them, into the exit
+// Status turns the rows, and the error that Send returned beside them, into the exit
 // status. min is the number of good nodes that is enough; 0 means all.
 func (r *Report) Status(err error, min int) int {
 	good := r.Count()
@@ -137,7 +161,7 @@ func (r *Report) Status(err error, min int) int {
 		min = len(r.Nodes)
 	}
 	switch {
-	case err != nil && good == 0 && IsInterrupted(err):
+	case err != nil && good == 0 && isInterrupted(err):
 		return ExitInterrupted
 	case err != nil && good == 0:
 		return ExitSource
@@ -154,5 +178,5 @@ func (r *Report) Status(err error, min int) int {
 	return ExitRefused
 }
 
-// round keeps report figures readable: milliseconds.
+// round returns seconds to the millisecond, which keeps reports readable.
 func round(d time.Duration) float64 { return math.Round(d.Seconds()*1000) / 1000 }

@@ -10,54 +10,68 @@ import (
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// DefaultPort is where a node listens for control and data.
+// DefaultPort is the TCP port on which a node listens for both planes.
 const DefaultPort = 9998
 
-// The application protocols of the two planes (TLS ALPN).
+// The application protocols (TLS ALPN, RFC 7301) by which a node tells the two planes apart.
 const (
 	ALPNControl = "dolly-img-control/1"
 	ALPNData    = "dolly-img-data/1"
 )
 
-// Peer is one requested node: the name it has in reports, and the addresses
-// ("host:port", tried in order) under which the server and the other nodes reach it.
+// Peer is one requested node.
 type Peer struct {
-	Name  string
+	// Name is what reports call the node.
+	Name string
+	// Addrs are where the server and the other nodes reach it, as "host:port". They are tried in order.
 	Addrs []string
-	// Err, when not nil, says why the name has no address: the node becomes an
-	// unreachable row and is not dialled.
+	// Err says why the name has no address, and is nil otherwise. Such a node becomes an unreachable
+	// row and is not dialled.
 	Err error
 }
 
 // Config is what Send needs. The zero value of every optional field is useful.
 type Config struct {
-	Nodes  []Peer // in chain order; names are unique
+	// Nodes are the receivers in chain order. Their names differ.
+	Nodes []Peer
+	// Source is what they receive.
 	Source Source
 	// Meta travels to every node's Accept as it is; the ring does not read it.
 	Meta json.RawMessage
 
-	// TLS returns the client configuration for a control connection to the named
-	// node (ALPNControl).
-	// DataTLS is the same for the data links that the server itself opens
-	// (ALPNData); it is not used with Plain.
-	TLS     func(node string) *tls.Config
+	// TLS returns the client configuration for a control connection to the named node (ALPNControl).
+	TLS func(node string) *tls.Config
+	// DataTLS returns the same for the data links that the server itself opens (ALPNData). It is not
+	// called with Plain.
 	DataTLS func(node string) *tls.Config
 
-	Plain bool          // data links without TLS; each node's policy must allow it
-	Rate  int64         // bytes per second the server sends at most; 0: no limit
-	Wait  time.Duration // how long to hold the start for nodes that do not answer; 0: dial once, start within 5 s
+	// Plain asks for data links without TLS, which the policy of each node must allow.
+	Plain bool
+	// Rate is how many bytes per second the server sends at most. 0 is no limit.
+	Rate int64
+	// Wait is how long the start is held for nodes that do not answer. With 0 each node is dialled
+	// once, and the start is after 5 s at the latest.
+	Wait time.Duration
 
-	Straggler Straggler // what to do with a slow node; "": Demote
-	Retries   int       // how often a node that was lost on the way is taken back; 0: never
-	MaxDirect int       // nodes that the server feeds itself because no node reaches them, at most: further ones fail; 0: no limit, -1: none
-	Check     bool      // ask the nodes, move nothing: rows are Held, Pending (would be served) or bad
+	// Straggler is what to do with a slow node. "" is Demote.
+	Straggler Straggler
+	// Retries is how often a node that was lost on the way is taken back. 0 is never.
+	Retries int
+	// MaxDirect is how many nodes the server feeds itself, at most, because no node reaches them.
+	// Further ones fail. 0 is no limit, -1 none.
+	MaxDirect int
+	// Check asks the nodes and moves nothing: rows are Held, Pending (it would be served) or bad.
+	Check bool
 
 	// Software names this program and its version, as in "dolly-img 1.2.0 (abc123)", for
 	// peers that speak another protocol version.
 	Software string
 
-	OnEvent func(Event)  // called from one goroutine at a time; nil: none
-	Log     *slog.Logger // nil: silent
+	// OnEvent is told what happens, from one goroutine at a time. It may be nil. While it runs the
+	// transfer decides nothing.
+	OnEvent func(Event)
+	// Log may be nil, which is silent.
+	Log *slog.Logger
 }
 
 // Straggler is what becomes of a node that is slower than the others.
@@ -71,11 +85,13 @@ const (
 )
 
 // Send moves cfg.Source to cfg.Nodes and returns when every node has its final
-// state. The report is never nil and has one row per node, also beside an error.
+// state. It returns no report where cfg cannot be used at all. Any other error has a report
+// beside it, with one row per node, and Report.Status makes an exit status of both.
+//
 // The error is nil when the source was read to its end, whatever became of the
-// nodes; it is a *SourceError when the source failed, and IsInterrupted when
-// ctx ended before the first commit. Once a node was told to commit, the end of
-// ctx only cuts short what is not committed yet.
+// nodes. It is a *SourceError when the source failed. When ctx ended before the first
+// commit it is another one, of which Report.Status makes ExitInterrupted. Once a node was told to commit, the end of ctx only cuts
+// short what is not committed yet.
 func Send(ctx context.Context, cfg Config) (*Report, error) {
 	s, err := newSender(cfg)
 	if err != nil {
@@ -86,12 +102,18 @@ func Send(ctx context.Context, cfg Config) (*Report, error) {
 
 // Request is what a sender asks of a node before any byte moves.
 type Request struct {
+	// Transfer is the transfer's id in hexadecimal.
 	Transfer string
-	Sender   string // name in the sender's certificate
-	Addr     string // where its control connection comes from
-	Node     string // what the sender calls this node
-	Blobs    []v1.Descriptor
-	Meta     json.RawMessage
+	// Sender is the name in the sender's certificate.
+	Sender string
+	// Addr is where its control connection comes from, as "host:port".
+	Addr string
+	// Node is what the sender calls this node.
+	Node string
+	// Blobs are what Source.Blobs lists, in travelling order.
+	Blobs []v1.Descriptor
+	// Meta is the sender's Config.Meta.
+	Meta json.RawMessage
 }
 
 // NodeConfig is what a Node needs.
@@ -105,15 +127,15 @@ type NodeConfig struct {
 	// SenderName tells the name in a peer's certificate, for the audit line.
 	SenderName func(tls.ConnectionState) string
 
-	// Accept decides on a request and opens its Sink. An error refuses: it is
-	// sent to the sender as it reads. An error that is ErrBusy waits for running
+	// Accept decides on a request and opens its Sink. An error refuses the request, and the
+	// sender reads it as it is. On an error that is ErrBusy the request waits for running
 	// transfers to yield the target.
 	Accept func(ctx context.Context, r Request) (Sink, error)
 	// Began is called once for each accepted transfer whose Sink did not refuse the offer, before the
-	// sender is told so. It must not block. nil: not called.
+	// sender is told so. It must not block. It may be nil.
 	Began func(r Request)
 	// Finished is called once for each accepted transfer, after its Sink was
-	// closed, whether it began or not. nil: not called.
+	// closed, whether it began or not. It may be nil.
 	Finished func(r Request, o Outcome)
 
 	// Software names this program and its version, as in "dolly-img 1.2.0 (abc123)";
@@ -121,19 +143,29 @@ type NodeConfig struct {
 	// are told both.
 	Software, Platform string
 
-	AllowPlain bool  // data links without TLS may be opened to this node
-	Rate       int64 // bytes per second this node receives at most; 0: no limit
-	Transfers  int   // at once; 0: 4
-	Window     int   // bytes of memory for replay, all transfers together; 0: 32 MiB
+	// AllowPlain allows data links to this node without TLS.
+	AllowPlain bool
+	// Rate is how many bytes per second this node receives at most. 0 is no limit.
+	Rate int64
+	// Transfers is how many run at once. 0 is 4.
+	Transfers int
+	// Window is the memory for replay in bytes, of all transfers together. 0 is 32 MiB.
+	Window int
 
-	Log *slog.Logger // audit and warnings; nil: silent
+	// Log takes the audit lines and warnings. It may be nil, which is silent.
+	Log *slog.Logger
 }
 
 // Outcome is how a transfer ended on this node.
 type Outcome struct {
-	State   State // Committed, Held or Failed
-	Digest  string
-	Bytes   int64 // payload received
+	// State is Committed, Held or Failed.
+	State State
+	// Digest is that of the last blob, and "" of a transfer that failed.
+	Digest string
+	// Bytes is the payload that this node received.
+	Bytes int64
+	// Seconds is the time from the offer to the end.
 	Seconds float64
-	Err     error // why it failed
+	// Err says why a transfer failed.
+	Err error
 }

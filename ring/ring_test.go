@@ -192,7 +192,7 @@ func TestInterrupt(t *testing.T) {
 		c.wants(r, Committed, src.blobs[0])
 		return
 	}
-	if !IsInterrupted(err) || r.Status(err, 0) != ExitInterrupted {
+	if !isInterrupted(err) || r.Status(err, 0) != ExitInterrupted {
 		t.Errorf("%v, exit status %d", err, r.Status(err, 0))
 	}
 	c.wants(r, Failed)

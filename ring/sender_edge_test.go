@@ -20,7 +20,7 @@ func TestEdge(t *testing.T) {
 		same(string(ours), string(theirs))
 	}
 	for ours, theirs := range map[Limit]coordinator.Limit{
-		LimitUnknown: coordinator.LimitUnknown, LimitProcessor: coordinator.LimitProcessor, LimitHash: coordinator.LimitHash, LimitDisk: coordinator.LimitDisk,
+		Limit(""): coordinator.LimitUnknown, LimitProcessor: coordinator.LimitProcessor, LimitHash: coordinator.LimitHash, LimitDisk: coordinator.LimitDisk,
 		LimitNetwork: coordinator.LimitNetwork, LimitPolicy: coordinator.LimitPolicy, LimitRate: coordinator.LimitRate, LimitSource: coordinator.LimitSource,
 	} {
 		same(string(ours), string(theirs))

@@ -10,11 +10,16 @@ import (
 
 // Greeting is what a node says of itself before anything is asked of it.
 type Greeting struct {
-	Node     string
-	Err      error  // why it could not be greeted; the fields below are then zero
-	Protocol int    // the version that both ends speak
-	Software string // its program and version; "" of a node that speaks protocol 1
-	Platform string // what programs its processor can run, as in "linux/amd64/v3"; "" is unknown
+	// Node is the Name of the Peer.
+	Node string
+	// Err says why the node could not be greeted. The fields below are then zero.
+	Err error
+	// Protocol is the newest version that both ends speak.
+	Protocol int
+	// Software is the node's program and version. It is "" of a node that speaks protocol 1.
+	Software string
+	// Platform is what programs the node's processor can run, as in "linux/amd64/v3". "" is unknown.
+	Platform string
 }
 
 // Greet asks all nodes of cfg who they are, in parallel, and returns their greetings in the

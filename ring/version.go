@@ -7,9 +7,10 @@ import (
 	"github.com/dolly-img/dolly-img/ring/internal/wire"
 )
 
-// What two ends say when one does not understand the other (PROTOCOL.md section 4).
+// This file words what two ends say when one does not understand the other (PROTOCOL.md section 4).
 
-// ProtocolMin and ProtocolMax are the protocol versions this package speaks.
+// ProtocolMin and ProtocolMax are the oldest and the newest version of the protocol that this package
+// speaks, and it speaks all between them.
 const (
 	ProtocolMin = wire.MinVersion
 	ProtocolMax = wire.Version
@@ -31,11 +32,11 @@ func versions(least, most int, software string) string {
 	return s
 }
 
-// ownVersions words what this end speaks.
+// ownVersions words which versions this end speaks.
 func ownVersions(software string) string { return versions(ProtocolMin, ProtocolMax, software) }
 
-// unread says that a message of a peer, with which a version was agreed on, does not read as
-// one of that version. It is nil when err is anything else.
+// unread turns err into one that says that the peer, with which a version was agreed on, sent a message
+// that is none of that version. It returns nil when err is anything else.
 func unread(err error, version int, software, own string) error {
 	var bad *wire.MalformedError
 	if !errors.As(err, &bad) {
@@ -44,8 +45,9 @@ func unread(err error, version int, software, own string) error {
 	return fmt.Errorf("sent a message that cannot be read (%w): it speaks %s, this is %s", bad, versions(version, version, software), ownVersions(own))
 }
 
-// misgreeted says what a node speaks that answered HELLO with err, or with a WELCOME of a version
-// that was not offered. It is nil when err is anything else.
+// misgreeted turns the answer to a HELLO into an error that says which versions the node speaks. The
+// answer is err where it could not be read, else w, a WELCOME of a version that was not offered.
+// misgreeted returns nil when the answer is anything else.
 func misgreeted(w *wire.Welcome, err error, own string) error {
 	var bad *wire.MalformedError
 	switch {
