@@ -13,27 +13,16 @@ import (
 	"github.com/dolly-img/dolly-img/ring/errkind"
 )
 
-// verifier reads a blob and compares it with its descriptor. It gives the last bytes and io.EOF
-// only if size and digest are right, and never gives more bytes than the size. If the blob is
-// read from its middle, the digest cannot be checked.
-type verifier struct {
+// sized reads a blob, never gives more bytes than the size of its descriptor, and gives io.EOF only behind all of them.
+type sized struct {
 	io.ReadCloser
 	ctx  context.Context
 	d    v1.Descriptor
-	v    digest.Verifier // nil if the blob is not read from its beginning
-	n    int64           // place of the next byte
+	n    int64 // place of the next byte
 	done error
 }
 
-func newVerifier(ctx context.Context, rc io.ReadCloser, d v1.Descriptor, off int64) *verifier {
-	r := &verifier{ReadCloser: rc, ctx: ctx, d: d, n: off}
-	if off == 0 {
-		r.v = d.Digest.Verifier()
-	}
-	return r
-}
-
-func (r *verifier) Read(b []byte) (int, error) {
+func (r *sized) Read(b []byte) (int, error) {
 	if r.done != nil {
 		return 0, r.done
 	}
@@ -49,17 +38,27 @@ func (r *verifier) Read(b []byte) (int, error) {
 		err = &wrong{fmt.Errorf("blob %s: is longer than its %d bytes", r.d.Digest, r.d.Size)}
 	}
 	r.n += int64(n)
-	if r.v != nil {
-		_, _ = r.v.Write(b[:n]) // a hash never fails
-	}
-	switch {
-	case errors.Is(err, io.EOF) && r.n < r.d.Size:
+	if errors.Is(err, io.EOF) && r.n < r.d.Size {
 		err = fmt.Errorf("blob %s: ended at byte %d of %d: %w", r.d.Digest, r.n, r.d.Size, io.ErrUnexpectedEOF)
-	case r.n == r.d.Size && r.v != nil && (err == nil || err == io.EOF) && !r.v.Verified():
-		// The last bytes are not given, so that nobody has a whole wrong blob.
-		n, err = 0, &wrong{fmt.Errorf("blob %s: has other bytes than its digest says", r.d.Digest)}
 	}
 	r.done = err
+	return n, err
+}
+
+// verifier reads a blob from its beginning, and gives the last bytes and io.EOF only if size and digest are right.
+type verifier struct {
+	*sized
+	v digest.Verifier
+}
+
+func (r *verifier) Read(b []byte) (int, error) {
+	n, err := r.sized.Read(b)
+	_, _ = r.v.Write(b[:n]) // a hash never fails
+	if r.n == r.d.Size && (err == nil || err == io.EOF) && !r.v.Verified() {
+		// The last bytes are not given, so that nobody has a whole wrong blob.
+		n, err = 0, &wrong{fmt.Errorf("blob %s: has other bytes than its digest says", r.d.Digest)}
+		r.done = err
+	}
 	return n, err
 }
 

@@ -3,9 +3,13 @@ package ring
 import (
 	"context"
 	"errors"
+	"io"
 	"strings"
 	"sync"
 	"testing"
+
+	"github.com/dolly-img/dolly-img/ring/errkind"
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
 // killAt ends a node once the source was read so far.
@@ -144,6 +148,17 @@ type changingSource struct {
 
 func (s changingSource) Unchanged(context.Context) error { return s.err }
 
+// trusting is a source that would verify what it gives, and is asked not to.
+type trusting struct{ *memSource }
+
+func (s trusting) Open(context.Context, v1.Descriptor, int64) (io.ReadCloser, error) {
+	return nil, errors.New("was asked to verify")
+}
+
+func (s trusting) OpenUnverified(ctx context.Context, d v1.Descriptor, off int64) (io.ReadCloser, error) {
+	return s.memSource.Open(ctx, d, off)
+}
+
 // Whatever happens to the source, also at its last byte: nothing is committed
 // anywhere.
 func TestSourceFails(t *testing.T) {
@@ -155,7 +170,7 @@ func TestSourceFails(t *testing.T) {
 	wrong := newMemSource(true, blob)
 	wrong.blobs[0] = random(2, len(blob))
 	for name, src := range map[string]Source{
-		"shrinks": short, "grows": long, "other bytes": wrong,
+		"shrinks": short, "grows": long, "other bytes": wrong, "other bytes, which the source would have verified": trusting{wrong},
 		"changed at the end": changingSource{newMemSource(true, blob), errors.New("its modification time changed")},
 	} {
 		c := newCluster(t, 2, nil)
@@ -163,6 +178,9 @@ func TestSourceFails(t *testing.T) {
 		var se *SourceError
 		if !errors.As(err, &se) {
 			t.Errorf("%s: %v", name, err)
+		}
+		if kind, _ := errkind.Of(err); (kind == "image-damaged") != strings.HasPrefix(name, "other bytes") {
+			t.Errorf("%s: kind %q: %v", name, kind, err)
 		}
 		c.wants(r, Failed)
 		if got := r.Status(err, 0); got != ExitSource {
@@ -178,7 +196,7 @@ func TestSourceFailsEarly(t *testing.T) {
 	src.blobs[0] = random(3, 5<<20)
 	r, err := send(t, c.config(src))
 	var se *SourceError
-	if !errors.As(err, &se) || !strings.Contains(err.Error(), "blob 0") {
+	if !errors.As(err, &se) || !strings.Contains(err.Error(), src.descs[0].Digest.String()) {
 		t.Error(err)
 	}
 	c.wants(r, Failed)

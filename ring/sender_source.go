@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/dolly-img/dolly-img/ring/errkind"
 	"github.com/dolly-img/dolly-img/ring/internal/coordinator"
 	"github.com/dolly-img/dolly-img/ring/internal/relay"
 	"github.com/dolly-img/dolly-img/ring/internal/wire"
@@ -46,7 +47,10 @@ func (s *sender) startSource(work context.Context) {
 			blobs = append(blobs, b)
 		}
 	}
-	p := &relay.Pump{Relay: s.relay, Source: s.cfg.Source, Blobs: blobs, Hops: len(s.cfg.Nodes)}
+	p := &relay.Pump{Relay: s.relay, Open: s.cfg.Source.Open, Blobs: blobs, Hops: len(s.cfg.Nodes)}
+	if u, ok := s.cfg.Source.(Unverified); ok {
+		p.Open = u.OpenUnverified
+	}
 	if s.cfg.Rate > 0 {
 		p.Limit = rate.NewLimiter(rate.Limit(s.cfg.Rate), wire.MaxPayload)
 	}
@@ -62,7 +66,7 @@ func (s *sender) startSource(work context.Context) {
 		if end {
 			finals[b] = digest.NewDigestFromBytes(digest.SHA256, sum)
 			if want := s.blobs[b].Digest; want != "" && want != finals[b] {
-				return fmt.Errorf("blob %d: read bytes have digest %s, expected %s", b, finals[b], want)
+				return errkind.Errorf("image-damaged", "blob %s: has other bytes than its digest says", want)
 			}
 		}
 		s.mark(wire.Mark{Blob: b, Offset: off, Sum: sum, Final: end})

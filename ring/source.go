@@ -33,6 +33,13 @@ type Source interface {
 	Opener
 }
 
+// Unverified is an optional second interface of a Source whose Open compares bytes with their digest, which costs as
+// much as all else that a server does: OpenUnverified is Open that does not. The ring reads with it what it hashes
+// itself, beside sending and several blobs at once.
+type Unverified interface {
+	OpenUnverified(ctx context.Context, d v1.Descriptor, off int64) (io.ReadCloser, error)
+}
+
 // Unchanged is an optional second interface of a Source: it is asked once, after
 // the last byte was read and before the first node is told to commit, whether
 // what was read is still what the source holds. An error commits nothing
