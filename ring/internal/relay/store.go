@@ -15,8 +15,8 @@ import (
 // Store hashes and writes the frames of a relay, beside the goroutine that receives them. On the server
 // it only hashes: its sums are the marks.
 //
-// One goroutine, the writer, begins the blobs and writes them one after the other. Each blob that is begun has a
-// goroutine of its own, a hasher, which takes the same frames. So the next blobs, as far as the window holds
+// One goroutine, the writer, begins the blobs and writes them one after the other. For each of them it starts a
+// goroutine, a hasher, which takes the same frames. So the next blobs, as far as the window holds
 // them, are written and hashed while a blob is still hashed. A hasher never reads back what has arrived and was
 // written: if the storage changed it, the link that brought it would be blamed. Sum does not see how many
 // hashers there are: it gets all sums of one blob before any sum of the next, and no sum of bytes that are not
@@ -52,7 +52,7 @@ func (s *Store) Run(ctx context.Context) error {
 		defer r.mu.Unlock()
 		r.wakeTakers(-1)
 	})()
-	s.judge = ledger{blobs: s.Blobs, tell: s.Sum}
+	s.judge = ledger{blobs: s.Blobs, blob: -1, tell: s.Sum}
 	free := make(chan struct{}, max(1, s.Hashers))
 	work.Go(func() error {
 		for _, b := range s.Blobs {
@@ -77,15 +77,8 @@ func (s *Store) blob(ctx context.Context, work *errgroup.Group, b int, hashed fu
 	if s.At != nil {
 		at = s.At(b)
 	}
-	var w io.Writer
-	if s.Begin != nil {
-		var err error
-		if w, err = s.Begin(ctx, b, at); err != nil {
-			return err
-		}
-	}
 	meter := &s.Relay.meter
-	h := &hasher{store: s, kind: waitIn, hash: sha256.New(), from: taker{blob: b, held: at}}
+	h := &hasher{store: s, kind: waitIn, hash: sha256.New(), from: taker{blob: b, held: at}, begun: make(chan struct{})}
 	h.from.wait = h.is
 	if s.Saved != nil {
 		if sum, o := s.Saved.last(b); sum != nil && o <= at {
@@ -96,7 +89,7 @@ func (s *Store) blob(ctx context.Context, work *errgroup.Group, b int, hashed fu
 	to := &taker{blob: b, off: at, wait: func(k waitKind) { meter.write.is(k) }}
 	// The writer's taker enters before the hasher runs: else the window could drop a frame that is hashed and
 	// not yet written.
-	if w != nil {
+	if s.Begin != nil {
 		s.Relay.enter(to)
 		defer s.Relay.leave(to)
 	}
@@ -106,9 +99,16 @@ func (s *Store) blob(ctx context.Context, work *errgroup.Group, b int, hashed fu
 		defer h.is(waitIn)
 		return h.run(ctx)
 	})
-	if w == nil {
+	if s.Begin == nil {
+		close(h.begun)
 		return s.judge.wrote(b, math.MaxInt64)
 	}
+	// To begin takes long where room is reserved for a large blob. What arrives is hashed meanwhile.
+	w, err := s.Begin(ctx, b, at)
+	if err != nil {
+		return err
+	}
+	close(h.begun)
 	return s.write(ctx, w, to)
 }
 
@@ -138,9 +138,10 @@ type hasher struct {
 	store  *Store
 	from   taker
 	hash   hash.Hash
-	kind   waitKind // what it does now
-	buf    []byte   // for what again reads
-	loaded byte     // keeps the compiler from dropping the loads of write
+	begun  chan struct{} // closed once the blob is begun: what was there before is read only then
+	kind   waitKind      // what it does now
+	buf    []byte        // for what again reads
+	loaded byte          // keeps the compiler from dropping the loads of write
 }
 
 // is says what the hasher does from now on.
@@ -203,6 +204,11 @@ func (h *hasher) again(ctx context.Context, off, n int64) error {
 		return wire.Errorf(wire.CodeMismatch, "what was written cannot be read again")
 	}
 	h.is(waitDisk)
+	select {
+	case <-h.begun:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 	r, err := h.store.Held(h.from.blob, off)
 	if err != nil {
 		return err
@@ -238,7 +244,7 @@ type ledger struct {
 
 	mu      sync.Mutex
 	blobs   []int         // the blobs whose last sum is not told yet, in travelling order
-	blob    int           // the blob that is being written; all blobs before it are written
+	blob    int           // the blob that is being written; all blobs before it are written; -1 before the first
 	written int64         // how many bytes of blob are written
 	sums    map[int][]sum // the sums that are held back, by blob, in the order of their offsets
 }

@@ -191,6 +191,38 @@ func TestStoreHashesNextBlobBeside(t *testing.T) {
 	})
 }
 
+// What arrives is hashed while the blob is still being begun, and no sum of it is told before it is written.
+func TestStoreHashesWhileItBegins(t *testing.T) {
+	const m = wire.MaxPayload
+	synctest.Test(t, func(t *testing.T) {
+		blobs := [][]byte{{}, random(1, 4*m)}
+		r, have, s := stores(t, blobs, []int64{0, 0})
+		begin := make(chan struct{})
+		s.Begin = func(_ context.Context, b int, _ int64) (io.Writer, error) {
+			<-begin
+			s.judge.mu.Lock()
+			defer s.judge.mu.Unlock()
+			if b == 0 && len(s.judge.blobs) != 2 {
+				t.Error("told of a blob that is not begun")
+			}
+			return storageWriter{s: have, blob: b}, nil
+		}
+		done := make(chan error, 2)
+		go func() { done <- s.Run(t.Context()) }()
+		go func() { done <- produce(r, blobs, []int64{0, 0}) }()
+		synctest.Wait()
+		begin <- struct{}{}
+		synctest.Wait()
+		if n := r.meter.hashed.Load(); n != 4*m {
+			t.Errorf("%d bytes are hashed before the blob is begun", n)
+		}
+		begin <- struct{}{}
+		if err := errors.Join(<-done, <-done); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
 type failingWriter struct{ err error }
 
 func (w failingWriter) Write([]byte) (int, error) { return 0, w.err }
