@@ -14,10 +14,12 @@ import (
 
 // A node that dies in mid-transfer takes nobody with it, wherever in the chain it is.
 func TestKilledNode(t *testing.T) {
+	t.Parallel()
 	const size = 40 << 20
 	for _, data := range []string{"tls", "plain"} {
 		for victim, where := range map[int]string{0: "first", 2: "middle", 4: "last"} {
 			t.Run(data+" "+where, func(t *testing.T) {
+				t.Parallel() // most of it is waiting
 				ctx := need(t, time.Minute)
 				r := newRig(t, ctx, netns.Config{Nodes: 5})
 				r.start()
