@@ -8,14 +8,17 @@ import (
 	"strings"
 )
 
-// units in the order of the letters: k is 1000 bytes, Ki is 1024.
+// units are the letters in the order of their powers: k is 1000 bytes, Ki is 1024.
 const units = "kMGTP"
 
-// Parse returns the number of bytes s stands for: a number, a decimal fraction
-// if a unit follows, then k, M, G, T or P for powers of 1000 or Ki, Mi, Gi, Ti
-// or Pi for powers of 1024, and an optional B: "500M", "1.5G", "64Mi", "200MB".
-// "K" is read as k. The result is never negative. A rate is an amount for each
-// second; the caller says which of both it means.
+// Parse returns the number of bytes that s stands for: "500M", "1.5G", "64Mi", "200MB".
+//
+// s begins with a number, which may be a decimal fraction if a unit follows. The units are
+// k, M, G, T and P for powers of 1000 and Ki, Mi, Gi, Ti and Pi for powers of 1024 (IEC 80000-13);
+// a B may follow. "K" is read as k. A fraction is rounded to whole bytes.
+//
+// The result is never negative. An error says what is wrong with s, which it quotes. A rate is an
+// amount for each second; the caller says which of both it means.
 func Parse(s string) (int64, error) {
 	digits := strings.TrimRight(s, "BKkMGTPi")
 	unit := strings.TrimSuffix(s[len(digits):], "B")
@@ -56,7 +59,7 @@ func Parse(s string) (int64, error) {
 	return int64(math.Round(value * factor)), nil
 }
 
-// Text writes n in powers of 1000, with three digits: "999 B", "1.50 kB", "268 MB".
+// Text writes n bytes in powers of 1000, with three digits: "999 B", "1.50 kB", "268 MB".
 func Text(n int64) string {
 	if n < 1000 {
 		return fmt.Sprintf("%d B", n)

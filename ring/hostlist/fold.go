@@ -8,11 +8,12 @@ import (
 )
 
 // Fold writes names, as Parse returns them, as a short list: "node[01-16,20],login".
-// Names with the same text around their numbers are put together, by their last
-// number first: r1n1, r1n2, r2n1, r2n2 is "r[1-2]n[1-2]". Names are taken once. Parse
-// of the result returns the same names, though numbers are put in order.
+// It puts names together that have the same text around their numbers, by their last
+// number first: r1n1, r1n2, r2n1, r2n2 becomes "r[1-2]n[1-2]". It takes each name once. Parse
+// of the result returns the same names; where Fold put them together, they are in the
+// order of their numbers.
 func Fold(names []string) string {
-	var order []string // shapes, as they first appear
+	var order []string // the shapes in the order in which they first appear
 	groups := map[string][]product{}
 	seen := map[string]bool{}
 	for _, name := range names {
@@ -46,8 +47,8 @@ type product [][]string
 // mark stands for a number in a shape; it cannot be in a name.
 const mark = "\x00"
 
-// split takes the numbers out of a name. Those in the brackets of an IPv6 address and
-// those that are too long for a range stay.
+// split takes the numbers out of a name. Numbers stay if they are in the brackets of an IPv6
+// address, or too long for a range.
 func split(name string) (shape string, numbers product) {
 	var b strings.Builder
 	if strings.HasPrefix(name, "[") {
@@ -100,7 +101,7 @@ func merge(group []product, i int) []product {
 	return out
 }
 
-// byNumber orders by width, then value: 9, 10, 09 is 9, 09, 10.
+// byNumber orders numbers by their width, then by their value: 9, 09, 10.
 func byNumber(a, b string) int {
 	return cmp.Or(cmp.Compare(len(a), len(b)), cmp.Compare(a, b))
 }
@@ -137,7 +138,7 @@ func ranges(set []string) string {
 	return strings.Join(out, ",")
 }
 
-// follows says whether next can extend the range first-last.
+// follows reports whether next can extend the range first-last.
 func follows(first, last, next string) bool {
 	a, _ := strconv.ParseUint(last, 10, 64)
 	b, _ := strconv.ParseUint(next, 10, 64)

@@ -6,26 +6,27 @@
 //	node7                  a host name, or an IPv4 address
 //	node7:9998             with a port
 //	::1, [::1]:9998        an IPv6 address; brackets are needed only before a port
-//	node[001-128,200]      a range: padding is kept, and each end is as wide
+//	node[001-128,200]      a range: padding is kept, and both ends have the same width
 //	node[1-9/2]            with a step: 1, 3, 5, 7, 9
 //	r[1-2]n[01-04]:9998    several ranges: the last changes fastest
 //	@FILE                  the items in a file, @- those on standard input
-//	!node7, !node[3-5]     left out, wherever in the list it stands, on whatever
-//	                       port; with a port, only on that one
+//	!node7, !node[3-5]     left out, wherever it stands in the list and on any port;
+//	                       with a port, only on that one
 //	!@FILE                 everything in a file left out
 //
 // A file has one expression a line, and # begins a comment. A file cannot name another
 // file. Several lists are a union, in the order in which nodes are first named. A node
-// that is named again, in another spelling too, is one node.
+// that is named twice is one node, also where the two names are spelt differently.
 //
 // The host files of MPI and of batch systems say behind a blank how many processes a
 // host shall run. Two forms of that are ignored behind a name: a word such as slots=4,
 // and, in a file, a number, as in "node1 4 node2 4". A number that could be either a count or a
 // node is an error, as is everything else that is no node: no node is left out silently.
-// In a file host:4 is an error: MPICH writes so how many processes a host shall run,
-// and a port below 1024 is less likely than that.
+// In a file host:4 is an error: MPICH writes in this way how many processes a host shall
+// run, and a port below 1024 is less likely than that.
 //
-// The ranges are those of ClusterShell's nodeset, and of Slurm.
+// Ranges are written as nodeset of ClusterShell and "scontrol show hostnames" of Slurm have them:
+// https://clustershell.readthedocs.io/en/latest/tools/nodeset.html
 package hostlist
 
 import (
@@ -38,13 +39,13 @@ import (
 	"github.com/dolly-img/dolly-img/ring/errkind"
 )
 
-// MaxNodes is how many nodes a list may have, those left out included.
+// MaxNodes is how many nodes a list may have, including those that are left out.
 const MaxNodes = 100_000
 
 // maxFile bounds a file, in bytes.
 const maxFile = 64 << 20
 
-// maxSlots is the least number that in a file is believed to be a port.
+// maxSlots is the least number behind host: that is believed to be a port in a file.
 const maxSlots = 1024
 
 // ErrEmpty is the error for a list without nodes.
@@ -52,22 +53,28 @@ var ErrEmpty = errors.New("node list: no nodes in it")
 
 // A SyntaxError says what is wrong in an expression, and where.
 type SyntaxError struct {
-	File   string // "" on the command line
-	Line   int    // in File, from 1
-	Expr   string // the expression
-	Pos    int    // in bytes from its start, from 1
+	// File is the file that has the expression. It is "" on the command line.
+	File string
+	// Line is the line of File, from 1.
+	Line int
+	// Expr is the whole expression.
+	Expr string
+	// Pos is where the mistake is in Expr: the number of the byte, from 1.
+	Pos int
+	// Reason says what is wrong there.
 	Reason string
-	kind   errkind.Kind
+
+	kind errkind.Kind
 }
 
-// Kind is what kind of mistake it is, or "".
+// Kind returns what kind of mistake it is, or "".
 func (e *SyntaxError) Kind() (errkind.Kind, []string) { return e.kind, nil }
 
 func (e *SyntaxError) Error() string {
 	return fmt.Sprintf("node list: %s%s at %d: %s", where(e.File, e.Line), e.excerpt(), e.Pos, e.Reason)
 }
 
-// excerpt is the expression, or of a long one what is around the mistake.
+// excerpt returns the expression, or what is around the mistake in a long one.
 func (e *SyntaxError) excerpt() string {
 	const most = 80
 	from := 0
@@ -94,14 +101,16 @@ func where(file string, line int) string {
 // A GroupError says that @NAME is no file. It may be meant as a node group of
 // ClusterShell, which this package does not look up.
 type GroupError struct {
-	Name string // without @
-	Err  error  // of opening the file
+	// Name is the name without @.
+	Name string
+	// Err is the error of opening the file.
+	Err error
 }
 
 func (e *GroupError) Error() string { return fmt.Sprintf("node list: @%s: %v", e.Name, e.Err) }
 func (e *GroupError) Unwrap() error { return e.Err }
 
-// Kind is that of a group, about the word for it in a shell.
+// Kind returns the kind "nodes-group", about the group as it is written in a shell.
 func (e *GroupError) Kind() (errkind.Kind, []string) {
 	name := "@" + e.Name
 	if strings.Trim(name, "@"+hostRest) != "" {
@@ -110,16 +119,16 @@ func (e *GroupError) Kind() (errkind.Kind, []string) {
 	return "nodes-group", []string{name}
 }
 
-// Options are what a list is read with. The zero value reads files of this machine.
+// Options says how to read a list. The zero value reads files of this machine.
 type Options struct {
-	// Port is that of nodes which are named without one, so that name and name:Port are
-	// one node; 0 when it is not known.
+	// Port is the port of nodes that are named without one, so that name and name:Port are
+	// one node. It is 0 when it is not known.
 	Port int
-	// Exclude are expressions of which every node is left out.
+	// Exclude are expressions whose nodes are left out.
 	Exclude []string
-	// Open opens a file, "-" for standard input; nil means os.Open and os.Stdin.
+	// Open opens a file, "-" for standard input. nil is os.Open and os.Stdin.
 	Open func(name string) (io.ReadCloser, error)
-	// Note is told in a sentence what is no error and may be a mistake; it may be nil.
+	// Note is told of what is no error and may be a mistake, in a sentence. It may be nil.
 	Note func(text string)
 }
 
@@ -138,7 +147,7 @@ func Parse(exprs []string, o Options) ([]string, error) {
 			return nil, err
 		}
 		if n == 0 {
-			// What nodeset prints of a group that does not exist.
+			// nodeset prints nothing for a group that does not exist.
 			return nil, &SyntaxError{Expr: expr, Pos: 1, Reason: "one of the lists is empty",
 				kind: errkind.Kind("nodes-none")}
 		}

@@ -18,14 +18,17 @@ import (
 // parser collects the nodes of a list.
 type parser struct {
 	Options
-	nodes []string        // in order
-	seen  map[string]bool // keys of nodes, with their port
-	out   map[string]bool // keys of what is left out, as named: with a port or without
-	named []exclusion     // written out, not in a file
+	// nodes are the nodes in order, seen the keys of these with their port.
+	nodes []string
+	seen  map[string]bool
+	// out are the keys of what is left out. They have a port where the list has one.
+	out map[string]bool
+	// named are the exclusions that stand on the command line itself, not in a file.
+	named []exclusion
 }
 
-// exclusion is one on the command line. One that matches no node of the list may be
-// misspelt, and the node it means would be written to.
+// exclusion is what one item leaves out. If it matches no node of the list it may be
+// misspelt, and the node that it means would be written to.
 type exclusion struct {
 	text string
 	keys []string
@@ -35,13 +38,15 @@ const blanks = " \t\r\n"
 
 // An item is a part of an expression between commas or blanks.
 type item struct {
-	start, end  int  // of the expression
-	first       bool // there is none before it
+	// start and end are where it begins and ends in the expression.
+	start, end int
+	// first says that no item is before it.
+	first       bool
 	afterComma  bool
 	beforeComma bool
 }
 
-// items are those of an expression. Between two commas there is an empty one.
+// items returns the items of an expression. Between two commas there is an empty one.
 func items(expr string) []item {
 	var list []item
 	skip := func(i int) int { return len(expr) - len(strings.TrimLeft(expr[i:], blanks)) }
@@ -85,14 +90,15 @@ func itemLen(s string) int {
 	return len(s)
 }
 
-// isSetting says whether s begins with a word and an equals sign, as slots=4 does.
+// isSetting reports whether s begins with a word and an equals sign, as slots=4 does.
 func isSetting(s string) bool {
 	rest := strings.TrimLeft(s, letters+digits+"-_")
 	return len(rest) < len(s) && strings.HasPrefix(rest, "=") && strings.Trim(s[:1], letters) == ""
 }
 
-// mayBeNode finds in a setting what is behind a comma and has letters or brackets, and so may be a node: a value
-// has commas between numbers, as in binding=user:0,1. It is 0 where there is nothing of the kind.
+// mayBeNode returns where in a setting something begins that may be a node, and 0 where there is nothing
+// of the kind. Such a thing is behind a comma and has letters or brackets: a value has commas between
+// numbers only, as in binding=user:0,1.
 func mayBeNode(s string) int {
 	value, _, _ := strings.Cut(s, ",")
 	for at := len(value) + 1; at < len(s); {
@@ -107,14 +113,14 @@ func mayBeNode(s string) int {
 
 func isNumber(s string) bool { return s != "" && strings.Trim(s, digits) == "" }
 
-// expression adds the items of at.Expr, and returns how many it has; at also says where
-// it stands. All of it is left out if out.
+// expression adds the items of at.Expr to the list, or to what is left out, and returns how many there
+// are. at also says where the expression stands.
 func (p *parser) expression(at *SyntaxError, out bool) (int, error) {
 	list := items(at.Expr)
-	behindName := false // a count may follow
+	behindName := false // so that a count may follow
 	for _, it := range list {
 		s := at.Expr[it.start:it.end]
-		free := !it.first && !it.afterComma // it may be something else than a node
+		free := !it.first && !it.afterComma // so that it may be something else than a node
 		if isSetting(s) && free {
 			if n := mayBeNode(s); n > 0 {
 				return 0, at.fail(it.start+n, errkind.Kind("nodes-blank"),
@@ -124,7 +130,7 @@ func (p *parser) expression(at *SyntaxError, out bool) (int, error) {
 			continue
 		}
 		if isNumber(s) && free {
-			// Counts are of host files; who types a number means a node, or has made a mistake.
+			// Host files have counts. Somebody who types a number means a node, or has made a mistake.
 			if !behindName || it.beforeComma || at.File == "" {
 				return 0, at.fail(it.start, errkind.Kind("nodes-commas"),
 					"%s may be a node or how many processes a node runs", s)
@@ -140,14 +146,14 @@ func (p *parser) expression(at *SyntaxError, out bool) (int, error) {
 	return len(list), nil
 }
 
-// fail is an error about what is at byte pos of the expression.
+// fail returns an error about what is at byte pos of the expression, from 0.
 func (e *SyntaxError) fail(pos int, kind errkind.Kind, format string, args ...any) error {
 	bad := *e
 	bad.Pos, bad.Reason, bad.kind = pos+1, fmt.Sprintf(format, args...), kind
 	return &bad
 }
 
-// item adds the item s, which is at byte start of at.Expr.
+// item adds the item s, which begins at byte start of at.Expr.
 func (p *parser) item(at *SyntaxError, start int, s string, out bool) error {
 	text := s
 	if rest, ok := strings.CutPrefix(s, "!"); ok {
@@ -205,7 +211,7 @@ func (p *parser) item(at *SyntaxError, start int, s string, out bool) error {
 	return nil
 }
 
-// kindOf is what kind of mistake it is to write what s means to other tools, or "".
+// kindOf returns the kind of mistake where s is written as other tools want it, or "".
 func kindOf(s string) errkind.Kind {
 	switch {
 	case strings.HasPrefix(s, "^"):
@@ -218,8 +224,8 @@ func kindOf(s string) errkind.Kind {
 	return ""
 }
 
-// unmatched notes each exclusion that leaves nothing out. What a file of nodes to
-// leave out names beside is no mistake.
+// unmatched notes each exclusion that leaves nothing out. A file of nodes to leave out may
+// well name others, too.
 func (p *parser) unmatched() {
 	if len(p.named) == 0 || p.Note == nil {
 		return
@@ -256,7 +262,7 @@ func (p *parser) file(name string, out bool) error {
 	if len(text) > maxFile {
 		return fmt.Errorf("node list: %s: larger than %d MiB", name, maxFile>>20)
 	}
-	text = bytes.TrimPrefix(text, []byte("\xef\xbb\xbf")) // what editors of Windows put first
+	text = bytes.TrimPrefix(text, []byte("\xef\xbb\xbf")) // editors of Windows put it first
 	n, total := 0, 0
 	for line := range strings.SplitSeq(string(text), "\n") {
 		n++
@@ -273,8 +279,8 @@ func (p *parser) file(name string, out bool) error {
 	return nil
 }
 
-// keys are equal for two names of one node: case does not matter, nor how an address
-// is written, nor whether the usual port is. host is without the port.
+// keys returns keys that are equal for two names of one node. Case does not matter, nor how an address
+// is written, nor whether the usual port is named. host is the key without the port.
 func (p *parser) keys(name string) (host, full string) {
 	host, port, _ := SplitPort(name, p.Port)
 	if addr, err := netip.ParseAddr(host); err == nil {
@@ -285,7 +291,7 @@ func (p *parser) keys(name string) (host, full string) {
 	return host, net.JoinHostPort(host, strconv.Itoa(port))
 }
 
-// hasPort says so of a name that canonical returned.
+// hasPort reports whether a name that canonical returned has a port.
 func hasPort(name string) bool {
 	return strings.HasPrefix(name, "[") || strings.Count(name, ":") == 1
 }

@@ -21,20 +21,20 @@ type span struct {
 
 func (s span) count() uint64 { return (s.last-s.first)/s.step + 1 }
 
-// mistake is what is wrong in an item, at which byte of it.
+// mistake says what is wrong in an item, and at which byte of it, from 0.
 type mistake struct {
 	pos    int
 	reason string
 }
 
-// maxDigits is how long a number in a range may be: it fits a uint64.
+// maxDigits is how many digits a number in a range may have, so that it fits a uint64.
 const maxDigits = 18
 
-// parsePattern reads one item. Brackets around something with a colon, at its start,
-// are those of an IPv6 address and stay in the text.
+// parsePattern reads one item. Brackets at its start that have a colon in them are those of
+// an IPv6 address, and stay in the text.
 func parsePattern(s string) (*pattern, *mistake) {
 	p := &pattern{}
-	shortest := 0 // length of the shortest name, in bytes
+	shortest := 0 // the length of the shortest name in bytes
 	text := ""
 	for i := 0; i < len(s); {
 		switch s[i] {
@@ -76,7 +76,7 @@ func parsePattern(s string) (*pattern, *mistake) {
 	return p, nil
 }
 
-// parseSet reads what is between brackets, which starts at byte pos of the item.
+// parseSet reads what is between brackets. It begins at byte pos of the item.
 func parseSet(s string, pos int) ([]span, *mistake) {
 	var set []span
 	for part := range strings.SplitSeq(s, ",") {
@@ -129,7 +129,7 @@ func parseSpan(s string) (span, string) {
 
 func padded(s string) bool { return len(s) > 1 && s[0] == '0' }
 
-// count returns the number of names, or -1 if they are more than limit.
+// count returns the number of names, or -1 if there are more than limit.
 func (p *pattern) count(limit int) int {
 	total := uint64(1)
 	for _, set := range p.sets {
@@ -148,7 +148,7 @@ func (p *pattern) count(limit int) int {
 	return int(total)
 }
 
-// names yields the names, the last set changing fastest.
+// names yields the names. The number of the last set changes fastest.
 func (p *pattern) names() iter.Seq[string] {
 	return func(yield func(string) bool) { p.from(0, "", yield) }
 }

@@ -1,13 +1,15 @@
 // Package identity says who is who on a ring, and what a node permits.
 //
-// Init makes the keys of a cluster, Add more of them, Renew replaces those that near
-// their end and Revoke gives some up. Find and Load read those of a server or of a node, and ServerConfig and ClientConfig turn them into the *tls.Config of each
-// end. LoadPolicy reads what a node lets a sender do.
+// Init makes the keys of a cluster, Add makes more of them, Renew replaces those that end soon,
+// and Revoke gives some up. Find and Load read the keys of a server or of a node. ServerConfig
+// and ClientConfig turn them into the *tls.Config of each end. LoadPolicy reads what a node lets
+// a sender do.
 //
 // # Keys
 //
 // A cluster has a private certificate authority. Each certificate carries one URI
-// as its subject alternative name, and nothing else in it is looked at:
+// as its subject alternative name (RFC 5280, section 4.2.1.6). Who the holder is
+// stands there alone:
 //
 //	dolly-img://CLUSTER/ca/           the authority
 //	dolly-img://CLUSTER/sender/NAME   may open a transfer
@@ -25,21 +27,23 @@
 //	sender-NAME.pem another sender; installed on its machine as sender.pem
 //	policy.toml     what the node permits (see Policy)
 //	revoked         certificates that are not believed any more (see Revocation)
+//	issued          every certificate that was made here (see Issued)
 //
-// All are PEM. Files with a private key must not be accessible to group or others.
+// The .pem files and ca.key are PEM (RFC 7468). Files with a private key must not be
+// accessible to group or others.
 //
-// To replace the authority: RenewCA adds a new one to ca.pem, which is copied to every
-// host. Then Renew replaces the certificates, which are copied, too. Last, the old authority
-// goes out of every ca.pem; it may stay until it ends. The list of revoked certificates is a
-// file of its own, and not part of policy.toml, because it is the same on all hosts, and copied
-// to them as it is, while each has its own policy.
+// The authority is replaced in three steps. RenewCA adds a new one to ca.pem, which is copied
+// to every host. Then Renew replaces the certificates, which are copied, too. Last, the old
+// authority is taken out of every ca.pem; it may stay until it ends. The list of revoked
+// certificates is no part of policy.toml, because all hosts get the same list, and each has a
+// policy of its own.
 //
 // # Connections
 //
-// TLS 1.3, both ends authenticated, without resumption; what a peer may do depends
-// on the protocol agreed on by ALPN: ControlProtocol is for senders, DataProtocol for
-// senders and nodes, and any other or none is refused. The listening end is always a
-// node. The whole chain, with its expiry, is checked at every handshake. In TLS 1.3 a
-// client's handshake ends before the server has judged its certificate: the refusal
-// arrives with its first Read (see Refused).
+// Connections are TLS 1.3 (RFC 8446) without resumption, and both ends show a certificate.
+// What a peer may do depends on the protocol that both agree on by ALPN (RFC 7301):
+// ControlProtocol is for senders, DataProtocol for senders and nodes, and any other or none
+// is refused. The listening end is always a node. Every handshake checks the whole chain, with
+// its expiry. In TLS 1.3 a client's handshake ends before the server has judged its
+// certificate: the client learns of a refusal by its first Read (see Refused).
 package identity

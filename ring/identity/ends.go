@@ -7,16 +7,18 @@ import (
 	"time"
 )
 
-// Soon is how long before its end a certificate is warned of.
+// Soon is how long before the end of a certificate warnings begin.
 const Soon = 30 * day
 
-// An End is when a certificate ends that somebody relies on.
+// An End says when a certificate ends that somebody relies on.
 type End struct {
-	What  string // such as "the certificate in keys/node.pem"
+	// What names it, as in "the certificate in keys/node.pem".
+	What string
+	// After is the last moment at which it is good.
 	After time.Time
 }
 
-// String says when, as seen at the time now.
+// String says in a sentence when it ends, as seen at the time now.
 func (e End) String(now time.Time) string {
 	date := e.After.UTC().Format(time.DateOnly)
 	left := e.After.Sub(now)
@@ -32,11 +34,11 @@ func (e End) String(now time.Time) string {
 	}
 }
 
-// EndsSoon tells whether a certificate that ends at t is to be warned of at the time now.
+// EndsSoon reports whether there should be a warning at the time now of a certificate that ends at t.
 func EndsSoon(t, now time.Time) bool { return t.Before(now.Add(Soon)) }
 
-// Until is when the certificate of this identity ends, and when the last of the authorities
-// that it believes does.
+// Until returns when the certificate of this identity ends, and when the last of the authorities
+// ends that it believes.
 func (id *Identity) Until() (own, authority time.Time) {
 	for _, cert := range id.ca {
 		if cert.NotAfter.After(authority) {
@@ -46,8 +48,8 @@ func (id *Identity) Until() (own, authority time.Time) {
 	return id.cert.Leaf.NotAfter, authority
 }
 
-// Ending are the certificates of this identity, its own and those of the authorities, that end
-// soon. An authority that ended is left out when there is another: nothing relies on it.
+// Ending returns those of the identity's own certificate and the authorities that end soon. It leaves
+// out an authority that has ended if there is another, because nothing relies on it.
 func (id *Identity) Ending(now time.Time) []End {
 	var ends []End
 	if EndsSoon(id.cert.Leaf.NotAfter, now) {

@@ -34,12 +34,16 @@ const (
 
 // A KeyError says which file of keys cannot be used and why.
 type KeyError struct {
-	File    string // path
+	// File is its path.
+	File    string
 	Problem Problem
-	Detail  string // may be empty
-	Err     error  // cause, may be nil
-	kind    errkind.Kind
-	about   string // what is told of the kind
+	// Detail says more, or is "".
+	Detail string
+	// Err is the cause, or nil.
+	Err error
+
+	kind  errkind.Kind
+	about string // what advice for the kind repeats
 }
 
 func (e *KeyError) Error() string {
@@ -56,12 +60,13 @@ func (e *KeyError) Error() string {
 // Unwrap returns the cause.
 func (e *KeyError) Unwrap() error { return e.Err }
 
-// Kind is what kind of failure it is, or "".
+// Kind returns what kind of failure it is, or "".
 func (e *KeyError) Kind() (errkind.Kind, []string) { return e.kind, []string{e.about} }
 
 // A NotFoundError says that no place that was looked at holds keys.
 type NotFoundError struct {
-	Places []string // in the order they were looked at
+	// Places are where Find looked, in this order.
+	Places []string
 
 	denied bool // the user may not look into one of them
 }
@@ -73,7 +78,7 @@ func (e *NotFoundError) Error() string {
 	return "no keys found in " + strings.Join(e.Places, ", ")
 }
 
-// Kind tells whether there are none, or whether others may read those that may be there.
+// Kind returns "keys-none", or "keys-denied" where there may be keys that other users can read.
 func (e *NotFoundError) Kind() (errkind.Kind, []string) {
 	if e.denied {
 		return "keys-denied", nil
@@ -81,22 +86,25 @@ func (e *NotFoundError) Kind() (errkind.Kind, []string) {
 	return "keys-none", nil
 }
 
-// A PeerError refuses a peer whose certificate is genuine but does not permit what
-// it wants, or is not genuine.
+// A PeerError refuses a peer whose certificate is not genuine, or is genuine and does not
+// permit what the peer wants.
 type PeerError struct {
-	Peer   Peer   // the zero Peer if the certificate was not readable
-	Reason string // why
-	Err    error  // cause, may be nil
+	// Peer is who it is, or the zero Peer if the certificate could not be read.
+	Peer Peer
+	// Reason says why it is refused.
+	Reason string
+	// Err is the cause, or nil.
+	Err error
 
-	cluster   bool   // it names another one
-	authority bool   // it names this one, and another authority signed it
-	revoked   *match // nil: it is not
+	cluster   bool   // the certificate names another cluster
+	authority bool   // it names this cluster, and another authority signed it
+	revoked   *match // the entry that revokes it, or nil
 }
 
 // Revoked reports whether the peer's certificate is listed as revoked.
 func (e *PeerError) Revoked() bool { return e.revoked != nil }
 
-// RevokedName reports whether it is so for its name, which a new certificate would have, too.
+// RevokedName reports whether it is listed by its name, which a new certificate would have, too.
 func (e *PeerError) RevokedName() bool { return e.revoked != nil && e.revoked.Serial == "" }
 
 // OtherAuthority reports whether the peer's certificate names this cluster, and none of our authorities signed it.
@@ -124,7 +132,7 @@ func (e *PeerError) Foreign() bool {
 	return e.cluster || !e.authority && errors.As(e.Err, &unknown)
 }
 
-// Kind is what kind of failure it is.
+// Kind returns what kind of failure it is.
 func (e *PeerError) Kind() (errkind.Kind, []string) { return "keys-differ", nil }
 
 // Refused reports whether err, of a handshake or of the first Read after it, means

@@ -75,12 +75,14 @@ func Find(explicit string) (string, error) {
 
 // keyFile is what a PEM file holds.
 type keyFile struct {
-	path  string
-	certs []*x509.Certificate // the first is the holder's own
-	key   crypto.Signer       // nil without a private key
+	path string
+	// certs begins with the holder's own certificate.
+	certs []*x509.Certificate
+	// key is nil where the file has no private key.
+	key crypto.Signer
 }
 
-// read reads a PEM file; one with a private key must be closed to others.
+// read reads a PEM file. If it has a private key, group and others may have no access to it.
 func read(dir, name string) (*keyFile, error) {
 	path := filepath.Join(dir, name)
 	data, info, err := readFile(path)
@@ -131,7 +133,7 @@ func readBounded(path string, limit int64) ([]byte, fs.FileInfo, error) {
 	return data, info, nil
 }
 
-// missing says where a file comes from that is not there.
+// missing has the kind of error for each file that is not there; the advice says where it comes from.
 var missing = map[string]errkind.Kind{
 	caFile:     errkind.Kind("no-ca"),
 	caKeyFile:  errkind.Kind("no-ca-key"),
@@ -220,8 +222,8 @@ func pool(certs []*x509.Certificate) *x509.CertPool {
 	return p
 }
 
-// check returns who the certificate in a node's or sender's file is, and what is
-// wrong with it at the time now.
+// check returns whose the certificate in the file of a node or sender is. The error says
+// what is wrong with it at the time now.
 func (f *keyFile) check(role Role, ca *keyFile, now time.Time) (Peer, error) {
 	fail := func(p Problem, detail string, cause error, kind errkind.Kind) error {
 		return &KeyError{File: f.path, Problem: p, Detail: detail, Err: cause, kind: kind, about: filepath.Base(f.path)}
@@ -257,7 +259,7 @@ func (f *keyFile) check(role Role, ca *keyFile, now time.Time) (Peer, error) {
 	return peer, nil
 }
 
-// usage is the extended key usage a role cannot do without.
+// usage returns the extended key usage that a certificate of the role must have.
 func usage(role Role) x509.ExtKeyUsage {
 	if role == Sender {
 		return x509.ExtKeyUsageClientAuth

@@ -8,25 +8,26 @@ import (
 	"time"
 )
 
-// ALPN protocols of the two planes.
+// The application protocols (TLS ALPN, RFC 7301) of the two planes.
 const (
 	ControlProtocol = "dolly-img-control/1" // senders only
 	DataProtocol    = "dolly-img-data/1"    // senders and nodes
 )
 
 // An Identity is what one end of a connection proves itself with, and the
-// authorities it believes. It does not change; it is safe for concurrent use.
+// authorities that it believes. It never changes, so that many goroutines may use it.
 type Identity struct {
-	Peer // who this is
+	// Peer is who this is.
+	Peer
 
-	dir     string // it was read from
+	dir     string // where it was read from
 	ca      []*x509.Certificate
 	roots   *x509.CertPool // of ca
 	cert    tls.Certificate
 	revoked *revoked
 }
 
-// Load reads the identity of a sender (sender.pem) or a node (node.pem) and the
+// Load reads the identity of a sender (sender.pem) or a node (node.pem), the
 // ca.pem beside it, and the list of revoked certificates if there is one. Every error is a *KeyError.
 func Load(dir string, role Role) (*Identity, error) {
 	ca, err := readCA(dir)
@@ -56,8 +57,8 @@ func Load(dir string, role Role) (*Identity, error) {
 }
 
 // ServerConfig returns the configuration of a node that listens for the given
-// protocols. A connection is accepted only from a certificate of this cluster whose
-// role permits the protocol agreed on. A refusal is an error of the handshake.
+// protocols. It accepts a peer only with a certificate of this cluster whose role
+// permits the protocol that both agreed on. A refusal is an error of the handshake.
 func (id *Identity) ServerConfig(alpn ...string) *tls.Config {
 	c := id.config(alpn...)
 	c.ClientAuth = tls.RequireAndVerifyClientCert
@@ -65,15 +66,15 @@ func (id *Identity) ServerConfig(alpn ...string) *tls.Config {
 	return c
 }
 
-// ClientConfig returns the configuration of one connection to a node, by which name
-// it is asked for: "host", "host:port", or "" for any. The server's certificate must
-// be a node's of this cluster and, where it carries a name, that name must be the
-// node's: addresses are equal, host names are equal or one is the unqualified form of
-// the other; the port does not count. The config is for one name; it costs little.
+// ClientConfig returns the configuration of one connection to the node expectName: "host",
+// "host:port", or "" for any node. The other end's certificate must be that of a node of this
+// cluster. If it carries a name, that must be expectName: addresses are equal; host names are
+// equal, or one is the unqualified form of the other; the port does not count. The
+// configuration is for one name, and making it costs little.
 func (id *Identity) ClientConfig(alpn string, expectName string) *tls.Config {
 	c := id.config(alpn)
-	// There are no DNS names in our certificates. VerifyConnection, which runs at
-	// every handshake, checks the whole chain in place of the default check.
+	// Our certificates have no DNS names. VerifyConnection, which runs at every
+	// handshake, checks the whole chain in place of the default check.
 	c.InsecureSkipVerify = true
 	c.VerifyConnection = func(cs tls.ConnectionState) error {
 		peer, err := id.verify(cs, x509.ExtKeyUsageServerAuth)
@@ -106,8 +107,9 @@ func (id *Identity) config(alpn ...string) *tls.Config {
 	}
 }
 
-// VerifyPeer is the check that ServerConfig makes of a client: the chain up to one of
-// our authorities, now; the cluster; and the role, by the protocol agreed on.
+// VerifyPeer checks a client as ServerConfig does: the chain up to one of our authorities
+// at this time, the cluster, and whether the role permits the protocol that both agreed
+// on. It returns who the client is; every error is a *PeerError.
 func (id *Identity) VerifyPeer(cs tls.ConnectionState) (Peer, error) {
 	peer, err := id.verify(cs, x509.ExtKeyUsageClientAuth)
 	if err != nil {
@@ -154,10 +156,10 @@ func (id *Identity) verify(cs tls.ConnectionState, use x509.ExtKeyUsage) (Peer, 
 	return peer, nil
 }
 
-// serial is how a certificate's number is printed, and listed when it is revoked.
+// serial returns a certificate's number as it is printed, and listed when it is revoked.
 func serial(cert *x509.Certificate) string { return cert.SerialNumber.Text(16) }
 
-// Revocations is how many entries the list of revoked certificates has.
+// Revocations returns how many entries the list of revoked certificates has.
 func (id *Identity) Revocations() int { return len(id.revoked.entries) }
 
 // PeerOf returns who is at the other end of a connection whose handshake succeeded

@@ -23,26 +23,35 @@ import (
 
 // InitOptions says what Init makes. The zero value is good.
 type InitOptions struct {
-	Cluster  string        // "": a random short name; with an authority that is there: its own
-	Sender   string        // name of the sender; "": this host's name
-	Nodes    []string      // nodes that get a certificate with their name (no port)
-	Validity time.Duration // of certificates, from now on; 0: five years
-	Now      time.Time     // zero: the present
+	// Cluster is the name of the cluster. "" is the name that the authority has, or a random
+	// short name for a new one.
+	Cluster string
+	// Sender is the name of the sender. "" is this host's name.
+	Sender string
+	// Nodes are the nodes that get a certificate with their name, without a port.
+	Nodes []string
+	// Validity is how long certificates are good from now on. 0 is five years.
+	Validity time.Duration
+	// Now is the time. Zero is the present.
+	Now time.Time
 }
 
 const (
 	day             = 24 * time.Hour
-	backdate        = day // clocks that are behind
+	backdate        = day // for hosts whose clock is behind
 	defaultValidity = 5 * 365 * day
 	caValidity      = 10 * 365 * day
 )
 
-// Init makes keys in dir, which it creates if need be. Where there is no authority it
-// makes one, and sender.pem, node.pem and a node-NAME.pem for each of opts.Nodes.
-// Where ca.pem and ca.key are there, it signs with that authority: with opts.Nodes
-// only their files, else those of sender.pem and node.pem that are not there (remove
-// one to issue it again). It never replaces a file: a *KeyError with Exists names the
-// first that is in the way. After an error nothing new is left.
+// Init makes keys in dir, which it creates if need be.
+//
+// If there is no authority it makes one, with sender.pem, node.pem, and a node-NAME.pem for
+// each of opts.Nodes. If ca.pem and ca.key are there it signs with that authority: with
+// opts.Nodes it makes only their files, else those of sender.pem and node.pem that are not
+// there. (Remove one to have it issued again.)
+//
+// Init never replaces a file: a *KeyError with the Problem Exists names the first that is in
+// the way. After an error nothing new is left.
 func Init(dir string, opts InitOptions) (err error) {
 	if err := opts.defaults(); err != nil {
 		return err
@@ -81,7 +90,7 @@ func Init(dir string, opts InitOptions) (err error) {
 	return record(dir)
 }
 
-// defaults fills in what is not given.
+// defaults fills in the fields that are not set.
 func (o *InitOptions) defaults() error {
 	if o.Now.IsZero() {
 		o.Now = time.Now()
@@ -102,7 +111,7 @@ type newFile struct {
 	data []byte
 }
 
-// files makes the contents of everything Init is to write.
+// files makes the contents of all that Init is to write.
 func (o *InitOptions) files(dir string) ([]newFile, error) {
 	exists := func(name string) bool {
 		_, err := os.Lstat(filepath.Join(dir, name))
@@ -153,7 +162,8 @@ func (o *InitOptions) files(dir string) ([]newFile, error) {
 	return files, nil
 }
 
-// issueAll makes the contents of sender.pem and node.pem as names has them, and of those of o.Nodes.
+// issueAll makes the contents of sender.pem and node.pem, for the peers that names has for them, and of the
+// files of o.Nodes.
 func (o *InitOptions) issueAll(a *ca, dir string, names map[string]Peer) ([]newFile, error) {
 	list, err := loadRevoked(dir)
 	if err != nil {
@@ -190,8 +200,8 @@ func inTheWay(dir, name string) error {
 		kind: errkind.Kind("keys-exist")}
 }
 
-// place writes files under their names without replacing any: each is complete and
-// durable under a temporary name before the first of them appears.
+// place writes files under their names and replaces none. Each is complete and durable
+// under a temporary name before the first of them appears.
 func place(dir string, files []newFile) (err error) {
 	var made []string
 	defer func() {
@@ -254,7 +264,7 @@ func writeTemp(dir string, f newFile) (path string, err error) {
 type ca struct {
 	cert   *x509.Certificate
 	key    crypto.Signer
-	keyPEM []byte // of a new one
+	keyPEM []byte // nil where the authority was there before
 }
 
 func (o *InitOptions) newCA() (*ca, error) {
@@ -281,7 +291,7 @@ func (o *InitOptions) newCA() (*ca, error) {
 	return &ca{cert, key, encoded}, err
 }
 
-// loadCA reads ca.key and, from ca.pem, the certificate it belongs to.
+// loadCA reads ca.key, and from ca.pem the certificate that it belongs to, which must not have ended.
 func (o *InitOptions) loadCA(dir string) (*ca, error) {
 	certs, err := readCA(dir)
 	if err != nil {
@@ -295,7 +305,7 @@ func (o *InitOptions) loadCA(dir string) (*ca, error) {
 	return a, err
 }
 
-// readCAKey is the same of an authority that may have ended.
+// readCAKey does the same for an authority that may have ended.
 func (o *InitOptions) readCAKey(dir string, certs *keyFile) (*ca, error) {
 	key, err := read(dir, caKeyFile)
 	if err != nil {
@@ -329,8 +339,8 @@ func signer(certs []*x509.Certificate, key crypto.Signer) *x509.Certificate {
 	return nil
 }
 
-// issue returns certificate and key of peer as PEM. A sender's certificate is good
-// for a client only, a node's for both ends.
+// issue returns a certificate and a key for peer as PEM. The certificate of a sender is good
+// for a client only, that of a node for both ends.
 func (o *InitOptions) issue(a *ca, peer Peer) ([]byte, error) {
 	_, key, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {

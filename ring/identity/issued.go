@@ -26,9 +26,12 @@ import (
 
 // Issued is one certificate that was made.
 type Issued struct {
-	Serial      string // hexadecimal, lower case, without leading zeros
-	Role        Role
-	Name        string // "" in the key shared by all nodes, and of an authority
+	// Serial is its number: hexadecimal, lower case, without leading zeros.
+	Serial string
+	Role   Role
+	// Name is "" in the key that all nodes share, and of an authority.
+	Name string
+	// From and Until are between which times it is good.
 	From, Until time.Time
 }
 
@@ -37,7 +40,7 @@ const issuedTime = "2006-01-02T15:04:05Z"
 // maxIssued bounds the list, in bytes: a line has about 100.
 const maxIssued = 64 << 20
 
-// String is the certificate as a line of the list.
+// String returns the certificate as a line of the list.
 func (i Issued) String() string {
 	name := i.Name
 	if name == "" {
@@ -92,7 +95,7 @@ func parseIssuedLine(fields []string) (Issued, error) {
 	return i, nil
 }
 
-// loadIssued reads the list in dir. That there is none is no error.
+// loadIssued reads the list in dir. Without the file the list is empty.
 func loadIssued(dir string) ([]Issued, error) {
 	path := filepath.Join(dir, issuedFile)
 	data, _, err := readBounded(path, maxIssued)
@@ -110,14 +113,14 @@ func loadIssued(dir string) ([]Issued, error) {
 	return list, nil
 }
 
-// issuedAs is how a certificate is listed; ok is false for one that is none of ours.
+// issuedAs returns how a certificate is listed. ok is false for one that is none of ours.
 func issuedAs(cert *x509.Certificate) (i Issued, ok bool) {
 	peer, err := certPeer(cert)
 	return Issued{serial(cert), peer.Role, peer.Name, cert.NotBefore, cert.NotAfter}, err == nil
 }
 
-// record adds to the list what was issued by an authority in ca.pem, and is in dir and not yet
-// listed. It is called before keys are replaced and after keys were made.
+// record adds to the list the certificates in dir that an authority in ca.pem issued and that are not
+// listed yet. It is called before keys are replaced and after keys were made.
 func record(dir string) error {
 	list, err := loadIssued(dir)
 	if err != nil {
@@ -153,8 +156,8 @@ func record(dir string) error {
 	return replace(dir, []newFile{{issuedFile, 0o644, append(data, more...)}})
 }
 
-// held are the authorities in ca.pem and the certificates in dir that they signed. What is wrong
-// with a file is for others to say.
+// held returns the authorities in ca.pem and the certificates in dir that they signed. It passes over
+// files that something is wrong with.
 func held(dir string, ca *keyFile) []Issued {
 	var list []Issued
 	for _, cert := range ca.certs {

@@ -25,8 +25,9 @@ const (
 
 // A Peer is who a certificate says its holder is.
 type Peer struct {
-	Role    Role
-	Name    string // "" in the key shared by all nodes
+	Role Role
+	// Name is "" in the key that all nodes share.
+	Name    string
 	Cluster string
 }
 
@@ -91,9 +92,9 @@ func checkName(s string) error {
 	return nil
 }
 
-// sameHost says whether the name in a certificate stands for the node that was
-// asked for, as "host", "host:port", "address" or "[address]:port". The port does
-// not matter, nor case. Addresses must be equal. Host names must be equal, or one of
+// sameHost reports whether the name in a certificate stands for the node that was
+// asked for, as "host", "host:port", "address" or "[address]:port". Neither the port
+// nor case matters. Addresses must be equal. Host names must be equal, or one of
 // them is unqualified and equal to the first label of the other: a certificate for
 // node7 is good for node7.cluster.example, and the other way round.
 func sameHost(certified, asked string) bool {

@@ -17,11 +17,11 @@ import (
 //
 //	[[output]]
 //	dir = "/data"            # files below it
-//	overwrite = true         # also such as are there
+//	overwrite = true         # also those that exist
 //	[[device]]
 //	path = "/dev/disk/by-id/…"
 //	[data]
-//	plain = true             # frames without TLS
+//	plain = true             # data links without TLS
 //	[limits]
 //	rate = "500M"            # bytes per second
 //	transfers = 4            # at once
@@ -29,9 +29,10 @@ import (
 //	max = "200G"             # bytes of all blobs
 //	free = "20G"             # bytes that stay free in the file system
 //	mode = "0640"            # who may read it: 0600, 0640 or 0644
-//	group = "hpc"            # the group of which mode speaks
+//	group = "hpc"            # the group whose rights mode sets
 //
-// The zero Policy permits the cache only.
+// The format is TOML 1.0 (https://toml.io/en/v1.0.0). Keys that are not listed here are errors. The
+// zero Policy permits the cache only.
 type Policy struct {
 	Outputs []Output
 	Devices []Device
@@ -40,12 +41,12 @@ type Policy struct {
 	Cache   Cache
 
 	path     string       // of the file, for hints
-	absent   bool         // there is none
-	warnings []*lineError // what is hardly meant
+	absent   bool         // there is no file
+	warnings []*lineError // settings that are hardly meant
 }
 
-// Warnings are lines about settings that are hardly meant: that open the system to whoever may
-// send, or make the node useless. The file and the line stand in front.
+// Warnings returns a line for each setting that is hardly meant: it opens the system to anybody who may
+// send, or makes the node useless. The file and the line of the setting stand in front.
 func (p *Policy) Warnings() []string {
 	var list []string
 	for _, w := range p.warnings {
@@ -54,48 +55,59 @@ func (p *Policy) Warnings() []string {
 	return list
 }
 
-// File is the path of the policy file; found is false when there is none.
+// File returns the path of the policy file. found is false when there is none.
 func (p *Policy) File() (path string, found bool) { return p.path, !p.absent }
 
 // Output permits files below a directory.
 type Output struct {
-	Dir       string // absolute and clean
-	Overwrite bool   // also those that exist
+	// Dir is absolute and clean, in the sense of filepath.Clean.
+	Dir string
+	// Overwrite permits to replace files that exist.
+	Overwrite bool
 }
 
 // Device permits one block device.
 type Device struct {
-	Path string // absolute and clean
+	// Path is absolute and clean, in the sense of filepath.Clean.
+	Path string
 }
 
 // Data is what is permitted on the data plane.
 type Data struct {
-	Plain bool // frames without TLS
+	// Plain permits links without TLS.
+	Plain bool
 }
 
-// MaxTransfers is how many a node has the memory for at once: each needs its part of the window from
-// which it replays.
+// MaxTransfers is for how many transfers at once a node has the memory: each needs its part of the window
+// from which it replays.
 const MaxTransfers = 5
 
 // Limits bound what transfers use of a node.
 type Limits struct {
-	Rate      int64 // bytes per second; 0: no limit
-	Transfers int   // at once, MaxTransfers at most; 0: the default
+	// Rate is in bytes per second. 0 is no limit.
+	Rate int64
+	// Transfers is how many may run at once, at most MaxTransfers. 0 is the default.
+	Transfers int
 }
 
-// Cache bounds the cache of the node: images that were not used for longest make room. It
-// also says who may read it.
+// Cache bounds the cache of the node, where the images that were not used for longest make room. It
+// also says who may read the cache.
 type Cache struct {
-	Max   int64       // bytes of all blobs; 0: no limit
-	Free  int64       // bytes that stay free in its file system
-	Mode  fs.FileMode // of its files: 0600, 0640 or 0644; 0: not said
-	Group string      // of its files, a name or a number; "": not said, and never without Mode
+	// Max is the size of all blobs in bytes. 0 is no limit.
+	Max int64
+	// Free is how many bytes stay free in the file system of the cache.
+	Free int64
+	// Mode is that of the files: 0600, 0640 or 0644. 0 is not set.
+	Mode fs.FileMode
+	// Group is that of the files, a name or a number. "" is not set. It is never set without Mode.
+	Group string
 }
 
 // A PolicyError says what is wrong in a policy file.
 type PolicyError struct {
 	File string
-	Line int // 0: unknown
+	// Line is where in File it is wrong, from 1. 0 is unknown.
+	Line int
 	Err  error
 }
 
@@ -111,11 +123,13 @@ func (e *PolicyError) Unwrap() error { return e.Err }
 
 // A DeniedError says that a node's policy does not permit an output.
 type DeniedError struct {
-	Path string // what was asked for
-	dir  bool   // it is itself a directory below which files are permitted
-	File string // the policy that does not permit it
+	// Path is the output that was asked for.
+	Path string
+	// File is the path of the policy that does not permit it.
+	File string
 
-	permitted []string // directories that it does permit
+	dir       bool     // Path is itself a directory below which files are permitted
+	permitted []string // the directories that the policy does permit
 }
 
 func (e *DeniedError) Error() string {
@@ -125,8 +139,8 @@ func (e *DeniedError) Error() string {
 // goodPlace is a directory that a policy may well permit.
 const goodPlace = "/srv/dolly-img"
 
-// Add is the directory to permit, or "". It is never one of the system, where
-// files that come over the network have no business.
+// Add returns the directory that the policy would have to permit, or "". It is never one of the
+// system, where files that come over the network have no business.
 func (e *DeniedError) Add() string {
 	switch dir := filepath.Dir(e.Path); {
 	case e.dir:
@@ -139,7 +153,8 @@ func (e *DeniedError) Add() string {
 	return goodPlace
 }
 
-// Kind tells what would permit it: about is the directory, the file of the policy, and where else it could go.
+// Kind returns a kind that says what would permit the output. It is about the directory, the file of the
+// policy, and where else the output could go.
 func (e *DeniedError) Kind() (errkind.Kind, []string) {
 	dir := filepath.Dir(e.Path)
 	switch e.Add() {
@@ -154,9 +169,9 @@ func (e *DeniedError) Kind() (errkind.Kind, []string) {
 	return "output-elsewhere", []string{dir, e.File, strings.Join(e.permitted, ", ")}
 }
 
-// ofSystem tells whether dir holds the operating system, or what belongs to many others, rather
-// than data. What is below /var/lib or /opt belongs to somebody in particular. The unit file of
-// the daemon hides /home, /root and /tmp from it.
+// ofSystem reports whether dir holds the operating system, or what many programs and users share, rather
+// than data. A directory below /var/lib or /opt belongs to one program. The unit file of the daemon
+// hides /home, /root and /tmp from it.
 func ofSystem(dir string) bool {
 	switch dir {
 	case "/", "/media", "/opt", "/tmp", "/var", "/var/lib", "/var/lib/dolly-img", "/var/tmp":
@@ -171,9 +186,10 @@ func ofSystem(dir string) bool {
 	return false
 }
 
-// LoadPolicy reads policy.toml in a directory of keys. Without the file it returns
-// the zero Policy. The file must not be writable by group or others. Errors are of
-// type *PolicyError; where the file has several, they are joined, in the order of its lines.
+// LoadPolicy reads policy.toml in a directory of keys. Without the file it returns a
+// Policy that permits the cache only. Group and others must not be able to write to the
+// file. Errors are of type *PolicyError; if there are several, they are joined in the
+// order of the file's lines.
 func LoadPolicy(dir string) (*Policy, error) {
 	path := filepath.Join(dir, policyFile)
 	f, err := os.Open(path)
@@ -224,8 +240,9 @@ func (e *lineError) Unwrap() error { return e.err }
 
 // Output returns the permitted directory that contains path (the longest, if several
 // do), the rest of path below it, and whether a file there may be replaced. The path
-// must be absolute and clean. Not permitted is a *DeniedError. A nil Policy permits
-// nothing. What the path leads to, through symbolic links say, is not looked at.
+// must be absolute and clean. If it is not permitted the error is a *DeniedError. A nil
+// Policy permits nothing. Output does not look at what the path leads to, through
+// symbolic links for instance.
 func (p *Policy) Output(path string) (dir, rel string, overwrite bool, err error) {
 	if !filepath.IsAbs(path) || filepath.Clean(path) != path || strings.ContainsRune(path, 0) {
 		return "", "", false, fmt.Errorf("output %q: want an absolute and clean path", path)

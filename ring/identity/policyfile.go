@@ -16,18 +16,20 @@ import (
 	"github.com/dolly-img/dolly-img/ring/bytesize"
 )
 
-// A policyReader makes a Policy of a TOML document. It goes on behind an error, so that all of them
-// are found at once.
+// A policyReader makes a Policy of a TOML document. It goes on after an error, so that it finds all of
+// them at once.
 type policyReader struct {
-	policy   Policy
-	lines    map[string]int // of the keys and tables, as in "output.1.dir"
-	errs     []*lineError
-	seen     map[string]bool // directories and devices
+	policy Policy
+	// lines has the line of each key and table, as in "output.1.dir".
+	lines map[string]int
+	errs  []*lineError
+	// seen are the directories and devices that were read.
+	seen     map[string]bool
 	settings map[string]func(value any) error
 }
 
-// parsePolicy decodes and checks a policy file. Errors have the line; where the document is no TOML
-// there is only the first.
+// parsePolicy decodes and checks a policy file. Errors have the line. If the document is no TOML,
+// parsePolicy finds the first error only.
 func parsePolicy(data []byte) (*Policy, []*lineError) {
 	var root map[string]any
 	err := toml.Unmarshal(data, &root)
@@ -119,7 +121,7 @@ func (r *policyReader) list(name string, value any) {
 	}
 }
 
-// item reads one of these tables, in which pathKey names the file or directory.
+// item reads one of these tables. Its key pathKey has the directory or device.
 func (r *policyReader) item(name, at string, item map[string]any, pathKey string, path *string, overwrite *bool) {
 	if _, given := item[pathKey]; !given {
 		r.fail(at, fmt.Errorf("%s = \"\": [[%s]] needs an absolute path", pathKey, name))
@@ -159,7 +161,7 @@ const (
 	leastRate  = 1e6 // bytes per second
 )
 
-// warn notes what is permitted and hardly meant.
+// warn notes the settings that are permitted and hardly meant.
 func (r *policyReader) warn() {
 	p := &r.policy
 	say := func(key, format string, args ...any) {
@@ -194,7 +196,7 @@ func (r *policyReader) warn() {
 	slices.SortStableFunc(p.warnings, func(a, b *lineError) int { return cmp.Compare(a.line, b.line) })
 }
 
-// shown is a value as the file may have it.
+// shown returns a value as the file may have it.
 func shown(v any) string {
 	if s, ok := v.(string); ok {
 		return fmt.Sprintf("%q", s)

@@ -16,8 +16,8 @@ import (
 	"github.com/dolly-img/dolly-img/ring/errkind"
 )
 
-// certFiles are the names of the files in dir that hold issued certificates: sender.pem, node.pem,
-// and those of more senders and of named nodes.
+// certFiles returns the names of the files in dir that hold issued certificates: sender.pem, node.pem,
+// and the files of more senders and of named nodes.
 func certFiles(dir string) []string {
 	var names []string
 	for _, role := range []Role{Sender, Node} {
@@ -34,10 +34,12 @@ func certFiles(dir string) []string {
 }
 
 // Add issues certificates with names for senders or nodes, each with a private key of its own, in
-// sender-NAME.pem or node-NAME.pem. dir must hold ca.pem and ca.key. It replaces no file. It
-// returns the names of the files that it made, and of those that were there and are good for their
-// names, so that it can be repeated for a list that has become longer. Names that cannot be issued,
-// or whose file is there and no good, are errors, joined, after all others were made.
+// sender-NAME.pem or node-NAME.pem. dir must hold ca.pem and ca.key. Add replaces no file.
+//
+// It returns the names of the files that it made, and of those that were there and are good for their
+// names, so that it can be repeated for a list that has become longer. A name that cannot be issued,
+// or whose file is there and is no good, is an error; Add joins these, and makes the files of all other
+// names.
 func Add(dir string, role Role, names []string, opts InitOptions) (made, there []string, err error) {
 	if err := opts.defaults(); err != nil {
 		return nil, nil, err
@@ -87,7 +89,7 @@ func Add(dir string, role Role, names []string, opts InitOptions) (made, there [
 	return made, there, errors.Join(append(bad, record(dir))...)
 }
 
-// adder is what tells whether a name can be issued in a directory.
+// adder decides whether a name can be issued in a directory.
 type adder struct {
 	dir     string
 	role    Role
@@ -95,7 +97,7 @@ type adder struct {
 	cluster string
 	ca      *keyFile
 	revoked *revoked
-	own     string // the name in sender.pem or node.pem, "" for none
+	own     string // the name in sender.pem or node.pem, or ""
 }
 
 func newAdder(dir string, role Role, opts InitOptions) (*adder, error) {
@@ -115,8 +117,8 @@ func newAdder(dir string, role Role, opts InitOptions) (*adder, error) {
 	return s, nil
 }
 
-// exists tells whether there is a good key of name already. That it cannot be made, or that what
-// is there is not good, is an error.
+// exists reports whether there is a good key of name already. It is an error if the key cannot be made,
+// or if the file that is there is not good.
 func (s *adder) exists(name string) (bool, error) {
 	want := Peer{Role: s.role, Name: name, Cluster: s.cluster}
 	if err := s.revoked.forbids(want, errkind.Kind("name-revoked"), ""); err != nil {
@@ -147,7 +149,7 @@ func (s *adder) exists(name string) (bool, error) {
 	return true, nil
 }
 
-// forbids is the error of issuing a certificate that the list would refuse by its name.
+// forbids returns an error if the list would refuse, by its name, a certificate that was issued for peer.
 func (l *revoked) forbids(peer Peer, kind errkind.Kind, about string) error {
 	why := l.whyOf("", peer)
 	if why == nil {
@@ -157,18 +159,22 @@ func (l *revoked) forbids(peer Peer, kind errkind.Kind, about string) error {
 		kind: kind, about: about}
 }
 
-// A Renewal is a file of a certificate, and the one that was in it.
+// A Renewal is a file with a certificate, and the certificate that was in it before.
 type Renewal struct {
-	File string // its name
+	// File is the name of the file.
+	File string
 	Was  Issued
 }
 
 // Renew issues certificates again, with new private keys, for the roles and names of those in
-// dir: of all files, or of those that which names, as "sender", "node", a name, or the name of
-// a file. What was issued before stays good until it ends, so that hosts can follow one by one. Each file
-// is replaced in one step, and all are written before the first is. Authorities that have ended
-// are taken out of ca.pem. It returns the files that are new, and the ones that were left as they
-// are because their name is revoked; to ask for one of those is an error.
+// dir. It does so for all files, or for those that which names: "sender", "node", a name, or the
+// name of a file. It takes authorities that have ended out of ca.pem.
+//
+// What was issued before stays good until it ends, so that hosts can follow one by one. Renew replaces
+// each file in one step, and has written all of them before it replaces the first.
+//
+// It returns the files that are new, and those that it left as they are because their name is
+// revoked. To ask for one of those by which is an error.
 func Renew(dir string, which []string, opts InitOptions) (renewed, left []Renewal, err error) {
 	if err := opts.defaults(); err != nil {
 		return nil, nil, err
@@ -232,7 +238,7 @@ type choice struct {
 	peer       Peer
 }
 
-// choose finds the certificates in dir that which names, all of them for nil.
+// choose finds the certificates in dir that which names, or all of them if it is empty.
 func choose(dir string, which []string) ([]choice, error) {
 	wanted := map[string]bool{}
 	for _, w := range which {
@@ -263,7 +269,7 @@ func choose(dir string, which []string) ([]choice, error) {
 	return list, nil
 }
 
-// chosen tells whether wanted names the file, and notes that it did; nothing wanted is all.
+// chosen reports whether wanted names the file, and notes in wanted that it did. An empty one names all.
 func chosen(wanted map[string]bool, file string, peer Peer) bool {
 	hit := len(wanted) == 0
 	for w := range wanted {
@@ -274,7 +280,7 @@ func chosen(wanted map[string]bool, file string, peer Peer) bool {
 	return hit
 }
 
-// authorities is ca.pem without those that have ended; fewer says that it differs.
+// authorities returns ca.pem without the authorities that have ended. fewer says that there were some.
 func (o *InitOptions) authorities(ca *keyFile) (data []byte, fewer bool) {
 	for _, cert := range ca.certs {
 		if o.Now.After(cert.NotAfter) {
@@ -286,9 +292,10 @@ func (o *InitOptions) authorities(ca *keyFile) (data []byte, fewer bool) {
 	return data, fewer
 }
 
-// RenewCA makes a new authority of the same cluster beside the one in dir: ca.pem then holds both, so
-// that who has it believes certificates of either, and ca.key is the new one's. The certificates
-// that were issued stay as they are, and good: Renew replaces them, once every host has the new ca.pem.
+// RenewCA makes a new authority of the same cluster beside the one in dir. ca.pem then holds both, so
+// that a host that has it believes certificates of either, and ca.key is the key of the new one. The
+// certificates that were issued stay as they are, and good. Once every host has the new ca.pem, Renew
+// replaces them.
 func RenewCA(dir string, opts InitOptions) error {
 	if err := opts.defaults(); err != nil {
 		return err
@@ -319,8 +326,8 @@ func RenewCA(dir string, opts InitOptions) error {
 	return record(dir)
 }
 
-// keepOwner gives temp the owner of path, where that is somebody else's: who could read a key that
-// root renews can read the new one.
+// keepOwner gives temp the owner of path, if that belongs to another user. So a user who could read a key
+// that root renews can read the new one.
 func keepOwner(temp, path string) error {
 	was, err := os.Stat(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -341,7 +348,7 @@ func keepOwner(temp, path string) error {
 	return os.Chown(temp, int(old.Uid), int(old.Gid))
 }
 
-// replace writes files under their names in place of what is there: each is complete and durable
+// replace writes files under their names in place of what is there. Each is complete and durable
 // under a temporary name before the first of them appears.
 func replace(dir string, files []newFile) error {
 	temps := make([]string, len(files))

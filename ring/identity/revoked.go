@@ -21,7 +21,7 @@ import (
 // certificates that have it, also later ones:
 //
 //	5f0c31a2…        the serial number of one certificate, hexadecimal, as keys show prints it
-//	0x2a             the same of one that is short
+//	0x2a             a serial number that is short
 //	node/n07         every certificate of the node n07
 //	sender/alice     every certificate of the sender alice
 //	alice            every certificate with this name, of a sender or a node
@@ -30,12 +30,14 @@ import (
 
 // A Revocation is one entry of that list: either a serial number or a name.
 type Revocation struct {
-	Serial string // hexadecimal, lower case, without leading zeros
-	Role   Role   // "": any
-	Name   string
+	// Serial is the number: hexadecimal, lower case, without leading zeros. It is "" for a name.
+	Serial string
+	// Role is that of the name. "" is any role.
+	Role Role
+	Name string
 }
 
-// String is the entry as it stands in the file.
+// String returns the entry as it stands in the file.
 func (r Revocation) String() string {
 	switch {
 	case len(r.Serial) >= longSerial:
@@ -48,8 +50,8 @@ func (r Revocation) String() string {
 	return r.Name
 }
 
-// Bounds of a serial number in hexadecimal digits: from longSerial on it cannot be meant as a
-// name, and RFC 5280 section 4.1.2.2 allows 20 octets.
+// The bounds of a serial number in hexadecimal digits. What has longSerial digits or more cannot be
+// meant as a name. RFC 5280, section 4.1.2.2, allows 20 octets.
 const (
 	longSerial = 24
 	maxSerial  = 40
@@ -57,7 +59,7 @@ const (
 
 const hexDigits = "0123456789abcdefABCDEF"
 
-// ParseRevocation reads one entry.
+// ParseRevocation reads one entry. An error quotes it and says what is wanted.
 func ParseRevocation(s string) (Revocation, error) {
 	if digits, ok := serialDigits(s); ok {
 		n, ok := new(big.Int).SetString(digits, 16)
@@ -80,8 +82,8 @@ func ParseRevocation(s string) (Revocation, error) {
 	return r, checkName(name)
 }
 
-// serialDigits tells whether s is meant as a serial number: 0x and digits, at least longSerial
-// digits, or so many in pairs, as openssl prints them. Addresses are none of these.
+// serialDigits reports whether s is meant as a serial number, and returns its digits. Such a number is 0x
+// and digits, or at least longSerial digits, also in pairs as openssl prints them. No address is one.
 func serialDigits(s string) (string, bool) {
 	if digits, ok := strings.CutPrefix(s, "0x"); ok {
 		return digits, true
@@ -98,7 +100,7 @@ func serialDigits(s string) (string, bool) {
 	return digits, len(digits) >= longSerial && strings.Trim(digits, hexDigits) == ""
 }
 
-// of tells whether r means the certificate of peer with a serial number.
+// of reports whether r means the certificate of peer that has the serial number.
 func (r Revocation) of(serial string, peer Peer) bool {
 	if r.Serial != "" {
 		return r.Serial == serial
@@ -106,7 +108,7 @@ func (r Revocation) of(serial string, peer Peer) bool {
 	return (r.Role == "" || r.Role == peer.Role) && strings.EqualFold(r.Name, peer.Name)
 }
 
-// revoked is what the file says; nil: nothing.
+// revoked is the list in the file. A nil one revokes nothing.
 type revoked struct {
 	path    string
 	entries []Revocation
@@ -135,7 +137,7 @@ func parseRevoked(data []byte) (*revoked, error) {
 	return list, nil
 }
 
-// loadRevoked reads the file in dir. That there is none is no error.
+// loadRevoked reads the file in dir. Without the file the list is empty.
 func loadRevoked(dir string) (*revoked, error) {
 	path := filepath.Join(dir, revokedFile)
 	data, info, err := readFile(path)
@@ -157,7 +159,7 @@ func loadRevoked(dir string) (*revoked, error) {
 	return list, nil
 }
 
-// A match is an entry and where it stands.
+// A match is an entry that means a certificate, and where the entry stands.
 type match struct {
 	Revocation
 	line int
@@ -166,8 +168,8 @@ type match struct {
 
 func (l *match) String() string { return fmt.Sprintf("line %d of %s", l.line, l.path) }
 
-// remedy is the kind of failure that it is for whoever holds a certificate that the entry means: with a revoked
-// name a new one does not help.
+// remedy returns the kind of failure for somebody who holds the certificate. If its name is revoked, a new
+// certificate does not help.
 func (l *match) remedy() errkind.Kind {
 	if l.Serial == "" {
 		return errkind.Kind("name-use-again")
@@ -175,9 +177,9 @@ func (l *match) remedy() errkind.Kind {
 	return errkind.Kind("serial-revoked")
 }
 
-// why is the entry that means cert, nil for none.
+// why returns the entry that means cert, or nil.
 func (l *revoked) why(cert *x509.Certificate) *match {
-	peer, _ := certPeer(cert) // one that is none of ours has a serial number still
+	peer, _ := certPeer(cert) // a certificate that is none of ours has a serial number, too
 	return l.whyOf(serial(cert), peer)
 }
 
@@ -193,7 +195,7 @@ func (l *revoked) whyOf(serial string, peer Peer) *match {
 	return nil
 }
 
-// chain is the same of a chain from a certificate to its authority.
+// chain returns the entry that means a certificate of the chain, or nil.
 func (l *revoked) chain(certs []*x509.Certificate) *match {
 	for _, cert := range certs {
 		if why := l.why(cert); why != nil {
@@ -203,7 +205,7 @@ func (l *revoked) chain(certs []*x509.Certificate) *match {
 	return nil
 }
 
-// chains is why none of chains is to be believed, nil when one is.
+// chains returns the entry because of which none of chains can be believed, or nil if one can be.
 func (l *revoked) chains(chains [][]*x509.Certificate) (why *match) {
 	for _, c := range chains {
 		if why = l.chain(c); why == nil {
@@ -215,10 +217,14 @@ func (l *revoked) chains(chains [][]*x509.Certificate) (why *match) {
 
 // Meant is what an entry stands for among the keys that are known.
 type Meant struct {
+	// Revocation is the entry.
 	Revocation
-	Files  []string // in the directory
-	Issued []Issued // the others that the list of issued ones has
-	roles  map[Role]bool
+	// Files are the names of the files in the directory that it means.
+	Files []string
+	// Issued are the certificates that it means in the list of issued ones, and that are in no file.
+	Issued []Issued
+
+	roles map[Role]bool
 }
 
 // An AmbiguousNameError says that a sender and a node have the name that an entry gives up.
@@ -228,12 +234,12 @@ func (e *AmbiguousNameError) Error() string {
 	return fmt.Sprintf("%s: a sender and a node have this name", e.Name)
 }
 
-// Kind is what kind of failure it is.
+// Kind returns what kind of failure it is.
 func (e *AmbiguousNameError) Kind() (errkind.Kind, []string) {
 	return "key-ambiguous", []string{e.Name}
 }
 
-// An UnknownKeyError says that no key is known for which an entry would stand.
+// An UnknownKeyError says that an entry would stand for no key that is known.
 type UnknownKeyError struct {
 	Revocation
 	Dir string
@@ -243,13 +249,15 @@ func (e *UnknownKeyError) Error() string {
 	return fmt.Sprintf("%s: no key in %s, and none that was issued there, has it", e.Revocation, e.Dir)
 }
 
-// Kind is what kind of failure it is.
+// Kind returns what kind of failure it is.
 func (e *UnknownKeyError) Kind() (errkind.Kind, []string) { return "key-unknown", nil }
 
-// Revoke adds entries to the list in dir, which it makes if need be, and says what each stands
-// for. What is listed already is not added again. Without force an entry that stands for no key
-// that is known is an *UnknownKeyError, and a name that a sender and a node have an *AmbiguousNameError. After an
-// error nothing is changed.
+// Revoke adds entries to the list in dir, which it makes if need be, and returns what each stands
+// for. It does not add what is listed already.
+//
+// Without force it is an *UnknownKeyError if an entry stands for no key that is known, and an
+// *AmbiguousNameError if both a sender and a node have the name. To revoke the only authority is a
+// *KeyError. After an error nothing is changed.
 func Revoke(dir string, entries []Revocation, force bool, now time.Time) ([]Meant, error) {
 	list, err := loadRevoked(dir)
 	if err != nil {
@@ -296,7 +304,7 @@ func Revoke(dir string, entries []Revocation, force bool, now time.Time) ([]Mean
 	return all, replace(dir, []newFile{{revokedFile, 0o644, data}})
 }
 
-// meant finds what r stands for in dir, where ca is ca.pem, and among the certificates that are known.
+// meant finds what r stands for in dir, of which ca is ca.pem, and among the certificates in known.
 func meant(dir string, r Revocation, ca *keyFile, known []Issued) (Meant, error) {
 	m := Meant{Revocation: r, roles: map[Role]bool{}}
 	here := map[string]bool{} // serial numbers

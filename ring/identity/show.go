@@ -17,24 +17,35 @@ import (
 // An Entry describes one certificate, a file that holds none, or a certificate that was issued and
 // is in no file of the directory.
 type Entry struct {
-	File                string // path; "" for what is in none
-	State               string // of what is in none: "issued" (somebody may use it until it ends), "revoked" or "ended"
-	Role                string // "ca", "sender" or "node"; "" if unknown
-	Name                string // "" in the key shared by all nodes
+	// File is the path, and "" for a certificate that is in no file.
+	File string
+	// State is set where File is "": "issued" (somebody may use it until it ends), "revoked" or "ended".
+	State string
+	// Role is "ca", "sender" or "node", and "" if it is unknown.
+	Role string
+	// Name is "" in the key that all nodes share.
+	Name                string
 	Cluster             string
 	NotBefore, NotAfter time.Time
-	Serial              string   // number of the certificate, hexadecimal, as in the list of revoked ones
-	Fingerprint         string   // SHA-256 of the certificate, hex
-	Problems            []string // why Load would refuse it; nil: none
-	Warnings            []error  // what should be done soon; the kind of each says what
-	Notes               []string // what is wrong with a key that nothing in this directory uses
+	// Serial is the number of the certificate, hexadecimal, as in the list of revoked ones.
+	Serial string
+	// Fingerprint is the SHA-256 of the certificate, hexadecimal.
+	Fingerprint string
+	// Problems say why Load would refuse the file.
+	Problems []string
+	// Warnings say what should be done soon. The kind of each has advice.
+	Warnings []error
+	// Notes say what is wrong with a key that nothing in this directory uses.
+	Notes []string
 }
 
-// Show describes what a directory of keys holds, one Entry a certificate. It is an
-// error only if the directory cannot be read or holds nothing of ours; what is wrong
-// with a file is in the Problems of its Entry. A directory is used by its ca.pem, sender.pem and
-// node.pem: that a key of another name, which waits there to be copied, is revoked or has ended is
-// in its Notes. Where ca.key is, the certificates that were issued and are in no file come last.
+// Show describes what a directory of keys holds, one Entry for each certificate. The error is not
+// nil only if the directory cannot be read or holds nothing of ours. What is wrong with a file is in
+// the Problems of its Entry.
+//
+// Only ca.pem, sender.pem and node.pem are used where they lie. A key of another name waits there to be
+// copied; that it is revoked or has ended is in its Notes. If ca.key is there, the certificates that were
+// issued and are in no file come last.
 func Show(dir string) ([]Entry, error) {
 	s := shower{dir: dir, now: time.Now()}
 	s.ca, s.caErr = readCA(dir)
@@ -59,7 +70,7 @@ func Show(dir string) ([]Entry, error) {
 	return entries, nil
 }
 
-// elsewhere are the certificates that were issued and are none of entries.
+// elsewhere returns the certificates that were issued and are none of entries.
 func (s *shower) elsewhere(entries []Entry) []Entry {
 	list, err := loadIssued(s.dir)
 	if err != nil {
@@ -86,13 +97,13 @@ func (s *shower) elsewhere(entries []Entry) []Entry {
 	return more
 }
 
-// shower is what the files of a directory are judged by.
+// shower judges the files of a directory.
 type shower struct {
 	dir     string
 	now     time.Time
 	ca      *keyFile
 	caErr   error
-	revoked *revoked // nil: it cannot be read
+	revoked *revoked // nil where it cannot be read
 }
 
 func (s *shower) file(name string) []Entry {
@@ -160,12 +171,12 @@ func (s *shower) authority(e *Entry, cert *x509.Certificate) {
 	}
 }
 
-// succeeded tells whether there is an authority that lasts longer than Soon.
+// succeeded reports whether there is another authority that lasts longer than Soon.
 func (s *shower) succeeded(cert *x509.Certificate) bool {
 	return slices.ContainsFunc(s.ca.certs, func(c *x509.Certificate) bool { return c != cert && !EndsSoon(c.NotAfter, s.now) })
 }
 
-// issued judges the holder's certificate in a file that is there for its key.
+// issued judges the holder's certificate in the file of a sender or node.
 func (s *shower) issued(e *Entry, file *keyFile, name string) {
 	role := Node
 	if name == senderFile || strings.HasPrefix(name, namedPrefix(Sender)) {

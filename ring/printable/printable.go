@@ -1,5 +1,5 @@
 // Package printable makes text harmless that other machines, files or users wrote, before
-// a terminal or a log gets it: it can neither move the cursor nor forge a line.
+// a terminal or a log gets it. What it returns can neither move the cursor nor forge a line.
 package printable
 
 import (
@@ -8,8 +8,8 @@ import (
 	"unicode"
 )
 
-// Escape writes every character of s that has no shape of its own as Go would, a line's end as \n. What is
-// printable stays as it is, so that a second time changes nothing.
+// Escape replaces every character of s that unicode.IsPrint does not call printable by its escape in a Go
+// literal, the end of a line by \n. Printable characters stay, so that a second time changes nothing.
 func Escape(s string) string {
 	var b strings.Builder
 	for _, r := range s {
@@ -23,8 +23,8 @@ func Escape(s string) string {
 	return b.String()
 }
 
-// Line makes one line of s: it puts the lines of joined errors behind each other, and
-// escapes the rest.
+// Line makes one line of s. It puts the lines that errors.Join makes behind each other, with "; " between
+// them, and escapes the rest.
 func Line(s string) string {
 	return Escape(strings.ReplaceAll(strings.TrimRight(s, "\n"), "\n", "; "))
 }
