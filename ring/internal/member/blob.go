@@ -19,9 +19,9 @@ type blob struct {
 	held bool
 	// claim is how many leading bytes were there before and are not judged by marks yet.
 	claim int64
-	// accepted is the end of what was claimed, and accepted frame by frame.
+	// accepted is how many leading bytes were claimed, or accepted frame by frame.
 	accepted int64
-	// good is below a mark whose sum was equal.
+	// good is how many leading bytes are below a mark whose sum was equal.
 	good int64
 	// final is the digest of the final mark; "" until it comes.
 	final digest.Digest
@@ -32,7 +32,8 @@ type blob struct {
 	// stable says that the blob is durable.
 	stable bool
 
-	// Marks that came, and sums that were hashed, both by offset, those above good.
+	// marks are the marks above good that came, and sums the sums there that were hashed. Both are in the
+	// order of offsets.
 	marks []wire.Mark
 	sums  []blobSum
 }
@@ -42,5 +43,5 @@ type blobSum struct {
 	sum []byte
 }
 
-// lacks says whether a feed has something to bring of the blob.
+// lacks reports whether a feed has something to bring of the blob.
 func (b *blob) lacks() bool { return !b.held && b.accepted != b.size }

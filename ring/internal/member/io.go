@@ -5,7 +5,7 @@ import (
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// Event is one of the Ev types: what a Machine is told.
+// Event is one of the Ev types, which tell a Machine what happened.
 type Event any
 
 type (
@@ -32,15 +32,15 @@ type (
 		Code             wire.Code
 		Reason           string
 	}
-	// EvLink is for the server: it tells of a link that this node feeds.
+	// EvLink says how a link is that this node feeds. The server is told.
 	EvLink struct {
 		Link, Generation uint32
 		State            string
 		Code             wire.Code
 		Reason           string
 	}
-	// EvSum is the running SHA-256 of what was stored of a blob. With End it is that of the whole blob,
-	// and Offset the blob's size.
+	// EvSum is the running SHA-256 of the bytes of a blob below Offset, which were hashed and stored. With
+	// End these are all of its bytes.
 	EvSum struct {
 		Blob   int
 		Offset int64
@@ -51,7 +51,7 @@ type (
 	EvReset struct{}
 	// EvDurable says that ActSettle was done.
 	EvDurable struct{ Blob int }
-	// EvPrepared says that ActPrepare was done. InPlace: nothing is left to switch.
+	// EvPrepared says that ActPrepare was done. InPlace says that nothing is left to switch.
 	EvPrepared struct{ InPlace bool }
 	// EvPublished says that ActPublish was done.
 	EvPublished struct{}
@@ -67,25 +67,25 @@ type (
 	EvFailure struct{ Err *wire.Error }
 )
 
-// Action is one of the Act types: what a Machine wants done.
+// Action is one of the Act types, which say what the driver shall do.
 type Action any
 
 type (
-	// ActSay is for a message to the server. Without a connection to the server it is dropped:
-	// EvResume has what matters said again.
+	// ActSay sends a message to the server. Without a connection to the server the message is dropped,
+	// and EvResume has what matters said again.
 	ActSay struct{ Msg wire.Message }
-	// ActAccept and ActRefuse answer EvOpen and EvFrame. Status is what the link is told.
+	// ActAccept and ActRefuse answer EvOpen and EvFrame. Status goes to the other end of the link.
 	ActAccept struct{}
 	ActRefuse struct{ Status byte }
 	// ActCloseFeed ends the link that feeds now.
 	ActCloseFeed struct{}
 	// ActReceive says that START came: the storage may begin.
 	ActReceive struct{}
-	// ActLink is for a link to be made to another node, and to be fed.
+	// ActLink makes a link to another node and feeds it.
 	ActLink struct{ Dial *wire.Dial }
 	// ActUnlink ends such a link without a report.
 	ActUnlink struct{ Link uint32 }
-	// ActReach is for trying whether another node can be reached.
+	// ActReach tries whether another node can be reached.
 	ActReach struct{ Probe *wire.Probe }
 	// ActSize says that the length of a stream became known.
 	ActSize struct {
@@ -97,17 +97,17 @@ type (
 		Blob   int
 		Offset int64
 	}
-	// ActSettle says that the bytes of a blob are right: it is to be made durable.
+	// ActSettle makes a blob durable, whose bytes are right.
 	ActSettle struct {
 		Blob  int
 		Final v1.Descriptor
 	}
-	// ActReset is for going back, in every blob, to where Position says: what feeds and what is fed
-	// ends, and what the window and the storage have behind it is dropped.
+	// ActReset goes back, in every blob, to where Position says. The feed and all links that are fed
+	// end, and the window and the storage drop what they have behind it.
 	ActReset struct{}
-	// ActPrepare says that every blob is durable: what is left to do before COMMIT is to be done.
+	// ActPrepare says that every blob is durable. What is left to do before COMMIT is done now.
 	ActPrepare struct{}
-	// ActPublish says that COMMIT came. What was verified is to be published.
+	// ActPublish says that COMMIT came, and publishes what was verified.
 	ActPublish struct{}
 	// ActRelease says that the transfer is over for this node.
 	ActRelease struct{}

@@ -32,9 +32,9 @@ type Machine struct {
 	// probes is how many ActReach have no EvReached yet.
 	probes int
 
-	// received is the payload that was accepted, in bytes, also what was dropped later.
+	// received is the payload in bytes that was accepted, including what was dropped later.
 	received int64
-	// marked is how many bytes are below good marks, durable how many of them survive a crash.
+	// marked is how many bytes are below good marks. durable is how many of these survive a crash.
 	marked, durable int64
 	// inPlace says that Publish has nothing to switch.
 	inPlace bool
@@ -46,11 +46,11 @@ type Machine struct {
 	out []Action
 }
 
-// maxProbed is how many probes a node has under way at most: a multiple of what a server has
-// reason to ask for at once.
+// maxProbed is how many probes a node has under way at most. A server has reason to ask for a
+// fraction of that at once.
 const maxProbed = 64
 
-// New makes the machine of a node that was offered blobs, where marks are so many bytes apart.
+// New makes the machine of a node that was offered blobs. markEvery is the distance of marks in bytes.
 func New(blobs []v1.Descriptor, markEvery int64) *Machine {
 	m := &Machine{blobs: make([]blob, len(blobs)), markEvery: markEvery}
 	for i, d := range blobs {
@@ -98,7 +98,7 @@ func (m *Machine) Step(ev Event) []Action {
 	case EvReset:
 		m.resetting = false
 		if m.phase == Started {
-			m.sayNeed() // of the feed that was ordered meanwhile, if any
+			m.sayNeed() // a feed may have been ordered meanwhile
 		}
 	case EvDurable:
 		b := &m.blobs[ev.Blob]
@@ -175,13 +175,13 @@ func (m *Machine) message(msg wire.Message) {
 		if a, ok := msg.(*wire.Abort); ok {
 			why, keep = &AbortError{a.Code, a.Reason}, a.Keep
 		}
-		if m.phase < Publishing { // else our own failure has decided what is kept
+		if m.phase < Publishing { // later our own failure has decided what is kept
 			m.keep = keep
 			m.phase, m.failed = Failed, &wire.Error{Code: wire.CodeAbandoned, Err: why}
 		}
 		m.do(ActRelease{})
 	case *wire.Probe:
-		if m.probes < maxProbed { // each takes a socket; who does not answer is not held to be unable
+		if m.probes < maxProbed { // each takes a socket; to the server, no answer does not mean that the other cannot be reached
 			m.probes++
 			m.do(ActReach{msg})
 		}
@@ -199,7 +199,7 @@ func (m *Machine) sayNeed() {
 	}
 }
 
-// needs is exact: what was accepted, frame by frame.
+// needs returns each blob that lacks bytes, with the first byte that it lacks. It is exact to the frame.
 func (m *Machine) needs() [][2]int64 {
 	needs := [][2]int64{}
 	for i := range m.blobs {
@@ -264,7 +264,7 @@ func (m *Machine) maybeComplete() {
 	m.do(ActPrepare{})
 }
 
-// Digest is what this node computed of blob i, or vouched for.
+// Digest returns the digest that this node computed of blob i, or vouched for.
 func (m *Machine) Digest(i int) digest.Digest {
 	if m.blobs[i].held {
 		return m.blobs[i].want

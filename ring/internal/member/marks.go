@@ -10,10 +10,10 @@ import (
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// How a member judges bytes: the server's marks against the sums of its own hash
+// In this file a node judges bytes: it compares the server's marks with the sums of its own hash
 // (PROTOCOL.md section 7).
 
-// mark takes one mark from the server; after a resume all marks come again.
+// mark takes one mark from the server. After a resume all marks come again.
 func (m *Machine) mark(k wire.Mark) {
 	if k.Blob < 0 || k.Blob >= len(m.blobs) || k.Offset < 0 || len(k.Sum) != 32 {
 		m.fail(wire.Errorf(wire.CodeProtocol, "malformed mark"))
@@ -101,8 +101,8 @@ func (m *Machine) advance(i int, off int64) {
 	m.do(ActGood{i, off})
 }
 
-// fallback goes back to the last good mark, in every blob that is not finished: the
-// window, in travelling order, is dropped as a whole.
+// fallback goes back to the last good mark, in every blob that is not finished, because the window has
+// all of them in travelling order and is dropped as a whole.
 func (m *Machine) fallback(i int, off int64) {
 	m.say(m.Report())
 	m.say(&wire.Fallback{Link: m.feedLink, Generation: m.feedGen, Blob: i, Offset: off, Good: m.blobs[i].good})

@@ -2,7 +2,7 @@ package member
 
 import "github.com/dolly-img/dolly-img/ring/internal/wire"
 
-// What a driver may ask a Machine.
+// This file has what a driver may ask a Machine.
 
 // Phase is how far a node is in a transfer.
 type Phase int
@@ -25,7 +25,7 @@ const (
 	Failed
 )
 
-// Phase says how far the node is.
+// Phase returns how far the node is.
 func (m *Machine) Phase() Phase { return m.phase }
 
 // Position is where a node stands in one blob.
@@ -38,17 +38,17 @@ type Position struct {
 	Judged bool
 	// Accepted is the end of what the node has: what it claimed and the frames it accepted behind it.
 	Accepted int64
-	// Good is below the last mark that was equal to the node's own sum.
+	// Good is how many leading bytes are below the last mark that was equal to the node's own sum.
 	Good int64
 }
 
-// Position says where the node stands in blob i.
+// Position returns where the node stands in blob i.
 func (m *Machine) Position(i int) Position {
 	b := &m.blobs[i]
 	return Position{Size: b.size, Held: b.held, Judged: b.judged, Accepted: b.accepted, Good: b.good}
 }
 
-// AcceptedAll says whether no feed has anything more to bring.
+// AcceptedAll reports whether no feed has anything more to bring.
 func (m *Machine) AcceptedAll() bool {
 	for i := range m.blobs {
 		if m.blobs[i].lacks() {
@@ -58,20 +58,20 @@ func (m *Machine) AcceptedAll() bool {
 	return true
 }
 
-// Generation is the newest generation that FEED named.
+// Generation returns the newest generation that FEED named.
 func (m *Machine) Generation() uint32 { return m.feedGen }
 
-// Resetting says whether the node falls back: ActReset was returned and EvReset has not come.
+// Resetting reports whether the node falls back: ActReset was returned and EvReset has not come.
 func (m *Machine) Resetting() bool { return m.resetting }
 
-// Received is the payload that was accepted, in bytes, also what was dropped later.
+// Received returns the payload in bytes that was accepted, including what was dropped later.
 func (m *Machine) Received() int64 { return m.received }
 
-// InPlace says that there is nothing to switch.
+// InPlace reports whether there is nothing to switch.
 func (m *Machine) InPlace() bool { return m.inPlace }
 
-// Keeps says whether good parts of what was not published are worth keeping for another transfer.
+// Keeps reports whether good parts of what was not published are worth keeping for another transfer.
 func (m *Machine) Keeps() bool { return m.keep }
 
-// Failure says why the node failed, nil where it did not.
+// Failure returns why the node failed, or nil where it did not.
 func (m *Machine) Failure() *wire.Error { return m.failed }

@@ -13,8 +13,8 @@ type Conn struct {
 	in, out       *pipe
 	local, remote addr
 	peer          *Conn
-	listener      *Listener // of the accepting end
-	frozen        bool      // of the dialling end: see Stall
+	listener      *Listener // set at the accepting end
+	frozen        bool      // set at the dialling end by Stall
 }
 
 // Read reads what has arrived.
@@ -36,11 +36,11 @@ func wrap(op string, err error) error {
 	return err
 }
 
-// errno marks what a socket would say, as opposed to io.EOF.
+// errno marks an error that a socket would return, which io.EOF is not.
 type errno struct{ error }
 
-// Close ends both directions. As with TCP, the peer reads what was written and
-// then the end; what it wrote and we have not read makes that a reset.
+// Close ends both directions. As with TCP, the peer reads what was written and then the end.
+// If there is something that the peer wrote and we have not read, it gets a reset.
 func (c *Conn) Close() error {
 	if !c.close(c.in.unread()) {
 		return opError("close", net.ErrClosed)
@@ -75,7 +75,7 @@ func (n *Net) forget(c *Conn) {
 	}
 }
 
-// LocalAddr and RemoteAddr are numeric.
+// LocalAddr and RemoteAddr return numeric addresses.
 func (c *Conn) LocalAddr() net.Addr  { return c.local }
 func (c *Conn) RemoteAddr() net.Addr { return c.remote }
 
@@ -84,8 +84,8 @@ func (c *Conn) SetDeadline(t time.Time) error {
 	return errors.Join(c.SetReadDeadline(t), c.SetWriteDeadline(t))
 }
 
-// SetReadDeadline ends reads at t; the zero time does not.
+// SetReadDeadline ends reads at t. The zero time is no deadline.
 func (c *Conn) SetReadDeadline(t time.Time) error { c.in.deadline(&c.in.readable, t); return nil }
 
-// SetWriteDeadline ends writes at t; the zero time does not.
+// SetWriteDeadline ends writes at t. The zero time is no deadline.
 func (c *Conn) SetWriteDeadline(t time.Time) error { c.out.deadline(&c.out.writable, t); return nil }

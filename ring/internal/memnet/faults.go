@@ -15,14 +15,20 @@ type Way struct {
 	rules    *rules
 }
 
-// Damage is done to the bytes of connections on a way.
+// Damage is done to the bytes of connections on a way. Without Drop and Repeat it flips a bit.
 type Damage struct {
-	First  byte  // only of connections that begin with it; 0: all
-	Offset int64 // from this byte of a connection on
-	Every  int64 // again after so many bytes; 0: once in a connection
-	Times  int   // so often over all connections; 0: always
-	Drop   int   // leave out so many bytes
-	Repeat int   // or say so many twice; with neither: flip a bit
+	// First limits it to connections whose first byte this is. 0 is all connections.
+	First byte
+	// Offset is the first byte of a connection that is damaged.
+	Offset int64
+	// Every is after how many bytes it is done again. 0 is once in a connection.
+	Every int64
+	// Times is how often it is done over all connections. 0 is always.
+	Times int
+	// Drop is how many bytes are left out.
+	Drop int
+	// Repeat is how many bytes come twice.
+	Repeat int
 }
 
 type rules struct {
@@ -30,7 +36,7 @@ type rules struct {
 	all []*Damage
 }
 
-// way is made at its first use; n.mu is held.
+// way returns the way between two hosts, and makes it at its first use. n.mu is held.
 func (n *Net) way(from, to *Host) *Way {
 	k := [2]*Host{from, to}
 	w := n.ways[k]
@@ -44,7 +50,7 @@ func (n *Net) way(from, to *Host) *Way {
 func (w *Way) blocked() bool { return w.cut || w.from.frozen || w.to.frozen }
 func (w *Way) timed() bool   { return w.rate > 0 || w.latency > 0 }
 
-// update lets connections know what changed; it takes n.mu.
+// update makes a change and lets connections know of it. It takes n.mu.
 func (n *Net) update(change func()) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -57,7 +63,7 @@ func (n *Net) update(change func()) {
 	n.changed = make(chan struct{})
 }
 
-// paths tells a dialling end's two directions how they are; the net's mutex is held.
+// paths tells both directions of a dialling end what the net does to them. The net's mutex is held.
 func (c *Conn) paths() {
 	out, back := c.net.way(c.host, c.peer.host), c.net.way(c.peer.host, c.host)
 	forth, home := out.blocked() || c.frozen, back.blocked() || c.frozen
@@ -65,8 +71,8 @@ func (c *Conn) paths() {
 	c.in.path(home, forth, *back)
 }
 
-// Kill ends the processes of a host: its ports are closed, its connections reset.
-// Listen brings it up again.
+// Kill ends the processes of a host: it closes their ports and resets their connections.
+// Listen brings the host up again.
 func (n *Net) Kill(host string) {
 	n.mu.Lock()
 	h := n.host(host)
@@ -86,7 +92,7 @@ func (n *Net) Kill(host string) {
 	}
 }
 
-// ends lists ends of connections; n.mu is held.
+// ends lists ends of connections. n.mu is held.
 func (n *Net) ends(which func(*Conn) bool) (all []*Conn) {
 	for c := range n.conns {
 		for _, e := range []*Conn{c, c.peer} {
@@ -98,24 +104,24 @@ func (n *Net) ends(which func(*Conn) bool) (all []*Conn) {
 	return all
 }
 
-// Freeze makes a host neither send nor receive; its connections stay.
+// Freeze keeps a host from sending and receiving. Its connections stay.
 func (n *Net) Freeze(host string) { n.update(func() { n.host(host).frozen = true }) }
 
 // Thaw ends Freeze.
 func (n *Net) Thaw(host string) { n.update(func() { n.host(host).frozen = false }) }
 
-// Cut loses what travels from one host to another, as a dropped route does;
-// connections stay. The other direction gets no acknowledgements.
+// Cut loses what travels from one host to another, as a dropped route does. Connections
+// stay. The other direction gets no acknowledgements.
 func (n *Net) Cut(from, to string) {
 	n.update(func() { n.way(n.host(from), n.host(to)).cut = true })
 }
 
-// Heal ends Cut; what was held up arrives, as TCP sends it again.
+// Heal ends Cut. What was held up arrives, because TCP sends it again.
 func (n *Net) Heal(from, to string) {
 	n.update(func() { n.way(n.host(from), n.host(to)).cut = false })
 }
 
-// Shape gives a direction a rate (0: none) and a latency.
+// Shape gives a direction a rate in bytes per second, of which 0 is no limit, and a latency.
 func (n *Net) Shape(from, to string, rate int64, latency time.Duration) {
 	n.update(func() {
 		w := n.way(n.host(from), n.host(to))
@@ -123,7 +129,7 @@ func (n *Net) Shape(from, to string, rate int64, latency time.Duration) {
 	})
 }
 
-// Damage damages what travels on connections made from now on and those that are open.
+// Damage damages what travels on connections, on those that are open and those that are made later.
 func (n *Net) Damage(from, to string, d Damage) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -133,8 +139,8 @@ func (n *Net) Damage(from, to string, d Damage) {
 	r.all = append(r.all, &d)
 }
 
-// between lists the dialling ends of connections between two hosts, those that
-// began with first (0: all); n.mu is held.
+// between lists the dialling ends of connections between two hosts whose first byte was first, or of
+// all for 0. n.mu is held.
 func (n *Net) between(from, to string, first byte) (all []*Conn) {
 	a, b := n.host(from), n.host(to)
 	for c := range n.conns {
@@ -145,8 +151,8 @@ func (n *Net) between(from, to string, first byte) (all []*Conn) {
 	return all
 }
 
-// Reset breaks the open connections one host made to another, those whose first
-// byte was first (0: all), and returns how many.
+// Reset breaks the open connections that one host made to another, and returns how many. It breaks
+// those whose first byte was first, or all for 0.
 func (n *Net) Reset(from, to string, first byte) int {
 	n.mu.Lock()
 	all := n.between(from, to, first)
@@ -178,7 +184,7 @@ func (n *Net) Unstall(from, to string) {
 	})
 }
 
-// damage returns what becomes of b, which begins at byte off of its connection.
+// damage returns what arrives of b, which begins at byte off of its connection.
 func (w *Way) damage(first byte, off int64, b []byte) []byte {
 	w.rules.mu.Lock()
 	defer w.rules.mu.Unlock()

@@ -15,8 +15,8 @@ import (
 	"time"
 )
 
-// DefaultBuffer is what a direction of a connection holds, as a socket's buffers
-// do, unless Net.Buffer says otherwise.
+// DefaultBuffer is how many bytes a direction of a connection holds, as the buffers of
+// a socket do, unless Net.Buffer says otherwise.
 const DefaultBuffer = 128 << 10
 
 // backlog is how many connections wait to be accepted.
@@ -24,7 +24,8 @@ const backlog = 128
 
 // Net is a set of hosts that can reach each other. The zero value has none.
 type Net struct {
-	Buffer int // bytes a direction of a connection holds; 0: DefaultBuffer
+	// Buffer is how many bytes a direction of a connection holds. 0 is DefaultBuffer.
+	Buffer int
 
 	mu      sync.Mutex
 	hosts   map[string]*Host
@@ -44,7 +45,7 @@ type Host struct {
 	listeners map[string]*Listener
 }
 
-// Host returns the host of that name, which is made at its first use.
+// Host returns the host of that name. It makes the host at its first use.
 func (n *Net) Host(name string) *Host {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -59,14 +60,14 @@ func (n *Net) host(name string) *Host {
 	h := n.hosts[name]
 	if h == nil {
 		i := len(n.hosts) + 1
-		// Gates count connections by address: each host has its own.
+		// The gates of nodes count connections by address, so that each host has an address of its own.
 		h = &Host{net: n, name: name, ip: fmt.Sprintf("10.0.%d.%d", i>>8, i&255), listeners: map[string]*Listener{}}
 		n.hosts[name] = h
 	}
 	return h
 }
 
-// hostOf is the host part of "host:port".
+// hostOf returns the host part of "host:port".
 func hostOf(addr string) string {
 	if i := strings.LastIndexByte(addr, ':'); i >= 0 {
 		return addr[:i]
@@ -74,7 +75,7 @@ func hostOf(addr string) string {
 	return addr
 }
 
-// Listen opens a "host:port". A killed host is up again.
+// Listen opens a "host:port". A killed host is up again after it.
 func (n *Net) Listen(addr string) *Listener {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -85,13 +86,13 @@ func (n *Net) Listen(addr string) *Listener {
 	return l
 }
 
-// Dial connects to a listener from a host that is nowhere else.
+// Dial connects to a listener from a host of its own, "elsewhere".
 func (n *Net) Dial(ctx context.Context, addr string) (net.Conn, error) {
 	return n.Host("elsewhere").Dial(ctx, addr)
 }
 
-// Dial connects to a listener. Nobody listening is refused, as by TCP; where no
-// way leads, it waits.
+// Dial connects to a listener. Where nobody listens it is refused, as with TCP. Where the
+// way is cut it waits.
 func (h *Host) Dial(ctx context.Context, addr string) (net.Conn, error) {
 	n := h.net
 	for {
@@ -143,7 +144,7 @@ func (h *Host) Dial(ctx context.Context, addr string) (net.Conn, error) {
 		select {
 		case l.conns <- near.peer:
 			select {
-			case <-l.done: // it may have looked too early for what nobody accepts
+			case <-l.done: // Close may have drained the queue before this connection was in it
 				l.drain()
 			default:
 			}
@@ -158,7 +159,7 @@ func (h *Host) Dial(ctx context.Context, addr string) (net.Conn, error) {
 	}
 }
 
-// connect makes the two ends of a connection; net.mu is held.
+// connect makes the two ends of a connection. n.mu is held.
 func (n *Net) connect(from *Host, l *Listener, out, back *Way) *Conn {
 	size := n.Buffer
 	if size <= 0 {
@@ -211,7 +212,7 @@ func (l *Listener) Accept() (net.Conn, error) {
 	}
 }
 
-// Close closes the port; accepted connections stay.
+// Close closes the port. Accepted connections stay.
 func (l *Listener) Close() error {
 	l.host.net.mu.Lock()
 	l.close()
@@ -220,7 +221,7 @@ func (l *Listener) Close() error {
 	return nil
 }
 
-// drain resets what was never accepted.
+// drain resets the connections that were never accepted.
 func (l *Listener) drain() {
 	for {
 		select {
@@ -257,7 +258,7 @@ func (l *Listener) Cut() {
 	}
 }
 
-// Addr is the address of the port.
+// Addr returns the address of the port.
 func (l *Listener) Addr() net.Addr { return addr(l.addr) }
 
 type addr string

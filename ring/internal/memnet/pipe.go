@@ -12,29 +12,37 @@ import (
 // pipe is one direction of a connection: a bounded buffer whose bytes become
 // readable when they have travelled.
 type pipe struct {
-	mu       sync.Mutex
-	size     int
-	buf      []byte // buf[at:] is unread
-	at       int
-	visible  int // of the unread bytes, those that have arrived
-	unacked  int // read, but no acknowledgement comes back: they still fill the buffer
-	flying   []flight
-	busy     time.Time // the line is busy until then
-	arrive   *time.Timer
-	stalled  bool // nothing travels
-	deaf     bool // nothing travels the other way: no acknowledgements
-	way      Way
-	finished bool // the writer has closed
-	broken   bool // with a reset: what has not arrived is lost
-	lost     bool // the connection broke below both ends
-	left     bool // the reader has closed
-	taken    int64
-	first    byte
+	mu   sync.Mutex
+	size int
+	// buf[at:] is unread. visible is how many of these bytes have arrived.
+	buf     []byte
+	at      int
+	visible int
+	// unacked bytes were read, but no acknowledgement comes back, so that they still fill the buffer.
+	unacked int
+	flying  []flight
+	// busy is until when the line is busy.
+	busy   time.Time
+	arrive *time.Timer
+	// stalled says that nothing travels, deaf that nothing travels the other way: no acknowledgements.
+	stalled bool
+	deaf    bool
+	way     Way
+	// finished says that the writer has closed, left that the reader has.
+	finished bool
+	left     bool
+	// broken says that the writer closed with a reset, so that what has not arrived is lost.
+	broken bool
+	// lost says that the connection broke below both ends.
+	lost bool
+	// taken is how many bytes were written, first the first of them.
+	taken int64
+	first byte
 
 	readable, writable waiter
 }
 
-// flight is bytes under way and when they arrive.
+// flight is how many bytes are under way together, and when they arrive.
 type flight struct {
 	n  int
 	at time.Time
@@ -56,8 +64,8 @@ func newPipe(size int) *pipe {
 
 func (w *waiter) expired() bool { return !w.until.IsZero() && !time.Now().Before(w.until) }
 
-// wait waits for a change or the deadline; its timer is set only here, since most
-// deadlines are replaced before they matter.
+// wait waits for a change or the deadline. Only wait sets the timer, because most deadlines are
+// replaced before they matter.
 func (w *waiter) wait() {
 	if !w.until.IsZero() {
 		if w.timer == nil {
@@ -87,7 +95,7 @@ func (p *pipe) deadline(w *waiter, t time.Time) {
 	}
 }
 
-// path says what the net does to this direction now.
+// path takes what the net does to this direction from now on.
 func (p *pipe) path(stalled, deaf bool, w Way) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -100,7 +108,7 @@ func (p *pipe) path(stalled, deaf bool, w Way) {
 	p.writable.Broadcast()
 }
 
-// promote makes what has arrived readable; mu is held.
+// promote makes the bytes readable that have arrived. mu is held.
 func (p *pipe) promote() {
 	if p.stalled {
 		return
@@ -137,7 +145,7 @@ func (p *pipe) timed(at time.Time) {
 	p.arrive.Reset(time.Until(at))
 }
 
-// drop loses what is under way.
+// drop loses the bytes that are under way.
 func (p *pipe) drop() {
 	p.buf, p.flying = p.buf[:p.at+p.visible], nil
 }
@@ -205,7 +213,7 @@ func (p *pipe) write(b []byte) (n int, err error) {
 	}
 }
 
-// put sends bytes on their way; mu is held.
+// put sends bytes on their way. mu is held.
 func (p *pipe) put(b []byte) {
 	if p.taken == 0 {
 		p.first = b[0]
@@ -237,7 +245,7 @@ func (p *pipe) put(b []byte) {
 	}
 }
 
-// finish is the writer's close; it reports whether it was the first.
+// finish closes the writer's end, and reports whether it was open.
 func (p *pipe) finish(reset bool) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -251,7 +259,7 @@ func (p *pipe) finish(reset bool) bool {
 	return true
 }
 
-// abandon is the reader's close.
+// abandon closes the reader's end.
 func (p *pipe) abandon() {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -6,8 +6,7 @@ import (
 	"os"
 )
 
-// Bare strips addresses and calls from a network error: the row it ends up in
-// names the link already.
+// Bare strips addresses and calls from a network error. It ends up in a row that names the link already.
 func Bare(err error) error {
 	var op *net.OpError
 	var sys *os.SyscallError

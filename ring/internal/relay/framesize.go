@@ -2,17 +2,20 @@ package relay
 
 import "time"
 
-// frameSize chooses the payload of frames: what the chain carries in some milliseconds. Every hop holds a
-// frame until its CRC is checked, so the last node is behind by as much at each hop, by the largest frame there
-// ever was; and every hop is woken for each frame, which on nodes with few cores is what the chain waits for.
+// frameSize chooses the payload of frames: as much as the chain carries in some milliseconds. Large frames cost
+// time, because every hop holds a frame until its CRC is checked: at each hop the last node falls behind by the time
+// of the largest frame that there was. Small frames cost processor time, because every hop is woken for each, and the
+// chain waits for that on nodes with few cores.
 //
-// So sizes start small, and follow the mean rate of the last moments. They grow twofold with each sample at most,
-// and only if that sample is as fast: a burst that a shaper or a buffer lets through is not the link's rate. The rate
-// is what the first receiver's kernel acknowledged, not what ours took into its buffer.
+// So sizes start small, and follow the mean rate of the last moments. A sample can double the size at most, and only
+// if the link was as fast within that sample: what a shaper or a buffer lets through in a burst is not the link's
+// rate. The rate is that of the bytes which the first receiver's kernel acknowledged, not of those which ours took
+// into its buffer.
 type frameSize struct {
-	size    int
-	samples [frameSamples]frameSample // the newest is at n-1, modulo their number
-	n       int                       // samples taken
+	size int
+	// samples is a ring of which the newest is at n-1, modulo its length; n counts all samples.
+	samples [frameSamples]frameSample
+	n       int
 }
 
 type frameSample struct {
@@ -30,14 +33,14 @@ const (
 	minFrame = 48 << 10
 )
 
-// frameTime is how long the chain may take for one frame: all hops together 100 ms, but in short chains one no
-// more than 10 ms, and in long ones no less than 5.
+// frameTime returns how long one hop may take for a frame. All hops together have 100 ms, but each has at most 10 ms
+// and at least 5 ms.
 func frameTime(hops int) time.Duration {
 	return min(10*time.Millisecond, max(5*time.Millisecond, 100*time.Millisecond/time.Duration(max(hops, 1))))
 }
 
-// next is the payload of the next frame, of sizes between those of z. acked is asked for how many bytes the first
-// receiver has acknowledged, when it is time for a sample.
+// next returns the payload of the next frame in bytes, from z.Frame to z.Chunk. When it is time for a sample it calls
+// acked, which tells how many bytes the first receiver has acknowledged.
 func (s *frameSize) next(z Sizes, hops int, acked func() (uint64, bool)) int {
 	if s.size == 0 {
 		s.size = z.Frame
@@ -69,7 +72,7 @@ func (s *frameSize) next(z Sizes, hops int, acked func() (uint64, bool)) int {
 	return s.size
 }
 
-// since is what was acknowledged since an older sample, within a time.
+// since returns how many bytes were acknowledged within a time, at the mean rate since an older sample.
 func (f frameSample) since(old frameSample, in time.Duration) float64 {
 	return float64(f.acked-old.acked) / f.at.Sub(old.at).Seconds() * in.Seconds()
 }

@@ -23,8 +23,8 @@ const (
 // waitNames are the words of a REPORT.
 var waitNames = [waitKinds]wire.Wait{waitCPU: wire.WaitCPU, waitIn: wire.WaitIn, waitDisk: wire.WaitDisk, waitLimit: wire.WaitLimit, waitOut: wire.WaitOut}
 
-// activity sums up what one goroutine spends its time on. Other goroutines may take the sums at any time, even
-// while it waits.
+// activity sums up what one goroutine spends its time on. Other goroutines may take the sums at any time, also
+// while that one waits.
 type activity struct {
 	mu    sync.Mutex
 	kind  waitKind

@@ -16,21 +16,25 @@ import (
 type Pump struct {
 	Relay *Relay
 	// Open opens the source. What it reads need not be verified, because the server's store hashes all of it.
-	Open  func(ctx context.Context, d v1.Descriptor, off int64) (io.ReadCloser, error)
-	Blobs []int         // in travelling order
-	Limit *rate.Limiter // nil: none
-	Hops  int           // how many nodes the frames pass, about
+	Open func(ctx context.Context, d v1.Descriptor, off int64) (io.ReadCloser, error)
+	// Blobs are the numbers of the blobs, in travelling order.
+	Blobs []int
+	// Limit bounds the bytes per second. nil is no limit.
+	Limit *rate.Limiter
+	// Hops is about how many nodes the frames pass.
+	Hops int
 
 	size frameSize
 }
 
-// Unreadable is the error of a source that stopped to give bytes: a registry or a disk that
-// failed, which says nothing against what came before.
+// Unreadable is the error of a source that stopped to give bytes, because a registry or a disk
+// failed. It says nothing against the bytes that came before.
 type Unreadable struct{ error }
 
 func (e *Unreadable) Unwrap() error { return e.error }
 
-// readError is the error of a source that gives no more bytes.
+// readError turns the error of a source that gives no more bytes into an Unreadable, unless the source says
+// that its bytes were wrong.
 func readError(err error) error {
 	var w interface{ Wrong() bool }
 	if errors.As(err, &w) && w.Wrong() {

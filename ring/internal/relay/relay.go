@@ -11,56 +11,63 @@ import (
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// Relay moves the frames of one transfer: from one producer (the goroutine that
-// reads the feed, on the server the source) into the window, to every live link
-// in that same goroutine, and to the store, which takes them from the window. A
-// link that is not at the head catches up in a goroutine of its own (link_out.go).
+// Relay moves the frames of one transfer. Its producer is one goroutine, which reads the feed, or the
+// source on the server. The producer puts each frame into the window and writes it to every live link.
+// The store takes the frames from the window. A link that is not at the head catches up in a goroutine
+// of its own (link_out.go).
 type Relay struct {
-	descs  []v1.Descriptor
-	opener Opener // what was stored, or the source; nil: only the window replays. Arrive sets it.
+	descs []v1.Descriptor
+	// opener reads what was stored, or the source. With nil only the window replays. Arrive sets it.
+	opener Opener
 
-	mu     sync.Mutex
-	space  sync.Cond // the producer waits: room came, a lost link was replaced
-	win    window
-	blobs  []relayBlob
-	takers []*taker // of the store's goroutines, each of which waits on a condition of its own
-	taken  int      // all blobs before this one have, or had, their takers
+	mu sync.Mutex
+	// space is where the producer waits for room in the window, and for somebody to stand in for a lost link.
+	space sync.Cond
+	win   window
+	blobs []relayBlob
+	// takers are those of the store's goroutines, each of which waits on a condition of its own. All blobs
+	// before taken have their takers, or had them.
+	takers []*taker
+	taken  int
 	links  []*outLink
-	lost   map[uint32]bool // broken links nobody stands in for yet
+	// lost are the broken links for which no link stands in yet.
+	lost   map[uint32]bool
 	closed error
 
-	unstored int // bytes put since the store was woken
+	unstored int // bytes that were put since the store was woken
 	frame    int // payload of the last frame that did not end its blob
 
-	running sync.WaitGroup // link goroutines
-	sent    atomic.Int64   // payload bytes written to links
+	running sync.WaitGroup // the goroutines of links
+	sent    atomic.Int64   // payload bytes that were written to links
 
-	halted bool // falling back: producer and store end
+	// halted says that the process falls back: producer and store end.
+	halted bool
 	meter  meter
 }
 
 // relayBlob is where a blob stands. It is guarded by the relay's mutex.
 type relayBlob struct {
-	// -1 while it is not known.
+	// size is -1 while it is not known.
 	size int64
-	// Where the next frame begins that the producer puts. The producer owns it; Arrive and FallBack set it while
-	// there is no producer, to what the node's machine has accepted.
+	// recv is where the next frame begins that the producer puts. The producer owns it. Arrive and FallBack set it
+	// while there is no producer, to what the node's machine has accepted.
 	recv int64
-	// The producer brings the blob; else it is read from storage.
+	// arriving says that the producer brings the blob. Otherwise it is read from storage.
 	arriving bool
-	// So many bytes may be read back from storage.
+	// readable is how many leading bytes may be read back from storage.
 	readable int64
 }
 
+// storeBatch is how many bytes come before the store is woken.
 const storeBatch = 256 << 10
 
-// Why nothing goes on any more, or not for now.
+// These errors say why nothing goes on, for ever or for now.
 var (
 	ErrClosed = errors.New("transfer ended")
 	ErrHalted = errors.New("falling back to the last good mark")
 )
 
-// Opener returns the bytes of d starting at off. Closing the reader frees whatever it holds.
+// Opener opens the bytes of d from off on. Closing the reader frees whatever it holds.
 type Opener interface {
 	Open(ctx context.Context, d v1.Descriptor, off int64) (io.ReadCloser, error)
 }
@@ -77,8 +84,9 @@ func New(p *Pool, descs []v1.Descriptor) *Relay {
 	return r
 }
 
-// Arrive says which blobs the producer will bring, and from where on; of the others everything may
-// be read from storage. opener reads what is there already, and what is marked readable later; nil: nobody can.
+// Arrive says which blobs the producer will bring, and from which byte on. All of the others may be
+// read from storage. opener reads what is there already, and what SetReadable names later. It is nil where
+// nothing can be read back.
 func (r *Relay) Arrive(opener Opener, from func(blob int) (off int64, arrives bool)) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -91,9 +99,8 @@ func (r *Relay) Arrive(opener Opener, from func(blob int) (off int64, arrives bo
 	}
 }
 
-// reserve returns n bytes of window to receive a frame into. It waits while the
-// store is behind, and while a lost link waits for its stand-in, so that the
-// window stands.
+// reserve returns n bytes of the window to receive a frame into. It waits while the store is behind, and
+// while no link stands in for a lost one: that link needs what the window holds now.
 func (r *Relay) reserve(n int) ([]byte, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -123,14 +130,15 @@ func (r *Relay) waitFor(c *sync.Cond, why waitKind) {
 	r.meter.relay.is(was)
 }
 
-// Err says why nothing goes on: ErrHalted while it falls back, or what Close was given; nil when all does.
+// Err says why nothing goes on: it returns ErrHalted during a fallback, what Close was given after that, and
+// nil otherwise.
 func (r *Relay) Err() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.ended()
 }
 
-// ended says why nothing goes on any more, or not for now.
+// ended does the same. mu is held.
 func (r *Relay) ended() error {
 	if r.closed == nil && r.halted {
 		return ErrHalted
@@ -138,13 +146,13 @@ func (r *Relay) ended() error {
 	return r.closed
 }
 
-// kept reports whether the store or a link still has f before it.
+// kept reports whether the store or a link still needs f.
 func (r *Relay) kept(f *frame) bool {
 	return r.untaken(f) || r.needed(f)
 }
 
-// needed reports whether a link inside the window still has f before it. A link
-// behind the window does not hold it: it reads from storage.
+// needed reports whether a link that is inside the window still needs f. A link behind the window
+// does not count, because it reads from storage.
 func (r *Relay) needed(f *frame) bool {
 	first := r.win.frames[0]
 	for _, l := range r.links {
@@ -167,8 +175,8 @@ func (r *Relay) storageServes(blob uint32, pos int64) bool {
 	return !b.arriving || pos < b.recv
 }
 
-// put publishes the frame that was received into the last reserve and forwards it
-// to every live link. It is called by the producer only.
+// put publishes the frame that was received into what reserve returned last, and writes it to
+// every live link. Only the producer calls it.
 func (r *Relay) put(hdr *[wire.HeaderSize]byte, data []byte, blob uint32, off int64) error {
 	r.mu.Lock()
 	if err := r.ended(); err != nil {
@@ -242,7 +250,7 @@ func (r *Relay) SetReadable(blob int, off int64) {
 	}
 }
 
-// wakeLinks makes every link look again what to do.
+// wakeLinks has every link look again for what to do.
 func (r *Relay) wakeLinks() {
 	for _, l := range r.links {
 		l.live = false
@@ -250,7 +258,7 @@ func (r *Relay) wakeLinks() {
 	}
 }
 
-// Close ends everything that waits or writes.
+// Close ends everything that waits or writes, with err.
 func (r *Relay) Close(err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -283,10 +291,10 @@ func (r *Relay) openAt(ctx context.Context, blob uint32, off int64) (*storedRead
 	return &storedReader{ReadCloser: rc, blob: blob, off: off}, nil
 }
 
-// Sent is how many payload bytes were written to links.
+// Sent returns how many payload bytes were written to links.
 func (r *Relay) Sent() int64 { return r.sent.Load() }
 
-// Total is the number of bytes of all blobs, -1 while a stream's end is unknown.
+// Total returns the number of bytes of all blobs, or -1 while the end of a stream is unknown.
 func (r *Relay) Total() (n int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -301,6 +309,6 @@ func (r *Relay) Total() (n int64) {
 
 func (r *Relay) sizes() Sizes { return r.win.pool.sizes }
 
-// atMark says whether there is a mark at off, toMark how many bytes behind off the next one is.
+// atMark reports whether there is a mark at off. toMark returns how many bytes behind off the next one is.
 func (r *Relay) atMark(off int64) bool  { return off%r.sizes().Mark == 0 }
 func (r *Relay) toMark(off int64) int64 { return r.sizes().Mark - off%r.sizes().Mark }

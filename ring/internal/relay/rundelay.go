@@ -8,26 +8,26 @@ import (
 	"time"
 )
 
-// processDelay is what allDelay was at some moment. All transfers of this process ask for the same, and with many
-// threads it takes long to sum up.
+// processDelay is what allDelay returned at some moment. All transfers of this process ask for it, and summing it up
+// takes long with many threads.
 var processDelay struct {
 	sync.Mutex
 	at  time.Time
 	sum time.Duration
 }
 
-// delayFresh is how old a sum may be that is given again.
+// delayFresh is how old a sum may be that is returned again.
 const delayFresh = 20 * time.Millisecond
 
-// runDelay tells how long this process was ready to run and did not get a processor: on
-// a busy or confined machine that time looks like whatever was being done.
+// runDelay tells how long this process was ready to run and did not get a processor. On a busy or
+// confined machine that time looks like time for whatever the process was doing.
 type runDelay struct {
 	at  time.Time
 	sum time.Duration
 }
 
-// since is the delay of all threads together from the last call to this one; ok is false
-// when that is too long ago to say something about the last second.
+// since returns the delay of all threads together from the last call to this one. ok is false if the last
+// call was too long ago to say something about the last second.
 func (d *runDelay) since(now time.Time) (delay time.Duration, ok bool) {
 	old := *d
 	d.at, d.sum = now, delayNow(now)
@@ -35,7 +35,7 @@ func (d *runDelay) since(now time.Time) (delay time.Duration, ok bool) {
 	return max(0, d.sum-old.sum), ok
 }
 
-// delayNow is the delay of all threads together since the process began.
+// delayNow returns the delay of all threads together since the process began.
 func delayNow(now time.Time) time.Duration {
 	processDelay.Lock()
 	defer processDelay.Unlock()
@@ -45,8 +45,8 @@ func delayNow(now time.Time) time.Duration {
 	return processDelay.sum
 }
 
-// allDelay sums up the second figure of schedstat, nanoseconds, of every thread. A kernel
-// that does not count says nothing.
+// allDelay sums up the second figure of schedstat of every thread, in nanoseconds (the kernel's
+// Documentation/scheduler/sched-stats.rst). It is 0 with a kernel that does not count.
 func allDelay(tasks string) (sum time.Duration) {
 	dir, err := os.Open(tasks)
 	if err != nil {

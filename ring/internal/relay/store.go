@@ -23,7 +23,8 @@ import (
 // written yet.
 type Store struct {
 	Relay *Relay
-	Blobs []int // in travelling order
+	// Blobs are the numbers of the blobs, in travelling order.
+	Blobs []int
 	// Hashers is the largest number of blobs that are hashed at once; 0 means one.
 	Hashers int
 	// At returns the offset in bytes from which on a blob arrives. With nil each arrives from its first byte. Bytes
@@ -43,7 +44,7 @@ type Store struct {
 	judge ledger
 }
 
-// Run hashes and writes all blobs to their ends. The first failure, of whichever part, ends all of it.
+// Run hashes and writes all blobs to their ends. The first failure of any part ends all of it.
 func (s *Store) Run(ctx context.Context) error {
 	work, ctx := errgroup.WithContext(ctx)
 	r := s.Relay
@@ -103,7 +104,7 @@ func (s *Store) blob(ctx context.Context, work *errgroup.Group, b int, hashed fu
 		close(h.begun)
 		return s.judge.wrote(b, math.MaxInt64)
 	}
-	// To begin takes long where room is reserved for a large blob. What arrives is hashed meanwhile.
+	// Begin takes long where it reserves room for a large blob. The hasher hashes meanwhile what arrives.
 	w, err := s.Begin(ctx, b, at)
 	if err != nil {
 		return err
@@ -198,7 +199,7 @@ func (h *hasher) write(b []byte) {
 	}
 }
 
-// again reads n bytes at off that were there before the transfer, and hashes them.
+// again reads and hashes n bytes at off, which were there before the transfer.
 func (h *hasher) again(ctx context.Context, off, n int64) error {
 	if h.store.Held == nil {
 		return wire.Errorf(wire.CodeMismatch, "what was written cannot be read again")

@@ -5,8 +5,8 @@ import (
 	"sync"
 )
 
-// SavedSums keeps copies of the states of hashes: of each blob those at the marks that are not known to be good
-// yet, and the one at the last good mark. Its zero value is empty.
+// SavedSums keeps copies of the states of hashes. Of each blob it has the state at the last good mark, and those
+// at the marks behind it, which are not known to be good yet. Its zero value is empty.
 type SavedSums struct {
 	mu    sync.Mutex
 	blobs map[int][]savedSum // by offset

@@ -8,11 +8,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// DefaultWindow is the memory of a Pool for which nothing else is asked, in bytes.
+// DefaultWindow is the memory in bytes of a Pool whose size is not set.
 const DefaultWindow = 32 << 20
 
-// Sizes are those of window memory and frames, and the distance of marks, in bytes; 0 is the usual one.
-// Simulations make all of them smaller together.
+// Sizes are the sizes of window memory and frames, and the distance of marks, in bytes. 0 stands for the usual
+// one. Simulations make all of them smaller together.
 type Sizes struct {
 	// Mark is the distance of marks. Both ends of a link must have the same.
 	Mark int64
@@ -35,9 +35,9 @@ func (z Sizes) orUsual() Sizes {
 	return z
 }
 
-// minChunks is what each transfer may always hold. It must exceed the distance of
-// two marks by a frame: a link that lags waits for the next mark, which must
-// not wait for the link.
+// minChunks is how many chunks each transfer may always hold. They must exceed the distance of
+// two marks by a frame: a link that lags waits for the next mark, which must not wait for
+// the link.
 func (z Sizes) minChunks() int { return int(z.Mark)/z.Chunk + 2 }
 
 // MinWindow is the memory that each transfer may always hold, in bytes.
@@ -57,7 +57,8 @@ type Pool struct {
 	used  int
 }
 
-// NewPool makes a pool of so many bytes, 0 for DefaultWindow, and at least the smallest window.
+// NewPool makes a pool of bytes of memory, of DefaultWindow where that is 0. It has at least the memory of one
+// transfer, MinWindow.
 func NewPool(bytes int, sizes Sizes) *Pool {
 	if bytes <= 0 {
 		bytes = DefaultWindow
@@ -66,15 +67,15 @@ func NewPool(bytes int, sizes Sizes) *Pool {
 	return &Pool{sizes: sizes, limit: max(bytes/sizes.Chunk, sizes.minChunks())}
 }
 
-// MarkEvery is the distance of marks, in bytes.
+// MarkEvery returns the distance of marks in bytes.
 func (p *Pool) MarkEvery() int64 { return p.sizes.Mark }
 
-// Fits tells how many bytes so many transfers must be able to hold at once, and how many there are.
+// Fits returns how many bytes so many transfers must be able to hold at once, and how many there are.
 func (p *Pool) Fits(transfers int) (need, have int) {
 	return transfers * p.sizes.MinWindow(), p.limit * p.sizes.Chunk
 }
 
-// Used is how many bytes are taken now.
+// Used returns how many bytes are taken now.
 func (p *Pool) Used() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -113,8 +114,8 @@ func (p *Pool) give(c *chunk) {
 	c.mem = nil
 }
 
-// over reports whether another transfer's guaranteed share took the pool beyond
-// its limit: then windows shrink.
+// over reports whether the guaranteed share of another transfer took the pool beyond its limit. Windows
+// shrink then.
 func (p *Pool) over() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -125,11 +126,11 @@ func (p *Pool) over() bool {
 type chunk struct {
 	mem    []byte
 	fill   int
-	live   int // frames not yet evicted
+	live   int // frames that are not evicted yet
 	mapped bool
 }
 
-// frame is one DATA frame in the window, header as received or made.
+// frame is one DATA frame in the window. Its header is as it was received or made.
 type frame struct {
 	hdr  [wire.HeaderSize]byte
 	data []byte
