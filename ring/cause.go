@@ -8,6 +8,8 @@ import (
 	"io"
 	"net"
 	"os"
+	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -122,7 +124,10 @@ func ungreeted(err error, addr string, in time.Duration) error {
 		Revoked() bool
 		RevokedName() bool
 	}
+	var known interface{ cause() Cause }
 	switch {
+	case errors.As(err, &known):
+		return err
 	case errors.As(err, &op) && op.Op == "remote error":
 		// crypto/tls reports the peer's alert this way. Its type for alerts is not exported.
 		fault := FaultCertificate
@@ -153,6 +158,33 @@ func ungreeted(err error, addr string, in time.Duration) error {
 		return &noAnswer{Cause{FaultNone, "", addr, ": " + relay.Bare(err).Error()}}
 	}
 	return &refusal{because(err.Error())}
+}
+
+// ungreetedAt makes one error of those that the addresses of a node ended with. It is a refusal where one of them is.
+func ungreetedAt(errs []error) error {
+	if len(errs) == 1 {
+		return errs[0]
+	}
+	worst := errs[max(0, slices.IndexFunc(errs, isRefusal))]
+	why := causeOf(worst)
+	var texts, addrs []string
+	alike := true
+	for _, err := range errs {
+		c := causeOf(err)
+		texts, addrs = append(texts, c.String()), append(addrs, c.Addr)
+		c.Addr = why.Addr
+		alike = alike && c == why
+	}
+	switch {
+	case !alike:
+		why = Cause{Fault: why.Fault, Text: strings.Join(texts, "; ")}
+	case why.Addr != "":
+		why.Addr = strings.Join(addrs, " or ")
+	}
+	if isRefusal(worst) {
+		return &refusal{why}
+	}
+	return &noAnswer{why}
 }
 
 // about writes a time as people say it.

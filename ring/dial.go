@@ -4,8 +4,10 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"io"
 	"net"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/dolly-img/dolly-img/ring/internal/relay"
@@ -21,70 +23,135 @@ var tcp = transport{dial: func(ctx context.Context, addr string) (net.Conn, erro
 	return new(net.Dialer).DialContext(ctx, "tcp", addr)
 }}
 
-// dialAny tries the addresses in order and returns the first connection, or the *dialError of the last.
-func (t transport) dialAny(ctx context.Context, addrs []string) (net.Conn, error) {
-	err := errors.New("no address")
-	for i, a := range addrs {
-		// A dead address leaves time for those behind it.
-		limit := timings.connect
+// connect opens a connection to one address. Its error is a *dialError.
+func (t transport) connect(ctx context.Context, addr string) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, timings.connect)
+	defer cancel()
+	begun := time.Now()
+	c, err := t.dial(ctx, addr)
+	if err != nil {
+		return nil, &dialError{addr, time.Since(begun), err}
+	}
+	return c, nil
+}
+
+// firstOf tries the addresses of a peer in order. To try one is to go all the way up to the proven peer. The result is what try
+// made where it succeeded first, or the errors of the addresses in their order.
+//
+// The next address is tried when one has failed, or has had its share of the time. What is under way goes on beside it,
+// because a peer may only be slow (the idea is that of RFC 8305).
+func firstOf[T io.Closer](ctx context.Context, addrs []string, try func(ctx context.Context, addr string) (T, error)) (made T, errs []error) {
+	if len(addrs) == 0 {
+		return made, []error{errors.New("no address")}
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	type result struct {
+		nth  int
+		made T
+		err  error
+	}
+	results := make(chan result, len(addrs))
+	begun, ended := 0, 0
+	begin := func() (share <-chan time.Time) {
+		nth, limit := begun, timings.connect
+		begun++
+		go func() {
+			made, err := try(ctx, addrs[nth])
+			results <- result{nth, made, err}
+		}()
 		if until, ok := ctx.Deadline(); ok {
-			limit = min(limit, time.Until(until)/time.Duration(len(addrs)-i))
+			limit = min(limit, time.Until(until)/time.Duration(len(addrs)-nth))
 		}
-		one, cancel := context.WithTimeout(ctx, limit)
-		begun := time.Now()
-		c, e := t.dial(one, a)
-		cancel()
-		if e == nil {
-			return c, nil
+		return time.After(limit)
+	}
+	errs = make([]error, len(addrs))
+	for share := begin(); ended < begun; {
+		select {
+		case r := <-results:
+			ended++
+			if r.err == nil {
+				go func() {
+					for range begun - ended {
+						if late := <-results; late.err == nil {
+							late.made.Close()
+						}
+					}
+				}()
+				return r.made, nil
+			}
+			errs[r.nth] = r.err
+		case <-share:
 		}
-		err = &dialError{a, time.Since(begun), e}
-		if ctx.Err() != nil {
-			break
+		if begun < len(addrs) && ctx.Err() == nil {
+			share = begin()
 		}
 	}
-	return nil, err
+	return made, errs[:begun]
 }
 
 // openLink dials a receiver, proves the link and returns its sending side. A nil
 // conf sends plain frames.
-func (t transport) openLink(ctx context.Context, addrs []string, conf *tls.Config, hello wire.LinkHello, secret []byte) (w relay.LinkWriter, err error) {
-	err = t.approach(ctx, addrs, func(ctx context.Context, raw net.Conn) (err error) {
-		w, err = relay.OpenLink(ctx, raw, conf, hello, secret)
-		return err
+func (t transport) openLink(ctx context.Context, addrs []string, conf *tls.Config, hello wire.LinkHello, secret []byte) (relay.LinkWriter, error) {
+	return approach(ctx, t, addrs, func(ctx context.Context, raw net.Conn) (relay.LinkWriter, error) {
+		return relay.OpenLink(ctx, raw, conf, hello, secret)
 	})
-	return w, err
 }
 
 // reach opens a link to a receiver until its challenge has come, and closes it.
 func (t transport) reach(ctx context.Context, addrs []string, conf *tls.Config) error {
-	return t.approach(ctx, addrs, func(ctx context.Context, raw net.Conn) error {
-		if err := relay.ReachLink(ctx, raw, conf); err != nil {
-			return err
-		}
-		return raw.Close()
+	conn, err := approach(ctx, t, addrs, func(ctx context.Context, raw net.Conn) (net.Conn, error) {
+		return raw, relay.ReachLink(ctx, raw, conf)
 	})
+	if err != nil {
+		return err
+	}
+	return conn.Close()
 }
 
 // approach dials a receiver and opens what open says on the connection. All this has timings.link.
 // After an error the connection is closed.
-func (t transport) approach(ctx context.Context, addrs []string, open func(context.Context, net.Conn) error) error {
+func approach[T io.Closer](ctx context.Context, t transport, addrs []string, open func(context.Context, net.Conn) (T, error)) (T, error) {
 	ctx, cancel := context.WithTimeout(ctx, timings.link)
 	defer cancel()
-	raw, err := t.dialAny(ctx, addrs)
-	if err != nil {
-		return err
+	opened, errs := firstOf(ctx, addrs, func(ctx context.Context, addr string) (opened T, err error) {
+		raw, err := t.connect(ctx, addr)
+		if err != nil {
+			return opened, err
+		}
+		stop := context.AfterFunc(ctx, func() { raw.Close() })
+		defer stop()
+		if d, ok := ctx.Deadline(); ok {
+			raw.SetDeadline(d)
+		}
+		if opened, err = open(ctx, raw); err != nil {
+			raw.Close()
+			return opened, ended(ctx, err)
+		}
+		raw.SetDeadline(time.Time{})
+		return opened, nil
+	})
+	switch len(errs) {
+	case 0:
+		return opened, nil
+	case 1:
+		return opened, errs[0]
 	}
-	stop := context.AfterFunc(ctx, func() { raw.Close() })
-	defer stop()
-	if d, ok := ctx.Deadline(); ok {
-		raw.SetDeadline(d)
+	return opened, unopened{addrs, errs}
+}
+
+// unopened is the error of a link that could be opened at none of several addresses.
+type unopened struct {
+	addrs []string
+	errs  []error
+}
+
+func (e unopened) Error() string {
+	var all []string
+	for i, err := range e.errs {
+		all = append(all, e.addrs[i]+": "+relay.Bare(err).Error())
 	}
-	if err := open(ctx, raw); err != nil {
-		raw.Close()
-		return ended(ctx, err)
-	}
-	raw.SetDeadline(time.Time{})
-	return nil
+	return strings.Join(all, "; ")
 }
 
 // ended is the error of a connection that is closed when ctx ends. It says that the time is over where it is that:

@@ -4,9 +4,9 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/tls"
-	"errors"
 	"fmt"
 	"net"
+	"sync/atomic"
 	"time"
 
 	"github.com/dolly-img/dolly-img/ring/internal/coordinator"
@@ -14,7 +14,7 @@ import (
 )
 
 // Bounds on what happens at the same moment: connects, which a dead node holds
-// for timings.connect, and handshakes, which cost processor time.
+// for timings.connect, and handshakes for which the processor works.
 const (
 	maxDials      = 1024
 	maxHandshakes = 64
@@ -139,52 +139,111 @@ func (s *sender) resume(work context.Context, i int, committed bool) {
 	}
 }
 
-// greet opens a control connection and exchanges HELLO and WELCOME.
+// greeted is a control connection on which HELLO and WELCOME were exchanged.
+type greeted struct {
+	ctrl    *control
+	welcome *wire.Welcome
+}
+
+func (g greeted) Close() error { g.ctrl.finish(); return nil }
+
+// greet opens a control connection to a node, at any of its addresses, and exchanges HELLO and WELCOME.
 func (c *caller) greet(work context.Context, p Peer, resume bool, limit time.Duration) (*control, *wire.Welcome, error) {
 	ctx, cancel := context.WithTimeout(work, limit)
 	defer cancel()
-	if !take(ctx, c.dials) {
-		return nil, nil, errors.New("too many nodes that do not answer are being dialled")
+	hello := &wire.Hello{Min: ProtocolMin, Max: ProtocolMax, Transfer: c.id, Node: p.Name, Resume: resume}
+	// One connection says HELLO at a time, because one with resume takes the transfer over from the one before. Who is
+	// proven and does not answer leaves time for the other addresses.
+	turn := make(chan struct{}, 1)
+	limit /= time.Duration(max(1, len(p.Addrs)))
+	g, errs := firstOf(ctx, p.Addrs, func(ctx context.Context, addr string) (greeted, error) {
+		return c.greetAt(ctx, addr, hello, turn, limit)
+	})
+	if errs != nil {
+		return nil, nil, ungreetedAt(errs)
 	}
-	raw, err := c.net.dialAny(ctx, p.Addrs)
+	return g.ctrl, g.welcome, nil
+}
+
+// greetAt does that at one address. If it succeeds, it keeps the turn.
+func (c *caller) greetAt(ctx context.Context, addr string, hello *wire.Hello, turn chan struct{}, limit time.Duration) (g greeted, err error) {
+	if !take(ctx, c.dials) {
+		return g, &noAnswer{because("too many nodes that do not answer are being dialled")}
+	}
+	raw, err := c.net.connect(ctx, addr)
 	<-c.dials
 	if err != nil {
-		return nil, nil, unconnected(err)
+		return g, unconnected(err)
 	}
-	addr, greeted := raw.RemoteAddr().String(), time.Now()
-	if !take(ctx, c.handshakes) {
-		raw.Close()
-		return nil, nil, errors.New("too many nodes that do not answer are being greeted")
-	}
-	defer func() { <-c.handshakes }()
+	begun := time.Now()
 	stop := context.AfterFunc(ctx, func() { raw.Close() })
-	conn, err := c.secure(ctx, raw, p.Name)
-	if err != nil {
+	failed := func(err error) error {
 		stop()
 		raw.Close()
-		return nil, nil, ungreeted(ended(ctx, err), addr, time.Since(greeted))
+		return ungreeted(ended(ctx, err), raw.RemoteAddr().String(), time.Since(begun))
+	}
+	if !take(ctx, c.handshakes) {
+		return g, failed(&noAnswer{because("this server is overloaded: it cannot greet so many nodes in time")})
+	}
+	place := &placed{Conn: raw, places: c.handshakes}
+	defer place.leave()
+	conn, err := c.secure(ctx, place, hello.Node)
+	if err == nil && !take(ctx, turn) {
+		err = ctx.Err()
+	}
+	if err != nil {
+		return g, failed(err)
 	}
 	ctrl := newControl(conn)
-	ctrl.send(&wire.Hello{Min: ProtocolMin, Max: ProtocolMax, Transfer: c.id, Node: p.Name, Resume: resume})
-	m, err := ctrl.read(limit)
+	w, err := ctrl.greet(hello, limit, c.software)
 	if !stop() && err == nil {
 		err = ctx.Err()
 	}
-	w, ok := m.(*wire.Welcome)
-	other := misgreeted(w, err, c.software)
-	switch {
-	case other != nil:
-		err = other
-	case err != nil:
-		err = ungreeted(ended(ctx, err), addr, time.Since(greeted))
-	case !ok:
-		err = fmt.Errorf("answers %T to the greeting", m)
-	default:
-		ctrl.version, ctrl.software = w.Version, w.Software
-		return ctrl, w, nil
+	if err != nil {
+		<-turn
+		ctrl.finish()
+		return g, failed(err)
 	}
-	ctrl.finish()
-	return nil, nil, err
+	return greeted{ctrl, w}, nil
+}
+
+// greet says HELLO and returns the WELCOME.
+func (c *control) greet(hello *wire.Hello, limit time.Duration, software string) (*wire.Welcome, error) {
+	c.send(hello)
+	m, err := c.read(limit)
+	w, ok := m.(*wire.Welcome)
+	if other := misgreeted(w, err, software); other != nil {
+		return nil, other
+	}
+	if err != nil {
+		return nil, err
+	}
+	if !ok {
+		return nil, fmt.Errorf("answers %T to the greeting", m)
+	}
+	c.version, c.software = w.Version, w.Software
+	return w, nil
+}
+
+// placed is a connection in whose greeting the processor works, for which it has one of some places. It gives the place back when
+// the peer lets it wait: silent nodes must not hold up those that answer.
+type placed struct {
+	net.Conn
+	places chan struct{}
+	left   atomic.Bool
+}
+
+func (p *placed) leave() {
+	if !p.left.Swap(true) {
+		<-p.places
+	}
+}
+
+func (p *placed) Read(b []byte) (int, error) {
+	if !p.left.Load() {
+		defer time.AfterFunc(timings.hush, p.leave).Stop()
+	}
+	return p.Conn.Read(b)
 }
 
 // take waits for a place, but not longer than ctx.

@@ -47,7 +47,8 @@ func printHints(w io.Writer, bad []*alike) {
 				continue
 			}
 			nodes = append(nodes, g.nodes...)
-			for _, addr := range g.addrs {
+			// A node that was tried at several addresses has them in one: "10.0.0.7:9998 or [fd00::7]:9998".
+			for addr := range strings.SplitSeq(strings.Join(g.addrs, " or "), " or ") {
 				if _, port, err := net.SplitHostPort(addr); err == nil && !slices.Contains(ports, port) {
 					ports = append(ports, port)
 				}

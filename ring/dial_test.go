@@ -1,0 +1,183 @@
+package ring
+
+import (
+	"crypto/tls"
+	"fmt"
+	"io"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/dolly-img/dolly-img/ring/identity"
+	"github.com/dolly-img/dolly-img/ring/internal/wire"
+)
+
+// wrong opens a port at which something else answers than the node that is meant.
+func (c *memCluster) wrong(name, kind string) {
+	l := c.net.Listen(name)
+	of := c
+	if kind == "foreign" {
+		of = newMemCluster(c.t, newMemSource(true, nil))
+	}
+	conf := of.load(identity.Node).ServerConfig(ALPNControl, ALPNData)
+	c.t.Cleanup(func() { l.Close(); l.Cut() })
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			switch kind {
+			case "ends":
+				conn.Close()
+			case "no TLS":
+				io.WriteString(conn, "SSH-2.0-OpenSSH_9.9\r\n")
+			case "mute":
+			case "foreign", "proven and mute":
+				go func() {
+					defer conn.Close()
+					io.Copy(io.Discard, tls.Server(conn, conf))
+				}()
+			default:
+				panic(kind)
+			}
+		}
+	}()
+}
+
+// Whatever answers at the first address of a node, its second is tried, on control and on links; what takes the connection and
+// does nothing costs its share of the time.
+func TestSecondAddress(t *testing.T) {
+	for kind, takes := range map[string]time.Duration{
+		"nobody": 0, "frozen": 3 * time.Second, "ends": 0, "no TLS": 0, "foreign": 0,
+		"mute":            3 * time.Second,         // 2 s for control, 1 s for a link
+		"proven and mute": 3375 * time.Millisecond, // it is asked for half of 4.75 s
+	} {
+		t.Run(kind, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				src := newMemSource(true, random(1, 300_000))
+				c := newMemCluster(t, src)
+				switch kind {
+				case "nobody":
+				case "frozen":
+					c.net.Freeze("wrong")
+				default:
+					c.wrong("wrong:1", kind)
+				}
+				var nodes []*testNode
+				for i, name := range []string{"a:1", "b:1"} {
+					n, _ := c.node(name)
+					nodes = append(nodes, n)
+					c.cfg.Nodes[i].Addrs = []string{"wrong:1", name}
+				}
+				start := time.Now()
+				r, err := c.send()
+				if err != nil {
+					t.Fatal(err)
+				}
+				near(t, "committed", time.Since(start), takes)
+				for i, n := range nodes {
+					if r.Nodes[i].State != Committed {
+						t.Errorf("%+v", r.Nodes[i])
+					}
+					n.check(t, r.Nodes[i], src.blobs...)
+				}
+			})
+		})
+	}
+}
+
+// A node that is slow at its first address is asked at one of them only, for one transfer.
+func TestAddressesOfOneNode(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		src := newMemSource(true, random(1, 300_000))
+		c := newMemCluster(t, src)
+		a, _ := c.node("a:1")
+		go a.node.Serve(c.net.Listen("far:1"))
+		c.cfg.Nodes[0].Addrs = []string{"far:1", "a:1"}
+		for _, d := range []time.Duration{0, 100, 400, 700, 900, 1100, 1500} {
+			c.net.Shape("server", "far", 0, d*time.Millisecond)
+			c.net.Shape("far", "server", 0, d*time.Millisecond)
+			a.sink = newMemSink()
+			r, err := c.send()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if r.Nodes[0].State != Committed {
+				t.Errorf("%v away: %+v", d*time.Millisecond, r.Nodes[0])
+			}
+			a.check(t, r.Nodes[0], src.blobs...)
+			<-a.outcomes
+		}
+	})
+}
+
+// When a node is found at none of its addresses, its row says of each why.
+func TestNoAddressLeads(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newMemCluster(t, newMemSource(true, random(1, 1000)))
+		c.wrong("mute:1", "mute")
+		c.wrong("foreign:1", "foreign")
+		for i, addrs := range []string{"none:1 nobody:1", "none:1 mute:1", "none:1 foreign:1"} {
+			c.cfg.Nodes = append(c.cfg.Nodes, Peer{Name: fmt.Sprint(i), Addrs: strings.Fields(addrs)})
+		}
+		r, err := c.send()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, want := range []Row{
+			{State: Unreachable, Cause: Cause{FaultPort, "connection refused by ", "none:1 or nobody:1", ""}},
+			{State: Unreachable, Cause: Cause{FaultPort, "connection refused by none:1; 10.0.0.1:9998 takes the connection and does not answer in 5s", "", ""}},
+			{State: Refused, Cause: Cause{FaultForeign, "connection refused by none:1; its certificate is of another cluster: ", "", ""}},
+		} {
+			got := r.Nodes[i]
+			if got.State != want.State || got.Cause.Fault != want.Cause.Fault || !strings.HasPrefix(got.Reason, want.Cause.String()) || got.Cause.Addr != want.Cause.Addr {
+				t.Errorf("%s: %+v, want %+v", got.State, got.Cause, want)
+			}
+		}
+		net1 := transport{dial: c.net.Host("a").Dial}
+		start := time.Now()
+		_, err = net1.openLink(t.Context(), []string{"none:1", "mute:1"}, c.cfg.DataTLS("b"), wire.LinkHello{}, secret())
+		if want := "none:1: connection refused; mute:1: i/o timeout"; err == nil || err.Error() != want {
+			t.Errorf("link: %v, want %s", err, want)
+		}
+		near(t, "link down", time.Since(start), 2*time.Second)
+	})
+}
+
+// 300 nodes that take the connection and stay silent do not hold up for long those behind them: of 64 at
+// a time each does so for 200 ms.
+func TestSilentNodesHoldNobodyUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		src := newMemSource(true, random(1, 1000))
+		c := newMemCluster(t, src)
+		for i := range 300 {
+			name := fmt.Sprintf("mute%03d:1", i)
+			c.name(name)
+			c.wrong(name, "mute")
+		}
+		var good []*testNode
+		for _, name := range []string{"a:1", "b:1", "c:1", "d:1", "e:1", "f:1"} {
+			n, _ := c.node(name)
+			good = append(good, n)
+		}
+		r, err := c.send()
+		if err != nil {
+			t.Fatal(err)
+		}
+		near(t, "ended", time.Since(c.begun), 4750*time.Millisecond)
+		for i, n := range good {
+			row := r.Nodes[300+i]
+			if row.State != Committed {
+				t.Errorf("%+v", row)
+			}
+			n.check(t, row, src.blobs...)
+		}
+		for _, row := range r.Nodes[:300] {
+			if row.State != Unreachable || row.Cause.Fault != FaultHangs {
+				t.Errorf("%+v", row)
+			}
+		}
+	})
+}
