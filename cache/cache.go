@@ -202,8 +202,8 @@ func (c *Cache) stampUse(d digest.Digest) error {
 	if err != nil {
 		return err
 	}
-	f.Close()
-	return c.fs.Chtimes(name, time.Now(), time.Now())
+	defer f.Close()
+	return f.Chtimes(time.Now(), time.Now())
 }
 
 func (c *Cache) lastUsed(d digest.Digest) time.Time {

@@ -57,7 +57,7 @@ func setupRemoval(f *crashfs.FS) (*Cache, error) {
 	for i, x := range removalImages {
 		_, perr := push(c, x.ref, x.im)
 		at := time.Now().Add(time.Duration(i-10) * time.Hour)
-		err = errors.Join(err, perr, f.Chtimes("used/"+flat(x.im.root().Digest), at, at))
+		err = errors.Join(err, perr, usedAt(f, x.im, at))
 	}
 	// When they were used is not made durable: without this each sweep would have its own order.
 	return c, errors.Join(err, f.SyncDir("used"), c.Pin(context.Background(), pinnedBefore, true))

@@ -44,9 +44,18 @@ func refs(t *testing.T, c *Cache) []string {
 func use(t *testing.T, c *Cache, im image, hours int) {
 	t.Helper()
 	at := time.Now().Add(-time.Duration(hours) * time.Hour)
-	if err := c.fs.Chtimes("used/"+flat(im.root().Digest), at, at); err != nil {
+	if err := usedAt(c.fs, im, at); err != nil {
 		t.Fatal(err)
 	}
+}
+
+func usedAt(fsys durable.FS, im image, at time.Time) error {
+	f, err := fsys.OpenFile("used/"+flat(im.root().Digest), os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return f.Chtimes(at, at)
 }
 
 func (c *Cache) has(d digest.Digest) bool { size, _ := c.trusted(d); return size >= 0 }

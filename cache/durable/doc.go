@@ -31,6 +31,7 @@
 // # System calls
 //
 //	open        openat with O_NOFOLLOW and O_CLOEXEC; each directory on the way in turn for OpenRoot
+//	Chtimes     utimensat without a name, on the open file
 //	Sync        fsync; for SyncDir of an open directory
 //	Rename      renameat; renameat2 with RENAME_NOREPLACE for RenameNew and with RENAME_EXCHANGE for Exchange
 //	TryLock     flock, which the end of the process undoes

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/dolly-img/dolly-img/cache/durable"
 	"github.com/dolly-img/dolly-img/ring/ringtest/crashfs"
@@ -111,7 +112,7 @@ func testFS(t *testing.T, fsys durable.FS) {
 		t.Fatal(err)
 	}
 	mustRead(t, fsys, "c", "of a")
-	write(t, fsys, "d/x", "")
+	testFSSub(t, fsys)
 	if err := errors.Join(fsys.SyncDir("d"), fsys.SyncDir(".")); err != nil {
 		t.Error(err)
 	}
@@ -147,6 +148,102 @@ func TestLinks(t *testing.T) {
 	write(t, root, "x", "")
 	if err := root.RenameNew("x", "out/x"); err == nil {
 		t.Error("OpenRoot: a file left through a link")
+	}
+}
+
+func testFSSub(t *testing.T, fsys durable.FS) {
+	sub, err := fsys.Sub("d")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer sub.Close()
+	x, at := write(t, sub, "x", ""), time.Unix(1<<30, 5000)
+	if err := x.Chtimes(at, at); err != nil {
+		t.Fatal(err)
+	}
+	if info, err := fsys.Lstat("d/x"); err != nil || !info.ModTime().Equal(at) {
+		t.Errorf("times of a file in a directory: %v, %v", info, err)
+	}
+	for _, name := range []string{"c", "nothing"} {
+		if _, err := fsys.Sub(name); err == nil {
+			t.Errorf("%s is no directory, and was opened as one", name)
+		}
+	}
+}
+
+// A directory that is held stays the same one after its name leads elsewhere, and no link is taken for one.
+func TestSub(t *testing.T) {
+	dir := t.TempDir()
+	if err := errors.Join(os.Mkdir(filepath.Join(dir, "a"), 0o755), os.Mkdir(filepath.Join(dir, "b"), 0o755),
+		os.Symlink("b", filepath.Join(dir, "link"))); err != nil {
+		t.Fatal(err)
+	}
+	root, err := durable.OpenRoot(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer root.Close()
+	sub, err := root.Sub("a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer sub.Close()
+	if err := root.Exchange("a", "link"); err != nil {
+		t.Fatal(err)
+	}
+	write(t, sub, "x", "text")
+	mustRead(t, root, "link/x", "text")
+	if names, err := root.Names("b"); err != nil || len(names) > 0 {
+		t.Errorf("in the directory that the link leads to: %v, %v", names, err)
+	}
+	for name, fsys := range map[string]durable.FS{"OpenRoot": root, "Dir": durable.Dir(dir)} {
+		if _, err := fsys.Sub("a"); !errors.Is(err, syscall.ENOTDIR) {
+			t.Errorf("%s: a link was opened as a directory: %v", name, err)
+		}
+	}
+}
+
+// The path to a root leads through links that nobody else can have made, and through no others.
+func TestOpenRootTrusts(t *testing.T) {
+	dir := t.TempDir()
+	for _, name := range []string{"real", "real/sub", "safe", "open"} {
+		if err := os.Mkdir(filepath.Join(dir, name), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, to := range map[string]string{"safe/relative": "../real", "safe/absolute": filepath.Join(dir, "real"), "safe/twice": "absolute/../real",
+		"safe/loop": "loop", "open/link": "../real", "safe/alices": "../real", "safe/through": "../open/link"} {
+		if err := os.Symlink(to, filepath.Join(dir, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	untrusted := []string{"open/link", "open/link/sub", "safe/through/sub"}
+	if os.Geteuid() == 0 {
+		if err := os.Lchown(filepath.Join(dir, "safe/alices"), 12345, -1); err != nil {
+			t.Fatal(err)
+		}
+		untrusted = append(untrusted, "safe/alices", "safe/alices/sub")
+	}
+	if err := os.Chmod(filepath.Join(dir, "open"), 0o1777); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"real/sub", "safe/relative/sub", "safe/absolute/sub", "safe/twice/sub", "open"} {
+		root, err := durable.OpenRoot(filepath.Join(dir, name))
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		root.Close()
+	}
+	for _, name := range untrusted {
+		if _, err := durable.OpenRoot(filepath.Join(dir, name)); !errors.Is(err, durable.ErrUntrustedLink) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	for name, want := range map[string]error{"safe/loop": syscall.ELOOP, "no/sub": fs.ErrNotExist, "safe/relative/no": fs.ErrNotExist} {
+		if _, err := durable.OpenRoot(filepath.Join(dir, name)); !errors.Is(err, want) {
+			t.Errorf("%s: %v, want %v", name, err, want)
+		}
 	}
 }
 

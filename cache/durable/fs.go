@@ -21,8 +21,19 @@ type File interface {
 	Truncate(size int64) error
 	Chmod(mode fs.FileMode) error
 	Chown(uid, gid int) error
+	Chtimes(atime, mtime time.Time) error
 	// Sync makes the bytes durable. After an error some of them are lost, whatever another Sync says.
 	Sync() error
+}
+
+// file is a File of the operating system.
+type file struct{ *os.File }
+
+// NewFile makes a File of one that the operating system has open.
+func NewFile(f *os.File) File { return file{f} }
+
+func (f file) Chtimes(atime, mtime time.Time) error {
+	return control(f.File, func(fd int) error { return chtimes(fd, atime, mtime) })
 }
 
 // FS is every operation on one directory and on what lies below it. Names are slash-separated and relative to
@@ -43,7 +54,9 @@ type FS interface {
 	RenameNew(from, to string) error
 	// Exchange gives each of two names what the other had, at once. For NotSupported see RenameNew.
 	Exchange(a, b string) error
-	Chtimes(name string, atime, mtime time.Time) error
+	// Sub is the FS of the directory under a name without a slash, and an error if that is a symbolic link. For OpenRoot
+	// it stays the same directory after another one got its name.
+	Sub(name string) (FS, error)
 	// SyncDir makes the entries of a directory durable, but not what they name.
 	SyncDir(name string) error
 	// Names lists the entries of a directory.
@@ -71,7 +84,7 @@ func (d dirFS) OpenFile(name string, flag int, perm fs.FileMode) (File, error) {
 	for {
 		fd, err := unix.Open(d.path(name), flag|unix.O_NOFOLLOW|unix.O_CLOEXEC, uint32(perm.Perm()))
 		if err == nil {
-			return os.NewFile(uintptr(fd), d.path(name)), nil
+			return file{os.NewFile(uintptr(fd), d.path(name))}, nil
 		}
 		if err != unix.EINTR {
 			return nil, &fs.PathError{Op: "open", Path: d.path(name), Err: err}
@@ -108,8 +121,12 @@ func linkError(op, from, to string, err error) error {
 	return &os.LinkError{Op: op, Old: from, New: to, Err: err}
 }
 
-func (d dirFS) Chtimes(name string, atime, mtime time.Time) error {
-	return os.Chtimes(d.path(name), atime, mtime)
+func (d dirFS) Sub(name string) (FS, error) {
+	info, err := d.Lstat(name)
+	if err == nil && !info.IsDir() {
+		err = &fs.PathError{Op: "open", Path: d.path(name), Err: unix.ENOTDIR}
+	}
+	return dirFS(d.path(name)), err
 }
 
 func (d dirFS) SyncDir(name string) error {

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"syscall"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -76,6 +77,22 @@ func WaitLock(ctx context.Context, f File) error {
 		}
 	}
 	return err
+}
+
+// chtimes is futimens, which x/sys does not have: it has only the forms that take a name.
+func chtimes(fd int, atime, mtime time.Time) error {
+	times := [2]unix.Timespec{}
+	for i, at := range []time.Time{atime, mtime} {
+		var err error
+		if times[i], err = unix.TimeToTimespec(at); err != nil {
+			return err
+		}
+	}
+	_, _, errno := unix.Syscall6(unix.SYS_UTIMENSAT, uintptr(fd), 0, uintptr(unsafe.Pointer(&times)), 0, 0, 0)
+	if errno != 0 {
+		return errno
+	}
+	return nil
 }
 
 // reserve reserves size bytes without changing the length of f. Only a lack of space is an error; where the

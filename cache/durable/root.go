@@ -10,13 +10,21 @@ import (
 
 // OpenRoot is the FS of a directory in which others may write as well: no name and no symbolic link
 // leads out of it; links that stay in it are followed. It holds the directory open until Close, so that it is
-// the same one also after it was renamed.
+// the same one also after it was renamed. The path to it may lead through symbolic links that only root, or the user of
+// this process, can have made; others are an error that wraps ErrUntrustedLink.
 func OpenRoot(dir string) (FS, error) {
-	root, err := os.OpenRoot(dir)
+	d, err := openPath(dir)
 	if err != nil {
 		return nil, err
 	}
-	return rootFS{root}, nil
+	defer d.Close()
+	// Package os makes a Root of a path only, and follows all links on it. So this is how to know that it opened the same
+	// directory, and the dot makes it fail where a named pipe is by now, for whose writer it would wait.
+	root, err := os.OpenRoot(dir + "/.")
+	if err != nil {
+		return nil, err
+	}
+	return sameRoot(root, d)
 }
 
 type rootFS struct{ *os.Root }
@@ -26,7 +34,26 @@ func (r rootFS) OpenFile(name string, flag int, perm fs.FileMode) (File, error) 
 	if err != nil {
 		return nil, err // not a nil *os.File in an interface
 	}
-	return f, nil
+	return file{f}, nil
+}
+
+// Sub opens the directory twice for the reason that OpenRoot has.
+func (r rootFS) Sub(name string) (FS, error) {
+	top, err := r.Root.Open(".")
+	if err != nil {
+		return nil, err
+	}
+	defer top.Close()
+	d, err := openDirAt(top, name)
+	if err != nil {
+		return nil, &fs.PathError{Op: "open", Path: name, Err: err}
+	}
+	defer d.Close()
+	root, err := r.Root.OpenRoot(name + "/.")
+	if err != nil {
+		return nil, err
+	}
+	return sameRoot(root, d)
 }
 
 func (r rootFS) SyncDir(name string) error {

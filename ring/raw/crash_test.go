@@ -30,11 +30,19 @@ func (withoutNoReplace) RenameNew(from, to string) error {
 	return &os.LinkError{Op: "rename", Old: from, New: to, Err: syscall.EINVAL}
 }
 
+func (f withoutNoReplace) Sub(name string) (durable.FS, error) {
+	sub, err := f.FS.Sub(name)
+	if err != nil {
+		return nil, err
+	}
+	return withoutNoReplace{sub.(*crashfs.FS)}, nil
+}
+
 // sweepTarget places a file for every operation that may fail or be the last.
 func sweepTarget(o TargetOptions, old []byte, like func(*crashfs.FS) durable.FS, prepare func(*crashfs.FS)) error {
 	fresh := random(3000)
 	work := func(f *crashfs.FS) error {
-		t, err := newTarget(like(f), o)
+		t, err := newTarget(func() (durable.FS, error) { return like(f), nil }, o)
 		if err != nil {
 			return err
 		}

@@ -8,7 +8,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path"
 	"sync/atomic"
 	"syscall"
 
@@ -49,7 +48,7 @@ func (t *Target) openToCompare(d v1.Descriptor) (*existing, error) {
 	if _, err := t.freeSpace(); err != nil {
 		return nil, err // as where no file stands
 	}
-	info, err := t.fs.Lstat(t.name)
+	info, err := t.look(t.name)
 	if err != nil || !info.Mode().IsRegular() {
 		return nil, nil // who replaces it will say what is wrong
 	}
@@ -108,7 +107,7 @@ func (t *Target) changed(s *existing) error {
 	if err != nil {
 		return t.fail("compare", err)
 	}
-	return nil
+	return t.stays(wroteNothing)
 }
 
 // dressed says whether mode and owner of a file are those that were asked for.
@@ -148,7 +147,7 @@ func (t *Target) publishExisting(s *existing) error {
 	if err := s.f.Sync(); err != nil {
 		return t.fail("make mode and owner durable", err)
 	}
-	return nil
+	return t.stays(wroteBefore)
 }
 
 // differs is the error of a file that is not what is sent. The text is all that the sender sees of a node that fails
@@ -214,7 +213,7 @@ func (w *existingWriter) Commit(ctx context.Context, final v1.Descriptor) error 
 	if err := w.t.changed(w.s); err != nil {
 		return err
 	}
-	if err := w.t.fs.SyncDir(path.Dir(w.t.name)); err != nil {
+	if err := w.t.fs.SyncDir("."); err != nil {
 		return w.t.fail("make the name durable", err)
 	}
 	w.t.mu.Lock()

@@ -116,11 +116,11 @@ func TestExistingLongerThanItSays(t *testing.T) {
 	want, dir := random(100000), t.TempDir()
 	d := v1.Descriptor{Size: int64(len(want))}
 	os.WriteFile(filepath.Join(dir, "out"), append(bytes.Clone(want), 1), 0o644)
-	root, err := durable.OpenRoot(dir)
-	if err != nil {
-		t.Fatal(err)
+	open := func() (durable.FS, error) {
+		root, err := durable.OpenRoot(dir)
+		return shortFS{root, d.Size}, err
 	}
-	target, err := newTarget(shortFS{root, d.Size}, TargetOptions{Dir: dir, Name: "out"})
+	target, err := newTarget(open, TargetOptions{Dir: dir, Name: "out"})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -39,17 +39,17 @@ func (n noFallocate) OpenFile(name string, flag int, perm fs.FileMode) (durable.
 // cut off, and zeros were published in its place.
 func TestContinueWithoutFallocate(t *testing.T) {
 	dir, ctx := t.TempDir(), t.Context()
-	root, err := durable.OpenRoot(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
 	pipe, w, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer pipe.Close()
 	defer w.Close()
-	target, err := newTarget(noFallocate{root, pipe}, TargetOptions{Dir: dir, Name: "out"})
+	open := func() (durable.FS, error) {
+		root, err := durable.OpenRoot(dir)
+		return noFallocate{root, pipe}, err
+	}
+	target, err := newTarget(open, TargetOptions{Dir: dir, Name: "out"})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -158,7 +158,7 @@ func (s *File) Open(ctx context.Context, _ v1.Descriptor, off int64) (io.ReadClo
 	if off < 0 || off > s.info.Size() {
 		return nil, fmt.Errorf("input %s: offset %d is outside its %d bytes", s.path, off, s.info.Size())
 	}
-	return durable.NewPart(s.f, s.info.Size()).Open(ctx, off, nil)
+	return durable.NewPart(durable.NewFile(s.f), s.info.Size()).Open(ctx, off, nil)
 }
 
 // Sums is told the digest of what was read.

@@ -41,8 +41,8 @@ func RemovePart(path string) (gone bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	t := &Target{fs: root, temp: base, title: path, uid: os.Geteuid()}
-	defer t.fs.Close()
+	t := &Target{top: root, fs: root, temp: base, title: path, uid: os.Geteuid()}
+	defer t.closeDirs()
 	if info, err := t.fs.Lstat(base); err == nil && info.IsDir() {
 		err = t.dropTree()
 		return err == nil, err
@@ -106,16 +106,13 @@ func (t *Target) Close() error {
 	defer t.mu.Unlock()
 	err := t.dropLocked()
 	if !t.published && !t.kept {
-		for i := len(t.made) - 1; i >= 0; i-- {
-			t.fs.Remove(t.made[i]) // unless somebody put something there
-		}
+		t.unmake()
 	}
-	t.made = nil
 	if t.existing != nil {
 		t.existing.f.Close()
 		t.existing = nil
 	}
-	if cerr := t.fs.Close(); err == nil {
+	if cerr := t.closeDirs(); err == nil {
 		err = cerr
 	}
 	return err

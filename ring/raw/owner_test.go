@@ -117,7 +117,7 @@ func TestTargetSquashed(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer target.Close()
-	target.fs = squashed{target.fs}
+	target.top = squashed{target.top}
 	if _, err := target.Check(); err != nil {
 		t.Fatal(err)
 	}
@@ -151,7 +151,7 @@ func TestTargetSealed(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer target.Close()
-	target.fs = unprivileged{target.fs}
+	target.top = unprivileged{target.top}
 	if err := place(target, []byte("new")); err != nil {
 		t.Fatal(err)
 	}

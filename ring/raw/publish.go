@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"os"
 	"path"
-	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -16,36 +15,18 @@ import (
 	"github.com/dolly-img/dolly-img/ring/errkind"
 )
 
-// mkdirs makes the missing directories of the target, each entry durable.
-func (t *Target) mkdirs() error {
-	at, err := t.parent()
-	if err != nil || at == t.dir {
-		return err
-	}
-	rest := strings.TrimPrefix(strings.TrimPrefix(t.dir, at), "/")
-	for elem := range strings.SplitSeq(rest, "/") {
-		parent := at
-		at = path.Join(at, elem)
-		err := t.fs.Mkdir(at, 0o755)
-		if err == nil {
-			t.made = append(t.made, at)
-		}
-		if err == nil || errors.Is(err, fs.ErrExist) {
-			err = t.fs.SyncDir(parent)
-		}
-		if err != nil {
-			return t.fail("make directory", err)
-		}
-	}
-	return nil
-}
-
 // leftover looks at a part that is there already: the bytes of disk that it has, and
 // how many of them can be gone on from; ErrBusy when somebody writes it.
 func (t *Target) leftover() (blocks, part int64, err error) {
-	f, err := t.fs.OpenFile(t.temp, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if _, err := t.look(t.temp); errors.Is(err, fs.ErrNotExist) {
+		return 0, 0, nil
+	}
+	f, err := t.openLeft(os.O_RDONLY)
 	if errors.Is(err, fs.ErrNotExist) {
 		return 0, 0, nil
+	}
+	if errors.Is(err, errForeign) {
+		return 0, 0, err
 	}
 	if err != nil {
 		return 0, 0, t.fail("part file", err)
@@ -84,13 +65,16 @@ func (t *Target) openPart() (durable.File, error) {
 			}
 		}
 		if errors.Is(err, fs.ErrExist) {
-			f, err = t.fs.OpenFile(t.temp, os.O_RDWR|unix.O_NONBLOCK, 0)
+			f, err = t.openLeft(os.O_RDWR)
 			if errors.Is(err, fs.ErrNotExist) {
 				continue // its owner ended just now
 			}
 			if sealed = errors.Is(err, fs.ErrPermission); sealed {
-				f, err = t.fs.OpenFile(t.temp, os.O_RDONLY|unix.O_NONBLOCK, 0)
+				f, err = t.openLeft(os.O_RDONLY)
 			}
+		}
+		if errors.Is(err, errForeign) {
+			return nil, err
 		}
 		if err != nil {
 			return nil, t.fail("part file", err)
@@ -121,6 +105,18 @@ func (t *Target) openPart() (durable.File, error) {
 		}
 	}
 	return nil, t.busy()
+}
+
+// openLeft opens what is under the part file's name. A symbolic link there is foreign, also one that leads nowhere.
+func (t *Target) openLeft(flag int) (durable.File, error) {
+	f, err := t.fs.OpenFile(t.temp, flag|unix.O_NONBLOCK, 0)
+	if err == nil {
+		return f, nil
+	}
+	if info, lerr := t.fs.Lstat(t.temp); lerr == nil && info.Mode()&fs.ModeSymlink != 0 {
+		return nil, t.foreign()
+	}
+	return nil, err
 }
 
 // busy says that somebody else has the lock. The text is all that the sender sees of
@@ -218,6 +214,9 @@ func (t *Target) Publish(ctx context.Context) error {
 	if err := t.replaceable(); err != nil {
 		return err
 	}
+	if err := t.stays(wroteNothing); err != nil {
+		return err
+	}
 	rename := t.renameNew
 	if t.o.Overwrite {
 		rename = t.fs.Rename
@@ -228,10 +227,22 @@ func (t *Target) Publish(ctx context.Context) error {
 		return t.fail("rename", err)
 	}
 	t.published = true
-	if err := t.fs.SyncDir(t.dir); err != nil {
+	return t.settle(t.part.File)
+}
+
+// settle makes the final name durable, and looks whether it leads to what was published.
+func (t *Target) settle(f durable.File) error {
+	if err := t.fs.SyncDir("."); err != nil {
 		return t.fail("make the name durable", err)
 	}
-	return nil
+	is, err := durable.IsAt(t.fs, f, t.name)
+	if err == nil && !is || errors.Is(err, fs.ErrNotExist) {
+		err = errReplaced
+	}
+	if err != nil {
+		return t.fail("look at it again", err)
+	}
+	return t.stays(wroteBefore)
 }
 
 // renameNew is RenameNew also on a file system that cannot do it in one step: the file has both names for a

@@ -46,43 +46,51 @@ type Owner struct{ UID, GID int }
 // part file is locked from Begin to Close, so there is one writer of a target.
 type Target struct {
 	o     TargetOptions
-	fs    durable.FS
-	name  string // clean o.Name
-	dir   string // of name
-	temp  string // name of the part file
-	title string // for errors: the path as the user knows it
+	open  func() (durable.FS, error) // opens o.Dir by its path
+	top   durable.FS                 // o.Dir
+	dirs  []string                   // the names of the directories from there to the file
+	fs    durable.FS                 // the directory of the file once walk has opened it, or the last one that exists
+	depth int                        // how many of dirs lead to fs
+	name  string                     // of the file, in its directory
+	temp  string                     // of the part file, in the same
+	title string                     // for errors: the path as the user knows it
 
 	uid int // whose our files are on this file system
 
 	mu        sync.Mutex
 	part      *durable.Part // nil: none
 	existing  *existing     // the file that is there already and may be the same; nil: none
-	made      []string      // directories that Begin made, outermost first
+	made      []string      // directories that Begin made, relative to above and outermost first
 	durable   bool          // the part is complete
 	published bool
 	kept      bool // Close leaves the part for another transfer
+
+	above      durable.FS // the directory in which Begin made the first one; nil: none
+	aboveDepth int        // how many of dirs lead to it
 }
 
 // NewTarget checks the names and opens Dir; Close frees it.
 func NewTarget(o TargetOptions) (*Target, error) {
-	root, err := durable.OpenRoot(o.Dir)
-	if err != nil {
-		return nil, fmt.Errorf("output directory: %w", err)
-	}
-	t, err := newTarget(root, o)
-	if err != nil {
-		root.Close()
-	}
-	return t, err
+	return newTarget(func() (durable.FS, error) {
+		root, err := durable.OpenRoot(o.Dir)
+		if errors.Is(err, durable.ErrUntrustedLink) {
+			return nil, errkind.Errorf("output-link", "output directory %s: %w", o.Dir, err)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("output directory: %w", err)
+		}
+		return root, nil
+	}, o)
 }
 
-func newTarget(fsys durable.FS, o TargetOptions) (*Target, error) {
+func newTarget(open func() (durable.FS, error), o TargetOptions) (*Target, error) {
 	title := path.Join(o.Dir, o.Name)
 	name := path.Clean(o.Name)
 	if strings.HasSuffix(o.Name, "/") || name == "." || !fs.ValidPath(name) || strings.ContainsRune(name, 0) {
 		return nil, fmt.Errorf("output %s/%s: not the name of a file below that directory", o.Dir, o.Name)
 	}
-	dir, base := path.Split(name)
+	dirs := strings.Split(name, "/")
+	dirs, base := dirs[:len(dirs)-1], dirs[len(dirs)-1]
 	temp := partName(base)
 	if len(temp) > 255 {
 		return nil, errkind.Errorf("output-long", "output %s: the name is too long", title)
@@ -90,7 +98,11 @@ func newTarget(fsys durable.FS, o TargetOptions) (*Target, error) {
 	if o.Mode == 0 {
 		o.Mode = 0o644
 	}
-	return &Target{o: o, fs: fsys, name: name, dir: path.Clean(dir), temp: dir + temp, title: title, uid: os.Geteuid()}, nil
+	top, err := open()
+	if err != nil {
+		return nil, err
+	}
+	return &Target{o: o, open: open, top: top, fs: top, dirs: dirs, name: base, temp: temp, title: title, uid: os.Geteuid()}, nil
 }
 
 // Path is the final name, as NewTarget was given it.
@@ -143,11 +155,10 @@ func (t *Target) Check() (free int64, err error) {
 
 // freeSpace refuses what has no place, and tells the free bytes there.
 func (t *Target) freeSpace() (free int64, err error) {
-	parent, err := t.parent()
-	if err != nil {
+	if err := t.walk(); err != nil {
 		return 0, err
 	}
-	d, err := t.fs.OpenFile(parent, os.O_RDONLY, 0)
+	d, err := t.fs.OpenFile(".", os.O_RDONLY, 0)
 	if err != nil {
 		return 0, t.fail("read directory", err)
 	}
@@ -181,36 +192,17 @@ func (t *Target) check() (free, part int64, err error) {
 	return free, part, nil
 }
 
-// parent walks to the directory of the target, or to the last one that exists
-// where the rest may be made.
-func (t *Target) parent() (string, error) {
-	at := "."
-	if t.dir == "." {
-		return at, nil
+// look is Lstat of a name in the directory of the target, which may not be there yet.
+func (t *Target) look(name string) (fs.FileInfo, error) {
+	if t.missing() {
+		return nil, fs.ErrNotExist
 	}
-	for elem := range strings.SplitSeq(t.dir, "/") {
-		next := path.Join(at, elem)
-		info, err := t.fs.Lstat(next)
-		switch {
-		case errors.Is(err, fs.ErrNotExist) && t.o.Mkdir:
-			return at, nil
-		case errors.Is(err, fs.ErrNotExist):
-			return "", errkind.Errorf("output-parent", "output %s: directory %s does not exist", t.title, path.Join(t.o.Dir, next))
-		case err != nil:
-			return "", t.fail("parent", err)
-		case info.Mode()&fs.ModeSymlink != 0:
-			return "", fmt.Errorf("output %s: %s is a symbolic link", t.title, path.Join(t.o.Dir, next))
-		case !info.IsDir():
-			return "", fmt.Errorf("output %s: %s is not a directory", t.title, path.Join(t.o.Dir, next))
-		}
-		at = next
-	}
-	return at, nil
+	return t.fs.Lstat(name)
 }
 
 // replaceable says why the final name cannot be taken.
 func (t *Target) replaceable() error {
-	info, err := t.fs.Lstat(t.name)
+	info, err := t.look(t.name)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil

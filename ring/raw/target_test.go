@@ -172,6 +172,7 @@ func TestTargetRefuses(t *testing.T) {
 	os.Symlink(outside, filepath.Join(dir, "link"))
 	os.Symlink("dir", filepath.Join(dir, "dirlink"))
 	os.Symlink(outside, filepath.Join(dir, ".evil.dolly-img-part"))
+	os.Symlink("nowhere", filepath.Join(dir, ".dangling.dolly-img-part"))
 	os.WriteFile(filepath.Join(dir, ".two.dolly-img-part"), []byte("x"), 0o600)
 	os.Link(filepath.Join(dir, ".two.dolly-img-part"), filepath.Join(dir, "otherlink"))
 	syscall.Mkfifo(filepath.Join(dir, ".pipe.dolly-img-part"), 0o600)
@@ -191,7 +192,8 @@ func TestTargetRefuses(t *testing.T) {
 		{"no/file", true, "does not exist", true},
 		{"file/file", true, "not a directory", false},
 		{"dirlink/file", true, "symbolic link", false},
-		{"evil", true, "", false},
+		{"evil", true, "not a part file of ours", true},
+		{"dangling", true, "not a part file of ours", true},
 		{"two", true, "not a part file of ours", true},
 		{"pipe", true, "not a part file of ours", true},
 		{"d", true, "not a part file of ours", true},

@@ -7,7 +7,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path"
 	"slices"
 	"strings"
 	"syscall"
@@ -25,6 +24,7 @@ import (
 type Tree struct {
 	t    *Target
 	d    durable.File // the part directory, locked; nil: none
+	in   durable.FS   // the same, for what is in it
 	dirs []string     // of the part, in the order they were made
 	top  []string     // what lies in the part, and nothing else in a directory that is replaced
 
@@ -51,33 +51,33 @@ func (t *Tree) Check() (free int64, err error) {
 	return free, err
 }
 
-// old says whether there is a directory to be replaced, or why what is there cannot be.
-func (t *Tree) old() (bool, error) {
-	info, err := t.t.fs.Lstat(t.t.name)
+// old is the directory that is to be replaced, nil for none, or says why what is there cannot be.
+func (t *Tree) old() (fs.FileInfo, error) {
+	info, err := t.t.look(t.t.name)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return false, nil
+		return nil, nil
 	case err != nil:
-		return false, t.t.fail("look at it", err)
+		return nil, t.t.fail("look at it", err)
 	case info.Mode()&fs.ModeSymlink != 0:
-		return false, fmt.Errorf("output %s is a symbolic link", t.t.title)
+		return nil, fmt.Errorf("output %s is a symbolic link", t.t.title)
 	case !info.IsDir():
-		return false, fmt.Errorf("output %s is not a directory", t.t.title)
+		return nil, fmt.Errorf("output %s is not a directory", t.t.title)
 	}
 	names, err := t.t.fs.Names(t.t.name)
 	if err != nil {
-		return false, t.t.fail("look into it", err)
+		return nil, t.t.fail("look into it", err)
 	}
 	for _, name := range names {
 		if !slices.Contains(t.top, name) {
-			return false, errkind.Errorf("output-tree",
+			return nil, errkind.Errorf("output-tree",
 				"output %s: %s is in it, which would be lost", t.t.title, name)
 		}
 	}
 	if !t.t.o.Overwrite {
-		return false, t.t.exists()
+		return nil, t.t.exists()
 	}
-	return true, nil
+	return info, nil
 }
 
 // Begin makes the empty part directory, in the place of one that nobody fills.
@@ -95,13 +95,27 @@ func (t *Tree) Begin(ctx context.Context) error {
 	if errors.Is(err, fs.ErrExist) {
 		return t.t.busy()
 	}
-	if err == nil {
-		t.d, err = t.t.fs.OpenFile(t.t.temp, os.O_RDONLY, 0)
-	}
 	if err != nil {
 		return t.t.fail("part directory", err)
 	}
-	if durable.TryLock(t.d) != nil || t.moved() != nil { // between the two calls somebody took it for a left one
+	return t.enter()
+}
+
+// enter opens and locks the part directory that was just made. If another one has got its name meanwhile, that may be
+// whoever's: then nothing is put there.
+func (t *Tree) enter() (err error) {
+	if t.in, err = t.t.fs.Sub(t.t.temp); err == nil {
+		t.d, err = t.in.OpenFile(".", os.O_RDONLY, 0)
+	}
+	if err != nil {
+		return errors.Join(t.t.fail("part directory", err), t.forget())
+	}
+	info, err := t.d.Stat()
+	if err != nil || int(info.Sys().(*syscall.Stat_t).Uid) != t.t.uid && !t.t.o.Shared {
+		return errors.Join(t.t.foreign(), t.forget())
+	}
+	names, err := t.in.Names(".")
+	if err != nil || len(names) > 0 || durable.TryLock(t.d) != nil || t.moved() != nil { // somebody took it for a left one
 		return errors.Join(t.t.busy(), t.forget())
 	}
 	return nil
@@ -132,10 +146,39 @@ func (t *Target) dropTree() error {
 	if err != nil || !durable.SameFile(opened, info) {
 		return t.busy()
 	}
-	if err := t.fs.RemoveAll(t.temp); err != nil {
+	if err := t.removeDir(info); err != nil {
 		return t.fail("remove what an earlier transfer left", err)
 	}
 	return nil
+}
+
+// removeDir removes what info describes under the part's name, and leaves whatever else has got that name.
+func (t *Target) removeDir(info fs.FileInfo) error {
+	if !info.IsDir() {
+		return t.fs.Remove(t.temp)
+	}
+	d, err := t.fs.Sub(t.temp)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	opened, err := d.Lstat(".")
+	if err != nil {
+		return err
+	}
+	if !durable.SameFile(opened, info) {
+		return errMoved
+	}
+	names, err := d.Names(".")
+	for _, name := range names {
+		if err == nil {
+			err = d.RemoveAll(name)
+		}
+	}
+	if err != nil {
+		return err
+	}
+	return t.fs.Remove(t.temp)
 }
 
 // Put makes the file name, slash-separated, of the first size bytes of src, sharing its
@@ -149,13 +192,13 @@ func (t *Tree) Put(ctx context.Context, name string, src io.ReaderAt, size int64
 	}
 	for i, c := range name {
 		if c == '/' && !slices.Contains(t.dirs, name[:i]) {
-			if err := t.t.fs.Mkdir(path.Join(t.t.temp, name[:i]), 0o700); err != nil {
+			if err := t.in.Mkdir(name[:i], 0o700); err != nil {
 				return t.t.fail("make directory "+name[:i], err)
 			}
 			t.dirs = append(t.dirs, name[:i])
 		}
 	}
-	f, err := t.t.fs.OpenFile(path.Join(t.t.temp, name), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	f, err := t.in.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return t.t.fail(name, err)
 	}
@@ -190,14 +233,14 @@ func (t *Tree) Commit(ctx context.Context) error {
 	mode := t.t.o.Mode.Perm()
 	mode |= mode & 0o444 >> 2
 	for _, dir := range slices.Backward(t.dirs) {
-		d, err := t.t.fs.OpenFile(path.Join(t.t.temp, dir), os.O_RDONLY, 0)
+		d, err := t.in.OpenFile(dir, os.O_RDONLY, 0)
 		if err != nil {
 			return t.t.fail(dir, err)
 		}
 		err = t.finish(d, mode)
 		d.Close()
 		if err == nil {
-			err = t.t.fs.SyncDir(path.Join(t.t.temp, dir))
+			err = t.in.SyncDir(dir)
 		}
 		if err != nil {
 			return t.t.fail(dir, err)
@@ -205,7 +248,7 @@ func (t *Tree) Commit(ctx context.Context) error {
 	}
 	err := t.finish(t.d, mode)
 	if err == nil {
-		err = t.t.fs.SyncDir(t.t.temp)
+		err = t.in.SyncDir(".")
 	}
 	if err != nil {
 		return t.t.fail("make durable", err)
@@ -230,25 +273,28 @@ func (t *Tree) Publish(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := t.t.stays(wroteNothing); err != nil {
+		return err
+	}
 	change := t.t.fs.RenameNew
-	if old {
+	if old != nil {
 		change = t.t.fs.Exchange
 	}
 	if err := change(t.t.temp, t.t.name); errors.Is(err, fs.ErrExist) {
 		return t.t.exists()
-	} else if old && durable.NotSupported(err) {
+	} else if old != nil && durable.NotSupported(err) {
 		return errkind.Errorf("output-exchange", "output %s: this file system cannot switch directories", t.t.title)
 	} else if err != nil {
 		return t.t.fail("rename", err)
 	}
 	t.t.published = true
-	if err := t.t.fs.SyncDir(t.t.dir); err != nil {
-		return t.t.fail("make the name durable", err)
+	if err := t.t.settle(t.d); err != nil {
+		return err
 	}
-	if old {
+	if old != nil {
 		// The new one is in place and durable: what is left of the old one is no failure, and
 		// goes with the next transfer or the daemon's next start.
-		_ = t.t.fs.RemoveAll(t.t.temp)
+		_ = t.t.removeDir(old)
 	}
 	return nil
 }
@@ -258,9 +304,14 @@ func (t *Tree) moved() error {
 }
 
 // forget lets go of the part without removing it.
-func (t *Tree) forget() error {
-	err := t.d.Close()
-	t.d = nil
+func (t *Tree) forget() (err error) {
+	if t.d != nil {
+		err = t.d.Close()
+	}
+	if t.in != nil {
+		err = errors.Join(err, t.in.Close())
+	}
+	t.d, t.in = nil, nil
 	return err
 }
 
@@ -269,8 +320,9 @@ func (t *Tree) forget() error {
 func (t *Tree) Close() error {
 	var err error
 	if t.d != nil {
-		if !t.t.published && t.moved() == nil {
-			if err = t.t.fs.RemoveAll(t.t.temp); err != nil {
+		info, serr := t.d.Stat()
+		if !t.t.published && serr == nil && t.moved() == nil {
+			if err = t.t.removeDir(info); err != nil {
 				err = t.t.fail("remove the part directory", err)
 			}
 		}

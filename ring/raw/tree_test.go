@@ -21,7 +21,7 @@ var treeEntries = []string{"a", "top"}
 
 // plant makes a directory of files.
 func plant(o TargetOptions, fsys durable.FS, files map[string]string) error {
-	target, err := newTarget(fsys, o)
+	target, err := newTarget(func() (durable.FS, error) { return fsys, nil }, o)
 	if err != nil {
 		return err
 	}

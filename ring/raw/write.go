@@ -109,7 +109,7 @@ func (w *targetWriter) Commit(ctx context.Context, final v1.Descriptor) error {
 		return err
 	}
 	if !t.o.ModTime.IsZero() {
-		if err := t.fs.Chtimes(t.temp, time.Now(), t.o.ModTime); err != nil {
+		if err := f.Chtimes(time.Now(), t.o.ModTime); err != nil {
 			return t.fail("modification time", err)
 		}
 	}

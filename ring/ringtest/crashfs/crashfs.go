@@ -22,8 +22,13 @@ var ErrPowerLoss = errors.New("power loss")
 
 // FS is the file system, in the place of durable.Dir or durable.OpenRoot. No file has a descriptor.
 type FS struct {
+	*disk
+	root *node
+}
+
+// disk is what a file system and those of its directories have in common.
+type disk struct {
 	mu    sync.Mutex
-	root  *node
 	inode uint64
 	clock int64
 	ops   int
@@ -36,7 +41,7 @@ type FS struct {
 
 // New makes an empty file system.
 func New() *FS {
-	f := &FS{}
+	f := &FS{disk: &disk{}}
 	f.root = f.newNode(fs.ModeDir | 0o755)
 	return f
 }
@@ -86,7 +91,7 @@ type node struct {
 	exchanged  [][2]string        // pairs of names that were exchanged, not durably
 }
 
-func (f *FS) newNode(mode fs.FileMode) *node {
+func (f *disk) newNode(mode fs.FileMode) *node {
 	f.inode++
 	n := &node{ino: f.inode, mode: mode, nlink: 1}
 	if mode.IsDir() {
@@ -96,7 +101,7 @@ func (f *FS) newNode(mode fs.FileMode) *node {
 	return n
 }
 
-func (f *FS) touch(n *node) {
+func (f *disk) touch(n *node) {
 	f.clock++
 	n.mtime, n.ctime = f.clock, f.clock
 }

@@ -80,6 +80,16 @@ func (h *handle) Chown(int, int) error {
 	return nil
 }
 
+func (h *handle) Chtimes(_, mtime time.Time) error {
+	if err := h.fs.op("chtimes", h.name); err != nil {
+		return err
+	}
+	defer h.fs.mu.Unlock()
+	h.fs.touch(h.n)
+	h.n.mtime = mtime.UnixNano()
+	return nil
+}
+
 func (h *handle) Sync() error {
 	if err := h.fs.op("sync", h.name); err != nil {
 		return err

@@ -17,7 +17,6 @@ import (
 	"path"
 	"slices"
 	"syscall"
-	"time"
 
 	"github.com/dolly-img/dolly-img/cache/durable"
 )
@@ -222,22 +221,24 @@ func (f *FS) RemoveAll(name string) error {
 	return f.Remove(name)
 }
 
-// Chtimes sets the modification time.
-func (f *FS) Chtimes(name string, _, mtime time.Time) error {
-	if err := f.op("chtimes", name); err != nil {
-		return err
+// Sub is the file system of a directory in f: the same disk, on which operations are counted together.
+func (f *FS) Sub(name string) (durable.FS, error) {
+	if err := f.op("open", name); err != nil {
+		return nil, err
 	}
 	defer f.mu.Unlock()
 	_, _, n, err := f.find(name)
-	if err == nil && n == nil {
+	switch {
+	case err != nil:
+	case n == nil:
 		err = fs.ErrNotExist
+	case !n.mode.IsDir():
+		err = syscall.ENOTDIR
 	}
 	if err != nil {
-		return pathError("chtimes", name, err)
+		return nil, pathError("open", name, err)
 	}
-	f.touch(n)
-	n.mtime = mtime.UnixNano()
-	return nil
+	return &FS{f.disk, n}, nil
 }
 
 // SyncDir makes the entries of a directory durable, not what they name.

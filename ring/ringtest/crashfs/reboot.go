@@ -31,7 +31,7 @@ func Random(seed uint64) Choice {
 func (f *FS) Reboot(names, bytes Choice) *FS {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	g := &FS{inode: f.inode, clock: f.clock}
+	g := &FS{disk: &disk{inode: f.inode, clock: f.clock}}
 	r := reboot{names, bytes, map[*node]*node{}}
 	g.root = r.node(f.root)
 	return g
