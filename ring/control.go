@@ -9,15 +9,15 @@ import (
 	"github.com/dolly-img/dolly-img/ring/internal/wire"
 )
 
-// maxQueue bounds what waits to be written to a peer that does not read.
+// maxQueue bounds, in bytes, what waits to be written to a peer that does not read.
 const maxQueue = 16 << 20
 
 // control is one control connection. Any goroutine may send; one reads.
 type control struct {
 	conn net.Conn
 
-	// What WELCOME agreed on, and what the node said there that it is. They are set before
-	// anything else is read.
+	// version is what WELCOME agreed on, software what the node said there that it is. Both are set
+	// before anything else is read.
 	version  int
 	software string
 
@@ -37,7 +37,7 @@ func newControl(conn net.Conn) *control {
 
 var errSlowPeer = errors.New("peer does not read its control connection")
 
-// send queues a message; what cannot be sent shows when the connection is read.
+// send queues a message. That it could not be sent shows when the connection is read.
 func (c *control) send(m wire.Message) error {
 	b, err := wire.Encode(wire.For(c.version, m))
 	if err != nil {
@@ -59,7 +59,7 @@ func (c *control) sendBytes(b []byte) error {
 	return nil
 }
 
-// write sends what is queued, as much as there is at a time.
+// write sends the queue, each time as much as there is.
 func (c *control) write() {
 	defer close(c.done)
 	var buf []byte
@@ -86,8 +86,7 @@ func (c *control) write() {
 	}
 }
 
-// read returns the next message; it fails when none comes for so long (0: wait
-// for ever).
+// read returns the next message. It fails when none comes within limit; 0 is for ever.
 func (c *control) read(limit time.Duration) (wire.Message, error) {
 	if limit > 0 {
 		c.conn.SetReadDeadline(time.Now().Add(limit))
@@ -99,8 +98,8 @@ func (c *control) read(limit time.Duration) (wire.Message, error) {
 	return m, err
 }
 
-// drain waits for the peer to hang up, whatever it still says. To close what has its pings
-// unread would reset the connection, and what was said last could be lost with it.
+// drain waits for the peer to hang up, whatever it still says. To close the connection while its pings
+// are unread would reset it, and the peer might never read what was said last.
 func (c *control) drain() {
 	var buf [512]byte
 	for {
@@ -111,10 +110,10 @@ func (c *control) drain() {
 	}
 }
 
-// ping says every second that we are there, whatever else this process waits for.
+// ping says every second that this end is there, whatever else the process waits for.
 func (c *control) ping() { c.repeat(&wire.Ping{}, nil) }
 
-// stay says the same from a node that does not read yet, until the result is called.
+// stay says the same for a node that does not read yet, until done is called.
 func (c *control) stay() (done func()) {
 	end := make(chan struct{})
 	go c.repeat(&wire.Pong{}, end)

@@ -24,8 +24,8 @@
 //
 // Two pure state machines, Step(event) -> []action, decide: internal/coordinator on the server,
 // internal/member on each node. This package drives them: sender*.go on the server, node*.go and
-// session*.go on a node, control.go and dial.go over the network. internal/relay moves the bytes on both.
-// internal/wire encodes what both planes carry.
+// session*.go on a node. internal/relay moves the bytes on both. internal/wire encodes what both planes
+// carry.
 //
 // Node (node.go) decides who may connect and which transfers are admitted, NodeConfig.Accept what they may
 // write. From then on a session (session.go) does what the machine of internal/member says.

@@ -18,13 +18,13 @@ import (
 	"github.com/dolly-img/dolly-img/ring/internal/wire"
 )
 
-// keptOutcomes is how many ended transfers a node can still be asked after.
+// keptOutcomes is of how many ended transfers a node remembers the outcome.
 const keptOutcomes = 64
 
 // Node takes part in transfers on one or more listeners. It tells connections apart and owns the
 // table of sessions, one for each transfer.
 type Node struct {
-	cfg      atomic.Pointer[NodeConfig] // replaced as a whole, never changed
+	cfg      atomic.Pointer[NodeConfig] // what it points to is replaced, and never changed
 	net      transport
 	instance wire.ID
 	pool     *relay.Pool
@@ -35,10 +35,10 @@ type Node struct {
 	log          *slog.Logger
 
 	mu        sync.Mutex
-	changed   sync.Cond // a session ended
+	changed   sync.Cond // signalled when a session ends
 	sessions  map[wire.ID]*session
-	endings   int           // transfers that ended
-	outcomes  []keptOutcome // newest last
+	endings   int           // how many transfers ended
+	outcomes  []keptOutcome // the newest is the last
 	listeners map[net.Listener]bool
 	conns     map[*stranger]bool
 	closing   bool
@@ -50,7 +50,8 @@ type keptOutcome struct {
 	Outcome
 }
 
-// NewNode checks cfg and makes a node; it does nothing until Serve.
+// NewNode checks cfg and makes a node, which does nothing until Serve. The error says what in cfg is
+// missing or contradicts itself.
 func NewNode(cfg NodeConfig) (*Node, error) {
 	n := &Node{
 		net: tcp, pool: relay.NewPool(cfg.Window, relay.Sizes{}), log: cfg.Log,
@@ -68,7 +69,8 @@ func NewNode(cfg NodeConfig) (*Node, error) {
 	return n, nil
 }
 
-// Serve accepts connections on l until Shutdown, then returns nil.
+// Serve accepts connections on l until Shutdown, and then returns nil. It returns the error of l when
+// that is closed by somebody else. Serve may be called for several listeners at once.
 func (n *Node) Serve(l net.Listener) error {
 	n.mu.Lock()
 	if n.closing {
@@ -89,7 +91,7 @@ func (n *Node) Serve(l net.Listener) error {
 			}
 			var ne net.Error
 			if errors.As(err, &ne) && !errors.Is(err, net.ErrClosed) {
-				// Out of descriptors, most likely: others will be closed.
+				// Most likely the process is out of descriptors, and others will be closed.
 				delay = min(max(2*delay, 5*time.Millisecond), time.Second)
 				n.log.Warn("accept", "error", err)
 				time.Sleep(delay)
@@ -131,7 +133,7 @@ func (n *Node) Serve(l net.Listener) error {
 type peer struct {
 	plane string // ALPNControl or ALPNData
 	conn  net.Conn
-	low   *relay.LowConn // what conn reads from: itself where there is no TLS
+	low   *relay.LowConn // what conn reads from; without TLS it is conn itself
 }
 
 // handle authenticates a connection and serves it on its plane until it ends.
@@ -269,7 +271,7 @@ func (n *Node) Shutdown(ctx context.Context) error {
 		n.changed.Wait()
 	}
 	for c := range n.conns {
-		c.hush() // what was said last is still written
+		c.hush() // which still writes what was said last
 	}
 	n.mu.Unlock()
 	n.work.Wait()
@@ -285,7 +287,7 @@ func coded(err error, code wire.Code) *wire.Error {
 		code = wire.CodeSpace
 	}
 	if errors.Is(err, fs.ErrExist) {
-		code = wire.CodePolicy // the target has something that is not to be replaced
+		code = wire.CodePolicy // the target has something that must not be replaced
 	}
 	return &wire.Error{Code: code, Err: err}
 }

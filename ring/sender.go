@@ -18,35 +18,44 @@ import (
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// sender drives one transfer on the server: it feeds the coordinator with
-// what happens and does what it says. Everything of it belongs to the goroutine
-// of run, except what mu guards. Goroutines that run starts read only what was set before they were.
+// sender drives one transfer on the server: it tells the coordinator what happens, and does
+// what that says. All of it belongs to the goroutine of run, except for what mu guards.
+// The goroutines that run starts read only what was set before they began.
 type sender struct {
 	caller
 	cfg   Config
 	blobs []v1.Descriptor
+	// offer is the encoded OFFER, the same for all nodes.
 	offer []byte
 	chain *coordinator.Machine
 	relay *relay.Relay
-	conns []*control // by node number; nil: none
+	// conns are the control connections by node number, and nil where there is none.
+	conns []*control
+	// keys are the secrets of links that FEED named and DIAL did not, by link.
 	keys  map[uint32][]byte
 	begun time.Time
-	first time.Time // the source began to be read
-	read  []bool
-	past  samples
-	ended []time.Duration // by node number: when its row became final, since begun
+	// first is when the source began to be read.
+	first time.Time
+	// read says which blobs are read, because a node lacks them.
+	read []bool
+	past samples
+	// ended is how long after begun the row of each node became final, by node number.
+	ended []time.Duration
 
 	pool *relay.Pool
 
 	events chan any
-	done   chan struct{} // closed when run no longer takes events
-	work   sync.WaitGroup
-	source chan struct{} // closed when pump and store ended; nil: not started
+	// done is closed when run no longer takes events.
+	done chan struct{}
+	work sync.WaitGroup
+	// source is closed when pump and store have ended. It is nil before they begin.
+	source chan struct{}
 	stop   context.CancelFunc
 
-	mu      sync.Mutex
+	mu sync.Mutex
+	// marks are all marks. Those before unsent were broadcast.
 	marks   []wire.Mark
-	unsent  int // marks before this were broadcast
+	unsent  int
 	newMark chan struct{}
 }
 
@@ -57,11 +66,11 @@ type connected struct {
 	ev   any // EvWelcome or EvResumed
 }
 
-// lost is the end of a control connection, which may have been replaced.
+// lost says that a control connection ended, which may have been replaced.
 type lost struct {
 	ctrl *control
 	node int
-	ev   any // EvControlLost, or EvFail of one that is not understood
+	ev   any // EvControlLost, or EvFail where the node is not understood
 }
 
 func newSender(cfg Config) (*sender, error) {
@@ -125,7 +134,7 @@ func (s *sender) loop(ctx, work context.Context) error {
 		select {
 		case ev = <-s.events:
 		case <-s.newMark:
-			// The first at once, those that follow within timings.markPause together.
+			// The first mark goes at once, those that follow within timings.markPause go together.
 			if pause == nil {
 				s.broadcastMarks()
 				pause = time.After(timings.markPause)
@@ -255,7 +264,7 @@ func (s *sender) plan(a coordinator.ActPlan) {
 		p.Planned(slices.Clone(a.Read))
 	}
 	s.relay.Arrive(s.cfg.Source, func(b int) (int64, bool) { return 0, a.Read[b] })
-	// Who joins late may lack what is not read, because all others have it.
+	// A node that joins late may lack a blob that is not read because all others have it.
 	s.mu.Lock()
 	for b, d := range s.blobs {
 		if a.Read[b] || d.Digest == "" {
@@ -274,7 +283,7 @@ func (s *sender) plan(a coordinator.ActPlan) {
 	s.event(Event{Kind: EventPlan, Nodes: names, Total: totalSize(s.blobs)})
 }
 
-// dialLink orders a link from its feeder; when that is the server, opens it.
+// dialLink orders a link from its feeder, or opens the link when the server is the feeder.
 func (s *sender) dialLink(work context.Context, a coordinator.ActDial) {
 	peer, key := s.cfg.Nodes[a.Node-1], s.keys[a.Link]
 	delete(s.keys, a.Link)
@@ -300,12 +309,12 @@ func (s *sender) dialLink(work context.Context, a coordinator.ActDial) {
 	}
 }
 
-// pads reports whether a node's links may have padded headers; 0 is the server.
+// pads reports whether a node's links may have padded headers. Node 0 is the server.
 func (s *sender) pads(node int) bool {
 	return node == 0 || s.conns[node].version >= wire.PadsSince
 }
 
-// shutdown lets what was said reach the nodes, then ends everything.
+// shutdown waits until the nodes have what was said, and then ends everything.
 func (s *sender) shutdown() {
 	limit := time.NewTimer(timings.farewell)
 	defer limit.Stop()
@@ -332,7 +341,7 @@ func (s *sender) shutdown() {
 		select {
 		case <-s.source:
 		case <-time.After(timings.farewell):
-			return // a read that cannot be ended still has the window
+			return // a read that nothing ends still uses the window
 		}
 	}
 	s.relay.Release()

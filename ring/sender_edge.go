@@ -10,7 +10,7 @@ import (
 	"github.com/dolly-img/dolly-img/ring/internal/wire"
 )
 
-// What the coordinator says, in the words of this package's callers, and the other way round.
+// This file translates what the coordinator says into the types of this package's callers, and back.
 
 func coordinatorConfig(cfg Config, markEvery int64) coordinator.Config {
 	c := coordinator.Config{
@@ -35,12 +35,12 @@ func publicCause(c coordinator.Cause) Cause {
 	return Cause{Fault: fault, Text: c.Text, Addr: c.Addr, After: c.After}
 }
 
-// innerCause is the cause of a contact that failed.
+// innerCause turns the cause of a contact that failed into the coordinator's type.
 func innerCause(c Cause) coordinator.Cause {
 	return coordinator.Cause{Kind: coordinator.KindContact, Fault: coordinator.Fault(c.Fault), Text: c.Text, Addr: c.Addr, After: c.After}
 }
 
-// row is that of node i in a report.
+// row returns the row of node i, from 1, for a report.
 func (s *sender) row(i int) Row {
 	r := s.chain.Row(i)
 	return Row{
@@ -49,7 +49,7 @@ func (s *sender) row(i int) Row {
 	}
 }
 
-// unprepared is the report of a transfer whose source could not be opened.
+// unprepared returns the report of a transfer whose source could not be opened.
 func (s *sender) unprepared(err error) *Report {
 	r := &Report{Transfer: s.id.String(), Seconds: round(time.Since(s.begun)), Bytes: totalSize(s.blobs), Unreached: []Unreached{}, Unprobed: []string{}}
 	for _, p := range s.cfg.Nodes {

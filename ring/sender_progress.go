@@ -7,11 +7,11 @@ import (
 	"github.com/dolly-img/dolly-img/ring/internal/wire"
 )
 
-// meanOver is the time over which a rate is the mean. Nodes report now and then, so that what came
-// between two reports is no measure of what a second brings.
+// meanOver is the time over which a rate is the mean. Nodes report now and then, so that the bytes
+// between two reports do not tell how many come in a second.
 const meanOver = 5 * time.Second
 
-// samples are how many bytes the slowest node held, at times of the last meanOver.
+// samples say how many bytes the slowest node held at several times of the last meanOver.
 type samples []sample
 
 type sample struct {
@@ -19,9 +19,9 @@ type sample struct {
 	min int64
 }
 
-// rate adds one and returns the mean, in bytes per second; known is false for the first. A node that
-// was slower than all others and is served no more makes a leap in what the slowest one holds: most is
-// what can have come, 0 for no limit.
+// rate adds a sample and returns the mean in bytes per second. known is false for the first sample. When
+// the slowest node is no longer served, what the slowest one holds makes a leap: most bounds the mean by
+// what can have come, and is 0 where there is no limit.
 func (s *samples) rate(now sample, most int64) (mean float64, known bool) {
 	list := *s
 	for len(list) > 1 && now.at.Sub(list[1].at) >= meanOver {
@@ -38,15 +38,15 @@ func (s *samples) rate(now sample, most int64) (mean float64, known bool) {
 	return mean, true
 }
 
-// measure is the server's report about itself.
+// measure returns the server's report about itself.
 func (s *sender) measure() coordinator.EvReport {
 	var r wire.Report
 	s.relay.Report(&r, false)
 	return coordinator.EvReport{Report: r}
 }
 
-// progress tells, once a second, how far the slowest node is and who holds the
-// others up.
+// progress tells how far the slowest node is, and who holds the others up. It is called
+// once a second.
 func (s *sender) progress() {
 	if s.cfg.OnEvent == nil || s.first.IsZero() {
 		return

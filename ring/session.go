@@ -20,7 +20,7 @@ import (
 // taken after mu and never before it.
 type session struct {
 	node  *Node
-	cfg   *NodeConfig // that was in force when it was offered
+	cfg   *NodeConfig // the one that was in force when the transfer was offered
 	id    wire.ID
 	req   Request
 	plain bool
@@ -35,16 +35,21 @@ type session struct {
 
 	mu     sync.Mutex
 	m      *member.Machine
-	ctrl   *control // nil: the server's connection is gone
+	ctrl   *control // nil when the server's connection is gone
 	orphan *time.Timer
 	secret []byte // of the newest FEED
 	feed   net.Conn
-	opened bool // the offer was answered: it can be attached to and fed
+	// opened says that the offer was answered. From then on a server can attach to the session, and
+	// links can feed it.
+	opened bool
 	over   bool
-	forget []func() // of kept slots
+	// forget gives back the places that the gate keeps for the session.
+	forget []func()
 
-	reading chan struct{}  // one feed at a time fills the window
-	work    sync.WaitGroup // everything that must end before the sink is closed
+	// reading has one place, because one feed at a time fills the window.
+	reading chan struct{}
+	// work is everything that must end before the sink is closed.
+	work    sync.WaitGroup
 	storing storing
 }
 
@@ -75,7 +80,7 @@ func (s *session) open(ctrl *control, sink Sink) *wire.Error {
 		return wire.Errorf(wire.CodeStore, "storage answered for %d of %d blobs", len(held), len(s.req.Blobs))
 	}
 	if s.extra.Opener == nil {
-		clear(held) // what cannot be read again cannot be passed on
+		clear(held) // bytes that cannot be read again cannot be passed on
 	}
 	switches := s.extra.Switcher != nil && holdsAll(s.req.Blobs, held) && s.extra.Switches(s.ctx)
 	s.mu.Lock()
@@ -197,7 +202,7 @@ func (s *session) disconnected(ctrl *control) {
 	s.mu.Unlock()
 	s.node.mu.Lock() // which is taken before s.mu
 	defer s.node.mu.Unlock()
-	s.node.changed.Broadcast() // somebody may wait for what it has
+	s.node.changed.Broadcast() // another transfer may wait for this one's target
 }
 
 // isOpen reports whether the offer was answered.
@@ -207,8 +212,8 @@ func (s *session) isOpen() bool {
 	return s.opened
 }
 
-// yield ends a session at once if its server is gone. The caller may hold the
-// node's mutex.
+// yield ends a session at once if its server is gone. The caller may hold the mutex of
+// the node.
 func (s *session) yield() { go s.abandonIfOrphan() }
 
 func (s *session) abandonIfOrphan() {
@@ -231,7 +236,7 @@ func (s *session) step(ev member.Event) []member.Action {
 	return out
 }
 
-// stepIf steps unless another control connection took over.
+// stepIf steps, unless another control connection has taken over.
 func (s *session) stepIf(ctrl *control, ev member.Event) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -265,8 +270,8 @@ func (s *session) perform(out []member.Action) {
 		case member.ActReceive:
 			s.startStore()
 		case member.ActReset:
-			// At once: a link that the server orders from now on must not be fed from what is
-			// about to be dropped.
+			// This is done at once: a link that the server orders from now on must not be fed from
+			// what is about to be dropped.
 			s.relay.Halt()
 			s.work.Go(s.fallBack)
 		case member.ActLink:

@@ -10,9 +10,9 @@ import (
 	"github.com/dolly-img/dolly-img/ring/internal/wire"
 )
 
-// How a session ends.
+// This file has how a session ends.
 
-// lostFor ends a session whose server is there and cannot be understood.
+// lostFor ends a session whose server is there, but cannot be understood.
 func (s *session) lostFor(ctrl *control, err *wire.Error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -38,8 +38,8 @@ func (s *session) kill() {
 	s.giveUp(wire.Errorf(wire.CodeShutdown, "the node is stopping"))
 }
 
-// giveUp fails the session, or only lets go of it when COMMIT has come: then
-// publishing goes on to its end and decides the outcome. mu is held.
+// giveUp fails the session. If COMMIT has come it only lets go of it, because publishing
+// then goes on to its end and decides the outcome. mu is held.
 func (s *session) giveUp(err *wire.Error) {
 	if s.m.Phase() >= member.Publishing {
 		s.end()
@@ -48,7 +48,7 @@ func (s *session) giveUp(err *wire.Error) {
 	s.perform(s.m.Step(member.EvFailure{Err: err}))
 }
 
-// end releases everything once; mu is held.
+// end releases everything, once. mu is held.
 func (s *session) end() {
 	if s.over {
 		return
@@ -69,7 +69,7 @@ func (s *session) cleanUp() {
 	s.work.Wait()
 	s.relay.Release()
 	var problem error
-	// Nobody else runs any more, but messages of the server may still come.
+	// No other goroutine works any more, but messages of the server may still come.
 	good := map[int]int64{}
 	s.mu.Lock()
 	keep := s.m.Keeps() && s.m.Phase() != member.Committed
@@ -93,7 +93,7 @@ func (s *session) cleanUp() {
 	switch {
 	case s.m.Phase() == member.Committed:
 		o.State, o.Digest = Committed, s.m.Digest(len(s.req.Blobs)-1).String()
-		if s.m.InPlace() && !wire.Moved(s.req.Blobs, s.m.Received()) { // as the server's row says it
+		if s.m.InPlace() && !wire.Moved(s.req.Blobs, s.m.Received()) { // so that both say the same, it and the server's row
 			o.State = Held
 		}
 	case s.m.Failure() != nil:
@@ -105,14 +105,14 @@ func (s *session) cleanUp() {
 	for _, f := range s.forget {
 		f()
 	}
-	// When the log says that it ended, it counts no more; Shutdown waits for both.
+	// The session leaves the table before the log says that it ended. Shutdown waits for both.
 	s.node.work.Add(1)
 	s.node.ended(s, o, s.opened)
 	if s.opened {
 		s.logEnd(o, problem)
 	}
 	s.node.work.Done()
-	if s.sink != nil && s.cfg.Finished != nil { // also when what it was accepted with refused the offer
+	if s.sink != nil && s.cfg.Finished != nil { // also when the sink refused the offer
 		s.cfg.Finished(s.req, o)
 	}
 }

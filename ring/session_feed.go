@@ -41,10 +41,10 @@ func (s *session) feedClosed(conn net.Conn) {
 	s.work.Done()
 }
 
-// receive is the reading goroutine of a link: it checks each frame and forwards
-// it before it reads the next.
+// receive is the reading goroutine of a link. It checks each frame and forwards it before
+// it reads the next.
 func (s *session) receive(l *relay.LinkReader, h wire.LinkHello) {
-	s.reading <- struct{}{} // a channel: the one before may still wait for time to pass
+	s.reading <- struct{}{} // a channel: while a goroutine waits for a mutex, the fake time of tests stands still
 	defer func() { <-s.reading }()
 	fin, err := s.frames(l, h.Generation)
 	code, reason := wire.CodeNone, ""
@@ -66,7 +66,7 @@ func (s *session) receive(l *relay.LinkReader, h wire.LinkHello) {
 	s.step(member.EvFeedEnd{Link: h.Link, Generation: h.Generation, Fin: fin, Code: code, Reason: reason})
 }
 
-// frames takes the frames of a link, and says whether it ended with the final record.
+// frames takes the frames of a link. fin says that the link ended with the final record.
 func (s *session) frames(l *relay.LinkReader, gen uint32) (fin bool, err error) {
 	return s.relay.Receive(s.ctx, l, s.limit, func(h wire.Header) bool {
 		out := s.step(member.EvFrame{Generation: gen, Blob: h.Blob, Offset: h.Offset, Length: h.Length})
@@ -75,7 +75,7 @@ func (s *session) frames(l *relay.LinkReader, gen uint32) (fin bool, err error) 
 	})
 }
 
-// tryReach opens a link to another node up to its challenge, and says whether that went well.
+// tryReach opens a link to another node up to its challenge, and tells the machine how that went.
 func (s *session) tryReach(p *wire.Probe) {
 	ev := member.EvReached{Probe: p.Probe}
 	if err := s.node.net.reach(s.ctx, p.Addrs, s.linkTLS(p.Name)); err != nil {
@@ -84,15 +84,15 @@ func (s *session) tryReach(p *wire.Probe) {
 	s.step(ev)
 }
 
-// linkTLS is the configuration of links to a node; nil when they are plain.
+// linkTLS returns the configuration of links to a node, or nil when they are plain.
 func (s *session) linkTLS(name string) *tls.Config {
 	if s.plain {
 		return nil
 	}
-	return s.node.config().DataTLS(name) // of now: links use the newest keys
+	return s.node.config().DataTLS(name) // not s.cfg, because links use the newest keys
 }
 
-// dialLink feeds a successor. The plain and the TLS form differ only in conf.
+// dialLink feeds a successor. Plain and TLS links differ only in conf.
 func (s *session) dialLink(d *wire.Dial) {
 	conf := s.linkTLS(d.Name)
 	report := func(link, gen uint32, state string, code wire.Code, reason string) {

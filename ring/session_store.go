@@ -15,13 +15,13 @@ import (
 // pendingCommits bounds how many blobs are written but not yet durable.
 const pendingCommits = 16
 
-// storing is what of a session hashes and writes. The session's mutex guards writers, stored and halt.
+// storing is the part of a session that hashes and writes. The session's mutex guards writers, stored and halt.
 type storing struct {
-	// writers are those of blobs that are written and not durable yet, by number.
+	// writers are the writers of blobs that are not durable yet, by the number of the blob.
 	writers map[int]Writer
 	// stored is closed when the goroutine that stores has ended. Closing halt ends it, for a fallback.
 	stored, halt chan struct{}
-	// saved is what a fallback goes on from.
+	// saved are the sums from which hashing goes on after a fallback.
 	saved relay.SavedSums
 	// settle has a place for each blob that is written and not durable yet.
 	settle chan struct{}
@@ -29,8 +29,8 @@ type storing struct {
 	settling atomic.Int32
 }
 
-// startStore begins to hash and write what arrives, from where the machine stands in
-// each blob. mu is held.
+// startStore begins to hash and write what arrives, in each blob from where the machine
+// stands. mu is held.
 func (s *session) startStore() {
 	var blobs []int
 	at := make([]int64, len(s.req.Blobs))
@@ -48,10 +48,10 @@ func (s *session) startStore() {
 	})
 }
 
-// maxHashers bounds how many blobs of a transfer are hashed at once: a node may have other work.
+// maxHashers bounds how many blobs of a transfer are hashed at once, because a node may have other work.
 const maxHashers = 4
 
-// hashers is how many blobs of a transfer are hashed at once.
+// hashers returns how many blobs of a transfer are hashed at once.
 func hashers() int { return min(runtime.GOMAXPROCS(0), maxHashers) }
 
 // store hashes and writes what arrives.
@@ -60,7 +60,7 @@ func (s *session) store(blobs []int, at func(int) int64, halt chan struct{}) {
 		Begin: func(ctx context.Context, b int, off int64) (io.Writer, error) {
 			select {
 			case s.storing.settle <- struct{}{}:
-			case <-halt: // the slots come back only after this
+			case <-halt: // the places of settle come back only after this
 				return nil, relay.ErrHalted
 			case <-ctx.Done():
 				return nil, ctx.Err()
@@ -89,8 +89,8 @@ func (s *session) store(blobs []int, at func(int) int64, halt chan struct{}) {
 	}
 }
 
-// fallBack goes back to what the machine says is good: nothing feeds, nothing is fed
-// and nothing is stored while it does.
+// fallBack goes back to what the machine says is good. Meanwhile nothing feeds, nothing is fed and
+// nothing is stored.
 func (s *session) fallBack() {
 	s.reading <- struct{}{}
 	defer func() { <-s.reading }()
@@ -104,7 +104,7 @@ func (s *session) fallBack() {
 	good := make([]int64, len(s.req.Blobs))
 	for i := range s.req.Blobs {
 		p := s.m.Position(i)
-		good[i] = p.Accepted // of what is finished: its size
+		good[i] = p.Accepted // the size of a blob that is finished
 		if w := s.storing.writers[i]; w != nil && !p.Judged {
 			writers[i] = w
 			delete(s.storing.writers, i)
@@ -167,8 +167,8 @@ func (s *session) prepare() {
 	s.step(member.EvPrepared{InPlace: inPlace})
 }
 
-// publish is not cut short by the end of the session: after COMMIT there is no
-// way back.
+// publish publishes what was verified. The end of the session does not cut it short, because
+// there is no way back after COMMIT.
 func (s *session) publish() {
 	if err := s.sink.Publish(context.WithoutCancel(s.ctx)); err != nil {
 		s.step(member.EvFailure{Err: coded(err, wire.CodeStore)})

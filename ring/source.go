@@ -9,26 +9,26 @@ import (
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// The seam between the ring and what it moves. Every signature uses the
-// standard library and v1.Descriptor only, so that packages which must not
-// import ring (oci, sif, cache) satisfy it structurally.
+// This file is the seam between the ring and what it moves. Every signature uses the standard library and
+// v1.Descriptor only, so that packages which must not import ring (oci, sif, cache) can implement it.
 
-// Opener returns the bytes of d starting at off. Closing the reader frees
-// whatever it holds; a reader is used by one goroutine.
+// Opener reads blobs.
 type Opener interface {
+	// Open returns the bytes of d from off on. Closing the reader frees whatever it holds. One
+	// goroutine uses a reader.
 	Open(ctx context.Context, d v1.Descriptor, off int64) (io.ReadCloser, error)
 }
 
-// Source is what the server sends. Blobs lists it in travelling order,
-// manifests last. A descriptor with a Digest is checked against it on the
-// server while it is read and on every node; one with Digest "" gets its digest
-// from the bytes that were sent. Size -1 is a stream whose length is known at
-// its end.
+// Source is what the server sends.
 //
 // A source that can give no more bytes ends the transfer, and nodes keep what they have for
-// another push. They drop it where the error has a method Wrong() bool that says true: the
+// another push. They drop it if the error has a method Wrong() bool that returns true: then the
 // bytes that came before are not what they should be.
 type Source interface {
+	// Blobs lists the blobs in travelling order, manifests last. The server, while it reads, and
+	// every node check a blob against the Digest of its descriptor. A blob with Digest "" gets its
+	// digest from the bytes that were sent. Size is in bytes; -1 is a stream whose length is known
+	// at its end.
 	Blobs(ctx context.Context) ([]v1.Descriptor, error)
 	Opener
 }
@@ -40,46 +40,49 @@ type Unverified interface {
 	OpenUnverified(ctx context.Context, d v1.Descriptor, off int64) (io.ReadCloser, error)
 }
 
-// Unchanged is an optional second interface of a Source: it is asked once, after
-// the last byte was read and before the first node is told to commit, whether
-// what was read is still what the source holds. An error commits nothing
-// anywhere.
+// Unchanged is an optional second interface of a Source.
 type Unchanged interface {
+	// Unchanged returns an error unless what was read is still what the source holds. It is called
+	// once, after the last byte was read and before the first node is told to commit. After an error
+	// no node commits anything.
 	Unchanged(ctx context.Context) error
 }
 
-// Summed is an optional second interface of a Source: before Unchanged is asked, Sums is told
-// the digests of the bytes that were read, in the order of Blobs. Sums must not block.
+// Summed is an optional second interface of a Source.
 type Summed interface {
+	// Sums is called before Unchanged, with the digests of the bytes that were read, in the order
+	// of Blobs. It must not block.
 	Sums(read []digest.Digest)
 }
 
-// Planned is an optional second interface of a Source: it is told once, before anything is
-// read, which of its blobs will be; the others every node holds. One of those may be read all
-// the same, for a node that joins late. Planned must not block.
+// Planned is an optional second interface of a Source.
 type Planned interface {
+	// Planned is called once, before anything is read, and says which of the Blobs will be read.
+	// Every node holds the others. One of those may be read all the same, for a node that joins
+	// late. Planned must not block.
 	Planned(read []bool)
 }
 
 // Sink is what a node keeps of one transfer.
 //
-// Offer only reads: for each blob the number of leading bytes it claims to hold
-// (all of them: it vouches for the blob), and the free bytes where the rest
-// would go (-1: unknown). Begin continues d at off; one blob is begun after the
-// other, but the Commit of one may run beside the writes of the next. Publish,
-// called once, on the server's COMMIT, does renames and references, nothing that
-// can run out of space.
-//
-// A Sink may add more: each interface that the ring looks for stands in sinkExtras. A type that
-// embeds a Sink hides them, so do not wrap one: embed the concrete type, whose methods all count.
+// A Sink may have more methods. It may be an Opener, which replays what was stored to a successor that
+// lost its feed; a Keeper, Switcher or Preparer; an io.Closer, which is closed once at the end of the
+// transfer, whatever its outcome; and a fmt.Stringer, which names the target in the log. A type that
+// embeds a Sink hides these, so do not wrap one: embed the concrete type, whose methods all count.
 type Sink interface {
+	// Offer returns, for each blob, how many leading bytes the Sink claims to hold, and how many bytes
+	// are free where the rest would go; -1 is unknown. By claiming all bytes of a blob the Sink vouches
+	// for it. Offer only reads. An error refuses the transfer.
 	Offer(ctx context.Context, blobs []v1.Descriptor) (held []int64, free int64, err error)
+	// Begin returns a writer that goes on with d at byte off. Blobs are begun one after the other, but
+	// the Commit of one may run beside the writes of the next.
 	Begin(ctx context.Context, d v1.Descriptor, off int64) (Writer, error)
+	// Publish is called once, when the server orders to commit. It renames and sets references, and
+	// does nothing that can run out of space.
 	Publish(ctx context.Context) error
 }
 
-// sinkExtras is what a Sink may add; nil is what one does not add. This is the only place where the
-// ring looks for it.
+// sinkExtras is what a Sink may add, and nil where it does not. The ring looks for it in this place only.
 type sinkExtras struct {
 	// An Opener can replay what the Sink stored, to a successor whose predecessor was lost.
 	Opener
@@ -103,37 +106,39 @@ func extrasOf(s Sink) (x sinkExtras) {
 	return x
 }
 
-// Keeper is an optional second interface of a Sink that can serve another
-// transfer with what this one leaves unpublished, by claiming it in its Offer: Keep
-// is called before Close when the transfer was cut off through no fault of this node, or of the
-// bytes. Without it Close leaves nothing.
-type Keeper interface{ Keep() }
+// Keeper is an optional second interface of a Sink. Another transfer can then go on from what this
+// one leaves unpublished, by claiming it in its Offer.
+type Keeper interface {
+	// Keep is called before Close when the transfer was cut off through no fault of this node or of
+	// the bytes. If it was not called, Close leaves nothing.
+	Keep()
+}
 
 // Switcher is an optional second interface of a Sink that may hold everything and still have
-// something to do: Switches is asked after such an Offer whether Publish would switch a reference or an
-// output, for who only asks (Config.Check).
+// something to do.
 type Switcher interface {
+	// Switches reports whether Publish would switch a reference or an output. It is called after an
+	// Offer that claims everything, for a sender that only asks (Config.Check).
 	Switches(ctx context.Context) bool
 }
 
 // Preparer is an optional second interface of a Sink with work to do between its
-// last blob and Publish, such as the temporary of an output. Prepare is called
-// once, when every blob is complete (held or committed); blobs carries the final
-// digests and sizes. What it makes is durable when it returns. inPlace says that
-// Publish has nothing to switch: every reference and target already is what this
-// transfer would make it.
+// last blob and Publish, such as the temporary file of an output.
 type Preparer interface {
+	// Prepare is called once, when every blob is held or committed. blobs have the final digests and
+	// sizes. What Prepare makes is durable when it returns. inPlace says that Publish has nothing to
+	// switch: every reference and target already is what this transfer would make it.
 	Prepare(ctx context.Context, blobs []v1.Descriptor) (inPlace bool, err error)
 }
 
-// Writer stores one blob; it does not hash: the ring does. Commit makes the blob
-// durable, not yet visible, and ends the Writer; final carries the digest and
-// size the ring computed and checked. Abort ends the Writer and keeps exactly so
-// many leading bytes (0: nothing); it is called instead of Commit, never after
-// it. It is an alias so that a package which does not import ring can name the
-// same type.
+// Writer stores one blob. It does not hash, because the ring does. Writer is an alias, so that
+// a package which does not import ring can name the same type.
 type Writer = interface {
 	io.Writer
+	// Commit makes the blob durable, but not visible yet, and ends the Writer. final has the
+	// digest and size that the ring computed and checked.
 	Commit(ctx context.Context, final v1.Descriptor) error
+	// Abort ends the Writer and keeps exactly keep leading bytes. It is called instead of Commit,
+	// never after it.
 	Abort(keep int64) error
 }

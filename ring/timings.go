@@ -6,10 +6,10 @@ import (
 	"github.com/dolly-img/dolly-img/ring/internal/coordinator"
 )
 
-// timings is every time by which the ring decides that something is late, lost or slow, but those of
-// internal/coordinator/timings.go.
-// They stand in one place because they depend on each other: who changes one sees the
-// others. Nothing changes them at run time. timers_test.go and detect_*test.go measure them.
+// timings has all times by which the ring decides that something is late, lost or slow, except for those of
+// internal/coordinator/timings.go. They stand in one place because they depend on each other: whoever
+// changes one sees the others. Nothing changes them at run time. timers_test.go and detect_*test.go
+// measure them.
 var timings = struct {
 	// Of the coordinator's loop and of what is said on control.
 	pingEvery time.Duration // PING, REPORT and progress: how old what is known of a node may be

@@ -15,27 +15,28 @@ import (
 type Sink struct {
 	// New begins another transfer of the blobs to the place.
 	New func() ring.Sink
-	// Blobs with their digests and sizes, and the bytes of each. One blob should
-	// be larger than a few KiB.
+	// Blobs have their digests and sizes, Bytes the content of each. One blob should be
+	// larger than a few KiB.
 	Blobs []v1.Descriptor
 	Bytes [][]byte
 
-	// Published says whether what New's transfers make is there, whole and right.
-	// Nil: it cannot be seen.
+	// Published reports whether what New's transfers make is there, whole and right.
+	// It is nil where that cannot be seen.
 	Published func(t *testing.T) bool
-	// Left lists the temporary files at the place; what it returns must be the
-	// same after a transfer as before. Nil: there are none.
+	// Left lists the temporary files at the place. What it returns must be the same
+	// after a transfer as before. It is nil where there are none.
 	Left func(t *testing.T) []string
 
-	// OneWay is for a stream: what is written cannot be taken back.
+	// OneWay is for a stream, of which nothing that was written can be taken back.
 	OneWay bool
 
-	// Compares is for a place that does not vouch for what is there: a second transfer is told
-	// it, and finds that it is the same. Renews is for one that a second transfer writes again.
+	// Compares is for a place that does not vouch for what is there. A second transfer brings
+	// the bytes again, and finds that they are the same. Renews is for a place that a second
+	// transfer writes again.
 	Compares, Renews bool
 }
 
-// TestSink checks a Sink; setup makes a new place each time.
+// TestSink checks a Sink. setup makes a new place each time.
 func TestSink(t *testing.T, setup func(t *testing.T) Sink) {
 	run := func(name string, test func(t *testing.T, s *sinkTest)) {
 		t.Run(name, func(t *testing.T) {

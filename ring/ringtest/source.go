@@ -140,7 +140,7 @@ func blobsOf(t *testing.T, src ring.Source, want [][]byte) []v1.Descriptor {
 	return blobs
 }
 
-// read reads to the end, in another goroutine than the test's where it likes to.
+// read reads to the end. It may be called in another goroutine than the test's.
 func read(t *testing.T, o ring.Opener, d v1.Descriptor, off int64) []byte {
 	t.Helper()
 	r, err := o.Open(context.Background(), d, off)
@@ -158,7 +158,7 @@ func read(t *testing.T, o ring.Opener, d v1.Descriptor, off int64) []byte {
 	return b
 }
 
-// diff says where two byte strings differ.
+// diff says in words where two byte strings differ.
 func diff(got, want []byte) string {
 	for i := range min(len(got), len(want)) {
 		if got[i] != want[i] {

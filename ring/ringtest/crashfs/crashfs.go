@@ -1,12 +1,12 @@
-// Package crashfs is a file system in memory for tests of what survives: it fails
+// Package crashfs is a file system in memory for tests of what survives. It fails
 // the n-th operation, or takes the power away there and drops what was not made
 // durable.
 //
-// What is durable is what POSIX promises and no more: the bytes of a file after
-// its Sync, an entry of a directory after SyncDir of that directory. A power loss
-// chooses for every file and every entry on its own whether what came later
-// reached the disk, so a rename may lose both names, and an entry may survive
-// whose file is empty or holds zeros.
+// Durable is what POSIX promises (IEEE 1003.1, fsync) and no more: the bytes of a file
+// after its Sync, an entry of a directory after SyncDir of that directory. A power
+// loss chooses for every file and every entry on its own whether what came later
+// reached the disk. So a rename may lose both names, and an entry may survive whose
+// file is empty or holds zeros.
 package crashfs
 
 import (
@@ -17,7 +17,7 @@ import (
 	"syscall"
 )
 
-// ErrPowerLoss is the error of every operation from the crash on.
+// ErrPowerLoss is what every operation returns from the crash on.
 var ErrPowerLoss = errors.New("power loss")
 
 // FS is the file system, in the place of durable.Dir or durable.OpenRoot. No file has a descriptor.
@@ -47,7 +47,7 @@ func New() *FS {
 }
 
 // FailAt makes the n-th operation from now, counted from 1, fail with EIO and do
-// nothing; 0 makes none fail.
+// nothing. With 0 none fails.
 func (f *FS) FailAt(n int) { f.set(&f.failAt, f.ops+n) }
 
 // CrashAt takes the power away before the n-th operation from now.
@@ -61,7 +61,7 @@ func (f *FS) IgnoreSync(files, dirs bool) {
 	f.mu.Unlock()
 }
 
-// SyncLies says whether IgnoreSync is in effect; it ends with a reboot.
+// SyncLies reports whether IgnoreSync is in effect, which ends with a reboot.
 func (f *FS) SyncLies() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -70,7 +70,7 @@ func (f *FS) SyncLies() bool {
 
 func (f *FS) set(p *int, v int) { f.mu.Lock(); *p = v; f.mu.Unlock() }
 
-// Ops is how many operations there were.
+// Ops returns how many operations there were.
 func (f *FS) Ops() int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -85,10 +85,10 @@ type node struct {
 	mtime      int64
 	ctime      int64
 	data       []byte
-	durable    []byte             // of a file: data at its last Sync
+	durable    []byte             // of a file: its data at the last Sync
 	entries    map[string]*node   // of a directory
-	entriesLog map[string][]*node // per name: what is durable (nil: nothing), then all that came later
-	exchanged  [][2]string        // pairs of names that were exchanged, not durably
+	entriesLog map[string][]*node // by name: the durable entry (nil where there is none), then all later ones
+	exchanged  [][2]string        // pairs of names that were exchanged and are not durable
 }
 
 func (f *disk) newNode(mode fs.FileMode) *node {
@@ -106,7 +106,7 @@ func (f *disk) touch(n *node) {
 	n.mtime, n.ctime = f.clock, f.clock
 }
 
-// enter puts child (nil: nothing) under name, not durably.
+// enter puts child under name, or removes the name where child is nil. It does not make it durable.
 func (n *node) enter(name string, child *node) {
 	if n.entriesLog[name] == nil {
 		n.entriesLog[name] = []*node{n.entries[name]}
@@ -119,8 +119,8 @@ func (n *node) enter(name string, child *node) {
 	}
 }
 
-// op counts one operation and says whether it may be done; the lock is held when
-// it returns nil.
+// op counts one operation and returns an error if it must not be done. The lock is held
+// when it returns nil.
 func (f *FS) op(what, name string) error {
 	f.mu.Lock()
 	f.ops++
@@ -142,8 +142,7 @@ func pathError(what, name string, err error) error {
 	return &fs.PathError{Op: what, Path: name, Err: err}
 }
 
-// find is the directory of name, its last element and what is there (nil:
-// nothing).
+// find returns the directory of name, its last element, and what is there, or nil.
 func (f *FS) find(name string) (dir *node, base string, n *node, err error) {
 	if !fs.ValidPath(name) {
 		return nil, "", nil, fs.ErrInvalid

@@ -109,10 +109,10 @@ func (h *handle) Stat() (fs.FileInfo, error) {
 	return h.n.info(h.name), nil
 }
 
-// Close is no operation: what it does cannot be lost.
+// Close does not count as an operation, because nothing that it does can be lost.
 func (h *handle) Close() error { return nil }
 
-// info is a node's state as os.Stat gives it, with a *syscall.Stat_t.
+// info is the state of a node as os.Stat returns it, with a *syscall.Stat_t.
 type info struct {
 	name string
 	mode fs.FileMode

@@ -1,12 +1,3 @@
-// Package crashfs is a file system in memory for tests of what survives: it fails
-// the n-th operation, or takes the power away there and drops what was not made
-// durable.
-//
-// What is durable is what POSIX promises and no more: the bytes of a file after
-// its Sync, an entry of a directory after SyncDir of that directory. A power loss
-// chooses for every file and every entry on its own whether what came later
-// reached the disk, so a rename may lose both names, and an entry may survive
-// whose file is empty or holds zeros.
 package crashfs
 
 import (
@@ -21,7 +12,7 @@ import (
 	"github.com/dolly-img/dolly-img/cache/durable"
 )
 
-// OpenFile knows O_CREATE, O_EXCL and O_TRUNC.
+// OpenFile opens a file. Of the flags it knows O_CREATE, O_EXCL and O_TRUNC.
 func (f *FS) OpenFile(name string, flag int, perm fs.FileMode) (durable.File, error) {
 	if err := f.op("open", name); err != nil {
 		return nil, err
@@ -64,7 +55,7 @@ func (f *FS) Mkdir(name string, perm fs.FileMode) error {
 	return nil
 }
 
-// Lstat is Stat: there are no links here.
+// Lstat describes a file or directory. There are no symbolic links here.
 func (f *FS) Lstat(name string) (fs.FileInfo, error) {
 	if err := f.op("lstat", name); err != nil {
 		return nil, err
@@ -131,10 +122,10 @@ func (f *FS) Link(from, to string) error {
 	return nil
 }
 
-// Rename replaces a file at to.
+// Rename gives a file another name, and replaces a file that has it.
 func (f *FS) Rename(from, to string) error { return f.rename(from, to, false) }
 
-// RenameNew fails with fs.ErrExist where to exists.
+// RenameNew does the same, and fails with fs.ErrExist where to exists.
 func (f *FS) RenameNew(from, to string) error { return f.rename(from, to, true) }
 
 func (f *FS) rename(from, to string, fresh bool) error {
@@ -170,9 +161,9 @@ func (f *FS) rename(from, to string, fresh bool) error {
 	return nil
 }
 
-// Exchange gives each of two names of one directory what the other has. A power loss that
-// undoes it undoes both halves, as every file system does that has such a call: what was
-// done to the two names before is durable with it.
+// Exchange gives each of two names of one directory what the other has. A power loss undoes
+// both halves or neither, as in every file system that has such a call. What was done to the
+// two names before is durable with it.
 func (f *FS) Exchange(a, b string) error {
 	if err := f.op("exchange", a); err != nil {
 		return err
@@ -198,7 +189,7 @@ func (f *FS) Exchange(a, b string) error {
 	return nil
 }
 
-// RemoveAll removes name and what is in it, one after another.
+// RemoveAll removes name and what is in it, each in an operation of its own.
 func (f *FS) RemoveAll(name string) error {
 	info, err := f.Lstat(name)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -241,7 +232,7 @@ func (f *FS) Sub(name string) (durable.FS, error) {
 	return &FS{f.disk, n}, nil
 }
 
-// SyncDir makes the entries of a directory durable, not what they name.
+// SyncDir makes the entries of a directory durable, but not the files that they name.
 func (f *FS) SyncDir(name string) error {
 	if err := f.op("syncdir", name); err != nil {
 		return err
@@ -265,7 +256,7 @@ func (f *FS) SyncDir(name string) error {
 	return nil
 }
 
-// Names lists a directory in order.
+// Names lists the names in a directory in order.
 func (f *FS) Names(name string) ([]string, error) {
 	if err := f.op("readdir", name); err != nil {
 		return nil, err

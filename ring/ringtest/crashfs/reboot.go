@@ -7,26 +7,26 @@ import (
 	"slices"
 )
 
-// Choice picks one of n possible states of a file or entry after a power loss:
+// Choice picks one of n possible states of a file or entry after a power loss.
 // 0 is the durable one, n-1 the newest.
 type Choice func(n int) int
 
-// Oldest keeps what was durable, Newest all there was.
+// Oldest keeps what was durable, Newest keeps everything.
 var (
 	Oldest Choice = func(int) int { return 0 }
 	Newest Choice = func(n int) int { return n - 1 }
 )
 
-// Random chooses by chance, the same for the same seed.
+// Random chooses by chance, in the same way for the same seed.
 func Random(seed uint64) Choice {
 	r := rand.New(rand.NewPCG(seed, seed))
 	return func(n int) int { return r.IntN(n) }
 }
 
-// Reboot is the file system after a power loss now: for each directory entry
-// that is not durable names picks among the durable one and those that came
-// later, and for each file that is not durable bytes picks among its durable
-// content, zeros in its newest length, a part of the newest content and all of
+// Reboot returns the file system after a power loss now. For each directory entry
+// that is not durable, names picks among the durable one and those that came
+// later. For each file that is not durable, bytes picks among its durable
+// content, zeros in its newest length, a part of the newest content, and all of
 // it. Handles of f go on in f.
 func (f *FS) Reboot(names, bytes Choice) *FS {
 	f.mu.Lock()
@@ -90,11 +90,13 @@ func (r reboot) content(old *node) []byte {
 	return old.data
 }
 
-// Sweep proves that work survives. It runs it once to count its operations, then
-// for every n once with the n-th failing, and once with the power lost before it,
-// and after each judges what is left in several ways of losing the power. setup
-// makes the file system on which work begins; work cleans up after itself as a
-// living process does; check gets what is left, and what work returned.
+// Sweep proves that work survives. It runs work once to count its operations. Then,
+// for every n, it runs work once with a failure of the n-th operation, and once with
+// a power loss before it. After each it judges what is left in several ways of
+// losing the power.
+//
+// setup makes the file system on which work begins. work cleans up after itself as a
+// living process does. check gets what is left, and what work returned.
 func Sweep(setup func() (*FS, error), work func(*FS) error, check func(*FS, error) error) error {
 	fs, err := setup()
 	if err != nil {
