@@ -147,14 +147,20 @@ func (c *Machine) linkInto(i int) (wire.Sending, bool) {
 }
 
 // starved says whether i waits for what its feeder waits for it to take, or does not fetch it from
-// a link that could carry more, or waits to send over links that have nothing to send: it has no time to
-// run, and what it measures of itself does not tell.
+// a link that could carry more, or waits to send over links that have nothing to send, or that it was not ordered to
+// feed: it has no time to run, or lies, and what it measures of itself does not tell.
 func (c *Machine) starved(i int) bool {
 	n := &c.nodes[i]
 	l, ok := c.linkInto(i)
 	waits := n.progress.report.Wait == wire.WaitIn ||
-		n.progress.report.Wait == wire.WaitOut && len(n.progress.report.Links) > 0 && !slices.ContainsFunc(n.progress.report.Links, isBusy)
+		n.progress.report.Wait == wire.WaitOut && !c.feeds(i, c.busyInto)
 	return ok && isBusy(l) && waits && n.progress.rate > 0 && (l.Held || max(l.Rate, l.Burst) >= 2*n.progress.rate) && c.waitedFor(i)
+}
+
+// busyInto says whether the link into i has something to send, as its feeder says.
+func (c *Machine) busyInto(i int) bool {
+	l, ok := c.linkInto(i)
+	return ok && isBusy(l)
 }
 
 // carries is what the link into i carried while it was busy, 0 if that is unknown. Links of one

@@ -137,8 +137,12 @@ func (c *Machine) resumed(ev EvResumed) {
 	same := ev.Instance == n.contact.instance
 	switch {
 	case same && ev.State == wire.StateRunning:
+		if n.contact.resumes(n.progress.has) > maxResumes {
+			c.lose(ev.Node, because(KindLost, "its connection broke %d times, and nothing moved in between", maxResumes+1))
+			return
+		}
 		n.contact.open()
-		n.progress.begin(c.now)
+		n.progress.resume(c.now)
 		c.remind(ev.Node)
 	case same && n.phase == phCommitting && State(ev.State).Good():
 		c.nodeCommitted(EvCommitted{ev.Node, ev.Digest})

@@ -29,7 +29,14 @@ type contact struct {
 	asked time.Duration
 	// returns counts how often it was lost and came back.
 	returns int
+	// resumed counts how often its connection broke and was resumed since the node had got as far as had.
+	resumed int
+	had     int64
 }
+
+// maxResumes is how often a connection may be resumed without progress in between. A node that closes each must not
+// hold the others up for ever.
+const maxResumes = 5
 
 // greeted notes who answered, and how.
 func (c *contact) greeted(addr string, version int) { c.addr, c.version = addr, version }
@@ -38,6 +45,7 @@ func (c *contact) greeted(addr string, version int) { c.addr, c.version = addr, 
 func (c *contact) offer(instance wire.ID, now time.Duration) {
 	c.open()
 	c.instance, c.met, c.asked, c.busy = instance, true, now, false
+	c.resumed, c.had = 0, 0
 }
 
 // open notes that the control connection is in use from now on.
@@ -45,6 +53,16 @@ func (c *contact) open() { c.alive, c.resuming = true, false }
 
 // resume notes that the control connection broke, and is dialled again.
 func (c *contact) resume() { c.alive, c.resuming = false, true }
+
+// resumes counts a connection that is resumed, of a node that is so far, and returns how many were in a row without
+// progress.
+func (c *contact) resumes(has int64) (inRow int) {
+	if has > c.had {
+		c.had, c.resumed = has, 0
+	}
+	c.resumed++
+	return c.resumed
+}
 
 // close notes that the control connection is gone, and that nobody waits for another one.
 func (c *contact) close() { c.alive, c.resuming = false, false }

@@ -20,8 +20,9 @@ type feed struct {
 	asked, up time.Duration
 	// tried is when a link was last given up because nothing happened on it.
 	tried time.Duration
-	// early says that the node said done, and waits all the same.
-	early bool
+	// early says that the node said done, and waits all the same. passed says that it does not say what it needs, and
+	// was moved to the end of the order because of that.
+	early, passed bool
 	// needs is what its last NEED asks for, sum the same as one number (needSum).
 	needs [][2]int64
 	sum   int64
@@ -73,8 +74,17 @@ func (f *feed) linked() bool { return f.state == feedDialled || f.state == feedU
 // ask begins a new generation, with a link that is ordered once the node has said what it needs.
 func (f *feed) ask(link uint32, now time.Duration) {
 	f.retire()
-	f.state, f.link, f.asked = feedAsked, link, now
+	f.state, f.link, f.asked, f.passed = feedAsked, link, now, false
 	f.gen++
+}
+
+// passOver notes that the node was moved because it does not say what it needs.
+func (f *feed) passOver() { f.passed = true }
+
+// ownedBy says whether a node feeds this one, or holds its window until another link was ordered in place of one of its.
+func (f *feed) ownedBy(feeder int) bool {
+	return f.feeder == feeder && f.linked() ||
+		slices.ContainsFunc(f.replaces, func(l ownedLink) bool { return l.feeder == feeder })
 }
 
 // retire keeps the link that there is for release.

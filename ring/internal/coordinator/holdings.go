@@ -72,6 +72,25 @@ func (h *holdings) cut(blob int, good int64) (less int64) {
 	return less
 }
 
+// lacked is how many bytes the node had to receive when it answered, as far as its claims were right. Of a stream
+// nobody knows how many those are: it counts as sizeOf says.
+func (h *holdings) lacked(blobs []v1.Descriptor) (bytes int64) {
+	for b, d := range blobs {
+		if h.held != nil && h.held[b] < 0 {
+			bytes += sizeOf(d) - min(h.claims[b], sizeOf(d))
+		}
+	}
+	return bytes
+}
+
+// sizeOf is how many bytes a blob has, of a stream more than any has.
+func sizeOf(d v1.Descriptor) int64 {
+	if d.Size < 0 {
+		return 1 << 55
+	}
+	return d.Size
+}
+
 // left is how many bytes of the blobs a node still has to receive when it has received so many; ok is
 // false when nobody knows how many there are.
 func (h *holdings) left(blobs []v1.Descriptor, received int64) (left int64, ok bool) {

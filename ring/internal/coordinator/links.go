@@ -140,6 +140,9 @@ func (c *Machine) link(ev EvLink) {
 		name := c.linkName(i)
 		switch {
 		case ev.State == wire.LinkUp && ev.Node != i:
+			if n.feed.state != feedDialled {
+				return // said again, as if it was opened only now
+			}
 			n.feed.raise(c.now)
 			c.do(ActLink{Link: name, Up: true, Again: n.feed.gen > 1, Reason: "up"})
 		case ev.State == wire.LinkDone && ev.Node == i:
@@ -252,9 +255,14 @@ func (c *Machine) linkName(i int) string {
 // holds its window for i. The first of those nodes goes on from that window, so the feeder is told UNDIAL only after
 // the new link into that node was ordered.
 func (c *Machine) orphan(i int) {
+	c.nodes[i].feed.retire()
+	c.nodes[i].feed.finish()
+	c.handOver(i)
+}
+
+// handOver is orphan for a node whose own feed stays as it is.
+func (c *Machine) handOver(i int) {
 	from := &c.nodes[i]
-	from.feed.retire()
-	from.feed.finish()
 	heir := 0
 	for _, j := range c.order[slices.Index(c.order, i)+1:] {
 		n := &c.nodes[j]

@@ -131,6 +131,12 @@ func (c *Machine) reported(ev EvReport) {
 		}
 		return
 	}
-	n.progress.take(c.now, ev.Report)
+	if ev.Node != 0 && n.phase > phServing {
+		n.progress.ended(c.now, ev.Report)
+	} else {
+		r := ev.Report
+		r.Received = min(max(r.Received, 0), c.mostReceived(ev.Node))
+		n.progress.take(c.now, r, c.confirmed(ev.Node, r))
+	}
 	c.judgeSuspects()
 }

@@ -17,9 +17,10 @@ var timings = struct {
 	stalled time.Duration // nothing moves on a link both of whose ends wait: it is down
 	probed  time.Duration // a node was told to try whether it reaches another, which takes it as long as a link at most: it does not answer
 	parked  time.Duration // no node reaches a node, nor may the server feed it: all are asked once more, 15 s after the first dial at most
-	dialled time.Duration // a feeder was told to dial, and says neither up nor down: it is down
+	mute    time.Duration // a feeder was told to dial, and says neither up nor down, or a node does not answer FEED: it is routed around
+	held    time.Duration // a link is held, or idle though there is something to send: it is routed around
 	report  time.Duration // an alive node says nothing of how far it is: it failed
-	hung    time.Duration // nothing moves at a node that waits for itself, or FEED is not answered: it failed
+	hung    time.Duration // a node that others wait for does not get on by leastRate, or FEED is not answered: it failed
 	verify  time.Duration // everything was sent, or COMMIT, and nothing comes back: it failed
 	blame   time.Duration // a feeder that waits for its feed neither passes a mark nor complains of it: its link is blamed
 	patient time.Duration // the same for one that is busy with what it has
@@ -35,7 +36,8 @@ var timings = struct {
 	stalled: 3 * time.Second,
 	probed:  3 * time.Second,
 	parked:  5 * time.Second,
-	dialled: 10 * time.Second,
+	mute:    5 * time.Second,
+	held:    10 * time.Second,
 	report:  10 * time.Second,
 	hung:    time.Minute,
 	verify:  10 * time.Minute, // the last fsync, and a copy to the output, may take long

@@ -15,9 +15,13 @@ import (
 // maxLost is how many links into a node may be lost before it is given up.
 const maxLost = 50
 
-// leastRate is how many bytes per second a link must carry so that it is only slow: the smallest usual frame in the
-// time after which nothing moves on it. A frame of the largest size takes it about as long as a node may hang.
+// leastRate is how many bytes per second a link must carry so that it is only slow, and how fast a node that others
+// wait for must get on: the smallest usual frame in the time after which nothing moves on a link. A frame of the
+// largest size takes such a link about as long as a node may hang.
 const leastRate = 16 << 10
+
+// leastStep is how many bytes that are in timings.hung.
+const leastStep = 60 * leastRate
 
 func (c *Machine) tick() {
 	if !c.started {
@@ -51,30 +55,53 @@ func (c *Machine) commitLimit() time.Duration {
 	return timings.verify
 }
 
-// watch looks after a node that is served.
+// watch looks after a node that is served. What the node says of itself can only count against it: see the rule in
+// PROTOCOL.md section 9.
 func (c *Machine) watch(i int) {
 	n := &c.nodes[i]
 	still := c.now - n.progress.moved
-	waits := n.progress.report.Wait == wire.WaitIn && min(still, c.now-n.feed.tried) >= timings.stalled
 	asked := c.now - n.feed.asked
+	switch {
+	case !c.delays(i), n.progress.gotOn():
+		n.progress.rest(c.now)
+	case c.excused(i):
+		n.progress.excuse(c.now)
+	}
 	switch {
 	case min(still, c.now-n.progress.told) >= timings.report:
 		c.end(i, Failed, because(KindMute, "does not report for %v", timings.report))
 	case n.feed.state == feedAsked && asked >= timings.hung:
 		c.end(i, Failed, because(KindMute, "does not say what it needs for %v", timings.hung))
+	case n.feed.state == feedAsked && asked >= timings.mute && !n.feed.passed:
+		c.passOver(i)
 	case n.feed.state == feedAsked && asked >= timings.stalled:
 		c.undial(n) // nobody's window stands for it any longer
-	case n.feed.state == feedDialled && asked >= timings.dialled:
-		c.giveUp(i, fmt.Sprintf("not dialled within %v", timings.dialled))
-	case waits && c.stalled(i, still):
-		c.giveUp(i, fmt.Sprintf("nothing moved for %v", timings.stalled))
-	case waits && n.feed.state == feedDone && n.holdings.lacks:
-		n.feed.earlyAt(c.now) // it said done, or that it needs nothing
-		c.relink(i)
-	case still >= timings.hung && c.hangs(i):
-		c.end(i, Failed, because(KindStuck, "hangs: nothing was stored for %v (%s)", timings.hung, cmp.Or(string(n.progress.report.Wait), "does not read")))
+	case n.feed.state == feedDialled && asked >= timings.mute:
+		if n.feed.feeder != 0 {
+			n.tries.shun(n.feed.feeder) // it owes an answer, whatever else it says
+		}
+		c.giveUp(i, fmt.Sprintf("not dialled within %v", timings.mute))
+	case c.now-n.progress.owes >= timings.hung:
+		c.crawls(i)
+	case still >= timings.held && c.holds(i):
+		c.end(i, Failed, because(KindStuck, "takes nothing of what it is sent for %v, and nobody holds it up", timings.held))
 	case still >= timings.verify && c.sourceDone && (n.feed.state == feedDone || !n.holdings.lacks):
 		c.end(i, Failed, because(KindStuck, "has been sent everything, and does not verify for %v", timings.verify))
+	default:
+		c.watchFeed(i, still)
+	}
+}
+
+// watchFeed looks after the link into a node that waits for it.
+func (c *Machine) watchFeed(i int, still time.Duration) {
+	n := &c.nodes[i]
+	switch {
+	case n.progress.report.Wait != wire.WaitIn || min(still, c.now-n.feed.tried) < timings.stalled:
+	case c.stalled(i, still):
+		c.giveUp(i, fmt.Sprintf("nothing moved for %v", timings.stalled))
+	case n.feed.state == feedDone && n.holdings.lacks:
+		n.feed.earlyAt(c.now) // it said done, or that it needs nothing
+		c.relink(i)
 	}
 }
 
@@ -84,22 +111,63 @@ func (c *Machine) giveUp(i int, reason string) {
 	c.linkDown(i, c.linkName(i), EvLink{Node: i, Code: wire.CodeNetwork, Reason: reason})
 }
 
-// hangs says whether i waits for itself: for its storage or its processor, or though it
-// is sent something and nobody holds it up.
-func (c *Machine) hangs(i int) bool {
-	n := &c.nodes[i]
-	switch n.progress.report.Wait {
-	case wire.WaitDisk, wire.WaitCPU:
+// delays says whether there is something for i to get on with: it says itself that it waits for its own storage,
+// processor or rate limit, or its feeder has something to send.
+func (c *Machine) delays(i int) bool {
+	switch c.nodes[i].progress.report.Wait {
+	case wire.WaitDisk, wire.WaitCPU, wire.WaitLimit:
 		return true
-	case wire.WaitOut:
-		if slices.ContainsFunc(n.progress.report.Links, isBusy) {
-			return false
-		}
-	case wire.WaitIn, wire.WaitLimit:
-		return false
 	}
-	l, ok := c.linkInto(i)
-	return ok && n.feed.state == feedUp && isBusy(l)
+	return c.busyInto(i)
+}
+
+// holds says whether the feeder of i says that i holds the link, though i names nothing of its own that it waits for.
+func (c *Machine) holds(i int) bool {
+	switch c.nodes[i].progress.report.Wait {
+	case wire.WaitOut, wire.WaitUnknown:
+		l, ok := c.linkInto(i)
+		return ok && l.Held && !c.excused(i)
+	}
+	return false
+}
+
+// excused says whether another node confirms that i waits for those that it feeds: one that i was ordered to feed,
+// whose link may hold the window of i, and that does not get on either. Links that nobody ordered excuse nothing.
+func (c *Machine) excused(i int) bool {
+	return c.nodes[i].progress.report.Wait == wire.WaitOut &&
+		c.feeds(i, func(j int) bool { return c.now-c.nodes[j].progress.stuck >= timings.stalled })
+}
+
+// feeds says whether i was ordered to feed a node that it may have to wait for, because the link into it is not up
+// yet or which is true of it.
+func (c *Machine) feeds(i int, which func(j int) bool) bool {
+	return slices.ContainsFunc(c.order, func(j int) bool {
+		n := &c.nodes[j]
+		return n.phase == phServing && !n.pace.slow && n.feed.ownedBy(i) && (n.feed.state != feedUp || which(j))
+	})
+}
+
+// crawls is called when i has not got on for timings.hung, though others wait for it. A node that waits for what its
+// feeder has may have a feeder that sends hardly anything: the link is lost first, unless it is the server's.
+func (c *Machine) crawls(i int) {
+	n := &c.nodes[i]
+	n.progress.rest(c.now)
+	if f := n.feed.feeder; n.progress.report.Wait == wire.WaitIn && f != 0 {
+		n.tries.shun(f)
+		c.giveUp(i, fmt.Sprintf("less than %d KiB moved in %v", leastStep>>10, timings.hung))
+		return
+	}
+	c.end(i, Failed, because(KindStuck, "hangs: less than %d KiB were stored in %v (%s)", leastStep>>10, timings.hung, cmp.Or(string(n.progress.report.Wait), "does not read")))
+}
+
+// passOver moves a node that does not say what it needs to the end of the order, where nobody waits for it.
+func (c *Machine) passOver(i int) {
+	n := &c.nodes[i]
+	n.feed.passOver()
+	c.undial(n)
+	c.handOver(i)
+	at := slices.Index(c.order, i)
+	c.order = append(slices.Delete(c.order, at, at+1), i)
 }
 
 // stalled reports whether the link into i should carry something and does not.
@@ -111,9 +179,9 @@ func (c *Machine) stalled(i int, still time.Duration) bool {
 	f := &c.nodes[n.feed.feeder]
 	l, ok := c.linkInto(i)
 	switch {
-	case ok && l.Rate >= leastRate && still < timings.hung && c.now-f.progress.told < timings.stalled:
-		// A part of a frame arrives, of which the receiver does not tell: frames suit the rate of the chain, and
-		// one of 1 MiB takes a slow link longer.
+	case ok && l.Rate >= leastRate && still < timings.stalled+frameTime(l.Rate) && c.now-f.progress.told < timings.stalled:
+		// A part of a frame may arrive, of which the receiver does not tell: frames suit the rate of the chain, and
+		// one of 1 MiB takes a slow link longer. The feeder is believed for as long as that takes at the rate it tells.
 		return false
 	case n.feed.feeder > 0 && f.phase >= phVerified:
 		// It has everything, waits for nothing, and reports no more. If it got that just now,
@@ -127,8 +195,13 @@ func (c *Machine) stalled(i int, still time.Duration) bool {
 		return slices.ContainsFunc(f.progress.links, func(old wire.Sending) bool { return old.Link == l.Link && isBusy(old) })
 	}
 	// A feeder that says it has nothing to send, and has more than its receiver.
-	return n.feed.feeder > 0 && still >= timings.dialled &&
+	return n.feed.feeder > 0 && still >= timings.held &&
 		(f.feed.state == feedDone || after(f.progress.report.Blob, f.progress.report.Good, n.progress.report.Blob, n.progress.report.Good))
+}
+
+// frameTime is what the largest frame takes at so many bytes per second.
+func frameTime(rate int64) time.Duration {
+	return time.Duration(wire.MaxPayload * int64(time.Second) / rate)
 }
 
 func isBusy(l wire.Sending) bool { return !l.Idle }
