@@ -124,7 +124,7 @@ func TestHungDisk(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				at, _ := c.when("b:1", "hangs: nothing was stored for 1m0s (disk)")
+				at, _ := c.when("b:1", "hangs: less than 960 KiB were stored in 1m0s (disk)")
 				between(t, "failed", at, time.Minute, time.Minute+within)
 				a.check(t, r.Nodes[0], src.blobs...)
 				b.check(t, r.Nodes[1], src.blobs...)

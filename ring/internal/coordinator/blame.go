@@ -1,9 +1,12 @@
 package coordinator
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
-// maxFalls is how often a node may fall back, maxBlames how many blamed links it
-// may be an end of before it fails.
+// maxFalls is how often a node may fall back, maxBlames of how many others links to it may be blamed before it fails.
+// Each link from the server counts as another one.
 const (
 	maxFalls  = 5
 	maxBlames = 2
@@ -14,12 +17,13 @@ const (
 
 // blame is what is held against a node because bytes were not as the source has them.
 //
-// suspect is set from a FALLBACK until its link is judged. links and falls only grow.
+// suspect is set from a FALLBACK until its link is judged. ends and falls only grow.
 type blame struct {
 	// banned says that a link that it fed changed bytes: it feeds nobody any more.
 	banned bool
-	// links counts the links that changed bytes and that it was an end of.
-	links int
+	// ends are the nodes at the other ends of links that changed bytes and that it was an end of: each node once, and
+	// the server, which is 0, as often as it was.
+	ends []int
 	// falls counts how often it fell back.
 	falls int
 	// damage is what it said of the last damaged frame. Its feeder sees only that the link broke.
@@ -65,10 +69,17 @@ func (b *blame) suspects(s *suspicion) { b.suspect = s }
 
 func (b *blame) unsuspect() { b.suspect = nil }
 
-// hold holds a link against the node, which was an end of it.
-func (b *blame) hold() { b.links++ }
+// hold holds a link against the node, which was an end of it; other was the other one.
+func (b *blame) hold(other int) {
+	if other == 0 || !slices.Contains(b.ends, other) {
+		b.ends = append(slices.Clone(b.ends), other)
+	}
+}
 
-// often says whether too many links are held against the node.
-func (b *blame) often() bool { return b.links >= maxBlames }
+// with says whether a link between the node and other changed bytes.
+func (b *blame) with(other int) bool { return slices.Contains(b.ends, other) }
+
+// often says whether links to too many others are held against the node. One alone may be to blame for all of its own.
+func (b *blame) often() bool { return len(b.ends) >= maxBlames }
 
 func (b *blame) ban() { b.banned = true }

@@ -249,7 +249,9 @@ func (c *Machine) drop(i int, s State, why Cause, code wire.Code, keep bool) {
 	}
 	n.contact.close()
 	n.blame.unsuspect()
-	c.forgetSlowed(i)
+	if why.Kind != KindSlow { // else the next node with a slow link from the same feeder speaks against that
+		c.forgetSlowed(i)
+	}
 	c.final(i, s, why)
 	c.orphan(i)
 	c.leave(i)

@@ -165,7 +165,7 @@ func (w *world) atEnd() error {
 func (w *world) end() (s string) {
 	for i := 1; i < len(w.nodes); i++ {
 		n, c := w.nodes[i], &w.c.nodes[i]
-		s += fmt.Sprintf("%s %s, blamed %d, shows %v, up %v\n", c.name, c.row.State, c.blame.links, n.showing, n.up)
+		s += fmt.Sprintf("%s %s, blamed %d, shows %v, up %v\n", c.name, c.row.State, len(c.blame.ends), n.showing, n.up)
 	}
 	return s
 }

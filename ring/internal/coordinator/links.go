@@ -204,7 +204,7 @@ func (c *Machine) linkDown(i int, name string, ev EvLink) {
 		c.unfed(i, ev.Reason)
 		return
 	}
-	if !gone && n.blame.links == 0 { // else the note says that bytes were changed, which is the cause of this
+	if !gone && len(n.blame.ends) == 0 { // else the note says that bytes were changed, which is the cause of this
 		n.note, n.row.Link = linkLost(name, cmp.Or(n.blame.damage, ev.Reason)), name
 	}
 	if feeder != 0 && (gone || n.tries.fails >= 2 && !n.reach.search) { // else the search finds out whether it can
@@ -235,7 +235,7 @@ func (c *Machine) fellBack(i int, ev EvLink) bool {
 func (c *Machine) excuse(feeder int) {
 	for i := range c.nodes {
 		n := &c.nodes[i]
-		if n.tries.culprit == feeder && n.tries.fails > 0 && n.feed.state != feedUp && n.feed.state != feedDone && n.blame.links == 0 &&
+		if n.tries.culprit == feeder && n.tries.fails > 0 && n.feed.state != feedUp && n.feed.state != feedDone && len(n.blame.ends) == 0 &&
 			n.note.Kind == KindLink && n.note.Link == n.row.Link {
 			n.tries.takeBack()
 			n.note, n.row.Link = Cause{}, ""

@@ -88,8 +88,9 @@ type probe struct {
 
 // mayFeed says whether node j may feed node i. It does not look at whether j reaches i.
 func (c *Machine) mayFeed(j, i int) bool {
-	f := &c.nodes[j]
-	return f.contact.alive && !f.pace.slow && !f.reach.parked && !f.blame.banned && f.phase >= phServing && (!c.nodes[i].pace.slow || f.holdings.replays)
+	f, n := &c.nodes[j], &c.nodes[i]
+	return f.contact.alive && !f.pace.slow && !f.reach.parked && !f.blame.banned && f.phase >= phServing &&
+		!n.blame.with(j) && (!n.pace.slow || f.holdings.replays && f.pace.slowed != i)
 }
 
 // above lists the nodes before i in the order that may feed it, the nearest first.

@@ -98,21 +98,33 @@ func (c *Machine) review() {
 		median, checked := c.median(i)
 		switch {
 		case n.pace.why.Link != "" && n.feed.state == feedUp && n.progress.gets() >= 2*n.pace.rate && !c.outdone(i, n.progress.gets()): // it was that link
-			c.exonerate(i, "it gets "+megabytes(n.progress.gets()))
+			c.isNotSlow(i, "it gets "+megabytes(n.progress.gets())) // which speaks against the feeder of that link yet
 		case checked && 3*n.pace.rate >= 2*median:
 			c.exonerate(i, "others carry "+megabytes(median))
-		case c.cfg.Straggler == Drop && (c.outdone(i, n.pace.rate) || c.allAwait(i)):
+		case c.cfg.Straggler == Drop && c.hasShown(i) && (c.outdone(i, n.pace.rate) || c.allAwait(i)):
 			n.row.Link = n.pace.why.Link
 			c.end(i, Failed, n.pace.why)
 		}
 	}
 }
 
-// allAwait says whether all but slow nodes have everything, and i, which is slow, has had the time to show that it
-// is not, and would hold up the end of the transfer. Some may have got everything before two reports told how fast.
+// hasShown says whether a slow node has had the time to show that it is not, in two reports of what its new feeder
+// brings, and, where a link was slow, whether the feeder of that link has had the time to be slow for the next node,
+// too. It may not put that off by having no link.
+func (c *Machine) hasShown(i int) bool {
+	n := &c.nodes[i]
+	wait := timings.slowShows
+	if n.pace.why.Link != "" {
+		wait *= 2
+	}
+	return n.feed.state == feedUp && c.now-n.feed.up >= wait || c.now-n.pace.since >= 2*wait
+}
+
+// allAwait says whether all but slow nodes have everything, and i, which is slow, would hold up the end of the
+// transfer. Some may have got everything before two reports told how fast.
 func (c *Machine) allAwait(i int) bool {
 	n := &c.nodes[i]
-	if c.now-n.pace.since < timings.slowShows || !c.takesLong(i, max(n.pace.rate, n.progress.gets())) {
+	if !c.takesLong(i, max(n.pace.rate, n.progress.gets())) {
 		return false
 	}
 	ended := false
@@ -139,9 +151,14 @@ func (c *Machine) takesLong(i int, rate int64) bool {
 func (c *Machine) exonerate(i int, why string) {
 	n := &c.nodes[i]
 	c.forgetSlowed(i)
-	if !n.pace.slow || n.phase != phServing {
-		return
+	if n.pace.slow && n.phase == phServing {
+		c.isNotSlow(i, why)
 	}
+}
+
+// isNotSlow has a node that was called slow go on like all others.
+func (c *Machine) isNotSlow(i int, why string) {
+	n := &c.nodes[i]
 	if n.note.Kind == KindSlow { // else something else has happened to it since
 		n.note, n.row.Link = Cause{}, ""
 	}

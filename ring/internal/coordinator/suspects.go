@@ -129,12 +129,13 @@ func (c *Machine) blame(feeder, i int, link string) {
 	c.do(ActLink{Link: link, Reason: "blamed: it changed bytes"})
 	c.nodes[i].blame.unsuspect()
 	why := changed(link)
-	for _, k := range []int{feeder, i} {
+	for _, ends := range [][2]int{{feeder, i}, {i, feeder}} {
+		k, other := ends[0], ends[1]
 		if k == 0 {
 			continue
 		}
 		n := &c.nodes[k]
-		n.blame.hold()
+		n.blame.hold(other)
 		if n.phase < phFinal {
 			n.note, n.row.Link = why, link
 		}

@@ -30,7 +30,7 @@ var timings = struct {
 	slowLooks  int           // so many in a row must find the same node slow
 	slowSaves  time.Duration // what moving it must save
 	slowServer time.Duration // what a node behind a slow link from the server must still take
-	slowShows  time.Duration // how long a node that was moved has to show that it is not slow, when all others have ended: two reports
+	slowShows  time.Duration // how long a node that was moved has to show that it is not slow, before it is failed: two reports
 }{
 	answer:  25 * time.Second,
 	stalled: 3 * time.Second,
