@@ -100,11 +100,7 @@ func (n *Node) Serve(l net.Listener) error {
 			return err
 		}
 		delay = 0
-		leave, ok := n.gate.enter(conn.RemoteAddr())
-		if !ok {
-			conn.Close()
-			continue
-		}
+		leave := n.gate.enter(conn)
 		n.mu.Lock()
 		if n.closing {
 			n.mu.Unlock()
@@ -150,6 +146,7 @@ func (n *Node) handle(guard *stranger, leave func()) {
 	case p.plane == ALPNControl:
 		guard.trust()
 		leave()
+		n.gate.remember(guard.RemoteAddr())
 		n.control(p.conn, cfg)
 	case p.plane == ALPNData:
 		n.link(p.conn, p.low, guard, leave)
