@@ -26,8 +26,10 @@ var (
 )
 
 func TestMain(m *testing.M) {
-	if len(os.Args) > 1 && os.Args[1] == "damager" { // this program again, on a node
-		fmt.Fprintln(os.Stderr, runDamager(os.Args[2:]))
+	// This program again, on a node.
+	roles := map[string]func(args []string) error{"damager": runDamager, "hostile": runHostile}
+	if len(os.Args) > 1 && roles[os.Args[1]] != nil {
+		fmt.Fprintln(os.Stderr, roles[os.Args[1]](os.Args[2:]))
 		os.Exit(1)
 	}
 	os.Exit(run(m))

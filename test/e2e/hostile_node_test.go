@@ -1,0 +1,387 @@
+package e2e
+
+import (
+	"bytes"
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/tls"
+	enc "encoding/binary"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"net"
+	"path/filepath"
+	"sync"
+	"time"
+)
+
+// A hostile node has a valid key, speaks the protocol (ring/PROTOCOL.md) without our code, and lies or stands still as
+// its mode says. All else it does as a good node would: what it does not do wrong must not be what it is found by.
+type hostile struct {
+	mode string
+	keys tls.Certificate
+
+	mu       sync.Mutex
+	come     sync.Cond // more data, or the end
+	data     []byte    // of the one blob
+	size     int64     // of it; -1 before the offer
+	sum      string    // of the final mark
+	whole    bool      // FIN came
+	transfer []byte
+	feed     grant // the newest
+	control  net.Conn
+	resumes  int
+	verified bool
+	claimed  int64 // of a report that lies
+}
+
+// grant is what FEED and DIAL say of a link.
+type grant struct {
+	Link       uint32     `json:"link"`
+	Generation uint32     `json:"generation"`
+	Secret     []byte     `json:"secret"`
+	Addrs      []string   `json:"addrs"`
+	Needs      [][2]int64 `json:"needs"`
+	Padded     bool       `json:"padded"`
+}
+
+// The types of control messages that a hostile node reads or writes (section 4).
+const (
+	msgHello, msgWelcome, msgOffer, msgAnswer, msgStart, msgFeed = 1, 2, 3, 4, 5, 6
+	msgNeed, msgDial, msgLink, msgMarks, msgReport               = 7, 8, 9, 11, 12
+	msgVerified, msgCommit, msgCommitted, msgBye, msgAbort       = 14, 15, 16, 17, 18
+	msgPing, msgPong, msgProbe, msgProbed                        = 19, 20, 22, 23
+)
+
+// runHostile is the process on the node: LISTEN KEYS MODE.
+func runHostile(args []string) error {
+	if len(args) != 3 {
+		return fmt.Errorf("hostile: %d arguments", len(args))
+	}
+	keys, err := tls.LoadX509KeyPair(filepath.Join(args[1], "node.pem"), filepath.Join(args[1], "node.pem"))
+	if err != nil {
+		return err
+	}
+	h := &hostile{mode: args[2], keys: keys, size: -1}
+	h.come.L = &h.mu
+	l, err := net.Listen("tcp", args[0])
+	if err != nil {
+		return err
+	}
+	fmt.Println("listening")
+	for {
+		c, err := l.Accept()
+		if err != nil {
+			return err
+		}
+		go h.serve(c)
+	}
+}
+
+// config does not ask who the peer is.
+func (h *hostile) config(protocols ...string) *tls.Config {
+	return &tls.Config{MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{h.keys}, NextProtos: protocols,
+		ClientAuth: tls.RequireAnyClientCert, InsecureSkipVerify: true, SessionTicketsDisabled: true}
+}
+
+func (h *hostile) serve(raw net.Conn) {
+	defer raw.Close()
+	c := tls.Server(raw, h.config(controlProtocol, dataProtocol))
+	if c.Handshake() != nil {
+		return
+	}
+	if c.ConnectionState().NegotiatedProtocol == dataProtocol {
+		h.receive(c)
+		return
+	}
+	for {
+		kind, body, err := readMessage(c)
+		if err != nil || h.answer(c, kind, body) != nil {
+			return
+		}
+	}
+}
+
+func readMessage(r io.Reader) (kind byte, body []byte, err error) {
+	var head [5]byte
+	if _, err := io.ReadFull(r, head[:]); err != nil {
+		return 0, nil, err
+	}
+	body = make([]byte, enc.BigEndian.Uint32(head[:])-1)
+	_, err = io.ReadFull(r, body)
+	return head[4], body, err
+}
+
+// say writes a control message to the newest control connection.
+func (h *hostile) say(kind byte, format string, args ...any) {
+	body := fmt.Sprintf(format, args...)
+	b := append(enc.BigEndian.AppendUint32(nil, uint32(len(body)+1)), kind)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.control != nil {
+		h.control.Write(append(b, body...))
+	}
+}
+
+// answer does what a control message asks for. An error ends the connection.
+func (h *hostile) answer(c net.Conn, kind byte, body []byte) error {
+	switch kind {
+	case msgHello:
+		return h.greet(c, body)
+	case msgOffer:
+		var o struct {
+			Blobs []struct {
+				Size int64 `json:"size"`
+			} `json:"blobs"`
+		}
+		if err := json.Unmarshal(body, &o); err != nil {
+			return err
+		}
+		h.size = o.Blobs[0].Size
+		h.say(msgAnswer, `{"held":[0],"free":-1,"replay":true,"switch":true,"code":"","reason":""}`)
+	case msgStart:
+		go h.reports()
+	case msgFeed:
+		var g grant
+		if err := json.Unmarshal(body, &g); err != nil {
+			return err
+		}
+		h.mu.Lock()
+		h.feed = g
+		have := len(h.data)
+		h.mu.Unlock()
+		if h.mode != "says no NEED" {
+			h.say(msgNeed, `{"link":%d,"generation":%d,"needs":[[0,%d]]}`, g.Link, g.Generation, have)
+		}
+	case msgDial:
+		var g grant
+		if err := json.Unmarshal(body, &g); err != nil {
+			return err
+		}
+		go h.dial(g)
+	case msgMarks:
+		h.marks(body)
+	case msgCommit:
+		h.say(msgCommitted, `{"digest":"sha256:%s"}`, h.sum)
+	case msgPing:
+		h.say(msgPong, "{}")
+	case msgBye, msgAbort:
+		return io.EOF
+	}
+	return nil
+}
+
+// greet answers HELLO. In the mode for it, it hangs up each time that it was asked to go on, and was.
+func (h *hostile) greet(c net.Conn, body []byte) error {
+	var m struct {
+		Transfer string `json:"transfer"`
+		Resume   bool   `json:"resume"`
+	}
+	if err := json.Unmarshal(body, &m); err != nil {
+		return err
+	}
+	id, err := hex.DecodeString(m.Transfer)
+	if err != nil {
+		return err
+	}
+	state := "new"
+	h.mu.Lock()
+	if m.Resume {
+		state, h.resumes = "running", h.resumes+1
+	}
+	h.transfer, h.control = id, c
+	h.mu.Unlock()
+	h.say(msgWelcome, `{"version":4,"instance":"00000000000000000000000000000001","state":"%s","digest":"","reason":"","software":"hostile"}`, state)
+	if h.mode == "hangs up" {
+		go func() {
+			time.Sleep(300 * time.Millisecond) // its own pace
+			c.Close()
+		}()
+	}
+	return nil
+}
+
+func (h *hostile) marks(body []byte) {
+	var m struct {
+		Marks []struct {
+			Sum   []byte `json:"sum"`
+			Final bool   `json:"final"`
+		} `json:"marks"`
+	}
+	json.Unmarshal(body, &m)
+	for _, k := range m.Marks {
+		if k.Final {
+			h.mu.Lock()
+			h.sum = hex.EncodeToString(k.Sum)
+			h.mu.Unlock()
+		}
+	}
+	h.finish()
+}
+
+// finish says VERIFIED once all has come. What it knows of the bytes is what the server said.
+func (h *hostile) finish() {
+	h.mu.Lock()
+	done := h.whole && h.sum != "" && !h.verified
+	h.verified = h.verified || done
+	h.mu.Unlock()
+	if done {
+		h.say(msgVerified, `{"digests":["sha256:%s"],"inPlace":false}`, h.sum)
+	}
+}
+
+// reports says REPORT each second.
+func (h *hostile) reports() {
+	for range time.Tick(time.Second) {
+		h.mu.Lock()
+		received, wait, links, durable := int64(len(h.data)), "in", "null", int64(len(h.data))
+		h.claimed++
+		switch h.mode {
+		case "takes nothing":
+			wait, links = "out", `[{"link":4000000,"idle":false,"rate":0,"burst":0,"held":false}]`
+		case "claims a byte a second":
+			received = h.claimed
+		case "says limit":
+			wait = "limit"
+		case "counts durable":
+			durable = min(durable, h.claimed)
+		}
+		h.mu.Unlock()
+		h.say(msgReport, `{"received":%d,"marked":%d,"durable":%d,"wait":"%s","blob":0,"good":0,"relay":0,"hash":0,"disk":0,"links":%s}`,
+			received, received, durable, wait, links)
+	}
+}
+
+// receive is a link into this node.
+func (h *hostile) receive(c net.Conn) {
+	preamble, hello := make([]byte, len(linkMagic)), make([]byte, helloSize)
+	if _, err := io.ReadFull(c, preamble); err != nil {
+		return
+	}
+	challenge := make([]byte, challengeSize)
+	rand.Read(challenge)
+	c.Write(challenge)
+	if _, err := io.ReadFull(c, hello); err != nil {
+		return
+	}
+	c.Write([]byte{0})
+	head := make([]byte, 24)
+	if string(preamble) == linkMagic {
+		head = make([]byte, headerSize)
+	}
+	for {
+		switch h.mode {
+		case "takes nothing", "claims a byte a second", "says limit", "hangs up":
+			io.Copy(io.Discard, new(never)) // for ever
+		}
+		if _, err := io.ReadFull(c, head); err != nil {
+			return
+		}
+		if head[0] != typeData {
+			break
+		}
+		payload := make([]byte, enc.BigEndian.Uint32(head[16:]))
+		if _, err := io.ReadFull(c, payload); err != nil {
+			return
+		}
+		h.mu.Lock()
+		if enc.BigEndian.Uint64(head[8:]) == uint64(len(h.data)) {
+			h.data = append(h.data, payload...)
+		}
+		h.come.Broadcast()
+		h.mu.Unlock()
+	}
+	h.mu.Lock()
+	h.whole = true
+	g := h.feed
+	h.come.Broadcast()
+	h.mu.Unlock()
+	h.say(msgLink, `{"link":%d,"generation":%d,"state":"done","code":"","reason":""}`, g.Link, g.Generation)
+	h.finish()
+}
+
+// never is a reader from which nothing comes.
+type never struct{}
+
+func (never) Read([]byte) (int, error) { select {} }
+
+func (h *hostile) linked(g grant, state string) {
+	h.say(msgLink, `{"link":%d,"generation":%d,"state":"%s","code":"","reason":""}`, g.Link, g.Generation, state)
+}
+
+// dial is a link from this node.
+func (h *hostile) dial(g grant) {
+	switch h.mode {
+	case "does not dial":
+		return
+	case "says only up":
+		for range time.Tick(500 * time.Millisecond) {
+			h.linked(g, "up")
+		}
+	}
+	raw, err := net.Dial("tcp", g.Addrs[0])
+	if err != nil {
+		return
+	}
+	defer raw.Close()
+	c := tls.Client(raw, h.config(dataProtocol))
+	preamble, head := "DLINK/1\n", make([]byte, 24)
+	if g.Padded {
+		preamble, head = linkMagic, make([]byte, headerSize)
+	}
+	if _, err := io.WriteString(c, preamble); err != nil {
+		return
+	}
+	challenge := make([]byte, challengeSize)
+	if _, err := io.ReadFull(c, challenge); err != nil {
+		return
+	}
+	off := g.Needs[0][1]
+	hello := bytes.Clone(h.transfer)
+	hello = enc.BigEndian.AppendUint32(enc.BigEndian.AppendUint32(hello, g.Link), g.Generation)
+	hello = enc.BigEndian.AppendUint64(enc.BigEndian.AppendUint32(hello, 0), uint64(off))
+	proof := hmac.New(sha256.New, g.Secret)
+	for _, b := range [][]byte{[]byte(preamble), challenge, hello} {
+		proof.Write(b)
+	}
+	c.Write(proof.Sum(hello))
+	if _, err := io.ReadFull(c, challenge[:1]); err != nil || challenge[0] != 0 {
+		return
+	}
+	h.linked(g, "up")
+	if h.mode == "counts durable" || h.mode == "sends nothing" {
+		select {}
+	}
+	for h.feedOn(c, head, &off) {
+	}
+}
+
+// feedOn sends the next frame, or the final record. A record of TLS carries bytes of one of header and payload only.
+func (h *hostile) feedOn(c net.Conn, head []byte, off *int64) bool {
+	h.mu.Lock()
+	for *off == int64(len(h.data)) && *off < h.size {
+		h.come.Wait()
+	}
+	payload := h.data[*off:min(int64(len(h.data)), *off+1<<18, *off/(4<<20)*(4<<20)+4<<20)]
+	h.mu.Unlock()
+	clear(head)
+	head[0] = typeData
+	if len(payload) == 0 {
+		head[0] = 2
+	}
+	enc.BigEndian.PutUint64(head[8:], uint64(*off))
+	if len(payload) == 0 {
+		enc.BigEndian.PutUint64(head[8:], 0)
+	}
+	enc.BigEndian.PutUint32(head[16:], uint32(len(payload)))
+	enc.BigEndian.PutUint32(head[20:], crc32.Update(crc32.Checksum(head[:20], castagnoli), castagnoli, payload))
+	*off += int64(len(payload))
+	if _, err := c.Write(head); err != nil || len(payload) == 0 {
+		return false
+	}
+	_, err := c.Write(payload)
+	return err == nil
+}
