@@ -19,7 +19,6 @@ import (
 	"github.com/dolly-img/dolly-img/ring"
 	"github.com/dolly-img/dolly-img/ring/bytesize"
 	"github.com/dolly-img/dolly-img/ring/errkind"
-	"github.com/dolly-img/dolly-img/ring/printable"
 	"github.com/dolly-img/dolly-img/sif"
 )
 
@@ -252,49 +251,6 @@ func checkImageOutput(ctx context.Context, img *oci.Image, m *meta.Transfer) err
 	}
 	return errkind.About("output-no-sif", m.Output,
 		"output %s: only a SIF can be put at a path as it is, and this image holds none", m.Output)
-}
-
-// imageName returns IMAGE as package oci wants it, or "" if it is a SIF. The content of a file decides what it is, not its
-// name.
-func imageName(ctx context.Context, image string, o *Options) (string, error) {
-	if t, _ := oci.Split(image); t != "" {
-		return image, nil
-	}
-	kind, err := sniff(image)
-	if err != nil || kind == kindSIF {
-		return "", err
-	}
-	if kind == kindTar {
-		transport, note, err := oci.Kind(ctx, image, o.OCI)
-		if note != "" && o.Warn != nil {
-			o.Warn(fmt.Errorf("image %s: %s", image, printable.Line(note)))
-		}
-		switch {
-		case errors.Is(err, context.Canceled):
-			return "", err
-		case errors.Is(err, io.ErrUnexpectedEOF):
-			return "", cutShort(fmt.Errorf("image %s: %w", image, err))
-		case errkind.Has(err):
-			return "", fmt.Errorf("image %s: %w", image, err)
-		case err != nil:
-			return "", errkind.Errorf("image-unknown", "image %s is no container image: %w", image, err)
-		case transport == "":
-			return "", errkind.Errorf("image-unknown", "image %s is a tar archive, but of no container image", image)
-		}
-		kind = transport
-	}
-	if strings.ContainsRune(image, ':') {
-		return "", errkind.Errorf("image-colon", "image %s: a colon in the path of an image that may be followed by :REF", image)
-	}
-	return kind + ":" + image, nil
-}
-
-// cutShort says what it means if an archive ends too early.
-func cutShort(err error) error {
-	if errors.Is(err, io.ErrUnexpectedEOF) {
-		return errkind.Errorf("image-cut", "%w: it is damaged or cut short", err)
-	}
-	return err
 }
 
 // localName returns the name of an image that has none, as in a layout or an archive. It is made of the name of the file

@@ -1,0 +1,76 @@
+package node
+
+import (
+	"context"
+	"io/fs"
+
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/dolly-img/dolly-img/cache"
+	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/meta"
+	"github.com/dolly-img/dolly-img/ring"
+	"github.com/dolly-img/dolly-img/ring/errkind"
+	"github.com/dolly-img/dolly-img/ring/raw"
+)
+
+// compose makes the sink that the request asks for, if the policy permits it.
+func (a *acceptor) compose(ctx context.Context, m *meta.Transfer, blobs []v1.Descriptor) (ring.Sink, error) {
+	switch {
+	case m.Discard:
+		return raw.Discard{}, nil
+	case m.Output == "-" && a.stdout == nil:
+		return nil, errkind.Errorf("output-stdout", "standard output: this node is a daemon and has none for a transfer")
+	case m.Output == "-":
+		return raw.Stdout(a.stdout), nil
+	case m.Output == "":
+		return a.cache.Transfer(m.Ref, cache.TransferOptions{Pin: m.Pin}), nil
+	}
+	o, err := a.target(m)
+	if err != nil {
+		return nil, err
+	}
+	if m.Kind == meta.KindRaw {
+		target, err := raw.NewTarget(o)
+		if err != nil {
+			return nil, err
+		}
+		if _, _, err := target.Offer(ctx, blobs); err != nil {
+			target.Close()
+			return nil, err
+		}
+		a.journalPart(m.Output)
+		return target, nil
+	}
+	if m.NoKeep {
+		d, err := newDirect(a.cache, m, blobs, o)
+		if err != nil {
+			return nil, err
+		}
+		a.journalPart(m.Output)
+		return d, nil
+	}
+	out, err := newOutput(m, blobs, o)
+	if err != nil {
+		return nil, err
+	}
+	p := &placing{Transfer: a.cache.Transfer(m.Ref, cache.TransferOptions{Pin: m.Pin}), cache: a.cache, out: out, meta: m}
+	if err := p.begin(); err != nil {
+		out.Close()
+		return nil, err
+	}
+	a.journalPart(m.Output)
+	return p, nil
+}
+
+// target returns what the policy and the sender say about the output.
+func (a *acceptor) target(m *meta.Transfer) (o raw.TargetOptions, err error) {
+	dir, rel, overwrite, err := a.policy.Output(m.Output)
+	if err != nil {
+		return o, err
+	}
+	owner, err := resolveOwner(m.Owner)
+	return raw.TargetOptions{
+		Dir: dir, Name: rel, Overwrite: overwrite,
+		Mode: fs.FileMode(m.Mode), Owner: owner, ModTime: m.Mtime, Mkdir: m.Mkdir, Shared: m.Shared,
+	}, err
+}
