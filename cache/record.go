@@ -134,16 +134,16 @@ func placed(path string) (name string, r record, err error) {
 	return "placed/" + hex.EncodeToString(sum[:]), r, nil
 }
 
-// Placed reports whether the file at path is the one that RecordPlaced
-// recorded with this digest, and has not been changed since.
-func (c *Cache) Placed(path string, d digest.Digest) bool {
+// PlacedAs returns the digest with which RecordPlaced recorded the file at path. It returns false if there is no record,
+// or the file was changed since.
+func (c *Cache) PlacedAs(path string) (d digest.Digest, ok bool) {
 	name, now, err := placed(path)
 	if err != nil {
-		return false
+		return "", false
 	}
-	now.Digest = d
 	r, err := readRecord(c.fs, name)
-	return err == nil && r == now
+	now.Digest = r.Digest
+	return r.Digest, err == nil && r == now
 }
 
 // RecordPlaced records that the file at path, just placed, has this digest.
@@ -169,7 +169,7 @@ func (c *Cache) prunePlaced() {
 	}
 	for _, name := range names {
 		r, err := readRecord(c.fs, "placed/"+name)
-		if err != nil || !c.Placed(r.Path, r.Digest) {
+		if _, ok := c.PlacedAs(r.Path); err != nil || !ok {
 			_ = c.fs.Remove("placed/" + name)
 		}
 	}

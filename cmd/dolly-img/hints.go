@@ -133,6 +133,7 @@ var hints = map[errkind.Kind]string{
 	"output-exchange":     "remove the old one and push again",
 	"output-exists":       "remove it, or set overwrite = true for its directory in the node's policy.toml",
 	"output-foreign-part": "look at that file and remove it",
+	"output-images":       "name another directory: with overwrite = true in the node's policy.toml this one would be replaced, and those images lost",
 	"output-link":         "name the directory that the link leads to in the node's policy.toml; only links of root in directories to which nobody else may write are followed",
 	"output-long":         "at most 238 bytes leave room for the part file",
 	"output-no-sif":       "--output oci-archive:%[1]s puts an archive there, oci:%[1]s a directory; without --output nodes keep it in their cache, from which runtimes start it",

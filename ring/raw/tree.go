@@ -80,6 +80,28 @@ func (t *Tree) old() (fs.FileInfo, error) {
 	return info, nil
 }
 
+// Standing reads a file of at most limit bytes in the directory that is there already.
+func (t *Tree) Standing(name string, limit int64) ([]byte, error) {
+	d, err := t.t.fs.Sub(t.t.name)
+	if err != nil {
+		return nil, err
+	}
+	defer d.Close()
+	f, err := d.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err == nil && (!info.Mode().IsRegular() || info.Size() > limit) {
+		err = fmt.Errorf("%s: no file of at most %d bytes", name, limit)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return io.ReadAll(io.NewSectionReader(f, 0, info.Size()))
+}
+
 // Begin makes the empty part directory, in the place of one that nobody fills.
 func (t *Tree) Begin(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {

@@ -20,6 +20,16 @@ import (
 type layout struct {
 	blobs []v1.Descriptor // sorted by digest
 	index []byte
+	ref   string
+}
+
+// files returns the paths of all files of the layout.
+func (l *layout) files() []string {
+	files := []string{v1.ImageIndexFile, v1.ImageLayoutFile}
+	for _, d := range l.blobs {
+		files = append(files, blobFile(d))
+	}
+	return files
 }
 
 // layoutMarker is the content of oci-layout.
@@ -36,7 +46,7 @@ func newLayout(ref string, blobs []v1.Descriptor, root v1.Descriptor) (*layout, 
 	if err != nil {
 		return nil, err
 	}
-	l := &layout{blobs: slices.Clone(blobs), index: index}
+	l := &layout{blobs: slices.Clone(blobs), index: index, ref: ref}
 	slices.SortFunc(l.blobs, func(x, y v1.Descriptor) int { return cmp.Compare(x.Digest, y.Digest) })
 	return l, nil
 }

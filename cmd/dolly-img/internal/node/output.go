@@ -9,7 +9,6 @@ import (
 	"os"
 	"path"
 	"path/filepath"
-	"strings"
 	"syscall"
 
 	"github.com/opencontainers/go-digest"
@@ -31,10 +30,11 @@ type output interface {
 	size() int64
 	// make makes all of it durable, under a name that nobody looks at.
 	make(ctx context.Context, blobs blobOpener) error
-	// state returns what the cache has to have recorded if the output in place is the right one: the file that is
-	// recorded, and a digest of all that the bytes of the output depend on. It returns an error if the output is not
-	// in place.
-	state() (path string, mark digest.Digest, err error)
+	// recorded returns the file of the output that the cache keeps a record of.
+	recorded() string
+	// mark returns what the record has to say if the output in place is the right one: a digest of all that its bytes
+	// depend on. It returns an error if the output is not in place.
+	mark() (digest.Digest, error)
 	// Publish switches to what was made.
 	Publish(ctx context.Context) error
 	Close() error
@@ -95,7 +95,9 @@ type sifOutput struct {
 
 func (o *sifOutput) size() int64 { return o.blob.Size }
 
-func (o *sifOutput) state() (string, digest.Digest, error) { return o.Path(), o.blob.Digest, nil }
+func (o *sifOutput) recorded() string { return o.Path() }
+
+func (o *sifOutput) mark() (digest.Digest, error) { return o.blob.Digest, nil }
 
 func (o *sifOutput) make(ctx context.Context, open blobOpener) error {
 	blob, err := open(o.blob)
@@ -114,9 +116,9 @@ type archiveOutput struct {
 
 func (o *archiveOutput) size() int64 { return o.layout.tarSize() }
 
-func (o *archiveOutput) state() (string, digest.Digest, error) {
-	return o.Path(), digest.FromBytes(o.layout.index), nil
-}
+func (o *archiveOutput) recorded() string { return o.Path() }
+
+func (o *archiveOutput) mark() (digest.Digest, error) { return digest.FromBytes(o.layout.index), nil }
 
 func (o *archiveOutput) make(ctx context.Context, open blobOpener) error {
 	final := v1.Descriptor{Size: o.size()}
@@ -128,68 +130,6 @@ func (o *archiveOutput) make(ctx context.Context, open blobOpener) error {
 		return errors.Join(err, w.Abort(0))
 	}
 	return w.Commit(ctx, final)
-}
-
-// layoutOutput is the image in a directory.
-type layoutOutput struct {
-	*raw.Tree
-	layout *layout
-	dir    string
-}
-
-func (o *layoutOutput) size() int64 {
-	n := int64(len(o.layout.index) + len(layoutMarker))
-	for _, d := range o.layout.blobs {
-		n += d.Size
-	}
-	return n
-}
-
-// state makes a digest of what the file system says about every file, because one of them may have been changed or
-// removed.
-func (o *layoutOutput) state() (string, digest.Digest, error) {
-	mark := digest.Canonical.Digester()
-	mark.Hash().Write(o.layout.index)
-	err := filepath.WalkDir(o.dir, func(name string, d fs.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		info, err := d.Info()
-		if err != nil {
-			return err
-		}
-		st := info.Sys().(*syscall.Stat_t)
-		if d.IsDir() {
-			fmt.Fprintf(mark.Hash(), "\n%q %d", name, st.Ino)
-		} else {
-			fmt.Fprintf(mark.Hash(), "\n%q %d %d %d %d", name, st.Ino, st.Size, st.Mtim.Nano(), st.Ctim.Nano())
-		}
-		return nil
-	})
-	return filepath.Join(o.dir, v1.ImageIndexFile), mark.Digest(), err
-}
-
-func (o *layoutOutput) make(ctx context.Context, open blobOpener) error {
-	if err := o.Begin(ctx); err != nil {
-		return err
-	}
-	for _, d := range o.layout.blobs {
-		blob, err := open(d)
-		if err != nil {
-			return err
-		}
-		err = o.Put(ctx, blobFile(d), blob, d.Size)
-		blob.Close()
-		if err != nil {
-			return err
-		}
-	}
-	for name, text := range map[string]string{v1.ImageIndexFile: string(o.layout.index), v1.ImageLayoutFile: layoutMarker} {
-		if err := o.Put(ctx, name, strings.NewReader(text), int64(len(text))); err != nil {
-			return err
-		}
-	}
-	return o.Commit(ctx)
 }
 
 // blobFile returns the path of a blob in a layout.
@@ -220,16 +160,21 @@ func (p *placing) begin() (err error) {
 	return err
 }
 
-// placed reports whether the output already is what this transfer would make.
+// placed reports whether the output already is what this transfer would make. It looks at the rest of an output only if
+// the file of which there is a record is the one that was placed.
 func (p *placing) placed() bool {
-	path, mark, err := p.out.state()
+	path := p.out.recorded()
+	if _, was := p.cache.PlacedAs(path); !was {
+		return false
+	}
+	mark, err := p.out.mark()
 	return err == nil && placedAs(p.cache, p.meta, path, mark)
 }
 
 // placedAs reports whether the cache has recorded that the file at path has this mark, and the file has the mode and
 // the owner that m wants.
 func placedAs(c *cache.Cache, m *meta.Transfer, path string, mark digest.Digest) bool {
-	if !c.Placed(path, mark) {
+	if was, ok := c.PlacedAs(path); !ok || was != mark {
 		return false
 	}
 	info, err := os.Lstat(path)
@@ -327,8 +272,8 @@ func (p *placing) Publish(ctx context.Context) error {
 		if err := p.out.Publish(ctx); err != nil {
 			return err
 		}
-		if path, mark, err := p.out.state(); err == nil {
-			_ = p.cache.RecordPlaced(path, mark)
+		if mark, err := p.out.mark(); err == nil {
+			_ = p.cache.RecordPlaced(p.out.recorded(), mark)
 		}
 	}
 	return p.Transfer.Publish(ctx)
