@@ -242,10 +242,6 @@ func (h *hostile) reports() {
 		switch h.mode {
 		case "takes nothing":
 			wait, links = "out", `[{"link":4000000,"idle":false,"rate":0,"burst":0,"held":false}]`
-		case "claims a byte a second":
-			received = h.claimed
-		case "says limit":
-			wait = "limit"
 		case "counts durable":
 			durable = min(durable, h.claimed)
 		}
@@ -274,7 +270,7 @@ func (h *hostile) receive(c net.Conn) {
 	}
 	for {
 		switch h.mode {
-		case "takes nothing", "claims a byte a second", "says limit", "hangs up":
+		case "takes nothing", "hangs up":
 			io.Copy(io.Discard, new(never)) // for ever
 		}
 		if _, err := io.ReadFull(c, head); err != nil {

@@ -24,7 +24,9 @@ func (n *node) hostile(mode string) {
 }
 
 // A hostile node with a valid key, second of the chain, costs the others a time that is bounded, and nothing else: all of
-// them commit the right bytes, and none of them is called at fault. The push ends, too.
+// them commit the right bytes, and none of them is called at fault. The push ends, too. Who claims to get on by a byte a
+// second is found after a minute by each of its feeders: the scenarios of the coordinator (crawls) have that, in time
+// that does not pass.
 func TestHostileNode(t *testing.T) {
 	const (
 		stuck = 12 * time.Second // two links are lost to who stands still
@@ -40,8 +42,6 @@ func TestHostileNode(t *testing.T) {
 		{"says only up", stuck, ends, ""},
 		{"counts durable", stuck, ends, ""},
 		{"sends nothing", stuck, ends, ""},
-		{"claims a byte a second", stuck, ends, "failed"},
-		{"says limit", stuck, ends, "failed"},
 		{"hangs up", stuck, ends, "failed"},
 		{"says no NEED", stuck, ends, "failed"},
 		{"does not dial", stuck, ends, ""},
