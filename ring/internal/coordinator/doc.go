@@ -2,7 +2,7 @@
 // who may commit, and what each row of the report says. It is a pure state machine: Machine.Step takes an
 // event and returns actions, it does no I/O, and it knows the time only from EvTick. Package ring drives it.
 //
-// Where is it decided who feeds whom? Machine.pickFeeder (links.go) chooses the feeder of a node, the nearest
+// Where is it decided who feeds whom? Machine.pickFeeder (feeders.go) chooses the feeder of a node, the nearest
 // node before it in Machine.order that may feed it, else the server. Machine.relink begins a new link when the old
 // one is no good, and feedFrom orders it once the node has said what it needs. What is known of the link and of
 // failures is in the types feed and tries (feed.go).

@@ -26,7 +26,7 @@ var mutants = []struct{ name, file, old, new string }{
 		"case !bytes.Equal(s.sum, k.Sum):", "case !bytes.Equal(s.sum, k.Sum) && len(s.sum) == 0:\x00if b.sum != b.final {\x00if b.sum != b.final && b.sum == \"\" {"},
 	{"falling back keeps the bytes", "../member/marks.go",
 		"b.accepted, b.claim, b.sum, b.sums = b.good,", "b.accepted, b.claim, b.sum, b.sums = b.accepted,"},
-	{"those behind a lost node are forgotten", "links.go",
+	{"those behind a lost node are forgotten", "feeders.go",
 		"		if fed {\n			c.relink(j)\n		}", ""},
 	{"the end waits for a lost node", "commit.go",
 		"case p == phAway || p == phDialing", "case p == phDialing"},
