@@ -38,6 +38,10 @@ type Event struct {
 	// Nodes are the names of an EventPlan, in chain order.
 	Nodes []string `json:"nodes,omitempty"`
 
+	// Shed is how many earlier events of the same node or link were left out before this one, because who reads
+	// events does not keep up. Package ring leaves none out; a queue in front of a reader may.
+	Shed int `json:"shed,omitempty"`
+
 	// The fields of EventProgress. Bytes is what the slowest node that is still served holds, Total
 	// what it shall hold; Total is -1 while it is not known. Rate is the mean of the last few seconds
 	// in bytes per second. Done is the number of nodes that have everything, Serving that of nodes in
