@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/dolly-img/dolly-img/ring/internal/coordinator"
+	"github.com/dolly-img/dolly-img/ring/internal/member"
 	"github.com/dolly-img/dolly-img/ring/internal/relay"
 	"github.com/dolly-img/dolly-img/ring/internal/wire"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
@@ -97,6 +98,9 @@ func checkNodes(nodes []Peer) error {
 	for _, p := range nodes {
 		if seen[p.Name] {
 			return fmt.Errorf("node %q is named twice", p.Name)
+		}
+		if len(p.Addrs) > member.MaxAddrs {
+			return fmt.Errorf("node %q has %d addresses, the limit is %d", p.Name, len(p.Addrs), member.MaxAddrs)
 		}
 		seen[p.Name] = true
 	}

@@ -120,9 +120,15 @@ func (s *session) discard(err *wire.Error) {
 	s.work.Done()
 }
 
+// maxExpected is for how many addresses of its plan a session keeps places.
+const maxExpected = 1024
+
 // expect keeps a place at the gate for an address of the plan.
 func (s *session) expect(addrs ...string) {
 	for _, a := range addrs {
+		if len(s.forget) >= maxExpected {
+			return // they are treated as any others
+		}
 		if ap, err := netip.ParseAddrPort(a); err == nil {
 			s.forget = append(s.forget, s.node.gate.expect(ap.Addr().Unmap()))
 		}
@@ -245,7 +251,7 @@ func (s *session) stepIf(ctrl *control, ev member.Event) bool {
 	}
 	if m, ok := ev.(member.EvMsg); ok {
 		if f, ok := m.Msg.(*wire.Feed); ok && f.Generation > s.m.Generation() {
-			if !s.over {
+			if !s.over && len(f.Addrs) <= member.MaxAddrs {
 				s.secret = bytes.Clone(f.Secret)
 				s.expect(f.Addrs...)
 			}

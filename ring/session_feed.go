@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 
@@ -11,6 +12,9 @@ import (
 	"github.com/dolly-img/dolly-img/ring/internal/relay"
 	"github.com/dolly-img/dolly-img/ring/internal/wire"
 )
+
+// maxLinks is how many links a node feeds in one transfer at most: each takes a socket and memory.
+const maxLinks = 64
 
 // openFeed decides on an incoming link.
 func (s *session) openFeed(h wire.LinkHello, b, challenge []byte, conn net.Conn) byte {
@@ -97,6 +101,10 @@ func (s *session) dialLink(d *wire.Dial) {
 	conf := s.linkTLS(d.Name)
 	report := func(link, gen uint32, state string, code wire.Code, reason string) {
 		s.step(member.EvLink{Link: link, Generation: gen, State: state, Code: code, Reason: reason})
+	}
+	if s.relay.Feeding() >= maxLinks {
+		go report(d.Link, d.Generation, wire.LinkDown, wire.CodeBusy, fmt.Sprintf("feeds %d links already", maxLinks))
+		return
 	}
 	err := s.relay.Feed(s.ctx, d, func(ctx context.Context, h wire.LinkHello) (relay.LinkWriter, error) {
 		h.Transfer = s.id

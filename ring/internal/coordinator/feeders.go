@@ -14,6 +14,9 @@ import (
 // over the last of them is known when the node says what it needs.
 const maxFails = 3
 
+// maxFed is how many slow nodes one node is asked to feed at most: fewer than it may feed in all.
+const maxFed = 48
+
 // relink gives node i a new generation; its feeder is chosen when it says what it
 // needs.
 func (c *Machine) relink(i int) {
@@ -48,7 +51,7 @@ func (c *Machine) pickFeeder(i int) int {
 		if !n.pace.slow {
 			return j
 		}
-		if l := c.slowFedBy(j); best == 0 || l < load {
+		if l := c.slowFedBy(j); l < maxFed && (best == 0 || l < load) {
 			best, load = j, l
 		}
 	}
@@ -199,7 +202,7 @@ func (c *Machine) linkDown(i int, name string, ev EvLink) {
 			c.notDialled(i, feeder, ev.Reason)
 		}
 	}
-	gone := ev.Code == wire.CodeGone
+	gone := ev.Code == wire.CodeGone || ev.Code == wire.CodeBusy // it cannot feed, whatever the link is like
 	if feeder == 0 && gone {
 		c.unfed(i, ev.Reason)
 		return

@@ -1,7 +1,8 @@
 package member
 
 import (
-	"github.com/dolly-img/dolly-img/ring/internal/wire"
+	"crypto/sha256"
+
 	"github.com/opencontainers/go-digest"
 )
 
@@ -34,8 +35,14 @@ type blob struct {
 
 	// marks are the marks above good that came, and sums the sums there that were hashed. Both are in the
 	// order of offsets.
-	marks []wire.Mark
+	marks []mark
 	sums  []blobSum
+}
+
+// mark is a mark that came, as small as it can be: of a long blob there may be many.
+type mark struct {
+	off int64
+	sum [sha256.Size]byte
 }
 
 type blobSum struct {

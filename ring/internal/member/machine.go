@@ -31,6 +31,8 @@ type Machine struct {
 	markEvery int64
 	// probes is how many ActReach have no EvReached yet.
 	probes int
+	// marks is how many marks wait, in all blobs, for bytes to be compared with.
+	marks int
 
 	// received is the payload in bytes that was accepted, including what was dropped later.
 	received int64
@@ -49,6 +51,14 @@ type Machine struct {
 // maxProbed is how many probes a node has under way at most. A server has reason to ask for a
 // fraction of that at once.
 const maxProbed = 64
+
+// What a server may make a node keep, beyond what a transfer needs (PROTOCOL.md section 3).
+const (
+	// MaxAddrs is how many addresses of one node FEED, DIAL and PROBE may name.
+	MaxAddrs = 64
+	// maxMarks is how many marks may wait for bytes: those of 2 TiB.
+	maxMarks = 1 << 19
+)
 
 // New makes the machine of a node that was offered blobs. markEvery is the distance of marks in bytes.
 func New(blobs []v1.Descriptor, markEvery int64) *Machine {
@@ -138,6 +148,9 @@ func (m *Machine) message(msg wire.Message) {
 		m.do(ActReceive{})
 		m.maybeComplete()
 	case *wire.Feed:
+		if m.tooMany(msg.Addrs) {
+			return
+		}
 		if m.phase < Started || m.phase >= Failed || msg.Generation <= m.feedGen {
 			return
 		}
@@ -150,7 +163,7 @@ func (m *Machine) message(msg wire.Message) {
 			m.sayNeed()
 		}
 	case *wire.Dial:
-		if m.phase >= Started && m.phase < Failed {
+		if !m.tooMany(msg.Addrs) && m.phase >= Started && m.phase < Failed {
 			m.do(ActLink{msg})
 		}
 	case *wire.Undial:
@@ -181,7 +194,7 @@ func (m *Machine) message(msg wire.Message) {
 		}
 		m.do(ActRelease{})
 	case *wire.Probe:
-		if m.probes < maxProbed { // each takes a socket; to the server, no answer does not mean that the other cannot be reached
+		if !m.tooMany(msg.Addrs) && m.probes < maxProbed { // each takes a socket; to the server, no answer does not mean that the other cannot be reached
 			m.probes++
 			m.do(ActReach{msg})
 		}
@@ -190,6 +203,15 @@ func (m *Machine) message(msg wire.Message) {
 	default:
 		m.fail(wire.Errorf(wire.CodeProtocol, "unexpected message %T", msg))
 	}
+}
+
+// tooMany fails the node when a message names more addresses than any node has.
+func (m *Machine) tooMany(addrs []string) bool {
+	if len(addrs) > MaxAddrs {
+		m.fail(wire.Errorf(wire.CodeProtocol, "a node with %d addresses", len(addrs)))
+		return true
+	}
+	return false
 }
 
 func (m *Machine) sayNeed() {

@@ -2,8 +2,6 @@ package member
 
 import (
 	"bytes"
-	"cmp"
-	"slices"
 
 	"github.com/dolly-img/dolly-img/ring/internal/wire"
 	"github.com/opencontainers/go-digest"
@@ -48,14 +46,24 @@ func (m *Machine) mark(k wire.Mark) {
 		m.judge(k.Blob)
 		return
 	}
-	if k.Offset <= b.good {
+	if k.Offset%m.markEvery != 0 || b.size >= 0 && k.Offset > b.size {
+		m.fail(wire.Errorf(wire.CodeProtocol, "a mark at byte %d of blob %d, where there is none", k.Offset, k.Blob))
 		return
 	}
-	at, known := slices.BinarySearchFunc(b.marks, k.Offset, func(m wire.Mark, off int64) int { return cmp.Compare(m.Offset, off) })
-	if !known {
-		b.marks = slices.Insert(b.marks, at, k)
-		m.compare(k.Blob)
+	// They come in order, and all of them come again after a resume. One that is left out costs no more than that
+	// the bytes before it are good only with the next one.
+	if k.Offset <= b.good || m.marks >= maxMarks || len(b.marks) > 0 && k.Offset <= b.marks[len(b.marks)-1].off {
+		return
 	}
+	b.marks = append(b.marks, mark{k.Offset, [32]byte(k.Sum)})
+	m.marks++
+	m.compare(k.Blob)
+}
+
+// dropMark drops the first mark of a blob.
+func (m *Machine) dropMark(b *blob) {
+	b.marks = b.marks[1:]
+	m.marks--
 }
 
 // sum takes a running sum from the node's own hash.
@@ -79,16 +87,17 @@ func (m *Machine) compare(i int) {
 	for len(b.marks) > 0 && len(b.sums) > 0 && m.phase == Started {
 		k, s := b.marks[0], b.sums[0]
 		switch {
-		case s.off < k.Offset:
+		case s.off < k.off:
 			b.sums = b.sums[1:]
-		case s.off > k.Offset:
-			b.marks = b.marks[1:]
-		case !bytes.Equal(s.sum, k.Sum):
-			m.fallback(i, k.Offset)
+		case s.off > k.off:
+			m.dropMark(b)
+		case !bytes.Equal(s.sum, k.sum[:]):
+			m.fallback(i, k.off)
 			return
 		default:
-			b.marks, b.sums = b.marks[1:], b.sums[1:]
-			m.advance(i, k.Offset)
+			m.dropMark(b)
+			b.sums = b.sums[1:]
+			m.advance(i, k.off)
 		}
 	}
 }
@@ -131,6 +140,7 @@ func (m *Machine) judge(i int) {
 		m.fallback(i, b.size)
 		return
 	}
+	m.marks -= len(b.marks)
 	b.judged, b.marks, b.sums = true, nil, nil
 	m.advance(i, b.size)
 	m.do(ActSettle{i, v1.Descriptor{Digest: b.final, Size: b.size}})

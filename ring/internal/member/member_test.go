@@ -287,6 +287,11 @@ func TestMemberFails(t *testing.T) {
 		"not as offered":  EvMsg{&wire.Marks{Marks: []wire.Mark{{Offset: memberSize, Sum: sumOf("x"), Final: true}}}},
 		"other length":    EvMsg{&wire.Marks{Marks: []wire.Mark{{Offset: 7, Sum: sumOf("all"), Final: true}}}},
 		"malformed mark":  EvMsg{&wire.Marks{Marks: []wire.Mark{{Blob: 5, Sum: sumOf("all")}}}},
+		"mark inside":     EvMsg{&wire.Marks{Marks: []wire.Mark{{Offset: 1 << 20, Sum: sumOf("mark")}}}},
+		"mark behind":     EvMsg{&wire.Marks{Marks: []wire.Mark{{Offset: 8 << 20, Sum: sumOf("mark")}}}},
+		"many addresses":  EvMsg{&wire.Feed{Link: 2, Generation: 2, Addrs: make([]string, MaxAddrs+1)}},
+		"many to dial":    EvMsg{&wire.Dial{Link: 2, Generation: 2, Addrs: make([]string, MaxAddrs+1)}},
+		"many to probe":   EvMsg{&wire.Probe{Addrs: make([]string, MaxAddrs+1)}},
 		"unasked message": EvMsg{&wire.Pong{}},
 	} {
 		m := memberAt(t, Started)
@@ -338,5 +343,30 @@ func TestMemberFinalRecordTooEarly(t *testing.T) {
 	l, _ := said[*wire.Link](m.Step(EvFeedEnd{1, 1, true, wire.CodeNone, ""}))
 	if l == nil || l.State != wire.LinkDown {
 		t.Errorf("says %+v", l)
+	}
+}
+
+// A server that says more marks than any blob has bytes for costs a node a bounded number of them, and each offset is
+// kept once.
+func TestMemberMarksAreBounded(t *testing.T) {
+	m := New([]v1.Descriptor{{Size: 1 << 62}, {Size: -1}}, wire.MarkEvery)
+	m.Step(EvHeld{[]int64{0, 0}})
+	m.Step(EvMsg{&wire.Start{}})
+	for round := range 3 {
+		for i := range int64(maxMarks) {
+			k := wire.Mark{Blob: round / 2, Offset: (i + 1) * wire.MarkEvery, Sum: sumOf("mark")}
+			m.Step(EvMsg{&wire.Marks{Marks: []wire.Mark{k}}})
+			if round == 1 && i == 9 {
+				break // again, as after a resume
+			}
+		}
+	}
+	if all := len(m.blobs[0].marks) + len(m.blobs[1].marks); all != maxMarks || m.marks != all || m.phase != Started {
+		t.Errorf("%d marks are kept, %d are counted, want %d; phase %d", all, m.marks, maxMarks, m.phase)
+	}
+	// What is compared makes room.
+	m.Step(EvSum{0, wire.MarkEvery, sumOf("mark"), false})
+	if m.marks != maxMarks-1 || m.blobs[0].good != wire.MarkEvery {
+		t.Errorf("%d marks wait after a comparison, %d bytes are good", m.marks, m.blobs[0].good)
 	}
 }

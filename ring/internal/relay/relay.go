@@ -291,6 +291,19 @@ func (r *Relay) openAt(ctx context.Context, blob uint32, off int64) (*storedRead
 	return &storedReader{ReadCloser: rc, blob: blob, off: off}, nil
 }
 
+// Feeding is how many links this process feeds, or has broken links of that nobody stands in for.
+func (r *Relay) Feeding() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	count := len(r.lost)
+	for _, l := range r.links {
+		if !l.dead {
+			count++
+		}
+	}
+	return count
+}
+
 // Sent returns how many payload bytes were written to links.
 func (r *Relay) Sent() int64 { return r.sent.Load() }
 
