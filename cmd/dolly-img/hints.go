@@ -105,7 +105,7 @@ var hints = map[errkind.Kind]string{
 	"registry-cached":      "this server's own cache has it as it was: push %[1]s",
 	"registry-certificate": "put the registry's ca.crt into a directory and give --cert-dir DIR",
 	"registry-denied":      "is the password right, and may this user read the image?",
-	"registry-limit":       "wait, or log in: registries let those who are known ask more often",
+	"registry-limit":       "wait, or log in: registries let users who are logged in ask more often",
 	"registry-login":       "log in with podman or skopeo login, or give --authfile FILE or --creds FILE",
 	"registry-mirror":      "name the registry itself in registries.conf",
 	"registry-plain":       "--tls-verify=false also allows a registry without TLS",
@@ -211,11 +211,11 @@ var hints = map[errkind.Kind]string{
 	// A node itself, and the demo.
 	"policy-restart":    "undo that change, or restart the daemon",
 	"address-foreign":   "name an address of this host",
-	"address-malformed": "it is ADDRESS:PORT, or :PORT for all addresses",
+	"address-malformed": "write it as ADDRESS:PORT, or as :PORT for all addresses",
 	"demo-keep":         "give another name to --keep, or push the file that is there",
 	"demo-early":        "take a larger image",
 	"listen-taken":      "another daemon may run here; --listen ADDR:PORT names another port",
-	"mirror-taken":      "--mirror ADDR:PORT names another one",
+	"mirror-taken":      "--mirror ADDR:PORT names another address",
 	"temp-full":         "set TMPDIR to a directory with more room, or use fewer --nodes",
 	"temp-unwritable":   "set TMPDIR to a writable directory",
 }

@@ -58,7 +58,7 @@ func newKeysInit() *cobra.Command {
 	var lists []string
 	cmd := &cobra.Command{
 		Use:   "init",
-		Short: "Make keys",
+		Short: "Make the keys of a cluster",
 		Long: `Init makes an authority (ca.pem, ca.key), and the keys of the server (sender.pem) and of
 the nodes (node.pem). It replaces nothing.
 

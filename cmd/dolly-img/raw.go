@@ -34,7 +34,9 @@ Raw does not know the exit status of a command in front of a pipe. Use "set -o p
 and note that raw sends what a failed command has written. If nothing at all comes, that is
 an error, unless --allow-empty is given.
 
---output - writes to the standard output of nodes that run dolly-img receive.`
+--output - writes to the standard output of nodes that run dolly-img receive.
+
+The exit status means the same as that of push; dolly-img push --help lists all.`
 
 func newRaw() *cobra.Command {
 	var send sendFlags
