@@ -22,11 +22,14 @@ type damager struct {
 	done sync.WaitGroup
 }
 
-// The layout of what passes: the feeder opens a link with a fixed number of bytes, and then sends frames.
+// The layout of what passes: the feeder opens a link with a preamble and a hello, and then sends frames. Their headers
+// are padded on a link whose preamble says so.
 const (
 	linkOpening   = 'D'
-	linkHello     = 8 + 68
+	linkPadded    = "DLINK/2\n"
+	linkHello     = 68
 	frameHeader   = 24
+	paddedHeader  = 64
 	frameMost     = 1 << 20
 	frameData     = 1
 	offsetInFrame = 8
@@ -86,19 +89,31 @@ func (d *damager) pass(up *net.TCPConn) {
 
 // link passes frames on until one end closes the link.
 func (d *damager) link(r io.Reader, down io.Writer) {
+	buf := make([]byte, paddedHeader+frameMost)
+	preamble := buf[:len(linkPadded)]
+	if _, err := io.ReadFull(r, preamble); err != nil {
+		return
+	}
+	header := frameHeader
+	if string(preamble) == linkPadded {
+		header = paddedHeader
+	}
+	if _, err := down.Write(preamble); err != nil {
+		return
+	}
 	if _, err := io.CopyN(down, r, linkHello); err != nil {
 		return
 	}
-	for buf := make([]byte, frameHeader+frameMost); ; {
-		if _, err := io.ReadFull(r, buf[:frameHeader]); err != nil {
+	for {
+		if _, err := io.ReadFull(r, buf[:header]); err != nil {
 			return
 		}
 		n := binary.BigEndian.Uint32(buf[lengthInFrame:])
 		if n > frameMost {
 			return
 		}
-		frame := buf[:frameHeader+n]
-		if _, err := io.ReadFull(r, frame[frameHeader:]); err != nil {
+		frame := buf[:header+int(n)]
+		if _, err := io.ReadFull(r, frame[header:]); err != nil {
 			return
 		}
 		if off := binary.BigEndian.Uint64(frame[offsetInFrame:]); frame[0] == frameData && off >= d.from {
