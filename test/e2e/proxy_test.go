@@ -89,11 +89,15 @@ func (d *damager) serve(up *net.TCPConn) {
 
 // link passes a plain link on, frame by frame.
 func (d *damager) link(r io.Reader, down io.Writer) {
-	hello := make([]byte, len(linkMagic)+helloSize)
-	if _, err := io.ReadFull(r, hello); err != nil || string(hello[:len(linkMagic)]) != linkMagic {
+	magic := make([]byte, len(linkMagic))
+	if _, err := io.ReadFull(r, magic); err != nil || string(magic) != linkMagic {
 		return // nothing that a test of this version expects
 	}
-	if _, err := down.Write(hello); err != nil {
+	// The feeder sends its hello only when the node has answered the magic.
+	if _, err := down.Write(magic); err != nil {
+		return
+	}
+	if _, err := io.CopyN(down, r, helloSize); err != nil {
 		return
 	}
 	for frame := make([]byte, headerSize+1<<20); ; {
