@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
@@ -12,16 +13,53 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	mathrand "math/rand/v2"
 	"net"
 	"path/filepath"
+	"strconv"
 	"sync"
 	"time"
 )
 
-// A hostile node has a valid key, speaks the protocol (ring/PROTOCOL.md) without our code, and lies or stands still as
-// its mode says. All else it does as a good node would: what it does not do wrong must not be what it is found by.
+// lies are what a hostile node does otherwise than a good one. The zero lies are those of a good node.
+type lies struct {
+	mute    bool   // does not say what it needs
+	deaf    bool   // reads nothing of its feed
+	idle    bool   // opens the links that it was ordered to, and sends nothing
+	lazy    bool   // does not dial
+	up      bool   // does not dial, and says each half second that it did
+	hangsUp bool   // ends each control connection soon
+	counts  bool   // what it says to be durable grows by a byte a second
+	wait    string // what it says to wait for
+	links   string // what it says of links
+}
+
+const invented = `[{"link":4000000,"idle":false,"rate":0,"burst":0,"held":false}]`
+
+// modes are the lies that have names.
+var modes = map[string]lies{
+	"is good":        {},
+	"takes nothing":  {deaf: true, wait: "out", links: invented},
+	"says only up":   {up: true},
+	"counts durable": {idle: true, counts: true},
+	"sends nothing":  {idle: true},
+	"hangs up":       {deaf: true, hangsUp: true},
+	"says no NEED":   {mute: true},
+	"does not dial":  {lazy: true},
+}
+
+// drawn are lies by a seed: each with a chance of a third.
+func drawn(seed uint64) lies {
+	rng := mathrand.New(mathrand.NewPCG(seed, seed))
+	a := func() bool { return rng.IntN(3) == 0 }
+	return lies{mute: a(), deaf: a(), idle: a(), lazy: a(), up: a(), hangsUp: a(), counts: a(),
+		wait: []string{"", "in", "out", "disk", "cpu", "limit"}[rng.IntN(6)], links: []string{"", invented}[rng.IntN(2)]}
+}
+
+// A hostile node has a valid key, and speaks the protocol (ring/PROTOCOL.md) without our code. What it does not lie
+// about it does as a good node would: it must not be found by anything else.
 type hostile struct {
-	mode string
+	lies
 	keys tls.Certificate
 
 	mu       sync.Mutex
@@ -56,7 +94,7 @@ const (
 	msgPing, msgPong, msgProbe, msgProbed                        = 19, 20, 22, 23
 )
 
-// runHostile is the process on the node: LISTEN KEYS MODE.
+// runHostile is the process on the node: LISTEN KEYS MODE, or a seed for MODE.
 func runHostile(args []string) error {
 	if len(args) != 3 {
 		return fmt.Errorf("hostile: %d arguments", len(args))
@@ -65,15 +103,21 @@ func runHostile(args []string) error {
 	if err != nil {
 		return err
 	}
-	h := &hostile{mode: args[2], keys: keys, size: -1}
+	l, known := modes[args[2]]
+	if seed, err := strconv.ParseUint(args[2], 10, 64); err == nil {
+		l = drawn(seed)
+	} else if !known {
+		return fmt.Errorf("hostile: unknown mode %q", args[2])
+	}
+	h := &hostile{lies: l, keys: keys, size: -1}
 	h.come.L = &h.mu
-	l, err := net.Listen("tcp", args[0])
+	port, err := net.Listen("tcp", args[0])
 	if err != nil {
 		return err
 	}
 	fmt.Println("listening")
 	for {
-		c, err := l.Accept()
+		c, err := port.Accept()
 		if err != nil {
 			return err
 		}
@@ -153,7 +197,7 @@ func (h *hostile) answer(c net.Conn, kind byte, body []byte) error {
 		h.feed = g
 		have := len(h.data)
 		h.mu.Unlock()
-		if h.mode != "says no NEED" {
+		if !h.mute {
 			h.say(msgNeed, `{"link":%d,"generation":%d,"needs":[[0,%d]]}`, g.Link, g.Generation, have)
 		}
 	case msgDial:
@@ -195,7 +239,7 @@ func (h *hostile) greet(c net.Conn, body []byte) error {
 	h.transfer, h.control = id, c
 	h.mu.Unlock()
 	h.say(msgWelcome, `{"version":4,"instance":"00000000000000000000000000000001","state":"%s","digest":"","reason":"","software":"hostile"}`, state)
-	if h.mode == "hangs up" {
+	if h.hangsUp {
 		go func() {
 			time.Sleep(300 * time.Millisecond) // its own pace
 			c.Close()
@@ -237,17 +281,13 @@ func (h *hostile) finish() {
 func (h *hostile) reports() {
 	for range time.Tick(time.Second) {
 		h.mu.Lock()
-		received, wait, links, durable := int64(len(h.data)), "in", "null", int64(len(h.data))
-		h.claimed++
-		switch h.mode {
-		case "takes nothing":
-			wait, links = "out", `[{"link":4000000,"idle":false,"rate":0,"burst":0,"held":false}]`
-		case "counts durable":
+		received, durable := int64(len(h.data)), int64(len(h.data))
+		if h.claimed++; h.counts {
 			durable = min(durable, h.claimed)
 		}
 		h.mu.Unlock()
 		h.say(msgReport, `{"received":%d,"marked":%d,"durable":%d,"wait":"%s","blob":0,"good":0,"relay":0,"hash":0,"disk":0,"links":%s}`,
-			received, received, durable, wait, links)
+			received, received, durable, cmp.Or(h.wait, "in"), cmp.Or(h.links, "null"))
 	}
 }
 
@@ -269,9 +309,8 @@ func (h *hostile) receive(c net.Conn) {
 		head = make([]byte, headerSize)
 	}
 	for {
-		switch h.mode {
-		case "takes nothing", "hangs up":
-			io.Copy(io.Discard, new(never)) // for ever
+		if h.deaf {
+			select {} // the kernel's buffers fill
 		}
 		if _, err := io.ReadFull(c, head); err != nil {
 			return
@@ -299,24 +338,19 @@ func (h *hostile) receive(c net.Conn) {
 	h.finish()
 }
 
-// never is a reader from which nothing comes.
-type never struct{}
-
-func (never) Read([]byte) (int, error) { select {} }
-
 func (h *hostile) linked(g grant, state string) {
 	h.say(msgLink, `{"link":%d,"generation":%d,"state":"%s","code":"","reason":""}`, g.Link, g.Generation, state)
 }
 
 // dial is a link from this node.
 func (h *hostile) dial(g grant) {
-	switch h.mode {
-	case "does not dial":
-		return
-	case "says only up":
+	if h.up {
 		for range time.Tick(500 * time.Millisecond) {
 			h.linked(g, "up")
 		}
+	}
+	if h.lazy {
+		return
 	}
 	raw, err := net.Dial("tcp", g.Addrs[0])
 	if err != nil {
@@ -348,7 +382,7 @@ func (h *hostile) dial(g grant) {
 		return
 	}
 	h.linked(g, "up")
-	if h.mode == "counts durable" || h.mode == "sends nothing" {
+	if h.idle {
 		select {}
 	}
 	for h.feedOn(c, head, &off) {

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -9,6 +10,8 @@ import (
 
 	"github.com/dolly-img/dolly-img/test/netns"
 )
+
+var hostileSeeds = flag.Uint64("hostile.seeds", 1, "how many nodes with lies drawn by a seed TestHostileNode tries")
 
 // hostile puts a hostile node in the place of this one.
 func (n *node) hostile(mode string) {
@@ -32,11 +35,12 @@ func TestHostileNode(t *testing.T) {
 		stuck = 12 * time.Second // two links are lost to who stands still
 		ends  = 75 * time.Second // nobody is waited for longer who does not get on
 	)
-	for _, c := range []struct {
+	type hostility struct {
 		mode           string
 		others, within time.Duration
 		state          string // of the hostile node's row
-	}{
+	}
+	cases := []hostility{
 		{"is good", 3 * time.Second, 3 * time.Second, "committed"}, // or the others would not mean what they say
 		{"takes nothing", stuck, ends, "failed"},
 		{"says only up", stuck, ends, ""},
@@ -45,10 +49,14 @@ func TestHostileNode(t *testing.T) {
 		{"hangs up", stuck, ends, "failed"},
 		{"says no NEED", stuck, ends, "failed"},
 		{"does not dial", stuck, ends, ""},
-	} {
+	}
+	for seed := range *hostileSeeds { // several lies at once
+		cases = append(cases, hostility{fmt.Sprint(seed + 1), 2 * stuck, 2 * ends, ""})
+	}
+	for _, c := range cases {
 		t.Run(c.mode, func(t *testing.T) {
 			t.Parallel() // most of it is waiting
-			ctx := need(t, 2*time.Minute)
+			ctx := need(t, 4*time.Minute)
 			r := newRig(t, ctx, netns.Config{Nodes: 5})
 			for i, n := range r.nodes {
 				if i == 1 {
