@@ -98,7 +98,7 @@ func TestLockMode(t *testing.T) {
 	if info, err := os.Stat(lock); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("%v, %v", info, err)
 	}
-	release, err := c.Hold(t.Context(), newImage(mediaTypeSIFLayer, "a").root())
+	_, release, err := c.Hold(t.Context(), newImage(mediaTypeSIFLayer, "a").root(), func() bool { return false })
 	if err != nil {
 		t.Fatal(err)
 	}

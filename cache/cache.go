@@ -28,6 +28,7 @@ type Cache struct {
 	indexMu chan struct{}
 	limits  atomic.Pointer[Limits]
 	access  Access
+	holds   holds
 	idle    time.Duration // idleGrace, or less in tests
 	log     *slog.Logger
 }

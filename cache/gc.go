@@ -75,7 +75,7 @@ func (c *Cache) GC(ctx context.Context, o GCOptions) (GCResult, error) {
 		return GCResult{}, err
 	}
 	defer unlock()
-	g, err := c.newCollector(o)
+	g, err := c.collectorFor(o)
 	if err == nil {
 		err = c.settleIndex() // else a power loss could bring back the name of an image that is removed now
 	}

@@ -44,7 +44,7 @@ func (t *Transfer) room(ctx context.Context, blobs []v1.Descriptor, held []int64
 		return -1, err
 	}
 	defer unlock()
-	g, err := t.c.newCollector(t.gc(need))
+	g, err := t.c.collectorFor(t.gc(need))
 	if err != nil {
 		return -1, err
 	}
@@ -59,6 +59,15 @@ func (t *Transfer) room(ctx context.Context, blobs []v1.Descriptor, held []int64
 		return -1, err
 	}
 	return max(0, room), nil
+}
+
+// collectorFor is newCollector for a transfer. If there is no room for it, it ends the holds that yield.
+func (c *Cache) collectorFor(o GCOptions) (*collector, error) {
+	g, err := c.newCollector(o)
+	if err != nil || o.Room <= 0 || g.fits(g.victims()) == nil || !c.holds.yield() {
+		return g, err
+	}
+	return c.newCollector(o)
 }
 
 // over reports whether a limit is not kept.

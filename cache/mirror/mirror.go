@@ -17,7 +17,8 @@
 //
 // The mirror gives only what a reference of the requested repository reaches, and only bytes that
 // were verified. An image whose manifest was requested stays until a minute after the last
-// request of its repository, even if its name moves or is removed.
+// request of its repository, even if its name moves or is removed; but unless it is being pulled, it goes for a
+// transfer that lacks room.
 // https://github.com/opencontainers/distribution-spec/blob/main/spec.md
 package mirror
 
@@ -135,10 +136,10 @@ func (f *failure) write(w http.ResponseWriter) {
 }
 
 func (m *mirror) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	begin := time.Now()
-	f := m.serve(w, r)
+	begin, to := time.Now(), newPaced(w, r)
+	f := m.serve(to, r)
 	if f != nil {
-		f.write(w)
+		f.write(to)
 	}
 	m.log.Debug("mirror", "method", r.Method, "path", r.URL.Path, "ns", r.URL.Query().Get("ns"),
 		"missing", f != nil, "seconds", time.Since(begin).Seconds())
@@ -264,6 +265,9 @@ func (m *mirror) blob(w http.ResponseWriter, r *http.Request, q request, refs []
 			}
 		}
 	} else {
+		if part := r.Header.Get("Range"); r.Method == http.MethodGet {
+			m.held.ask(q.repo, d.Digest, part == "" || strings.HasSuffix(part, "-"))
+		}
 		h.Set("Cache-Control", "max-age=31536000, immutable")
 	}
 	http.ServeContent(w, r, "", time.Time{}, f)

@@ -19,6 +19,7 @@ func newDaemon() *cobra.Command {
 	var flags nodeFlags
 	var grace time.Duration
 	var at, print string
+	var names []string
 	var check bool
 	cmd := &cobra.Command{
 		Use:   "daemon",
@@ -60,7 +61,7 @@ one. A unit file is in cmd/dolly-img/packaging of the source.`,
 			if err != nil {
 				return err
 			}
-			stop, err := n.ServeMirror(at)
+			stop, err := n.ServeMirror(at, names...)
 			if err != nil {
 				return err
 			}
@@ -74,6 +75,7 @@ one. A unit file is in cmd/dolly-img/packaging of the source.`,
 	}
 	flags.add(cmd, verboseDaemon)
 	cmd.Flags().StringVar(&at, "mirror", "", "also serve the cache to this node's runtimes at `ADDRESS`, such as 127.0.0.1:5050 or unix:/run/dolly-img/mirror.sock")
+	cmd.Flags().StringSliceVar(&names, "mirror-name", nil, "let clients call the mirror by `NAME`, too, besides its addresses, localhost and the name of this machine; can be given more than once")
 	cmd.Flags().StringVar(&print, "print-config", "", "print what `RUNTIME` (containerd, podman or apptainer) needs to use the mirror, and exit")
 	cmd.Flags().BoolVar(&check, "check-config", false, "read the keys, the policy and the rest of the configuration, print what a daemon would use, and exit; the exit status is 1 if a daemon would not start")
 	cmd.Flags().DurationVar(&grace, "grace", 30*time.Second, "`TIME` that running transfers may take once the daemon is told to stop")

@@ -17,8 +17,9 @@ import (
 	"github.com/dolly-img/dolly-img/ring/errkind"
 )
 
-// ServeMirror serves the cache at addr until stop is called. It does nothing if addr is "".
-func (s *Node) ServeMirror(addr string) (stop func(), err error) {
+// ServeMirror serves the cache at addr until stop is called. It does nothing if addr is "". Clients may call the mirror by
+// names, besides by its addresses and the name of this machine.
+func (s *Node) ServeMirror(addr string, names ...string) (stop func(), err error) {
 	if addr == "" {
 		return func() {}, nil
 	}
@@ -26,20 +27,11 @@ func (s *Node) ServeMirror(addr string) (stop func(), err error) {
 	if err != nil {
 		return nil, err
 	}
-	server := &http.Server{
-		Handler:           mirror.New(s.cache, s.log),
-		ReadHeaderTimeout: 10 * time.Second,
-		IdleTimeout:       time.Minute,
-		MaxHeaderBytes:    16 << 10,
+	handler := mirror.New(s.cache, s.log)
+	if _, ok := l.Addr().(*net.TCPAddr); ok { // no web page reaches a socket in the file system
+		handler = mirror.Named(handler, append(names, namesOf(addr)...)...)
 	}
-	// No runtime opens so many connections, and they are few enough to leave the daemon its descriptors.
-	limited := &limitedListener{Listener: l, open: make(chan struct{}, 256), closed: make(chan struct{})}
-	server.ConnState = limited.state
-	go func() {
-		if err := server.Serve(limited); !errors.Is(err, http.ErrServerClosed) {
-			s.log.Error("mirror failed", "error", err)
-		}
-	}()
+	stop = s.serveMirror(l, handler)
 	s.log.Info("mirror", "address", l.Addr().String())
 	if tcp, ok := l.Addr().(*net.TCPAddr); ok && !tcp.IP.IsLoopback() {
 		s.log.Warn("the mirror has no TLS, and everybody who reaches its address can read the cache", "address", tcp.String())
@@ -47,13 +39,46 @@ func (s *Node) ServeMirror(addr string) (stop func(), err error) {
 	if _, ok := l.Addr().(*net.TCPAddr); ok && s.access.Bits(0o666) != 0o666 {
 		s.log.Warn("every user of this node can read the cache through the mirror, whatever mode policy.toml sets; unix:PATH keeps them out")
 	}
+	return stop, nil
+}
+
+// namesOf returns the name in the address of a mirror and that of this machine.
+func namesOf(addr string) (names []string) {
+	if host, _, err := net.SplitHostPort(addr); err == nil && host != "" {
+		names = append(names, host)
+	}
+	if own, err := os.Hostname(); err == nil {
+		names = append(names, own)
+	}
+	return names
+}
+
+// mirrorClients is how many connections a mirror has at once. No runtime opens so many, and they are few enough to leave the
+// daemon its descriptors.
+const mirrorClients = 256
+
+// serveMirror serves a mirror at l until stop is called.
+func (s *Node) serveMirror(l net.Listener, handler http.Handler) (stop func()) {
+	server := &http.Server{
+		Handler:           handler,
+		ReadHeaderTimeout: 10 * time.Second,
+		IdleTimeout:       time.Minute,
+		MaxHeaderBytes:    16 << 10,
+	}
+	limited := &limitedListener{Listener: l, open: make(chan struct{}, mirrorClients), closed: make(chan struct{})}
+	server.ConnState = limited.state
+	go func() {
+		if err := server.Serve(limited); !errors.Is(err, http.ErrServerClosed) {
+			s.log.Error("mirror failed", "error", err)
+		}
+	}()
 	return func() {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()
 		if server.Shutdown(ctx) != nil {
 			server.Close()
 		}
-	}, nil
+	}
 }
 
 // limitedListener accepts no more connections than open has room for. Unlike netutil.LimitListener it does not wrap the
