@@ -11,35 +11,124 @@ import (
 	"testing"
 )
 
-// mutants are faults that somebody could make in the state machines: the text old of a
-// file becomes new. The explorer has to find each.
-var mutants = []struct{ name, file, old, new string }{
-	{"a frame of an old generation is taken", "../member/machine.go",
-		"m.phase != Started || ev.Generation != m.feedGen || !m.feedOpen", "m.phase != Started"},
-	{"published before COMMIT", "../member/machine.go",
-		"			m.sayVerified()\n		}\n	case EvPublished:", "			m.sayVerified()\n			m.phase = Publishing\n			m.do(ActPublish{})\n		}\n	case EvPublished:"},
-	{"COMMIT before the source was read to its end", "commit.go",
-		"n.phase != phVerified || !c.sourceDone || c.interrupted", "n.phase != phVerified || c.interrupted"},
-	{"a mark is not compared", "../member/marks.go",
-		"case !bytes.Equal(s.sum, k.sum[:]):", "case !bytes.Equal(s.sum, k.sum[:]) && len(s.sum) == 0:"},
-	{"neither marks nor the final sum are compared", "../member/marks.go",
-		"case !bytes.Equal(s.sum, k.sum[:]):", "case !bytes.Equal(s.sum, k.sum[:]) && len(s.sum) == 0:\x00if b.sum != b.final {\x00if b.sum != b.final && b.sum == \"\" {"},
-	{"falling back keeps the bytes", "../member/marks.go",
-		"b.accepted, b.claim, b.sum, b.sums = b.good,", "b.accepted, b.claim, b.sum, b.sums = b.accepted,"},
-	{"those behind a lost node are forgotten", "feeders.go",
-		"		if fed {\n			c.relink(j)\n		}", ""},
-	{"the end waits for a lost node", "commit.go",
-		"case p == phAway || p == phDialing", "case p == phDialing"},
-	{"an unconfirmed COMMIT counts", "commit.go",
-		"		c.end(ev.Node, Failed, ev.Cause.orCause(", "		c.nodeCommitted(EvCommitted{ev.Node, ev.Digest + c.finals[0].String()[len(ev.Digest):]})\n		c.end(ev.Node, Failed, ev.Cause.orCause("},
-	{"who waits for a feeder is forgotten when nobody reaches it", "search.go",
-		"	if n.reach.waits && n.feed.state == feedAsked {", "	if n.reach.waits && n.reach.found != 0 && n.feed.state == feedAsked {"},
-	{"the first of two names is served", "join.go",
-		"		c.end(known, Failed, why)\n", ""},
-	{"nobody is blamed for changed bytes", "suspects.go",
-		"			c.blame(s.feeder, i, s.link)", "			continue"},
-	{"a node that resumed gets no new feed", "commit.go",
-		"linked && (j == i || f.feeder == i) || j == i && f.state == feedAsked {", "linked && f.feeder == i && false {"},
+// mutants are faults that somebody could make in the state machines. The explorer has to find each.
+var mutants = []struct {
+	name  string
+	edits []edit
+}{
+	{"a frame of an old generation is taken", []edit{
+		{"../member/machine.go",
+			"m.phase != Started || ev.Generation != m.feedGen || !m.feedOpen",
+			"m.phase != Started"},
+	}},
+	{"published before COMMIT", []edit{
+		{"../member/machine.go",
+			"			m.sayVerified()\n		}\n	case EvPublished:",
+			"			m.sayVerified()\n			m.phase = Publishing\n			m.do(ActPublish{})\n		}\n	case EvPublished:"},
+	}},
+	{"COMMIT before the source was read to its end", []edit{
+		{"commit.go",
+			"n.phase != phVerified || !c.sourceDone || c.interrupted",
+			"n.phase != phVerified || c.interrupted"},
+	}},
+	{"a mark is not compared", []edit{
+		{"../member/marks.go",
+			"case !bytes.Equal(s.sum, k.sum[:]):",
+			"case !bytes.Equal(s.sum, k.sum[:]) && len(s.sum) == 0:"},
+	}},
+	{"neither marks nor the final sum are compared", []edit{
+		{"../member/marks.go",
+			"case !bytes.Equal(s.sum, k.sum[:]):",
+			"case !bytes.Equal(s.sum, k.sum[:]) && len(s.sum) == 0:"},
+		{"../member/marks.go",
+			"if b.sum != b.final {",
+			"if b.sum != b.final && b.sum == \"\" {"},
+	}},
+	{"falling back keeps the bytes", []edit{
+		{"../member/marks.go",
+			"b.accepted, b.claim, b.sum, b.sums = b.good,",
+			"b.accepted, b.claim, b.sum, b.sums = b.accepted,"},
+	}},
+	{"those behind a lost node are forgotten, and who is not dialled is not missed", []edit{
+		{"feeders.go",
+			"		if fed {\n			c.relink(j)\n		}",
+			""},
+		{"watch.go",
+			"case n.feed.state == feedDialled && asked >= timings.mute:",
+			"case false:"},
+	}},
+	{"the end waits for a lost node", []edit{
+		{"commit.go",
+			"case p == phAway || p == phDialing",
+			"case p == phDialing"},
+	}},
+	{"an unconfirmed COMMIT counts", []edit{
+		{"commit.go",
+			"		c.end(ev.Node, Failed, ev.Cause.orCause(",
+			"		c.nodeCommitted(EvCommitted{ev.Node, ev.Digest + c.finals[0].String()[len(ev.Digest):]})\n		c.end(ev.Node, Failed, ev.Cause.orCause("},
+	}},
+	{"who waits for a feeder is forgotten when nobody reaches it", []edit{
+		{"search.go",
+			"	if n.reach.waits && n.feed.state == feedAsked {",
+			"	if n.reach.waits && n.reach.found != 0 && n.feed.state == feedAsked {"},
+	}},
+	{"the first of two names is served", []edit{
+		{"join.go",
+			"		c.end(known, Failed, why)\n",
+			""},
+	}},
+	{"nobody is blamed for changed bytes", []edit{
+		{"suspects.go",
+			"			c.blame(s.feeder, i, s.link)",
+			"			continue"},
+	}},
+	{"a node that resumed gets no new feed", []edit{
+		{"commit.go",
+			"linked && (j == i || f.feeder == i) || j == i && f.state == feedAsked {",
+			"linked && f.feeder == i && false {"},
+	}},
+}
+
+// edit makes the text old of a file new.
+type edit struct{ file, old, new string }
+
+// mutate writes the files that the edits make, and returns an overlay of the build with them.
+func mutate(t *testing.T, edits []edit) (overlay string) {
+	t.Helper()
+	dir := t.TempDir()
+	texts, replace := map[string]string{}, map[string]string{}
+	for _, e := range edits {
+		abs, err := filepath.Abs(e.file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if texts[abs] == "" {
+			text, err := os.ReadFile(abs)
+			if err != nil {
+				t.Fatal(err)
+			}
+			texts[abs] = string(text)
+		}
+		if strings.Count(texts[abs], e.old) != 1 {
+			t.Fatalf("%s does not have once: %s", e.file, e.old)
+		}
+		texts[abs] = strings.Replace(texts[abs], e.old, e.new, 1)
+		replace[abs] = filepath.Join(dir, filepath.Base(abs))
+	}
+	for abs, text := range texts {
+		if err := os.WriteFile(replace[abs], []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	list, err := json.Marshal(map[string]any{"Replace": replace})
+	if err != nil {
+		t.Fatal(err)
+	}
+	overlay = filepath.Join(dir, "overlay.json")
+	if err := os.WriteFile(overlay, list, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return overlay
 }
 
 // TestMutants builds the package anew with each mutant and has the explorer look at it.
@@ -49,34 +138,7 @@ func TestMutants(t *testing.T) {
 	}
 	for _, m := range mutants {
 		t.Run(m.name, func(t *testing.T) {
-			text, err := os.ReadFile(m.file)
-			if err != nil {
-				t.Fatal(err)
-			}
-			mutated := string(text)
-			// Two edits are one text, apart by a NUL.
-			edits := strings.Split(m.old+"\x00"+m.new, "\x00")
-			for i := 0; i < len(edits); i += 2 {
-				if strings.Count(mutated, edits[i]) != 1 {
-					t.Fatalf("%s does not have once: %s", m.file, edits[i])
-				}
-				mutated = strings.Replace(mutated, edits[i], edits[i+1], 1)
-			}
-			dir := t.TempDir()
-			file, overlay := filepath.Join(dir, filepath.Base(m.file)), filepath.Join(dir, "overlay.json")
-			abs, err := filepath.Abs(m.file)
-			if err != nil {
-				t.Fatal(err)
-			}
-			list, err := json.Marshal(map[string]any{"Replace": map[string]string{abs: file}})
-			if err != nil {
-				t.Fatal(err)
-			}
-			for name, b := range map[string][]byte{file: []byte(mutated), overlay: list} {
-				if err := os.WriteFile(name, b, 0o600); err != nil {
-					t.Fatal(err)
-				}
-			}
+			overlay := mutate(t, m.edits)
 			out, err := exec.CommandContext(t.Context(), "go", "test", "-overlay", overlay, "-run", "^TestExplore$", "-short", ".").CombinedOutput()
 			if err == nil {
 				t.Fatalf("the explorer finds nothing\n%s", out)
