@@ -1,11 +1,13 @@
 package cache
 
 import (
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -87,25 +89,60 @@ func TestAccess(t *testing.T) {
 	}
 }
 
-// A lock that everybody could open, of a cache made before, is closed to others.
+// A lock that everybody could open, of a cache made before, is made anew, also while somebody holds it.
 func TestLockMode(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := mustOpen(t)
+		lock := filepath.Join(c.Dir(), "lock")
+		if err := os.WriteFile(lock, nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		held, err := os.Open(lock) // for reading, as any user can
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer held.Close()
+		if err := syscall.Flock(int(held.Fd()), syscall.LOCK_EX); err != nil {
+			t.Fatal(err)
+		}
+		start := time.Now()
+		for i := range 3 {
+			mustPush(t, c, fmt.Sprintf("example.org/a:%d", i), newImage(mediaTypeSIFLayer, "a"))
+		}
+		if took := time.Since(start); took > 2*lockPatience {
+			t.Errorf("held up for %v", took)
+		}
+		if info, err := os.Stat(lock); err != nil || info.Mode().Perm() != 0o600 {
+			t.Errorf("%v, %v", info, err)
+		}
+	})
+}
+
+// Leases are closed to others, also those that are there.
+func TestLeaseMode(t *testing.T) {
 	c := mustOpen(t)
-	lock := filepath.Join(c.Dir(), "lock")
-	if err := os.WriteFile(lock, nil, 0o644); err != nil {
-		t.Fatal(err)
-	}
-	mustPush(t, c, "example.org/a:1", newImage(mediaTypeSIFLayer, "a"))
-	if info, err := os.Stat(lock); err != nil || info.Mode().Perm() != 0o600 {
-		t.Errorf("%v, %v", info, err)
-	}
 	_, release, err := c.Hold(t.Context(), newImage(mediaTypeSIFLayer, "a").root(), func() bool { return false })
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer release()
-	for _, name := range names(t, filepath.Join(c.Dir(), "leases")) {
-		if info, err := os.Stat(filepath.Join(c.Dir(), "leases", name)); err != nil || info.Mode().Perm() != 0o600 {
-			t.Errorf("lease: %v, %v", info, err)
+	dir := filepath.Join(c.Dir(), "leases")
+	leases := names(t, dir)
+	if len(leases) == 0 {
+		t.Fatal("there is no lease")
+	}
+	for _, when := range []string{"new", "there already"} {
+		for _, name := range leases {
+			lease := filepath.Join(dir, name)
+			if info, err := os.Stat(lease); err != nil || info.Mode().Perm() != 0o600 {
+				t.Errorf("%s: %v, %v", when, info, err)
+			}
+			if err := os.Chmod(lease, 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, err := Open(c.Dir()); err != nil {
+			t.Fatal(err)
 		}
 	}
 }

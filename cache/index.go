@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"regexp"
 	"slices"
 
@@ -106,35 +105,6 @@ func (c *Cache) settleIndex() error {
 
 func emptyIndex() v1.Index {
 	return v1.Index{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: v1.MediaTypeImageIndex, Manifests: []v1.Descriptor{}}
-}
-
-// lockIndex keeps every other process, and goroutine, from changing index.json.
-func (c *Cache) lockIndex(ctx context.Context) (unlock func(), err error) {
-	select {
-	case c.indexMu <- struct{}{}:
-	case <-ctx.Done():
-		return nil, fmt.Errorf("cache %s: lock: %w", c.dir, ctx.Err())
-	}
-	f, err := c.fs.OpenFile("lock", os.O_RDWR|os.O_CREATE, lockMode)
-	if err == nil {
-		lockOut(f)
-		if err = durable.WaitLock(ctx, f); err == nil {
-			return func() { f.Close(); <-c.indexMu }, nil
-		}
-		f.Close()
-	}
-	<-c.indexMu
-	return nil, fmt.Errorf("cache %s: lock: %w", c.dir, err)
-}
-
-// lockMode is the mode of lock files. Whoever can open one for reading can hold its lock, and so stop everybody.
-const lockMode = 0o600
-
-// lockOut closes a lock file to others if it was made with another mode.
-func lockOut(f durable.File) {
-	if info, err := f.Stat(); err == nil && info.Mode().Perm() != lockMode {
-		_ = f.Chmod(lockMode) // this fails if the file is another user's, who has to do it himself
-	}
 }
 
 // setRef makes ref the name of d, and of nothing else. If ref was pinned, it stays pinned.
