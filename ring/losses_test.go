@@ -179,13 +179,41 @@ func TestSourceFails(t *testing.T) {
 		if !errors.As(err, &se) {
 			t.Errorf("%s: %v", name, err)
 		}
-		if kind, _ := errkind.Of(err); (kind == "image-damaged") != strings.HasPrefix(name, "other bytes") {
-			t.Errorf("%s: kind %q: %v", name, kind, err)
+		damaged := strings.HasSuffix(name, "would have verified")
+		if kind, _ := errkind.Of(err); (kind == "image-damaged") != damaged || se.Kept {
+			t.Errorf("%s: kind %q, kept %v: %v", name, kind, se.Kept, err)
 		}
 		c.wants(r, Failed)
 		if got := r.Status(err, 0); got != ExitSource {
 			t.Errorf("%s: exit status %d", name, got)
 		}
+	}
+}
+
+// breaking is a trusting source whose second blob cannot be read.
+type breaking struct{ trusting }
+
+func (s breaking) OpenUnverified(ctx context.Context, d v1.Descriptor, off int64) (io.ReadCloser, error) {
+	if d.Digest == s.descs[1].Digest {
+		return nil, errors.New("input/output error")
+	}
+	return s.trusting.OpenUnverified(ctx, d, off)
+}
+
+// A blob that cannot be read does not hide that the one before it was wrong, which nodes must not keep.
+func TestSourceWrongThenBreaks(t *testing.T) {
+	for _, wrong := range []bool{false, true} {
+		c := newCluster(t, 2, nil)
+		src := newMemSource(true, random(1, 12<<20), random(2, 1<<20))
+		if wrong {
+			src.blobs[0] = random(3, 12<<20)
+		}
+		r, err := send(t, c.config(breaking{trusting{src}}))
+		var se *SourceError
+		if kind, _ := errkind.Of(err); !errors.As(err, &se) || se.Kept == wrong || (kind == "image-damaged") != wrong {
+			t.Errorf("wrong %v: kept %v: %v", wrong, se.Kept, err)
+		}
+		c.wants(r, Failed)
 	}
 }
 
@@ -196,7 +224,7 @@ func TestSourceFailsEarly(t *testing.T) {
 	src.blobs[0] = random(3, 5<<20)
 	r, err := send(t, c.config(src))
 	var se *SourceError
-	if !errors.As(err, &se) || !strings.Contains(err.Error(), src.descs[0].Digest.String()) {
+	if !errors.As(err, &se) || !strings.Contains(err.Error(), "blob 0") {
 		t.Error(err)
 	}
 	c.wants(r, Failed)

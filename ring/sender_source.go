@@ -38,6 +38,23 @@ func (s *sender) prepare(ctx context.Context) error {
 	return err
 }
 
+// pump makes what reads these blobs of the source, and what says that one of them has another digest than it should.
+func (s *sender) pump(blobs []int) (p *relay.Pump, differs func(b int, got digest.Digest) error) {
+	p = &relay.Pump{Relay: s.relay, Open: s.cfg.Source.Open, Blobs: blobs, Hops: len(s.cfg.Nodes)}
+	if s.cfg.Rate > 0 {
+		p.Limit = rate.NewLimiter(rate.Limit(s.cfg.Rate), wire.MaxPayload)
+	}
+	if u, ok := s.cfg.Source.(Unverified); ok {
+		p.Open = u.OpenUnverified
+		return p, func(b int, _ digest.Digest) error { // what Open would have said
+			return errkind.Errorf("image-damaged", "blob %s: has other bytes than its digest says", s.blobs[b].Digest)
+		}
+	}
+	return p, func(b int, got digest.Digest) error {
+		return fmt.Errorf("blob %d: read bytes have digest %s, expected %s", b, got, s.blobs[b].Digest)
+	}
+}
+
 // startSource reads the source into the relay, and hashes it beside.
 func (s *sender) startSource(work context.Context) {
 	s.first = time.Now()
@@ -47,13 +64,7 @@ func (s *sender) startSource(work context.Context) {
 			blobs = append(blobs, b)
 		}
 	}
-	p := &relay.Pump{Relay: s.relay, Open: s.cfg.Source.Open, Blobs: blobs, Hops: len(s.cfg.Nodes)}
-	if u, ok := s.cfg.Source.(Unverified); ok {
-		p.Open = u.OpenUnverified
-	}
-	if s.cfg.Rate > 0 {
-		p.Limit = rate.NewLimiter(rate.Limit(s.cfg.Rate), wire.MaxPayload)
-	}
+	p, differs := s.pump(blobs)
 	// finals are the digests of what was read. They belong to the store until it has ended, then to the
 	// goroutine that hands them to the coordinator.
 	finals := make([]digest.Digest, len(s.blobs))
@@ -62,12 +73,14 @@ func (s *sender) startSource(work context.Context) {
 			finals[b] = s.blobs[b].Digest
 		}
 	}
+	right := make(chan struct{}, len(blobs)) // a blob was hashed, and has its digest
 	st := &relay.Store{Relay: s.relay, Blobs: blobs, Hashers: hashers(), Sum: func(b int, off int64, sum []byte, end bool) error {
 		if end {
 			finals[b] = digest.NewDigestFromBytes(digest.SHA256, sum)
 			if want := s.blobs[b].Digest; want != "" && want != finals[b] {
-				return errkind.Errorf("image-damaged", "blob %s: has other bytes than its digest says", want)
+				return differs(b, finals[b])
 			}
+			right <- struct{}{}
 		}
 		s.mark(wire.Mark{Blob: b, Offset: off, Sum: sum, Final: end})
 		return nil
@@ -83,21 +96,29 @@ func (s *sender) startSource(work context.Context) {
 			s.relay.Close(err)
 		})
 	}
-	hashed := make(chan bool, 1)
+	var hashed error
+	stored := make(chan struct{})
 	go func() {
-		err := st.Run(context.Background()) // the end of the relay ends it
-		if err != nil {
-			fail(err) // the pump must not wait for it
+		defer close(stored)
+		hashed = st.Run(context.Background()) // the end of the relay ends it
+		if hashed != nil {
+			fail(hashed) // the pump must not wait for it
 		}
-		hashed <- err == nil
 	}()
 	go func() {
 		defer close(s.source)
-		err := p.Run(work)
+		read, err := p.Run(work)
 		if err != nil {
+			// That a blob was wrong counts more than that the next one cannot be read: nodes must not keep it.
+			for range read {
+				select {
+				case <-right:
+				case <-stored:
+				}
+			}
 			fail(err)
 		}
-		if good := <-hashed; !good || err != nil {
+		if <-stored; hashed != nil || err != nil {
 			return
 		}
 		if err := s.unchanged(work, finals); err != nil {

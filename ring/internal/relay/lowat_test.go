@@ -175,6 +175,57 @@ func TestHeaderComesWithPayload(t *testing.T) {
 	}
 }
 
+// A part of a header came with the payload before it, and a reader that is sure of the rest sleeps for exactly that.
+func TestEarlyHeaderIsNotDueAgain(t *testing.T) {
+	for _, cut := range []int{1, 7, wire.HeaderSize - 1, wire.HeaderSize, wire.PaddedHeader - 1} {
+		padded := cut >= wire.HeaderSize
+		head := headerSize(wire.LinkHello{Padded: padded})
+		w, r := pair(t, false, padded)
+		conn := w.(*plainWriter).conn
+		var all []byte
+		var sent [][]byte
+		for i, n := range []int{5000, 70_000} {
+			var hdr [wire.HeaderSize]byte
+			data := random(uint64(i), n)
+			wire.PutData(&hdr, 0, 0, data)
+			all = append(append(append(all, hdr[:]...), make([]byte, head-len(hdr))...), data...)
+			sent = append(sent, data)
+		}
+		first := head + len(sent[0]) + cut
+		conn.Write(all[:first])
+		for come := 0; come < first; runtime.Gosched() {
+			r.low.sys.Control(func(fd uintptr) { come, _ = unix.IoctlGetInt(int(fd), unix.TIOCINQ) })
+		}
+		r.SetReadDeadline(time.Now().Add(5 * time.Second))
+		sure := 0
+		for i, data := range sent {
+			if i == 1 {
+				go func() {
+					for mark := 1; mark < 60_000; runtime.Gosched() { // the reader sleeps
+						r.low.sys.Control(func(fd uintptr) {
+							mark, _ = unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVLOWAT)
+						})
+					}
+					conn.Write(all[first:])
+				}()
+			}
+			var hdr [wire.HeaderSize]byte
+			h, err := r.header(&hdr, sure, wire.MarkEvery)
+			if err != nil {
+				t.Fatalf("cut at %d: %v", cut, err)
+			}
+			got := make([]byte, h.Length)
+			if err := r.payload(&hdr, h, got); err != nil || !bytes.Equal(got, data) {
+				t.Fatalf("cut at %d, frame %d: %v", cut, i, err)
+			}
+			if i == 0 && r.early != cut {
+				t.Fatalf("early %d", r.early)
+			}
+			sure = 70_000
+		}
+	}
+}
+
 // held lets only the beginning through until it is told that the reader waits.
 type held struct {
 	net.Conn

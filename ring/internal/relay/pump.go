@@ -43,14 +43,14 @@ func readError(err error) error {
 	return &Unreadable{err}
 }
 
-// Run reads all blobs to their ends.
-func (p *Pump) Run(ctx context.Context) error {
-	for _, b := range p.Blobs {
+// Run reads all blobs to their ends, and returns how many it has read.
+func (p *Pump) Run(ctx context.Context) (read int, err error) {
+	for i, b := range p.Blobs {
 		if err := p.blob(ctx, b, p.Relay.descs[b]); err != nil {
-			return err
+			return i, err
 		}
 	}
-	return nil
+	return len(p.Blobs), nil
 }
 
 func (p *Pump) blob(ctx context.Context, b int, d v1.Descriptor) error {

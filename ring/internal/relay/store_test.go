@@ -9,6 +9,7 @@ import (
 	"io"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -195,27 +196,38 @@ func TestStoreHashesNextBlobBeside(t *testing.T) {
 func TestStoreHashesWhileItBegins(t *testing.T) {
 	const m = wire.MaxPayload
 	synctest.Test(t, func(t *testing.T) {
-		blobs := [][]byte{{}, random(1, 4*m)}
-		r, have, s := stores(t, blobs, []int64{0, 0})
+		blobs := [][]byte{{}, random(1, 4*m), random(2, 5*m)}
+		at := []int64{0, 0, 4 * m}
+		r, have, s := stores(t, blobs, at)
 		begin := make(chan struct{})
+		var begun [3]atomic.Bool
+		s.Held = func(b int, off int64) (io.ReadCloser, error) {
+			if !begun[b].Load() {
+				t.Errorf("blob %d is read again before it is begun", b)
+			}
+			return have.read(b, off)
+		}
 		s.Begin = func(_ context.Context, b int, _ int64) (io.Writer, error) {
 			<-begin
+			begun[b].Store(true)
 			s.judge.mu.Lock()
 			defer s.judge.mu.Unlock()
-			if b == 0 && len(s.judge.blobs) != 2 {
+			if b == 0 && len(s.judge.blobs) != 3 {
 				t.Error("told of a blob that is not begun")
 			}
 			return storageWriter{s: have, blob: b}, nil
 		}
 		done := make(chan error, 2)
 		go func() { done <- s.Run(t.Context()) }()
-		go func() { done <- produce(r, blobs, []int64{0, 0}) }()
+		go func() { done <- produce(r, blobs, at) }()
 		synctest.Wait()
 		begin <- struct{}{}
 		synctest.Wait()
 		if n := r.meter.hashed.Load(); n != 4*m {
 			t.Errorf("%d bytes are hashed before the blob is begun", n)
 		}
+		begin <- struct{}{}
+		synctest.Wait()
 		begin <- struct{}{}
 		if err := errors.Join(<-done, <-done); err != nil {
 			t.Fatal(err)
