@@ -1,8 +1,12 @@
 package ring
 
 import (
+	"crypto/sha256"
+	"crypto/tls"
 	"errors"
+	"io"
 	"net"
+	"slices"
 	"sync"
 	"time"
 
@@ -12,6 +16,9 @@ import (
 // maxQueue bounds, in bytes, what waits to be written to a peer that does not read.
 const maxQueue = 16 << 20
 
+// controlPart is how many bytes have timings.silence to pass: the longest messages take longer on a slow link.
+const controlPart = 64 << 10
+
 // control is one control connection. Any goroutine may send; one reads.
 type control struct {
 	conn net.Conn
@@ -20,6 +27,8 @@ type control struct {
 	// before anything else is read.
 	version  int
 	software string
+	// owner tells whose key the server has, on a node.
+	owner owner
 
 	mu     sync.Mutex
 	more   sync.Cond
@@ -78,32 +87,53 @@ func (c *control) write() {
 		}
 		buf, c.queue = c.queue, buf[:0]
 		c.mu.Unlock()
-		c.conn.SetWriteDeadline(time.Now().Add(timings.silence))
-		if _, err := c.conn.Write(buf); err != nil {
-			c.conn.Close()
-			return
+		for part := range slices.Chunk(buf, controlPart) {
+			c.conn.SetWriteDeadline(time.Now().Add(timings.silence))
+			if _, err := c.conn.Write(part); err != nil {
+				c.conn.Close()
+				return
+			}
 		}
 	}
 }
 
-// read returns the next message. It fails when none comes within limit; 0 is for ever.
+// read returns the next message. It fails when none comes within limit, or the next controlPart bytes of a long one do not;
+// 0 is for ever.
 func (c *control) read(limit time.Duration) (wire.Message, error) {
+	var from io.Reader = c.conn
 	if limit > 0 {
-		c.conn.SetReadDeadline(time.Now().Add(limit))
+		from = &timely{conn: c.conn, limit: limit}
 	}
-	m, err := wire.Read(c.conn)
+	m, err := wire.Read(from)
 	if err == nil {
 		m, err = wire.From(max(c.version, wire.MinVersion), m)
 	}
 	return m, err
 }
 
-// drain waits for the peer to hang up, whatever it still says. To close the connection while its pings
+// timely reads from a connection on which controlPart bytes have to come within limit.
+type timely struct {
+	conn  net.Conn
+	limit time.Duration
+	left  int // bytes that the deadline is for
+}
+
+func (t *timely) Read(p []byte) (int, error) {
+	if t.left == 0 {
+		t.left = controlPart
+		t.conn.SetReadDeadline(time.Now().Add(t.limit))
+	}
+	n, err := t.conn.Read(p[:min(len(p), t.left)])
+	t.left -= n
+	return n, err
+}
+
+// drain waits some time for the peer to hang up, whatever it still says. To close the connection while its pings
 // are unread would reset it, and the peer might never read what was said last.
 func (c *control) drain() {
 	var buf [512]byte
+	c.conn.SetReadDeadline(time.Now().Add(timings.silence))
 	for {
-		c.conn.SetReadDeadline(time.Now().Add(timings.silence))
 		if _, err := c.conn.Read(buf[:]); err != nil {
 			return
 		}
@@ -117,7 +147,7 @@ func (c *control) ping() { c.repeat(&wire.Ping{}, nil) }
 func (c *control) stay() (done func()) {
 	end := make(chan struct{})
 	go c.repeat(&wire.Pong{}, end)
-	return func() { close(end) }
+	return sync.OnceFunc(func() { close(end) })
 }
 
 func (c *control) repeat(m wire.Message, end chan struct{}) {
@@ -142,6 +172,18 @@ func (c *control) finish() {
 	c.closed = true
 	c.more.Signal()
 	c.mu.Unlock()
+}
+
+// owner is the hash of the public key with which a server has authenticated; zero where there is no TLS.
+type owner [sha256.Size]byte
+
+func ownerOf(conn net.Conn) (o owner) {
+	if tc, secure := conn.(*tls.Conn); secure {
+		if certs := tc.ConnectionState().PeerCertificates; len(certs) > 0 {
+			o = sha256.Sum256(certs[0].RawSubjectPublicKeyInfo)
+		}
+	}
+	return o
 }
 
 // isTimeout reports whether a peer was silent rather than gone.

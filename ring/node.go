@@ -46,7 +46,8 @@ type Node struct {
 }
 
 type keptOutcome struct {
-	id wire.ID
+	id    wire.ID
+	owner owner
 	Outcome
 }
 
@@ -207,14 +208,15 @@ func (n *Node) link(conn net.Conn, low *relay.LowConn, guard *stranger, leave fu
 	s.receive(relay.NewLinkReader(conn, low, guard.Conn, hello), hello)
 }
 
-func (n *Node) lookup(id wire.ID) (*session, *Outcome) {
+// lookup finds a transfer for the server that began it. Others are told of none, though they may know its id.
+func (n *Node) lookup(id wire.ID, by owner) (*session, *Outcome) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if s := n.sessions[id]; s != nil {
+	if s := n.sessions[id]; s != nil && s.owner == by {
 		return s, nil
 	}
 	for i := range n.outcomes {
-		if n.outcomes[i].id == id {
+		if n.outcomes[i].id == id && n.outcomes[i].owner == by {
 			return nil, &n.outcomes[i].Outcome
 		}
 	}
@@ -228,7 +230,7 @@ func (n *Node) ended(s *session, o Outcome, remember bool) {
 	delete(n.sessions, s.id)
 	n.endings++
 	if remember {
-		n.outcomes = append(n.outcomes, keptOutcome{s.id, o})
+		n.outcomes = append(n.outcomes, keptOutcome{s.id, s.owner, o})
 		if len(n.outcomes) > keptOutcomes {
 			n.outcomes = n.outcomes[1:]
 		}
@@ -282,6 +284,9 @@ func coded(err error, code wire.Code) *wire.Error {
 	}
 	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) || errors.Is(err, syscall.EFBIG) {
 		code = wire.CodeSpace
+	}
+	if errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) {
+		code = wire.CodeStore // files that are open now will be closed: nobody has refused anything
 	}
 	if errors.Is(err, fs.ErrExist) {
 		code = wire.CodePolicy // the target has something that must not be replaced

@@ -25,7 +25,7 @@ func (n *Node) admit(cfg *NodeConfig, ctrl *control, id wire.ID, r Request, plai
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), timings.yieldFor)
 	defer cancel()
-	s, ne := n.claim(cfg, id, r, plain)
+	s, ne := n.claim(cfg, ctrl.owner, id, r, plain)
 	n.succeed(ctx, r)
 	tell := sync.OnceFunc(func() { ctrl.send(&wire.Report{Wait: wire.WaitBusy, Links: []wire.Sending{}}) })
 	for ne != nil && ne.Code == wire.CodeBusy {
@@ -33,7 +33,7 @@ func (n *Node) admit(cfg *NodeConfig, ctrl *control, id wire.ID, r Request, plai
 		if !n.awaitYield(ctx, nil) {
 			break
 		}
-		s, ne = n.claim(cfg, id, r, plain)
+		s, ne = n.claim(cfg, ctrl.owner, id, r, plain)
 	}
 	if ne != nil {
 		return nil, ne
@@ -86,7 +86,7 @@ func (n *Node) succeed(ctx context.Context, r Request) {
 }
 
 // claim takes one of the node's places for a transfer.
-func (n *Node) claim(cfg *NodeConfig, id wire.ID, r Request, plain bool) (*session, *wire.Error) {
+func (n *Node) claim(cfg *NodeConfig, by owner, id wire.ID, r Request, plain bool) (*session, *wire.Error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	switch {
@@ -97,7 +97,7 @@ func (n *Node) claim(cfg *NodeConfig, id wire.ID, r Request, plain bool) (*sessi
 	case len(n.sessions) >= cfg.Transfers:
 		return nil, wire.Errorf(wire.CodeBusy, "busy with %d transfers, the limit is %d", len(n.sessions), cfg.Transfers)
 	}
-	s := newSession(n, cfg, id, r, plain)
+	s := newSession(n, cfg, by, id, r, plain)
 	n.sessions[id] = s
 	return s, nil
 }

@@ -20,6 +20,7 @@ func (n *Node) control(conn net.Conn, cfg *NodeConfig) {
 		sender = cfg.SenderName(tc.ConnectionState())
 	}
 	ctrl := newControl(conn)
+	ctrl.owner = ownerOf(conn)
 	defer func() {
 		ctrl.finish()
 		<-ctrl.done
@@ -32,7 +33,7 @@ func (n *Node) control(conn net.Conn, cfg *NodeConfig) {
 		ctrl.send(w)
 		return
 	}
-	s, o := n.lookup(g.Transfer)
+	s, o := n.lookup(g.Transfer, ctrl.owner)
 	switch {
 	case s != nil && !s.isOpen():
 		w.State, w.Reason = wire.StateBusy, "the transfer is still being offered"
@@ -55,7 +56,10 @@ func (n *Node) control(conn net.Conn, cfg *NodeConfig) {
 	if s != nil {
 		return
 	}
-	// Also who asked for a transfer that is not here may go on to offer it.
+	// Also who asked for a transfer that is not here may go on to offer it. On a slow link that takes longer than
+	// a server waits for a node that says nothing.
+	admitted := ctrl.stay()
+	defer admitted()
 	m, err := ctrl.read(timings.startLimit)
 	if bad := n.unread(ctrl, err); bad != nil {
 		n.refuse(ctrl, &wire.Error{Code: wire.CodeVersion, Err: bad})
@@ -66,7 +70,6 @@ func (n *Node) control(conn net.Conn, cfg *NodeConfig) {
 		return
 	}
 	r := Request{Transfer: g.Transfer.String(), Sender: sender, Addr: conn.RemoteAddr().String(), Node: wire.Printable(g.Node), Blobs: offer.Blobs, Meta: offer.Meta}
-	admitted := ctrl.stay()
 	s, ne := n.admit(cfg, ctrl, g.Transfer, r, offer.Plain)
 	admitted()
 	if ne != nil {

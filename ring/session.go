@@ -21,6 +21,7 @@ import (
 type session struct {
 	node  *Node
 	cfg   *NodeConfig // the one that was in force when the transfer was offered
+	owner owner
 	id    wire.ID
 	req   Request
 	plain bool
@@ -53,9 +54,9 @@ type session struct {
 	storing storing
 }
 
-func newSession(n *Node, cfg *NodeConfig, id wire.ID, r Request, plain bool) *session {
+func newSession(n *Node, cfg *NodeConfig, by owner, id wire.ID, r Request, plain bool) *session {
 	s := &session{
-		node: n, cfg: cfg, id: id, req: r, plain: plain, begun: time.Now(), m: member.New(r.Blobs, n.pool.MarkEvery()),
+		node: n, cfg: cfg, owner: by, id: id, req: r, plain: plain, begun: time.Now(), m: member.New(r.Blobs, n.pool.MarkEvery()),
 		reading: make(chan struct{}, 1), storing: storing{writers: map[int]Writer{}, settle: make(chan struct{}, pendingCommits)},
 	}
 	s.ctx, s.stop = context.WithCancel(context.Background())

@@ -31,7 +31,7 @@ func newFedSession(t *testing.T, blobs []v1.Descriptor, data [][]byte) *fedSessi
 	if err != nil {
 		t.Fatal(err)
 	}
-	tr, ne := n.claim(n.config(), wire.ID{1}, Request{Blobs: blobs}, true)
+	tr, ne := n.claim(n.config(), owner{}, wire.ID{1}, Request{Blobs: blobs}, true)
 	if ne != nil {
 		t.Fatal(ne)
 	}

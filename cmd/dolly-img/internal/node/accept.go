@@ -57,11 +57,15 @@ func (a *acceptor) afterEdit(dir string) string {
 	return "then, there: systemctl reload dolly-img"
 }
 
-// lacksRoom is a refusal for lack of room. The ring has a code of its own for it, which it finds by the error ENOSPC.
-type lacksRoom struct{ text string }
+// lacks is a refusal for lack of something. The ring has codes of its own for that, which it finds by the system's
+// error.
+type lacks struct {
+	text string
+	err  syscall.Errno
+}
 
-func (e *lacksRoom) Error() string        { return e.text }
-func (e *lacksRoom) Is(target error) bool { return target == syscall.ENOSPC }
+func (e *lacks) Error() string { return e.text }
+func (e *lacks) Unwrap() error { return e.err }
 
 // refusal returns err as the sender reads it: with a hint about what to do on the node, and as the ring's ErrBusy if
 // waiting helps.
@@ -73,11 +77,13 @@ func (a *acceptor) refusal(err error) error {
 		}
 		text += " (" + hint + ")"
 	}
-	switch {
-	case errors.Is(err, raw.ErrBusy):
+	if errors.Is(err, raw.ErrBusy) {
 		return fmt.Errorf("%s: %w", text, ring.ErrBusy)
-	case errors.Is(err, syscall.ENOSPC):
-		return &lacksRoom{text}
+	}
+	for _, lack := range []syscall.Errno{syscall.ENOSPC, syscall.EMFILE, syscall.ENFILE} {
+		if errors.Is(err, lack) {
+			return &lacks{text, lack}
+		}
 	}
 	return errors.New(text)
 }

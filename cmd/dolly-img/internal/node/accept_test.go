@@ -4,11 +4,13 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -354,5 +356,15 @@ func TestLargeLayerInTar(t *testing.T) {
 	err := l.writeTar(t.Context(), io.Discard, func(v1.Descriptor) (*os.File, error) { return os.Open(hole) })
 	if err == nil || !strings.Contains(err.Error(), "missed writing") {
 		t.Error(err)
+	}
+}
+
+// What the system lacks is known by its error to whoever gets the refusal.
+func TestRefusalKeepsLack(t *testing.T) {
+	a := &acceptor{hint: func(error) string { return "" }}
+	for _, lack := range []syscall.Errno{syscall.ENOSPC, syscall.EMFILE, syscall.ENFILE} {
+		if err := a.refusal(fmt.Errorf("open /x: %w", lack)); !errors.Is(err, lack) || err.Error() != "open /x: "+lack.Error() {
+			t.Errorf("%v: %v", lack, err)
+		}
 	}
 }
