@@ -6,6 +6,7 @@ import (
 	"net"
 	"slices"
 	"testing"
+	"time"
 )
 
 func TestFates(t *testing.T) {
@@ -24,66 +25,82 @@ func TestFates(t *testing.T) {
 	}
 }
 
-// A damager changes one byte of one frame, and nothing of what is no link.
+// A damager changes one byte of one frame, on links with and without padded headers, and nothing of what is no link.
 func TestDamager(t *testing.T) {
-	node, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for preamble, header := range map[string]int{"DLINK/1\n": frameHeader, linkPadded: paddedHeader} {
+		node, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer node.Close()
+		hit := make(chan uint64, 10)
+		d, err := newDamager(node.Addr().String(), 100, func(off uint64) { hit <- off })
+		if err != nil {
+			t.Fatal(err)
+		}
+		const other = "\x16 no link"
+		if b := make([]byte, 500); !slices.Equal(through(t, d, node, other, b), append([]byte(other), b...)) {
+			t.Error("what is no link was changed")
+		}
+		rest := make([]byte, linkHello)
+		for off := range 4 {
+			frame := make([]byte, header+60)
+			frame[0] = frameData
+			binary.BigEndian.PutUint64(frame[offsetInFrame:], uint64(60*off))
+			binary.BigEndian.PutUint32(frame[lengthInFrame:], 60)
+			rest = append(rest, frame...)
+		}
+		got, link := through(t, d, node, preamble, rest), append([]byte(preamble), rest...)
+		var changed []int
+		for i := range min(len(got), len(link)) {
+			if got[i] != link[i] {
+				changed = append(changed, i)
+			}
+		}
+		if want := len(preamble) + linkHello + 3*(header+60) - 1; len(got) != len(link) || !slices.Equal(changed, []int{want}) {
+			t.Errorf("%q: %d of %d bytes, changed %v, want %d", preamble, len(got), len(link), changed, want)
+		}
+		d.close()
+		close(hit)
+		var told []uint64
+		for off := range hit {
+			told = append(told, off)
+		}
+		if !slices.Equal(told, []uint64{179}) {
+			t.Errorf("%q: told of bytes %d", preamble, told)
+		}
 	}
-	defer node.Close()
-	hit := make(chan uint64, 10)
-	d, err := newDamager(node.Addr().String(), 100, func(off uint64) { hit <- off })
-	if err != nil {
-		t.Fatal(err)
-	}
-	// pass sends b and returns what arrives.
-	pass := func(b []byte) []byte {
+}
+
+// through sends first, and the rest once the node has answered that, as a feeder does. It returns what arrives.
+func through(t *testing.T, d *damager, node net.Listener, first string, rest []byte) []byte {
+	t.Helper()
+	must := func(err error) {
 		t.Helper()
-		c, err := net.Dial("tcp", d.addr())
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer c.Close()
-		at, err := node.Accept()
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer at.Close()
-		if _, err := c.Write(b); err != nil {
-			t.Fatal(err)
-		}
-		if err := c.(*net.TCPConn).CloseWrite(); err != nil {
-			t.Fatal(err)
-		}
-		got, err := io.ReadAll(at)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return got
 	}
-	if b := append([]byte{0x16}, make([]byte, 500)...); !slices.Equal(pass(b), b) {
-		t.Error("what is no link was changed")
-	}
-	link := append([]byte{linkOpening}, make([]byte, linkHello-1)...)
-	for off := range 4 {
-		frame := make([]byte, frameHeader+60)
-		frame[0] = frameData
-		binary.BigEndian.PutUint64(frame[offsetInFrame:], uint64(60*off))
-		binary.BigEndian.PutUint32(frame[lengthInFrame:], 60)
-		link = append(link, frame...)
-	}
-	got := pass(link)
-	var changed []int
-	for i := range got {
-		if got[i] != link[i] {
-			changed = append(changed, i)
-		}
-	}
-	if want := linkHello + 3*(frameHeader+60) - 1; len(got) != len(link) || !slices.Equal(changed, []int{want}) {
-		t.Errorf("%d of %d bytes, changed %v, want %d", len(got), len(link), changed, want)
-	}
-	d.close()
-	if off := <-hit; off != 179 || len(hit) > 0 {
-		t.Errorf("told of byte %d, and %d more", off, len(hit))
-	}
+	c, err := net.Dial("tcp", d.addr())
+	must(err)
+	defer c.Close()
+	at, err := node.Accept()
+	must(err)
+	defer at.Close()
+	must(at.SetDeadline(time.Now().Add(10 * time.Second)))
+	_, err = c.Write([]byte(first))
+	must(err)
+	got := make([]byte, len(first))
+	_, err = io.ReadFull(at, got)
+	must(err)
+	_, err = at.Write([]byte{0})
+	must(err)
+	_, err = io.ReadFull(c, make([]byte, 1))
+	must(err)
+	_, err = c.Write(rest)
+	must(err)
+	must(c.(*net.TCPConn).CloseWrite())
+	more, err := io.ReadAll(at)
+	must(err)
+	return append(got, more...)
 }
