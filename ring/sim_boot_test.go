@@ -22,7 +22,7 @@ func (s *sim) boot(n *simNode) {
 	if !blind {
 		s.stock(n, p.sink)
 	}
-	refuse, rogue := s.afflict(n, p.sink)
+	refuse, rogue, lies := s.afflict(n, p.sink)
 	node, err := NewNode(NodeConfig{
 		TLS:     &tls.Config{},
 		DataTLS: func(string) *tls.Config { return nil },
@@ -52,6 +52,9 @@ func (s *sim) boot(n *simNode) {
 		if err == nil && n.lies >= 0 {
 			c = &liar{Conn: c, sim: s, node: n}
 		}
+		if err == nil && lies != nil && lies.is("sends-nothing") {
+			c = &deaf{Conn: c, liar: lies}
+		}
 		return s.tapped(n.name, addr, c), err
 	}
 	p.node = node
@@ -61,6 +64,9 @@ func (s *sim) boot(n *simNode) {
 	l := net.Listener(s.net.Listen(n.name + ":1"))
 	if rogue {
 		l = &rogueListener{Listener: l, rand: rand.New(rand.NewPCG(s.sc.Seed, uint64(n.index))), left: 30}
+	}
+	if lies != nil {
+		l = &liarListener{l, lies}
 	}
 	go func() {
 		defer close(p.done)
@@ -98,7 +104,7 @@ func (s *sim) stock(n *simNode, sink *simSink) {
 }
 
 // afflict gives a node and its sink the faults that they have from the start on.
-func (s *sim) afflict(n *simNode, sink *simSink) (refuse, rogue bool) {
+func (s *sim) afflict(n *simNode, sink *simSink) (refuse, rogue bool, lies *liarNode) {
 	for _, f := range s.sc.Faults {
 		if f.Node != n.index {
 			continue
@@ -108,6 +114,10 @@ func (s *sim) afflict(n *simNode, sink *simSink) (refuse, rogue bool) {
 			refuse = true
 		case simcheck.Rogue:
 			rogue = true
+		case simcheck.Liar:
+			if lies = newLiar(s, f); lies.is("changes-bytes") {
+				n.lies, n.how, n.every = f.Rate, "flip", f.Rate+1
+			}
 		case simcheck.Full:
 			if f.How == "write" {
 				sink.full = f.Rate
@@ -122,7 +132,7 @@ func (s *sim) afflict(n *simNode, sink *simSink) (refuse, rogue bool) {
 			n.lies, n.how, n.every = f.Rate, f.How, f.Rate
 		}
 	}
-	return refuse, rogue
+	return refuse, rogue, lies
 }
 
 // reopen returns the storage of a process: anew, when it was asked and closed before.

@@ -261,11 +261,11 @@ func (s *sim) run() []simcheck.Event {
 	sender.pool = relay.NewPool(s.window(), s.sizes)
 	// A run that does not end by itself has no end in its history.
 	hung := false
-	watch := time.AfterFunc(10*time.Minute, func() {
+	watch := time.AfterFunc(s.longest(), func() {
 		hung = true
 		cancel()
 	})
-	harder := time.AfterFunc(11*time.Minute, func() { s.net.Kill("server") })
+	harder := time.AfterFunc(s.longest()+time.Minute, func() { s.net.Kill("server") })
 	report, err := sender.run(ctx)
 	watch.Stop()
 	harder.Stop()

@@ -27,6 +27,7 @@ var supported = map[string]bool{
 	simcheck.Corrupt:      true,
 	simcheck.Lie:          true, // after a mismatch those below fall back to the last good mark
 	simcheck.Rogue:        true,
+	simcheck.Liar:         true, // what a node says of itself only counts against it
 	simcheck.Stutter:      true,
 	simcheck.Rot:          true, // as a lie
 	simcheck.Late:         true,
@@ -92,7 +93,7 @@ type call struct {
 // static is a property of its node rather than something that happens.
 func (f fault) static() bool {
 	switch f.What {
-	case simcheck.Full, simcheck.Lie, simcheck.Refuse, simcheck.Rogue, simcheck.Stutter, simcheck.Late, simcheck.Rot, simcheck.Twin:
+	case simcheck.Full, simcheck.Lie, simcheck.Refuse, simcheck.Rogue, simcheck.Stutter, simcheck.Late, simcheck.Rot, simcheck.Twin, simcheck.Liar:
 		return true
 	}
 	return false

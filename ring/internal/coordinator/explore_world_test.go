@@ -144,7 +144,14 @@ func (w *world) fail(format string, args ...any) {
 
 // chain steps the coordinator and does what it says.
 func (w *world) chain(ev any) {
-	for _, a := range w.ownChain().Step(ev) {
+	acts := w.ownChain().Step(ev)
+	for i := range w.c.nodes {
+		n := &w.c.nodes[i]
+		if f := &w.c.nodes[n.feed.feeder]; n.feed.feeder > 0 && n.phase == phServing && n.feed.linked() && !f.contact.alive && !f.contact.resuming {
+			w.fail("n%d is still to be fed by n%d, which is gone", i, n.feed.feeder)
+		}
+	}
+	for _, a := range acts {
 		switch a := a.(type) {
 		case ActSend:
 			w.send(a.Node, a.Msg)

@@ -52,6 +52,7 @@ type node struct {
 	right     bool // the last publish had the source's digests
 	rows      []Event
 	harm      []Event       // faults that may cost it its success
+	liar      bool          // its row is of what it says
 	offered   time.Duration // -1: not yet
 	mild      int           // faults that may not, unless they come together
 }
@@ -102,6 +103,9 @@ func Check(events []Event) []error {
 			late = 16 * time.Second
 			if ev.Rate > 0 {
 				slowest = min(slowest, ev.Rate)
+			}
+			if ev.What == Liar { // PROTOCOL.md section 9: T × 2 for each, what the image takes at 16 KiB per second, and 10 min to end
+				j.bound += 12*time.Minute + time.Duration(float64(total)/(16<<10)*float64(time.Second))
 			}
 		}
 		if (i == 0) != (ev.Kind == Run) || (i == len(events)-1) != (ev.Kind == Over) {
@@ -260,14 +264,15 @@ func (j *judge) fault(line int, ev Event) {
 	case Interrupt, KillServer:
 		j.serverLived = false
 		return
-	case Kill, Return, Freeze, CutServer, Full, Refuse, Lie, Rogue:
+	case Kill, Return, Freeze, CutServer, Full, Refuse, Lie, Rogue, Liar:
 		if n == nil {
 			j.broken(RuleForm, "line %d: %s of %q", line, ev.What, ev.Node)
 			return
 		}
-		if ev.What == Lie {
+		if ev.What == Lie || ev.What == Liar {
 			j.liars[ev.Node] = true
 		}
+		n.liar = n.liar || ev.What == Liar
 		n.harm = append(n.harm, ev)
 		if p := n.procs[ev.Proc]; ev.What == Kill && p != nil {
 			p.killed = true
@@ -328,8 +333,8 @@ func (j *judge) ended() {
 				j.broken(RuleRows, "%s ends as %q", name, state)
 			}
 		}
-		all = all && good(state) && n.published == 1 && n.right
-		if good(state) {
+		all = all && good(state) && (n.liar || n.published == 1 && n.right)
+		if good(state) && !n.liar {
 			switch {
 			case n.published == 0:
 				j.broken(RuleGood, "%s is %s and published nothing", name, state)

@@ -49,6 +49,7 @@ const (
 	Twin         = "twin"          // the name Node leads to the machine of Peer
 	Late         = "late"          // Node is there only after For
 	Rogue        = "rogue"         // Node says on control what is not true of others
+	Liar         = "liar"          // Node lies wherever it decides something, as Note says
 	Hang         = "hang"          // the disk of Node stands still
 	Full         = "full"          // the disk of Node
 	Refuse       = "refuse"        // Node refuses the offer
