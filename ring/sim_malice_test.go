@@ -1,7 +1,9 @@
 package ring
 
 import (
+	"bytes"
 	"encoding/binary"
+	"fmt"
 	"math/rand/v2"
 	"net"
 	"slices"
@@ -10,6 +12,21 @@ import (
 	"github.com/dolly-img/dolly-img/ring/internal/wire"
 	"github.com/opencontainers/go-digest"
 )
+
+// elder is a control connection to a node that speaks protocol 3 at most, whose links have short headers: HELLO says so.
+type elder struct {
+	net.Conn
+	said bool
+}
+
+func (e *elder) Write(b []byte) (int, error) {
+	newest := fmt.Appendf(nil, `"max":%d`, wire.Version)
+	if e.said || !bytes.Contains(b, newest) {
+		return e.Conn.Write(b)
+	}
+	e.said = true
+	return e.Conn.Write(bytes.Replace(b, newest, []byte(`"max":3`), 1))
+}
 
 // liar is a link of a rotten or hostile relay: it changes the payload of a frame
 // and makes its CRC anew, leaves a frame out, says
@@ -24,7 +41,7 @@ type liar struct {
 
 func (l *liar) Write(b []byte) (int, error) {
 	if l.hdr == nil {
-		if len(b) != wire.PaddedHeader || b[0] != wire.Data {
+		if len(b) != wire.HeaderSize && len(b) != wire.PaddedHeader || b[0] != wire.Data {
 			return l.Conn.Write(b)
 		}
 		l.hdr = append([]byte(nil), b...)
@@ -36,7 +53,7 @@ func (l *liar) Write(b []byte) (int, error) {
 	frame := slices.Concat(h[:], pad, b)
 	switch l.node.lie(l.sim, int64(len(b))) {
 	case "flip":
-		data := frame[wire.PaddedHeader:]
+		data := frame[len(h)+len(pad):]
 		data[0] ^= 1
 		wire.PutData(&h, binary.BigEndian.Uint32(h[4:]), int64(binary.BigEndian.Uint64(h[8:])), data)
 		copy(frame, h[:])

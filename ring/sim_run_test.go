@@ -256,6 +256,11 @@ func (s *sim) run() []simcheck.Event {
 	callBare(sender)
 	sender.net.dial = func(ctx context.Context, addr string) (net.Conn, error) {
 		c, err := s.net.Host("server").Dial(ctx, addr)
+		// In one simulation of three, every second node is of an older version.
+		elderly := slices.IndexFunc(s.nodes, func(n *simNode) bool { return n != nil && n.name+":1" == addr })%2 == 1
+		if err == nil && s.sc.Seed%3 == 0 && elderly {
+			c = &elder{Conn: c}
+		}
 		return s.tapped("server", addr, c), err
 	}
 	sender.pool = relay.NewPool(s.window(), s.sizes)
