@@ -58,7 +58,7 @@ type resendCase struct {
 	name   string
 	losses int64
 	faults []fault
-	// second: nodes that are cut off are fed by the server, beside the first of the chain. Then what
+	// second: somebody feeds two: the server those that are cut off, beside the first of the chain. Then what
 	// a feeder sends twice is not sent again.
 	second bool
 	blamed string
@@ -91,13 +91,16 @@ func resendCases() (all []resendCase) {
 		lie := fault{What: simcheck.Lie, Node: i, Rate: 19 << 20}
 		blamed := fmt.Sprintf("bytes were changed on link n%02d -> n%02d", i, i+1)
 		// Those below find out first and wait for the hung one, which is no liar.
-		all = append(all, resendCase{name: "the " + place + " changes bytes before a hung disk", losses: 1,
+		// The receiver of a blamed link never feeds the other end of it: where it is the last of the chain, the
+		// node before both feeds the one beside the other.
+		second := place == "last but one"
+		all = append(all, resendCase{name: "the " + place + " changes bytes before a hung disk", losses: 1, second: second,
 			faults: []fault{lie, hung(i + 1)}, blamed: blamed})
 		faults := []fault{lie}
 		for k := i + 1; k <= 6; k++ {
 			faults = append(faults, hung(k))
 		}
-		all = append(all, resendCase{name: "the " + place + " changes bytes", losses: 1, faults: faults, full: true, blamed: blamed})
+		all = append(all, resendCase{name: "the " + place + " changes bytes", losses: 1, faults: faults, second: second, full: true, blamed: blamed})
 		for _, how := range []string{"flip", "drop", "repeat"} {
 			damage := at(0, simcheck.Corrupt, i)
 			damage.How, damage.Rate = how, 30<<20

@@ -96,7 +96,7 @@ func (c *Machine) median(i int) (rate int64, checked bool) {
 // outdone says whether another than i got twice of rate, since somebody was called slow last.
 func (c *Machine) outdone(i int, rate int64) bool {
 	for j := range c.nodes {
-		if n := &c.nodes[j]; j > 0 && j != i && !n.pace.slow && n.row.State != Failed && n.progress.best >= 2*rate {
+		if n := &c.nodes[j]; j > 0 && j != i && n.pace.slowed != i && !n.pace.slow && n.row.State != Failed && n.progress.best >= 2*rate {
 			return true
 		}
 	}

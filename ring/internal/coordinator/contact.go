@@ -54,10 +54,10 @@ func (c *contact) open() { c.alive, c.resuming = true, false }
 // resume notes that the control connection broke, and is dialled again.
 func (c *contact) resume() { c.alive, c.resuming = false, true }
 
-// resumes counts a connection that is resumed, of a node that is so far, and returns how many were in a row without
-// progress.
+// resumes counts a connection that is resumed, of a node that is so far, and returns how many were in a row in which it
+// did not get on by leastStep.
 func (c *contact) resumes(has int64) (inRow int) {
-	if has > c.had {
+	if has >= c.had+leastStep {
 		c.had, c.resumed = has, 0
 	}
 	c.resumed++

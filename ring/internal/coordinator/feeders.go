@@ -73,6 +73,10 @@ func (c *Machine) need(ev EvNeed) {
 	if !n.feed.answers(ev) {
 		return
 	}
+	if !c.offered(ev.Needs) {
+		c.end(ev.Node, Failed, because(KindProtocol, "needs what was not offered"))
+		return
+	}
 	further := n.feed.take(c.blobs, ev.Needs)
 	if len(ev.Needs) == 0 {
 		n.feed.finish()
@@ -94,6 +98,18 @@ func (c *Machine) need(ev EvNeed) {
 		return
 	}
 	c.feedFrom(ev.Node)
+}
+
+// offered says whether needs are of blobs that there are, in travelling order, each once. They go on to the feeder.
+func (c *Machine) offered(needs [][2]int64) bool {
+	last := int64(-1)
+	for _, n := range needs {
+		if n[0] <= last || n[0] >= int64(len(c.blobs)) || n[1] < 0 || c.blobs[n[0]].Size >= 0 && n[1] > c.blobs[n[0]].Size {
+			return false
+		}
+		last = n[0]
+	}
+	return true
 }
 
 // feedFrom orders the link into i, which has said what it needs.

@@ -152,7 +152,9 @@ func Heard(i int, m wire.Message) (Event, bool) {
 	case *wire.Link:
 		return EvLink{i, m.Link, m.Generation, m.State, m.Code, wire.Printable(m.Reason)}, true
 	case *wire.Report:
-		return EvReport{i, *m}, true
+		r := *m
+		r.Wait, r.Links = r.Wait.OrUnknown(), r.Links[:min(len(r.Links), maxLinks)]
+		return EvReport{i, r}, true
 	case *wire.Probed:
 		return EvProbed{i, m.Probe, m.Code, wire.Printable(m.Reason)}, true
 	case *wire.Fallback:
@@ -168,6 +170,9 @@ func Heard(i int, m wire.Message) (Event, bool) {
 	}
 	return nil, false
 }
+
+// maxLinks is how many links a node may feed, and tell of, in a transfer (PROTOCOL.md section 3).
+const maxLinks = 64
 
 // maxDigest is longer than any digest this side computes.
 const maxDigest = 200

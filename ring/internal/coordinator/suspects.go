@@ -22,6 +22,9 @@ func (c *Machine) fallback(ev EvFallback) {
 		c.end(ev.Node, Failed, because(KindFalls, "went back to a mark %d times: bytes do not stay as they are sent", maxFalls))
 		return
 	}
+	if n.blame.unclear() {
+		n.tries.serverOnly()
+	}
 	c.excuse(ev.Node)
 	// It hung up because of the mark, and its feeder's broken pipe was heard first.
 	late := m.Link == n.tries.broke && m.Generation+1 == n.feed.gen && n.feed.state == feedAsked
@@ -101,6 +104,9 @@ func (c *Machine) judgeSuspects() {
 // not keep up.
 func (c *Machine) patience(feeder int) time.Duration {
 	f := &c.nodes[feeder]
+	if c.now-f.progress.told >= 2*ReportEvery {
+		return timings.patient // what it said last is old: it may not run
+	}
 	if w := f.progress.report.Wait; f.feed.state == feedUp && (w == wire.WaitIn || w == wire.WaitLimit) {
 		return timings.blame
 	}

@@ -81,12 +81,14 @@ func (c *Machine) watch(i int) {
 			n.tries.shun(n.feed.feeder) // it owes an answer, whatever else it says
 		}
 		c.giveUp(i, fmt.Sprintf("not dialled within %v", timings.mute))
-	case c.now-n.progress.owes >= timings.hung:
-		c.crawls(i)
-	case still >= timings.held && c.holds(i):
-		c.end(i, Failed, because(KindStuck, "takes nothing of what it is sent for %v, and nobody holds it up", timings.held))
-	case still >= timings.verify && c.sourceDone && (n.feed.state == feedDone || !n.holdings.lacks):
+	case still >= timings.verify && c.wasSent(i):
 		c.end(i, Failed, because(KindStuck, "has been sent everything, and does not verify for %v", timings.verify))
+	case c.now-n.progress.owes >= timings.verify && c.wasSent(i):
+		c.end(i, Failed, because(KindStuck, "has been sent everything, and gets on by less than %d KiB in %v", leastStep>>10, timings.verify))
+	case c.now-n.progress.owes >= timings.hung && !c.wasSent(i):
+		c.crawls(i)
+	case min(still, c.now-n.progress.owes) >= timings.held && c.holds(i):
+		c.end(i, Failed, because(KindStuck, "takes nothing of what it is sent for %v, and nobody holds it up", timings.held))
 	default:
 		c.watchFeed(i, still)
 	}
@@ -112,13 +114,32 @@ func (c *Machine) giveUp(i int, reason string) {
 }
 
 // delays says whether there is something for i to get on with: it says itself that it waits for its own storage,
-// processor or rate limit, or its feeder has something to send.
+// processor or rate limit, or its feeder has something to send, or has sent everything.
 func (c *Machine) delays(i int) bool {
 	switch c.nodes[i].progress.report.Wait {
 	case wire.WaitDisk, wire.WaitCPU, wire.WaitLimit:
 		return true
 	}
-	return c.busyInto(i)
+	return c.busyInto(i) || c.wasSent(i) || c.feederEnded(i)
+}
+
+// wasSent says whether i was sent everything, by what it says itself, and has to verify it. That may take it
+// timings.verify: storage syncs for minutes.
+func (c *Machine) wasSent(i int) bool {
+	n := &c.nodes[i]
+	return c.sourceDone && (n.feed.state == feedDone || !n.holdings.lacks)
+}
+
+// feederEnded says whether the feeder of i has everything, so that it waits for nobody.
+func (c *Machine) feederEnded(i int) bool {
+	n := &c.nodes[i]
+	if n.feed.state != feedUp {
+		return false
+	}
+	if n.feed.feeder == 0 {
+		return c.sourceDone
+	}
+	return c.nodes[n.feed.feeder].phase >= phVerified
 }
 
 // holds says whether the feeder of i says that i holds the link, though i names nothing of its own that it waits for.

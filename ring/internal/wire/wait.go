@@ -13,3 +13,12 @@ const (
 	WaitOut     Wait = "out"   // for those it feeds
 	WaitBusy    Wait = "busy"  // before the ANSWER: for another transfer to end
 )
+
+// OrUnknown is w, or WaitUnknown where w is none of the values above.
+func (w Wait) OrUnknown() Wait {
+	switch w {
+	case WaitCPU, WaitIn, WaitDisk, WaitLimit, WaitOut, WaitBusy:
+		return w
+	}
+	return WaitUnknown
+}
