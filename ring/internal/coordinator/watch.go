@@ -85,7 +85,7 @@ func (c *Machine) watch(i int) {
 		c.end(i, Failed, because(KindStuck, "has been sent everything, and does not verify for %v", timings.verify))
 	case c.now-n.progress.owes >= timings.verify && c.wasSent(i):
 		c.end(i, Failed, because(KindStuck, "has been sent everything, and gets on by less than %d KiB in %v", leastStep>>10, timings.verify))
-	case c.now-n.progress.owes >= timings.hung && !c.wasSent(i):
+	case c.now-n.progress.owes >= timings.hung && (c.namesOwn(i) || !c.wasSent(i)):
 		c.crawls(i)
 	case min(still, c.now-n.progress.owes) >= timings.held && c.holds(i):
 		c.end(i, Failed, because(KindStuck, "takes nothing of what it is sent for %v, and nobody holds it up", timings.held))
@@ -116,15 +116,20 @@ func (c *Machine) giveUp(i int, reason string) {
 // delays says whether there is something for i to get on with: it says itself that it waits for its own storage,
 // processor or rate limit, or its feeder has something to send, or has sent everything.
 func (c *Machine) delays(i int) bool {
+	return c.namesOwn(i) || c.busyInto(i) || c.wasSent(i) || c.feederEnded(i)
+}
+
+// namesOwn says whether i says that it waits for its own storage, processor or rate limit.
+func (c *Machine) namesOwn(i int) bool {
 	switch c.nodes[i].progress.report.Wait {
 	case wire.WaitDisk, wire.WaitCPU, wire.WaitLimit:
 		return true
 	}
-	return c.busyInto(i) || c.wasSent(i) || c.feederEnded(i)
+	return false
 }
 
 // wasSent says whether i was sent everything, by what it says itself, and has to verify it. That may take it
-// timings.verify: storage syncs for minutes.
+// timings.verify, unless it names what of its own it waits for.
 func (c *Machine) wasSent(i int) bool {
 	n := &c.nodes[i]
 	return c.sourceDone && (n.feed.state == feedDone || !n.holdings.lacks)
