@@ -138,6 +138,7 @@ func TestMutants(t *testing.T) {
 	}
 	for _, m := range mutants {
 		t.Run(m.name, func(t *testing.T) {
+			t.Parallel() // the linker uses one core
 			overlay := mutate(t, m.edits)
 			out, err := exec.CommandContext(t.Context(), "go", "test", "-overlay", overlay, "-run", "^TestExplore$", "-short", ".").CombinedOutput()
 			if err == nil {
