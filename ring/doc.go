@@ -35,8 +35,8 @@
 //
 // # Limits
 //
-// The ring believes what a node says of itself: one that lies about what it stored is reported as it says,
-// and harms nobody else. A sink that cannot be read again (discarding, a standard output) replays only from
+// Nobody but a node itself knows what it stored: one that lies about that is reported as it says, and harms nobody
+// else, because its word about itself excuses nothing (PROTOCOL.md section 9). A sink that cannot be read again (discarding, a standard output) replays only from
 // memory, and a standard output cannot go back to a mark. A node that stands still for longer
 // than the times in timings.go, because it is suspended or its storage hangs, is treated as gone, and taken back when it
 // answers.

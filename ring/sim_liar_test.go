@@ -84,19 +84,11 @@ func TestSimLiars(t *testing.T) {
 	default:
 		seeds = 100
 	}
-	const lanes = 2
-	for lane := range lanes {
-		t.Run(fmt.Sprint("lane", lane), func(t *testing.T) {
-			t.Parallel()
-			failed := 0
-			for i := lane; i < seeds && failed < 5; i += lanes {
-				seed := *simFirst + uint64(i)
-				if !t.Run(fmt.Sprint("seed", seed), func(t *testing.T) { simulate(t, liars(seed)) }) {
-					failed++
-				}
-			}
-		})
+	// These had no end: one who has nothing left to get claimed another byte with each report.
+	for _, seed := range []uint64{168, 437, 471} {
+		t.Run(fmt.Sprint("seed", seed), func(t *testing.T) { simulate(t, liars(seed)) })
 	}
+	simulateAll(t, seeds, liars)
 }
 
 // liarNode is what a lying node does, over all its connections. The node behind it is an honest one.

@@ -62,21 +62,24 @@ func TestSim(t *testing.T) {
 	default:
 		seeds = 2000
 	}
+	t.Run("seeds", func(t *testing.T) { simulateAll(t, seeds, generate) })
+}
+
+// simulateAll runs what so many seeds make, in two lanes. Each ends when five have failed.
+func simulateAll(t *testing.T, seeds int, generate func(seed uint64) simCase) {
 	const lanes = 2
-	t.Run("seeds", func(t *testing.T) {
-		for lane := range lanes {
-			t.Run(fmt.Sprint("lane", lane), func(t *testing.T) {
-				t.Parallel()
-				failed := 0
-				for i := lane; i < seeds && failed < 5; i += lanes {
-					seed := *simFirst + uint64(i)
-					if !t.Run(fmt.Sprint("seed", seed), func(t *testing.T) { simulate(t, generate(seed)) }) {
-						failed++
-					}
+	for lane := range lanes {
+		t.Run(fmt.Sprint("lane", lane), func(t *testing.T) {
+			t.Parallel()
+			failed := 0
+			for i := lane; i < seeds && failed < 5; i += lanes {
+				seed := *simFirst + uint64(i)
+				if !t.Run(fmt.Sprint("seed", seed), func(t *testing.T) { simulate(t, generate(seed)) }) {
+					failed++
 				}
-			})
-		}
-	})
+			}
+		})
+	}
 }
 
 // simulate runs one scenario in a bubble and judges its history.

@@ -71,7 +71,6 @@ type hostile struct {
 	transfer []byte
 	feed     grant // the newest
 	control  net.Conn
-	resumes  int
 	verified bool
 	claimed  int64 // of a report that lies
 }
@@ -234,16 +233,13 @@ func (h *hostile) greet(c net.Conn, body []byte) error {
 	state := "new"
 	h.mu.Lock()
 	if m.Resume {
-		state, h.resumes = "running", h.resumes+1
+		state = "running"
 	}
 	h.transfer, h.control = id, c
 	h.mu.Unlock()
 	h.say(msgWelcome, `{"version":4,"instance":"00000000000000000000000000000001","state":"%s","digest":"","reason":"","software":"hostile"}`, state)
 	if h.hangsUp {
-		go func() {
-			time.Sleep(300 * time.Millisecond) // its own pace
-			c.Close()
-		}()
+		time.AfterFunc(300*time.Millisecond, func() { c.Close() })
 	}
 	return nil
 }

@@ -133,28 +133,33 @@ func TestLowWaterMark(t *testing.T) {
 	}
 }
 
+// firstFrame makes frames of random payloads, which it returns, sends the first one and cut bytes of the next, waits until
+// they are there, and returns the rest.
+func firstFrame(conn net.Conn, r *LinkReader, cut int, sizes ...int) (sent [][]byte, rest []byte) {
+	var all []byte
+	for i, n := range sizes {
+		var hdr [wire.HeaderSize]byte
+		data := random(uint64(i), n)
+		wire.PutData(&hdr, 0, 0, data)
+		all = append(append(append(all, hdr[:]...), make([]byte, r.next.size-len(hdr))...), data...)
+		sent = append(sent, data)
+	}
+	first := r.next.size + len(sent[0]) + cut
+	conn.Write(all[:first])
+	for come := 0; come < first; runtime.Gosched() { // ends with the test's time limit
+		r.low.sys.Control(func(fd uintptr) { come, _ = unix.IoctlGetInt(int(fd), unix.TIOCINQ) })
+	}
+	return sent, all[first:]
+}
+
 // Frames that are there already are read with one call each on a plain link: a header comes with the payload before
 // it, or a part of it does. Whatever pieces arrive, what is read is what was sent.
 func TestHeaderComesWithPayload(t *testing.T) {
 	for _, cut := range []int{0, 1, 7, wire.HeaderSize - 1, wire.PaddedHeader - 1} { // so much of the second header is there
 		padded := cut >= wire.HeaderSize
-		head := headerSize(wire.LinkHello{Padded: padded})
 		w, r := pair(t, false, padded)
 		conn := w.(*plainWriter).conn
-		var all []byte
-		var sent [][]byte
-		for i, n := range []int{5000, 1, 70_000} {
-			var hdr [wire.HeaderSize]byte
-			data := random(uint64(i), n)
-			wire.PutData(&hdr, 0, 0, data)
-			all = append(append(append(all, hdr[:]...), make([]byte, head-len(hdr))...), data...)
-			sent = append(sent, data)
-		}
-		first := head + len(sent[0]) + cut
-		conn.Write(all[:first])
-		for come := 0; come < first; runtime.Gosched() { // ends with the test's time limit
-			r.low.sys.Control(func(fd uintptr) { come, _ = unix.IoctlGetInt(int(fd), unix.TIOCINQ) })
-		}
+		sent, rest := firstFrame(conn, r, cut, 5000, 1, 70_000)
 		for i, data := range sent {
 			var hdr [wire.HeaderSize]byte
 			h, err := r.header(&hdr, 0, wire.MarkEvery)
@@ -169,7 +174,7 @@ func TestHeaderComesWithPayload(t *testing.T) {
 				if r.early != cut {
 					t.Errorf("%d bytes of the next header came with the payload, want %d", r.early, cut)
 				}
-				conn.Write(all[first:])
+				conn.Write(rest)
 			}
 		}
 	}
@@ -179,23 +184,9 @@ func TestHeaderComesWithPayload(t *testing.T) {
 func TestEarlyHeaderIsNotDueAgain(t *testing.T) {
 	for _, cut := range []int{1, 7, wire.HeaderSize - 1, wire.HeaderSize, wire.PaddedHeader - 1} {
 		padded := cut >= wire.HeaderSize
-		head := headerSize(wire.LinkHello{Padded: padded})
 		w, r := pair(t, false, padded)
 		conn := w.(*plainWriter).conn
-		var all []byte
-		var sent [][]byte
-		for i, n := range []int{5000, 70_000} {
-			var hdr [wire.HeaderSize]byte
-			data := random(uint64(i), n)
-			wire.PutData(&hdr, 0, 0, data)
-			all = append(append(append(all, hdr[:]...), make([]byte, head-len(hdr))...), data...)
-			sent = append(sent, data)
-		}
-		first := head + len(sent[0]) + cut
-		conn.Write(all[:first])
-		for come := 0; come < first; runtime.Gosched() {
-			r.low.sys.Control(func(fd uintptr) { come, _ = unix.IoctlGetInt(int(fd), unix.TIOCINQ) })
-		}
+		sent, rest := firstFrame(conn, r, cut, 5000, 70_000)
 		r.SetReadDeadline(time.Now().Add(5 * time.Second))
 		sure := 0
 		for i, data := range sent {
@@ -206,7 +197,7 @@ func TestEarlyHeaderIsNotDueAgain(t *testing.T) {
 							mark, _ = unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVLOWAT)
 						})
 					}
-					conn.Write(all[first:])
+					conn.Write(rest)
 				}()
 			}
 			var hdr [wire.HeaderSize]byte
