@@ -155,7 +155,8 @@ func TestPolicyWarnings(t *testing.T) {
 		"[cache]\nmax = \"200\"\n":                    "line 2: max is 200 B: hardly any image fits",
 		"[limits]\nrate = 0\n":                        "line 2: rate = 0 is no limit",
 		"[limits]\ntransfers = 0\n":                   "line 2: transfers = 0 is the default",
-		"[limits]\nrate = 500\n":                      "line 2: rate is 500 B/s: 1 GB takes 555h33m20s",
+		"[limits]\nrate = 500\n":                      "line 2: rate is 500 B/s: a node that gets on by less than 16.4 kB/s is taken for one that hangs",
+		"[limits]\nrate = 50000\n":                    "line 2: rate is 50.0 kB/s: 1 GB takes 5h33m20s",
 		"[cache]\nfree = \"0\"\nmode = \"0644\"\n":    "",
 	} {
 		p, dir, err := policy(t, text)

@@ -157,8 +157,9 @@ func (r *policyReader) checkPath(path string) error {
 
 // A node with less than these is of little use.
 const (
-	leastCache = 1e6 // bytes
-	leastRate  = 1e6 // bytes per second
+	leastCache = 1e6      // bytes
+	leastRate  = 1e6      // bytes per second
+	hangsBelow = 16 << 10 // bytes per second, section 9 of PROTOCOL.md
 )
 
 // warn notes the settings that are permitted and hardly meant.
@@ -190,7 +191,10 @@ func (r *policyReader) warn() {
 	if p.Cache.Max > 0 && p.Cache.Max < leastCache {
 		say("cache.max", "max is %s: hardly any image fits, and nodes refuse the others; a unit is a letter, as in \"200G\"", bytesize.Text(p.Cache.Max))
 	}
-	if p.Limits.Rate > 0 && p.Limits.Rate < leastRate {
+	switch rate := p.Limits.Rate; {
+	case rate > 0 && rate < hangsBelow:
+		say("limits.rate", "rate is %s/s: a node that gets on by less than %s/s is taken for one that hangs; a unit is a letter, as in \"500M\"", bytesize.Text(rate), bytesize.Text(hangsBelow))
+	case rate > 0 && rate < leastRate:
 		say("limits.rate", "rate is %s/s: 1 GB takes %v; a unit is a letter, as in \"500M\"", bytesize.Text(p.Limits.Rate), time.Duration(1e9/p.Limits.Rate)*time.Second)
 	}
 	slices.SortStableFunc(p.warnings, func(a, b *lineError) int { return cmp.Compare(a.line, b.line) })
