@@ -140,7 +140,7 @@ func (c *Machine) linkInto(i int) (wire.Sending, bool) {
 	f := &c.nodes[i].feed
 	links := c.nodes[f.feeder].progress.report.Links
 	k := slices.IndexFunc(links, func(l wire.Sending) bool { return l.Link == f.link })
-	if f.state != feedUp || k < 0 {
+	if f.state != feedUp || k < 0 || links[k].Ended {
 		return wire.Sending{}, false
 	}
 	return links[k], true

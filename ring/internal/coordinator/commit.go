@@ -178,6 +178,9 @@ func (c *Machine) remind(i int) {
 	for j := range c.nodes {
 		f := &c.nodes[j].feed
 		if linked := f.linked(); linked && (j == i || f.feeder == i) || j == i && f.state == feedAsked {
+			if linked && f.feeder == i {
+				c.nodes[j].taken.unknown() // its last report may be lost
+			}
 			c.relink(j)
 		}
 	}

@@ -36,8 +36,9 @@ type feed struct {
 //
 // fails counts links from culprit alone. direct is true while avoid has maxAvoid nodes or more.
 type tries struct {
-	// lost counts all links into the node that were lost; excused those that were because the feeder fell back.
-	lost, excused int
+	// lost counts all links into the node that were lost; excused those that were because the feeder fell back, of the
+	// feeder excusedOf, to which that happened last, by itself.
+	lost, excused, excusedOf int
 	// fails counts the links from one feeder, the culprit, that were lost in a row, and why is what was said of
 	// the last of them.
 	fails   int
@@ -171,13 +172,14 @@ func needSum(blobs []v1.Descriptor, needs [][2]int64) (s int64) {
 // it: the fault is then most likely its own.
 const maxAvoid = 2
 
-// excuse counts a link that was lost because its feeder fell back, of most.
-func (t *tries) excuse(most int) bool {
-	if t.excused >= most {
-		return false
+// excuse counts a link that was lost because its feeder says that it fell back, which it has said falls times so far. It
+// may say so of its links before: then this is one time more. It says whether that is true as far as is known.
+func (t *tries) excuse(feeder, falls int) bool {
+	if feeder != t.excusedOf {
+		t.excusedOf, t.excused = feeder, 0
 	}
 	t.excused++
-	return true
+	return t.excused <= falls+1
 }
 
 // lose counts a link that was lost.

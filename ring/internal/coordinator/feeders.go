@@ -23,6 +23,9 @@ func (c *Machine) relink(i int) {
 	n := &c.nodes[i]
 	n.pace.anew()
 	n.reach.anew()
+	if n.feed.linked() && n.feed.feeder != 0 && !c.nodes[n.feed.feeder].contact.alive {
+		n.taken.unknown()
+	}
 	c.nextLink++
 	n.feed.ask(c.nextLink, c.now)
 	if n.contact.alive {
@@ -120,6 +123,7 @@ func (c *Machine) feedFrom(i int) {
 		return
 	}
 	n.feed.dial(feeder, c.now)
+	n.taken.begin(n.feed.link, feeder, c.tells(feeder))
 	c.do(ActDial{feeder, i, n.feed.link, n.feed.gen, n.feed.needs, n.pace.slow})
 	c.nodes[feeder].feed.feeds(n.feed.link)
 	c.undial(n)
@@ -199,7 +203,7 @@ func (c *Machine) linkDown(i int, name string, ev EvLink) {
 	n := &c.nodes[i]
 	c.do(ActLink{Link: name, Reason: "down: " + ev.Reason})
 	feeder := n.feed.feeder
-	if c.fellBack(i, ev) && n.tries.excuse(maxFalls*len(c.order)) {
+	if c.fellBack(i, ev) && n.tries.excuse(feeder, c.nodes[feeder].blame.falls) {
 		c.relink(i) // the feeder feeds again from where it is
 		return
 	}

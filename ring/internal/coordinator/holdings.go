@@ -83,6 +83,14 @@ func (h *holdings) lacked(blobs []v1.Descriptor) (bytes int64) {
 	return bytes
 }
 
+// claimed is how many bytes the node claims of blobs that it does not hold.
+func (h *holdings) claimed() (bytes int64) {
+	for _, n := range h.claims {
+		bytes += n
+	}
+	return bytes
+}
+
 // sizeOf is how many bytes a blob has, of a stream more than any has.
 func sizeOf(d v1.Descriptor) int64 {
 	if d.Size < 0 {

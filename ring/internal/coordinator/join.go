@@ -139,7 +139,7 @@ func (c *Machine) answer(ev EvAnswer) {
 	n.phase, n.row.Free = phReady, ev.Free
 	n.row.Skipped, missing = n.holdings.take(c.blobs, ev, n.progress.report.Received, c.cfg.MarkEvery)
 	n.progress.forget()
-	n.commit = commit{}
+	n.taken, n.commit = taken{}, commit{}
 	n.feed.rest()
 	if ev.Free >= 0 && missing > ev.Free {
 		c.end(ev.Node, Failed, because(KindSpace, "no space: needs %s, %s are free", bytesize.Text(missing), bytesize.Text(ev.Free)))

@@ -49,6 +49,7 @@ func New(cfg Config, blobs []v1.Descriptor) *Machine {
 		n.name, n.dials, n.port, n.row.State = p.Name, p.Dials, p.Port, Pending
 	}
 	c.nodes[0].row.NoSHA = cfg.NoSHA
+	c.nodes[0].contact.greeted("", wire.Version)
 	return c
 }
 
@@ -70,8 +71,9 @@ func (c *Machine) Step(ev Event) []Action {
 	case EvDeadline:
 		c.maybeStart(true)
 	case EvTick:
+		passed := ev.Now - c.now
 		c.now = ev.Now
-		c.tick()
+		c.tick(passed)
 	case EvNeed:
 		c.need(ev)
 	case EvLink:
@@ -136,7 +138,9 @@ func (c *Machine) reported(ev EvReport) {
 	} else {
 		r := ev.Report
 		r.Received = min(max(r.Received, 0), c.mostReceived(ev.Node))
-		n.progress.take(c.now, r, c.confirmed(ev.Node, r))
+		n.taken.report(r.Received, n.feed.state == feedAsked)
+		n.progress.take(c.now, r, c.confirmed(ev.Node, r), c.claimed(ev.Node, r))
 	}
+	c.learn(ev.Node, ev.Report.Links)
 	c.judgeSuspects()
 }

@@ -49,6 +49,7 @@ func TestChain(t *testing.T) {
 // scenario plays events on a chain and prints what they cause.
 type scenario struct {
 	reports  map[int]bool // nodes that report
+	version  int          // that nodes speak, where none is named
 	verdicts []verdict
 	t        *testing.T
 	c        *Machine
@@ -110,18 +111,23 @@ func (s *scenario) event(f []string) {
 			d = bigBlob
 		}
 		s.reports = nil
+		s.version = wire.AckedSince - 1
+		if arg["acked"] != "" { // feeders tell what was acknowledged
+			s.version = wire.Version
+		}
 		s.c = New(Config{Nodes: peers, Retries: num("retries", 0), Straggler: Straggler(arg["straggler"]), Rate: int64(num("rate", 0)), MaxDirect: num("direct", 0), Check: arg["check"] != "", MarkEvery: wire.MarkEvery, NoSHA: arg["nosha"] != ""}, []v1.Descriptor{d})
+		s.c.nodes[0].contact.version = s.version
 		return
 	case "started": // all answer
 		for i := range s.c.nodes[1:] {
-			s.quiet(EvWelcome{i + 1, wire.ID{byte(i + 1)}, wire.StateNew, "", "", num("version", wire.Version), false})
+			s.quiet(EvWelcome{i + 1, wire.ID{byte(i + 1)}, wire.StateNew, "", "", num("version", s.version), false})
 			s.quiet(EvAnswer{i + 1, []int64{0}, -1, true, false, wire.CodeNone, ""})
 		}
 		return
 	case "serving": // the usual beginning: all answer, all links come up; nosha=NODE,NODE have no SHA instructions
 		without := func(i int) bool { return slices.Contains(strings.Split(arg["nosha"], ","), fmt.Sprint(i)) }
 		for i := range s.c.nodes[1:] {
-			s.quiet(EvWelcome{i + 1, wire.ID{byte(i + 1)}, wire.StateNew, "", "", wire.Version, without(i + 1)})
+			s.quiet(EvWelcome{i + 1, wire.ID{byte(i + 1)}, wire.StateNew, "", "", s.version, without(i + 1)})
 			s.quiet(EvAnswer{i + 1, []int64{0}, -1, true, false, wire.CodeNone, ""})
 		}
 		for i := range s.c.nodes[1:] {
@@ -131,7 +137,7 @@ func (s *scenario) event(f []string) {
 		}
 		return
 	case "welcome":
-		ev = EvWelcome{node, wire.ID{byte(num("instance", node))}, cmp.Or(arg["state"], wire.StateNew), arg["reason"], arg["addr"], num("version", wire.Version), arg["nosha"] != ""}
+		ev = EvWelcome{node, wire.ID{byte(num("instance", node))}, cmp.Or(arg["state"], wire.StateNew), arg["reason"], arg["addr"], num("version", s.version), arg["nosha"] != ""}
 	case "nocontact":
 		ev = EvNoContact{node, Unreachable, false, Cause{Kind: KindContact, Text: "connection refused"}}
 	case "answer":
@@ -180,7 +186,7 @@ func (s *scenario) event(f []string) {
 			s.print(s.step(EvTick{s.c.now + TickEvery}))
 		}
 		return
-	case "report": // link=ID:RATE,ID:RATE with ! behind the rate when it is not idle: else it is that of a burst; ID:held!
+	case "report": // link=ID:RATE,ID:RATE with ! behind the rate when it is not idle: else it is that of a burst; ID:held!; /ACKED behind it all
 		r := wire.Report{
 			Received: int64(num("received", 0)), Durable: int64(num("durable", 0)), Wait: wire.Wait(arg["wait"]), Blob: num("blob", 0), Good: int64(num("good", 0)),
 			Relay: int64(num("relay", 0)), Hash: int64(num("hash", 0)), Disk: int64(num("disk", 0)),
@@ -191,12 +197,14 @@ func (s *scenario) event(f []string) {
 				continue
 			}
 			n, _ := strconv.Atoi(id)
+			rate, acked, _ := strings.Cut(rate, "/")
 			rate, busy := strings.CutSuffix(rate, "!")
 			k, _ := strconv.ParseInt(rate, 10, 64)
 			sending := wire.Sending{Link: uint32(n), Idle: !busy, Burst: k, Held: rate == "held"}
 			if busy {
 				sending.Rate, sending.Burst = k, 0
 			}
+			sending.Acked, _ = strconv.ParseInt(acked, 10, 64)
 			r.Links = append(r.Links, sending)
 		}
 		if s.reports == nil {

@@ -13,6 +13,7 @@ type node struct {
 	feed     feed
 	tries    tries
 	reach    reach
+	taken    taken
 	progress progress
 	pace     pace
 	blame    blame

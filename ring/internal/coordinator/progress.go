@@ -19,10 +19,14 @@ type progress struct {
 	// believed to say at most, in bytes received, compared and stored together.
 	moved, told time.Duration
 	has         int64
-	// stuck is since when there is something for the node to get on with, and it has not got on by leastStep from
-	// hadThen. owes is the same, but begins anew while another node excuses it.
-	stuck, owes time.Duration
-	hadThen     int64
+	// said is the same by what the node says alone, which others do not confirm. saidAt is when it last grew.
+	said   int64
+	saidAt time.Duration
+	// stuck is since when there is something for the node to get on with, and it has not got on by leastStep. owes is the
+	// same without the time in which there was nothing, or in which another node excused it: that it was so for a moment
+	// does not have it begin anew. hadThen and saidThen are has and said when it last got on.
+	stuck, owes       time.Duration
+	hadThen, saidThen int64
 	// rate is how many bytes per second came in between the last two reports, before the same for the report
 	// before; 0 is unknown.
 	rate, before int64
@@ -37,7 +41,9 @@ func (p *progress) begin(now time.Duration) { p.moved, p.told, p.stuck, p.owes =
 func (p *progress) resume(now time.Duration) { p.told = now }
 
 // forget drops the last report, because the node begins anew.
-func (p *progress) forget() { p.report, p.has, p.hadThen = wire.Report{}, 0, 0 }
+func (p *progress) forget() {
+	p.report, p.has, p.hadThen, p.said, p.saidThen = wire.Report{}, 0, 0, 0, 0
+}
 
 // verified notes that the node has everything, which is progress that no report tells of.
 func (p *progress) verified(now time.Duration) { p.moved = now }
@@ -48,11 +54,19 @@ func (p *progress) ended(now time.Duration, r wire.Report) {
 	p.report.Wait, p.report.Links = r.Wait, r.Links
 }
 
-// take keeps a report, of which has is believed.
-func (p *progress) take(now time.Duration, r wire.Report, has int64) {
-	old := &p.report
+// confirm notes how far the node is, as far as that is believed.
+func (p *progress) confirm(now time.Duration, has int64) {
 	if has > p.has {
 		p.moved, p.has = now, has
+	}
+}
+
+// take keeps a report, which says that the node is as far as said, and of which has is believed.
+func (p *progress) take(now time.Duration, r wire.Report, has, said int64) {
+	old := &p.report
+	p.confirm(now, has)
+	if said > p.said {
+		p.saidAt, p.said = now, said
 	}
 	p.before = p.rate
 	p.rate, p.told = wire.PerSecond(max(0, r.Received-old.Received), now-p.told), now
@@ -61,10 +75,18 @@ func (p *progress) take(now time.Duration, r wire.Report, has int64) {
 }
 
 // rest has the time in which the node must get on begin now.
-func (p *progress) rest(now time.Duration) { p.stuck, p.owes, p.hadThen = now, now, p.has }
+func (p *progress) rest(now time.Duration) {
+	p.stuck, p.owes, p.hadThen, p.saidThen = now, now, p.has, p.said
+}
 
-// excuse notes that the node does not get on because of another one.
-func (p *progress) excuse(now time.Duration) { p.owes = now }
+// pause notes that there was nothing to get on with for so long.
+func (p *progress) pause(now, passed time.Duration) { p.stuck, p.owes = now, p.owes+passed }
+
+// excuse notes that the node did not get on for so long because of another one.
+func (p *progress) excuse(passed time.Duration) { p.owes += passed }
+
+// saysMore says whether the node has got on by leastStep by what it says itself.
+func (p *progress) saysMore() bool { return p.said-p.saidThen >= leastStep }
 
 // gotOn says whether the node has got on by leastStep.
 func (p *progress) gotOn() bool { return p.has-p.hadThen >= leastStep }
@@ -82,11 +104,19 @@ func (c *Machine) mostReceived(i int) int64 {
 	return n.holdings.lacked(c.blobs) * int64(1+n.blame.falls)
 }
 
-// confirmed is how far a report of node i is believed, in bytes received, compared and stored together.
+// confirmed is how far a report of node i is believed, in bytes received, compared and stored together: what it was
+// never sent it can neither compare nor store.
 func (c *Machine) confirmed(i int, r wire.Report) int64 {
+	got := c.received(i, r.Received)
+	has := c.nodes[i].holdings.claimed() + got
+	return got + min(max(r.Marked, 0), has) + min(max(r.Durable, 0), has)
+}
+
+// claimed is how far node i is by what it says alone, as far as the sizes of the blobs allow it.
+func (c *Machine) claimed(i int, r wire.Report) int64 {
 	var all int64
 	for _, d := range c.blobs {
 		all += sizeOf(d)
 	}
-	return min(max(r.Received, 0), c.mostReceived(i)) + min(max(r.Marked, 0), all) + min(max(r.Durable, 0), all)
+	return r.Received + min(max(r.Marked, 0), all) + min(max(r.Durable, 0), all)
 }

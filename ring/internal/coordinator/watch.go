@@ -23,7 +23,7 @@ const leastRate = 16 << 10
 // leastStep is how many bytes that are in timings.hung.
 const leastStep = 60 * leastRate
 
-func (c *Machine) tick() {
+func (c *Machine) tick(passed time.Duration) {
 	if !c.started {
 		return
 	}
@@ -36,7 +36,7 @@ func (c *Machine) tick() {
 		case n.phase == phAsked && c.now-n.contact.asked >= timings.answer:
 			c.end(i, Failed, unanswered)
 		case n.phase == phServing && n.contact.alive:
-			c.watch(i)
+			c.watch(i, passed)
 		case n.phase == phCommitting && n.contact.alive && c.now-n.commit.since >= c.commitLimit():
 			c.end(i, Failed, because(KindUnconfirmed, "commit not confirmed: no answer for %v", c.commitLimit()))
 		}
@@ -56,16 +56,21 @@ func (c *Machine) commitLimit() time.Duration {
 }
 
 // watch looks after a node that is served. What the node says of itself can only count against it: see the rule in
-// PROTOCOL.md section 9.
-func (c *Machine) watch(i int) {
+// PROTOCOL.md section 9. passed is the time since it was called last.
+func (c *Machine) watch(i int, passed time.Duration) {
 	n := &c.nodes[i]
 	still := c.now - n.progress.moved
 	asked := c.now - n.feed.asked
 	switch {
-	case !c.delays(i), n.progress.gotOn():
+	case n.progress.gotOn():
 		n.progress.rest(c.now)
-	case c.excused(i):
-		n.progress.excuse(c.now)
+	case c.delays(i) && c.excused(i):
+		n.progress.excuse(passed)
+	case c.delays(i):
+	case c.caughtUp(i):
+		n.progress.rest(c.now)
+	default:
+		n.progress.pause(c.now, passed)
 	}
 	switch {
 	case min(still, c.now-n.progress.told) >= timings.report:
@@ -88,6 +93,10 @@ func (c *Machine) watch(i int) {
 	case c.now-n.progress.owes >= timings.hung && (c.namesOwn(i) || !c.wasSent(i)):
 		c.crawls(i)
 	case min(still, c.now-n.progress.owes) >= timings.held && c.holds(i):
+		if n.feed.feeder != 0 && c.now-n.progress.saidAt < timings.held {
+			c.dispute(i)
+			return
+		}
 		c.end(i, Failed, because(KindStuck, "takes nothing of what it is sent for %v, and nobody holds it up", timings.held))
 	default:
 		c.watchFeed(i, still)
@@ -117,6 +126,13 @@ func (c *Machine) giveUp(i int, reason string) {
 // processor or rate limit, or its feeder has something to send, or has sent everything.
 func (c *Machine) delays(i int) bool {
 	return c.namesOwn(i) || c.busyInto(i) || c.wasSent(i) || c.feederEnded(i)
+}
+
+// caughtUp says whether i has taken all that its feeder had for it, as the feeder said in two reports in a row.
+func (c *Machine) caughtUp(i int) bool {
+	l, ok := c.linkInto(i)
+	f := c.nodes[i].feed.feeder
+	return ok && l.Idle && slices.ContainsFunc(c.nodes[f].progress.links, func(old wire.Sending) bool { return old.Link == l.Link && old.Idle })
 }
 
 // namesOwn says whether i says that it waits for its own storage, processor or rate limit.
@@ -177,8 +193,13 @@ func (c *Machine) feeds(i int, which func(j int) bool) bool {
 // feeder has may have a feeder that sends hardly anything: the link is lost first, unless it is the server's.
 func (c *Machine) crawls(i int) {
 	n := &c.nodes[i]
+	f := n.feed.feeder
+	if f != 0 && n.feed.linked() && n.progress.saysMore() {
+		c.dispute(i)
+		return
+	}
 	n.progress.rest(c.now)
-	if f := n.feed.feeder; n.progress.report.Wait == wire.WaitIn && f != 0 {
+	if n.progress.report.Wait == wire.WaitIn && f != 0 {
 		n.tries.shun(f)
 		c.giveUp(i, fmt.Sprintf("less than %d KiB moved in %v", leastStep>>10, timings.hung))
 		return

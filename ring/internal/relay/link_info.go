@@ -86,11 +86,22 @@ func (r *Relay) Report(rep *wire.Report, ended bool) {
 	rep.Links = r.sendings()
 }
 
-// sendings describes the links this process feeds, for a report.
+// maxEnded bounds how many links that have ended the next report tells of.
+const maxEnded = 64
+
+// noteEnd has the next report tell what the receiver of a link that ended has acknowledged. mu is held.
+func (r *Relay) noteEnd(l *outLink) {
+	if l.acked > 0 && len(r.gone) < maxEnded {
+		r.gone = append(r.gone, wire.Sending{Link: l.id, Idle: true, Acked: l.acked, Ended: true})
+	}
+}
+
+// sendings describes the links this process feeds, and those that ended since the last report, for a report.
 func (r *Relay) sendings() []wire.Sending {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	out := []wire.Sending{}
+	out := append([]wire.Sending{}, r.gone...)
+	r.gone = nil
 	for _, l := range r.links {
 		if l.dead {
 			continue
@@ -100,9 +111,9 @@ func (r *Relay) sendings() []wire.Sending {
 			if info, ok := infoOf(l.conn.netConn()); ok {
 				s.Idle = info.idleSince(l.info, l.writing)
 				s.Rate, s.Burst, s.Held = info.rateSince(l.info)
-				l.info = info
+				s.Acked, l.info = int64(info.acked), info
 			} else {
-				s.Idle = !l.writing
+				s.Idle, s.Acked = !l.writing, l.sent
 			}
 		}
 		out = append(out, s)

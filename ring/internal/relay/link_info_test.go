@@ -1,6 +1,8 @@
 package relay
 
 import (
+	"io"
+	"net"
 	"testing"
 	"time"
 )
@@ -50,5 +52,53 @@ func TestIdleSince(t *testing.T) {
 		if got := c.now.idleSince(c.old, c.writing); got != c.want {
 			t.Errorf("%s: %v", name, got)
 		}
+	}
+}
+
+// A report tells what the receiver of each link has acknowledged, and of a link that ended once more: what it took in its
+// last second is told by nothing else.
+func TestAckedOfEnded(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	out, err := net.Dial("tcp", ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	in, err := ln.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer in.Close()
+	const n = 1000
+	if _, err := out.Write(make([]byte, n)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadFull(in, make([]byte, n)); err != nil {
+		t.Fatal(err)
+	}
+	r := &Relay{}
+	l := &outLink{id: 7, conn: &plainWriter{conn: out}, abort: func() {}}
+	l.cond.L = &r.mu
+	r.links = []*outLink{l}
+	for deadline := time.Now().Add(10 * time.Second); ; { // the acknowledgement comes a little later
+		if got := r.sendings(); len(got) == 1 && got[0].Acked >= n && !got[0].Ended {
+			break
+		} else if time.Now().After(deadline) {
+			t.Fatalf("%+v", got)
+		}
+	}
+	r.mu.Lock()
+	l.stop()
+	r.links = nil
+	r.noteEnd(l)
+	r.mu.Unlock()
+	if got := r.sendings(); len(got) != 1 || got[0].Link != 7 || got[0].Acked < n || got[0].Acked > n+1 || !got[0].Ended { // the kernel counts the SYN
+		t.Errorf("after its end: %+v", got)
+	}
+	if got := r.sendings(); len(got) != 0 {
+		t.Errorf("told again: %+v", got)
 	}
 }

@@ -27,6 +27,8 @@ type outLink struct {
 	writing bool       // somebody is
 	dead    bool       // stopped: nobody reports about it any more
 	info    linkInfo   // of the last report
+	sent    int64      // bytes of payload
+	acked   int64      // what the receiver has acknowledged in the end
 
 	cond  sync.Cond
 	reads *storedReader
@@ -63,9 +65,18 @@ func (l *outLink) stop() {
 	l.dead, l.live = true, false
 	l.abort()
 	if l.conn != nil {
+		l.acked = l.ackedNow()
 		l.conn.Close()
 	}
 	l.cond.Signal()
+}
+
+// ackedNow is how many bytes the receiver has acknowledged, or, where the transport does not know, how many it was sent.
+func (l *outLink) ackedNow() int64 {
+	if info, ok := infoOf(l.conn.netConn()); ok {
+		return int64(info.acked)
+	}
+	return l.sent
 }
 
 type planKind int
@@ -124,6 +135,7 @@ func (r *Relay) plan(l *outLink) linkPlan {
 
 func (r *Relay) advance(l *outLink, n int) {
 	l.pos += int64(n)
+	l.sent += int64(n)
 	r.sent.Add(int64(n))
 	r.space.Signal()
 }
@@ -255,6 +267,7 @@ func (r *Relay) run(ctx context.Context, l *outLink, dial DialFunc, report Repor
 	for i := range r.links {
 		if r.links[i] == l {
 			r.links = append(r.links[:i], r.links[i+1:]...)
+			r.noteEnd(l)
 			break
 		}
 	}
@@ -295,6 +308,7 @@ func (r *Relay) catchUp(ctx context.Context, l *outLink) {
 			if err != nil {
 				r.failLocked(l, wire.CodeNetwork, err)
 			}
+			l.acked = max(l.acked, l.sent) // the kernel goes on to send what it has
 			return
 		case planFrame:
 			f, hdr, data := what.frame, what.frame.hdr, what.frame.data

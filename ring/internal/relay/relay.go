@@ -30,6 +30,8 @@ type Relay struct {
 	takers []*taker
 	taken  int
 	links  []*outLink
+	// gone are the links that ended since the last report.
+	gone []wire.Sending
 	// lost are the broken links for which no link stands in yet.
 	lost   map[uint32]bool
 	closed error

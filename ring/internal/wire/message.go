@@ -146,13 +146,18 @@ type (
 // of the last second, or has nothing now and all it sent was acknowledged. Rate is bytes
 // per second the link carried while it was the link that limited it, Burst what it carried in
 // moments if it was not busy enough to tell; 0: unknown. Held: the receiver took nothing for nine
-// tenths of the time.
+// tenths of the time. Acked is how many bytes the receiver's kernel has acknowledged since the link was opened. Ended:
+// the link ended since the last report, which is told once for the sake of Acked.
 type Sending struct {
 	Link  uint32 `json:"link"`
 	Idle  bool   `json:"idle"`
 	Rate  int64  `json:"rate"`
 	Burst int64  `json:"burst"`
 	Held  bool   `json:"held"`
+
+	// Since version 4; empty before.
+	Acked int64 `json:"acked,omitempty"`
+	Ended bool  `json:"ended,omitempty"`
 }
 
 // Mark is the server's running sum of a blob at Offset; of a final mark Offset is

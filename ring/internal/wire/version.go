@@ -1,13 +1,19 @@
 package wire
 
+import "slices"
+
 // The protocol versions this package speaks, from the oldest to the newest.
 const (
 	MinVersion = 1
 	Version    = 4
 )
 
-// PadsSince is the version that both ends of a padded link speak at least.
-const PadsSince = 4
+// PadsSince is the version that both ends of a padded link speak at least, AckedSince that of a node that tells what
+// was acknowledged on the links it feeds.
+const (
+	PadsSince  = 4
+	AckedSince = 4
+)
 
 // Common is the highest version that a peer's range has in common with ours, 0 when
 // there is none.
@@ -40,6 +46,17 @@ func For(version int, m Message) Message {
 			old.Padded = false
 			return &old
 		}
+	case *Report:
+		if version < AckedSince {
+			old := *m
+			old.Links = []Sending{}
+			for _, l := range m.Links {
+				if l.Acked = 0; !l.Ended {
+					old.Links = append(old.Links, l)
+				}
+			}
+			return &old
+		}
 	case *Abort:
 		if version < 3 {
 			old := *m
@@ -58,6 +75,9 @@ func From(version int, m Message) (Message, error) {
 	}
 	if d, ok := m.(*Dial); ok && d.Padded && version < PadsSince {
 		return nil, malformed("control message type %d has a field that is unknown in protocol %d", d.kind(), version)
+	}
+	if r, ok := m.(*Report); ok && version < AckedSince && slices.ContainsFunc(r.Links, func(l Sending) bool { return l.Acked != 0 || l.Ended }) {
+		return nil, malformed("control message type %d has a field that is unknown in protocol %d", r.kind(), version)
 	}
 	if a, ok := m.(*Abort); ok && version < 3 {
 		if a.Code != CodeNone {

@@ -109,7 +109,7 @@ func all() []Message {
 		&Answer{[]int64{1, 0}, -1, true, true, "", ""}, &Start{}, &Feed{1, 2, []byte("s"), "server", nil},
 		&Need{1, 2, [][2]int64{{0, 4096}}}, &Dial{1, 2, []byte("s"), "n", []string{"[::1]:1"}, nil, true, true},
 		&Link{1, 2, LinkDown, "network", "broken"}, &Undial{4}, &Marks{[]Mark{{1, 4, []byte{1}, true}}},
-		&Report{1, 2, 3, "disk", 4, 5, 6, 7, 8, []Sending{{1, true, 2, 3, true}}}, &Fail{"space", "no space"}, &Verified{[]string{"sha256:x"}, true},
+		&Report{1, 2, 3, "disk", 4, 5, 6, 7, 8, []Sending{{1, true, 2, 3, true, 4, true}}}, &Fail{"space", "no space"}, &Verified{[]string{"sha256:x"}, true},
 		&Commit{}, &Committed{"sha256:x"}, &Bye{}, &Abort{"interrupted", true, CodeInterrupted}, &Ping{}, &Pong{}, &Fallback{1, 2, 3, 4, 5},
 		&Probe{7, "n2", []string{"10.0.0.2:9998"}}, &Probed{7, "network", "i/o timeout"},
 	}
@@ -193,6 +193,8 @@ func TestVersions(t *testing.T) {
 			since = 3
 		} else if dial, ok := m.(*Dial); ok && dial.Padded {
 			since = 4
+		} else if report, ok := m.(*Report); ok && report.Links[0].Acked > 0 {
+			since = 4
 		} else if m.kind() > 21 {
 			since = 2
 		}
@@ -228,6 +230,10 @@ func TestVersions(t *testing.T) {
 		b, err = Encode(For(version, &Dial{Padded: true}))
 		if err != nil || bytes.Contains(b, []byte("padded")) {
 			t.Errorf("DIAL to version %d: %s, %v", version, b[5:], err)
+		}
+		b, err = Encode(For(version, &Report{Links: []Sending{{Link: 1, Acked: 5}, {Link: 2, Acked: 6, Ended: true}}}))
+		if want := `"links":[{"link":1,"idle":false,"rate":0,"burst":0,"held":false}]}`; err != nil || !bytes.HasSuffix(b, []byte(want)) {
+			t.Errorf("REPORT to version %d: %s, %v", version, b[5:], err)
 		}
 	}
 	// The end of a check that a server of an older version asked for is known all the same.
