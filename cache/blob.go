@@ -89,6 +89,14 @@ func (w *blobWriter) Write(b []byte) (int, error) {
 	return n, err
 }
 
+// Flush waits until the device has what was written; see ring.Flusher.
+func (w *blobWriter) Flush(ctx context.Context, done func(bytes int64)) error {
+	if err := w.p.Flush(ctx, done); err != nil {
+		return w.t.fail(w.p.d.Digest, "write", err)
+	}
+	return nil
+}
+
 // Commit makes the blob durable and gives it the name of its digest. The name is durable after Prepare.
 func (w *blobWriter) Commit(ctx context.Context, final v1.Descriptor) error {
 	if err := ctx.Err(); err != nil {

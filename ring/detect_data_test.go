@@ -133,6 +133,80 @@ func TestHungDisk(t *testing.T) {
 	}
 }
 
+// steppingWriter has much to make durable, and the disk takes a step of it at a time.
+type steppingWriter struct {
+	slowWriter
+	steps int
+	step  func()
+}
+
+func (w steppingWriter) Flush(ctx context.Context, done func(int64)) error {
+	for range w.steps {
+		w.step()
+		done(512 << 10)
+	}
+	return ctx.Err()
+}
+
+type steppingSink struct {
+	slowSink
+	steps int
+	step  func()
+}
+
+func (s steppingSink) Begin(ctx context.Context, d v1.Descriptor, off int64) (Writer, error) {
+	w, err := s.memSink.Begin(ctx, d, off)
+	return steppingWriter{slowWriter{w, s.write}, s.steps, s.step}, err
+}
+
+// A disk that gets on is no fault, however long it takes for all: with one large blob that it makes durable step by
+// step, and with many small ones, of which it makes one durable at a time.
+func TestSlowDisk(t *testing.T) {
+	for name, c := range map[string]struct {
+		blobs, size, steps int
+		step, commit       time.Duration
+	}{
+		"one large blob":   {1, 4 << 20, 8, 25 * time.Second, 0},
+		"many small blobs": {200, 1000, 0, 0, 2 * time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var blobs [][]byte
+				for k := range c.blobs {
+					blobs = append(blobs, random(uint64(k+1), c.size))
+				}
+				src := newMemSource(true, blobs...)
+				cl := newMemCluster(t, src)
+				a, _ := cl.node("a:1")
+				b, _ := cl.node("b:1")
+				disk := make(chan struct{}, 1)
+				b.node.config().Accept = func(context.Context, Request) (Sink, error) {
+					return steppingSink{slowSink{b.sink, func(n int) {
+						if n == 0 {
+							disk <- struct{}{}
+							time.Sleep(c.commit)
+							<-disk
+						}
+					}}, c.steps, func() { time.Sleep(c.step) }}, nil
+				}
+				begun := time.Now()
+				r, err := cl.send()
+				if err != nil {
+					t.Fatal(err)
+				}
+				if took := time.Since(begun); took < 3*time.Minute {
+					t.Errorf("took only %v", took)
+				}
+				a.check(t, r.Nodes[0], src.blobs...)
+				b.check(t, r.Nodes[1], src.blobs...)
+				if r.Count() != 2 {
+					t.Errorf("%+v", r.Nodes)
+				}
+			})
+		})
+	}
+}
+
 // Dial, TLS and hello of a link have 2 s together; of several addresses a dead one leaves
 // time for the next.
 func TestLinkTimeout(t *testing.T) {

@@ -171,6 +171,7 @@ func (s *session) reports(done chan struct{}) {
 		s.mu.Lock()
 		if s.ctrl != nil && s.m.Phase() >= member.Started && s.m.Phase() < member.Failed {
 			r := s.m.Report()
+			r.Durable += s.storing.flushed.Load()
 			ended := s.m.AcceptedAll()
 			s.relay.Report(r, ended)
 			if ended && r.Wait == wire.WaitIn && s.storing.settling.Load() > 0 {

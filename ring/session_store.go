@@ -25,8 +25,9 @@ type storing struct {
 	saved relay.SavedSums
 	// settle has a place for each blob that is written and not durable yet.
 	settle chan struct{}
-	// settling is how many blobs the disk makes durable now.
+	// settling is how many blobs the disk makes durable now. flushed is how many of their bytes it has taken already.
 	settling atomic.Int32
+	flushed  atomic.Int64
 }
 
 // startStore begins to hash and write what arrives, in each blob from where the machine
@@ -140,14 +141,29 @@ func (s *session) commit(b int, final v1.Descriptor) {
 	d := s.req.Blobs[b]
 	d.Digest, d.Size = final.Digest, final.Size
 	s.storing.settling.Add(1)
-	err := w.Commit(s.ctx, d)
+	flushed, err := s.flush(w)
+	if err == nil {
+		err = w.Commit(s.ctx, d)
+	}
 	s.storing.settling.Add(-1)
+	s.storing.flushed.Add(-flushed) // the blob counts as durable from now on
 	<-s.storing.settle
 	if err != nil {
 		s.step(member.EvFailure{Err: coded(err, wire.CodeStore)})
 		return
 	}
 	s.step(member.EvDurable{Blob: b})
+}
+
+// flush waits until the device has what was written of a blob, and has the reports tell how far that is.
+func (s *session) flush(w Writer) (flushed int64, err error) {
+	if f, ok := w.(Flusher); ok {
+		err = f.Flush(s.ctx, func(bytes int64) {
+			flushed += bytes
+			s.storing.flushed.Add(bytes)
+		})
+	}
+	return flushed, err
 }
 
 func (s *session) prepare() {

@@ -142,3 +142,11 @@ type Writer = interface {
 	// never after it.
 	Abort(keep int64) error
 }
+
+// Flusher is an optional second interface of a Writer whose Commit may take long, because much of what was written is in
+// memory only.
+type Flusher interface {
+	// Flush waits until the device has taken what was written, and calls done after each part of it with its size in
+	// bytes. It is called before Commit, once at most, and makes nothing durable.
+	Flush(ctx context.Context, done func(bytes int64)) error
+}

@@ -38,6 +38,7 @@
 //	Reserve     fallocate with FALLOC_FL_KEEP_SIZE: a disk that is full is noticed before the first byte arrives
 //	Write       pwrite, and sync_file_range with SYNC_FILE_RANGE_WRITE after every 8 MiB: it begins to write and
 //	            does not wait, makes nothing durable, and leaves little to do for fsync
+//	Flush       sync_file_range of each 8 MiB that waits: fsync of much takes long, and nobody sees how far it is
 //	Clone       ioctl FICLONE, a reflink
 //	Space       fstatfs, and MemAvailable of /proc/meminfo where the file system lives in memory
 package durable

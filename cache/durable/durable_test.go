@@ -377,3 +377,23 @@ func TestPart(t *testing.T) {
 		t.Errorf("a file that somebody cut short was read: %v", err)
 	}
 }
+
+// Flush tells of each 8 MiB that the device has taken, but for the last: Sync tells of that. It ends with its context.
+func TestFlush(t *testing.T) {
+	p := durable.NewPart(write(t, durable.Dir(t.TempDir()), "part", ""), 0)
+	defer p.File.Close()
+	const step = 8 << 20
+	for range 5 {
+		if _, err := p.Write(make([]byte, step/2)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	var steps []int64
+	if err := p.Flush(ctx, func(n int64) { steps = append(steps, n) }); err != nil || !slices.Equal(steps, []int64{step, step}) {
+		t.Errorf("20 MiB: %v, %v", steps, err)
+	}
+	if err := p.Flush(ctx, func(int64) { cancel() }); !errors.Is(err, context.Canceled) {
+		t.Errorf("canceled: %v", err)
+	}
+}

@@ -122,7 +122,17 @@ func noSpace(err error) bool {
 
 // startWriteback begins to write a range of f to its device and does not wait.
 func startWriteback(f File, off, n int64) error {
-	err := control(f, func(fd int) error { return unix.SyncFileRange(fd, off, n, unix.SYNC_FILE_RANGE_WRITE) })
+	return syncRange(f, off, n, unix.SYNC_FILE_RANGE_WRITE)
+}
+
+// waitWriteback writes a range of f to its device and waits until the device has it. After an error Sync may not tell of
+// it again.
+func waitWriteback(f File, off, n int64) error {
+	return syncRange(f, off, n, unix.SYNC_FILE_RANGE_WAIT_BEFORE|unix.SYNC_FILE_RANGE_WRITE|unix.SYNC_FILE_RANGE_WAIT_AFTER)
+}
+
+func syncRange(f File, off, n int64, flags int) error {
+	err := control(f, func(fd int) error { return unix.SyncFileRange(fd, off, n, flags) })
 	if errors.Is(err, unix.EIO) || noSpace(err) {
 		return err
 	}

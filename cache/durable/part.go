@@ -58,6 +58,21 @@ func (p *Part) Write(b []byte) (int, error) {
 	return n, err
 }
 
+// Flush waits until the device has taken what is written, but for the last bytes, and calls done after each 8 MiB. It
+// makes nothing durable, but leaves little to do for Sync of the file, which tells nobody how far it is.
+func (p *Part) Flush(ctx context.Context, done func(bytes int64)) error {
+	for off, end := int64(0), p.written.Load(); end-off > writeback; off += writeback {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if err := waitWriteback(p.File, off, writeback); err != nil {
+			return err
+		}
+		done(writeback)
+	}
+	return nil
+}
+
 // Cut keeps the leading n bytes.
 func (p *Part) Cut(n int64) error {
 	if have := p.written.Load(); n < 0 || n > have {

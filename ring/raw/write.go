@@ -87,6 +87,14 @@ func (w *targetWriter) Write(b []byte) (int, error) {
 	return n, err
 }
 
+// Flush waits until the device has what was written; see ring.Flusher.
+func (w *targetWriter) Flush(ctx context.Context, done func(bytes int64)) error {
+	if err := w.p.Flush(ctx, done); err != nil {
+		return w.t.fail("write", err)
+	}
+	return nil
+}
+
 // Commit gives the part its length, mode, owner and time, and makes it durable.
 func (w *targetWriter) Commit(ctx context.Context, final v1.Descriptor) error {
 	if err := ctx.Err(); err != nil {

@@ -139,6 +139,7 @@ func (c *Machine) reported(ev EvReport) {
 		r := ev.Report
 		r.Received = min(max(r.Received, 0), c.mostReceived(ev.Node))
 		n.taken.report(r.Received, n.feed.state == feedAsked)
+		n.progress.stored(min(r.Durable, c.has(ev.Node, r.Received)), len(c.blobs))
 		n.progress.take(c.now, r, c.confirmed(ev.Node, r), c.claimed(ev.Node, r))
 	}
 	c.learn(ev.Node, ev.Report.Links)

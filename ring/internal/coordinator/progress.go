@@ -22,6 +22,9 @@ type progress struct {
 	// said is the same by what the node says alone, which others do not confirm. saidAt is when it last grew.
 	said   int64
 	saidAt time.Duration
+	// small is how many bytes its steps of making blobs durable count for beyond what they are, durable the bytes that it
+	// has made durable.
+	small, durable int64
 	// stuck is since when there is something for the node to get on with, and it has not got on by leastStep. owes is the
 	// same without the time in which there was nothing, or in which another node excused it: that it was so for a moment
 	// does not have it begin anew. hadThen and saidThen are has and said when it last got on.
@@ -43,6 +46,7 @@ func (p *progress) resume(now time.Duration) { p.told = now }
 // forget drops the last report, because the node begins anew.
 func (p *progress) forget() {
 	p.report, p.has, p.hadThen, p.said, p.saidThen = wire.Report{}, 0, 0, 0, 0
+	p.small, p.durable = 0, 0
 }
 
 // verified notes that the node has everything, which is progress that no report tells of.
@@ -58,6 +62,18 @@ func (p *progress) ended(now time.Duration, r wire.Report) {
 func (p *progress) confirm(now time.Duration, has int64) {
 	if has > p.has {
 		p.moved, p.has = now, has
+	}
+}
+
+// leastBlob is how many bytes a report counts for that tells of fewer that were made durable: a disk may take long for
+// each of many small blobs. That may be so as often as there are blobs.
+const leastBlob = leastStep / 4
+
+// stored notes how many bytes are durable, of so many blobs.
+func (p *progress) stored(durable int64, blobs int) {
+	if more := durable - p.durable; more > 0 {
+		p.durable = durable
+		p.small = min(p.small+max(0, leastBlob-more), int64(blobs)*leastBlob)
 	}
 }
 
@@ -107,9 +123,13 @@ func (c *Machine) mostReceived(i int) int64 {
 // confirmed is how far a report of node i is believed, in bytes received, compared and stored together: what it was
 // never sent it can neither compare nor store.
 func (c *Machine) confirmed(i int, r wire.Report) int64 {
-	got := c.received(i, r.Received)
-	has := c.nodes[i].holdings.claimed() + got
-	return got + min(max(r.Marked, 0), has) + min(max(r.Durable, 0), has)
+	got, has := c.received(i, r.Received), c.has(i, r.Received)
+	return got + min(max(r.Marked, 0), has) + min(max(r.Durable, 0), has) + c.nodes[i].progress.small
+}
+
+// has is how many bytes node i is believed to have, when it says to have received so many.
+func (c *Machine) has(i int, received int64) int64 {
+	return c.nodes[i].holdings.claimed() + c.received(i, received)
 }
 
 // claimed is how far node i is by what it says alone, as far as the sizes of the blobs allow it.
@@ -118,5 +138,5 @@ func (c *Machine) claimed(i int, r wire.Report) int64 {
 	for _, d := range c.blobs {
 		all += sizeOf(d)
 	}
-	return r.Received + min(max(r.Marked, 0), all) + min(max(r.Durable, 0), all)
+	return r.Received + min(max(r.Marked, 0), all) + min(max(r.Durable, 0), all) + c.nodes[i].progress.small
 }
