@@ -268,6 +268,10 @@ func (s *sender) attach(i int, ctrl *control, ev any) {
 					continue
 				}
 				if ev, ok := coordinator.Heard(i, m); ok {
+					if back, ok := ev.(coordinator.EvFallback); ok {
+						back.Unsent = !s.marked(back.Msg.Blob, back.Msg.Offset)
+						ev = back
+					}
 					s.post(ev)
 					continue
 				}

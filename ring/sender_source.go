@@ -152,6 +152,13 @@ func (s *sender) mark(m wire.Mark) {
 	}
 }
 
+// marked says whether there is a mark of a blob at an offset.
+func (s *sender) marked(blob int, off int64) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.ContainsFunc(s.marks, func(m wire.Mark) bool { return m.Blob == blob && m.Offset == off })
+}
+
 func (s *sender) broadcastMarks() {
 	to := s.chain.Marked()
 	s.mu.Lock()

@@ -44,47 +44,66 @@ func (c *Machine) measure() {
 		l, _ := c.linkInto(i)
 		n.pace.measure(l, n.progress.rate)
 	}
+	most, _ := c.busiest(0)
+	for i := 1; i < len(c.nodes); i++ {
+		if could := c.could(i, most); could > 0 {
+			c.nodes[i].pace.can(could)
+		}
+	}
 }
 
-// median is what the server and the nodes but i could carry, as far as it is known; of an even
-// number the lower one. What passed in a moment over a link that is mostly idle is no proof that
-// it could go on like this: a shaper lets as much through as it has saved up. It counts for no more
-// than the median of what links carried that were busy; checked is whether there were some. One
-// of them may be as slow as i, so there must be two, and of two the better one counts.
-func (c *Machine) median(i int) (rate int64, checked bool) {
+// busiest is the median of what links carried that were busy, without those into i and slow nodes; of an even number the
+// higher one. known is whether there were some: one of them may be as slow as i, so there must be two. Else it is what
+// several feeders send at most.
+func (c *Machine) busiest(i int) (most int64, known bool) {
 	var carried []int64
 	for j := range c.nodes {
 		if n := &c.nodes[j]; j != i && !n.pace.slow && n.pace.carried > 0 {
 			carried = append(carried, n.pace.carried)
 		}
 	}
-	most := int64(math.MaxInt64)
-	if checked = len(carried) > 1; checked {
+	switch {
+	case len(carried) > 1:
 		slices.Sort(carried)
-		most = carried[len(carried)/2]
-	} else if c.speeds.most > 0 {
-		most = c.speeds.most
+		return carried[len(carried)/2], true
+	case c.speeds.most > 0:
+		return c.speeds.most, false
 	}
+	return math.MaxInt64, false
+}
+
+// could is what a node that is served could carry, 0 if that is unknown. What passed in a moment over a link that is
+// mostly idle is no proof that it could go on like this: a shaper lets as much through as it has saved up. It counts for no
+// more than most.
+func (c *Machine) could(i int, most int64) int64 {
+	n := &c.nodes[i]
+	if n.pace.slow || n.phase != phServing || !n.contact.alive {
+		return 0
+	}
+	link := n.pace.carried
+	if link == 0 {
+		link = min(n.pace.burst, max(most, n.progress.rate))
+	}
+	rate, _ := c.limits(i, link)
+	return rate
+}
+
+// median is what the server and the nodes but i could carry, as far as it is known; of an
+// even number the lower one. Who has everything is compared with, too. checked is whether it is known what links carried
+// that were busy.
+func (c *Machine) median(i int) (rate int64, checked bool) {
+	most, checked := c.busiest(i)
 	var rates []int64
 	if s := c.serverCapacity(); s > 0 {
 		rates = append(rates, s)
 	}
-	for j := range c.nodes {
+	for j := 1; j < len(c.nodes); j++ {
 		n := &c.nodes[j]
-		if j == 0 || j == i || n.pace.slow || n.phase < phServing || n.phase == phServing && !n.contact.alive || n.row.State == Failed {
+		if j == i || n.pace.slow || n.phase < phServing || n.phase == phServing && !n.contact.alive || n.row.State == Failed {
 			continue
 		}
-		if n.phase == phServing { // who has everything is compared with, too
-			link := n.pace.carried
-			if link == 0 {
-				link = min(n.pace.burst, max(most, n.progress.rate))
-			}
-			if could, _ := c.limits(j, link); could > 0 {
-				n.pace.can(could)
-			}
-		}
-		if n.pace.could > 0 {
-			rates = append(rates, n.pace.could)
+		if could := cmp.Or(c.could(j, most), n.pace.could); could > 0 {
+			rates = append(rates, could)
 		}
 	}
 	if len(rates) == 0 {
@@ -180,10 +199,15 @@ func (c *Machine) carries(i int) (rate int64) {
 // unknown.
 func (c *Machine) capacity(i int) (rate int64, cause limiter) {
 	link := c.carries(i)
-	if l, ok := c.linkInto(i); ok && link == 0 && isBusy(l) {
+	l, ok := c.linkInto(i)
+	if ok && link == 0 && isBusy(l) {
 		link = l.Burst // of one that is mostly idle nobody waits for more
 	}
-	return c.limits(i, link)
+	rate, cause = c.limits(i, link)
+	if gets := c.nodes[i].progress.rate; ok && l.Held && rate == 0 && gets > 1 {
+		return gets, limiter{limit: c.names(i)} // it holds up its feeder, and tells nothing of itself
+	}
+	return rate, cause
 }
 
 // limits is the capacity of node i behind a link that could carry as much as link.
@@ -207,6 +231,14 @@ func (c *Machine) limits(i int, link int64) (rate int64, cause limiter) {
 		least(n.progress.rate, LimitProcessor)
 	}
 	return rate, cause
+}
+
+// names is the limit that node i itself says it waits for.
+func (c *Machine) names(i int) Limit {
+	if c.nodes[i].progress.report.Wait == wire.WaitDisk {
+		return LimitDisk
+	}
+	return c.processor(i)
 }
 
 // processor is what to call the limit of node i, or of the server, when that is its processor.

@@ -190,9 +190,9 @@ func (c *Machine) remind(i int) {
 			due[l.link] = true
 		}
 	}
-	for _, l := range n.feed.ordered {
-		if !due[l] {
-			c.do(ActUndial{i, l})
+	for _, l := range slices.Clone(n.feed.ordered) {
+		if !due[l.link] {
+			c.endLink(ownedLink{i, l.link})
 		}
 	}
 }

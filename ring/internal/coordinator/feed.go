@@ -28,8 +28,8 @@ type feed struct {
 	sum   int64
 	// replaces are the dead links into the node for which UNDIAL is due.
 	replaces []ownedLink
-	// ordered are all links that this node was told to feed.
-	ordered []uint32
+	// ordered are the links that this node was told to feed and may have yet.
+	ordered []orderedLink
 }
 
 // tries is what went wrong with the links into a node.
@@ -69,6 +69,14 @@ type ownedLink struct {
 	link   uint32
 }
 
+// orderedLink is a link that a node was told to feed. undialled says that it was told to end it, reports how often it has
+// reported since.
+type orderedLink struct {
+	link      uint32
+	undialled bool
+	reports   int
+}
+
 // linked says whether a link was ordered, and has not ended.
 func (f *feed) linked() bool { return f.state == feedDialled || f.state == feedUp }
 
@@ -101,8 +109,8 @@ func (f *feed) halt() {
 	f.state = feedNone
 }
 
-// rest says that the node, which has just answered an offer, is not fed yet.
-func (f *feed) rest() { f.state = feedNone }
+// rest says that the node, which has just answered an offer, is not fed yet, and feeds nobody.
+func (f *feed) rest() { f.state, f.ordered = feedNone, nil }
 
 // answers says whether the node says what it needs of the link that was ordered last.
 func (f *feed) answers(ev EvNeed) bool {
@@ -155,7 +163,29 @@ func (f *feed) release() []ownedLink {
 func (f *feed) inherit(links []ownedLink) { f.replaces = append(f.replaces, links...) }
 
 // feeds notes a link that this node was told to feed.
-func (f *feed) feeds(link uint32) { f.ordered = append(f.ordered, link) }
+func (f *feed) feeds(link uint32) { f.ordered = append(f.ordered, orderedLink{link: link}) }
+
+// undials notes that this node was told to end a link.
+func (f *feed) undials(link uint32) {
+	for k := range f.ordered {
+		if o := &f.ordered[k]; o.link == link {
+			o.undialled, o.reports = true, 0
+		}
+	}
+}
+
+// surely is how many reports after UNDIAL tell that a node has heard it: the first ones may have been under way.
+const surely = 3
+
+// reported forgets the links that this node has surely ended. Until then UNDIAL is said again when it resumes.
+func (f *feed) reported() {
+	for k := range f.ordered {
+		if o := &f.ordered[k]; o.undialled {
+			o.reports++
+		}
+	}
+	f.ordered = slices.DeleteFunc(f.ordered, func(o orderedLink) bool { return o.reports >= surely })
+}
 
 // needSum folds a NEED into one number that changes when anything was received.
 func needSum(blobs []v1.Descriptor, needs [][2]int64) (s int64) {

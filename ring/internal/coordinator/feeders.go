@@ -131,7 +131,13 @@ func (c *Machine) feedFrom(i int) {
 
 // release ends the link into n, which takes no more of it.
 func (c *Machine) release(n *node) {
-	if l := (ownedLink{n.feed.feeder, n.feed.link}); l.feeder == 0 || c.nodes[l.feeder].contact.alive {
+	c.endLink(ownedLink{n.feed.feeder, n.feed.link})
+}
+
+// endLink tells the feeder of a link to end it.
+func (c *Machine) endLink(l ownedLink) {
+	if l.feeder == 0 || c.nodes[l.feeder].contact.alive {
+		c.nodes[l.feeder].feed.undials(l.link)
 		c.do(ActUndial{l.feeder, l.link})
 	}
 }
@@ -139,9 +145,7 @@ func (c *Machine) release(n *node) {
 // undial ends the dead links that a new order for n stands in for.
 func (c *Machine) undial(n *node) {
 	for _, l := range n.feed.release() {
-		if l.feeder == 0 || c.nodes[l.feeder].contact.alive {
-			c.do(ActUndial{l.feeder, l.link})
-		}
+		c.endLink(l)
 	}
 }
 

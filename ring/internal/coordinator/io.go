@@ -76,10 +76,11 @@ type (
 		Code   wire.Code
 		Reason string
 	}
-	// EvFallback is a FALLBACK.
+	// EvFallback is a FALLBACK. Unsent says that nobody was sent the mark that it is about.
 	EvFallback struct {
-		Node int
-		Msg  *wire.Fallback
+		Node   int
+		Msg    *wire.Fallback
+		Unsent bool
 	}
 	// EvVerified is a VERIFIED.
 	EvVerified struct {

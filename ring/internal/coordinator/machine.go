@@ -143,5 +143,6 @@ func (c *Machine) reported(ev EvReport) {
 		n.progress.take(c.now, r, c.confirmed(ev.Node, r), c.claimed(ev.Node, r))
 	}
 	c.learn(ev.Node, ev.Report.Links)
+	n.feed.reported()
 	c.judgeSuspects()
 }

@@ -224,7 +224,7 @@ func (s *scenario) event(f []string) {
 		}
 	case "fallback":
 		link, gen := feed()
-		ev = EvFallback{node, &wire.Fallback{Link: link, Generation: gen, Offset: int64(num("mark", 0)), Good: int64(num("good", 0))}}
+		ev = EvFallback{node, &wire.Fallback{Link: link, Generation: gen, Offset: int64(num("mark", 0)), Good: int64(num("good", 0))}, arg["unsent"] != ""}
 	case "bottleneck":
 		limit, name := s.c.Bottleneck()
 		fmt.Fprintf(&s.out, "limit %s, slower than the others: %s\n", cmp.Or(string(limit), "unknown"), cmp.Or(name, "none"))

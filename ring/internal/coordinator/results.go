@@ -158,7 +158,7 @@ func Heard(i int, m wire.Message) (Event, bool) {
 	case *wire.Probed:
 		return EvProbed{i, m.Probe, m.Code, wire.Printable(m.Reason)}, true
 	case *wire.Fallback:
-		return EvFallback{i, m}, true
+		return EvFallback{Node: i, Msg: m}, true
 	case *wire.Verified:
 		if !slices.ContainsFunc(m.Digests, func(d string) bool { return len(d) > maxDigest }) {
 			return EvVerified{i, m}, true
@@ -171,8 +171,8 @@ func Heard(i int, m wire.Message) (Event, bool) {
 	return nil, false
 }
 
-// maxLinks is how many links a node may feed, and tell of, in a transfer (PROTOCOL.md section 3).
-const maxLinks = 64
+// maxLinks is how many links a node may tell of: those that it may feed (PROTOCOL.md section 3), and as many that ended.
+const maxLinks = 2 * 64
 
 // maxDigest is longer than any digest this side computes.
 const maxDigest = 200

@@ -17,6 +17,16 @@ func (c *Machine) fallback(ev EvFallback) {
 	if n.phase != phServing || m.Blob < 0 || m.Blob >= len(c.blobs) {
 		return
 	}
+	if ev.Unsent || m.Good < 0 {
+		c.end(ev.Node, Failed, because(KindProtocol, "went back from a mark that it was not sent"))
+		return
+	}
+	// Its own claim was wrong: nobody sent these bytes, whichever link it has now.
+	own := m.Good < n.holdings.claims[m.Blob]
+	if own {
+		n.row.Skipped = max(0, n.row.Skipped-n.holdings.cut(m.Blob, m.Good))
+	}
+	n.row.Skipped -= n.holdings.drop(m.Blob) // it went back there, too
 	if n.blame.fall(c.nextLink, m.Blob, m.Good) {
 		n.row.Link = c.linkName(ev.Node)
 		c.end(ev.Node, Failed, because(KindFalls, "went back to a mark %d times: bytes do not stay as they are sent", maxFalls))
@@ -40,7 +50,6 @@ func (c *Machine) fallback(ev EvFallback) {
 	}
 	name := c.linkName(ev.Node)
 	differs := fmt.Sprintf("blob %d differs from the source before byte %d", m.Blob, m.Offset)
-	own := m.Good < n.holdings.claims[m.Blob]
 	if own {
 		c.event(ev.Node, Serving, because(KindMismatch, "what it held itself of %s", differs))
 	} else {
@@ -48,10 +57,7 @@ func (c *Machine) fallback(ev EvFallback) {
 	}
 	feeder, known := n.feed.feeder, n.feed.state != feedAsked || late
 	n.feed.halt()
-	n.row.Skipped -= n.holdings.drop(m.Blob) // it went back there, too
 	if own || !known {
-		// Its own claim was wrong: nobody sent these bytes.
-		n.row.Skipped = max(0, n.row.Skipped-n.holdings.cut(m.Blob, m.Good))
 		c.relink(ev.Node)
 		return
 	}

@@ -100,8 +100,7 @@ func (r *Relay) noteEnd(l *outLink) {
 func (r *Relay) sendings() []wire.Sending {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	out := append([]wire.Sending{}, r.gone...)
-	r.gone = nil
+	out := []wire.Sending{}
 	for _, l := range r.links {
 		if l.dead {
 			continue
@@ -118,6 +117,8 @@ func (r *Relay) sendings() []wire.Sending {
 		}
 		out = append(out, s)
 	}
+	out = append(out, r.gone...)
+	r.gone = nil
 	return out
 }
 
