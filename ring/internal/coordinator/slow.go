@@ -101,7 +101,7 @@ func (c *Machine) review() {
 			c.isNotSlow(i, "it gets "+megabytes(n.progress.gets())) // which speaks against the feeder of that link yet
 		case checked && 3*n.pace.rate >= 2*median:
 			c.exonerate(i, "others carry "+megabytes(median))
-		case c.cfg.Straggler == Drop && c.hasShown(i) && (c.outdone(i, n.pace.rate) || c.allAwait(i)):
+		case c.cfg.Straggler == Drop && (c.hasShown(i) && c.allAwait(i) || c.feederHasShown(i) && c.outdone(i, n.pace.rate)):
 			n.row.Link = n.pace.why.Link
 			c.end(i, Failed, n.pace.why)
 		}
@@ -109,14 +109,21 @@ func (c *Machine) review() {
 }
 
 // hasShown says whether a slow node has had the time to show that it is not, in two reports of what its new feeder
-// brings, and, where a link was slow, whether the feeder of that link has had the time to be slow for the next node,
-// too. It may not put that off by having no link.
-func (c *Machine) hasShown(i int) bool {
-	n := &c.nodes[i]
-	wait := timings.slowShows
-	if n.pace.why.Link != "" {
-		wait *= 2
+// brings. It may not put that off by having no link.
+func (c *Machine) hasShown(i int) bool { return c.hasHad(i, timings.slowShows) }
+
+// feederHasShown says the same, and, where a link was slow, whether the feeder of that link has had the time to be slow for
+// the next node, too.
+func (c *Machine) feederHasShown(i int) bool {
+	if c.nodes[i].pace.why.Link != "" {
+		return c.hasHad(i, 2*timings.slowShows)
 	}
+	return c.hasShown(i)
+}
+
+// hasHad says whether slow node i has had its new link for so long, or could have had it for twice that.
+func (c *Machine) hasHad(i int, wait time.Duration) bool {
+	n := &c.nodes[i]
 	return n.feed.state == feedUp && c.now-n.feed.up >= wait || c.now-n.pace.since >= 2*wait
 }
 
