@@ -228,7 +228,9 @@ func (c *Machine) limits(i int, link int64) (rate int64, cause limiter) {
 		cause.link = c.linkName(i)
 	}
 	if c.starved(i) {
-		least(n.progress.rate, LimitProcessor)
+		if least(n.progress.rate, LimitProcessor); rate == n.progress.rate {
+			cause.arrives = true
+		}
 	}
 	return rate, cause
 }
@@ -267,10 +269,12 @@ func megabytes(rate int64) string {
 	return fmt.Sprintf("%.0f MB/s", float64(rate)/1e6)
 }
 
-// limiter is what limits one node; of LimitNetwork it has the link.
+// limiter is what limits one node; of LimitNetwork it has the link. arrives says that the rate is what arrives, and that
+// it is the node's fault only as its feeder says.
 type limiter struct {
-	limit Limit
-	link  string
+	limit   Limit
+	link    string
+	arrives bool
 }
 
 // limitSending is the limit of a node whose way out is slow, to whomever it sends.

@@ -15,6 +15,7 @@
 //	who is slower, and what the transfer waits for outlier.go   speeds (capacity.go measures)
 //	who is too slow for the chain                  slow.go      pace
 //	who does nothing though it should              watch.go     progress
+//	what a node received, as its feeders say       taken.go     taken
 //	who may commit, and what the rows say          commit.go    commit
 //
 // A node is one value of the type node. Each of its parts is changed only by its own methods (owner_test.go).

@@ -23,10 +23,12 @@ type pace struct {
 	slow bool
 	// seen counts the looks in a row that found it slow.
 	seen int
-	// rate is what it could carry when it was called slow, why what is said of it, and since when that was.
-	rate  int64
-	why   Cause
-	since time.Duration
+	// rate is what it could carry when it was called slow, why what is said of it, and since when that was. another says
+	// that it may be otherwise with another feeder.
+	rate    int64
+	why     Cause
+	since   time.Duration
+	another bool
 	// cleared counts how often it was called slow and turned out not to be.
 	cleared int
 	// sends is what it sends, where it was called slow because of that, else 0.
@@ -68,9 +70,9 @@ func (p *pace) look(sure bool) (slow bool) {
 	return p.seen >= timings.slowLooks
 }
 
-// call notes that the node is called slow from now on.
-func (p *pace) call(now time.Duration, rate int64, why Cause) {
-	p.slow, p.seen, p.rate, p.why, p.since = true, 0, rate, why, now
+// call notes that the node is called slow from now on. another says that it may be otherwise with another feeder.
+func (p *pace) call(now time.Duration, rate int64, why Cause, another bool) {
+	p.slow, p.seen, p.rate, p.why, p.since, p.another = true, 0, rate, why, now, another
 }
 
 // chokes notes that the node is called slow because it sends no faster than rate.

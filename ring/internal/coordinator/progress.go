@@ -7,10 +7,11 @@ import (
 )
 
 // progress is how far a node is. What its reports say of that counts as far as it is more than they said before, and
-// as far as the sizes of the blobs allow it (Machine.confirmed). The server reports about itself, too; of that only
-// report is used.
+// as far as its feeders and the sizes of the blobs confirm it (Machine.confirmed). The server reports about itself, too;
+// of that only report is used.
 //
-// moved is never later than told, but for a node that has verified everything, whose reports are no progress.
+// moved is never later than told, but for a node that has verified everything, whose reports are no progress, and for one
+// whose feeder has confirmed progress since.
 type progress struct {
 	// report is the last one, links are the links of the one before.
 	report wire.Report

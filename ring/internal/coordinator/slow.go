@@ -97,7 +97,7 @@ func (c *Machine) review() {
 		}
 		median, checked := c.median(i)
 		switch {
-		case n.pace.why.Link != "" && n.feed.state == feedUp && n.progress.gets() >= 2*n.pace.rate && !c.outdone(i, n.progress.gets()): // it was that link
+		case n.pace.another && n.feed.state == feedUp && n.progress.gets() >= 2*n.pace.rate && !c.outdone(i, n.progress.gets()): // it was that link
 			c.isNotSlow(i, "it gets "+megabytes(n.progress.gets())) // which speaks against the feeder of that link yet
 		case checked && 3*n.pace.rate >= 2*median:
 			c.exonerate(i, "others carry "+megabytes(median))
@@ -194,7 +194,7 @@ func (c *Machine) straggles(i int, rate int64, cause limiter) {
 		n.row.Link = c.linkName(i)
 		c.nodes[n.feed.feeder].pace.slowedNode(i)
 	}
-	n.pace.call(c.now, rate, Cause{Kind: KindSlow, Link: n.row.Link, Text: "slow: " + cause.String() + " " + megabytes(rate)})
+	n.pace.call(c.now, rate, Cause{Kind: KindSlow, Link: n.row.Link, Text: "slow: " + cause.String() + " " + megabytes(rate)}, cause.isLink() || cause.arrives)
 	for j := range c.nodes {
 		c.nodes[j].progress.compareAnew()
 	}
