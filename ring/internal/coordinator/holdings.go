@@ -14,6 +14,8 @@ type holdings struct {
 	held []int64
 	// claims are for each blob the leading bytes that the node claims to have, in whole marks.
 	claims []int64
+	// absent is how many bytes the blobs have that are not held, claimed is the sum of claims.
+	absent, claimed int64
 	// lacks says that some blob is not held: the node takes part in the chain.
 	lacks bool
 	// replays says that the node can read back what it stored.
@@ -32,6 +34,7 @@ type holdings struct {
 func (h *holdings) take(blobs []v1.Descriptor, ev EvAnswer, received, markEvery int64) (holds, missing int64) {
 	h.replays, h.change, h.lacks = ev.Replay, ev.Change, false
 	h.held, h.claims = make([]int64, len(blobs)), make([]int64, len(blobs))
+	h.absent, h.claimed = 0, 0
 	for b, d := range blobs {
 		// Only a blob held to its last byte counts; a part is a claim that marks
 		// will judge. Of an empty one nobody can tell: it is made again.
@@ -43,6 +46,8 @@ func (h *holdings) take(blobs []v1.Descriptor, ev EvAnswer, received, markEvery 
 		h.held[b] = -1
 		h.lacks = true
 		h.claims[b] = wire.Claimed(d, ev.Held[b], markEvery)
+		h.absent += sizeOf(d)
+		h.claimed += h.claims[b]
 		holds += h.claims[b]
 		missing += max(d.Size-h.claims[b], 0)
 	}
@@ -54,7 +59,7 @@ func (h *holdings) take(blobs []v1.Descriptor, ev EvAnswer, received, markEvery 
 }
 
 // forget drops what the node answered, because it is sent an offer again.
-func (h *holdings) forget() { h.held = nil }
+func (h *holdings) forget() { h.held, h.absent, h.claimed = nil, 0, 0 }
 
 // drop takes back the claims of the blobs behind blob, and returns how many bytes that is.
 func (h *holdings) drop(blob int) (less int64) {
@@ -62,6 +67,7 @@ func (h *holdings) drop(blob int) (less int64) {
 		less += h.claims[b]
 		h.claims[b] = 0
 	}
+	h.claimed -= less
 	return less
 }
 
@@ -69,27 +75,13 @@ func (h *holdings) drop(blob int) (less int64) {
 func (h *holdings) cut(blob int, good int64) (less int64) {
 	less = max(0, h.claims[blob]-good)
 	h.claims[blob] = min(h.claims[blob], good)
+	h.claimed -= less
 	return less
 }
 
 // lacked is how many bytes the node had to receive when it answered, as far as its claims were right. Of a stream
 // nobody knows how many those are: it counts as sizeOf says.
-func (h *holdings) lacked(blobs []v1.Descriptor) (bytes int64) {
-	for b, d := range blobs {
-		if h.held != nil && h.held[b] < 0 {
-			bytes += sizeOf(d) - min(h.claims[b], sizeOf(d))
-		}
-	}
-	return bytes
-}
-
-// claimed is how many bytes the node claims of blobs that it does not hold.
-func (h *holdings) claimed() (bytes int64) {
-	for _, n := range h.claims {
-		bytes += n
-	}
-	return bytes
-}
+func (h *holdings) lacked() int64 { return max(0, h.absent-h.claimed) }
 
 // sizeOf is how many bytes a blob has, of a stream more than any has.
 func sizeOf(d v1.Descriptor) int64 {

@@ -20,6 +20,7 @@ type Machine struct {
 	cfg   Config
 	blobs []v1.Descriptor
 	nodes []node
+	size  int64 // of all blobs
 	// order has the nodes that are served and lack something. A feeder stands before those that it feeds.
 	order    []int
 	nextLink uint32
@@ -44,6 +45,9 @@ type Machine struct {
 // New makes the coordinator of a transfer of blobs.
 func New(cfg Config, blobs []v1.Descriptor) *Machine {
 	c := &Machine{cfg: cfg, blobs: blobs, nodes: make([]node, len(cfg.Nodes)+1)}
+	for _, d := range blobs {
+		c.size += sizeOf(d)
+	}
 	for i, p := range cfg.Nodes {
 		n := &c.nodes[i+1]
 		n.name, n.dials, n.port, n.row.State = p.Name, p.Dials, p.Port, Pending

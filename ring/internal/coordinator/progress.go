@@ -118,7 +118,7 @@ func (p *progress) compareAnew() { p.best = 0 }
 // back to a mark.
 func (c *Machine) mostReceived(i int) int64 {
 	n := &c.nodes[i]
-	return n.holdings.lacked(c.blobs) * int64(1+n.blame.falls)
+	return n.holdings.lacked() * int64(1+n.blame.falls)
 }
 
 // confirmed is how far a report of node i is believed, in bytes received, compared and stored together: what it was
@@ -130,14 +130,10 @@ func (c *Machine) confirmed(i int, r wire.Report) int64 {
 
 // has is how many bytes node i is believed to have, when it says to have received so many.
 func (c *Machine) has(i int, received int64) int64 {
-	return c.nodes[i].holdings.claimed() + c.received(i, received)
+	return c.nodes[i].holdings.claimed + c.received(i, received)
 }
 
 // claimed is how far node i is by what it says alone, as far as the sizes of the blobs allow it.
 func (c *Machine) claimed(i int, r wire.Report) int64 {
-	var all int64
-	for _, d := range c.blobs {
-		all += sizeOf(d)
-	}
-	return r.Received + min(max(r.Marked, 0), all) + min(max(r.Durable, 0), all) + c.nodes[i].progress.small
+	return r.Received + min(max(r.Marked, 0), c.size) + min(max(r.Durable, 0), c.size) + c.nodes[i].progress.small
 }
