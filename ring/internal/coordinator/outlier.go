@@ -98,12 +98,13 @@ func (c *Machine) sameCable(o outlier) outlier {
 
 // Bottleneck says what holds the transfer up. name is the outlier, with what limits it and at which rate. It is
 // "" unless two looks in a row found the same one: what busy machines measure in one second differs by more than
-// that.
+// that. It stays named for a look after it was called slow: the progress line asks more seldom than looks are taken,
+// and would else name nobody before it tells the verdict.
 //
 // The two questions differ. A transfer always waits for something, also when all nodes are alike; then Bottleneck
 // says what, and names nobody. And an outlier that was named is called slow only when moving it helps.
 func (c *Machine) Bottleneck() (limit Limit, name string) {
-	if o := c.speeds.outlier; o.again && c.competes(o.who) {
+	if o := c.speeds.outlier; o.again && c.nodes[o.who].phase == phServing {
 		return o.cause.limit, c.outlierName(o)
 	}
 	// Everybody above a slow node only waits to send, and everybody below it only to receive. So the chain waits
