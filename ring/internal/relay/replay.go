@@ -1,0 +1,52 @@
+package relay
+
+import (
+	"context"
+	"io"
+
+	"github.com/dolly-img/dolly-img/ring/internal/wire"
+)
+
+// sendStored writes the next n bytes that l lacks, from storage, and returns false when the link has
+// failed. As catchUp it does not hold the relay's mutex while it reads and writes.
+func (r *Relay) sendStored(ctx context.Context, l *outLink, n int) bool {
+	blob, pos, _ := l.cursor()
+	l.writing = true
+	r.mu.Unlock()
+	err := r.replay(ctx, l, blob, pos, n)
+	r.mu.Lock()
+	l.writing = false
+	if err != nil {
+		code := wire.CodeNetwork
+		if ne, ok := err.(*wire.Error); ok {
+			code = ne.Code
+		}
+		r.failLocked(l, code, err)
+		return false
+	}
+	r.advance(l, n)
+	return true
+}
+
+// replay sends n stored bytes as one frame.
+func (r *Relay) replay(ctx context.Context, l *outLink, blob uint32, pos int64, n int) error {
+	if l.reads == nil || l.reads.blob != blob || l.reads.off != pos {
+		if l.reads != nil {
+			l.reads.Close()
+			l.reads = nil
+		}
+		s, err := r.openAt(ctx, blob, pos)
+		if err != nil {
+			return wire.Errorf(wire.CodeGone, "replay of blob %d: %w", blob, err)
+		}
+		l.reads = s
+	}
+	l.makeBuf()
+	if _, err := io.ReadFull(l.reads, l.buf[:n]); err != nil {
+		return wire.Errorf(wire.CodeGone, "replay of blob %d at byte %d: %w", blob, pos, err)
+	}
+	l.reads.off += int64(n)
+	var hdr [wire.HeaderSize]byte
+	wire.PutData(&hdr, blob, pos, l.buf[:n])
+	return l.conn.writeFrame(&hdr, l.buf[:n], nil)
+}
