@@ -108,6 +108,8 @@ func (c *Machine) watchFeed(i int, still time.Duration) {
 	n := &c.nodes[i]
 	switch {
 	case n.progress.report.Wait != wire.WaitIn || min(still, c.now-n.feed.tried) < timings.stalled:
+	case c.now-n.progress.saidAt < timings.stalled && c.nodes[n.feed.feeder].progress.told <= n.progress.saidAt:
+		// It says that it gets on, and its feeder, which may stand still, was not heard since: nobody denies it.
 	case c.stalled(i, still):
 		c.giveUp(i, fmt.Sprintf("nothing moved for %v", timings.stalled))
 	case n.feed.state == feedDone && n.holdings.lacks:
