@@ -108,8 +108,6 @@ func (c *Machine) watchFeed(i int, still time.Duration) {
 	n := &c.nodes[i]
 	switch {
 	case n.progress.report.Wait != wire.WaitIn || min(still, c.now-n.feed.tried) < timings.stalled:
-	case c.now-n.progress.saidAt < timings.stalled && c.nodes[n.feed.feeder].progress.told <= n.progress.saidAt:
-		// It says that it gets on, and its feeder, which may stand still, was not heard since: nobody denies it.
 	case c.stalled(i, still):
 		c.giveUp(i, fmt.Sprintf("nothing moved for %v", timings.stalled))
 	case n.feed.state == feedDone && n.holdings.lacks:
@@ -228,6 +226,9 @@ func (c *Machine) stalled(i int, still time.Duration) bool {
 	f := &c.nodes[n.feed.feeder]
 	l, ok := c.linkInto(i)
 	switch {
+	case c.now-n.progress.saidAt < timings.stalled && f.progress.told <= n.progress.saidAt:
+		// It says that it gets on, and its feeder, which may stand still, was not heard since: nobody denies it.
+		return false
 	case ok && l.Rate >= leastRate && still < timings.stalled+frameTime(l.Rate) && c.now-f.progress.told < timings.stalled:
 		// A part of a frame may arrive, of which the receiver does not tell: frames suit the rate of the chain, and
 		// one of 1 MiB takes a slow link longer. The feeder is believed for as long as that takes at the rate it tells.
