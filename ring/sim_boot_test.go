@@ -9,7 +9,6 @@ import (
 	"net"
 	"slices"
 
-	"github.com/dolly-img/dolly-img/ring/internal/relay"
 	"github.com/dolly-img/dolly-img/ring/internal/simcheck"
 )
 
@@ -45,7 +44,7 @@ func (s *sim) boot(n *simNode) {
 		s.t.Fatal(err)
 	}
 	bareControl(node)
-	node.pool = relay.NewPool(s.window(), s.sizes)
+	node.pool = s.pool()
 	host := s.net.Host(n.name)
 	node.net.dial = func(ctx context.Context, addr string) (net.Conn, error) {
 		c, err := host.Dial(ctx, addr)

@@ -82,7 +82,7 @@ func (i linkInfo) idleSince(old linkInfo, writing bool) bool {
 // Report completes a report with what was measured since the last one, and with the links that this
 // process feeds. ended says that everything was received.
 func (r *Relay) Report(rep *wire.Report, ended bool) {
-	r.meter.fill(rep, ended)
+	r.meter.fill(rep, ended, r.win.pool.RunDelay)
 	rep.Links = r.sendings()
 }
 

@@ -100,14 +100,15 @@ type meter struct {
 
 // fill completes a report with what was measured since the last one. A rate is the bytes that were moved, hashed or
 // written by the time that this took. ended says that everything was received. Then only the store goes on, and
-// what it waits for is what the node waits for.
-func (m *meter) fill(r *wire.Report, ended bool) {
+// what it waits for is what the node waits for. runDelay is that of the pool.
+func (m *meter) fill(r *wire.Report, ended bool, runDelay func(now time.Time) time.Duration) {
 	relay, write, hash := m.relay.take(), m.write.take(), m.hash.all.take()
 	moved, hashed, written := m.moved.Swap(0), m.hashed.Swap(0), m.written.Swap(0)
 	r.Relay = wire.PerSecond(moved, relay[waitCPU])
 	r.Hash = wire.PerSecond(hashed, hash[waitCPU])
 	r.Disk = wire.PerSecond(written, write[waitDisk])
-	delay, known := m.delay.since(time.Now()) // in every report, because the next call compares with this one
+	now := time.Now()
+	delay, known := m.delay.since(now, runDelay(now)) // in every report, because the next call compares with this one
 	starved := false
 	if d := write[waitDisk]; d > 200*time.Millisecond {
 		// The writer may have waited for a processor, and not for the disk. Then the disk is not to blame.

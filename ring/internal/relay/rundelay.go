@@ -26,11 +26,11 @@ type runDelay struct {
 	sum time.Duration
 }
 
-// since returns the delay of all threads together from the last call to this one. ok is false if the last
-// call was too long ago to say something about the last second.
-func (d *runDelay) since(now time.Time) (delay time.Duration, ok bool) {
+// since returns the delay of all threads together from the last call to this one; sum is what it is since the process
+// began. ok is false if the last call was too long ago to say something about the last second.
+func (d *runDelay) since(now time.Time, sum time.Duration) (delay time.Duration, ok bool) {
 	old := *d
-	d.at, d.sum = now, delayNow(now)
+	d.at, d.sum = now, sum
 	ok = !old.at.IsZero() && now.Sub(old.at) < 5*time.Second/2
 	return max(0, d.sum-old.sum), ok
 }

@@ -29,13 +29,13 @@ func TestRunDelay(t *testing.T) {
 	}
 	var d runDelay
 	now := time.Now()
-	if _, ok := d.since(now); ok {
+	if _, ok := d.since(now, 0); ok {
 		t.Error("the first call knows")
 	}
-	if _, ok := d.since(now.Add(time.Second)); !ok {
+	if _, ok := d.since(now.Add(time.Second), 0); !ok {
 		t.Error("the second does not")
 	}
-	if _, ok := d.since(now.Add(time.Minute)); ok {
+	if _, ok := d.since(now.Add(time.Minute), 0); ok {
 		t.Error("one after a long time does")
 	}
 }
@@ -49,7 +49,7 @@ func TestSlowWritesAreNotTheDisksUntilKnown(t *testing.T) {
 			time.Sleep(time.Second)
 			m.written.Add(10e6)
 			var r wire.Report
-			if m.fill(&r, false); r.Disk != want {
+			if m.fill(&r, false, delayNow); r.Disk != want {
 				t.Errorf("report %d: %+v, want %d", k, r, want)
 			}
 		}

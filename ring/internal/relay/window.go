@@ -3,6 +3,7 @@ package relay
 import (
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/dolly-img/dolly-img/ring/internal/wire"
 	"golang.org/x/sys/unix"
@@ -50,6 +51,10 @@ func (z Sizes) MinWindow() int {
 // Chunks are mapped, not allocated: they go back to the system when the transfer
 // ends and do not make the garbage collector reckon with twice their size.
 type Pool struct {
+	// RunDelay returns how long the threads of this process have waited for a processor until now. It is the kernel's
+	// figure unless somebody sets it: a simulation's time is not the kernel's.
+	RunDelay func(now time.Time) time.Duration
+
 	sizes Sizes
 
 	mu    sync.Mutex
@@ -64,7 +69,7 @@ func NewPool(bytes int, sizes Sizes) *Pool {
 		bytes = DefaultWindow
 	}
 	sizes = sizes.orUsual()
-	return &Pool{sizes: sizes, limit: max(bytes/sizes.Chunk, sizes.minChunks())}
+	return &Pool{RunDelay: delayNow, sizes: sizes, limit: max(bytes/sizes.Chunk, sizes.minChunks())}
 }
 
 // MarkEvery returns the distance of marks in bytes.
