@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -19,7 +18,6 @@ type daemons struct {
 	binary string
 	policy string   // the node's policy.toml
 	args   []string // more arguments
-	wrap   []string // a program that runs it
 	env    []string // more variables
 }
 
@@ -35,8 +33,8 @@ func (d daemons) start(ctx context.Context, n *netns.Net, dir string) (list stri
 	}
 	var names []string
 	for _, h := range n.Nodes {
-		words := slices.Concat(d.wrap, []string{d.binary, "daemon", "--keys", keys, "--cache", filepath.Join(dir, h.Name)}, d.args)
-		cmd := h.Command(ctx, words[0], words[1:]...)
+		args := append([]string{"daemon", "--keys", keys, "--cache", filepath.Join(dir, h.Name)}, d.args...)
+		cmd := h.Command(ctx, d.binary, args...)
 		cmd.Env = append(os.Environ(), d.env...)
 		p, err := netns.Start(cmd)
 		if err != nil {

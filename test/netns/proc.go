@@ -74,41 +74,6 @@ func Processor() (model string, n int, err error) {
 	return model, n, nil
 }
 
-// Tracer is the process that traces pid.
-func Tracer(pid int) (int, error) {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-	if err != nil {
-		return 0, err
-	}
-	for line := range strings.Lines(string(b)) {
-		if value, ok := strings.CutPrefix(line, "TracerPid:"); ok {
-			tracer, err := strconv.Atoi(strings.TrimSpace(value))
-			if err == nil && tracer == 0 {
-				err = fmt.Errorf("process %d: nobody traces it", pid)
-			}
-			return tracer, err
-		}
-	}
-	return 0, fmt.Errorf("process %d: no TracerPid", pid)
-}
-
-// Gone waits until there is no process pid, which need not be a child of this one.
-func Gone(ctx context.Context, pid int) error {
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-		if err != nil || strings.Contains(string(b), "State:\tZ") {
-			return nil
-		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return fmt.Errorf("process %d: still there: %w", pid, context.Cause(ctx))
-		}
-	}
-}
-
 // OpenFiles counts a process's descriptors.
 func OpenFiles(pid int) (int, error) {
 	entries, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid))
