@@ -23,6 +23,11 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	// With the race detector a program sleeps for a second when it ends, lest it cuts off a report of another
+	// thread. Here some 500 programs end, most of them at once.
+	if os.Getenv("GORACE") == "" {
+		os.Setenv("GORACE", "atexit_sleep_ms=20")
+	}
 	testscript.Main(m, map[string]func(){"dolly-img": main})
 }
 
@@ -51,6 +56,7 @@ func TestScript(t *testing.T) {
 			e.Setenv("XDG_CONFIG_HOME", e.WorkDir+"/config")
 			e.Setenv("XDG_CACHE_HOME", e.WorkDir+"/user-cache")
 			e.Setenv("TMPDIR", e.WorkDir+"/.tmp")
+			e.Setenv("GORACE", os.Getenv("GORACE"))
 			e.Values[nodesKey{}] = map[string]*launch.Process{}
 			return nil
 		},
@@ -93,7 +99,7 @@ func scriptNode(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 	cmd := exec.Command(path, append(args[1:], "--listen", "127.0.0.1:0")...)
 	cmd.Dir = ts.Getenv("WORK")
-	for _, v := range []string{"HOME", "PATH", "TMPDIR", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "DOLLY_IMG_KEYS", "GODEBUG"} {
+	for _, v := range []string{"HOME", "PATH", "TMPDIR", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "DOLLY_IMG_KEYS", "GODEBUG", "GORACE"} {
 		cmd.Env = append(cmd.Env, v+"="+ts.Getenv(v))
 	}
 	if args[1] == "receive" {
