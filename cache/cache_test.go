@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -257,16 +258,23 @@ func TestSweep(t *testing.T) {
 func TestPlaced(t *testing.T) {
 	c := mustOpen(t)
 	path := filepath.Join(t.TempDir(), "a.sif")
+	now := func() fs.FileInfo {
+		info, err := os.Lstat(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return info
+	}
 	placed := func(d digest.Digest) bool {
-		was, ok := c.PlacedAs(path)
+		was, ok := c.PlacedAs(path, now())
 		return ok && was == d
 	}
 	d, other := digest.FromString("a"), digest.FromString("b")
-	if placed(d) || c.RecordPlaced(path, d) == nil {
-		t.Error("a file that is not there is placed")
-	}
 	os.WriteFile(path, []byte("a"), 0o644)
-	if err := c.RecordPlaced(path, d); err != nil {
+	if placed(d) {
+		t.Error("a file without a record is placed")
+	}
+	if err := c.RecordPlaced(path, now(), d); err != nil {
 		t.Fatal(err)
 	}
 	if !placed(d) || placed(other) {
@@ -278,12 +286,13 @@ func TestPlaced(t *testing.T) {
 	if placed(d) {
 		t.Error("placed after a chmod")
 	}
-	if err := c.RecordPlaced(path, other); err != nil || !placed(other) {
+	if err := c.RecordPlaced(path, now(), other); err != nil || !placed(other) {
 		t.Errorf("recorded again: %v", err)
 	}
-	os.Remove(path)
+	os.Rename(path, path+"2")
+	os.WriteFile(path, []byte("a"), 0o600)
 	if placed(other) {
-		t.Error("placed after it was removed")
+		t.Error("another file is placed")
 	}
 }
 

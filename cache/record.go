@@ -116,13 +116,9 @@ func (c *Cache) trust(d digest.Digest, info fs.FileInfo) {
 
 func (c *Cache) distrust(d digest.Digest) { _ = c.fs.Remove("verified/" + flat(d)) }
 
-// placed looks at the file at path, and returns the name of its record and the record that it should have.
-func placed(path string) (name string, r record, err error) {
+// placed returns the name of the record of the file at path, which info describes, and what the record should say.
+func placed(path string, info fs.FileInfo) (name string, r record, err error) {
 	if path, err = filepath.Abs(path); err != nil {
-		return "", record{}, err
-	}
-	info, err := os.Lstat(path)
-	if err != nil {
 		return "", record{}, err
 	}
 	if !info.Mode().IsRegular() {
@@ -135,9 +131,10 @@ func placed(path string) (name string, r record, err error) {
 }
 
 // PlacedAs returns the digest with which RecordPlaced recorded the file at path. It returns false if there is no record,
-// or the file was changed since.
-func (c *Cache) PlacedAs(path string) (d digest.Digest, ok bool) {
-	name, now, err := placed(path)
+// or the file that info describes is another one, or was changed since. Who reads the file takes info from
+// the open file, because others may exchange what is at path.
+func (c *Cache) PlacedAs(path string, info fs.FileInfo) (d digest.Digest, ok bool) {
+	name, now, err := placed(path, info)
 	if err != nil {
 		return "", false
 	}
@@ -146,9 +143,10 @@ func (c *Cache) PlacedAs(path string) (d digest.Digest, ok bool) {
 	return r.Digest, err == nil && r == now
 }
 
-// RecordPlaced records that the file at path, just placed, has this digest.
-func (c *Cache) RecordPlaced(path string, d digest.Digest) error {
-	name, r, err := placed(path)
+// RecordPlaced records that a file was placed at path and has this digest. Info describes the open file whose bytes are
+// known, because others may have exchanged what is at path since.
+func (c *Cache) RecordPlaced(path string, info fs.FileInfo, d digest.Digest) error {
+	name, r, err := placed(path, info)
 	if err == nil {
 		r.Digest = d
 		c.prunePlaced()
@@ -169,8 +167,14 @@ func (c *Cache) prunePlaced() {
 	}
 	for _, name := range names {
 		r, err := readRecord(c.fs, "placed/"+name)
-		if _, ok := c.PlacedAs(r.Path); err != nil || !ok {
-			_ = c.fs.Remove("placed/" + name)
+		if err == nil {
+			var info fs.FileInfo
+			if info, err = os.Lstat(r.Path); err == nil {
+				if _, ok := c.PlacedAs(r.Path, info); ok {
+					continue
+				}
+			}
 		}
+		_ = c.fs.Remove("placed/" + name)
 	}
 }

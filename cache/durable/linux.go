@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io"
 	"os"
 	"strconv"
 	"syscall"
@@ -137,6 +138,25 @@ func syncRange(f File, off, n int64, flags int) error {
 		return err
 	}
 	return nil // It is a hint, which some file systems do not support.
+}
+
+// HoldsMore reports whether more than n names are in the directory of fsys. It reads no more of them. For file systems of
+// tests it is false.
+func HoldsMore(fsys FS, n int) (bool, error) {
+	f, err := fsys.OpenFile(".", os.O_RDONLY|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return false, err
+	}
+	defer f.Close()
+	d, ok := f.(interface{ Readdirnames(n int) ([]string, error) })
+	if !ok {
+		return false, nil
+	}
+	names, err := d.Readdirnames(n + 1)
+	if err == io.EOF {
+		err = nil
+	}
+	return len(names) > n, err
 }
 
 // clone makes dst share the blocks of src, where the file system can.

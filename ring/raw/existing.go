@@ -141,11 +141,8 @@ func (t *Target) publishExisting(s *existing) error {
 	if err := t.changed(s); err != nil || t.dressed(s.info) {
 		return err
 	}
-	if err := t.dress(s.f); err != nil {
+	if err := errors.Join(t.own(s.f), t.unseal(s.f)); err != nil {
 		return err
-	}
-	if err := s.f.Sync(); err != nil {
-		return t.fail("make mode and owner durable", err)
 	}
 	return t.stays(wroteBefore)
 }

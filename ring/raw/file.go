@@ -202,8 +202,10 @@ func (s *File) Unchanged(ctx context.Context) error {
 	return nil
 }
 
+func stat(info fs.FileInfo) *syscall.Stat_t { return info.Sys().(*syscall.Stat_t) }
+
 func unchanged(a, b fs.FileInfo) bool {
-	x, y := a.Sys().(*syscall.Stat_t), b.Sys().(*syscall.Stat_t)
+	x, y := stat(a), stat(b)
 	return x.Dev == y.Dev && x.Ino == y.Ino && x.Size == y.Size && x.Mtim == y.Mtim && x.Ctim == y.Ctim
 }
 

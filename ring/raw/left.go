@@ -1,12 +1,14 @@
 package raw
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -25,6 +27,43 @@ func PartPath(path string) string {
 const partSuffix = ".dolly-img-part"
 
 func partName(base string) string { return "." + base + partSuffix }
+
+// partMode is the mode of a part until Publish, and dirMode that of one that is a directory. Whoever can open one for
+// reading can hold its lock, and so keep every transfer from the target.
+const (
+	partMode fs.FileMode = 0o600
+	dirMode  fs.FileMode = 0o700
+)
+
+// exposed says whether others can open a part that was left: its transfer was about to give it its name, or was of
+// a version that let others in earlier. Nothing is added to such a part.
+func exposed(info fs.FileInfo) bool {
+	if info.IsDir() {
+		return info.Mode().Perm()&^dirMode != 0
+	}
+	return info.Mode().Perm()&^partMode != 0
+}
+
+// lockPatience is how long the lock of an exposed part is waited for. A transfer holds it for a moment only.
+const lockPatience = 2 * time.Second
+
+// lockLeft locks a part that is there. If it is exposed and stays locked, whoever holds the lock is taken for somebody who
+// wants to hold up others, and lockLeft succeeds without it.
+func lockLeft(f durable.File) error {
+	err := durable.TryLock(f)
+	if !errors.Is(err, durable.ErrLocked) {
+		return err
+	}
+	if info, serr := f.Stat(); serr != nil || !exposed(info) {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), lockPatience)
+	defer cancel()
+	if err = durable.WaitLock(ctx, f); errors.Is(err, context.DeadlineExceeded) {
+		return nil
+	}
+	return err
+}
 
 // RemovePart removes the part file or directory at path that a transfer left, and tells
 // whether it is gone. One that somebody writes is left alone, and so is whatever is no part
@@ -58,7 +97,7 @@ func RemovePart(path string) (gone bool, err error) {
 	if err := t.ours(f); err != nil {
 		return false, err
 	}
-	if err := durable.TryLock(f); err != nil {
+	if err := lockLeft(f); err != nil {
 		return false, err
 	}
 	if err := t.ours(f); err != nil { // who had the lock before may have published it
@@ -82,10 +121,13 @@ func (t *Target) dropLocked() error {
 	if keep := t.kept && t.part.Written() > 0; !t.published && !keep && t.moved() == nil {
 		err = t.fs.Remove(t.temp)
 	}
+	if t.kept && !t.published && t.complete != nil {
+		t.part.File.Chmod(partMode) // Publish may have failed
+	}
 	if cerr := t.part.File.Close(); err == nil {
 		err = cerr
 	}
-	t.part, t.durable = nil, false
+	t.part, t.complete = nil, nil
 	if err != nil {
 		return t.fail("remove the part file", err)
 	}

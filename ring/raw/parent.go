@@ -149,18 +149,11 @@ const (
 )
 
 func (t *Target) same() error {
-	top, err := t.open()
+	at, leave, err := t.reach()
 	if err != nil {
 		return err
 	}
-	defer top.Close()
-	at, depth, err := t.down(top)
-	if err != nil {
-		return err
-	}
-	if depth > 0 {
-		defer at.Close()
-	}
+	defer leave()
 	now, err := at.Lstat(".")
 	if err != nil {
 		return err

@@ -39,14 +39,15 @@ func (t *Target) leftover() (blocks, part int64, err error) {
 		return 0, 0, nil // published or removed
 	case err != nil && !given:
 		return 0, 0, err
-	case errors.Is(durable.TryLock(f), durable.ErrLocked):
-		return 0, 0, t.busy()
 	}
 	info, err := f.Stat()
 	if err != nil {
 		return 0, 0, t.fail("part file", err)
 	}
-	if !given && info.Mode()&0o200 != 0 { // one that is sealed is made anew
+	if !exposed(info) && errors.Is(durable.TryLock(f), durable.ErrLocked) {
+		return 0, 0, t.busy()
+	}
+	if !given && !exposed(info) { // else it is made anew
 		part = info.Size()
 	}
 	return info.Sys().(*syscall.Stat_t).Blocks * 512, part, nil
@@ -56,8 +57,8 @@ func (t *Target) leftover() (blocks, part int64, err error) {
 // others may have put under its name is refused, never followed.
 func (t *Target) openPart() (durable.File, error) {
 	for range 5 {
-		sealed := false // complete, with a mode that keeps even us from writing
-		f, err := t.fs.OpenFile(t.temp, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+		anew := false // it is exposed, perhaps with a mode that keeps even us from writing
+		f, err := t.fs.OpenFile(t.temp, os.O_RDWR|os.O_CREATE|os.O_EXCL, partMode)
 		if err == nil {
 			// NFS may give what root makes to somebody else (root_squash).
 			if info, err := f.Stat(); err == nil {
@@ -69,8 +70,12 @@ func (t *Target) openPart() (durable.File, error) {
 			if errors.Is(err, fs.ErrNotExist) {
 				continue // its owner ended just now
 			}
-			if sealed = errors.Is(err, fs.ErrPermission); sealed {
+			if errors.Is(err, fs.ErrPermission) {
 				f, err = t.openLeft(os.O_RDONLY)
+			}
+			if err == nil {
+				info, err := f.Stat()
+				anew = err != nil || exposed(info)
 			}
 		}
 		if errors.Is(err, errForeign) {
@@ -81,7 +86,7 @@ func (t *Target) openPart() (durable.File, error) {
 		}
 		err = t.ours(f)
 		if err == nil {
-			err = durable.TryLock(f)
+			err = lockLeft(f)
 			if errors.Is(err, durable.ErrLocked) {
 				err = t.busy()
 			} else if err != nil {
@@ -93,7 +98,7 @@ func (t *Target) openPart() (durable.File, error) {
 			// published file, and not to be written.
 			err = t.ours(f)
 		}
-		if err == nil && !sealed {
+		if err == nil && !anew {
 			return f, nil
 		}
 		if err == nil || errors.Is(err, errForeign) && (t.twice() || t.given(f)) {
@@ -205,13 +210,19 @@ func (t *Target) Publish(ctx context.Context) error {
 		t.published = true
 		return t.publishExisting(t.existing)
 	}
-	if t.part == nil || !t.durable || t.published {
+	if t.part == nil || t.complete == nil || t.published {
 		return fmt.Errorf("output %s: nothing to publish", t.title)
 	}
 	if err := t.moved(); err != nil {
 		return err
 	}
 	if err := t.replaceable(); err != nil {
+		return err
+	}
+	if err := t.untouched(); err != nil {
+		return err
+	}
+	if err := t.unseal(t.part.File); err != nil {
 		return err
 	}
 	if err := t.stays(wroteNothing); err != nil {
@@ -228,6 +239,22 @@ func (t *Target) Publish(ctx context.Context) error {
 	}
 	t.published = true
 	return t.settle(t.part.File)
+}
+
+// untouched says whether the part is what it was when it was complete. If it belongs to somebody else by then, he may
+// have written to it. The times of a network file system may settle later.
+func (t *Target) untouched() error {
+	if t.o.Owner == nil || t.o.Shared {
+		return nil
+	}
+	info, err := t.part.File.Stat()
+	if err == nil && !unchanged(info, t.complete) {
+		err = errReplaced
+	}
+	if err != nil {
+		return t.fail("part file", err)
+	}
+	return nil
 }
 
 // settle makes the final name durable, and looks whether it leads to what was published.

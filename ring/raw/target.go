@@ -61,7 +61,7 @@ type Target struct {
 	part      *durable.Part // nil: none
 	existing  *existing     // the file that is there already and may be the same; nil: none
 	made      []string      // directories that Begin made, relative to above and outermost first
-	durable   bool          // the part is complete
+	complete  fs.FileInfo   // of the part when it was complete and durable; nil: it is not
 	published bool
 	kept      bool // Close leaves the part for another transfer
 
@@ -262,7 +262,7 @@ func (t *Target) begin(ctx context.Context, off int64) (*durable.Part, error) {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.durable {
+	if t.complete != nil {
 		return nil, fmt.Errorf("output %s: begun again after it was complete", t.title)
 	}
 	if t.part == nil {

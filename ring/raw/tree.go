@@ -9,7 +9,6 @@ import (
 	"os"
 	"slices"
 	"strings"
-	"syscall"
 
 	"golang.org/x/sys/unix"
 
@@ -29,6 +28,7 @@ type Tree struct {
 	top  []string     // what lies in the part, and nothing else in a directory that is replaced
 
 	durable bool
+	made    map[string]fs.FileInfo // what is in it, by paths
 }
 
 // NewTree checks the names and opens Dir; Close frees it. The options are of the
@@ -80,8 +80,8 @@ func (t *Tree) old() (fs.FileInfo, error) {
 	return info, nil
 }
 
-// Standing reads a file of at most limit bytes in the directory that is there already.
-func (t *Tree) Standing(name string, limit int64) ([]byte, error) {
+// ReadStanding reads a file of at most limit bytes in the directory that is there already.
+func (t *Tree) ReadStanding(name string, limit int64) ([]byte, error) {
 	d, err := t.t.fs.Sub(t.t.name)
 	if err != nil {
 		return nil, err
@@ -113,7 +113,8 @@ func (t *Tree) Begin(ctx context.Context) error {
 	if err := t.t.dropTree(); err != nil {
 		return err
 	}
-	err := t.t.fs.Mkdir(t.t.temp, 0o700)
+	t.made = map[string]fs.FileInfo{}
+	err := t.t.fs.Mkdir(t.t.temp, dirMode)
 	if errors.Is(err, fs.ErrExist) {
 		return t.t.busy()
 	}
@@ -133,7 +134,7 @@ func (t *Tree) enter() (err error) {
 		return errors.Join(t.t.fail("part directory", err), t.forget())
 	}
 	info, err := t.d.Stat()
-	if err != nil || int(info.Sys().(*syscall.Stat_t).Uid) != t.t.uid && !t.t.o.Shared {
+	if err != nil || int(stat(info).Uid) != t.t.uid && !t.t.o.Shared {
 		return errors.Join(t.t.foreign(), t.forget())
 	}
 	names, err := t.in.Names(".")
@@ -153,7 +154,8 @@ func (t *Target) dropTree() error {
 	if err != nil {
 		return t.fail("part", err)
 	}
-	if !info.IsDir() && !info.Mode().IsRegular() || int(info.Sys().(*syscall.Stat_t).Uid) != t.uid {
+	uid := int(stat(info).Uid) // a directory that was switched away is of whom the one before it was given to
+	if !info.IsDir() && !info.Mode().IsRegular() || uid != t.uid && (t.o.Owner == nil || uid != t.o.Owner.UID) {
 		return t.foreign()
 	}
 	f, err := t.fs.OpenFile(t.temp, os.O_RDONLY|unix.O_NONBLOCK, 0)
@@ -161,7 +163,7 @@ func (t *Target) dropTree() error {
 		return t.fail("part", err)
 	}
 	defer f.Close()
-	if durable.TryLock(f) != nil {
+	if lockLeft(f) != nil {
 		return t.busy()
 	}
 	opened, err := f.Stat()
@@ -214,13 +216,13 @@ func (t *Tree) Put(ctx context.Context, name string, src io.ReaderAt, size int64
 	}
 	for i, c := range name {
 		if c == '/' && !slices.Contains(t.dirs, name[:i]) {
-			if err := t.in.Mkdir(name[:i], 0o700); err != nil {
+			if err := t.in.Mkdir(name[:i], dirMode); err != nil {
 				return t.t.fail("make directory "+name[:i], err)
 			}
 			t.dirs = append(t.dirs, name[:i])
 		}
 	}
-	f, err := t.in.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	f, err := t.in.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL, partMode)
 	if err != nil {
 		return t.t.fail(name, err)
 	}
@@ -228,14 +230,20 @@ func (t *Tree) Put(ctx context.Context, name string, src io.ReaderAt, size int64
 	if err := t.t.copyInto(ctx, durable.NewPart(f, 0), src, size); err != nil {
 		return err
 	}
-	if err := t.finish(f, t.t.o.Mode.Perm()); err != nil {
+	if err := t.finish(name, f, t.t.o.Mode.Perm()); err != nil {
 		return t.t.fail(name, err)
 	}
 	return nil
 }
 
-// finish gives a file or a directory its owner and mode, and makes it durable.
-func (t *Tree) finish(f durable.File, mode fs.FileMode) error {
+// modeOfDirs lets those list a directory who may read the files in it.
+func (t *Tree) modeOfDirs() fs.FileMode {
+	mode := t.t.o.Mode.Perm()
+	return mode | mode&0o444>>2
+}
+
+// finish gives a file or a directory its owner and mode, makes it durable, and notes what it is then.
+func (t *Tree) finish(name string, f durable.File, mode fs.FileMode) (err error) {
 	if o := t.t.o.Owner; o != nil {
 		if err := f.Chown(o.UID, o.GID); err != nil {
 			return err
@@ -244,22 +252,25 @@ func (t *Tree) finish(f durable.File, mode fs.FileMode) error {
 	if err := f.Chmod(mode); err != nil {
 		return err
 	}
-	return f.Sync()
+	if err := f.Sync(); err != nil {
+		return err
+	}
+	t.made[name], err = f.Stat()
+	return err
 }
 
-// Commit makes the part durable, not yet visible.
+// Commit makes the part durable, not yet visible. Until Publish nobody else can go into it: what is in it stays what was
+// put there, and its lock cannot be held by others.
 func (t *Tree) Commit(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	mode := t.t.o.Mode.Perm()
-	mode |= mode & 0o444 >> 2
 	for _, dir := range slices.Backward(t.dirs) {
 		d, err := t.in.OpenFile(dir, os.O_RDONLY, 0)
 		if err != nil {
 			return t.t.fail(dir, err)
 		}
-		err = t.finish(d, mode)
+		err = t.finish(dir, d, t.modeOfDirs())
 		d.Close()
 		if err == nil {
 			err = t.in.SyncDir(dir)
@@ -268,11 +279,7 @@ func (t *Tree) Commit(ctx context.Context) error {
 			return t.t.fail(dir, err)
 		}
 	}
-	err := t.finish(t.d, mode)
-	if err == nil {
-		err = t.in.SyncDir(".")
-	}
-	if err != nil {
+	if err := t.in.SyncDir("."); err != nil {
 		return t.t.fail("make durable", err)
 	}
 	t.durable = true
@@ -294,6 +301,9 @@ func (t *Tree) Publish(ctx context.Context) error {
 	old, err := t.old()
 	if err != nil {
 		return err
+	}
+	if err := t.finish(".", t.d, t.modeOfDirs()); err != nil {
+		return t.t.fail("mode and owner", err)
 	}
 	if err := t.t.stays(wroteNothing); err != nil {
 		return err

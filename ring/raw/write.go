@@ -95,7 +95,7 @@ func (w *targetWriter) Flush(ctx context.Context, done func(bytes int64)) error 
 	return nil
 }
 
-// Commit gives the part its length, mode, owner and time, and makes it durable.
+// Commit gives the part its length, owner and time, and makes it durable.
 func (w *targetWriter) Commit(ctx context.Context, final v1.Descriptor) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -113,7 +113,9 @@ func (w *targetWriter) Commit(ctx context.Context, final v1.Descriptor) error {
 			return t.fail("commit", err)
 		}
 	}
-	if err := t.dress(f); err != nil {
+	// The part keeps its mode until Publish: whoever can open it for reading can lock it, and what is left of a
+	// transfer would be busy for as long as he likes.
+	if err := t.own(f); err != nil {
 		return err
 	}
 	if !t.o.ModTime.IsZero() {
@@ -124,21 +126,32 @@ func (w *targetWriter) Commit(ctx context.Context, final v1.Descriptor) error {
 	if err := f.Sync(); err != nil {
 		return t.fail("make durable", err)
 	}
+	if info, err = f.Stat(); err != nil {
+		return t.fail("commit", err)
+	}
 	t.mu.Lock()
-	t.durable = true
+	t.complete = info
 	t.mu.Unlock()
 	return nil
 }
 
-// dress gives f the owner and the mode that were asked for.
-func (t *Target) dress(f durable.File) error {
+// own gives f the owner that was asked for.
+func (t *Target) own(f durable.File) error {
 	if o := t.o.Owner; o != nil {
 		if err := f.Chown(o.UID, o.GID); err != nil {
 			return t.fail("owner", err)
 		}
 	}
+	return nil
+}
+
+// unseal gives f the mode that was asked for, durably.
+func (t *Target) unseal(f durable.File) error {
 	if err := f.Chmod(t.o.Mode.Perm()); err != nil {
 		return t.fail("mode", err)
+	}
+	if err := f.Sync(); err != nil {
+		return t.fail("make mode and owner durable", err)
 	}
 	return nil
 }

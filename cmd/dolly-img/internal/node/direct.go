@@ -5,9 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
+	"io/fs"
 	"slices"
-	"syscall"
 
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -68,7 +67,16 @@ func newDirect(c *cache.Cache, m *meta.Transfer, blobs []v1.Descriptor, o raw.Ta
 }
 
 // placed reports whether the output has the SIF already, with the mode and the owner that the sender wants.
-func (d *direct) placed() bool { return placedAs(d.cache, d.meta, d.Path(), d.sif.Digest) }
+func (d *direct) placed() bool {
+	info, err := d.Standing()
+	return err == nil && d.isPlaced(info)
+}
+
+// isPlaced reports whether info describes the output that an earlier transfer placed.
+func (d *direct) isPlaced(info fs.FileInfo) bool {
+	was, ok := d.cache.PlacedAs(d.Path(), info)
+	return ok && was == d.sif.Digest && asWanted(info, d.meta)
+}
 
 // Offer says what is held: the SIF if the output has it, or the part of it that an earlier transfer left.
 func (d *direct) Offer(ctx context.Context, blobs []v1.Descriptor) (held []int64, free int64, err error) {
@@ -115,12 +123,11 @@ func (d *direct) openPlaced(ctx context.Context, off int64) (io.ReadCloser, erro
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	f, err := os.OpenFile(d.Path(), os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+	f, info, err := d.OpenStanding()
 	if err != nil {
-		return nil, fmt.Errorf("output %s: %w", d.Path(), err)
+		return nil, err
 	}
-	// This is asked while f is open, so that the file that was opened is the one that is recorded.
-	if !d.placed() {
+	if !d.isPlaced(info) {
 		f.Close()
 		return nil, d.moved()
 	}
@@ -160,7 +167,9 @@ func (d *direct) Publish(ctx context.Context) error {
 	if err := d.Target.Publish(ctx); err != nil {
 		return err
 	}
-	_ = d.cache.RecordPlaced(d.Path(), d.sif.Digest)
+	if info, err := d.Placed(); err == nil {
+		_ = d.cache.RecordPlaced(d.Path(), info, d.sif.Digest)
+	}
 	return nil
 }
 

@@ -8,8 +8,6 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
-	"os"
-	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -40,52 +38,35 @@ func (o *layoutOutput) size() int64 {
 
 func (o *layoutOutput) recorded() string { return filepath.Join(o.dir, v1.ImageIndexFile) }
 
+func (o *layoutOutput) standing() (fs.FileInfo, error) { return o.Standing(v1.ImageIndexFile) }
+
 // mark makes a digest of what the file system says about every file, because one of them may have been changed or
-// removed. It looks at no more files than the layout has, whatever was added.
+// removed.
 func (o *layoutOutput) mark() (digest.Digest, error) {
-	names := map[string]int{} // of all that is in the layout, and of directories how much is in them
-	for _, file := range o.layout.files() {
-		for names[file] = 0; file != "."; {
-			dir := path.Dir(file)
-			_, known := names[dir]
-			if names[dir]++; known {
-				break
-			}
-			file = dir
-		}
+	all, err := o.Look(o.layout.files())
+	if err != nil {
+		return "", err
 	}
-	mark := digest.Canonical.Digester()
-	mark.Hash().Write(o.layout.index)
-	for _, name := range slices.Sorted(maps.Keys(names)) {
-		name, holds := filepath.Join(o.dir, name), names[name]
-		info, err := os.Lstat(name)
-		if err != nil {
-			return "", err
-		}
-		st := info.Sys().(*syscall.Stat_t)
-		if holds == 0 {
-			fmt.Fprintf(mark.Hash(), "\n%q %d %d %d %d", name, st.Ino, st.Size, st.Mtim.Nano(), st.Ctim.Nano())
-			continue
-		}
-		fmt.Fprintf(mark.Hash(), "\n%q %d", name, st.Ino)
-		if err := holdsNoMore(name, holds); err != nil {
-			return "", err
-		}
-	}
-	return mark.Digest(), nil
+	return o.markOf(all), nil
 }
 
-// holdsNoMore returns an error if there are more than n entries in a directory.
-func holdsNoMore(dir string, n int) error {
-	d, err := os.OpenFile(dir, os.O_RDONLY|syscall.O_DIRECTORY|syscall.O_NOFOLLOW, 0)
-	if err != nil {
-		return err
+func (o *layoutOutput) markOf(all map[string]fs.FileInfo) digest.Digest {
+	mark := digest.Canonical.Digester()
+	mark.Hash().Write(o.layout.index)
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		info := all[name]
+		st := info.Sys().(*syscall.Stat_t)
+		fmt.Fprintf(mark.Hash(), "\n%q %d", filepath.Join(o.dir, name), st.Ino)
+		if !info.IsDir() {
+			fmt.Fprintf(mark.Hash(), " %d %d %d", st.Size, st.Mtim.Nano(), st.Ctim.Nano())
+		}
 	}
-	defer d.Close()
-	if there, err := d.Readdirnames(n + 1); len(there) > n || err != nil {
-		return cmp.Or(err, fmt.Errorf("%s: more is in it than was placed", dir))
-	}
-	return nil
+	return mark.Digest()
+}
+
+func (o *layoutOutput) placed() (fs.FileInfo, digest.Digest, error) {
+	all, err := o.Placed()
+	return all[v1.ImageIndexFile], o.markOf(all), err
 }
 
 // maxForeign bounds the index.json of a layout that stands where another one is to go, in bytes.
@@ -98,7 +79,7 @@ func (o *layoutOutput) Check() (free int64, err error) {
 		return free, err
 	}
 	var index v1.Index
-	b, rerr := o.Standing(v1.ImageIndexFile, maxForeign)
+	b, rerr := o.ReadStanding(v1.ImageIndexFile, maxForeign)
 	if rerr != nil || json.Unmarshal(b, &index) != nil {
 		return free, err
 	}

@@ -30,13 +30,19 @@ type output interface {
 	size() int64
 	// make makes all of it durable, under a name that nobody looks at.
 	make(ctx context.Context, blobs blobOpener) error
-	// recorded returns the file of the output that the cache keeps a record of.
+	// Device tells the file system that the output goes to.
+	Device() (uint64, error)
+	// recorded returns the path of the file of the output that the cache keeps a record of.
 	recorded() string
-	// mark returns what the record has to say if the output in place is the right one: a digest of all that its bytes
-	// depend on. It returns an error if the output is not in place.
+	// standing describes the file that is there now.
+	standing() (fs.FileInfo, error)
+	// mark returns what the record has to say if the output that is there now is the right one: a digest of all that its
+	// bytes depend on. It returns an error if the output is not there.
 	mark() (digest.Digest, error)
 	// Publish switches to what was made.
 	Publish(ctx context.Context) error
+	// placed describes the recorded file and returns the mark of what Publish has switched to, whatever is there now.
+	placed() (fs.FileInfo, digest.Digest, error)
 	Close() error
 }
 
@@ -97,7 +103,14 @@ func (o *sifOutput) size() int64 { return o.blob.Size }
 
 func (o *sifOutput) recorded() string { return o.Path() }
 
+func (o *sifOutput) standing() (fs.FileInfo, error) { return o.Standing() }
+
 func (o *sifOutput) mark() (digest.Digest, error) { return o.blob.Digest, nil }
+
+func (o *sifOutput) placed() (fs.FileInfo, digest.Digest, error) {
+	info, err := o.Placed()
+	return info, o.blob.Digest, err
+}
 
 func (o *sifOutput) make(ctx context.Context, open blobOpener) error {
 	blob, err := open(o.blob)
@@ -118,7 +131,14 @@ func (o *archiveOutput) size() int64 { return o.layout.tarSize() }
 
 func (o *archiveOutput) recorded() string { return o.Path() }
 
+func (o *archiveOutput) standing() (fs.FileInfo, error) { return o.Standing() }
+
 func (o *archiveOutput) mark() (digest.Digest, error) { return digest.FromBytes(o.layout.index), nil }
+
+func (o *archiveOutput) placed() (fs.FileInfo, digest.Digest, error) {
+	info, err := o.Placed()
+	return info, digest.FromBytes(o.layout.index), err
+}
 
 func (o *archiveOutput) make(ctx context.Context, open blobOpener) error {
 	final := v1.Descriptor{Size: o.size()}
@@ -163,24 +183,20 @@ func (p *placing) begin() (err error) {
 // placed reports whether the output already is what this transfer would make. It looks at the rest of an output only if
 // the file of which there is a record is the one that was placed.
 func (p *placing) placed() bool {
-	path := p.out.recorded()
-	if _, was := p.cache.PlacedAs(path); !was {
-		return false
-	}
-	mark, err := p.out.mark()
-	return err == nil && placedAs(p.cache, p.meta, path, mark)
-}
-
-// placedAs reports whether the cache has recorded that the file at path has this mark, and the file has the mode and
-// the owner that m wants.
-func placedAs(c *cache.Cache, m *meta.Transfer, path string, mark digest.Digest) bool {
-	if was, ok := c.PlacedAs(path); !ok || was != mark {
-		return false
-	}
-	info, err := os.Lstat(path)
+	info, err := p.out.standing()
 	if err != nil {
 		return false
 	}
+	was, ok := p.cache.PlacedAs(p.out.recorded(), info)
+	if !ok || !asWanted(info, p.meta) {
+		return false
+	}
+	mark, err := p.out.mark()
+	return err == nil && was == mark
+}
+
+// asWanted reports whether a file has the mode and the owner that m wants.
+func asWanted(info fs.FileInfo, m *meta.Transfer) bool {
 	mode := fs.FileMode(m.Mode)
 	if mode == 0 {
 		mode = 0o644
@@ -206,7 +222,7 @@ func (p *placing) Offer(ctx context.Context, blobs []v1.Descriptor) (held []int6
 	if p.free >= 0 && p.free < need {
 		return nil, 0, p.tooSmall(need, p.free)
 	}
-	if free >= 0 && p.free >= 0 && sameFileSystem(p.cache.Dir(), filepath.Dir(p.meta.Output)) {
+	if free >= 0 && p.free >= 0 && p.sameFileSystem() {
 		// A reflink may need less, but nobody knows that before. The output is not subject to the cache's limits.
 		both := need
 		for i, d := range blobs {
@@ -227,25 +243,14 @@ func (p *placing) tooSmall(need, free int64) error {
 		p.meta.Output, bytesize.Text(need), bytesize.Text(free), filepath.Dir(p.meta.Output), syscall.ENOSPC)
 }
 
-// sameFileSystem reports whether both paths are on one file system. Of a path that does not exist it looks at the
-// nearest parent that does.
-func sameFileSystem(a, b string) bool {
-	x, okX := device(a)
-	y, okY := device(b)
-	return okX && okY && x == y
-}
-
-func device(path string) (uint64, bool) {
-	for {
-		info, err := os.Stat(path)
-		if err == nil {
-			return info.Sys().(*syscall.Stat_t).Dev, true
-		}
-		if !errors.Is(err, fs.ErrNotExist) || path == filepath.Dir(path) {
-			return 0, false
-		}
-		path = filepath.Dir(path)
+// sameFileSystem reports whether the output goes to the file system of the cache.
+func (p *placing) sameFileSystem() bool {
+	info, err := os.Stat(p.cache.Dir())
+	if err != nil {
+		return false
 	}
+	dev, err := p.out.Device()
+	return err == nil && dev == info.Sys().(*syscall.Stat_t).Dev
 }
 
 // Prepare makes the output durable under another name, unless the output is in place already.
@@ -272,8 +277,8 @@ func (p *placing) Publish(ctx context.Context) error {
 		if err := p.out.Publish(ctx); err != nil {
 			return err
 		}
-		if mark, err := p.out.mark(); err == nil {
-			_ = p.cache.RecordPlaced(p.out.recorded(), mark)
+		if info, mark, err := p.out.placed(); err == nil {
+			_ = p.cache.RecordPlaced(p.out.recorded(), info, mark)
 		}
 	}
 	return p.Transfer.Publish(ctx)
