@@ -284,3 +284,33 @@ func describe(t *testing.T, dir string) string {
 	}
 	return all.String()
 }
+
+// A transfer that fails removes the directories that it made, and not those that somebody has put in their place.
+func TestUnmakeExchanged(t *testing.T) {
+	for _, how := range []string{"link", "directory"} {
+		t.Run(how, func(t *testing.T) {
+			permitted := exchanged(t)
+			target, err := NewTarget(TargetOptions{Dir: permitted, Name: "alice/made/x/out", Mkdir: true})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := target.Begin(ctx, blob(fileOfRoot), 0); err != nil {
+				t.Fatal(err)
+			}
+			made, theirs := filepath.Join(permitted, "alice/made"), filepath.Join(permitted, "alice/theirs")
+			err = errors.Join(os.Rename(made, made+"2"), os.Mkdir(theirs, 0o755), os.WriteFile(filepath.Join(theirs, "x"), nil, 0o644))
+			if how == "link" {
+				err = errors.Join(err, os.Symlink("theirs", made))
+			} else {
+				err = errors.Join(err, os.Rename(theirs, made))
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			target.Close()
+			if _, err := os.Stat(filepath.Join(made, "x")); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}

@@ -65,28 +65,56 @@ func lockLeft(f durable.File) error {
 	return err
 }
 
+// LeftPart describes the part file or directory at path that a transfer left, and tells the free bytes of its file
+// system; -1 is unknown.
+func LeftPart(path string) (info fs.FileInfo, free int64, err error) {
+	t, err := leftAt(path)
+	if err != nil {
+		return nil, -1, err
+	}
+	defer t.closeDirs()
+	if info, err = t.fs.Lstat(t.temp); err != nil {
+		return nil, -1, err
+	}
+	dir, err := t.fs.OpenFile(".", os.O_RDONLY, 0)
+	if err != nil {
+		return nil, -1, err
+	}
+	defer dir.Close()
+	free, _, err = durable.Space(dir)
+	return info, free, err
+}
+
+// leftAt opens the directory of a part. The caller closes it.
+func leftAt(path string) (*Target, error) {
+	dir, base := filepath.Split(path)
+	if !strings.HasPrefix(base, ".") || !strings.HasSuffix(base, partSuffix) {
+		return nil, fmt.Errorf("%s is not the name of a part file", path)
+	}
+	root, err := durable.OpenRoot(dir)
+	if err != nil {
+		return nil, err
+	}
+	return &Target{top: root, fs: root, temp: base, title: path, uid: os.Geteuid()}, nil
+}
+
 // RemovePart removes the part file or directory at path that a transfer left, and tells
 // whether it is gone. One that somebody writes is left alone, and so is whatever is no part
 // of this user: neither, a file with a second name, or another's.
 func RemovePart(path string) (gone bool, err error) {
-	dir, base := filepath.Split(path)
-	if !strings.HasPrefix(base, ".") || !strings.HasSuffix(base, partSuffix) {
-		return false, fmt.Errorf("%s is not the name of a part file", path)
-	}
-	root, err := durable.OpenRoot(dir)
+	t, err := leftAt(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return true, nil
 	}
 	if err != nil {
 		return false, err
 	}
-	t := &Target{top: root, fs: root, temp: base, title: path, uid: os.Geteuid()}
 	defer t.closeDirs()
-	if info, err := t.fs.Lstat(base); err == nil && info.IsDir() {
+	if info, err := t.fs.Lstat(t.temp); err == nil && info.IsDir() {
 		err = t.dropTree()
 		return err == nil, err
 	}
-	f, err := t.fs.OpenFile(base, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	f, err := t.fs.OpenFile(t.temp, os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if errors.Is(err, fs.ErrNotExist) {
 		return true, nil
 	}
@@ -103,7 +131,7 @@ func RemovePart(path string) (gone bool, err error) {
 	if err := t.ours(f); err != nil { // who had the lock before may have published it
 		return false, err
 	}
-	return true, t.fs.Remove(base)
+	return true, t.fs.Remove(t.temp)
 }
 
 // drop removes the part, while its lock is still held.

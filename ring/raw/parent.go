@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io/fs"
 	"path"
-	"slices"
 	"syscall"
 
 	"github.com/dolly-img/dolly-img/cache/durable"
@@ -78,6 +77,13 @@ func (t *Target) noParent(at durable.FS, depth int, err error) error {
 	return t.fail("directory "+there, err)
 }
 
+// madeDir is a directory below above: the first one that Begin made, or one below that.
+type madeDir struct {
+	name string
+	info fs.FileInfo
+	mine bool // and another transfer did not make it
+}
+
 // mkdirs makes the missing directories of the target, each entry durable.
 func (t *Target) mkdirs() error {
 	if err := t.walk(); err != nil {
@@ -86,11 +92,9 @@ func (t *Target) mkdirs() error {
 	for t.missing() {
 		name := t.dirs[t.depth]
 		err := t.fs.Mkdir(name, 0o755)
-		if err == nil {
-			if t.above == nil {
-				t.above, t.aboveDepth = t.fs, t.depth
-			}
-			t.made = append(t.made, path.Join(t.dirs[t.aboveDepth:t.depth+1]...))
+		mine := err == nil
+		if mine && t.above == nil {
+			t.above = t.fs
 		}
 		if err == nil || errors.Is(err, fs.ErrExist) {
 			err = t.fs.SyncDir(".")
@@ -102,6 +106,9 @@ func (t *Target) mkdirs() error {
 		if err != nil {
 			return t.noParent(t.fs, t.depth, err)
 		}
+		if info, err := next.Lstat("."); t.above != nil && err == nil {
+			t.made = append(t.made, madeDir{name, info, mine})
+		}
 		depth := t.depth + 1
 		t.leave()
 		t.fs, t.depth = next, depth
@@ -109,12 +116,28 @@ func (t *Target) mkdirs() error {
 	return nil
 }
 
-// unmake removes the directories that mkdirs made, unless somebody put something there.
+// unmake removes the directories that mkdirs made, unless somebody put something there, or something else in their place.
 func (t *Target) unmake() {
-	for _, name := range slices.Backward(t.made) {
-		t.above.Remove(name)
-	}
+	unmake(t.above, t.made)
 	t.made = nil
+}
+
+func unmake(at durable.FS, made []madeDir) {
+	if len(made) == 0 {
+		return
+	}
+	dir, err := at.Sub(made[0].name)
+	if err != nil {
+		return
+	}
+	defer dir.Close()
+	if info, err := dir.Lstat("."); err != nil || !durable.SameFile(info, made[0].info) {
+		return
+	}
+	unmake(dir, made[1:])
+	if made[0].mine {
+		at.Remove(made[0].name)
+	}
 }
 
 // closeDirs closes every directory of the target.

@@ -60,13 +60,12 @@ type Target struct {
 	mu        sync.Mutex
 	part      *durable.Part // nil: none
 	existing  *existing     // the file that is there already and may be the same; nil: none
-	made      []string      // directories that Begin made, relative to above and outermost first
+	made      []madeDir     // directories that Begin made, from above downwards
 	complete  fs.FileInfo   // of the part when it was complete and durable; nil: it is not
 	published bool
 	kept      bool // Close leaves the part for another transfer
 
-	above      durable.FS // the directory in which Begin made the first one; nil: none
-	aboveDepth int        // how many of dirs lead to it
+	above durable.FS // the directory in which Begin made the first one; nil: none
 }
 
 // NewTarget checks the names and opens Dir; Close frees it.

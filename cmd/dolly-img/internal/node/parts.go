@@ -4,10 +4,7 @@ import (
 	"errors"
 	"io/fs"
 	"log/slog"
-	"os"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/dolly-img/dolly-img/cache"
 	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/meta"
@@ -32,7 +29,7 @@ func (a *acceptor) finished(r ring.Request, _ ring.Outcome) {
 		return
 	}
 	part := raw.PartPath(m.Output)
-	if _, err := os.Lstat(part); errors.Is(err, fs.ErrNotExist) {
+	if _, _, err := raw.LeftPart(part); errors.Is(err, fs.ErrNotExist) {
 		a.cache.ForgetPart(part)
 	}
 }
@@ -46,8 +43,8 @@ func cleanParts(c *cache.Cache, log *slog.Logger) {
 		return
 	}
 	for _, path := range paths {
-		info, err := os.Lstat(path)
-		if err == nil && time.Since(info.ModTime()) <= keep && !crowds(path, info.Size()) {
+		info, free, err := raw.LeftPart(path)
+		if err == nil && time.Since(info.ModTime()) <= keep && !crowds(info.Size(), free) {
 			continue
 		}
 		gone := errors.Is(err, fs.ErrNotExist)
@@ -62,7 +59,4 @@ func cleanParts(c *cache.Cache, log *slog.Logger) {
 }
 
 // crowds reports whether a file takes more than half of the room that its file system would have without it.
-func crowds(path string, size int64) bool {
-	var st unix.Statfs_t
-	return unix.Statfs(path, &st) == nil && size > (int64(st.Bavail)*st.Bsize+size)/2
-}
+func crowds(size, free int64) bool { return free >= 0 && size > (free+size)/2 }
