@@ -118,7 +118,48 @@ func TestLockMode(t *testing.T) {
 	})
 }
 
-// Leases are closed to others, also those that are there.
+// A lease that everybody can open, of a version that made such, counts for an hour: its maker may live, and later
+// whoever holds its lock is somebody who wants to keep the room from others.
+func TestLeaseHeldByReader(t *testing.T) {
+	c := mustOpen(t)
+	lease := filepath.Join(c.Dir(), "leases", "OLD")
+	blob := digest.FromString("a")
+	part := filepath.Join(c.Dir(), "ingest", "OLD."+flat(blob))
+	for _, name := range []string{lease, part} {
+		if err := os.WriteFile(name, []byte(blob+"\n"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	held, err := os.Open(lease) // for reading, as any user can
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer held.Close()
+	if err := syscall.Flock(int(held.Fd()), syscall.LOCK_EX); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		age   time.Duration
+		lives bool
+	}{{leaseExposed / 2, true}, {2 * leaseExposed, false}} {
+		if err := os.Chtimes(lease, time.Now(), time.Now().Add(-tt.age)); err != nil {
+			t.Fatal(err)
+		}
+		if set, err := c.leased(); err != nil || set[blob] != tt.lives {
+			t.Errorf("after %v: leased: %v, %v", tt.age, set, err)
+		}
+		if _, err := Open(c.Dir()); err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range []string{lease, part} {
+			if _, err := os.Lstat(name); (err == nil) != tt.lives {
+				t.Errorf("after %v: %v", tt.age, err)
+			}
+		}
+	}
+}
+
+// Nobody else can open a new lease.
 func TestLeaseMode(t *testing.T) {
 	c := mustOpen(t)
 	_, release, err := c.Hold(t.Context(), newImage(mediaTypeSIFLayer, "a").root(), func() bool { return false })
@@ -131,18 +172,9 @@ func TestLeaseMode(t *testing.T) {
 	if len(leases) == 0 {
 		t.Fatal("there is no lease")
 	}
-	for _, when := range []string{"new", "there already"} {
-		for _, name := range leases {
-			lease := filepath.Join(dir, name)
-			if info, err := os.Stat(lease); err != nil || info.Mode().Perm() != 0o600 {
-				t.Errorf("%s: %v, %v", when, info, err)
-			}
-			if err := os.Chmod(lease, 0o644); err != nil {
-				t.Fatal(err)
-			}
-		}
-		if _, err := Open(c.Dir()); err != nil {
-			t.Fatal(err)
+	for _, name := range leases {
+		if info, err := os.Stat(filepath.Join(dir, name)); err != nil || info.Mode().Perm() != 0o600 {
+			t.Errorf("%v, %v", info, err)
 		}
 	}
 }

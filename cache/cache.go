@@ -89,7 +89,7 @@ func open(fsys durable.FS, dir string) (*Cache, error) {
 	}
 	err = mkdirs(fsys, "blobs", "blobs/sha256", "ingest", "kept", "parts", "leases", "verified", "placed", "layers", "used")
 	if err == nil {
-		err = errors.Join(lockOut(fsys, "leases"), sweep(fsys, "ingest"), sweep(fsys, "leases"), c.prune())
+		err = errors.Join(sweep(fsys, "ingest"), sweep(fsys, "leases"), c.prune())
 	}
 	if err != nil && !readOnly(err) {
 		return nil, fmt.Errorf("cache %s: %w", dir, err)

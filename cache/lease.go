@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 
@@ -63,15 +64,52 @@ func (c *Cache) leased() (map[digest.Digest]bool, error) {
 	return set, nil
 }
 
+// leaseExposed is how long a lease counts that others can open. Its maker, a process of an earlier version, may live. But
+// everybody can hold its lock, also after it was closed to others, and so keep the blobs here.
+const leaseExposed = time.Hour
+
+// overdue reports whether a lease no longer counts, whoever holds its lock.
+func overdue(f durable.File) bool {
+	info, err := f.Stat()
+	return err == nil && exposed(info) && time.Since(info.ModTime()) > leaseExposed
+}
+
+// makerLives reports whether the maker of a lease lives. If it does not, the lease is locked until f is closed.
+func makerLives(f durable.File) (bool, error) {
+	err := durable.TryLock(f)
+	if errors.Is(err, durable.ErrLocked) {
+		return !overdue(f), nil
+	}
+	return false, err
+}
+
+// removeLease removes a lease whose maker is gone.
+func removeLease(fsys durable.FS, name string) error {
+	f, err := fsys.OpenFile(name, os.O_RDONLY, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	gone := overdue(f)
+	f.Close() // RemoveOrphan locks it anew
+	if !gone {
+		return durable.RemoveOrphan(fsys, name)
+	}
+	if err := fsys.Remove(name); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
 func (c *Cache) readLease(name string, set map[digest.Digest]bool) error {
 	f, err := c.fs.OpenFile(name, os.O_RDONLY, 0)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	if err := durable.TryLock(f); err == nil {
-		return nil // its maker is gone
-	} else if !errors.Is(err, durable.ErrLocked) {
+	if lives, err := makerLives(f); !lives {
 		return err
 	}
 	b, err := readFile(c.fs, name, maxLease)

@@ -62,10 +62,13 @@ func (c *Cache) takeLock(ctx context.Context) (durable.File, error) {
 	}
 }
 
+// exposed reports whether others can open a lock file, which an earlier version made.
+func exposed(info fs.FileInfo) bool { return info.Mode().Perm()&^lockMode != 0 }
+
 // mayRenew reports whether others can open a lock file that is this user's. Another user has to renew theirs.
 func mayRenew(f durable.File) bool {
 	info, err := f.Stat()
-	return err == nil && info.Mode().Perm()&^lockMode != 0 && (os.Geteuid() == 0 || int(stat(info).Uid) == os.Geteuid())
+	return err == nil && exposed(info) && (os.Geteuid() == 0 || int(stat(info).Uid) == os.Geteuid())
 }
 
 // renewLock replaces the lock file that is open as old by one that only its owner can open. A process that has the lock
@@ -108,22 +111,6 @@ func (c *Cache) renewLock(ctx context.Context, old durable.File) error {
 	}
 	if err != nil {
 		_ = c.fs.Remove(name)
-	}
-	return err
-}
-
-// lockOut closes the lock files in a directory to others, of a version that let them open these.
-func lockOut(fsys durable.FS, dir string) error {
-	names, err := fsys.Names(dir)
-	for _, name := range names {
-		f, err := fsys.OpenFile(dir+"/"+name, os.O_RDONLY, 0)
-		if err != nil {
-			continue // it was just removed, or is another user's, who has to do it
-		}
-		if mayRenew(f) {
-			_ = f.Chmod(lockMode)
-		}
-		f.Close()
 	}
 	return err
 }

@@ -31,7 +31,11 @@ func sweep(fsys durable.FS, dir string) error {
 			}
 			continue
 		}
-		if err := durable.RemoveOrphan(fsys, name); err != nil {
+		remove := durable.RemoveOrphan
+		if dir == "leases" {
+			remove = removeLease
+		}
+		if err := remove(fsys, name); err != nil {
 			return err
 		}
 	}
@@ -41,9 +45,9 @@ func sweep(fsys durable.FS, dir string) error {
 func sweepPart(fsys durable.FS, name, lease string) error {
 	f, err := fsys.OpenFile(lease, os.O_RDONLY, 0)
 	if err == nil {
-		err = durable.TryLock(f)
 		defer f.Close()
-		if errors.Is(err, durable.ErrLocked) {
+		var lives bool
+		if lives, err = makerLives(f); lives {
 			return nil
 		}
 	}
