@@ -65,18 +65,18 @@ func (s *sender) startSource(work context.Context) {
 		}
 	}
 	p, differs := s.pump(blobs)
-	// finals are the digests of what was read. They belong to the store until it has ended, then to the
+	// finals and sizes are those of what was read. They belong to the store until it has ended, then to the
 	// goroutine that hands them to the coordinator.
-	finals := make([]digest.Digest, len(s.blobs))
+	finals, sizes := make([]digest.Digest, len(s.blobs)), make([]int64, len(s.blobs))
 	for b, read := range s.read {
 		if !read {
-			finals[b] = s.blobs[b].Digest
+			finals[b], sizes[b] = s.blobs[b].Digest, s.blobs[b].Size
 		}
 	}
 	right := make(chan struct{}, len(blobs)) // a blob was hashed, and has its digest
 	st := &relay.Store{Relay: s.relay, Blobs: blobs, Hashers: hashers(), Sum: func(b int, off int64, sum []byte, end bool) error {
 		if end {
-			finals[b] = digest.NewDigestFromBytes(digest.SHA256, sum)
+			finals[b], sizes[b] = digest.NewDigestFromBytes(digest.SHA256, sum), off
 			if want := s.blobs[b].Digest; want != "" && want != finals[b] {
 				return differs(b, finals[b])
 			}
@@ -125,7 +125,7 @@ func (s *sender) startSource(work context.Context) {
 			fail(err)
 			return
 		}
-		s.post(coordinator.EvSourceDone{Finals: finals})
+		s.post(coordinator.EvSourceDone{Finals: finals, Sizes: sizes})
 	}()
 }
 

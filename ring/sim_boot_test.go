@@ -52,7 +52,7 @@ func (s *sim) boot(n *simNode) {
 			c = &liar{Conn: c, sim: s, node: n}
 		}
 		if err == nil && lies != nil && lies.is("sends-nothing") {
-			c = &deaf{Conn: c, liar: lies}
+			c = &mute{Conn: c, liar: lies}
 		}
 		return s.tapped(n.name, addr, c), err
 	}

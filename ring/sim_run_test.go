@@ -34,6 +34,7 @@ type sim struct {
 	events []simcheck.Event
 	writes map[string]int // the last write of a node, to go on with
 	armed  []*armed
+	liars  map[int]*liarNode // by the number of the node
 }
 
 // simNode is a requested node; its processes come and go.
@@ -61,7 +62,7 @@ type armed struct {
 }
 
 func newSim(t *testing.T, sc simCase, sizes relay.Sizes) *sim {
-	s := &sim{t: t, sc: sc, sizes: sizes, start: time.Now(), writes: map[string]int{}, nodes: []*simNode{nil}}
+	s := &sim{t: t, sc: sc, sizes: sizes, start: time.Now(), writes: map[string]int{}, liars: map[int]*liarNode{}, nodes: []*simNode{nil}}
 	s.net.Buffer = sc.Buffer
 	var total int64
 	for _, b := range sc.Blobs {
@@ -169,7 +170,7 @@ func (s *sim) machine(n *simNode) string {
 
 // peer is the other node that a static fault is about; "" where there is none.
 func (s *sim) peer(f fault) string {
-	if f.What == simcheck.Twin {
+	if f.What == simcheck.Twin || f.What == simcheck.Liar && f.Peer > 0 {
 		return s.name(f.Peer)
 	}
 	return ""

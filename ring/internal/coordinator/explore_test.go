@@ -213,7 +213,10 @@ func (w *world) moves() (all []move) {
 		if w.read < int(w.blob.Size) {
 			add((*world).readOn, "the server reads byte %d", w.read)
 		} else {
-			add(func(w *world) { w.told = true; w.chain(EvSourceDone{[]digest.Digest{w.blob.Digest}}) }, "the source is done")
+			add(func(w *world) {
+				w.told = true
+				w.chain(EvSourceDone{[]digest.Digest{w.blob.Digest}, []int64{w.blob.Size}})
+			}, "the source is done")
 		}
 	}
 	for k, a := range w.asks {
@@ -230,6 +233,15 @@ func (w *world) moves() (all []move) {
 			all[k].do = func(w *world) { w.left.delays--; do(w) }
 		}
 	}
+	w.harm(add)
+	if quiet && w.left.ticks > 0 {
+		add((*world).tick, "a second passes")
+	}
+	return all
+}
+
+// harm lists what may go wrong now.
+func (w *world) harm(add addMove) {
 	if w.left.twins > 0 && w.nodes[1].up && w.nodes[1].instance == 1 {
 		add((*world).twin, "n1 answers to another name")
 	}
@@ -252,10 +264,6 @@ func (w *world) moves() (all []move) {
 			}, "the control connection of n%d breaks", i)
 		}
 	}
-	if quiet && w.left.ticks > 0 {
-		add((*world).tick, "a second passes")
-	}
-	return all
 }
 
 // tick is a second in which nothing else happens: everybody reports.

@@ -29,9 +29,9 @@ type holdings struct {
 	lost int64
 }
 
-// take reads an ANSWER of a node that has received so many bytes before; marks are markEvery bytes apart. It
-// returns how many bytes the node holds, and how many it lacks.
-func (h *holdings) take(blobs []v1.Descriptor, ev EvAnswer, received, markEvery int64) (holds, missing int64) {
+// take reads an ANSWER of a node that has received so many bytes before; marks are markEvery bytes apart, and sizes
+// are those of the blobs as far as they are known. It returns how many bytes the node holds, and how many it lacks.
+func (h *holdings) take(blobs []v1.Descriptor, sizes []int64, ev EvAnswer, received, markEvery int64) (holds, missing int64) {
 	h.replays, h.change, h.lacks = ev.Replay, ev.Change, false
 	h.held, h.claims = make([]int64, len(blobs)), make([]int64, len(blobs))
 	h.absent, h.claimed = 0, 0
@@ -46,7 +46,7 @@ func (h *holdings) take(blobs []v1.Descriptor, ev EvAnswer, received, markEvery 
 		h.held[b] = -1
 		h.lacks = true
 		h.claims[b] = wire.Claimed(d, ev.Held[b], markEvery)
-		h.absent += sizeOf(d)
+		h.absent += sizes[b]
 		h.claimed += h.claims[b]
 		holds += h.claims[b]
 		missing += max(d.Size-h.claims[b], 0)
@@ -79,8 +79,15 @@ func (h *holdings) cut(blob int, good int64) (less int64) {
 	return less
 }
 
+// shrink notes that a blob has so many bytes less than it counted for.
+func (h *holdings) shrink(blob int, less int64) {
+	if h.held != nil && h.held[blob] < 0 {
+		h.absent -= less
+	}
+}
+
 // lacked is how many bytes the node had to receive when it answered, as far as its claims were right. Of a stream
-// nobody knows how many those are: it counts as sizeOf says.
+// nobody knows how many those are until it was read: it counts as sizeOf says.
 func (h *holdings) lacked() int64 { return max(0, h.absent-h.claimed) }
 
 // sizeOf is how many bytes a blob has, of a stream more than any has.

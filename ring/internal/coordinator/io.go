@@ -114,8 +114,11 @@ type (
 		Digest    string
 		Cause     Cause
 	}
-	// EvSourceDone says that the source was read to its end, unchanged, and which digests its blobs have.
-	EvSourceDone struct{ Finals []digest.Digest }
+	// EvSourceDone says that the source was read to its end, unchanged, and which digests and sizes its blobs have.
+	EvSourceDone struct {
+		Finals []digest.Digest
+		Sizes  []int64
+	}
 	// EvSourceFailed says that the source failed or changed. Kept says that the bytes before that were right.
 	EvSourceFailed struct {
 		Err  error

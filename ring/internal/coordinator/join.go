@@ -137,7 +137,7 @@ func (c *Machine) answer(ev EvAnswer) {
 	}
 	var missing int64
 	n.phase, n.row.Free = phReady, ev.Free
-	n.row.Skipped, missing = n.holdings.take(c.blobs, ev, n.progress.report.Received, c.cfg.MarkEvery)
+	n.row.Skipped, missing = n.holdings.take(c.blobs, c.sizes, ev, n.progress.report.Received, c.cfg.MarkEvery)
 	n.progress.forget()
 	n.taken, n.commit = taken{}, commit{}
 	n.feed.rest()

@@ -20,7 +20,9 @@ type Machine struct {
 	cfg   Config
 	blobs []v1.Descriptor
 	nodes []node
-	size  int64 // of all blobs
+	// sizes are those of the blobs, size is that of all together. A stream counts as sizeOf says until it was read.
+	sizes []int64
+	size  int64
 	// order has the nodes that are served and lack something. A feeder stands before those that it feeds.
 	order    []int
 	nextLink uint32
@@ -46,6 +48,7 @@ type Machine struct {
 func New(cfg Config, blobs []v1.Descriptor) *Machine {
 	c := &Machine{cfg: cfg, blobs: blobs, nodes: make([]node, len(cfg.Nodes)+1)}
 	for _, d := range blobs {
+		c.sizes = append(c.sizes, sizeOf(d))
 		c.size += sizeOf(d)
 	}
 	for i, p := range cfg.Nodes {
@@ -99,10 +102,7 @@ func (c *Machine) Step(ev Event) []Action {
 	case EvResumed:
 		c.resumed(ev)
 	case EvSourceDone:
-		c.sourceDone, c.finals = true, ev.Finals
-		for i := range c.nodes {
-			c.maybeCommit(i)
-		}
+		c.sourceIsRead(ev)
 	case EvSourceFailed:
 		c.abortAll(because(KindSource, "%v", ev.Err), wire.CodeSource, ev.Err, ev.Kept)
 	case EvInterrupt:
@@ -126,6 +126,22 @@ func (c *Machine) tell(i int, m wire.Message) {
 
 func (c *Machine) event(i int, s State, why Cause) {
 	c.do(ActNode{i, s, why})
+}
+
+// sourceIsRead takes the digests of the blobs, and the sizes of those that had none.
+func (c *Machine) sourceIsRead(ev EvSourceDone) {
+	c.sourceDone, c.finals = true, ev.Finals
+	for b, size := range ev.Sizes {
+		less := c.sizes[b] - size
+		c.sizes[b] -= less
+		c.size -= less
+		for i := range c.nodes {
+			c.nodes[i].holdings.shrink(b, less)
+		}
+	}
+	for i := range c.nodes {
+		c.maybeCommit(i)
+	}
 }
 
 // reported keeps a report, and when it last told of progress.

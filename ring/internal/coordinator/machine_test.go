@@ -164,7 +164,7 @@ func (s *scenario) event(f []string) {
 	case "resumed":
 		ev = EvResumed{node, arg["committed"] != "", wire.ID{byte(num("instance", node))}, arg["state"], testBlob.Digest.String(), Said(wire.CodeNone, arg["reason"])}
 	case "source":
-		ev = EvSourceDone{[]digest.Digest{testBlob.Digest}}
+		ev = EvSourceDone{[]digest.Digest{testBlob.Digest}, s.c.sizes}
 		if arg["failed"] != "" {
 			ev = EvSourceFailed{errors.New("source: it shrank"), false}
 			if arg["failed"] == "unreadable" {

@@ -122,9 +122,9 @@ func (c *Machine) mostReceived(i int) int64 {
 }
 
 // confirmed is how far a report of node i is believed, in bytes received, compared and stored together: what it was
-// never sent it can neither compare nor store.
+// never sent it can neither compare nor store, and what it received again it does so once.
 func (c *Machine) confirmed(i int, r wire.Report) int64 {
-	got, has := c.received(i, r.Received), c.has(i, r.Received)
+	got, has := c.received(i, r.Received), min(c.has(i, r.Received), c.size)
 	return got + min(max(r.Marked, 0), has) + min(max(r.Durable, 0), has) + c.nodes[i].progress.small
 }
 

@@ -42,7 +42,8 @@ type judge struct {
 	twins                 [][2]string     // names of one machine
 	cut                   bool            // between nodes
 	faults                int
-	bound                 time.Duration
+	bound                 time.Duration // until then all have everything, and without liars the run ends
+	ending                time.Duration // so much later it ends at the latest, because liars may delay their own end
 	end                   *Event
 }
 
@@ -54,6 +55,7 @@ type node struct {
 	harm      []Event       // faults that may cost it its success
 	liar      bool          // its row is of what it says
 	offered   time.Duration // -1: not yet
+	stored    time.Duration // it made a blob durable last
 	mild      int           // faults that may not, unless they come together
 }
 
@@ -104,8 +106,9 @@ func Check(events []Event) []error {
 			if ev.Rate > 0 {
 				slowest = min(slowest, ev.Rate)
 			}
-			if ev.What == Liar { // PROTOCOL.md section 9: T × 2 for each, what the image takes at 16 KiB per second, and 10 min to end
-				j.bound += 12*time.Minute + time.Duration(float64(total)/(16<<10)*float64(time.Second))
+			if ev.What == Liar {
+				j.bound += lies(ev, total, len(j.head.Blobs))
+				j.ending += 10 * time.Minute
 			}
 		}
 		if (i == 0) != (ev.Kind == Run) || (i == len(events)-1) != (ev.Kind == Over) {
@@ -120,6 +123,17 @@ func Check(events []Event) []error {
 	j.bound += late
 	j.ended()
 	return j.bad
+}
+
+// lies is how long a liar may delay what the others get, by PROTOCOL.md section 9: T × 2, and as long as what it is
+// believed to get on by takes at R.
+func lies(ev Event, total int64, blobs int) time.Duration {
+	bytes := 3 * total // received, compared, stored
+	if ev.Peer != "" { // a mate confirms whatever it says to have received: again each time that it goes back to a mark
+		bytes += 5 * total
+	}
+	bytes += int64(blobs) * 240 << 10
+	return 2*time.Minute + time.Duration(float64(bytes)/(16<<10)*float64(time.Second))
 }
 
 func (j *judge) event(line int, ev Event) {
@@ -221,6 +235,7 @@ func (j *judge) sink(line int, ev Event, n *node, p *proc) {
 			at(RuleSum, "blob %d is made durable with %d bytes, %s; the source has %d, %s", ev.Blob, ev.N, ev.Sum, want.Size, want.Sum)
 		}
 		b.open, b.durable = false, true
+		n.stored = ev.T
 	case Abort:
 		if !b.open {
 			at(RuleOrder, "abort of blob %d, which is not open", ev.Blob)
@@ -308,83 +323,4 @@ func (j *judge) fault(line int, ev Event) {
 	default:
 		j.broken(RuleForm, "line %d: unknown fault %q", line, ev.What)
 	}
-}
-
-func good(state string) bool { return state == "committed" || state == "held" }
-
-// ended judges what can be said at the end.
-func (j *judge) ended() {
-	if j.end == nil {
-		j.broken(RuleEnds, "the run has no end")
-		return
-	}
-	if j.end.T > j.bound {
-		j.broken(RuleEnds, "ended after %v, the bound is %v", j.end.T, j.bound)
-	}
-	all := true
-	for _, name := range j.head.Nodes {
-		n := j.nodes[name]
-		state := ""
-		if len(n.rows) != 1 {
-			j.broken(RuleRows, "%s has %d rows", name, len(n.rows))
-		} else {
-			state = n.rows[0].State
-			if !good(state) && state != "failed" && state != "refused" && state != "unreachable" {
-				j.broken(RuleRows, "%s ends as %q", name, state)
-			}
-		}
-		all = all && good(state) && (n.liar || n.published == 1 && n.right)
-		if good(state) && !n.liar {
-			switch {
-			case n.published == 0:
-				j.broken(RuleGood, "%s is %s and published nothing", name, state)
-			case !n.right:
-				j.broken(RuleGood, "%s is %s and published other bytes than the source's", name, state)
-			case n.rows[0].Sum != j.head.Blobs[len(j.head.Blobs)-1].Sum:
-				j.broken(RuleGood, "%s is %s with digest %q", name, state, n.rows[0].Sum)
-			}
-		}
-		if n.published > 0 && !n.right {
-			j.broken(RuleGood, "%s published other bytes than the source's", name)
-		}
-		// Of two links on which bytes were changed nobody can tell that both other ends did it,
-		// unless it is the same one: who is between two liars is given up.
-		between := len(j.liars) > 1 && n.code() == "changed-twice"
-		// Of those whom no node reaches the server feeds so many as it may.
-		alone := j.cut && j.head.Direct > 0 && n.code() == "unreached"
-		if j.serverLived && !j.weak && len(n.harm) == 0 && !good(state) && !between && !alone {
-			j.broken(RuleUntouched, "nothing happened to %s, and it ends as %s: %s", name, state, n.note())
-		}
-		for i, p := range n.procs {
-			if p.closed > 1 || !p.killed && p.closed != p.opened {
-				j.broken(RuleClosed, "%s, process %d: asked %d times, closed %d times", name, i, p.opened, p.closed)
-			}
-		}
-	}
-	for _, t := range j.twins {
-		machine, name := j.nodes[t[0]], j.nodes[t[1]]
-		if name.good() || j.faults == 1 && (machine.good() || machine.published > 0) {
-			j.broken(RuleTwins, "%s and %s are one machine: %s, %s", t[0], t[1], machine.note(), name.note())
-		}
-	}
-	if (j.end.Exit == 0) != all {
-		j.broken(RuleExit, "exit status %d, every node good: %v", j.end.Exit, all)
-	}
-}
-
-// good reports whether the node has a good row.
-func (n *node) good() bool { return len(n.rows) == 1 && good(n.rows[0].State) }
-
-func (n *node) code() string {
-	if len(n.rows) == 0 {
-		return ""
-	}
-	return n.rows[0].Code
-}
-
-func (n *node) note() string {
-	if len(n.rows) == 0 {
-		return ""
-	}
-	return n.rows[0].Note
 }

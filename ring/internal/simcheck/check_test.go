@@ -110,6 +110,13 @@ func TestDoctored(t *testing.T) {
 			}
 			return e
 		}},
+		"everything too late": {RuleEnds, func(t *testing.T, e events) events { // the liar may end late, and the others not
+			e = slices.Insert(e, 1, Event{Kind: Fault, What: Liar, Node: "n1"})
+			for i := at(t, e, Commit, "n2"); i < len(e); i++ {
+				e[i].T += 6 * time.Minute
+			}
+			return e
+		}},
 		"failed without cause": {RuleUntouched, func(t *testing.T, e events) events {
 			e = slices.Delete(e, at(t, e, Publish, "n2"), at(t, e, Publish, "n2")+1)
 			e[at(t, e, Row, "n2")].State = "failed"
@@ -159,12 +166,12 @@ func TestDoctored(t *testing.T) {
 // A node is excused only by what happened to it, and the runs with faults the
 // ring does not survive yet are judged by the other rules.
 func TestExcuses(t *testing.T) {
-	failed := func(t *testing.T, faults []Event, code string, weak ...string) []error {
+	failed := func(t *testing.T, faults []Event, code, note string, weak ...string) []error {
 		e := load(t)
 		i := at(t, e, Publish, "n2")
 		e = slices.Delete(e, i, i+1)
 		row := at(t, e, Row, "n2")
-		e[row].State, e[row].Code = "failed", code
+		e[row].State, e[row].Code, e[row].Note = "failed", code, note
 		e[0].Weak = weak
 		for i := range faults {
 			faults[i].Kind, faults[i].T = Fault, e[at(t, e, Begin, "n2")].T
@@ -185,7 +192,7 @@ func TestExcuses(t *testing.T) {
 		"early control loss": {Event{What: ResetControl, Node: "n2"}, nil, true},
 		"interrupt":          {Event{What: Interrupt}, nil, true},
 	} {
-		bad := failed(t, []Event{c.fault}, "", c.weak...)
+		bad := failed(t, []Event{c.fault}, "", "", c.weak...)
 		if (len(bad) == 0) != c.excuse {
 			t.Errorf("%s: %v", name, bad)
 		}
@@ -193,18 +200,24 @@ func TestExcuses(t *testing.T) {
 	// Who is between two liars is given up, and only he.
 	const between = "changed-twice"
 	one, other, again := Event{What: Lie, Node: "n1"}, Event{What: Rot, Node: "n3"}, Event{What: Rot, Node: "n1"}
+	lies := []Event{{What: Liar, Node: "n1", Peer: "n3"}, {What: Liar, Node: "n3", Peer: "n1"}}
+	const noAgreement = "does not agree with a second node on what the link between them carries"
 	for _, c := range []struct {
-		faults []Event
-		code   string
-		excuse bool
+		faults     []Event
+		code, note string
+		excuse     bool
 	}{
-		{[]Event{one, other}, between, true},
-		{[]Event{one, other}, "changed", false},
-		{[]Event{one}, between, false},
-		{[]Event{one, again}, between, false},
+		{[]Event{one, other}, between, "", true},
+		{[]Event{one, other}, "changed", "", false},
+		{[]Event{one}, between, "", false},
+		{[]Event{one, again}, between, "", false},
+		{lies, between, "", true},
+		{lies, "stuck", noAgreement, true},
+		{lies, "stuck", "hangs", false},
+		{lies[:1], "stuck", noAgreement, false},
 	} {
-		if bad := failed(t, c.faults, c.code); (len(bad) == 0) != c.excuse {
-			t.Errorf("%v, %q: %v", c.faults, c.code, bad)
+		if bad := failed(t, c.faults, c.code, c.note); (len(bad) == 0) != c.excuse {
+			t.Errorf("%v, %q %q: %v", c.faults, c.code, c.note, bad)
 		}
 	}
 }
