@@ -159,21 +159,25 @@ func TestLeaseHeldByReader(t *testing.T) {
 	}
 }
 
-// Nobody else can open a new lease.
+// Nobody else can open a new lease, or a hold.
 func TestLeaseMode(t *testing.T) {
 	c := mustOpen(t)
-	_, release, err := c.Hold(t.Context(), newImage(mediaTypeSIFLayer, "a").root(), func() bool { return false })
+	hold, err := c.Hold(t.Context(), newImage(mediaTypeSIFLayer, "a").root())
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer release()
-	dir := filepath.Join(c.Dir(), "leases")
-	leases := names(t, dir)
-	if len(leases) == 0 {
-		t.Fatal("there is no lease")
+	defer hold.Release()
+	tr := c.Transfer("example.org/a:1", TransferOptions{})
+	defer tr.Close()
+	if _, _, err := tr.Offer(t.Context(), nil); err != nil {
+		t.Fatal(err)
+	}
+	leases, err := filepath.Glob(filepath.Join(c.Dir(), "*s", "??????????????????????????"))
+	if err != nil || len(leases) != 2 {
+		t.Fatalf("leases: %v, %v", leases, err)
 	}
 	for _, name := range leases {
-		if info, err := os.Stat(filepath.Join(dir, name)); err != nil || info.Mode().Perm() != 0o600 {
+		if info, err := os.Stat(name); err != nil || info.Mode().Perm() != 0o600 {
 			t.Errorf("%v, %v", info, err)
 		}
 	}

@@ -28,7 +28,6 @@ type Cache struct {
 	indexMu chan struct{}
 	limits  atomic.Pointer[Limits]
 	access  Access
-	holds   holds
 	idle    time.Duration // idleGrace, or less in tests
 	log     *slog.Logger
 }
@@ -87,9 +86,9 @@ func open(fsys durable.FS, dir string) (*Cache, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cache %s: %w", dir, err)
 	}
-	err = mkdirs(fsys, "blobs", "blobs/sha256", "ingest", "kept", "parts", "leases", "verified", "placed", "layers", "used")
+	err = mkdirs(fsys, "blobs", "blobs/sha256", "ingest", "kept", "parts", "leases", "holds", "verified", "placed", "layers", "used")
 	if err == nil {
-		err = errors.Join(sweep(fsys, "ingest"), sweep(fsys, "leases"), c.prune())
+		err = errors.Join(sweep(fsys, "ingest"), sweep(fsys, "leases"), sweep(fsys, "holds"), c.prune())
 	}
 	if err != nil && !readOnly(err) {
 		return nil, fmt.Errorf("cache %s: %w", dir, err)

@@ -7,7 +7,8 @@
 //	index.json             one descriptor per reference, ref.name in its annotations
 //	blobs/sha256/<hex>     one blob one file, mode 0444, shared by all images
 //
-//	leases/<random>        digests that a running transfer or a reader needs; flocked while its process lives
+//	leases/<random>        digests that a running transfer needs; flocked while its process lives
+//	holds/<random>         the same for an image that is served; its modification time says whether it is being pulled
 //	ingest/<lease>.<name>  blobs that are arriving, for the transfer of that lease
 //	ingest/<random>        an index.json to come; flocked likewise
 //	quarantine/<alg>-<hex> a blob that Verify found wrong, for a week

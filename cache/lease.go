@@ -24,8 +24,8 @@ type lease struct {
 	n    int64 // bytes of f
 }
 
-func newLease(fsys durable.FS) (*lease, error) {
-	f, name, err := durable.CreateLocked(fsys, "leases", lockMode)
+func newLease(fsys durable.FS, dir string) (*lease, error) {
+	f, name, err := durable.CreateLocked(fsys, dir, lockMode)
 	if err != nil {
 		return nil, err
 	}
@@ -52,13 +52,18 @@ func (l *lease) close(fsys durable.FS) {
 // others. If a lease cannot be read, that is an error, and no blob may be removed.
 func (c *Cache) leased() (map[digest.Digest]bool, error) {
 	set := map[digest.Digest]bool{}
-	names, err := c.fs.Names("leases")
-	if err != nil {
-		return nil, fmt.Errorf("cache %s: leases: %w", c.dir, err)
-	}
-	for _, name := range names {
-		if err := c.readLease("leases/"+name, set); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return nil, fmt.Errorf("cache %s: lease %s: %w", c.dir, name, err)
+	for _, dir := range []string{"leases", "holds"} {
+		names, err := c.fs.Names(dir)
+		if errors.Is(err, fs.ErrNotExist) && dir == "holds" {
+			continue // an earlier version made the cache
+		}
+		if err != nil {
+			return nil, fmt.Errorf("cache %s: %s: %w", c.dir, dir, err)
+		}
+		for _, name := range names {
+			if err := c.readLease(dir+"/"+name, set); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return nil, fmt.Errorf("cache %s: lease %s: %w", c.dir, name, err)
+			}
 		}
 	}
 	return set, nil

@@ -61,10 +61,10 @@ func (t *Transfer) room(ctx context.Context, blobs []v1.Descriptor, held []int64
 	return max(0, room), nil
 }
 
-// collectorFor is newCollector for a transfer. If there is no room for it, it ends the holds that yield.
+// collectorFor is newCollector for a transfer. If there is no room for it, it ends the holds of images that nobody pulls.
 func (c *Cache) collectorFor(o GCOptions) (*collector, error) {
 	g, err := c.newCollector(o)
-	if err != nil || o.Room <= 0 || g.fits(g.victims()) == nil || !c.holds.yield() {
+	if err != nil || o.Room <= 0 || g.fits(g.victims()) == nil || !c.endHolds() {
 		return g, err
 	}
 	return c.newCollector(o)

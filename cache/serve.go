@@ -5,12 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"os"
 	"runtime"
 	"slices"
 	"strings"
-	"sync"
 
 	"github.com/opencontainers/go-digest"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
@@ -163,80 +161,6 @@ func forHere(p *v1.Platform) bool {
 		arch = "arm64"
 	}
 	return p.OS == runtime.GOOS && arch == runtime.GOARCH
-}
-
-// Hold keeps the blobs of an image from being removed, whatever happens to its names, until release
-// is called or this process ends. It returns these blobs, and does not check that all of them are there; Startable does.
-// If a transfer of this process lacks room, it ends the holds whose yields returns true.
-func (c *Cache) Hold(ctx context.Context, root v1.Descriptor, yields func() bool) (blobs []v1.Descriptor, release func(), err error) {
-	unlock, err := c.lockIndex(ctx) // after this, a GC that was under way removes nothing more
-	if err != nil {
-		return nil, nil, err
-	}
-	defer unlock()
-	list, err := c.reach(root)
-	if err != nil {
-		return nil, nil, fmt.Errorf("cache %s: hold: %w", c.dir, err)
-	}
-	digests := make([]digest.Digest, len(list))
-	for i, d := range list {
-		digests[i] = d.Digest
-	}
-	l, err := newLease(c.fs)
-	if err == nil {
-		if err = l.add(digests...); err == nil {
-			return list, c.holds.add(yields, func() { l.close(c.fs) }), nil
-		}
-		l.close(c.fs)
-	}
-	return nil, nil, fmt.Errorf("cache %s: hold %s: %w", c.dir, root.Digest, err)
-}
-
-// holds has the holds of this process.
-type holds struct {
-	mu  sync.Mutex
-	all map[*hold]bool
-}
-
-type hold struct {
-	yields func() bool
-	end    func()
-}
-
-// add returns what releases the hold.
-func (h *holds) add(yields func() bool, end func()) (release func()) {
-	one := &hold{yields, sync.OnceFunc(end)}
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.all == nil {
-		h.all = map[*hold]bool{}
-	}
-	h.all[one] = true
-	return func() {
-		one.end()
-		h.forget(one)
-	}
-}
-
-func (h *holds) forget(one *hold) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	delete(h.all, one)
-}
-
-// yield ends the holds that yield, and reports whether there were any.
-func (h *holds) yield() (any bool) {
-	h.mu.Lock()
-	list := slices.Collect(maps.Keys(h.all))
-	h.mu.Unlock()
-	for _, one := range list {
-		if one.yields() {
-			one.end()
-			h.forget(one)
-			any = true
-		}
-	}
-	return any
 }
 
 // Touch records that the image with this manifest was used now.

@@ -180,7 +180,7 @@ func (t *Transfer) ensureLease() (err error) {
 		return errors.New("the transfer is closed")
 	}
 	if t.lease == nil {
-		t.lease, err = newLease(t.c.fs)
+		t.lease, err = newLease(t.c.fs, "leases")
 	}
 	return err
 }

@@ -14,14 +14,12 @@ import (
 // A runtime asks for a manifest, and then for the blobs that it names. Between the two the tag may move, or the image may
 // be removed or evicted. A hold lets the runtime finish all the same.
 //
-// A push that lacks room ends holds, or else anybody could keep every image here by asking for its manifest now and then. It
-// leaves those of the images that are being pulled: a blob was asked for lately, and not yet all of them.
+// A push that lacks room ends holds. It leaves those of the images that are being pulled: a blob was asked for lately, and
+// not yet all of them.
 
 const (
-	pullFor  = 10 * time.Second // how long after a request for a blob its image is being pulled, at most
-	maxPulls = 4                // how many images are being pulled as far as room is concerned, those asked for last
-	holdFor  = time.Minute      // how long images are held after the last request of their repository
-	maxHolds = 64               // how many images of one repository are held; more are served without a hold
+	holdFor  = time.Minute // how long images are held after the last request of their repository
+	maxHolds = 64          // how many images of one repository are held; more are served without a hold
 )
 
 // holds has the images that were served lately, by their repository.
@@ -40,10 +38,9 @@ type held struct {
 
 // image is a manifest that was served, and is held.
 type image struct {
-	root    v1.Descriptor
-	release func()
-	lacks   map[digest.Digest]bool // its blobs of which the last byte was not asked for
-	asked   time.Time              // when one of its blobs was asked for last; zero is never
+	root  v1.Descriptor
+	hold  *cache.Hold
+	lacks map[digest.Digest]bool // its blobs of which the last byte was not asked for
 }
 
 // begin is called at the start of each request of a repository, and done at its end. Begin returns the images of the
@@ -60,7 +57,12 @@ func (h *holds) begin(repo string) (images []v1.Descriptor, done func()) {
 	if r.end != nil {
 		r.end.Stop()
 	}
-	for _, i := range r.images {
+	for d, i := range r.images {
+		if i.hold.Ended() { // a push needed the room
+			i.hold.Release()
+			delete(r.images, d)
+			continue
+		}
 		images = append(images, i.root)
 	}
 	return images, func() { h.done(repo, r) }
@@ -84,7 +86,7 @@ func (h *holds) done(repo string, r *held) {
 		if r.requests == 0 && time.Since(r.last) >= holdFor && h.repo[repo] == r {
 			delete(h.repo, repo)
 			for _, i := range r.images {
-				i.release()
+				i.hold.Release()
 			}
 		}
 	})
@@ -96,18 +98,18 @@ func (h *holds) add(ctx context.Context, c *cache.Cache, repo string, d v1.Descr
 		return nil
 	}
 	// This may wait for the lock of the index while other requests go on.
-	blobs, release, err := c.Hold(ctx, d, func() bool { return h.yields(repo, d.Digest) })
+	hold, err := c.Hold(ctx, d)
 	if err != nil {
 		return err
 	}
-	i := &image{root: d, release: release, lacks: map[digest.Digest]bool{}}
-	for _, b := range blobs {
+	i := &image{root: d, hold: hold, lacks: map[digest.Digest]bool{}}
+	for _, b := range hold.Blobs {
 		if !cache.IsManifest(b.MediaType) {
 			i.lacks[b.Digest] = true
 		}
 	}
 	if !h.take(repo, i) {
-		release()
+		hold.Release()
 	}
 	return nil
 }
@@ -137,37 +139,10 @@ func (h *holds) ask(repo string, d digest.Digest, last bool) {
 	defer h.mu.Unlock()
 	for _, i := range h.repo[repo].images {
 		if i.lacks[d] {
-			i.asked = time.Now()
 			if last {
 				delete(i.lacks, d)
 			}
+			_ = i.hold.Pulled(len(i.lacks) > 0) // if this fails, a push may take the room, and the registry is asked
 		}
 	}
 }
-
-// yields reports whether the hold of an image ends for a transfer that lacks room. It does unless the image is being
-// pulled. A hold that yields is forgotten.
-func (h *holds) yields(repo string, root digest.Digest) bool {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	r := h.repo[repo]
-	if r == nil || r.images[root] == nil {
-		return false // it is about to be taken
-	}
-	me, later := r.images[root], 0
-	for _, r := range h.repo {
-		for _, i := range r.images {
-			if i.pulled() && i.asked.After(me.asked) {
-				later++
-			}
-		}
-	}
-	if me.pulled() && later < maxPulls {
-		return false
-	}
-	delete(r.images, root)
-	return true
-}
-
-// pulled reports whether a runtime is about to ask for more of the image.
-func (i *image) pulled() bool { return len(i.lacks) > 0 && time.Since(i.asked) < pullFor }

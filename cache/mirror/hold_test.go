@@ -86,57 +86,68 @@ func TestServedStays(t *testing.T) {
 			t.Errorf("%+v, %v", res, err)
 		}
 		is("app/blobs/"+moved.Digest.String(), 404)
-		if left, err := os.ReadDir(filepath.Join(c.Dir(), "leases")); err != nil || len(left) > 0 {
+		if left, err := os.ReadDir(filepath.Join(c.Dir(), "holds")); err != nil || len(left) > 0 {
 			t.Errorf("%v, %v", left, err)
 		}
 	})
 }
 
 // Whoever asks for the manifest of each image does not keep a push out that needs the room. An image that is being
-// pulled stays until the last byte of its blobs was asked for.
+// pulled stays until the last byte of its blobs was asked for. That is so whichever process of the cache receives the push.
 func TestHoldsYield(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		c, err := cache.Open(t.TempDir())
-		if err != nil {
+	for _, process := range []string{"of the mirror", "another one"} {
+		t.Run("process "+process, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) { testHoldsYield(t, process == "another one") })
+		})
+	}
+}
+
+func testHoldsYield(t *testing.T, another bool) {
+	c, err := cache.Open(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	layers, roots := map[string]v1.Descriptor{}, map[string]v1.Descriptor{}
+	for i, tag := range []string{"a", "b", "c"} {
+		layers[tag], roots[tag] = putApp(t, c, "reg.example/app:"+tag, tag)
+		at := time.Now().Add(time.Duration(i-10) * time.Minute)
+		if err := os.Chtimes(filepath.Join(c.Dir(), "used", strings.Replace(roots[tag].Digest.String(), ":", "-", 1)), at, at); err != nil {
 			t.Fatal(err)
 		}
-		layers, roots := map[string]v1.Descriptor{}, map[string]v1.Descriptor{}
-		for i, tag := range []string{"a", "b", "c"} {
-			layers[tag], roots[tag] = putApp(t, c, "reg.example/app:"+tag, tag)
-			at := time.Now().Add(time.Duration(i-10) * time.Minute)
-			if err := os.Chtimes(filepath.Join(c.Dir(), "used", strings.Replace(roots[tag].Digest.String(), ":", "-", 1)), at, at); err != nil {
-				t.Fatal(err)
-			}
+	}
+	m := New(c, nil)
+	if another {
+		if c, err = cache.Open(c.Dir()); err != nil {
+			t.Fatal(err)
 		}
-		c.SetLimits(cache.Limits{Max: 32_000}) // as much as the three have
-		m := New(c, nil)
-		is := func(path string, want int) {
-			t.Helper()
-			if code := get(m, "/v2/app/"+path+"?ns=reg.example"); code != want {
-				t.Errorf("%s: %d, want %d", path, code, want)
-			}
+	}
+	c.SetLimits(cache.Limits{Max: 32_000}) // as much as the three have
+	is := func(path string, want int) {
+		t.Helper()
+		if code := get(m, "/v2/app/"+path+"?ns=reg.example"); code != want {
+			t.Errorf("%s: %d, want %d", path, code, want)
 		}
-		config := digest.FromString(`{"x":"a"}`)
-		for _, tag := range []string{"a", "b", "c"} {
-			is("manifests/"+tag, 200)
-		}
-		is("blobs/"+config.String(), 200)
-		putApp(t, c, "reg.example/new:1", "d")
-		putApp(t, c, "reg.example/new:2", "e")
-		is("manifests/b", 404)
-		is("manifests/c", 404)
-		tr := c.Transfer("reg.example/new:3", cache.TransferOptions{})
-		big := v1.Descriptor{MediaType: v1.MediaTypeImageLayer, Digest: digest.FromString("big"), Size: 31_000}
-		if _, _, err := tr.Offer(t.Context(), []v1.Descriptor{big}); !errors.Is(err, syscall.ENOSPC) {
-			t.Errorf("beside an image that is being pulled: %v", err)
-		}
-		is("blobs/"+layers["a"].Digest.String(), 200)
-		if _, _, err := tr.Offer(t.Context(), []v1.Descriptor{big}); err != nil {
-			t.Errorf("after its last byte was asked for: %v", err)
-		}
-		tr.Close()
-		time.Sleep(holdFor + time.Second)
-	})
+	}
+	config := digest.FromString(`{"x":"a"}`)
+	for _, tag := range []string{"a", "b", "c"} {
+		is("manifests/"+tag, 200)
+	}
+	is("blobs/"+config.String(), 200)
+	putApp(t, c, "reg.example/new:1", "d")
+	putApp(t, c, "reg.example/new:2", "e")
+	is("manifests/b", 404)
+	is("manifests/c", 404)
+	tr := c.Transfer("reg.example/new:3", cache.TransferOptions{})
+	big := v1.Descriptor{MediaType: v1.MediaTypeImageLayer, Digest: digest.FromString("big"), Size: 31_000}
+	if _, _, err := tr.Offer(t.Context(), []v1.Descriptor{big}); !errors.Is(err, syscall.ENOSPC) {
+		t.Errorf("beside an image that is being pulled: %v", err)
+	}
+	is("blobs/"+layers["a"].Digest.String(), 200)
+	if _, _, err := tr.Offer(t.Context(), []v1.Descriptor{big}); err != nil {
+		t.Errorf("after its last byte was asked for: %v", err)
+	}
+	tr.Close()
+	time.Sleep(holdFor + time.Second)
 }
 
 // However many images are being pulled, all but the last few make room.
