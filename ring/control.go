@@ -4,7 +4,6 @@ import (
 	"crypto/sha256"
 	"crypto/tls"
 	"errors"
-	"io"
 	"net"
 	"slices"
 	"sync"
@@ -13,15 +12,26 @@ import (
 	"github.com/dolly-img/dolly-img/ring/internal/wire"
 )
 
-// maxQueue bounds, in bytes, what waits to be written to a peer that does not read.
-const maxQueue = 16 << 20
+// controlMemory bounds what the control connections of a process hold.
+type controlMemory struct {
+	// queue is how many bytes may wait on one connection for a peer that does not read.
+	queue int
+	// long has a place for each long message that is read and decoded at the same time on all of them.
+	long chan struct{}
+}
+
+// The server says all marks of an image to a node that joins late: those of 1 TiB take 28 MiB. The most that a node says is one of
+// the longest messages.
+func serverMemory() controlMemory { return controlMemory{32 << 20, make(chan struct{}, 16)} }
+func nodeMemory() controlMemory   { return controlMemory{6 << 20, make(chan struct{}, 1)} }
 
 // controlPart is how many bytes have timings.silence to pass: the longest messages take longer on a slow link.
 const controlPart = 64 << 10
 
 // control is one control connection. Any goroutine may send; one reads.
 type control struct {
-	conn net.Conn
+	conn   net.Conn
+	memory controlMemory
 
 	// version is what WELCOME agreed on, software what the node said there that it is. Both are set
 	// before anything else is read.
@@ -29,16 +39,19 @@ type control struct {
 	software string
 	// owner tells whose key the server has, on a node.
 	owner owner
+	// size is how many bytes the message had that was read last.
+	size int
 
-	mu     sync.Mutex
-	more   sync.Cond
-	queue  []byte
-	closed bool
-	done   chan struct{} // the writer ended
+	mu      sync.Mutex
+	more    sync.Cond
+	queue   []byte
+	writing int // bytes that were taken out of queue and are being written
+	closed  bool
+	done    chan struct{} // the writer ended
 }
 
-func newControl(conn net.Conn) *control {
-	c := &control{conn: conn, done: make(chan struct{})}
+func newControl(conn net.Conn, memory controlMemory) *control {
+	c := &control{conn: conn, memory: memory, done: make(chan struct{})}
 	c.more.L = &c.mu
 	go c.write()
 	return c
@@ -59,7 +72,7 @@ func (c *control) send(m wire.Message) error {
 func (c *control) sendBytes(b []byte) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if len(c.queue)+len(b) > maxQueue {
+	if len(c.queue)+c.writing+len(b) > c.memory.queue {
 		c.conn.Close()
 		return errSlowPeer
 	}
@@ -74,6 +87,7 @@ func (c *control) write() {
 	var buf []byte
 	for {
 		c.mu.Lock()
+		c.writing = 0
 		for len(c.queue) == 0 && !c.closed {
 			c.more.Wait()
 		}
@@ -86,6 +100,7 @@ func (c *control) write() {
 			buf = nil // a burst is no reason to keep its memory
 		}
 		buf, c.queue = c.queue, buf[:0]
+		c.writing = len(buf)
 		c.mu.Unlock()
 		for part := range slices.Chunk(buf, controlPart) {
 			c.conn.SetWriteDeadline(time.Now().Add(timings.silence))
@@ -100,11 +115,13 @@ func (c *control) write() {
 // read returns the next message. It fails when none comes within limit, or the next controlPart bytes of a long one do not;
 // 0 is for ever.
 func (c *control) read(limit time.Duration) (wire.Message, error) {
-	var from io.Reader = c.conn
-	if limit > 0 {
-		from = &timely{conn: c.conn, limit: limit}
-	}
-	m, err := wire.Read(from)
+	from := &timely{conn: c.conn, limit: limit}
+	m, err := wire.Read(from, func() (done func()) {
+		c.memory.long <- struct{}{} // who is before us has his own time for each controlPart
+		from.left = 0
+		return func() { <-c.memory.long }
+	})
+	c.size = from.got
 	if err == nil {
 		m, err = wire.From(max(c.version, wire.MinVersion), m)
 	}
@@ -116,15 +133,18 @@ type timely struct {
 	conn  net.Conn
 	limit time.Duration
 	left  int // bytes that the deadline is for
+	got   int // bytes that were read
 }
 
 func (t *timely) Read(p []byte) (int, error) {
 	if t.left == 0 {
 		t.left = controlPart
-		t.conn.SetReadDeadline(time.Now().Add(t.limit))
+		if t.limit > 0 {
+			t.conn.SetReadDeadline(time.Now().Add(t.limit))
+		}
 	}
 	n, err := t.conn.Read(p[:min(len(p), t.left)])
-	t.left -= n
+	t.left, t.got = t.left-n, t.got+n
 	return n, err
 }
 

@@ -35,11 +35,14 @@ func (t transport) connect(ctx context.Context, addr string) (net.Conn, error) {
 	return c, nil
 }
 
+// maxBeside is how many addresses of a peer are tried beside each other: each takes a socket and the memory of a handshake.
+const maxBeside = 4
+
 // firstOf tries the addresses of a peer in order. To try one is to go all the way up to the proven peer. The result is what try
 // made where it succeeded first, or the errors of the addresses in their order.
 //
 // The next address is tried when one has failed, or has had its share of the time. What is under way goes on beside it,
-// because a peer may only be slow (the idea is that of RFC 8305).
+// because a peer may only be slow (the idea is that of RFC 8305). Of more than maxBeside the oldest is given up.
 func firstOf[T io.Closer](ctx context.Context, addrs []string, try func(ctx context.Context, addr string) (T, error)) (made T, errs []error) {
 	if len(addrs) == 0 {
 		return made, []error{errors.New("no address")}
@@ -53,10 +56,16 @@ func firstOf[T io.Closer](ctx context.Context, addrs []string, try func(ctx cont
 	}
 	results := make(chan result, len(addrs))
 	begun, ended := 0, 0
+	giveUp := make([]context.CancelFunc, len(addrs))
 	begin := func() (share <-chan time.Time) {
 		nth, limit := begun, timings.connect
 		begun++
+		ctx, cancel := context.WithCancel(ctx)
+		if giveUp[nth] = cancel; nth >= maxBeside {
+			giveUp[nth-maxBeside]()
+		}
 		go func() {
+			defer cancel()
 			made, err := try(ctx, addrs[nth])
 			results <- result{nth, made, err}
 		}()

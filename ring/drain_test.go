@@ -15,7 +15,7 @@ func TestDialledAtTheEnd(t *testing.T) {
 		go io.Copy(io.Discard, far)
 		s := &sender{events: make(chan any, 1), done: make(chan struct{})}
 		close(s.done)
-		ctrl := newControl(near)
+		ctrl := newControl(near, serverMemory())
 		s.events <- connected{1, ctrl, nil} // in the queue already
 		s.work.Go(func() { ctrl.read(0) })  // ends when it is closed
 		s.work.Go(func() { <-ctrl.done })   // and so does this

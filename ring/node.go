@@ -29,6 +29,8 @@ type Node struct {
 	instance wire.ID
 	pool     *relay.Pool
 	gate     gate
+	lobby    lobby
+	memory   controlMemory
 	// authenticate finds out what a new connection is, of which first has been read, and makes its
 	// transport. It is byTLS, unless a simulation that cannot afford TLS puts something before it.
 	authenticate func(guard *stranger, first []byte, cfg *NodeConfig) (peer, bool)
@@ -37,6 +39,8 @@ type Node struct {
 	mu        sync.Mutex
 	changed   sync.Cond // signalled when a session ends
 	sessions  map[wire.ID]*session
+	offered   int           // bytes of the offers of transfers that run or wait
+	crowded   chan struct{} // has a place for an offer that waits to be counted there
 	endings   int           // how many transfers ended
 	outcomes  []keptOutcome // the newest is the last
 	listeners map[net.Listener]bool
@@ -55,7 +59,7 @@ type keptOutcome struct {
 // missing or contradicts itself.
 func NewNode(cfg NodeConfig) (*Node, error) {
 	n := &Node{
-		net: tcp, pool: relay.NewPool(cfg.Window, relay.Sizes{}), log: cfg.Log,
+		net: tcp, pool: relay.NewPool(cfg.Window, relay.Sizes{}), log: cfg.Log, memory: nodeMemory(), crowded: make(chan struct{}, 1),
 		sessions: map[wire.ID]*session{}, listeners: map[net.Listener]bool{}, conns: map[*stranger]bool{},
 	}
 	if n.log == nil {
@@ -148,7 +152,7 @@ func (n *Node) handle(guard *stranger, leave func()) {
 		guard.trust()
 		leave()
 		n.gate.remember(guard.RemoteAddr())
-		n.control(p.conn, cfg)
+		n.control(p.conn, n.lobby.enter(guard), cfg)
 	case p.plane == ALPNData:
 		n.link(p.conn, p.low, guard, leave)
 	}
@@ -228,6 +232,7 @@ func (n *Node) ended(s *session, o Outcome, remember bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	delete(n.sessions, s.id)
+	n.offered -= s.offered
 	n.endings++
 	if remember {
 		n.outcomes = append(n.outcomes, keptOutcome{s.id, s.owner, o})

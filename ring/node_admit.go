@@ -11,9 +11,16 @@ import (
 
 // How a node decides on an offer, and waits for what another transfer has.
 
-// admit decides on an offer. For a place or a target that is taken it waits
+// What the offers of all transfers that run or wait on a node may have together, and what the least of them counts for, in bytes. In
+// memory an offer takes several times its length.
+const (
+	maxOffered   = 6 << 20
+	leastOffered = 64 << 10
+)
+
+// admit decides on an offer of so many bytes. For a place or a target that is taken it waits
 // some time; a transfer whose server is gone yields its own at once.
-func (n *Node) admit(cfg *NodeConfig, ctrl *control, id wire.ID, r Request, plain bool) (*session, *wire.Error) {
+func (n *Node) admit(cfg *NodeConfig, ctrl *control, id wire.ID, r Request, plain bool, size int) (*session, *wire.Error) {
 	if err := checkBlobs(r.Blobs); err != nil {
 		return nil, wire.Errorf(wire.CodeProtocol, "malformed offer: %w", err)
 	}
@@ -25,17 +32,22 @@ func (n *Node) admit(cfg *NodeConfig, ctrl *control, id wire.ID, r Request, plai
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), timings.yieldFor)
 	defer cancel()
-	s, ne := n.claim(cfg, ctrl.owner, id, r, plain)
-	n.succeed(ctx, r)
 	tell := sync.OnceFunc(func() { ctrl.send(&wire.Report{Wait: wire.WaitBusy, Links: []wire.Sending{}}) })
+	size = max(size, leastOffered)
+	if !n.reserve(ctx, size, tell) {
+		return nil, wire.Errorf(wire.CodeBusy, "busy with offers of %d MiB together", maxOffered>>20)
+	}
+	s, ne := n.claim(cfg, ctrl.owner, id, r, plain, size)
+	n.succeed(ctx, r)
 	for ne != nil && ne.Code == wire.CodeBusy {
 		tell()
 		if !n.awaitYield(ctx, nil) {
 			break
 		}
-		s, ne = n.claim(cfg, ctrl.owner, id, r, plain)
+		s, ne = n.claim(cfg, ctrl.owner, id, r, plain, size)
 	}
 	if ne != nil {
+		n.hold(-size)
 		return nil, ne
 	}
 	defer context.AfterFunc(s.ctx, cancel)()
@@ -85,8 +97,39 @@ func (n *Node) succeed(ctx context.Context, r Request) {
 	}
 }
 
+// reserve has an offer of so many bytes counted. If there is no room for it, it waits for that, but only one offer does: it is not counted.
+func (n *Node) reserve(ctx context.Context, size int, tell func()) bool {
+	if n.hold(size) {
+		return true
+	}
+	select {
+	case n.crowded <- struct{}{}:
+		defer func() { <-n.crowded }()
+	default:
+		return false
+	}
+	tell()
+	for n.awaitYield(ctx, nil) {
+		if n.hold(size) {
+			return true
+		}
+	}
+	return false
+}
+
+// hold counts an offer of so many bytes, if there is room for it. A session that claimed its place gives it back at its end.
+func (n *Node) hold(size int) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.offered+size > maxOffered {
+		return false
+	}
+	n.offered += size
+	return true
+}
+
 // claim takes one of the node's places for a transfer.
-func (n *Node) claim(cfg *NodeConfig, by owner, id wire.ID, r Request, plain bool) (*session, *wire.Error) {
+func (n *Node) claim(cfg *NodeConfig, by owner, id wire.ID, r Request, plain bool, size int) (*session, *wire.Error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	switch {
@@ -98,6 +141,7 @@ func (n *Node) claim(cfg *NodeConfig, by owner, id wire.ID, r Request, plain boo
 		return nil, wire.Errorf(wire.CodeBusy, "busy with %d transfers, the limit is %d", len(n.sessions), cfg.Transfers)
 	}
 	s := newSession(n, cfg, by, id, r, plain)
+	s.offered = size
 	n.sessions[id] = s
 	return s, nil
 }

@@ -13,14 +13,15 @@ import (
 // How a node talks to a server until there is a session.
 
 // control serves a control connection: greeting, then a new transfer or one that
-// is resumed.
-func (n *Node) control(conn net.Conn, cfg *NodeConfig) {
+// is resumed. It leaves the lobby when it has one.
+func (n *Node) control(conn net.Conn, leave func(), cfg *NodeConfig) {
 	sender := ""
 	if tc, secure := conn.(*tls.Conn); secure && cfg.SenderName != nil {
 		sender = cfg.SenderName(tc.ConnectionState())
 	}
-	ctrl := newControl(conn)
+	ctrl := newControl(conn, n.memory)
 	ctrl.owner = ownerOf(conn)
+	defer leave()
 	defer func() {
 		ctrl.finish()
 		<-ctrl.done
@@ -42,12 +43,13 @@ func (n *Node) control(conn net.Conn, cfg *NodeConfig) {
 	case o != nil:
 		w.State, w.Digest = string(o.State), o.Digest
 		if o.Err != nil {
-			w.Reason = o.Err.Error()
+			w.Reason = wire.Cut(o.Err.Error())
 		}
 	case !g.Resume:
 		w.State = wire.StateNew
 	}
 	if w.State == wire.StateRunning && g.Resume {
+		leave()
 		s.attach(ctrl, w)
 		s.listen(ctrl)
 		return
@@ -70,19 +72,20 @@ func (n *Node) control(conn net.Conn, cfg *NodeConfig) {
 		return
 	}
 	r := Request{Transfer: g.Transfer.String(), Sender: sender, Addr: conn.RemoteAddr().String(), Node: wire.Printable(g.Node), Blobs: offer.Blobs, Meta: offer.Meta}
-	s, ne := n.admit(cfg, ctrl, g.Transfer, r, offer.Plain)
+	s, ne := n.admit(cfg, ctrl, g.Transfer, r, offer.Plain, ctrl.size)
 	admitted()
 	if ne != nil {
 		n.log.Warn("transfer refused", "sender", wire.Printable(sender), "peer", r.Addr, "transfer", r.Transfer, "reason", ne.Error())
 		n.refuse(ctrl, ne)
 		return
 	}
+	leave()
 	s.listen(ctrl)
 }
 
 // refuse answers an offer with an error.
 func (n *Node) refuse(ctrl *control, ne *wire.Error) {
-	ctrl.send(&wire.Answer{Code: ne.Code, Reason: ne.Error()})
+	ctrl.send(&wire.Answer{Code: ne.Code, Reason: wire.Cut(ne.Error())})
 	ctrl.drain()
 }
 

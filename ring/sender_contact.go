@@ -31,12 +31,13 @@ type caller struct {
 	id     wire.ID // of the transfer they are for
 
 	dials, handshakes chan struct{}
+	memory            controlMemory
 }
 
 func newCaller(cfg Config) caller {
 	c := caller{
 		nodes: cfg.Nodes, software: cfg.Software, net: tcp,
-		dials: make(chan struct{}, maxDials), handshakes: make(chan struct{}, maxHandshakes),
+		dials: make(chan struct{}, maxDials), handshakes: make(chan struct{}, maxHandshakes), memory: serverMemory(),
 	}
 	c.secure = func(ctx context.Context, raw net.Conn, node string) (net.Conn, error) {
 		conn := tls.Client(raw, cfg.TLS(node))
@@ -194,7 +195,7 @@ func (c *caller) greetAt(ctx context.Context, addr string, hello *wire.Hello, tu
 	if err != nil {
 		return g, failed(err)
 	}
-	ctrl := newControl(conn)
+	ctrl := newControl(conn, c.memory)
 	w, err := ctrl.greet(hello, limit, c.software)
 	if !stop() && err == nil {
 		err = ctx.Err()

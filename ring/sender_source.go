@@ -184,8 +184,8 @@ func (s *sender) sendMarks(marks []wire.Mark, to ...int) {
 
 // checkBlobs is what both sides demand of a list of blobs.
 func checkBlobs(blobs []v1.Descriptor) error {
-	if len(blobs) > maxBlobs {
-		return fmt.Errorf("%d blobs, the limit is %d", len(blobs), maxBlobs)
+	if len(blobs) > wire.MaxBlobs {
+		return fmt.Errorf("%d blobs, the limit is %d", len(blobs), wire.MaxBlobs)
 	}
 	seen := make(map[digest.Digest]bool, len(blobs))
 	var total int64
@@ -206,8 +206,6 @@ func checkBlobs(blobs []v1.Descriptor) error {
 	}
 	return nil
 }
-
-const maxBlobs = 50_000 // their digests fit a VERIFIED
 
 // totalSize is the sum of the known sizes.
 func totalSize(blobs []v1.Descriptor) (n int64) {

@@ -24,12 +24,14 @@ type session struct {
 	owner owner
 	id    wire.ID
 	req   Request
-	plain bool
-	begun time.Time
-	sink  Sink
-	extra sinkExtras // of sink
-	relay *relay.Relay
-	limit *rate.Limiter
+	// offered is what the offer counts for in the node's memory.
+	offered int
+	plain   bool
+	begun   time.Time
+	sink    Sink
+	extra   sinkExtras // of sink
+	relay   *relay.Relay
+	limit   *rate.Limiter
 
 	ctx  context.Context
 	stop context.CancelFunc

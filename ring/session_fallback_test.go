@@ -31,13 +31,13 @@ func newFedSession(t *testing.T, blobs []v1.Descriptor, data [][]byte) *fedSessi
 	if err != nil {
 		t.Fatal(err)
 	}
-	tr, ne := n.claim(n.config(), owner{}, wire.ID{1}, Request{Blobs: blobs}, true)
+	tr, ne := n.claim(n.config(), owner{}, wire.ID{1}, Request{Blobs: blobs}, true, 0)
 	if ne != nil {
 		t.Fatal(ne)
 	}
 	near, far := net.Pipe()
 	go io.Copy(io.Discard, far)
-	ctrl := newControl(near)
+	ctrl := newControl(near, n.memory)
 	if ne := tr.open(ctrl, newMemSink()); ne != nil {
 		t.Fatal(ne)
 	}

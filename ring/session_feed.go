@@ -13,8 +13,11 @@ import (
 	"github.com/dolly-img/dolly-img/ring/internal/wire"
 )
 
-// maxLinks is how many links a node feeds in one transfer at most: each takes a socket and memory.
-const maxLinks = 64
+// What a node feeds in one transfer at most: each link takes a socket and up to 600 KiB, and each need 16 bytes.
+const (
+	maxLinks = 16
+	maxNeeds = 4 * wire.MaxBlobs
+)
 
 // openFeed decides on an incoming link.
 func (s *session) openFeed(h wire.LinkHello, b, challenge []byte, conn net.Conn) byte {
@@ -102,8 +105,8 @@ func (s *session) dialLink(d *wire.Dial) {
 	report := func(link, gen uint32, state string, code wire.Code, reason string) {
 		s.step(member.EvLink{Link: link, Generation: gen, State: state, Code: code, Reason: reason})
 	}
-	if s.relay.Feeding() >= maxLinks {
-		go report(d.Link, d.Generation, wire.LinkDown, wire.CodeBusy, fmt.Sprintf("feeds %d links already", maxLinks))
+	if links, needs := s.relay.Feeding(); links >= maxLinks || needs+len(d.Needs) > maxNeeds {
+		go report(d.Link, d.Generation, wire.LinkDown, wire.CodeBusy, fmt.Sprintf("feeds %d links already, of %d blobs", links, needs))
 		return
 	}
 	err := s.relay.Feed(s.ctx, d, func(ctx context.Context, h wire.LinkHello) (relay.LinkWriter, error) {

@@ -32,6 +32,7 @@ type lies struct {
 	counts  bool   // what it says to be durable grows by a byte a second
 	wait    string // what it says to wait for
 	links   string // what it says of links
+	flood   string // what it says again and again from the start on, for floodFor
 }
 
 const invented = `[{"link":4000000,"idle":false,"rate":0,"burst":0,"held":false}]`
@@ -46,6 +47,11 @@ var modes = map[string]lies{
 	"hangs up":       {deaf: true, hangsUp: true},
 	"says no NEED":   {mute: true},
 	"does not dial":  {lazy: true},
+
+	"floods reports": {flood: "reports", deaf: true},
+	"floods pages":   {flood: "pages", deaf: true},
+	"floods links":   {flood: "links", deaf: true},
+	"floods unheard": {flood: "unheard", deaf: true},
 }
 
 // drawn are lies by a seed: each with a chance of a third.
@@ -60,7 +66,8 @@ func drawn(seed uint64) lies {
 // about it does as a good node would: it must not be found by anything else.
 type hostile struct {
 	lies
-	keys tls.Certificate
+	keys     tls.Certificate
+	instance []byte
 
 	mu       sync.Mutex
 	come     sync.Cond // more data, or the end
@@ -73,6 +80,7 @@ type hostile struct {
 	control  net.Conn
 	verified bool
 	claimed  int64 // of a report that lies
+	flooding bool
 }
 
 // grant is what FEED and DIAL say of a link.
@@ -108,7 +116,8 @@ func runHostile(args []string) error {
 	} else if !known {
 		return fmt.Errorf("hostile: unknown mode %q", args[2])
 	}
-	h := &hostile{lies: l, keys: keys, size: -1}
+	h := &hostile{lies: l, keys: keys, size: -1, instance: make([]byte, 16)}
+	rand.Read(h.instance)
 	h.come.L = &h.mu
 	port, err := net.Listen("tcp", args[0])
 	if err != nil {
@@ -186,6 +195,9 @@ func (h *hostile) answer(c net.Conn, kind byte, body []byte) error {
 		h.size = o.Blobs[0].Size
 		h.say(msgAnswer, `{"held":[0],"free":-1,"replay":true,"switch":true,"code":"","reason":""}`)
 	case msgStart:
+		if h.flood != "" {
+			return h.start()
+		}
 		go h.reports()
 	case msgFeed:
 		var g grant
@@ -237,7 +249,7 @@ func (h *hostile) greet(c net.Conn, body []byte) error {
 	}
 	h.transfer, h.control = id, c
 	h.mu.Unlock()
-	h.say(msgWelcome, `{"version":4,"instance":"00000000000000000000000000000001","state":"%s","digest":"","reason":"","software":"hostile"}`, state)
+	h.say(msgWelcome, `{"version":4,"instance":"%x","state":"%s","digest":"","reason":"","software":"hostile"}`, h.instance, state)
 	if h.hangsUp {
 		time.AfterFunc(300*time.Millisecond, func() { c.Close() })
 	}
@@ -340,6 +352,12 @@ func (h *hostile) linked(g grant, state string) {
 
 // dial is a link from this node.
 func (h *hostile) dial(g grant) {
+	if h.flood == "links" {
+		for range time.Tick(time.Millisecond) {
+			h.linked(g, "up")
+			h.linked(g, "down")
+		}
+	}
 	if h.up {
 		for range time.Tick(500 * time.Millisecond) {
 			h.linked(g, "up")
@@ -366,14 +384,7 @@ func (h *hostile) dial(g grant) {
 		return
 	}
 	off := g.Needs[0][1]
-	hello := bytes.Clone(h.transfer)
-	hello = enc.BigEndian.AppendUint32(enc.BigEndian.AppendUint32(hello, g.Link), g.Generation)
-	hello = enc.BigEndian.AppendUint64(enc.BigEndian.AppendUint32(hello, 0), uint64(off))
-	proof := hmac.New(sha256.New, g.Secret)
-	for _, b := range [][]byte{[]byte(preamble), challenge, hello} {
-		proof.Write(b)
-	}
-	c.Write(proof.Sum(hello))
+	c.Write(linkHello(preamble, challenge, h.transfer, g, off))
 	if _, err := io.ReadFull(c, challenge[:1]); err != nil || challenge[0] != 0 {
 		return
 	}
@@ -385,6 +396,28 @@ func (h *hostile) dial(g grant) {
 	}
 }
 
+// linkHello answers the challenge of a link that begins at a byte of the first blob.
+func linkHello(preamble string, challenge, transfer []byte, g grant, off int64) []byte {
+	hello := enc.BigEndian.AppendUint32(enc.BigEndian.AppendUint32(bytes.Clone(transfer), g.Link), g.Generation)
+	hello = enc.BigEndian.AppendUint64(enc.BigEndian.AppendUint32(hello, 0), uint64(off))
+	proof := hmac.New(sha256.New, g.Secret)
+	for _, b := range [][]byte{[]byte(preamble), challenge, hello} {
+		proof.Write(b)
+	}
+	return proof.Sum(hello)
+}
+
+// putHeader makes the header of a frame of the first blob, or, of no payload, of the final record.
+func putHeader(head []byte, off int64, payload []byte) {
+	clear(head)
+	if head[0] = 2; len(payload) > 0 {
+		head[0] = typeData
+		enc.BigEndian.PutUint64(head[8:], uint64(off))
+		enc.BigEndian.PutUint32(head[16:], uint32(len(payload)))
+	}
+	enc.BigEndian.PutUint32(head[20:], crc32.Update(crc32.Checksum(head[:20], castagnoli), castagnoli, payload))
+}
+
 // feedOn sends the next frame, or the final record. A record of TLS carries bytes of one of header and payload only.
 func (h *hostile) feedOn(c net.Conn, head []byte, off *int64) bool {
 	h.mu.Lock()
@@ -393,17 +426,7 @@ func (h *hostile) feedOn(c net.Conn, head []byte, off *int64) bool {
 	}
 	payload := h.data[*off:min(int64(len(h.data)), *off+1<<18, *off/(4<<20)*(4<<20)+4<<20)]
 	h.mu.Unlock()
-	clear(head)
-	head[0] = typeData
-	if len(payload) == 0 {
-		head[0] = 2
-	}
-	enc.BigEndian.PutUint64(head[8:], uint64(*off))
-	if len(payload) == 0 {
-		enc.BigEndian.PutUint64(head[8:], 0)
-	}
-	enc.BigEndian.PutUint32(head[16:], uint32(len(payload)))
-	enc.BigEndian.PutUint32(head[20:], crc32.Update(crc32.Checksum(head[:20], castagnoli), castagnoli, payload))
+	putHeader(head, *off, payload)
 	*off += int64(len(payload))
 	if _, err := c.Write(head); err != nil || len(payload) == 0 {
 		return false

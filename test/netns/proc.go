@@ -12,19 +12,25 @@ import (
 )
 
 // AnonMemory returns how much memory a process holds that no file backs, in bytes.
-func AnonMemory(pid int) (bytes int64, err error) {
+func AnonMemory(pid int) (bytes int64, err error) { return status(pid, "RssAnon") }
+
+// PeakMemory returns the most memory that a process has held, of files as well, in bytes.
+func PeakMemory(pid int) (bytes int64, err error) { return status(pid, "VmHWM") }
+
+// status is an amount of memory that the kernel tells of a process.
+func status(pid int, name string) (bytes int64, err error) {
 	f, err := os.Open(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
 		return 0, err
 	}
 	defer f.Close()
 	for s := bufio.NewScanner(f); s.Scan(); {
-		if rest, ok := strings.CutPrefix(s.Text(), "RssAnon:"); ok {
+		if rest, ok := strings.CutPrefix(s.Text(), name+":"); ok {
 			kib, err := strconv.ParseInt(strings.TrimSuffix(strings.TrimSpace(rest), " kB"), 10, 64)
 			return kib << 10, err
 		}
 	}
-	return 0, fmt.Errorf("process %d: no RssAnon", pid)
+	return 0, fmt.Errorf("process %d: no %s", pid, name)
 }
 
 // Switches returns how often the present threads of a process gave up a processor or lost it.

@@ -246,7 +246,7 @@ func (c *Machine) drop(i int, s State, why Cause, code wire.Code, keep bool) {
 	if n.phase == phFinal {
 		return
 	}
-	c.tell(i, &wire.Abort{Code: code, Reason: why.String(), Keep: keep})
+	c.tell(i, &wire.Abort{Code: code, Reason: wire.Cut(why.String()), Keep: keep})
 	if n.contact.alive {
 		c.do(ActHangup{i})
 	}

@@ -55,9 +55,9 @@ const maxProbed = 64
 // What a server may make a node keep, beyond what a transfer needs (PROTOCOL.md section 3).
 const (
 	// MaxAddrs is how many addresses of one node FEED, DIAL and PROBE may name.
-	MaxAddrs = 64
-	// maxMarks is how many marks may wait for bytes: those of 2 TiB.
-	maxMarks = 1 << 19
+	MaxAddrs = 16
+	// maxMarks is how many marks may wait for bytes: those of 1 TiB.
+	maxMarks = 1 << 18
 )
 
 // New makes the machine of a node that was offered blobs. markEvery is the distance of marks in bytes.
@@ -102,7 +102,7 @@ func (m *Machine) Step(ev Event) []Action {
 	case EvFeedEnd:
 		m.feedEnd(ev)
 	case EvLink:
-		m.say(&wire.Link{Link: ev.Link, Generation: ev.Generation, State: ev.State, Code: ev.Code, Reason: ev.Reason})
+		m.say(&wire.Link{Link: ev.Link, Generation: ev.Generation, State: ev.State, Code: ev.Code, Reason: wire.Cut(ev.Reason)})
 	case EvSum:
 		m.sum(ev)
 	case EvReset:
@@ -127,7 +127,7 @@ func (m *Machine) Step(ev Event) []Action {
 		}
 	case EvReached:
 		m.probes--
-		m.say(&wire.Probed{Probe: ev.Probe, Code: ev.Code, Reason: ev.Reason})
+		m.say(&wire.Probed{Probe: ev.Probe, Code: ev.Code, Reason: wire.Cut(ev.Reason)})
 	case EvResume:
 		m.resume()
 	case EvFailure:
@@ -186,7 +186,7 @@ func (m *Machine) message(msg wire.Message) {
 	case *wire.Bye, *wire.Abort:
 		why, keep := error(errEnded), m.keep
 		if a, ok := msg.(*wire.Abort); ok {
-			why, keep = &AbortError{a.Code, a.Reason}, a.Keep
+			why, keep = &AbortError{a.Code, wire.Cut(a.Reason)}, a.Keep
 		}
 		if m.phase < Publishing { // later our own failure has decided what is kept
 			m.keep = keep
@@ -270,7 +270,7 @@ func (m *Machine) feedEnd(ev EvFeedEnd) {
 	if ev.Fin {
 		state = wire.LinkDone
 	}
-	m.say(&wire.Link{Link: ev.Link, Generation: ev.Generation, State: state, Code: ev.Code, Reason: ev.Reason})
+	m.say(&wire.Link{Link: ev.Link, Generation: ev.Generation, State: state, Code: ev.Code, Reason: wire.Cut(ev.Reason)})
 }
 
 func (m *Machine) maybeComplete() {
@@ -343,5 +343,5 @@ func (m *Machine) fail(err *wire.Error) {
 
 func (m *Machine) sayFailed() {
 	m.say(m.Report())
-	m.say(&wire.Fail{Code: m.failed.Code, Reason: m.failed.Error()})
+	m.say(&wire.Fail{Code: m.failed.Code, Reason: wire.Cut(m.failed.Error())})
 }

@@ -141,12 +141,12 @@ func (r *Relay) advance(l *outLink, n int) {
 }
 
 // replayFrame is how much of what is stored goes into one frame: as much as the frames
-// that come, which suit the links, but not as little as small blobs make them.
+// that come, which suit the links, but not as little as small blobs make them, and no more than maxReplay.
 func (r *Relay) replayFrame() int64 {
 	if r.frame == 0 {
-		return int64(r.sizes().Chunk / 4)
+		return int64(r.maxReplay())
 	}
-	return int64(max(r.frame, r.sizes().Frame))
+	return int64(min(r.maxReplay(), max(r.frame, r.sizes().Frame)))
 }
 
 // DialFunc opens the connection of a link and proves it.
@@ -311,15 +311,14 @@ func (r *Relay) catchUp(ctx context.Context, l *outLink) {
 			l.acked = max(l.acked, l.sent) // the kernel goes on to send what it has
 			return
 		case planFrame:
-			f, hdr, data := what.frame, what.frame.hdr, what.frame.data
-			if skip := l.pos - f.off; skip > 0 {
-				data = data[skip:]
-				wire.PutData(&hdr, f.blob, l.pos, data)
-			}
+			f, hdr, data := what.frame, what.frame.hdr, what.frame.data[l.pos-what.frame.off:]
 			if l.lag { // a pin would hold the window, and all of the chain, as long as the write
-				data = l.copied(data)
+				data = r.copied(l, data)
 			} else {
 				f.pins++
+			}
+			if len(data) < len(f.data) {
+				wire.PutData(&hdr, f.blob, l.pos, data)
 			}
 			l.writing = true
 			r.mu.Unlock()
@@ -344,15 +343,18 @@ func (r *Relay) catchUp(ctx context.Context, l *outLink) {
 	}
 }
 
-// makeBuf makes the buffer of l, which holds any frame.
-func (l *outLink) makeBuf() {
+// maxReplay is how many bytes a frame has at most whose link needs memory of its own for it: there may be many such links.
+func (r *Relay) maxReplay() int { return r.sizes().Chunk / 4 }
+
+// makeBuf makes the buffer of l.
+func (r *Relay) makeBuf(l *outLink) {
 	if l.buf == nil {
-		l.buf = make([]byte, wire.MaxPayload)
+		l.buf = make([]byte, r.maxReplay())
 	}
 }
 
-// copied is data in the buffer of l.
-func (l *outLink) copied(data []byte) []byte {
-	l.makeBuf()
+// copied is data in the buffer of l, as far as it fits.
+func (r *Relay) copied(l *outLink, data []byte) []byte {
+	r.makeBuf(l)
 	return l.buf[:copy(l.buf, data)]
 }

@@ -293,17 +293,17 @@ func (r *Relay) openAt(ctx context.Context, blob uint32, off int64) (*storedRead
 	return &storedReader{ReadCloser: rc, blob: blob, off: off}, nil
 }
 
-// Feeding is how many links this process feeds, or has broken links of that nobody stands in for.
-func (r *Relay) Feeding() int {
+// Feeding is how many links this process feeds, or has broken links of that nobody stands in for, and how many needs all links have
+// together. A link counts until its goroutine has ended.
+func (r *Relay) Feeding() (links, needs int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	count := len(r.lost)
 	for _, l := range r.links {
-		if !l.dead {
-			count++
+		if needs += len(l.needs); !r.lost[l.id] {
+			links++
 		}
 	}
-	return count
+	return links + len(r.lost), needs
 }
 
 // Sent returns how many payload bytes were written to links.

@@ -41,7 +41,7 @@ func (r *Relay) replay(ctx context.Context, l *outLink, blob uint32, pos int64, 
 		}
 		l.reads = s
 	}
-	l.makeBuf()
+	r.makeBuf(l)
 	if _, err := io.ReadFull(l.reads, l.buf[:n]); err != nil {
 		return wire.Errorf(wire.CodeGone, "replay of blob %d at byte %d: %w", blob, pos, err)
 	}

@@ -1,18 +1,10 @@
 package wire
 
 import (
-	"bytes"
-	"encoding/binary"
 	"encoding/json"
-	"errors"
-	"fmt"
-	"io"
 
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 )
-
-// MaxMessage bounds type and body of a control message.
-const MaxMessage = 4 << 20
 
 // Message is one of the control messages below.
 type Message interface{ kind() byte }
@@ -220,93 +212,3 @@ func (*Pong) kind() byte      { return 20 }
 func (*Fallback) kind() byte  { return 21 }
 func (*Probe) kind() byte     { return 22 }
 func (*Probed) kind() byte    { return 23 }
-
-// Encode makes the bytes of m, length and type included.
-func Encode(m Message) ([]byte, error) {
-	body, err := json.Marshal(m)
-	if err != nil {
-		return nil, err
-	}
-	if bytes.Contains(body, []byte(`\ufffd`)) {
-		// Text that is not UTF-8, such as an old file name: encoded, read and
-		// encoded again it is in its one encoding.
-		again := makers[m.kind()]()
-		if err := json.Unmarshal(body, again); err != nil {
-			return nil, err
-		}
-		if body, err = json.Marshal(again); err != nil {
-			return nil, err
-		}
-	}
-	if len(body)+1 > MaxMessage {
-		return nil, fmt.Errorf("control message of %d bytes, the limit is %d", len(body)+1, MaxMessage)
-	}
-	b := make([]byte, 5, 5+len(body))
-	binary.BigEndian.PutUint32(b, uint32(len(body)+1))
-	b[4] = m.kind()
-	return append(b, body...), nil
-}
-
-// MalformedError says that a message does not read as one that this package knows. Its
-// sender most likely speaks a later version.
-type MalformedError struct {
-	// Said is what a HELLO or WELCOME tells of its version all the same.
-	Said struct {
-		Min, Max, Version int
-		Software          string
-	}
-	reason string
-}
-
-func (e *MalformedError) Error() string { return e.reason }
-
-func malformed(format string, args ...any) *MalformedError {
-	return &MalformedError{reason: fmt.Sprintf(format, args...)}
-}
-
-// Decode parses type and body of a message, without its length. Only the one
-// encoding Encode makes is accepted, which rules out unknown and repeated fields. The
-// error is a *MalformedError.
-func Decode(b []byte) (Message, error) {
-	if len(b) < 1 || len(b) > MaxMessage {
-		return nil, malformed("control message of %d bytes", len(b))
-	}
-	if int(b[0]) >= len(makers) || makers[b[0]] == nil {
-		return nil, malformed("unknown control message type %d", b[0])
-	}
-	m := makers[b[0]]()
-	err := json.Unmarshal(b[1:], m)
-	if err == nil {
-		if again, e := json.Marshal(m); e == nil && bytes.Equal(again, b[1:]) {
-			return m, nil
-		}
-		err = errors.New("not in its one encoding")
-	}
-	bad := malformed("control message type %d: %v", b[0], err)
-	switch m.(type) {
-	case *Hello, *Welcome:
-		_ = json.Unmarshal(b[1:], &bad.Said) // as far as it goes
-	}
-	return nil, bad
-}
-
-// Read reads one message. At a clean end between messages it returns io.EOF. Memory grows with
-// what really arrives, not with what a length claims.
-func Read(r io.Reader) (Message, error) {
-	var head [4]byte
-	if _, err := io.ReadFull(r, head[:]); err != nil {
-		return nil, err
-	}
-	n := binary.BigEndian.Uint32(head[:])
-	if n < 1 || n > MaxMessage {
-		return nil, malformed("control message of %d bytes, the limit is %d", n, MaxMessage)
-	}
-	var buf bytes.Buffer
-	if _, err := io.CopyN(&buf, r, int64(n)); err != nil {
-		if err == io.EOF {
-			err = io.ErrUnexpectedEOF
-		}
-		return nil, err
-	}
-	return Decode(buf.Bytes())
-}

@@ -2,6 +2,7 @@ package wire
 
 import (
 	"bytes"
+	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -131,7 +132,7 @@ func TestMessages(t *testing.T) {
 	want := stream.Bytes()
 	var again []byte
 	for r := bytes.NewReader(want); ; {
-		m, err := Read(r)
+		m, err := Read(r, nil)
 		if err == io.EOF {
 			break
 		}
@@ -166,9 +167,33 @@ func TestMessagesRefused(t *testing.T) {
 			t.Errorf("%q accepted as %#v", s, m)
 		}
 	}
-	for _, s := range []string{"\xff\xff\xff\xff", "\x00\x00\x00\x00", "\x00\x00\x00\x05\x0f{}"} {
-		if _, err := Read(strings.NewReader(s)); err == nil || err == io.EOF {
+	for _, s := range []string{"\xff\xff\xff\xff", "\x00\x00\x00\x00", "\x00\x00\x00\x05\x0f{}", "\x00\x01\x00\x01\x13", "\x00\x00\x00\x03\x7f{}"} {
+		if _, err := Read(strings.NewReader(s), nil); err == nil || err == io.EOF {
 			t.Errorf("%q: %v", s, err)
+		}
+	}
+}
+
+// A long message waits for its place before more than its beginning is read, and gives it back. One that would take many times the
+// memory of its bytes is refused.
+func TestLongMessages(t *testing.T) {
+	places := 0
+	long := func() func() { places++; return func() { places-- } }
+	for text, good := range map[string]bool{strings.Repeat(`"abcdefgh",`, 50_000): true, strings.Repeat(`"",`, maxCommas): false} {
+		body := `{"digests":[` + text + `""],"inPlace":true}`
+		b := append(binary.BigEndian.AppendUint32(nil, uint32(len(body)+1)), 14)
+		begun := bytes.NewReader(append(b, body[:maxShort]...))
+		if _, err := Read(begun, func() func() { // what has come by now is all that was read
+			if left := begun.Len(); left != 1 {
+				t.Errorf("%d bytes are left", left)
+			}
+			return long()
+		}); err != io.ErrUnexpectedEOF {
+			t.Error(err)
+		}
+		m, err := Read(bytes.NewReader(append(b, body...)), long)
+		if (err == nil) != good || places != 0 {
+			t.Errorf("%T, %v; %d places are taken", m, err, places)
 		}
 	}
 }
