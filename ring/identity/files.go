@@ -223,7 +223,7 @@ func pool(certs []*x509.Certificate) *x509.CertPool {
 }
 
 // check returns whose the certificate in the file of a node or sender is. The error says
-// what is wrong with it at the time now.
+// what is wrong with it at the time now. If ca is nil, the check leaves out who signed the certificate.
 func (f *keyFile) check(role Role, ca *keyFile, now time.Time) (Peer, error) {
 	fail := func(p Problem, detail string, cause error, kind errkind.Kind) error {
 		return &KeyError{File: f.path, Problem: p, Detail: detail, Err: cause, kind: kind, about: filepath.Base(f.path)}
@@ -246,6 +246,9 @@ func (f *keyFile) check(role Role, ca *keyFile, now time.Time) (Peer, error) {
 		return peer, fail(Expired, "on "+cert.NotAfter.UTC().Format(time.RFC3339), nil, errkind.Kind("key-ended"))
 	case now.Before(cert.NotBefore):
 		return peer, fail(NotYetValid, "valid from "+cert.NotBefore.UTC().Format(time.RFC3339), nil, errkind.Kind("key-not-yet"))
+	}
+	if ca == nil {
+		return peer, nil
 	}
 	_, err = cert.Verify(x509.VerifyOptions{Roots: pool(ca.certs), Intermediates: pool(f.certs[1:]), CurrentTime: now,
 		KeyUsages: []x509.ExtKeyUsage{usage(role)}})

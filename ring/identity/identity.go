@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -28,26 +29,27 @@ type Identity struct {
 }
 
 // Load reads the identity of a sender (sender.pem) or a node (node.pem), the
-// ca.pem beside it, and the list of revoked certificates if there is one. Every error is a *KeyError.
+// ca.pem beside it, and the list of revoked certificates if there is one. Errors are of type *KeyError; if
+// several files are wrong, they are joined.
 func Load(dir string, role Role) (*Identity, error) {
-	ca, err := readCA(dir)
-	if err != nil {
-		return nil, err
+	ca, caErr := readCA(dir)
+	file, fileErr := read(dir, roleFile(role))
+	list, listErr := loadRevoked(dir)
+	var peer Peer
+	if fileErr == nil {
+		peer, fileErr = file.check(role, ca, time.Now())
 	}
-	file, err := read(dir, roleFile(role))
-	if err != nil {
-		return nil, err
+	if fileErr == nil && listErr == nil {
+		if why := list.why(file.certs[0]); why != nil {
+			fileErr = &KeyError{File: file.path, Problem: Revoked, Detail: why.String(), kind: why.remedy(), about: serial(file.certs[0])}
+		}
 	}
-	peer, err := file.check(role, ca, time.Now())
-	if err != nil {
-		return nil, err
+	wrong := slices.DeleteFunc([]error{caErr, fileErr, listErr}, func(err error) bool { return err == nil })
+	if len(wrong) == 1 {
+		return nil, wrong[0]
 	}
-	list, err := loadRevoked(dir)
-	if err != nil {
-		return nil, err
-	}
-	if why := list.why(file.certs[0]); why != nil {
-		return nil, &KeyError{File: file.path, Problem: Revoked, Detail: why.String(), kind: why.remedy(), about: serial(file.certs[0])}
+	if len(wrong) > 1 {
+		return nil, errors.Join(wrong...)
 	}
 	cert := tls.Certificate{PrivateKey: file.key, Leaf: file.certs[0]}
 	for _, c := range file.certs {

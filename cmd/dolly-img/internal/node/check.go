@@ -25,51 +25,81 @@ type Fact struct {
 	Err        error
 }
 
+// report is what Check finds out.
+type report struct {
+	facts    []Fact
+	warnings []string
+}
+
+func (r *report) line(what, text string, err error) { r.facts = append(r.facts, Fact{what, text, err}) }
+
 // Check returns the configuration that a node would have, with its mirror at mirrorAt, and everything that would keep the
 // node from its start. It does not listen and makes no files.
 func Check(c Config, mirrorAt string) (facts []Fact, warnings []string) {
-	line := func(what, text string, err error) { facts = append(facts, Fact{what, text, err}) }
-	var policy *identity.Policy // nil if it has errors
-	dir, err := nodeKeys(c.Keys)
-	if err != nil {
-		line("keys", "", err)
-	} else {
-		id, err := identity.Load(dir, identity.Node)
-		if err != nil {
-			line("keys", "", err)
-		} else {
-			own, authority := id.Until()
-			line("keys", fmt.Sprintf("%s: the key %s of cluster %s, until %s, authority until %s", dir, holder(id.Peer), id.Cluster,
-				own.UTC().Format(time.DateOnly), authority.UTC().Format(time.DateOnly)), nil)
-			line("revoked", fmt.Sprintf("%d entries", id.Revocations()), nil)
-			for _, end := range id.Ending(time.Now()) {
-				warnings = append(warnings, end.String(time.Now())+"; "+c.Hint(ending(end, time.Now())))
-			}
-		}
-		if policy, err = identity.LoadPolicy(dir); err != nil {
-			for _, err := range each(err) {
-				line("policy", "", err)
-			}
-		} else {
-			_, err := cacheAccess(policy)
-			line("policy", policyText(policy), err)
-			warnings = append(warnings, policyWarnings(policy)...)
-		}
-	}
+	var r report
+	dir := r.keys(c)
+	policy := r.policy(dir)
 	where, err := cachedir.Dir(c.Cache)
 	if err == nil {
 		err = checkCache(where)
 	}
-	line("cache", where, err)
+	r.line("cache", where, err)
 	if err == nil {
-		warnings = append(warnings, tooLittle(policy, where)...)
+		r.warnings = append(r.warnings, tooLittle(policy, where)...)
 	}
-	line("listen", c.Listen, checkAddress("listen on", c.Listen))
+	r.line("listen", c.Listen, checkAddress("listen on", c.Listen))
 	if mirrorAt != "" {
-		line("mirror", mirrorAt, checkMirror(mirrorAt))
-		warnings = append(warnings, openMirror(mirrorAt, policy)...)
+		r.line("mirror", mirrorAt, checkMirror(mirrorAt))
+		r.warnings = append(r.warnings, openMirror(mirrorAt, policy)...)
 	}
-	return facts, warnings
+	return r.facts, r.warnings
+}
+
+// keys looks at the keys, and returns their directory or "".
+func (r *report) keys(c Config) (dir string) {
+	dir, missing := nodeKeys(c.Keys)
+	if missing != nil {
+		r.line("keys", "", missing)
+		if dir = c.Keys; dir == "" {
+			return ""
+		}
+	}
+	id, err := identity.Load(dir, identity.Node)
+	if err == nil {
+		own, authority := id.Until()
+		r.line("keys", fmt.Sprintf("%s: the key %s of cluster %s, until %s, authority until %s", dir, holder(id.Peer), id.Cluster,
+			own.UTC().Format(time.DateOnly), authority.UTC().Format(time.DateOnly)), nil)
+		r.line("revoked", fmt.Sprintf("%d entries", id.Revocations()), nil)
+		for _, end := range id.Ending(time.Now()) {
+			r.warnings = append(r.warnings, end.String(time.Now())+"; "+c.Hint(ending(end, time.Now())))
+		}
+		return dir
+	}
+	for _, err := range each(err) {
+		key := new(identity.KeyError)
+		if missing == nil || errors.As(err, &key) && key.Problem != identity.Missing { // no keys were found, which was said
+			r.line("keys", "", err)
+		}
+	}
+	return dir
+}
+
+// policy looks at the policy in the directory of the keys. It returns nil if that has errors.
+func (r *report) policy(dir string) *identity.Policy {
+	if dir == "" {
+		return nil
+	}
+	policy, err := identity.LoadPolicy(dir)
+	if err != nil {
+		for _, err := range each(err) {
+			r.line("policy", "", err)
+		}
+		return nil
+	}
+	_, err = cacheAccess(policy)
+	r.line("policy", policyText(policy), err)
+	r.warnings = append(r.warnings, policyWarnings(policy)...)
+	return policy
 }
 
 // each returns the errors that err joins, or err alone.
