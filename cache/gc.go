@@ -58,10 +58,13 @@ func (c *Cache) Tend(ctx context.Context, keep ...string) error {
 // GCResult is what GC removed.
 type GCResult struct {
 	Images []string // references, and digests of images without one
+	Pinned []string // those of Images that were pinned, which only Remove removes
 	Blobs  int
 	Bytes  int64
 	// Over says that the limits are not kept, because the rest is pinned or in use.
 	Over bool
+	// Pins says which pinned images keep the limits from being kept, or is "".
+	Pins string
 	// Waits is how many bytes no image needs that stay because of the grace time.
 	Waits int64
 }
@@ -217,7 +220,15 @@ func (g *collector) collect(ctx context.Context) error {
 		if room, known, err := g.room(victims, Limits{Free: g.o.Limits.Free}); err != nil {
 			return err
 		} else if known && room < 0 {
-			return errkind.Errorf("cache-unattainable", "nothing is removed: so much cannot be free here, it lacks %s that the cache cannot give", bytesize.Text(-room))
+			text := fmt.Sprintf("nothing is removed: so much cannot be free here, it lacks %s that the cache cannot give", bytesize.Text(-room))
+			pins := g.pins()
+			if len(pins.names) > 0 {
+				text += "; " + pins.String()
+			}
+			if room+pins.bytes >= 0 {
+				return errkind.Errorf("cache-pinned", "%s", text)
+			}
+			return errkind.Errorf("cache-unattainable", "%s", text)
 		}
 	}
 	if err := g.dropUnneeded(ctx, func(d digest.Digest) bool { return !g.fresh(d) }); err != nil {
@@ -243,7 +254,11 @@ func (g *collector) collect(ctx context.Context) error {
 			return err
 		}
 	}
-	g.res.Over, err = g.over()
+	if g.res.Over, err = g.over(); g.res.Over {
+		if pins := g.pins(); len(pins.names) > 0 {
+			g.res.Pins = pins.String()
+		}
+	}
 	return err
 }
 
@@ -279,11 +294,11 @@ func (g *collector) evict(i int) error {
 		return err
 	}
 	g.index = index
-	name := refName(d)
-	if name == "" {
-		name = d.Digest.String()
-	}
+	name := imageName(d)
 	g.res.Images = append(g.res.Images, name)
+	if pinned(d) {
+		g.res.Pinned = append(g.res.Pinned, name)
+	}
 	g.c.log.Info("image removed from the cache", "reference", name, "digest", d.Digest)
 	if !slices.ContainsFunc(index.Manifests, func(other v1.Descriptor) bool { return other.Digest == d.Digest }) {
 		_ = g.c.fs.Remove("used/" + flat(d.Digest))

@@ -110,17 +110,35 @@ func (g *collector) fits(victims []v1.Descriptor) error {
 	if err != nil || !known || room >= g.o.Room {
 		return err
 	}
-	return errkind.Errorf("cache-full", "%w", &noRoom{g.o.Room, max(0, room)})
+	full := &noRoom{g.o.Room, max(0, room), g.pins()}
+	if room+full.pins.bytes >= g.o.Room {
+		return errkind.Errorf("cache-pinned", "%w", full)
+	}
+	return errkind.Errorf("cache-full", "%w", full)
 }
 
 // noRoom is a lack of space that comes from the limits, and not from the file system.
-type noRoom struct{ need, room int64 }
+type noRoom struct {
+	need, room int64
+	pins       pins
+}
 
 func (e *noRoom) Error() string {
-	return fmt.Sprintf("needs %s, and the limits of the cache leave room for %s", bytesize.Text(e.need), bytesize.Text(e.room))
+	text := fmt.Sprintf("needs %s, and the limits of the cache leave room for %s", bytesize.Text(e.need), bytesize.Text(e.room))
+	if len(e.pins.names) > 0 {
+		text += "; " + e.pins.String()
+	}
+	return text
 }
 
 func (e *noRoom) Is(target error) bool { return target == syscall.ENOSPC }
+
+// evictable returns the images of which nobody says that they stay.
+func (g *collector) evictable() []v1.Descriptor {
+	return slices.DeleteFunc(slices.Clone(g.index.Manifests), func(d v1.Descriptor) bool {
+		return pinned(d) || g.leased[d.Digest] || slices.Contains(g.o.Keep, refName(d))
+	})
+}
 
 // victims returns the images that may be evicted, the one that was not used for longest first. It leaves out images
 // whose blobs all stay because others need them: evicting these frees nothing.
@@ -128,9 +146,7 @@ func (g *collector) victims() []v1.Descriptor {
 	if g.o.Limits == (Limits{}) {
 		return nil
 	}
-	list := slices.DeleteFunc(slices.Clone(g.index.Manifests), func(d v1.Descriptor) bool {
-		return pinned(d) || g.leased[d.Digest] || slices.Contains(g.o.Keep, refName(d))
-	})
+	list := g.evictable()
 	stays := g.without(list)
 	list = slices.DeleteFunc(list, func(d v1.Descriptor) bool {
 		return !slices.ContainsFunc(g.blobs[d.Digest], func(b digest.Digest) bool { return !stays(b) })

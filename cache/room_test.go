@@ -13,6 +13,8 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/dolly-img/dolly-img/ring/errkind"
 )
 
 // A transfer makes room by evicting, where the cache has limits; but never what it is about to replace,
@@ -174,5 +176,41 @@ func TestNoRoom(t *testing.T) {
 	want := regexp.MustCompile(`^cache ` + regexp.QuoteMeta(c.Dir()) + `: needs 8\.07 EB, \d\S* [kMGT]B are free there: no space left on device$`)
 	if !errors.Is(err, syscall.ENOSPC) || !want.MatchString(err.Error()) {
 		t.Errorf("%v, want %s", err, want)
+	}
+}
+
+// Where images are pinned, who lacks room is told which ones keep it.
+func TestNoRoomForPins(t *testing.T) {
+	c := mustOpen(t)
+	for _, name := range []string{"a", "b", "c", "d", "other"} {
+		mustPush(t, c, "x/"+name+":1", newImage(v1.MediaTypeImageLayer, strings.Repeat(name, 10_000/len(name))))
+	}
+	for _, name := range []string{"d", "a", "c", "b"} {
+		if err := c.Pin(t.Context(), "x/"+name+":1", true); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c.SetLimits(Limits{Max: 55_000})
+	offer := func(ref string, size int64) error {
+		tr := c.Transfer(ref, TransferOptions{})
+		defer tr.Close()
+		_, _, err := tr.Offer(t.Context(), []v1.Descriptor{{Digest: digest.FromString("new"), Size: size}})
+		return err
+	}
+	for _, tt := range []struct {
+		ref         string
+		size        int64
+		kind, wants string
+	}{
+		{"x/new:1", 10_000, "", ""},
+		{"x/new:1", 20_000, "cache-pinned", `; 4 images with 4\d\.\d kB are pinned: x/a:1, x/b:1, x/c:1 and 1 more$`},
+		{"x/new:1", 90_000, "cache-full", `; 4 images with 4\d\.\d kB are pinned: `},
+		{"x/a:1", 20_000, "cache-pinned", `; 3 images with 3\d\.\d kB are pinned: x/b:1, x/c:1, x/d:1$`}, // the other is replaced
+	} {
+		err := offer(tt.ref, tt.size)
+		kind, _ := errkind.Of(err)
+		if string(kind) != tt.kind || err != nil && !regexp.MustCompile(tt.wants).MatchString(err.Error()) {
+			t.Errorf("%d bytes for %s: %q, %v", tt.size, tt.ref, kind, err)
+		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"slices"
 	"strings"
 	"time"
 
@@ -23,7 +24,7 @@ func newCacheRm() *cobra.Command {
 		Use:   "rm REF...",
 		Short: "Remove images from the cache",
 		Long: `Rm removes references from the cache, and the blobs that no other image needs. Blobs that a
-running transfer needs stay until it ends.`,
+running transfer needs stay until it ends. Rm also removes a pinned image, and says that it was pinned.`,
 		Args: atLeast(1, "the reference of an image, see dolly-img cache ls"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := cachedir.Open(dir)
@@ -140,7 +141,11 @@ func parseBytes(flag, s string) (int64, error) {
 
 func printRemoved(w io.Writer, r cache.GCResult) {
 	for _, name := range r.Images {
-		fmt.Fprintf(w, "removed  %s\n", printable.Line(name))
+		text := printable.Line(name)
+		if slices.Contains(r.Pinned, name) {
+			text += ", which was pinned"
+		}
+		fmt.Fprintf(w, "removed  %s\n", text)
 	}
 	fmt.Fprintf(w, "%d blobs with %s are gone\n", r.Blobs, bytesize.Text(r.Bytes))
 	if r.Waits > 0 {
@@ -148,6 +153,9 @@ func printRemoved(w io.Writer, r cache.GCResult) {
 	}
 	if r.Over {
 		fmt.Fprintln(w, "the cache is still over its limits: the rest is pinned, in use, within the grace time, or not of this cache")
+	}
+	if r.Pins != "" {
+		fmt.Fprintf(w, "%s; dolly-img cache unpin REF lets gc remove one\n", printable.Line(r.Pins))
 	}
 }
 
