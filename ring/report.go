@@ -87,7 +87,7 @@ type Unreached struct {
 }
 
 // Report is the outcome of one transfer. Its JSON form is the report file that a user may ask for. The
-// caller of Send sets Version, Host, Started, Image, Kept, SIF and Exit.
+// caller of Send sets Version, Host, Started, Image, Kept, SHA256, SIF and Exit.
 type Report struct {
 	// Transfer is the transfer's id in hexadecimal.
 	Transfer string `json:"transfer"`
@@ -101,6 +101,9 @@ type Report struct {
 	Kept  string `json:"kept"`
 	// Digest is that of the last blob, which is the root of an image. The server computed or verified it.
 	Digest string `json:"digest"`
+	// SHA256 is the digest of a raw file as sha256sum has it, else "". Digest is another one if the file
+	// travelled in leaves.
+	SHA256 string `json:"sha256"`
 	// SIF is the digest of the file itself where the image is a SIF, else "".
 	SIF string `json:"sif"`
 	// Bytes is the size of all blobs together.

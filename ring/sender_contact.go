@@ -24,6 +24,7 @@ const (
 type caller struct {
 	nodes    []Peer
 	software string
+	least    int // the oldest version of the protocol that will do
 	net      transport
 	// secure makes the transport of a control connection to a node. It is TLS, unless a simulation that
 	// cannot afford it says otherwise.
@@ -36,7 +37,7 @@ type caller struct {
 
 func newCaller(cfg Config) caller {
 	c := caller{
-		nodes: cfg.Nodes, software: cfg.Software, net: tcp,
+		nodes: cfg.Nodes, software: cfg.Software, least: ProtocolMin, net: tcp,
 		dials: make(chan struct{}, maxDials), handshakes: make(chan struct{}, maxHandshakes), memory: serverMemory(),
 	}
 	c.secure = func(ctx context.Context, raw net.Conn, node string) (net.Conn, error) {
@@ -152,7 +153,7 @@ func (g greeted) Close() error { g.ctrl.finish(); return nil }
 func (c *caller) greet(work context.Context, p Peer, resume bool, limit time.Duration) (*control, *wire.Welcome, error) {
 	ctx, cancel := context.WithTimeout(work, limit)
 	defer cancel()
-	hello := &wire.Hello{Min: ProtocolMin, Max: ProtocolMax, Transfer: c.id, Node: p.Name, Resume: resume}
+	hello := &wire.Hello{Min: c.least, Max: ProtocolMax, Transfer: c.id, Node: p.Name, Resume: resume}
 	// One connection says HELLO at a time, because one with resume takes the transfer over from the one before. Who is
 	// proven and does not answer leaves time for the other addresses.
 	turn := make(chan struct{}, 1)
@@ -213,7 +214,7 @@ func (c *control) greet(hello *wire.Hello, limit time.Duration, software string)
 	c.send(hello)
 	m, err := c.read(limit)
 	w, ok := m.(*wire.Welcome)
-	if other := misgreeted(w, err, software); other != nil {
+	if other := misgreeted(w, err, hello.Min, software); other != nil {
 		return nil, other
 	}
 	if err != nil {

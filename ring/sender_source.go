@@ -12,6 +12,7 @@ import (
 	"github.com/dolly-img/dolly-img/ring/internal/coordinator"
 	"github.com/dolly-img/dolly-img/ring/internal/relay"
 	"github.com/dolly-img/dolly-img/ring/internal/wire"
+	"github.com/dolly-img/dolly-img/ring/leaf"
 	"github.com/opencontainers/go-digest"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/time/rate"
@@ -30,6 +31,9 @@ func (s *sender) prepare(ctx context.Context) error {
 		return err
 	}
 	s.blobs = blobs
+	if slices.ContainsFunc(blobs, leaf.In) {
+		s.least = wire.LeavesSince
+	}
 	meta := s.cfg.Meta
 	if meta == nil {
 		meta = []byte("null")
@@ -77,6 +81,9 @@ func (s *sender) startSource(work context.Context) {
 	st := &relay.Store{Relay: s.relay, Blobs: blobs, Hashers: hashers(), Sum: func(b int, off int64, sum []byte, end bool) error {
 		if end {
 			finals[b], sizes[b] = digest.NewDigestFromBytes(digest.SHA256, sum), off
+			if leaf.In(s.blobs[b]) {
+				finals[b] = leaf.Digest(sum)
+			}
 			if want := s.blobs[b].Digest; want != "" && want != finals[b] {
 				return differs(b, finals[b])
 			}

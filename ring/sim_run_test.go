@@ -14,6 +14,7 @@ import (
 	"github.com/dolly-img/dolly-img/ring/internal/memnet"
 	"github.com/dolly-img/dolly-img/ring/internal/relay"
 	"github.com/dolly-img/dolly-img/ring/internal/simcheck"
+	"github.com/dolly-img/dolly-img/ring/leaf"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
@@ -72,6 +73,10 @@ func newSim(t *testing.T, sc simCase, sizes relay.Sizes) *sim {
 	for i, b := range sc.Blobs {
 		d := v1.Descriptor{MediaType: "application/octet-stream", Size: b.Size, Annotations: map[string]string{blobKey: fmt.Sprint(i)}}
 		blob := simBlob{data: all[:b.Size:b.Size], sum: shaOf(all[:b.Size])}
+		if !b.Digest && !b.Stream && sc.Seed%3 != 0 && sc.Seed%2 == 0 { // those with an older version refuse leaves
+			d.MediaType = leaf.MediaType
+			blob.sum = leavesOf(blob.data)
+		}
 		all = all[b.Size:]
 		// Two blobs of one digest are refused, and two empty ones have one.
 		if b.Digest && b.Size > 16 {

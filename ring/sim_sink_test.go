@@ -7,12 +7,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"sync"
 	"syscall"
 	"time"
 
 	"github.com/dolly-img/dolly-img/ring/internal/simcheck"
+	"github.com/dolly-img/dolly-img/ring/leaf"
 	"github.com/opencontainers/go-digest"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 )
@@ -34,6 +36,25 @@ func blobOf(d v1.Descriptor) int {
 
 func shaOf(b []byte) digest.Digest {
 	return digest.NewDigestFromBytes(digest.SHA256, func() []byte { s := sha256.Sum256(b); return s[:] }())
+}
+
+// leavesOf is the digest of a blob in leaves.
+func leavesOf(b []byte) digest.Digest {
+	var sums []byte
+	for l := range slices.Chunk(b, simMark) {
+		sum := sha256.Sum256(l)
+		sums = append(sums, sum[:]...)
+	}
+	root := sha256.Sum256(sums)
+	return leaf.Digest(root[:])
+}
+
+// digest is what the ring says of bytes of the blob.
+func (b *simBlob) digest(data []byte) digest.Digest {
+	if leaf.In(b.desc) {
+		return leavesOf(data)
+	}
+	return shaOf(data)
 }
 
 // simSource is paced, so that a transfer takes some of the fake time.
@@ -211,14 +232,14 @@ func (s *simSink) Close() error {
 
 // sum is the digest of what part i is now.
 func (s *simSink) sum(i int) digest.Digest {
-	p, b := &s.parts[i], s.sim.blobs[i]
+	p, b := &s.parts[i], &s.sim.blobs[i]
 	switch {
 	case p.own != nil:
-		return shaOf(p.own)
+		return b.digest(p.own)
 	case p.n == int64(len(b.data)):
 		return b.sum
 	}
-	return shaOf(b.data[:p.n])
+	return b.digest(b.data[:p.n])
 }
 
 func (s *simSink) Open(_ context.Context, d v1.Descriptor, off int64) (io.ReadCloser, error) {

@@ -47,19 +47,20 @@ func unread(err error, version int, software, own string) error {
 
 // misgreeted turns the answer to a HELLO into an error that says which versions the node speaks. The
 // answer is err where it could not be read, else w, a WELCOME of a version that was not offered.
-// misgreeted returns nil when the answer is anything else.
-func misgreeted(w *wire.Welcome, err error, own string) error {
+// least is the oldest that was offered. misgreeted returns nil when the answer is anything else.
+func misgreeted(w *wire.Welcome, err error, least int, software string) error {
+	own := versions(least, ProtocolMax, software)
 	var bad *wire.MalformedError
 	switch {
 	case errors.As(err, &bad):
 		v := bad.Said.Version
-		return &refusal{because(fmt.Sprintf("speaks %s, this is %s", versions(v, v, bad.Said.Software), ownVersions(own)))}
+		return &refusal{because(fmt.Sprintf("speaks %s, this is %s", versions(v, v, bad.Said.Software), own))}
 	case w == nil || wire.Common(w.Version, w.Version) != 0:
 		return nil
 	case w.Version == 0 && w.Reason != "":
 		return &refusal{because(wire.Printable(w.Reason))}
 	case w.Version == 0: // a node of version 1 does not say what it speaks
-		return &refusal{because("speaks no protocol version in common with this, " + ownVersions(own))}
+		return &refusal{because("speaks no protocol version in common with this, " + own)}
 	}
-	return &refusal{because(fmt.Sprintf("speaks %s, this is %s", versions(w.Version, w.Version, w.Software), ownVersions(own)))}
+	return &refusal{because(fmt.Sprintf("speaks %s, this is %s", versions(w.Version, w.Version, w.Software), own))}
 }

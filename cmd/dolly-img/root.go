@@ -31,7 +31,7 @@ To see it work on this machine alone:  dolly-img demo`,
 	})
 	group(root)
 	root.AddCommand(newPush(), newRaw(), newDaemon(), newReceive(), newCache(), newKeys(),
-		newInspect(), newDemo(), newVersion())
+		newInspect(), newDigest(), newDemo(), newVersion())
 	root.InitDefaultCompletionCmd()
 	return root
 }

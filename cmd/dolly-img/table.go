@@ -35,6 +35,9 @@ func printTable(w io.Writer, r *ring.Report, what, have string, quiet bool) {
 		fmt.Fprintf(w, ": %s %s, %s", what, r.Digest, bytesize.Text(r.Bytes))
 	}
 	fmt.Fprintln(w)
+	if good > 0 && r.SHA256 != "" && r.SHA256 != r.Digest {
+		fmt.Fprintf(w, "the file is %s, as sha256sum has it\n", r.SHA256)
+	}
 	if good > 0 && r.SIF != "" {
 		fmt.Fprintf(w, "the SIF file is %s, as sha256sum has it\n", r.SIF)
 	}

@@ -16,10 +16,14 @@ import (
 
 	"github.com/dolly-img/dolly-img/cache/durable"
 	"github.com/dolly-img/dolly-img/ring/errkind"
+	"github.com/dolly-img/dolly-img/ring/leaf"
 )
 
-// mediaType is that of every raw blob: bytes of which nothing is known.
+// mediaType is that of a raw blob which does not travel in leaves: bytes of which nothing is known.
 const mediaType = "application/octet-stream"
+
+// inLeaves is the size in bytes from which on a file travels in leaves: below it, one core hashes it in no time.
+const inLeaves = 64 << 20
 
 // File is a regular file as a source of one blob.
 type File struct {
@@ -30,6 +34,7 @@ type File struct {
 	endless bool          // its size is not where reading ends
 	sum     digest.Digest // of what was read, once that is known
 	grown   int64         // bytes that came behind what was read
+	plain   plainSum
 }
 
 // OpenFile opens a regular file to be sent; it may be empty. It says what else
@@ -140,17 +145,25 @@ func (s *File) Mode() fs.FileMode { return s.info.Mode().Perm() }
 // ModTime is the modification time of the file when it was opened.
 func (s *File) ModTime() time.Time { return s.info.ModTime() }
 
+// leaves says whether the file travels in leaves.
+func (s *File) leaves() bool { return s.info.Size() >= inLeaves }
+
 // Blobs is the file: its size is known, its digest is not.
 func (s *File) Blobs(context.Context) ([]v1.Descriptor, error) {
+	media := mediaType
+	if s.leaves() {
+		media = leaf.MediaType
+	}
 	return []v1.Descriptor{{
-		MediaType:   mediaType,
+		MediaType:   media,
 		Size:        s.info.Size(),
 		Annotations: map[string]string{v1.AnnotationTitle: filepath.Base(s.path)},
 	}}, nil
 }
 
 // Open reads the file from off on. A file that became shorter is an
-// io.ErrUnexpectedEOF, one that became longer ends at the size it had.
+// io.ErrUnexpectedEOF, one that became longer ends at the size it had. The first Open
+// begins to compute SHA256.
 func (s *File) Open(ctx context.Context, _ v1.Descriptor, off int64) (io.ReadCloser, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -158,7 +171,20 @@ func (s *File) Open(ctx context.Context, _ v1.Descriptor, off int64) (io.ReadClo
 	if off < 0 || off > s.info.Size() {
 		return nil, fmt.Errorf("input %s: offset %d is outside its %d bytes", s.path, off, s.info.Size())
 	}
+	if s.leaves() {
+		s.plain.begin(s.f, s.info.Size())
+	}
 	return durable.NewPart(durable.NewFile(s.f), s.info.Size()).Open(ctx, off, nil)
+}
+
+// SHA256 returns the digest of what was read as sha256sum has it, once Sums was called, or "" where it could not
+// be computed. For a file in leaves a core of its own computes it beside the transfer, and SHA256 waits for that, but
+// not longer than ctx; late is called before it waits.
+func (s *File) SHA256(ctx context.Context, late func()) digest.Digest {
+	if !s.leaves() {
+		return s.sum
+	}
+	return s.plain.wait(ctx, late)
 }
 
 // Sums is told the digest of what was read.
@@ -187,15 +213,11 @@ func (s *File) Unchanged(ctx context.Context) error {
 	if !os.SameFile(open, named) || !os.SameFile(s.info, open) || s.info.Size() == 0 || open.Size() <= s.info.Size() || s.sum == "" {
 		return changed
 	}
-	again := s.sum.Algorithm().Digester()
-	r, err := s.Open(ctx, v1.Descriptor{}, 0)
+	again, err := s.Digest(ctx)
 	if err != nil {
-		return err
-	}
-	if _, err := io.CopyBuffer(again.Hash(), r, make([]byte, chunk)); err != nil {
 		return fmt.Errorf("input %s: %w", s.path, err)
 	}
-	if again.Digest() != s.sum {
+	if again != s.sum {
 		return changed
 	}
 	s.grown = open.Size() - s.info.Size()
@@ -204,10 +226,21 @@ func (s *File) Unchanged(ctx context.Context) error {
 
 func stat(info fs.FileInfo) *syscall.Stat_t { return info.Sys().(*syscall.Stat_t) }
 
+// Digest reads the file, and returns the digest that a transfer of it has.
+func (s *File) Digest(ctx context.Context) (digest.Digest, error) {
+	if s.leaves() {
+		return leaf.Of(ctx, s.f, s.info.Size())
+	}
+	return digest.FromReader(&endedReader{ctx, io.NewSectionReader(s.f, 0, s.info.Size())})
+}
+
 func unchanged(a, b fs.FileInfo) bool {
 	x, y := stat(a), stat(b)
 	return x.Dev == y.Dev && x.Ino == y.Ino && x.Size == y.Size && x.Mtim == y.Mtim && x.Ctim == y.Ctim
 }
 
 // Close ends the source and every reader of it.
-func (s *File) Close() error { return s.f.Close() }
+func (s *File) Close() error {
+	s.plain.end()
+	return s.f.Close()
+}

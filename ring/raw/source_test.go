@@ -19,6 +19,7 @@ import (
 
 	"github.com/dolly-img/dolly-img/ring"
 	"github.com/dolly-img/dolly-img/ring/errkind"
+	"github.com/dolly-img/dolly-img/ring/leaf"
 	"github.com/dolly-img/dolly-img/ring/ringtest"
 )
 
@@ -63,6 +64,62 @@ func TestFileTitle(t *testing.T) {
 	blobs, _ := f.Blobs(context.Background())
 	if d := blobs[0]; d.Annotations[v1.AnnotationTitle] != "in.img" || d.MediaType != "application/octet-stream" || d.Digest != "" {
 		t.Errorf("descriptor is %+v", d)
+	}
+}
+
+// A long file travels in leaves, and its SHA-256 is computed beside.
+func TestFileInLeaves(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "long")
+	if err := os.WriteFile(path, []byte("begins with this"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(path, inLeaves+5); err != nil {
+		t.Fatal(err)
+	}
+	f, err := OpenFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	blobs, err := f.Blobs(t.Context())
+	if err != nil || !leaf.In(blobs[0]) {
+		t.Fatalf("%+v, %v", blobs, err)
+	}
+	if got := f.SHA256(t.Context(), func() {}); got != "" {
+		t.Errorf("nothing was read, and its digest is %s", got)
+	}
+	r, err := f.Open(t.Context(), blobs[0], 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, err := digest.FromReader(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := f.SHA256(t.Context(), func() {}); got != want {
+		t.Errorf("SHA-256 %s, want %s", got, want)
+	}
+	root, err := f.Digest(t.Context())
+	if err != nil || root.Algorithm() != leaf.Algorithm {
+		t.Fatalf("digest %s, %v", root, err)
+	}
+	f.Sums([]digest.Digest{root})
+	w, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	if _, err := w.WriteAt([]byte("more"), inLeaves+5); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Unchanged(t.Context()); err != nil || f.Grown() != 4 {
+		t.Errorf("it became longer by %d: %v", f.Grown(), err)
+	}
+	if _, err := w.WriteAt([]byte("other"), inLeaves-8); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Unchanged(t.Context()); err == nil {
+		t.Error("it has other bytes, and counts as unchanged")
 	}
 }
 

@@ -3,6 +3,7 @@ package member
 import (
 	"crypto/sha256"
 
+	"github.com/dolly-img/dolly-img/ring/leaf"
 	"github.com/opencontainers/go-digest"
 )
 
@@ -16,6 +17,8 @@ type blob struct {
 	size int64
 	// want is the digest of the offer; "" where only the final mark tells it.
 	want digest.Digest
+	// leaves says that each mark is the sum of the leaf before it, and the digest that over these sums.
+	leaves bool
 	// held says that the node vouched for the blob in its ANSWER.
 	held bool
 	// claim is how many leading bytes were there before and are not judged by marks yet.
@@ -48,6 +51,14 @@ type mark struct {
 type blobSum struct {
 	off int64
 	sum []byte
+}
+
+// digest returns the blob's digest whose value is sum.
+func (b *blob) digest(sum []byte) digest.Digest {
+	if b.leaves {
+		return leaf.Digest(sum)
+	}
+	return digest.NewDigestFromBytes(digest.SHA256, sum)
 }
 
 // lacks reports whether a feed has something to bring of the blob.

@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"github.com/dolly-img/dolly-img/ring/internal/wire"
+	"github.com/dolly-img/dolly-img/ring/leaf"
 	"github.com/opencontainers/go-digest"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 )
@@ -64,7 +65,7 @@ const (
 func New(blobs []v1.Descriptor, markEvery int64) *Machine {
 	m := &Machine{blobs: make([]blob, len(blobs)), markEvery: markEvery}
 	for i, d := range blobs {
-		m.blobs[i] = blob{size: d.Size, want: d.Digest}
+		m.blobs[i] = blob{size: d.Size, want: d.Digest, leaves: leaf.In(d)}
 	}
 	return m
 }

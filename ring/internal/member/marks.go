@@ -4,7 +4,6 @@ import (
 	"bytes"
 
 	"github.com/dolly-img/dolly-img/ring/internal/wire"
-	"github.com/opencontainers/go-digest"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
@@ -22,7 +21,7 @@ func (m *Machine) mark(k wire.Mark) {
 		return
 	}
 	if k.Final {
-		b.final = digest.NewDigestFromBytes(digest.SHA256, k.Sum)
+		b.final = b.digest(k.Sum)
 		switch {
 		case b.want != "" && b.final != b.want:
 			m.fail(wire.Errorf(wire.CodeMismatch, "blob %d: the server read %s, offered was %s", k.Blob, b.final, b.want))
@@ -66,14 +65,14 @@ func (m *Machine) dropMark(b *blob) {
 	m.marks--
 }
 
-// sum takes a running sum from the node's own hash.
+// sum takes the sum of a mark or of a blob from the node's own hash.
 func (m *Machine) sum(ev EvSum) {
 	b := &m.blobs[ev.Blob]
 	if m.resetting {
 		return // of bytes that are dropped
 	}
 	if ev.End {
-		b.sum = digest.NewDigestFromBytes(digest.SHA256, ev.Sum)
+		b.sum = b.digest(ev.Sum)
 		m.judge(ev.Blob)
 		return
 	}
@@ -81,7 +80,8 @@ func (m *Machine) sum(ev EvSum) {
 	m.compare(ev.Blob)
 }
 
-// compare advances good over the marks whose sum is there and equal.
+// compare advances good over the marks whose sum is there and equal. A running sum speaks for all bytes before it, and
+// that of a leaf for the leaf only: where a mark was left out, what is behind it waits for the blob's digest.
 func (m *Machine) compare(i int) {
 	b := &m.blobs[i]
 	for len(b.marks) > 0 && len(b.sums) > 0 && m.phase == Started {
@@ -97,7 +97,9 @@ func (m *Machine) compare(i int) {
 		default:
 			m.dropMark(b)
 			b.sums = b.sums[1:]
-			m.advance(i, k.off)
+			if !b.leaves || k.off == b.good+m.markEvery {
+				m.advance(i, k.off)
+			}
 		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/dolly-img/dolly-img/ring/internal/wire"
+	"github.com/dolly-img/dolly-img/ring/leaf"
 	"github.com/opencontainers/go-digest"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 )
@@ -368,5 +369,41 @@ func TestMemberMarksAreBounded(t *testing.T) {
 	m.Step(EvSum{0, wire.MarkEvery, sumOf("mark"), false})
 	if m.marks != maxMarks-1 || m.blobs[0].good != wire.MarkEvery {
 		t.Errorf("%d marks wait after a comparison, %d bytes are good", m.marks, m.blobs[0].good)
+	}
+}
+
+// The mark of a leaf speaks for that leaf only. If one is left out, the blob's digest judges what is behind it.
+func TestMemberLeaves(t *testing.T) {
+	const leaves, size = 3, 3*wire.MarkEvery + 1
+	for _, c := range []struct {
+		media   string
+		without int64 // the mark that is left out; 0: none
+		good    int64 // after all other marks
+		digest  digest.Digest
+	}{
+		{leaf.MediaType, 0, 3 * wire.MarkEvery, leaf.Digest(sumOf("all"))},
+		{leaf.MediaType, 2, wire.MarkEvery, leaf.Digest(sumOf("all"))},
+		{"", 2, 3 * wire.MarkEvery, digest.NewDigestFromBytes(digest.SHA256, sumOf("all"))},
+	} {
+		m := New([]v1.Descriptor{{MediaType: c.media, Size: size}}, wire.MarkEvery)
+		m.Step(EvHeld{[]int64{0}})
+		m.Step(EvMsg{&wire.Start{}})
+		m.Step(EvMsg{&wire.Feed{Link: 1, Generation: 1}})
+		m.Step(EvOpen{1, 1})
+		m.Step(EvFrame{1, 0, 0, size})
+		for k := int64(1); k <= leaves; k++ {
+			if k != c.without {
+				m.Step(EvMsg{&wire.Marks{Marks: []wire.Mark{{Offset: k * wire.MarkEvery, Sum: sumOf(string(rune(k)))}}}})
+			}
+			m.Step(EvSum{0, k * wire.MarkEvery, sumOf(string(rune(k))), false})
+		}
+		if good := m.Position(0).Good; good != c.good {
+			t.Errorf("%q without mark %d: %d bytes are good, want %d", c.media, c.without, good, c.good)
+		}
+		m.Step(EvMsg{&wire.Marks{Marks: []wire.Mark{{Offset: size, Sum: sumOf("all"), Final: true}}}})
+		out := m.Step(EvSum{0, size, sumOf("all"), true})
+		if a, ok := did[ActSettle](out); !ok || a.Final.Digest != c.digest || m.Position(0).Good != size {
+			t.Errorf("%q without mark %d: settles %+v", c.media, c.without, a)
+		}
 	}
 }

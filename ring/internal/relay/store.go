@@ -7,8 +7,10 @@ import (
 	"io"
 	"math"
 	"sync"
+	"sync/atomic"
 
 	"github.com/dolly-img/dolly-img/ring/internal/wire"
+	"github.com/dolly-img/dolly-img/ring/leaf"
 	"golang.org/x/sync/errgroup"
 )
 
@@ -25,7 +27,7 @@ type Store struct {
 	Relay *Relay
 	// Blobs are the numbers of the blobs, in travelling order.
 	Blobs []int
-	// Hashers is the largest number of blobs that are hashed at once; 0 means one.
+	// Hashers is the largest number of blobs, or of leaves of a blob, that are hashed at once; 0 means one.
 	Hashers int
 	// At returns the offset in bytes from which on a blob arrives. With nil each arrives from its first byte. Bytes
 	// before that offset are there already: the hasher reads them with Held first.
@@ -35,8 +37,8 @@ type Store struct {
 	// Begin opens what a blob is written to, from the offset at on. With nil nothing is written. Begin must not
 	// wait after ctx is done.
 	Begin func(ctx context.Context, blob int, at int64) (io.Writer, error)
-	// Sum takes the running SHA-256 at every mark and, with end, that of the blob. It is not called
-	// twice at once.
+	// Sum takes the sum of every mark and, with end, that of the blob (PROTOCOL.md section 7), in their order. It is not
+	// called twice at once.
 	Sum func(blob int, off int64, sum []byte, end bool) error
 	// Saved keeps the states of hashes from which a fallback goes on. With nil it hashes from the first byte.
 	Saved *SavedSums
@@ -72,45 +74,76 @@ func (s *Store) Run(ctx context.Context) error {
 	return work.Wait()
 }
 
-// blob begins a blob, starts its hasher in work, and writes the blob. The hasher calls hashed when it ends.
+// blob begins a blob, starts what hashes it in work, and writes the blob. hashed is called once it is hashed.
 func (s *Store) blob(ctx context.Context, work *errgroup.Group, b int, hashed func()) error {
 	at := int64(0)
 	if s.At != nil {
 		at = s.At(b)
 	}
 	meter := &s.Relay.meter
-	h := &hasher{store: s, kind: waitIn, hash: sha256.New(), from: taker{blob: b, held: at}, begun: make(chan struct{})}
-	h.from.wait = h.is
-	if s.Saved != nil {
-		if sum, o := s.Saved.last(b); sum != nil && o <= at {
-			h.hash, h.from.off = sum, o
-		}
+	begun := make(chan struct{})
+	// All takers enter before a hasher runs: else the window could drop a frame that somebody still needs.
+	hashers := s.hashers(b, at, begun)
+	for _, h := range hashers {
+		s.Relay.enter(&h.from)
 	}
-	s.Relay.enter(&h.from)
 	to := &taker{blob: b, off: at, wait: func(k waitKind) { meter.write.is(k) }}
-	// The writer's taker enters before the hasher runs: else the window could drop a frame that is hashed and
-	// not yet written.
 	if s.Begin != nil {
 		s.Relay.enter(to)
 		defer s.Relay.leave(to)
 	}
-	work.Go(func() error {
-		defer hashed()
-		defer s.Relay.leave(&h.from)
-		defer h.is(waitIn)
-		return h.run(ctx)
-	})
+	left := int32(len(hashers))
+	for _, h := range hashers {
+		work.Go(func() error {
+			defer func() {
+				h.is(waitIn)
+				s.Relay.leave(&h.from)
+				if atomic.AddInt32(&left, -1) == 0 {
+					hashed()
+				}
+			}()
+			return h.run(ctx)
+		})
+	}
 	if s.Begin == nil {
-		close(h.begun)
+		close(begun)
 		return s.judge.wrote(b, math.MaxInt64)
 	}
-	// Begin takes long where it reserves room for a large blob. The hasher hashes meanwhile what arrives.
+	// Begin takes long where it reserves room for a large blob. The hashers hash meanwhile what arrives.
 	w, err := s.Begin(ctx, b, at)
 	if err != nil {
 		return err
 	}
-	close(h.begun)
+	close(begun)
 	return s.write(ctx, w, to)
+}
+
+// hashers returns what hashes a blob of which at bytes are there: one hasher from the front to the end, or for a blob in
+// leaves several, which share the leaves.
+func (s *Store) hashers(b int, at int64, begun chan struct{}) []*hasher {
+	sum, off := hash.Hash(nil), int64(0)
+	if s.Saved != nil {
+		sum, off = s.Saved.last(b)
+	}
+	if sum == nil || off > at {
+		sum, off = sha256.New(), 0
+	}
+	make := func() *hasher {
+		h := &hasher{store: s, kind: waitIn, hash: sum, from: taker{blob: b, off: off, held: at}, begun: begun}
+		h.from.wait = h.is
+		return h
+	}
+	if !leaf.In(s.Relay.descs[b]) {
+		return []*hasher{make()}
+	}
+	l := &leaves{store: s, blob: b, size: s.Relay.descs[b].Size, next: off, told: off, root: sum, sums: map[int64][]byte{}}
+	var all []*hasher
+	for range max(1, s.Hashers) {
+		h := make()
+		h.hash, h.leaves = sha256.New(), l
+		all = append(all, h)
+	}
+	return all
 }
 
 // write writes one blob to its end.
@@ -134,11 +167,12 @@ func (s *Store) write(ctx context.Context, w io.Writer, t *taker) error {
 	}
 }
 
-// hasher hashes one blob.
+// hasher hashes one blob, or leaves of it.
 type hasher struct {
 	store  *Store
 	from   taker
 	hash   hash.Hash
+	leaves *leaves       // which leaves are to be hashed; nil for the whole blob
 	begun  chan struct{} // closed once the blob is begun: what was there before is read only then
 	kind   waitKind      // what it does now
 	buf    []byte        // for what again reads
@@ -152,32 +186,49 @@ func (h *hasher) is(k waitKind) {
 }
 
 func (h *hasher) run(ctx context.Context) error {
+	if h.leaves != nil {
+		return h.leaves.run(ctx, h)
+	}
 	s, b := h.store, h.from.blob
 	for off := h.from.off; ; {
-		p, err := s.Relay.take(ctx, &h.from, off)
+		end, err := false, error(nil)
+		if off, end, err = h.toMark(ctx, off); err != nil {
+			return err
+		}
+		if end {
+			return s.judge.hashed(b, sum{off, h.hash.Sum(nil), true})
+		}
+		if s.Saved != nil {
+			s.Saved.save(b, off, h.hash)
+		}
+		if err := s.judge.hashed(b, sum{off, h.hash.Sum(nil), false}); err != nil {
+			return err
+		}
+	}
+}
+
+// toMark hashes from off to the next mark, or, if the blob ends before it, to its end. It returns where that is.
+func (h *hasher) toMark(ctx context.Context, off int64) (to int64, end bool, err error) {
+	for {
+		p, err := h.store.Relay.take(ctx, &h.from, off)
 		switch {
 		case err != nil:
-			return err
+			return off, false, err
 		case p.data != nil:
 			h.is(waitCPU)
 			h.write(p.data)
 			off += int64(len(p.data))
 		case p.n > 0:
 			if err := h.again(ctx, off, p.n); err != nil {
-				return err
+				return off, false, err
 			}
 			off += p.n
 		default:
-			return s.judge.hashed(b, sum{off, h.hash.Sum(nil), true})
+			return off, true, nil
 		}
 		// No frame crosses a mark (wire.ParseHeader), so none is missed.
-		if s.Relay.atMark(off) {
-			if s.Saved != nil {
-				s.Saved.save(b, off, h.hash)
-			}
-			if err := s.judge.hashed(b, sum{off, h.hash.Sum(nil), false}); err != nil {
-				return err
-			}
+		if h.store.Relay.atMark(off) {
+			return off, false, nil
 		}
 	}
 }
@@ -250,7 +301,8 @@ type ledger struct {
 	sums    map[int][]sum // the sums that are held back, by blob, in the order of their offsets
 }
 
-// sum is the SHA-256 of the first off bytes of a blob. With end these are all its bytes.
+// sum is the SHA-256 of the first off bytes of a blob, or for a blob in leaves that of the leaf that ends at off. With
+// end it is what the blob's digest says.
 type sum struct {
 	off int64
 	sum []byte

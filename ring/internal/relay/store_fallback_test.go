@@ -3,7 +3,6 @@ package relay
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -13,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/dolly-img/dolly-img/ring/internal/wire"
+	"github.com/dolly-img/dolly-img/ring/leaf"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
@@ -47,6 +47,7 @@ type haltingStore struct {
 	have  *storage
 
 	blobs [][]byte
+	descs []v1.Descriptor // every second blob is in leaves
 	// good is how many bytes of each blob are good, and all of them once it was told to the end.
 	good  []int64
 	ended []bool
@@ -60,15 +61,15 @@ func newHaltingStore(t *testing.T, seed uint64) *haltingStore {
 		T: t, rnd: rand.New(rand.NewPCG(seed, 1)), sizes: Sizes{Mark: 4 << 10, Chunk: 1 << 10, Frame: 1 << 10},
 		saved: new(SavedSums), have: &storage{},
 	}
-	var descs []v1.Descriptor
 	for i := range 1 + h.rnd.IntN(6) {
 		b := random(seed<<8|uint64(i), h.rnd.IntN(2)*h.rnd.IntN(64<<10)+h.rnd.IntN(64))
 		claim := h.rnd.Int64N(int64(len(b)+1)) * int64(h.rnd.IntN(2)) / h.sizes.Mark * h.sizes.Mark
-		h.blobs, descs, h.good = append(h.blobs, b), append(descs, v1.Descriptor{Size: int64(len(b))}), append(h.good, claim)
+		d := v1.Descriptor{MediaType: []string{"", leaf.MediaType}[(seed+uint64(i))%2], Size: int64(len(b))}
+		h.blobs, h.descs, h.good = append(h.blobs, b), append(h.descs, d), append(h.good, claim)
 		h.have.blobs = append(h.have.blobs, bytes.Clone(b[:claim]))
 	}
 	h.ended = make([]bool, len(h.blobs))
-	h.relay = New(NewPool(1, h.sizes), descs)
+	h.relay = New(NewPool(1, h.sizes), h.descs)
 	h.relay.Arrive(h.have, func(b int) (int64, bool) { return h.good[b], true })
 	return h
 }
@@ -126,8 +127,8 @@ func (h *haltingStore) store(round int, at []int64) (*Store, chan struct{}) {
 		defer mu.Unlock()
 		h.have.mu.Lock()
 		defer h.have.mu.Unlock()
-		want := sha256.Sum256(h.blobs[b][:off])
-		if b != left[0] || int64(len(h.have.blobs[b])) < off || !bytes.Equal(sum, want[:]) {
+		want := sumAt(h.descs[b], h.blobs[b], off, h.sizes.Mark, end)
+		if b != left[0] || int64(len(h.have.blobs[b])) < off || !bytes.Equal(sum, want) {
 			h.Errorf("round %d: told of blob %d at %d, of which %d bytes are written, want blob %d", round, b, off, len(h.have.blobs[b]), left[0])
 		}
 		if after == 0 {

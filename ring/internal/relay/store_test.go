@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/dolly-img/dolly-img/ring/internal/wire"
+	"github.com/dolly-img/dolly-img/ring/leaf"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
@@ -49,15 +50,33 @@ func (s *storage) Open(context.Context, v1.Descriptor, int64) (io.ReadCloser, er
 	return nil, errors.New("no link asks")
 }
 
-// stores makes a relay of the smallest window for blobs, a storage that has the first bytes of each,
+// sumAt is what a store tells of a blob at off.
+func sumAt(d v1.Descriptor, content []byte, off, mark int64, end bool) []byte {
+	if !leaf.In(d) {
+		sum := sha256.Sum256(content[:off])
+		return sum[:]
+	}
+	if !end {
+		sum := sha256.Sum256(content[off-mark : off])
+		return sum[:]
+	}
+	root := sha256.New()
+	for l := range slices.Chunk(content, int(mark)) {
+		sum := sha256.Sum256(l)
+		root.Write(sum[:])
+	}
+	return root.Sum(nil)
+}
+
+// stores makes a relay of the smallest window for blobs of a media type, a storage that has the first bytes of each,
 // and a Store between them that checks what it tells.
-func stores(t *testing.T, blobs [][]byte, at []int64) (*Relay, *storage, *Store) {
+func stores(t *testing.T, media string, blobs [][]byte, at []int64) (*Relay, *storage, *Store) {
 	t.Helper()
 	have := &storage{blobs: make([][]byte, len(blobs))}
 	var descs []v1.Descriptor
 	s := &Store{Hashers: 2, Saved: new(SavedSums), At: func(b int) int64 { return at[b] }, Held: have.read}
 	for i, b := range blobs {
-		descs = append(descs, v1.Descriptor{Size: int64(len(b))})
+		descs = append(descs, v1.Descriptor{MediaType: media, Size: int64(len(b))})
 		have.blobs[i] = bytes.Clone(b[:at[i]])
 		s.Blobs = append(s.Blobs, i)
 	}
@@ -71,13 +90,12 @@ func stores(t *testing.T, blobs [][]byte, at []int64) (*Relay, *storage, *Store)
 	s.Sum = func(b int, off int64, sum []byte, end bool) error {
 		have.mu.Lock()
 		defer have.mu.Unlock()
-		want := sha256.Sum256(blobs[b][:off])
 		switch {
 		case b != told:
 			t.Errorf("told of blob %d after %d of them", b, told)
 		case int64(len(have.blobs[b])) < off:
 			t.Errorf("told of blob %d at %d, %d bytes are written", b, off, len(have.blobs[b]))
-		case !bytes.Equal(sum, want[:]):
+		case !bytes.Equal(sum, sumAt(descs[b], blobs[b], off, wire.MarkEvery, end)):
 			t.Errorf("blob %d at %d: wrong sum", b, off)
 		}
 		if end {
@@ -124,29 +142,28 @@ func TestStoreTellsInOrderWhatIsWritten(t *testing.T) {
 	const m = wire.MaxPayload
 	blobs := [][]byte{random(1, 9*m+5), random(2, 3), {}, random(3, 20*m), random(4, 8*m), random(5, 17)}
 	at := []int64{0, 0, 0, 8 * m, 4 * m, 0}
-	for _, pace := range []time.Duration{0, time.Millisecond} {
-		for hashers := range 4 {
-			t.Run(fmt.Sprintf("%d_hashers,_writes_of_%v", hashers, pace), func(t *testing.T) {
-				synctest.Test(t, func(t *testing.T) {
-					r, have, s := stores(t, blobs, at)
-					s.Hashers = hashers
-					s.Begin = func(_ context.Context, b int, off int64) (io.Writer, error) {
-						if off != at[b] {
-							t.Errorf("blob %d begins at %d", b, off)
-						}
-						return storageWriter{have, b, pace}, nil
+	for n := range 16 {
+		hashers, pace, media := n%4, time.Duration(n/4%2)*time.Millisecond, []string{"", leaf.MediaType}[n/8]
+		t.Run(fmt.Sprintf("%d_hashers,_writes_of_%v,_%s", hashers, pace, media), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r, have, s := stores(t, media, blobs, at)
+				s.Hashers = hashers
+				s.Begin = func(_ context.Context, b int, off int64) (io.Writer, error) {
+					if off != at[b] {
+						t.Errorf("blob %d begins at %d", b, off)
 					}
-					done := make(chan error)
-					go func() { done <- s.Run(t.Context()) }()
-					if err := errors.Join(produce(r, blobs, at), <-done); err != nil {
-						t.Fatal(err)
-					}
-					if !slices.EqualFunc(have.blobs, blobs, bytes.Equal) {
-						t.Error("other bytes are written")
-					}
-				})
+					return storageWriter{have, b, pace}, nil
+				}
+				done := make(chan error)
+				go func() { done <- s.Run(t.Context()) }()
+				if err := errors.Join(produce(r, blobs, at), <-done); err != nil {
+					t.Fatal(err)
+				}
+				if !slices.EqualFunc(have.blobs, blobs, bytes.Equal) {
+					t.Error("other bytes are written")
+				}
 			})
-		}
+		})
 	}
 }
 
@@ -157,7 +174,7 @@ func TestStoreHashesNextBlobBeside(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		blobs := [][]byte{random(1, 6*m), random(2, 24*m)}
 		at := []int64{4 * m, 0}
-		r, have, s := stores(t, blobs, at)
+		r, have, s := stores(t, "", blobs, at)
 		slow := make(chan struct{})
 		s.Held = func(b int, off int64) (io.ReadCloser, error) {
 			if b != 0 || off != 0 {
@@ -198,7 +215,7 @@ func TestStoreHashesWhileItBegins(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		blobs := [][]byte{{}, random(1, 4*m), random(2, 5*m)}
 		at := []int64{0, 0, 4 * m}
-		r, have, s := stores(t, blobs, at)
+		r, have, s := stores(t, "", blobs, at)
 		begin := make(chan struct{})
 		var begun [3]atomic.Bool
 		s.Held = func(b int, off int64) (io.ReadCloser, error) {
@@ -284,7 +301,7 @@ func TestStoreFailsAsOne(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				at := []int64{0, 0, 0}
-				r, have, s := stores(t, blobs, at)
+				r, have, s := stores(t, "", blobs, at)
 				copy(at, set(s, have)) // stores keeps at
 				for b := range at {
 					have.blobs[b] = bytes.Clone(blobs[b][:at[b]])

@@ -64,6 +64,9 @@ func (r *Relay) take(ctx context.Context, t *taker, off int64) (piece, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	b := &r.blobs[t.blob]
+	if t.frame == nil && t.off < off { // it leaves out what it does not need
+		r.space.Signal()
+	}
 	t.off = off
 	t.done(r)
 	for {
@@ -89,10 +92,10 @@ func (r *Relay) take(ctx context.Context, t *taker, off int64) (piece, error) {
 	}
 }
 
-// wakeTakers wakes the takers of a blob, or with -1 all takers.
+// wakeTakers wakes the takers of a blob that wait for no more than has come, or with -1 all takers.
 func (r *Relay) wakeTakers(blob int) {
 	for _, t := range r.takers {
-		if blob < 0 || t.blob == blob {
+		if blob < 0 || t.blob == blob && t.off <= r.blobs[blob].recv {
 			t.cond.Signal()
 		}
 	}

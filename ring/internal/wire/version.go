@@ -1,18 +1,24 @@
 package wire
 
-import "slices"
+import (
+	"slices"
+
+	"github.com/dolly-img/dolly-img/ring/leaf"
+)
 
 // The protocol versions this package speaks, from the oldest to the newest.
 const (
 	MinVersion = 1
-	Version    = 4
+	Version    = 5
 )
 
 // PadsSince is the version that both ends of a padded link speak at least, AckedSince that of a node that tells what
-// was acknowledged on the links it feeds.
+// was acknowledged on the links it feeds, and LeavesSince that of all peers of a transfer in which a blob travels in
+// leaves.
 const (
-	PadsSince  = 4
-	AckedSince = 4
+	PadsSince   = 4
+	AckedSince  = 4
+	LeavesSince = 5
 )
 
 // Common is the highest version that a peer's range has in common with ours, 0 when
@@ -25,7 +31,7 @@ func Common(least, most int) int {
 }
 
 // lastOf has, by version, the highest type of message that belongs to it.
-var lastOf = [Version + 1]byte{1: 21, 2: 23, 3: 23, 4: 23}
+var lastOf = [Version + 1]byte{1: 21, 2: 23, 3: 23, 4: 23, 5: 23}
 
 // For is m as a peer of a version reads it: fields that came later are left out. Version 0 stands
 // for a peer that has no version in common with us.
@@ -72,6 +78,9 @@ func For(version int, m Message) Message {
 func From(version int, m Message) (Message, error) {
 	if k := m.kind(); k > lastOf[version] {
 		return nil, malformed("control message type %d is unknown in protocol %d", k, version)
+	}
+	if o, ok := m.(*Offer); ok && version < LeavesSince && slices.ContainsFunc(o.Blobs, leaf.In) {
+		return nil, malformed("control message type %d has a blob in leaves, which protocol %d does not know", o.kind(), version)
 	}
 	if d, ok := m.(*Dial); ok && d.Padded && version < PadsSince {
 		return nil, malformed("control message type %d has a field that is unknown in protocol %d", d.kind(), version)

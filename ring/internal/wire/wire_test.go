@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/dolly-img/dolly-img/ring/leaf"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
@@ -253,12 +254,23 @@ func TestVersions(t *testing.T) {
 			t.Errorf("ABORT to version %d: %s, %v", version, b[5:], err)
 		}
 		b, err = Encode(For(version, &Dial{Padded: true}))
-		if err != nil || bytes.Contains(b, []byte("padded")) {
+		if err != nil || bytes.Contains(b, []byte("padded")) != (version >= PadsSince) {
 			t.Errorf("DIAL to version %d: %s, %v", version, b[5:], err)
 		}
 		b, err = Encode(For(version, &Report{Links: []Sending{{Link: 1, Acked: 5}, {Link: 2, Acked: 6, Ended: true}}}))
-		if want := `"links":[{"link":1,"idle":false,"rate":0,"burst":0,"held":false}]}`; err != nil || !bytes.HasSuffix(b, []byte(want)) {
+		want = `"links":[{"link":1,"idle":false,"rate":0,"burst":0,"held":false}]}`
+		if version >= AckedSince {
+			want = `"held":false,"acked":5},{"link":2,"idle":false,"rate":0,"burst":0,"held":false,"acked":6,"ended":true}]}`
+		}
+		if err != nil || !bytes.HasSuffix(b, []byte(want)) {
 			t.Errorf("REPORT to version %d: %s, %v", version, b[5:], err)
+		}
+	}
+	// Who would take the marks of leaves for running sums is offered none.
+	for version := 1; version <= Version; version++ {
+		o := &Offer{Blobs: []v1.Descriptor{{Size: 1}, {MediaType: leaf.MediaType, Size: 1}}}
+		if _, err := From(version, o); (err == nil) != (version >= LeavesSince) {
+			t.Errorf("OFFER with leaves from version %d: %v", version, err)
 		}
 	}
 	// The end of a check that a server of an older version asked for is known all the same.
@@ -270,7 +282,7 @@ func TestVersions(t *testing.T) {
 }
 
 func TestCommon(t *testing.T) {
-	for _, c := range [][3]int{{1, 1, 1}, {1, 2, 2}, {2, 2, 2}, {1, 9, 4}, {2, 9, 4}, {5, 9, 0}, {0, 0, 0}, {-1, 1, 1}, {2, 1, 0}} {
+	for _, c := range [][3]int{{1, 1, 1}, {1, 2, 2}, {2, 2, 2}, {1, 9, 5}, {2, 9, 5}, {6, 9, 0}, {0, 0, 0}, {-1, 1, 1}, {2, 1, 0}} {
 		if got := Common(c[0], c[1]); got != c[2] {
 			t.Errorf("Common(%d, %d) = %d, want %d", c[0], c[1], got, c[2])
 		}

@@ -7,6 +7,8 @@ import (
 	"io"
 	"os"
 
+	"github.com/opencontainers/go-digest"
+
 	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/meta"
 	"github.com/dolly-img/dolly-img/ring"
 	"github.com/dolly-img/dolly-img/ring/bytesize"
@@ -77,6 +79,13 @@ func (in File) Open(_ context.Context, _ *Push, m *meta.Transfer) (ring.Source, 
 type growing struct {
 	*raw.File
 	in File
+}
+
+// sha256 returns the file's digest as sha256sum has it.
+func (g *growing) sha256(ctx context.Context) digest.Digest {
+	return g.SHA256(ctx, func() {
+		g.in.Note(fmt.Errorf("the nodes have %s; its SHA-256, as sha256sum has it, is still computed (^C leaves it out)", g.in.Path))
+	})
 }
 
 // Unchanged returns an error if the file was changed while it was read. If it only became longer, that is no error, and a

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/opencontainers/go-digest"
+
 	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/image"
 	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/meta"
 	"github.com/dolly-img/dolly-img/oci"
@@ -99,7 +101,15 @@ func (p *Push) send(ctx context.Context) (rep *ring.Report, kept string, err err
 	if m.Kind == meta.KindImage && rep.Digest != "" {
 		rep.SIF = image.SIFDigest(ctx, cfg.Source)
 	}
+	if f, ok := cfg.Source.(summed); ok && rep.Count() > 0 {
+		rep.SHA256 = f.sha256(ctx).String()
+	}
 	return rep, m.Ref, err
+}
+
+// summed is a source that knows what sha256sum has of it.
+type summed interface {
+	sha256(ctx context.Context) digest.Digest
 }
 
 // hostName returns the name of this machine, or "" if it has none.

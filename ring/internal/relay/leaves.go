@@ -1,0 +1,96 @@
+package relay
+
+import (
+	"context"
+	"hash"
+	"sync"
+)
+
+// leaves is where the hashers of one blob in leaves stand. Each of them takes the next leaf that nobody has taken, and
+// their sums are told in the order of the blob.
+type leaves struct {
+	store *Store
+	blob  int
+	size  int64 // of the blob, in bytes
+
+	mu    sync.Mutex
+	next  int64            // where the first leaf begins that no hasher has taken
+	told  int64            // where the leaves end whose sums are told
+	root  hash.Hash        // over the sums that are told
+	sums  map[int64][]byte // those that wait for a leaf before them, by where their leaf ends
+	ended bool             // the root is told
+}
+
+// run hashes with h one leaf after the other, until all are taken.
+func (l *leaves) run(ctx context.Context, h *hasher) error {
+	for {
+		off, ok := l.take()
+		if !ok {
+			return l.finish()
+		}
+		h.hash.Reset()
+		end, _, err := h.toMark(ctx, off)
+		if err != nil {
+			return err
+		}
+		if err := l.hashed(end, h.hash.Sum(nil)); err != nil {
+			return err
+		}
+	}
+}
+
+// take returns where the next leaf begins; ok is false when there is none.
+func (l *leaves) take() (off int64, ok bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	off = l.next
+	if off >= l.size {
+		return 0, false
+	}
+	l.next = min(off+l.store.Relay.toMark(off), l.size)
+	return off, true
+}
+
+// finish is called when there is no leaf to take, which may be so from the beginning.
+func (l *leaves) finish() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.tell()
+}
+
+// hashed takes the sum of the leaf that ends at end.
+func (l *leaves) hashed(end int64, sum []byte) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.sums[end] = sum
+	return l.tell()
+}
+
+// tell tells the sums whose turn it is: that of each leaf at its mark, and the root behind the last leaf.
+func (l *leaves) tell() error {
+	r := l.store.Relay
+	for l.told < l.size {
+		end := min(l.told+r.toMark(l.told), l.size)
+		s := l.sums[end]
+		if s == nil {
+			return nil
+		}
+		delete(l.sums, end)
+		l.root.Write(s)
+		l.told = end
+		if !r.atMark(end) {
+			continue
+		}
+		if l.store.Saved != nil {
+			l.store.Saved.save(l.blob, end, l.root)
+		}
+		if err := l.store.judge.hashed(l.blob, sum{end, s, false}); err != nil {
+			return err
+		}
+	}
+	if l.ended {
+		return nil
+	}
+	l.ended = true
+	return l.store.judge.hashed(l.blob, sum{l.size, l.root.Sum(nil), true})
+}
