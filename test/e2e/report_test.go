@@ -20,6 +20,7 @@ type report struct {
 	Image    string  `json:"image"`
 	Kept     string  `json:"kept"`
 	Digest   string  `json:"digest"`
+	SHA256   string  `json:"sha256"`
 	SIF      string  `json:"sif"`
 	Bytes    int64   `json:"bytes"`
 	Seconds  float64 `json:"seconds"`
