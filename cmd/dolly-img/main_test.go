@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/binary"
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -28,6 +29,8 @@ func TestMain(m *testing.M) {
 	if os.Getenv("GORACE") == "" {
 		os.Setenv("GORACE", "atexit_sleep_ms=20")
 	}
+	// Scripts wait more than they compute: more of them at once than there are cores, unless a flag says how many.
+	flag.Set("test.parallel", "4")
 	testscript.Main(m, map[string]func(){"dolly-img": main})
 }
 

@@ -14,12 +14,12 @@ import (
 
 // A node that dies in mid-transfer takes nobody with it, wherever in the chain it is.
 func TestKilledNode(t *testing.T) {
-	t.Parallel()
+	together(t)
 	const size = 40 << 20
 	for _, data := range []string{"tls", "plain"} {
 		for victim, where := range map[int]string{0: "first", 2: "middle", 4: "last"} {
 			t.Run(data+" "+where, func(t *testing.T) {
-				t.Parallel() // most of it is waiting
+				together(t)
 				ctx := need(t, time.Minute)
 				r := newRig(t, ctx, netns.Config{Nodes: 5})
 				r.start()
@@ -88,9 +88,10 @@ func TestRefusingNodes(t *testing.T) {
 // Whoever is killed, and whenever, with a file or with an image that goes through the cache:
 // under the final name is the old file or the new.
 func TestOldOrNew(t *testing.T) {
+	together(t)
 	for _, seed := range []uint64{7, 8} { // two at once: most of a round is waiting for who was killed
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
-			t.Parallel()
+			together(t)
 			oldOrNew(t, seed)
 		})
 	}

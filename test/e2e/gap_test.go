@@ -68,6 +68,7 @@ func longestGap(n *node, p *push) time.Duration {
 
 // What the loss of nodes costs each of the others: no data comes in for so long.
 func TestGap(t *testing.T) {
+	together(t)
 	for _, c := range []struct {
 		name    string
 		victims []int
@@ -81,6 +82,7 @@ func TestGap(t *testing.T) {
 		{"three adjacent nodes silent", []int{2, 3, 4}, syscall.SIGSTOP, 6 * time.Second},
 	} {
 		t.Run(c.name, func(t *testing.T) {
+			together(t)
 			ctx := need(t, time.Minute)
 			r := newRig(t, ctx, netns.Config{Nodes: 8})
 			r.start()

@@ -31,6 +31,7 @@ func (n *node) hostile(mode string) {
 // second is found after a minute by each of its feeders: the scenarios of the coordinator (crawls) have that, in time
 // that does not pass.
 func TestHostileNode(t *testing.T) {
+	together(t)
 	const (
 		stuck = 12 * time.Second // two links are lost to who stands still
 		ends  = 75 * time.Second // nobody is waited for longer who does not get on
@@ -55,7 +56,7 @@ func TestHostileNode(t *testing.T) {
 	}
 	for _, c := range cases {
 		t.Run(c.mode, func(t *testing.T) {
-			t.Parallel() // most of it is waiting
+			together(t)
 			ctx := need(t, 4*time.Minute)
 			r := newRig(t, ctx, netns.Config{Nodes: 5})
 			for i, n := range r.nodes {

@@ -215,6 +215,7 @@ func loginByFile(r *rig, g *registry) {
 
 // A node that dies on the way, and a push again, cost the registry nothing: the server has it.
 func TestImageAfterLoss(t *testing.T) {
+	together(t)
 	ctx := need(t, 2*time.Minute, "docker-registry", "skopeo")
 	r := newRig(t, ctx, netns.Config{Nodes: 4})
 	g := newRegistry(r)

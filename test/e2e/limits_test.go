@@ -46,7 +46,7 @@ func TestMemory(t *testing.T) {
 // The same where bytes are written: a disk that is slow, and waited for, and behind it a node that
 // stands still for a while.
 func TestMemoryBehindSlowDisk(t *testing.T) {
-	t.Parallel() // most of it is waiting
+	together(t)
 	ctx := need(t, 2*time.Minute, "strace")
 	r := newRig(t, ctx, netns.Config{Nodes: 3})
 	r.nodes[1].slowWrites(40 * time.Millisecond) // of a frame of 1 MiB at first, of smaller ones the slower it becomes

@@ -62,6 +62,13 @@ func run(m *testing.M) int {
 	return m.Run()
 }
 
+// together lets a test run beside others, since most of it is waiting. Whoever measures times runs it alone.
+func together(t *testing.T) {
+	if !measures() {
+		t.Parallel()
+	}
+}
+
 // need skips or fails the test where it cannot run, and bounds it.
 func need(t *testing.T, limit time.Duration, programs ...string) context.Context {
 	t.Helper()

@@ -39,11 +39,11 @@ func TestRawStream(t *testing.T) {
 // Files of awkward sizes arrive over slow links, and in the time the links need: a
 // reader that waits for more bytes than there are to come would never end.
 func TestSlowLinks(t *testing.T) {
-	t.Parallel()
+	together(t)
 	const rate = 2_000_000 // bits per second
 	for _, data := range []string{"tls", "plain"} {
 		t.Run(data, func(t *testing.T) {
-			t.Parallel() // most of it is waiting
+			together(t)
 			ctx := need(t, 2*time.Minute)
 			r := newRig(t, ctx, netns.Config{Nodes: 3, Rate: rate})
 			r.start()

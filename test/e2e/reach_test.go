@@ -13,7 +13,7 @@ import (
 // With the port open from the server only no node reaches another. A check names them, and a push does
 // not become a star: the server feeds so many as it may, and the others fail for that reason.
 func TestServerOnly(t *testing.T) {
-	t.Parallel() // most of it is waiting
+	together(t)
 	ctx := need(t, 3*time.Minute)
 	r := newRig(t, ctx, netns.Config{Nodes: 6})
 	r.start()

@@ -54,6 +54,7 @@ func killNodes(r *rig, p *push) {
 // A push that was cut off leaves parts, and the same push again moves only what is
 // missing: whoever went down, and also where the digest is not known before the end.
 func TestResume(t *testing.T) {
+	together(t)
 	for _, c := range []resumeCase{
 		{"interrupt, raw", []string{"raw", "--input", "FILE", "--output", "OUT"}, interruptPush},
 		{"interrupt, standard input", []string{"raw", "--input", "-", "--output", "OUT"}, interruptPush},
@@ -65,7 +66,7 @@ func TestResume(t *testing.T) {
 		{"all nodes killed, SIF in the cache", []string{"push", "FILE", "--retries", "0"}, killNodes},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			t.Parallel() // most of it is waiting
+			together(t)
 			c.run(t)
 		})
 	}

@@ -16,6 +16,7 @@ var stragglerSize = flag.Int64("straggler.size", 64<<20, "bytes that TestOneSlow
 // One of 16 nodes on links of 100 Mbit/s has a tenth of that: the other 15 end within the time
 // they need without it and 6 s.
 func TestOneSlowOfSixteen(t *testing.T) {
+	together(t)
 	ctx := need(t, 10*time.Minute)
 	const rate, nodes, slow = 100e6, 16, 5
 	r := newRig(t, ctx, netns.Config{Nodes: nodes, Rate: rate})
