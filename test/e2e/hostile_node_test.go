@@ -17,6 +17,7 @@ import (
 	"net"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 )
@@ -32,6 +33,8 @@ type lies struct {
 	counts  bool   // what it says to be durable grows by a byte a second
 	wait    string // what it says to wait for
 	links   string // what it says of links
+	agreed  bool   // tells of itself, and of the link to its neighbour, what both of them agreed on
+	rots    bool   // changes a byte in each frame that it sends
 	flood   string // what it says again and again from the start on, for floodFor
 }
 
@@ -47,6 +50,10 @@ var modes = map[string]lies{
 	"hangs up":       {deaf: true, hangsUp: true},
 	"says no NEED":   {mute: true},
 	"does not dial":  {lazy: true},
+
+	"agreed, takes nothing": {agreed: true, deaf: true, idle: true},
+	"agreed, sends nothing": {agreed: true, idle: true},
+	"changes bytes":         {rots: true},
 
 	"floods reports": {flood: "reports", deaf: true},
 	"floods pages":   {flood: "pages", deaf: true},
@@ -81,6 +88,7 @@ type hostile struct {
 	verified bool
 	claimed  int64 // of a report that lies
 	flooding bool
+	feeds    []uint32 // the links that it was told to feed
 }
 
 // grant is what FEED and DIAL say of a link.
@@ -216,6 +224,9 @@ func (h *hostile) answer(c net.Conn, kind byte, body []byte) error {
 		if err := json.Unmarshal(body, &g); err != nil {
 			return err
 		}
+		h.mu.Lock()
+		h.feeds = append(h.feeds, g.Link)
+		h.mu.Unlock()
 		go h.dial(g)
 	case msgMarks:
 		h.marks(body)
@@ -293,9 +304,19 @@ func (h *hostile) reports() {
 		if h.claimed++; h.counts {
 			durable = min(durable, h.claimed)
 		}
+		links := h.links
+		if h.agreed {
+			// A MiB each second is more than anybody is failed for.
+			received, durable = min(h.size, h.claimed<<20), min(h.size, h.claimed<<20)
+			var all []string
+			for _, link := range h.feeds {
+				all = append(all, fmt.Sprintf(`{"link":%d,"idle":false,"rate":1048576,"burst":0,"held":false,"acked":%d}`, link, (h.claimed+1)<<20))
+			}
+			links = "[" + strings.Join(all, ",") + "]"
+		}
 		h.mu.Unlock()
 		h.say(msgReport, `{"received":%d,"marked":%d,"durable":%d,"wait":"%s","blob":0,"good":0,"relay":0,"hash":0,"disk":0,"links":%s}`,
-			received, received, durable, cmp.Or(h.wait, "in"), cmp.Or(h.links, "null"))
+			received, received, durable, cmp.Or(h.wait, "in"), cmp.Or(links, "null"))
 	}
 }
 
@@ -426,6 +447,10 @@ func (h *hostile) feedOn(c net.Conn, head []byte, off *int64) bool {
 	}
 	payload := h.data[*off:min(int64(len(h.data)), *off+1<<18, *off/(4<<20)*(4<<20)+4<<20)]
 	h.mu.Unlock()
+	if h.rots && len(payload) > 0 {
+		payload = bytes.Clone(payload)
+		payload[0]++
+	}
 	putHeader(head, *off, payload)
 	*off += int64(len(payload))
 	if _, err := c.Write(head); err != nil || len(payload) == 0 {

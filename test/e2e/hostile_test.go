@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -90,6 +91,59 @@ func TestHostileNode(t *testing.T) {
 			}
 			bad := res.report.Nodes[1]
 			t.Logf("%s: others done after %v, the push ends after %v; its row: %s %s", c.mode, last, res.took.Round(100*time.Millisecond), bad.State, bad.Reason)
+		})
+	}
+}
+
+// Two hostile neighbours that agreed on what they tell, so that each confirms the other, cost the innocent nodes a time that is bounded.
+// No innocent node gets wrong bytes, and none is called at fault, but for one that is an end of a link with each of the two: it may be
+// held to have changed bytes (ring/PROTOCOL.md, section 9).
+func TestTwoHostileNodes(t *testing.T) {
+	for mode, within := range map[string]time.Duration{
+		"agreed, takes nothing": 30 * time.Second, // the first node waits for each of them in turn
+		"agreed, sends nothing": 18 * time.Second,
+		"changes bytes":         3 * time.Second,
+	} {
+		t.Run(mode, func(t *testing.T) {
+			t.Parallel() // most of it is waiting
+			ctx := need(t, 4*time.Minute)
+			r := newRig(t, ctx, netns.Config{Nodes: 6})
+			liar := map[int]bool{1: true, 2: true}
+			for i, n := range r.nodes {
+				if liar[i] {
+					n.hostile(mode)
+				} else {
+					n.start()
+				}
+			}
+			sent := makeFile(t, filepath.Join(r.dir, "sent"), 24<<20)
+			res := r.push("raw", "--input", sent, "--output", r.data+"/file", "--json")
+			if res.report == nil {
+				t.Fatalf("no report\n%s", res.output)
+			}
+			last, blamed := time.Duration(0), 0
+			for i, row := range res.report.Nodes {
+				if liar[i] {
+					continue
+				}
+				last = max(last, time.Duration(row.Seconds*float64(time.Second)))
+				switch {
+				case row.State == "committed":
+					r.same(sent, "file", r.nodes[i])
+				case row.Code == "changed-twice" && blamed == 0:
+					blamed++
+					r.nodes[i].empty()
+				default:
+					t.Errorf("row %+v\n%s", row, res.output)
+				}
+				if row.Link != "" && !strings.Contains(row.Link, r.nodes[1].name()) && !strings.Contains(row.Link, r.nodes[2].name()) {
+					t.Errorf("row %+v names a link of innocent nodes", row)
+				}
+			}
+			if last > within+slack() {
+				t.Errorf("the others are done after %v, want %v", last, within)
+			}
+			t.Logf("%s: others done after %v, %d of them blamed", mode, last, blamed)
 		})
 	}
 }
