@@ -114,7 +114,7 @@ func (f *pushFlags) job(cmd *cobra.Command, arg string) (*job, error) {
 	case out.output == "-":
 		return nil, usagef("--output -: an image goes to files; use dolly-img raw")
 	case out.discard && f.name != "":
-		return nil, usagef("--discard and --name: only one of them")
+		return nil, usagef("--verify-only and --name: only one of them")
 	}
 	if err := keeping(m, f.noKeep, f.pin, f.name, format); err != nil {
 		return nil, err
@@ -158,7 +158,7 @@ func keeping(m *meta.Transfer, noKeep, pin bool, name, format string) error {
 	case noKeep && (pin || name != ""):
 		return usagef("--no-keep: what is not kept has no --name in the cache, and no --pin")
 	case pin && m.Discard:
-		return usagef("--discard and --pin: only one of them")
+		return usagef("--verify-only and --pin: only one of them")
 	}
 	return nil
 }

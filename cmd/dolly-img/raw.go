@@ -70,7 +70,7 @@ func newRaw() *cobra.Command {
 				return usagef("--no-spool and --allow-empty are for standard input only, which is named -")
 			}
 			if out.output == "" && !out.discard {
-				return &usageError{fmt.Errorf("no output"), "name it with --output PATH, or use --discard"}
+				return &usageError{fmt.Errorf("no output"), "name it with --output PATH, or use --verify-only"}
 			}
 			m, err := out.meta(meta.KindRaw, name)
 			if err != nil {

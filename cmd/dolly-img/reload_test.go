@@ -121,7 +121,7 @@ func TestEndingCertificates(t *testing.T) {
 // to renew it.
 func TestEndedCertificates(t *testing.T) {
 	for role, args := range map[string][]string{
-		"sender": {"raw", os.Args[0], "--discard", "--nodes", "127.0.0.1:1"},
+		"sender": {"raw", os.Args[0], "--verify-only", "--nodes", "127.0.0.1:1"},
 		"node":   {"daemon", "--listen", "127.0.0.1:0", "--cache", t.TempDir()},
 	} {
 		keys := endingKeys(t, role)

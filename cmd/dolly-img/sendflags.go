@@ -179,7 +179,9 @@ func (f *outputFlags) add(cmd *cobra.Command, usage string) {
 	fl.StringVar(&f.owner, "owner", "", "`USER[:GROUP]` that owns the output, as the nodes know them (default the daemon's)")
 	fl.BoolVar(&f.mkdir, "mkdir", false, "make missing parent directories of the output")
 	fl.BoolVar(&f.shared, "shared-output", false, "allow an output on a network file system; name one node for each directory that nodes share")
-	fl.BoolVar(&f.discard, "discard", false, "have the nodes verify what they receive and throw it away")
+	fl.BoolVar(&f.discard, "verify-only", false, "have the nodes verify what they receive and throw it away")
+	fl.BoolVar(&f.discard, "discard", false, "the name of --verify-only until 2026, which was taken for TRIM")
+	fl.MarkHidden("discard")
 }
 
 // meta checks the flags, and returns them as the nodes are told. Name is the file name of the source, "" if it has none.
@@ -194,7 +196,7 @@ func (f *outputFlags) meta(kind, name string) (*meta.Transfer, error) {
 	}
 	switch {
 	case f.discard && f.output != "":
-		return nil, usagef("--discard and --output: only one of them")
+		return nil, usagef("--verify-only and --output: only one of them")
 	case f.output == "" && (f.mode != "" || f.owner != "" || f.mkdir || f.shared):
 		return nil, usagef("--mode, --owner, --mkdir and --shared-output need --output")
 	case f.output == "" || f.output == "-":

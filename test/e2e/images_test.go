@@ -140,7 +140,7 @@ func keepNothing(r *rig, g *registry, total int64) {
 	r.t.Helper()
 	none := filepath.Join(r.dir, "no-cache")
 	before := diskUse(r.t, r.dir)
-	res := r.push(append(g.image("lab/app:v1"), "--no-cache", "--cache", none, "--discard")...)
+	res := r.push(append(g.image("lab/app:v1"), "--no-cache", "--cache", none, "--verify-only")...)
 	r.want(res, 0, "committed")
 	if grown := diskUse(r.t, r.dir) - before; grown > total/100 {
 		r.t.Errorf("%d bytes more on the disk after a push that keeps nothing", grown)

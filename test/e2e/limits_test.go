@@ -27,7 +27,7 @@ func TestMemory(t *testing.T) {
 		t.Fatal(err)
 	}
 	peak := r.watchMemory()
-	p := r.startPush("raw", "--input", sent, "--discard", "--data", "plain", "--json")
+	p := r.startPush("raw", "--input", sent, "--verify-only", "--data", "plain", "--json")
 	if _, err := p.process.Line(ctx, `"event":"progress"`); err != nil {
 		t.Fatal(err)
 	}
