@@ -8,22 +8,22 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// How a node's part ends: the two steps to commit, losses, and the final rows.
+// This file has how a node's part in a transfer ends: the two steps to commit, losses, and the final rows.
 
-// commit is what a node said of the end of its part, and when it was told to publish.
+// commit is what a node said at the end of its part, and when it was told to publish.
 type commit struct {
-	// verified is its VERIFIED; nil until it came.
+	// verified is the VERIFIED of the node, or nil if none came yet.
 	verified *wire.Verified
-	// since is when COMMIT was sent, or when the time for it began anew.
+	// since is when COMMIT was sent, or when the time to answer it began anew.
 	since time.Duration
 }
 
 func (c *commit) verify(v *wire.Verified) { c.verified = v }
 
-// order notes that the node is told to publish, or has its time for that anew.
+// order notes that the node is told to publish, or that its time for that begins anew.
 func (c *commit) order(now time.Duration) { c.since = now }
 
-// differs says which blob has another digest than the source's, as VERIFIED tells.
+// differs returns the first blob for which the node's VERIFIED has another digest than the source.
 func (c *commit) differs(finals []digest.Digest) (blob int, differs bool) {
 	for b, want := range finals {
 		if c.verified.Digests[b] != want.String() {
@@ -36,7 +36,7 @@ func (c *commit) differs(finals []digest.Digest) (blob int, differs bool) {
 func (c *Machine) nodeVerified(ev EvVerified) {
 	n := &c.nodes[ev.Node]
 	if n.phase != phServing {
-		if n.phase == phCommitting { // it resumed before our COMMIT reached it
+		if n.phase == phCommitting { // the node resumed before our COMMIT reached it
 			c.tell(ev.Node, &wire.Commit{})
 		}
 		return
@@ -56,8 +56,8 @@ func (c *Machine) nodeVerified(ev EvVerified) {
 	c.maybeCommit(ev.Node)
 }
 
-// maybeCommit tells a verified node to publish, once the source is known to be
-// good and the node's digests are the source's.
+// maybeCommit tells a verified node to publish. It does so once the source is known to be good, and only if the digests
+// of the node are those of the source.
 func (c *Machine) maybeCommit(i int) {
 	n := &c.nodes[i]
 	if n.phase != phVerified || !c.sourceDone || c.interrupted {
@@ -98,15 +98,14 @@ func (c *Machine) fail(ev EvFail) {
 	if n.phase >= phFinal {
 		return
 	}
-	n.row.Link = "" // its links broke because it gave up
+	n.row.Link = "" // no link is at fault: the node's links broke because it gave up
 	if ev.Code == wire.CodeMismatch && n.feed.link != 0 {
 		n.row.Link = c.linkName(ev.Node)
 	}
 	c.end(ev.Node, Failed, Said(ev.Code, ev.Reason))
 }
 
-// controlLost asks a node whose control connection broke whether it is still
-// there, at once.
+// controlLost handles a broken control connection. It asks the node at once whether it is still there.
 func (c *Machine) controlLost(ev EvControlLost) {
 	n := &c.nodes[ev.Node]
 	if !n.contact.alive {
@@ -116,7 +115,7 @@ func (c *Machine) controlLost(ev EvControlLost) {
 	switch {
 	case n.phase == phFinal:
 		c.orphan(ev.Node)
-	case n.phase < phReady || ev.Silent && n.phase != phCommitting: // before, it may not even know the transfer yet
+	case n.phase < phReady || ev.Silent && n.phase != phCommitting: // a node that is not ready may not know the transfer yet
 		why := because(KindLost, "%s", ev.Reason)
 		if ev.Silent {
 			why.Fault = FaultHangs
@@ -146,9 +145,9 @@ func (c *Machine) resumed(ev EvResumed) {
 		c.remind(ev.Node)
 	case same && n.phase == phCommitting && State(ev.State).Good():
 		c.nodeCommitted(EvCommitted{ev.Node, ev.Digest})
-		c.orphan(ev.Node) // it has ended the transfer, and feeds nobody any more
+		c.orphan(ev.Node) // the node has ended the transfer, and feeds nobody any more
 	case n.phase == phCommitting && ev.State == "" && !ev.Committed:
-		// COMMIT was ordered while it was asked, and nobody asked for long enough for that.
+		// COMMIT was ordered while the node was being asked, so it was not asked for as long as a COMMIT gives it.
 		n.contact.resume()
 		c.do(ActResume{ev.Node, true})
 	case n.phase == phCommitting:
@@ -160,15 +159,15 @@ func (c *Machine) resumed(ev EvResumed) {
 	}
 }
 
-// remind repeats to a node that resumed what it may have missed, and makes new
-// links for it and for those it feeds: what it said of the old ones may be lost.
+// remind tells a node that resumed again what it may have missed. It makes new links for the node and for those that the
+// node feeds, because what the node said about the old links may be lost.
 func (c *Machine) remind(i int) {
 	n := &c.nodes[i]
 	if n.phase == phServing {
 		c.tell(i, &wire.Start{})
 		c.do(ActMarks{i})
 	}
-	if n.blame.suspect != nil { // its FALLBACK came, and its feed is not yet ordered
+	if n.blame.suspect != nil { // the node's FALLBACK came, and it has no new link yet
 		n.blame.unsuspect()
 		c.relink(i)
 	}
@@ -179,12 +178,12 @@ func (c *Machine) remind(i int) {
 		f := &c.nodes[j].feed
 		if linked := f.linked(); linked && (j == i || f.feeder == i) || j == i && f.state == feedAsked {
 			if linked && f.feeder == i {
-				c.nodes[j].taken.unknown() // its last report may be lost
+				c.nodes[j].taken.unknown() // the feeder's last report may be lost
 			}
 			c.relink(j)
 		}
 	}
-	due := map[uint32]bool{} // these get their UNDIAL with the link that stands in
+	due := map[uint32]bool{} // UNDIAL for these links is sent once other links stand in for them
 	for j := range c.nodes {
 		for _, l := range c.nodes[j].feed.replaces {
 			due[l.link] = true
@@ -204,7 +203,7 @@ func (c *Machine) interrupt() {
 	}
 	c.interrupted = true
 	for i := range c.nodes {
-		c.nodes[i].commit.order(c.now) // they have the time of commitLimit from now on
+		c.nodes[i].commit.order(c.now) // commitLimit counts from now on
 	}
 	for _, i := range c.fromTail() {
 		if c.nodes[i].phase < phCommitting {
@@ -222,8 +221,8 @@ func (c *Machine) abortAll(why Cause, code wire.Code, err error, keep bool) {
 	c.finish(err)
 }
 
-// fromTail lists all nodes such that who is dropped in this order leaves nobody to be
-// fed anew.
+// fromTail lists all nodes in an order in which they can be dropped without feeding any of them anew: successors come
+// before their feeders.
 func (c *Machine) fromTail() []int {
 	all := slices.Clone(c.order)
 	for i := 1; i < len(c.nodes); i++ {
@@ -235,12 +234,11 @@ func (c *Machine) fromTail() []int {
 	return all
 }
 
-// end makes a bad row final, drops the node, and gives its successors another
-// feeder.
+// end makes a bad row final, drops the node, and gives its successors another feeder.
 func (c *Machine) end(i int, s State, why Cause) { c.drop(i, s, why, wire.CodeNone, false) }
 
-// drop is end. code says to the node what ended its part where it is not the node itself, and with
-// keep the node keeps its good parts for another push.
+// drop is like end. Code tells the node what ended its part, if that was not the node itself. If keep is true, the node
+// keeps its good parts for another push.
 func (c *Machine) drop(i int, s State, why Cause, code wire.Code, keep bool) {
 	n := &c.nodes[i]
 	if n.phase == phFinal {
@@ -252,7 +250,7 @@ func (c *Machine) drop(i int, s State, why Cause, code wire.Code, keep bool) {
 	}
 	n.contact.close()
 	n.blame.unsuspect()
-	if why.Kind != KindSlow { // else the next node with a slow link from the same feeder speaks against that
+	if why.Kind != KindSlow { // if this link was too slow, it still counts: the next slow one from the same feeder may convict the feeder
 		c.forgetSlowed(i)
 	}
 	c.final(i, s, why)
@@ -260,18 +258,18 @@ func (c *Machine) drop(i int, s State, why Cause, code wire.Code, keep bool) {
 	c.leave(i)
 }
 
-// final fixes the row of i. One that ends well tells what happened on the way.
+// final fixes the row of i. If it ends well, its cause is what happened on the way.
 func (c *Machine) final(i int, s State, why Cause) {
 	n := &c.nodes[i]
 	n.phase = phFinal
 	n.row.State, n.row.Bytes = s, n.holdings.lost+n.progress.report.Received
 	n.row.Cause = why.orCause(n.note)
-	n.row.Skipped = min(n.row.Skipped, n.holdings.first) // what more it held when it came back it had from us
+	n.row.Skipped = min(n.row.Skipped, n.holdings.first) // a node that came back may hold more, which it got in this transfer
 	c.do(ActFinal{i})
 }
 
-// maybeFinish ends the transfer when nobody is served any more: nobody waits for
-// those that are lost or never answered.
+// maybeFinish ends the transfer when no node is served any more. It does not wait for nodes that are lost or never
+// answered.
 func (c *Machine) maybeFinish() {
 	if c.finished {
 		return
@@ -299,7 +297,7 @@ func (c *Machine) maybeFinish() {
 	c.finish(nil)
 }
 
-// unanswered makes the row final of a node that never answered.
+// unanswered makes the row of a node final that never answered.
 func (c *Machine) unanswered(i int) {
 	n := &c.nodes[i]
 	c.end(i, Unreachable, n.row.Cause.orCause(Cause{Kind: KindContact, Fault: FaultSilent, Text: "no answer from ", Addr: n.dials}))

@@ -7,117 +7,118 @@ import (
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// feed is the link into a node: who feeds it, and in which generation.
+// feed is the link into a node: who feeds the node, and in which generation.
 //
-// gen only grows, by one with each link. feeder means something from feedDialled on. replaces has no link
-// that is still in use.
+// The generation gen grows by one with each link. The feeder is set from feedDialled on. No link in replaces is
+// in use any more.
 type feed struct {
 	state  feedState
 	link   uint32
 	gen    uint32
 	feeder int
-	// asked is when FEED was sent, or DIAL to the feeder. up is since when the link is up.
+	// asked is when FEED was sent to the node, or DIAL to its feeder. up is when the link came up.
 	asked, up time.Duration
 	// tried is when a link was last given up because nothing happened on it.
 	tried time.Duration
-	// early says that the node said done, and waits all the same. passed says that it does not say what it needs, and
-	// was moved to the end of the order because of that.
+	// early is set if the node said done and waits all the same. passed is set if the node was moved to the end of the
+	// order because it does not say what it needs.
 	early, passed bool
-	// needs is what its last NEED asks for, sum the same as one number (needSum).
+	// needs is what the node's last NEED asks for, and sum is the same as one number (needSum).
 	needs [][2]int64
 	sum   int64
-	// replaces are the dead links into the node for which UNDIAL is due.
+	// replaces has the dead links into the node for which UNDIAL has to be sent.
 	replaces []ownedLink
-	// ordered are the links that this node was told to feed and may have yet.
+	// ordered has the links that this node was told to feed and may still have.
 	ordered []orderedLink
 }
 
 // tries is what went wrong with the links into a node.
 //
-// fails counts links from culprit alone. direct is true while avoid has maxAvoid nodes or more.
+// Fails counts only links from culprit. Direct is true while avoid has maxAvoid nodes or more.
 type tries struct {
-	// lost counts all links into the node that were lost; excused those that were because the feeder fell back, of the
-	// feeder excusedOf, to which that happened last, by itself.
+	// lost counts all links into the node that were lost. excused counts those that were lost because their feeder fell
+	// back, in a row and from one feeder, which is excusedOf.
 	lost, excused, excusedOf int
-	// fails counts the links from one feeder, the culprit, that were lost in a row, and why is what was said of
-	// the last of them.
+	// fails counts the links from one feeder, the culprit, that were lost in a row. why is the reason that was
+	// given for the last of them.
 	fails   int
 	culprit int
 	why     string
-	// broke is the link that its feeder said had broken; 0 is none.
+	// broke is the link that broke by the word of its feeder. 0 is none.
 	broke uint32
-	// avoid are the nodes that may not feed it, because links from them were lost twice.
+	// avoid has the nodes that may not feed this one, because links from them were lost twice.
 	avoid []int
-	// direct says that only the server may feed it.
+	// direct is set if only the server may feed the node.
 	direct bool
 }
 
 type feedState int
 
 const (
-	feedNone    feedState = iota // also: fell back, and the link to blame is not yet known
-	feedAsked                    // FEED sent, NEED awaited
-	feedDialled                  // DIAL sent
+	feedNone    feedState = iota // the node has no link, or fell back and the link to blame is not known yet
+	feedAsked                    // FEED was sent, and NEED is awaited
+	feedDialled                  // DIAL was sent to the feeder
 	feedUp
-	feedDone // FIN came, or nothing is needed any more
+	feedDone // FIN came, or the node needs nothing any more
 )
 
-// ownedLink is a dead link whose feeder still holds its window for it. UNDIAL is sent once the link that stands
-// in for it was ordered.
+// ownedLink is a dead link for which its feeder still holds the window. UNDIAL is sent once another link was ordered in
+// its place.
 type ownedLink struct {
 	feeder int
 	link   uint32
 }
 
-// orderedLink is a link that a node was told to feed. undialled says that it was told to end it, reports how often it has
-// reported since.
+// orderedLink is a link that a node was told to feed. undialled is set once the node was told to end the link, and
+// reports counts its reports since then.
 type orderedLink struct {
 	link      uint32
 	undialled bool
 	reports   int
 }
 
-// linked says whether a link was ordered, and has not ended.
+// linked reports whether a link was ordered and has not ended.
 func (f *feed) linked() bool { return f.state == feedDialled || f.state == feedUp }
 
-// ask begins a new generation, with a link that is ordered once the node has said what it needs.
+// ask begins a new generation. Its link is ordered once the node has said what it needs.
 func (f *feed) ask(link uint32, now time.Duration) {
 	f.retire()
 	f.state, f.link, f.asked, f.passed = feedAsked, link, now, false
 	f.gen++
 }
 
-// passOver notes that the node was moved because it does not say what it needs.
+// passOver notes that the node was moved to the end of the order because it does not say what it needs.
 func (f *feed) passOver() { f.passed = true }
 
-// ownedBy says whether a node feeds this one, or holds its window until another link was ordered in place of one of its.
+// ownedBy reports whether feeder feeds this node, or holds its window for a dead link until another one was ordered in
+// its place.
 func (f *feed) ownedBy(feeder int) bool {
 	return f.feeder == feeder && f.linked() ||
 		slices.ContainsFunc(f.replaces, func(l ownedLink) bool { return l.feeder == feeder })
 }
 
-// retire keeps the link that there is for release.
+// retire keeps the present link, if there is one, for release.
 func (f *feed) retire() {
 	if f.linked() {
 		f.replaces = append(f.replaces, ownedLink{f.feeder, f.link})
 	}
 }
 
-// halt ends the link of a node that fell back. The node is asked anew when it is known why it did.
+// halt ends the link of a node that fell back. The node is asked anew once the server knows why it did.
 func (f *feed) halt() {
 	f.retire()
 	f.state = feedNone
 }
 
-// rest says that the node, which has just answered an offer, is not fed yet, and feeds nobody.
+// rest notes that the node is not fed yet and feeds nobody, because it has just answered an offer.
 func (f *feed) rest() { f.state, f.ordered = feedNone, nil }
 
-// answers says whether the node says what it needs of the link that was ordered last.
+// answers reports whether a NEED is the answer to the last FEED.
 func (f *feed) answers(ev EvNeed) bool {
 	return f.state == feedAsked && ev.Generation == f.gen && ev.Link == f.link
 }
 
-// take keeps what the node needs, and says whether that is another thing than before.
+// take keeps what the node needs. It reports whether that differs from what the node needed before.
 func (f *feed) take(blobs []v1.Descriptor, needs [][2]int64) (other bool) {
 	f.needs = needs
 	if len(needs) == 0 {
@@ -145,21 +146,21 @@ func (f *feed) tryAt(now time.Duration) { f.tried = now }
 // earlyAt notes that the node said done, and waits all the same.
 func (f *feed) earlyAt(now time.Duration) { f.tried, f.early = now, true }
 
-// wasEarly says whether that was so, once.
+// wasEarly reports whether earlyAt was called since the last wasEarly.
 func (f *feed) wasEarly() bool {
 	early := f.early
 	f.early = false
 	return early
 }
 
-// release hands out the links that UNDIAL is due for.
+// release returns the links for which UNDIAL has to be sent, and forgets them.
 func (f *feed) release() []ownedLink {
 	links := f.replaces
 	f.replaces = nil
 	return links
 }
 
-// inherit has the links of another that UNDIAL is due for wait for the next link into this node.
+// inherit takes over dead links from another node. Their UNDIAL is sent with the next link into this node.
 func (f *feed) inherit(links []ownedLink) { f.replaces = append(f.replaces, links...) }
 
 // feeds notes a link that this node was told to feed.
@@ -174,10 +175,11 @@ func (f *feed) undials(link uint32) {
 	}
 }
 
-// surely is how many reports after UNDIAL tell that a node has heard it: the first ones may have been under way.
+// surely is after how many reports the server knows that a node has read UNDIAL. The first of them may have been under
+// way when it was sent.
 const surely = 3
 
-// reported forgets the links that this node has surely ended. Until then UNDIAL is said again when it resumes.
+// reported forgets the links that this node has surely ended. Until then the node gets UNDIAL again when it resumes.
 func (f *feed) reported() {
 	for k := range f.ordered {
 		if o := &f.ordered[k]; o.undialled {
@@ -190,7 +192,7 @@ func (f *feed) reported() {
 // needSum folds a NEED into one number that changes when anything was received.
 func needSum(blobs []v1.Descriptor, needs [][2]int64) (s int64) {
 	for _, nd := range needs {
-		s += nd[1] + 1 // a stream has no size to subtract from
+		s += nd[1] + 1 // this counts up because a stream has no size from which to subtract
 		if b := nd[0]; b >= 0 && b < int64(len(blobs)) {
 			s -= max(blobs[b].Size, 0) + 1
 		}
@@ -198,12 +200,12 @@ func needSum(blobs []v1.Descriptor, needs [][2]int64) (s int64) {
 	return s
 }
 
-// maxAvoid is how many feeders a node is offered in vain before the server feeds
-// it: the fault is then most likely its own.
+// maxAvoid is how many feeders a node has in vain before the server feeds it. After so many the fault is most likely
+// its own.
 const maxAvoid = 2
 
-// excuse counts a link that was lost because its feeder says that it fell back, which it has said falls times so far. It
-// may say so of its links before: then this is one time more. It says whether that is true as far as is known.
+// excuse counts a lost link whose feeder says that it fell back. So far the feeder has fallen back falls times. It may
+// give this reason for a link before its FALLBACK arrives, so once more is plausible. excuse reports whether the reason is.
 func (t *tries) excuse(feeder, falls int) bool {
 	if feeder != t.excusedOf {
 		t.excusedOf, t.excused = feeder, 0
@@ -212,13 +214,13 @@ func (t *tries) excuse(feeder, falls int) bool {
 	return t.excused <= falls+1
 }
 
-// lose counts a link that was lost.
+// lose counts a lost link, and returns how many were lost.
 func (t *tries) lose() (all int) {
 	t.lost++
 	return t.lost
 }
 
-// fail counts a link from feeder that was lost; other says that the ones before were from another feeder.
+// fail counts a lost link from feeder. It reports whether the last lost links before were from another feeder.
 func (t *tries) fail(feeder int, why string) (other bool) {
 	if other = feeder != t.culprit; other {
 		t.culprit, t.fails = feeder, 0
@@ -228,16 +230,16 @@ func (t *tries) fail(feeder int, why string) (other bool) {
 	return other
 }
 
-// takeBack takes back one failure, which was not the feeder's.
+// takeBack takes back one failure that was not the feeder's.
 func (t *tries) takeBack() { t.fails = max(0, t.fails-1) }
 
-// further notes that the node has received something since the last failure.
+// further notes that the node has received something since the last failure, so that only that one still counts.
 func (t *tries) further() { t.fails = min(t.fails, 1) }
 
-// breaks notes which link its feeder said had broken; 0: none.
+// breaks notes which link broke by the word of its feeder. 0 is none.
 func (t *tries) breaks(link uint32) { t.broke = link }
 
-// shun has the node fed by others than feeder.
+// shun keeps feeder from feeding the node.
 func (t *tries) shun(feeder int) {
 	if !slices.Contains(t.avoid, feeder) {
 		t.avoid = append(t.avoid, feeder)
@@ -245,11 +247,11 @@ func (t *tries) shun(feeder int) {
 	t.direct = len(t.avoid) >= maxAvoid
 }
 
-// serverOnly has the node fed by the server.
+// serverOnly lets only the server feed the node.
 func (t *tries) serverOnly() { t.direct = true }
 
-// forget drops what is held against a feeder that is gone, because the fault was not the link. It says whether
-// failures were.
+// forget drops what is held against a feeder that is gone, because its links were not at fault. It reports whether
+// failures were held against it.
 func (t *tries) forget(feeder int) (failed bool) {
 	if failed = t.culprit == feeder && t.fails > 0; failed {
 		t.fails = 0

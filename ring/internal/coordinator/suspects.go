@@ -8,9 +8,9 @@ import (
 	"github.com/dolly-img/dolly-img/ring/internal/wire"
 )
 
-// Which link changed bytes (PROTOCOL.md section 7). A node that differs from a mark
-// falls back and is fed anew once it is known whether its feeder differs, too: only
-// the topmost is to blame.
+// This file finds the link that changed bytes (PROTOCOL.md section 7). A node whose bytes differ from a mark falls back.
+// If its feeder has the same wrong bytes, the link between the two is not to blame, because only the topmost such link
+// is. So the node is fed anew once the server knows about its feeder.
 
 func (c *Machine) fallback(ev EvFallback) {
 	n, m := &c.nodes[ev.Node], ev.Msg
@@ -21,12 +21,12 @@ func (c *Machine) fallback(ev EvFallback) {
 		c.end(ev.Node, Failed, because(KindProtocol, "went back from a mark that it was not sent"))
 		return
 	}
-	// Its own claim was wrong: nobody sent these bytes, whichever link it has now.
+	// If own is true, what the node claimed to hold was wrong. Nobody sent these bytes, so no link is to blame.
 	own := m.Good < n.holdings.claims[m.Blob]
 	if own {
 		n.row.Skipped = max(0, n.row.Skipped-n.holdings.cut(m.Blob, m.Good))
 	}
-	n.row.Skipped -= n.holdings.drop(m.Blob) // it went back there, too
+	n.row.Skipped -= n.holdings.drop(m.Blob) // what it claimed of later blobs no longer counts
 	if n.blame.fall(c.nextLink, m.Blob, m.Good) {
 		n.row.Link = c.linkName(ev.Node)
 		c.end(ev.Node, Failed, because(KindFalls, "went back to a mark %d times: bytes do not stay as they are sent", maxFalls))
@@ -36,7 +36,7 @@ func (c *Machine) fallback(ev EvFallback) {
 		n.tries.serverOnly()
 	}
 	c.excuse(ev.Node)
-	// It hung up because of the mark, and its feeder's broken pipe was heard first.
+	// If late is true, the node hung up because of the mark, and the server heard first that the feeder's link broke.
 	late := m.Link == n.tries.broke && m.Generation+1 == n.feed.gen && n.feed.state == feedAsked
 	if late {
 		n.tries.breaks(0)
@@ -46,7 +46,7 @@ func (c *Machine) fallback(ev EvFallback) {
 		if n.feed.state == feedDone && n.blame.suspect == nil {
 			c.relink(ev.Node)
 		}
-		return // it was given another feeder already, and will say what it needs
+		return // the node has another feeder already, and will say what it needs
 	}
 	name := c.linkName(ev.Node)
 	differs := fmt.Sprintf("blob %d differs from the source before byte %d", m.Blob, m.Offset)
@@ -62,8 +62,8 @@ func (c *Machine) fallback(ev EvFallback) {
 		return
 	}
 	if !carried(n.feed.needs, m.Blob, m.Good) {
-		// Some of these bytes came over a link before: a feeder that fell back
-		// itself was replaced, or is fed right by now. Nobody can tell which.
+		// Some of these bytes came over an earlier link, so nobody can tell which link changed them. If that one's feeder
+		// fell back itself, it was replaced, or has the right bytes by now.
 		if n.blame.unclear() {
 			n.tries.serverOnly()
 		}
@@ -74,7 +74,7 @@ func (c *Machine) fallback(ev EvFallback) {
 	c.judgeSuspects()
 }
 
-// carried says whether a link with these needs brought everything of a blob from off.
+// carried reports whether a link with these needs brought all bytes of a blob from off on.
 func carried(needs [][2]int64, blob int, off int64) bool {
 	for _, n := range needs {
 		if n[0] == int64(blob) {
@@ -84,7 +84,7 @@ func carried(needs [][2]int64, blob int, off int64) bool {
 	return false
 }
 
-// judgeSuspects blames links, or clears them, as far as that can be told by now.
+// judgeSuspects blames or clears the suspected links, as far as the server knows enough by now.
 func (c *Machine) judgeSuspects() {
 	for _, i := range slices.Clone(c.order) { // blaming moves nodes
 		s := c.nodes[i].blame.suspect
@@ -94,24 +94,23 @@ func (c *Machine) judgeSuspects() {
 		f := &c.nodes[s.feeder]
 		switch {
 		case s.feeder != 0 && !f.contact.alive, s.feeder != 0 && f.blame.suspect != nil && !after(f.blame.suspect.blob, f.blame.suspect.off, s.blob, s.off):
-			c.clear(i) // the fault is further up, or died
+			c.clear(i) // the fault is further up, or its node died
 		case s.feeder != 0 && s.id <= f.blame.fell.link && after(s.blob, s.off, f.blame.fell.blob, f.blame.fell.good):
-			c.clear(i) // it was, and the feeder has got the right bytes since
+			c.clear(i) // the fault was further up, and the feeder has got the right bytes since
 		case s.feeder == 0, c.passed(s.feeder, s.blob, s.off), c.now-s.since >= c.patience(s.feeder):
 			c.blame(s.feeder, i, s.link)
 		}
 	}
 }
 
-// patience is how long a feeder may take to pass a mark, or to complain of it. Only one
-// that waits for its feed has hashed what it has: a slow disk is no reason to blame it, and
-// what one waits for whose receiver has hung up, or that is about to complain, hides it.
-// One that has received everything says that it waits for more, also while its disk does
-// not keep up.
+// patience is how long a feeder may take to pass a mark, or to fall back from it. The time is short only for a feeder
+// that waits for its own feed, because it has hashed all that it has. A feeder with a slow disk has not, and must not be
+// blamed for that. What a feeder waits for does not show its disk once its receiver has hung up, or when it is about to
+// fall back. A feeder that has received everything says that it waits for more, even while its disk lags behind.
 func (c *Machine) patience(feeder int) time.Duration {
 	f := &c.nodes[feeder]
 	if c.now-f.progress.told >= 2*ReportEvery {
-		return timings.patient // what it said last is old: it may not run
+		return timings.patient // its last report is old, so the node may stand still
 	}
 	if w := f.progress.report.Wait; f.feed.state == feedUp && (w == wire.WaitIn || w == wire.WaitLimit) {
 		return timings.blame
@@ -119,24 +118,24 @@ func (c *Machine) patience(feeder int) time.Duration {
 	return timings.patient
 }
 
-// after orders positions in travelling order.
+// after reports whether position A comes after position B in the order in which bytes travel.
 func after(blobA int, offA int64, blobB int, offB int64) bool {
 	return blobA > blobB || blobA == blobB && offA > offB
 }
 
-// passed says whether the bytes of node i were right up to a mark.
+// passed reports whether the bytes of node i were right up to a mark.
 func (c *Machine) passed(i, blob int, off int64) bool {
 	n := &c.nodes[i]
 	return n.phase >= phVerified || n.holdings.held[blob] >= 0 || !after(blob, off, n.progress.report.Blob, n.progress.report.Good)
 }
 
-// clear has i fed again.
+// clear drops the suspicion about the link into i, and gives i a new one.
 func (c *Machine) clear(i int) {
 	c.nodes[i].blame.unsuspect()
 	c.relink(i)
 }
 
-// blame holds a link against both its ends. Its feeder feeds nobody any more.
+// blame holds a link against both its ends. From then on its feeder feeds nobody.
 func (c *Machine) blame(feeder, i int, link string) {
 	c.do(ActLink{Link: link, Reason: "blamed: it changed bytes"})
 	c.nodes[i].blame.unsuspect()

@@ -9,18 +9,18 @@ import (
 	"github.com/dolly-img/dolly-img/ring/internal/wire"
 )
 
-// What nobody reports: that nothing happens. A node that is alive and owes something
-// must not hold the others, or the end, up (PROTOCOL.md section 9).
+// This file notices when nothing happens, which nobody reports. A node that is alive and owes something must not hold up
+// the others, or the end of the transfer (PROTOCOL.md section 9).
 
-// maxLost is how many links into a node may be lost before it is given up.
+// maxLost is how many links into a node may be lost before the server gives the node up.
 const maxLost = 50
 
-// leastRate is how many bytes per second a link must carry so that it is only slow, and how fast a node that others
-// wait for must get on: the smallest usual frame in the time after which nothing moves on a link. A frame of the
-// largest size takes such a link about as long as a node may hang.
+// leastRate is how many bytes per second a link must carry to count as slow and not as lost. A node that others wait for
+// must get on as fast. At this rate the smallest usual frame takes as long as a link may stand still, and the largest
+// one takes about as long as a node may hang.
 const leastRate = 16 << 10
 
-// leastStep is how many bytes that are in timings.hung.
+// leastStep is how many bytes a link carries at that rate in timings.hung.
 const leastStep = 60 * leastRate
 
 func (c *Machine) tick(passed time.Duration) {
@@ -47,7 +47,7 @@ func (c *Machine) tick(passed time.Duration) {
 	}
 }
 
-// commitLimit is how long a COMMIT may take; who has interrupted waits less.
+// commitLimit is how long a node may take to answer COMMIT. It is shorter once the transfer was interrupted.
 func (c *Machine) commitLimit() time.Duration {
 	if c.interrupted {
 		return ConfirmFor
@@ -55,8 +55,8 @@ func (c *Machine) commitLimit() time.Duration {
 	return timings.verify
 }
 
-// watch looks after a node that is served. What the node says of itself can only count against it: see the rule in
-// PROTOCOL.md section 9. passed is the time since it was called last.
+// watch looks after a node that is served. What the node says about itself only ever counts against it: see the rule in
+// PROTOCOL.md section 9. Passed is the time since the last call.
 func (c *Machine) watch(i int, passed time.Duration) {
 	n := &c.nodes[i]
 	still := c.now - n.progress.moved
@@ -80,10 +80,10 @@ func (c *Machine) watch(i int, passed time.Duration) {
 	case n.feed.state == feedAsked && asked >= timings.mute && !n.feed.passed:
 		c.passOver(i)
 	case n.feed.state == feedAsked && asked >= timings.stalled:
-		c.undial(n) // nobody's window stands for it any longer
+		c.undial(n) // so that no window is held any longer for this node
 	case n.feed.state == feedDialled && asked >= timings.mute:
 		if n.feed.feeder != 0 {
-			n.tries.shun(n.feed.feeder) // it owes an answer, whatever else it says
+			n.tries.shun(n.feed.feeder) // the feeder owes an answer, whatever else it says
 		}
 		c.giveUp(i, fmt.Sprintf("not dialled within %v", timings.mute))
 	case still >= timings.verify && c.wasSent(i):
@@ -103,7 +103,7 @@ func (c *Machine) watch(i int, passed time.Duration) {
 	}
 }
 
-// watchFeed looks after the link into a node that waits for it.
+// watchFeed looks after the link into a node that waits for bytes.
 func (c *Machine) watchFeed(i int, still time.Duration) {
 	n := &c.nodes[i]
 	switch {
@@ -111,31 +111,31 @@ func (c *Machine) watchFeed(i int, still time.Duration) {
 	case c.stalled(i, still):
 		c.giveUp(i, fmt.Sprintf("nothing moved for %v", timings.stalled))
 	case n.feed.state == feedDone && n.holdings.lacks:
-		n.feed.earlyAt(c.now) // it said done, or that it needs nothing
+		n.feed.earlyAt(c.now) // the node said done, or that it needs nothing
 		c.relink(i)
 	}
 }
 
 // giveUp takes the link into i for lost.
 func (c *Machine) giveUp(i int, reason string) {
-	c.nodes[i].feed.tryAt(c.now) // the next one has its own time
+	c.nodes[i].feed.tryAt(c.now) // so that the next link has its full time
 	c.linkDown(i, c.linkName(i), EvLink{Node: i, Code: wire.CodeNetwork, Reason: reason})
 }
 
-// delays says whether there is something for i to get on with: it says itself that it waits for its own storage,
-// processor or rate limit, or its feeder has something to send, or has sent everything.
+// delays reports whether i has something to get on with. That is so if it says that it waits for its own storage,
+// processor or rate limit, or if its feeder has something to send or has sent everything.
 func (c *Machine) delays(i int) bool {
 	return c.namesOwn(i) || c.busyInto(i) || c.wasSent(i) || c.feederEnded(i)
 }
 
-// caughtUp says whether i has taken all that its feeder had for it, as the feeder said in two reports in a row.
+// caughtUp reports whether i has taken all that its feeder had for it. The feeder has to say so in two reports in a row.
 func (c *Machine) caughtUp(i int) bool {
 	l, ok := c.linkInto(i)
 	f := c.nodes[i].feed.feeder
 	return ok && l.Idle && slices.ContainsFunc(c.nodes[f].progress.links, func(old wire.Sending) bool { return old.Link == l.Link && old.Idle })
 }
 
-// namesOwn says whether i says that it waits for its own storage, processor or rate limit.
+// namesOwn reports whether i says that it waits for its own storage, processor or rate limit.
 func (c *Machine) namesOwn(i int) bool {
 	switch c.nodes[i].progress.report.Wait {
 	case wire.WaitDisk, wire.WaitCPU, wire.WaitLimit:
@@ -144,14 +144,14 @@ func (c *Machine) namesOwn(i int) bool {
 	return false
 }
 
-// wasSent says whether i was sent everything, by what it says itself, and has to verify it. That may take it
-// timings.verify, unless it names what of its own it waits for.
+// wasSent reports whether i was sent everything, as it says itself, and only has to verify it. It has timings.verify
+// for that, unless it says that it waits for something of its own.
 func (c *Machine) wasSent(i int) bool {
 	n := &c.nodes[i]
 	return c.sourceDone && (n.feed.state == feedDone || !n.holdings.lacks)
 }
 
-// feederEnded says whether the feeder of i has everything, so that it waits for nobody.
+// feederEnded reports whether the feeder of i has everything. Such a feeder waits for nobody.
 func (c *Machine) feederEnded(i int) bool {
 	n := &c.nodes[i]
 	if n.feed.state != feedUp {
@@ -163,7 +163,8 @@ func (c *Machine) feederEnded(i int) bool {
 	return c.nodes[n.feed.feeder].phase >= phVerified
 }
 
-// holds says whether the feeder of i says that i holds the link, though i names nothing of its own that it waits for.
+// holds reports whether i holds up the link into it, by the word of its feeder, and does not say that it waits for
+// something of its own.
 func (c *Machine) holds(i int) bool {
 	switch c.nodes[i].progress.report.Wait {
 	case wire.WaitOut, wire.WaitUnknown:
@@ -173,15 +174,16 @@ func (c *Machine) holds(i int) bool {
 	return false
 }
 
-// excused says whether another node confirms that i waits for those that it feeds: one that i was ordered to feed,
-// whose link may hold the window of i, and that does not get on either. Links that nobody ordered excuse nothing.
+// excused reports whether another node confirms that i waits for those that it feeds. That is a node which i was ordered
+// to feed, whose link may hold the window of i, and which does not get on either. A link that nobody ordered excuses
+// nothing.
 func (c *Machine) excused(i int) bool {
 	return c.nodes[i].progress.report.Wait == wire.WaitOut &&
 		c.feeds(i, func(j int) bool { return c.now-c.nodes[j].progress.stuck >= timings.stalled })
 }
 
-// feeds says whether i was ordered to feed a node that it may have to wait for, because the link into it is not up
-// yet or which is true of it.
+// feeds reports whether i was ordered to feed a node that it may have to wait for: the link into that node is not up yet,
+// or which returns true for the node.
 func (c *Machine) feeds(i int, which func(j int) bool) bool {
 	return slices.ContainsFunc(c.order, func(j int) bool {
 		n := &c.nodes[j]
@@ -189,8 +191,9 @@ func (c *Machine) feeds(i int, which func(j int) bool) bool {
 	})
 }
 
-// crawls is called when i has not got on for timings.hung, though others wait for it. A node that waits for what its
-// feeder has may have a feeder that sends hardly anything: the link is lost first, unless it is the server's.
+// crawls deals with a node that has not got on for timings.hung, though others wait for it. If it waits for bytes that its
+// feeder has, the feeder may be the one that sends hardly anything. So the link is given up before the node is,
+// unless the server is the feeder.
 func (c *Machine) crawls(i int) {
 	n := &c.nodes[i]
 	f := n.feed.feeder
@@ -207,7 +210,7 @@ func (c *Machine) crawls(i int) {
 	c.end(i, Failed, because(KindStuck, "hangs: less than %d KiB were stored in %v (%s)", leastStep>>10, timings.hung, cmp.Or(string(n.progress.report.Wait), "does not read")))
 }
 
-// passOver moves a node that does not say what it needs to the end of the order, where nobody waits for it.
+// passOver moves a node to the end of the order, where nobody waits for it, because it does not say what it needs.
 func (c *Machine) passOver(i int) {
 	n := &c.nodes[i]
 	n.feed.passOver()
@@ -227,29 +230,30 @@ func (c *Machine) stalled(i int, still time.Duration) bool {
 	l, ok := c.linkInto(i)
 	switch {
 	case c.now-n.progress.saidAt < timings.stalled && f.progress.told <= n.progress.saidAt:
-		// It says that it gets on, and its feeder, which may stand still, was not heard since: nobody denies it.
+		// The node says that it gets on, and nobody denies it: its feeder, which may stand still, has not reported since.
 		return false
 	case ok && l.Rate >= leastRate && still < timings.stalled+frameTime(l.Rate) && c.now-f.progress.told < timings.stalled:
-		// A part of a frame may arrive, of which the receiver does not tell: frames suit the rate of the chain, and
-		// one of 1 MiB takes a slow link longer. The feeder is believed for as long as that takes at the rate it tells.
+		// Part of a frame may be arriving, which the receiver does not report. Frames have the size that suits the rate of
+		// the chain, and a slow link takes longer for one of 1 MiB. The feeder is believed for as long as a frame takes at
+		// the rate that it reports.
 		return false
 	case n.feed.feeder > 0 && f.phase >= phVerified:
-		// It has everything, waits for nothing, and reports no more. If it got that just now,
-		// i may not have told yet that it gets it, too.
+		// The feeder has everything, waits for nothing, and reports no more. If it got the last bytes just now, i may not
+		// have reported yet that it gets them, too.
 		return n.progress.told-f.progress.moved >= ReportEvery
 	case !ok:
 		return true // the feeder has sent everything and closed it
 	case !l.Idle:
-		// Told twice in a row, so that i has told in between that nothing came: what is
-		// only now on its way, after a fault further up, is no stall.
+		// The feeder has to say so twice in a row, so that i has reported in between that nothing came. What is on its way
+		// only now, after a fault further up, is no stall.
 		return slices.ContainsFunc(f.progress.links, func(old wire.Sending) bool { return old.Link == l.Link && isBusy(old) })
 	}
-	// A feeder that says it has nothing to send, and has more than its receiver.
+	// The feeder says that it has nothing to send, though it has more than its receiver.
 	return n.feed.feeder > 0 && still >= timings.held &&
 		(f.feed.state == feedDone || after(f.progress.report.Blob, f.progress.report.Good, n.progress.report.Blob, n.progress.report.Good))
 }
 
-// frameTime is what the largest frame takes at so many bytes per second.
+// frameTime is how long the largest frame takes at a rate in bytes per second.
 func frameTime(rate int64) time.Duration {
 	return time.Duration(wire.MaxPayload * int64(time.Second) / rate)
 }
