@@ -7,17 +7,17 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// blob is where the node stands in one blob. good <= accepted, claim <= accepted, and accepted <= size
-// once the size is known; a final mark that shows a smaller size makes the node fall back at once.
+// blob is where the node stands in one blob. It holds that good <= accepted, claim <= accepted, and accepted <= size
+// once the size is known. If a final mark shows a smaller size, the node falls back at once.
 //
-// accepted is the Machine's alone, and it is what NEED tells. The window, the hash and the storage of
-// the node follow it, and each of them knows how far it is itself.
+// Only the Machine changes accepted, and NEED tells it to the server. The window, the hash and the storage of the node
+// follow it, and each of them knows itself how far it is.
 type blob struct {
 	// size is -1 until it is known.
 	size int64
-	// want is the digest of the offer; "" where only the final mark tells it.
+	// want is the digest of the offer. It is "" if only the final mark tells it.
 	want digest.Digest
-	// leaves says that each mark is the sum of the leaf before it, and the digest that over these sums.
+	// leaves says that each mark is the sum of the leaf before it, and that the digest is a sum over these sums.
 	leaves bool
 	// held says that the node vouched for the blob in its ANSWER.
 	held bool
@@ -27,22 +27,22 @@ type blob struct {
 	accepted int64
 	// good is how many leading bytes are below a mark whose sum was equal.
 	good int64
-	// final is the digest of the final mark; "" until it comes.
+	// final is the digest of the final mark, or "" until that comes.
 	final digest.Digest
-	// sum was computed over the whole blob; "" until it is there.
+	// sum is what the node computed over the whole blob, or "" until it has.
 	sum digest.Digest
 	// judged says that sum and final were compared and are equal.
 	judged bool
 	// stable says that the blob is durable.
 	stable bool
 
-	// marks are the marks above good that came, and sums the sums there that were hashed. Both are in the
-	// order of offsets.
+	// marks has the marks above good that came, and sums has the node's own sums above good. Both are in the order of
+	// offsets.
 	marks []mark
 	sums  []blobSum
 }
 
-// mark is a mark that came, as small as it can be: of a long blob there may be many.
+// mark is a mark that came. It is as small as it can be, because a long blob may have many.
 type mark struct {
 	off int64
 	sum [sha256.Size]byte
@@ -61,5 +61,5 @@ func (b *blob) digest(sum []byte) digest.Digest {
 	return digest.NewDigestFromBytes(digest.SHA256, sum)
 }
 
-// lacks reports whether a feed has something to bring of the blob.
+// lacks reports whether the blob lacks bytes that a feed has to bring.
 func (b *blob) lacks() bool { return !b.held && b.accepted != b.size }

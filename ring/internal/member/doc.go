@@ -13,9 +13,8 @@
 //
 // The driver, a session in package ring, does what the Machine says: it opens and reads links, hashes
 // and writes through package relay, calls the Sink, and keeps the times after which a server counts as
-// lost. Before there is a Machine, the node itself decides who may connect and which transfers it
-// takes, and NodeConfig.Accept what they may write. Who feeds whom is decided by the server, in package
-// coordinator.
+// lost. Before there is a Machine, the node itself decides who may connect and which transfers it takes, and
+// NodeConfig.Accept decides what they may write. The server decides who feeds whom, in package coordinator.
 //
 // The phases are those of PROTOCOL.md section 8, "The node", and how bytes are judged is section 7.
 package member

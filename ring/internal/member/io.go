@@ -9,7 +9,7 @@ import (
 type Event any
 
 type (
-	// EvHeld comes first: for each blob how many leading bytes the Sink has, as the ANSWER says.
+	// EvHeld is the first event. It has, for each blob, how many leading bytes the Sink has, as the ANSWER says.
 	EvHeld struct{ Held []int64 }
 	// EvMsg is a message of the server.
 	EvMsg struct{ Msg wire.Message }
@@ -24,23 +24,22 @@ type (
 		Offset     int64
 		Length     int
 	}
-	// EvFeedEnd says that a link which had been accepted ended, with its final record or else with a
-	// code and a reason.
+	// EvFeedEnd says that an accepted link ended: with its final record, or else with a code and a reason.
 	EvFeedEnd struct {
 		Link, Generation uint32
 		Fin              bool
 		Code             wire.Code
 		Reason           string
 	}
-	// EvLink says how a link is that this node feeds. The server is told.
+	// EvLink is the state of a link that this node feeds, for the server.
 	EvLink struct {
 		Link, Generation uint32
 		State            string
 		Code             wire.Code
 		Reason           string
 	}
-	// EvSum is the running SHA-256 of the bytes of a blob below Offset, which were hashed and stored. With
-	// End these are all of its bytes.
+	// EvSum is the running SHA-256 of the bytes of a blob below Offset, which were hashed and stored. If End is true,
+	// these are all bytes of the blob.
 	EvSum struct {
 		Blob   int
 		Offset int64
@@ -55,7 +54,7 @@ type (
 	EvPrepared struct{ InPlace bool }
 	// EvPublished says that ActPublish was done.
 	EvPublished struct{}
-	// EvReached answers ActReach. Code is CodeNone where the other node was reached.
+	// EvReached answers ActReach. Code is CodeNone if the other node was reached.
 	EvReached struct {
 		Probe  uint32
 		Code   wire.Code
@@ -67,19 +66,19 @@ type (
 	EvFailure struct{ Err *wire.Error }
 )
 
-// Action is one of the Act types, which say what the driver shall do.
+// Action is one of the Act types, which tell the driver what to do.
 type Action any
 
 type (
-	// ActSay sends a message to the server. Without a connection to the server the message is dropped,
-	// and EvResume has what matters said again.
+	// ActSay sends a message to the server. Without a connection to the server the message is dropped. After
+	// EvResume the Machine says again what matters.
 	ActSay struct{ Msg wire.Message }
 	// ActAccept and ActRefuse answer EvOpen and EvFrame. Status goes to the other end of the link.
 	ActAccept struct{}
 	ActRefuse struct{ Status byte }
 	// ActCloseFeed ends the link that feeds now.
 	ActCloseFeed struct{}
-	// ActReceive says that START came: the storage may begin.
+	// ActReceive says that START came, so that the storage may begin.
 	ActReceive struct{}
 	// ActLink makes a link to another node and feeds it.
 	ActLink struct{ Dial *wire.Dial }
@@ -92,20 +91,20 @@ type (
 		Blob int
 		Size int64
 	}
-	// ActGood says that the bytes of a blob below Offset may be read back from storage and passed on.
+	// ActGood says that the bytes of a blob below Offset are good: they may be read back from storage and passed on.
 	ActGood struct {
 		Blob   int
 		Offset int64
 	}
-	// ActSettle makes a blob durable, whose bytes are right.
+	// ActSettle makes a blob durable. Its bytes are right.
 	ActSettle struct {
 		Blob  int
 		Final v1.Descriptor
 	}
-	// ActReset goes back, in every blob, to where Position says. The feed and all links that are fed
-	// end, and the window and the storage drop what they have behind it.
+	// ActReset goes back to the Position of every blob. The feed ends, all links end that this node feeds, and the window
+	// and the storage drop what they have behind the positions.
 	ActReset struct{}
-	// ActPrepare says that every blob is durable. What is left to do before COMMIT is done now.
+	// ActPrepare says that every blob is durable. The driver does now what is left to do before COMMIT.
 	ActPrepare struct{}
 	// ActPublish says that COMMIT came, and publishes what was verified.
 	ActPublish struct{}

@@ -9,30 +9,31 @@ import (
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// Machine decides for one node in one transfer. It does no I/O and knows no time. Its driver calls
-// Step for one event after the other, and does what each call returns before the next call.
+// Machine decides for one node in one transfer. It does no I/O and knows no time. Its driver calls Step for one event
+// after the other, and does what a call returns before it makes the next one.
 type Machine struct {
 	phase Phase
 	blobs []blob
 
-	// The link that may feed the node, and its generation. Links of older generations are refused.
+	// feedLink is the link that may feed the node, and feedGen its generation. The node refuses links of older
+	// generations.
 	feedLink, feedGen uint32
 	// feedOpen says that this link was accepted and has not ended.
 	feedOpen bool
-	// feedFin says that it ended with the final record.
+	// feedFin says that the link ended with the final record.
 	feedFin bool
 	// asked says that FEED came and NEED has not been said yet.
 	asked bool
-	// next is the first blob that is not known to be complete: frames come in travelling order.
+	// next is the first blob that is not known to be complete. Frames come in the order of the blobs.
 	next int
 	// resetting says that ActReset was returned and EvReset has not come yet. Meanwhile the node takes
 	// no frame and does not say NEED.
 	resetting bool
 	// markEvery is the distance of marks, in bytes.
 	markEvery int64
-	// probes is how many ActReach have no EvReached yet.
+	// probes counts the ActReach for which no EvReached came yet.
 	probes int
-	// marks is how many marks wait, in all blobs, for bytes to be compared with.
+	// marks counts the marks of all blobs that wait for the node's own sums.
 	marks int
 
 	// received is the payload in bytes that was accepted, including what was dropped later.
@@ -49,15 +50,15 @@ type Machine struct {
 	out []Action
 }
 
-// maxProbed is how many probes a node has under way at most. A server has reason to ask for a
-// fraction of that at once.
+// maxProbed is how many probes a node has under way at most. No server has reason to ask for more than a fraction of
+// that at once.
 const maxProbed = 64
 
-// What a server may make a node keep, beyond what a transfer needs (PROTOCOL.md section 3).
+// These bound what a server can make a node keep (PROTOCOL.md section 3). A transfer needs less.
 const (
 	// MaxAddrs is how many addresses of one node FEED, DIAL and PROBE may name.
 	MaxAddrs = 16
-	// maxMarks is how many marks may wait for bytes: those of 1 TiB.
+	// maxMarks is how many marks may wait for bytes, which are the marks of 1 TiB.
 	maxMarks = 1 << 18
 )
 
@@ -73,7 +74,7 @@ func New(blobs []v1.Descriptor, markEvery int64) *Machine {
 func (m *Machine) do(a Action)          { m.out = append(m.out, a) }
 func (m *Machine) say(msg wire.Message) { m.do(ActSay{msg}) }
 
-// Step takes an event and returns what is to be done, in this order.
+// Step takes an event and returns what to do, in order.
 func (m *Machine) Step(ev Event) []Action {
 	m.out = nil
 	switch ev := ev.(type) {
@@ -109,7 +110,7 @@ func (m *Machine) Step(ev Event) []Action {
 	case EvReset:
 		m.resetting = false
 		if m.phase == Started {
-			m.sayNeed() // a feed may have been ordered meanwhile
+			m.sayNeed() // FEED may have come meanwhile
 		}
 	case EvDurable:
 		b := &m.blobs[ev.Blob]
@@ -143,7 +144,7 @@ func (m *Machine) message(msg wire.Message) {
 	switch msg := msg.(type) {
 	case *wire.Start:
 		if m.phase != Offered {
-			return // said again after a resume
+			return // the server says it again after a resume
 		}
 		m.phase = Started
 		m.do(ActReceive{})
@@ -189,13 +190,13 @@ func (m *Machine) message(msg wire.Message) {
 		if a, ok := msg.(*wire.Abort); ok {
 			why, keep = &AbortError{a.Code, wire.Cut(a.Reason)}, a.Keep
 		}
-		if m.phase < Publishing { // later our own failure has decided what is kept
+		if m.phase < Publishing { // in a later phase the node's own failure has decided what is kept
 			m.keep = keep
 			m.phase, m.failed = Failed, &wire.Error{Code: wire.CodeAbandoned, Err: why}
 		}
 		m.do(ActRelease{})
 	case *wire.Probe:
-		if !m.tooMany(msg.Addrs) && m.probes < maxProbed { // each takes a socket; to the server, no answer does not mean that the other cannot be reached
+		if !m.tooMany(msg.Addrs) && m.probes < maxProbed { // a probe takes a socket, and the server draws no conclusion from a missing answer
 			m.probes++
 			m.do(ActReach{msg})
 		}
@@ -206,7 +207,7 @@ func (m *Machine) message(msg wire.Message) {
 	}
 }
 
-// tooMany fails the node when a message names more addresses than any node has.
+// tooMany fails the node if a message names more addresses than any node has.
 func (m *Machine) tooMany(addrs []string) bool {
 	if len(addrs) > MaxAddrs {
 		m.fail(wire.Errorf(wire.CodeProtocol, "a node with %d addresses", len(addrs)))
@@ -295,7 +296,7 @@ func (m *Machine) Digest(i int) digest.Digest {
 	return m.blobs[i].sum
 }
 
-// Report says how far the node is, as far as its machine knows: no rates, no links.
+// Report says how far the node is, as far as its machine knows. It has no rates and no links.
 func (m *Machine) Report() *wire.Report {
 	r := &wire.Report{Received: m.received, Marked: m.marked, Durable: m.durable, Blob: len(m.blobs)}
 	for i := range m.blobs {
@@ -337,7 +338,7 @@ func (m *Machine) fail(err *wire.Error) {
 		return
 	}
 	m.phase, m.failed = Failed, err
-	m.keep = err.Code == wire.CodeAbandoned || err.Code == wire.CodeShutdown // not our fault
+	m.keep = err.Code == wire.CodeAbandoned || err.Code == wire.CodeShutdown // then nothing is wrong with what is there
 	m.sayFailed()
 	m.do(ActRelease{})
 }

@@ -7,8 +7,7 @@ import (
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// In this file a node judges bytes: it compares the server's marks with the sums of its own hash
-// (PROTOCOL.md section 7).
+// In this file a node judges bytes. It compares the server's marks with the sums of its own hash (PROTOCOL.md section 7).
 
 // mark takes one mark from the server. After a resume all marks come again.
 func (m *Machine) mark(k wire.Mark) {
@@ -29,7 +28,7 @@ func (m *Machine) mark(k wire.Mark) {
 		case b.size < 0 && b.good <= k.Offset:
 			b.size = k.Offset
 			m.do(ActSize{k.Blob, k.Offset})
-			if b.accepted > b.size { // the claim of a longer one, or somebody appended
+			if b.accepted > b.size { // the node has claimed part of a longer file, or its feeder has sent too much
 				if m.phase == Started {
 					m.fallback(k.Blob, k.Offset)
 				}
@@ -49,8 +48,8 @@ func (m *Machine) mark(k wire.Mark) {
 		m.fail(wire.Errorf(wire.CodeProtocol, "a mark at byte %d of blob %d, where there is none", k.Offset, k.Blob))
 		return
 	}
-	// They come in order, and all of them come again after a resume. One that is left out costs no more than that
-	// the bytes before it are good only with the next one.
+	// Marks come in order, and all of them come again after a resume. If one is left out, the bytes before it become
+	// good only with the next one.
 	if k.Offset <= b.good || m.marks >= maxMarks || len(b.marks) > 0 && k.Offset <= b.marks[len(b.marks)-1].off {
 		return
 	}
@@ -69,7 +68,7 @@ func (m *Machine) dropMark(b *blob) {
 func (m *Machine) sum(ev EvSum) {
 	b := &m.blobs[ev.Blob]
 	if m.resetting {
-		return // of bytes that are dropped
+		return // the sum is of bytes that are dropped
 	}
 	if ev.End {
 		b.sum = b.digest(ev.Sum)
@@ -80,8 +79,9 @@ func (m *Machine) sum(ev EvSum) {
 	m.compare(ev.Blob)
 }
 
-// compare advances good over the marks whose sum is there and equal. A running sum speaks for all bytes before it, and
-// that of a leaf for the leaf only: where a mark was left out, what is behind it waits for the blob's digest.
+// compare advances good over the marks for which the node has an equal sum. A running sum vouches for all bytes before
+// it, but the sum of a leaf vouches for that leaf only. So if the mark of a leaf was left out, what is behind that leaf
+// waits for the blob's digest.
 func (m *Machine) compare(i int) {
 	b := &m.blobs[i]
 	for len(b.marks) > 0 && len(b.sums) > 0 && m.phase == Started {
@@ -104,7 +104,7 @@ func (m *Machine) compare(i int) {
 	}
 }
 
-// advance says that bytes below off are good.
+// advance notes that the bytes below off are good.
 func (m *Machine) advance(i int, off int64) {
 	b := &m.blobs[i]
 	m.marked += off - b.good
@@ -112,8 +112,8 @@ func (m *Machine) advance(i int, off int64) {
 	m.do(ActGood{i, off})
 }
 
-// fallback goes back to the last good mark, in every blob that is not finished, because the window has
-// all of them in travelling order and is dropped as a whole.
+// fallback goes back to the last good mark, in every blob that is not finished. The window has the bytes of all of them
+// in one sequence, and is dropped as a whole.
 func (m *Machine) fallback(i int, off int64) {
 	m.say(m.Report())
 	m.say(&wire.Fallback{Link: m.feedLink, Generation: m.feedGen, Blob: i, Offset: off, Good: m.blobs[i].good})

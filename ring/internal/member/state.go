@@ -7,21 +7,21 @@ import "github.com/dolly-img/dolly-img/ring/internal/wire"
 // Phase is how far a node is in a transfer.
 type Phase int
 
-// The phases, in their order. Failed may follow any of them but Committed.
+// These are the phases in their order. Failed may follow any of them but Committed.
 const (
-	// Offered: the offer was answered, START has not come.
+	// Offered means that the node has answered the offer, and START has not come.
 	Offered Phase = iota
-	// Started: bytes may come.
+	// Started means that bytes may come.
 	Started
-	// Complete: every blob is held or durable, and ActPrepare was returned.
+	// Complete means that every blob is held or durable, and ActPrepare was returned.
 	Complete
-	// Verified: VERIFIED was said.
+	// Verified means that the node has said VERIFIED.
 	Verified
-	// Publishing: COMMIT came, and ActPublish was returned.
+	// Publishing means that COMMIT came, and ActPublish was returned.
 	Publishing
-	// Committed: COMMITTED was said.
+	// Committed means that the node has said COMMITTED.
 	Committed
-	// Failed: FAIL was said, or the server ended the transfer.
+	// Failed means that the node has said FAIL, or that the server ended the transfer.
 	Failed
 )
 
@@ -30,13 +30,13 @@ func (m *Machine) Phase() Phase { return m.phase }
 
 // Position is where a node stands in one blob.
 type Position struct {
-	// Size is the blob's length in bytes, -1 while it is not known.
+	// Size is the blob's length in bytes, or -1 while it is not known.
 	Size int64
 	// Held says that the node vouched for the blob in its ANSWER.
 	Held bool
 	// Judged says that the blob's digest was compared and is right.
 	Judged bool
-	// Accepted is the end of what the node has: what it claimed and the frames it accepted behind it.
+	// Accepted is the end of what the node has: what it claimed, and the frames that it accepted behind that.
 	Accepted int64
 	// Good is how many leading bytes are below the last mark that was equal to the node's own sum.
 	Good int64
@@ -61,7 +61,7 @@ func (m *Machine) AcceptedAll() bool {
 // Generation returns the newest generation that FEED named.
 func (m *Machine) Generation() uint32 { return m.feedGen }
 
-// Resetting reports whether the node falls back: ActReset was returned and EvReset has not come.
+// Resetting reports whether the node is falling back: ActReset was returned, and EvReset has not come.
 func (m *Machine) Resetting() bool { return m.resetting }
 
 // Received returns the payload in bytes that was accepted, including what was dropped later.
@@ -73,5 +73,5 @@ func (m *Machine) InPlace() bool { return m.inPlace }
 // Keeps reports whether good parts of what was not published are worth keeping for another transfer.
 func (m *Machine) Keeps() bool { return m.keep }
 
-// Failure returns why the node failed, or nil where it did not.
+// Failure returns why the node failed, or nil if it did not.
 func (m *Machine) Failure() *wire.Error { return m.failed }
