@@ -2,10 +2,10 @@ package wire
 
 import "fmt"
 
-// Code classifies what ends a link or a node's part in a transfer, PROTOCOL.md section 4, "Codes".
+// Code classifies what ends a link or a node's part in a transfer. PROTOCOL.md section 4 has them under "Codes".
 type Code string
 
-// The codes, append only.
+// These are the codes. A new one is added at the end, and none is ever changed.
 const (
 	CodeNone      Code = ""
 	CodeAuth      Code = "auth"      // certificate, role or link proof
@@ -22,14 +22,13 @@ const (
 	CodeShutdown  Code = "shutdown"  // the node is stopping
 	CodeAbandoned Code = "abandoned" // no server for too long
 
-	// Since version 3, and in an ABORT only.
+	// The following codes exist since version 3, and only in an ABORT.
 	CodeAsked       Code = "asked"       // the server only asked what would happen: nothing failed
 	CodeInterrupted Code = "interrupted" // somebody ended the server
 	CodeSource      Code = "source"      // the server's source failed or changed
 )
 
-// Error is what ended a link or a node's part in a transfer, with its code. LINK, FAIL and ANSWER
-// carry both.
+// Error is what ended a link or a node's part in a transfer, with its code. LINK, FAIL and ANSWER have both.
 type Error struct {
 	Code Code
 	Err  error
@@ -38,7 +37,7 @@ type Error struct {
 func (e *Error) Error() string { return e.Err.Error() }
 func (e *Error) Unwrap() error { return e.Err }
 
-// Errorf makes an Error of a code and of what fmt.Errorf makes.
+// Errorf makes an Error of a code and of a text as fmt.Errorf makes it.
 func Errorf(code Code, format string, args ...any) *Error {
 	return &Error{code, fmt.Errorf(format, args...)}
 }

@@ -1,6 +1,5 @@
-// Package wire encodes and decodes what travels on the ring's two planes: frames
-// and the link hello on the data plane (big-endian, fixed headers), messages on
-// the control plane (length, type, JSON). It does no I/O beyond the reader or
-// writer it is given, and what it parses re-encodes to the same bytes. The
-// specification is ring/PROTOCOL.md, sections 4 to 6.
+// Package wire encodes and decodes what travels on the two planes of the ring. On the data plane these are frames and
+// the link hello, with fixed headers in big-endian order. On the control plane these are messages: a length, a type and
+// JSON. The package does no I/O but on the reader or writer that it is given. What it decodes encodes to the same bytes
+// again. The specification is ring/PROTOCOL.md, sections 4 to 6.
 package wire

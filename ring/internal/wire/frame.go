@@ -7,28 +7,28 @@ import (
 	"math"
 )
 
-// The frame header, PROTOCOL.md section 6:
+// This is the frame header of PROTOCOL.md section 6:
 //
 //	0      1       2          4        8            16         20       24
 //	type | flags | reserved | blob   | offset     | length   | crc32c | payload
 //	u8     u8=0    u16=0      u32      u64          u32        u32
 //
-// On a padded link zeros follow, up to 64 bytes, so that payloads lie in the stream as they lie in memory: on multiples
-// of a cache line. The kernel copies them faster then.
+// On a padded link zeros follow, up to 64 bytes. Then payloads begin at multiples of a cache line in the stream, as they
+// do in memory, and the kernel copies them faster.
 const (
 	HeaderSize   = 24
 	PaddedHeader = 64
 	crcAt        = 20
 
-	// MaxPayload is the most one frame carries.
+	// MaxPayload is how many bytes a frame has at most.
 	MaxPayload = 1 << 20
 )
 
-// MarkEvery is the distance of marks in bytes: no frame crosses a multiple of it. What depends on it
-// gets it as a value, so that simulations of small blobs can have several marks in each.
+// MarkEvery is the distance of marks in bytes. No frame crosses a multiple of it. Other code gets the distance as a
+// value, so that a simulation can have several marks in a small blob.
 const MarkEvery = 4 << 20
 
-// The frame types. Types 3 (zero run) and 4 (zstd payload) are reserved.
+// These are the frame types. Types 3 (zero run) and 4 (zstd payload) are reserved.
 const (
 	Data = 1
 	Fin  = 2
@@ -50,7 +50,7 @@ type FrameError struct{ Reason string }
 
 func (e *FrameError) Error() string { return "bad frame: " + e.Reason }
 
-// ParseHeader decodes and checks everything but the CRC, where marks are so many bytes apart.
+// ParseHeader decodes a header and checks everything but the CRC. Marks are markEvery bytes apart.
 func ParseHeader(b *[HeaderSize]byte, markEvery int64) (Header, error) {
 	off := binary.BigEndian.Uint64(b[8:])
 	h := Header{
@@ -79,7 +79,7 @@ func ParseHeader(b *[HeaderSize]byte, markEvery int64) (Header, error) {
 	return h, nil
 }
 
-// CheckPadding checks what follows the header on a padded link.
+// CheckPadding checks the bytes that follow the header on a padded link.
 func CheckPadding(b []byte) error {
 	for _, x := range b {
 		if x != 0 {
@@ -104,7 +104,7 @@ func PutFin(b *[HeaderSize]byte) {
 	binary.BigEndian.PutUint32(b[crcAt:], Sum(b, nil))
 }
 
-// Sum is the CRC32C of a header (without its CRC) and payload.
+// Sum returns the CRC32C of a header without its CRC, and of the payload.
 func Sum(b *[HeaderSize]byte, payload []byte) uint32 {
 	return crc32.Update(crc32.Checksum(b[:crcAt], castagnoli), castagnoli, payload)
 }

@@ -10,8 +10,8 @@ import (
 	"math"
 )
 
-// The opening of a link, PROTOCOL.md section 5. The first byte of a preamble tells a plain link
-// from a TLS ClientHello (0x16).
+// These begin a link (PROTOCOL.md section 5). The first byte of a preamble differs from that of a TLS ClientHello (0x16),
+// which tells a plain link from one with TLS.
 const (
 	Preamble       = "DLINK/1\n"
 	PaddedPreamble = "DLINK/2\n" // the headers of its frames are padded
@@ -22,19 +22,19 @@ const (
 	helloBody = 16 + 4 + 4 + 4 + 8
 )
 
-// The receiver's answer to a hello.
+// These are the receiver's answers to a hello.
 const (
 	LinkHelloOK      = 0
 	LinkHelloRefused = 1
 	LinkHelloStale   = 2
 )
 
-// ID names a transfer or an instance: 16 random bytes, in text lower-case hex.
+// ID names a transfer or an instance. It is 16 random bytes, and in text lower-case hex.
 type ID [16]byte
 
 func (id ID) String() string { return hex.EncodeToString(id[:]) }
 
-// MarshalText makes ID its hex text in JSON.
+// MarshalText returns the hex text, which stands for an ID in JSON.
 func (id ID) MarshalText() ([]byte, error) { return []byte(id.String()), nil }
 
 // UnmarshalText accepts exactly what MarshalText makes.
@@ -51,7 +51,8 @@ func (id *ID) UnmarshalText(b []byte) error {
 	return nil
 }
 
-// LinkHello opens a link: which one, and the first byte that will come. Its preamble says whether headers are padded.
+// LinkHello opens a link. It says which link this is, and which byte comes first. Its preamble says whether headers are
+// padded.
 type LinkHello struct {
 	Padded     bool
 	Transfer   ID
@@ -61,7 +62,7 @@ type LinkHello struct {
 	Offset     int64
 }
 
-// Preamble is what the feeder writes first.
+// Preamble returns what the feeder writes first.
 func (h LinkHello) Preamble() string {
 	if h.Padded {
 		return PaddedPreamble
@@ -69,8 +70,8 @@ func (h LinkHello) Preamble() string {
 	return Preamble
 }
 
-// Encode makes the bytes of h behind its preamble, proving knowledge of the link's secret for this
-// challenge.
+// Encode returns the bytes of h behind its preamble. They prove for this challenge that the feeder knows the secret of
+// the link.
 func (h LinkHello) Encode(secret, challenge []byte) []byte {
 	b := make([]byte, helloBody, LinkHelloSize)
 	copy(b, h.Transfer[:])
@@ -85,8 +86,8 @@ func (h LinkHello) Encode(secret, challenge []byte) []byte {
 	return m.Sum(b)
 }
 
-// ParseLinkHello decodes a hello and its preamble; its proof is checked by Proves, once the link's
-// secret was looked up.
+// ParseLinkHello decodes a hello and its preamble. It does not check the proof: Proves does, once the secret of the link
+// was looked up.
 func ParseLinkHello(preamble string, b []byte) (LinkHello, error) {
 	if preamble != Preamble && preamble != PaddedPreamble {
 		return LinkHello{}, errors.New("not a link")

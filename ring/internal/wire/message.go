@@ -9,7 +9,7 @@ import (
 // Message is one of the control messages below.
 type Message interface{ kind() byte }
 
-// The control messages, PROTOCOL.md section 4, with their types.
+// These are the control messages of PROTOCOL.md section 4, with the numbers of their types.
 type (
 	Hello struct { // 1
 		Min      int    `json:"min"`
@@ -25,11 +25,11 @@ type (
 		Digest   string `json:"digest"`
 		Reason   string `json:"reason"`
 
-		// Since version 2; empty in WELCOME of version 0 and 1.
+		// Software and Platform exist since version 2. They are empty in a WELCOME of version 0 or 1.
 		Software string `json:"software,omitempty"`
 		Platform string `json:"platform,omitempty"`
 
-		// Since version 3; false before.
+		// NoSHA exists since version 3, and is false before.
 		NoSHA bool `json:"noSHA,omitempty"`
 	}
 	Offer struct { // 3
@@ -86,9 +86,9 @@ type (
 		Marked   int64     `json:"marked"`
 		Durable  int64     `json:"durable"`
 		Wait     Wait      `json:"wait"`
-		Blob     int       `json:"blob"` // everything lacked before Good of Blob is right
+		Blob     int       `json:"blob"` // all that the node lacked before byte Good of this blob is right
 		Good     int64     `json:"good"`
-		Relay    int64     `json:"relay"` // bytes per second; 0: unknown
+		Relay    int64     `json:"relay"` // bytes per second, as the next two; 0 is unknown
 		Hash     int64     `json:"hash"`
 		Disk     int64     `json:"disk"`
 		Links    []Sending `json:"links"`
@@ -110,7 +110,7 @@ type (
 		Reason string `json:"reason"`
 		Keep   bool   `json:"keep"`
 
-		// Since version 3; empty before.
+		// Code exists since version 3, and is empty before.
 		Code Code `json:"code,omitempty"`
 	}
 	Ping     struct{} // 19
@@ -122,7 +122,7 @@ type (
 		Offset     int64  `json:"offset"`
 		Good       int64  `json:"good"`
 	}
-	Probe struct { // 22, since version 2, as are all behind it
+	Probe struct { // 22; this type and those behind it exist since version 2
 		Probe uint32   `json:"probe"`
 		Name  string   `json:"name"`
 		Addrs []string `json:"addrs"`
@@ -134,26 +134,28 @@ type (
 	}
 )
 
-// Sending is what a feeder says of a link in its Report. Idle: it had nothing to send most
-// of the last second, or has nothing now and all it sent was acknowledged. Rate is bytes
-// per second the link carried while it was the link that limited it, Burst what it carried in
-// moments if it was not busy enough to tell; 0: unknown. Held: the receiver took nothing for nine
-// tenths of the time. Acked is how many bytes the receiver's kernel has acknowledged since the link was opened. Ended:
-// the link ended since the last report, which is told once for the sake of Acked.
+// Sending is what a feeder says about a link in its Report.
 type Sending struct {
-	Link  uint32 `json:"link"`
-	Idle  bool   `json:"idle"`
-	Rate  int64  `json:"rate"`
-	Burst int64  `json:"burst"`
-	Held  bool   `json:"held"`
+	Link uint32 `json:"link"`
+	// Idle says that there was nothing to send for most of the last second, or that there is nothing to send now and
+	// the receiver has acknowledged everything.
+	Idle bool `json:"idle"`
+	// Rate is how many bytes per second the link carried while nothing but the link limited it. 0 is unknown.
+	Rate int64 `json:"rate"`
+	// Burst is how many bytes per second the link carried in moments, if it was not busy enough for a Rate. 0 is unknown.
+	Burst int64 `json:"burst"`
+	// Held says that the receiver took nothing for nine tenths of the time.
+	Held bool `json:"held"`
 
-	// Since version 4; empty before.
+	// Acked is how many bytes the kernel of the receiver has acknowledged since the link was opened. It and Ended exist
+	// since version 4, and are empty before.
 	Acked int64 `json:"acked,omitempty"`
-	Ended bool  `json:"ended,omitempty"`
+	// Ended says that the link ended since the last report. This is reported once, because of Acked.
+	Ended bool `json:"ended,omitempty"`
 }
 
-// Mark is the server's running sum of a blob at Offset; of a final mark Offset is
-// the blob's size and Sum its SHA-256.
+// Mark is the server's running sum of a blob at Offset. If Final is true, Offset is the size of the blob, and Sum is its
+// SHA-256.
 type Mark struct {
 	Blob   int    `json:"blob"`
 	Offset int64  `json:"offset"`
@@ -161,7 +163,7 @@ type Mark struct {
 	Final  bool   `json:"final"`
 }
 
-// The states of Welcome and Link.
+// These are the states of Welcome and Link.
 const (
 	StateNew     = "new"
 	StateRunning = "running"
@@ -173,7 +175,7 @@ const (
 	LinkDown = "down"
 )
 
-// makers has, by type, a maker of an empty message to decode into.
+// makers has, by type, a function that makes an empty message to decode into.
 var makers = [...]func() Message{
 	1: func() Message { return new(Hello) }, 2: func() Message { return new(Welcome) },
 	3: func() Message { return new(Offer) }, 4: func() Message { return new(Answer) },

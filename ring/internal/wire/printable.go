@@ -2,11 +2,11 @@ package wire
 
 import "github.com/dolly-img/dolly-img/ring/printable"
 
-// maxReason is how many bytes of a reason, or of a name, there are at most.
+// maxReason is how many bytes a reason or a name has at most.
 const maxReason = 4 << 10
 
-// Cut bounds a reason that is sent, or that a peer sent and that is kept.
+// Cut bounds the length of a reason that is sent, or of one from a peer that is kept.
 func Cut(s string) string { return s[:min(len(s), maxReason)] }
 
-// Printable makes a peer's text safe for terminals and logs, and bounded.
+// Printable makes a peer's text safe for terminals and logs, and bounds its length.
 func Printable(s string) string { return printable.Escape(Cut(s)) }

@@ -2,10 +2,11 @@ package wire
 
 import "time"
 
-// tooShort is a time too short to tell a rate by.
+// tooShort is a time that is too short to tell a rate.
 const tooShort = time.Millisecond
 
-// PerSecond is the rate, in bytes per second, of n bytes in a time, as reports tell it; 0 is unknown, and nothing in a long time is 1.
+// PerSecond returns the rate of n bytes in a time, in bytes per second, as a report has it. There 0 is unknown, so the
+// rate is 1 if nothing came in a long time.
 func PerSecond(n int64, in time.Duration) int64 {
 	if in < tooShort || n == 0 && in < 100*time.Millisecond {
 		return 0

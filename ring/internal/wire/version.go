@@ -6,23 +6,22 @@ import (
 	"github.com/dolly-img/dolly-img/ring/leaf"
 )
 
-// The protocol versions this package speaks, from the oldest to the newest.
+// These are the oldest and the newest version of the protocol that this package speaks.
 const (
 	MinVersion = 1
 	Version    = 5
 )
 
-// PadsSince is the version that both ends of a padded link speak at least, AckedSince that of a node that tells what
-// was acknowledged on the links it feeds, and LeavesSince that of all peers of a transfer in which a blob travels in
-// leaves.
+// PadsSince is the oldest version that both ends of a padded link may speak. AckedSince is that of a node that tells what
+// was acknowledged on the links that it feeds. LeavesSince is that of all peers of a transfer in which a blob travels
+// in leaves.
 const (
 	PadsSince   = 4
 	AckedSince  = 4
 	LeavesSince = 5
 )
 
-// Common is the highest version that a peer's range has in common with ours, 0 when
-// there is none.
+// Common returns the highest version that the range of a peer has in common with ours, or 0 if there is none.
 func Common(least, most int) int {
 	if v := min(most, Version); v >= max(least, MinVersion) {
 		return v
@@ -33,8 +32,8 @@ func Common(least, most int) int {
 // lastOf has, by version, the highest type of message that belongs to it.
 var lastOf = [Version + 1]byte{1: 21, 2: 23, 3: 23, 4: 23, 5: 23}
 
-// For is m as a peer of a version reads it: fields that came later are left out. Version 0 stands
-// for a peer that has no version in common with us.
+// For returns m for a peer that speaks a version. It leaves out fields that exist since a later one. Version 0 stands for a
+// peer that has no version in common with us.
 func For(version int, m Message) Message {
 	switch m := m.(type) {
 	case *Welcome:
@@ -73,8 +72,8 @@ func For(version int, m Message) Message {
 	return m
 }
 
-// From is m as a peer of a version means it, in the terms of the newest version. The error is a
-// *MalformedError: m, or a field of it, came only after that version.
+// From returns m from a peer that speaks a version, in the terms of the newest version. The error is a *MalformedError:
+// m or a field of it exists only since a later version.
 func From(version int, m Message) (Message, error) {
 	if k := m.kind(); k > lastOf[version] {
 		return nil, malformed("control message type %d is unknown in protocol %d", k, version)
@@ -92,7 +91,7 @@ func From(version int, m Message) (Message, error) {
 		if a.Code != CodeNone {
 			return nil, malformed("control message type %d has a code, which is unknown in protocol %d", a.kind(), version)
 		}
-		// Until version 3 there is no code for the end of a check, only this sentence.
+		// Before version 3 there is no code for the end of a check, and only this sentence tells it.
 		if a.Reason == ReasonAsked {
 			a.Code = CodeAsked
 		}
