@@ -61,7 +61,6 @@ func (h *hostile) fill() {
 // Four hostile nodes at once, each in its own way, and a reader of --json that reads nothing for all of that time, cannot make the server
 // hold more than 256 MiB. Those that are between them commit the right bytes.
 func TestFloodedServer(t *testing.T) {
-	t.Parallel()
 	const limit = 256 << 20
 	ctx := need(t, 2*time.Minute)
 	r := newRig(t, ctx, netns.Config{Nodes: 6})

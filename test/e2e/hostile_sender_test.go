@@ -97,9 +97,9 @@ func (o *order) write(b []byte) error {
 	return err
 }
 
-// await reads until a message of that kind comes.
+// await reads until a message of that kind comes. A node that is attacked four times at once computes for seconds before it answers.
 func (o *order) await(kind byte) (body []byte, err error) {
-	o.control.SetReadDeadline(time.Now().Add(5 * time.Second))
+	o.control.SetReadDeadline(time.Now().Add(30 * time.Second))
 	for {
 		if k, body, err := readMessage(o.control); err != nil || k == kind {
 			return body, err
@@ -348,7 +348,6 @@ func (h *hostileSender) many(n int, f func(nth int, o *order)) error {
 // A sender with a valid key cannot make a node hold more than 128 MiB, whatever it says and however often. It has the place of
 // all transfers that a node takes at once. The node serves others as before when it is gone.
 func TestHostileSender(t *testing.T) {
-	t.Parallel()
 	const limit = 128 << 20
 	ctx := need(t, 2*time.Minute)
 	r := newRig(t, ctx, netns.Config{Nodes: 1})
