@@ -8,10 +8,10 @@ import (
 )
 
 // Fold writes names, as Parse returns them, as a short list: "node[01-16,20],login".
-// It puts names together that have the same text around their numbers, by their last
-// number first: r1n1, r1n2, r2n1, r2n2 becomes "r[1-2]n[1-2]". It takes each name once. Parse
-// of the result returns the same names; where Fold put them together, they are in the
-// order of their numbers.
+// It puts names together that have the same text around their numbers, and begins with
+// the last number: r1n1, r1n2, r2n1, r2n2 becomes "r[1-2]n[1-2]". It takes each name once.
+// Parse of the result returns the same names. Those that Fold has put together are in the order of
+// their numbers.
 func Fold(names []string) string {
 	var order []string // the shapes in the order in which they first appear
 	groups := map[string][]product{}
@@ -41,14 +41,14 @@ func Fold(names []string) string {
 }
 
 // A product stands for every choice of one number from each of its sets. A number is
-// kept as its digits, so that padding counts.
+// kept as its digits, because padding counts.
 type product [][]string
 
-// mark stands for a number in a shape; it cannot be in a name.
+// mark stands for a number in a shape. No name has it.
 const mark = "\x00"
 
-// split takes the numbers out of a name. Numbers stay if they are in the brackets of an IPv6
-// address, or too long for a range.
+// split takes the numbers out of a name. It leaves those in the brackets of an IPv6 address, and those that
+// are too long for a range.
 func split(name string) (shape string, numbers product) {
 	var b strings.Builder
 	if strings.HasPrefix(name, "[") {
@@ -76,7 +76,7 @@ func split(name string) (shape string, numbers product) {
 	return b.String(), numbers
 }
 
-// merge unites products that differ in set i only; they have no name in common.
+// merge unites products that differ in set i only. No two products of a group have a name in common.
 func merge(group []product, i int) []product {
 	at := map[string]int{}
 	var out []product
@@ -101,7 +101,7 @@ func merge(group []product, i int) []product {
 	return out
 }
 
-// byNumber orders numbers by their width, then by their value: 9, 09, 10.
+// byNumber orders numbers by their width and then by their value: 9, 09, 10.
 func byNumber(a, b string) int {
 	return cmp.Or(cmp.Compare(len(a), len(b)), cmp.Compare(a, b))
 }

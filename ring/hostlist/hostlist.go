@@ -10,20 +10,20 @@
 //	node[1-9/2]            with a step: 1, 3, 5, 7, 9
 //	r[1-2]n[01-04]:9998    several ranges: the last changes fastest
 //	@FILE                  the items in a file, @- those on standard input
-//	!node7, !node[3-5]     left out, wherever it stands in the list and on any port;
-//	                       with a port, only on that one
-//	!@FILE                 everything in a file left out
+//	!node7, !node[3-5]     nodes to leave out, wherever they stand in the list and on any
+//	                       port, or with a port only on that one
+//	!@FILE                 a file of nodes to leave out
 //
 // A file has one expression a line, and # begins a comment. A file cannot name another
 // file. Several lists are a union, in the order in which nodes are first named. A node
-// that is named twice is one node, also where the two names are spelt differently.
+// that is named twice is one node, even if the two names are spelt differently.
 //
 // The host files of MPI and of batch systems say behind a blank how many processes a
-// host shall run. Two forms of that are ignored behind a name: a word such as slots=4,
-// and, in a file, a number, as in "node1 4 node2 4". A number that could be either a count or a
-// node is an error, as is everything else that is no node: no node is left out silently.
-// In a file host:4 is an error: MPICH writes in this way how many processes a host shall
-// run, and a port below 1024 is less likely than that.
+// host runs. Two forms of that are ignored behind a name: a word such as slots=4, and in a
+// file a number, as in "node1 4 node2 4". A number that could be either a count or a node is an
+// error, and so is everything else that is no node, because no node must be left out silently.
+// In a file host:4 is an error. MPICH writes in this way how many processes a host runs, which is
+// more likely than a port below 1024.
 //
 // Ranges are written as nodeset of ClusterShell and "scontrol show hostnames" of Slurm have them:
 // https://clustershell.readthedocs.io/en/latest/tools/nodeset.html
@@ -45,7 +45,7 @@ const MaxNodes = 100_000
 // maxFile bounds a file, in bytes.
 const maxFile = 64 << 20
 
-// maxSlots is the least number behind host: that is believed to be a port in a file.
+// maxSlots is the least number behind a host and a colon that counts as a port in a file.
 const maxSlots = 1024
 
 // ErrEmpty is the error for a list without nodes.
@@ -128,14 +128,14 @@ type Options struct {
 	Exclude []string
 	// Open opens a file, "-" for standard input. nil is os.Open and os.Stdin.
 	Open func(name string) (io.ReadCloser, error)
-	// Note is told of what is no error and may be a mistake, in a sentence. It may be nil.
+	// Note gets a sentence about what is no error and may be a mistake. It may be nil.
 	Note func(text string)
 }
 
 // Parse returns the nodes of a list as "host" or "host:port", each once, in the order
-// in which they stand there; an IPv6 address has brackets only before a port. Errors
-// are *SyntaxError, *GroupError, ErrEmpty, or those of reading a file. Nothing is
-// expanded before it is known to have no more than MaxNodes nodes.
+// of the list. An IPv6 address has brackets only before a port. Errors are *SyntaxError,
+// *GroupError, ErrEmpty, or those of reading a file. Parse expands nothing before it knows that this gives
+// no more than MaxNodes nodes.
 func Parse(exprs []string, o Options) ([]string, error) {
 	p := parser{Options: o, seen: map[string]bool{}, out: map[string]bool{}}
 	if p.Open == nil {

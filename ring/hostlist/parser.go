@@ -18,17 +18,17 @@ import (
 // parser collects the nodes of a list.
 type parser struct {
 	Options
-	// nodes are the nodes in order, seen the keys of these with their port.
+	// nodes has the nodes in order, and seen has their keys with the port.
 	nodes []string
 	seen  map[string]bool
-	// out are the keys of what is left out. They have a port where the list has one.
+	// out has the keys of the nodes to leave out. They have a port if the list has one there.
 	out map[string]bool
-	// named are the exclusions that stand on the command line itself, not in a file.
+	// named has the exclusions of the command line itself, and not those in files.
 	named []exclusion
 }
 
-// exclusion is what one item leaves out. If it matches no node of the list it may be
-// misspelt, and the node that it means would be written to.
+// exclusion is what one item leaves out. An exclusion that matches no node of the list may be
+// misspelt, and then the node that it means would be written to.
 type exclusion struct {
 	text string
 	keys []string
@@ -46,7 +46,7 @@ type item struct {
 	beforeComma bool
 }
 
-// items returns the items of an expression. Between two commas there is an empty one.
+// items returns the items of an expression. There is an empty item between two commas.
 func items(expr string) []item {
 	var list []item
 	skip := func(i int) int { return len(expr) - len(strings.TrimLeft(expr[i:], blanks)) }
@@ -96,9 +96,9 @@ func isSetting(s string) bool {
 	return len(rest) < len(s) && strings.HasPrefix(rest, "=") && strings.Trim(s[:1], letters) == ""
 }
 
-// mayBeNode returns where in a setting something begins that may be a node, and 0 where there is nothing
-// of the kind. Such a thing is behind a comma and has letters or brackets: a value has commas between
-// numbers only, as in binding=user:0,1.
+// mayBeNode returns where in a setting something begins that may be a node, or 0 if there is no such thing. It is
+// behind a comma and has letters or brackets, because a value has commas only between numbers, as in
+// binding=user:0,1.
 func mayBeNode(s string) int {
 	value, _, _ := strings.Cut(s, ",")
 	for at := len(value) + 1; at < len(s); {
@@ -113,14 +113,14 @@ func mayBeNode(s string) int {
 
 func isNumber(s string) bool { return s != "" && strings.Trim(s, digits) == "" }
 
-// expression adds the items of at.Expr to the list, or to what is left out, and returns how many there
-// are. at also says where the expression stands.
+// expression adds the items of at.Expr to the list, or to the nodes to leave out, and returns how many items there
+// are. At also says where the expression stands.
 func (p *parser) expression(at *SyntaxError, out bool) (int, error) {
 	list := items(at.Expr)
 	behindName := false // so that a count may follow
 	for _, it := range list {
 		s := at.Expr[it.start:it.end]
-		free := !it.first && !it.afterComma // so that it may be something else than a node
+		free := !it.first && !it.afterComma // then it may be something else than a node
 		if isSetting(s) && free {
 			if n := mayBeNode(s); n > 0 {
 				return 0, at.fail(it.start+n, errkind.Kind("nodes-blank"),
@@ -211,7 +211,7 @@ func (p *parser) item(at *SyntaxError, start int, s string, out bool) error {
 	return nil
 }
 
-// kindOf returns the kind of mistake where s is written as other tools want it, or "".
+// kindOf returns the kind of mistake if s is written as other tools want it, or "".
 func kindOf(s string) errkind.Kind {
 	switch {
 	case strings.HasPrefix(s, "^"):
@@ -224,8 +224,8 @@ func kindOf(s string) errkind.Kind {
 	return ""
 }
 
-// unmatched notes each exclusion that leaves nothing out. A file of nodes to leave out may
-// well name others, too.
+// unmatched notes each exclusion that leaves nothing out. It passes over files, which may well name nodes that are not
+// in the list.
 func (p *parser) unmatched() {
 	if len(p.named) == 0 || p.Note == nil {
 		return
@@ -279,8 +279,8 @@ func (p *parser) file(name string, out bool) error {
 	return nil
 }
 
-// keys returns keys that are equal for two names of one node. Case does not matter, nor how an address
-// is written, nor whether the usual port is named. host is the key without the port.
+// keys returns keys that are equal for two names of one node. They do not depend on upper and lower case, on how an
+// address is written, or on whether the usual port is named. Host is the key without the port.
 func (p *parser) keys(name string) (host, full string) {
 	host, port, _ := SplitPort(name, p.Port)
 	if addr, err := netip.ParseAddr(host); err == nil {

@@ -7,13 +7,13 @@ import (
 	"strings"
 )
 
-// A pattern is a name with ranges in it: text, set, text, set, ..., text.
+// A pattern is a name with ranges in it. It has the form text, set, text, set, ..., text.
 type pattern struct {
 	texts []string
 	sets  [][]span
 }
 
-// A span is the numbers first, first+step, ... up to last, padded with zeros to width.
+// A span stands for the numbers first, first+step, ... up to last, padded with zeros to width.
 type span struct {
 	first, last, step uint64
 	width             int
@@ -30,8 +30,8 @@ type mistake struct {
 // maxDigits is how many digits a number in a range may have, so that it fits a uint64.
 const maxDigits = 18
 
-// parsePattern reads one item. Brackets at its start that have a colon in them are those of
-// an IPv6 address, and stay in the text.
+// parsePattern reads one item. If it begins with brackets that have a colon in them, these are the brackets of an IPv6
+// address and stay in the text.
 func parsePattern(s string) (*pattern, *mistake) {
 	p := &pattern{}
 	shortest := 0 // the length of the shortest name in bytes
@@ -137,7 +137,7 @@ func (p *pattern) count(limit int) int {
 		for _, s := range set {
 			n += min(s.count(), MaxNodes+1)
 		}
-		total *= min(n, MaxNodes+1) // both at most MaxNodes+1: no overflow
+		total *= min(n, MaxNodes+1) // both are at most MaxNodes+1, so this does not overflow
 		if total > uint64(limit) {
 			return -1
 		}
