@@ -42,6 +42,7 @@ func (s *samples) rate(now sample, most int64) (mean float64, known bool) {
 func (s *sender) measure() coordinator.EvReport {
 	var r wire.Report
 	s.relay.Report(&r, false)
+	r.Received = s.relay.Streamed()
 	return coordinator.EvReport{Report: r}
 }
 

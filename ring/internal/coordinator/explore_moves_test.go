@@ -60,10 +60,10 @@ func (w *world) ownWork(i int, add addMove) {
 		add(func(w *world) {
 			n := w.own(i)
 			n.hashed++
-			w.node(i, member.EvSum{Blob: 0, Offset: int64(n.hashed), Sum: xSum(n.data[:n.hashed]), End: false})
+			w.node(i, member.EvSum{Blob: 0, Offset: int64(n.hashed) * xFrame, Sum: xSum(n.data[:n.hashed]), End: false})
 		}, "n%d hashes byte %d", i, n.hashed)
 	}
-	if n.hashed == int(w.blob.Size) && !n.ended && !resets {
+	if n.hashed == xFrames && !n.ended && !resets {
 		add(func(w *world) {
 			n := w.own(i)
 			n.ended = true
@@ -184,7 +184,7 @@ func (w *world) work(i, k int) {
 			w.drop(i)
 		}
 	case "reset":
-		n.data = slices.Clone(n.data[:n.m.Position(0).Accepted])
+		n.data = slices.Clone(n.data[:n.m.Position(0).Accepted/xFrame])
 		n.hashed, n.ended = len(n.data), false
 		for _, l := range w.links {
 			if !l.halted || l.feeder != i {
@@ -206,7 +206,7 @@ func (w *world) work(i, k int) {
 
 // ownEnd is how a link ends of which nobody takes notice any more.
 func (w *world) ownEnd(k int, l *xLink, add addMove) {
-	if (l.state == "broken" || l.state == "up" && l.pos == int(w.blob.Size)) && !w.heeded(l.node, l.gen) {
+	if (l.state == "broken" || l.state == "up" && l.pos == xFrames) && !w.heeded(l.node, l.gen) {
 		w.movesOn(k, l, add)
 	}
 }
@@ -224,13 +224,13 @@ func (w *world) movesOn(k int, l *xLink, add addMove) {
 	case "up":
 		have := w.has(l.feeder)
 		switch {
-		case waits:
+		case waits, w.stands(l):
 		case l.pos < have:
 			add(func(w *world) { w.frame(w.links[k], 0) }, "%d sends byte %d to n%d, generation %d", l.feeder, l.pos, l.node, l.gen)
 			if l.feeder != 0 && w.left.flips > 0 {
 				add(func(w *world) { w.left.flips--; w.frame(w.links[k], 1) }, "%d sends byte %d to n%d, changed", l.feeder, l.pos, l.node)
 			}
-		case l.pos == int(w.blob.Size):
+		case l.pos == xFrames:
 			add(func(w *world) {
 				l := w.links[k]
 				l.state = "closed"
@@ -306,7 +306,7 @@ func (w *world) frame(l *xLink, changed byte) {
 		return
 	}
 	n := w.own(l.node)
-	if _, ok := w.node(l.node, member.EvFrame{Generation: l.gen, Blob: 0, Offset: int64(l.pos), Length: 1})[0].(member.ActAccept); !ok {
+	if _, ok := w.node(l.node, member.EvFrame{Generation: l.gen, Blob: 0, Offset: int64(l.pos) * xFrame, Length: xFrame})[0].(member.ActAccept); !ok {
 		l.state, l.seen = "broken", true
 		w.feedEnd(l, false)
 		return
@@ -316,6 +316,7 @@ func (w *world) frame(l *xLink, changed byte) {
 	}
 	n.data = append(slices.Clone(n.data), value)
 	l.pos++
+	w.took(l)
 }
 
 func (w *world) feedEnd(l *xLink, fin bool) {

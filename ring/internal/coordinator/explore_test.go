@@ -42,6 +42,9 @@ func TestExplore(t *testing.T) {
 		{"3 nodes, any order, the first two do not reach each other", 3, budget{delays: 1, walls: 1}, budget{delays: anyOrder, walls: 1}},
 		{"3 nodes, any order, none reaches another", 3, budget{delays: 1, walls: 3}, budget{delays: anyOrder, walls: 3}},
 		{"3 nodes, none reaches another, a loss, a return", 3, budget{delays: 0, walls: 3, crashes: 1, returns: 1}, budget{delays: 2, walls: 3, crashes: 1, returns: 1}},
+		{"3 nodes, the first lies twice", 3, budget{delays: 0, liar: 1, lies: 2}, budget{delays: 1, liar: 1, lies: 2}},
+		{"3 nodes, the second lies twice", 3, budget{delays: 0, liar: 2, lies: 2}, budget{delays: 1, liar: 2, lies: 2}},
+		{"3 nodes, the last lies twice", 3, budget{delays: 0, liar: 3, lies: 2}, budget{delays: 1, liar: 3, lies: 2}},
 		{"2 nodes, any order, 2 losses, a return", 2, budget{delays: 2, crashes: 2, returns: 1}, budget{delays: anyOrder, crashes: 2, returns: 1}},
 		{"2 nodes, any order, changed bytes", 2, budget{delays: 2, flips: 1}, budget{delays: anyOrder, flips: 1}},
 	} {
@@ -52,7 +55,9 @@ func TestExplore(t *testing.T) {
 			} else if *exploreFull && s.left.crashes == 2 {
 				s.left.delays = anyOrder
 			}
-			s.left.ticks = 12
+			if s.left.ticks = 12; s.left.lies > 0 {
+				s.left.ticks = anyOrder // pass has an end of its own
+			}
 			n, trace, err := explore(newWorld(s.nodes, s.left), *exploreMost, nil)
 			t.Logf("%d states", n)
 			if err != nil {
@@ -154,7 +159,7 @@ func (w *world) atEnd() error {
 			return fmt.Errorf("the row of n%d is not final: %v", i, w.rows())
 		case !n.touched && !row.State.Good():
 			return fmt.Errorf("n%d, which nothing happened to, is %s: %s", i, row.State, row.Cause)
-		case len(n.showing) > 0 && string(n.showing) != string(make([]byte, w.blob.Size)):
+		case len(n.showing) > 0 && string(n.showing) != string(make([]byte, xFrames)):
 			return fmt.Errorf("n%d shows %v", i, n.showing)
 		}
 	}
@@ -186,13 +191,14 @@ type move struct {
 
 func (m move) name() string { return fmt.Sprintf(m.format, m.args...) }
 
-// moves lists what can happen, in an order that is always the same.
-func (w *world) moves() (all []move) {
+// active lists what nodes, links and the server may do now, in an order that is always the same. first says that the
+// only move is to be made before all others.
+func (w *world) active() (all []move, first bool) {
 	add := func(do func(w *world), format string, args ...any) {
 		all = append(all, move{format, args, do})
 	}
 	if w.over || w.err != nil {
-		return nil
+		return nil, false
 	}
 	for i := 1; i < len(w.nodes); i++ {
 		w.ownWork(i, add)
@@ -201,7 +207,7 @@ func (w *world) moves() (all []move) {
 		w.ownEnd(k, l, add)
 	}
 	if len(all) > 0 && !w.patient {
-		return all[:1]
+		return all[:1], true
 	}
 	for i := 1; i < len(w.nodes); i++ {
 		w.movesOf(i, add)
@@ -210,7 +216,7 @@ func (w *world) moves() (all []move) {
 		w.movesOn(k, l, add)
 	}
 	if w.source && !w.told {
-		if w.read < int(w.blob.Size) {
+		if w.read < xFrames {
 			add((*world).readOn, "the server reads byte %d", w.read)
 		} else {
 			add(func(w *world) {
@@ -224,6 +230,18 @@ func (w *world) moves() (all []move) {
 			add(func(w *world) { w.ask(k) }, "the server asks n%d", a.node)
 		}
 	}
+	return all, false
+}
+
+// moves lists what can happen, in an order that is always the same.
+func (w *world) moves() (all []move) {
+	all, first := w.active()
+	if first || w.over || w.err != nil {
+		return all
+	}
+	add := func(do func(w *world), format string, args ...any) {
+		all = append(all, move{format, args, do})
+	}
 	quiet := len(all) == 0
 	if w.left.delays == 0 && !quiet {
 		all = all[:1]
@@ -234,8 +252,13 @@ func (w *world) moves() (all []move) {
 		}
 	}
 	w.harm(add)
+	w.mayLie(quiet, add)
 	if quiet && w.left.ticks > 0 {
-		add((*world).tick, "a second passes")
+		if w.may.lies > 0 {
+			add((*world).pass, "time passes")
+		} else {
+			add((*world).tick, "a second passes")
+		}
 	}
 	return all
 }
@@ -270,6 +293,11 @@ func (w *world) harm(add addMove) {
 func (w *world) tick() {
 	w.left.ticks--
 	w.now += time.Second
+	if w.may.lies > 0 {
+		w.reportAll()
+		w.chain(EvTick{w.now})
+		return
+	}
 	for i := 1; i < len(w.nodes); i++ {
 		if n := w.nodes[i]; n.m != nil && n.ctrl {
 			r := n.m.Report()

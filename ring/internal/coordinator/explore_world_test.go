@@ -16,8 +16,13 @@ import (
 
 // The world of the explorer: the shipped coordinator, the shipped member of each
 // node, and between them a network of queues. Everything that drivers and wires do is
-// a move, and moves may come in any order. A frame is one byte of one blob, with a
-// mark behind each; a byte is 0 as the source has it, and 1 when it was changed.
+// a move, and moves may come in any order. A frame is of xFrame bytes of one blob, with a
+// mark behind each, and stands here for one byte: 0 as the source has it, and 1 when it was changed.
+
+const (
+	xFrames = 2
+	xFrame  = 1 << 20 // more than leastStep
+)
 
 type world struct {
 	blob    v1.Descriptor
@@ -25,7 +30,7 @@ type world struct {
 	c       *Machine
 	nodes   []*xNode // [0] is nil
 	links   []*xLink
-	read    int // bytes of the source
+	read    int // frames of the source
 	source  bool
 	told    bool // EvSourceDone
 	asks    []xAsk
@@ -35,6 +40,7 @@ type world struct {
 	now     time.Duration
 	over    bool
 	err     error
+	liar    xLiar
 
 	// A world shares with the one it comes from what a move does not change: nodes and the
 	// coordinator are changed only through own and ownChain.
@@ -63,6 +69,7 @@ func (w *world) ownChain() *Machine {
 type budget struct {
 	crashes, returns, cuts, flips, ticks int
 	twins                                int // 1: the last node is another name of the first one
+	liar, lies                           int // this node, which may lie so often; see xLiar
 	walls                                int // so many pairs, (1, 2) (1, 3) (2, 3), in which nobody can dial the other
 	// delays is how often a move may be made that is not the next one in the order of
 	// moves; faults may strike at any moment.
@@ -95,6 +102,7 @@ type xLink struct {
 	feeder, node int
 	link, gen    uint32
 	pos          int
+	lag          bool   // its receiver does not hold the window
 	state        string // ordered, up, last (one more frame may arrive), broken, closed
 	told, seen   bool   // the end of a broken one, by feeder and receiver
 	halted       bool   // its feeder falls back: it carries no more than what is on the way
@@ -109,16 +117,18 @@ type xAsk struct {
 func xSum(data []byte) []byte { h := sha256.Sum256(data); return h[:] }
 
 func newWorld(nodes int, left budget) *world {
-	const frames = 2
-	sum := xSum(make([]byte, frames))
-	blob := v1.Descriptor{Size: frames, Digest: digest.NewDigestFromBytes(digest.SHA256, sum)}
+	sum := xSum(make([]byte, xFrames))
+	blob := v1.Descriptor{Size: xFrames * xFrame, Digest: digest.NewDigestFromBytes(digest.SHA256, sum)}
 	w := &world{blob: blob, sum: sum, left: left, may: left, nodes: make([]*xNode, nodes+1), owned: slices.Repeat([]bool{true}, nodes+1), sums: make([]uint64, nodes+1)}
-	cfg := Config{Retries: 2, MarkEvery: 1}
+	cfg := Config{Retries: 2, MarkEvery: xFrame}
 	for i := 1; i <= nodes; i++ {
 		cfg.Nodes = append(cfg.Nodes, Peer{Name: fmt.Sprint("n", i)})
 		w.nodes[i] = &xNode{up: true, ctrl: true, instance: byte(i)}
 	}
 	w.c = New(cfg, []v1.Descriptor{w.blob})
+	if left.lies > 0 {
+		w.nodes[left.liar].touched = true
+	}
 	if left.twins > 0 {
 		*w.nodes[nodes] = xNode{touched: true}
 		w.chain(EvNoContact{nodes, Unreachable, false, Cause{Kind: KindContact, Text: "no answer"}})
@@ -160,7 +170,7 @@ func (w *world) chain(ev any) {
 		case ActFeed:
 			w.send(a.Node, &wire.Feed{Link: a.Link, Generation: a.Generation})
 		case ActDial:
-			d := &wire.Dial{Link: a.Link, Generation: a.Generation, Name: fmt.Sprint(a.Node), Needs: a.Needs}
+			d := &wire.Dial{Link: a.Link, Generation: a.Generation, Name: fmt.Sprint(a.Node), Needs: a.Needs, Lag: a.Lag}
 			if a.Feeder == 0 {
 				w.order(0, d)
 			} else {
@@ -195,7 +205,7 @@ func (w *world) chain(ev any) {
 // final checks a row at the moment it becomes final.
 func (w *world) final(i int) {
 	row, n := w.c.nodes[i].row, w.nodes[i]
-	if row.State.Good() && string(n.showing) != string(make([]byte, w.blob.Size)) {
+	if row.State.Good() && string(n.showing) != string(make([]byte, xFrames)) {
 		w.fail("n%d is %s and shows %v", i, row.State, n.showing)
 	}
 	if row.State.Good() && row.Digest != w.blob.Digest.String() {
@@ -214,9 +224,9 @@ func (w *world) send(i int, m wire.Message) {
 func (w *world) marks(from int) *wire.Marks {
 	m := &wire.Marks{}
 	for i := from + 1; i <= w.read; i++ {
-		m.Marks = append(m.Marks, wire.Mark{Offset: int64(i), Sum: xSum(make([]byte, i))})
+		m.Marks = append(m.Marks, wire.Mark{Offset: int64(i) * xFrame, Sum: xSum(make([]byte, i))})
 	}
-	if w.read == int(w.blob.Size) {
+	if w.read == xFrames {
 		m.Marks = append(m.Marks, wire.Mark{Offset: w.blob.Size, Sum: w.sum, Final: true})
 	}
 	return m
@@ -225,7 +235,7 @@ func (w *world) marks(from int) *wire.Marks {
 func (w *world) order(feeder int, d *wire.Dial) {
 	var node int
 	fmt.Sscan(d.Name, &node)
-	w.links = append(w.links, &xLink{feeder: feeder, node: node, link: d.Link, gen: d.Generation, pos: int(d.Needs[0][1]), state: "ordered"})
+	w.links = append(w.links, &xLink{feeder: feeder, node: node, link: d.Link, gen: d.Generation, pos: int(d.Needs[0][1] / xFrame), lag: d.Lag, state: "ordered"})
 }
 
 // unlink ends a link from its feeder's side, without a report.
@@ -249,7 +259,7 @@ func (w *world) node(i int, ev member.Event) []member.Action {
 	for _, a := range out {
 		switch a := a.(type) {
 		case member.ActSay:
-			if ev, ok := Heard(i, a.Msg); ok && n.ctrl {
+			if ev, ok := Heard(i, a.Msg); ok && n.ctrl && !w.keepsToItself(i, a.Msg) {
 				n.out = append(n.out, onTheWay(ev))
 			}
 		case member.ActCloseFeed:

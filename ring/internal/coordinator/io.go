@@ -64,7 +64,7 @@ type (
 		Code             wire.Code
 		Reason           string
 	}
-	// EvReport is a REPORT of a node, or the same of the server.
+	// EvReport is a REPORT of a node, or the same of the server, which has received what it has read of a stream.
 	EvReport struct {
 		Node   int
 		Report wire.Report

@@ -20,9 +20,10 @@ type Machine struct {
 	cfg   Config
 	blobs []v1.Descriptor
 	nodes []node
-	// sizes are those of the blobs, size is that of all together. A stream counts as sizeOf says until it was read.
-	sizes []int64
-	size  int64
+	// sizes are those of the blobs, size is that of all together. A stream counts as sizeOf says until it was read, of
+	// which unread is what the server has not read.
+	sizes        []int64
+	size, unread int64
 	// order has the nodes that are served and lack something. A feeder stands before those that it feeds.
 	order    []int
 	nextLink uint32
@@ -50,6 +51,9 @@ func New(cfg Config, blobs []v1.Descriptor) *Machine {
 	for _, d := range blobs {
 		c.sizes = append(c.sizes, sizeOf(d))
 		c.size += sizeOf(d)
+		if d.Size < 0 {
+			c.unread = sizeOf(d)
+		}
 	}
 	for i, p := range cfg.Nodes {
 		n := &c.nodes[i+1]
@@ -130,7 +134,7 @@ func (c *Machine) event(i int, s State, why Cause) {
 
 // sourceIsRead takes the digests of the blobs, and the sizes of those that had none.
 func (c *Machine) sourceIsRead(ev EvSourceDone) {
-	c.sourceDone, c.finals = true, ev.Finals
+	c.sourceDone, c.finals, c.unread = true, ev.Finals, 0
 	for b, size := range ev.Sizes {
 		less := c.sizes[b] - size
 		c.sizes[b] -= less
@@ -161,6 +165,9 @@ func (c *Machine) reported(ev EvReport) {
 		n.taken.report(r.Received, n.feed.state == feedAsked)
 		n.progress.stored(min(r.Durable, c.has(ev.Node, r.Received)), len(c.blobs))
 		n.progress.take(c.now, r, c.confirmed(ev.Node, r), c.claimed(ev.Node, r))
+	}
+	if last := len(c.blobs) - 1; ev.Node == 0 && !c.sourceDone && c.blobs[last].Size < 0 {
+		c.unread = max(0, c.sizes[last]-ev.Report.Received)
 	}
 	c.learn(ev.Node, ev.Report.Links)
 	n.feed.reported()

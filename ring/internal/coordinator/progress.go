@@ -26,10 +26,10 @@ type progress struct {
 	// small is how many bytes its steps of making blobs durable count for beyond what they are, durable the bytes that it
 	// has made durable.
 	small, durable int64
-	// stuck is since when there is something for the node to get on with, and it has not got on by leastStep. owes is the
-	// same without the time in which there was nothing, or in which another node excused it: that it was so for a moment
+	// busy is since when there is something for the node to get on with. owes is since when it has not got on by leastStep,
+	// without the time in which there was nothing, or in which another node excused it: that it was so for a moment
 	// does not have it begin anew. hadThen and saidThen are has and said when it last got on.
-	stuck, owes       time.Duration
+	busy, owes        time.Duration
 	hadThen, saidThen int64
 	// rate is how many bytes per second came in between the last two reports, before the same for the report
 	// before; 0 is unknown.
@@ -39,7 +39,7 @@ type progress struct {
 }
 
 // begin notes that the node has to tell of progress from now on.
-func (p *progress) begin(now time.Duration) { p.moved, p.told, p.stuck, p.owes = now, now, now, now }
+func (p *progress) begin(now time.Duration) { p.moved, p.told, p.busy, p.owes = now, now, now, now }
 
 // resume notes that the node can be heard again. It is no further than before.
 func (p *progress) resume(now time.Duration) { p.told = now }
@@ -91,13 +91,17 @@ func (p *progress) take(now time.Duration, r wire.Report, has, said int64) {
 	p.links, p.report = old.Links, r
 }
 
-// rest has the time in which the node must get on begin now.
+// rest has the time in which the node must get on begin now, because there was nothing for it, or its link is lost.
 func (p *progress) rest(now time.Duration) {
-	p.stuck, p.owes, p.hadThen, p.saidThen = now, now, p.has, p.said
+	p.step(now)
+	p.busy = now
 }
 
+// step notes that the node got on. Still there is something to get on with.
+func (p *progress) step(now time.Duration) { p.owes, p.hadThen, p.saidThen = now, p.has, p.said }
+
 // pause notes that there was nothing to get on with for so long.
-func (p *progress) pause(now, passed time.Duration) { p.stuck, p.owes = now, p.owes+passed }
+func (p *progress) pause(now, passed time.Duration) { p.busy, p.owes = now, p.owes+passed }
 
 // excuse notes that the node did not get on for so long because of another one.
 func (p *progress) excuse(passed time.Duration) { p.owes += passed }
@@ -122,9 +126,11 @@ func (c *Machine) mostReceived(i int) int64 {
 }
 
 // confirmed is how far a report of node i is believed, in bytes received, compared and stored together: what it was
-// never sent it can neither compare nor store, and what it received again it does so once.
+// never sent, or the server has not read yet, it can neither compare nor store, and what it received again it does so once.
 func (c *Machine) confirmed(i int, r wire.Report) int64 {
-	got, has := c.received(i, r.Received), min(c.has(i, r.Received), c.size)
+	n := &c.nodes[i]
+	got := min(c.received(i, r.Received), max(0, n.holdings.lacked()-c.unread)*int64(1+n.blame.falls))
+	has := min(n.holdings.claimed+got, c.size-c.unread)
 	return got + min(max(r.Marked, 0), has) + min(max(r.Durable, 0), has) + c.nodes[i].progress.small
 }
 

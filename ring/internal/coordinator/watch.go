@@ -63,7 +63,7 @@ func (c *Machine) watch(i int, passed time.Duration) {
 	asked := c.now - n.feed.asked
 	switch {
 	case n.progress.gotOn():
-		n.progress.rest(c.now)
+		n.progress.step(c.now)
 	case c.delays(i) && c.excused(i):
 		n.progress.excuse(passed)
 	case c.delays(i):
@@ -175,11 +175,11 @@ func (c *Machine) holds(i int) bool {
 }
 
 // excused reports whether another node confirms that i waits for those that it feeds. That is a node which i was ordered
-// to feed, whose link may hold the window of i, and which does not get on either. A link that nobody ordered excuses
-// nothing.
+// to feed, whose link may hold the window of i, and which has had something to get on with for a while. Such a node may
+// say that it gets on, and take nothing from i: then its own time ends. A link that nobody ordered excuses nothing.
 func (c *Machine) excused(i int) bool {
 	return c.nodes[i].progress.report.Wait == wire.WaitOut &&
-		c.feeds(i, func(j int) bool { return c.now-c.nodes[j].progress.stuck >= timings.stalled })
+		c.feeds(i, func(j int) bool { return c.now-c.nodes[j].progress.busy >= timings.stalled })
 }
 
 // feeds reports whether i was ordered to feed a node that it may have to wait for: the link into that node is not up yet,

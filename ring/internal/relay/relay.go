@@ -309,6 +309,16 @@ func (r *Relay) Feeding() (links, needs int) {
 // Sent returns how many payload bytes were written to links.
 func (r *Relay) Sent() int64 { return r.sent.Load() }
 
+// Streamed returns how many bytes of a blob whose size is not told the producer has brought; 0 where there is none.
+func (r *Relay) Streamed() int64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if last := len(r.descs) - 1; last >= 0 && r.descs[last].Size < 0 {
+		return r.blobs[last].recv
+	}
+	return 0
+}
+
 // Total returns the number of bytes of all blobs, or -1 while the end of a stream is unknown.
 func (r *Relay) Total() (n int64) {
 	r.mu.Lock()
