@@ -87,6 +87,35 @@ var mutants = []struct {
 			"linked && (j == i || f.feeder == i) || j == i && f.state == feedAsked {",
 			"linked && f.feeder == i && false {"},
 	}},
+	// These only the liar finds.
+	{"a node is excused because it says so", []edit{
+		{"watch.go",
+			"progress.report.Wait == wire.WaitOut &&\n		c.feeds(i, func(j int) bool { return c.now-c.nodes[j].progress.busy >= timings.stalled })",
+			"progress.report.Wait == wire.WaitOut"},
+	}},
+	{"a node has received what it says", []edit{
+		{"taken.go",
+			"	return min(says, n.taken.most())",
+			"	return says"},
+	}},
+	{"who does not say what it needs is waited for", []edit{
+		{"watch.go",
+			"case n.feed.state == feedAsked && asked >= timings.hung:",
+			"case asked < 0:"},
+	}},
+	{"who does not verify is waited for", []edit{
+		{"watch.go",
+			"case still >= timings.verify && c.wasSent(i):",
+			"case still < 0:"},
+		{"watch.go",
+			"case c.now-n.progress.owes >= timings.verify && c.wasSent(i):",
+			"case asked < 0:"},
+	}},
+	{"a feeder that does not say that it has dialled is waited for", []edit{
+		{"watch.go",
+			"case n.feed.state == feedDialled && asked >= timings.mute:",
+			"case asked < 0:"},
+	}},
 }
 
 // edit makes the text old of a file new.
