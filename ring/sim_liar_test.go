@@ -80,7 +80,8 @@ func (s *simCase) slow(r *rand.Rand) {
 		total += most
 		s.Blobs[0].Size += most
 	}
-	s.Pace = max(s.Pace, (2+r.IntN(30))*1_000_000/int(total/simFrame+1))
+	// No read may last longer than a run waits for its nodes once the server has ended.
+	s.Pace = min(5_000_000, max(s.Pace, (2+r.IntN(30))*1_000_000/int(total/simFrame+1)))
 }
 
 // someTraits chooses from some of the decisions.
