@@ -184,11 +184,11 @@ func (c *caller) greetAt(ctx context.Context, addr string, hello *wire.Hello, tu
 		raw.Close()
 		return ungreeted(ended(ctx, err), raw.RemoteAddr().String(), time.Since(begun))
 	}
-	if !take(ctx, c.handshakes) {
+	place := &placed{Conn: raw, ctx: ctx, places: c.handshakes}
+	if !place.enter() {
 		return g, failed(&noAnswer{because("this server is overloaded: it cannot greet so many nodes in time")})
 	}
-	place := &placed{Conn: raw, places: c.handshakes}
-	defer place.leave()
+	defer place.end()
 	conn, err := c.secure(ctx, place, hello.Node)
 	if err == nil && !take(ctx, turn) {
 		err = ctx.Err()
@@ -228,24 +228,40 @@ func (c *control) greet(hello *wire.Hello, limit time.Duration, software string)
 }
 
 // placed is a connection in whose greeting the processor works, for which it has one of some places. It gives the place back when
-// the peer lets it wait: silent nodes must not hold up those that answer.
+// the peer lets it wait, and takes one again when the peer has answered: silent nodes must not hold up those that answer. One goroutine
+// reads it until the end of the greeting.
 type placed struct {
 	net.Conn
+	ctx    context.Context // of the greeting
 	places chan struct{}
-	left   atomic.Bool
+	held   bool
+	ended  atomic.Bool
 }
 
-func (p *placed) leave() {
-	if !p.left.Swap(true) {
+// enter waits for a place, but not longer than the greeting has time.
+func (p *placed) enter() bool {
+	p.held = take(p.ctx, p.places)
+	return p.held
+}
+
+// end says that the greeting is over.
+func (p *placed) end() {
+	p.ended.Store(true)
+	if p.held {
 		<-p.places
 	}
 }
 
 func (p *placed) Read(b []byte) (int, error) {
-	if !p.left.Load() {
-		defer time.AfterFunc(timings.hush, p.leave).Stop()
+	if p.ended.Load() || !p.held {
+		return p.Conn.Read(b)
 	}
-	return p.Conn.Read(b)
+	quiet := time.AfterFunc(timings.hush, func() { <-p.places })
+	n, err := p.Conn.Read(b)
+	if !quiet.Stop() && !p.enter() && err == nil {
+		return 0, context.Cause(p.ctx)
+	}
+	return n, err
 }
 
 // take waits for a place, but not longer than ctx.

@@ -19,7 +19,7 @@ var timings = struct {
 	// Of contact with a node.
 	connect    time.Duration // one address of a node does not answer a connect; the next is tried by then
 	startLimit time.Duration // who has not answered by then joins late; one dial and greeting, at most
-	hush       time.Duration // a node that is greeted lets us wait: other greetings begin beside it
+	hush       time.Duration // a node that is greeted lets us wait: another greeting begins in its place
 	silence    time.Duration // nothing heard on control, or nothing taken: that end is lost
 	resumeFor  time.Duration // a control connection broke and the node does not answer again: it is lost
 	redialFor  time.Duration // between two dials of a lost node, and how long each may take
@@ -38,7 +38,7 @@ var timings = struct {
 
 	connect:    2 * time.Second,
 	startLimit: 5 * time.Second,
-	hush:       200 * time.Millisecond,
+	hush:       50 * time.Millisecond,
 	silence:    5 * time.Second,
 	resumeFor:  time.Second,
 	redialFor:  2 * time.Second,
