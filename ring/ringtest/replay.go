@@ -9,14 +9,13 @@ import (
 	"github.com/dolly-img/dolly-img/ring"
 )
 
-// testReplay reads back what is stored, while it is written and when it is
-// complete.
+// testReplay reads back what is stored, while it is written and once it is complete.
 func testReplay(t *testing.T, s *sinkTest) {
 	sink := s.offered(t)
 	defer s.close(t, sink)
 	o, ok := sink.(ring.Opener)
 	if !ok {
-		return // optional: it cannot replay
+		return // a sink need not be able to replay
 	}
 	for i, d := range s.Blobs {
 		n := s.size(i)
@@ -31,8 +30,7 @@ func testReplay(t *testing.T, s *sinkTest) {
 			t.Errorf("blob %d opened beyond what is stored", i)
 			r.Close()
 		}
-		// Readers beside the writer see a prefix, and the one that was open before
-		// goes on to see what came after it.
+		// A reader beside the writer sees what was written so far, and then also what comes after it was opened.
 		r, err := o.Open(s.ctx, d, 0)
 		if err != nil {
 			t.Fatalf("open of blob %d: %v", i, err)
@@ -63,9 +61,9 @@ func testKeep(t *testing.T, s *sinkTest) {
 	k, ok := sink.(ring.Keeper)
 	if !ok {
 		s.close(t, sink)
-		return // optional: it keeps nothing
+		return // a sink need not keep anything
 	}
-	most := 0 // the blob of which most can be kept
+	most := 0 // the largest blob, of which most can be kept
 	for i := range s.Blobs {
 		if s.size(i) > s.size(most) {
 			most = i
@@ -79,7 +77,7 @@ func testKeep(t *testing.T, s *sinkTest) {
 	s.close(t, sink)
 	s.published(t, false)
 
-	for _, again := range []bool{true, false} { // who only asks changes nothing
+	for _, again := range []bool{true, false} { // a transfer that only asks changes nothing
 		sink = s.New()
 		held, _, err := sink.Offer(s.ctx, s.Blobs)
 		if err != nil {

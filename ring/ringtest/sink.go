@@ -11,32 +11,30 @@ import (
 	"github.com/dolly-img/dolly-img/ring"
 )
 
-// Sink is what TestSink checks: one place, with nothing published there yet.
+// Sink is what TestSink checks. It stands for one place where nothing was published yet.
 type Sink struct {
 	// New begins another transfer of the blobs to the place.
 	New func() ring.Sink
-	// Blobs have their digests and sizes, Bytes the content of each. One blob should be
-	// larger than a few KiB.
+	// Blobs has the digest and size of each blob, and Bytes its content. One blob should be larger than a few KiB.
 	Blobs []v1.Descriptor
 	Bytes [][]byte
 
-	// Published reports whether what New's transfers make is there, whole and right.
-	// It is nil where that cannot be seen.
+	// Published reports whether what the transfers of New make is there, whole and right. It is nil if that cannot be
+	// seen.
 	Published func(t *testing.T) bool
-	// Left lists the temporary files at the place. What it returns must be the same
-	// after a transfer as before. It is nil where there are none.
+	// Left lists the temporary files at the place. What it returns must be the same before and after a transfer. It is nil
+	// if the place has no such files.
 	Left func(t *testing.T) []string
 
-	// OneWay is for a stream, of which nothing that was written can be taken back.
+	// OneWay is true for a stream. What was written to it cannot be taken back.
 	OneWay bool
 
-	// Compares is for a place that does not vouch for what is there. A second transfer brings
-	// the bytes again, and finds that they are the same. Renews is for a place that a second
-	// transfer writes again.
+	// Compares is true for a place that does not vouch for what is there. A second transfer brings the bytes again and
+	// finds that they are the same. Renews is true for a place that a second transfer writes again.
 	Compares, Renews bool
 }
 
-// TestSink checks a Sink. setup makes a new place each time.
+// TestSink checks a Sink. Each call of setup makes a new place.
 func TestSink(t *testing.T, setup func(t *testing.T) Sink) {
 	run := func(name string, test func(t *testing.T, s *sinkTest)) {
 		t.Run(name, func(t *testing.T) {
@@ -93,7 +91,7 @@ func (s *sinkTest) published(t *testing.T, want bool) {
 func (s *sinkTest) offered(t *testing.T) ring.Sink {
 	t.Helper()
 	sink := s.New()
-	for range 2 { // it only reads
+	for range 2 { // Offer only reads, so it can be called twice
 		held, free, err := sink.Offer(s.ctx, s.Blobs)
 		if err != nil {
 			t.Fatalf("offer: %v", err)
@@ -111,7 +109,7 @@ func (s *sinkTest) offered(t *testing.T) ring.Sink {
 	return sink
 }
 
-// write begins blob i at from and writes up to to.
+// write begins blob i at byte from and writes it up to byte to.
 func (s *sinkTest) write(t *testing.T, sink ring.Sink, i int, from, to int64) ring.Writer {
 	t.Helper()
 	w, err := sink.Begin(s.ctx, s.Blobs[i], from)
@@ -122,7 +120,8 @@ func (s *sinkTest) write(t *testing.T, sink ring.Sink, i int, from, to int64) ri
 	return w
 }
 
-// writeChunks writes b in chunks of odd sizes, from a buffer it uses again.
+// writeChunks writes b in chunks of odd sizes. It uses one buffer for all of them, so that a sink which keeps the buffer
+// fails.
 func writeChunks(t *testing.T, w io.Writer, b []byte) {
 	t.Helper()
 	buf := make([]byte, 0, 1<<20)

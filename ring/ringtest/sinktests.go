@@ -67,7 +67,7 @@ func testCloseWhileKept(t *testing.T, s *sinkTest) {
 
 func testAbort(t *testing.T, s *sinkTest) {
 	if s.OneWay {
-		return // a stream cannot be taken back
+		return // what was written to a stream cannot be taken back
 	}
 	sink := s.offered(t)
 	for i := range s.Blobs {
@@ -106,7 +106,7 @@ func testAgain(t *testing.T, s *sinkTest) {
 	_, prepares := sink.(ring.Preparer)
 	if !prepares || s.Renews {
 		s.close(t, sink)
-		return // optional: it has nothing to prepare
+		return // a sink need not have anything to prepare
 	}
 	for i := range s.Blobs {
 		s.commit(t, i, s.write(t, sink, i, 0, s.size(i)))

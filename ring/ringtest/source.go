@@ -1,5 +1,5 @@
-// Package ringtest holds the suites that every Source and Sink of the ring
-// passes. A package runs one from a test of a few lines:
+// Package ringtest has the test suites that every Source and Sink of the ring passes. A package runs one from a test of
+// a few lines:
 //
 //	ringtest.TestSource(t, func(t *testing.T) ring.Source { … }, bytes)
 //	ringtest.TestSink(t, func(t *testing.T) ringtest.Sink { … })
@@ -19,8 +19,7 @@ import (
 	"github.com/dolly-img/dolly-img/ring"
 )
 
-// TestSource checks a Source whose blobs have the given bytes, in travelling
-// order. open makes a new one each time.
+// TestSource checks a Source whose blobs have the bytes of want, in travelling order. Each call of open makes a new one.
 func TestSource(t *testing.T, open func(t *testing.T) ring.Source, want ...[]byte) {
 	s := &sourceTest{open, want}
 	t.Run("Blobs", s.testBlobs)
@@ -59,7 +58,7 @@ func (s *sourceTest) testOpen(t *testing.T) {
 	src := s.open(t)
 	for i, d := range blobsOf(t, src, s.want) {
 		n := int64(len(s.want[i]))
-		for _, off := range []int64{0, n / 2, n, 1} { // 0 first: a stream has nothing else yet
+		for _, off := range []int64{0, n / 2, n, 1} { // 0 comes first, because a stream has nothing else yet
 			if off > n {
 				continue
 			}
@@ -140,7 +139,7 @@ func blobsOf(t *testing.T, src ring.Source, want [][]byte) []v1.Descriptor {
 	return blobs
 }
 
-// read reads to the end. It may be called in another goroutine than the test's.
+// read reads to the end. It may be called in any goroutine.
 func read(t *testing.T, o ring.Opener, d v1.Descriptor, off int64) []byte {
 	t.Helper()
 	r, err := o.Open(context.Background(), d, off)
@@ -158,7 +157,7 @@ func read(t *testing.T, o ring.Opener, d v1.Descriptor, off int64) []byte {
 	return b
 }
 
-// diff says in words where two byte strings differ.
+// diff says in words where the bytes that a test got differ from those that it wants.
 func diff(got, want []byte) string {
 	for i := range min(len(got), len(want)) {
 		if got[i] != want[i] {

@@ -1,11 +1,9 @@
-// Package crashfs is a file system in memory for tests of what survives. It fails
-// the n-th operation, or takes the power away there and drops what was not made
-// durable.
+// Package crashfs is a file system in memory, for tests of what survives a failure. It fails the n-th operation, or
+// takes the power away there and drops what was not made durable.
 //
-// Durable is what POSIX promises (IEEE 1003.1, fsync) and no more: the bytes of a file
-// after its Sync, an entry of a directory after SyncDir of that directory. A power
-// loss chooses for every file and every entry on its own whether what came later
-// reached the disk. So a rename may lose both names, and an entry may survive whose
+// Only that is durable which POSIX promises (IEEE 1003.1, fsync): the bytes of a file after its Sync, and an entry
+// of a directory after SyncDir of that directory. For every file and every entry on its own, a power loss chooses
+// whether what came later has reached the disk. So a rename may lose both names, and an entry may survive though its
 // file is empty or holds zeros.
 package crashfs
 
@@ -17,16 +15,16 @@ import (
 	"syscall"
 )
 
-// ErrPowerLoss is what every operation returns from the crash on.
+// ErrPowerLoss is the error of every operation from the crash on.
 var ErrPowerLoss = errors.New("power loss")
 
-// FS is the file system, in the place of durable.Dir or durable.OpenRoot. No file has a descriptor.
+// FS is the file system. It stands in for durable.Dir and durable.OpenRoot. Its files have no descriptors.
 type FS struct {
 	*disk
 	root *node
 }
 
-// disk is what a file system and those of its directories have in common.
+// disk is what the file system of a directory and those of its subdirectories share.
 type disk struct {
 	mu    sync.Mutex
 	inode uint64
@@ -46,22 +44,21 @@ func New() *FS {
 	return f
 }
 
-// FailAt makes the n-th operation from now, counted from 1, fail with EIO and do
-// nothing. With 0 none fails.
+// FailAt makes the n-th operation from now fail with EIO and do nothing. It counts from 1. If n is 0, no operation fails.
 func (f *FS) FailAt(n int) { f.set(&f.failAt, f.ops+n) }
 
 // CrashAt takes the power away before the n-th operation from now.
 func (f *FS) CrashAt(n int) { f.set(&f.crashAt, f.ops+n) }
 
-// IgnoreSync makes Sync of files, SyncDir of directories, or both lie: they
-// succeed and make nothing durable. A test that does not notice proves nothing.
+// IgnoreSync makes Sync of files, SyncDir of directories, or both lie: they succeed and make nothing durable. A
+// test that does not notice this proves nothing.
 func (f *FS) IgnoreSync(files, dirs bool) {
 	f.mu.Lock()
 	f.skipFiles, f.skipDirs = files, dirs
 	f.mu.Unlock()
 }
 
-// SyncLies reports whether IgnoreSync is in effect, which ends with a reboot.
+// SyncLies reports whether IgnoreSync is in effect. A reboot ends that.
 func (f *FS) SyncLies() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -77,7 +74,7 @@ func (f *FS) Ops() int {
 	return f.ops
 }
 
-// node is a file or directory: its state now, and what of it is durable.
+// node is a file or directory. It has the present state, and what of it is durable.
 type node struct {
 	ino        uint64
 	mode       fs.FileMode
@@ -87,7 +84,7 @@ type node struct {
 	data       []byte
 	durable    []byte             // of a file: its data at the last Sync
 	entries    map[string]*node   // of a directory
-	entriesLog map[string][]*node // by name: the durable entry (nil where there is none), then all later ones
+	entriesLog map[string][]*node // by name: the durable entry, or nil if there is none, and then all later ones
 	exchanged  [][2]string        // pairs of names that were exchanged and are not durable
 }
 
@@ -106,7 +103,7 @@ func (f *disk) touch(n *node) {
 	n.mtime, n.ctime = f.clock, f.clock
 }
 
-// enter puts child under name, or removes the name where child is nil. It does not make it durable.
+// enter puts child under name, or removes the name if child is nil. It does not make that durable.
 func (n *node) enter(name string, child *node) {
 	if n.entriesLog[name] == nil {
 		n.entriesLog[name] = []*node{n.entries[name]}
@@ -119,8 +116,7 @@ func (n *node) enter(name string, child *node) {
 	}
 }
 
-// op counts one operation and returns an error if it must not be done. The lock is held
-// when it returns nil.
+// op counts one operation, and returns an error if the operation must fail. If it returns nil, it holds the lock.
 func (f *FS) op(what, name string) error {
 	f.mu.Lock()
 	f.ops++
@@ -142,7 +138,7 @@ func pathError(what, name string, err error) error {
 	return &fs.PathError{Op: what, Path: name, Err: err}
 }
 
-// find returns the directory of name, its last element, and what is there, or nil.
+// find returns the directory of name, the last element of name, and what is there, which is nil for nothing.
 func (f *FS) find(name string) (dir *node, base string, n *node, err error) {
 	if !fs.ValidPath(name) {
 		return nil, "", nil, fs.ErrInvalid

@@ -125,7 +125,7 @@ func (f *FS) Link(from, to string) error {
 // Rename gives a file another name, and replaces a file that has it.
 func (f *FS) Rename(from, to string) error { return f.rename(from, to, false) }
 
-// RenameNew does the same, and fails with fs.ErrExist where to exists.
+// RenameNew does the same, but fails with fs.ErrExist if there is a file with that name.
 func (f *FS) RenameNew(from, to string) error { return f.rename(from, to, true) }
 
 func (f *FS) rename(from, to string, fresh bool) error {
@@ -162,8 +162,8 @@ func (f *FS) rename(from, to string, fresh bool) error {
 }
 
 // Exchange gives each of two names of one directory what the other has. A power loss undoes
-// both halves or neither, as in every file system that has such a call. What was done to the
-// two names before is durable with it.
+// both halves or neither, as in every file system that has such a call. The exchange makes durable what
+// was done to the two names before.
 func (f *FS) Exchange(a, b string) error {
 	if err := f.op("exchange", a); err != nil {
 		return err
@@ -189,7 +189,7 @@ func (f *FS) Exchange(a, b string) error {
 	return nil
 }
 
-// RemoveAll removes name and what is in it, each in an operation of its own.
+// RemoveAll removes name and what is in it. Each removal is an operation of its own.
 func (f *FS) RemoveAll(name string) error {
 	info, err := f.Lstat(name)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -212,7 +212,7 @@ func (f *FS) RemoveAll(name string) error {
 	return f.Remove(name)
 }
 
-// Sub is the file system of a directory in f: the same disk, on which operations are counted together.
+// Sub returns the file system of a directory in f. It has the same disk, on which all operations are counted together.
 func (f *FS) Sub(name string) (durable.FS, error) {
 	if err := f.op("open", name); err != nil {
 		return nil, err
@@ -256,7 +256,7 @@ func (f *FS) SyncDir(name string) error {
 	return nil
 }
 
-// Names lists the names in a directory in order.
+// Names lists the names in a directory in alphabetical order.
 func (f *FS) Names(name string) ([]string, error) {
 	if err := f.op("readdir", name); err != nil {
 		return nil, err
