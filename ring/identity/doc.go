@@ -7,9 +7,8 @@
 //
 // # Keys
 //
-// A cluster has a private certificate authority. Each certificate carries one URI
-// as its subject alternative name (RFC 5280, section 4.2.1.6). Who the holder is
-// stands there alone:
+// A cluster has a private certificate authority. Each certificate has one URI as its
+// subject alternative name (RFC 5280, section 4.2.1.6). Nothing else says who the holder is:
 //
 //	dolly-img://CLUSTER/ca/           the authority
 //	dolly-img://CLUSTER/sender/NAME   may open a transfer
@@ -33,9 +32,9 @@
 // accessible to group or others.
 //
 // The authority is replaced in three steps. RenewCA adds a new one to ca.pem, which is copied
-// to every host. Then Renew replaces the certificates, which are copied, too. Last, the old
-// authority is taken out of every ca.pem; it may stay until it ends. The list of revoked
-// certificates is no part of policy.toml, because all hosts get the same list, and each has a
+// to every host. Then Renew replaces the certificates, which are copied, too. At last the old
+// authority is taken out of every ca.pem, where it may stay until it ends. The list of revoked
+// certificates is no part of policy.toml, because all hosts get the same list, and each host has a
 // policy of its own.
 //
 // # Connections
@@ -44,6 +43,6 @@
 // What a peer may do depends on the protocol that both agree on by ALPN (RFC 7301):
 // ControlProtocol is for senders, DataProtocol for senders and nodes, and any other or none
 // is refused. The listening end is always a node. Every handshake checks the whole chain, with
-// its expiry. In TLS 1.3 a client's handshake ends before the server has judged its
-// certificate: the client learns of a refusal by its first Read (see Refused).
+// its expiry. In TLS 1.3 the handshake of a client ends before the server has judged its
+// certificate. So the client learns of a refusal by its first Read (see Refused).
 package identity

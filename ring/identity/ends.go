@@ -34,11 +34,11 @@ func (e End) String(now time.Time) string {
 	}
 }
 
-// EndsSoon reports whether there should be a warning at the time now of a certificate that ends at t.
+// EndsSoon reports whether somebody should be warned, at the time now, of a certificate that ends at t.
 func EndsSoon(t, now time.Time) bool { return t.Before(now.Add(Soon)) }
 
-// Until returns when the certificate of this identity ends, and when the last of the authorities
-// ends that it believes.
+// Until returns when the certificate of this identity ends, and when the last authority ends that the identity
+// believes.
 func (id *Identity) Until() (own, authority time.Time) {
 	for _, cert := range id.ca {
 		if cert.NotAfter.After(authority) {
@@ -48,8 +48,8 @@ func (id *Identity) Until() (own, authority time.Time) {
 	return id.cert.Leaf.NotAfter, authority
 }
 
-// Ending returns those of the identity's own certificate and the authorities that end soon. It leaves
-// out an authority that has ended if there is another, because nothing relies on it.
+// Ending returns what ends soon: the identity's own certificate, and authorities. It leaves out an authority that has
+// ended if there is another one, because nothing relies on it any more.
 func (id *Identity) Ending(now time.Time) []End {
 	var ends []End
 	if EndsSoon(id.cert.Leaf.NotAfter, now) {

@@ -14,7 +14,7 @@ import (
 // A Problem is what can be wrong with a file of keys.
 type Problem string
 
-// The problems of a KeyError.
+// These are the problems of a KeyError.
 const (
 	Missing     Problem = "missing"
 	Unreadable  Problem = "unreadable"
@@ -63,9 +63,9 @@ func (e *KeyError) Unwrap() error { return e.Err }
 // Kind returns what kind of failure it is, or "".
 func (e *KeyError) Kind() (errkind.Kind, []string) { return e.kind, []string{e.about} }
 
-// A NotFoundError says that no place that was looked at holds keys.
+// A NotFoundError says that there are no keys in any of the places where Find looked.
 type NotFoundError struct {
-	// Places are where Find looked, in this order.
+	// Places has these places, in the order in which Find looked there.
 	Places []string
 
 	denied bool // the user may not look into one of them
@@ -78,7 +78,7 @@ func (e *NotFoundError) Error() string {
 	return "no keys found in " + strings.Join(e.Places, ", ")
 }
 
-// Kind returns "keys-none", or "keys-denied" where there may be keys that other users can read.
+// Kind returns "keys-none", or "keys-denied" if there may be keys that only other users can read.
 func (e *NotFoundError) Kind() (errkind.Kind, []string) {
 	if e.denied {
 		return "keys-denied", nil
@@ -89,9 +89,9 @@ func (e *NotFoundError) Kind() (errkind.Kind, []string) {
 // A PeerError refuses a peer whose certificate is not genuine, or is genuine and does not
 // permit what the peer wants.
 type PeerError struct {
-	// Peer is who it is, or the zero Peer if the certificate could not be read.
+	// Peer is who the peer is, or the zero Peer if the certificate could not be read.
 	Peer Peer
-	// Reason says why it is refused.
+	// Reason says why the peer is refused.
 	Reason string
 	// Err is the cause, or nil.
 	Err error
@@ -104,7 +104,7 @@ type PeerError struct {
 // Revoked reports whether the peer's certificate is listed as revoked.
 func (e *PeerError) Revoked() bool { return e.revoked != nil }
 
-// RevokedName reports whether it is listed by its name, which a new certificate would have, too.
+// RevokedName reports whether the certificate is listed by its name. A new certificate would have the same name.
 func (e *PeerError) RevokedName() bool { return e.revoked != nil && e.revoked.Serial == "" }
 
 // OtherAuthority reports whether the peer's certificate names this cluster, and none of our authorities signed it.
@@ -125,8 +125,8 @@ func (e *PeerError) Error() string {
 // Unwrap returns the cause.
 func (e *PeerError) Unwrap() error { return e.Err }
 
-// Foreign reports whether the peer's certificate is of another cluster: it names one, or another
-// authority made it and it does not name this cluster.
+// Foreign reports whether the peer's certificate is of another cluster. That is so if it names another one, or if
+// another authority made it and it does not name this cluster.
 func (e *PeerError) Foreign() bool {
 	var unknown x509.UnknownAuthorityError
 	return e.cluster || !e.authority && errors.As(e.Err, &unknown)
@@ -135,9 +135,8 @@ func (e *PeerError) Foreign() bool {
 // Kind returns what kind of failure it is.
 func (e *PeerError) Kind() (errkind.Kind, []string) { return "keys-differ", nil }
 
-// Refused reports whether err, of a handshake or of the first Read after it, means
-// that one end refused the other for its certificate, protocol or version, rather
-// than that the connection failed.
+// Refused reports whether an error of a handshake, or of the first Read after it, means that one end refused the other
+// for its certificate, protocol or version. Otherwise the connection failed.
 func Refused(err error) bool {
 	var peer *PeerError
 	var verify *tls.CertificateVerificationError

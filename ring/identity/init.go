@@ -28,7 +28,7 @@ type InitOptions struct {
 	Cluster string
 	// Sender is the name of the sender. "" is this host's name.
 	Sender string
-	// Nodes are the nodes that get a certificate with their name, without a port.
+	// Nodes has the nodes, without a port, that get a certificate with their name.
 	Nodes []string
 	// Validity is how long certificates are good from now on. 0 is five years.
 	Validity time.Duration
@@ -43,14 +43,14 @@ const (
 	caValidity      = 10 * 365 * day
 )
 
-// Init makes keys in dir, which it creates if need be.
+// Init makes keys in dir. It makes the directory if there is none.
 //
-// If there is no authority it makes one, with sender.pem, node.pem, and a node-NAME.pem for
-// each of opts.Nodes. If ca.pem and ca.key are there it signs with that authority: with
-// opts.Nodes it makes only their files, else those of sender.pem and node.pem that are not
-// there. (Remove one to have it issued again.)
+// If there is no authority, Init makes one, with sender.pem, node.pem, and a node-NAME.pem for
+// each of opts.Nodes. If ca.pem and ca.key are there, Init signs with that authority. It then makes
+// only the files of opts.Nodes or, if there are no such nodes, those of sender.pem and node.pem that
+// are missing. (Remove one of them to get it anew.)
 //
-// Init never replaces a file: a *KeyError with the Problem Exists names the first that is in
+// Init never replaces a file. A *KeyError with the Problem Exists names the first file that is in
 // the way. After an error nothing new is left.
 func Init(dir string, opts InitOptions) (err error) {
 	if err := opts.defaults(); err != nil {
@@ -104,14 +104,14 @@ func (o *InitOptions) defaults() error {
 	return nil
 }
 
-// newFile is a file to be made.
+// newFile is a file that is about to be made.
 type newFile struct {
 	name string
 	mode fs.FileMode
 	data []byte
 }
 
-// files makes the contents of all that Init is to write.
+// files makes the contents of all files that Init writes.
 func (o *InitOptions) files(dir string) ([]newFile, error) {
 	exists := func(name string) bool {
 		_, err := os.Lstat(filepath.Join(dir, name))
@@ -264,7 +264,7 @@ func writeTemp(dir string, f newFile) (path string, err error) {
 type ca struct {
 	cert   *x509.Certificate
 	key    crypto.Signer
-	keyPEM []byte // nil where the authority was there before
+	keyPEM []byte // nil if the authority was there before
 }
 
 func (o *InitOptions) newCA() (*ca, error) {
@@ -339,8 +339,8 @@ func signer(certs []*x509.Certificate, key crypto.Signer) *x509.Certificate {
 	return nil
 }
 
-// issue returns a certificate and a key for peer as PEM. The certificate of a sender is good
-// for a client only, that of a node for both ends.
+// issue returns a certificate and a key for peer as PEM. The certificate of a sender is good for a client only. That of
+// a node is good for both ends.
 func (o *InitOptions) issue(a *ca, peer Peer) ([]byte, error) {
 	_, key, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {

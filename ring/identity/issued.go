@@ -20,9 +20,9 @@ import (
 //
 //	SERIAL ROLE NAME FROM UNTIL
 //
-// with the serial number as in the list of revoked ones, the role ca, sender or node, - for no
-// name, and times in UTC. # begins a comment. Keys that an earlier version made are added when
-// the list is next written.
+// SERIAL is the serial number as in the list of revoked certificates. ROLE is ca, sender or node. NAME is - if there is
+// none. Times are in UTC. # begins a comment. Keys that an earlier version made are added when the list is written the
+// next time.
 
 // Issued is one certificate that was made.
 type Issued struct {
@@ -113,7 +113,7 @@ func loadIssued(dir string) ([]Issued, error) {
 	return list, nil
 }
 
-// issuedAs returns how a certificate is listed. ok is false for one that is none of ours.
+// issuedAs returns how a certificate is listed. Ok is false for one that is none of ours.
 func issuedAs(cert *x509.Certificate) (i Issued, ok bool) {
 	peer, err := certPeer(cert)
 	return Issued{serial(cert), peer.Role, peer.Name, cert.NotBefore, cert.NotAfter}, err == nil

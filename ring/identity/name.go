@@ -15,7 +15,7 @@ import (
 // A Role is what a certificate lets its holder do.
 type Role string
 
-// The roles of a certificate.
+// These are the roles of a certificate.
 const (
 	Sender Role = "sender" // opens transfers
 	Node   Role = "node"   // takes part in them
@@ -83,8 +83,8 @@ func checkCluster(s string) error {
 	return nil
 }
 
-// checkName accepts what is a host name, an IPv4 or an IPv6 address (without
-// brackets or zone), all safe in a file name.
+// checkName accepts a host name, an IPv4 address, and an IPv6 address without brackets or zone. All of these
+// are safe in the name of a file.
 func checkName(s string) error {
 	if s == "" || len(s) > 253 || strings.Trim(s, alphanumeric+"._-:") != "" || strings.Trim(s[:1], alphanumeric+":") != "" {
 		return fmt.Errorf("name %q: want a host name or an address of up to 253 characters", s)
@@ -93,9 +93,9 @@ func checkName(s string) error {
 }
 
 // sameHost reports whether the name in a certificate stands for the node that was
-// asked for, as "host", "host:port", "address" or "[address]:port". Neither the port
-// nor case matters. Addresses must be equal. Host names must be equal, or one of
-// them is unqualified and equal to the first label of the other: a certificate for
+// asked for, as "host", "host:port", "address" or "[address]:port". It ignores the port,
+// and upper and lower case. Addresses must be equal. Host names must be equal, or one of
+// them must be unqualified and equal to the first label of the other. So a certificate for
 // node7 is good for node7.cluster.example, and the other way round.
 func sameHost(certified, asked string) bool {
 	if host, _, err := net.SplitHostPort(asked); err == nil {

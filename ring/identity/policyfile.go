@@ -155,7 +155,7 @@ func (r *policyReader) checkPath(path string) error {
 	return nil
 }
 
-// A node with less than these is of little use.
+// These are bounds below which a node is of little use.
 const (
 	leastCache = 1e6      // bytes
 	leastRate  = 1e6      // bytes per second

@@ -37,8 +37,8 @@ func certFiles(dir string) []string {
 // sender-NAME.pem or node-NAME.pem. dir must hold ca.pem and ca.key. Add replaces no file.
 //
 // It returns the names of the files that it made, and of those that were there and are good for their
-// names, so that it can be repeated for a list that has become longer. A name that cannot be issued,
-// or whose file is there and is no good, is an error; Add joins these, and makes the files of all other
+// names, so that it can be repeated for a list that has become longer. It is an error if a name cannot be
+// issued, or if its file is there and is not good. Add joins these errors, and makes the files of all other
 // names.
 func Add(dir string, role Role, names []string, opts InitOptions) (made, there []string, err error) {
 	if err := opts.defaults(); err != nil {
@@ -57,7 +57,7 @@ func Add(dir string, role Role, names []string, opts InitOptions) (made, there [
 	if err != nil {
 		return nil, nil, err
 	}
-	if err := record(dir); err != nil { // it must be possible before anything is made
+	if err := record(dir); err != nil { // if this does not work, nothing may be made
 		return nil, nil, err
 	}
 	var files []newFile
@@ -174,7 +174,7 @@ type Renewal struct {
 // each file in one step, and has written all of them before it replaces the first.
 //
 // It returns the files that are new, and those that it left as they are because their name is
-// revoked. To ask for one of those by which is an error.
+// revoked. If which asks for one of those, that is an error.
 func Renew(dir string, which []string, opts InitOptions) (renewed, left []Renewal, err error) {
 	if err := opts.defaults(); err != nil {
 		return nil, nil, err
@@ -195,7 +195,7 @@ func Renew(dir string, which []string, opts InitOptions) (renewed, left []Renewa
 	if err != nil {
 		return nil, nil, err
 	}
-	if err := record(dir); err != nil { // after this nothing tells what is replaced
+	if err := record(dir); err != nil { // later nothing tells which certificates were replaced
 		return nil, nil, err
 	}
 	var files []newFile
@@ -280,7 +280,7 @@ func chosen(wanted map[string]bool, file string, peer Peer) bool {
 	return hit
 }
 
-// authorities returns ca.pem without the authorities that have ended. fewer says that there were some.
+// authorities returns ca.pem without the authorities that have ended. Fewer says that there were some.
 func (o *InitOptions) authorities(ca *keyFile) (data []byte, fewer bool) {
 	for _, cert := range ca.certs {
 		if o.Now.After(cert.NotAfter) {
@@ -315,7 +315,7 @@ func RenewCA(dir string, opts InitOptions) error {
 	if err := record(dir); err != nil {
 		return err
 	}
-	// ca.pem comes first: between the two it has the certificates of both keys.
+	// ca.pem comes first, so that it always has the certificate of the key in ca.key.
 	err = replace(dir, []newFile{
 		{caFile, 0o644, bytes.Join([][]byte{certPEM(next.cert.Raw), old}, nil)},
 		{caKeyFile, 0o600, next.keyPEM},
@@ -357,7 +357,7 @@ func replace(dir string, files []newFile) error {
 		if err != nil {
 			return err
 		}
-		defer os.Remove(temp) // where it was not renamed
+		defer os.Remove(temp) // for a file that was not renamed
 		temps[i] = temp
 		if err := keepOwner(temp, filepath.Join(dir, f.name)); err != nil {
 			return err

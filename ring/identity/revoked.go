@@ -255,9 +255,9 @@ func (e *UnknownKeyError) Kind() (errkind.Kind, []string) { return "key-unknown"
 // Revoke adds entries to the list in dir, which it makes if need be, and returns what each stands
 // for. It does not add what is listed already.
 //
-// Without force it is an *UnknownKeyError if an entry stands for no key that is known, and an
-// *AmbiguousNameError if both a sender and a node have the name. To revoke the only authority is a
-// *KeyError. After an error nothing is changed.
+// Without force, Revoke returns an *UnknownKeyError if an entry stands for no key that is known, and an
+// *AmbiguousNameError if both a sender and a node have the name. It returns a *KeyError if the only authority
+// would be revoked. After an error nothing is changed.
 func Revoke(dir string, entries []Revocation, force bool, now time.Time) ([]Meant, error) {
 	list, err := loadRevoked(dir)
 	if err != nil {

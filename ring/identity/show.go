@@ -19,7 +19,7 @@ import (
 type Entry struct {
 	// File is the path, and "" for a certificate that is in no file.
 	File string
-	// State is set where File is "": "issued" (somebody may use it until it ends), "revoked" or "ended".
+	// State is set if File is "". It is "issued" (somebody may use it until it ends), "revoked" or "ended".
 	State string
 	// Role is "ca", "sender" or "node", and "" if it is unknown.
 	Role string
@@ -103,7 +103,7 @@ type shower struct {
 	now     time.Time
 	ca      *keyFile
 	caErr   error
-	revoked *revoked // nil where it cannot be read
+	revoked *revoked // nil if it cannot be read
 }
 
 func (s *shower) file(name string) []Entry {
