@@ -131,6 +131,7 @@ func scriptBuild(ts *testscript.TestScript, neg bool, args []string) {
 	run := func(where, name string, arg ...string) string {
 		cmd := exec.Command(name, arg...)
 		cmd.Dir = where
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=0") // as everything is that is compiled without the race detector
 		out, err := cmd.CombinedOutput()
 		if err != nil {
 			ts.Fatalf("commit %s is needed, which a full clone of the repository has: %s: %v\n%s", args[1], cmd, err, out)
