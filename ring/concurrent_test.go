@@ -99,9 +99,12 @@ func targetCluster(t *testing.T, n, transfers, window int) (*cluster, []*targets
 	c := newCluster(t, n, func(_ int, cfg *NodeConfig) {
 		files := &targets{files: map[string]*target{}}
 		all = append(all, files)
-		cfg.Accept, cfg.Transfers, cfg.Window = files.accept, transfers, window
+		cfg.Accept, cfg.Transfers = files.accept, transfers
 		cfg.Finished = nil
 	})
+	for _, n := range c.nodes {
+		n.window(window)
+	}
 	return c, all
 }
 

@@ -248,7 +248,6 @@ func TestSlowLooks(t *testing.T) {
 		var nodes []*testNode
 		for i, name := range []string{"a:1", "b:1", "c:1", "d:1"} {
 			n, _ := c.node(name)
-			n.node.config().Window = leastWindow
 			takes := time.Microsecond // so that what it could write is known
 			if i == 1 {
 				takes = 300 * time.Millisecond

@@ -193,6 +193,13 @@ type testNode struct {
 	outcomes chan Outcome
 }
 
+// window has the transfers that begin from now on share so many bytes of memory for replay.
+func (n *testNode) window(bytes int) {
+	n.node.mu.Lock()
+	defer n.node.mu.Unlock()
+	n.node.pool = relay.NewPool(bytes, relay.Sizes{})
+}
+
 var keys = sync.OnceValue(func() string {
 	dir, err := os.MkdirTemp("", "ring-keys-")
 	if err == nil {
@@ -241,13 +248,13 @@ func startNode(t *testing.T, name string, edit func(*NodeConfig)) *testNode {
 		Finished:   func(_ Request, o Outcome) { tn.outcomes <- o },
 		AllowPlain: true,
 		Transfers:  1,
-		Window:     leastWindow,
 		Log:        testLog(t),
 	}
 	edit(&cfg)
 	if tn.node, err = NewNode(cfg); err != nil {
 		t.Fatal(err)
 	}
+	tn.window(leastWindow)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

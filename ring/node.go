@@ -59,7 +59,7 @@ type keptOutcome struct {
 // missing or contradicts itself.
 func NewNode(cfg NodeConfig) (*Node, error) {
 	n := &Node{
-		net: tcp, pool: relay.NewPool(cfg.Window, relay.Sizes{}), log: cfg.Log, memory: nodeMemory(), crowded: make(chan struct{}, 1),
+		net: tcp, pool: relay.NewPool(0, relay.Sizes{}), log: cfg.Log, memory: nodeMemory(), crowded: make(chan struct{}, 1),
 		sessions: map[wire.ID]*session{}, listeners: map[net.Listener]bool{}, conns: map[*stranger]bool{},
 	}
 	if n.log == nil {

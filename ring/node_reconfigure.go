@@ -10,7 +10,7 @@ import (
 
 // Reconfigure checks cfg and puts it in force for connections and transfers that begin from now on:
 // running transfers keep what they were admitted with, but the links that they still open use the new
-// keys. Window, Log, Software and Platform should be those of NewNode. After an error nothing
+// keys. Log, Software and Platform should be those of NewNode. After an error nothing
 // has changed.
 func (n *Node) Reconfigure(cfg NodeConfig) error {
 	if cfg.Accept == nil || cfg.TLS == nil || cfg.DataTLS == nil {

@@ -147,10 +147,8 @@ type NodeConfig struct {
 	AllowPlain bool
 	// Rate is how many bytes per second this node receives at most. 0 is no limit.
 	Rate int64
-	// Transfers is how many run at once. 0 is 4.
+	// Transfers is how many run at once, 5 at most. 0 is 4.
 	Transfers int
-	// Window is the memory for replay in bytes, of all transfers together. 0 is 32 MiB.
-	Window int
 
 	// Log takes the audit lines and warnings. It may be nil, which is silent.
 	Log *slog.Logger

@@ -14,8 +14,6 @@ type Greeting struct {
 	Node string
 	// Err says why the node could not be greeted. The fields below are then zero.
 	Err error
-	// Protocol is the newest version that both ends speak.
-	Protocol int
 	// Software is the node's program and version. It is "" of a node that speaks protocol 1.
 	Software string
 	// Platform is what programs the node's processor can run, as in "linux/amd64/v3". "" is unknown.
@@ -51,7 +49,7 @@ func (c *caller) greetAll(ctx context.Context) []Greeting {
 				all[i].Err = err
 				return
 			}
-			all[i].Protocol, all[i].Software, all[i].Platform = w.Version, wire.Printable(w.Software), wire.Printable(w.Platform)
+			all[i].Software, all[i].Platform = wire.Printable(w.Software), wire.Printable(w.Platform)
 			ctrl.finish()
 			<-ctrl.done
 		})

@@ -37,7 +37,6 @@ func (s *sim) boot(n *simNode) {
 		},
 		AllowPlain: true,
 		Transfers:  1,
-		Window:     s.window(),
 		Log:        s.testLog(),
 	})
 	if err != nil {
