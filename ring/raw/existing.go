@@ -141,7 +141,7 @@ func (t *Target) publishExisting(s *existing) error {
 	if err := t.changed(s); err != nil || t.dressed(s.info) {
 		return err
 	}
-	if err := errors.Join(t.own(s.f), t.unseal(s.f)); err != nil {
+	if err := errors.Join(t.own(s.f), t.unseal(s.f), t.settleMode(s.f)); err != nil {
 		return err
 	}
 	return t.stays(wroteBefore)

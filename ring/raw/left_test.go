@@ -178,3 +178,22 @@ func ctimeMoved(t *testing.T, path string, before os.FileInfo) bool {
 	}
 	return stat(now).Ctim != stat(before).Ctim
 }
+
+// A directory that was switched away and not removed, because a process was killed, has the owner of the one before. It is
+// in nobody's way.
+func TestLeftTreeOfOwner(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can give files away")
+	}
+	rig := &treeRig{T: t, o: TargetOptions{Dir: t.TempDir(), Name: "out", Owner: &Owner{UID: alice, GID: -1}}}
+	part := filepath.Join(rig.o.Dir, partName("out"))
+	if err := errors.Join(os.MkdirAll(filepath.Join(part, "a"), 0o755), os.Chown(part, alice, -1)); err != nil {
+		t.Fatal(err)
+	}
+	if err := rig.put(treeOfRoot); err != nil {
+		t.Error(err)
+	}
+	if names := list(t, rig.o.Dir); len(names) != 1 || names[0] != "out" {
+		t.Errorf("there is %v", names)
+	}
+}

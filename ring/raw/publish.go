@@ -197,9 +197,8 @@ func (t *Target) twice() bool {
 	return err == nil && durable.SameFile(part, final)
 }
 
-// Publish renames the durable part over the final name and makes the directory
-// durable. The old file is there until then, and stays on any error but that of
-// the last step.
+// Publish gives the durable part its mode, renames it over the final name, and makes both durable. The old
+// file is there until the rename, and stays on any error before it.
 func (t *Target) Publish(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -222,10 +221,11 @@ func (t *Target) Publish(ctx context.Context) error {
 	if err := t.untouched(); err != nil {
 		return err
 	}
-	if err := t.unseal(t.part.File); err != nil {
+	if err := t.stays(wroteNothing); err != nil {
 		return err
 	}
-	if err := t.stays(wroteNothing); err != nil {
+	// Nothing that may take long comes between the two: meanwhile the part is exposed.
+	if err := t.unseal(t.part.File); err != nil {
 		return err
 	}
 	rename := t.renameNew
@@ -257,8 +257,11 @@ func (t *Target) untouched() error {
 	return nil
 }
 
-// settle makes the final name durable, and looks whether it leads to what was published.
+// settle makes the mode and the final name durable, and looks whether it leads to what was published.
 func (t *Target) settle(f durable.File) error {
+	if err := t.settleMode(f); err != nil {
+		return err
+	}
 	if err := t.fs.SyncDir("."); err != nil {
 		return t.fail("make the name durable", err)
 	}

@@ -244,12 +244,7 @@ func (t *Tree) modeOfDirs() fs.FileMode {
 
 // finish gives a file or a directory its owner and mode, makes it durable, and notes what it is then.
 func (t *Tree) finish(name string, f durable.File, mode fs.FileMode) (err error) {
-	if o := t.t.o.Owner; o != nil {
-		if err := f.Chown(o.UID, o.GID); err != nil {
-			return err
-		}
-	}
-	if err := f.Chmod(mode); err != nil {
+	if err := t.dress(f, mode); err != nil {
 		return err
 	}
 	if err := f.Sync(); err != nil {
@@ -257,6 +252,16 @@ func (t *Tree) finish(name string, f durable.File, mode fs.FileMode) (err error)
 	}
 	t.made[name], err = f.Stat()
 	return err
+}
+
+// dress gives a file or a directory its owner and mode.
+func (t *Tree) dress(f durable.File, mode fs.FileMode) error {
+	if o := t.t.o.Owner; o != nil {
+		if err := f.Chown(o.UID, o.GID); err != nil {
+			return err
+		}
+	}
+	return f.Chmod(mode)
 }
 
 // Commit makes the part durable, not yet visible. Until Publish nobody else can go into it: what is in it stays what was
@@ -302,11 +307,14 @@ func (t *Tree) Publish(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := t.finish(".", t.d, t.modeOfDirs()); err != nil {
-		return t.t.fail("mode and owner", err)
-	}
 	if err := t.t.stays(wroteNothing); err != nil {
 		return err
+	}
+	if t.made["."], err = t.d.Stat(); err == nil {
+		err = t.dress(t.d, t.modeOfDirs())
+	}
+	if err != nil {
+		return t.t.fail("mode and owner", err)
 	}
 	change := t.t.fs.RenameNew
 	if old != nil {

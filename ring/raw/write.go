@@ -145,11 +145,16 @@ func (t *Target) own(f durable.File) error {
 	return nil
 }
 
-// unseal gives f the mode that was asked for, durably.
+// unseal gives f the mode that was asked for.
 func (t *Target) unseal(f durable.File) error {
 	if err := f.Chmod(t.o.Mode.Perm()); err != nil {
 		return t.fail("mode", err)
 	}
+	return nil
+}
+
+// settleMode makes owner and mode of f durable.
+func (t *Target) settleMode(f durable.File) error {
 	if err := f.Sync(); err != nil {
 		return t.fail("make mode and owner durable", err)
 	}
