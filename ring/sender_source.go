@@ -69,14 +69,9 @@ func (s *sender) startSource(work context.Context) {
 		}
 	}
 	p, differs := s.pump(blobs)
-	// finals and sizes are those of what was read. They belong to the store until it has ended, then to the
-	// goroutine that hands them to the coordinator.
-	finals, sizes := make([]digest.Digest, len(s.blobs)), make([]int64, len(s.blobs))
-	for b, read := range s.read {
-		if !read {
-			finals[b], sizes[b] = s.blobs[b].Digest, s.blobs[b].Size
-		}
-	}
+	// The store fills in what is read. Finals and sizes belong to it until it has ended, and then to the goroutine that
+	// hands them to the coordinator.
+	finals, sizes := s.unread()
 	right := make(chan struct{}, len(blobs)) // a blob was hashed, and has its digest
 	st := &relay.Store{Relay: s.relay, Blobs: blobs, Hashers: hashers(), Sum: func(b int, off int64, sum []byte, end bool) error {
 		if end {
@@ -134,6 +129,17 @@ func (s *sender) startSource(work context.Context) {
 		}
 		s.post(coordinator.EvSourceDone{Finals: finals, Sizes: sizes})
 	}()
+}
+
+// unread returns the digests and sizes of all blobs, as far as the offer has them of blobs that are not read.
+func (s *sender) unread() (finals []digest.Digest, sizes []int64) {
+	finals, sizes = make([]digest.Digest, len(s.blobs)), make([]int64, len(s.blobs))
+	for b, read := range s.read {
+		if !read {
+			finals[b], sizes[b] = s.blobs[b].Digest, s.blobs[b].Size
+		}
+	}
+	return finals, sizes
 }
 
 // unchanged tells the source what was read, and asks it whether it still holds that.
