@@ -14,4 +14,21 @@
 //	DIR/.NAME.dolly-img-part     what is arriving; flocked, ours, one link
 //
 // and at every instant the final name is the old file or the complete new one.
+//
+// # Other users
+//
+// A user may own a directory below the permitted one, or may read everything there. He can hurt only what is his:
+//
+//   - He exchanges directories or links. The path is walked once, through no link, and everything is done in the directory
+//     that was opened. The path has to lead there again before and after the rename (parent.go).
+//   - He exchanges the output. A record of it is made of the files that were open while their bytes came, and compared
+//     with what is opened or looked at through no link (standing.go).
+//   - He puts a pipe, a device, a link or a file of his under a name. What is opened must be a regular file or a
+//     directory of ours, with one name, and is opened without waiting.
+//   - He locks a part. A part can be opened by its owner only until it gets its name. One that was left open to others is
+//     made anew if somebody keeps its lock (left.go).
+//   - He takes a lease (fcntl) on a file. The kernel lets him do that with his own files only, an open then fails at once,
+//     and a rename does not care.
+//
+// Whom an output is given to can write to it as soon as it is his, and can keep transfers from it.
 package raw
