@@ -16,14 +16,18 @@ import (
 type controlMemory struct {
 	// queue is how many bytes may wait on one connection for a peer that does not read.
 	queue int
-	// long has a place for each long message that is read and decoded at the same time on all of them.
-	long chan struct{}
+	// places are those of long messages, on all of them; nil where they are not bounded.
+	places *wire.Places
 }
 
-// The server says all marks of an image to a node that joins late: those of 1 TiB take 28 MiB. The most that a node says is one of
-// the longest messages.
-func serverMemory() controlMemory { return controlMemory{32 << 20, make(chan struct{}, 16)} }
-func nodeMemory() controlMemory   { return controlMemory{6 << 20, make(chan struct{}, 1)} }
+// The server says all marks of an image to a node that joins late: those of 1 TiB take 28 MiB. It reads what its nodes say without
+// delay, because they must not seem silent.
+func serverMemory() controlMemory { return controlMemory{queue: 32 << 20} }
+
+// The most that a node says is one of the longest messages. It does not know how many senders there are.
+func nodeMemory() controlMemory {
+	return controlMemory{6 << 20, &wire.Places{Read: make(chan struct{}, 4), Decode: make(chan struct{}, 1)}}
+}
 
 // controlPart is how many bytes have timings.silence to pass: the longest messages take longer on a slow link.
 const controlPart = 64 << 10
@@ -116,11 +120,7 @@ func (c *control) write() {
 // 0 is for ever.
 func (c *control) read(limit time.Duration) (wire.Message, error) {
 	from := &timely{conn: c.conn, limit: limit}
-	m, err := wire.Read(from, func() (done func()) {
-		c.memory.long <- struct{}{} // who is before us has his own time for each controlPart
-		from.left = 0
-		return func() { <-c.memory.long }
-	})
+	m, err := wire.Read(from, c.memory.places, func() { from.left = 0 }) // who was before us had his own time for each controlPart
 	c.size = from.got
 	if err == nil {
 		m, err = wire.From(max(c.version, wire.MinVersion), m)

@@ -64,7 +64,7 @@ func say(t *testing.T, conn *tls.Conn, m wire.Message) wire.Message {
 		_, err = conn.Write(b)
 	}
 	for err == nil {
-		if m, err = wire.Read(conn, nil); err == nil {
+		if m, err = wire.Read(conn, nil, nil); err == nil {
 			if _, pong := m.(*wire.Pong); !pong {
 				return m
 			}

@@ -115,10 +115,14 @@ func Decode(b []byte) (Message, error) {
 	return nil, bad
 }
 
+// Places bound what long messages of several connections take together. A message has a place in Read from its first
+// 64 KiB on, and one in Decode while it is decoded: that takes several times its length.
+type Places struct{ Read, Decode chan struct{} }
+
 // Read reads one message. At a clean end between messages it returns io.EOF. Memory grows with
-// what really arrives, not with what a length claims. Of a long message only the beginning is read before long is called, which may
-// wait, and the result of long is called when the message has been decoded: meanwhile it takes several times its length.
-func Read(r io.Reader, long func() (done func())) (Message, error) {
+// what really arrives, not with what a length claims. With places a long message may have to wait before it is read to its end, and waited
+// is called when it goes on. Places may be nil.
+func Read(r io.Reader, places *Places, waited func()) (Message, error) {
 	var head [5]byte
 	if _, err := io.ReadFull(r, head[:4]); err != nil {
 		return nil, err
@@ -132,17 +136,22 @@ func Read(r io.Reader, long func() (done func())) (Message, error) {
 	}
 	b := append(make([]byte, 0, min(n, maxShort)), head[4])
 	for len(b) < int(n) {
-		if len(b) == maxShort {
-			defer long()()
+		if len(b) == maxShort && places != nil {
+			places.Read <- struct{}{}
+			defer func() { <-places.Read }()
+			waited()
 		}
 		if len(b) == cap(b) {
 			b = append(make([]byte, 0, min(int(n), 2*cap(b))), b...)
 		}
-		part := b[len(b):cap(b)]
-		if _, err := io.ReadFull(r, part); err != nil {
+		if _, err := io.ReadFull(r, b[len(b):cap(b)]); err != nil {
 			return nil, unexpected(err)
 		}
 		b = b[:cap(b)]
+	}
+	if len(b) > maxShort && places != nil {
+		places.Decode <- struct{}{}
+		defer func() { <-places.Decode }()
 	}
 	return Decode(b)
 }

@@ -133,7 +133,7 @@ func TestMessages(t *testing.T) {
 	want := stream.Bytes()
 	var again []byte
 	for r := bytes.NewReader(want); ; {
-		m, err := Read(r, nil)
+		m, err := Read(r, nil, nil)
 		if err == io.EOF {
 			break
 		}
@@ -169,32 +169,31 @@ func TestMessagesRefused(t *testing.T) {
 		}
 	}
 	for _, s := range []string{"\xff\xff\xff\xff", "\x00\x00\x00\x00", "\x00\x00\x00\x05\x0f{}", "\x00\x01\x00\x01\x13", "\x00\x00\x00\x03\x7f{}"} {
-		if _, err := Read(strings.NewReader(s), nil); err == nil || err == io.EOF {
+		if _, err := Read(strings.NewReader(s), nil, nil); err == nil || err == io.EOF {
 			t.Errorf("%q: %v", s, err)
 		}
 	}
 }
 
-// A long message waits for its place before more than its beginning is read, and gives it back. One that would take many times the
+// A long message waits for its places before more than its beginning is read, and gives them back. One that would take many times the
 // memory of its bytes is refused.
 func TestLongMessages(t *testing.T) {
-	places := 0
-	long := func() func() { places++; return func() { places-- } }
+	places := &Places{make(chan struct{}, 1), make(chan struct{}, 1)}
 	for text, good := range map[string]bool{strings.Repeat(`"abcdefgh",`, 50_000): true, strings.Repeat(`"",`, maxCommas): false} {
 		body := `{"digests":[` + text + `""],"inPlace":true}`
 		b := append(binary.BigEndian.AppendUint32(nil, uint32(len(body)+1)), 14)
-		begun := bytes.NewReader(append(b, body[:maxShort]...))
-		if _, err := Read(begun, func() func() { // what has come by now is all that was read
-			if left := begun.Len(); left != 1 {
-				t.Errorf("%d bytes are left", left)
+		begun, waited := bytes.NewReader(append(b, body[:maxShort]...)), false
+		_, err := Read(begun, places, func() { // what has come by now is all that was read
+			if waited = true; begun.Len() != 1 || len(places.Read) != 1 {
+				t.Errorf("%d bytes are left, %d places are taken", begun.Len(), len(places.Read))
 			}
-			return long()
-		}); err != io.ErrUnexpectedEOF {
-			t.Error(err)
+		})
+		if err != io.ErrUnexpectedEOF || !waited {
+			t.Error(err, waited)
 		}
-		m, err := Read(bytes.NewReader(append(b, body...)), long)
-		if (err == nil) != good || places != 0 {
-			t.Errorf("%T, %v; %d places are taken", m, err, places)
+		m, err := Read(bytes.NewReader(append(b, body...)), places, func() {})
+		if (err == nil) != good || len(places.Read)+len(places.Decode) != 0 {
+			t.Errorf("%T, %v; %d and %d places are taken", m, err, len(places.Read), len(places.Decode))
 		}
 	}
 }
