@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -72,6 +73,26 @@ func (r *rig) checkMemory(peak []int64, limit int64) {
 		if most > limit || most == 0 {
 			r.t.Errorf("%s: %d MiB of anonymous memory, want at most %d", r.nodes[i].Name, most>>20, limit>>20)
 		}
+	}
+}
+
+// A node without SHA instructions is what the progress names as the limit, while bytes move.
+func TestHashingIsTheLimit(t *testing.T) {
+	ctx := need(t, time.Minute)
+	r := newRig(t, ctx, netns.Config{Nodes: 1})
+	r.nodes[0].wrap = []string{"env", "GODEBUG=cpu.all=off"}
+	r.start()
+	sent := filepath.Join(r.dir, "sparse")
+	if err := os.WriteFile(sent, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(sent, 1<<29); err != nil {
+		t.Fatal(err)
+	}
+	res := r.push("raw", "--input", sent, "--verify-only", "--data", "plain", "--json")
+	r.want(res, 0, "committed")
+	if !strings.Contains(res.output, `"limit":"hash"`) {
+		t.Errorf("no progress names it:\n%s", res.output)
 	}
 }
 
