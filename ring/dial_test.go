@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"fmt"
 	"io"
+	"net"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -145,6 +146,25 @@ func TestNoAddressLeads(t *testing.T) {
 			t.Errorf("link: %v, want %s", err, want)
 		}
 		near(t, "link down", time.Since(start), 2*time.Second)
+	})
+}
+
+// Of the addresses of a peer that all hang no more than four are tried beside each other, and each gets its turn.
+func TestManyAddresses(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithTimeout(t.Context(), timings.link)
+		defer cancel()
+		var tried, beside, most atomic.Int64
+		_, errs := firstOf(ctx, make([]string, 16), func(ctx context.Context, _ string) (net.Conn, error) {
+			tried.Add(1)
+			most.Store(max(most.Load(), beside.Add(1)))
+			<-ctx.Done()
+			beside.Add(-1)
+			return nil, ctx.Err()
+		})
+		if len(errs) != 16 || tried.Load() != 16 || most.Load() > maxBeside+1 { // one may not know yet that it is given up
+			t.Errorf("%d addresses were tried, %d beside each other: %v", tried.Load(), most.Load(), errs)
+		}
 	})
 }
 
