@@ -166,4 +166,6 @@ type Outcome struct {
 	Seconds float64
 	// Err says why a transfer failed.
 	Err error
+	// Asked says that it failed because the server only asked what would happen (Config.Check).
+	Asked bool
 }

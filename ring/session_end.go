@@ -107,6 +107,8 @@ func (s *session) cleanUp() {
 	}
 	// The session leaves the table before the log says that it ended. Shutdown waits for both.
 	s.node.work.Add(1)
+	var aborted *member.AbortError
+	o.Asked = errors.As(o.Err, &aborted) && aborted.Code == wire.CodeAsked
 	s.node.ended(s, o, s.opened)
 	if s.opened {
 		s.logEnd(o, problem)
@@ -123,10 +125,8 @@ func (s *session) logEnd(o Outcome, problem error) {
 	if s.extra.Stringer != nil {
 		target = s.extra.String()
 	}
-	var aborted *member.AbortError
-	asked := errors.As(o.Err, &aborted) && aborted.Code == wire.CodeAsked
 	state := string(o.State)
-	if asked {
+	if o.Asked {
 		state = "asked"
 	}
 	log := s.node.log.With("target", target, "sender", wire.Printable(s.req.Sender), "peer", s.req.Addr, "transfer", s.req.Transfer,
@@ -134,8 +134,8 @@ func (s *session) logEnd(o Outcome, problem error) {
 	switch {
 	case problem != nil:
 		log.Warn("transfer: cleaning up failed", "error", problem)
-	case asked:
-		log.Info("transfer", "reason", wire.Printable(aborted.Reason))
+	case o.Asked:
+		log.Info("transfer", "reason", wire.Printable(o.Err.Error()))
 	case o.Err != nil:
 		log.Warn("transfer", "reason", wire.Printable(fmt.Sprint(o.Err)))
 	default:

@@ -373,3 +373,20 @@ func FuzzRecord(f *testing.F) {
 		}
 	})
 }
+
+// Records are no part of the user's cache of images, which could not be made where they are.
+func TestUserRecords(t *testing.T) {
+	cache := t.TempDir()
+	t.Setenv("XDG_CACHE_HOME", cache)
+	old := filepath.Join(cache, "dolly-img", "digests")
+	if err := os.MkdirAll(old, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	dir := userRecords().dir
+	if rel, err := filepath.Rel(filepath.Join(cache, "dolly-img"), dir); err != nil || !strings.HasPrefix(rel, "..") {
+		t.Errorf("records are in %s", dir)
+	}
+	if _, err := os.Stat(old); !os.IsNotExist(err) {
+		t.Errorf("those of earlier versions are left: %v", err)
+	}
+}

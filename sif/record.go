@@ -39,11 +39,13 @@ type record struct {
 	Digest digest.Digest
 }
 
-// userRecords returns the records in the user's cache directory.
+// userRecords returns the records in the user's cache directory, beside dolly-img, which is his cache of images: a
+// cache is made in an empty directory only. Earlier versions had them in there, and they are removed.
 func userRecords() *records {
 	r := &records{now: time.Now}
 	if cache, err := os.UserCacheDir(); err == nil {
-		r.dir = filepath.Join(cache, "dolly-img", "digests")
+		r.dir = filepath.Join(cache, "dolly-img-digests")
+		os.RemoveAll(filepath.Join(cache, "dolly-img", "digests"))
 	}
 	return r
 }

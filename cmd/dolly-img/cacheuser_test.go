@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"io"
 	"os"
@@ -260,5 +261,36 @@ exec setpriv --reuid "$1" --regid "$1" --clear-groups "$2" cache "$3" $4`
 	stdout, stderr, code = as("0", "ls", "")
 	if code != 0 || stderr != "" || !strings.Contains(stdout, "localhost/a") {
 		t.Errorf("ls of root: %d, %s%s", code, stdout, stderr)
+	}
+}
+
+// A user who pushed a SIF has no cache by that: he still sees the node's, and may make one of his own.
+func TestPushLeavesNoCache(t *testing.T) {
+	l := newLab(t)
+	p := l.daemon("")
+	l.check(os.Mkdir(l.path("home65534"), 0o700))
+	l.check(os.Chown(l.path("home65534"), someone, someone))
+	l.check(filepath.WalkDir(l.path("keys"), func(path string, _ os.DirEntry, err error) error {
+		return cmp.Or(err, os.Chown(path, someone, someone))
+	}))
+	l.check(sif.Create(l.path("a.sif"), strings.NewReader("content"), sif.CreateOptions{FS: sif.FSRaw, Arch: "amd64", Name: "test", Deterministic: true}))
+	old := time.Now().Add(-time.Hour) // else its digest would not be recorded
+	l.check(os.Chtimes(l.path("a.sif"), old, old))
+	l.check(os.Chmod(l.path("a.sif"), 0o644))
+	// Earlier versions kept the record of its digest where the user's cache is.
+	l.check(os.MkdirAll(l.path("home65534/.cache/dolly-img/digests"), 0o755))
+	l.check(filepath.WalkDir(l.path("home65534"), func(path string, _ os.DirEntry, err error) error {
+		return cmp.Or(err, os.Chown(path, someone, someone))
+	}))
+	for range 2 {
+		if out, code := l.run(someone, "push", l.path("a.sif"), "--nodes", p.Addr); code != 0 {
+			t.Fatal(out)
+		}
+	}
+	if out, code := l.run(someone, "cache", "ls"); code != 0 && strings.Contains(out, "not a cache") {
+		t.Errorf("%d, %s", code, out)
+	}
+	if names, _ := os.ReadDir(l.path("home65534/.cache/dolly-img")); len(names) > 0 {
+		t.Errorf("in the user's cache: %v", names)
 	}
 }

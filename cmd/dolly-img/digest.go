@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/opencontainers/go-digest"
@@ -18,23 +19,26 @@ func newDigest() *cobra.Command {
 		Long: `Digest reads files and prints for each the digest that dolly-img raw shows when it has
 sent it, so that a file on a node can be compared with a report.
 
-From 64 MiB on that is a digest of leaves, which all cores compute together: the SHA-256 of
+From 64 MiB to 1 TiB that is a digest of leaves, which all cores compute together: the SHA-256 of
 the SHA-256 sums of all parts of 4 MiB, 32 bytes each, in the order of the file. Without
 dolly-img a shell computes it so:
 
     split -b 4M --filter='sha256sum | perl -ne "print pack q(H64), \$_"' FILE | sha256sum
 
-Of shorter files it is the SHA-256. The report of raw has the SHA-256 of the whole file, too.`,
+Of other files it is the SHA-256, and of standard input raw shows the SHA-256 whatever its
+length. The report of raw has the SHA-256 of all that was sent in any case.`,
 		Args: atLeastOne("FILE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			var failed []error
 			for _, path := range args {
 				d, err := fileDigest(cmd.Context(), path)
 				if err != nil {
-					return err
+					failed = append(failed, err)
+					continue
 				}
 				fmt.Fprintf(cmd.OutOrStdout(), "%s  %s\n", d, path)
 			}
-			return nil
+			return errors.Join(failed...)
 		},
 	}
 }

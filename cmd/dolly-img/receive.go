@@ -16,8 +16,8 @@ func newReceive() *cobra.Command {
 		Short: "Receive one transfer on a node, and exit with its status",
 		Long: `Receive waits for one transfer, takes part in it, and exits. The exit status is 0 if this
 node confirmed the right digest, 1 if the transfer failed here, and 6 if receive was
-interrupted before a transfer came. If the policy refuses a transfer, receive waits for the
-next one.
+interrupted before a transfer came. If the policy refuses a transfer, or a sender only asks
+(--check), receive waits for the next one.
 
 If the sender names - as the output, receive writes to its standard output. It writes bytes
 before all of them are verified, so look at the exit status.`,

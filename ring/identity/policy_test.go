@@ -148,7 +148,7 @@ over = true
 
 func TestPolicyWarnings(t *testing.T) {
 	for text, want := range map[string]string{
-		fullPolicy: "",
+		fullPolicy: "line 8: [[device]]: this version does not write devices, and permits nothing by it",
 		"[[output]]\ndir = \"/\"\noverwrite = true\n": `line 2: dir = "/": whoever holds a sender's key can write files of the system, as root, in place of those that are there`,
 		"[[output]]\ndir = \"/etc\"\n":                `line 2: dir = "/etc": `,
 		"\n[cache]\nmax = \"0\"\n":                    "line 3: max = 0 is no limit",

@@ -22,8 +22,12 @@ import (
 // mediaType is that of a raw blob which does not travel in leaves: bytes of which nothing is known.
 const mediaType = "application/octet-stream"
 
-// inLeaves is the size in bytes from which on a file travels in leaves: below it, one core hashes it in no time.
-const inLeaves = 64 << 20
+// From inLeaves on, in bytes, a file travels in leaves: below it, one core hashes it in no time. Beyond maxLeaves it
+// does not, because a node does not keep more marks (PROTOCOL.md section 3), and each leaf needs its own.
+const (
+	inLeaves  = 64 << 20
+	maxLeaves = 1 << 40
+)
 
 // File is a regular file as a source of one blob.
 type File struct {
@@ -146,7 +150,7 @@ func (s *File) Mode() fs.FileMode { return s.info.Mode().Perm() }
 func (s *File) ModTime() time.Time { return s.info.ModTime() }
 
 // leaves says whether the file travels in leaves.
-func (s *File) leaves() bool { return s.info.Size() >= inLeaves }
+func (s *File) leaves() bool { return s.info.Size() >= inLeaves && s.info.Size() <= maxLeaves }
 
 // Blobs is the file: its size is known, its digest is not.
 func (s *File) Blobs(context.Context) ([]v1.Descriptor, error) {
@@ -177,14 +181,18 @@ func (s *File) Open(ctx context.Context, _ v1.Descriptor, off int64) (io.ReadClo
 	return durable.NewPart(durable.NewFile(s.f), s.info.Size()).Open(ctx, off, nil)
 }
 
-// SHA256 returns the digest of what was read as sha256sum has it, once Sums was called, or "" where it could not
-// be computed. For a file in leaves a core of its own computes it beside the transfer, and SHA256 waits for that, but
-// not longer than ctx; late is called before it waits.
+// SHA256 returns the digest of what was read as sha256sum has it, once Unchanged was called, or "" where it could not
+// be computed, or the file changed meanwhile. For a file in leaves a core of its own computes it beside the transfer, and
+// SHA256 waits for that, but not longer than ctx; late is called before it waits.
 func (s *File) SHA256(ctx context.Context, late func()) digest.Digest {
 	if !s.leaves() {
 		return s.sum
 	}
-	return s.plain.wait(ctx, late)
+	sum := s.plain.wait(ctx, late)
+	if sum == "" || s.Unchanged(ctx) != nil {
+		return ""
+	}
+	return sum
 }
 
 // Sums is told the digest of what was read.
@@ -203,6 +211,9 @@ func (s *File) Unchanged(ctx context.Context) error {
 		return fmt.Errorf("input: %w", err)
 	}
 	named, err := os.Stat(s.path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return errkind.Errorf("input-changes", "input %s was removed while it was read", s.path)
+	}
 	if err != nil {
 		return fmt.Errorf("input: %w", err)
 	}

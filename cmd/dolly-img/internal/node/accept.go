@@ -39,7 +39,7 @@ func (a *acceptor) accept(ctx context.Context, r ring.Request) (ring.Sink, error
 	}
 	// The ring logs refusals and how transfers end. Only this package knows what a transfer writes to.
 	a.log.Info("accepted", "transfer", r.Transfer, "sender", printable.Line(r.Sender), "kind", m.Kind,
-		"reference", printable.Line(m.Ref), "output", printable.Line(m.Output), "discard", m.Discard)
+		"reference", printable.Line(m.Ref), "output", printable.Line(m.Output), "verify-only", m.Discard)
 	return sink, nil
 }
 

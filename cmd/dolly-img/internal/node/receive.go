@@ -41,7 +41,11 @@ func (s *Node) Receive(ctx context.Context) error {
 		finished(r, o)
 		mu.Lock()
 		defer mu.Unlock()
-		if r.Transfer == begun { // another one was refused
+		switch {
+		case r.Transfer != begun: // another one was refused
+		case o.Asked:
+			begun = ""
+		default:
 			outcome <- o
 		}
 	}

@@ -84,7 +84,7 @@ type growing struct {
 // sha256 returns the file's digest as sha256sum has it.
 func (g *growing) sha256(ctx context.Context) digest.Digest {
 	return g.SHA256(ctx, func() {
-		g.in.Note(fmt.Errorf("the nodes have %s; its SHA-256, as sha256sum has it, is still computed (^C leaves it out)", g.in.Path))
+		g.in.Note(fmt.Errorf("the nodes have %s; its SHA-256, as sha256sum has it, is still computed: leave the file as it is until then (^C leaves the sum out)", g.in.Path))
 	})
 }
 

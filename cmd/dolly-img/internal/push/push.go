@@ -103,6 +103,8 @@ func (p *Push) send(ctx context.Context) (rep *ring.Report, kept string, err err
 	}
 	if f, ok := cfg.Source.(summed); ok && rep.Count() > 0 {
 		rep.SHA256 = f.sha256(ctx).String()
+	} else if m.Kind == meta.KindRaw && rep.Count() > 0 { // a stream, which never travels in leaves
+		rep.SHA256 = rep.Digest
 	}
 	return rep, m.Ref, err
 }
