@@ -11,9 +11,12 @@
 // A target is written beside its final name:
 //
 //	DIR/NAME                     what was there before, untouched until Publish
-//	DIR/.NAME.dolly-img-part     what is arriving; flocked, ours, one link
+//	DIR/.NAME.dolly-img-part     what is arriving; flocked, ours, one link, mode 0600 or 0700
+//	DIR/.dolly-img-part-RANDOM   the same when it is complete, from before it gets its mode until it has the final name
 //
-// and at every instant the final name is the old file or the complete new one.
+// and at every instant the final name is the old file or the complete new one, however long one of the steps takes:
+// no other transfer makes anything under the random name. What a killed transfer leaves there goes with the next
+// transfer in that directory, or when the daemon starts.
 //
 // # Other users
 //
@@ -25,8 +28,9 @@
 //     with what is opened or looked at through no link (standing.go).
 //   - He puts a pipe, a device, a link or a file of his under a name. What is opened must be a regular file or a
 //     directory of ours, with one name, and is opened without waiting.
-//   - He locks a part. A part can be opened by its owner only until it gets its name. One that was left open to others is
-//     made anew if somebody keeps its lock (left.go).
+//   - He locks a part. A part can be opened by its owner only until it is complete and set aside, where no transfer waits
+//     for its lock (aside.go). One that an older version left open to others is made anew if somebody keeps its lock
+//     (left.go).
 //   - He takes a lease (fcntl) on a file. The kernel lets him do that with his own files only, an open then fails at once,
 //     and a rename does not care.
 //

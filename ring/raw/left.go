@@ -35,14 +35,17 @@ const (
 	dirMode  fs.FileMode = 0o700
 )
 
-// exposed says whether others can open a part that was left: its transfer was about to give it its name, or was of
-// a version that let others in earlier. Nothing is added to such a part.
+// exposed says whether others can open a part that was left: it was set aside, or is of a version that did not do that.
 func exposed(info fs.FileInfo) bool {
 	if info.IsDir() {
 		return info.Mode().Perm()&^dirMode != 0
 	}
 	return info.Mode().Perm()&^partMode != 0
 }
+
+// resumable says whether a part that was left may be added to: it has the mode that a part has until Publish, and not
+// one with which others, or not even we, can open it.
+func resumable(info fs.FileInfo) bool { return info.Mode().Perm() == partMode }
 
 // lockPatience is how long the lock of an exposed part is waited for. A transfer holds it for a moment only.
 const lockPatience = 2 * time.Second
@@ -146,12 +149,14 @@ func (t *Target) dropLocked() error {
 		return nil
 	}
 	var err error
-	if keep := t.kept && t.part.Written() > 0; !t.published && !keep && t.moved() == nil {
+	switch {
+	case t.published || t.moved() != nil:
+	case t.kept && t.part.Written() > 0:
+		err = t.takeBack()
+	default:
 		err = t.fs.Remove(t.temp)
 	}
-	if t.kept && !t.published && t.complete != nil {
-		t.part.File.Chmod(partMode) // Publish may have failed
-	}
+	t.temp = partName(t.name)
 	if cerr := t.part.File.Close(); err == nil {
 		err = cerr
 	}

@@ -140,25 +140,30 @@ func (u unprivileged) OpenFile(name string, flag int, perm fs.FileMode) (durable
 	return u.FS.OpenFile(name, flag, perm)
 }
 
-// What a killed process left complete and read-only is replaced, too.
+// What a killed process left complete and read-only is replaced, too, whoever can read it.
 func TestTargetSealed(t *testing.T) {
-	dir := t.TempDir()
-	if err := os.WriteFile(filepath.Join(dir, ".out.dolly-img-part"), []byte("old"), 0o444); err != nil {
-		t.Fatal(err)
-	}
-	target, err := NewTarget(TargetOptions{Dir: dir, Name: "out", Mode: 0o444})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer target.Close()
-	target.top = unprivileged{target.top}
-	if err := place(target, []byte("new")); err != nil {
-		t.Fatal(err)
-	}
-	if b, _ := os.ReadFile(target.Path()); string(b) != "new" {
-		t.Errorf("file is %q", b)
-	}
-	if names := list(t, dir); len(names) != 1 {
-		t.Errorf("directory is %v", names)
+	for _, mode := range []fs.FileMode{0o444, 0o400} {
+		dir := t.TempDir()
+		if err := os.WriteFile(filepath.Join(dir, ".out.dolly-img-part"), []byte("old"), mode); err != nil {
+			t.Fatal(err)
+		}
+		target, err := NewTarget(TargetOptions{Dir: dir, Name: "out", Mode: mode})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer target.Close()
+		target.top = unprivileged{target.top}
+		if held, _, err := target.Offer(ctx, []v1.Descriptor{blob([]byte("newer"))}); err != nil || held[0] != 0 {
+			t.Errorf("mode %v: %v held, %v", mode, held, err)
+		}
+		if err := place(target, []byte("newer")); err != nil {
+			t.Fatalf("mode %v: %v", mode, err)
+		}
+		if b, _ := os.ReadFile(target.Path()); string(b) != "newer" {
+			t.Errorf("file is %q", b)
+		}
+		if names := list(t, dir); len(names) != 1 {
+			t.Errorf("directory is %v", names)
+		}
 	}
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -47,7 +46,7 @@ func (t *Target) leftover() (blocks, part int64, err error) {
 	if !exposed(info) && errors.Is(durable.TryLock(f), durable.ErrLocked) {
 		return 0, 0, t.busy()
 	}
-	if !given && !exposed(info) { // else it is made anew
+	if !given && resumable(info) { // else it is made anew
 		part = info.Size()
 	}
 	return info.Sys().(*syscall.Stat_t).Blocks * 512, part, nil
@@ -57,7 +56,7 @@ func (t *Target) leftover() (blocks, part int64, err error) {
 // others may have put under its name is refused, never followed.
 func (t *Target) openPart() (durable.File, error) {
 	for range 5 {
-		anew := false // it is exposed, perhaps with a mode that keeps even us from writing
+		anew := false // nothing may be added to it
 		f, err := t.fs.OpenFile(t.temp, os.O_RDWR|os.O_CREATE|os.O_EXCL, partMode)
 		if err == nil {
 			// NFS may give what root makes to somebody else (root_squash).
@@ -75,7 +74,7 @@ func (t *Target) openPart() (durable.File, error) {
 			}
 			if err == nil {
 				info, err := f.Stat()
-				anew = err != nil || exposed(info)
+				anew = err != nil || !resumable(info)
 			}
 		}
 		if errors.Is(err, errForeign) {
@@ -182,8 +181,10 @@ func (t *Target) given(f durable.File) bool {
 // errForeign says that something else has the part file's name.
 var errForeign = errors.New("is not a part file of ours")
 
-func (t *Target) foreign() error {
-	return errkind.Errorf("output-foreign-part", "output %s: %s %w", t.title, path.Base(t.temp), errForeign)
+func (t *Target) foreign() error { return t.foreignAt(t.temp) }
+
+func (t *Target) foreignAt(name string) error {
+	return errkind.Errorf("output-foreign-part", "output %s: %s %w", t.title, name, errForeign)
 }
 
 // twice says whether the part file's name is a second one of the published file:
@@ -224,7 +225,9 @@ func (t *Target) Publish(ctx context.Context) error {
 	if err := t.stays(wroteNothing); err != nil {
 		return err
 	}
-	// Nothing that may take long comes between the two: meanwhile the part is exposed.
+	if err := t.setAside(t.part.File); err != nil {
+		return err
+	}
 	if err := t.unseal(t.part.File); err != nil {
 		return err
 	}

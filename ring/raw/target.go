@@ -52,7 +52,7 @@ type Target struct {
 	fs    durable.FS                 // the directory of the file once walk has opened it, or the last one that exists
 	depth int                        // how many of dirs lead to fs
 	name  string                     // of the file, in its directory
-	temp  string                     // of the part file, in the same
+	temp  string                     // of the part file, in the same: that of partName until it is set aside
 	title string                     // for errors: the path as the user knows it
 
 	uid int // whose our files are on this file system
@@ -152,10 +152,13 @@ func (t *Target) Check() (free int64, err error) {
 	return free, err
 }
 
-// freeSpace refuses what has no place, and tells the free bytes there.
+// freeSpace refuses what has no place, and tells the free bytes there. What was left aside is removed before.
 func (t *Target) freeSpace() (free int64, err error) {
 	if err := t.walk(); err != nil {
 		return 0, err
+	}
+	if !t.missing() {
+		_ = t.dropAside(durable.TryLock) // what cannot be removed is in nobody's way, but takes room
 	}
 	d, err := t.fs.OpenFile(".", os.O_RDONLY, 0)
 	if err != nil {

@@ -146,8 +146,11 @@ func (t *Tree) enter() (err error) {
 
 // dropTree removes what lies under the part's name, unless somebody has it locked or it is
 // another's.
-func (t *Target) dropTree() error {
-	info, err := t.fs.Lstat(t.temp)
+func (t *Target) dropTree() error { return t.dropLeft(t.temp, lockLeft) }
+
+// dropLeft removes what an earlier transfer left under a name, unless lock fails for it or it is another's.
+func (t *Target) dropLeft(name string, lock func(durable.File) error) error {
+	info, err := t.fs.Lstat(name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -156,32 +159,37 @@ func (t *Target) dropTree() error {
 	}
 	uid := int(stat(info).Uid) // a directory that was switched away is of whom the one before it was given to
 	if !info.IsDir() && !info.Mode().IsRegular() || uid != t.uid && (t.o.Owner == nil || uid != t.o.Owner.UID) {
-		return t.foreign()
+		return t.foreignAt(name)
 	}
-	f, err := t.fs.OpenFile(t.temp, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	f, err := t.fs.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return t.fail("part", err)
 	}
 	defer f.Close()
-	if lockLeft(f) != nil {
+	if lock(f) != nil {
 		return t.busy()
 	}
 	opened, err := f.Stat()
 	if err != nil || !durable.SameFile(opened, info) {
 		return t.busy()
 	}
-	if err := t.removeDir(info); err != nil {
+	if err := t.removeDir(name, info); err != nil {
 		return t.fail("remove what an earlier transfer left", err)
 	}
 	return nil
 }
 
-// removeDir removes what info describes under the part's name, and leaves whatever else has got that name.
-func (t *Target) removeDir(info fs.FileInfo) error {
+// removeDir removes what info describes under a name, and leaves whatever else has got that name.
+func (t *Target) removeDir(name string, info fs.FileInfo) error {
 	if !info.IsDir() {
-		return t.fs.Remove(t.temp)
+		return t.fs.Remove(name)
 	}
-	d, err := t.fs.Sub(t.temp)
+	// If it is of a transfer that only seems dead, that one must not give it a final name half removed.
+	aside := asideName()
+	if err := t.fs.Rename(name, aside); err != nil {
+		return err
+	}
+	d, err := t.fs.Sub(aside)
 	if err != nil {
 		return err
 	}
@@ -202,7 +210,7 @@ func (t *Target) removeDir(info fs.FileInfo) error {
 	if err != nil {
 		return err
 	}
-	return t.fs.Remove(t.temp)
+	return t.fs.Remove(aside)
 }
 
 // Put makes the file name, slash-separated, of the first size bytes of src, sharing its
@@ -310,6 +318,9 @@ func (t *Tree) Publish(ctx context.Context) error {
 	if err := t.t.stays(wroteNothing); err != nil {
 		return err
 	}
+	if err := t.t.setAside(t.d); err != nil {
+		return err
+	}
 	if t.made["."], err = t.d.Stat(); err == nil {
 		err = t.dress(t.d, t.modeOfDirs())
 	}
@@ -334,7 +345,7 @@ func (t *Tree) Publish(ctx context.Context) error {
 	if old != nil {
 		// The new one is in place and durable: what is left of the old one is no failure, and
 		// goes with the next transfer or the daemon's next start.
-		_ = t.t.removeDir(old)
+		_ = t.t.removeDir(t.t.temp, old)
 	}
 	return nil
 }
@@ -362,7 +373,7 @@ func (t *Tree) Close() error {
 	if t.d != nil {
 		info, serr := t.d.Stat()
 		if !t.t.published && serr == nil && t.moved() == nil {
-			if err = t.t.removeDir(info); err != nil {
+			if err = t.t.removeDir(t.t.temp, info); err != nil {
 				err = t.t.fail("remove the part directory", err)
 			}
 		}

@@ -35,7 +35,7 @@ func (a *acceptor) finished(r ring.Request, _ ring.Outcome) {
 }
 
 // cleanParts removes part files that no push went on from: those that are too old, and those that take more than half of
-// the room that their file system would have without them.
+// the room that their file system would have without them. Those that were about to get their names are removed always.
 func cleanParts(c *cache.Cache, log *slog.Logger) {
 	paths, keep, err := c.Parts()
 	if err != nil {
@@ -43,6 +43,10 @@ func cleanParts(c *cache.Cache, log *slog.Logger) {
 		return
 	}
 	for _, path := range paths {
+		aside := raw.RemoveAside(path)
+		if aside != nil {
+			log.Warn("parts that were about to get their names", "beside", path, "error", aside)
+		}
 		info, free, err := raw.LeftPart(path)
 		if err == nil && time.Since(info.ModTime()) <= keep && !crowds(info.Size(), free) {
 			continue
@@ -52,7 +56,7 @@ func cleanParts(c *cache.Cache, log *slog.Logger) {
 			gone, err = raw.RemovePart(path)
 			log.Info("part of a transfer that was cut off", "file", path, "removed", gone, "error", err)
 		}
-		if gone {
+		if gone && aside == nil {
 			c.ForgetPart(path)
 		}
 	}
