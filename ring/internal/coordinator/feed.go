@@ -23,6 +23,9 @@ type feed struct {
 	// early is set if the node said done and waits all the same. passed is set if the node was moved to the end of the
 	// order because it does not say what it needs.
 	early, passed bool
+	// sated is set if the node said that it was sent everything, and has not got on since. It may say otherwise in
+	// between, and be fed anew.
+	sated bool
 	// needs is what the node's last NEED asks for, and sum is the same as one number (needSum).
 	needs [][2]int64
 	sum   int64
@@ -138,7 +141,7 @@ func (f *feed) dial(feeder int, now time.Duration) {
 func (f *feed) raise(now time.Duration) { f.state, f.up = feedUp, now }
 
 // finish notes that the node needs no link any more.
-func (f *feed) finish() { f.state = feedDone }
+func (f *feed) finish() { f.state, f.sated = feedDone, true }
 
 // tryAt notes that a link was given up.
 func (f *feed) tryAt(now time.Duration) { f.tried = now }

@@ -64,6 +64,7 @@ func (c *Machine) watch(i int, passed time.Duration) {
 	switch {
 	case n.progress.gotOn():
 		n.progress.step(c.now)
+		n.feed.sated = false
 	case c.delays(i) && c.excused(i):
 		n.progress.excuse(passed)
 	case c.delays(i):
@@ -151,7 +152,8 @@ func (c *Machine) wasSent(i int) bool {
 	return c.sourceDone && (n.feed.state == feedDone || !n.holdings.lacks)
 }
 
-// feederEnded reports whether the feeder of i has everything. Such a feeder waits for nobody.
+// feederEnded reports whether the feeder of i has everything, or said so when it last got on. Such a feeder waits for
+// nobody.
 func (c *Machine) feederEnded(i int) bool {
 	n := &c.nodes[i]
 	if n.feed.state != feedUp {
@@ -160,7 +162,7 @@ func (c *Machine) feederEnded(i int) bool {
 	if n.feed.feeder == 0 {
 		return c.sourceDone
 	}
-	return c.nodes[n.feed.feeder].phase >= phVerified
+	return c.nodes[n.feed.feeder].phase >= phVerified || c.sourceDone && c.nodes[n.feed.feeder].feed.sated
 }
 
 // holds reports whether i holds up the link into it, by the word of its feeder, and does not say that it waits for
