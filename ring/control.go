@@ -4,7 +4,9 @@ import (
 	"crypto/sha256"
 	"crypto/tls"
 	"errors"
+	"io"
 	"net"
+	"runtime"
 	"slices"
 	"sync"
 	"time"
@@ -16,18 +18,18 @@ import (
 type controlMemory struct {
 	// queue is how many bytes may wait on one connection for a peer that does not read.
 	queue int
-	// places are those of long messages, on all of them; nil where they are not bounded.
-	places *wire.Places
+	// decoding has a place for each long message that is decoded at the same time, on all of them: that takes several times its length.
+	// Nobody who has one waits for anything but the processor.
+	decoding chan struct{}
 }
 
-// The server says all marks of an image to a node that joins late: those of 1 TiB take 28 MiB. It reads what its nodes say without
-// delay, because they must not seem silent.
-func serverMemory() controlMemory { return controlMemory{queue: 32 << 20} }
+// The server says all marks of an image to a node that joins late: those of 1 TiB take 28 MiB. It decodes as fast as it can.
+func serverMemory() controlMemory {
+	return controlMemory{32 << 20, make(chan struct{}, runtime.GOMAXPROCS(0))}
+}
 
 // The most that a node says is one of the longest messages. It does not know how many senders there are.
-func nodeMemory() controlMemory {
-	return controlMemory{6 << 20, &wire.Places{Read: make(chan struct{}, 4), Decode: make(chan struct{}, 1)}}
-}
+func nodeMemory() controlMemory { return controlMemory{6 << 20, make(chan struct{}, 1)} }
 
 // controlPart is how many bytes have timings.silence to pass: the longest messages take longer on a slow link.
 const controlPart = 64 << 10
@@ -35,6 +37,7 @@ const controlPart = 64 << 10
 // control is one control connection. Any goroutine may send; one reads.
 type control struct {
 	conn   net.Conn
+	raw    io.Closer // closes it without a word
 	memory controlMemory
 
 	// version is what WELCOME agreed on, software what the node said there that it is. Both are set
@@ -45,6 +48,11 @@ type control struct {
 	owner owner
 	// size is how many bytes the message had that was read last.
 	size int
+	// lobby is where the connection is, on a node that has no transfer for it. Who reads sets it.
+	lobby *lobby
+
+	hungUp sync.Once
+	gone   chan struct{} // it was hung up
 
 	mu      sync.Mutex
 	more    sync.Cond
@@ -55,7 +63,7 @@ type control struct {
 }
 
 func newControl(conn net.Conn, memory controlMemory) *control {
-	c := &control{conn: conn, memory: memory, done: make(chan struct{})}
+	c := &control{conn: conn, raw: conn, memory: memory, gone: make(chan struct{}), done: make(chan struct{})}
 	c.more.L = &c.mu
 	go c.write()
 	return c
@@ -120,12 +128,42 @@ func (c *control) write() {
 // 0 is for ever.
 func (c *control) read(limit time.Duration) (wire.Message, error) {
 	from := &timely{conn: c.conn, limit: limit}
-	m, err := wire.Read(from, c.memory.places, func() { from.left = 0 }) // who was before us had his own time for each controlPart
+	b, err := wire.Read(from, func() error {
+		if c.lobby == nil {
+			return nil // the messages of transfers are bounded by their number, and none waits for another one's
+		}
+		err := c.lobby.begin(c)
+		from.left = 0 // the time of what comes next begins now
+		return err
+	})
 	c.size = from.got
-	if err == nil {
-		m, err = wire.From(max(c.version, wire.MinVersion), m)
+	if err != nil {
+		return nil, err
 	}
-	return m, err
+	return c.decode(b)
+}
+
+// decode parses what was read. A long message waits for others, unless its connection is hung up meanwhile.
+func (c *control) decode(b []byte) (wire.Message, error) {
+	if len(b) > wire.MaxShort {
+		select {
+		case c.memory.decoding <- struct{}{}:
+			defer func() { <-c.memory.decoding }()
+		case <-c.gone:
+			return nil, net.ErrClosed
+		}
+	}
+	m, err := wire.Decode(b)
+	if err != nil {
+		return nil, err
+	}
+	return wire.From(max(c.version, wire.MinVersion), m)
+}
+
+// hangUp closes the connection, and ends what waits for a place on it.
+func (c *control) hangUp() {
+	c.hungUp.Do(func() { close(c.gone) })
+	c.raw.Close()
 }
 
 // timely reads from a connection on which controlPart bytes have to come within limit.

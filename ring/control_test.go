@@ -8,6 +8,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
+	"slices"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -64,7 +67,7 @@ func say(t *testing.T, conn *tls.Conn, m wire.Message) wire.Message {
 		_, err = conn.Write(b)
 	}
 	for err == nil {
-		if m, err = wire.Read(conn, nil, nil); err == nil {
+		if m, err = readMessage(conn); err == nil {
 			if _, pong := m.(*wire.Pong); !pong {
 				return m
 			}
@@ -72,6 +75,15 @@ func say(t *testing.T, conn *tls.Conn, m wire.Message) wire.Message {
 	}
 	t.Fatal(err)
 	return nil
+}
+
+// readMessage reads a message of any length.
+func readMessage(conn net.Conn) (wire.Message, error) {
+	b, err := wire.Read(conn, func() error { return nil })
+	if err != nil {
+		return nil, err
+	}
+	return wire.Decode(b)
 }
 
 // A sender that was refused and goes on to ping does not keep its connection.
@@ -155,4 +167,48 @@ func TestOutOfDescriptors(t *testing.T) {
 			t.Errorf("%+v", row)
 		}
 	})
+}
+
+// Of the connections that share their memory only so many decode a long message at the same time. The others wait, but not those
+// with a short message, and not those that are hung up.
+func TestDecodingPlaces(t *testing.T) {
+	verified := &wire.Verified{Digests: slices.Repeat([]string{"sha256:" + strings.Repeat("0", 64)}, 1000)}
+	for name, memory := range map[string]controlMemory{"node": nodeMemory(), "server": serverMemory()} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				memory.decoding = make(chan struct{}, cap(memory.decoding)) // one of the bubble
+				come := func(m wire.Message) (*control, chan error) {
+					near, far := net.Pipe()
+					c, done := newControl(near, memory), make(chan error, 1)
+					t.Cleanup(func() { c.finish(); far.Close() })
+					b, err := wire.Encode(m)
+					if err != nil {
+						t.Fatal(err)
+					}
+					go far.Write(b)
+					go func() {
+						_, err := c.read(0)
+						done <- err
+					}()
+					synctest.Wait()
+					return c, done
+				}
+				for range cap(memory.decoding) {
+					memory.decoding <- struct{}{} // by others
+				}
+				_, waits := come(verified)
+				gone, ended := come(verified)
+				_, short := come(&wire.Pong{})
+				gone.hangUp()
+				synctest.Wait()
+				if len(waits) > 0 || len(ended) == 0 || <-ended != net.ErrClosed || len(short) == 0 || <-short != nil {
+					t.Error("not only the long message of the connection that is there waits")
+				}
+				<-memory.decoding
+				if err := <-waits; err != nil || len(memory.decoding) != cap(memory.decoding)-1 {
+					t.Errorf("%v; %d places are taken", err, len(memory.decoding))
+				}
+			})
+		})
+	}
 }

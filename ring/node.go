@@ -29,7 +29,7 @@ type Node struct {
 	instance wire.ID
 	pool     *relay.Pool
 	gate     gate
-	lobby    lobby
+	lobby    *lobby
 	memory   controlMemory
 	// authenticate finds out what a new connection is, of which first has been read, and makes its
 	// transport. It is byTLS, unless a simulation that cannot afford TLS puts something before it.
@@ -59,7 +59,7 @@ type keptOutcome struct {
 // missing or contradicts itself.
 func NewNode(cfg NodeConfig) (*Node, error) {
 	n := &Node{
-		net: tcp, pool: relay.NewPool(0, relay.Sizes{}), log: cfg.Log, memory: nodeMemory(), crowded: make(chan struct{}, 1),
+		net: tcp, pool: relay.NewPool(0, relay.Sizes{}), log: cfg.Log, memory: nodeMemory(), lobby: newLobby(), crowded: make(chan struct{}, 1),
 		sessions: map[wire.ID]*session{}, listeners: map[net.Listener]bool{}, conns: map[*stranger]bool{},
 	}
 	if n.log == nil {
@@ -152,7 +152,7 @@ func (n *Node) handle(guard *stranger, leave func()) {
 		guard.trust()
 		leave()
 		n.gate.remember(guard.RemoteAddr())
-		n.control(p.conn, n.lobby.enter(guard), cfg)
+		n.control(p.conn, guard, cfg)
 	case p.plane == ALPNData:
 		n.link(p.conn, p.low, guard, leave)
 	}

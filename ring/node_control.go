@@ -13,15 +13,16 @@ import (
 // How a node talks to a server until there is a session.
 
 // control serves a control connection: greeting, then a new transfer or one that
-// is resumed. It leaves the lobby when it has one.
-func (n *Node) control(conn net.Conn, leave func(), cfg *NodeConfig) {
+// is resumed. It is in the lobby unless an offer or a session bounds what it takes.
+func (n *Node) control(conn, guard net.Conn, cfg *NodeConfig) {
 	sender := ""
 	if tc, secure := conn.(*tls.Conn); secure && cfg.SenderName != nil {
 		sender = cfg.SenderName(tc.ConnectionState())
 	}
 	ctrl := newControl(conn, n.memory)
-	ctrl.owner = ownerOf(conn)
-	defer leave()
+	ctrl.owner, ctrl.raw = ownerOf(conn), guard
+	n.lobby.enter(ctrl)
+	defer n.lobby.leave(ctrl)
 	defer func() {
 		ctrl.finish()
 		<-ctrl.done
@@ -48,43 +49,53 @@ func (n *Node) control(conn net.Conn, leave func(), cfg *NodeConfig) {
 	case !g.Resume:
 		w.State = wire.StateNew
 	}
-	if w.State == wire.StateRunning && g.Resume {
-		leave()
+	switch {
+	case w.State == wire.StateRunning && g.Resume:
+		n.lobby.leave(ctrl)
 		s.attach(ctrl, w)
-		s.listen(ctrl)
+	case s != nil:
+		ctrl.send(w)
 		return
+	default:
+		ctrl.send(w)
+		if s = n.await(ctrl, cfg, g, sender); s == nil {
+			return
+		}
 	}
-	ctrl.send(w)
-	if s != nil {
-		return
-	}
+	s.listen(ctrl)
+	n.lobby.enter(ctrl)
+}
+
+// await reads the offer of a server that was greeted, and opens a session for it, or refuses it.
+func (n *Node) await(ctrl *control, cfg *NodeConfig, g *wire.Hello, sender string) *session {
 	// Also who asked for a transfer that is not here may go on to offer it. On a slow link that takes longer than
 	// a server waits for a node that says nothing.
 	admitted := ctrl.stay()
 	defer admitted()
 	m, err := ctrl.read(timings.startLimit)
+	n.lobby.leave(ctrl)
 	if bad := n.unread(ctrl, err); bad != nil {
 		n.refuse(ctrl, &wire.Error{Code: wire.CodeVersion, Err: bad})
-		return
+		return nil
 	}
 	offer, ok := m.(*wire.Offer)
 	if err != nil || !ok {
-		return
+		return nil
 	}
-	r := Request{Transfer: g.Transfer.String(), Sender: sender, Addr: conn.RemoteAddr().String(), Node: wire.Printable(g.Node), Blobs: offer.Blobs, Meta: offer.Meta}
+	r := Request{Transfer: g.Transfer.String(), Sender: sender, Addr: ctrl.conn.RemoteAddr().String(), Node: wire.Printable(g.Node), Blobs: offer.Blobs, Meta: offer.Meta}
 	s, ne := n.admit(cfg, ctrl, g.Transfer, r, offer.Plain, ctrl.size)
 	admitted()
 	if ne != nil {
 		n.log.Warn("transfer refused", "sender", wire.Printable(sender), "peer", r.Addr, "transfer", r.Transfer, "reason", ne.Error())
 		n.refuse(ctrl, ne)
-		return
+		return nil
 	}
-	leave()
-	s.listen(ctrl)
+	return s
 }
 
 // refuse answers an offer with an error.
 func (n *Node) refuse(ctrl *control, ne *wire.Error) {
+	n.lobby.enter(ctrl)
 	ctrl.send(&wire.Answer{Code: ne.Code, Reason: wire.Cut(ne.Error())})
 	ctrl.drain()
 }

@@ -116,31 +116,6 @@ func networkOf(ip netip.Addr) netip.Prefix {
 	return p
 }
 
-// maxLobby is how many control connections of senders may have no transfer.
-const maxLobby = 64
-
-// lobby bounds the control connections that are authenticated and have no transfer yet: for one more the oldest is closed.
-type lobby struct {
-	mu    sync.Mutex
-	conns []net.Conn // oldest first
-}
-
-// enter lets a connection in. The result, which may be called again, has it leave.
-func (l *lobby) enter(conn net.Conn) (leave func()) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if len(l.conns) >= maxLobby {
-		l.conns[0].Close()
-		l.conns = slices.Delete(l.conns, 0, 1)
-	}
-	l.conns = append(l.conns, conn)
-	return func() {
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		l.conns = slices.DeleteFunc(l.conns, func(c net.Conn) bool { return c == conn })
-	}
-}
-
 // stranger is a connection whose peer is not yet authenticated: it can be read
 // only so far.
 type stranger struct {

@@ -2,12 +2,10 @@ package ring
 
 import (
 	"fmt"
-	"io"
 	"net"
 	"net/netip"
 	"testing"
 	"testing/synctest"
-	"time"
 )
 
 // Eight addresses without a key that open all the connections they can keep no new sender out, and none that has begun
@@ -91,26 +89,3 @@ type gateConn struct {
 
 func (c *gateConn) RemoteAddr() net.Addr { return c.addr }
 func (c *gateConn) Close() error         { c.closed = true; return nil }
-
-// Senders that have authenticated and offer nothing keep out no other one: the oldest has to go. Who leaves makes room.
-func TestLobby(t *testing.T) {
-	var l lobby
-	var far []net.Conn
-	var leave []func()
-	for range maxLobby + 1 {
-		near, other := net.Pipe()
-		t.Cleanup(func() { near.Close(); other.Close() })
-		far, leave = append(far, other), append(leave, l.enter(near))
-	}
-	leave[1]()
-	leave[1]()
-	near, other := net.Pipe()
-	defer other.Close()
-	l.enter(near)
-	for i, c := range far {
-		c.SetReadDeadline(time.Unix(1, 0))
-		if _, err := c.Read(make([]byte, 1)); (err == io.EOF) != (i == 0) {
-			t.Errorf("connection %d: %v", i, err)
-		}
-	}
-}

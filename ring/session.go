@@ -190,7 +190,7 @@ func (s *session) attach(ctrl *control, w *wire.Welcome) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.ctrl != nil {
-		s.ctrl.conn.Close()
+		s.ctrl.hangUp()
 	}
 	if s.orphan != nil {
 		s.orphan.Stop()

@@ -126,7 +126,7 @@ func (c *memCluster) puppetBytes(name string, answer func(m wire.Message) []byte
 				conn := tls.Server(raw, conf)
 				defer conn.Close()
 				for {
-					m, err := wire.Read(conn, nil, nil)
+					m, err := readMessage(conn)
 					if err != nil {
 						return
 					}

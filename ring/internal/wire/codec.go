@@ -11,9 +11,9 @@ import (
 
 // What a control message may be, so that no peer makes this process hold much (PROTOCOL.md section 3).
 const (
-	// MaxMessage bounds type and body of a message that tells of all blobs of a transfer, and maxShort those of the others.
+	// MaxMessage bounds type and body of a message that tells of all blobs of a transfer, and MaxShort those of the others.
 	MaxMessage = 4 << 20
-	maxShort   = 64 << 10
+	MaxShort   = 64 << 10
 	// MaxBlobs is how many blobs a transfer has at most: their digests fit a VERIFIED.
 	MaxBlobs = 50_000
 	// maxCommas and maxObjects bound what is in a message, because an empty string or object takes many times the memory
@@ -28,7 +28,7 @@ func limitOf(kind byte) int {
 	case *Offer, *Answer, *Need, *Dial, *Marks, *Verified:
 		return MaxMessage
 	}
-	return maxShort
+	return MaxShort
 }
 
 // checkSize says why a message of that kind and length is not read.
@@ -115,14 +115,10 @@ func Decode(b []byte) (Message, error) {
 	return nil, bad
 }
 
-// Places bound what long messages of several connections take together. A message has a place in Read from its first
-// 64 KiB on, and one in Decode while it is decoded: that takes several times its length.
-type Places struct{ Read, Decode chan struct{} }
-
-// Read reads one message. At a clean end between messages it returns io.EOF. Memory grows with
-// what really arrives, not with what a length claims. With places a long message may have to wait before it is read to its end, and waited
-// is called when it goes on. Places may be nil.
-func Read(r io.Reader, places *Places, waited func()) (Message, error) {
+// Read reads type and body of one message, for Decode. At a clean end between messages it returns io.EOF. Memory grows with
+// what really arrives, not with what a length claims. Before more than MaxShort of a message is read, long is called, which may
+// wait; its error is returned.
+func Read(r io.Reader, long func() error) ([]byte, error) {
 	var head [5]byte
 	if _, err := io.ReadFull(r, head[:4]); err != nil {
 		return nil, err
@@ -134,12 +130,12 @@ func Read(r io.Reader, places *Places, waited func()) (Message, error) {
 	if err := checkSize(head[4], int(n)); err != nil {
 		return nil, err
 	}
-	b := append(make([]byte, 0, min(n, maxShort)), head[4])
+	b := append(make([]byte, 0, min(n, MaxShort)), head[4])
 	for len(b) < int(n) {
-		if len(b) == maxShort && places != nil {
-			places.Read <- struct{}{}
-			defer func() { <-places.Read }()
-			waited()
+		if len(b) == MaxShort {
+			if err := long(); err != nil {
+				return nil, err
+			}
 		}
 		if len(b) == cap(b) {
 			b = append(make([]byte, 0, min(int(n), 2*cap(b))), b...)
@@ -149,11 +145,7 @@ func Read(r io.Reader, places *Places, waited func()) (Message, error) {
 		}
 		b = b[:cap(b)]
 	}
-	if len(b) > maxShort && places != nil {
-		places.Decode <- struct{}{}
-		defer func() { <-places.Decode }()
-	}
-	return Decode(b)
+	return b, nil
 }
 
 func unexpected(err error) error {

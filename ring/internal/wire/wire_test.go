@@ -133,14 +133,15 @@ func TestMessages(t *testing.T) {
 	want := stream.Bytes()
 	var again []byte
 	for r := bytes.NewReader(want); ; {
-		m, err := Read(r, nil, nil)
+		b, err := Read(r, nil)
 		if err == io.EOF {
 			break
 		}
-		if err != nil {
-			t.Fatal(err)
+		m, e := Decode(b)
+		if err != nil || e != nil {
+			t.Fatal(err, e)
 		}
-		b, _ := Encode(m)
+		b, _ = Encode(m)
 		again = append(again, b...)
 	}
 	if !bytes.Equal(again, want) {
@@ -169,31 +170,28 @@ func TestMessagesRefused(t *testing.T) {
 		}
 	}
 	for _, s := range []string{"\xff\xff\xff\xff", "\x00\x00\x00\x00", "\x00\x00\x00\x05\x0f{}", "\x00\x01\x00\x01\x13", "\x00\x00\x00\x03\x7f{}"} {
-		if _, err := Read(strings.NewReader(s), nil, nil); err == nil || err == io.EOF {
+		if _, err := Read(strings.NewReader(s), nil); err == nil || err == io.EOF {
 			t.Errorf("%q: %v", s, err)
 		}
 	}
 }
 
-// A long message waits for its places before more than its beginning is read, and gives them back. One that would take many times the
-// memory of its bytes is refused.
+// It is asked before more than the beginning of a long message is read. One that would take many times the memory of its bytes
+// is refused.
 func TestLongMessages(t *testing.T) {
-	places := &Places{make(chan struct{}, 1), make(chan struct{}, 1)}
 	for text, good := range map[string]bool{strings.Repeat(`"abcdefgh",`, 50_000): true, strings.Repeat(`"",`, maxCommas): false} {
 		body := `{"digests":[` + text + `""],"inPlace":true}`
-		b := append(binary.BigEndian.AppendUint32(nil, uint32(len(body)+1)), 14)
-		begun, waited := bytes.NewReader(append(b, body[:maxShort]...)), false
-		_, err := Read(begun, places, func() { // what has come by now is all that was read
-			if waited = true; begun.Len() != 1 || len(places.Read) != 1 {
-				t.Errorf("%d bytes are left, %d places are taken", begun.Len(), len(places.Read))
-			}
-		})
-		if err != io.ErrUnexpectedEOF || !waited {
-			t.Error(err, waited)
+		from, no := bytes.NewReader(append(binary.BigEndian.AppendUint32(nil, uint32(len(body)+1)), "\x0e"+body...)), errors.New("no")
+		if _, err := Read(from, func() error { return no }); err != no || from.Len() != len(body)+1-MaxShort {
+			t.Errorf("%d bytes of %d are left: %v", from.Len(), len(body)+1, err)
 		}
-		m, err := Read(bytes.NewReader(append(b, body...)), places, func() {})
-		if (err == nil) != good || len(places.Read)+len(places.Decode) != 0 {
-			t.Errorf("%T, %v; %d and %d places are taken", m, err, len(places.Read), len(places.Decode))
+		from.Seek(0, io.SeekStart)
+		b, err := Read(from, func() error { return nil })
+		if err != nil || string(b[1:]) != body {
+			t.Fatal(err)
+		}
+		if m, err := Decode(b); (err == nil) != good {
+			t.Errorf("%T, %v", m, err)
 		}
 	}
 }
