@@ -205,3 +205,59 @@ func TestSilentNodesHoldNobodyUp(t *testing.T) {
 		}
 	})
 }
+
+// A node whose name has many addresses is reached at one of the first 16, and the others are left out, by a server and by a node.
+func TestAddressesLeftOut(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newMemCluster(t, newMemSource(true, random(1, 1000)))
+		c.node("a:1")
+		c.node("b:1")
+		for i := range c.cfg.Nodes {
+			p := &c.cfg.Nodes[i]
+			for n := range 100 {
+				p.Addrs = append(p.Addrs, fmt.Sprintf("nobody%d:1", n))
+			}
+		}
+		r, err := c.send()
+		if err != nil || !r.Nodes[0].State.Good() || !r.Nodes[1].State.Good() {
+			t.Errorf("%+v, %v", r, err)
+		}
+		if n := len(c.cfg.Nodes[0].Addrs); n != 101 {
+			t.Errorf("the caller's node has %d addresses", n)
+		}
+	})
+	// A server of version 4 may name 64.
+	synctest.Test(t, func(t *testing.T) {
+		src := newMemSource(true, []byte("x"))
+		c := newMemCluster(t, src)
+		c.node("a:1")
+		addrs := make([]string, 64)
+		for i := range addrs {
+			addrs[i] = fmt.Sprintf("nobody%d:1", i)
+		}
+		conn := c.asSender("a:1")
+		say(t, conn, &wire.Hello{Min: ProtocolMin, Max: ProtocolMax, Transfer: wire.ID{1}, Node: "a:1"})
+		if a, ok := say(t, conn, &wire.Offer{Blobs: src.descs, Meta: []byte("{}")}).(*wire.Answer); !ok || a.Code != wire.CodeNone {
+			t.Fatalf("%+v", a)
+		}
+		start, _ := wire.Encode(&wire.Start{})
+		conn.Write(start)
+		for name, m := range map[string]wire.Message{"DIAL": &wire.Dial{Link: 7, Generation: 7, Addrs: addrs, Needs: [][2]int64{{0, 0}}}, "PROBE": &wire.Probe{Addrs: addrs}} {
+			code, reason := wire.CodeNone, ""
+			for answered := false; !answered; {
+				switch a := say(t, conn, m).(type) {
+				case *wire.Link:
+					code, reason, answered = a.Code, a.Reason, true
+				case *wire.Probed:
+					code, reason, answered = a.Code, a.Reason, true
+				case *wire.Fail:
+					code, reason, answered = a.Code, a.Reason, true
+				}
+				m = &wire.Ping{}
+			}
+			if code != wire.CodeNetwork || strings.Count(reason, "nobody") != 16 {
+				t.Errorf("%s: %s: %s", name, code, reason)
+			}
+		}
+	})
+}

@@ -24,6 +24,7 @@ type Peer struct {
 	// Name is what reports call the node.
 	Name string
 	// Addrs are where the server and the other nodes reach it, as "host:port". They are tried in order until one leads to the node.
+	// Those after the first 16 are left out.
 	Addrs []string
 	// Err says why the name has no address, and is nil otherwise. Such a node becomes an unreachable
 	// row and is not dialled.

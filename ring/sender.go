@@ -78,7 +78,8 @@ func newSender(cfg Config) (*sender, error) {
 	if cfg.Source == nil || cfg.TLS == nil || !cfg.Plain && cfg.DataTLS == nil {
 		return nil, errors.New("ring: Config needs a Source and TLS configurations")
 	}
-	if err := checkNodes(cfg.Nodes); err != nil {
+	var err error
+	if cfg.Nodes, err = checkNodes(cfg.Nodes); err != nil {
 		return nil, err
 	}
 	if cfg.Log == nil {
@@ -90,21 +91,21 @@ func newSender(cfg Config) (*sender, error) {
 	}, nil
 }
 
-func checkNodes(nodes []Peer) error {
+// checkNodes returns the nodes with those of their addresses that are used.
+func checkNodes(nodes []Peer) ([]Peer, error) {
 	if len(nodes) == 0 {
-		return errors.New("no nodes")
+		return nil, errors.New("no nodes")
 	}
+	nodes = slices.Clone(nodes)
 	seen := map[string]bool{}
-	for _, p := range nodes {
+	for i, p := range nodes {
 		if seen[p.Name] {
-			return fmt.Errorf("node %q is named twice", p.Name)
-		}
-		if len(p.Addrs) > member.MaxAddrs {
-			return fmt.Errorf("node %q has %d addresses, the limit is %d", p.Name, len(p.Addrs), member.MaxAddrs)
+			return nil, fmt.Errorf("node %q is named twice", p.Name)
 		}
 		seen[p.Name] = true
+		nodes[i].Addrs = member.Used(p.Addrs)
 	}
-	return nil
+	return nodes, nil
 }
 
 func (s *sender) run(ctx context.Context) (*Report, error) {

@@ -28,7 +28,8 @@ func Greet(ctx context.Context, cfg Config) ([]Greeting, error) {
 	if cfg.TLS == nil {
 		return nil, errors.New("ring: Greet needs a TLS configuration")
 	}
-	if err := checkNodes(cfg.Nodes); err != nil {
+	var err error
+	if cfg.Nodes, err = checkNodes(cfg.Nodes); err != nil {
 		return nil, err
 	}
 	c := newCaller(cfg)

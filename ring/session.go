@@ -255,9 +255,9 @@ func (s *session) stepIf(ctrl *control, ev member.Event) bool {
 	}
 	if m, ok := ev.(member.EvMsg); ok {
 		if f, ok := m.Msg.(*wire.Feed); ok && f.Generation > s.m.Generation() {
-			if !s.over && len(f.Addrs) <= member.MaxAddrs {
+			if !s.over {
 				s.secret = bytes.Clone(f.Secret)
-				s.expect(f.Addrs...)
+				s.expect(member.Used(f.Addrs)...)
 			}
 		}
 	}

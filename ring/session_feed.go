@@ -85,7 +85,7 @@ func (s *session) frames(l *relay.LinkReader, gen uint32) (fin bool, err error) 
 // tryReach opens a link to another node up to its challenge, and tells the machine how that went.
 func (s *session) tryReach(p *wire.Probe) {
 	ev := member.EvReached{Probe: p.Probe}
-	if err := s.node.net.reach(s.ctx, p.Addrs, s.linkTLS(p.Name)); err != nil {
+	if err := s.node.net.reach(s.ctx, member.Used(p.Addrs), s.linkTLS(p.Name)); err != nil {
 		ev.Code, ev.Reason = wire.CodeNetwork, relay.Bare(err).Error()
 	}
 	s.step(ev)
@@ -111,7 +111,7 @@ func (s *session) dialLink(d *wire.Dial) {
 	}
 	err := s.relay.Feed(s.ctx, d, func(ctx context.Context, h wire.LinkHello) (relay.LinkWriter, error) {
 		h.Transfer = s.id
-		return s.node.net.openLink(ctx, d.Addrs, conf, h, d.Secret)
+		return s.node.net.openLink(ctx, member.Used(d.Addrs), conf, h, d.Secret)
 	}, report)
 	if err != nil {
 		go report(d.Link, d.Generation, wire.LinkDown, wire.CodeProtocol, err.Error())

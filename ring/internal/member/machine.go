@@ -56,8 +56,8 @@ const maxProbed = 64
 
 // These bound what a server can make a node keep (PROTOCOL.md section 3). A transfer needs less.
 const (
-	// MaxAddrs is how many addresses of one node FEED, DIAL and PROBE may name.
-	MaxAddrs = 16
+	// maxAddrs is how many addresses of one node FEED, DIAL and PROBE may name, and usedAddrs how many of them are used.
+	maxAddrs, usedAddrs = 64, 16
 	// maxMarks is how many marks may wait for bytes, which are the marks of 1 TiB.
 	maxMarks = 1 << 18
 )
@@ -207,9 +207,12 @@ func (m *Machine) message(msg wire.Message) {
 	}
 }
 
+// Used returns those of a node's addresses that are used.
+func Used(addrs []string) []string { return addrs[:min(len(addrs), usedAddrs)] }
+
 // tooMany fails the node if a message names more addresses than any node has.
 func (m *Machine) tooMany(addrs []string) bool {
-	if len(addrs) > MaxAddrs {
+	if len(addrs) > maxAddrs {
 		m.fail(wire.Errorf(wire.CodeProtocol, "a node with %d addresses", len(addrs)))
 		return true
 	}

@@ -290,9 +290,9 @@ func TestMemberFails(t *testing.T) {
 		"malformed mark":  EvMsg{&wire.Marks{Marks: []wire.Mark{{Blob: 5, Sum: sumOf("all")}}}},
 		"mark inside":     EvMsg{&wire.Marks{Marks: []wire.Mark{{Offset: 1 << 20, Sum: sumOf("mark")}}}},
 		"mark behind":     EvMsg{&wire.Marks{Marks: []wire.Mark{{Offset: 8 << 20, Sum: sumOf("mark")}}}},
-		"many addresses":  EvMsg{&wire.Feed{Link: 2, Generation: 2, Addrs: make([]string, MaxAddrs+1)}},
-		"many to dial":    EvMsg{&wire.Dial{Link: 2, Generation: 2, Addrs: make([]string, MaxAddrs+1)}},
-		"many to probe":   EvMsg{&wire.Probe{Addrs: make([]string, MaxAddrs+1)}},
+		"many addresses":  EvMsg{&wire.Feed{Link: 2, Generation: 2, Addrs: make([]string, maxAddrs+1)}},
+		"many to dial":    EvMsg{&wire.Dial{Link: 2, Generation: 2, Addrs: make([]string, maxAddrs+1)}},
+		"many to probe":   EvMsg{&wire.Probe{Addrs: make([]string, maxAddrs+1)}},
 		"unasked message": EvMsg{&wire.Pong{}},
 	} {
 		m := memberAt(t, Started)
