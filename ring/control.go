@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"os"
 	"runtime"
 	"slices"
 	"sync"
@@ -54,12 +55,13 @@ type control struct {
 	hungUp sync.Once
 	gone   chan struct{} // it was hung up
 
-	mu      sync.Mutex
-	more    sync.Cond
-	queue   []byte
-	writing int // bytes that were taken out of queue and are being written
-	closed  bool
-	done    chan struct{} // the writer ended
+	mu       sync.Mutex
+	more     sync.Cond
+	queue    []byte
+	writing  int // bytes that were taken out of queue and are being written
+	closed   bool
+	released bool          // its session is no more, and who reads does not know it yet
+	done     chan struct{} // the writer ended
 }
 
 func newControl(conn net.Conn, memory controlMemory) *control {
@@ -127,7 +129,7 @@ func (c *control) write() {
 // read returns the next message. It fails when none comes within limit, or the next controlPart bytes of a long one do not;
 // 0 is for ever.
 func (c *control) read(limit time.Duration) (wire.Message, error) {
-	from := &timely{conn: c.conn, limit: limit}
+	from := &timely{control: c, limit: limit}
 	b, err := wire.Read(from, func() error {
 		if c.lobby == nil {
 			return nil // the messages of transfers are bounded by their number, and none waits for another one's
@@ -168,7 +170,7 @@ func (c *control) hangUp() {
 
 // timely reads from a connection on which controlPart bytes have to come within limit.
 type timely struct {
-	conn  net.Conn
+	*control
 	limit time.Duration
 	left  int // bytes that the deadline is for
 	got   int // bytes that were read
@@ -180,10 +182,43 @@ func (t *timely) Read(p []byte) (int, error) {
 		if t.limit > 0 {
 			t.conn.SetReadDeadline(time.Now().Add(t.limit))
 		}
+		if t.isReleased() {
+			return 0, os.ErrDeadlineExceeded
+		}
 	}
 	n, err := t.conn.Read(p[:min(len(p), t.left)])
 	t.left, t.got = t.left-n, t.got+n
 	return n, err
+}
+
+// release ends reading, as a timeout does, when the session that the connection served is no more.
+func (c *control) release() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.released = true
+	c.conn.SetReadDeadline(time.Now())
+}
+
+func (c *control) isReleased() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.released
+}
+
+// linger goes on after release, until the peer hangs up or is silent. The session is not held by it any more.
+func (c *control) linger() {
+	c.mu.Lock()
+	c.released = false
+	c.mu.Unlock()
+	for {
+		m, err := c.read(timings.silence)
+		if err != nil {
+			return
+		}
+		if _, ok := m.(*wire.Ping); ok {
+			c.send(&wire.Pong{})
+		}
+	}
 }
 
 // drain waits some time for the peer to hang up, whatever it still says. To close the connection while its pings

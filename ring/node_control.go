@@ -64,6 +64,9 @@ func (n *Node) control(conn, guard net.Conn, cfg *NodeConfig) {
 	}
 	s.listen(ctrl)
 	n.lobby.enter(ctrl)
+	if ctrl.isReleased() {
+		ctrl.linger()
+	}
 }
 
 // await reads the offer of a server that was greeted, and opens a session for it, or refuses it.

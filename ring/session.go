@@ -44,8 +44,9 @@ type session struct {
 	feed   net.Conn
 	// opened says that the offer was answered. From then on a server can attach to the session, and
 	// links can feed it.
-	opened bool
-	over   bool
+	opened  bool
+	over    bool
+	cleaned bool // it has left the table: no connection keeps it
 	// forget gives back the places that the gate keeps for the session.
 	forget []func()
 
@@ -198,6 +199,9 @@ func (s *session) attach(ctrl *control, w *wire.Welcome) {
 	s.ctrl = ctrl
 	ctrl.send(w)
 	s.perform(s.m.Step(member.EvResume{}))
+	if s.cleaned {
+		ctrl.release()
+	}
 }
 
 // disconnected waits some time for the server to come back.

@@ -110,6 +110,11 @@ func (s *session) cleanUp() {
 	var aborted *member.AbortError
 	o.Asked = errors.As(o.Err, &aborted) && aborted.Code == wire.CodeAsked
 	s.node.ended(s, o, s.opened)
+	s.mu.Lock()
+	if s.cleaned = true; s.ctrl != nil {
+		s.ctrl.release()
+	}
+	s.mu.Unlock()
 	if s.opened {
 		s.logEnd(o, problem)
 	}

@@ -304,6 +304,16 @@ var attacks = []struct {
 		}
 		return nil
 	}},
+	{"transfers that have ended", func(h *hostileSender) error {
+		for range 24 { // each keeps its connection
+			o, err := h.begin("", list(36_000, blob(1)))
+			if err != nil {
+				return err
+			}
+			o.say(msgAbort, `{"reason":"","keep":false}`)
+		}
+		return nil
+	}},
 	{"offers that wait", func(h *hostileSender) error {
 		if err := four(func(int) error { _, err := h.begin("", blob(1<<30)); return err }); err != nil {
 			return err
