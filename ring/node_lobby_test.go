@@ -119,6 +119,40 @@ func TestCrowdedLobby(t *testing.T) {
 	})
 }
 
+// The connection of a transfer that has ended is answered as long as its server pings, and counts among those without a transfer.
+func TestTransferEnded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		src := newMemSource(true, []byte("x"))
+		c := newMemCluster(t, src)
+		a, _ := c.node("a:1")
+		conn := c.asSender("a:1")
+		say(t, conn, &wire.Hello{Min: ProtocolMin, Max: ProtocolMax, Transfer: wire.ID{1}, Node: "a:1"})
+		say(t, conn, &wire.Offer{Blobs: src.descs, Meta: []byte("{}")})
+		abort, _ := wire.Encode(&wire.Abort{Reason: "enough"})
+		conn.Write(abort)
+		<-a.outcomes
+		ping, _ := wire.Encode(&wire.Ping{})
+		for range 10 {
+			time.Sleep(timings.pingEvery)
+			conn.Write(ping)
+			if m, err := readMessage(conn); err != nil {
+				t.Fatalf("%T, %v", m, err)
+			}
+		}
+		for range maxLobby {
+			other := c.asSender("a:1")
+			if err := other.Handshake(); err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait()
+		}
+		conn.SetReadDeadline(time.Now().Add(time.Second)) // silent it may be for longer
+		if m, err := readMessage(conn); err == nil || isTimeout(err) {
+			t.Errorf("it was not closed for another one: %T, %v", m, err)
+		}
+	})
+}
+
 // The oldest connection of the key that has most of them has to go. Who leaves makes room.
 func TestLobby(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
