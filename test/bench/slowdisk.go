@@ -92,8 +92,7 @@ func mountDisk(dir, below string, rate float64) (*disk, error) {
 	}
 	d := &disk{rate: rate}
 	root := &fs.LoopbackRoot{Path: below}
-	root.NewNode = func(*fs.LoopbackRoot, *fs.Inode, string, *syscall.Stat_t) fs.InodeEmbedder { return d.node(root) }
-	root.RootNode = d.node(root)
+	root.RootNode = &diskNode{&fs.LoopbackNode{RootData: root}, d}
 	var err error
 	d.server, err = fs.Mount(dir, root.RootNode, &fs.Options{MountOptions: fuse.MountOptions{
 		FsName: "slow", DirectMountStrict: true, MaxWrite: 1 << 20,
@@ -123,14 +122,15 @@ func (d *disk) take(bytes int) {
 	d.inside += time.Since(begin)
 }
 
-func (d *disk) node(root *fs.LoopbackRoot) *diskNode {
-	return &diskNode{LoopbackNode: fs.LoopbackNode{RootData: root}, disk: d}
-}
-
 // diskNode is a file or directory on a disk.
 type diskNode struct {
-	fs.LoopbackNode
+	*fs.LoopbackNode
 	disk *disk
+}
+
+// WrapChild makes what is found or created in a directory a node of the same disk.
+func (n *diskNode) WrapChild(_ context.Context, child fs.InodeEmbedder) fs.InodeEmbedder {
+	return &diskNode{child.(*fs.LoopbackNode), n.disk}
 }
 
 func (n *diskNode) Create(ctx context.Context, name string, flags, mode uint32, out *fuse.EntryOut) (*fs.Inode, fs.FileHandle, uint32, syscall.Errno) {

@@ -143,6 +143,9 @@ func (f *feed) raise(now time.Duration) { f.state, f.up = feedUp, now }
 // finish notes that the node needs no link any more.
 func (f *feed) finish() { f.state, f.sated = feedDone, true }
 
+// gotOn notes that the node has got on.
+func (f *feed) gotOn() { f.sated = false }
+
 // tryAt notes that a link was given up.
 func (f *feed) tryAt(now time.Duration) { f.tried = now }
 

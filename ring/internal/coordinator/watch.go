@@ -64,7 +64,7 @@ func (c *Machine) watch(i int, passed time.Duration) {
 	switch {
 	case n.progress.gotOn():
 		n.progress.step(c.now)
-		n.feed.sated = false
+		n.feed.gotOn()
 	case c.delays(i) && c.excused(i):
 		n.progress.excuse(passed)
 	case c.delays(i):
