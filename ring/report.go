@@ -101,8 +101,8 @@ type Report struct {
 	Kept  string `json:"kept"`
 	// Digest is that of the last blob, which is the root of an image. The server computed or verified it.
 	Digest string `json:"digest"`
-	// SHA256 is the digest of what raw sent as sha256sum has it, "" of an image or where it could not be computed. Digest
-	// is another one if a file travelled in leaves.
+	// SHA256 is the digest of what raw sent as sha256sum has it, "" of an image or where it was not computed. Digest is
+	// another one if a file travelled in leaves.
 	SHA256 string `json:"sha256"`
 	// SIF is the digest of the file itself where the image is a SIF, else "".
 	SIF string `json:"sif"`

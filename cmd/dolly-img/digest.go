@@ -26,7 +26,7 @@ dolly-img a shell computes it so:
     split -b 4M --filter='sha256sum | perl -ne "print pack q(H64), \$_"' FILE | sha256sum
 
 Of other files it is the SHA-256, and of standard input raw shows the SHA-256 whatever its
-length. The report of raw has the SHA-256 of all that was sent in any case.`,
+length. With --sha256 the report of raw has the SHA-256 of all that was sent in any case.`,
 		Args: atLeastOne("FILE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var failed []error

@@ -167,7 +167,7 @@ func (s *File) Blobs(context.Context) ([]v1.Descriptor, error) {
 
 // Open reads the file from off on. A file that became shorter is an
 // io.ErrUnexpectedEOF, one that became longer ends at the size it had. The first Open
-// begins to compute SHA256.
+// begins to compute SHA256, if WantSHA256 was called.
 func (s *File) Open(ctx context.Context, _ v1.Descriptor, off int64) (io.ReadCloser, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -175,15 +175,18 @@ func (s *File) Open(ctx context.Context, _ v1.Descriptor, off int64) (io.ReadClo
 	if off < 0 || off > s.info.Size() {
 		return nil, fmt.Errorf("input %s: offset %d is outside its %d bytes", s.path, off, s.info.Size())
 	}
-	if s.leaves() {
+	if s.leaves() && s.plain.wanted {
 		s.plain.begin(s.f, s.info.Size())
 	}
 	return durable.NewPart(durable.NewFile(s.f), s.info.Size()).Open(ctx, off, nil)
 }
 
+// WantSHA256 has SHA256 computed also for a file in leaves, by a core of its own. It is called before Open.
+func (s *File) WantSHA256() { s.plain.wanted = true }
+
 // SHA256 returns the digest of what was read as sha256sum has it, once Unchanged was called, or "" where it could not
-// be computed, or the file changed meanwhile. For a file in leaves a core of its own computes it beside the transfer, and
-// SHA256 waits for that, but not longer than ctx; late is called before it waits.
+// be computed, nobody wanted it, or the file changed meanwhile. For a file in leaves it is computed beside the transfer,
+// and SHA256 waits for that, but not longer than ctx; late is called before it waits.
 func (s *File) SHA256(ctx context.Context, late func()) digest.Digest {
 	if !s.leaves() {
 		return s.sum

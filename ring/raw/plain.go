@@ -10,7 +10,8 @@ import (
 
 // plainSum computes the SHA-256 of a file beside what else reads it. Its zero value has not begun.
 type plainSum struct {
-	once sync.Once
+	wanted bool
+	once   sync.Once
 	stop context.CancelFunc
 	done chan struct{}
 	sum  digest.Digest // once done is closed; "" where the file could not be read

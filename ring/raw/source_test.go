@@ -85,6 +85,7 @@ func TestFileInLeaves(t *testing.T) {
 	if err != nil || !leaf.In(blobs[0]) {
 		t.Fatalf("%+v, %v", blobs, err)
 	}
+	f.WantSHA256()
 	if got := f.SHA256(t.Context(), func() {}); got != "" {
 		t.Errorf("nothing was read, and its digest is %s", got)
 	}

@@ -35,6 +35,8 @@ type File struct {
 	Stream io.Reader
 	// NoSpool keeps no copy of the stream in a temporary file.
 	NoSpool bool
+	// SHA256 has the SHA-256 of a file computed that travels in leaves, too.
+	SHA256 bool
 	// AllowEmpty sends the stream even if it is empty.
 	AllowEmpty bool
 	// Note is called with what the user should know though it is no error.
@@ -63,6 +65,9 @@ func (in File) Open(_ context.Context, _ *Push, m *meta.Transfer) (ring.Source, 
 		return nil, err
 	}
 	m.KeepMode(f.Mode())
+	if in.SHA256 {
+		f.WantSHA256()
+	}
 	if !f.Unsized() {
 		m.Mtime = f.ModTime()
 		return &growing{f, in}, nil
