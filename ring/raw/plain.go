@@ -12,9 +12,9 @@ import (
 type plainSum struct {
 	wanted bool
 	once   sync.Once
-	stop context.CancelFunc
-	done chan struct{}
-	sum  digest.Digest // once done is closed; "" where the file could not be read
+	stop   context.CancelFunc
+	done   chan struct{}
+	sum    digest.Digest // once done is closed; "" where the file could not be read
 }
 
 // begin begins to hash the first size bytes of r, the first time that it is called.
