@@ -86,7 +86,7 @@ func TestHashingIsTheLimit(t *testing.T) {
 	if err := os.WriteFile(sent, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Truncate(sent, 1<<29); err != nil {
+	if err := os.Truncate(sent, 1<<30); err != nil {
 		t.Fatal(err)
 	}
 	res := r.push("raw", "--input", sent, "--verify-only", "--data", "plain", "--json")

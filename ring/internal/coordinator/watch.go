@@ -244,7 +244,8 @@ func (c *Machine) stalled(i int, still time.Duration) bool {
 		// have reported yet that it gets them, too.
 		return n.progress.told-f.progress.moved >= ReportEvery
 	case !ok:
-		return true // the feeder has sent everything and closed it
+		// The feeder has sent everything and closed it. If it got the last bytes just now, i may not have reported yet.
+		return n.feed.feeder == 0 || !c.wasSent(n.feed.feeder) || n.progress.told-f.progress.moved >= ReportEvery
 	case !l.Idle:
 		// The feeder has to say so twice in a row, so that i has reported in between that nothing came. What is on its way
 		// only now, after a fault further up, is no stall.
