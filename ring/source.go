@@ -143,6 +143,19 @@ type Writer = interface {
 	Abort(keep int64) error
 }
 
+// Placer is an optional second interface of the Writer of a blob in leaves (package leaf). The ring then brings that blob
+// with WriteAt and Zero, and does not call Write. Offsets are bytes from the beginning of the blob, and rise: each call
+// begins at or behind the end of the one before it, and the first at or behind the offset of Begin. What is left out
+// between two calls, and behind the last one, are leaves that the Sink claimed to hold. Where a Writer is no Placer, zeros
+// come as bytes through Write, and no leaf is left out.
+type Placer interface {
+	// WriteAt stores bytes of the blob. As for an io.Writer, fewer than len(b) bytes are an error, and b is not kept.
+	io.WriterAt
+	// Zero makes n bytes from off on read as zeros, whatever the Sink held there. It makes a hole where it can, and n may
+	// be as large as the blob.
+	Zero(off, n int64) error
+}
+
 // Flusher is an optional second interface of a Writer whose Commit may take long, because much of what was written is in
 // memory only.
 type Flusher interface {

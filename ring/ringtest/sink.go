@@ -56,6 +56,7 @@ func TestSink(t *testing.T, setup func(t *testing.T) Sink) {
 	run("CloseOnly", func(t *testing.T, s *sinkTest) { s.close(t, s.New()) })
 	run("CloseWithoutPublish", testCloseWithoutPublish)
 	run("CloseWhileKept", testCloseWhileKept)
+	run("Placed", testPlaced)
 	run("Abort", testAbort)
 	run("Continue", testContinue)
 	run("Keep", testKeep)
