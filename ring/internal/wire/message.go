@@ -44,6 +44,9 @@ type (
 		Switch bool    `json:"switch"`
 		Code   Code    `json:"code"`
 		Reason string  `json:"reason"`
+
+		// Leaves exists since version 6, and is empty before.
+		Leaves []Leaves `json:"leaves,omitempty"`
 	}
 	Start struct{} // 5
 	Feed  struct { // 6
@@ -57,6 +60,9 @@ type (
 		Link       uint32     `json:"link"`
 		Generation uint32     `json:"generation"`
 		Needs      [][2]int64 `json:"needs"` // blob, offset
+
+		// Leaves exists since version 6, and is empty before.
+		Leaves []Leaves `json:"leaves,omitempty"`
 	}
 	Dial struct { // 8
 		Link       uint32     `json:"link"`
@@ -67,6 +73,9 @@ type (
 		Needs      [][2]int64 `json:"needs"`
 		Lag        bool       `json:"lag"`
 		Padded     bool       `json:"padded,omitempty"`
+
+		// Leaves exists since version 6, and is empty before.
+		Leaves []Leaves `json:"leaves,omitempty"`
 	}
 	Link struct { // 9
 		Link       uint32 `json:"link"`
@@ -152,6 +161,13 @@ type Sending struct {
 	Acked int64 `json:"acked,omitempty"`
 	// Ended says that the link ended since the last report. This is reported once, because of Acked.
 	Ended bool `json:"ended,omitempty"`
+}
+
+// Leaves are leaves of a blob that a node holds: in an ANSWER by its claim, in a NEED and a DIAL those that are not to be sent.
+type Leaves struct {
+	Blob int `json:"blob"`
+	// Set is a leaf.Set of the blob, as its Bits.
+	Set []byte `json:"set"`
 }
 
 // Mark is the server's running sum of a blob at Offset. If Final is true, Offset is the size of the blob, and Sum is its

@@ -9,16 +9,17 @@ import (
 // These are the oldest and the newest version of the protocol that this package speaks.
 const (
 	MinVersion = 1
-	Version    = 5
+	Version    = 6
 )
 
 // PadsSince is the oldest version that both ends of a padded link may speak. AckedSince is that of a node that tells what
 // was acknowledged on the links that it feeds. LeavesSince is that of all peers of a transfer in which a blob travels
-// in leaves.
+// in leaves. SetsSince is that of a node that knows sets of leaves.
 const (
 	PadsSince   = 4
 	AckedSince  = 4
 	LeavesSince = 5
+	SetsSince   = 6
 )
 
 // Common returns the highest version that the range of a peer has in common with ours, or 0 if there is none.
@@ -30,7 +31,7 @@ func Common(least, most int) int {
 }
 
 // lastOf has, by version, the highest type of message that belongs to it.
-var lastOf = [Version + 1]byte{1: 21, 2: 23, 3: 23, 4: 23, 5: 23}
+var lastOf = [Version + 1]byte{1: 21, 2: 23, 3: 23, 4: 23, 5: 23, 6: 23}
 
 // For returns m for a peer that speaks a version. It leaves out fields that exist since a later one. Version 0 stands for a
 // peer that has no version in common with us.
@@ -45,10 +46,22 @@ func For(version int, m Message) Message {
 			}
 			return &old
 		}
-	case *Dial:
-		if version < PadsSince {
+	case *Answer:
+		if version < SetsSince {
 			old := *m
-			old.Padded = false
+			old.Leaves = nil
+			return &old
+		}
+	case *Need:
+		if version < SetsSince {
+			old := *m
+			old.Leaves = nil
+			return &old
+		}
+	case *Dial:
+		if version < SetsSince {
+			old := *m
+			old.Leaves, old.Padded = nil, m.Padded && version >= PadsSince
 			return &old
 		}
 	case *Report:
@@ -81,6 +94,9 @@ func From(version int, m Message) (Message, error) {
 	if o, ok := m.(*Offer); ok && version < LeavesSince && slices.ContainsFunc(o.Blobs, leaf.In) {
 		return nil, malformed("control message type %d has a blob in leaves, which protocol %d does not know", o.kind(), version)
 	}
+	if len(leavesOf(m)) > 0 && version < SetsSince {
+		return nil, malformed("control message type %d has a field that is unknown in protocol %d", m.kind(), version)
+	}
 	if d, ok := m.(*Dial); ok && d.Padded && version < PadsSince {
 		return nil, malformed("control message type %d has a field that is unknown in protocol %d", d.kind(), version)
 	}
@@ -97,6 +113,19 @@ func From(version int, m Message) (Message, error) {
 		}
 	}
 	return m, nil
+}
+
+// leavesOf returns the sets of leaves in m.
+func leavesOf(m Message) []Leaves {
+	switch m := m.(type) {
+	case *Answer:
+		return m.Leaves
+	case *Need:
+		return m.Leaves
+	case *Dial:
+		return m.Leaves
+	}
+	return nil
 }
 
 // ReasonAsked is the reason of an ABORT at the end of a check. Versions 1 and 2 know such an ABORT by it.

@@ -108,8 +108,8 @@ func all() []Message {
 	return []Message{
 		&Hello{1, 2, ID{0xab}, "node1", true}, &Welcome{3, ID{1}, StateNew, "", "", "dolly-img 1.2.0", "linux/amd64/v3", true},
 		&Offer{[]v1.Descriptor{{MediaType: "a/b", Digest: "sha256:x", Size: 3, Annotations: map[string]string{"k": "<&>"}}}, json.RawMessage(`{"a":1}`), true},
-		&Answer{[]int64{1, 0}, -1, true, true, "", ""}, &Start{}, &Feed{1, 2, []byte("s"), "server", nil},
-		&Need{1, 2, [][2]int64{{0, 4096}}}, &Dial{1, 2, []byte("s"), "n", []string{"[::1]:1"}, nil, true, true},
+		&Answer{[]int64{1, 0}, -1, true, true, "", "", []Leaves{{1, []byte{5}}}}, &Start{}, &Feed{1, 2, []byte("s"), "server", nil},
+		&Need{1, 2, [][2]int64{{0, 4096}}, []Leaves{{0, []byte{5}}}}, &Dial{1, 2, []byte("s"), "n", []string{"[::1]:1"}, nil, true, true, []Leaves{{0, []byte{5}}}},
 		&Link{1, 2, LinkDown, "network", "broken"}, &Undial{4}, &Marks{[]Mark{{1, 4, []byte{1}, true}}},
 		&Report{1, 2, 3, "disk", 4, 5, 6, 7, 8, []Sending{{1, true, 2, 3, true, 4, true}}}, &Fail{"space", "no space"}, &Verified{[]string{"sha256:x"}, true},
 		&Commit{}, &Committed{"sha256:x"}, &Bye{}, &Abort{"interrupted", true, CodeInterrupted}, &Ping{}, &Pong{}, &Fallback{1, 2, 3, 4, 5},
@@ -210,10 +210,12 @@ func TestGreetingVectors(t *testing.T) {
 
 // What came with a version is refused before it, and never sent there.
 func TestVersions(t *testing.T) {
-	for _, m := range append(all(), &Abort{"interrupted", true, CodeNone}, &Dial{1, 2, []byte("s"), "n", nil, nil, true, false}) {
+	for _, m := range append(all(), &Abort{"interrupted", true, CodeNone}, &Answer{}, &Need{}, &Dial{1, 2, []byte("s"), "n", nil, nil, true, false, nil}, &Dial{Padded: true}) {
 		since := 1
 		if abort, ok := m.(*Abort); ok && abort.Code != CodeNone {
 			since = 3
+		} else if len(leavesOf(m)) > 0 {
+			since = 6
 		} else if dial, ok := m.(*Dial); ok && dial.Padded {
 			since = 4
 		} else if report, ok := m.(*Report); ok && report.Links[0].Acked > 0 {
@@ -279,7 +281,7 @@ func TestVersions(t *testing.T) {
 }
 
 func TestCommon(t *testing.T) {
-	for _, c := range [][3]int{{1, 1, 1}, {1, 2, 2}, {2, 2, 2}, {1, 9, 5}, {2, 9, 5}, {6, 9, 0}, {0, 0, 0}, {-1, 1, 1}, {2, 1, 0}} {
+	for _, c := range [][3]int{{1, 1, 1}, {1, 2, 2}, {2, 2, 2}, {1, 9, 6}, {2, 9, 6}, {7, 9, 0}, {0, 0, 0}, {-1, 1, 1}, {2, 1, 0}} {
 		if got := Common(c[0], c[1]); got != c[2] {
 			t.Errorf("Common(%d, %d) = %d, want %d", c[0], c[1], got, c[2])
 		}
