@@ -24,9 +24,10 @@ type controlMemory struct {
 	decoding chan struct{}
 }
 
-// The server says all marks of an image to a node that joins late: those of 1 TiB take 28 MiB. It decodes as fast as it can.
+// To a node that joins late the server says at once at most the final marks of 50,000 blobs, which take 5 MiB, with those before
+// them (PROTOCOL.md section 7, "Pages"), and what it needs and feeds, which takes 4 MiB each. It decodes as fast as it can.
 func serverMemory() controlMemory {
-	return controlMemory{32 << 20, make(chan struct{}, runtime.GOMAXPROCS(0))}
+	return controlMemory{16 << 20, make(chan struct{}, runtime.GOMAXPROCS(0))}
 }
 
 // The most that a node says is one of the longest messages. It does not know how many senders there are.
@@ -34,6 +35,9 @@ func nodeMemory() controlMemory { return controlMemory{6 << 20, make(chan struct
 
 // controlPart is how many bytes have timings.silence to pass: the longest messages take longer on a slow link.
 const controlPart = 64 << 10
+
+// shortMessage is the length in bytes up to which messages that wait are put together, to be written at once.
+const shortMessage = 4 << 10
 
 // control is one control connection. Any goroutine may send; one reads.
 type control struct {
@@ -57,8 +61,9 @@ type control struct {
 
 	mu       sync.Mutex
 	more     sync.Cond
-	queue    []byte
-	writing  int // bytes that were taken out of queue and are being written
+	queue    [][]byte
+	open     bool // the last piece of queue belongs to this connection, which may add to it
+	waiting  int  // bytes that are in queue or being written
 	closed   bool
 	released bool          // its session is no more, and who reads does not know it yet
 	done     chan struct{} // the writer ended
@@ -82,15 +87,24 @@ func (c *control) send(m wire.Message) error {
 	return c.sendBytes(b)
 }
 
-// sendBytes queues an encoded message, which many connections may share.
+// sendBytes queues an encoded message, which many connections may share: nobody changes it any more. Long ones are not
+// copied, because a server may have the same to say to all its nodes.
 func (c *control) sendBytes(b []byte) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if len(c.queue)+c.writing+len(b) > c.memory.queue {
+	if c.waiting+len(b) > c.memory.queue {
 		c.conn.Close()
 		return errSlowPeer
 	}
-	c.queue = append(c.queue, b...)
+	c.waiting += len(b)
+	switch last := len(c.queue) - 1; {
+	case len(b) > shortMessage:
+		c.queue, c.open = append(c.queue, b), false
+	case c.open:
+		c.queue[last] = append(c.queue[last], b...)
+	default:
+		c.queue, c.open = append(c.queue, slices.Clone(b)), true
+	}
 	c.more.Signal()
 	return nil
 }
@@ -98,10 +112,10 @@ func (c *control) sendBytes(b []byte) error {
 // write sends the queue, each time as much as there is.
 func (c *control) write() {
 	defer close(c.done)
-	var buf []byte
+	written := 0
 	for {
 		c.mu.Lock()
-		c.writing = 0
+		c.waiting -= written
 		for len(c.queue) == 0 && !c.closed {
 			c.more.Wait()
 		}
@@ -110,17 +124,16 @@ func (c *control) write() {
 			c.conn.Close()
 			return
 		}
-		if cap(buf) > 64<<10 {
-			buf = nil // a burst is no reason to keep its memory
-		}
-		buf, c.queue = c.queue, buf[:0]
-		c.writing = len(buf)
+		queue := c.queue
+		c.queue, c.open, written = nil, false, c.waiting
 		c.mu.Unlock()
-		for part := range slices.Chunk(buf, controlPart) {
-			c.conn.SetWriteDeadline(time.Now().Add(timings.silence))
-			if _, err := c.conn.Write(part); err != nil {
-				c.conn.Close()
-				return
+		for _, b := range queue {
+			for part := range slices.Chunk(b, controlPart) {
+				c.conn.SetWriteDeadline(time.Now().Add(timings.silence))
+				if _, err := c.conn.Write(part); err != nil {
+					c.conn.Close()
+					return
+				}
 			}
 		}
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/tls"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -53,10 +52,12 @@ type sender struct {
 	source chan struct{}
 	stop   context.CancelFunc
 
+	// marks are those that nodes may be sent.
+	marks *markPages
+
 	mu sync.Mutex
-	// marks are all marks. Those before unsent were broadcast.
-	marks   []wire.Mark
-	unsent  int
+	// fresh are the marks that were not taken over into marks yet.
+	fresh   []wire.Mark
 	newMark chan struct{}
 }
 
@@ -67,11 +68,12 @@ type connected struct {
 	ev   any // EvWelcome or EvResumed
 }
 
-// lost says that a control connection ended, which may have been replaced.
-type lost struct {
+// heard brings what a node said over a control connection, or that this ended. If another connection has replaced it since,
+// this no longer counts: a report of what a node had before it began anew would be taken for what it has now.
+type heard struct {
 	ctrl *control
 	node int
-	ev   any // EvControlLost, or EvFail where the node is not understood
+	ev   any
 }
 
 func newSender(cfg Config) (*sender, error) {
@@ -88,6 +90,7 @@ func newSender(cfg Config) (*sender, error) {
 	return &sender{
 		caller: newCaller(cfg), cfg: cfg, keys: map[uint32][]byte{}, conns: make([]*control, len(cfg.Nodes)+1), ended: make([]time.Duration, len(cfg.Nodes)+1), pool: relay.NewPool(0, relay.Sizes{}),
 		events: make(chan any, 256), done: make(chan struct{}), newMark: make(chan struct{}, 1),
+		marks: newMarkPages(len(cfg.Nodes)),
 	}, nil
 }
 
@@ -116,6 +119,7 @@ func (s *sender) run(ctx context.Context) (*Report, error) {
 	}
 	s.chain = coordinator.New(coordinatorConfig(s.cfg, s.pool.MarkEvery()), s.blobs)
 	s.relay = relay.New(s.pool, s.blobs)
+	s.marks.log.every = s.pool.MarkEvery()
 	work, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	s.stop = cancel
 	s.dialAll(work)
@@ -163,11 +167,15 @@ func (s *sender) loop(ctx, work context.Context) error {
 			}
 			ev = coordinator.EvTick{Now: time.Since(s.begun)}
 		}
-		if l, ok := ev.(lost); ok {
-			if s.conns[l.node] != l.ctrl {
-				continue // it was replaced meanwhile
+		if h, ok := ev.(heard); ok {
+			if s.conns[h.node] != h.ctrl {
+				continue
 			}
-			ev = l.ev
+			ev = h.ev
+		}
+		if back, ok := ev.(coordinator.EvFallback); ok {
+			back.Unsent = !s.marks.log.has(back.Msg.Blob, back.Msg.Offset)
+			ev = back
 		}
 		if c, ok := ev.(connected); ok {
 			if old := s.conns[c.node]; old != nil {
@@ -184,6 +192,9 @@ func (s *sender) loop(ctx, work context.Context) error {
 		}
 		if finished, err := s.apply(work, ev); finished {
 			return err
+		}
+		if r, ok := ev.(coordinator.EvReport); ok {
+			s.sendMarks(r.Node) // it may make room for more of them
 		}
 	}
 }
@@ -214,9 +225,8 @@ func (s *sender) apply(work context.Context, ev any) (finished bool, err error) 
 				s.conns[a.Feeder].send(&wire.Undial{Link: a.Link})
 			}
 		case coordinator.ActMarks:
-			s.mu.Lock()
-			s.sendMarks(s.marks[:s.unsent], a.Node)
-			s.mu.Unlock()
+			s.marks.again(a.Node)
+			s.sendMarks(a.Node)
 		case coordinator.ActSource:
 			s.startSource(work)
 		case coordinator.ActRedial:
@@ -269,18 +279,7 @@ func (s *sender) plan(a coordinator.ActPlan) {
 		p.Planned(slices.Clone(a.Read))
 	}
 	s.relay.Arrive(s.cfg.Source, func(b int) (int64, bool) { return 0, a.Read[b] })
-	// A node that joins late may lack a blob that is not read because all others have it.
-	s.mu.Lock()
-	for b, d := range s.blobs {
-		if a.Read[b] || d.Digest == "" {
-			continue
-		}
-		if sum, err := hex.DecodeString(d.Digest.Encoded()); err == nil {
-			s.marks = append(s.marks, wire.Mark{Blob: b, Offset: d.Size, Sum: sum, Final: true})
-		}
-	}
-	s.unsent = len(s.marks)
-	s.mu.Unlock()
+	s.addUnread(0)
 	names := make([]string, len(a.Nodes))
 	for i, n := range a.Nodes {
 		names[i] = s.cfg.Nodes[n-1].Name

@@ -286,25 +286,21 @@ func (s *sender) attach(i int, ctrl *control, ev any) {
 					continue
 				}
 				if ev, ok := coordinator.Heard(i, m); ok {
-					if back, ok := ev.(coordinator.EvFallback); ok {
-						back.Unsent = !s.marked(back.Msg.Blob, back.Msg.Offset)
-						ev = back
-					}
-					s.post(ev)
+					s.post(heard{ctrl, i, ev})
 					continue
 				}
 				err = fmt.Errorf("unexpected message %T", m)
 			}
 			ctrl.conn.Close()
 			if bad := unread(err, ctrl.version, ctrl.software, s.software); bad != nil {
-				s.post(lost{ctrl, i, coordinator.EvFail{Node: i, Code: wire.CodeVersion, Reason: wire.Printable(bad.Error())}})
+				s.post(heard{ctrl, i, coordinator.EvFail{Node: i, Code: wire.CodeVersion, Reason: wire.Printable(bad.Error())}})
 				return
 			}
 			reason := "connection lost"
 			if isTimeout(err) {
 				reason = fmt.Sprintf("silent for %v", timings.silence)
 			}
-			s.post(lost{ctrl, i, coordinator.EvControlLost{Node: i, Silent: isTimeout(err), Reason: reason}})
+			s.post(heard{ctrl, i, coordinator.EvControlLost{Node: i, Silent: isTimeout(err), Reason: reason}})
 			return
 		}
 	})

@@ -153,48 +153,6 @@ func (s *sender) unchanged(ctx context.Context, finals []digest.Digest) error {
 	return nil
 }
 
-// mark keeps a sum of the server's own hash and has it broadcast.
-func (s *sender) mark(m wire.Mark) {
-	s.relay.SetReadable(m.Blob, m.Offset)
-	s.mu.Lock()
-	s.marks = append(s.marks, m)
-	s.mu.Unlock()
-	select {
-	case s.newMark <- struct{}{}:
-	default:
-	}
-}
-
-// marked says whether there is a mark of a blob at an offset.
-func (s *sender) marked(blob int, off int64) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return slices.ContainsFunc(s.marks, func(m wire.Mark) bool { return m.Blob == blob && m.Offset == off })
-}
-
-func (s *sender) broadcastMarks() {
-	to := s.chain.Marked()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.sendMarks(s.marks[s.unsent:], to...)
-	s.unsent = len(s.marks)
-}
-
-// sendMarks encodes once for all receivers, in messages well below the limit.
-func (s *sender) sendMarks(marks []wire.Mark, to ...int) {
-	for len(marks) > 0 && len(to) > 0 {
-		n := min(len(marks), 10_000)
-		b, err := wire.Encode(&wire.Marks{Marks: marks[:n]})
-		if err != nil {
-			panic(err) // marks are of bounded size
-		}
-		for _, i := range to {
-			s.conns[i].sendBytes(b)
-		}
-		marks = marks[n:]
-	}
-}
-
 // checkBlobs is what both sides demand of a list of blobs.
 func checkBlobs(blobs []v1.Descriptor) error {
 	if len(blobs) > wire.MaxBlobs {

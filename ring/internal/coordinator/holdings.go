@@ -16,8 +16,9 @@ type holdings struct {
 	claims []int64
 	// absent is how many bytes the blobs have that are not held, claimed is the sum of claims.
 	absent, claimed int64
-	// lacks says that some blob is not held: the node takes part in the chain.
-	lacks bool
+	// lacks says that some blob is not held: the node takes part in the chain. begins is the first of these blobs.
+	lacks  bool
+	begins int
 	// replays says that the node can read back what it stored.
 	replays bool
 	// change says that the node has something to switch even where it holds everything.
@@ -44,7 +45,9 @@ func (h *holdings) take(blobs []v1.Descriptor, sizes []int64, ev EvAnswer, recei
 			continue
 		}
 		h.held[b] = -1
-		h.lacks = true
+		if !h.lacks {
+			h.lacks, h.begins = true, b
+		}
 		h.claims[b] = wire.Claimed(d, ev.Held[b], markEvery)
 		h.absent += sizes[b]
 		h.claimed += h.claims[b]

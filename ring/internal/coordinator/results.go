@@ -105,14 +105,17 @@ func (c *Machine) Row(i int) Row { return c.nodes[i].row }
 // Alive says whether the control connection of node i is in use.
 func (c *Machine) Alive(i int) bool { return c.nodes[i].contact.alive }
 
-// Marked lists the nodes that need the marks of what is read.
-func (c *Machine) Marked() (to []int) {
-	for i := range c.nodes {
-		if n := &c.nodes[i]; n.contact.alive && n.holdings.lacks && n.phase == phServing {
-			to = append(to, i)
-		}
+// Good returns what node i has said to be right: all that it lacked before byte off of a blob. It may say anything; before it
+// has said something, that is where the first blob begins that it lacks. If ok is false, the node needs no marks.
+func (c *Machine) Good(i int) (blob int, off int64, ok bool) {
+	n := &c.nodes[i]
+	if !n.contact.alive || !n.holdings.lacks || n.phase != phServing {
+		return 0, 0, false
 	}
-	return to
+	if said := n.progress.report; said.Blob >= n.holdings.begins {
+		return said.Blob, said.Good, true
+	}
+	return n.holdings.begins, 0, true
 }
 
 // Digest is that of the last blob as the source was read; "" before EvSourceDone.
