@@ -60,7 +60,7 @@ type session struct {
 func newSession(n *Node, cfg *NodeConfig, by owner, id wire.ID, r Request, plain bool) *session {
 	s := &session{
 		node: n, cfg: cfg, owner: by, id: id, req: r, plain: plain, begun: time.Now(), m: member.New(r.Blobs, n.pool.MarkEvery()),
-		reading: make(chan struct{}, 1), storing: storing{writers: map[int]Writer{}, settle: make(chan struct{}, pendingCommits)},
+		reading: make(chan struct{}, 1), storing: storing{writers: map[int]Writer{}, cautious: map[int]chan struct{}{}, settle: make(chan struct{}, pendingCommits)},
 	}
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	s.relay = relay.New(n.pool, r.Blobs)
@@ -300,6 +300,7 @@ func (s *session) perform(out []member.Action) {
 			s.relay.SetSize(a.Blob, a.Size)
 		case member.ActGood:
 			s.storing.saved.Good(a.Blob, a.Offset)
+			s.isGood(a.Blob, a.Offset)
 			if s.extra.Opener != nil {
 				s.relay.SetReadable(a.Blob, a.Offset)
 			}

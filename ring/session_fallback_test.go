@@ -25,6 +25,11 @@ type fedSession struct {
 
 // newFedSession opens a session for blobs, of which data holds the bytes. It ends with the test.
 func newFedSession(t *testing.T, blobs []v1.Descriptor, data [][]byte) *fedSession {
+	return newFedSessionTo(t, newMemSink(), blobs, data)
+}
+
+// newFedSessionTo is newFedSession with a sink.
+func newFedSessionTo(t *testing.T, sink Sink, blobs []v1.Descriptor, data [][]byte) *fedSession {
 	n, err := NewNode(NodeConfig{
 		Accept: func(context.Context, Request) (Sink, error) { return nil, nil }, TLS: new(tls13), DataTLS: func(string) *tls13 { return nil },
 	})
@@ -38,7 +43,7 @@ func newFedSession(t *testing.T, blobs []v1.Descriptor, data [][]byte) *fedSessi
 	near, far := net.Pipe()
 	go io.Copy(io.Discard, far)
 	ctrl := newControl(near, n.memory)
-	if ne := tr.open(ctrl, newMemSink()); ne != nil {
+	if ne := tr.open(ctrl, sink); ne != nil {
 		t.Fatal(ne)
 	}
 	t.Cleanup(func() {

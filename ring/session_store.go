@@ -15,10 +15,12 @@ import (
 // pendingCommits bounds how many blobs are written but not yet durable.
 const pendingCommits = 16
 
-// storing is the part of a session that hashes and writes. The session's mutex guards writers, stored and halt.
+// storing is the part of a session that hashes and writes. The session's mutex guards writers, cautious, stored and halt.
 type storing struct {
 	// writers are the writers of blobs that are not durable yet, by the number of the blob.
 	writers map[int]Writer
+	// cautious has a channel for each of them that waits for the first mark (Cautious), which is closed when that is good.
+	cautious map[int]chan struct{}
 	// stored is closed when the goroutine that stores has ended. Closing halt ends it, for a fallback.
 	stored, halt chan struct{}
 	// saved are the sums from which hashing goes on after a fallback.
@@ -72,9 +74,14 @@ func (s *session) store(blobs []int, at func(int) int64, halt chan struct{}) {
 			}
 			s.mu.Lock()
 			s.storing.writers[b] = w
+			delete(s.storing.cautious, b)
+			if _, ok := w.(Cautious); ok && s.m.Position(b).Good < s.node.pool.MarkEvery() {
+				s.storing.cautious[b] = make(chan struct{})
+			}
 			s.mu.Unlock()
 			return w, nil
 		},
+		May: func(ctx context.Context, b int, off int64) error { return s.mayWrite(ctx, b, off, halt) },
 		Sum: func(b int, off int64, sum []byte, end bool) error {
 			s.step(member.EvSum{Blob: b, Offset: off, Sum: sum, End: end})
 			return nil
@@ -87,6 +94,38 @@ func (s *session) store(blobs []int, at func(int) int64, halt chan struct{}) {
 	}
 	if err := st.Run(s.ctx); err != nil && err != relay.ErrHalted && s.ctx.Err() == nil {
 		s.step(member.EvFailure{Err: coded(err, wire.CodeStore)})
+	}
+}
+
+// mayWrite waits until the bytes of blob b at off may be written. The machine may find that the first leaf is wrong, and then
+// halt is closed.
+func (s *session) mayWrite(ctx context.Context, b int, off int64, halt chan struct{}) error {
+	s.mu.Lock()
+	good := s.storing.cautious[b]
+	s.mu.Unlock()
+	if good == nil || off < s.node.pool.MarkEvery() {
+		return nil
+	}
+	select {
+	case <-good:
+		return nil
+	case <-halt:
+		return relay.ErrHalted
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// isGood tells the writer of blob b that all bytes before off are right. mu is held.
+func (s *session) isGood(b int, off int64) {
+	w, ok := s.storing.writers[b].(Cautious)
+	if !ok {
+		return
+	}
+	w.Good(off)
+	if c := s.storing.cautious[b]; c != nil && off >= s.node.pool.MarkEvery() {
+		close(c)
+		delete(s.storing.cautious, b)
 	}
 }
 

@@ -156,6 +156,15 @@ type Placer interface {
 	Zero(off, n int64) error
 }
 
+// Cautious is an optional second interface of a Writer that overwrites what nobody can bring back, such as a disk. It gets no
+// byte from behind the first mark, which stands 4 MiB into the blob, before those in front of it are known to be right: a
+// source that cannot be read, or that is changed on the way, then costs nothing.
+type Cautious interface {
+	// Good says that all bytes of the blob before off are right. It is called at each mark, in their order and before
+	// Commit, also beside the other methods, and must not wait.
+	Good(off int64)
+}
+
 // Flusher is an optional second interface of a Writer whose Commit may take long, because much of what was written is in
 // memory only.
 type Flusher interface {

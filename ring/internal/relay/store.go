@@ -37,6 +37,9 @@ type Store struct {
 	// Begin opens what a blob is written to, from the offset at on. With nil nothing is written. Begin must not
 	// wait after ctx is done.
 	Begin func(ctx context.Context, blob int, at int64) (io.Writer, error)
+	// May, unless it is nil, waits until the bytes of a blob at off may be written. It must not wait after ctx is done or the
+	// relay is halted.
+	May func(ctx context.Context, blob int, off int64) error
 	// Sum takes the sum of every mark and, with end, that of the blob (PROTOCOL.md section 7), in their order. It is not
 	// called twice at once.
 	Sum func(blob int, off int64, sum []byte, end bool) error
@@ -157,6 +160,12 @@ func (s *Store) write(ctx context.Context, w io.Writer, t *taker) error {
 		p, err := s.Relay.take(ctx, t, off)
 		if err != nil || p.data == nil {
 			return err
+		}
+		if s.May != nil {
+			meter.write.is(waitCPU)
+			if err := s.May(ctx, t.blob, off); err != nil {
+				return err
+			}
 		}
 		meter.write.is(waitDisk)
 		if _, err := w.Write(p.data); err != nil {
