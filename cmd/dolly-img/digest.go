@@ -19,7 +19,7 @@ func newDigest() *cobra.Command {
 		Long: `Digest reads files and prints for each the digest that dolly-img raw shows when it has
 sent it, so that a file on a node can be compared with a report.
 
-From 64 MiB to 1 TiB that is a digest of leaves, which all cores compute together: the SHA-256 of
+From 64 MiB on that is a digest of leaves, which all cores compute together: the SHA-256 of
 the SHA-256 sums of all parts of 4 MiB, 32 bytes each, in the order of the file. Without
 dolly-img a shell computes it so:
 

@@ -34,7 +34,22 @@ func Digest(root []byte) digest.Digest { return digest.NewDigestFromBytes(Algori
 // Of returns the digest of the first size bytes of r, and hashes with all cores. A file that is shorter is an
 // io.ErrUnexpectedEOF.
 func Of(ctx context.Context, r io.ReaderAt, size int64) (digest.Digest, error) {
-	leaves := int((size + Size - 1) / Size)
+	root := sha256.New()
+	for off := int64(0); off < size; off += min(run, size-off) {
+		if err := sumRun(ctx, root, r, off, size); err != nil {
+			return "", err
+		}
+	}
+	return Digest(root.Sum(nil)), nil
+}
+
+// run is how many bytes of a file are hashed until their sums are put together, because a file may have more leaves
+// than there is memory for their sums.
+const run = 1024 * Size
+
+// sumRun hashes the leaves of r from off on, as far as a run goes, and writes their sums to root.
+func sumRun(ctx context.Context, root io.Writer, r io.ReaderAt, off, size int64) error {
+	leaves := int((min(run, size-off) + Size - 1) / Size)
 	sums := make([][sha256.Size]byte, leaves)
 	work, ctx := errgroup.WithContext(ctx)
 	workers := min(runtime.GOMAXPROCS(0), leaves)
@@ -42,7 +57,7 @@ func Of(ctx context.Context, r io.ReaderAt, size int64) (digest.Digest, error) {
 		work.Go(func() error {
 			buf := make([]byte, 256<<10) // stays in the processor's cache
 			for k := first; k < leaves; k += workers {
-				h, off := sha256.New(), int64(k)*Size
+				h, off := sha256.New(), off+int64(k)*Size
 				leaf := io.NewSectionReader(r, off, min(Size, size-off))
 				n, err := io.CopyBuffer(h, readerOnly{leaf}, buf)
 				if err == nil && n < leaf.Size() {
@@ -60,13 +75,12 @@ func Of(ctx context.Context, r io.ReaderAt, size int64) (digest.Digest, error) {
 		})
 	}
 	if err := work.Wait(); err != nil {
-		return "", err
+		return err
 	}
-	root := sha256.New()
 	for _, sum := range sums {
 		root.Write(sum[:])
 	}
-	return Digest(root.Sum(nil)), nil
+	return nil
 }
 
 // readerOnly keeps io.CopyBuffer from taking another buffer than the one it is given.

@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"io"
+	"math"
 	"math/rand/v2"
 	"testing"
 
@@ -50,8 +51,32 @@ func TestOfFails(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
+	if _, err := Of(ctx, zeros{}, math.MaxInt64); !errors.Is(err, context.Canceled) {
+		t.Errorf("a sparse file that has more leaves than memory has bytes: %v", err)
+	}
 	if _, err := Of(ctx, bytes.NewReader(make([]byte, Size)), Size); !errors.Is(err, context.Canceled) {
 		t.Errorf("an end that was asked for: %v", err)
+	}
+}
+
+// zeros is a file of zeros without an end.
+type zeros struct{}
+
+func (zeros) ReadAt(p []byte, _ int64) (int, error) { clear(p); return len(p), nil }
+
+// Beyond one run of leaves the sums stay in their order.
+func TestOfRuns(t *testing.T) {
+	if testing.Short() {
+		t.Skip("hashes 4 GiB")
+	}
+	const size = run + 2*Size + 1
+	leaf, last, root := sha256.Sum256(make([]byte, Size)), sha256.Sum256([]byte{0}), sha256.New()
+	for range run/Size + 2 {
+		root.Write(leaf[:])
+	}
+	root.Write(last[:])
+	if got, err := Of(t.Context(), zeros{}, size); err != nil || got != Digest(root.Sum(nil)) {
+		t.Errorf("%s, %v", got, err)
 	}
 }
 

@@ -22,12 +22,8 @@ import (
 // mediaType is that of a raw blob which does not travel in leaves: bytes of which nothing is known.
 const mediaType = "application/octet-stream"
 
-// From inLeaves on, in bytes, a file travels in leaves: below it, one core hashes it in no time. Beyond maxLeaves it
-// does not, because a node does not keep more marks (PROTOCOL.md section 3), and each leaf needs its own.
-const (
-	inLeaves  = 64 << 20
-	maxLeaves = 1 << 40
-)
+// From inLeaves on, in bytes, a file travels in leaves: below it, one core hashes it in no time.
+const inLeaves = 64 << 20
 
 // File is a regular file as a source of one blob.
 type File struct {
@@ -150,7 +146,7 @@ func (s *File) Mode() fs.FileMode { return s.info.Mode().Perm() }
 func (s *File) ModTime() time.Time { return s.info.ModTime() }
 
 // leaves says whether the file travels in leaves.
-func (s *File) leaves() bool { return s.info.Size() >= inLeaves && s.info.Size() <= maxLeaves }
+func (s *File) leaves() bool { return s.info.Size() >= inLeaves }
 
 // Blobs is the file: its size is known, its digest is not.
 func (s *File) Blobs(context.Context) ([]v1.Descriptor, error) {

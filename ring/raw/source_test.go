@@ -129,6 +129,25 @@ func TestFileInLeaves(t *testing.T) {
 	}
 }
 
+// However long a file is, it travels in leaves.
+func TestLongestFileInLeaves(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "longest")
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(path, 2<<40+1); err != nil {
+		t.Skipf("a sparse file of 2 TiB: %v", err)
+	}
+	f, err := OpenFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if blobs, err := f.Blobs(t.Context()); err != nil || !leaf.In(blobs[0]) {
+		t.Errorf("%+v, %v", blobs, err)
+	}
+}
+
 func TestOpenFileRefuses(t *testing.T) {
 	dir := t.TempDir()
 	fifo := filepath.Join(dir, "fifo")
