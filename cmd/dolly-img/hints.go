@@ -112,6 +112,19 @@ var hints = map[errkind.Kind]string{
 	"registry-redirect":    "have the registry's storage not redirect, or redirect to https",
 	"registry-unknown":     "is the name right? skopeo list-tags lists what there is",
 
+	// Which device a node means, and what keeps it from being written.
+	"device-busy":     "end what uses %[1]s: fuser -v %[1]s, lsblk and cat /proc/mounts show it",
+	"device-denied":   "a [[device]] in %[2]s on the node permits one; dolly-img devices, there, shows which disk a rule picks",
+	"device-held":     "take down there what uses it, as with vgchange -an, cryptsetup close or kpartx -d; lsblk shows it",
+	"device-md":       "stop the array there: mdadm --stop %[1]s",
+	"device-mounted":  "unmount it there: umount %[1]s",
+	"device-none":     "dolly-img devices, on the node, shows each disk and in what it differs from the rule",
+	"device-other":    "dolly-img devices, on the node, shows the disks that a rule may mean",
+	"device-path":     "dolly-img devices, on the node, shows the devices and their paths",
+	"device-readonly": "if it may be written, there: blockdev --setrw %[1]s",
+	"device-several":  "say more in the rule, such as a size, a serial or a path; dolly-img devices, on the node, shows the disks",
+	"device-swap":     "take it out of use there: swapoff %[1]s",
+
 	// What raw reads.
 	"input-changes":    "send it again when nothing writes to it",
 	"input-device":     "copy the device to a file first",

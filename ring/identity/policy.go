@@ -18,8 +18,13 @@ import (
 //	[[output]]
 //	dir = "/data"            # files below it
 //	overwrite = true         # also those that exist
-//	[[device]]
+//	[[device]]               # a block device, by its path
 //	path = "/dev/disk/by-id/…"
+//	[[device]]               # or by name: the only disk that fits all of these
+//	name = "scratch"         # for --output device:scratch
+//	model = "SAMSUNG MZ*"    # also serial, wwn
+//	size = "900G..1T"
+//	bus = "nvme"
 //	[data]
 //	plain = true             # data links without TLS
 //	[limits]
@@ -64,12 +69,6 @@ type Output struct {
 	Dir string
 	// Overwrite permits to replace files that exist.
 	Overwrite bool
-}
-
-// Device permits one block device.
-type Device struct {
-	// Path is absolute and clean, in the sense of filepath.Clean.
-	Path string
 }
 
 // Data is what is permitted on the data plane.

@@ -21,6 +21,11 @@ overwrite = true
 dir = "/data/keep"
 [[device]]
 path = "/dev/disk/by-id/x"
+[[device]]
+name = "scratch"
+model = "SAMSUNG MZ*"
+size = "900G..1T"
+bus = "nvme"
 [data]
 plain = true
 [limits]
@@ -43,7 +48,7 @@ func TestPolicy(t *testing.T) {
 	}
 	want := &Policy{
 		Outputs: []Output{{"/data", true}, {"/data/keep", false}},
-		Devices: []Device{{"/dev/disk/by-id/x"}},
+		Devices: []Device{{Path: "/dev/disk/by-id/x"}, {Name: "scratch", Model: "SAMSUNG MZ*", Bus: "nvme", Size: Sizes{900e9, 1e12}}},
 		Data:    Data{Plain: true},
 		Limits:  Limits{Rate: 500e6, Transfers: 4},
 		path:    filepath.Join(dir, "policy.toml"),
@@ -95,6 +100,25 @@ func TestPolicyErrors(t *testing.T) {
 		{"[[output]]\noverwrite = true\n", `line 1: dir = ""`},
 		{"[[output]]\ndir = \"/a\"\n[[output]]\ndir = \"/a\"\n", "line 4: dir = \"/a\": given twice"},
 		{"[[device]]\npath = \"sda\"\n", `path = "sda"`},
+		{"[[device]]\npath = \"/data/sda\"\n", `line 2: path = "/data/sda": want a path below /dev`},
+		{"[[device]]\npath = \"/dev\"\n", `want a path below /dev`},
+		{"[[device]]\n", "line 1: [[device]] needs a path, or what the disk has"},
+		{"[[device]]\nname = \"a\"\n", "line 1: [[device]] needs a path, or what the disk has"},
+		{"[[device]]\nbus = \"nvme\"\n", "line 1: [[device]] needs a name where it has no path"},
+		{"[[device]]\nname = \"-a\"\nbus = \"nvme\"\n", `line 2: name = "-a": want letters`},
+		{"[[device]]\nname = \"a:b\"\nbus = \"nvme\"\n", `line 2: name = "a:b": want letters`},
+		{"[[device]]\nname = 1\nbus = \"nvme\"\n", `line 2: name = 1: want a text in quotes`},
+		{"[[device]]\nname = \"a\"\nbus = \"nvme\"\n[[device]]\nname = \"a\"\nbus = \"sata\"\n", `line 5: name = "a": given twice`},
+		{"[[device]]\nname = \"a\"\nbus = \"ide\"\n", `line 3: bus = "ide": want one of fc, `},
+		{"[[device]]\nname = \"a\"\nmodel = \"\"\n", `line 3: model = "": want a text without blanks`},
+		{"[[device]]\nname = \"a\"\nserial = \"S1 \"\n", `line 3: serial = "S1 "`},
+		{"[[device]]\nname = \"a\"\nwwn = 5\n", `line 3: wwn = 5: want a text in quotes`},
+		{"[[device]]\nname = \"a\"\nsize = \"1T\"\n", `line 3: size = "1T": want a range`},
+		{"[[device]]\nname = \"a\"\nsize = \"..\"\n", `want a range`},
+		{"[[device]]\nname = \"a\"\nsize = \"2T..1T\"\n", `no size is in this range`},
+		{"[[device]]\nname = \"a\"\nsize = \"1X..1T\"\n", `size "1X"`},
+		{"[[device]]\nname = \"a\"\nsize = 5\n", `size = 5: want a text in quotes`},
+		{"[[device]]\nname = \"a\"\npart = 5\n", `unknown key "device.part"`},
 	} {
 		_, dir, err := policy(t, c.text)
 		var policyErr *PolicyError
@@ -147,9 +171,37 @@ over = true
 	}
 }
 
+// A sender names a device by its name, or by a path that the policy lists, and nothing else.
+func TestPolicyDevice(t *testing.T) {
+	p, _, err := policy(t, "[[device]]\nname = \"system\"\npath = \"/dev/sda\"\n[[device]]\npath = \"/dev/sdb\"\n[[device]]\nname = \"big\"\nsize = \"1T..\"\n")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for output, want := range map[string]int{
+		"device:system": 0, "/dev/sda": 0, "/dev/sdb": 1, "device:big": 2,
+		"device:": -1, "device:Big": -1, "/dev/sdc": -1, "/dev/../dev/sda": -1, "": -1, "big": -1,
+	} {
+		d, err := p.Device(output)
+		switch denied := new(DeviceDeniedError); {
+		case want < 0 && !errors.As(err, &denied):
+			t.Errorf("%q: got %+v, %v", output, d, err)
+		case want >= 0 && (err != nil || d != p.Devices[want]):
+			t.Errorf("%q: got %+v, %v, want %+v", output, d, err, p.Devices[want])
+		}
+	}
+	if _, err := (*Policy)(nil).Device("/dev/sda"); err == nil {
+		t.Error("no policy permits a device")
+	}
+	for size, want := range map[int64]bool{1e12 - 1: false, 1e12: true, 1 << 62: true} {
+		if p.Devices[2].Size.Has(size) != want {
+			t.Errorf("%d bytes are in %v: want %v", size, p.Devices[2].Size, want)
+		}
+	}
+}
+
 func TestPolicyWarnings(t *testing.T) {
 	for text, want := range map[string]string{
-		fullPolicy: "line 8: [[device]]: this version does not write devices, and permits nothing by it",
+		fullPolicy: "line 7: [[device]]: this version does not write devices, and permits nothing by it",
 		"[[output]]\ndir = \"/\"\noverwrite = true\n": `line 2: dir = "/": whoever holds a sender's key can write files of the system, as root, in place of those that are there`,
 		"[[output]]\ndir = \"/etc\"\n":                `line 2: dir = "/etc": `,
 		"\n[cache]\nmax = \"0\"\n":                    "line 3: max = 0 is no limit",

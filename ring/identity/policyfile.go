@@ -111,32 +111,30 @@ func (r *policyReader) list(name string, value any) {
 		}
 		if name == "output" {
 			var o Output
-			r.item(name, at, item, "dir", &o.Dir, &o.Overwrite)
+			r.output(at, item, &o)
 			r.policy.Outputs = append(r.policy.Outputs, o)
 		} else {
-			var d Device
-			r.item(name, at, item, "path", &d.Path, nil)
-			r.policy.Devices = append(r.policy.Devices, d)
+			r.device(at, item)
 		}
 	}
 }
 
-// item reads one of these tables. Its key pathKey has the directory or device.
-func (r *policyReader) item(name, at string, item map[string]any, pathKey string, path *string, overwrite *bool) {
-	if _, given := item[pathKey]; !given {
-		r.fail(at, fmt.Errorf("%s = \"\": [[%s]] needs an absolute path", pathKey, name))
+// output reads one of the tables [[output]].
+func (r *policyReader) output(at string, item map[string]any, o *Output) {
+	if _, given := item["dir"]; !given {
+		r.fail(at, errors.New("dir = \"\": [[output]] needs an absolute path"))
 	}
 	for _, key := range slices.Sorted(maps.Keys(item)) {
 		var err error
-		switch {
-		case key == pathKey:
-			if err = text(item[key], path); err == nil {
-				err = r.checkPath(*path)
+		switch key {
+		case "dir":
+			if err = text(item[key], &o.Dir); err == nil {
+				err = r.checkPath(o.Dir)
 			}
-		case key == "overwrite" && overwrite != nil:
-			err = boolean(item[key], overwrite)
+		case "overwrite":
+			err = boolean(item[key], &o.Overwrite)
 		default:
-			r.fail(at+"."+key, fmt.Errorf("unknown key %q", name+"."+key))
+			r.fail(at+"."+key, fmt.Errorf("unknown key %q", "output."+key))
 		}
 		if err != nil {
 			r.fail(at+"."+key, fmt.Errorf("%s = %s: %w", key, shown(item[key]), err))
@@ -178,7 +176,7 @@ func (r *policyReader) warn() {
 		}
 	}
 	for i := range p.Devices {
-		say(fmt.Sprintf("device.%d.path", i), "[[device]]: this version does not write devices, and permits nothing by it")
+		say(fmt.Sprintf("device.%d", i), "[[device]]: this version does not write devices, and permits nothing by it")
 	}
 	none := func(key string, n int64) {
 		if r.lines[key] > 0 && n == 0 {
