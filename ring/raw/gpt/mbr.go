@@ -7,13 +7,12 @@ import (
 )
 
 const (
-	mbrSize       = 512
-	mbrEntries    = 446 // the offset of the first of four entries of 16 bytes
-	mbrEntry      = 16
-	typeGPT       = 0xEE
-	maxLogical    = 256 // partitions of a disk, as for the Linux kernel
-	firstLogical  = 5
-	extendedBytes = 1024
+	mbrSize      = 512
+	mbrEntries   = 446 // the offset of the first of four entries of 16 bytes
+	mbrEntry     = 16
+	typeGPT      = 0xEE
+	maxLogical   = 256 // partitions of a disk, as for the Linux kernel
+	firstLogical = 5
 )
 
 // An entry is one of the four of an MBR.
