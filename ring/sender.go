@@ -117,9 +117,6 @@ func (s *sender) run(ctx context.Context) (*Report, error) {
 		err = &SourceError{Err: err}
 		return s.unprepared(err), err
 	}
-	s.chain = coordinator.New(coordinatorConfig(s.cfg, s.pool.MarkEvery()), s.blobs)
-	s.relay = relay.New(s.pool, s.blobs)
-	s.marks.log.every = s.pool.MarkEvery()
 	work, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	s.stop = cancel
 	s.dialAll(work)

@@ -18,7 +18,7 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// prepare asks the source what there is to send.
+// prepare asks the source what there is to send, and makes what depends on that.
 func (s *sender) prepare(ctx context.Context) error {
 	blobs, err := s.cfg.Source.Blobs(ctx)
 	if err != nil {
@@ -39,7 +39,13 @@ func (s *sender) prepare(ctx context.Context) error {
 		meta = []byte("null")
 	}
 	s.offer, err = wire.Encode(&wire.Offer{Blobs: blobs, Meta: meta, Plain: s.cfg.Plain})
-	return err
+	if err != nil {
+		return err
+	}
+	s.chain = coordinator.New(coordinatorConfig(s.cfg, s.pool.MarkEvery()), s.blobs)
+	s.relay = relay.New(s.pool, s.blobs)
+	s.marks.log.every = s.pool.MarkEvery()
+	return nil
 }
 
 // pump makes what reads these blobs of the source, and what says that one of them has another digest than it should.
