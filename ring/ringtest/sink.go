@@ -29,6 +29,9 @@ type Sink struct {
 	// OneWay is true for a stream. What was written to it cannot be taken back.
 	OneWay bool
 
+	// InLeaves is true for a place that keeps leaves of a blob which was not published, and no front of it.
+	InLeaves bool
+
 	// Compares is true for a place that does not vouch for what is there. A second transfer brings the bytes again and
 	// finds that they are the same. Renews is true for a place that a second transfer writes again.
 	Compares, Renews bool
