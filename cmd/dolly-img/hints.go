@@ -127,6 +127,15 @@ var hints = map[errkind.Kind]string{
 
 	// What raw reads.
 	"input-changes":    "send it again when nothing writes to it",
+	"input-bmap":       "make it again with bmaptool create, from the image as it is now",
+	"input-cut":        "copy it again: it is not all there",
+	"input-damaged":    "copy it again, or make it again",
+	"input-dictionary": "compress it again without a dictionary",
+	"input-filter":     "compress it again with another program or without special options: xz -dc FILE | xz -T0 > OTHER",
+	"input-foreign":    "%[1]s",
+	"input-format":     "--format auto finds out how it is stored, and --format raw sends it as it is",
+	"input-other-bmap": "move %[1]s away if it belongs to another image",
+	"input-window":     "compress it again with a smaller window: zstd -dc FILE | zstd -T0 -19 > OTHER, or the same with xz",
 	"input-device":     "copy the device to a file first",
 	"input-directory":  "name a file; to send a directory pack it first",
 	"input-empty":      "did the command before the pipe fail? --allow-empty sends it all the same",

@@ -150,16 +150,20 @@ func (s *File) leaves() bool { return s.info.Size() >= inLeaves }
 
 // Blobs is the file: its size is known, its digest is not.
 func (s *File) Blobs(context.Context) ([]v1.Descriptor, error) {
-	media := mediaType
-	if s.leaves() {
-		media = leaf.MediaType
-	}
-	return []v1.Descriptor{{
-		MediaType:   media,
-		Size:        s.info.Size(),
-		Annotations: map[string]string{v1.AnnotationTitle: filepath.Base(s.path)},
-	}}, nil
+	return []v1.Descriptor{Describe(s.path, s.info.Size())}, nil
 }
+
+// Describe is the blob of size bytes that a file or an image is sent as, in leaves where it is long.
+func Describe(path string, size int64) v1.Descriptor {
+	d := v1.Descriptor{MediaType: mediaType, Size: size, Annotations: map[string]string{v1.AnnotationTitle: filepath.Base(path)}}
+	if size >= inLeaves {
+		d.MediaType = leaf.MediaType
+	}
+	return d
+}
+
+// ReadAt reads bytes of the file, as io.ReaderAt says.
+func (s *File) ReadAt(b []byte, off int64) (int, error) { return s.f.ReadAt(b, off) }
 
 // Open reads the file from off on. A file that became shorter is an
 // io.ErrUnexpectedEOF, one that became longer ends at the size it had. The first Open
