@@ -28,7 +28,7 @@ const (
 )
 
 const (
-	metaVersion = 2        // version 1 has neither NoKeep nor Pin
+	metaVersion = 3        // version 1 has neither NoKeep nor Pin, version 2 no Device
 	maxMeta     = 16 << 10 // bytes of the encoded form
 	maxPath     = 4096
 )
@@ -43,7 +43,8 @@ type Transfer struct {
 	Ref string `json:"ref,omitempty"`
 	// Discard says that the node verifies the blobs and keeps nothing.
 	Discard bool `json:"discard,omitempty"`
-	// Output is the absolute path of the output, or "-" for standard output.
+	// Output is the absolute path of the output, or "-" for standard output. With Device it is what identity.IsDevice
+	// takes for a device.
 	Output string `json:"output,omitempty"`
 	// NoKeep says that an image goes to Output only, and not to the cache.
 	NoKeep bool `json:"noKeep,omitempty"`
@@ -62,6 +63,9 @@ type Transfer struct {
 	Shared bool `json:"shared,omitempty"`
 	// Mtime is the modification time of the output.
 	Mtime time.Time `json:"mtime,omitzero"`
+
+	// Device says that Output is a block device, and what comes to it.
+	Device *Device `json:"device,omitempty"`
 }
 
 // KeepMode gives the output the permission bits of the source, unless the user set others. If the source has no bits at
@@ -93,7 +97,10 @@ const unknownMeta = "description of the transfer: version %d, this node knows %d
 
 // least returns the lowest version that can say all of m, so that older nodes take whatever they can.
 func (m *Transfer) least() int {
-	if len(m.newer()) > 0 {
+	switch {
+	case m.Device != nil:
+		return 3
+	case len(m.newer()) > 0:
 		return 2
 	}
 	return 1
@@ -101,6 +108,9 @@ func (m *Transfer) least() int {
 
 // newer names what m asks for that version 1 cannot say.
 func (m *Transfer) newer() (wants []string) {
+	if m.Device != nil {
+		wants = append(wants, "writing to a device")
+	}
 	if m.NoKeep {
 		wants = append(wants, "an output without a copy in the cache")
 	}
@@ -177,12 +187,12 @@ func (m *Transfer) check() error {
 	case m.Mode&^uint32(fs.ModePerm) != 0:
 		return fmt.Errorf("mode %o: only permission bits can be set", m.Mode)
 	}
-	if m.Output != "" && m.Output != "-" {
+	if m.Output != "" && m.Output != "-" && m.Device == nil {
 		if err := CheckOutput(m.Output); err != nil {
 			return err
 		}
 	}
-	return nil
+	return m.checkDevice()
 }
 
 // CheckOutput returns an error if p cannot be the path of an output on a node.

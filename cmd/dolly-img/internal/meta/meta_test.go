@@ -18,7 +18,8 @@ func FuzzMeta(f *testing.F) {
 		`{"version":2,"kind":"image","output":"/data/a.sif","noKeep":true}`,
 		`{"version":2,"kind":"image","ref":"a:1","pin":true,"output":"/data/a","format":"oci"}`,
 		`{"version":1,"kind":"image","ref":"a:1","pin":true}`,
-		`{"version":3}`,
+		`{"version":3,"kind":"raw","output":"device:system","device":{"holds":"disk","sectors":[{"what":"a GPT","least":512,"most":512}],"anyKind":true,"keepTable":true}}`,
+		`{"version":4}`,
 	} {
 		f.Add([]byte(s))
 	}
@@ -73,8 +74,8 @@ func TestMetaVersion(t *testing.T) {
 	for text, want := range map[string]string{
 		`{"version":1,"kind":"image","output":"/data/a","noKeep":true}`:                   "version 1 with what version 2 has",
 		`{"version":1,"kind":"image","ref":"a:1","pin":true}`:                             "version 1 with what version 2 has",
-		`{"version":3,"kind":"image","ref":"a:1"}`:                                        "version 3, this node knows 2",
-		`{"version":0,"kind":"image","ref":"a:1"}`:                                        "version 0, this node knows 2",
+		`{"version":4,"kind":"image","ref":"a:1"}`:                                        "version 4, this node knows 3",
+		`{"version":0,"kind":"image","ref":"a:1"}`:                                        "version 0, this node knows 3",
 		`{"version":2,"kind":"image","output":"/data/a","ref":"a:1","noKeep":true}`:       "only the SIF of an image",
 		`{"version":2,"kind":"image","output":"/data/a","format":"oci","noKeep":true}`:    "only the SIF of an image",
 		`{"version":2,"kind":"raw","output":"/data/a","noKeep":true}`:                     "only the SIF of an image",
