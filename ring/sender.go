@@ -289,7 +289,8 @@ func (s *sender) dialLink(work context.Context, a coordinator.ActDial) {
 	peer, key := s.cfg.Nodes[a.Node-1], s.keys[a.Link]
 	delete(s.keys, a.Link)
 	d := &wire.Dial{Link: a.Link, Generation: a.Generation, Secret: key, Name: peer.Name, Addrs: peer.Addrs, Needs: a.Needs, Lag: a.Lag}
-	d.Padded = s.pads(a.Feeder) && s.pads(a.Node)
+	d.Padded = s.speaks(a.Feeder, wire.PadsSince) && s.speaks(a.Node, wire.PadsSince)
+	d.Zeros = s.speaks(a.Feeder, wire.ZerosSince) && s.speaks(a.Node, wire.ZerosSince)
 	if a.Feeder != 0 {
 		s.conns[a.Feeder].send(d)
 		return
@@ -310,9 +311,9 @@ func (s *sender) dialLink(work context.Context, a coordinator.ActDial) {
 	}
 }
 
-// pads reports whether a node's links may have padded headers. Node 0 is the server.
-func (s *sender) pads(node int) bool {
-	return node == 0 || s.conns[node].version >= wire.PadsSince
+// speaks reports whether a node speaks a version, or a later one. Node 0 is the server.
+func (s *sender) speaks(node, version int) bool {
+	return node == 0 || s.conns[node].version >= version
 }
 
 // shutdown waits until the nodes have what was said, and then ends everything.

@@ -115,6 +115,8 @@ func (s *sim) afflict(n *simNode, sink *simSink) (refuse, rogue bool, lies *liar
 		case simcheck.Liar:
 			if lies = newLiar(s, f); lies.is("changes-bytes") {
 				n.lies, n.how, n.every = f.Rate, "flip", f.Rate+1
+			} else if lies.is("sends-zeros") {
+				n.lies, n.how, n.every = f.Rate, "zero", f.Rate+1
 			}
 		case simcheck.Full:
 			if f.How == "write" {

@@ -31,7 +31,7 @@ var traits = [][]string{
 	{"closes-control"},
 	{"reads-nothing", "stops-reading"},
 	{"sends-nothing"},
-	{"changes-bytes"},
+	{"changes-bytes", "sends-zeros"},
 }
 
 // liars makes the scenario of a seed in which nothing is wrong but one or two nodes, which lie. Two may be neighbours that

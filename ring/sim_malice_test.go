@@ -13,9 +13,11 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// elder is a control connection to a node that speaks protocol 3 at most, whose links have short headers: HELLO says so.
+// elder is a control connection to a node that speaks no later protocol than most: HELLO says so. Before version 4 its links
+// have short headers.
 type elder struct {
 	net.Conn
+	most int
 	said bool
 }
 
@@ -25,11 +27,11 @@ func (e *elder) Write(b []byte) (int, error) {
 		return e.Conn.Write(b)
 	}
 	e.said = true
-	return e.Conn.Write(bytes.Replace(b, newest, []byte(`"max":3`), 1))
+	return e.Conn.Write(bytes.Replace(b, newest, fmt.Appendf(nil, `"max":%d`, e.most), 1))
 }
 
 // liar is a link of a rotten or hostile relay: it changes the payload of a frame
-// and makes its CRC anew, leaves a frame out, says
+// and makes its CRC anew, sends a run of zeros in its place, leaves a frame out, says
 // one twice or after the next, or that it was the last.
 type liar struct {
 	net.Conn
@@ -57,6 +59,9 @@ func (l *liar) Write(b []byte) (int, error) {
 		data[0] ^= 1
 		wire.PutData(&h, binary.BigEndian.Uint32(h[4:]), int64(binary.BigEndian.Uint64(h[8:])), data)
 		copy(frame, h[:])
+	case "zero":
+		wire.PutZero(&h, binary.BigEndian.Uint32(h[4:]), int64(binary.BigEndian.Uint64(h[8:])), len(b))
+		frame = slices.Concat(h[:], pad)
 	case "skip":
 		frame = nil
 	case "fin":

@@ -14,6 +14,7 @@ import (
 	"github.com/dolly-img/dolly-img/ring/internal/memnet"
 	"github.com/dolly-img/dolly-img/ring/internal/relay"
 	"github.com/dolly-img/dolly-img/ring/internal/simcheck"
+	"github.com/dolly-img/dolly-img/ring/internal/wire"
 	"github.com/dolly-img/dolly-img/ring/leaf"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 )
@@ -46,7 +47,7 @@ type simNode struct {
 	sinks int    // made so far
 	rot   int64  // this byte of every blob is read back wrong; -1: none
 	lies  int64  // from this byte on it forwards others; -1: never
-	how   string // flip, skip, repeat, reorder or fin; all but the first more than once
+	how   string // flip, zero, skip, repeat, reorder or fin; all but the first more than once
 	every int64
 }
 
@@ -75,6 +76,9 @@ func newSim(t *testing.T, sc simCase, sizes relay.Sizes) *sim {
 		blob := simBlob{data: all[:b.Size:b.Size], sum: shaOf(all[:b.Size])}
 		if !b.Digest && !b.Stream && sc.Seed%3 != 0 && sc.Seed%2 == 0 { // those with an older version refuse leaves
 			d.MediaType = leaf.MediaType
+			if sc.Seed%4 == 2 {
+				makeSparse(blob.data, sc.Seed+uint64(i))
+			}
 			blob.sum = leavesOf(blob.data)
 		}
 		all = all[b.Size:]
@@ -273,7 +277,9 @@ func (s *sim) run() []simcheck.Event {
 		// In one simulation of three, every second node is of an older version.
 		elderly := slices.IndexFunc(s.nodes, func(n *simNode) bool { return n != nil && n.name+":1" == addr })%2 == 1
 		if err == nil && s.sc.Seed%3 == 0 && elderly {
-			c = &elder{Conn: c}
+			c = &elder{Conn: c, most: 3}
+		} else if err == nil && s.sc.Seed%5 == 0 && elderly { // and in one of five it is of one that knows leaves but no ZERO
+			c = &elder{Conn: c, most: wire.LeavesSince}
 		}
 		return s.tapped("server", addr, c), err
 	}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"slices"
 	"strconv"
 	"sync"
@@ -183,7 +184,12 @@ func (s *simSink) Begin(_ context.Context, d v1.Descriptor, off int64) (Writer, 
 	p := &s.parts[i]
 	p.cut(off, s.sim.blobs[i].data)
 	p.durable = false
-	return &simWriter{s, i}, s.say(simcheck.Event{Kind: simcheck.Begin, Blob: i, Off: off})
+	w := &simWriter{s, i}
+	err := s.say(simcheck.Event{Kind: simcheck.Begin, Blob: i, Off: off})
+	if leaf.In(d) {
+		return &simPlacer{w}, err
+	}
+	return w, err
 }
 
 func (s *simSink) Prepare(context.Context, []v1.Descriptor) (bool, error) {
@@ -263,6 +269,38 @@ func (s *simSink) Open(_ context.Context, d v1.Descriptor, off int64) (io.ReadCl
 		return n, nil
 	})), nil
 }
+
+// makeSparse makes most of b zeros, in runs that begin and end anywhere.
+func makeSparse(b []byte, seed uint64) {
+	r := rand.New(rand.NewPCG(seed, 1))
+	for len(b) > 0 {
+		n := min(1+r.IntN(3*simMark), len(b))
+		clear(b[:n])
+		b = b[n:]
+		b = b[min(1+r.IntN(simMark), len(b)):]
+	}
+}
+
+// simPlacer writes one blob in leaves.
+type simPlacer struct{ *simWriter }
+
+func (w *simPlacer) WriteAt(b []byte, off int64) (int, error) {
+	w.s.mu.Lock()
+	at := w.s.parts[w.i].n
+	w.s.mu.Unlock()
+	if off != at {
+		return 0, fmt.Errorf("write at %d behind %d bytes", off, at)
+	}
+	return w.simWriter.Write(b)
+}
+
+func (w *simPlacer) Zero(off, n int64) error {
+	_, err := w.WriteAt(make([]byte, n), off)
+	return err
+}
+
+// Write is not what the ring may call here.
+func (w *simPlacer) Write([]byte) (int, error) { return 0, errors.New("Write of a placer") }
 
 // simWriter writes one blob.
 type simWriter struct {

@@ -24,9 +24,10 @@ var (
 const (
 	simFrame = 16 << 10
 	simMark  = 64 << 10
+	simZero  = 4 << 10
 )
 
-var simSizes = relay.Sizes{Mark: simMark, Chunk: simMark, Frame: simFrame}
+var simSizes = relay.Sizes{Mark: simMark, Chunk: simMark, Frame: simFrame, Zero: simZero}
 
 // TestSim runs what went wrong once (testdata/sim), then scenarios made from
 // seeds, and has their histories judged.

@@ -33,6 +33,14 @@ type Source interface {
 	Opener
 }
 
+// ZeroSkipper is an optional second interface of what Open returns for a blob in leaves: a reader that knows of zeros without
+// reading them, such as the holes of a file.
+type ZeroSkipper interface {
+	// SkipZeros goes on to the first byte that may not be zero, but no further than most bytes, and returns how many zeros it
+	// has skipped. It returns 0 where it knows of none, or of too few to be worth it.
+	SkipZeros(most int64) (n int64, err error)
+}
+
 // Unverified is an optional second interface of a Source whose Open compares bytes with their digest, which costs as
 // much as all else that a server does: OpenUnverified is Open that does not. The ring reads with it what it hashes
 // itself, beside sending and several blobs at once.

@@ -83,7 +83,7 @@ func AcceptLink(conn net.Conn) (preamble string, hello, challenge []byte, err er
 		return "", nil, nil, err
 	}
 	preamble = string(pre[:])
-	if preamble != wire.Preamble && preamble != wire.PaddedPreamble {
+	if !wire.KnownPreamble(preamble) {
 		return "", nil, nil, wire.Errorf(wire.CodeProtocol, "not a link")
 	}
 	challenge = make([]byte, wire.ChallengeSize)
@@ -190,6 +190,7 @@ type LinkReader struct {
 	net.Conn
 	low *LowConn
 
+	zeros bool   // ZERO frames and flags may come
 	next  header // the next frame's,
 	early int    // of which so many bytes came with the payload before it
 }
@@ -198,7 +199,7 @@ type LinkReader struct {
 // connection from which low goes on to read.
 func NewLinkReader(conn net.Conn, low *LowConn, raw net.Conn, hello wire.LinkHello) *LinkReader {
 	low.widen(raw)
-	return &LinkReader{Conn: conn, low: low, next: header{size: headerSize(hello)}}
+	return &LinkReader{Conn: conn, low: low, zeros: hello.Zeros, next: header{size: headerSize(hello)}}
 }
 
 // header reads the next frame header. sure is how much payload will come behind
@@ -220,7 +221,11 @@ func (l *LinkReader) header(b *[wire.HeaderSize]byte, sure int, markEvery int64)
 	if err := wire.CheckPadding(head[len(b):]); err != nil {
 		return wire.Header{}, err
 	}
-	return wire.ParseHeader(b, markEvery)
+	h, err := wire.ParseHeader(b, markEvery)
+	if err == nil && !l.zeros && (h.Type == wire.Zero || h.More) {
+		err = &wire.FrameError{Reason: "zeros or flags on a link that has none"}
+	}
+	return h, err
 }
 
 // payload reads the frame's payload and checks its CRC.

@@ -16,6 +16,7 @@ import (
 type outLink struct {
 	id, gen uint32
 	padded  bool
+	zeros   bool // ZERO frames and flags may be sent
 	needs   [][2]int64
 	idx     int
 	pos     int64 // in needs[idx]
@@ -27,7 +28,9 @@ type outLink struct {
 	writing bool       // somebody is
 	dead    bool       // stopped: nobody reports about it any more
 	info    linkInfo   // of the last report
-	sent    int64      // bytes of payload
+	sent    int64      // bytes of blobs
+	owed    int        // bytes of DATA that the receiver may wait for
+	acks    zeroAcks   // what it has acknowledged of zeros
 	acked   int64      // what the receiver has acknowledged in the end
 
 	cond  sync.Cond
@@ -74,7 +77,7 @@ func (l *outLink) stop() {
 // ackedNow is how many bytes the receiver has acknowledged, or, where the transport does not know, how many it was sent.
 func (l *outLink) ackedNow() int64 {
 	if info, ok := infoOf(l.conn.netConn()); ok {
-		return int64(info.acked)
+		return l.acks.with(int64(info.acked))
 	}
 	return l.sent
 }
@@ -136,7 +139,6 @@ func (r *Relay) plan(l *outLink) linkPlan {
 func (r *Relay) advance(l *outLink, n int) {
 	l.pos += int64(n)
 	l.sent += int64(n)
-	r.sent.Add(int64(n))
 	r.space.Signal()
 }
 
@@ -168,7 +170,7 @@ func (r *Relay) Feed(ctx context.Context, d *wire.Dial, dial DialFunc, report Re
 		return fmt.Errorf("link %d: nothing is needed", link)
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	l := &outLink{id: link, gen: d.Generation, padded: d.Padded, lag: d.Lag, needs: needs, pos: needs[0][1], abort: cancel}
+	l := &outLink{id: link, gen: d.Generation, padded: d.Padded, zeros: d.Zeros, lag: d.Lag, needs: needs, pos: needs[0][1], abort: cancel}
 	l.cond.L = &r.mu
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -247,7 +249,7 @@ func (r *Relay) failLocked(l *outLink, code wire.Code, err error) {
 }
 
 func (r *Relay) run(ctx context.Context, l *outLink, dial DialFunc, report ReportFunc) {
-	conn, err := dial(ctx, wire.LinkHello{Padded: l.padded, Link: l.id, Generation: l.gen, Blob: uint32(l.needs[0][0]), Offset: l.needs[0][1]})
+	conn, err := dial(ctx, wire.LinkHello{Padded: l.padded, Zeros: l.zeros, Link: l.id, Generation: l.gen, Blob: uint32(l.needs[0][0]), Offset: l.needs[0][1]})
 	r.mu.Lock()
 	switch {
 	case err != nil:
@@ -311,18 +313,15 @@ func (r *Relay) catchUp(ctx context.Context, l *outLink) {
 			l.acked = max(l.acked, l.sent) // the kernel goes on to send what it has
 			return
 		case planFrame:
-			f, hdr, data := what.frame, what.frame.hdr, what.frame.data[l.pos-what.frame.off:]
+			f, part := what.frame, what.frame.from(l.pos)
 			if l.lag { // a pin would hold the window, and all of the chain, as long as the write
-				data = r.copied(l, data)
+				part.shorten(r.copied(l, part.data))
 			} else {
 				f.pins++
 			}
-			if len(data) < len(f.data) {
-				wire.PutData(&hdr, f.blob, l.pos, data)
-			}
 			l.writing = true
 			r.mu.Unlock()
-			err := l.conn.writeFrame(&hdr, data, nil)
+			err := r.send(l, &part, nil)
 			r.mu.Lock()
 			l.writing = false
 			if !l.lag {
@@ -334,7 +333,7 @@ func (r *Relay) catchUp(ctx context.Context, l *outLink) {
 				r.failLocked(l, wire.CodeNetwork, err)
 				return
 			}
-			r.advance(l, len(data))
+			r.advance(l, part.n)
 		case planStorage:
 			if !r.sendStored(ctx, l, what.n) {
 				return
@@ -355,6 +354,9 @@ func (r *Relay) makeBuf(l *outLink) {
 
 // copied is data in the buffer of l, as far as it fits.
 func (r *Relay) copied(l *outLink, data []byte) []byte {
+	if data == nil {
+		return nil
+	}
 	r.makeBuf(l)
 	return l.buf[:copy(l.buf, data)]
 }

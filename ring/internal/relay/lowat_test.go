@@ -18,7 +18,12 @@ import (
 // or under TLS, the way transfers do.
 func pair(t *testing.T, secure, padded bool) (LinkWriter, *LinkReader) {
 	t.Helper()
-	hello := wire.LinkHello{Padded: padded}
+	return pairOf(t, secure, wire.LinkHello{Padded: padded})
+}
+
+// pairOf is pair for a link that begins with hello.
+func pairOf(t *testing.T, secure bool, hello wire.LinkHello) (LinkWriter, *LinkReader) {
+	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

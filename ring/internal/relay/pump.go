@@ -7,6 +7,7 @@ import (
 	"io"
 
 	"github.com/dolly-img/dolly-img/ring/internal/wire"
+	"github.com/dolly-img/dolly-img/ring/leaf"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/time/rate"
 )
@@ -59,30 +60,13 @@ func (p *Pump) blob(ctx context.Context, b int, d v1.Descriptor) error {
 		return readError(err)
 	}
 	defer rc.Close()
-	var off int64
-	for d.Size < 0 || off < d.Size {
-		n := min(int64(p.size.next(p.Relay.sizes(), p.Hops, p.Relay.acked)), p.Relay.toMark(off))
-		if d.Size >= 0 {
-			n = min(n, d.Size-off)
-		}
-		buf, err := p.Relay.reserve(int(n))
-		if err != nil {
-			return err
-		}
-		p.Relay.meter.relay.is(waitCPU)
-		k, err := io.ReadFull(rc, buf)
-		if k > 0 {
-			if err := p.frame(ctx, b, off, buf[:k]); err != nil {
-				return err
-			}
-			off += int64(k)
-		}
-		if err == io.EOF || err == io.ErrUnexpectedEOF {
-			break
-		}
-		if err != nil {
-			return readError(err)
-		}
+	read := p.whole
+	if leaf.In(d) {
+		read = p.leaves
+	}
+	off, err := read(ctx, b, d, rc)
+	if err != nil {
+		return err
 	}
 	if d.Size < 0 {
 		p.Relay.SetSize(b, off)
@@ -100,15 +84,53 @@ func (p *Pump) blob(ctx context.Context, b int, d v1.Descriptor) error {
 	return nil
 }
 
-func (p *Pump) frame(ctx context.Context, b int, off int64, data []byte) error {
-	if p.Limit != nil {
-		p.Relay.meter.relay.is(waitLimit)
-		if err := p.Limit.WaitN(ctx, len(data)); err != nil {
-			return err
+// whole sends what r reads of a blob that is not in leaves, until it ends, and returns how much that is.
+func (p *Pump) whole(ctx context.Context, b int, d v1.Descriptor, r io.Reader) (off int64, err error) {
+	for d.Size < 0 || off < d.Size {
+		n := min(int64(p.next()), p.Relay.toMark(off))
+		if d.Size >= 0 {
+			n = min(n, d.Size-off)
+		}
+		buf, err := p.Relay.reserve(int(n))
+		if err != nil {
+			return off, err
 		}
 		p.Relay.meter.relay.is(waitCPU)
+		k, err := io.ReadFull(r, buf)
+		if k > 0 {
+			if err := p.frame(ctx, b, off, buf[:k]); err != nil {
+				return off, err
+			}
+			off += int64(k)
+		}
+		if err == io.EOF || err == io.ErrUnexpectedEOF {
+			return off, nil
+		}
+		if err != nil {
+			return off, readError(err)
+		}
+	}
+	return off, nil
+}
+
+// next returns the payload of the next frame in bytes.
+func (p *Pump) next() int { return p.size.next(p.Relay.sizes(), p.Hops, p.Relay.acked) }
+
+func (p *Pump) frame(ctx context.Context, b int, off int64, data []byte) error {
+	if err := p.limit(ctx, len(data)); err != nil {
+		return err
 	}
 	var hdr [wire.HeaderSize]byte
 	wire.PutData(&hdr, uint32(b), off, data)
 	return p.Relay.put(&hdr, data, uint32(b), off)
+}
+
+// limit waits until so many bytes may be sent.
+func (p *Pump) limit(ctx context.Context, n int) error {
+	if p.Limit == nil {
+		return nil
+	}
+	p.Relay.meter.relay.is(waitLimit)
+	defer p.Relay.meter.relay.is(waitCPU)
+	return p.Limit.WaitN(ctx, n)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/dolly-img/dolly-img/ring/internal/wire"
+	"github.com/dolly-img/dolly-img/ring/leaf"
 	"golang.org/x/time/rate"
 )
 
@@ -26,6 +27,13 @@ func (r *Relay) Receive(ctx context.Context, l *LinkReader, limit *rate.Limiter,
 			}
 			return true, nil
 		}
+		if h.Type == wire.Zero {
+			if err := r.receiveZeros(&hdr, h, accept); err != nil {
+				return false, err
+			}
+			sure = 0
+			continue
+		}
 		buf, err := r.reserve(h.Length)
 		if err != nil {
 			return false, err
@@ -46,8 +54,36 @@ func (r *Relay) Receive(ctx context.Context, l *LinkReader, limit *rate.Limiter,
 		if err := r.put(&hdr, buf, h.Blob, h.Offset); err != nil {
 			return false, err
 		}
-		// The rest of a blob of known size is sure to come. To wait for more than
-		// one frame of it would only delay that frame.
-		sure = int(min(int64(h.Length), max(0, r.descs[h.Blob].Size-h.Offset-int64(h.Length))))
+		// To wait for more than one frame would only delay that frame.
+		sure = r.sure(l, h)
 	}
+}
+
+// sure returns how much payload is sure to come behind a DATA frame.
+func (r *Relay) sure(l *LinkReader, h wire.Header) int {
+	d := r.descs[h.Blob]
+	switch {
+	case !l.zeros || !leaf.In(d): // the rest of a blob of known size
+		return int(min(int64(h.Length), max(0, d.Size-h.Offset-int64(h.Length))))
+	case h.More:
+		return h.Length
+	}
+	return 0
+}
+
+// receiveZeros takes a ZERO frame.
+func (r *Relay) receiveZeros(hdr *[wire.HeaderSize]byte, h wire.Header, accept func(wire.Header) bool) error {
+	if wire.Sum(hdr, nil) != h.CRC {
+		return wire.Errorf(wire.CodeCRC, "blob %d at byte %d: frame was damaged on the link", h.Blob, h.Offset)
+	}
+	if int64(h.Blob) >= int64(len(r.descs)) || !leaf.In(r.descs[h.Blob]) {
+		return &wire.FrameError{Reason: "zeros of a blob that is not in leaves"}
+	}
+	if err := r.reserveZero(); err != nil {
+		return err
+	}
+	if !accept(h) {
+		return wire.Errorf(wire.CodeProtocol, "unexpected bytes of blob %d at %d", h.Blob, h.Offset)
+	}
+	return r.publish(frame{hdr: *hdr, n: h.Length, blob: h.Blob, off: h.Offset})
 }

@@ -37,7 +37,7 @@ type Relay struct {
 	closed error
 
 	unstored int // bytes that were put since the store was woken
-	frame    int // payload of the last frame that did not end its blob
+	frame    int // payload of the last DATA frame that did not end its blob
 
 	running sync.WaitGroup // the goroutines of links
 	sent    atomic.Int64   // payload bytes that were written to links
@@ -103,19 +103,56 @@ func (r *Relay) Arrive(opener Opener, from func(blob int) (off int64, arrives bo
 
 // reserve returns n bytes of the window to receive a frame into. It waits while the store is behind, and
 // while no link stands in for a lost one: that link needs what the window holds now.
-func (r *Relay) reserve(n int) ([]byte, error) {
+func (r *Relay) reserve(n int) (b []byte, err error) {
+	err = r.reserveBy(func() bool {
+		b = r.win.alloc(n, r.kept)
+		return b != nil
+	})
+	return b, err
+}
+
+// reserveZero is reserve for a run of zeros.
+func (r *Relay) reserveZero() error {
+	return r.reserveBy(func() bool { return r.win.zeroRoom(r.kept) })
+}
+
+// tryReserve is reserve that returns nil where it would wait.
+func (r *Relay) tryReserve(n int) []byte {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.lost) > 0 || r.ended() != nil {
+		return nil
+	}
+	return r.win.alloc(n, r.kept)
+}
+
+// claim keeps data, which is a part of what reserve returned last, for a frame that is published later, or unclaim.
+func (r *Relay) claim(data []byte) *chunk {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.win.claim(data)
+}
+
+func (r *Relay) unclaim(c *chunk) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.win.unclaim(c)
+}
+
+// reserveBy waits until there is room, which is what try returns.
+func (r *Relay) reserveBy(try func() bool) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for {
 		if err := r.ended(); err != nil {
-			return nil, err
+			return err
 		}
 		if len(r.lost) > 0 {
 			r.waitFor(&r.space, waitOut)
 			continue
 		}
-		if b := r.win.alloc(n, r.kept); b != nil {
-			return b, nil
+		if try() {
+			return nil
 		}
 		r.wakeTakers(-1)
 		why := waitOut
@@ -180,19 +217,25 @@ func (r *Relay) storageServes(blob uint32, pos int64) bool {
 // put publishes the frame that was received into what reserve returned last, and writes it to
 // every live link. Only the producer calls it.
 func (r *Relay) put(hdr *[wire.HeaderSize]byte, data []byte, blob uint32, off int64) error {
+	return r.publish(frame{hdr: *hdr, data: data, n: len(data), blob: blob, off: off})
+}
+
+// publish is put for any frame: one whose payload is claimed, or a run of zeros.
+func (r *Relay) publish(add frame) error {
 	r.mu.Lock()
 	if err := r.ended(); err != nil {
 		r.mu.Unlock()
 		return err
 	}
-	r.meter.moved.Add(int64(len(data)))
-	f := r.win.add(hdr, data, blob, off)
+	r.meter.moved.Add(int64(add.n))
+	f := r.win.add(add)
+	blob, off := f.blob, f.off
 	b := &r.blobs[blob]
-	if b.recv = f.end(); b.recv != b.size {
-		r.frame = len(data)
+	if b.recv = f.end(); b.recv != b.size && f.data != nil {
+		r.frame = f.n
 	}
 	// The store is woken when a batch has come, because to wake it for a small frame costs more than to hash it.
-	if r.unstored += len(data); r.unstored >= storeBatch || b.recv == b.size || r.atMark(b.recv) {
+	if r.unstored += f.n; r.unstored >= storeBatch || b.recv == b.size || r.atMark(b.recv) {
 		r.unstored = 0
 		r.wakeTakers(int(blob))
 	}
@@ -214,13 +257,13 @@ func (r *Relay) put(hdr *[wire.HeaderSize]byte, data []byte, blob uint32, off in
 	}
 	r.mu.Unlock()
 	for _, l := range live {
-		err := l.conn.writeFrame(&f.hdr, f.data, &r.meter.relay)
+		err := r.send(l, f, &r.meter.relay)
 		r.mu.Lock()
 		l.busy, l.writing = false, false
 		if err != nil {
 			r.failLocked(l, wire.CodeNetwork, err)
 		} else {
-			r.advance(l, len(f.data))
+			r.advance(l, f.n)
 			l.live = l.live && r.plan(l).kind == planHead
 		}
 		if !l.live {

@@ -5,6 +5,7 @@ import (
 	"io"
 
 	"github.com/dolly-img/dolly-img/ring/internal/wire"
+	"github.com/dolly-img/dolly-img/ring/leaf"
 )
 
 // sendStored writes the next n bytes that l lacks, from storage, and returns false when the link has
@@ -28,7 +29,7 @@ func (r *Relay) sendStored(ctx context.Context, l *outLink, n int) bool {
 	return true
 }
 
-// replay sends n stored bytes as one frame.
+// replay sends n stored bytes, as one frame unless there are zeros among them.
 func (r *Relay) replay(ctx context.Context, l *outLink, blob uint32, pos int64, n int) error {
 	if l.reads == nil || l.reads.blob != blob || l.reads.off != pos {
 		if l.reads != nil {
@@ -46,7 +47,19 @@ func (r *Relay) replay(ctx context.Context, l *outLink, blob uint32, pos int64, 
 		return wire.Errorf(wire.CodeGone, "replay of blob %d at byte %d: %w", blob, pos, err)
 	}
 	l.reads.off += int64(n)
-	var hdr [wire.HeaderSize]byte
-	wire.PutData(&hdr, blob, pos, l.buf[:n])
-	return l.conn.writeFrame(&hdr, l.buf[:n], nil)
+	if !l.zeros || !leaf.In(r.descs[blob]) {
+		return r.sendData(l, blob, pos, l.buf[:n], nil)
+	}
+	for b := l.buf[:n]; len(b) > 0; {
+		k, zero := firstRun(b, pos, r.sizes().Zero)
+		send := func() error { return r.sendData(l, blob, pos, b[:k], nil) }
+		if zero {
+			send = func() error { return r.sendZeros(l, blob, pos, k, nil) }
+		}
+		if err := send(); err != nil {
+			return err
+		}
+		b, pos = b[k:], pos+int64(k)
+	}
+	return nil
 }

@@ -153,12 +153,14 @@ func (s *Store) hashers(b int, at int64, begun chan struct{}) []*hasher {
 func (s *Store) write(ctx context.Context, w io.Writer, t *taker) error {
 	meter := &s.Relay.meter
 	defer meter.write.is(waitIn)
+	to, places := w.(placer)
+	places = places && leaf.In(s.Relay.descs[t.blob])
 	for off := t.off; ; {
 		if err := s.judge.wrote(t.blob, off); err != nil {
 			return err
 		}
 		p, err := s.Relay.take(ctx, t, off)
-		if err != nil || p.data == nil {
+		if err != nil || p.data == nil && p.zeros == 0 {
 			return err
 		}
 		if s.May != nil {
@@ -168,12 +170,41 @@ func (s *Store) write(ctx context.Context, w io.Writer, t *taker) error {
 			}
 		}
 		meter.write.is(waitDisk)
-		if _, err := w.Write(p.data); err != nil {
+		n := int64(len(p.data)) + p.zeros
+		switch {
+		case !places && p.data != nil:
+			_, err = w.Write(p.data)
+		case !places:
+			err = writeZeros(w, p.zeros)
+		case p.data != nil:
+			_, err = to.WriteAt(p.data, off)
+		default:
+			err = to.Zero(off, p.zeros)
+		}
+		if err != nil {
 			return wire.Errorf(wire.CodeStore, "write: %w", err)
 		}
-		meter.written.Add(int64(len(p.data)))
-		off += int64(len(p.data))
+		meter.written.Add(n)
+		off += n
 	}
+}
+
+// placer is what a writer of a blob in leaves may be.
+type placer interface {
+	io.WriterAt
+	Zero(off, n int64) error
+}
+
+// writeZeros writes n zeros.
+func writeZeros(w io.Writer, n int64) error {
+	for n > 0 {
+		k, err := w.Write(zeros[:min(n, int64(len(zeros)))])
+		if err != nil {
+			return err
+		}
+		n -= int64(k)
+	}
+	return nil
 }
 
 // hasher hashes one blob, or leaves of it.
@@ -185,7 +216,9 @@ type hasher struct {
 	begun  chan struct{} // closed once the blob is begun: what was there before is read only then
 	kind   waitKind      // what it does now
 	buf    []byte        // for what again reads
-	loaded byte          // keeps the compiler from dropping the loads of write
+
+	zeroLeaf bool // the leaf is all zeros and was not hashed
+	loaded   byte // keeps the compiler from dropping the loads of write
 }
 
 // is says what the hasher does from now on.
@@ -218,6 +251,7 @@ func (h *hasher) run(ctx context.Context) error {
 
 // toMark hashes from off to the next mark, or, if the blob ends before it, to its end. It returns where that is.
 func (h *hasher) toMark(ctx context.Context, off int64) (to int64, end bool, err error) {
+	h.zeroLeaf = false
 	for {
 		p, err := h.store.Relay.take(ctx, &h.from, off)
 		switch {
@@ -227,6 +261,12 @@ func (h *hasher) toMark(ctx context.Context, off int64) (to int64, end bool, err
 			h.is(waitCPU)
 			h.write(p.data)
 			off += int64(len(p.data))
+		case p.zeros > 0:
+			if h.zeroLeaf = h.leaves != nil && p.zeros == h.store.Relay.sizes().Mark; !h.zeroLeaf {
+				h.is(waitCPU)
+				h.writeZeros(p.zeros)
+			}
+			off += p.zeros
 		case p.n > 0:
 			if err := h.again(ctx, off, p.n); err != nil {
 				return off, false, err
@@ -256,6 +296,16 @@ func (h *hasher) write(b []byte) {
 		h.loaded = sum
 		h.hash.Write(next)
 		b = b[len(next):]
+	}
+}
+
+// writeZeros hashes n zeros.
+func (h *hasher) writeZeros(n int64) {
+	h.store.Relay.meter.hashed.Add(n)
+	for n > 0 {
+		k := min(n, int64(len(zeros)))
+		h.hash.Write(zeros[:k])
+		n -= k
 	}
 }
 

@@ -21,11 +21,12 @@ type taker struct {
 	wait func(waitKind) // take calls it before it waits
 }
 
-// piece is what comes next for a taker. Either data is a part of a frame, or the next n bytes were there before
-// and are to be read from storage. At the end of the blob data is nil and n is 0.
+// piece is what comes next for a taker: data, a part of a frame, or so many zeros, or the next n bytes, which were there
+// before and are to be read from storage. At the end of the blob it is empty.
 type piece struct {
-	data []byte
-	n    int64
+	data  []byte
+	zeros int64
+	n     int64
 }
 
 // enter adds a taker that begins at t.off. Before a blob has takers, the window keeps all frames of it and of the
@@ -79,6 +80,9 @@ func (r *Relay) take(ctx context.Context, t *taker, off int64) (piece, error) {
 		if f := r.win.find(uint32(t.blob), off); f != nil {
 			f.pins++
 			t.frame = f
+			if f.data == nil {
+				return piece{zeros: f.end() - off}, nil
+			}
 			return piece{data: f.data[off-f.off:]}, nil
 		}
 		switch {

@@ -21,6 +21,8 @@ type Sizes struct {
 	Chunk int
 	// Frame is the smallest payload that is chosen for a frame, unless less is left to send.
 	Frame int
+	// Zero is the distance at which runs of zeros may begin and end. They are looked for at its multiples.
+	Zero int
 }
 
 func (z Sizes) orUsual() Sizes {
@@ -32,6 +34,9 @@ func (z Sizes) orUsual() Sizes {
 	}
 	if z.Frame == 0 {
 		z.Frame = minFrame
+	}
+	if z.Zero == 0 {
+		z.Zero = 64 << 10
 	}
 	return z
 }
@@ -135,18 +140,22 @@ type chunk struct {
 	mapped bool
 }
 
-// frame is one DATA frame in the window. Its header is as it was received or made.
+// frame is one DATA or ZERO frame in the window. Its header is as it was received or made.
 type frame struct {
 	hdr  [wire.HeaderSize]byte
-	data []byte
+	data []byte // nil for a run of zeros, which takes no memory
+	n    int    // how many bytes of the blob it stands for
 	blob uint32
 	off  int64
 
-	chunk *chunk
-	pins  int // how many goroutines other than the producer work on it: links that write it, takers of the store
+	chunk *chunk // where data is
+	pins  int    // how many goroutines other than the producer work on it: links that write it, takers of the store
 }
 
-func (f *frame) end() int64 { return f.off + int64(len(f.data)) }
+func (f *frame) end() int64 { return f.off + int64(f.n) }
+
+// maxZeros bounds how many runs of zeros the window holds.
+const maxZeros = 1024
 
 // before orders positions in travelling order.
 func before(blobA uint32, offA int64, blobB uint32, offB int64) bool {
@@ -160,6 +169,7 @@ type window struct {
 	frames []*frame
 	cur    *chunk // being filled
 	chunks int
+	zeros  int      // how many of the frames are runs of zeros
 	spare  []*frame // frame structs to use again
 }
 
@@ -177,16 +187,11 @@ func (w *window) alloc(n int, keep func(*frame) bool) []byte {
 		return c.mem[:n]
 	}
 	for len(w.frames) > 0 {
-		f := w.frames[0]
-		if f.pins > 0 || keep(f) {
+		c, ok := w.evict(keep)
+		if !ok {
 			return nil
 		}
-		w.frames = w.frames[1:]
-		c := f.chunk
-		c.live--
-		*f = frame{}
-		w.spare = append(w.spare, f)
-		if c.live > 0 || c == w.cur {
+		if c == nil || c.live > 0 || c == w.cur {
 			continue
 		}
 		if w.pool.over() && w.chunks > w.pool.sizes.minChunks() {
@@ -205,6 +210,56 @@ func (w *window) alloc(n int, keep func(*frame) bool) []byte {
 	return nil
 }
 
+// zeroRoom makes room for one more run of zeros, and returns false where the oldest frame has to stay.
+func (w *window) zeroRoom(keep func(*frame) bool) bool {
+	for w.zeros >= maxZeros {
+		c, ok := w.evict(keep)
+		if !ok {
+			return false
+		}
+		if c != w.cur {
+			w.retire(c)
+		}
+	}
+	return true
+}
+
+// evict drops the oldest frame, and returns the chunk it was in, nil for a run of zeros. ok is false where the frame has to
+// stay.
+func (w *window) evict(keep func(*frame) bool) (c *chunk, ok bool) {
+	f := w.frames[0]
+	if f.pins > 0 || keep(f) {
+		return nil, false
+	}
+	w.frames = w.frames[1:]
+	if c = f.chunk; c != nil {
+		c.live--
+	} else {
+		w.zeros--
+	}
+	*f = frame{}
+	w.spare = append(w.spare, f)
+	return c, true
+}
+
+// claim keeps data, which is a part of what alloc returned last, until a frame has it or unclaim is called. alloc then returns
+// what is behind it.
+func (w *window) claim(data []byte) *chunk {
+	c := w.cur
+	end := cap(c.mem) - cap(data) + len(data)
+	// Small frames take as much as larger ones: their number is bounded, too.
+	c.fill = min((end+frameUnit-1)&^(frameUnit-1), len(c.mem))
+	c.live++
+	return c
+}
+
+// unclaim gives up what claim returned c for.
+func (w *window) unclaim(c *chunk) {
+	if c.live--; c != w.cur {
+		w.retire(c)
+	}
+}
+
 // retire gives c back if it holds no frame. The caller does not fill it any more.
 func (w *window) retire(c *chunk) {
 	if c != nil && c.live == 0 {
@@ -217,18 +272,21 @@ func (w *window) drop(c *chunk) {
 	w.pool.give(c)
 }
 
-// add appends the frame whose payload was received into the last room.
-func (w *window) add(hdr *[wire.HeaderSize]byte, data []byte, blob uint32, off int64) *frame {
+// add appends a frame. Its payload is claimed, or a part of what alloc returned last.
+func (w *window) add(add frame) *frame {
 	var f *frame
 	if n := len(w.spare); n > 0 {
 		f, w.spare = w.spare[n-1], w.spare[:n-1]
 	} else {
 		f = new(frame)
 	}
-	*f = frame{hdr: *hdr, data: data, blob: blob, off: off, chunk: w.cur}
-	// Small frames take as much as larger ones: their number is bounded, too.
-	w.cur.fill = min(w.cur.fill+(len(data)+frameUnit-1)&^(frameUnit-1), len(w.cur.mem))
-	w.cur.live++
+	*f = add
+	switch {
+	case f.data == nil:
+		w.zeros++
+	case f.chunk == nil:
+		f.chunk = w.claim(f.data)
+	}
 	w.frames = append(w.frames, f)
 	return f
 }
@@ -272,7 +330,9 @@ func (w *window) pinned() bool {
 func (w *window) release() {
 	seen := map[*chunk]bool{}
 	for _, f := range w.frames {
-		seen[f.chunk] = true
+		if f.chunk != nil {
+			seen[f.chunk] = true
+		}
 	}
 	if w.cur != nil {
 		seen[w.cur] = true
@@ -280,5 +340,5 @@ func (w *window) release() {
 	for c := range seen {
 		w.drop(c)
 	}
-	w.frames, w.cur, w.spare = nil, nil, nil
+	w.frames, w.cur, w.spare, w.zeros = nil, nil, nil, 0
 }

@@ -11,7 +11,7 @@ import (
 //
 //	0      1       2          4        8            16         20       24
 //	type | flags | reserved | blob   | offset     | length   | crc32c | payload
-//	u8     u8=0    u16=0      u32      u64          u32        u32
+//	u8     u8      u16=0      u32      u64          u32        u32
 //
 // On a padded link zeros follow, up to 64 bytes. Then payloads begin at multiples of a cache line in the stream, as they
 // do in memory, and the kernel copies them faster.
@@ -28,11 +28,15 @@ const (
 // value, so that a simulation can have several marks in a small blob.
 const MarkEvery = 4 << 20
 
-// These are the frame types. Types 3 (zero run) and 4 (zstd payload) are reserved.
+// These are the frame types. Type 4 (zstd payload) is reserved.
 const (
 	Data = 1
 	Fin  = 2
+	Zero = 3 // a run of zeros, without a payload
 )
+
+// flagMore is the only flag, of a DATA frame: see Header.
+const flagMore = 1
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
@@ -43,6 +47,8 @@ type Header struct {
 	Offset int64
 	Length int
 	CRC    uint32
+	// More says that a DATA frame at least as long comes next. A receiver may then wait for so many bytes at once.
+	More bool
 }
 
 // FrameError says why a frame was refused.
@@ -59,19 +65,20 @@ func ParseHeader(b *[HeaderSize]byte, markEvery int64) (Header, error) {
 		Offset: int64(off),
 		Length: int(binary.BigEndian.Uint32(b[16:])),
 		CRC:    binary.BigEndian.Uint32(b[crcAt:]),
+		More:   b[1]&flagMore != 0,
 	}
 	switch {
-	case b[1] != 0 || b[2] != 0 || b[3] != 0:
+	case b[1]&^flagMore != 0 || b[2] != 0 || b[3] != 0 || h.More && h.Type != Data:
 		return h, &FrameError{"reserved bits are set"}
 	case h.Type == Fin:
 		if h.Blob != 0 || off != 0 || h.Length != 0 {
 			return h, &FrameError{"final record with fields"}
 		}
-	case h.Type != Data:
+	case h.Type != Data && h.Type != Zero:
 		return h, &FrameError{fmt.Sprintf("unknown type %d", h.Type)}
-	case h.Length < 1 || h.Length > MaxPayload:
+	case h.Length < 1 || h.Type == Data && h.Length > MaxPayload:
 		return h, &FrameError{fmt.Sprintf("payload of %d bytes", h.Length)}
-	case off > math.MaxInt64-MaxPayload:
+	case off > math.MaxInt64-math.MaxUint32:
 		return h, &FrameError{"offset overflows"}
 	case h.Offset/markEvery != (h.Offset+int64(h.Length)-1)/markEvery:
 		return h, &FrameError{"payload crosses a mark"}
@@ -89,12 +96,27 @@ func CheckPadding(b []byte) error {
 	return nil
 }
 
-// PutData fills b with the header of a DATA frame of payload.
+// PutData fills b with the header of a DATA frame of payload. Nothing is sure to come behind it.
 func PutData(b *[HeaderSize]byte, blob uint32, off int64, payload []byte) {
-	*b = [HeaderSize]byte{0: Data}
+	put(b, Data, 0, blob, off, len(payload), payload)
+}
+
+// PutDataMore is PutData for a frame behind which a DATA frame at least as long comes next.
+func PutDataMore(b *[HeaderSize]byte, blob uint32, off int64, payload []byte) {
+	put(b, Data, flagMore, blob, off, len(payload), payload)
+}
+
+// PutZero fills b with the header of a ZERO frame, which stands for n bytes.
+func PutZero(b *[HeaderSize]byte, blob uint32, off int64, n int) { put(b, Zero, 0, blob, off, n, nil) }
+
+// More reports whether a header has the flag that Header.More tells of.
+func More(b *[HeaderSize]byte) bool { return b[0] == Data && b[1]&flagMore != 0 }
+
+func put(b *[HeaderSize]byte, kind, flags byte, blob uint32, off int64, n int, payload []byte) {
+	*b = [HeaderSize]byte{kind, flags}
 	binary.BigEndian.PutUint32(b[4:], blob)
 	binary.BigEndian.PutUint64(b[8:], uint64(off))
-	binary.BigEndian.PutUint32(b[16:], uint32(len(payload)))
+	binary.BigEndian.PutUint32(b[16:], uint32(n))
 	binary.BigEndian.PutUint32(b[crcAt:], Sum(b, payload))
 }
 

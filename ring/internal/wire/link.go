@@ -15,6 +15,7 @@ import (
 const (
 	Preamble       = "DLINK/1\n"
 	PaddedPreamble = "DLINK/2\n" // the headers of its frames are padded
+	ZerosPreamble  = "DLINK/3\n" // they are, and it carries ZERO frames and flags
 	ChallengeSize  = 32
 	LinkHelloSize  = helloBody + sha256.Size
 	SecretSize     = 32
@@ -52,9 +53,10 @@ func (id *ID) UnmarshalText(b []byte) error {
 }
 
 // LinkHello opens a link. It says which link this is, and which byte comes first. Its preamble says whether headers are
-// padded.
+// padded, and whether, besides, ZERO frames and flags may come.
 type LinkHello struct {
 	Padded     bool
+	Zeros      bool
 	Transfer   ID
 	Link       uint32
 	Generation uint32
@@ -64,10 +66,18 @@ type LinkHello struct {
 
 // Preamble returns what the feeder writes first.
 func (h LinkHello) Preamble() string {
-	if h.Padded {
+	switch {
+	case h.Zeros:
+		return ZerosPreamble
+	case h.Padded:
 		return PaddedPreamble
 	}
 	return Preamble
+}
+
+// KnownPreamble reports whether a link may begin so.
+func KnownPreamble(preamble string) bool {
+	return preamble == Preamble || preamble == PaddedPreamble || preamble == ZerosPreamble
 }
 
 // Encode returns the bytes of h behind its preamble. They prove for this challenge that the feeder knows the secret of
@@ -89,7 +99,7 @@ func (h LinkHello) Encode(secret, challenge []byte) []byte {
 // ParseLinkHello decodes a hello and its preamble. It does not check the proof: Proves does, once the secret of the link
 // was looked up.
 func ParseLinkHello(preamble string, b []byte) (LinkHello, error) {
-	if preamble != Preamble && preamble != PaddedPreamble {
+	if !KnownPreamble(preamble) {
 		return LinkHello{}, errors.New("not a link")
 	}
 	if len(b) != LinkHelloSize {
@@ -100,7 +110,8 @@ func ParseLinkHello(preamble string, b []byte) (LinkHello, error) {
 		return LinkHello{}, fmt.Errorf("link hello: offset overflows")
 	}
 	return LinkHello{
-		Padded:     preamble == PaddedPreamble,
+		Padded:     preamble != Preamble,
+		Zeros:      preamble == ZerosPreamble,
 		Transfer:   ID(b[:16]),
 		Link:       binary.BigEndian.Uint32(b[16:]),
 		Generation: binary.BigEndian.Uint32(b[20:]),

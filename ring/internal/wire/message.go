@@ -74,8 +74,9 @@ type (
 		Lag        bool       `json:"lag"`
 		Padded     bool       `json:"padded,omitempty"`
 
-		// Leaves exists since version 6, and is empty before.
+		// Leaves and Zeros exist since version 6, and are empty before.
 		Leaves []Leaves `json:"leaves,omitempty"`
+		Zeros  bool     `json:"zeros,omitempty"`
 	}
 	Link struct { // 9
 		Link       uint32 `json:"link"`

@@ -56,12 +56,15 @@ func TestPageBytes(t *testing.T) {
 	}
 	var frame [HeaderSize]byte
 	PutData(&frame, 1, 4<<20, []byte("ring"))
+	var zero [HeaderSize]byte
+	PutZero(&zero, 1, 4<<20, 4<<20)
 	text := readPage(t)
 	for name, b := range map[string][]byte{
 		"hello": encode(&Hello{Min: 1, Max: 2, Transfer: id, Node: "node1"}),
 		"offer": encode(&Offer{Blobs: []v1.Descriptor{{MediaType: "text/plain", Digest: digest.FromString("hello"), Size: 5}}, Meta: json.RawMessage(`{"name":"a"}`)}),
 		"link":  slices.Concat([]byte(Preamble), LinkHello{Transfer: id, Link: 7, Generation: 3, Blob: 1, Offset: 4 << 20}.Encode(run(0x20), run(0))),
 		"data":  append(frame[:], "ring"...),
+		"zero":  zero[:],
 	} {
 		block := regexp.MustCompile("(?s)```" + name + "\n(.*?)```")
 		found := block.FindStringSubmatchIndex(text)

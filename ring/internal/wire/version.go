@@ -14,11 +14,13 @@ const (
 
 // PadsSince is the oldest version that both ends of a padded link may speak. AckedSince is that of a node that tells what
 // was acknowledged on the links that it feeds. LeavesSince is that of all peers of a transfer in which a blob travels
-// in leaves. SetsSince is that of a node that knows sets of leaves.
+// in leaves. SetsSince is that of a node that knows sets of leaves, ZerosSince that of both ends of a link on which runs of
+// zeros travel without their bytes.
 const (
 	PadsSince   = 4
 	AckedSince  = 4
 	LeavesSince = 5
+	ZerosSince  = 6
 	SetsSince   = 6
 )
 
@@ -61,7 +63,7 @@ func For(version int, m Message) Message {
 	case *Dial:
 		if version < SetsSince {
 			old := *m
-			old.Leaves, old.Padded = nil, m.Padded && version >= PadsSince
+			old.Leaves, old.Zeros, old.Padded = nil, false, m.Padded && version >= PadsSince
 			return &old
 		}
 	case *Report:
@@ -97,7 +99,7 @@ func From(version int, m Message) (Message, error) {
 	if len(leavesOf(m)) > 0 && version < SetsSince {
 		return nil, malformed("control message type %d has a field that is unknown in protocol %d", m.kind(), version)
 	}
-	if d, ok := m.(*Dial); ok && d.Padded && version < PadsSince {
+	if d, ok := m.(*Dial); ok && (d.Padded && version < PadsSince || d.Zeros && version < ZerosSince) {
 		return nil, malformed("control message type %d has a field that is unknown in protocol %d", d.kind(), version)
 	}
 	if r, ok := m.(*Report); ok && version < AckedSince && slices.ContainsFunc(r.Links, func(l Sending) bool { return l.Acked != 0 || l.Ended }) {

@@ -54,10 +54,14 @@ func TestFrameDamage(t *testing.T) {
 
 func TestFrameRefused(t *testing.T) {
 	for name, edit := range map[string]func(b *[HeaderSize]byte){
-		"flags":         func(b *[HeaderSize]byte) { b[1] = 1 },
+		"flags":         func(b *[HeaderSize]byte) { b[1] = 2 },
+		"flag of FIN":   func(b *[HeaderSize]byte) { b[0], b[1] = Fin, 1 },
+		"flag of ZERO":  func(b *[HeaderSize]byte) { b[0], b[1] = Zero, 1 },
+		"empty ZERO":    func(b *[HeaderSize]byte) { b[0], b[19] = Zero, 0 },
+		"long ZERO":     func(b *[HeaderSize]byte) { b[0], b[17], b[19] = Zero, 0x40, 1 },
 		"reserved":      func(b *[HeaderSize]byte) { b[3] = 1 },
 		"type 0":        func(b *[HeaderSize]byte) { b[0] = 0 },
-		"reserved type": func(b *[HeaderSize]byte) { b[0] = 3 },
+		"reserved type": func(b *[HeaderSize]byte) { b[0] = 4 },
 		"empty":         func(b *[HeaderSize]byte) { b[19] = 0 },
 		"too long":      func(b *[HeaderSize]byte) { b[17] = 0x10 },
 		"overflow":      func(b *[HeaderSize]byte) { b[8] = 0x7f; copy(b[9:16], "\xff\xff\xff\xff\xff\xff\xff") },
@@ -85,7 +89,11 @@ func TestHelloProof(t *testing.T) {
 	if err != nil || !padded.Padded || padded.Proves(b, secret, challenge) {
 		t.Errorf("a hello keeps its proof behind another preamble: %+v, %v", padded, err)
 	}
-	if _, err := ParseLinkHello("DLINK/3\n", b); err == nil {
+	zeros, err := ParseLinkHello(ZerosPreamble, b)
+	if err != nil || !zeros.Padded || !zeros.Zeros || zeros.Proves(b, secret, challenge) {
+		t.Errorf("a hello keeps its proof behind another preamble: %+v, %v", zeros, err)
+	}
+	if _, err := ParseLinkHello("DLINK/4\n", b); err == nil {
 		t.Error("an unknown preamble was accepted")
 	}
 	if !h.Proves(b, secret, challenge) {
@@ -109,7 +117,7 @@ func all() []Message {
 		&Hello{1, 2, ID{0xab}, "node1", true}, &Welcome{3, ID{1}, StateNew, "", "", "dolly-img 1.2.0", "linux/amd64/v3", true},
 		&Offer{[]v1.Descriptor{{MediaType: "a/b", Digest: "sha256:x", Size: 3, Annotations: map[string]string{"k": "<&>"}}}, json.RawMessage(`{"a":1}`), true},
 		&Answer{[]int64{1, 0}, -1, true, true, "", "", []Leaves{{1, []byte{5}}}}, &Start{}, &Feed{1, 2, []byte("s"), "server", nil},
-		&Need{1, 2, [][2]int64{{0, 4096}}, []Leaves{{0, []byte{5}}}}, &Dial{1, 2, []byte("s"), "n", []string{"[::1]:1"}, nil, true, true, []Leaves{{0, []byte{5}}}},
+		&Need{1, 2, [][2]int64{{0, 4096}}, []Leaves{{0, []byte{5}}}}, &Dial{1, 2, []byte("s"), "n", []string{"[::1]:1"}, nil, true, true, []Leaves{{0, []byte{5}}}, true},
 		&Link{1, 2, LinkDown, "network", "broken"}, &Undial{4}, &Marks{[]Mark{{1, 4, []byte{1}, true}}},
 		&Report{1, 2, 3, "disk", 4, 5, 6, 7, 8, []Sending{{1, true, 2, 3, true, 4, true}}}, &Fail{"space", "no space"}, &Verified{[]string{"sha256:x"}, true},
 		&Commit{}, &Committed{"sha256:x"}, &Bye{}, &Abort{"interrupted", true, CodeInterrupted}, &Ping{}, &Pong{}, &Fallback{1, 2, 3, 4, 5},
@@ -210,11 +218,13 @@ func TestGreetingVectors(t *testing.T) {
 
 // What came with a version is refused before it, and never sent there.
 func TestVersions(t *testing.T) {
-	for _, m := range append(all(), &Abort{"interrupted", true, CodeNone}, &Answer{}, &Need{}, &Dial{1, 2, []byte("s"), "n", nil, nil, true, false, nil}, &Dial{Padded: true}) {
+	for _, m := range append(all(), &Abort{"interrupted", true, CodeNone}, &Answer{}, &Need{}, &Dial{1, 2, []byte("s"), "n", nil, nil, true, false, nil, false}, &Dial{Padded: true}, &Dial{Padded: true, Zeros: true}) {
 		since := 1
 		if abort, ok := m.(*Abort); ok && abort.Code != CodeNone {
 			since = 3
 		} else if len(leavesOf(m)) > 0 {
+			since = 6
+		} else if dial, ok := m.(*Dial); ok && dial.Zeros {
 			since = 6
 		} else if dial, ok := m.(*Dial); ok && dial.Padded {
 			since = 4
@@ -325,6 +335,10 @@ func FuzzFrame(f *testing.F) {
 	f.Add(append(h[:], "abc"...))
 	PutFin(&h)
 	f.Add(h[:])
+	PutZero(&h, 1, MarkEvery/2, MarkEvery/2)
+	f.Add(h[:])
+	PutDataMore(&h, 1, 2, []byte("abc"))
+	f.Add(append(h[:], "abc"...))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if len(b) < HeaderSize {
 			return
@@ -332,12 +346,21 @@ func FuzzFrame(f *testing.F) {
 		var h, again [HeaderSize]byte
 		copy(h[:], b)
 		p, err := ParseHeader(&h, MarkEvery)
-		if err != nil || len(b) != HeaderSize+p.Length || p.CRC != Sum(&h, b[HeaderSize:]) {
+		payload := p.Length
+		if p.Type == Zero {
+			payload = 0
+		}
+		if err != nil || len(b) != HeaderSize+payload || p.CRC != Sum(&h, b[HeaderSize:]) {
 			return
 		}
-		if p.Type == Fin {
+		switch {
+		case p.Type == Fin:
 			PutFin(&again)
-		} else {
+		case p.Type == Zero:
+			PutZero(&again, p.Blob, p.Offset, p.Length)
+		case p.More:
+			PutDataMore(&again, p.Blob, p.Offset, b[HeaderSize:])
+		default:
 			PutData(&again, p.Blob, p.Offset, b[HeaderSize:])
 		}
 		if again != h {
@@ -347,7 +370,7 @@ func FuzzFrame(f *testing.F) {
 }
 
 func FuzzLinkHello(f *testing.F) {
-	f.Add(LinkHello{false, ID{1}, 2, 3, 4, 5}.Encode([]byte("s"), []byte("c")))
+	f.Add(LinkHello{false, false, ID{1}, 2, 3, 4, 5}.Encode([]byte("s"), []byte("c")))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		h, err := ParseLinkHello(Preamble, b)
 		if err != nil {
