@@ -116,6 +116,13 @@ func reserve(f File, size int64) error {
 	return f.Truncate(info.Size()) // A fallocate that failed leaves blocks behind.
 }
 
+// punch makes a hole of n bytes, without changing the length of f. It fails where the file system makes none.
+func punch(f File, off, n int64) error {
+	return control(f, func(fd int) error {
+		return unix.Fallocate(fd, unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, off, n)
+	})
+}
+
 // noSpace reports whether err means that no more can be written.
 func noSpace(err error) bool {
 	return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) || errors.Is(err, unix.EFBIG)

@@ -13,9 +13,10 @@ const writeback = 8 << 20
 
 // Part is a file that one goroutine fills from its front while others read what is already there.
 type Part struct {
-	File    File
-	written atomic.Int64 // leading bytes that are there to be read
-	started int64        // leading bytes whose writeback was begun
+	File     File
+	written  atomic.Int64 // leading bytes that are there to be read
+	started  int64        // leading bytes whose writeback was begun
+	reserved int64        // leading bytes that may have blocks, beyond the length of the file too
 }
 
 // NewPart goes on with a file of which the leading bytes are written.
@@ -30,7 +31,10 @@ func (p *Part) Written() int64 { return p.written.Load() }
 
 // Reserve reserves the blocks for a file of size bytes without changing its length. If there is no space for them, it
 // fails, and the caller removes the file. If the file system cannot reserve, it does nothing.
-func (p *Part) Reserve(size int64) error { return reserve(p.File, size) }
+func (p *Part) Reserve(size int64) error {
+	p.reserved = max(p.reserved, size)
+	return reserve(p.File, size)
+}
 
 // Clone makes an empty part a copy of all of src that shares its blocks. It fails if the file system cannot do that, or
 // if src is no file.
@@ -46,8 +50,14 @@ func (p *Part) Clone(src any) error {
 }
 
 // Write appends b to what is written. Nothing of it is durable before Sync of the file.
-func (p *Part) Write(b []byte) (int, error) {
-	off := p.written.Load()
+func (p *Part) Write(b []byte) (int, error) { return p.WriteAt(b, p.written.Load()) }
+
+// WriteAt is Write for bytes that begin behind those that are written: what is between was there before, and counts as
+// written from now on.
+func (p *Part) WriteAt(b []byte, off int64) (int, error) {
+	if have := p.written.Load(); off < have {
+		return 0, fmt.Errorf("write at %d, before the end of the %d bytes that are written", off, have)
+	}
 	n, err := p.File.WriteAt(b, off)
 	end := off + int64(n)
 	p.written.Store(end)
@@ -56,6 +66,49 @@ func (p *Part) Write(b []byte) (int, error) {
 		p.started = end
 	}
 	return n, err
+}
+
+// Zero is WriteAt of n zeros. They become a hole, whatever was there before or is reserved; where the file system makes none
+// they are written as far as the file had bytes there.
+func (p *Part) Zero(off, n int64) error {
+	if have := p.written.Load(); off < have {
+		return fmt.Errorf("zeros at %d, before the end of the %d bytes that are written", off, have)
+	}
+	info, err := p.File.Stat()
+	if err != nil {
+		return err
+	}
+	end, size := off+n, info.Size()
+	if end > size { // first, because ext4 gives back no blocks behind the end
+		if err := p.File.Truncate(end); err != nil {
+			return err
+		}
+	}
+	if off < max(size, p.reserved) {
+		if err := punch(p.File, off, n); err != nil {
+			if err := writeZeros(p.File, off, min(end, size)); err != nil {
+				return err
+			}
+		}
+	}
+	p.written.Store(end)
+	return nil
+}
+
+// writeZeros writes zeros from off to end.
+func writeZeros(w io.WriterAt, off, end int64) error {
+	if off >= end {
+		return nil
+	}
+	zeros := make([]byte, min(end-off, 1<<20))
+	for off < end {
+		n, err := w.WriteAt(zeros[:min(end-off, int64(len(zeros)))], off)
+		if err != nil {
+			return err
+		}
+		off += int64(n)
+	}
+	return nil
 }
 
 // Flush waits until the device has taken what is written, but for the last bytes, and calls done after each 8 MiB. It

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"runtime"
+	"strconv"
 
 	"github.com/opencontainers/go-digest"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
@@ -19,6 +20,8 @@ const (
 	Size = 4 << 20
 	// MediaType is that of a blob that travels in leaves.
 	MediaType = "application/vnd.dolly-img.leaves"
+	// AnnotationData is the annotation of a blob in leaves that says how many of its bytes may be other than zeros, in decimal.
+	AnnotationData = "dolly-img.data"
 	// Algorithm is the first word of a digest of leaves.
 	Algorithm digest.Algorithm = "leaves-sha256"
 )
@@ -26,6 +29,16 @@ const (
 // In reports whether a blob travels in leaves. A blob whose digest is known does not, whatever its media type
 // says: the layer of an image has the media type that its author wrote.
 func In(d v1.Descriptor) bool { return d.MediaType == MediaType && d.Digest == "" && d.Size >= 0 }
+
+// Data returns how many bytes of a blob may be other than zeros, and so need room where holes do not. It is the size of the
+// blob where nothing is said.
+func Data(d v1.Descriptor) int64 {
+	n, err := strconv.ParseInt(d.Annotations[AnnotationData], 10, 64)
+	if !In(d) || err != nil || n < 0 {
+		return d.Size
+	}
+	return min(n, d.Size)
+}
 
 // Digest returns the digest whose value is root: the SHA-256 of the SHA-256 sums of all leaves, 32 bytes each, in the
 // order of the file.

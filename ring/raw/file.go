@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 	"syscall"
 	"time"
 
@@ -150,7 +151,14 @@ func (s *File) leaves() bool { return s.info.Size() >= inLeaves }
 
 // Blobs is the file: its size is known, its digest is not.
 func (s *File) Blobs(context.Context) ([]v1.Descriptor, error) {
-	return []v1.Descriptor{Describe(s.path, s.info.Size())}, nil
+	d := Describe(s.path, s.info.Size())
+	if !s.leaves() {
+		return []v1.Descriptor{d}, nil
+	}
+	if n := dataIn(s.f, d.Size); n < d.Size {
+		d.Annotations[leaf.AnnotationData] = strconv.FormatInt(n, 10)
+	}
+	return []v1.Descriptor{d}, nil
 }
 
 // Describe is the blob of size bytes that a file or an image is sent as, in leaves where it is long.
@@ -178,7 +186,12 @@ func (s *File) Open(ctx context.Context, _ v1.Descriptor, off int64) (io.ReadClo
 	if s.leaves() && s.plain.wanted {
 		s.plain.begin(s.f, s.info.Size())
 	}
-	return durable.NewPart(durable.NewFile(s.f), s.info.Size()).Open(ctx, off, nil)
+	part := durable.NewPart(durable.NewFile(s.f), s.info.Size())
+	open := func(off int64) (io.ReadCloser, error) { return part.Open(ctx, off, nil) }
+	if s.leaves() {
+		return openHoles(s.f, s.info.Size(), off, open)
+	}
+	return open(off)
 }
 
 // WantSHA256 has SHA256 computed also for a file in leaves, by a core of its own. It is called before Open.

@@ -19,6 +19,7 @@ import (
 	"github.com/dolly-img/dolly-img/ring"
 	"github.com/dolly-img/dolly-img/ring/bytesize"
 	"github.com/dolly-img/dolly-img/ring/errkind"
+	"github.com/dolly-img/dolly-img/ring/leaf"
 )
 
 // ErrBusy is part of the error of a target that another transfer writes to.
@@ -131,7 +132,7 @@ func (t *Target) Offer(ctx context.Context, blobs []v1.Descriptor) (held []int64
 	if blobs[0].Digest != "" {
 		part = max(0, min(part, blobs[0].Size-1)) // all of it would vouch for it
 	}
-	if need := blobs[0].Size - part; free >= 0 && need > free {
+	if need := min(blobs[0].Size-part, leaf.Data(blobs[0])); free >= 0 && need > free {
 		return nil, 0, t.tooSmall(need, free)
 	}
 	return []int64{part}, free, nil
@@ -236,7 +237,8 @@ func (t *Target) fail(what string, err error) error {
 }
 
 // Begin opens the part file at off, which is 0 or at most what an Abort before
-// kept or Offer claimed, and reserves the space.
+// kept or Offer claimed, and reserves the space. A blob with holes stays sparse, and none is reserved for it: to reserve
+// room for the holes, too, would refuse it where it fits, and nobody knows where they are.
 func (t *Target) Begin(ctx context.Context, d v1.Descriptor, off int64) (ring.Writer, error) {
 	t.mu.Lock()
 	file := t.existing
@@ -252,8 +254,10 @@ func (t *Target) Begin(ctx context.Context, d v1.Descriptor, off int64) (ring.Wr
 	if err != nil {
 		return nil, err
 	}
-	if err := p.Reserve(d.Size); err != nil {
-		return nil, errors.Join(t.fail("reserve "+bytesize.Text(d.Size), err), t.drop())
+	if leaf.Data(d) == d.Size {
+		if err := p.Reserve(d.Size); err != nil {
+			return nil, errors.Join(t.fail("reserve "+bytesize.Text(d.Size), err), t.drop())
+		}
 	}
 	return &targetWriter{t, p}, nil
 }

@@ -87,6 +87,23 @@ func (w *targetWriter) Write(b []byte) (int, error) {
 	return n, err
 }
 
+// WriteAt stores bytes behind those that were stored last; see ring.Placer.
+func (w *targetWriter) WriteAt(b []byte, off int64) (int, error) {
+	n, err := w.p.WriteAt(b, off)
+	if err != nil {
+		err = w.t.fail("write", err)
+	}
+	return n, err
+}
+
+// Zero makes a hole; see ring.Placer.
+func (w *targetWriter) Zero(off, n int64) error {
+	if err := w.p.Zero(off, n); err != nil {
+		return w.t.fail("write zeros", err)
+	}
+	return nil
+}
+
 // Flush waits until the device has what was written; see ring.Flusher.
 func (w *targetWriter) Flush(ctx context.Context, done func(bytes int64)) error {
 	if err := w.p.Flush(ctx, done); err != nil {

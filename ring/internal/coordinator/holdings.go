@@ -2,6 +2,7 @@ package coordinator
 
 import (
 	"github.com/dolly-img/dolly-img/ring/internal/wire"
+	"github.com/dolly-img/dolly-img/ring/leaf"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
@@ -52,7 +53,7 @@ func (h *holdings) take(blobs []v1.Descriptor, sizes []int64, ev EvAnswer, recei
 		h.absent += sizes[b]
 		h.claimed += h.claims[b]
 		holds += h.claims[b]
-		missing += max(d.Size-h.claims[b], 0)
+		missing += min(max(d.Size-h.claims[b], 0), max(leaf.Data(d), 0))
 	}
 	if !h.known {
 		h.known, h.first = true, holds
