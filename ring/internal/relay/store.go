@@ -189,24 +189,6 @@ func (s *Store) write(ctx context.Context, w io.Writer, t *taker) error {
 	}
 }
 
-// placer is what a writer of a blob in leaves may be.
-type placer interface {
-	io.WriterAt
-	Zero(off, n int64) error
-}
-
-// writeZeros writes n zeros.
-func writeZeros(w io.Writer, n int64) error {
-	for n > 0 {
-		k, err := w.Write(zeros[:min(n, int64(len(zeros)))])
-		if err != nil {
-			return err
-		}
-		n -= int64(k)
-	}
-	return nil
-}
-
 // hasher hashes one blob, or leaves of it.
 type hasher struct {
 	store  *Store

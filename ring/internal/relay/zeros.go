@@ -2,6 +2,7 @@ package relay
 
 import (
 	"bytes"
+	"io"
 	"sync"
 
 	"github.com/dolly-img/dolly-img/ring/internal/wire"
@@ -18,6 +19,24 @@ func isZero(b []byte) bool {
 		b = b[len(zeros):]
 	}
 	return bytes.Equal(b, zeros[:len(b)])
+}
+
+// placer is what a writer of a blob in leaves may be.
+type placer interface {
+	io.WriterAt
+	Zero(off, n int64) error
+}
+
+// writeZeros writes n zeros.
+func writeZeros(w io.Writer, n int64) error {
+	for n > 0 {
+		k, err := w.Write(zeros[:min(n, int64(len(zeros)))])
+		if err != nil {
+			return err
+		}
+		n -= int64(k)
+	}
+	return nil
 }
 
 // firstRun returns how many of the first bytes of b, which begins at byte off of its blob, are all zeros or not, by pieces that

@@ -216,23 +216,38 @@ func TestGreetingVectors(t *testing.T) {
 	}
 }
 
+// sinceOf is the version with which came what a message has.
+func sinceOf(m Message) int {
+	if len(leavesOf(m)) > 0 {
+		return 6
+	}
+	switch m := m.(type) {
+	case *Abort:
+		if m.Code != CodeNone {
+			return 3
+		}
+	case *Dial:
+		switch {
+		case m.Zeros:
+			return 6
+		case m.Padded:
+			return 4
+		}
+	case *Report:
+		if m.Links[0].Acked > 0 {
+			return 4
+		}
+	}
+	if m.kind() > 21 {
+		return 2
+	}
+	return 1
+}
+
 // What came with a version is refused before it, and never sent there.
 func TestVersions(t *testing.T) {
 	for _, m := range append(all(), &Abort{"interrupted", true, CodeNone}, &Answer{}, &Need{}, &Dial{1, 2, []byte("s"), "n", nil, nil, true, false, nil, false}, &Dial{Padded: true}, &Dial{Padded: true, Zeros: true}) {
-		since := 1
-		if abort, ok := m.(*Abort); ok && abort.Code != CodeNone {
-			since = 3
-		} else if len(leavesOf(m)) > 0 {
-			since = 6
-		} else if dial, ok := m.(*Dial); ok && dial.Zeros {
-			since = 6
-		} else if dial, ok := m.(*Dial); ok && dial.Padded {
-			since = 4
-		} else if report, ok := m.(*Report); ok && report.Links[0].Acked > 0 {
-			since = 4
-		} else if m.kind() > 21 {
-			since = 2
-		}
+		since := sinceOf(m)
 		for version := 1; version <= Version; version++ {
 			got, err := From(version, m)
 			if (err == nil) != (version >= since) || err == nil && version == Version && got != m {
