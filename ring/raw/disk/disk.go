@@ -10,7 +10,8 @@ import (
 	"strings"
 )
 
-// HalfWritten stands at HalfWrittenAt of a device that dolly-img has begun to overwrite and has not finished.
+// HalfWritten stands at HalfWrittenAt, or at the first byte, or at both, of a device that dolly-img has begun to overwrite and
+// has not finished.
 const HalfWritten = "dolly-img half\x00\x01"
 
 // HalfWrittenAt is the offset of HalfWritten in bytes.

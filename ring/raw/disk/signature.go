@@ -117,7 +117,7 @@ var probes = []func(d *ends) (Signature, bool){
 }
 
 func (d *ends) halfWritten() (Signature, bool) {
-	return Signature{Type: HalfWrittenType}, d.has(HalfWrittenAt, HalfWritten)
+	return Signature{Type: HalfWrittenType}, d.has(0, HalfWritten) || d.has(HalfWrittenAt, HalfWritten)
 }
 
 // gpt finds the header of a GUID partition table, or its backup, for sectors of 512 and 4096 bytes (UEFI specification, section 5.3).

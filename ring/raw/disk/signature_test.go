@@ -205,6 +205,7 @@ func TestSignaturesOfMembers(t *testing.T) {
 		{raid(blank(), 4096, "node:7"), []string{`MD 1.2 "node:7"`}},
 		{blank().put(size&^0xffff-0x10000, mdMagic+"\x00\x00\x00\x00\x5a\x00\x00\x00"), []string{"MD 0.90"}},
 		{blank().put(HalfWrittenAt, HalfWritten), []string{HalfWrittenType}},
+		{blank().put(0, HalfWritten), []string{HalfWrittenType}},
 		{blank().put(size-4096, "EFI PART\x00\x00\x01\x00"), []string{"gpt"}},
 		// What an array leaves at the end of a disk that got a file system later is found beside it.
 		{raid(blank(), end, "old").put(0, "XFSB"), []string{`MD 1.0 "old"`, "xfs"}},

@@ -1,0 +1,225 @@
+package device
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"testing"
+
+	"github.com/hanwen/go-fuse/v2/fs"
+	"github.com/hanwen/go-fuse/v2/fuse"
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sys/unix"
+
+	"github.com/dolly-img/dolly-img/ring"
+	"github.com/dolly-img/dolly-img/ring/leaf"
+	"github.com/dolly-img/dolly-img/test/loopdev"
+)
+
+// liar is a file in memory below a loop device: what the disk says that it does, and what it does.
+type liar struct {
+	fs.Inode
+
+	mu   sync.Mutex
+	data []byte
+	// write is called for each write, and returns the bytes that get to the medium, nil for none.
+	write func(b []byte, off int64) ([]byte, syscall.Errno)
+}
+
+func (l *liar) Getattr(_ context.Context, _ fs.FileHandle, out *fuse.AttrOut) syscall.Errno {
+	out.Mode, out.Size = syscall.S_IFREG|0o600, uint64(len(l.data))
+	return 0
+}
+
+func (l *liar) Setattr(ctx context.Context, f fs.FileHandle, _ *fuse.SetAttrIn, out *fuse.AttrOut) syscall.Errno {
+	return l.Getattr(ctx, f, out)
+}
+
+// Open keeps the kernel from caching the file: from a cache, a write that was dropped is read back as if it was there.
+func (l *liar) Open(context.Context, uint32) (fs.FileHandle, uint32, syscall.Errno) {
+	return nil, fuse.FOPEN_DIRECT_IO, 0
+}
+
+func (l *liar) Read(_ context.Context, _ fs.FileHandle, p []byte, off int64) (fuse.ReadResult, syscall.Errno) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return fuse.ReadResultData(p[:copy(p, l.data[min(off, int64(len(l.data))):])]), 0
+}
+
+func (l *liar) Write(_ context.Context, _ fs.FileHandle, b []byte, off int64) (uint32, syscall.Errno) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	n := uint32(len(b))
+	b, errno := l.write(b, off)
+	if errno != 0 {
+		return 0, errno
+	}
+	copy(l.data[off:], b)
+	return n, 0
+}
+
+func (l *liar) Fsync(context.Context, fs.FileHandle, uint32) syscall.Errno { return 0 }
+
+// newLiar mounts a file of size bytes, and makes a loop device over it.
+func newLiar(t *testing.T, size int64, write func(b []byte, off int64) ([]byte, syscall.Errno)) *loopdev.Device {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("only root mounts")
+	}
+	dir := t.TempDir()
+	file := &liar{data: make([]byte, size), write: write}
+	root := &fs.Inode{}
+	server, err := fs.Mount(dir, root, &fs.Options{
+		MountOptions: fuse.MountOptions{FsName: "liar", DirectMountStrict: true, MaxWrite: 512 << 10},
+		OnAdd: func(ctx context.Context) {
+			root.AddChild("disk", root.NewPersistentInode(ctx, file, fs.StableAttr{Mode: syscall.S_IFREG}), false)
+		},
+	})
+	if err != nil {
+		t.Skipf("no FUSE: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := server.Unmount(); err != nil {
+			t.Error(err)
+		}
+	})
+	return loopdev.Over(t, filepath.Join(dir, "disk"), loopdev.Options{})
+}
+
+// cloneReadBack writes the image to a device, and reads back and compares the leaves as the ring does.
+func cloneReadBack(target *Target, image []byte) error {
+	ctx := context.Background()
+	blob := v1.Descriptor{MediaType: leaf.MediaType, Size: int64(len(image))}
+	if _, _, err := target.Offer(ctx, []v1.Descriptor{blob}); err != nil {
+		return err
+	}
+	w, err := target.Begin(ctx, blob, 0)
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(feed(w.(ring.Placer), image, 0, blob.Size), w.Commit(ctx, blob)); err != nil {
+		return err
+	}
+	if _, err := target.Prepare(ctx, nil); err != nil {
+		return err
+	}
+	r, err := target.Open(ctx, blob, 0)
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	if got, err := io.ReadAll(r); err != nil {
+		return err
+	} else if !bytes.Equal(got, image) {
+		return errReadBack
+	}
+	return target.Publish(ctx)
+}
+
+var errReadBack = errors.New("read back: other bytes")
+
+func TestLiar(t *testing.T) {
+	const size = 24 << 20
+	image := random(17<<20 + 1234)
+	at := func(where int64, then func(b []byte) ([]byte, syscall.Errno)) func([]byte, int64) ([]byte, syscall.Errno) {
+		return func(b []byte, off int64) ([]byte, syscall.Errno) {
+			if off <= where && where < off+int64(len(b)) && len(bytes.Trim(b, "\x00")) > 0 {
+				return then(b)
+			}
+			return b, 0
+		}
+	}
+	drop := func([]byte) ([]byte, syscall.Errno) { return nil, 0 }
+	damage := func(b []byte) ([]byte, syscall.Errno) { b = bytes.Clone(b); b[len(b)/2] ^= 4; return b, 0 }
+	broken := func([]byte) ([]byte, syscall.Errno) { return nil, syscall.EIO }
+	unplugged := false
+	for name, tt := range map[string]struct {
+		write   func([]byte, int64) ([]byte, syscall.Errno)
+		outcome Outcome
+	}{
+		"honest":                  {at(-1, drop), Complete},
+		"drops a write":           {at(9<<20, drop), Overwritten},
+		"damages a write":         {at(11<<20, damage), Overwritten},
+		"drops the last leaf":     {at(17<<20, drop), Overwritten},
+		"damages the first leaf":  {at(700<<10, damage), Overwritten},
+		"drops the first sector":  {at(0, drop), Unknown},
+		"fails in the middle":     {at(9<<20, broken), Overwritten},
+		"fails at the first mark": {at(0, broken), Overwritten},
+		"is unplugged in the middle": {func(b []byte, off int64) ([]byte, syscall.Errno) {
+			if unplugged = unplugged || off >= 9<<20 && off < 16<<20; unplugged {
+				return nil, syscall.EIO
+			}
+			return b, 0
+		}, Overwritten},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := newLiar(t, size, tt.write)
+			block := openLoop(t, d, unix.O_EXCL)
+			target := New(block, Options{})
+			err := cloneReadBack(target, image)
+			if (err == nil) != (tt.outcome == Complete) || target.Outcome() != tt.outcome {
+				t.Errorf("%v, and it says %s", err, target.Outcome())
+			}
+			if tt.outcome == Complete && !block.WritesZeros() {
+				t.Error("a disk that cannot make holes does not say that it wrote zeros")
+			}
+			if err := target.Close(); err != nil && tt.outcome == Complete {
+				t.Error(err)
+			}
+			if got := readDevice(t, openLoop(t, d, 0), int64(len(image))); bytes.Equal(got, image) != (tt.outcome == Complete) {
+				t.Errorf("the image is there: %v", !(tt.outcome == Complete))
+			}
+		})
+	}
+}
+
+// Zeros are holes in the file below, where there were bytes before, too.
+func TestHoles(t *testing.T) {
+	for name, dir := range map[string]func(testing.TB) string{"tmpfs": tmpfs, "disk": onDisk} {
+		for _, sector := range []int{512, 4096} {
+			t.Run(name, func(t *testing.T) {
+				d := loopdev.New(t, dir(t), 256<<20, loopdev.Options{Sector: sector})
+				blocks := func() int64 {
+					unix.Sync()
+					var st unix.Stat_t
+					if err := unix.Stat(d.File, &st); err != nil {
+						t.Fatal(err)
+					}
+					return st.Blocks * 512
+				}
+				full := openLoop(t, d, 0)
+				for at := int64(0); at < full.Size(); at += chunkSize {
+					b := aligned(chunkSize)
+					b[5] = 1
+					if _, err := full.WriteAt(b, at); err != nil {
+						t.Fatal(err)
+					}
+				}
+				full.Close()
+				before := blocks()
+				image := make([]byte, 200<<20)
+				copy(image[100<<20:], random(edge))
+				block := openLoop(t, d, unix.O_EXCL)
+				target := New(block, Options{})
+				if err := errors.Join(cloneReadBack(target, image), target.Close()); err != nil {
+					t.Fatal(err)
+				}
+				// What stays are the first and the last leaf, the MiB of bytes, and what lies behind the image.
+				if after := blocks(); after > 70<<20 || before < 256<<20 {
+					t.Errorf("%d bytes are allocated, before %d", after, before)
+				}
+				if block.WritesZeros() {
+					t.Error("it wrote zeros")
+				}
+				if got := readDevice(t, openLoop(t, d, 0), int64(len(image))); !bytes.Equal(got, image) {
+					t.Error("not the image")
+				}
+			})
+		}
+	}
+}
