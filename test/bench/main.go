@@ -7,6 +7,7 @@
 //	go run ./test/bench --preset cost           # beside the bare chain, quiet, beside busy loops and on one core; start-up; without SHA instructions
 //	go run ./test/bench --preset images         # from a registry beside skopeo, the mirror beside nginx
 //	go run ./test/bench --preset layers         # docker save archives with and without checking their layers
+//	go run ./test/bench --preset sparse         # an image of which a tenth is data, beside one without zeros
 //	go run ./test/bench --preset startup --before OLD   # this tree's dolly-img and another one in turn
 //	go run ./test/bench --nodes 4,16 --rate 100M --size 256M --only plain,mbuffer
 //
@@ -69,6 +70,7 @@ var presets = map[string]preset{
 	"nosha":    {rounds: 3, parts: []string{"nosha"}},
 	"slowdisk": {rounds: 3, parts: []string{"slowdisk"}},
 	"images":   {rounds: 1, parts: []string{"pull", "serve"}},
+	"sparse":   {rounds: 3, parts: []string{"sparse"}},
 	"layers":   {rounds: 1, parts: []string{"layers"}},
 }
 
