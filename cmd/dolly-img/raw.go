@@ -4,11 +4,13 @@ import (
 	"fmt"
 	"path/filepath"
 	"runtime"
+	"slices"
 
 	"github.com/spf13/cobra"
 
 	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/meta"
 	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/push"
+	"github.com/dolly-img/dolly-img/ring/raw/expand"
 )
 
 // coresForSHA256 is how many cores a server has that can spare one for a sum that no node needs: with two, a push to
@@ -32,6 +34,15 @@ and writes nothing; if not, it refuses. So the same command can be repeated afte
 failed. A file that the node holds gets the mode and the owner that the command asks for; if that
 changes it, the node says committed. Its modification time stays.
 
+With --format auto FILE is the image of a disk, and its first bytes say how it is stored: as it
+is, or compressed with gzip, zstd, xz or bzip2. The nodes get the image expanded. If there is a
+block map (bmap) beside it, as IMAGE.bmap or under the name of the image without .xz and the like,
+or --bmap names one, blocks that it leaves out are sent as zeros, and the others are compared with its
+checksums. Images that another program has to convert (qcow2, VMDK, VHD, a tar archive and so on)
+are refused, with the command that does it. --format gzip, zstd, xz or bzip2 expands what FILE
+has, whatever that is. What gzip and bzip2 made is expanded once before to be measured, and so is
+a zstd file that does not say its length. If FILE is damaged or cut off, nothing is committed.
+
 A stream is kept in a temporary file (in $TMPDIR) while it is sent, so that a node
 can be fed again if its predecessor died. --no-spool does without that file.
 
@@ -47,12 +58,14 @@ func newRaw() *cobra.Command {
 	var send sendFlags
 	var out outputFlags
 	var input string
+	var format, blocks string
 	var noSpool, allowEmpty, sha bool
 	cmd := &cobra.Command{
 		Use:   "raw FILE --output PATH --nodes LIST",
 		Short: "Clone a file or a stream to nodes",
 		Long:  rawLong,
 		Example: `  dolly-img raw vmlinuz --output /data/ --nodes 'node[01-16]'
+  dolly-img raw system.raw.xz --format auto --output /data/system.raw --nodes @hostfile
   tar cz . | dolly-img raw - --output /data/home.tar.gz --nodes @hostfile`,
 		Args: atMost(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -77,7 +90,11 @@ func newRaw() *cobra.Command {
 			if out.output == "" && !out.discard {
 				return &usageError{fmt.Errorf("no output"), "name it with --output PATH, or use --verify-only"}
 			}
-			m, err := out.meta(meta.KindRaw, name)
+			stored, err := storedAs(cmd, input, format, blocks)
+			if err != nil {
+				return err
+			}
+			m, err := out.meta(meta.KindRaw, stored.Expanded(name))
 			if err != nil {
 				return err
 			}
@@ -91,15 +108,35 @@ func newRaw() *cobra.Command {
 			if !cmd.Flags().Changed("sha256") {
 				sha = runtime.NumCPU() >= coresForSHA256
 			}
-			j.What = push.File{Path: input, SHA256: sha, Stream: cmd.InOrStdin(), NoSpool: noSpool, AllowEmpty: allowEmpty, Note: j.note}
+			j.What = push.File{
+				Path: input, Format: stored, Map: blocks, Measuring: j.measuring(name), SHA256: sha,
+				Stream: cmd.InOrStdin(), NoSpool: noSpool, AllowEmpty: allowEmpty, Note: j.note,
+			}
 			return j.run(cmd.Context())
 		},
 	}
 	cmd.Flags().StringVar(&input, "input", "", "`FILE` to send, or - for standard input")
 	out.add(cmd, "`PATH` of the file on the nodes, or of its directory if it ends with /")
+	cmd.Flags().StringVar(&format, "format", string(expand.Raw), "how FILE is stored, `raw|auto|gzip|zstd|xz|bzip2`: nodes get it as it is, or what it has when it is expanded")
+	cmd.Flags().StringVar(&blocks, "bmap", "", "`FILE` with a block map of the image: all that it leaves out is sent as zeros (implies --format auto)")
 	cmd.Flags().BoolVar(&noSpool, "no-spool", false, "do not keep standard input in a temporary file")
 	cmd.Flags().BoolVar(&allowEmpty, "allow-empty", false, "send standard input even if it is empty")
 	cmd.Flags().BoolVar(&sha, "sha256", false, "report the SHA-256 of a file from 64 MiB on, too, which takes a core (without this flag: where there are 4)")
 	send.add(cmd)
 	return cmd
+}
+
+// storedAs checks --format and --bmap, and returns how the input is stored.
+func storedAs(cmd *cobra.Command, input, format, blocks string) (expand.Format, error) {
+	f := expand.Format(format)
+	if !slices.Contains(expand.Formats, f) {
+		return "", usagef("--format %s: want raw, auto, gzip, zstd, xz or bzip2", format)
+	}
+	if blocks != "" && !cmd.Flags().Changed("format") {
+		f = expand.Auto
+	}
+	if input == "-" && (f != expand.Raw || blocks != "") {
+		return "", usagef("--format and --bmap are for files: what comes from standard input is sent as it is")
+	}
+	return f, nil
 }

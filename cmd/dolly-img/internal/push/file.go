@@ -14,6 +14,7 @@ import (
 	"github.com/dolly-img/dolly-img/ring/bytesize"
 	"github.com/dolly-img/dolly-img/ring/errkind"
 	"github.com/dolly-img/dolly-img/ring/raw"
+	"github.com/dolly-img/dolly-img/ring/raw/expand"
 )
 
 // filled is standard input that must not be empty. If a command in front of the pipe fails, it often writes nothing, and
@@ -28,11 +29,17 @@ func (s filled) Unchanged(context.Context) error {
 	return errkind.Errorf("input-empty", "standard input is empty")
 }
 
-// File is a file or a stream that is sent as it is.
+// File is a file or a stream that is sent as it is, or the image in a file that is stored in fewer bytes.
 type File struct {
 	// Path is the path of the file, or "-" for Stream.
 	Path   string
 	Stream io.Reader
+	// Format is how the file is stored. With Raw, or "", it is sent as it is.
+	Format expand.Format
+	// Map is the path of a block map of the image, or "".
+	Map string
+	// Measuring is called while the file is expanded once to find out how long it is.
+	Measuring func(read, size int64)
 	// NoSpool keeps no copy of the stream in a temporary file.
 	NoSpool bool
 	// SHA256 has the SHA-256 of a file computed that travels in leaves, too.
@@ -45,7 +52,7 @@ type File struct {
 
 // Open opens the file. It notes in m what only the file knows: its time, and its permission bits unless the user set
 // others.
-func (in File) Open(_ context.Context, _ *Push, m *meta.Transfer) (ring.Source, error) {
+func (in File) Open(ctx context.Context, _ *Push, m *meta.Transfer) (ring.Source, error) {
 	if in.Path == "-" {
 		dir := os.TempDir()
 		if in.NoSpool {
@@ -65,6 +72,11 @@ func (in File) Open(_ context.Context, _ *Push, m *meta.Transfer) (ring.Source, 
 		return nil, err
 	}
 	m.KeepMode(f.Mode())
+	if in.Format != "" && in.Format != expand.Raw || in.Map != "" {
+		if source, err := in.expand(ctx, f, m); source != nil || err != nil {
+			return source, err
+		}
+	}
 	if in.SHA256 {
 		f.WantSHA256()
 	}

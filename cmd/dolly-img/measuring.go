@@ -1,0 +1,38 @@
+package main
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/dolly-img/dolly-img/ring/bytesize"
+)
+
+// measuring returns what shows how far a file is that is expanded once to find out how long it is: on a terminal a line that
+// stays in its place, elsewhere a line at the start and then about every 5 seconds.
+func (j *job) measuring(name string) func(read, size int64) {
+	if j.flags.quiet {
+		return nil
+	}
+	var last time.Time
+	return func(read, size int64) {
+		now := time.Now()
+		switch {
+		case j.screen.terminal() && read == size:
+			j.screen.progress("")
+		case j.screen.terminal():
+			j.screen.progress(measured(name, read, size))
+		case now.Sub(last) >= plainEvery && read < size:
+			last = now
+			j.screen.printf("%s", measured(name, read, size))
+		}
+	}
+}
+
+// measured says how far it is.
+func measured(name string, read, size int64) string {
+	percent := int64(100)
+	if size > 0 {
+		percent = int64(float64(read) / float64(size) * 100)
+	}
+	return fmt.Sprintf("measuring how long %s is when it is expanded: %d %% of %s", name, percent, bytesize.Text(size))
+}
