@@ -11,6 +11,7 @@ import (
 	"github.com/dolly-img/dolly-img/ring/internal/member"
 	"github.com/dolly-img/dolly-img/ring/internal/relay"
 	"github.com/dolly-img/dolly-img/ring/internal/wire"
+	"github.com/dolly-img/dolly-img/ring/leaf"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/time/rate"
 )
@@ -94,7 +95,9 @@ func (s *session) open(ctrl *control, sink Sink) *wire.Error {
 	}
 	s.ctrl, s.opened = ctrl, true
 	s.expect(s.req.Addr)
-	s.m.Step(member.EvHeld{Held: held})
+	sets, leaves := s.holds(ctrl.version)
+	s.m.Step(member.EvHeld{Held: held, Sets: sets})
+	s.relay.Hold(func(b int) *leaf.Set { return s.m.Position(b).Set })
 	s.relay.Arrive(s.extra.Opener, func(b int) (int64, bool) {
 		p := s.m.Position(b)
 		return p.Accepted, !p.Held
@@ -102,9 +105,28 @@ func (s *session) open(ctrl *control, sink Sink) *wire.Error {
 	if s.cfg.Began != nil {
 		s.cfg.Began(s.req)
 	}
-	ctrl.send(&wire.Answer{Held: held, Free: free, Replay: s.extra.Opener != nil, Switch: switches})
+	ctrl.send(&wire.Answer{Held: held, Free: free, Replay: s.extra.Opener != nil, Switch: switches, Leaves: leaves})
 	s.work.Done()
 	return nil
+}
+
+// holds returns which leaves the sink claims to hold, by blob and for the ANSWER to a server that speaks a version.
+func (s *session) holds(version int) (sets []*leaf.Set, leaves []wire.Leaves) {
+	if s.extra.Holder == nil || s.extra.Opener == nil || version < wire.SetsSince {
+		return nil, nil
+	}
+	sets = make([]*leaf.Set, len(s.req.Blobs))
+	each := s.node.pool.MarkEvery()
+	for b, d := range s.req.Blobs {
+		if !leaf.In(d) {
+			continue
+		}
+		set := leaf.SetOf(d.Size, each, func(off int64) bool { return off+each <= d.Size && s.extra.Holds(d, off) })
+		if set.Any(0, d.Size) {
+			sets[b], leaves = set, append(leaves, wire.Leaves{Blob: b, Set: set.Bits()})
+		}
+	}
+	return sets, leaves
 }
 
 func holdsAll(blobs []v1.Descriptor, held []int64) bool {

@@ -9,6 +9,7 @@ import (
 	"github.com/dolly-img/dolly-img/ring/internal/member"
 	"github.com/dolly-img/dolly-img/ring/internal/relay"
 	"github.com/dolly-img/dolly-img/ring/internal/wire"
+	"github.com/dolly-img/dolly-img/ring/leaf"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
@@ -141,9 +142,10 @@ func (s *session) fallBack() {
 	<-stored
 	s.mu.Lock()
 	writers := map[int]Writer{}
-	good := make([]int64, len(s.req.Blobs))
+	good, at := make([]int64, len(s.req.Blobs)), make([]member.Position, len(s.req.Blobs))
 	for i := range s.req.Blobs {
 		p := s.m.Position(i)
+		at[i] = p
 		good[i] = p.Accepted // the size of a blob that is finished
 		if w := s.storing.writers[i]; w != nil && !p.Judged {
 			writers[i] = w
@@ -158,9 +160,10 @@ func (s *session) fallBack() {
 			return
 		}
 	}
-	for i := range good {
-		s.storing.saved.Back(i, good[i])
+	for i := range at {
+		s.storing.saved.Back(i, at[i].Good) // leaves that were there before are behind it, and have to be hashed again
 	}
+	s.relay.Hold(func(b int) *leaf.Set { return at[b].Set })
 	s.relay.FallBack(func(b int) int64 { return good[b] })
 	s.mu.Lock()
 	defer s.mu.Unlock()

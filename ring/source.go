@@ -102,6 +102,7 @@ type sinkExtras struct {
 	io.Closer
 	// The Stringer names the target for the audit line.
 	fmt.Stringer
+	Holder
 }
 
 func extrasOf(s Sink) (x sinkExtras) {
@@ -111,7 +112,17 @@ func extrasOf(s Sink) (x sinkExtras) {
 	x.Preparer, _ = s.(Preparer)
 	x.Closer, _ = s.(io.Closer)
 	x.Stringer, _ = s.(fmt.Stringer)
+	x.Holder, _ = s.(Holder)
 	return x
+}
+
+// Holder is an optional second interface of a Sink that can be read again, and that may hold leaves of a blob in leaves
+// (package leaf) behind the leading bytes that Offer names. Its Writers of such blobs are Placers, and an Abort of them keeps
+// also the leaves that the Sink holds.
+type Holder interface {
+	// Holds reports whether the Sink claims to hold the leaf of d that begins at byte off. It is called after Offer, for leaves
+	// that are whole, and only reads what is in memory.
+	Holds(d v1.Descriptor, off int64) bool
 }
 
 // Keeper is an optional second interface of a Sink. Another transfer can then go on from what this

@@ -23,7 +23,11 @@ type blob struct {
 	held bool
 	// claim is how many leading bytes were there before and are not judged by marks yet.
 	claim int64
-	// accepted is how many leading bytes were claimed, or accepted frame by frame.
+	// set has the leaves that were there before, and nil where there are none. It never changes: another one takes its
+	// place. What it says of leaves before accepted means nothing any more.
+	set *leaf.Set
+	// accepted is how many leading bytes were claimed, are in the set, or were accepted frame by frame. It is never inside
+	// or at the front of a leaf of the set.
 	accepted int64
 	// good is how many leading bytes are below a mark whose sum was equal.
 	good int64
@@ -59,6 +63,21 @@ func (b *blob) digest(sum []byte) digest.Digest {
 		return leaf.Digest(sum)
 	}
 	return digest.NewDigestFromBytes(digest.SHA256, sum)
+}
+
+// walk moves accepted to off, or, if the leaf there is held, to the front of the next one that is not.
+func (b *blob) walk(off int64) { b.accepted = b.set.Next(off) }
+
+// miss drops the leaf before off from the set, because it differs, or with all the whole set.
+func (b *blob) miss(off int64, all bool) {
+	switch {
+	case b.set == nil || !all && !b.set.Has(off-1):
+	case all:
+		b.set = nil
+	default:
+		b.set = b.set.Clone()
+		b.set.Remove(off - 1)
+	}
 }
 
 // lacks reports whether the blob lacks bytes that a feed has to bring.

@@ -2,6 +2,7 @@ package member
 
 import (
 	"github.com/dolly-img/dolly-img/ring/internal/wire"
+	"github.com/dolly-img/dolly-img/ring/leaf"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
@@ -9,8 +10,12 @@ import (
 type Event any
 
 type (
-	// EvHeld is the first event. It has, for each blob, how many leading bytes the Sink has, as the ANSWER says.
-	EvHeld struct{ Held []int64 }
+	// EvHeld is the first event. It has, for each blob, how many leading bytes the Sink has, as the ANSWER says, and which
+	// leaves behind them. Sets is nil where it has none.
+	EvHeld struct {
+		Held []int64
+		Sets []*leaf.Set
+	}
 	// EvMsg is a message of the server.
 	EvMsg struct{ Msg wire.Message }
 	// EvOpen says that a link which proved itself wants to feed. The first action answers it:

@@ -35,6 +35,8 @@ type Machine struct {
 	probes int
 	// marks counts the marks of all blobs that wait for the node's own sums.
 	marks int
+	// falls counts how often the node went back.
+	falls int
 
 	// received is the payload in bytes that was accepted, including what was dropped later.
 	received int64
@@ -58,6 +60,8 @@ const maxProbed = 64
 const (
 	// maxAddrs is how many addresses of one node FEED, DIAL and PROBE may name, and usedAddrs how many of them are used.
 	maxAddrs, usedAddrs = 64, 16
+	// maxMissed is how often a node goes back before it believes nothing of what it holds in advance.
+	maxMissed = 3
 	// maxMarks is how many marks may wait for bytes, which are the marks of 1 TiB.
 	maxMarks = 1 << 18
 )
@@ -79,14 +83,7 @@ func (m *Machine) Step(ev Event) []Action {
 	m.out = nil
 	switch ev := ev.(type) {
 	case EvHeld:
-		for i := range m.blobs {
-			b := &m.blobs[i]
-			d := v1.Descriptor{Digest: b.want, Size: b.size}
-			if b.held = wire.Vouched(d, ev.Held[i]); !b.held {
-				b.claim = wire.Claimed(d, ev.Held[i], m.markEvery)
-				b.accepted = b.claim
-			}
-		}
+		m.holds(ev)
 	case EvMsg:
 		m.message(ev.Msg)
 	case EvOpen:
@@ -138,6 +135,22 @@ func (m *Machine) Step(ev Event) []Action {
 		panic(fmt.Sprintf("member: unknown event %T", ev))
 	}
 	return m.out
+}
+
+// holds takes what the Sink has.
+func (m *Machine) holds(ev EvHeld) {
+	for i := range m.blobs {
+		b := &m.blobs[i]
+		d := v1.Descriptor{Digest: b.want, Size: b.size}
+		if b.held = wire.Vouched(d, ev.Held[i]); b.held {
+			continue
+		}
+		b.claim = wire.Claimed(d, ev.Held[i], m.markEvery)
+		if b.leaves && ev.Sets != nil {
+			b.set = ev.Sets[i]
+		}
+		b.walk(b.claim)
+	}
 }
 
 func (m *Machine) message(msg wire.Message) {
@@ -222,7 +235,7 @@ func (m *Machine) tooMany(addrs []string) bool {
 func (m *Machine) sayNeed() {
 	if m.asked {
 		m.asked = false
-		m.say(&wire.Need{Link: m.feedLink, Generation: m.feedGen, Needs: m.needs()})
+		m.say(&wire.Need{Link: m.feedLink, Generation: m.feedGen, Needs: m.needs(), Leaves: m.leaves()})
 	}
 }
 
@@ -235,6 +248,16 @@ func (m *Machine) needs() [][2]int64 {
 		}
 	}
 	return needs
+}
+
+// leaves returns the sets of the blobs that lack bytes.
+func (m *Machine) leaves() (all []wire.Leaves) {
+	for i := range m.blobs {
+		if b := &m.blobs[i]; b.lacks() && b.set.Any(b.accepted, b.size) {
+			all = append(all, wire.Leaves{Blob: i, Set: b.set.Bits()})
+		}
+	}
+	return all
 }
 
 func (m *Machine) frame(ev EvFrame) {
@@ -254,7 +277,7 @@ func (m *Machine) frame(ev EvFrame) {
 		m.do(ActRefuse{wire.LinkHelloRefused})
 		return
 	}
-	b.accepted += int64(ev.Length)
+	b.walk(b.accepted + int64(ev.Length))
 	m.received += int64(ev.Length)
 	m.do(ActAccept{})
 }

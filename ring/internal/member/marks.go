@@ -122,12 +122,16 @@ func (m *Machine) fallback(i int, off int64) {
 		m.do(ActCloseFeed{})
 	}
 	m.resetting, m.next = true, 0
+	m.falls++
+	m.blobs[i].miss(off, false)
 	for k := range m.blobs {
 		b := &m.blobs[k]
 		if b.held || b.judged {
 			continue
 		}
-		b.accepted, b.claim, b.sum, b.sums = b.good, min(b.claim, b.good), "", nil
+		b.claim, b.sum, b.sums = min(b.claim, b.good), "", nil
+		b.miss(0, m.falls >= maxMissed)
+		b.walk(b.good)
 	}
 	m.do(ActReset{})
 }

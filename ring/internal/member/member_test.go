@@ -18,7 +18,7 @@ func sumOf(s string) []byte { h := sha256.Sum256([]byte(s)); return h[:] }
 func memberAt(t *testing.T, phase Phase) *Machine {
 	t.Helper()
 	m := New([]v1.Descriptor{{Size: memberSize, Digest: digest.NewDigestFromBytes(digest.SHA256, sumOf("all"))}}, wire.MarkEvery)
-	m.Step(EvHeld{[]int64{0}})
+	m.Step(EvHeld{Held: []int64{0}})
 	for _, ev := range []struct {
 		reach Phase
 		ev    any
@@ -170,7 +170,7 @@ func TestMemberBlobsInOrder(t *testing.T) {
 		descs = append(descs, v1.Descriptor{Size: 10, Digest: digest.FromString(s)})
 	}
 	m := New(descs, wire.MarkEvery)
-	m.Step(EvHeld{[]int64{0, 10, 0}})
+	m.Step(EvHeld{Held: []int64{0, 10, 0}})
 	m.Step(EvMsg{&wire.Start{}})
 	m.Step(EvMsg{&wire.Feed{Link: 1, Generation: 1}})
 	m.Step(EvOpen{1, 1})
@@ -187,7 +187,7 @@ func TestMemberBlobsInOrder(t *testing.T) {
 // A stream's final mark shows that the feeder ended too early.
 func TestMemberStreamEndsEarly(t *testing.T) {
 	m := New([]v1.Descriptor{{Size: -1}}, wire.MarkEvery)
-	m.Step(EvHeld{[]int64{0}})
+	m.Step(EvHeld{Held: []int64{0}})
 	m.Step(EvMsg{&wire.Start{}})
 	m.Step(EvMsg{&wire.Feed{Link: 1, Generation: 1}})
 	m.Step(EvOpen{1, 1})
@@ -258,7 +258,7 @@ func TestMemberFallsBack(t *testing.T) {
 func TestMemberClaims(t *testing.T) {
 	claim := func() *Machine {
 		m := New([]v1.Descriptor{{Size: memberSize, Digest: digest.NewDigestFromBytes(digest.SHA256, sumOf("all"))}}, wire.MarkEvery)
-		m.Step(EvHeld{[]int64{5 << 20}})
+		m.Step(EvHeld{Held: []int64{5 << 20}})
 		m.Step(EvMsg{&wire.Start{}})
 		return m
 	}
@@ -274,7 +274,7 @@ func TestMemberClaims(t *testing.T) {
 
 	// The part of a longer stream.
 	m = New([]v1.Descriptor{{Size: -1}}, wire.MarkEvery)
-	m.Step(EvHeld{[]int64{8 << 20}})
+	m.Step(EvHeld{Held: []int64{8 << 20}})
 	m.Step(EvMsg{&wire.Start{}})
 	out = m.Step(EvMsg{&wire.Marks{Marks: []wire.Mark{{Offset: 5 << 20, Sum: sumOf("all"), Final: true}}}})
 	if f, _ := said[*wire.Fallback](out); f == nil || f.Good != 0 || m.phase != Started {
@@ -351,7 +351,7 @@ func TestMemberFinalRecordTooEarly(t *testing.T) {
 // kept once.
 func TestMemberMarksAreBounded(t *testing.T) {
 	m := New([]v1.Descriptor{{Size: 1 << 62}, {Size: -1}}, wire.MarkEvery)
-	m.Step(EvHeld{[]int64{0, 0}})
+	m.Step(EvHeld{Held: []int64{0, 0}})
 	m.Step(EvMsg{&wire.Start{}})
 	for round := range 3 {
 		for i := range int64(maxMarks) {
@@ -386,7 +386,7 @@ func TestMemberLeaves(t *testing.T) {
 		{"", 2, 3 * wire.MarkEvery, digest.NewDigestFromBytes(digest.SHA256, sumOf("all"))},
 	} {
 		m := New([]v1.Descriptor{{MediaType: c.media, Size: size}}, wire.MarkEvery)
-		m.Step(EvHeld{[]int64{0}})
+		m.Step(EvHeld{Held: []int64{0}})
 		m.Step(EvMsg{&wire.Start{}})
 		m.Step(EvMsg{&wire.Feed{Link: 1, Generation: 1}})
 		m.Step(EvOpen{1, 1})

@@ -1,6 +1,9 @@
 package member
 
-import "github.com/dolly-img/dolly-img/ring/internal/wire"
+import (
+	"github.com/dolly-img/dolly-img/ring/internal/wire"
+	"github.com/dolly-img/dolly-img/ring/leaf"
+)
 
 // This file has what a driver may ask a Machine.
 
@@ -36,8 +39,11 @@ type Position struct {
 	Held bool
 	// Judged says that the blob's digest was compared and is right.
 	Judged bool
-	// Accepted is the end of what the node has: what it claimed, and the frames that it accepted behind that.
+	// Accepted is the end of what the node has: what it claimed, and the frames that it accepted behind that. Leaves of Set
+	// are left out.
 	Accepted int64
+	// Set has the leaves that were there before. It is nil where there are none, and never changes.
+	Set *leaf.Set
 	// Good is how many leading bytes are below the last mark that was equal to the node's own sum.
 	Good int64
 }
@@ -45,7 +51,7 @@ type Position struct {
 // Position returns where the node stands in blob i.
 func (m *Machine) Position(i int) Position {
 	b := &m.blobs[i]
-	return Position{Size: b.size, Held: b.held, Judged: b.judged, Accepted: b.accepted, Good: b.good}
+	return Position{Size: b.size, Held: b.held, Judged: b.judged, Accepted: b.accepted, Set: b.set, Good: b.good}
 }
 
 // AcceptedAll reports whether no feed has anything more to bring.

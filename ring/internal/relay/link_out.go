@@ -2,12 +2,14 @@ package relay
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"sync"
 
 	"github.com/dolly-img/dolly-img/ring/internal/wire"
+	"github.com/dolly-img/dolly-img/ring/leaf"
 )
 
 // outLink is a link this process feeds. Its cursor walks the receiver's needs in
@@ -18,8 +20,9 @@ type outLink struct {
 	padded  bool
 	zeros   bool // ZERO frames and flags may be sent
 	needs   [][2]int64
+	sets    []*leaf.Set // of each need: the leaves that the receiver holds, or nil; empty where it holds none
 	idx     int
-	pos     int64 // in needs[idx]
+	pos     int64 // in needs[idx]; never at the front of a leaf that the receiver holds
 
 	conn    LinkWriter // nil until dialled
 	lag     bool       // it may fall behind the window: it never is live
@@ -61,6 +64,13 @@ func (l *outLink) cursor() (blob uint32, pos int64, ok bool) {
 		return 0, 0, false
 	}
 	return uint32(l.needs[l.idx][0]), l.pos, true
+}
+
+// seek goes to a position in a need, or to the next one that the receiver lacks.
+func (l *outLink) seek(idx int, pos int64) {
+	if l.idx, l.pos = idx, pos; len(l.sets) > 0 {
+		l.pos = l.sets[idx].Next(pos)
+	}
 }
 
 // stop ends the link without a report. The relay's mutex is held.
@@ -108,9 +118,11 @@ func (r *Relay) plan(l *outLink) linkPlan {
 		if b := &r.blobs[l.needs[l.idx][0]]; b.size < 0 || l.pos < b.size {
 			break
 		}
-		if l.idx++; l.idx < len(l.needs) {
-			l.pos = l.needs[l.idx][1]
+		if l.idx+1 == len(l.needs) {
+			l.idx++
+			break
 		}
+		l.seek(l.idx+1, l.needs[l.idx+1][1])
 	}
 	blob, pos, ok := l.cursor()
 	if !ok {
@@ -137,7 +149,7 @@ func (r *Relay) plan(l *outLink) linkPlan {
 }
 
 func (r *Relay) advance(l *outLink, n int) {
-	l.pos += int64(n)
+	l.seek(l.idx, l.pos+int64(n))
 	l.sent += int64(n)
 	r.space.Signal()
 }
@@ -169,9 +181,14 @@ func (r *Relay) Feed(ctx context.Context, d *wire.Dial, dial DialFunc, report Re
 	if len(needs) == 0 {
 		return fmt.Errorf("link %d: nothing is needed", link)
 	}
+	sets, err := r.setsOf(d)
+	if err != nil {
+		return fmt.Errorf("link %d: %w", link, err)
+	}
 	ctx, cancel := context.WithCancel(ctx)
-	l := &outLink{id: link, gen: d.Generation, padded: d.Padded, zeros: d.Zeros, lag: d.Lag, needs: needs, pos: needs[0][1], abort: cancel}
+	l := &outLink{id: link, gen: d.Generation, padded: d.Padded, zeros: d.Zeros, lag: d.Lag, needs: needs, sets: sets, abort: cancel}
 	l.cond.L = &r.mu
+	l.seek(0, needs[0][1])
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.closed != nil {
@@ -186,6 +203,32 @@ func (r *Relay) Feed(ctx context.Context, d *wire.Dial, dial DialFunc, report Re
 		r.run(ctx, l, dial, report)
 	}()
 	return nil
+}
+
+// setsOf returns, for each need of a DIAL, the leaves that the receiver holds, or nil. It returns none where it holds none.
+func (r *Relay) setsOf(d *wire.Dial) ([]*leaf.Set, error) {
+	if len(d.Leaves) == 0 {
+		return nil, nil
+	}
+	sets, rest := make([]*leaf.Set, len(d.Needs)), d.Leaves
+	for i, n := range d.Needs {
+		if len(rest) == 0 || int64(rest[0].Blob) != n[0] {
+			continue
+		}
+		blob := r.descs[n[0]]
+		if !leaf.In(blob) {
+			break
+		}
+		set, err := leaf.ParseSet(rest[0].Set, blob.Size, r.sizes().Mark)
+		if err != nil {
+			return nil, err
+		}
+		sets[i], rest = set, rest[1:]
+	}
+	if len(rest) > 0 {
+		return nil, errors.New("malformed sets of leaves")
+	}
+	return sets, nil
 }
 
 // Unfeed stops a link, or forgets one that was lost: nobody stands in for it.

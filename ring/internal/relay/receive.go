@@ -63,7 +63,7 @@ func (r *Relay) Receive(ctx context.Context, l *LinkReader, limit *rate.Limiter,
 func (r *Relay) sure(l *LinkReader, h wire.Header) int {
 	d := r.descs[h.Blob]
 	switch {
-	case !l.zeros || !leaf.In(d): // the rest of a blob of known size
+	case (!l.zeros || !leaf.In(d)) && r.blobs[h.Blob].held == nil: // the rest of a blob of known size
 		return int(min(int64(h.Length), max(0, d.Size-h.Offset-int64(h.Length))))
 	case h.More:
 		return h.Length

@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 
 	"github.com/dolly-img/dolly-img/ring/internal/wire"
+	"github.com/dolly-img/dolly-img/ring/leaf"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
@@ -58,6 +59,9 @@ type relayBlob struct {
 	arriving bool
 	// readable is how many leading bytes may be read back from storage.
 	readable int64
+	// held has the leaves that were there before: the producer leaves them out. It is nil where there are none, and never
+	// changes.
+	held *leaf.Set
 }
 
 // storeBatch is how many bytes come before the store is woken.
@@ -98,6 +102,16 @@ func (r *Relay) Arrive(opener Opener, from func(blob int) (off int64, arrives bo
 		if b.recv, b.arriving = from(i); !b.arriving {
 			b.readable = b.size
 		}
+	}
+}
+
+// Hold says which leaves of each blob are there already, behind what Arrive and FallBack say that arrives. nil is none. Of
+// those the positions that they say are never at the front. Hold is called before them, while there is no producer.
+func (r *Relay) Hold(held func(blob int) *leaf.Set) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for i := range r.blobs {
+		r.blobs[i].held = held(i)
 	}
 }
 
@@ -231,7 +245,7 @@ func (r *Relay) publish(add frame) error {
 	f := r.win.add(add)
 	blob, off := f.blob, f.off
 	b := &r.blobs[blob]
-	if b.recv = f.end(); b.recv != b.size && f.data != nil {
+	if b.recv = b.held.Next(f.end()); b.recv != b.size && f.data != nil {
 		r.frame = f.n
 	}
 	// The store is woken when a batch has come, because to wake it for a small frame costs more than to hash it.
@@ -246,11 +260,11 @@ func (r *Relay) publish(add frame) error {
 		switch {
 		case ok && l.lag:
 			l.cond.Signal()
-		case !ok || !l.live || next != blob || pos >= f.end():
+		case !ok || !l.live || next != blob || pos >= b.recv:
 		case pos == off:
 			l.busy, l.writing = true, true
 			live = append(live, l)
-		default: // its bytes begin inside this frame
+		default: // its bytes begin inside this frame, or are of a leaf that is left out
 			l.live = false
 			l.cond.Signal()
 		}

@@ -35,7 +35,8 @@ type Store struct {
 	// Held opens the bytes of a blob that are there already, from off on. With nil they cannot be read.
 	Held func(blob int, off int64) (io.ReadCloser, error)
 	// Begin opens what a blob is written to, from the offset at on. With nil nothing is written. Begin must not
-	// wait after ctx is done.
+	// wait after ctx is done. The Writer of a blob of which the relay holds leaves must be a
+	// ring.Placer.
 	Begin func(ctx context.Context, blob int, at int64) (io.Writer, error)
 	// May, unless it is nil, waits until the bytes of a blob at off may be written. It must not wait after ctx is done or the
 	// relay is halted.
@@ -156,6 +157,7 @@ func (s *Store) write(ctx context.Context, w io.Writer, t *taker) error {
 	to, places := w.(placer)
 	places = places && leaf.In(s.Relay.descs[t.blob])
 	for off := t.off; ; {
+		off = s.Relay.pass(t.blob, off)
 		if err := s.judge.wrote(t.blob, off); err != nil {
 			return err
 		}

@@ -14,7 +14,8 @@ type taker struct {
 	off int64
 	// frame is the frame that the owner works on. It is pinned, so that its memory stays.
 	frame *frame
-	// held is how many bytes were there before the transfer. The owner reads them from storage.
+	// held is how many leading bytes were there before the transfer. The owner reads them, and the leaves that the relay
+	// was told to hold, from storage.
 	held int64
 
 	cond sync.Cond
@@ -88,12 +89,21 @@ func (r *Relay) take(ctx context.Context, t *taker, off int64) (piece, error) {
 		switch {
 		case off < t.held:
 			return piece{n: min(t.held-off, r.toMark(off))}, nil
+		case b.held.Has(off):
+			return piece{n: min(b.size-off, r.toMark(off))}, nil
 		case b.size >= 0 && off == b.size:
 			return piece{}, nil
 		}
 		t.wait(waitIn)
 		t.cond.Wait()
 	}
+}
+
+// pass returns where the first byte at or behind off is that the producer brings.
+func (r *Relay) pass(blob int, off int64) int64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.blobs[blob].held.Next(off)
 }
 
 // wakeTakers wakes the takers of a blob that wait for no more than has come, or with -1 all takers.

@@ -107,7 +107,7 @@ func (r *Relay) sendZeros(l *outLink, blob uint32, off int64, n int, meter *acti
 		bytes = min(n, l.owed)
 	}
 	for bytes > 0 {
-		k := min(bytes, len(zeros))
+		k := min(bytes, len(zeros), r.sizes().Chunk)
 		if err := r.sendData(l, blob, off, zeros[:k], meter); err != nil {
 			return err
 		}
