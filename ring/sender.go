@@ -288,7 +288,7 @@ func (s *sender) plan(a coordinator.ActPlan) {
 func (s *sender) dialLink(work context.Context, a coordinator.ActDial) {
 	peer, key := s.cfg.Nodes[a.Node-1], s.keys[a.Link]
 	delete(s.keys, a.Link)
-	d := &wire.Dial{Link: a.Link, Generation: a.Generation, Secret: key, Name: peer.Name, Addrs: peer.Addrs, Needs: a.Needs, Lag: a.Lag}
+	d := &wire.Dial{Link: a.Link, Generation: a.Generation, Secret: key, Name: peer.Name, Addrs: peer.Addrs, Needs: a.Needs, Lag: a.Lag, Leaves: a.Leaves}
 	d.Padded = s.speaks(a.Feeder, wire.PadsSince) && s.speaks(a.Node, wire.PadsSince)
 	d.Zeros = s.speaks(a.Feeder, wire.ZerosSince) && s.speaks(a.Node, wire.ZerosSince)
 	if a.Feeder != 0 {

@@ -131,6 +131,15 @@ func (s *Set) Bytes(off int64) (n int64) {
 	return n
 }
 
+// Before returns a copy without the leaves that begin at or behind off.
+func (s *Set) Before(off int64) *Set {
+	o := NewSet(s.size, s.unit)
+	for at := s.Until(0); at < off; at = s.Until(at + s.unit) {
+		o.Add(at)
+	}
+	return o
+}
+
 // Keep removes all leaves that are not in o, which is a set of the same blob. nil is an empty one.
 func (s *Set) Keep(o *Set) {
 	for i := range s.bits {

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/dolly-img/dolly-img/ring/internal/wire"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
@@ -26,9 +27,10 @@ type feed struct {
 	// sated is set if the node said that it was sent everything, and has not got on since. It may say otherwise in
 	// between, and be fed anew.
 	sated bool
-	// needs is what the node's last NEED asks for, and sum is the same as one number (needSum).
-	needs [][2]int64
-	sum   int64
+	// needs is what the node's last NEED asks for, without leaves. sum is needs as one number (needSum).
+	needs  [][2]int64
+	leaves []wire.Leaves
+	sum    int64
 	// replaces has the dead links into the node for which UNDIAL has to be sent.
 	replaces []ownedLink
 	// ordered has the links that this node was told to feed and may still have.
@@ -122,8 +124,8 @@ func (f *feed) answers(ev EvNeed) bool {
 }
 
 // take keeps what the node needs. It reports whether that differs from what the node needed before.
-func (f *feed) take(blobs []v1.Descriptor, needs [][2]int64) (other bool) {
-	f.needs = needs
+func (f *feed) take(blobs []v1.Descriptor, needs [][2]int64, leaves []wire.Leaves) (other bool) {
+	f.needs, f.leaves = needs, leaves
 	if len(needs) == 0 {
 		return false
 	}

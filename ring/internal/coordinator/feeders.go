@@ -44,6 +44,9 @@ func (c *Machine) pickFeeder(i int) int {
 	}
 	best, load := 0, 0
 	above := c.above(i)
+	if len(n.feed.leaves) > 0 { // an older feeder would send also the leaves that the node holds
+		above = slices.DeleteFunc(slices.Clone(above), func(j int) bool { return c.nodes[j].contact.version < wire.SetsSince })
+	}
 	if f := n.reach.found; slices.Contains(above, f) && !n.pace.slow && !slices.Contains(n.tries.avoid, f) {
 		return f
 	}
@@ -76,11 +79,11 @@ func (c *Machine) need(ev EvNeed) {
 	if !n.feed.answers(ev) {
 		return
 	}
-	if !c.offered(ev.Needs) {
+	if _, right := c.setsOf(ev.Leaves); !right || !c.offered(ev.Needs) {
 		c.end(ev.Node, Failed, because(KindProtocol, "needs what was not offered"))
 		return
 	}
-	further := n.feed.take(c.blobs, ev.Needs)
+	further := n.feed.take(c.blobs, ev.Needs, ev.Leaves)
 	if len(ev.Needs) == 0 {
 		n.feed.finish()
 		c.undial(n)
@@ -124,7 +127,7 @@ func (c *Machine) feedFrom(i int) {
 	}
 	n.feed.dial(feeder, c.now)
 	n.taken.begin(n.feed.link, feeder, c.tells(feeder))
-	c.do(ActDial{feeder, i, n.feed.link, n.feed.gen, n.feed.needs, n.pace.slow})
+	c.do(ActDial{feeder, i, n.feed.link, n.feed.gen, n.feed.needs, n.feed.leaves, n.pace.slow})
 	c.nodes[feeder].feed.feeds(n.feed.link)
 	c.undial(n)
 }

@@ -1,6 +1,8 @@
 package coordinator
 
 import (
+	"slices"
+
 	"github.com/dolly-img/dolly-img/ring/internal/wire"
 	"github.com/dolly-img/dolly-img/ring/leaf"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
@@ -15,7 +17,9 @@ type holdings struct {
 	held []int64
 	// claims are for each blob the leading bytes that the node claims to have, in whole marks.
 	claims []int64
-	// absent is how many bytes the blobs have that are not held, claimed is the sum of claims.
+	// sets are for each blob the leaves that the node claims to have, or nil. Those before its claim count there.
+	sets []*leaf.Set
+	// absent is how many bytes the blobs have that are not held, claimed is how many of these are claimed.
 	absent, claimed int64
 	// lacks says that some blob is not held: the node takes part in the chain. begins is the first of these blobs.
 	lacks  bool
@@ -32,8 +36,10 @@ type holdings struct {
 }
 
 // take reads an ANSWER of a node that has received so many bytes before; marks are markEvery bytes apart, and sizes
-// are those of the blobs as far as they are known. It returns how many bytes the node holds, and how many it lacks.
-func (h *holdings) take(blobs []v1.Descriptor, sizes []int64, ev EvAnswer, received, markEvery int64) (holds, missing int64) {
+// are those of the blobs as far as they are known, sets has the leaves that it claims. It returns how many bytes the node
+// holds, and how many it lacks.
+func (h *holdings) take(blobs []v1.Descriptor, sizes []int64, ev EvAnswer, sets []*leaf.Set, received, markEvery int64) (holds, missing int64) {
+	h.sets = sets
 	h.replays, h.change, h.lacks = ev.Replay, ev.Change, false
 	h.held, h.claims = make([]int64, len(blobs)), make([]int64, len(blobs))
 	h.absent, h.claimed = 0, 0
@@ -50,10 +56,11 @@ func (h *holdings) take(blobs []v1.Descriptor, sizes []int64, ev EvAnswer, recei
 			h.lacks, h.begins = true, b
 		}
 		h.claims[b] = wire.Claimed(d, ev.Held[b], markEvery)
+		claimed := h.claimedOf(b)
 		h.absent += sizes[b]
-		h.claimed += h.claims[b]
-		holds += h.claims[b]
-		missing += min(max(d.Size-h.claims[b], 0), max(leaf.Data(d), 0))
+		h.claimed += claimed
+		holds += claimed
+		missing += min(max(d.Size-claimed, 0), max(leaf.Data(d), 0))
 	}
 	if !h.known {
 		h.known, h.first = true, holds
@@ -62,23 +69,55 @@ func (h *holdings) take(blobs []v1.Descriptor, sizes []int64, ev EvAnswer, recei
 	return holds, missing
 }
 
-// forget drops what the node answered, because it is sent an offer again.
-func (h *holdings) forget() { h.held, h.absent, h.claimed = nil, 0, 0 }
+// claimedOf is how many bytes of a blob the node claims.
+func (h *holdings) claimedOf(b int) int64 {
+	if h.sets == nil {
+		return h.claims[b]
+	}
+	return h.claims[b] + h.sets[b].Bytes(h.claims[b])
+}
 
-// drop takes back the claims of the blobs behind blob, and returns how many bytes that is.
-func (h *holdings) drop(blob int) (less int64) {
+// forget drops what the node answered, because it is sent an offer again.
+func (h *holdings) forget() { h.held, h.sets, h.absent, h.claimed = nil, nil, 0, 0 }
+
+// drop takes back the claims of the leading bytes of the blobs behind blob, and, with all, also those of leaves behind the
+// good bytes of blob. It returns how many bytes that is.
+func (h *holdings) drop(blob int, good int64, all bool) (less int64) {
+	if all && h.sets != nil {
+		h.sets = slices.Clone(h.sets)
+		for b := blob; b < len(h.sets); b++ {
+			if behind := h.sets[b].Bytes(good); behind > 0 {
+				less += behind
+				h.sets[b] = h.sets[b].Before(good)
+			}
+			good = 0
+		}
+	}
 	for b := blob + 1; b < len(h.claims); b++ {
-		less += h.claims[b]
+		was := h.claimedOf(b)
 		h.claims[b] = 0
+		less += was - h.claimedOf(b)
 	}
 	h.claimed -= less
 	return less
 }
 
-// cut takes back what a node claims of a blob from good on, and returns how many bytes that is.
-func (h *holdings) cut(blob int, good int64) (less int64) {
-	less = max(0, h.claims[blob]-good)
+// owns reports whether the node claimed bytes of a blob between good and a mark at off.
+func (h *holdings) owns(blob int, good, off int64) bool {
+	return good < h.claims[blob] || h.sets != nil && h.sets[blob].Has(off-1)
+}
+
+// cut takes back the claim of the leading bytes of a blob from good on, and that of the leaf before off. It returns how
+// many bytes that is.
+func (h *holdings) cut(blob int, good, off int64) (less int64) {
+	was := h.claimedOf(blob)
 	h.claims[blob] = min(h.claims[blob], good)
+	if h.sets != nil && h.sets[blob].Has(off-1) {
+		h.sets = slices.Clone(h.sets)
+		h.sets[blob] = h.sets[blob].Clone()
+		h.sets[blob].Remove(off - 1)
+	}
+	less = max(0, was-h.claimedOf(blob))
 	h.claimed -= less
 	return less
 }
@@ -111,7 +150,7 @@ func (h *holdings) left(blobs []v1.Descriptor, received int64) (left int64, ok b
 			return 0, false
 		}
 		if h.held[b] < 0 {
-			left += d.Size - h.claims[b]
+			left += d.Size - h.claimedOf(b)
 		}
 	}
 	return left, true

@@ -45,6 +45,7 @@ type (
 		Change bool
 		Code   wire.Code
 		Reason string
+		Leaves []wire.Leaves
 	}
 	// EvDeadline says that it is time to start with the nodes that have answered.
 	EvDeadline struct{}
@@ -55,6 +56,7 @@ type (
 		Node             int
 		Link, Generation uint32
 		Needs            [][2]int64
+		Leaves           []wire.Leaves
 	}
 	// EvLink is a LINK of a node, or what the server has to say about a link of its own.
 	EvLink struct {
@@ -156,6 +158,7 @@ type (
 		Feeder, Node     int
 		Link, Generation uint32
 		Needs            [][2]int64
+		Leaves           []wire.Leaves
 		Lag              bool
 	}
 	// ActUndial sends UNDIAL to the feeder; the server ends the link itself where that is 0.

@@ -135,9 +135,14 @@ func (c *Machine) answer(ev EvAnswer) {
 		c.end(ev.Node, Failed, because(KindProtocol, "answered the offer with another number of blobs"))
 		return
 	}
+	sets, right := c.setsOf(ev.Leaves)
+	if !right {
+		c.end(ev.Node, Failed, because(KindProtocol, "answered the offer with leaves that there are not"))
+		return
+	}
 	var missing int64
 	n.phase, n.row.Free = phReady, ev.Free
-	n.row.Skipped, missing = n.holdings.take(c.blobs, c.sizes, ev, n.progress.report.Received, c.cfg.MarkEvery)
+	n.row.Skipped, missing = n.holdings.take(c.blobs, c.sizes, ev, sets, n.progress.report.Received, c.cfg.MarkEvery)
 	n.progress.forget()
 	n.taken, n.commit = taken{}, commit{}
 	n.feed.rest()

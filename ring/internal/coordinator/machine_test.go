@@ -121,18 +121,18 @@ func (s *scenario) event(f []string) {
 	case "started": // all answer
 		for i := range s.c.nodes[1:] {
 			s.quiet(EvWelcome{i + 1, wire.ID{byte(i + 1)}, wire.StateNew, "", "", num("version", s.version), false})
-			s.quiet(EvAnswer{i + 1, []int64{0}, -1, true, false, wire.CodeNone, ""})
+			s.quiet(EvAnswer{i + 1, []int64{0}, -1, true, false, wire.CodeNone, "", nil})
 		}
 		return
 	case "serving": // the usual beginning: all answer, all links come up; nosha=NODE,NODE have no SHA instructions
 		without := func(i int) bool { return slices.Contains(strings.Split(arg["nosha"], ","), fmt.Sprint(i)) }
 		for i := range s.c.nodes[1:] {
 			s.quiet(EvWelcome{i + 1, wire.ID{byte(i + 1)}, wire.StateNew, "", "", s.version, without(i + 1)})
-			s.quiet(EvAnswer{i + 1, []int64{0}, -1, true, false, wire.CodeNone, ""})
+			s.quiet(EvAnswer{i + 1, []int64{0}, -1, true, false, wire.CodeNone, "", nil})
 		}
 		for i := range s.c.nodes[1:] {
 			x := s.c.nodes[i+1].feed
-			s.quiet(EvNeed{i + 1, x.link, x.gen, [][2]int64{{0, 0}}})
+			s.quiet(EvNeed{i + 1, x.link, x.gen, [][2]int64{{0, 0}}, nil})
 			s.quiet(EvLink{i, x.link, x.gen, wire.LinkUp, wire.CodeNone, ""})
 		}
 		return
@@ -145,7 +145,7 @@ func (s *scenario) event(f []string) {
 		ev = a
 	case "need":
 		link, gen := feed()
-		n := EvNeed{node, link, gen, [][2]int64{{0, int64(num("at", 0))}}}
+		n := EvNeed{node, link, gen, [][2]int64{{0, int64(num("at", 0))}}, nil}
 		if arg["nothing"] != "" {
 			n.Needs = nil
 		}

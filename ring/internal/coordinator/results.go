@@ -149,9 +149,9 @@ func (c *Machine) Progress() Progress {
 func Heard(i int, m wire.Message) (Event, bool) {
 	switch m := m.(type) {
 	case *wire.Answer:
-		return EvAnswer{i, m.Held, m.Free, m.Replay, m.Switch, m.Code, wire.Printable(m.Reason)}, true
+		return EvAnswer{i, m.Held, m.Free, m.Replay, m.Switch, m.Code, wire.Printable(m.Reason), m.Leaves}, true
 	case *wire.Need:
-		return EvNeed{i, m.Link, m.Generation, m.Needs}, true
+		return EvNeed{i, m.Link, m.Generation, m.Needs, m.Leaves}, true
 	case *wire.Link:
 		return EvLink{i, m.Link, m.Generation, m.State, m.Code, wire.Printable(m.Reason)}, true
 	case *wire.Report:

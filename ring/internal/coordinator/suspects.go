@@ -22,11 +22,12 @@ func (c *Machine) fallback(ev EvFallback) {
 		return
 	}
 	// If own is true, what the node claimed to hold was wrong. Nobody sent these bytes, so no link is to blame.
-	own := m.Good < n.holdings.claims[m.Blob]
+	own := n.holdings.owns(m.Blob, m.Good, m.Offset)
 	if own {
-		n.row.Skipped = max(0, n.row.Skipped-n.holdings.cut(m.Blob, m.Good))
+		n.row.Skipped = max(0, n.row.Skipped-n.holdings.cut(m.Blob, m.Good, m.Offset))
 	}
-	n.row.Skipped -= n.holdings.drop(m.Blob) // what it claimed of later blobs no longer counts
+	// What it claimed of later blobs no longer counts, nor, when it goes back too often, its sets of leaves.
+	n.row.Skipped = max(0, n.row.Skipped-n.holdings.drop(m.Blob, m.Good, n.blame.falls+1 >= wire.MaxMissed))
 	if n.blame.fall(c.nextLink, m.Blob, m.Good) {
 		n.row.Link = c.linkName(ev.Node)
 		c.end(ev.Node, Failed, because(KindFalls, "went back to a mark %d times: bytes do not stay as they are sent", maxFalls))
@@ -61,7 +62,7 @@ func (c *Machine) fallback(ev EvFallback) {
 		c.relink(ev.Node)
 		return
 	}
-	if !carried(n.feed.needs, m.Blob, m.Good) {
+	if !carried(n.feed.needs, m.Blob, m.Good) || c.spared(ev.Node, m) {
 		// Some of these bytes came over an earlier link, so nobody can tell which link changed them. If that one's feeder
 		// fell back itself, it was replaced, or has the right bytes by now.
 		if n.blame.unclear() {
@@ -82,6 +83,13 @@ func carried(needs [][2]int64, blob int, off int64) bool {
 		}
 	}
 	return false
+}
+
+// spared reports whether the node said in its last NEED that it holds some of the bytes between its good ones and the mark
+// that differs.
+func (c *Machine) spared(i int, m *wire.Fallback) bool {
+	set := c.setOf(c.nodes[i].feed.leaves, m.Blob)
+	return set.Any(m.Good, m.Offset)
 }
 
 // judgeSuspects blames or clears the suspected links, as far as the server knows enough by now.

@@ -60,8 +60,6 @@ const maxProbed = 64
 const (
 	// maxAddrs is how many addresses of one node FEED, DIAL and PROBE may name, and usedAddrs how many of them are used.
 	maxAddrs, usedAddrs = 64, 16
-	// maxMissed is how often a node goes back before it believes nothing of what it holds in advance.
-	maxMissed = 3
 	// maxMarks is how many marks may wait for bytes, which are the marks of 1 TiB.
 	maxMarks = 1 << 18
 )

@@ -130,7 +130,7 @@ func (m *Machine) fallback(i int, off int64) {
 			continue
 		}
 		b.claim, b.sum, b.sums = min(b.claim, b.good), "", nil
-		b.miss(0, m.falls >= maxMissed)
+		b.miss(0, m.falls >= wire.MaxMissed)
 		b.walk(b.good)
 	}
 	m.do(ActReset{})

@@ -25,3 +25,7 @@ func Claimed(d v1.Descriptor, held, markEvery int64) int64 {
 	}
 	return max(0, held/markEvery*markEvery)
 }
+
+// MaxMissed is how often a node goes back to a mark before it believes nothing more of what it holds in advance
+// (PROTOCOL.md section 7, "Sets of leaves").
+const MaxMissed = 3
