@@ -1,0 +1,100 @@
+package ring
+
+import (
+	"context"
+	"crypto/sha256"
+	"io"
+	"runtime"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/dolly-img/dolly-img/ring/internal/relay"
+	"github.com/dolly-img/dolly-img/ring/leaf"
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// longSource has one blob in leaves, of zeros, and calls at with where it reads.
+type longSource struct {
+	size int64
+	at   func(off int64)
+}
+
+func (s longSource) Blobs(context.Context) ([]v1.Descriptor, error) {
+	return []v1.Descriptor{{MediaType: leaf.MediaType, Size: s.size}}, nil
+}
+
+func (s longSource) Open(_ context.Context, _ v1.Descriptor, off int64) (io.ReadCloser, error) {
+	return io.NopCloser(io.LimitReader(readFunc(func(p []byte) (int, error) {
+		s.at(off)
+		clear(p)
+		off += int64(len(p))
+		return len(p), nil
+	}), s.size-off)), nil
+}
+
+// nothingKept is a sink that stores nothing, and reads zeros again.
+type nothingKept struct{}
+
+func (nothingKept) Offer(_ context.Context, blobs []v1.Descriptor) ([]int64, int64, error) {
+	return make([]int64, len(blobs)), -1, nil
+}
+func (nothingKept) Begin(context.Context, v1.Descriptor, int64) (Writer, error) {
+	return nothingKept{}, nil
+}
+func (nothingKept) Publish(context.Context) error               { return nil }
+func (nothingKept) Write(p []byte) (int, error)                 { return len(p), nil }
+func (nothingKept) Commit(context.Context, v1.Descriptor) error { return nil }
+func (nothingKept) Abort(int64) error                           { return nil }
+func (nothingKept) Open(ctx context.Context, d v1.Descriptor, off int64) (io.ReadCloser, error) {
+	return longSource{d.Size, func(int64) {}}.Open(ctx, d, off)
+}
+
+// What a server and a node keep of each leaf for all of a transfer is its sum, on the server.
+func TestHeapPerLeaf(t *testing.T) {
+	const (
+		mark   = 4 << 10 // everything is made smaller together
+		leaves = 32 << 10
+		second = leaves / 64 // leaves that are read in a second, so that no window of marks is in the way
+	)
+	sizes := relay.Sizes{Mark: mark, Chunk: mark, Frame: mark}
+	synctest.Test(t, func(t *testing.T) {
+		heap := map[int64]int64{} // by the number of leaves that are read
+		next := int64(0)
+		c := newMemCluster(t, longSource{leaves * mark, func(off int64) {
+			if off/mark < next {
+				return
+			}
+			time.Sleep(time.Second)
+			synctest.Wait()
+			if next%(leaves/8) == 0 {
+				var m runtime.MemStats
+				runtime.GC()
+				runtime.ReadMemStats(&m)
+				heap[next] = int64(m.HeapAlloc)
+			}
+			next += second
+		}})
+		c.bare, c.cfg.Plain = true, true
+		for _, name := range []string{"a:1", "b:1"} {
+			n, _ := c.node(name)
+			n.node.pool = relay.NewPool(0, sizes)
+			n.node.config().Accept = func(context.Context, Request) (Sink, error) { return nothingKept{}, nil }
+		}
+		s, err := newSender(c.cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		callBare(s)
+		s.net.dial, s.pool = c.net.Host("server").Dial, relay.NewPool(0, sizes)
+		r, err := s.run(t.Context())
+		if err != nil || r.Nodes[0].State != Committed || r.Nodes[1].State != Committed {
+			t.Fatalf("%+v, %v", r, err)
+		}
+		const from, to = leaves / 8 * 3, leaves / 8 * 7 // the window and what is encoded have their size by then
+		t.Logf("%v", heap)
+		if grown := heap[to] - heap[from]; grown > (sha256.Size+sha256.Size/2)*(to-from) {
+			t.Errorf("%d bytes of heap with %d leaves, %d with %d: %.1f for each leaf", heap[from], from, heap[to], to, float64(grown)/(to-from))
+		}
+	})
+}
