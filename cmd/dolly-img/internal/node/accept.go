@@ -16,6 +16,7 @@ import (
 	"github.com/dolly-img/dolly-img/ring/identity"
 	"github.com/dolly-img/dolly-img/ring/printable"
 	"github.com/dolly-img/dolly-img/ring/raw"
+	"github.com/dolly-img/dolly-img/ring/raw/disk"
 )
 
 // acceptor answers requests for a node. If the policy permits a request, the answer is a Sink made of the cache, of a
@@ -24,6 +25,7 @@ type acceptor struct {
 	policy *identity.Policy
 	cache  *cache.Cache
 	stdout io.Writer // nil if no transfer may write to standard output
+	disks  disk.Roots
 	hint   func(error) string
 	log    *slog.Logger
 }
@@ -33,7 +35,12 @@ func (a *acceptor) accept(ctx context.Context, r ring.Request) (ring.Sink, error
 	if err != nil {
 		return nil, a.refusal(err)
 	}
-	sink, err := a.compose(ctx, m, r.Blobs)
+	var sink ring.Sink
+	if m.Device != nil {
+		sink, err = a.device(ctx, r.Transfer, m)
+	} else {
+		sink, err = a.compose(ctx, m, r.Blobs)
+	}
 	if err != nil {
 		return nil, a.refusal(err)
 	}
@@ -89,6 +96,9 @@ func (a *acceptor) refusal(err error) error {
 }
 
 var (
+	_ ring.Opener   = (*deviceSink)(nil)
+	_ ring.Keeper   = (*deviceSink)(nil)
+	_ ring.Preparer = (*deviceSink)(nil)
 	_ ring.Opener   = (*placing)(nil)
 	_ ring.Preparer = (*placing)(nil)
 	_ ring.Switcher = (*placing)(nil)

@@ -123,7 +123,7 @@ func New(c Config) (*Node, error) {
 
 // config returns what the ring needs to serve under rules.
 func (s *Node) config(rules *nodeRules) ring.NodeConfig {
-	a := &acceptor{policy: rules.policy, cache: s.cache, stdout: s.stdout, log: s.log, hint: s.hint}
+	a := &acceptor{policy: rules.policy, cache: s.cache, stdout: s.stdout, disks: devices(), log: s.log, hint: s.hint}
 	return ring.NodeConfig{
 		TLS:        rules.id.ServerConfig(ring.ALPNControl, ring.ALPNData),
 		DataTLS:    func(node string) *tls.Config { return rules.id.ClientConfig(ring.ALPNData, node) },

@@ -25,7 +25,7 @@ func (a *acceptor) journalPart(path string) {
 // finished removes the part file of a transfer from the journal if the transfer left none.
 func (a *acceptor) finished(r ring.Request, _ ring.Outcome) {
 	m, err := meta.Decode(r.Meta)
-	if err != nil || m.Output == "" || m.Output == "-" {
+	if err != nil || m.Output == "" || m.Output == "-" || m.Device != nil {
 		return
 	}
 	part := raw.PartPath(m.Output)

@@ -90,16 +90,13 @@ func TestAgain(t *testing.T) {
 			// A partition that is in use is named, and stays.
 			f.Close()
 			run(t, "mkfs.ext4", "-q", loop.Partition(2))
-			at := t.TempDir()
-			if err := unix.Mount(loop.Partition(2), at, "ext4", 0, ""); err != nil {
-				t.Fatal(err)
-			}
 			f = loop.Open(t, os.O_RDWR)
-			_, err := d.Again(f, want)
-			if !errors.Is(err, unix.EBUSY) || !strings.Contains(err.Error(), "partition 2 of "+loop.Path+" is mounted or open") {
-				t.Errorf("with a partition that is mounted: %v", err)
-			}
-			if err := unix.Unmount(at, 0); err != nil {
+			if err := loop.Mount(t, loop.Partition(2), "ext4", 0, func(string) {
+				_, err := d.Again(f, want)
+				if !errors.Is(err, unix.EBUSY) || !strings.Contains(err.Error(), "partition 2 of "+loop.Path+" is mounted or open") {
+					t.Errorf("with a partition that is mounted: %v", err)
+				}
+			}); err != nil {
 				t.Fatal(err)
 			}
 			again()
