@@ -58,7 +58,11 @@ func (s *sender) progress() {
 	if ev.Bytes < 0 {
 		ev.Bytes = max(ev.Total, 0)
 	}
-	if rate, known := s.past.rate(sample{now, ev.Bytes}, s.cfg.Rate); known {
+	most := s.cfg.Rate
+	if s.relay.Zeros() { // the limit does not count them
+		most = 0
+	}
+	if rate, known := s.past.rate(sample{now, ev.Bytes}, most); known {
 		ev.Rate = rate
 		limit, name := s.chain.Bottleneck()
 		ev.Limit, ev.Bottleneck = Limit(limit), name

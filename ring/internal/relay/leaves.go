@@ -2,7 +2,6 @@ package relay
 
 import (
 	"context"
-	"crypto/sha256"
 	"hash"
 	"sync"
 )
@@ -20,7 +19,6 @@ type leaves struct {
 	root  hash.Hash        // over the sums that are told
 	sums  map[int64][]byte // those that wait for a leaf before them, by where their leaf ends
 	ended bool             // the root is told
-	zero  []byte           // the sum of a whole leaf of zeros, once it was needed
 }
 
 // run hashes with h one leaf after the other, until all are taken.
@@ -35,26 +33,10 @@ func (l *leaves) run(ctx context.Context, h *hasher) error {
 		if err != nil {
 			return err
 		}
-		sum := h.hash.Sum(nil)
-		if h.zeroLeaf {
-			sum = l.zeroSum()
-		}
-		if err := l.hashed(end, sum); err != nil {
+		if err := l.hashed(end, h.hash.Sum(nil)); err != nil {
 			return err
 		}
 	}
-}
-
-// zeroSum returns the sum of a whole leaf of zeros.
-func (l *leaves) zeroSum() []byte {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.zero == nil {
-		h := sha256.New()
-		writeZeros(h, l.store.Relay.sizes().Mark)
-		l.zero = h.Sum(nil)
-	}
-	return l.zero
 }
 
 // take returns where the next leaf begins; ok is false when there is none.

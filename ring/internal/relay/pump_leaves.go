@@ -170,3 +170,16 @@ func (c *cutter) drop() {
 		c.pump.Relay.unclaim(c.held.chunk)
 	}
 }
+
+// claim keeps data, which is a part of what reserve returned last, for a frame that is published later, or unclaim.
+func (r *Relay) claim(data []byte) *chunk {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.win.claim(data)
+}
+
+func (r *Relay) unclaim(c *chunk) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.win.unclaim(c)
+}

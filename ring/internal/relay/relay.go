@@ -41,6 +41,7 @@ type Relay struct {
 	frame    int // payload of the last DATA frame that did not end its blob
 
 	running sync.WaitGroup // the goroutines of links
+	zeros   atomic.Bool    // there was a run of zeros
 	sent    atomic.Int64   // payload bytes that were written to links
 
 	// halted says that the process falls back: producer and store end.
@@ -140,19 +141,6 @@ func (r *Relay) tryReserve(n int) []byte {
 	return r.win.alloc(n, r.kept)
 }
 
-// claim keeps data, which is a part of what reserve returned last, for a frame that is published later, or unclaim.
-func (r *Relay) claim(data []byte) *chunk {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.win.claim(data)
-}
-
-func (r *Relay) unclaim(c *chunk) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.win.unclaim(c)
-}
-
 // reserveBy waits until there is room, which is what try returns.
 func (r *Relay) reserveBy(try func() bool) error {
 	r.mu.Lock()
@@ -242,6 +230,9 @@ func (r *Relay) publish(add frame) error {
 		return err
 	}
 	r.meter.moved.Add(int64(add.n))
+	if add.data == nil {
+		r.zeros.Store(true)
+	}
 	f := r.win.add(add)
 	blob, off := f.blob, f.off
 	b := &r.blobs[blob]
@@ -362,6 +353,9 @@ func (r *Relay) Feeding() (links, needs int) {
 	}
 	return links + len(r.lost), needs
 }
+
+// Zeros reports whether runs of zeros were among the frames, which take no time on a link.
+func (r *Relay) Zeros() bool { return r.zeros.Load() }
 
 // Sent returns how many payload bytes were written to links.
 func (r *Relay) Sent() int64 { return r.sent.Load() }

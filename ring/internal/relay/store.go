@@ -200,9 +200,7 @@ type hasher struct {
 	begun  chan struct{} // closed once the blob is begun: what was there before is read only then
 	kind   waitKind      // what it does now
 	buf    []byte        // for what again reads
-
-	zeroLeaf bool // the leaf is all zeros and was not hashed
-	loaded   byte // keeps the compiler from dropping the loads of write
+	loaded byte          // keeps the compiler from dropping the loads of write
 }
 
 // is says what the hasher does from now on.
@@ -235,7 +233,7 @@ func (h *hasher) run(ctx context.Context) error {
 
 // toMark hashes from off to the next mark, or, if the blob ends before it, to its end. It returns where that is.
 func (h *hasher) toMark(ctx context.Context, off int64) (to int64, end bool, err error) {
-	h.zeroLeaf = false
+	begin := off
 	for {
 		p, err := h.store.Relay.take(ctx, &h.from, off)
 		switch {
@@ -246,10 +244,8 @@ func (h *hasher) toMark(ctx context.Context, off int64) (to int64, end bool, err
 			h.write(p.data)
 			off += int64(len(p.data))
 		case p.zeros > 0:
-			if h.zeroLeaf = h.leaves != nil && p.zeros == h.store.Relay.sizes().Mark; !h.zeroLeaf {
-				h.is(waitCPU)
-				h.writeZeros(p.zeros)
-			}
+			h.is(waitCPU)
+			h.writeZeros(p.zeros, off == begin)
 			off += p.zeros
 		case p.n > 0:
 			if err := h.again(ctx, off, p.n); err != nil {
@@ -283,9 +279,12 @@ func (h *hasher) write(b []byte) {
 	}
 }
 
-// writeZeros hashes n zeros.
-func (h *hasher) writeZeros(n int64) {
+// writeZeros hashes n zeros. What the first zeros of a leaf make of a hash is known.
+func (h *hasher) writeZeros(n int64, first bool) {
 	h.store.Relay.meter.hashed.Add(n)
+	if first && h.leaves != nil {
+		h.hash, n = zeroHash(n)
+	}
 	for n > 0 {
 		k := min(n, int64(len(zeros)))
 		h.hash.Write(zeros[:k])

@@ -2,6 +2,8 @@ package relay
 
 import (
 	"bytes"
+	"crypto/sha256"
+	"hash"
 	"io"
 	"sync"
 
@@ -37,6 +39,37 @@ func writeZeros(w io.Writer, n int64) error {
 		n -= int64(k)
 	}
 	return nil
+}
+
+// zeroHashes are SHA-256 hashes of 0, 1, 2 and more times zeros.
+var zeroHashes struct {
+	sync.Mutex
+	all []hash.Cloner
+}
+
+// zeroHash returns the SHA-256 hash of the first of n zeros, and how many of them are left to be hashed. n is no more than the
+// length of a leaf, so that there are few such hashes.
+func zeroHash(n int64) (of hash.Hash, left int64) {
+	z := &zeroHashes
+	z.Lock()
+	defer z.Unlock()
+	if z.all == nil {
+		z.all = []hash.Cloner{sha256.New().(hash.Cloner)}
+	}
+	k := int(n / int64(len(zeros)))
+	for len(z.all) <= k {
+		next, err := z.all[len(z.all)-1].Clone()
+		if err != nil {
+			return sha256.New(), n
+		}
+		next.Write(zeros[:])
+		z.all = append(z.all, next)
+	}
+	c, err := z.all[k].Clone()
+	if err != nil {
+		return sha256.New(), n
+	}
+	return c, n % int64(len(zeros))
 }
 
 // firstRun returns how many of the first bytes of b, which begins at byte off of its blob, are all zeros or not, by pieces that
