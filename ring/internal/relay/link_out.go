@@ -384,22 +384,3 @@ func (r *Relay) catchUp(ctx context.Context, l *outLink) {
 		}
 	}
 }
-
-// maxReplay is how many bytes a frame has at most whose link needs memory of its own for it: there may be many such links.
-func (r *Relay) maxReplay() int { return r.sizes().Chunk / 4 }
-
-// makeBuf makes the buffer of l.
-func (r *Relay) makeBuf(l *outLink) {
-	if l.buf == nil {
-		l.buf = make([]byte, r.maxReplay())
-	}
-}
-
-// copied is data in the buffer of l, as far as it fits.
-func (r *Relay) copied(l *outLink, data []byte) []byte {
-	if data == nil {
-		return nil
-	}
-	r.makeBuf(l)
-	return l.buf[:copy(l.buf, data)]
-}

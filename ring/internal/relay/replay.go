@@ -63,3 +63,22 @@ func (r *Relay) replay(ctx context.Context, l *outLink, blob uint32, pos int64, 
 	}
 	return nil
 }
+
+// maxReplay is how many bytes a frame has at most whose link needs memory of its own for it: there may be many such links.
+func (r *Relay) maxReplay() int { return r.sizes().Chunk / 4 }
+
+// makeBuf makes the buffer of l.
+func (r *Relay) makeBuf(l *outLink) {
+	if l.buf == nil {
+		l.buf = make([]byte, r.maxReplay())
+	}
+}
+
+// copied is data in the buffer of l, as far as it fits.
+func (r *Relay) copied(l *outLink, data []byte) []byte {
+	if data == nil {
+		return nil
+	}
+	r.makeBuf(l)
+	return l.buf[:copy(l.buf, data)]
+}
