@@ -1,6 +1,7 @@
 package ring
 
 import (
+	"encoding/json"
 	"math"
 	"time"
 )
@@ -51,6 +52,7 @@ func (s State) Good() bool { return s == Committed || s == Held }
 //	unconfirmed    it was told to commit, and did not say that it has
 //	interrupted    somebody ended the transfer
 //	source         the source failed or changed
+//	unplanned      it is not in the plan that was confirmed, or nobody confirmed the plan
 type Row struct {
 	// Node is the Name of the Peer.
 	Node  string `json:"node"`
@@ -66,6 +68,9 @@ type Row struct {
 	Reason  string  `json:"reason"`
 	// Link is the link that is to blame, as in "node3 -> node4". It is "" when none is.
 	Link string `json:"link"`
+
+	// Facts is what the node said that it would overwrite (Targeter). It is empty of a node that would overwrite nothing.
+	Facts json.RawMessage `json:"facts,omitempty"`
 
 	// Cause is Reason in its parts.
 	Cause Cause `json:"-"`

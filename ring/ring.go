@@ -64,6 +64,15 @@ type Config struct {
 	// Check asks the nodes and moves nothing: rows are Held, Pending (it would be served) or bad.
 	Check bool
 
+	// Confirm has somebody agree to what will be overwritten, where Sinks are Targeters. It is called once, before anything moves,
+	// with the row of every node: those of nodes that would be served are Pending, and Facts is what each would
+	// overwrite. No other node is served, whenever it answers. An error ends the transfer, and Send returns it. Confirm
+	// ends when ctx does. Without a Confirm, nodes that would overwrite something are refused.
+	Confirm func(ctx context.Context, plan []Row) error
+	// Same reports whether a node that was lost and is back would overwrite the same as before, by what its Sink said in the plan
+	// and says now. Without it both have to be equal.
+	Same func(planned, now json.RawMessage) bool
+
 	// Software names this program and its version, as in "dolly-img 1.2.0 (abc123)", for
 	// peers that speak another protocol version.
 	Software string

@@ -203,6 +203,8 @@ func (s *sender) apply(work context.Context, ev any) (finished bool, err error) 
 			s.conns[a.Node].send(a.Msg)
 		case coordinator.ActOffer:
 			s.conns[a.Node].sendBytes(s.offer)
+		case coordinator.ActConfirm:
+			s.confirm(work)
 		case coordinator.ActPlan:
 			s.plan(a)
 		case coordinator.ActFeed:

@@ -44,6 +44,9 @@ func newCaller(cfg Config) caller {
 		conn := tls.Client(raw, cfg.TLS(node))
 		return conn, conn.HandshakeContext(ctx)
 	}
+	if cfg.Confirm != nil {
+		c.least = wire.TargetSince
+	}
 	rand.Read(c.id[:])
 	return c
 }

@@ -1,6 +1,7 @@
 package ring
 
 import (
+	"encoding/json"
 	"net"
 	"strings"
 	"time"
@@ -15,7 +16,7 @@ import (
 func coordinatorConfig(cfg Config, markEvery int64) coordinator.Config {
 	c := coordinator.Config{
 		Straggler: coordinator.Straggler(cfg.Straggler), Retries: cfg.Retries, MaxDirect: cfg.MaxDirect, Rate: cfg.Rate, Check: cfg.Check, MarkEvery: markEvery,
-		NoSHA: relay.NoSHA(),
+		NoSHA: relay.NoSHA(), Confirm: cfg.Confirm != nil, Same: same(cfg),
 	}
 	for _, p := range cfg.Nodes {
 		n := coordinator.Peer{Name: p.Name, Dials: strings.Join(p.Addrs, " or ")}
@@ -46,6 +47,7 @@ func (s *sender) row(i int) Row {
 	return Row{
 		Node: s.cfg.Nodes[i-1].Name, State: State(r.State), Digest: r.Digest, Bytes: r.Bytes, Skipped: r.Skipped, Seconds: round(s.ended[i]),
 		Code: string(r.Cause.Code()), Reason: r.Cause.String(), Link: r.Link, Cause: publicCause(r.Cause), Free: r.Free, NoSHA: r.NoSHA,
+		Facts: json.RawMessage(r.Target),
 	}
 }
 

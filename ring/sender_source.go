@@ -32,7 +32,7 @@ func (s *sender) prepare(ctx context.Context) error {
 	}
 	s.blobs = blobs
 	if slices.ContainsFunc(blobs, leaf.In) {
-		s.least = wire.LeavesSince
+		s.least = max(s.least, wire.LeavesSince)
 	}
 	meta := s.cfg.Meta
 	if meta == nil {

@@ -27,12 +27,14 @@ type session struct {
 	req   Request
 	// offered is what the offer counts for in the node's memory.
 	offered int
-	plain   bool
-	begun   time.Time
-	sink    Sink
-	extra   sinkExtras // of sink
-	relay   *relay.Relay
-	limit   *rate.Limiter
+	// answered is the target of the ANSWER.
+	answered []byte
+	plain    bool
+	begun    time.Time
+	sink     Sink
+	extra    sinkExtras // of sink
+	relay    *relay.Relay
+	limit    *rate.Limiter
 
 	ctx  context.Context
 	stop context.CancelFunc
@@ -87,16 +89,23 @@ func (s *session) open(ctrl *control, sink Sink) *wire.Error {
 	if s.extra.Opener == nil {
 		clear(held) // bytes that cannot be read again cannot be passed on
 	}
+	target, err := s.target()
+	if err != nil {
+		return coded(err, wire.CodePolicy)
+	}
+	if len(target) > 0 && ctrl.version < wire.TargetSince {
+		return wire.Errorf(wire.CodeVersion, "the server speaks protocol %d: it cannot have anybody confirm what is overwritten", ctrl.version)
+	}
 	switches := s.extra.Switcher != nil && holdsAll(s.req.Blobs, held) && s.extra.Switches(s.ctx)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.over {
 		return s.m.Failure()
 	}
-	s.ctrl, s.opened = ctrl, true
+	s.ctrl, s.opened, s.answered = ctrl, true, target
 	s.expect(s.req.Addr)
 	sets, leaves := s.holds(ctrl.version)
-	s.m.Step(member.EvHeld{Held: held, Sets: sets})
+	s.m.Step(member.EvHeld{Held: held, Sets: sets, Target: target})
 	s.relay.Hold(func(b int) *leaf.Set { return s.m.Position(b).Set })
 	s.relay.Arrive(s.extra.Opener, func(b int) (int64, bool) {
 		p := s.m.Position(b)
@@ -105,7 +114,7 @@ func (s *session) open(ctrl *control, sink Sink) *wire.Error {
 	if s.cfg.Began != nil {
 		s.cfg.Began(s.req)
 	}
-	ctrl.send(&wire.Answer{Held: held, Free: free, Replay: s.extra.Opener != nil, Switch: switches, Leaves: leaves})
+	ctrl.send(&wire.Answer{Held: held, Free: free, Replay: s.extra.Opener != nil, Switch: switches, Leaves: leaves, Target: target})
 	s.work.Done()
 	return nil
 }
@@ -304,7 +313,7 @@ func (s *session) perform(out []member.Action) {
 				s.feed.Close()
 			}
 		case member.ActReceive:
-			s.startStore()
+			s.startStore(s.unchanged)
 		case member.ActReset:
 			// This is done at once: a link that the server orders from now on must not be fed from
 			// what is about to be dropped.

@@ -34,8 +34,8 @@ type storing struct {
 }
 
 // startStore begins to hash and write what arrives, in each blob from where the machine
-// stands. mu is held.
-func (s *session) startStore() {
+// stands, unless check returns an error. mu is held.
+func (s *session) startStore(check func() *wire.Error) {
 	var blobs []int
 	at := make([]int64, len(s.req.Blobs))
 	for i := range s.req.Blobs {
@@ -48,6 +48,10 @@ func (s *session) startStore() {
 	s.storing.stored, s.storing.halt = done, halt
 	s.work.Go(func() {
 		defer close(done)
+		if err := check(); err != nil {
+			s.step(member.EvFailure{Err: err})
+			return
+		}
 		s.store(blobs, func(b int) int64 { return at[b] }, halt)
 	})
 }
@@ -170,7 +174,7 @@ func (s *session) fallBack() {
 	if s.over {
 		return
 	}
-	s.startStore()
+	s.startStore(func() *wire.Error { return nil })
 	s.perform(s.m.Step(member.EvReset{}))
 }
 

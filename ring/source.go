@@ -2,6 +2,7 @@ package ring
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 
@@ -74,7 +75,7 @@ type Planned interface {
 // Sink is what a node keeps of one transfer.
 //
 // A Sink may have more methods. It may be an Opener, which replays what was stored to a successor that
-// lost its feed; a Keeper, Switcher or Preparer; an io.Closer, which is closed once at the end of the
+// lost its feed; a Keeper, Switcher, Preparer or Targeter; an io.Closer, which is closed once at the end of the
 // transfer, whatever its outcome; and a fmt.Stringer, which names the target in the log. A type that
 // embeds a Sink hides these, so do not wrap one: embed the concrete type, whose methods all count.
 type Sink interface {
@@ -97,6 +98,7 @@ type sinkExtras struct {
 	Keeper
 	Switcher
 	Preparer
+	Targeter
 	// The Closer is closed once, at the end of the transfer whatever its outcome, after all its
 	// writers ended. Everything that was not published is then gone, or kept only as a cache.
 	io.Closer
@@ -110,6 +112,7 @@ func extrasOf(s Sink) (x sinkExtras) {
 	x.Keeper, _ = s.(Keeper)
 	x.Switcher, _ = s.(Switcher)
 	x.Preparer, _ = s.(Preparer)
+	x.Targeter, _ = s.(Targeter)
 	x.Closer, _ = s.(io.Closer)
 	x.Stringer, _ = s.(fmt.Stringer)
 	x.Holder, _ = s.(Holder)
@@ -139,6 +142,15 @@ type Switcher interface {
 	// Switches reports whether Publish would switch a reference or an output. It is called after an
 	// Offer that claims everything, for a sender that only asks (Config.Check).
 	Switches(ctx context.Context) bool
+}
+
+// Targeter is an optional second interface of a Sink that overwrites something while bytes come, so that there is no way
+// back. Such a Sink takes part only in a transfer that somebody confirms (Config.Confirm).
+type Targeter interface {
+	// Target describes what would be overwritten, as a JSON object of at most 4 KiB. It is called after Offer, and once more
+	// after somebody has confirmed that: if it says something else then, or returns an error, nothing is written, and the node
+	// refuses. It only reads.
+	Target(ctx context.Context) (json.RawMessage, error)
 }
 
 // Preparer is an optional second interface of a Sink with work to do between its

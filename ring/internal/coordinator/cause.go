@@ -35,6 +35,7 @@ const (
 	KindUnconfirmed  Kind = "unconfirmed"   // it was told to commit, and did not say that it has
 	KindInterrupted  Kind = "interrupted"   // somebody ended the transfer
 	KindSource       Kind = "source"        // the source failed or changed
+	KindUnplanned    Kind = "unplanned"     // it is not in the plan that was confirmed, or nobody confirmed the plan
 )
 
 // Fault classifies why a node cannot be talked to. The driver, which talks to nodes, knows more of them.

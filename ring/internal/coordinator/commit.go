@@ -164,7 +164,7 @@ func (c *Machine) resumed(ev EvResumed) {
 func (c *Machine) remind(i int) {
 	n := &c.nodes[i]
 	if n.phase == phServing {
-		c.tell(i, &wire.Start{})
+		c.start(i)
 		c.do(ActMarks{i})
 	}
 	if n.blame.suspect != nil { // the node's FALLBACK came, and it has no new link yet

@@ -142,7 +142,7 @@ func (w *world) arrive(i int) {
 		if n.m == nil {
 			n.m, n.result, n.newest = member.New([]v1.Descriptor{w.blob}, 1), "", 0
 			n.m.Step(member.EvHeld{Held: []int64{0}})
-			n.out = append(n.out, onTheWay(EvAnswer{i, []int64{0}, -1, true, false, wire.CodeNone, "", nil}))
+			n.out = append(n.out, onTheWay(EvAnswer{i, []int64{0}, -1, true, false, wire.CodeNone, "", nil, nil}))
 		}
 		return
 	}

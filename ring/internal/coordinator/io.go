@@ -46,7 +46,10 @@ type (
 		Code   wire.Code
 		Reason string
 		Leaves []wire.Leaves
+		Target []byte // what the node would overwrite
 	}
+	// EvConfirmed answers ActConfirm. Err is nil if the plan was confirmed.
+	EvConfirmed struct{ Err error }
 	// EvDeadline says that it is time to start with the nodes that have answered.
 	EvDeadline struct{}
 	// EvTick comes a few times a second. Now is the time since the transfer began.
@@ -142,6 +145,8 @@ type (
 	}
 	// ActOffer sends a node the OFFER.
 	ActOffer struct{ Node int }
+	// ActConfirm says that the plan is closed. Nothing moves before EvConfirmed.
+	ActConfirm struct{}
 	// ActPlan says that the chain is made. The blobs for which Read is true are read from the source.
 	ActPlan struct {
 		Nodes []int

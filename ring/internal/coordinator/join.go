@@ -141,7 +141,10 @@ func (c *Machine) answer(ev EvAnswer) {
 		return
 	}
 	var missing int64
-	n.phase, n.row.Free = phReady, ev.Free
+	if c.unplanned(ev) {
+		return
+	}
+	n.phase, n.row.Free, n.row.Target = phReady, ev.Free, string(ev.Target)
 	n.row.Skipped, missing = n.holdings.take(c.blobs, c.sizes, ev, sets, n.progress.report.Received, c.cfg.MarkEvery)
 	n.progress.forget()
 	n.taken, n.commit = taken{}, commit{}
@@ -160,7 +163,7 @@ func (c *Machine) join(i int) {
 	n := &c.nodes[i]
 	n.phase, n.row.State = phServing, Serving
 	n.progress.begin(c.now)
-	c.tell(i, &wire.Start{})
+	c.start(i)
 	c.do(ActMarks{i})
 	c.enter(i)
 	if n.holdings.lacks {
@@ -193,6 +196,10 @@ func (c *Machine) maybeStart(deadline bool) {
 	if busy && !ready {
 		return // there is nobody to begin with
 	}
+	if c.cfg.Confirm && !c.cfg.Check && !c.agreed {
+		c.closePlan()
+		return
+	}
 	c.started = true
 	if c.cfg.Check {
 		c.checkWays()
@@ -217,7 +224,7 @@ func (c *Machine) maybeStart(deadline bool) {
 		if n := &c.nodes[i]; n.phase == phReady {
 			n.phase, n.row.State = phServing, Serving
 			n.progress.begin(c.now)
-			c.tell(i, &wire.Start{})
+			c.start(i)
 		}
 	}
 	for _, i := range c.order {

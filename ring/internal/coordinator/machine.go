@@ -34,6 +34,8 @@ type Machine struct {
 
 	// due says that the time to start has come, and started that the chain was made.
 	due, started bool
+	// planned says that the plan was closed, and agreed that somebody has confirmed it.
+	planned, agreed bool
 	// reading says that ActSource was given, sourceDone that EvSourceDone came. finals are the digests of it.
 	reading, sourceDone bool
 	finals              []digest.Digest
@@ -79,6 +81,8 @@ func (c *Machine) Step(ev Event) []Action {
 		c.event(ev.Node, Pending, ev.Cause)
 	case EvAnswer:
 		c.answer(ev)
+	case EvConfirmed:
+		c.confirm(ev)
 	case EvDeadline:
 		c.maybeStart(true)
 	case EvTick:

@@ -115,20 +115,20 @@ func (s *scenario) event(f []string) {
 		if arg["acked"] != "" { // feeders tell what was acknowledged
 			s.version = wire.Version
 		}
-		s.c = New(Config{Nodes: peers, Retries: num("retries", 0), Straggler: Straggler(arg["straggler"]), Rate: int64(num("rate", 0)), MaxDirect: num("direct", 0), Check: arg["check"] != "", MarkEvery: wire.MarkEvery, NoSHA: arg["nosha"] != ""}, []v1.Descriptor{d})
+		s.c = New(Config{Nodes: peers, Retries: num("retries", 0), Straggler: Straggler(arg["straggler"]), Rate: int64(num("rate", 0)), MaxDirect: num("direct", 0), Check: arg["check"] != "", Confirm: arg["confirm"] != "", MarkEvery: wire.MarkEvery, NoSHA: arg["nosha"] != ""}, []v1.Descriptor{d})
 		s.c.nodes[0].contact.version = s.version
 		return
 	case "started": // all answer
 		for i := range s.c.nodes[1:] {
 			s.quiet(EvWelcome{i + 1, wire.ID{byte(i + 1)}, wire.StateNew, "", "", num("version", s.version), false})
-			s.quiet(EvAnswer{i + 1, []int64{0}, -1, true, false, wire.CodeNone, "", nil})
+			s.quiet(EvAnswer{i + 1, []int64{0}, -1, true, false, wire.CodeNone, "", nil, nil})
 		}
 		return
 	case "serving": // the usual beginning: all answer, all links come up; nosha=NODE,NODE have no SHA instructions
 		without := func(i int) bool { return slices.Contains(strings.Split(arg["nosha"], ","), fmt.Sprint(i)) }
 		for i := range s.c.nodes[1:] {
 			s.quiet(EvWelcome{i + 1, wire.ID{byte(i + 1)}, wire.StateNew, "", "", s.version, without(i + 1)})
-			s.quiet(EvAnswer{i + 1, []int64{0}, -1, true, false, wire.CodeNone, "", nil})
+			s.quiet(EvAnswer{i + 1, []int64{0}, -1, true, false, wire.CodeNone, "", nil, nil})
 		}
 		for i := range s.c.nodes[1:] {
 			x := s.c.nodes[i+1].feed
@@ -141,7 +141,7 @@ func (s *scenario) event(f []string) {
 	case "nocontact":
 		ev = EvNoContact{node, Unreachable, false, Cause{Kind: KindContact, Text: "connection refused"}}
 	case "answer":
-		a := EvAnswer{Node: node, Held: []int64{int64(num("held", 0))}, Free: int64(num("free", -1)), Replay: true, Change: arg["switch"] != "", Code: wire.Code(arg["code"]), Reason: arg["reason"]}
+		a := EvAnswer{Node: node, Held: []int64{int64(num("held", 0))}, Free: int64(num("free", -1)), Replay: true, Change: arg["switch"] != "", Code: wire.Code(arg["code"]), Reason: arg["reason"], Target: []byte(arg["target"])}
 		ev = a
 	case "need":
 		link, gen := feed()
@@ -170,6 +170,11 @@ func (s *scenario) event(f []string) {
 			if arg["failed"] == "unreadable" {
 				ev = EvSourceFailed{errors.New("source: connection reset"), true}
 			}
+		}
+	case "confirmed":
+		ev = EvConfirmed{}
+		if arg["not"] != "" {
+			ev = EvConfirmed{errors.New("nobody agreed")}
 		}
 	case "interrupt":
 		ev = EvInterrupt{}
@@ -252,9 +257,14 @@ func (s *scenario) text(a Action) string {
 	}
 	switch a := a.(type) {
 	case ActSend:
+		if start, ok := a.Msg.(*wire.Start); ok {
+			return strings.TrimSpace("tell " + name(a.Node) + " START " + string(start.Target))
+		}
 		return fmt.Sprintf("tell %s %s%s", name(a.Node), strings.ToUpper(strings.TrimPrefix(fmt.Sprintf("%T", a.Msg), "*wire.")), strings.TrimPrefix(fmt.Sprintf(" %+v", a.Msg), " &{}"))
 	case ActOffer:
 		return "tell " + name(a.Node) + " OFFER"
+	case ActConfirm:
+		return "have the plan confirmed"
 	case ActPlan:
 		return fmt.Sprint("plan ", a.Nodes)
 	case ActFeed:

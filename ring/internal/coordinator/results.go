@@ -16,6 +16,9 @@ type Config struct {
 	MaxDirect int   // nodes that the server feeds because no node reaches them, at most; 0: no limit, -1: none
 	Rate      int64 // bytes per second the server sends at most; 0: no limit
 	Check     bool  // ask the nodes, move nothing
+	Confirm   bool  // have the plan confirmed before anything moves
+	// Same reports whether a node that was lost would overwrite what it would have by the plan.
+	Same      func(planned, now []byte) bool
 	MarkEvery int64 // the distance of marks, in bytes
 	NoSHA     bool  // the server's processor has no instructions for SHA-256
 }
@@ -66,6 +69,7 @@ type Row struct {
 	Skipped int64  // bytes it held already, as it said
 	Free    int64  // bytes it said are free, -1 when it does not know; once it answered
 	NoSHA   bool   // it said that its processor has no instructions for SHA-256
+	Target  string // what it said that it would overwrite, once it answered
 	Cause   Cause
 	Link    string // the link that is to blame, "" when none is
 }
@@ -149,7 +153,7 @@ func (c *Machine) Progress() Progress {
 func Heard(i int, m wire.Message) (Event, bool) {
 	switch m := m.(type) {
 	case *wire.Answer:
-		return EvAnswer{i, m.Held, m.Free, m.Replay, m.Switch, m.Code, wire.Printable(m.Reason), m.Leaves}, true
+		return EvAnswer{i, m.Held, m.Free, m.Replay, m.Switch, m.Code, wire.Printable(m.Reason), m.Leaves, m.Target}, true
 	case *wire.Need:
 		return EvNeed{i, m.Link, m.Generation, m.Needs, m.Leaves}, true
 	case *wire.Link:

@@ -10,11 +10,12 @@ import (
 type Event any
 
 type (
-	// EvHeld is the first event. It has, for each blob, how many leading bytes the Sink has, as the ANSWER says, and which
-	// leaves behind them. Sets is nil where it has none.
+	// EvHeld is the first event. It has what the ANSWER says: for each blob how many leading bytes the Sink has, which leaves
+	// behind them, and the target that will be overwritten. Sets is nil where it has none.
 	EvHeld struct {
-		Held []int64
-		Sets []*leaf.Set
+		Held   []int64
+		Sets   []*leaf.Set
+		Target []byte
 	}
 	// EvMsg is a message of the server.
 	EvMsg struct{ Msg wire.Message }

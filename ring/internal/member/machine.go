@@ -1,6 +1,7 @@
 package member
 
 import (
+	"bytes"
 	"fmt"
 
 	"github.com/dolly-img/dolly-img/ring/internal/wire"
@@ -44,6 +45,8 @@ type Machine struct {
 	marked, durable int64
 	// inPlace says that Publish has nothing to switch.
 	inPlace bool
+	// target is what the ANSWER says about what will be overwritten. START has to repeat it.
+	target []byte
 	// failed says why the phase is Failed.
 	failed *wire.Error
 	// keep says that good parts are worth keeping for another transfer.
@@ -81,6 +84,7 @@ func (m *Machine) Step(ev Event) []Action {
 	m.out = nil
 	switch ev := ev.(type) {
 	case EvHeld:
+		m.target = ev.Target
 		m.holds(ev)
 	case EvMsg:
 		m.message(ev.Msg)
@@ -156,6 +160,10 @@ func (m *Machine) message(msg wire.Message) {
 	case *wire.Start:
 		if m.phase != Offered {
 			return // the server says it again after a resume
+		}
+		if !bytes.Equal(msg.Target, m.target) {
+			m.fail(wire.Errorf(wire.CodePolicy, "what the server confirmed is not what this node would overwrite"))
+			return
 		}
 		m.phase = Started
 		m.do(ActReceive{})

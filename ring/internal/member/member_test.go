@@ -2,6 +2,7 @@ package member
 
 import (
 	"crypto/sha256"
+	"encoding/json"
 	"testing"
 
 	"github.com/dolly-img/dolly-img/ring/internal/wire"
@@ -404,6 +405,21 @@ func TestMemberLeaves(t *testing.T) {
 		out := m.Step(EvSum{0, size, sumOf("all"), true})
 		if a, ok := did[ActSettle](out); !ok || a.Final.Digest != c.digest || m.Position(0).Good != size {
 			t.Errorf("%q without mark %d: settles %+v", c.media, c.without, a)
+		}
+	}
+}
+
+// START has to repeat the target of the ANSWER, once: after a resume it says what it says.
+func TestStartRepeatsTarget(t *testing.T) {
+	for _, tt := range []struct {
+		answered, started string
+		good              bool
+	}{{"", "", true}, {`{"a":1}`, `{"a":1}`, true}, {`{"a":1}`, "", false}, {`{"a":1}`, `{"a":2}`, false}, {"", `{"a":1}`, false}} {
+		m := New([]v1.Descriptor{{Size: 10}}, wire.MarkEvery)
+		m.Step(EvHeld{Held: []int64{0}, Target: []byte(tt.answered)})
+		m.Step(EvMsg{&wire.Start{Target: json.RawMessage(tt.started)}})
+		if got := m.Phase() == Started; got != tt.good || !got && m.Failure().Code != wire.CodePolicy {
+			t.Errorf("answered %q, started with %q: %v, %v", tt.answered, tt.started, m.Phase(), m.Failure())
 		}
 	}
 }

@@ -45,11 +45,15 @@ type (
 		Code   Code    `json:"code"`
 		Reason string  `json:"reason"`
 
-		// Leaves exists since version 6, and is empty before.
-		Leaves []Leaves `json:"leaves,omitempty"`
+		// Leaves and Target exist since version 6, and are empty before.
+		Leaves []Leaves        `json:"leaves,omitempty"`
+		Target json.RawMessage `json:"target,omitempty"`
 	}
-	Start struct{} // 5
-	Feed  struct { // 6
+	Start struct { // 5
+		// Target exists since version 6, and is empty before.
+		Target json.RawMessage `json:"target,omitempty"`
+	}
+	Feed struct { // 6
 		Link       uint32   `json:"link"`
 		Generation uint32   `json:"generation"`
 		Secret     []byte   `json:"secret"`

@@ -15,13 +15,15 @@ const (
 // PadsSince is the oldest version that both ends of a padded link may speak. AckedSince is that of a node that tells what
 // was acknowledged on the links that it feeds. LeavesSince is that of all peers of a transfer in which a blob travels
 // in leaves. SetsSince is that of a node that knows sets of leaves, ZerosSince that of both ends of a link on which runs of
-// zeros travel without their bytes.
+// zeros travel without their bytes, and TargetSince that of both ends of a control connection where a plan is confirmed
+// before anything is overwritten.
 const (
 	PadsSince   = 4
 	AckedSince  = 4
 	LeavesSince = 5
 	ZerosSince  = 6
 	SetsSince   = 6
+	TargetSince = 6
 )
 
 // Common returns the highest version that the range of a peer has in common with ours, or 0 if there is none.
@@ -51,8 +53,12 @@ func For(version int, m Message) Message {
 	case *Answer:
 		if version < SetsSince {
 			old := *m
-			old.Leaves = nil
+			old.Leaves, old.Target = nil, nil
 			return &old
+		}
+	case *Start:
+		if version < TargetSince {
+			return &Start{}
 		}
 	case *Need:
 		if version < SetsSince {
@@ -99,6 +105,12 @@ func From(version int, m Message) (Message, error) {
 	if len(leavesOf(m)) > 0 && version < SetsSince {
 		return nil, malformed("control message type %d has a field that is unknown in protocol %d", m.kind(), version)
 	}
+	switch target := targetOf(m); {
+	case len(target) > 0 && version < TargetSince:
+		return nil, malformed("control message type %d has a field that is unknown in protocol %d", m.kind(), version)
+	case len(target) > MaxTarget || len(target) > 0 && target[0] != '{':
+		return nil, malformed("control message type %d has a target that is no object of at most %d bytes", m.kind(), MaxTarget)
+	}
 	if d, ok := m.(*Dial); ok && (d.Padded && version < PadsSince || d.Zeros && version < ZerosSince) {
 		return nil, malformed("control message type %d has a field that is unknown in protocol %d", d.kind(), version)
 	}
@@ -126,6 +138,20 @@ func leavesOf(m Message) []Leaves {
 		return m.Leaves
 	case *Dial:
 		return m.Leaves
+	}
+	return nil
+}
+
+// MaxTarget is how many bytes a target may have.
+const MaxTarget = 4 << 10
+
+// targetOf returns the target in m.
+func targetOf(m Message) []byte {
+	switch m := m.(type) {
+	case *Answer:
+		return m.Target
+	case *Start:
+		return m.Target
 	}
 	return nil
 }

@@ -116,7 +116,7 @@ func all() []Message {
 	return []Message{
 		&Hello{1, 2, ID{0xab}, "node1", true}, &Welcome{3, ID{1}, StateNew, "", "", "dolly-img 1.2.0", "linux/amd64/v3", true},
 		&Offer{[]v1.Descriptor{{MediaType: "a/b", Digest: "sha256:x", Size: 3, Annotations: map[string]string{"k": "<&>"}}}, json.RawMessage(`{"a":1}`), true},
-		&Answer{[]int64{1, 0}, -1, true, true, "", "", []Leaves{{1, []byte{5}}}}, &Start{}, &Feed{1, 2, []byte("s"), "server", nil},
+		&Answer{[]int64{1, 0}, -1, true, true, "", "", []Leaves{{1, []byte{5}}}, json.RawMessage(`{"a":"&"}`)}, &Start{json.RawMessage(`{}`)}, &Feed{1, 2, []byte("s"), "server", nil},
 		&Need{1, 2, [][2]int64{{0, 4096}}, []Leaves{{0, []byte{5}}}}, &Dial{1, 2, []byte("s"), "n", []string{"[::1]:1"}, nil, true, true, []Leaves{{0, []byte{5}}}, true},
 		&Link{1, 2, LinkDown, "network", "broken"}, &Undial{4}, &Marks{[]Mark{{1, 4, []byte{1}, true}}},
 		&Report{1, 2, 3, "disk", 4, 5, 6, 7, 8, []Sending{{1, true, 2, 3, true, 4, true}}}, &Fail{"space", "no space"}, &Verified{[]string{"sha256:x"}, true},
@@ -218,7 +218,7 @@ func TestGreetingVectors(t *testing.T) {
 
 // sinceOf is the version with which came what a message has.
 func sinceOf(m Message) int {
-	if len(leavesOf(m)) > 0 {
+	if len(leavesOf(m)) > 0 || len(targetOf(m)) > 0 {
 		return 6
 	}
 	switch m := m.(type) {
@@ -246,7 +246,7 @@ func sinceOf(m Message) int {
 
 // What came with a version is refused before it, and never sent there.
 func TestVersions(t *testing.T) {
-	for _, m := range append(all(), &Abort{"interrupted", true, CodeNone}, &Answer{}, &Need{}, &Dial{1, 2, []byte("s"), "n", nil, nil, true, false, nil, false}, &Dial{Padded: true}, &Dial{Padded: true, Zeros: true}) {
+	for _, m := range append(all(), &Abort{"interrupted", true, CodeNone}, &Answer{}, &Answer{Target: json.RawMessage(`{}`)}, &Start{}, &Need{}, &Dial{1, 2, []byte("s"), "n", nil, nil, true, false, nil, false}, &Dial{Padded: true}, &Dial{Padded: true, Zeros: true}) {
 		since := sinceOf(m)
 		for version := 1; version <= Version; version++ {
 			got, err := From(version, m)

@@ -1,0 +1,169 @@
+package ring
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// overwriter is a Sink that says what it overwrites.
+type overwriter struct {
+	*memSink
+	target atomic.Value // string
+	begun  atomic.Int32
+}
+
+func (s *overwriter) Target(context.Context) (json.RawMessage, error) {
+	if text := s.target.Load().(string); text != "" {
+		return json.RawMessage(text), nil
+	}
+	return nil, errors.New("the disk is gone")
+}
+
+func (s *overwriter) Begin(ctx context.Context, d v1.Descriptor, off int64) (Writer, error) {
+	s.begun.Add(1)
+	return s.memSink.Begin(ctx, d, off)
+}
+
+// overwriters starts n nodes whose sinks say that they overwrite a disk.
+func overwriters(c *memCluster, n int) (sinks []*overwriter) {
+	for i := range n {
+		tn, _ := c.node(fmt.Sprintf("%c:1", 'a'+i))
+		s := &overwriter{memSink: tn.sink}
+		s.target.Store(fmt.Sprintf(` { "disk" : "<%d>" }`, i))
+		cfg := tn.node.config()
+		next := *cfg
+		next.Accept = func(context.Context, Request) (Sink, error) { return s, nil }
+		if err := tn.node.Reconfigure(next); err != nil {
+			c.t.Fatal(err)
+		}
+		sinks = append(sinks, s)
+	}
+	return sinks
+}
+
+// Nothing is begun while somebody looks at the plan, however long that takes.
+func TestPlanConfirmed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		src := newMemSource(true, random(1, 3<<20))
+		c := newMemCluster(t, src)
+		sinks := overwriters(c, 3)
+		c.name("gone:1")
+		c.cfg.Wait = 30 * time.Second
+		c.cfg.Confirm = func(ctx context.Context, plan []Row) error {
+			near(t, "closed", time.Since(c.begun), 30*time.Second)
+			for i, row := range plan {
+				want := fmt.Sprintf(`{"disk":"\u003c%d\u003e"}`, i)
+				if i < 3 && (row.State != Pending || string(row.Facts) != want) || i == 3 && row.State != Unreachable {
+					t.Errorf("%+v", row)
+				}
+			}
+			time.Sleep(time.Hour)
+			for _, s := range sinks {
+				if s.begun.Load() > 0 {
+					t.Error("a node began before the plan was confirmed")
+				}
+			}
+			return ctx.Err()
+		}
+		r, err := c.send()
+		if err != nil || r.Count() != 3 {
+			t.Fatalf("%+v, %v", r, err)
+		}
+		for i, s := range sinks {
+			if string(s.parts[0]) != string(src.blobs[0]) || string(r.Nodes[i].Facts) != fmt.Sprintf(`{"disk":"\u003c%d\u003e"}`, i) {
+				t.Errorf("%+v", r.Nodes[i])
+			}
+		}
+	})
+}
+
+// What is not confirmed is not begun, and is no failure of a node.
+func TestPlanNotConfirmed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		src := newMemSource(true, random(1, 3<<20))
+		c := newMemCluster(t, src)
+		sinks := overwriters(c, 2)
+		no := errors.New("nobody typed 2")
+		c.cfg.Confirm = func(context.Context, []Row) error { return no }
+		r, err := c.send()
+		if !errors.Is(err, no) || r.Count() != 0 || r.Nodes[0].Code != "unplanned" {
+			t.Errorf("%+v, %v", r, err)
+		}
+		synctest.Wait() // the nodes close their sinks once they have read why
+		for _, s := range sinks {
+			if s.begun.Load() > 0 || s.closed != 1 {
+				t.Errorf("begun %d times, closed %d times", s.begun.Load(), s.closed)
+			}
+		}
+	})
+}
+
+// An interrupt ends the transfer while somebody looks at the plan, and Confirm with it.
+func TestPlanInterrupted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newMemCluster(t, newMemSource(true, random(1, 1000)))
+		sinks := overwriters(c, 1)
+		s, err := newSender(c.cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.net.dial = c.net.Dial
+		ctx, cancel := context.WithCancel(t.Context())
+		s.cfg.Confirm = func(ctx context.Context, _ []Row) error {
+			cancel()
+			<-ctx.Done()
+			return ctx.Err()
+		}
+		r, err := s.run(ctx)
+		if r.Status(err, 0) != ExitInterrupted || sinks[0].begun.Load() > 0 {
+			t.Errorf("%+v, %v", r, err)
+		}
+	})
+}
+
+// A node whose target is not any more what was confirmed writes nothing, and the others go on without it.
+func TestPlanOutdated(t *testing.T) {
+	for now, want := range map[string]string{`{"disk":"other"}`: `now it is {"disk":"other"}`, "": "the disk is gone"} {
+		synctest.Test(t, func(t *testing.T) {
+			src := newMemSource(true, random(1, 3<<20))
+			c := newMemCluster(t, src)
+			sinks := overwriters(c, 3)
+			c.cfg.Confirm = func(context.Context, []Row) error {
+				sinks[1].target.Store(now)
+				return nil
+			}
+			r, err := c.send()
+			if err != nil || r.Count() != 2 {
+				t.Fatalf("%+v, %v", r, err)
+			}
+			if row := r.Nodes[1]; row.State != Failed || row.Code != "policy" || !strings.Contains(row.Reason, want) || sinks[1].begun.Load() > 0 {
+				t.Errorf("%+v", row)
+			}
+		})
+	}
+}
+
+// A node that would overwrite something takes part neither without a plan, nor where a check asks.
+func TestPlanUnasked(t *testing.T) {
+	for _, check := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			c := newMemCluster(t, newMemSource(true, random(1, 1000)))
+			sinks := overwriters(c, 1)
+			c.cfg.Check = check
+			r, err := c.send()
+			want := map[bool]State{false: Refused, true: Pending}[check]
+			if err != nil || r.Nodes[0].State != want || sinks[0].begun.Load() > 0 || check && len(r.Nodes[0].Facts) == 0 {
+				t.Errorf("check %v: %+v, %v", check, r.Nodes[0], err)
+			}
+		})
+	}
+}
