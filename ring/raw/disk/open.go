@@ -1,0 +1,218 @@
+package disk
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/dolly-img/dolly-img/ring/errkind"
+	"github.com/dolly-img/dolly-img/ring/identity"
+)
+
+// Opened is a device that nobody else may open for themselves. Closing File gives it back.
+type Opened struct {
+	File *os.File
+	// Rule is the rule of the policy that means it.
+	Rule identity.Device
+
+	machine *Machine
+	device  *Device
+}
+
+// Open opens the device that a rule means, for reading and writing, and so that neither a mount nor another program that
+// wants it for itself gets it meanwhile (O_EXCL). A lock (flock(2), LOCK_EX) keeps udev from reading a half-written partition table
+// (systemd's "Locking Block Device Access").
+func (r Roots) Open(rule identity.Device) (*Opened, error) {
+	m, err := r.Scan()
+	if err != nil {
+		return nil, err
+	}
+	c := m.Choose(rule)
+	if c.Err != nil {
+		return nil, c.Err
+	}
+	o := &Opened{Rule: rule, machine: m, device: c.Device}
+	path := r.dev(c.Device.Path)
+	o.File, err = os.OpenFile(path, unix.O_RDWR|unix.O_EXCL|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
+	switch {
+	case errors.Is(err, unix.EBUSY):
+		return nil, errkind.About("device-busy", c.Device.Path, "%s is busy, and sysfs does not say by what", c.Device.Path)
+	case errors.Is(err, unix.EACCES), errors.Is(err, unix.EPERM), errors.Is(err, unix.ENOENT): // as PrivateDevices= has it
+		return nil, errkind.Errorf("device-permission", "%s: %w", c.Device.Path, bare(err))
+	case err != nil:
+		return nil, fmt.Errorf("%s: %w", c.Device.Path, bare(err))
+	}
+	if err := o.lock(); err != nil {
+		o.File.Close()
+		return nil, err
+	}
+	if err := o.same(); err != nil {
+		o.File.Close()
+		return nil, err
+	}
+	return o, nil
+}
+
+func (o *Opened) lock() error {
+	err := o.control(func(fd int) error { return unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB) })
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		return errkind.About("device-busy", o.device.Path, "%s is locked by another program", o.device.Path)
+	}
+	return err
+}
+
+func (o *Opened) control(do func(fd int) error) error {
+	c, err := o.File.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var done error
+	if err := c.Control(func(fd uintptr) { done = do(int(fd)) }); err != nil {
+		return err
+	}
+	return done
+}
+
+// same returns an error unless the opened device is the one that was chosen, as it was then.
+func (o *Opened) same() error {
+	var st unix.Stat_t
+	var size int64
+	var seq uint64
+	err := o.control(func(fd int) error {
+		if err := unix.Fstat(fd, &st); err != nil {
+			return err
+		}
+		var err error
+		if seq, err = diskSeq(fd); err != nil {
+			seq = o.device.DiskSeq // a kernel before 5.15 does not tell
+		}
+		return nil
+	})
+	if err == nil {
+		size, err = o.File.Seek(0, io.SeekEnd)
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", o.device.Path, bare(err))
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFBLK || fmt.Sprintf("%d:%d", unix.Major(st.Rdev), unix.Minor(st.Rdev)) != o.device.Number ||
+		size != o.device.Size || o.device.DiskSeq != 0 && seq != o.device.DiskSeq {
+		return errkind.Errorf("device-other", "%s became another device while it was opened", o.device.Path)
+	}
+	return nil
+}
+
+// Facts are what somebody sees of a device before it is overwritten. They travel as JSON of at most 4 KiB.
+type Facts struct {
+	// Output is what the sender calls the device.
+	Output string `json:"output"`
+	Path   string `json:"path"`
+	Kind   Kind   `json:"kind"`
+	Number string `json:"number"`
+	// DiskSeq is 0 where the kernel does not tell.
+	DiskSeq uint64 `json:"diskSeq,omitempty"`
+	// Size and Sector are in bytes.
+	Size   int64  `json:"size"`
+	Sector int    `json:"sector"`
+	Model  string `json:"model,omitempty"`
+	Serial string `json:"serial,omitempty"`
+	WWN    string `json:"wwn,omitempty"`
+	// Holds is what was found on it and in its partitions; it may be cut short, which More says.
+	Holds []Signature `json:"holds"`
+	More  bool        `json:"more,omitempty"`
+}
+
+// Bounds of Facts in bytes. Each byte of a text may be six in JSON.
+const (
+	maxFacts = 4 << 10
+	maxFact  = 48
+	maxPath  = 128
+)
+
+// Facts reads what the device holds now. With read, which reads from the opened device, it looks at both ends of the device and of
+// its partitions.
+func (o *Opened) Facts(read io.ReaderAt) (*Facts, error) {
+	if err := o.same(); err != nil {
+		return nil, err
+	}
+	d := o.device
+	f := &Facts{
+		Output: cut(o.Rule.Called(), maxPath), Path: cut(d.Path, maxPath), Kind: d.Kind, Number: d.Number, DiskSeq: d.DiskSeq, Size: d.Size, Sector: d.LogicalSector,
+		Model: cut(d.Model, maxFact), Serial: cut(d.Serial, maxFact), WWN: cut(d.WWN, maxFact), Holds: []Signature{},
+	}
+	found, err := Signatures(read, d.Size)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", d.Path, bare(err))
+	}
+	for _, p := range o.machine.Devices {
+		if p.Parent != d.Name || p.MapName != "" || p.Start <= 0 || p.Start+p.Size > d.Size {
+			continue
+		}
+		inside, err := Signatures(io.NewSectionReader(read, p.Start, p.Size), p.Size)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", p.Path, bare(err))
+		}
+		found = append(found, inside...)
+	}
+	for _, s := range found {
+		f.Holds = append(f.Holds, Signature{s.Type, cut(s.Label, maxFact)})
+	}
+	return f, f.shorten()
+}
+
+// shorten leaves out what the device holds last until the facts can travel.
+func (f *Facts) shorten() error {
+	for {
+		b, err := json.Marshal(f)
+		if err != nil || len(b) <= maxFacts || len(f.Holds) == 0 {
+			return err
+		}
+		f.Holds, f.More = f.Holds[:len(f.Holds)-1], true
+	}
+}
+
+// cut returns at most n bytes of a text, and whole characters.
+func cut(s string, n int) string {
+	if len(s) <= n {
+		return s
+	}
+	return strings.ToValidUTF8(s[:n-3], "") + "…"
+}
+
+// Held says what the device holds, as in `gpt, ext4 "root"`, or "nothing".
+func (f *Facts) Held() string {
+	if len(f.Holds) == 0 {
+		return "nothing"
+	}
+	var texts []string
+	for _, s := range f.Holds {
+		texts = append(texts, s.String())
+	}
+	if f.More {
+		texts = append(texts, "and more")
+	}
+	return strings.Join(texts, ", ")
+}
+
+// Same reports whether two facts are of one device, whatever it holds. A device without a serial number or a name has to be in the
+// same place.
+func (f *Facts) Same(g *Facts) bool {
+	if f.Kind != g.Kind || f.Size != g.Size || f.Sector != g.Sector || f.Model != g.Model || f.Serial != g.Serial || f.WWN != g.WWN {
+		return false
+	}
+	// A partition has the serial number of its disk.
+	return f.Kind != Partition && f.Serial+f.WWN != "" || f.Path == g.Path
+}
+
+// Identity tells the device from others of the machine, as far as it is known what it is.
+func (f *Facts) Identity() string {
+	id := fmt.Sprintf("%s %s %s %s %d", f.Kind, f.Model, f.Serial, f.WWN, f.Size)
+	if f.Kind == Partition || f.Serial+f.WWN == "" {
+		id += " " + f.Path
+	}
+	return id
+}

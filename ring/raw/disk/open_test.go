@@ -1,0 +1,151 @@
+package disk
+
+import (
+	"encoding/json"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/dolly-img/dolly-img/ring/errkind"
+	"github.com/dolly-img/dolly-img/ring/identity"
+	"github.com/dolly-img/dolly-img/test/loopdev"
+)
+
+// A device is opened for one, and its facts are those of what it holds, in its partitions, too.
+func TestOpen(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "disk.img")
+	makeDisk(t, file)
+	d := loopdev.Over(t, file, loopdev.Options{})
+	roots := Host()
+	rule := identity.Device{Name: "system", Path: d.Path}
+	if _, err := roots.Open(rule); err == nil || err.Error() != d.Path+": is a loop device" {
+		t.Fatalf("a loop device that is nobody's: %v", err)
+	}
+	roots.Loops = dir
+	for n, start := range []int64{1 << 20, 17 << 20} {
+		d.AddPartition(t, n+1, start, 16<<20)
+	}
+	o, err := roots.Open(rule)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := o.Facts(o.File)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if f.Output != "device:system" || f.Size != 64<<20 || f.Sector != 512 || f.Held() != `gpt, ext4 "root", swap "sw"` || f.DiskSeq == 0 {
+		t.Errorf("%+v", f)
+	}
+	for _, path := range []string{d.Path, d.Partition(1)} {
+		if _, err := roots.Open(identity.Device{Path: path}); err == nil || !strings.Contains(err.Error(), " is busy, and sysfs does not say by what") {
+			t.Errorf("%s is opened twice: %v", path, err)
+		}
+	}
+	if err := o.File.Close(); err != nil {
+		t.Fatal(err)
+	}
+
+	lock := d.Open(t, os.O_RDONLY)
+	if err := unix.Flock(int(lock.Fd()), unix.LOCK_SH); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := roots.Open(rule); err == nil || err.Error() != d.Path+" is locked by another program" {
+		t.Errorf("a device that is locked: %v", err)
+	}
+	lock.Close()
+
+	at := filepath.Join(dir, "mnt")
+	if err := os.Mkdir(at, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mount(d.Partition(1), at, "ext4", unix.MS_RDONLY, ""); err != nil {
+		t.Skip(err)
+	}
+	t.Cleanup(func() { unix.Unmount(at, unix.MNT_DETACH) })
+	busy := new(BusyError)
+	if _, err := roots.Open(rule); !errors.As(err, &busy) || busy.Error() != d.Path+" is busy: mounted at "+at+" on "+filepath.Base(d.Partition(1)) {
+		t.Errorf("a mounted device: %v", err)
+	} else if kind, about := errkind.Of(err); kind != "device-mounted" || about[0] != d.Partition(1) {
+		t.Errorf("%s %q", kind, about)
+	}
+	o, err = roots.Open(identity.Device{Path: d.Partition(2)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer o.File.Close()
+	if f, err := o.Facts(o.File); err != nil || f.Kind != Partition || f.Held() != `swap "sw"` || f.Size != 16<<20 {
+		t.Errorf("%+v, %v", f, err)
+	}
+}
+
+// makeDisk makes the image of a disk that has ext4 and swap in two partitions.
+func makeDisk(t *testing.T, file string) {
+	t.Helper()
+	ext4, swap := filepath.Join(t.TempDir(), "ext4"), filepath.Join(t.TempDir(), "swap")
+	for _, f := range []struct {
+		path string
+		size int64
+	}{{file, 64 << 20}, {ext4, 16 << 20}, {swap, 16 << 20}} {
+		if err := os.WriteFile(f.path, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Truncate(f.path, f.size); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, args := range [][]string{
+		{"sgdisk", "-n", "1:2048:+16M", "-n", "2:34816:+16M", file}, {"mkfs.ext4", "-q", "-L", "root", ext4}, {"mkswap", "-q", "-L", "sw", swap},
+		{"dd", "if=" + ext4, "of=" + file, "bs=1M", "seek=1", "conv=notrunc", "status=none"},
+		{"dd", "if=" + swap, "of=" + file, "bs=1M", "seek=17", "conv=notrunc", "status=none"},
+	} {
+		if _, err := exec.LookPath(args[0]); err != nil {
+			t.Skip(err)
+		}
+		if out, err := exec.Command(args[0], args[1:]...).CombinedOutput(); err != nil {
+			t.Fatalf("%v: %v: %s", args, err, out)
+		}
+	}
+}
+
+// Facts fit into what may travel, whatever a disk says of itself, and are of the same device whatever it holds.
+func TestFacts(t *testing.T) {
+	long := strings.Repeat("<ü", 300)
+	f := Facts{Output: cut(long, maxPath), Path: cut(long, maxPath), Model: cut(long, maxFact), Serial: cut(long, maxFact), WWN: cut(long, maxFact), Kind: Multipath, Size: 1 << 62}
+	for range 200 {
+		f.Holds = append(f.Holds, Signature{HalfWrittenType, cut(long, maxFact)})
+	}
+	if err := f.shorten(); err != nil {
+		t.Fatal(err)
+	}
+	if b, err := json.Marshal(f); err != nil || len(b) > 4096 || len(f.Holds) < 5 || !strings.HasSuffix(f.Held(), ", and more") {
+		t.Errorf("%d bytes, %v: %s", len(b), err, b)
+	}
+	a := Facts{Kind: Disk, Path: "/dev/sda", Number: "8:0", Size: 100, Sector: 512, Model: "M", Serial: "S", DiskSeq: 7, Holds: []Signature{{"gpt", ""}}}
+	for _, tt := range []struct {
+		change func(f *Facts)
+		same   bool
+	}{
+		{func(f *Facts) { f.Path, f.Number, f.DiskSeq, f.Holds = "/dev/sdb", "8:16", 9, nil }, true}, // after a reboot
+		{func(f *Facts) { f.Serial = "T" }, false},
+		{func(f *Facts) { f.Size++ }, false},
+		{func(f *Facts) { f.Sector = 4096 }, false},
+		{func(f *Facts) { f.Kind = Partition }, false},
+	} {
+		b := a
+		tt.change(&b)
+		if a.Same(&b) != tt.same || (a.Identity() == b.Identity()) != tt.same && a.Sector == b.Sector {
+			t.Errorf("%+v: same %v, want %v; %q", b, a.Same(&b), tt.same, b.Identity())
+		}
+	}
+	a.Serial = ""
+	b2 := a
+	if b2.Path = "/dev/sdb"; a.Same(&b2) || a.Identity() == b2.Identity() {
+		t.Error("nothing tells these disks apart but their places")
+	}
+}
