@@ -2,6 +2,7 @@ package ring
 
 import (
 	"context"
+	"encoding/json"
 	"reflect"
 	"testing"
 	"testing/synctest"
@@ -15,6 +16,9 @@ type fullSink struct{ *memSink }
 func (fullSink) Keep()                         {}
 func (fullSink) Switches(context.Context) bool { return true }
 func (fullSink) String() string                { return "full" }
+func (fullSink) Target(context.Context) (json.RawMessage, error) {
+	return json.RawMessage("{}"), nil
+}
 func (fullSink) Prepare(context.Context, []v1.Descriptor) (bool, error) {
 	return true, nil
 }
