@@ -13,9 +13,10 @@ import (
 // fullSink adds all that a Sink may add.
 type fullSink struct{ *memSink }
 
-func (fullSink) Keep()                         {}
-func (fullSink) Switches(context.Context) bool { return true }
-func (fullSink) String() string                { return "full" }
+func (fullSink) Keep()                           {}
+func (fullSink) Switches(context.Context) bool   { return true }
+func (fullSink) String() string                  { return "full" }
+func (fullSink) Holds(v1.Descriptor, int64) bool { return true }
 func (fullSink) Target(context.Context) (json.RawMessage, error) {
 	return json.RawMessage("{}"), nil
 }

@@ -140,10 +140,10 @@ func (c *Machine) answer(ev EvAnswer) {
 		c.end(ev.Node, Failed, because(KindProtocol, "answered the offer with leaves that there are not"))
 		return
 	}
-	var missing int64
 	if c.unplanned(ev) {
 		return
 	}
+	var missing int64
 	n.phase, n.row.Free, n.row.Target = phReady, ev.Free, string(ev.Target)
 	n.row.Skipped, missing = n.holdings.take(c.blobs, c.sizes, ev, sets, n.progress.report.Received, c.cfg.MarkEvery)
 	n.progress.forget()

@@ -16,7 +16,7 @@ func setMember(t *testing.T, has ...int64) *Machine {
 	t.Helper()
 	const size = 6*setLeaf - 1 // the last one is shorter
 	m := New([]v1.Descriptor{{MediaType: leaf.MediaType, Size: size}}, setLeaf)
-	m.Step(EvHeld{[]int64{0}, []*leaf.Set{leaf.SetOf(size, setLeaf, func(off int64) bool { return slices.Contains(has, off/setLeaf) })}})
+	m.Step(EvHeld{Held: []int64{0}, Sets: []*leaf.Set{leaf.SetOf(size, setLeaf, func(off int64) bool { return slices.Contains(has, off/setLeaf) })}})
 	m.Step(EvMsg{&wire.Start{}})
 	return m
 }
