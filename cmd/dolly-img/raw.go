@@ -10,6 +10,7 @@ import (
 
 	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/meta"
 	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/push"
+	"github.com/dolly-img/dolly-img/ring/raw"
 	"github.com/dolly-img/dolly-img/ring/raw/expand"
 )
 
@@ -17,7 +18,7 @@ import (
 // nodes on fast links takes up to a sixth longer.
 const coresForSHA256 = 4
 
-const rawLong = `Raw sends a regular file, or standard input if FILE is -, to the same path on every
+const rawLong = `Raw sends a regular file, a block device, or standard input if FILE is -, to the same path on every
 node. The policy.toml of each node has to permit the path. The file there is replaced in
 one step, when the node has verified everything and made it durable. It gets the
 modification time and the permission bits of FILE (0400 if FILE has none), or the bits
@@ -33,6 +34,10 @@ compares the two if they are equally long. If the bytes are the same, the node h
 and writes nothing; if not, it refuses. So the same command can be repeated after some nodes
 failed. A file that the node holds gets the mode and the owner that the command asks for; if that
 changes it, the node says committed. Its modification time stays.
+
+A disk, a partition or another block device is sent as it is, and becomes a file of mode 0600. Nobody may
+use it meanwhile, so that its bytes belong together: what is mounted is refused, unless the file system is
+mounted read-only. If something is written to the device all the same, nothing is committed.
 
 With --format auto FILE is the image of a disk, and its first bytes say how it is stored: as it
 is, or compressed with gzip, zstd, xz or bzip2. The nodes get the image expanded. If there is a
@@ -65,6 +70,7 @@ func newRaw() *cobra.Command {
 		Short: "Clone a file or a stream to nodes",
 		Long:  rawLong,
 		Example: `  dolly-img raw vmlinuz --output /data/ --nodes 'node[01-16]'
+  dolly-img raw /dev/nvme0n1p3 --output /data/scratch.img --nodes @hostfile
   dolly-img raw system.raw.xz --format auto --output /data/system.raw --nodes @hostfile
   tar cz . | dolly-img raw - --output /data/home.tar.gz --nodes @hostfile`,
 		Args: atMost(1),
@@ -106,7 +112,7 @@ func newRaw() *cobra.Command {
 				return usagef("input - and --nodes @-: standard input can be only one of them")
 			}
 			if !cmd.Flags().Changed("sha256") {
-				sha = runtime.NumCPU() >= coresForSHA256
+				sha = runtime.NumCPU() >= coresForSHA256 && !raw.IsDevice(input)
 			}
 			j.What = push.File{
 				Path: input, Format: stored, Map: blocks, Measuring: j.measuring(name), SHA256: sha,
@@ -115,13 +121,13 @@ func newRaw() *cobra.Command {
 			return j.run(cmd.Context())
 		},
 	}
-	cmd.Flags().StringVar(&input, "input", "", "`FILE` to send, or - for standard input")
+	cmd.Flags().StringVar(&input, "input", "", "`FILE` or device to send, or - for standard input")
 	out.add(cmd, "`PATH` of the file on the nodes, or of its directory if it ends with /")
 	cmd.Flags().StringVar(&format, "format", string(expand.Raw), "how FILE is stored, `raw|auto|gzip|zstd|xz|bzip2`: nodes get it as it is, or what it has when it is expanded")
 	cmd.Flags().StringVar(&blocks, "bmap", "", "`FILE` with a block map of the image: all that it leaves out is sent as zeros (implies --format auto)")
 	cmd.Flags().BoolVar(&noSpool, "no-spool", false, "do not keep standard input in a temporary file")
 	cmd.Flags().BoolVar(&allowEmpty, "allow-empty", false, "send standard input even if it is empty")
-	cmd.Flags().BoolVar(&sha, "sha256", false, "report the SHA-256 of a file from 64 MiB on, too, which takes a core (without this flag: where there are 4)")
+	cmd.Flags().BoolVar(&sha, "sha256", false, "report the SHA-256 of a file from 64 MiB on, or of a device, too, which takes a core (without this flag: of files, where there are 4)")
 	send.add(cmd)
 	return cmd
 }

@@ -132,7 +132,7 @@ func regular(path string, mode fs.FileMode) error {
 	case mode.IsDir():
 		return errkind.Errorf("input-directory", "input %s is a directory", path)
 	case mode&fs.ModeDevice != 0:
-		return errkind.Errorf("input-device", "input %s is a device, which this version does not read", path)
+		return errkind.Errorf("input-device", "input %s is a device that is read as a stream of characters", path)
 	}
 	return errkind.Errorf("input-stream", "input %s is not a regular file", path)
 }

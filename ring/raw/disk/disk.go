@@ -79,6 +79,8 @@ type User struct {
 	What string `json:"what"`
 	// On is the device, or the partition of it, that is used.
 	On string `json:"on"`
+	// ReadOnly says that it is a file system to which nothing can be written, at whatever place it is mounted.
+	ReadOnly bool `json:"readOnly,omitempty"`
 }
 
 // Busy says what uses a device, as in "md127 on sda2", and is "" if nothing does.

@@ -12,7 +12,11 @@ import (
 )
 
 // mount is a line of mountinfo.
-type mount struct{ number, at, source string }
+type mount struct {
+	number, at, source string
+	// readOnly is said of the file system, which may be mounted elsewhere, too, and not of the place.
+	readOnly bool
+}
 
 // use notes what uses each device: mounts, swap, and the devices that are made of it.
 func (m *Machine) use() error {
@@ -22,8 +26,8 @@ func (m *Machine) use() error {
 	}
 	direct := map[*Device][]User{}
 	system := map[*Device][]string{}
-	add := func(d *Device, what, part string) {
-		direct[d] = append(direct[d], User{what, d.Name})
+	add := func(d *Device, what, part string, readOnly bool) {
+		direct[d] = append(direct[d], User{what, d.Name, readOnly})
 		if part != "" {
 			system[d] = append(system[d], part)
 		}
@@ -33,20 +37,20 @@ func (m *Machine) use() error {
 		for _, d := range m.under(at) {
 			if key := d.Name + " " + at.at; !seen[key] {
 				seen[key] = true
-				add(d, "mounted at "+at.at, partOf(at.at))
+				add(d, "mounted at "+at.at, partOf(at.at), at.readOnly)
 			}
 		}
 	}
 	for _, at := range m.swaps() {
 		if number, err := m.roots.Number(m.roots.dev(at)); err == nil && strings.HasPrefix(at, "/dev/") {
 			if d := m.Numbered(number); d != nil {
-				add(d, "swap", "swap")
+				add(d, "swap", "swap", false)
 			}
 			continue
 		}
 		if fs, ok := mountOf(mounts, at); ok {
 			for _, d := range m.under(fs) {
-				add(d, "swap in "+at, "swap")
+				add(d, "swap in "+at, "swap", false)
 			}
 		}
 	}
@@ -56,7 +60,7 @@ func (m *Machine) use() error {
 			if h := m.Named(holder); h != nil && h.MapName != "" {
 				text += " " + h.MapName
 			}
-			add(d, text, "")
+			add(d, text, "", false)
 		}
 	}
 	for _, d := range m.Devices {
@@ -137,7 +141,8 @@ func (m *Machine) mounts() (list []mount, err error) {
 		if !ok || len(left) < 5 || len(right) < 2 {
 			continue
 		}
-		list = append(list, mount{left[2], unescape(left[4]), unescape(right[1])})
+		readOnly := len(right) > 2 && slices.Contains(strings.Split(right[2], ","), "ro")
+		list = append(list, mount{left[2], unescape(left[4]), unescape(right[1]), readOnly})
 	}
 	return list, nil
 }

@@ -4,9 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"hash"
 	"io"
-	"sync"
 
 	"github.com/opencontainers/go-digest"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
@@ -15,6 +13,7 @@ import (
 	"github.com/dolly-img/dolly-img/ring/leaf"
 	"github.com/dolly-img/dolly-img/ring/raw"
 	"github.com/dolly-img/dolly-img/ring/raw/internal/ahead"
+	"github.com/dolly-img/dolly-img/ring/raw/internal/whole"
 )
 
 // File is what an image is stored in: a file that can be told from a changed one.
@@ -53,10 +52,7 @@ type Image struct {
 
 	skips chan struct{} // has room for one that expands what is before the bytes that are asked for
 
-	mu    sync.Mutex
-	whole bool // the image was read once from its first to its last byte, and was good
-	plain bool // its SHA-256 is wanted
-	sum   digest.Digest
+	reading whole.Reading
 }
 
 // Open makes a source of the image in file, which is closed if there is an error. It reads as much as it takes to know
@@ -65,6 +61,9 @@ func Open(ctx context.Context, file File, o Options) (*Image, error) {
 	im := &Image{file: file, name: o.Name, format: o.Format, blocks: o.Map, size: -1, skips: make(chan struct{}, 1)}
 	if err := im.open(ctx, o.Measuring); err != nil {
 		return nil, errors.Join(err, file.Close())
+	}
+	if !leaf.In(im.blob()) {
+		im.reading.Want()
 	}
 	return im, nil
 }
@@ -187,7 +186,7 @@ func (im *Image) from(ctx context.Context, off int64) (io.ReadCloser, error) {
 		return nil, errors.Join(err, s.Close())
 	}
 	if off == 0 {
-		return im.first(r), nil
+		return im.reading.Watch(r), nil
 	}
 	return r, nil
 }
@@ -206,56 +205,16 @@ func (im *Image) skip(ctx context.Context, s *stream, off int64) error {
 	}
 }
 
-// first is what reads the image from its first byte on, and notes at its end that all of it was good.
-func (im *Image) first(r io.ReadCloser) io.ReadCloser {
-	f := &firstReader{ReadCloser: r, im: im}
-	im.mu.Lock()
-	defer im.mu.Unlock()
-	if (im.plain || !leaf.In(im.blob())) && im.sum == "" {
-		f.hash = digest.SHA256.Hash()
-	}
-	return f
-}
-
-type firstReader struct {
-	io.ReadCloser
-	im   *Image
-	hash hash.Hash
-}
-
-func (f *firstReader) Read(b []byte) (int, error) {
-	n, err := f.ReadCloser.Read(b)
-	if f.hash != nil {
-		f.hash.Write(b[:n])
-	}
-	if err == io.EOF {
-		f.im.mu.Lock()
-		defer f.im.mu.Unlock()
-		f.im.whole = true
-		if f.hash != nil {
-			f.im.sum = digest.NewDigest(digest.SHA256, f.hash)
-		}
-	}
-	return n, err
-}
-
 // WantSHA256 has SHA256 computed by what reads the image, also for one that travels in leaves. It is called before Open.
-func (im *Image) WantSHA256() { im.plain = true }
+func (im *Image) WantSHA256() { im.reading.Want() }
 
 // SHA256 returns the digest of the image as sha256sum has it, once all of it was read, or "" where nobody wanted it.
-func (im *Image) SHA256() digest.Digest {
-	im.mu.Lock()
-	defer im.mu.Unlock()
-	return im.sum
-}
+func (im *Image) SHA256() digest.Digest { return im.reading.Sum() }
 
 // Unchanged returns an error when the file was changed since it was opened, or the image is not good. An image that was
 // not read to its end is read once for this.
 func (im *Image) Unchanged(ctx context.Context) error {
-	im.mu.Lock()
-	whole := im.whole
-	im.mu.Unlock()
-	if !whole {
+	if !im.reading.Done() {
 		r, err := im.Open(ctx, v1.Descriptor{}, 0)
 		if err != nil {
 			return err

@@ -29,9 +29,9 @@ func (s filled) Unchanged(context.Context) error {
 	return errkind.Errorf("input-empty", "standard input is empty")
 }
 
-// File is a file or a stream that is sent as it is, or the image in a file that is stored in fewer bytes.
+// File is a file, a device or a stream that is sent as it is, or the image in a file that is stored in fewer bytes.
 type File struct {
-	// Path is the path of the file, or "-" for Stream.
+	// Path is the path of the file or of a block device, or "-" for Stream.
 	Path   string
 	Stream io.Reader
 	// Format is how the file is stored. With Raw, or "", it is sent as it is.
@@ -42,7 +42,7 @@ type File struct {
 	Measuring func(read, size int64)
 	// NoSpool keeps no copy of the stream in a temporary file.
 	NoSpool bool
-	// SHA256 has the SHA-256 of a file computed that travels in leaves, too.
+	// SHA256 has the SHA-256 computed of what travels in leaves, too.
 	SHA256 bool
 	// AllowEmpty sends the stream even if it is empty.
 	AllowEmpty bool
@@ -66,6 +66,9 @@ func (in File) Open(ctx context.Context, _ *Push, m *meta.Transfer) (ring.Source
 			return s, nil
 		}
 		return filled{s}, nil
+	}
+	if raw.IsDevice(in.Path) {
+		return in.device(m)
 	}
 	f, err := raw.OpenFile(in.Path)
 	if err != nil {
@@ -91,6 +94,32 @@ func (in File) Open(ctx context.Context, _ *Push, m *meta.Transfer) (ring.Source
 	}
 	return s, nil
 }
+
+// deviceMode is that of a file with the bytes of a device, unless the user sets another: whoever may read the file could
+// read all files in it.
+const deviceMode = 0o600
+
+// device opens a block device.
+func (in File) device(m *meta.Transfer) (ring.Source, error) {
+	if in.Format != "" && in.Format != expand.Raw && in.Format != expand.Auto || in.Map != "" {
+		return nil, errkind.Errorf("input-device-raw", "input %s is a device, which is sent as it is", in.Path)
+	}
+	d, err := raw.OpenDevice(in.Path)
+	if err != nil {
+		return nil, err
+	}
+	m.KeepMode(deviceMode)
+	if in.SHA256 {
+		d.WantSHA256()
+	}
+	return device{d}, nil
+}
+
+// device is a block device as a source.
+type device struct{ *raw.Device }
+
+// sha256 returns the device's digest as sha256sum has it, if it was computed.
+func (d device) sha256(context.Context) digest.Digest { return d.SHA256() }
 
 // growing is a file that may become longer while it is sent.
 type growing struct {
