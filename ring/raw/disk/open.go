@@ -58,6 +58,9 @@ func (r Roots) Open(rule identity.Device) (*Opened, error) {
 	return o, nil
 }
 
+// Device is what was known of the device when it was opened.
+func (o *Opened) Device() *Device { return o.device }
+
 func (o *Opened) lock() error {
 	err := o.control(func(fd int) error { return unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB) })
 	if errors.Is(err, unix.EWOULDBLOCK) {
@@ -133,8 +136,8 @@ const (
 	maxPath  = 128
 )
 
-// Facts reads what the device holds now. With read, which reads from the opened device, it looks at both ends of the device and of
-// its partitions.
+// Facts reads what the device holds now. read reads from the opened device, at any offset. Looked at are both ends of the
+// device and of its partitions.
 func (o *Opened) Facts(read io.ReaderAt) (*Facts, error) {
 	if err := o.same(); err != nil {
 		return nil, err

@@ -7,7 +7,6 @@ import (
 	"io"
 	"slices"
 	"strings"
-	"unsafe"
 
 	"github.com/dolly-img/dolly-img/ring/printable"
 )
@@ -72,14 +71,9 @@ func Signatures(r io.ReaderAt, size int64) ([]Signature, error) {
 	return found, nil
 }
 
-// page is what the memory is aligned to into which a device is read: it may be open for direct access.
-const page = 4096
-
 // readFull reads n bytes at off. A device that is shorter than it said is an error.
 func readFull(r io.ReaderAt, off, n int64) ([]byte, error) {
-	b := make([]byte, n+page)
-	skip := -int(uintptr(unsafe.Pointer(unsafe.SliceData(b)))) & (page - 1)
-	b = b[skip : int64(skip)+n]
+	b := make([]byte, n)
 	got, err := r.ReadAt(b, off)
 	if int64(got) == n {
 		return b, nil

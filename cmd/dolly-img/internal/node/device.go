@@ -10,8 +10,6 @@ import (
 	"os"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/meta"
 	"github.com/dolly-img/dolly-img/ring"
 	"github.com/dolly-img/dolly-img/ring/errkind"
@@ -41,9 +39,8 @@ type deviceSink struct {
 	*deviceTarget
 	ctx     context.Context // of nothing but the wait for udev, which goes on when the transfer is over
 	roots   disk.Roots
+	opened  *disk.Opened // which block closes
 	block   *device.Block
-	file    *os.File // the device's, which block closes
-	found   *disk.Device
 	meta    *meta.Device
 	log     *slog.Logger
 	unknown []gpt.Partition // partitions that the kernel learns of through udev only; nil: none
@@ -57,91 +54,48 @@ func (a *acceptor) device(ctx context.Context, transfer string, m *meta.Transfer
 	if err != nil {
 		return nil, err
 	}
-	machine, err := a.disks.Scan()
+	opened, err := a.disks.Open(rule)
 	if err != nil {
-		return nil, err
+		if kind, _ := errkind.Of(err); kind == "device-busy" { // another transfer may have it, and end
+			err = &waitsFor{err}
+		}
+		return nil, fmt.Errorf("%s: %w", m.Output, err)
 	}
-	choice := machine.Choose(rule)
-	if choice.Err != nil {
-		return nil, fmt.Errorf("%s: %w", m.Output, choice.Err)
+	d := &deviceSink{ctx: context.WithoutCancel(ctx), roots: a.disks, opened: opened, meta: m.Device, log: a.log}
+	found := opened.Device()
+	if d.block, err = device.Open(opened.File, found.Path); err != nil {
+		return nil, errors.Join(err, opened.File.Close())
 	}
-	d := &deviceSink{ctx: context.WithoutCancel(ctx), roots: a.disks, found: choice.Device, meta: m.Device, log: a.log}
-	if err := d.open(); err != nil {
-		return nil, err
+	var facts *disk.Facts
+	if err = m.Device.Suits(found.Path, found.Kind == disk.Partition, d.block.Sector()); err == nil {
+		facts, err = d.facts()
 	}
-	if err := m.Device.Suits(d.found.Path, d.found.Kind == disk.Partition, d.block.Sector()); err != nil {
-		return nil, errors.Join(err, d.block.Close())
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("%s: %w", m.Output, err), d.block.Close())
 	}
-	d.deviceTarget = device.New(d.block, device.Options{Identity: d.identity(), Transfer: transfer, Patch: d.patch})
+	d.deviceTarget = device.New(d.block, device.Options{Identity: facts.Identity(), Transfer: transfer, Patch: d.patch})
 	return d, nil
 }
 
-// open opens the device exclusively and locks it, which udev and partitioning programs respect.
-func (d *deviceSink) open() (err error) {
-	path := d.found.Path
-	d.file, err = os.OpenFile(path, os.O_RDWR|unix.O_EXCL|unix.O_CLOEXEC, 0)
-	if errors.Is(err, unix.EBUSY) {
-		return errkind.About("device-busy", path, "%s is busy: the kernel gives it to one user only, and it has one", path)
-	} else if err != nil {
-		return fmt.Errorf("device: %w", err)
-	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, d.file.Close())
-		}
-	}()
-	var st unix.Stat_t
-	if err := unix.Fstat(int(d.file.Fd()), &st); err != nil {
-		return fmt.Errorf("device %s: %w", path, err)
-	}
-	if now := fmt.Sprintf("%d:%d", unix.Major(st.Rdev), unix.Minor(st.Rdev)); now != d.found.Number {
-		return fmt.Errorf("device %s: leads to the device %s, and led to %s a moment before", path, now, d.found.Number)
-	}
-	if err := unix.Flock(int(d.file.Fd()), unix.LOCK_EX|unix.LOCK_NB); errors.Is(err, unix.EWOULDBLOCK) {
-		return fmt.Errorf("device %s: another program has locked it: %w", path, raw.ErrBusy)
-	} else if err != nil {
-		return fmt.Errorf("device %s: lock: %w", path, err)
-	}
-	d.block, err = device.Open(d.file, path)
-	return err
-}
+// waitsFor is the error of a device that another transfer may give back.
+type waitsFor struct{ error }
 
-// identity tells this disk, or this partition of it, from others, also after the next boot where that is known.
-func (d *deviceSink) identity() string {
-	f := d.found
-	return fmt.Sprintf("%s %s %s %s %d %d", f.Model, f.Serial, f.WWN, f.MapName, f.Partition, f.Start)
-}
+func (e *waitsFor) Unwrap() []error { return []error{e.error, raw.ErrBusy} }
+
+func (d *deviceSink) facts() (*disk.Facts, error) { return d.opened.Facts(device.ReaderAt(d.block)) }
 
 // Target describes the device as it is now; see ring.Targeter.
 func (d *deviceSink) Target(context.Context) (json.RawMessage, error) {
-	machine, err := d.roots.Scan()
+	facts, err := d.facts()
 	if err != nil {
 		return nil, err
 	}
-	f := machine.Numbered(d.found.Number)
-	if f == nil || f.DiskSeq != d.found.DiskSeq {
-		return nil, fmt.Errorf("device %s: it was taken away", d.found.Path)
-	}
-	if err := f.Unusable(); err != nil {
-		return nil, err
-	}
-	holds, err := disk.Signatures(device.ReaderAt(d.block), d.block.Size())
-	if err != nil {
-		return nil, fmt.Errorf("device %s: %w", f.Path, err)
-	}
-	t := meta.Target{
-		Path: f.Path, Number: f.Number, DiskSeq: f.DiskSeq, Kind: string(f.Kind), Model: f.Model, Serial: f.Serial, WWN: f.WWN,
-		Size: d.block.Size(), Sector: d.block.Sector(),
-	}
-	for _, s := range holds {
-		t.Holds = append(t.Holds, s.String())
-	}
-	return json.Marshal(t)
+	return json.Marshal(facts)
 }
 
 // patch moves the backup of a GPT to the end of the device, unless the sender wants it left alone.
 func (d *deviceSink) patch(image io.ReaderAt, size int64, on device.Device) (list []device.Patch, err error) {
-	if d.meta.KeepTable || d.found.Kind == disk.Partition {
+	if d.meta.KeepTable || d.opened.Device().Kind == disk.Partition {
 		return nil, nil
 	}
 	patches, notes, err := gpt.Patches(image, size, on.Size(), on.Sector())
@@ -173,7 +127,7 @@ func (d *deviceSink) Publish(ctx context.Context) error {
 }
 
 func (d *deviceSink) reread() (reread.Way, error) {
-	whole, ok, err := reread.Find(d.roots.Sys, d.file)
+	whole, ok, err := reread.Find(d.roots.Sys, d.opened.File)
 	if err != nil || !ok {
 		return "", err
 	}
@@ -185,7 +139,7 @@ func (d *deviceSink) reread() (reread.Way, error) {
 	case !errors.Is(err, gpt.ErrNone) && !errors.Is(err, gpt.ErrDamaged):
 		return "", err
 	}
-	return whole.Again(d.file, d.unknown)
+	return whole.Again(d.opened.File, d.unknown)
 }
 
 // Close closes the device, and then waits in the background for udev, where only udev may have the partition table read.

@@ -200,7 +200,7 @@ func ringOfNodes(t *testing.T, loops string, nodes []map[string]*loopdev.Device)
 	client := func(protocol string) func(string) *tls.Config {
 		return func(node string) *tls.Config { return sender.ClientConfig(protocol, node) }
 	}
-	cfg := ring.Config{TLS: client(ring.ALPNControl), DataTLS: client(ring.ALPNData)}
+	cfg := ring.Config{TLS: client(ring.ALPNControl), DataTLS: client(ring.ALPNData), Confirm: func(context.Context, []ring.Row) error { return nil }}
 	for i, devices := range nodes {
 		roots := disk.Host()
 		roots.Loops = loops
