@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"maps"
 	"math/rand/v2"
 	"net"
 	"slices"
@@ -75,12 +76,12 @@ func (s *sim) boot(n *simNode) {
 // stock puts into a sink what the process before made durable, or, for the first process, what the scenario says.
 func (s *sim) stock(n *simNode, sink *simSink) {
 	for i := range s.blobs {
-		held, part := slices.Contains(s.sc.Held, [2]int{n.index, i}), simPart{}
+		held, part := slices.Contains(s.sc.Held, [2]int{n.index, i}), simPart{ahead: s.ahead(n, i)}
 		if len(n.procs) > 0 {
 			old := s.storage(n.procs[len(n.procs)-1])
 			old.mu.Lock()
 			part = old.parts[i]
-			part.own = bytes.Clone(part.own)
+			part.own, part.ahead = bytes.Clone(part.own), maps.Clone(part.ahead)
 			held = part.durable
 			old.mu.Unlock()
 		}
@@ -91,7 +92,8 @@ func (s *sim) stock(n *simNode, sink *simSink) {
 	}
 	for _, k := range s.sc.Parts {
 		if k[0] == n.index && len(n.procs) == 0 {
-			part := simPart{n: int64(k[2])}
+			part := sink.parts[k[1]]
+			part.n = int64(k[2])
 			if k[3] != 0 && k[2] > 0 {
 				part.own = bytes.Clone(s.blobs[k[1]].data[:k[2]])
 				part.own[k[2]/2] ^= 1
@@ -147,7 +149,7 @@ func (s *sim) reopen(p *simProc) *simSink {
 			full: old.full, what: old.what, dead: old.dead, written: old.written, parts: slices.Clone(old.parts)}
 		old.node.sinks++
 		for i := range p.sink.parts {
-			p.sink.parts[i].own = bytes.Clone(old.parts[i].own)
+			p.sink.parts[i].own, p.sink.parts[i].ahead = bytes.Clone(old.parts[i].own), maps.Clone(old.parts[i].ahead)
 		}
 	}
 	return p.sink

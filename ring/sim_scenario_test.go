@@ -50,6 +50,7 @@ type simCase struct {
 	Blobs   []simBlobCase `json:"blobs"`
 	Held    [][2]int      `json:"held,omitempty"`  // node, blob
 	Parts   [][4]int      `json:"parts,omitempty"` // node, blob, bytes that it has of it, 1: others than the source's
+	Ahead   [][4]int      `json:"ahead,omitempty"` // node, blob, what chooses the leaves that it holds, so many of which differ
 	Blind   []int         `json:"blind,omitempty"` // nodes that cannot replay
 	Retries int           `json:"retries,omitempty"`
 	Direct  int           `json:"direct,omitempty"`  // nodes that the server feeds itself because no node reaches them; 0: all
@@ -207,6 +208,9 @@ func generate(seed uint64) simCase {
 	}
 	if r.IntN(40) == 0 && s.Nodes > 1 {
 		s.Faults = append(s.Faults, fault{What: simcheck.Twin, Node: s.Nodes, Peer: 1 + r.IntN(s.Nodes-1)})
+	}
+	if s.inLeaves() && r.IntN(2) == 0 {
+		s.holdAhead(r)
 	}
 	return s
 }

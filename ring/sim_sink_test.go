@@ -133,6 +133,7 @@ type simPart struct {
 	n       int64
 	own     []byte // nil while it is the source's
 	durable bool
+	ahead   map[int64]bool // the leaves that it holds in advance; true: others than the source's
 }
 
 // cut keeps so many leading bytes.
@@ -182,10 +183,13 @@ func (s *simSink) Begin(_ context.Context, d v1.Descriptor, off int64) (Writer, 
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	p := &s.parts[i]
-	p.cut(off, s.sim.blobs[i].data)
+	p.cut(min(off, p.n), s.sim.blobs[i].data)
 	p.durable = false
 	w := &simWriter{s, i}
-	err := s.say(simcheck.Event{Kind: simcheck.Begin, Blob: i, Off: off})
+	err := s.say(simcheck.Event{Kind: simcheck.Begin, Blob: i, Off: p.n})
+	if err == nil {
+		err = s.skip(i, off)
+	}
 	if leaf.In(d) {
 		return &simPlacer{w}, err
 	}
@@ -258,10 +262,12 @@ func (s *simSink) Open(_ context.Context, d v1.Descriptor, off int64) (io.ReadCl
 		if data == nil {
 			data = s.sim.blobs[i].data[:p.n]
 		}
-		if off >= int64(len(data)) {
+		if off < int64(len(data)) {
+			data = data[off:]
+		} else if data = s.aheadAt(i, off); data == nil {
 			return 0, io.EOF
 		}
-		n := copy(b, data[off:])
+		n := copy(b, data)
 		if rot := s.node.rot % int64(len(s.sim.blobs[i].data)); s.node.rot >= 0 && rot >= off && rot < off+int64(n) {
 			b[rot-off] ^= 1
 		}
@@ -286,10 +292,15 @@ type simPlacer struct{ *simWriter }
 
 func (w *simPlacer) WriteAt(b []byte, off int64) (int, error) {
 	w.s.mu.Lock()
+	err := w.s.skip(w.i, off)
 	at := w.s.parts[w.i].n
+	delete(w.s.parts[w.i].ahead, off-off%simMark)
 	w.s.mu.Unlock()
-	if off != at {
-		return 0, fmt.Errorf("write at %d behind %d bytes", off, at)
+	if err == nil && off != at {
+		err = fmt.Errorf("write at %d behind %d bytes", off, at)
+	}
+	if err != nil {
+		return 0, err
 	}
 	return w.simWriter.Write(b)
 }
@@ -351,6 +362,9 @@ func (w *simWriter) Commit(_ context.Context, final v1.Descriptor) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	p := &s.parts[w.i]
+	if err := s.skip(w.i, final.Size); err != nil {
+		return err
+	}
 	sum := s.sum(w.i)
 	if err := s.say(simcheck.Event{Kind: simcheck.Commit, Blob: w.i, N: p.n, Sum: sum.String()}); err != nil {
 		return err
@@ -367,6 +381,7 @@ func (w *simWriter) Abort(keep int64) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	p := &s.parts[w.i]
+	keep = min(keep, p.n) // what is behind it is held in advance
 	p.cut(keep, s.sim.blobs[w.i].data)
 	return s.say(simcheck.Event{Kind: simcheck.Abort, Blob: w.i, N: keep})
 }

@@ -227,6 +227,11 @@ func (j *judge) sink(line int, ev Event, n *node, p *proc) {
 		if ev.Bad && len(j.liars) == 0 {
 			at(RuleBytes, "other bytes than the source's in blob %d at %d", ev.Blob, ev.Off)
 		}
+	case Skip:
+		if !b.open || ev.Off != b.at {
+			at(RuleOrder, "left out %d bytes of blob %d at %d, it stands at %d", ev.N, ev.Blob, ev.Off, b.at)
+		}
+		b.at = ev.Off + ev.N
 	case Commit:
 		if !b.open {
 			at(RuleOrder, "commit of blob %d, which is not open", ev.Blob)

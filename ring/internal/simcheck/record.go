@@ -21,6 +21,7 @@ const (
 	Offer      = "offer"       // the sink of Node was asked what it holds: Held
 	Begin      = "begin"       // Blob is begun at Off
 	Write      = "write"       // N bytes of Blob were written at Off; Bad: they are not the source's
+	Skip       = "skip"        // N bytes of Blob at Off were there; Bad: they are not the source's
 	Commit     = "commit"      // Blob was made durable: N bytes with digest Sum
 	Abort      = "abort"       // Blob was given up, N bytes are kept
 	Publish    = "publish"     // everything became visible: Sums
