@@ -117,6 +117,7 @@ var hints = map[errkind.Kind]string{
 	"device-denied":     "a [[device]] in %[2]s on the node permits one; dolly-img devices, there, shows which disk a rule picks",
 	"device-held":       "take down there what uses it, as with vgchange -an, cryptsetup close or kpartx -d; lsblk shows it",
 	"device-kind":       "the whole disk and each of its partitions need a [[device]] of their own in policy.toml on the node",
+	"device-length":     "put it into a file, and send that",
 	"device-md":         "stop the array there: mdadm --stop %[1]s",
 	"device-mounted":    "unmount it there: umount %[1]s",
 	"device-none":       "dolly-img devices, on the node, shows each disk and in what it differs from the rule",

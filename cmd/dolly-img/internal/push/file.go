@@ -53,6 +53,20 @@ type File struct {
 // Open opens the file. It notes in m what only the file knows: its time, and its permission bits unless the user set
 // others.
 func (in File) Open(ctx context.Context, _ *Push, m *meta.Transfer) (ring.Source, error) {
+	s, err := in.open(ctx, m)
+	if err != nil || m.Device == nil {
+		return s, err
+	}
+	if err := toDevice(ctx, s, m); err != nil {
+		if c, ok := s.(io.Closer); ok {
+			err = errors.Join(err, c.Close())
+		}
+		return nil, err
+	}
+	return s, nil
+}
+
+func (in File) open(ctx context.Context, m *meta.Transfer) (ring.Source, error) {
 	if in.Path == "-" {
 		dir := os.TempDir()
 		if in.NoSpool {

@@ -1,0 +1,72 @@
+package push
+
+import (
+	"bytes"
+	"compress/gzip"
+	"io"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+
+	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/meta"
+	"github.com/dolly-img/dolly-img/ring/raw/expand"
+)
+
+// A disk with an MBR and XFS in its first partition, and that XFS alone, as they are and compressed.
+func TestToDevice(t *testing.T) {
+	xfs := make([]byte, 3<<20)
+	copy(xfs, "XFSB")
+	xfs[102] = 2 // sectors of 512 bytes
+	disk := append(make([]byte, 1<<20), xfs...)
+	copy(disk[446:], "\x00\x00\x00\x00\x83\x00\x00\x00\x00\x08\x00\x00\x00\x08\x00\x00")
+	disk[510], disk[511] = 0x55, 0xAA
+	const inXFS = "xfs in units of 512 bytes"
+	for _, tt := range []struct {
+		name  string
+		image []byte
+		want  meta.Device
+	}{
+		{"disk", disk, meta.Device{Holds: meta.HoldsDisk, Sectors: []meta.Sectors{
+			{What: "an MBR for sectors of 512 bytes", Least: 512, Most: 512}, {What: inXFS + " in partition 1", Least: 1, Most: 512},
+		}}},
+		{"xfs", xfs, meta.Device{Holds: meta.HoldsFileSystem, Sectors: []meta.Sectors{{What: inXFS, Least: 1, Most: 512}}}},
+		{"zeros", make([]byte, 1<<20), meta.Device{}},
+	} {
+		var packed bytes.Buffer
+		z := gzip.NewWriter(&packed)
+		_, err := z.Write(tt.image)
+		if err == nil {
+			err = z.Close()
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		for name, b := range map[string][]byte{"image": tt.image, "image.gz": packed.Bytes()} {
+			path := filepath.Join(t.TempDir(), name)
+			if err := os.WriteFile(path, b, 0o640); err != nil {
+				t.Fatal(err)
+			}
+			m := &meta.Transfer{Kind: meta.KindRaw, Output: "device:system", Device: &meta.Device{}}
+			in := File{Path: path, Format: expand.Auto, Note: func(error) {}}
+			s, err := in.Open(t.Context(), nil, m)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !reflect.DeepEqual(*m.Device, tt.want) {
+				t.Errorf("%s, %s: %+v, want %+v", tt.name, name, *m.Device, tt.want)
+			}
+			if _, err := m.Encode(); err != nil {
+				t.Errorf("%s, %s: %v", tt.name, name, err)
+			}
+			if err := s.(io.Closer).Close(); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	m := &meta.Transfer{Kind: meta.KindRaw, Output: "device:system", Device: &meta.Device{}}
+	if _, err := (File{Path: "-", Stream: strings.NewReader("x"), NoSpool: true}).Open(t.Context(), nil, m); err == nil || !strings.Contains(err.Error(), "length") {
+		t.Errorf("a stream: %v", err)
+	}
+}
