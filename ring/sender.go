@@ -39,6 +39,8 @@ type sender struct {
 	// read says which blobs are read, because a node lacks them.
 	read []bool
 	past samples
+	// verifying says that the progress was that of reading back.
+	verifying bool
 	// ended is how long after begun the row of each node became final, by node number.
 	ended []time.Duration
 

@@ -58,8 +58,14 @@ func (s *sender) progress() {
 	if ev.Bytes < 0 {
 		ev.Bytes = max(ev.Total, 0)
 	}
+	if ev.Verifying = p.Checked > 0 && p.Least >= 0 && ev.Bytes == ev.Total; ev.Verifying {
+		ev.Bytes = min(p.Checked, ev.Total)
+	}
+	if ev.Verifying != s.verifying {
+		s.verifying, s.past = ev.Verifying, nil
+	}
 	most := s.cfg.Rate
-	if s.relay.Zeros() { // the limit does not count them
+	if s.relay.Zeros() || ev.Verifying { // the limit does not count zeros, nor what is read back
 		most = 0
 	}
 	if rate, known := s.past.rate(sample{now, ev.Bytes}, most); known {

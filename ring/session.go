@@ -106,6 +106,7 @@ func (s *session) open(ctrl *control, sink Sink) *wire.Error {
 	s.expect(s.req.Addr)
 	sets, leaves := s.holds(ctrl.version)
 	s.m.Step(member.EvHeld{Held: held, Sets: sets, Target: target})
+	s.storing.back = newReadBack(s.extra, s.req.Blobs, s.node.pool.MarkEvery())
 	s.relay.Hold(func(b int) *leaf.Set { return s.m.Position(b).Set })
 	s.relay.Arrive(s.extra.Opener, func(b int) (int64, bool) {
 		p := s.m.Position(b)
@@ -206,6 +207,7 @@ func (s *session) reports(done chan struct{}) {
 		if s.ctrl != nil && s.m.Phase() >= member.Started && s.m.Phase() < member.Failed {
 			r := s.m.Report()
 			r.Durable += s.storing.flushed.Load()
+			r.Checked = s.storing.back.checked()
 			ended := s.m.AcceptedAll()
 			s.relay.Report(r, ended)
 			if ended && r.Wait == wire.WaitIn && s.storing.settling.Load() > 0 {

@@ -31,6 +31,8 @@ type storing struct {
 	// settling is how many blobs the disk makes durable now. flushed is how many of their bytes it has taken already.
 	settling atomic.Int32
 	flushed  atomic.Int64
+	// back is what compares what is stored, or nil where the Sink need not be read back.
+	back *readBack
 }
 
 // startStore begins to hash and write what arrives, in each blob from where the machine
@@ -88,6 +90,7 @@ func (s *session) store(blobs []int, at func(int) int64, halt chan struct{}) {
 		},
 		May: func(ctx context.Context, b int, off int64) error { return s.mayWrite(ctx, b, off, halt) },
 		Sum: func(b int, off int64, sum []byte, end bool) error {
+			s.storing.back.keep(b, off, sum, end)
 			s.step(member.EvSum{Blob: b, Offset: off, Sum: sum, End: end})
 			return nil
 		},
@@ -190,6 +193,9 @@ func (s *session) commit(b int, final v1.Descriptor) {
 	flushed, err := s.flush(w)
 	if err == nil {
 		err = w.Commit(s.ctx, d)
+	}
+	if err == nil {
+		err = s.storing.back.compare(s.ctx, b, d)
 	}
 	s.storing.settling.Add(-1)
 	s.storing.flushed.Add(-flushed) // the blob counts as durable from now on

@@ -105,6 +105,7 @@ type sinkExtras struct {
 	// The Stringer names the target for the audit line.
 	fmt.Stringer
 	Holder
+	ReadBacker
 }
 
 func extrasOf(s Sink) (x sinkExtras) {
@@ -116,6 +117,7 @@ func extrasOf(s Sink) (x sinkExtras) {
 	x.Closer, _ = s.(io.Closer)
 	x.Stringer, _ = s.(fmt.Stringer)
 	x.Holder, _ = s.(Holder)
+	x.ReadBacker, _ = s.(ReadBacker)
 	return x
 }
 
@@ -126,6 +128,15 @@ type Holder interface {
 	// Holds reports whether the Sink claims to hold the leaf of d that begins at byte off. It is called after Offer, for leaves
 	// that are whole, and only reads what is in memory.
 	Holds(d v1.Descriptor, off int64) bool
+}
+
+// ReadBacker is an optional second interface of a Sink that is an Opener, and whose storage may say that it has bytes and not
+// have them, such as a disk.
+type ReadBacker interface {
+	// ReadsBack reports whether the ring shall read each blob again with Open once its Commit is done, and compare it with the
+	// sums of what came, before the node says that it has everything. Several readers are open at once. It is called after
+	// Offer.
+	ReadsBack() bool
 }
 
 // Keeper is an optional second interface of a Sink. Another transfer can then go on from what this

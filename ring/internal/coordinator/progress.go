@@ -125,13 +125,13 @@ func (c *Machine) mostReceived(i int) int64 {
 	return n.holdings.lacked() * int64(1+n.blame.falls)
 }
 
-// confirmed is how far a report of node i is believed, in bytes received, compared and stored together: what it was
+// confirmed is how far a report of node i is believed, in bytes received, compared, stored and read back together: what it was
 // never sent, or the server has not read yet, it can neither compare nor store, and what it received again it does so once.
 func (c *Machine) confirmed(i int, r wire.Report) int64 {
 	n := &c.nodes[i]
 	got := min(c.received(i, r.Received), max(0, n.holdings.lacked()-c.unread)*int64(1+n.blame.falls))
 	has := min(n.holdings.claimed+got, c.size-c.unread)
-	return got + min(max(r.Marked, 0), has) + min(max(r.Durable, 0), has) + c.nodes[i].progress.small
+	return got + min(max(r.Marked, 0), has) + min(max(r.Durable, 0), has) + min(max(r.Checked, 0), has) + c.nodes[i].progress.small
 }
 
 // has is how many bytes node i is believed to have, when it says to have received so many.
@@ -141,5 +141,5 @@ func (c *Machine) has(i int, received int64) int64 {
 
 // claimed is how far node i is by what it says alone, as far as the sizes of the blobs allow it.
 func (c *Machine) claimed(i int, r wire.Report) int64 {
-	return r.Received + min(max(r.Marked, 0), c.size) + min(max(r.Durable, 0), c.size) + c.nodes[i].progress.small
+	return r.Received + min(max(r.Marked, 0), c.size) + min(max(r.Durable, 0), c.size) + min(max(r.Checked, 0), c.size) + c.nodes[i].progress.small
 }

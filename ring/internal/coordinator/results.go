@@ -101,6 +101,7 @@ type Progress struct {
 	Least   int64 // bytes that the slowest node that is still served holds; -1: none is served
 	Done    int   // nodes that have everything
 	Serving int   // nodes that are in the transfer
+	Checked int64 // bytes that the slowest of those that read back what they stored has compared; 0: none does
 }
 
 // Row is what is known of node i by now.
@@ -141,6 +142,9 @@ func (c *Machine) Progress() Progress {
 			p.Serving++
 		case n.phase == phServing:
 			p.Serving++
+			if checked := n.progress.report.Checked; checked > 0 && (p.Checked == 0 || checked < p.Checked) {
+				p.Checked = checked
+			}
 			if have := n.progress.report.Received + n.row.Skipped; p.Least < 0 || have < p.Least {
 				p.Least = have
 			}

@@ -106,6 +106,9 @@ type (
 		Hash     int64     `json:"hash"`
 		Disk     int64     `json:"disk"`
 		Links    []Sending `json:"links"`
+
+		// Checked exists since version 6, and is 0 before.
+		Checked int64 `json:"checked,omitempty"`
 	}
 	Fail struct { // 13
 		Code   Code   `json:"code"`

@@ -22,8 +22,10 @@ const (
 	AckedSince  = 4
 	LeavesSince = 5
 	ZerosSince  = 6
-	SetsSince   = 6
-	TargetSince = 6
+
+	CheckedSince = 6 // of a node that tells how much it has read back
+	SetsSince    = 6
+	TargetSince  = 6
 )
 
 // Common returns the highest version that the range of a peer has in common with ours, or 0 if there is none.
@@ -73,15 +75,8 @@ func For(version int, m Message) Message {
 			return &old
 		}
 	case *Report:
-		if version < AckedSince {
-			old := *m
-			old.Links = []Sending{}
-			for _, l := range m.Links {
-				if l.Acked = 0; !l.Ended {
-					old.Links = append(old.Links, l)
-				}
-			}
-			return &old
+		if version < CheckedSince {
+			return oldReport(version, m)
 		}
 	case *Abort:
 		if version < 3 {
@@ -91,6 +86,22 @@ func For(version int, m Message) Message {
 		}
 	}
 	return m
+}
+
+// oldReport returns a report for a peer that speaks an older version than CheckedSince.
+func oldReport(version int, m *Report) *Report {
+	old := *m
+	old.Checked = 0
+	if version >= AckedSince {
+		return &old
+	}
+	old.Links = []Sending{}
+	for _, l := range m.Links {
+		if l.Acked = 0; !l.Ended {
+			old.Links = append(old.Links, l)
+		}
+	}
+	return &old
 }
 
 // From returns m from a peer that speaks a version, in the terms of the newest version. The error is a *MalformedError:
@@ -115,6 +126,9 @@ func From(version int, m Message) (Message, error) {
 		return nil, malformed("control message type %d has a field that is unknown in protocol %d", d.kind(), version)
 	}
 	if r, ok := m.(*Report); ok && version < AckedSince && slices.ContainsFunc(r.Links, func(l Sending) bool { return l.Acked != 0 || l.Ended }) {
+		return nil, malformed("control message type %d has a field that is unknown in protocol %d", r.kind(), version)
+	}
+	if r, ok := m.(*Report); ok && version < CheckedSince && r.Checked != 0 {
 		return nil, malformed("control message type %d has a field that is unknown in protocol %d", r.kind(), version)
 	}
 	if a, ok := m.(*Abort); ok && version < 3 {

@@ -1,0 +1,139 @@
+package ring
+
+import (
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"io"
+	"sync/atomic"
+
+	"github.com/dolly-img/dolly-img/ring/internal/wire"
+	"github.com/dolly-img/dolly-img/ring/leaf"
+	"github.com/opencontainers/go-digest"
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sync/errgroup"
+)
+
+// backChunk is how much is read back at once, in bytes.
+const backChunk = 1 << 20
+
+// readBack compares what a Sink has stored with the sums of what came (ReadBacker). Its methods do nothing for nil.
+type readBack struct {
+	open  func(ctx context.Context, b int, off int64) (io.ReadCloser, error)
+	mark  int64
+	sums  [][]byte // of each blob in leaves those of its whole leaves, one behind the other
+	right atomic.Int64
+}
+
+// newReadBack returns nil where the Sink need not be read back.
+func newReadBack(x sinkExtras, blobs []v1.Descriptor, mark int64) *readBack {
+	if x.ReadBacker == nil || x.Opener == nil || !x.ReadsBack() {
+		return nil
+	}
+	r := &readBack{mark: mark, sums: make([][]byte, len(blobs))}
+	r.open = func(ctx context.Context, b int, off int64) (io.ReadCloser, error) { return x.Open(ctx, blobs[b], off) }
+	for i, d := range blobs {
+		if leaf.In(d) {
+			r.sums[i] = make([]byte, d.Size/mark*sha256.Size)
+		}
+	}
+	return r
+}
+
+// keep notes the sum of the leaf that ends at off. A leaf that was wrong and came again has the newer one.
+func (r *readBack) keep(b int, off int64, sum []byte, end bool) {
+	if r != nil && !end && r.sums[b] != nil {
+		copy(r.sums[b][(off/r.mark-1)*sha256.Size:], sum)
+	}
+}
+
+// checked returns how many bytes were read back and are right.
+func (r *readBack) checked() int64 {
+	if r == nil {
+		return 0
+	}
+	return r.right.Load()
+}
+
+// compare reads blob b, which is durable and has the digest and size of d, and compares it with what came.
+func (r *readBack) compare(ctx context.Context, b int, d v1.Descriptor) error {
+	switch {
+	case r == nil:
+		return nil
+	case r.sums[b] != nil:
+		return r.leaves(ctx, b, d)
+	}
+	h := sha256.New()
+	if err := r.read(ctx, h, b, 0, d.Size, make([]byte, backChunk)); err != nil {
+		return err
+	}
+	if digest.NewDigest(digest.SHA256, h) != d.Digest {
+		return differs(b, 0, d.Size)
+	}
+	r.right.Add(d.Size)
+	return nil
+}
+
+// leaves reads several leaves at once.
+func (r *readBack) leaves(ctx context.Context, b int, d v1.Descriptor) error {
+	work, ctx := errgroup.WithContext(ctx)
+	var next atomic.Int64
+	var last []byte // the sum of the last leaf, if it is not whole
+	for range hashers() {
+		work.Go(func() error {
+			buf := make([]byte, min(backChunk, d.Size))
+			for h := sha256.New(); ; h.Reset() {
+				k := next.Add(1) - 1
+				off := k * r.mark
+				n := min(r.mark, d.Size-off)
+				if n <= 0 {
+					return nil
+				}
+				if err := r.read(ctx, h, b, off, n, buf); err != nil {
+					return err
+				}
+				sum := h.Sum(nil)
+				if n < r.mark {
+					last = sum
+				} else if string(sum) != string(r.sums[b][k*sha256.Size:][:sha256.Size]) {
+					return differs(b, off, n)
+				}
+				r.right.Add(n)
+			}
+		})
+	}
+	if err := work.Wait(); err != nil {
+		return err
+	}
+	root := sha256.New()
+	root.Write(r.sums[b])
+	root.Write(last)
+	if leaf.Digest(root.Sum(nil)) != d.Digest {
+		return differs(b, d.Size/r.mark*r.mark, d.Size%r.mark)
+	}
+	return nil
+}
+
+// read hashes n bytes at off of blob b as they are stored.
+func (r *readBack) read(ctx context.Context, h io.Writer, b int, off, n int64, buf []byte) error {
+	in, err := r.open(ctx, b, off)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	k, err := io.CopyBuffer(h, io.LimitReader(in, n), buf)
+	if err == nil && k < n {
+		err = io.ErrUnexpectedEOF
+	}
+	if err == nil {
+		err = ctx.Err()
+	}
+	if err != nil {
+		return fmt.Errorf("read back at byte %d: %w", off+k, err)
+	}
+	return nil
+}
+
+func differs(b int, off, n int64) error {
+	return wire.Errorf(wire.CodeStore, "blob %d reads back with other bytes than were written, from byte %d to %d", b, off, off+n)
+}
