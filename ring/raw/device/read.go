@@ -16,7 +16,7 @@ func (t *Target) Open(ctx context.Context, _ v1.Descriptor, off int64) (io.ReadC
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.first == nil || t.closed || off < 0 || off > t.stored && !t.holds(down(off, t.leaf), off) {
+	if t.first == nil || t.closed || off < 0 || off > t.stored && !t.holds(down(off, t.leaf), off+1) {
 		return nil, fmt.Errorf("device %s: byte %d is not stored", t.d, off)
 	}
 	return &reader{ctx: ctx, t: t, off: off}, nil

@@ -31,6 +31,8 @@ type Options struct {
 	Identity string
 	// Transfer names the transfer in the journal.
 	Transfer string
+	// Trust leaves it out to read back what was written before Publish. What Publish writes is read back all the same.
+	Trust bool
 	// Patch returns what is to be different from the image, such as the backup of a partition table, which moves to the end
 	// of a larger device. image has size bytes. nil patches nothing.
 	Patch func(image io.ReaderAt, size int64, on Device) ([]Patch, error)
@@ -103,7 +105,7 @@ func (t *Target) fail(what string, err error) error {
 	return fmt.Errorf("device %s: %s: %w", t.d, what, err)
 }
 
-// Offer takes one blob of known length that fits. It claims nothing, because the first leaf is never there.
+// Offer takes one blob of known length that fits. It claims no front of it, because the first leaf is never there.
 func (t *Target) Offer(ctx context.Context, blobs []v1.Descriptor) (held []int64, free int64, err error) {
 	if err := ctx.Err(); err != nil {
 		return nil, 0, err
@@ -136,6 +138,16 @@ func (t *Target) Offer(ctx context.Context, blobs []v1.Descriptor) (held []int64
 	}
 	return []int64{0}, have, nil
 }
+
+// Holds reports whether an earlier transfer has left the leaf at off; see ring.Holder.
+func (t *Target) Holds(_ v1.Descriptor, off int64) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.found != nil && t.found.leaves.Has(off)
+}
+
+// ReadsBack says that a device is not to be trusted; see ring.ReadBacker.
+func (t *Target) ReadsBack() bool { return !t.o.Trust }
 
 // lastAt returns where the last leaf begins that is not the first, or else the end of the first.
 func (t *Target) lastAt() int64 {
@@ -228,6 +240,10 @@ var (
 	_ ring.Opener   = (*Target)(nil)
 	_ ring.Keeper   = (*Target)(nil)
 	_ ring.Preparer = (*Target)(nil)
+	_ ring.Holder   = (*Target)(nil)
+
+	_ ring.ReadBacker = (*Target)(nil)
+
 	_ io.Closer     = (*Target)(nil)
 	_ fmt.Stringer  = (*Target)(nil)
 	_ ring.Placer   = (*writer)(nil)
