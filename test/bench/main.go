@@ -6,6 +6,7 @@
 //	go run ./test/bench --preset shaped         # 1 to 32 nodes on slow links
 //	go run ./test/bench --preset cost           # beside the bare chain, quiet, beside busy loops and on one core; start-up; without SHA instructions
 //	go run ./test/bench --preset images         # from a registry beside skopeo, the mirror beside nginx
+//	go run ./test/bench --preset device         # the sink of a block device beside dd
 //	go run ./test/bench --preset layers         # docker save archives with and without checking their layers
 //	go run ./test/bench --preset sparse         # an image of which a tenth is data, beside one without zeros
 //	go run ./test/bench --preset startup --before OLD   # this tree's dolly-img and another one in turn
@@ -67,6 +68,7 @@ var presets = map[string]preset{
 		{Nodes: 4, Size: 256 << 20, Sink: "null", OneCore: true}, {Nodes: 4, Size: 1 << 30, Sink: "null", OneCore: true},
 	}, only: []string{"plain", "tls", "bare", "bare-tls", "mbuffer"}, parts: []string{"startup", "nosha", "slowdisk"}},
 	"startup":  {rounds: 3, parts: []string{"startup"}},
+	"device":   {rounds: 3, parts: []string{"device"}},
 	"nosha":    {rounds: 3, parts: []string{"nosha"}},
 	"slowdisk": {rounds: 3, parts: []string{"slowdisk"}},
 	"images":   {rounds: 1, parts: []string{"pull", "serve"}},

@@ -143,6 +143,9 @@ func complete(old *crashdisk.Disk, image []byte, patch bool) *crashdisk.Disk {
 	return want
 }
 
+// late are the pages that must be the last ones, written out so that the test does not believe the code.
+var late = []int64{0, 4 << 10, 32 << 10, 64 << 10}
+
 // judge says what is wrong with what a power loss left on a disk.
 func judge(d, old, want *crashdisk.Disk) error {
 	marked := false
@@ -161,7 +164,6 @@ func judge(d, old, want *crashdisk.Disk) error {
 	// It says that it is half-written. Others do not know that word: what could be a signature of what was there is only there
 	// while nothing but the edges was touched, and one of the image only when all else is complete.
 	inside := slices.ContainsFunc(fromOld, func(at int64) bool { return at >= edge && at < d.Size()-edge })
-	late := append([]int64{0}, signatures...)
 	for _, at := range late {
 		b := head[at : at+page]
 		if at == 0 {
@@ -221,6 +223,7 @@ func sweep(sector int64, patch bool, broken func(*crashdisk.Disk)) (points, resu
 		if (worked == nil) != (target.Outcome() == Complete) {
 			return points, resumed, fmt.Errorf("before operation %d of %d: %v, and it says %s", n, total, worked, target.Outcome())
 		}
+		least := 0 // what was flushed of the journal is not lost until Publish overwrites it
 		for seed := range uint64(24) {
 			choose := crashdisk.Random(seed<<16 + uint64(n))
 			switch seed {
@@ -245,6 +248,12 @@ func sweep(sector int64, patch bool, broken func(*crashdisk.Disk)) (points, resu
 			}
 			if leaves > 0 {
 				resumed++
+			}
+			if seed == 0 && target.compose == nil {
+				least = leaves
+			}
+			if leaves < least {
+				return points, resumed, fmt.Errorf("%s: the journal names %d leaves, and has named %d", what, leaves, least)
 			}
 			if seed%12 > 1 {
 				continue

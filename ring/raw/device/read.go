@@ -129,12 +129,12 @@ func (t *Target) flying(off, n int64) (int64, *chunk) {
 // direct reads up to n bytes at off from the device.
 func (r *reader) direct(n int64) error {
 	if r.memory == nil {
-		r.memory = newChunk()
+		r.memory = reads.Get().(*[readSize]byte)[:]
 	}
 	sector := r.t.d.Sector()
 	r.at = down(r.off, sector)
 	r.buf = nil
-	whole := min(up(r.off+n, sector)-r.at, chunkSize)
+	whole := min(up(r.off+n, sector)-r.at, readSize)
 	b := r.memory[:whole]
 	if _, err := r.t.d.ReadAt(b, r.at); err != nil {
 		return r.t.fail(fmt.Sprintf("read at byte %d", r.at), err)
@@ -145,7 +145,7 @@ func (r *reader) direct(n int64) error {
 
 func (r *reader) Close() error {
 	if r.memory != nil {
-		freeChunk(r.memory)
+		reads.Put((*[readSize]byte)(r.memory))
 		r.memory, r.buf = nil, nil
 	}
 	return nil

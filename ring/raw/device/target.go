@@ -82,7 +82,7 @@ type Target struct {
 
 // New makes a Target of d, which Close closes.
 func New(d Device, o Options) *Target {
-	return newTarget(d, o, leaf.Size, 4, 1<<30)
+	return newTarget(d, o, leaf.Size, inFlight, 1<<30)
 }
 
 func newTarget(d Device, o Options, leafSize int64, depth int, every int64) *Target {

@@ -9,8 +9,11 @@ import (
 )
 
 const (
-	// chunkSize is how much is written at once, in bytes.
-	chunkSize = 1 << 20
+	// chunkSize is how much is written at once, in bytes, and inFlight how many of these.
+	chunkSize = 4 << 20
+	inFlight  = 2
+	// readSize is how much is read at once, in bytes.
+	readSize = 1 << 20
 	// zeroSize is how much is zeroed at once, in bytes: the device does nothing else meanwhile.
 	zeroSize = 64 << 20
 	// worthZeroing is how many zeros are made by the device. Fewer of them are written.
@@ -21,6 +24,8 @@ var chunks = sync.Pool{New: func() any { return (*[chunkSize]byte)(aligned(chunk
 
 // newChunk returns chunkSize bytes of any content, which freeChunk takes back.
 func newChunk() []byte { return chunks.Get().(*[chunkSize]byte)[:] }
+
+var reads = sync.Pool{New: func() any { return (*[readSize]byte)(aligned(readSize)) }}
 
 func freeChunk(b []byte) { chunks.Put((*[chunkSize]byte)(b[:chunkSize])) }
 
@@ -177,7 +182,8 @@ func (t *Target) outside(p []byte, off, n int64) (int64, error) {
 			return 0, err
 		}
 	}
-	n = min(n, down(c.off, chunkSize)+chunkSize-c.end())
+	unit := min(chunkSize, t.leaf)
+	n = min(n, down(c.off, unit)+unit-c.end())
 	if p == nil && n >= sector && off%sector != 0 {
 		n = up(off, sector) - off // up to where the device can zero
 	}
@@ -187,7 +193,7 @@ func (t *Target) outside(p []byte, off, n int64) (int64, error) {
 		copy(c.data[c.n:], p[:n])
 	}
 	c.n += n
-	if c.end()%chunkSize == 0 {
+	if c.end()%unit == 0 {
 		return n, t.submitCur()
 	}
 	return n, nil
