@@ -173,6 +173,9 @@ func writes(number string) (uint64, error) {
 // Size is the length of the device in bytes.
 func (d *Device) Size() int64 { return d.size }
 
+// Sector is the size of a logical sector in bytes, or 0 where that is not known.
+func (d *Device) Sector() int64 { return int64(d.was.LogicalSector) }
+
 // Blobs is the device, which travels in leaves.
 func (d *Device) Blobs(context.Context) ([]v1.Descriptor, error) {
 	b := Describe(d.path, d.size)

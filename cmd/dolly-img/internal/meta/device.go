@@ -6,6 +6,7 @@ import (
 
 	"github.com/dolly-img/dolly-img/ring/errkind"
 	"github.com/dolly-img/dolly-img/ring/identity"
+	"github.com/dolly-img/dolly-img/ring/raw/disk"
 	"github.com/dolly-img/dolly-img/ring/raw/gpt"
 )
 
@@ -58,15 +59,16 @@ func (d *Device) Brings(kind gpt.Kind, needs []gpt.Need) {
 	}
 }
 
-// Suits returns an error if what comes does not belong on a device: it is a partition or not, and has logical sectors of
-// sector bytes.
-func (d *Device) Suits(name string, partition bool, sector int64) error {
+// Suits returns an error if what comes does not belong on a device, which has logical sectors of sector bytes. It belongs
+// on a disk, on a partition, or on either, as on a logical volume or an array.
+func (d *Device) Suits(name string, kind disk.Kind, sector int64) error {
+	whole := kind == disk.Disk || kind == disk.Multipath || kind == disk.Loop
 	switch {
 	case d.AnyKind:
-	case partition && d.Holds == HoldsDisk:
+	case kind == disk.Partition && d.Holds == HoldsDisk:
 		return errkind.About("device-kind", name, "%s is a partition, and what comes is a disk with a partition table", name)
-	case !partition && d.Holds == HoldsFileSystem:
-		return errkind.About("device-kind", name, "%s is not a partition, and what comes is what a partition holds, without a partition table", name)
+	case whole && d.Holds == HoldsFileSystem:
+		return errkind.About("device-kind", name, "%s is a disk, and what comes is what a partition holds, without a partition table", name)
 	}
 	for _, s := range d.Sectors {
 		if sector < s.Least || sector > s.Most {

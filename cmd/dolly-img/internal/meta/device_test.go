@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/dolly-img/dolly-img/ring/raw/disk"
 	"github.com/dolly-img/dolly-img/ring/raw/gpt"
 )
 
@@ -14,30 +15,33 @@ func TestDeviceSuits(t *testing.T) {
 		{What: "a GPT for sectors of 512 bytes", Min: 512, Max: 512}, {What: "xfs in partition 1", Min: 1, Max: 512}, {What: "xfs in partition 2", Min: 1, Max: 512},
 	}
 	for _, tt := range []struct {
-		kind      gpt.Kind
-		any       bool
-		needs     []gpt.Need
-		partition bool
-		sector    int64
-		want      string
+		kind   gpt.Kind
+		any    bool
+		needs  []gpt.Need
+		on     disk.Kind
+		sector int64
+		want   string
 	}{
-		{gpt.Disk, false, need, false, 512, ""},
-		{gpt.Disk, false, need, true, 512, "is a partition"},
-		{gpt.Disk, true, need, true, 512, ""},
-		{gpt.Disk, true, need, true, 4096, "sectors of 4096 bytes, with which what comes does not work: a GPT for sectors of 512"},
-		{gpt.FileSystem, false, need[1:], true, 512, ""},
-		{gpt.FileSystem, false, need[1:], true, 4096, "xfs in partition 1"},
-		{gpt.FileSystem, false, nil, true, 4096, ""},
-		{gpt.FileSystem, false, nil, false, 512, "is not a partition"},
-		{gpt.Unknown, false, nil, false, 512, ""},
-		{gpt.Unknown, false, nil, true, 512, ""},
+		{gpt.Disk, false, need, disk.Disk, 512, ""},
+		{gpt.Disk, false, need, disk.Partition, 512, "is a partition"},
+		{gpt.Disk, true, need, disk.Partition, 512, ""},
+		{gpt.Disk, true, need, disk.Partition, 4096, "sectors of 4096 bytes, with which what comes does not work: a GPT for sectors of 512"},
+		{gpt.FileSystem, false, need[1:], disk.Partition, 512, ""},
+		{gpt.FileSystem, false, need[1:], disk.Partition, 4096, "xfs in partition 1"},
+		{gpt.FileSystem, false, nil, disk.Partition, 4096, ""},
+		{gpt.FileSystem, false, nil, disk.Disk, 512, "is a disk"},
+		{gpt.Unknown, false, nil, disk.Disk, 512, ""},
+		{gpt.Unknown, false, nil, disk.Partition, 512, ""},
+		{gpt.FileSystem, false, nil, disk.Mapped, 512, ""},
+		{gpt.Disk, false, nil, disk.Raid, 512, ""},
+		{gpt.FileSystem, false, nil, disk.Multipath, 512, "is a disk"},
 	} {
 		d := &Device{AnyKind: tt.any}
 		d.Brings(tt.kind, tt.needs)
 		if len(d.Sectors) > 2 {
 			t.Errorf("%+v: %v says the same twice", tt, d.Sectors)
 		}
-		err := d.Suits("/dev/sda", tt.partition, tt.sector)
+		err := d.Suits("/dev/sda", tt.on, tt.sector)
 		if (err == nil) != (tt.want == "") || err != nil && !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%+v: %v", tt, err)
 		}

@@ -67,7 +67,7 @@ func (a *acceptor) device(ctx context.Context, transfer string, m *meta.Transfer
 		return nil, errors.Join(err, opened.File.Close())
 	}
 	var facts *disk.Facts
-	if err = m.Device.Suits(found.Path, found.Kind == disk.Partition, d.block.Sector()); err == nil {
+	if err = m.Device.Suits(found.Path, found.Kind, d.block.Sector()); err == nil {
 		facts, err = d.facts()
 	}
 	if err != nil {

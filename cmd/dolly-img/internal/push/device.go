@@ -6,6 +6,8 @@ import (
 	"io"
 	"time"
 
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+
 	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/meta"
 	"github.com/dolly-img/dolly-img/ring"
 	"github.com/dolly-img/dolly-img/ring/errkind"
@@ -16,7 +18,7 @@ import (
 // partition that begins at 1 MiB, as the first one usually does.
 const beginning = 2 << 20
 
-// sectored is a source that is a device itself, with logical sectors of so many bytes.
+// sectored is a source that is a device itself, with logical sectors of so many bytes. Open goes to any offset at once.
 type sectored interface{ Sector() int64 }
 
 // toDevice notes in m what the nodes have to know of a source that comes to devices.
@@ -30,27 +32,48 @@ func toDevice(ctx context.Context, s ring.Source, m *meta.Transfer) error {
 	if size < 0 {
 		return errkind.Errorf("device-length", "the length of the input is not known before it was read, and a device has to be as long")
 	}
-	image, ok := s.(io.ReaderAt)
-	if !ok {
-		r, err := s.Open(ctx, blobs[0], 0)
-		if err != nil {
-			return err
-		}
-		defer r.Close()
-		b := make([]byte, min(size, beginning))
-		if _, err := io.ReadFull(r, b); err != nil {
-			return err
-		}
-		image = zerosBehind(b)
-	}
-	var sector int64
-	if d, ok := s.(sectored); ok {
-		sector = d.Sector()
+	image, sector, err := readable(ctx, s, blobs[0])
+	if err != nil {
+		return err
 	}
 	kind, err1 := gpt.KindOf(image, size)
 	needs, err2 := gpt.Inside(image, size, sector)
 	m.Device.Brings(kind, needs)
 	return errors.Join(err1, err2)
+}
+
+// readable returns what reads the source at any offset, as far as that costs little, and its sectors, where it is a device.
+func readable(ctx context.Context, s ring.Source, d v1.Descriptor) (image io.ReaderAt, sector int64, err error) {
+	switch s := s.(type) {
+	case io.ReaderAt:
+		return s, 0, nil
+	case sectored:
+		return opens(func(off int64) (io.ReadCloser, error) { return s.(ring.Source).Open(ctx, d, off) }), s.Sector(), nil
+	}
+	r, err := s.Open(ctx, d, 0)
+	if err != nil {
+		return nil, 0, err
+	}
+	defer r.Close()
+	b := make([]byte, min(d.Size, beginning))
+	_, err = io.ReadFull(r, b)
+	return zerosBehind(b), 0, err
+}
+
+// opens reads what it opens at an offset.
+type opens func(off int64) (io.ReadCloser, error)
+
+func (open opens) ReadAt(p []byte, off int64) (int, error) {
+	r, err := open(off)
+	if err != nil {
+		return 0, err
+	}
+	defer r.Close()
+	n, err := io.ReadFull(r, p)
+	if errors.Is(err, io.ErrUnexpectedEOF) {
+		err = io.EOF
+	}
+	return n, err
 }
 
 // zerosBehind are bytes that are known, with zeros behind them.

@@ -12,6 +12,7 @@ import (
 
 	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/meta"
 	"github.com/dolly-img/dolly-img/ring/raw/expand"
+	"github.com/dolly-img/dolly-img/test/loopdev"
 )
 
 // A disk with an MBR and XFS in its first partition, and that XFS alone, as they are and compressed.
@@ -65,7 +66,32 @@ func TestToDevice(t *testing.T) {
 			}
 		}
 	}
+	// A device knows its sectors, and is read behind what is read of a file that is expanded.
+	path := filepath.Join(t.TempDir(), "disk")
+	if err := os.WriteFile(path, append(disk, make([]byte, 8<<20)...), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := f.WriteAt(xfs[:512], 2048*4096); err != nil {
+		t.Fatal(err)
+	}
+	d := loopdev.Over(t, path, loopdev.Options{Sector: 4096})
 	m := &meta.Transfer{Kind: meta.KindRaw, Output: "device:system", Device: &meta.Device{}}
+	source, err := File{Path: d.Path, Note: func(error) {}}.Open(t.Context(), nil, m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := meta.Device{Holds: meta.HoldsDisk, Sectors: []meta.Sectors{
+		{What: "an MBR for sectors of 4096 bytes", Least: 4096, Most: 4096}, {What: inXFS + " in partition 1", Least: 1, Most: 512},
+	}}
+	if err := source.(io.Closer).Close(); err != nil || !reflect.DeepEqual(*m.Device, want) {
+		t.Errorf("a device: %+v, %v, want %+v", *m.Device, err, want)
+	}
+	m = &meta.Transfer{Kind: meta.KindRaw, Output: "device:system", Device: &meta.Device{}}
 	if _, err := (File{Path: "-", Stream: strings.NewReader("x"), NoSpool: true}).Open(t.Context(), nil, m); err == nil || !strings.Contains(err.Error(), "length") {
 		t.Errorf("a stream: %v", err)
 	}
