@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/dolly-img/dolly-img/ring/internal/relay"
+	"github.com/dolly-img/dolly-img/ring/internal/wire"
 	"github.com/dolly-img/dolly-img/ring/leaf"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 )
@@ -50,51 +51,71 @@ func (nothingKept) Open(ctx context.Context, d v1.Descriptor, off int64) (io.Rea
 	return longSource{d.Size, func(int64) {}}.Open(ctx, d, off)
 }
 
+// These make everything smaller together.
+const (
+	shortMark  = 4 << 10
+	longLeaves = 32 << 10
+)
+
+// sendLong sends a blob of longLeaves leaves to two nodes that keep nothing, in a bubble, and calls at with the number of
+// leaves that are read. The server has pages of so many marks.
+func sendLong(t *testing.T, page int64, at func(leaves int64)) {
+	sizes := relay.Sizes{Mark: shortMark, Chunk: shortMark, Frame: shortMark, Zero: shortMark}
+	c := newMemCluster(t, longSource{longLeaves * shortMark, func(off int64) { at(off / shortMark) }})
+	c.bare, c.cfg.Plain = true, true
+	for _, name := range []string{"a:1", "b:1"} {
+		n, _ := c.node(name)
+		n.node.pool = relay.NewPool(0, sizes)
+		n.node.config().Accept = func(context.Context, Request) (Sink, error) { return nothingKept{}, nil }
+	}
+	s, err := newSender(c.cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	callBare(s)
+	s.net.dial, s.pool, s.marks.page = c.net.Host("server").Dial, relay.NewPool(0, sizes), page
+	r, err := s.run(t.Context())
+	if err != nil || r.Nodes[0].State != Committed || r.Nodes[1].State != Committed {
+		t.Fatalf("%+v, %v", r, err)
+	}
+}
+
 // What a server and a node keep of each leaf for all of a transfer is its sum, on the server.
 func TestHeapPerLeaf(t *testing.T) {
-	const (
-		mark   = 4 << 10 // everything is made smaller together
-		leaves = 32 << 10
-		second = leaves / 64 // leaves that are read in a second, so that no window of marks is in the way
-	)
-	sizes := relay.Sizes{Mark: mark, Chunk: mark, Frame: mark}
 	synctest.Test(t, func(t *testing.T) {
-		heap := map[int64]int64{} // by the number of leaves that are read
+		const second = longLeaves / 64 // leaves that are read in a second
+		heap := map[int64]int64{}
 		next := int64(0)
-		c := newMemCluster(t, longSource{leaves * mark, func(off int64) {
-			if off/mark < next {
+		// With pages of 64 what is encoded has its size soon.
+		sendLong(t, 64, func(leaves int64) {
+			if leaves < next {
 				return
 			}
 			time.Sleep(time.Second)
 			synctest.Wait()
-			if next%(leaves/8) == 0 {
+			if next%(longLeaves/8) == 0 {
 				var m runtime.MemStats
 				runtime.GC()
 				runtime.ReadMemStats(&m)
 				heap[next] = int64(m.HeapAlloc)
 			}
 			next += second
-		}})
-		c.bare, c.cfg.Plain = true, true
-		for _, name := range []string{"a:1", "b:1"} {
-			n, _ := c.node(name)
-			n.node.pool = relay.NewPool(0, sizes)
-			n.node.config().Accept = func(context.Context, Request) (Sink, error) { return nothingKept{}, nil }
-		}
-		s, err := newSender(c.cfg)
-		if err != nil {
-			t.Fatal(err)
-		}
-		callBare(s)
-		s.net.dial, s.pool = c.net.Host("server").Dial, relay.NewPool(0, sizes)
-		r, err := s.run(t.Context())
-		if err != nil || r.Nodes[0].State != Committed || r.Nodes[1].State != Committed {
-			t.Fatalf("%+v, %v", r, err)
-		}
-		const from, to = leaves / 8 * 3, leaves / 8 * 7 // the window and what is encoded have their size by then
+		})
+		const from, to = longLeaves / 8 * 3, longLeaves / 8 * 7
 		t.Logf("%v", heap)
 		if grown := heap[to] - heap[from]; grown > (sha256.Size+sha256.Size/2)*(to-from) {
 			t.Errorf("%d bytes of heap with %d leaves, %d with %d: %.1f for each leaf", heap[from], from, heap[to], to, float64(grown)/(to-from))
+		}
+	})
+}
+
+// A node that is fast asks for more marks between two reports, and does not wait for the next one.
+func TestGoodBetweenReports(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		begun := time.Now()
+		sendLong(t, markPage, func(int64) {})
+		if took := time.Since(begun); took >= timings.pingEvery || longLeaves < 2*wire.MarksAhead {
+			t.Errorf("took %v, in which it reported", took)
 		}
 	})
 }

@@ -70,14 +70,6 @@ type connected struct {
 	ev   any // EvWelcome or EvResumed
 }
 
-// heard brings what a node said over a control connection, or that this ended. If another connection has replaced it since,
-// this no longer counts: a report of what a node had before it began anew would be taken for what it has now.
-type heard struct {
-	ctrl *control
-	node int
-	ev   any
-}
-
 func newSender(cfg Config) (*sender, error) {
 	if cfg.Source == nil || cfg.TLS == nil || !cfg.Plain && cfg.DataTLS == nil {
 		return nil, errors.New("ring: Config needs a Source and TLS configurations")
@@ -167,14 +159,9 @@ func (s *sender) loop(ctx, work context.Context) error {
 			ev = coordinator.EvTick{Now: time.Since(s.begun)}
 		}
 		if h, ok := ev.(heard); ok {
-			if s.conns[h.node] != h.ctrl {
+			if ev = s.hear(h); ev == nil {
 				continue
 			}
-			ev = h.ev
-		}
-		if back, ok := ev.(coordinator.EvFallback); ok {
-			back.Unsent = !s.marks.log.has(back.Msg.Blob, back.Msg.Offset)
-			ev = back
 		}
 		if c, ok := ev.(connected); ok {
 			if old := s.conns[c.node]; old != nil {

@@ -277,6 +277,31 @@ func take(ctx context.Context, places chan struct{}) bool {
 	}
 }
 
+// heard brings what a node said over a control connection, or that this ended. If another connection has replaced it since,
+// this no longer counts: a report of what a node had before it began anew would be taken for what it has now.
+type heard struct {
+	ctrl *control
+	node int
+	ev   any
+}
+
+// hear returns what the coordinator has to know of what a node said, or nil.
+func (s *sender) hear(h heard) (ev any) {
+	if s.conns[h.node] != h.ctrl {
+		return nil
+	}
+	switch ev := h.ev.(type) {
+	case coordinator.EvFallback:
+		ev.Unsent = !s.marks.log.has(ev.Msg.Blob, ev.Msg.Offset)
+		return ev
+	case *wire.Good:
+		s.marks.said(h.node, ev)
+		s.sendMarks(h.node)
+		return nil
+	}
+	return h.ev
+}
+
 // attach hands a greeted connection to run and reads it to its end.
 func (s *sender) attach(i int, ctrl *control, ev any) {
 	s.post(connected{i, ctrl, ev})
@@ -286,6 +311,10 @@ func (s *sender) attach(i int, ctrl *control, ev any) {
 			m, err := ctrl.read(timings.silence)
 			if err == nil {
 				if _, ok := m.(*wire.Pong); ok {
+					continue
+				}
+				if good, ok := m.(*wire.Good); ok {
+					s.post(heard{ctrl, i, good})
 					continue
 				}
 				if ev, ok := coordinator.Heard(i, m); ok {

@@ -8,13 +8,8 @@ import (
 	"github.com/dolly-img/dolly-img/ring/internal/wire"
 )
 
-// What is sent of the marks at a time (PROTOCOL.md section 7, "Pages").
-const (
-	// markPage is how many marks are in one MARKS at most, which is then no long message.
-	markPage = 512
-	// marksAhead is how many marks a node is sent ahead of what it reported as good, those of 16 GiB.
-	marksAhead = 4096
-)
+// markPage is how many marks are in one MARKS at most, which is then no long message (PROTOCOL.md section 7, "Pages").
+const markPage = 512
 
 // markLog has all marks of a transfer once, for all nodes. They have one order: blob by blob, and the final mark of a
 // blob behind its others. The number of a mark is its place in this order. Only the sum of a mark is kept, because the rest
@@ -111,12 +106,13 @@ func (l *markLog) inside(number int64) int64 { return number - int64(l.blob(numb
 // markPages says which marks each node is sent next, in pages that are encoded once for all who get the same.
 type markPages struct {
 	log markLog
-	// ahead and page are marksAhead and markPage, unless a simulation has smaller ones.
+	// ahead is how many marks a node is sent ahead of what it said to be good, page how many are in a page.
 	ahead, page int64
-	// sent has, by the number of the node, the number of the first mark that it was not sent.
-	sent []int64
+	// sent has, by the number of the node, the number of the first mark that it was not sent, and good that of the first
+	// which it did not say to be good in a GOOD.
+	sent, good []int64
 	// pages are those that were encoded last, and next is which of them is given up first.
-	pages [32]encodedMarks
+	pages [64]encodedMarks
 	next  int
 }
 
@@ -127,16 +123,21 @@ type encodedMarks struct {
 }
 
 func newMarkPages(nodes int) *markPages {
-	return &markPages{log: markLog{sizes: map[int]int64{}}, ahead: marksAhead, page: markPage, sent: make([]int64, nodes+1)}
+	return &markPages{log: markLog{sizes: map[int]int64{}}, ahead: wire.MarksAhead, page: markPage, sent: make([]int64, nodes+1), good: make([]int64, nodes+1)}
 }
 
 // again has a node be sent again what was lost with its connection.
-func (p *markPages) again(node int) { p.sent[node] = 0 }
+func (p *markPages) again(node int) { p.sent[node], p.good[node] = 0, 0 }
+
+// said takes the GOOD of a node.
+func (p *markPages) said(node int, m *wire.Good) {
+	p.good[node] = max(p.good[node], p.log.behind(m.Blob, m.Good))
+}
 
 // due returns the next MARKS for a node which reported that it has everything before byte off of a blob, or nil if there is
 // nothing to be sent to it by now.
 func (p *markPages) due(node, blob int, off int64) []byte {
-	good := p.log.behind(blob, off)
+	good := max(p.good[node], p.log.behind(blob, off))
 	from := max(p.sent[node], good)
 	if from >= p.log.n || p.log.inside(from)-p.log.inside(good) >= p.ahead {
 		return nil

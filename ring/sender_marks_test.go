@@ -152,7 +152,7 @@ func TestMarkPageIsShort(t *testing.T) {
 	if err != nil || len(b) > wire.MaxShort {
 		t.Errorf("%d bytes, %v", len(b), err)
 	}
-	if most := (wire.MaxBlobs + marksAhead + markPage) * len(b) / markPage; most+2*wire.MaxMessage > serverMemory().queue {
+	if most := (wire.MaxBlobs + wire.MarksAhead + markPage) * len(b) / markPage; most+2*wire.MaxMessage > serverMemory().queue {
 		t.Errorf("a node may be sent marks of %d bytes at once", most)
 	}
 }

@@ -44,7 +44,7 @@ func (s *sender) prepare(ctx context.Context) error {
 	}
 	s.chain = coordinator.New(coordinatorConfig(s.cfg, s.pool.MarkEvery()), s.blobs)
 	s.relay = relay.New(s.pool, s.blobs)
-	s.marks.log.every = s.pool.MarkEvery()
+	s.marks.log.every, s.marks.ahead = s.pool.MarkEvery(), s.pool.Ahead()
 	return nil
 }
 

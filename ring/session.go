@@ -65,6 +65,7 @@ func newSession(n *Node, cfg *NodeConfig, by owner, id wire.ID, r Request, plain
 		node: n, cfg: cfg, owner: by, id: id, req: r, plain: plain, begun: time.Now(), m: member.New(r.Blobs, n.pool.MarkEvery()),
 		reading: make(chan struct{}, 1), storing: storing{writers: map[int]Writer{}, cautious: map[int]chan struct{}{}, settle: make(chan struct{}, pendingCommits)},
 	}
+	s.m.SayGood(n.pool.Ahead() / 4)
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	s.relay = relay.New(n.pool, r.Blobs)
 	s.work.Add(1) // until admitted or discarded
@@ -307,7 +308,7 @@ func (s *session) perform(out []member.Action) {
 	for _, a := range out {
 		switch a := a.(type) {
 		case member.ActSay:
-			if s.ctrl != nil {
+			if s.ctrl != nil && wire.Knows(s.ctrl.version, a.Msg) {
 				s.ctrl.send(a.Msg)
 			}
 		case member.ActCloseFeed:

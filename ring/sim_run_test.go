@@ -284,7 +284,7 @@ func (s *sim) run() []simcheck.Event {
 		return s.tapped("server", addr, c), err
 	}
 	sender.pool = s.pool()
-	sender.marks.ahead, sender.marks.page = 8, 3 // a long blob has up to 48 marks
+	sender.marks.page = 3
 	// A run that does not end by itself has no end in its history.
 	hung := false
 	watch := time.AfterFunc(s.longest(), func() {

@@ -25,9 +25,10 @@ const (
 	simFrame = 16 << 10
 	simMark  = 64 << 10
 	simZero  = 4 << 10
+	simAhead = 8
 )
 
-var simSizes = relay.Sizes{Mark: simMark, Chunk: simMark, Frame: simFrame, Zero: simZero}
+var simSizes = relay.Sizes{Mark: simMark, Chunk: simMark, Frame: simFrame, Zero: simZero, Ahead: simAhead}
 
 // TestSim runs what went wrong once (testdata/sim), then scenarios made from
 // seeds, and has their histories judged.

@@ -295,7 +295,7 @@ func (w *tera) marked(n *teraNode, body []byte, page *byte) {
 		w.Fatalf("node %d has marks up to %d, and gets those from %d on", n.number, n.marks, first)
 	}
 	n.final = n.final || bytes.HasSuffix(body, []byte(`"final":true}]}`))
-	if n.marks = max(n.marks, last); n.marks > n.good+(marksAhead+markPage)*leaf.Size {
+	if n.marks = max(n.marks, last); n.marks > n.good+(wire.MarksAhead+markPage)*leaf.Size {
 		w.Fatalf("node %d has marks up to %d, though only %d are good", n.number, n.marks, n.good)
 	}
 }

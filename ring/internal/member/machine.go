@@ -3,6 +3,7 @@ package member
 import (
 	"bytes"
 	"fmt"
+	"math"
 
 	"github.com/dolly-img/dolly-img/ring/internal/wire"
 	"github.com/dolly-img/dolly-img/ring/leaf"
@@ -34,8 +35,8 @@ type Machine struct {
 	markEvery int64
 	// probes counts the ActReach for which no EvReached came yet.
 	probes int
-	// marks counts the marks of all blobs that wait for the node's own sums.
-	marks int
+	// marks counts the marks of all blobs that wait for the node's own sums, and sums those that wait for marks.
+	marks, sums int
 	// falls counts how often the node went back.
 	falls int
 
@@ -43,6 +44,8 @@ type Machine struct {
 	received int64
 	// marked is how many bytes are below good marks. durable is how many of these survive a crash.
 	marked, durable int64
+	// told is what marked was when the node last said how far it is. Once goodEvery bytes more are marked, it says so again.
+	told, goodEvery int64
 	// inPlace says that Publish has nothing to switch.
 	inPlace bool
 	// target is what the ANSWER says about what will be overwritten. START has to repeat it.
@@ -63,18 +66,22 @@ const maxProbed = 64
 const (
 	// maxAddrs is how many addresses of one node FEED, DIAL and PROBE may name, and usedAddrs how many of them are used.
 	maxAddrs, usedAddrs = 64, 16
-	// maxMarks is how many marks may wait for bytes, which are the marks of 1 TiB.
-	maxMarks = 1 << 18
+	// maxMarks is how many marks may wait for bytes, which are the marks of 1 TiB, and maxSums how many sums of the node
+	// may wait for marks.
+	maxMarks, maxSums = 1 << 18, 1 << 16
 )
 
 // New makes the machine of a node that was offered blobs. markEvery is the distance of marks in bytes.
 func New(blobs []v1.Descriptor, markEvery int64) *Machine {
-	m := &Machine{blobs: make([]blob, len(blobs)), markEvery: markEvery}
+	m := &Machine{blobs: make([]blob, len(blobs)), markEvery: markEvery, goodEvery: math.MaxInt64}
 	for i, d := range blobs {
 		m.blobs[i] = blob{size: d.Size, want: d.Digest, leaves: leaf.In(d)}
 	}
 	return m
 }
+
+// SayGood has the node say GOOD when so many marks more are good than it has said.
+func (m *Machine) SayGood(marks int64) { m.goodEvery = marks * m.markEvery }
 
 func (m *Machine) do(a Action)          { m.out = append(m.out, a) }
 func (m *Machine) say(msg wire.Message) { m.do(ActSay{msg}) }
@@ -328,8 +335,9 @@ func (m *Machine) Digest(i int) digest.Digest {
 	return m.blobs[i].sum
 }
 
-// Report says how far the node is, as far as its machine knows. It has no rates and no links.
+// Report says how far the node is, as far as its machine knows. It has no rates and no links. It is sent to the server.
 func (m *Machine) Report() *wire.Report {
+	m.told = m.marked
 	r := &wire.Report{Received: m.received, Marked: m.marked, Durable: m.durable, Blob: len(m.blobs)}
 	for i := range m.blobs {
 		if b := &m.blobs[i]; !b.held && !b.judged {

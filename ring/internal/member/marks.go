@@ -75,8 +75,17 @@ func (m *Machine) sum(ev EvSum) {
 		m.judge(ev.Blob)
 		return
 	}
-	b.sums = append(b.sums, blobSum{ev.Offset, ev.Sum})
+	if m.sums < maxSums {
+		b.sums = append(b.sums, blobSum{ev.Offset, ev.Sum})
+		m.sums++
+	}
 	m.compare(ev.Blob)
+}
+
+// dropSums drops the first n sums of a blob, because they were compared or are of bytes that are dropped.
+func (m *Machine) dropSums(b *blob, n int) {
+	b.sums = b.sums[n:]
+	m.sums -= n
 }
 
 // compare advances good over the marks for which the node has an equal sum. A running sum vouches for all bytes before
@@ -88,7 +97,7 @@ func (m *Machine) compare(i int) {
 		k, s := b.marks[0], b.sums[0]
 		switch {
 		case s.off < k.off:
-			b.sums = b.sums[1:]
+			m.dropSums(b, 1)
 		case s.off > k.off:
 			m.dropMark(b)
 		case !bytes.Equal(s.sum, k.sum[:]):
@@ -96,7 +105,7 @@ func (m *Machine) compare(i int) {
 			return
 		default:
 			m.dropMark(b)
-			b.sums = b.sums[1:]
+			m.dropSums(b, 1)
 			if !b.leaves || k.off == b.good+m.markEvery {
 				m.advance(i, k.off)
 			}
@@ -110,6 +119,10 @@ func (m *Machine) advance(i int, off int64) {
 	m.marked += off - b.good
 	b.good = off
 	m.do(ActGood{i, off})
+	if m.marked-m.told >= m.goodEvery {
+		r := m.Report()
+		m.say(&wire.Good{Blob: r.Blob, Good: r.Good})
+	}
 }
 
 // fallback goes back to the last good mark, in every blob that is not finished. The window has the bytes of all of them
@@ -129,6 +142,7 @@ func (m *Machine) fallback(i int, off int64) {
 		if b.held || b.judged {
 			continue
 		}
+		m.dropSums(b, len(b.sums))
 		b.claim, b.sum, b.sums = min(b.claim, b.good), "", nil
 		b.miss(0, m.falls >= wire.MaxMissed)
 		b.walk(b.good)
@@ -147,6 +161,7 @@ func (m *Machine) judge(i int) {
 		return
 	}
 	m.marks -= len(b.marks)
+	m.dropSums(b, len(b.sums))
 	b.judged, b.marks, b.sums = true, nil, nil
 	m.advance(i, b.size)
 	m.do(ActSettle{i, v1.Descriptor{Digest: b.final, Size: b.size}})

@@ -12,6 +12,9 @@ type SavedSums struct {
 	blobs map[int][]savedSum // by offset
 }
 
+// maxSaved is how many states of a blob are kept. Where more marks are awaited, a fallback hashes again from an earlier one.
+const maxSaved = 4096
+
 type savedSum struct {
 	off int64
 	h   hash.Cloner
@@ -24,7 +27,9 @@ func (s *SavedSums) save(blob int, off int64, h hash.Hash) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.keep(blob, append(s.blobs[blob], savedSum{off, c}))
+	if len(s.blobs[blob]) < maxSaved {
+		s.keep(blob, append(s.blobs[blob], savedSum{off, c}))
+	}
 }
 
 func (s *SavedSums) keep(blob int, all []savedSum) {

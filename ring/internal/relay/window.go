@@ -12,7 +12,7 @@ import (
 // DefaultWindow is the memory in bytes of a Pool whose size is not set.
 const DefaultWindow = 32 << 20
 
-// Sizes are the sizes of window memory and frames, and the distance of marks, in bytes. 0 stands for the usual
+// Sizes are the sizes of window memory and frames, and the distance of marks, in bytes, and how many marks are sent. 0 stands for the usual
 // one. Simulations make all of them smaller together.
 type Sizes struct {
 	// Mark is the distance of marks. Both ends of a link must have the same.
@@ -23,6 +23,8 @@ type Sizes struct {
 	Frame int
 	// Zero is the distance at which runs of zeros may begin and end. They are looked for at its multiples.
 	Zero int
+	// Ahead is how many marks a node is sent ahead of what it said to be good. It says that whenever a quarter of it more are.
+	Ahead int64
 }
 
 func (z Sizes) orUsual() Sizes {
@@ -37,6 +39,9 @@ func (z Sizes) orUsual() Sizes {
 	}
 	if z.Zero == 0 {
 		z.Zero = 64 << 10
+	}
+	if z.Ahead == 0 {
+		z.Ahead = wire.MarksAhead
 	}
 	return z
 }
@@ -79,6 +84,9 @@ func NewPool(bytes int, sizes Sizes) *Pool {
 
 // MarkEvery returns the distance of marks in bytes.
 func (p *Pool) MarkEvery() int64 { return p.sizes.Mark }
+
+// Ahead returns how many marks a node is sent ahead of what it said to be good.
+func (p *Pool) Ahead() int64 { return p.sizes.Ahead }
 
 // Fits returns how many bytes so many transfers must be able to hold at once, and how many there are.
 func (p *Pool) Fits(transfers int) (need, have int) {

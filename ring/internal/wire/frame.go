@@ -28,6 +28,10 @@ const (
 // value, so that a simulation can have several marks in a small blob.
 const MarkEvery = 4 << 20
 
+// MarksAhead is how many marks a node is sent ahead of what it said to be good: those of 32 GiB. Other code gets it as a
+// parameter, too.
+const MarksAhead = 8192
+
 // These are the frame types. Type 4 (zstd payload) is reserved.
 const (
 	Data = 1

@@ -149,6 +149,10 @@ type (
 		Code   Code   `json:"code"`
 		Reason string `json:"reason"`
 	}
+	Good struct { // 24, since version 6
+		Blob int   `json:"blob"` // this and the next as in Report
+		Good int64 `json:"good"`
+	}
 )
 
 // Sending is what a feeder says about a link in its Report.
@@ -212,7 +216,7 @@ var makers = [...]func() Message{
 	17: func() Message { return new(Bye) }, 18: func() Message { return new(Abort) },
 	19: func() Message { return new(Ping) }, 20: func() Message { return new(Pong) },
 	21: func() Message { return new(Fallback) }, 22: func() Message { return new(Probe) },
-	23: func() Message { return new(Probed) },
+	23: func() Message { return new(Probed) }, 24: func() Message { return new(Good) },
 }
 
 func (*Hello) kind() byte     { return 1 }
@@ -238,3 +242,4 @@ func (*Pong) kind() byte      { return 20 }
 func (*Fallback) kind() byte  { return 21 }
 func (*Probe) kind() byte     { return 22 }
 func (*Probed) kind() byte    { return 23 }
+func (*Good) kind() byte      { return 24 }

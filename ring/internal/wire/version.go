@@ -37,7 +37,10 @@ func Common(least, most int) int {
 }
 
 // lastOf has, by version, the highest type of message that belongs to it.
-var lastOf = [Version + 1]byte{1: 21, 2: 23, 3: 23, 4: 23, 5: 23, 6: 23}
+var lastOf = [Version + 1]byte{1: 21, 2: 23, 3: 23, 4: 23, 5: 23, 6: 24}
+
+// Knows reports whether a peer that speaks a version knows messages like m.
+func Knows(version int, m Message) bool { return m.kind() <= lastOf[version] }
 
 // For returns m for a peer that speaks a version. It leaves out fields that exist since a later one. Version 0 stands for a
 // peer that has no version in common with us.

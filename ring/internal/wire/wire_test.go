@@ -121,7 +121,7 @@ func all() []Message {
 		&Link{1, 2, LinkDown, "network", "broken"}, &Undial{4}, &Marks{[]Mark{{1, 4, []byte{1}, true}}},
 		&Report{1, 2, 3, "disk", 4, 5, 6, 7, 8, []Sending{{1, true, 2, 3, true, 4, true}}, 9}, &Fail{"space", "no space"}, &Verified{[]string{"sha256:x"}, true},
 		&Commit{}, &Committed{"sha256:x"}, &Bye{}, &Abort{"interrupted", true, CodeInterrupted}, &Ping{}, &Pong{}, &Fallback{1, 2, 3, 4, 5},
-		&Probe{7, "n2", []string{"10.0.0.2:9998"}}, &Probed{7, "network", "i/o timeout"},
+		&Probe{7, "n2", []string{"10.0.0.2:9998"}}, &Probed{7, "network", "i/o timeout"}, &Good{3, 4 << 20},
 	}
 }
 
@@ -241,7 +241,10 @@ func sinceOf(m Message) int {
 			return 4
 		}
 	}
-	if m.kind() > 21 {
+	switch k := m.kind(); {
+	case k > 23:
+		return 6
+	case k > 21:
 		return 2
 	}
 	return 1
@@ -255,6 +258,9 @@ func TestVersions(t *testing.T) {
 			got, err := From(version, m)
 			if (err == nil) != (version >= since) || err == nil && version == Version && got != m {
 				t.Errorf("%T in version %d: %v", m, version, err)
+			}
+			if Knows(version, m) != (err == nil) && m.kind() > 21 {
+				t.Errorf("%T is known in version %d: %v", m, version, err)
 			}
 			if m.kind() > 21 {
 				continue // who sends these asks for the version first
