@@ -132,7 +132,7 @@ func (s *session) holds(version int) (sets []*leaf.Set, leaves []wire.Leaves) {
 		if !leaf.In(d) {
 			continue
 		}
-		set := leaf.SetOf(d.Size, each, func(off int64) bool { return off+each <= d.Size && s.extra.Holds(d, off) })
+		set := leaf.SetOf(d.Size, each, func(off int64) bool { return off <= d.Size-each && s.extra.Holds(d, off) })
 		if set.Any(0, d.Size) {
 			sets[b], leaves = set, append(leaves, wire.Leaves{Blob: b, Set: set.Bits()})
 		}

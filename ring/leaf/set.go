@@ -28,14 +28,27 @@ func NewSet(size, each int64) *Set {
 	return &Set{size, unit, make([]byte, (units(size, unit)+7)/8)}
 }
 
-func units(size, unit int64) int64 { return (size + unit - 1) / unit }
+// units is how many bits size bytes need. A size may be any that an offer has: nothing overflows.
+func units(size, unit int64) int64 {
+	n := size / unit
+	if size%unit > 0 {
+		n++
+	}
+	return n
+}
+
+// after returns where the bytes end that share a bit with the one at off, which is in the blob.
+func (s *Set) after(off int64) int64 {
+	off -= off % s.unit
+	return off + min(s.unit, s.size-off)
+}
 
 // SetOf returns the set of those leaves for which good returns true. It is called with where a leaf begins.
 func SetOf(size, each int64, good func(off int64) bool) *Set {
 	s := NewSet(size, each)
 next:
-	for off := int64(0); off < size; off += s.unit {
-		for leaf := off; leaf < min(off+s.unit, size); leaf += each {
+	for off := int64(0); off < size; off = s.after(off) {
+		for leaf, end := off, s.after(off); leaf < end; leaf += min(each, end-leaf) {
 			if !good(leaf) {
 				continue next
 			}
@@ -97,7 +110,7 @@ func (s *Set) Remove(off int64) {
 // Next returns where the first byte at or behind off is whose leaf is not in the set, or where the blob ends.
 func (s *Set) Next(off int64) int64 {
 	for s.Has(off) {
-		off = min(s.size, off-off%s.unit+s.unit)
+		off = s.after(off)
 	}
 	return off
 }
@@ -105,7 +118,7 @@ func (s *Set) Next(off int64) int64 {
 // Until returns where the first byte at or behind off is whose leaf is in the set, or where the blob ends.
 func (s *Set) Until(off int64) int64 {
 	for off < s.size && !s.Has(off) {
-		off = min(s.size, off-off%s.unit+s.unit)
+		off = s.after(off)
 	}
 	return off
 }
@@ -134,7 +147,7 @@ func (s *Set) Bytes(off int64) (n int64) {
 // Before returns a copy without the leaves that begin at or behind off.
 func (s *Set) Before(off int64) *Set {
 	o := NewSet(s.size, s.unit)
-	for at := s.Until(0); at < off; at = s.Until(at + s.unit) {
+	for at := s.Until(0); at < min(off, s.size); at = s.Until(s.after(at)) {
 		o.Add(at)
 	}
 	return o

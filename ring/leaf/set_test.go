@@ -2,6 +2,7 @@ package leaf
 
 import (
 	"bytes"
+	"math"
 	"math/rand/v2"
 	"testing"
 )
@@ -72,6 +73,40 @@ func TestSetLarge(t *testing.T) {
 	var none *Set
 	if none.Has(0) || none.Next(7) != 7 || none.Bytes(0) != 0 || none.Any(0, 9) || none.Clone() != nil {
 		t.Error("a nil set holds something")
+	}
+}
+
+// An offer may name any size, and a peer any position: neither ends the process, or takes more memory than the set of 2 TiB.
+func TestSetOfAnySize(t *testing.T) {
+	for _, size := range []int64{0, 1, 5*Size + 1, math.MaxInt64 - Size, math.MaxInt64 - 1, math.MaxInt64} {
+		s := NewSet(size, Size)
+		if again, err := ParseSet(s.Bits(), size, Size); err != nil || len(again.Bits()) > 64<<10 {
+			t.Errorf("%d bytes: a set of %d bytes, %v", size, len(s.Bits()), err)
+		}
+		if size == 0 {
+			continue
+		}
+		s.Add(0)
+		s.Add(size - 1)
+		front, rear := min(size, s.Unit()), size-(size-1)/s.Unit()*s.Unit()
+		want := front
+		if s.Unit() < size {
+			want += rear
+		}
+		if s.Bytes(0) != want || s.Next(size-rear) != size || s.Until(front) != max(front, size-rear) {
+			t.Errorf("%d bytes: holds %d, want %d; behind its last leaf comes %d, behind its first one %d", size, s.Bytes(0), want, s.Next(size-rear), s.Until(front))
+		}
+		for _, off := range []int64{size, size + 1, math.MaxInt64 - 1, math.MaxInt64} {
+			if off < size {
+				continue
+			}
+			if s.Bytes(off) != 0 || s.Next(off) != off || s.Any(off, math.MaxInt64) {
+				t.Errorf("%d bytes: something is held behind the end, at %d", size, off)
+			}
+			if b := s.Before(off); !bytes.Equal(b.Bits(), s.Bits()) {
+				t.Errorf("%d bytes: before %d there is %x, want %x", size, off, b.Bits(), s.Bits())
+			}
+		}
 	}
 }
 

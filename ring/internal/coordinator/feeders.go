@@ -79,7 +79,7 @@ func (c *Machine) need(ev EvNeed) {
 	if !n.feed.answers(ev) {
 		return
 	}
-	if _, right := c.setsOf(ev.Leaves); !right || !c.offered(ev.Needs) {
+	if _, right := c.setsOf(ev.Leaves); !right || !c.offered(ev.Needs) || !among(ev.Leaves, ev.Needs) {
 		c.end(ev.Node, Failed, because(KindProtocol, "needs what was not offered"))
 		return
 	}
@@ -116,6 +116,16 @@ func (c *Machine) offered(needs [][2]int64) bool {
 		last = n[0]
 	}
 	return true
+}
+
+// among says whether sets of leaves, which are in the order of their blobs, are of blobs that are needed. A feeder refuses others.
+func among(leaves []wire.Leaves, needs [][2]int64) bool {
+	for _, n := range needs {
+		if len(leaves) > 0 && int64(leaves[0].Blob) == n[0] {
+			leaves = leaves[1:]
+		}
+	}
+	return len(leaves) == 0
 }
 
 // feedFrom orders the link into i, which has said what it needs.

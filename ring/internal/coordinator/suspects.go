@@ -17,7 +17,7 @@ func (c *Machine) fallback(ev EvFallback) {
 	if n.phase != phServing || m.Blob < 0 || m.Blob >= len(c.blobs) {
 		return
 	}
-	if ev.Unsent || m.Good < 0 {
+	if ev.Unsent || m.Good < 0 || m.Good > m.Offset {
 		c.end(ev.Node, Failed, because(KindProtocol, "went back from a mark that it was not sent"))
 		return
 	}
