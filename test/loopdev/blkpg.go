@@ -3,7 +3,9 @@
 package loopdev
 
 import (
+	"errors"
 	"testing"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -16,6 +18,24 @@ func blkpg(fd int, op int32, p *unix.BlkpgPartition) error {
 		return errno
 	}
 	return nil
+}
+
+// copies is how long dropPartition waits for mount namespaces of other tests, which may have a copy of a mount that
+// was undone: they end with a command.
+const copies = 10 * time.Second
+
+// dropPartition drops a partition if it is there.
+func dropPartition(fd, number int) error {
+	for end := time.Now().Add(copies); ; time.Sleep(20 * time.Millisecond) {
+		p := unix.BlkpgPartition{Pno: int32(number)}
+		err := blkpg(fd, unix.BLKPG_DEL_PARTITION, &p)
+		switch {
+		case errors.Is(err, unix.ENXIO):
+			return nil
+		case !errors.Is(err, unix.EBUSY) || time.Now().After(end):
+			return err
+		}
+	}
 }
 
 // AddPartition tells the kernel of a partition, whose start and size are bytes, as addpart(8) does.

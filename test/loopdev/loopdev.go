@@ -205,8 +205,7 @@ func (d *Device) Detach() error {
 	return d.control(func(fd int) error {
 		// LOOP_CLR_FD drops partitions only where the kernel may read the table.
 		for n := 1; n <= 256; n++ {
-			p := unix.BlkpgPartition{Pno: int32(n)}
-			if err := blkpg(fd, unix.BLKPG_DEL_PARTITION, &p); err != nil && !errors.Is(err, unix.ENXIO) {
+			if err := dropPartition(fd, n); err != nil {
 				return fmt.Errorf("partition %d of %s: %w", n, d.Path, err)
 			}
 		}

@@ -39,6 +39,7 @@ func filledImages() []filled {
 		{"mkfs.vfat -S 512 -F 16", 64 * mib, fits("vfat in units of 512 bytes", 1, 512), ""},
 		{"mkfs.vfat -S 4096 -F 16", 64 * mib, nil, ""},
 		{"mkfs.vfat -S 512 -F 12 --mbr=yes", 4 * mib, fits("vfat in units of 512 bytes", 1, 512), ""},
+		{"mkfs.btrfs -q", 128 * mib, nil, ""},
 		{"mkswap", 16 * mib, nil, ""},
 	}
 }
@@ -71,7 +72,7 @@ func open(t *testing.T, file string) *os.File {
 
 // What is found in images that the programs of the formats made, on the whole of them and in a partition.
 func TestInside(t *testing.T) {
-	for _, program := range []string{"mkfs.xfs", "mkfs.ext4", "mkfs.vfat", "mkswap"} {
+	for _, program := range []string{"mkfs.xfs", "mkfs.ext4", "mkfs.vfat", "mkfs.btrfs", "mkswap"} {
 		_, err := exec.LookPath(program)
 		demand(t, err)
 	}
