@@ -6,11 +6,13 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"hash"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	"github.com/opencontainers/go-digest"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/dolly-img/dolly-img/ring"
@@ -90,6 +92,51 @@ func TestMapped(t *testing.T) {
 					return im
 				}, want)
 			})
+		}
+	}
+}
+
+// What a map leaves out is skipped, and counts in the SHA-256 as the zeros that it is.
+func TestMappedZeros(t *testing.T) {
+	stored, want, ranges := mappedDisk()
+	m, err := ParseMap(blockMap("2.0", stored, 4096, ranges...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range []Format{Raw, Zstd} {
+		im, err := opened(t, pack(t, f, stored), Options{Format: f, Map: m})
+		if err != nil {
+			t.Fatal(err)
+		}
+		im.WantSHA256()
+		r, err := im.Open(t.Context(), v1.Descriptor{}, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer r.Close()
+		var got []byte
+		var skipped int64
+		for {
+			n, err := r.(ring.ZeroSkipper).SkipZeros(100_000)
+			if err != nil || n > 100_000 {
+				t.Fatalf("skipped %d: %v", n, err)
+			}
+			got = append(got, make([]byte, n)...)
+			skipped += n
+			b := make([]byte, 5000)
+			k, err := r.Read(b)
+			got = append(got, b[:k]...)
+			if err == io.EOF {
+				break
+			} else if err != nil {
+				t.Fatal(err)
+			}
+		}
+		if !bytes.Equal(got, want) || skipped < 600_000 {
+			t.Errorf("%s: %d bytes, %d skipped", f, len(got), skipped)
+		}
+		if im.SHA256() != digest.FromBytes(want) {
+			t.Errorf("%s: SHA-256 %s", f, im.SHA256())
 		}
 	}
 }

@@ -168,32 +168,35 @@ func (im *Image) Open(ctx context.Context, _ v1.Descriptor, off int64) (io.ReadC
 	if off < 0 || off > im.size {
 		return nil, fmt.Errorf("input %s: offset %d is outside its %d bytes", im.name, off, im.size)
 	}
+	open := im.ahead
+	if im.blocks != nil {
+		open = im.mapped
+	}
+	r, err := open(ctx, off)
+	if err == nil && off == 0 {
+		return im.reading.Watch(r), nil
+	}
+	return r, err
+}
+
+// ahead expands the image from off on, beside who reads it.
+func (im *Image) ahead(ctx context.Context, off int64) (io.ReadCloser, error) {
 	return ahead.New(ctx, aheadSize, aheadCount, func(ctx context.Context) (io.ReadCloser, error) {
-		return im.from(ctx, off)
+		s, err := im.stream(ctx, nil)
+		if err != nil {
+			return nil, err
+		}
+		if err := im.skip(ctx, s, off); err != nil {
+			return nil, errors.Join(err, s.Close())
+		}
+		return s, nil
 	}), nil
 }
 
-// from begins to read the image at off.
-func (im *Image) from(ctx context.Context, off int64) (io.ReadCloser, error) {
-	s, err := im.stream(ctx, nil)
-	if err != nil {
-		return nil, err
-	}
-	var r io.ReadCloser = s
-	if im.blocks != nil {
-		r = &mapped{im: im, s: s, off: off, next: im.blocks.at(off)}
-	} else if err := im.skip(ctx, s, off); err != nil {
-		return nil, errors.Join(err, s.Close())
-	}
-	if off == 0 {
-		return im.reading.Watch(r), nil
-	}
-	return r, nil
-}
-
-// skip goes forward to off.
+// skip goes forward to off, which is what a replay does and one does at a time. Who reads from the first byte on waits
+// for none.
 func (im *Image) skip(ctx context.Context, s *stream, off int64) error {
-	if off == s.off {
+	if off == 0 {
 		return nil
 	}
 	select {
