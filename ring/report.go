@@ -71,6 +71,8 @@ type Row struct {
 
 	// Facts is what the node said that it would overwrite (Targeter). It is empty of a node that would overwrite nothing.
 	Facts json.RawMessage `json:"facts,omitempty"`
+	// Target is what the caller of Send knows of what was overwritten. It is empty where nothing could be.
+	Target string `json:"target,omitempty"`
 
 	// Cause is Reason in its parts.
 	Cause Cause `json:"-"`

@@ -44,6 +44,7 @@ func TestMain(m *testing.M) {
 //	end NAME [N]             ends it with SIGTERM, or waits for it, and its status is N
 //	reload NAME REGEXP       sends it SIGHUP, and waits for a line of its log
 //	logged NAME N REGEXP     waits until its log has N such lines
+//	loop NAME FILE           makes a loop device over a file; $NAME is its path. The condition [loop] says whether that goes
 //	mksif FILE SIZE          makes a SIF with so many bytes in its partition
 //	poke FILE OFFSET N       writes N there, little-endian, 8 bytes
 //	grow FILE SIZE           cuts the file or makes it longer
@@ -63,9 +64,16 @@ func TestScript(t *testing.T) {
 			e.Values[nodesKey{}] = map[string]*launch.Process{}
 			return nil
 		},
+		Condition: func(cond string) (bool, error) {
+			if cond != "loop" {
+				return false, fmt.Errorf("unknown condition %q", cond)
+			}
+			_, err := exec.LookPath("losetup")
+			return err == nil && os.Geteuid() == 0, nil
+		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"status": scriptStatus, "node": scriptNode, "build": scriptBuild, "end": scriptEnd, "reload": scriptReload, "logged": scriptLogged,
-			"mksif": scriptSIF, "poke": scriptPoke, "grow": scriptGrow,
+			"loop": scriptLoop, "mksif": scriptSIF, "poke": scriptPoke, "grow": scriptGrow,
 		},
 	})
 }
@@ -102,7 +110,7 @@ func scriptNode(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 	cmd := exec.Command(path, append(args[1:], "--listen", "127.0.0.1:0")...)
 	cmd.Dir = ts.Getenv("WORK")
-	for _, v := range []string{"HOME", "PATH", "TMPDIR", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "DOLLY_IMG_KEYS", "GODEBUG", "GORACE"} {
+	for _, v := range []string{"HOME", "PATH", "TMPDIR", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "DOLLY_IMG_KEYS", "DOLLY_IMG_TEST_LOOPS_BELOW", "GODEBUG", "GORACE"} {
 		cmd.Env = append(cmd.Env, v+"="+ts.Getenv(v))
 	}
 	if args[1] == "receive" {
@@ -119,6 +127,27 @@ func scriptNode(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Setenv(name+"_mirror", m[1])
 	}
 	ts.Value(nodesKey{}).(map[string]*launch.Process)[name] = p
+}
+
+func scriptLoop(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: loop NAME FILE")
+	}
+	file := ts.MkAbs(args[1])
+	out, err := exec.Command("losetup", "--find", "--show", file).Output()
+	ts.Check(err)
+	path := strings.TrimSpace(string(out))
+	ts.Defer(func() {
+		over, err := exec.Command("losetup", "--noheadings", "--output", "BACK-FILE", path).Output()
+		if err != nil || strings.TrimSpace(string(over)) != file { // never one that is not this test's
+			ts.Logf("%s is over %s, not over %s: %v", path, over, file, err)
+			return
+		}
+		if out, err := exec.Command("losetup", "--detach", path).CombinedOutput(); err != nil {
+			ts.Logf("%v: %s", err, out)
+		}
+	})
+	ts.Setenv(args[0], path)
 }
 
 // scriptBuild needs the history of this repository: a shallow clone fails here, and says so.

@@ -39,6 +39,14 @@ A disk, a partition or another block device is sent as it is, and becomes a file
 use it meanwhile, so that its bytes belong together: what is mounted is refused, unless the file system is
 mounted read-only. If something is written to the device all the same, nothing is committed.
 
+With --output device:NAME, or a path below /dev that the policy lists, the nodes overwrite a disk or a
+partition. Before that raw shows what would be overwritten on each node: the device, its size, and what it
+holds. Nothing is written until you type the number of nodes that you named, or where there is no terminal
+the command has --yes-overwrite with that number. A node that answers later takes no part. While a device is
+written it cannot be used, and says that it is half-written; it is neither the old one nor the new one. If the transfer
+breaks off, give the same command again. What lies behind the image on a larger device is kept, but for its last MiB. The
+backup of a GPT moves to the end (--gpt keep leaves it). Each node reads back what it wrote before it says that it has it.
+
 With --format auto FILE is the image of a disk, and its first bytes say how it is stored: as it
 is, or compressed with gzip, zstd, xz or bzip2. The nodes get the image expanded. If there is a
 block map (bmap) beside it, as IMAGE.bmap or under the name of the image without .xz and the like,
@@ -65,12 +73,14 @@ func newRaw() *cobra.Command {
 	var input string
 	var format, blocks string
 	var noSpool, allowEmpty, sha bool
+	var dev deviceFlags
 	cmd := &cobra.Command{
 		Use:   "raw FILE --output PATH --nodes LIST",
 		Short: "Clone a file or a stream to nodes",
 		Long:  rawLong,
 		Example: `  dolly-img raw vmlinuz --output /data/ --nodes 'node[01-16]'
   dolly-img raw /dev/nvme0n1p3 --output /data/scratch.img --nodes @hostfile
+  dolly-img raw /dev/sda --output device:system --nodes 'node[01-16]'
   dolly-img raw system.raw.xz --format auto --output /data/system.raw --nodes @hostfile
   tar cz . | dolly-img raw - --output /data/home.tar.gz --nodes @hostfile`,
 		Args: atMost(1),
@@ -104,8 +114,14 @@ func newRaw() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if err := dev.into(cmd, m, input, &send); err != nil {
+				return err
+			}
 			j, err := send.job(cmd, input, m)
 			if err != nil {
+				return err
+			}
+			if err := dev.confirms(j); err != nil {
 				return err
 			}
 			if send.stdin && input == "-" {
@@ -122,12 +138,13 @@ func newRaw() *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVar(&input, "input", "", "`FILE` or device to send, or - for standard input")
-	out.add(cmd, "`PATH` of the file on the nodes, or of its directory if it ends with /")
+	out.add(cmd, "`PATH` of the file on the nodes, or of its directory if it ends with /, or device:NAME")
 	cmd.Flags().StringVar(&format, "format", string(expand.Raw), "how FILE is stored, `raw|auto|gzip|zstd|xz|bzip2`: nodes get it as it is, or what it has when it is expanded")
 	cmd.Flags().StringVar(&blocks, "bmap", "", "`FILE` with a block map of the image: all that it leaves out is sent as zeros (implies --format auto)")
 	cmd.Flags().BoolVar(&noSpool, "no-spool", false, "do not keep standard input in a temporary file")
 	cmd.Flags().BoolVar(&allowEmpty, "allow-empty", false, "send standard input even if it is empty")
 	cmd.Flags().BoolVar(&sha, "sha256", false, "report the SHA-256 of a file from 64 MiB on, or of a device, too, which takes a core (without this flag: of files, where there are 4)")
+	dev.add(cmd)
 	send.add(cmd)
 	return cmd
 }

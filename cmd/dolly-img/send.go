@@ -65,10 +65,14 @@ func (j *job) run(ctx context.Context) error {
 	queue.close()
 	show.end()
 	events.write(rep)
+	if errors.Is(err, push.ErrUnconfirmed) {
+		return &statusError{rep.Exit, j.confirmWith(err)}
+	}
 	for _, end := range j.Ending(time.Now()) {
 		stderr.printf("warning: %s; %s", end.String(time.Now()), hints["certificate-ends"])
 	}
 	j.show(stderr, rep, j.flags.json && events.err == nil)
+	j.printHalf(stderr, rep)
 	// The transfer is over, and an error of writing the report does not change its status. It is only printed.
 	if werr != nil {
 		printError(stderr, hintf("the transfer itself ended as shown", "report: %w", werr))
@@ -94,6 +98,9 @@ func (j *job) show(stderr *screen, rep *ring.Report, told bool) {
 	case j.Check: // the command was asked for the plan, so it goes to standard output
 		printCheck(j.cmd.OutOrStdout(), rep, j.flags.quiet, func(r *ring.Report) speed { return j.speed(r).shared(r, j.flags.maxDirect).hashed(r) })
 		printUnreached(j.cmd.OutOrStdout(), rep, j.flags.quiet)
+		if j.Meta.Device != nil {
+			printOverwrites(j.cmd.OutOrStdout(), push.Plan{Nodes: rep.Nodes, Size: rep.Bytes})
+		}
 		j.printUnread(j.cmd.OutOrStdout(), rep, len(rowsIn(rep, func(row ring.Row) bool { return row.State == ring.Held })))
 		j.printCompared(j.cmd.OutOrStdout(), rep)
 	default:

@@ -17,6 +17,7 @@ import (
 	"github.com/dolly-img/dolly-img/ring"
 	"github.com/dolly-img/dolly-img/ring/bytesize"
 	"github.com/dolly-img/dolly-img/ring/hostlist"
+	"github.com/dolly-img/dolly-img/ring/identity"
 	"github.com/dolly-img/dolly-img/ring/printable"
 )
 
@@ -172,6 +173,18 @@ type outputFlags struct {
 	discard bool
 }
 
+// device makes of the output a device that the nodes know.
+func (f *outputFlags) device(kind string, m *meta.Transfer) (*meta.Transfer, error) {
+	switch {
+	case kind != meta.KindRaw:
+		return nil, &usageError{fmt.Errorf("--output %s: an image goes to files only", f.output), "dolly-img raw writes to devices"}
+	case f.mode != "" || f.owner != "" || f.mkdir || f.shared:
+		return nil, usagef("--mode, --owner, --mkdir and --shared-output: a device has none of these")
+	}
+	m.Output, m.Device = f.output, &meta.Device{}
+	return m, nil
+}
+
 func (f *outputFlags) add(cmd *cobra.Command, usage string) {
 	fl := cmd.Flags()
 	fl.StringVar(&f.output, "output", "", usage)
@@ -202,6 +215,8 @@ func (f *outputFlags) meta(kind, name string) (*meta.Transfer, error) {
 	case f.output == "" || f.output == "-":
 		m.Output = f.output
 		return m, nil
+	case identity.IsDevice(f.output):
+		return f.device(kind, m)
 	case !filepath.IsAbs(f.output):
 		return nil, usagef("--output %q: want an absolute path, on the nodes", f.output)
 	}

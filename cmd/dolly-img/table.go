@@ -154,7 +154,7 @@ func namesOf(rows []ring.Row) []string {
 func fold(names []string) string { return printable.Line(hostlist.Fold(names)) }
 
 // again returns the command that serves these nodes, with all other flags as in cmd. It leaves out --min-success,
-// which counted other nodes, and --report, which would replace the report of this run.
+// and --yes-overwrite, which counted other nodes, and --report, which would replace the report of this run.
 func again(cmd *cobra.Command, nodes []string) string {
 	words := strings.Fields(cmd.CommandPath())
 	for _, arg := range cmd.Flags().Args() {
@@ -163,7 +163,7 @@ func again(cmd *cobra.Command, nodes []string) string {
 	words = append(words, "--nodes", quote(hostlist.Fold(nodes)))
 	cmd.Flags().Visit(func(f *pflag.Flag) {
 		switch {
-		case f.Name == "nodes" || f.Name == "exclude" || f.Name == "min-success" || f.Name == "report":
+		case f.Name == "nodes" || f.Name == "exclude" || f.Name == "min-success" || f.Name == "report" || f.Name == "yes-overwrite":
 		case f.Value.Type() == "bool" && f.Value.String() == "true":
 			words = append(words, "--"+f.Name)
 		case f.Value.Type() == "bool":

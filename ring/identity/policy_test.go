@@ -201,7 +201,6 @@ func TestPolicyDevice(t *testing.T) {
 
 func TestPolicyWarnings(t *testing.T) {
 	for text, want := range map[string]string{
-		fullPolicy: "line 7: [[device]]: this version does not write devices, and permits nothing by it",
 		"[[output]]\ndir = \"/\"\noverwrite = true\n": `line 2: dir = "/": whoever holds a sender's key can write files of the system, as root, in place of those that are there`,
 		"[[output]]\ndir = \"/etc\"\n":                `line 2: dir = "/etc": `,
 		"\n[cache]\nmax = \"0\"\n":                    "line 3: max = 0 is no limit",

@@ -189,9 +189,10 @@ func (p *Policy) Device(output string) (Device, error) {
 	return Device{}, denied
 }
 
-// IsDevice reports whether a sender who names an output means a block device.
+// IsDevice reports whether a sender who names an output means a block device. Below /dev/shm there are files.
 func IsDevice(output string) bool {
-	return strings.HasPrefix(output, "device:") || strings.HasPrefix(filepath.Clean(output), "/dev/")
+	clean := filepath.Clean(output) + "/"
+	return strings.HasPrefix(output, "device:") || strings.HasPrefix(clean, "/dev/") && clean != "/dev/" && !strings.HasPrefix(clean, "/dev/shm/")
 }
 
 // A DeviceDeniedError says that a node's policy does not name a device.

@@ -175,9 +175,6 @@ func (r *policyReader) warn() {
 			say(fmt.Sprintf("output.%d.dir", i), "dir = %q: whoever holds a sender's key can write files of the system, as root%s; name a directory that holds data only, such as %s", o.Dir, over, goodPlace)
 		}
 	}
-	for i := range p.Devices {
-		say(fmt.Sprintf("device.%d", i), "[[device]]: this version does not write devices, and permits nothing by it")
-	}
 	none := func(key string, n int64) {
 		if r.lines[key] > 0 && n == 0 {
 			_, name, _ := strings.Cut(key, ".")

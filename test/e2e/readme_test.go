@@ -21,6 +21,7 @@ var ranElsewhere = map[string]string{
 	"go run ./cmd/dolly-img demo": ".ci/run",
 	"./test/run":                  ".ci/run, of which this test is a part",
 	"CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' ./cmd/dolly-img":            "TestStatic of cmd/dolly-img",
+	"dolly-img raw /dev/sda --output device:system --nodes @hostfile":              "TestScript/device of cmd/dolly-img, on devices that it makes",
 	"CGO_ENABLED=0 go install github.com/dolly-img/dolly-img/cmd/dolly-img@latest": "needs a published version",
 }
 

@@ -99,6 +99,10 @@ var (
 	_ ring.Opener   = (*deviceSink)(nil)
 	_ ring.Keeper   = (*deviceSink)(nil)
 	_ ring.Preparer = (*deviceSink)(nil)
+	_ ring.Targeter = (*deviceSink)(nil)
+
+	_ ring.ReadBacker = (*deviceSink)(nil)
+
 	_ ring.Opener   = (*placing)(nil)
 	_ ring.Preparer = (*placing)(nil)
 	_ ring.Switcher = (*placing)(nil)

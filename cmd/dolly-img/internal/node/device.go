@@ -159,3 +159,6 @@ func (d *deviceSink) Close() error {
 	}
 	return err
 }
+
+// ReadsBack has the ring compare what the device says that it has with the server's sums; see ring.ReadBacker.
+func (d *deviceSink) ReadsBack() bool { return true }

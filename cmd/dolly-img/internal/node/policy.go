@@ -24,6 +24,9 @@ func policyText(p *identity.Policy) string {
 		}
 		parts = append(parts, text)
 	}
+	for _, d := range p.Devices {
+		parts = append(parts, "overwriting "+d.Called())
+	}
 	if p.Data.Plain {
 		parts = append(parts, "plain data links")
 	}

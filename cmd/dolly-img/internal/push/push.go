@@ -3,6 +3,7 @@ package push
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"io"
 	"log/slog"
 	"os"
@@ -47,6 +48,8 @@ type Push struct {
 	// MaxDirect is how many nodes the server feeds itself if no other node can; negative is no limit.
 	MaxDirect int
 	Check     bool // only ask the nodes
+	// Confirm has somebody agree to a plan, or returns ErrUnconfirmed. It is needed where Meta has a Device.
+	Confirm func(ctx context.Context, p Plan) error
 
 	Software string       // this program and its version, as peers and the report are told
 	Log      *slog.Logger // nil is silent
@@ -65,6 +68,9 @@ func (p *Push) Run(ctx context.Context) (*ring.Report, error) {
 	rep.Exit = rep.Status(err, p.Enough)
 	if p.Check {
 		rep.Exit = checkStatus(rep, err, p.Enough)
+	}
+	if errors.Is(err, ErrUnconfirmed) {
+		rep.Exit = ring.ExitUsage
 	}
 	if rep.Exit == ring.ExitSource && ctx.Err() != nil {
 		rep.Exit = ring.ExitInterrupted // while the source was opened
@@ -98,6 +104,9 @@ func (p *Push) send(ctx context.Context) (rep *ring.Report, kept string, err err
 		rep = notStarted(p.Nodes, err)
 	}
 	m.Outdated(rep)
+	if m.Device != nil {
+		outcomes(rep)
+	}
 	if m.Kind == meta.KindImage && rep.Digest != "" {
 		rep.SIF = image.SIFDigest(ctx, cfg.Source)
 	}
@@ -187,6 +196,11 @@ func (p *Push) config(ctx context.Context, m *meta.Transfer) (_ *ring.Config, er
 		Straggler: p.Straggler, Retries: p.Retries, Check: p.Check, MaxDirect: p.MaxDirect,
 		TLS:     p.ends.watch(clientTLS(id, ring.ALPNControl)),
 		DataTLS: clientTLS(id, ring.ALPNData), Software: p.Software, Log: p.Log, OnEvent: p.OnEvent,
+	}
+	if m.Device != nil {
+		if err := p.overwrites(ctx, cfg); err != nil {
+			return nil, err
+		}
 	}
 	if cfg.Meta, err = m.Encode(); err != nil {
 		return nil, err

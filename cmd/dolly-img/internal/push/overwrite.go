@@ -1,0 +1,75 @@
+package push
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+
+	"github.com/dolly-img/dolly-img/ring"
+	"github.com/dolly-img/dolly-img/ring/raw/disk"
+)
+
+// ErrUnconfirmed says that nobody agreed to what would be overwritten. Nothing was.
+var ErrUnconfirmed = errors.New("nothing was overwritten: the plan was not confirmed")
+
+// A Plan is what a transfer to block devices would overwrite.
+type Plan struct {
+	// Nodes has a row for every requested node. Of those that would be served the Facts are in Devices.
+	Nodes []ring.Row
+	// Size is that of the source in bytes.
+	Size int64
+}
+
+// Devices returns the device of each node that has one, by the node's place in Nodes.
+func (p Plan) Devices() map[int]*disk.Facts {
+	all := map[int]*disk.Facts{}
+	for i, row := range p.Nodes {
+		if f := new(disk.Facts); row.State == ring.Pending && json.Unmarshal(row.Facts, f) == nil {
+			all[i] = f
+		}
+	}
+	return all
+}
+
+// overwrites has the plan of a transfer to devices confirmed.
+func (p *Push) overwrites(ctx context.Context, cfg *ring.Config) error {
+	blobs, err := cfg.Source.Blobs(ctx)
+	if err != nil {
+		return err
+	}
+	var size int64
+	for _, b := range blobs {
+		size += b.Size
+	}
+	cfg.Confirm = func(ctx context.Context, plan []ring.Row) error { return p.Confirm(ctx, Plan{plan, size}) }
+	cfg.Same = func(planned, now json.RawMessage) bool {
+		var a, b disk.Facts
+		return json.Unmarshal(planned, &a) == nil && json.Unmarshal(now, &b) == nil && a.Same(&b)
+	}
+	return nil
+}
+
+// Outcomes of a device, as far as this side knows.
+const (
+	Untouched   = "untouched"   // nothing was written to it
+	Overwritten = "overwritten" // it is half-written, and cannot be used
+	Complete    = "complete"
+	Unknown     = "unknown" // nobody knows how far its node came
+)
+
+// outcomes notes in each row of a transfer to devices what the device is by now.
+func outcomes(r *ring.Report) {
+	for i := range r.Nodes {
+		switch row := &r.Nodes[i]; {
+		case len(row.Facts) == 0 || row.State == ring.Pending:
+		case row.State.Good():
+			row.Target = Complete
+		case row.Code == "unconfirmed" || row.Code == "lost":
+			row.Target = Unknown
+		case row.Bytes > 0:
+			row.Target = Overwritten
+		default:
+			row.Target = Untouched
+		}
+	}
+}

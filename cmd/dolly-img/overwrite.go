@@ -1,0 +1,184 @@
+package main
+
+import (
+	"bufio"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/meta"
+	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/push"
+	"github.com/dolly-img/dolly-img/ring"
+	"github.com/dolly-img/dolly-img/ring/bytesize"
+	"github.com/dolly-img/dolly-img/ring/printable"
+	"github.com/dolly-img/dolly-img/ring/raw/disk"
+)
+
+// deviceFlags are those of a transfer to block devices.
+type deviceFlags struct {
+	yes       int
+	forceKind bool
+	gpt       string
+}
+
+// spinUp is how long nodes are waited for before devices are overwritten, unless --wait says another time: they have to
+// be in the plan, and their disks may have to spin up.
+const spinUp = 30 * time.Second
+
+func (f *deviceFlags) add(cmd *cobra.Command) {
+	fl := cmd.Flags()
+	fl.IntVar(&f.yes, "yes-overwrite", 0, "overwrite devices without asking; `N` is how many nodes the command names")
+	fl.BoolVar(&f.forceKind, "force-kind", false, "write the image of a whole disk to a partition, or that of a partition to a whole disk")
+	fl.StringVar(&f.gpt, "gpt", "move", "what to do with a GPT on a larger disk, `move|keep`: move its backup to the end of the disk, or leave it as it is in the image")
+}
+
+// into notes the flags in m where it goes to a device.
+func (f *deviceFlags) into(cmd *cobra.Command, m *meta.Transfer, input string, send *sendFlags) error {
+	if f.gpt != "move" && f.gpt != "keep" {
+		return usagef("--gpt %q: want move or keep", f.gpt)
+	}
+	if m.Device == nil {
+		for _, name := range []string{"yes-overwrite", "force-kind", "gpt"} {
+			if cmd.Flags().Changed(name) {
+				return usagef("--%s is for devices, as with --output device:NAME", name)
+			}
+		}
+		return nil
+	}
+	if input == "-" {
+		return &usageError{errors.New("standard input cannot go to a device: its length is not known before"), "write it to a file first"}
+	}
+	m.Device.AnyKind, m.Device.KeepTable = f.forceKind, f.gpt == "keep"
+	if !cmd.Flags().Changed("wait") {
+		send.wait = spinUp
+	}
+	return nil
+}
+
+// confirms has j ask before devices are overwritten.
+func (f *deviceFlags) confirms(j *job) error {
+	if j.Meta.Device == nil {
+		return nil
+	}
+	if n := len(j.Nodes); f.yes != 0 && f.yes != n {
+		return usagef("--yes-overwrite %d: the command names %d nodes", f.yes, n)
+	}
+	j.Confirm = func(ctx context.Context, p push.Plan) error {
+		j.screen.progress("")
+		printOverwrites(j.screen, p)
+		if f.yes != 0 {
+			return nil
+		}
+		return j.ask(ctx, len(p.Nodes))
+	}
+	return nil
+}
+
+// ask has the user type how many nodes there are, if there is a user.
+func (j *job) ask(ctx context.Context, nodes int) error {
+	in, ok := j.cmd.InOrStdin().(*os.File)
+	if !ok || !term.IsTerminal(int(in.Fd())) || !j.screen.terminal() || j.flags.stdin {
+		return push.ErrUnconfirmed
+	}
+	fmt.Fprintf(j.cmd.ErrOrStderr(), "type %d, the number of nodes that were asked, to overwrite these devices: ", nodes)
+	typed := make(chan string, 1)
+	go func() { // a read of a terminal cannot be cut short
+		line, _ := bufio.NewReader(in).ReadString('\n')
+		typed <- line
+	}()
+	select {
+	case line := <-typed:
+		if n, err := strconv.Atoi(strings.TrimSpace(line)); err != nil || n != nodes {
+			return push.ErrUnconfirmed
+		}
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// confirmWith returns the error of a plan that nobody agreed to, with the command that does.
+func (j *job) confirmWith(err error) error {
+	return hintf(fmt.Sprintf("if that is what you want: %s --yes-overwrite %d", j.again(j.Nodes), len(j.Nodes)), "%w", err)
+}
+
+// printOverwrites prints what would be overwritten: a line for all nodes whose devices are alike, the largest group first, and
+// then who is not in the plan.
+func printOverwrites(w io.Writer, p push.Plan) {
+	groups := map[string][]string{}
+	for i, f := range p.Devices() {
+		text := overwrites(f, p.Size)
+		groups[text] = append(groups[text], p.Nodes[i].Node)
+	}
+	texts := slices.SortedFunc(maps.Keys(groups), func(a, b string) int {
+		return cmp.Or(cmp.Compare(len(groups[b]), len(groups[a])), cmp.Compare(a, b))
+	})
+	for _, text := range texts {
+		names := groups[text]
+		slices.SortFunc(names, func(a, b string) int { return cmp.Compare(place(p, a), place(p, b)) })
+		fmt.Fprintln(w, printable.Line(fmt.Sprintf("overwrites on %s: %s", counted(names), text)))
+	}
+	bad := rowsIn(&ring.Report{Nodes: p.Nodes}, func(row ring.Row) bool { return row.State != ring.Pending })
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	out := grouped(bad)
+	printBad(t, out)
+	t.Flush()
+	printHints(w, out)
+}
+
+// place is where a node stands in the plan.
+func place(p push.Plan, node string) int {
+	return slices.IndexFunc(p.Nodes, func(row ring.Row) bool { return row.Node == node })
+}
+
+// counted returns the names of nodes, and how many they are.
+func counted(names []string) string {
+	if len(names) == 1 {
+		return fold(names)
+	}
+	return fmt.Sprintf("%d nodes, %s", len(names), fold(names))
+}
+
+// overwrites says what a device is and holds. Disks that differ by their serial numbers only are alike.
+func overwrites(f *disk.Facts, size int64) string {
+	words := []string{f.Output}
+	if f.Path != f.Output {
+		words = append(words, f.Path)
+	}
+	if f.Model != "" {
+		words = append(words, f.Model)
+	}
+	words = append(words, bytesize.Text(f.Size))
+	text := strings.Join(words, " ") + ", holds: " + f.Held()
+	if more := f.Size - size; more > 0 {
+		text += fmt.Sprintf("; %s larger than the source", bytesize.Text(more))
+	}
+	return text
+}
+
+// printHalf says which devices are half-written, or may be, at the end of a transfer.
+func (j *job) printHalf(w *screen, rep *ring.Report) {
+	for _, of := range []struct{ target, text string }{
+		{push.Overwritten, "half-written, and of no use until the transfer has gone through: the device of %s"},
+		{push.Unknown, "half-written, untouched or complete, which only the node knows: the device of %s"},
+	} {
+		if rows := rowsIn(rep, func(row ring.Row) bool { return row.Target == of.target }); len(rows) > 0 {
+			w.printf(of.text, counted(namesOf(rows)))
+			if j.again != nil && len(rows) == len(rep.Nodes) {
+				w.printf("go on with: %s --yes-overwrite %d", j.again(namesOf(rows)), len(rows))
+			}
+		}
+	}
+}
