@@ -57,12 +57,12 @@ const (
 	longLeaves = 32 << 10
 )
 
-// sendLong sends a blob of longLeaves leaves to two nodes that keep nothing, in a bubble, and calls at with the number of
-// leaves that are read. The server has pages of so many marks.
-func sendLong(t *testing.T, page int64, at func(leaves int64)) {
+// sendLong sends a blob of so many leaves to two nodes that keep nothing, in a bubble, and calls at with the number of
+// leaves that are read, and on with what happens. The server has pages of so many marks.
+func sendLong(t *testing.T, leaves, page int64, at func(leaves int64), on func(Event)) {
 	sizes := relay.Sizes{Mark: shortMark, Chunk: shortMark, Frame: shortMark, Zero: shortMark}
-	c := newMemCluster(t, longSource{longLeaves * shortMark, func(off int64) { at(off / shortMark) }})
-	c.bare, c.cfg.Plain = true, true
+	c := newMemCluster(t, longSource{leaves * shortMark, func(off int64) { at(off / shortMark) }})
+	c.bare, c.cfg.Plain, c.cfg.OnEvent = true, true, on
 	for _, name := range []string{"a:1", "b:1"} {
 		n, _ := c.node(name)
 		n.node.pool = relay.NewPool(0, sizes)
@@ -87,7 +87,7 @@ func TestHeapPerLeaf(t *testing.T) {
 		heap := map[int64]int64{}
 		next := int64(0)
 		// With pages of 64 what is encoded has its size soon.
-		sendLong(t, 64, func(leaves int64) {
+		sendLong(t, longLeaves, 64, func(leaves int64) {
 			if leaves < next {
 				return
 			}
@@ -100,7 +100,7 @@ func TestHeapPerLeaf(t *testing.T) {
 				heap[next] = int64(m.HeapAlloc)
 			}
 			next += second
-		})
+		}, nil)
 		const from, to = longLeaves / 8 * 3, longLeaves / 8 * 7
 		t.Logf("%v", heap)
 		if grown := heap[to] - heap[from]; grown > (sha256.Size+sha256.Size/2)*(to-from) {
@@ -113,9 +113,24 @@ func TestHeapPerLeaf(t *testing.T) {
 func TestGoodBetweenReports(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		begun := time.Now()
-		sendLong(t, markPage, func(int64) {})
+		sendLong(t, longLeaves, markPage, func(int64) {}, nil)
 		if took := time.Since(begun); took >= timings.pingEvery || longLeaves < 2*wire.MarksAhead {
 			t.Errorf("took %v, in which it reported", took)
 		}
+	})
+}
+
+// A server that sends no marks for some time, because it has much else to do, has a node wait, and not forget sums.
+func TestMarksComeLate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		up := 0
+		sendLong(t, 3*longLeaves, markPage, func(int64) {}, func(e Event) {
+			if e.Kind != EventLink || !e.Up {
+				return
+			}
+			if up++; up == 2 {
+				time.Sleep(2 * time.Second)
+			}
+		})
 	})
 }

@@ -66,6 +66,7 @@ func newSession(n *Node, cfg *NodeConfig, by owner, id wire.ID, r Request, plain
 		reading: make(chan struct{}, 1), storing: storing{writers: map[int]Writer{}, cautious: map[int]chan struct{}{}, settle: make(chan struct{}, pendingCommits)},
 	}
 	s.m.SayGood(n.pool.Ahead() / 4)
+	s.storing.stepped.L = &s.mu
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	s.relay = relay.New(n.pool, r.Blobs)
 	s.work.Add(1) // until admitted or discarded
@@ -104,6 +105,7 @@ func (s *session) open(ctrl *control, sink Sink) *wire.Error {
 		return s.m.Failure()
 	}
 	s.ctrl, s.opened, s.answered = ctrl, true, target
+	s.storing.pages = ctrl.version >= wire.PagesSince
 	s.expect(s.req.Addr)
 	sets, leaves := s.holds(ctrl.version)
 	s.m.Step(member.EvHeld{Held: held, Sets: sets, Target: target})
@@ -305,6 +307,7 @@ func (s *session) stepIf(ctrl *control, ev member.Event) bool {
 
 // perform does what the machine says; mu is held.
 func (s *session) perform(out []member.Action) {
+	defer s.storing.stepped.Broadcast()
 	for _, a := range out {
 		switch a := a.(type) {
 		case member.ActSay:

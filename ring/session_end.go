@@ -58,6 +58,7 @@ func (s *session) end() {
 		s.orphan.Stop()
 	}
 	s.stop()
+	s.storing.stepped.Broadcast()
 	s.relay.Close(relay.ErrClosed)
 	if s.feed != nil {
 		s.feed.Close()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"runtime"
+	"sync"
 	"sync/atomic"
 
 	"github.com/dolly-img/dolly-img/ring/internal/member"
@@ -31,6 +32,9 @@ type storing struct {
 	// settling is how many blobs the disk makes durable now. flushed is how many of their bytes it has taken already.
 	settling atomic.Int32
 	flushed  atomic.Int64
+	// stepped is told of each step of the machine. pages says that the server sends marks as the node reports what is good.
+	stepped sync.Cond
+	pages   bool
 	// back is what compares what is stored, or nil where the Sink need not be read back.
 	back *readBack
 }

@@ -64,6 +64,9 @@ func (m *Machine) AcceptedAll() bool {
 	return true
 }
 
+// Unjudged returns how many sums of the node wait for marks.
+func (m *Machine) Unjudged() int { return m.sums }
+
 // Generation returns the newest generation that FEED named.
 func (m *Machine) Generation() uint32 { return m.feedGen }
 

@@ -25,6 +25,7 @@ const (
 
 	CheckedSince = 6 // of a node that tells how much it has read back
 	SetsSince    = 6
+	PagesSince   = 6 // of a server that sends marks as a node says what is good
 	TargetSince  = 6
 )
 
