@@ -33,15 +33,17 @@ type report struct {
 }
 
 type row struct {
-	Node    string  `json:"node"`
-	State   string  `json:"state"`
-	Digest  string  `json:"digest"`
-	Bytes   int64   `json:"bytes"`
-	Skipped int64   `json:"skipped"`
-	Seconds float64 `json:"seconds"`
-	Code    string  `json:"code"`
-	Reason  string  `json:"reason"`
-	Link    string  `json:"link"`
+	Node    string         `json:"node"`
+	State   string         `json:"state"`
+	Digest  string         `json:"digest"`
+	Bytes   int64          `json:"bytes"`
+	Skipped int64          `json:"skipped"`
+	Seconds float64        `json:"seconds"`
+	Code    string         `json:"code"`
+	Reason  string         `json:"reason"`
+	Link    string         `json:"link"`
+	Facts   map[string]any `json:"facts"`  // of a device that is overwritten
+	Target  string         `json:"target"` // what became of it
 }
 
 func readReport(text []byte) (*report, error) {

@@ -1,0 +1,140 @@
+package e2e
+
+import (
+	"crypto/rand"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/dolly-img/dolly-img/test/loopdev"
+	"github.com/dolly-img/dolly-img/test/netns"
+)
+
+// deviceTools are the programs with which disks are made and compared.
+var deviceTools = []string{"sgdisk", "mkfs.ext4", "e2fsck", "mkfs.xfs", "xfs_repair"}
+
+// newDeviceRig makes nodes with these devices, by their names.
+func newDeviceRig(t *testing.T, timeout time.Duration, count int, make func(r *rig, node int) map[string]*loopdev.Device) (r *rig, devices []map[string]*loopdev.Device) {
+	t.Helper()
+	ctx := need(t, timeout, deviceTools...)
+	r = newRig(t, ctx, netns.Config{Nodes: count})
+	for i, n := range r.nodes {
+		own := make(r, i)
+		devices = append(devices, own)
+		var policy strings.Builder
+		for name, d := range own {
+			fmt.Fprintf(&policy, "[[device]]\nname = %q\npath = %q\n", name, d.Path)
+		}
+		n.setPolicy(policy.String())
+		n.wrap = []string{"env", "DOLLY_IMG_TEST_LOOPS_BELOW=" + r.dir}
+	}
+	return r, devices
+}
+
+// The whole disk of a machine, with a GPT, ext4 and xfs, on twelve larger disks of four nodes, in three pushes at once: each
+// table fits its disk, the file systems are whole, and what is in them is what was sent.
+func TestDeviceDisks(t *testing.T) {
+	for _, sector := range []int{512, 4096} {
+		t.Run(fmt.Sprint(sector), func(t *testing.T) {
+			names := []string{"a", "b", "c"}
+			var disk loopdev.Disk
+			r, devices := newDeviceRig(t, 3*time.Minute, 4, func(r *rig, node int) map[string]*loopdev.Device {
+				if node == 0 {
+					disk = loopdev.MakeDisk(t, r.dir, sector)
+				}
+				own := map[string]*loopdev.Device{}
+				for k, name := range names {
+					size := disk.Size + int64(node*len(names)+k)*int64(sector)<<(2*node)
+					own[name] = loopdev.New(t, r.dir, size, loopdev.Options{Sector: sector})
+				}
+				return own
+			})
+			source := loopdev.Over(t, disk.File, loopdev.Options{Sector: sector, ReadOnly: true})
+			r.start()
+			var pushes []*push
+			for i, name := range names {
+				sent := disk.File // and once the device itself
+				if i == 0 {
+					sent = source.Path
+				}
+				pushes = append(pushes, r.startPush("raw", sent, "--output", "device:"+name, "--yes-overwrite", "4"))
+			}
+			for _, p := range pushes {
+				res := p.wait()
+				r.want(res, 0, "committed")
+				for i := range r.nodes {
+					if row := res.report.Nodes[i]; row.Target != "complete" || row.Facts["size"] == nil {
+						t.Errorf("row %+v", row)
+					}
+				}
+			}
+			if t.Failed() {
+				return
+			}
+			for _, own := range devices {
+				for _, d := range own {
+					disk.Check(t, d)
+				}
+			}
+		})
+	}
+}
+
+// A push to disks whose server and one of whose nodes are killed in its middle leaves disks that say that they are half-written,
+// and the same command goes on from there.
+func TestDeviceResume(t *testing.T) {
+	var disk loopdev.Disk
+	r, devices := newDeviceRig(t, 3*time.Minute, 3, func(r *rig, node int) map[string]*loopdev.Device {
+		if node == 0 {
+			disk = loopdev.MakeDisk(t, r.dir, 512)
+		}
+		return map[string]*loopdev.Device{"system": loopdev.New(t, r.dir, disk.Size+64<<20, loopdev.Options{})}
+	})
+	// So many bytes that there is a middle: in the free space behind the second partition, which Check does not look at.
+	f, err := os.OpenFile(disk.File, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	noise := make([]byte, 9<<20)
+	rand.Read(noise)
+	if _, err := f.WriteAt(noise, 390<<20); err != nil {
+		t.Fatal(err)
+	}
+	r.start()
+	args := []string{"raw", disk.File, "--output", "device:system", "--yes-overwrite", "3"}
+	p := r.startPush(append(args, "--rate", "5M", "--json", "--retries", "0")...)
+	for seen := 0; seen < 3; {
+		if _, err := p.process.Line(r.ctx, `"event":"progress"`); err != nil {
+			t.Fatal(err)
+		}
+		seen = strings.Count(p.process.Output(), `"event":"progress"`)
+	}
+	r.nodes[1].kill()
+	p.process.Kill()
+	p.wait()
+	for i, own := range devices {
+		b := make([]byte, 1<<20)
+		d := own["system"].Open(t, os.O_RDONLY)
+		if _, err := d.ReadAt(b, 0); err != nil {
+			t.Fatal(err)
+		}
+		d.Close()
+		if !strings.HasPrefix(string(b), "dolly-img half") || strings.Contains(string(b), "EFI PART") {
+			t.Errorf("node %d: the disk does not say that it is half-written: %.16q", i, b)
+		}
+	}
+	r.nodes[1].start()
+	res := r.push(args...)
+	r.want(res, 0, "committed")
+	for i, row := range res.report.Nodes {
+		if i != 1 && row.Skipped < disk.Size/4 { // who was killed has no journal yet, which is written once a GiB
+			t.Errorf("node %d went on from %d bytes of %d", i, row.Skipped, disk.Size)
+		}
+	}
+	for _, own := range devices {
+		disk.Check(t, own["system"])
+	}
+}
