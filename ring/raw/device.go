@@ -1,6 +1,7 @@
 package raw
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -175,6 +176,28 @@ func (d *Device) Size() int64 { return d.size }
 
 // Sector is the size of a logical sector in bytes, or 0 where that is not known.
 func (d *Device) Sector() int64 { return int64(d.was.LogicalSector) }
+
+// ReadAt reads bytes of the device at any offset and into any memory, as io.ReaderAt says.
+func (d *Device) ReadAt(b []byte, off int64) (n int, err error) {
+	if off < 0 {
+		return 0, fmt.Errorf("input %s: offset %d", d.path, off)
+	}
+	buf := ahead.Buffer(min(len(b)/deviceAlign*deviceAlign+2*deviceAlign, deviceChunk))
+	for n < len(b) {
+		at := off + int64(n)
+		if at >= d.size {
+			return n, io.EOF
+		}
+		r := deviceReader{d, at &^ (deviceAlign - 1)}
+		lead := at - r.off
+		k, err := r.Read(buf)
+		if int64(k) <= lead {
+			return n, cmp.Or(err, io.ErrUnexpectedEOF)
+		}
+		n += copy(b[n:], buf[lead:k])
+	}
+	return n, nil
+}
 
 // Blobs is the device, which travels in leaves.
 func (d *Device) Blobs(context.Context) ([]v1.Descriptor, error) {

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/iotest"
 
 	"github.com/opencontainers/go-digest"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
@@ -81,6 +82,19 @@ func TestDeviceBlob(t *testing.T) {
 	}
 	if d.SHA256() != digest.FromBytes(want) || d.SHA256() != digest.NewDigest(digest.SHA256, h) {
 		t.Errorf("SHA-256 %s", d.SHA256())
+	}
+	if d.Sector() != 512 {
+		t.Errorf("sectors of %d bytes", d.Sector())
+	}
+	if err := iotest.TestReader(io.NewSectionReader(d, 60_000, 10_000), want[60_000:70_000]); err != nil {
+		t.Error(err)
+	}
+	for _, off := range []int64{0, 511, 2<<20 - 1, 9<<20 - 1} {
+		b := make([]byte, 3<<20+1)
+		n, err := d.ReadAt(b, off)
+		if !bytes.Equal(b[:n], want[off:min(off+int64(len(b)), int64(len(want)))]) || (err == io.EOF) != (n < len(b)) {
+			t.Errorf("%d bytes at %d: %v", n, off, err)
+		}
 	}
 	// Nobody else gets it meanwhile.
 	if f, err := os.OpenFile(dev.Path, os.O_RDONLY|unix.O_EXCL, 0); !errors.Is(err, unix.EBUSY) {
