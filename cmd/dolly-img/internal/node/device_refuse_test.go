@@ -109,8 +109,16 @@ func TestRefuseDevice(t *testing.T) {
 	if sum(t, d.File) != before {
 		t.Error("a device was written before its transfer began")
 	}
+}
 
-	// Who uses it.
+// Whoever uses a device keeps it.
+func TestRefuseBusyDevice(t *testing.T) {
+	dir := t.TempDir()
+	const size = 16 << 20
+	d := loopdev.New(t, dir, size, loopdev.Options{})
+	whole := loopdev.New(t, dir, size, loopdev.Options{})
+	whole.AddPartition(t, 1, 1<<20, 8<<20)
+	a := devicesNode(dir, map[string]string{"d": d.Path, "whole": whole.Path})
 	busy := func(name, device, want string) {
 		t.Helper()
 		if _, err := offer(t, a, device, 1<<20, meta.Device{}); err == nil || !strings.Contains(err.Error(), want) {
