@@ -30,7 +30,7 @@ To see it work on this machine alone:  dolly-img demo`,
 		return &usageError{err, "see " + cmd.CommandPath() + " --help"}
 	})
 	group(root)
-	root.AddCommand(newPush(), newRaw(), newDaemon(), newReceive(), newCache(), newKeys(),
+	root.AddCommand(newPush(), newRaw(), newDaemon(), newReceive(), newCache(), newKeys(), newDevices(),
 		newInspect(), newDigest(), newDemo(), newVersion())
 	root.InitDefaultCompletionCmd()
 	return root

@@ -42,10 +42,8 @@ func (r Roots) Open(rule identity.Device) (*Opened, error) {
 	switch {
 	case errors.Is(err, unix.EBUSY):
 		return nil, errkind.About("device-busy", c.Device.Path, "%s is busy, and sysfs does not say by what", c.Device.Path)
-	case errors.Is(err, unix.EACCES), errors.Is(err, unix.EPERM), errors.Is(err, unix.ENOENT): // as PrivateDevices= has it
-		return nil, errkind.Errorf("device-permission", "%s: %w", c.Device.Path, bare(err))
 	case err != nil:
-		return nil, fmt.Errorf("%s: %w", c.Device.Path, bare(err))
+		return nil, notOpened(c.Device, err)
 	}
 	if err := o.lock(); err != nil {
 		o.File.Close()
@@ -56,6 +54,25 @@ func (r Roots) Open(rule identity.Device) (*Opened, error) {
 		return nil, err
 	}
 	return o, nil
+}
+
+// Look reads what a device holds. It is opened for reading only, and not for its own use: nothing is kept from using it.
+func (m *Machine) Look(rule identity.Device, d *Device) (*Facts, error) {
+	f, err := os.OpenFile(m.roots.dev(d.Path), unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, notOpened(d, err)
+	}
+	defer f.Close()
+	o := Opened{File: f, Rule: rule, machine: m, device: d}
+	return o.Facts(f)
+}
+
+// notOpened returns the error of a device that cannot be opened. A unit with PrivateDevices= sees none.
+func notOpened(d *Device, err error) error {
+	if errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM) || errors.Is(err, unix.ENOENT) {
+		return errkind.Errorf("device-permission", "%s: %w", d.Path, bare(err))
+	}
+	return fmt.Errorf("%s: %w", d.Path, bare(err))
 }
 
 // Device is what was known of the device when it was opened.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"os"
@@ -59,7 +58,7 @@ func (a *acceptor) device(ctx context.Context, transfer string, m *meta.Transfer
 		if kind, _ := errkind.Of(err); kind == "device-busy" { // another transfer may have it, and end
 			err = &waitsFor{err}
 		}
-		return nil, fmt.Errorf("%s: %w", m.Output, err)
+		return nil, named(m.Output, err)
 	}
 	d := &deviceSink{ctx: context.WithoutCancel(ctx), roots: a.disks, opened: opened, meta: m.Device, log: a.log}
 	found := opened.Device()
@@ -71,7 +70,7 @@ func (a *acceptor) device(ctx context.Context, transfer string, m *meta.Transfer
 		facts, err = d.facts()
 	}
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("%s: %w", m.Output, err), d.block.Close())
+		return nil, errors.Join(named(m.Output, err), d.block.Close())
 	}
 	d.deviceTarget = device.New(d.block, device.Options{Identity: facts.Identity(), Transfer: transfer, Patch: d.patch})
 	return d, nil
@@ -159,6 +158,3 @@ func (d *deviceSink) Close() error {
 	}
 	return err
 }
-
-// ReadsBack has the ring compare what the device says that it has with the server's sums; see ring.ReadBacker.
-func (d *deviceSink) ReadsBack() bool { return true }

@@ -181,6 +181,9 @@ func (s *Node) describe() {
 	s.log.Info("keys", "directory", s.keys, "certificate", holder(rules.id.Peer), "cluster", rules.id.Cluster,
 		"until", own.UTC().Format(time.DateOnly), "authority-until", authority.UTC().Format(time.DateOnly), "revoked", rules.id.Revocations())
 	s.log.Info("policy", "permits", policyText(rules.policy))
+	for _, line := range s.devices(rules.policy) {
+		s.log.Info("device", line...)
+	}
 	for _, warning := range policyWarnings(rules.policy) {
 		s.log.Warn("policy", "warning", warning)
 	}

@@ -2,6 +2,7 @@ package node
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -52,7 +53,9 @@ func policyText(p *identity.Policy) string {
 }
 
 // policyWarnings returns a line for each thing that a policy permits though it is hardly meant, or cannot be used.
-func policyWarnings(p *identity.Policy) []string { return append(p.Warnings(), unusable(p)...) }
+func policyWarnings(p *identity.Policy) []string {
+	return slices.Concat(p.Warnings(), unusable(p), unusableDevices(p))
+}
 
 // unusable returns a line for each directory that a policy permits and the node cannot write to.
 func unusable(p *identity.Policy) (warnings []string) {
