@@ -46,8 +46,8 @@ var mutants = []struct {
 	}},
 	{"falling back keeps the bytes", []edit{
 		{"../member/marks.go",
-			"b.accepted, b.claim, b.sum, b.sums = b.good,",
-			"b.accepted, b.claim, b.sum, b.sums = b.accepted,"},
+			"b.walk(b.good)",
+			"b.walk(b.accepted)"},
 	}},
 	{"those behind a lost node are forgotten, and who is not dialled is not missed", []edit{
 		{"feeders.go",
