@@ -77,7 +77,7 @@ func (s *session) receive(l *relay.LinkReader, h wire.LinkHello) {
 func (s *session) frames(l *relay.LinkReader, gen uint32) (fin bool, err error) {
 	return s.relay.Receive(s.ctx, l, s.limit, func(h wire.Header) bool {
 		s.awaitMarks(gen)
-		out := s.step(member.EvFrame{Generation: gen, Blob: h.Blob, Offset: h.Offset, Length: h.Length})
+		out := s.step(member.EvFrame{Generation: gen, Blob: h.Blob, Offset: h.Offset, Length: h.Length, Zero: h.Type == wire.Zero})
 		_, ok := out[0].(member.ActAccept)
 		return ok
 	})

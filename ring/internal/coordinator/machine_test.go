@@ -193,7 +193,7 @@ func (s *scenario) event(f []string) {
 		return
 	case "report": // link=ID:RATE,ID:RATE with ! behind the rate when it is not idle: else it is that of a burst; ID:held!; /ACKED behind it all
 		r := wire.Report{
-			Received: int64(num("received", 0)), Durable: int64(num("durable", 0)), Checked: int64(num("checked", 0)), Wait: wire.Wait(arg["wait"]), Blob: num("blob", 0), Good: int64(num("good", 0)),
+			Received: int64(num("received", 0)), Durable: int64(num("durable", 0)), Checked: int64(num("checked", 0)), Zeros: int64(num("zeros", 0)), Wait: wire.Wait(arg["wait"]), Blob: num("blob", 0), Good: int64(num("good", 0)),
 			Relay: int64(num("relay", 0)), Hash: int64(num("hash", 0)), Disk: int64(num("disk", 0)),
 		}
 		for l := range strings.SplitSeq(arg["link"], ",") {

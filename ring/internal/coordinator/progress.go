@@ -31,8 +31,8 @@ type progress struct {
 	// does not have it begin anew. hadThen and saidThen are has and said when it last got on.
 	busy, owes        time.Duration
 	hadThen, saidThen int64
-	// rate is how many bytes per second came in between the last two reports, before the same for the report
-	// before; 0 is unknown.
+	// rate is how many bytes per second came in between the last two reports, without runs of zeros, which take no time on a
+	// link; before is the same for the report before; 0 is unknown.
 	rate, before int64
 	// best is the most bytes per second that came in during two reports in a row, since a node was called slow last.
 	best int64
@@ -86,9 +86,15 @@ func (p *progress) take(now time.Duration, r wire.Report, has, said int64) {
 		p.saidAt, p.said = now, said
 	}
 	p.before = p.rate
-	p.rate, p.told = wire.PerSecond(max(0, r.Received-old.Received), now-p.told), now
+	p.rate, p.told = wire.PerSecond(max(0, brought(r)-brought(*old)), now-p.told), now
 	p.best = max(p.best, p.gets())
 	p.links, p.report = old.Links, r
+}
+
+// brought is how many bytes a node says that links have brought it.
+func brought(r wire.Report) int64 {
+	received := max(0, r.Received)
+	return received - min(received, max(0, r.Zeros))
 }
 
 // rest has the time in which the node must get on begin now, because there was nothing for it, or its link is lost.

@@ -29,6 +29,7 @@ type (
 		Blob       uint32
 		Offset     int64
 		Length     int
+		Zero       bool // the bytes are zeros, and the frame has no payload
 	}
 	// EvFeedEnd says that an accepted link ended: with its final record, or else with a code and a reason.
 	EvFeedEnd struct {

@@ -42,6 +42,8 @@ type Machine struct {
 
 	// received is the payload in bytes that was accepted, including what was dropped later.
 	received int64
+	// zeros is how many of these came as runs of zeros.
+	zeros int64
 	// marked is how many bytes are below good marks. durable is how many of these survive a crash.
 	marked, durable int64
 	// told is what marked was when the node last said how far it is. Once goodEvery bytes more are marked, it says so again.
@@ -292,6 +294,9 @@ func (m *Machine) frame(ev EvFrame) {
 	}
 	b.walk(b.accepted + int64(ev.Length))
 	m.received += int64(ev.Length)
+	if ev.Zero {
+		m.zeros += int64(ev.Length)
+	}
 	m.do(ActAccept{})
 }
 
@@ -338,7 +343,7 @@ func (m *Machine) Digest(i int) digest.Digest {
 // Report says how far the node is, as far as its machine knows. It has no rates and no links. It is sent to the server.
 func (m *Machine) Report() *wire.Report {
 	m.told = m.marked
-	r := &wire.Report{Received: m.received, Marked: m.marked, Durable: m.durable, Blob: len(m.blobs)}
+	r := &wire.Report{Received: m.received, Marked: m.marked, Durable: m.durable, Zeros: m.zeros, Blob: len(m.blobs)}
 	for i := range m.blobs {
 		if b := &m.blobs[i]; !b.held && !b.judged {
 			r.Blob, r.Good = i, b.good

@@ -27,8 +27,8 @@ func memberAt(t *testing.T, phase Phase) *Machine {
 		{Started, EvMsg{&wire.Start{}}},
 		{Started, EvMsg{&wire.Feed{Link: 1, Generation: 1}}},
 		{Started, EvOpen{1, 1}},
-		{Complete, EvFrame{1, 0, 0, 4 << 20}},
-		{Complete, EvFrame{1, 0, 4 << 20, 2 << 20}},
+		{Complete, EvFrame{1, 0, 0, 4 << 20, false}},
+		{Complete, EvFrame{1, 0, 4 << 20, 2 << 20, false}},
 		{Complete, EvSum{0, 4 << 20, sumOf("mark"), false}},
 		{Complete, EvSum{0, memberSize, sumOf("all"), true}},
 		{Complete, EvMsg{&wire.Marks{Marks: []wire.Mark{{Offset: 4 << 20, Sum: sumOf("mark")}, {Offset: memberSize, Sum: sumOf("all"), Final: true}}}}},
@@ -110,7 +110,7 @@ func TestMemberBoundsProbes(t *testing.T) {
 // A stale generation never writes.
 func TestMemberGenerations(t *testing.T) {
 	m := memberAt(t, Started)
-	frame := EvFrame{1, 0, 0, 100}
+	frame := EvFrame{1, 0, 0, 100, false}
 	if _, ok := did[ActAccept](m.Step(frame)); !ok {
 		t.Fatal("a good frame was refused")
 	}
@@ -122,10 +122,10 @@ func TestMemberGenerations(t *testing.T) {
 		t.Errorf("says it needs %+v", n)
 	}
 	for name, ev := range map[string]any{
-		"frame of the old feed":            EvFrame{1, 0, 100, 100},
+		"frame of the old feed":            EvFrame{1, 0, 100, 100, false},
 		"old link":                         EvOpen{1, 1},
 		"other link":                       EvOpen{7, 2},
-		"frame before its link was opened": EvFrame{2, 0, 100, 100},
+		"frame before its link was opened": EvFrame{2, 0, 100, 100, false},
 	} {
 		if r, ok := did[ActRefuse](m.Step(ev)); !ok || r.Status == wire.LinkHelloOK {
 			t.Errorf("%s: accepted", name)
@@ -141,20 +141,20 @@ func TestMemberGenerations(t *testing.T) {
 	if out := m.Step(EvFeedEnd{1, 1, false, wire.CodeNetwork, ""}); len(out) != 0 {
 		t.Errorf("the end of the old feed caused %v", out)
 	}
-	if _, ok := did[ActAccept](m.Step(EvFrame{2, 0, 100, 100})); !ok {
+	if _, ok := did[ActAccept](m.Step(EvFrame{2, 0, 100, 100, false})); !ok {
 		t.Error("the new feed is refused")
 	}
 }
 
 func TestMemberFramesInOrder(t *testing.T) {
 	for name, f := range map[string]EvFrame{
-		"repeated":     {1, 0, 0, 100},
-		"gap":          {1, 0, 200, 100},
-		"beyond":       {1, 0, 100, memberSize},
-		"unknown blob": {1, 9, 0, 1},
+		"repeated":     {1, 0, 0, 100, false},
+		"gap":          {1, 0, 200, 100, false},
+		"beyond":       {1, 0, 100, memberSize, false},
+		"unknown blob": {1, 9, 0, 1, false},
 	} {
 		m := memberAt(t, Started)
-		m.Step(EvFrame{1, 0, 0, 100})
+		m.Step(EvFrame{1, 0, 0, 100, false})
 		if _, ok := did[ActAccept](m.Step(f)); ok {
 			t.Errorf("%s: accepted", name)
 		}
@@ -178,7 +178,7 @@ func TestMemberBlobsInOrder(t *testing.T) {
 	for _, f := range []struct {
 		EvFrame
 		good bool
-	}{{EvFrame{1, 2, 0, 10}, false}, {EvFrame{1, 1, 0, 10}, false}, {EvFrame{1, 0, 0, 10}, true}, {EvFrame{1, 1, 0, 10}, false}, {EvFrame{1, 2, 0, 10}, true}} {
+	}{{EvFrame{1, 2, 0, 10, false}, false}, {EvFrame{1, 1, 0, 10, false}, false}, {EvFrame{1, 0, 0, 10, false}, true}, {EvFrame{1, 1, 0, 10, false}, false}, {EvFrame{1, 2, 0, 10, false}, true}} {
 		if _, ok := did[ActAccept](m.Step(f.EvFrame)); ok != f.good {
 			t.Errorf("blob %d: accepted %v", f.Blob, ok)
 		}
@@ -192,7 +192,7 @@ func TestMemberStreamEndsEarly(t *testing.T) {
 	m.Step(EvMsg{&wire.Start{}})
 	m.Step(EvMsg{&wire.Feed{Link: 1, Generation: 1}})
 	m.Step(EvOpen{1, 1})
-	m.Step(EvFrame{1, 0, 0, 10})
+	m.Step(EvFrame{1, 0, 0, 10, false})
 	m.Step(EvFeedEnd{1, 1, true, wire.CodeNone, ""})
 	out := m.Step(EvMsg{&wire.Marks{Marks: []wire.Mark{{Offset: 20, Sum: sumOf("all"), Final: true}}}})
 	if l, _ := said[*wire.Link](out); l == nil || l.State != wire.LinkDown {
@@ -216,8 +216,8 @@ func TestMemberFallsBack(t *testing.T) {
 		"sum then final": {[]any{good, EvSum{0, memberSize, sumOf("x"), true}, mark, final}, memberSize, 4 << 20},
 	} {
 		m := memberAt(t, Started)
-		m.Step(EvFrame{1, 0, 0, 4 << 20})
-		m.Step(EvFrame{1, 0, 4 << 20, 2 << 20})
+		m.Step(EvFrame{1, 0, 0, 4 << 20, false})
+		m.Step(EvFrame{1, 0, 4 << 20, 2 << 20, false})
 		var out []Action
 		for _, ev := range c.evs {
 			out = append(out, m.Step(ev)...)
@@ -233,7 +233,7 @@ func TestMemberFallsBack(t *testing.T) {
 			t.Errorf("%s: made durable", name)
 		}
 		// Not before the driver is back does it say what it needs, and only to the newest feed.
-		if r, ok := did[ActRefuse](m.Step(EvFrame{1, 0, c.good, 100})); !ok || r.Status == wire.LinkHelloOK {
+		if r, ok := did[ActRefuse](m.Step(EvFrame{1, 0, c.good, 100, false})); !ok || r.Status == wire.LinkHelloOK {
 			t.Errorf("%s: takes frames of the feed that lied", name)
 		}
 		if n, _ := said[*wire.Need](m.Step(EvMsg{&wire.Feed{Link: 2, Generation: 2}})); n != nil {
@@ -244,7 +244,7 @@ func TestMemberFallsBack(t *testing.T) {
 		}
 		// The right bytes are judged by the same marks.
 		m.Step(EvOpen{2, 2})
-		m.Step(EvFrame{2, 0, c.good, memberSize - int(c.good)})
+		m.Step(EvFrame{2, 0, c.good, memberSize - int(c.good), false})
 		if c.good == 0 {
 			m.Step(good)
 		}
@@ -297,8 +297,8 @@ func TestMemberFails(t *testing.T) {
 		"unasked message": EvMsg{&wire.Pong{}},
 	} {
 		m := memberAt(t, Started)
-		m.Step(EvFrame{1, 0, 0, 4 << 20})
-		m.Step(EvFrame{1, 0, 4 << 20, 2 << 20})
+		m.Step(EvFrame{1, 0, 0, 4 << 20, false})
+		m.Step(EvFrame{1, 0, 4 << 20, 2 << 20, false})
 		out := m.Step(ev)
 		f, _ := said[*wire.Fail](out)
 		if _, over := did[ActRelease](out); m.phase != Failed || f == nil || !over {
@@ -310,7 +310,7 @@ func TestMemberFails(t *testing.T) {
 // What is stored may be passed on only below a good mark.
 func TestMemberReadableBelowMarks(t *testing.T) {
 	m := memberAt(t, Started)
-	m.Step(EvFrame{1, 0, 0, 4 << 20})
+	m.Step(EvFrame{1, 0, 0, 4 << 20, false})
 	if _, ok := did[ActGood](m.Step(EvSum{0, 4 << 20, sumOf("mark"), false})); ok {
 		t.Error("readable before its mark came")
 	}
@@ -341,7 +341,7 @@ func TestMemberResume(t *testing.T) {
 
 func TestMemberFinalRecordTooEarly(t *testing.T) {
 	m := memberAt(t, Started)
-	m.Step(EvFrame{1, 0, 0, 100})
+	m.Step(EvFrame{1, 0, 0, 100, false})
 	l, _ := said[*wire.Link](m.Step(EvFeedEnd{1, 1, true, wire.CodeNone, ""}))
 	if l == nil || l.State != wire.LinkDown {
 		t.Errorf("says %+v", l)
@@ -391,7 +391,7 @@ func TestMemberLeaves(t *testing.T) {
 		m.Step(EvMsg{&wire.Start{}})
 		m.Step(EvMsg{&wire.Feed{Link: 1, Generation: 1}})
 		m.Step(EvOpen{1, 1})
-		m.Step(EvFrame{1, 0, 0, size})
+		m.Step(EvFrame{1, 0, 0, size, false})
 		for k := int64(1); k <= leaves; k++ {
 			if k != c.without {
 				m.Step(EvMsg{&wire.Marks{Marks: []wire.Mark{{Offset: k * wire.MarkEvery, Sum: sumOf(string(rune(k)))}}}})

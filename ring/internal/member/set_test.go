@@ -33,7 +33,7 @@ func feed(t *testing.T, m *Machine, gen uint32) *wire.Need {
 }
 
 func accepts(m *Machine, gen uint32, off int64, length int) bool {
-	_, ok := did[ActAccept](m.Step(EvFrame{gen, 0, off, length}))
+	_, ok := did[ActAccept](m.Step(EvFrame{gen, 0, off, length, false}))
 	return ok
 }
 

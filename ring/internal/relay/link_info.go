@@ -12,7 +12,7 @@ import (
 // linkInfo is what the transport knows of a link's progress.
 type linkInfo struct {
 	at       time.Time
-	acked    uint64        // bytes the receiver's kernel has acknowledged, in what is reported with those of zeros
+	acked    uint64        // bytes the receiver's kernel has acknowledged
 	pending  bool          // some were sent, or wait to be, that it has not
 	busy     time.Duration // there was something to send
 	limited  time.Duration // of it: the receiver's window was shut
@@ -108,10 +108,9 @@ func (r *Relay) sendings() []wire.Sending {
 		s := wire.Sending{Link: l.id}
 		if l.conn != nil {
 			if info, ok := infoOf(l.conn.netConn()); ok {
-				info.acked = uint64(l.acks.with(int64(info.acked)))
 				s.Idle = info.idleSince(l.info, l.writing)
 				s.Rate, s.Burst, s.Held = info.rateSince(l.info)
-				s.Acked, l.info = int64(info.acked), info
+				s.Acked, l.info = l.acks.with(int64(info.acked)), info
 			} else {
 				s.Idle, s.Acked = !l.writing, l.sent
 			}

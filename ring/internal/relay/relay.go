@@ -229,7 +229,7 @@ func (r *Relay) publish(add frame) error {
 		r.mu.Unlock()
 		return err
 	}
-	r.meter.moved.Add(int64(add.n))
+	r.meter.moved.Add(int64(len(add.data)))
 	if add.data == nil {
 		r.zeros.Store(true)
 	}

@@ -281,10 +281,10 @@ func (h *hasher) write(b []byte) {
 
 // writeZeros hashes n zeros. What the first zeros of a leaf make of a hash is known.
 func (h *hasher) writeZeros(n int64, first bool) {
-	h.store.Relay.meter.hashed.Add(n)
 	if first && h.leaves != nil {
 		h.hash, n = zeroHash(n)
 	}
+	h.store.Relay.meter.hashed.Add(n)
 	for n > 0 {
 		k := min(n, int64(len(zeros)))
 		h.hash.Write(zeros[:k])

@@ -107,8 +107,9 @@ type (
 		Disk     int64     `json:"disk"`
 		Links    []Sending `json:"links"`
 
-		// Checked exists since version 6, and is 0 before.
+		// Checked and Zeros exist since version 6, and are 0 before. Zeros is how many of the bytes received came as ZERO.
 		Checked int64 `json:"checked,omitempty"`
+		Zeros   int64 `json:"zeros,omitempty"`
 	}
 	Fail struct { // 13
 		Code   Code   `json:"code"`
