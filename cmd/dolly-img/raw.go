@@ -10,6 +10,7 @@ import (
 
 	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/meta"
 	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/push"
+	"github.com/dolly-img/dolly-img/ring/identity"
 	"github.com/dolly-img/dolly-img/ring/raw"
 	"github.com/dolly-img/dolly-img/ring/raw/expand"
 )
@@ -47,8 +48,8 @@ written it cannot be used, and says that it is half-written; it is neither the o
 breaks off, give the same command again. What lies behind the image on a larger device is kept, but for its last MiB. The
 backup of a GPT moves to the end (--gpt keep leaves it). Each node reads back what it wrote before it says that it has it.
 
-With --format auto FILE is the image of a disk, and its first bytes say how it is stored: as it
-is, or compressed with gzip, zstd, xz or bzip2. The nodes get the image expanded. If there is a
+With --format auto, which need not be said where the output is a device, FILE is the image of a disk, and its
+first bytes say how it is stored: as it is, or compressed with gzip, zstd, xz or bzip2. The nodes get the image expanded. If there is a
 block map (bmap) beside it, as IMAGE.bmap or under the name of the image without .xz and the like,
 or --bmap names one, blocks that it leaves out are sent as zeros, and the others are compared with its
 checksums. Images that another program has to convert (qcow2, VMDK, VHD, a tar archive and so on)
@@ -106,7 +107,7 @@ func newRaw() *cobra.Command {
 			if out.output == "" && !out.discard {
 				return &usageError{fmt.Errorf("no output"), "name it with --output PATH, or use --verify-only"}
 			}
-			stored, err := storedAs(cmd, input, format, blocks)
+			stored, err := storedAs(cmd, input, format, blocks, identity.IsDevice(out.output))
 			if err != nil {
 				return err
 			}
@@ -139,7 +140,7 @@ func newRaw() *cobra.Command {
 	}
 	cmd.Flags().StringVar(&input, "input", "", "`FILE` or device to send, or - for standard input")
 	out.add(cmd, "`PATH` of the file on the nodes, or of its directory if it ends with /, or device:NAME")
-	cmd.Flags().StringVar(&format, "format", string(expand.Raw), "how FILE is stored, `raw|auto|gzip|zstd|xz|bzip2`: nodes get it as it is, or what it has when it is expanded")
+	cmd.Flags().StringVar(&format, "format", string(expand.Raw), "how FILE is stored, `raw|auto|gzip|zstd|xz|bzip2`: nodes get it as it is, or what it has when it is expanded (to a device: auto)")
 	cmd.Flags().StringVar(&blocks, "bmap", "", "`FILE` with a block map of the image: all that it leaves out is sent as zeros (implies --format auto)")
 	cmd.Flags().BoolVar(&noSpool, "no-spool", false, "do not keep standard input in a temporary file")
 	cmd.Flags().BoolVar(&allowEmpty, "allow-empty", false, "send standard input even if it is empty")
@@ -149,17 +150,18 @@ func newRaw() *cobra.Command {
 	return cmd
 }
 
-// storedAs checks --format and --bmap, and returns how the input is stored.
-func storedAs(cmd *cobra.Command, input, format, blocks string) (expand.Format, error) {
+// storedAs checks --format and --bmap, and returns how the input is stored. What comes to a device is an image of one,
+// and never the bytes of an archive or a compressed file, unless the user says so.
+func storedAs(cmd *cobra.Command, input, format, blocks string, toDevice bool) (expand.Format, error) {
 	f := expand.Format(format)
 	if !slices.Contains(expand.Formats, f) {
 		return "", usagef("--format %s: want raw, auto, gzip, zstd, xz or bzip2", format)
 	}
-	if blocks != "" && !cmd.Flags().Changed("format") {
-		f = expand.Auto
-	}
 	if input == "-" && (f != expand.Raw || blocks != "") {
 		return "", usagef("--format and --bmap are for files: what comes from standard input is sent as it is")
+	}
+	if (blocks != "" || toDevice) && input != "-" && !cmd.Flags().Changed("format") {
+		f = expand.Auto
 	}
 	return f, nil
 }

@@ -13,7 +13,7 @@ import (
 )
 
 // deviceTools are the programs with which disks are made and compared.
-var deviceTools = []string{"sgdisk", "mkfs.ext4", "e2fsck", "mkfs.xfs", "xfs_repair"}
+var deviceTools = []string{"sgdisk", "mkfs.ext4", "e2fsck", "mkfs.xfs", "xfs_repair", "xz", "bmaptool"}
 
 // newDeviceRig makes nodes with these devices, by their names.
 func newDeviceRig(t *testing.T, timeout time.Duration, count int, make func(r *rig, node int) map[string]*loopdev.Device) (r *rig, devices []map[string]*loopdev.Device) {
@@ -55,9 +55,13 @@ func TestDeviceDisks(t *testing.T) {
 			r.start()
 			var pushes []*push
 			for i, name := range names {
-				sent := disk.File // and once the device itself
-				if i == 0 {
+				sent := disk.File
+				switch i {
+				case 0: // the device itself
 					sent = source.Path
+				case 1: // compressed, with a block map beside it
+					sent += ".xz"
+					r.on(r.net.Server, "sh", "-c", "xz -0 -k "+disk.File+" && bmaptool create "+disk.File+" >"+disk.File+".bmap")
 				}
 				pushes = append(pushes, r.startPush("raw", sent, "--output", "device:"+name, "--yes-overwrite", "4"))
 			}
