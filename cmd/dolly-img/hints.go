@@ -116,7 +116,7 @@ var hints = map[errkind.Kind]string{
 	"device-busy":       "end what uses %[1]s: fuser -v %[1]s, lsblk and cat /proc/mounts show it",
 	"device-denied":     "a [[device]] in %[2]s on the node permits one; dolly-img devices, there, shows which disk a rule picks",
 	"device-held":       "take down there what uses it, as with vgchange -an, cryptsetup close or kpartx -d; lsblk shows it",
-	"device-kind":       "the whole disk and each of its partitions need a [[device]] of their own in policy.toml on the node",
+	"device-kind":       "--force-kind writes it all the same; a disk and each of its partitions need a [[device]] of their own in policy.toml on the node",
 	"device-length":     "put it into a file, and send that",
 	"device-md":         "stop the array there: mdadm --stop %[1]s",
 	"device-mounted":    "unmount it there: umount %[1]s",

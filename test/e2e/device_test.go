@@ -142,3 +142,25 @@ func TestDeviceResume(t *testing.T) {
 		disk.Check(t, own["system"])
 	}
 }
+
+// A daemon that may not have a partition table read again leaves that to udev, which notices that the disk was closed, and says so.
+func TestDeviceWithoutPrivilege(t *testing.T) {
+	const mib = 1 << 20
+	r, devices := newDeviceRig(t, time.Minute, 1, func(r *rig, _ int) map[string]*loopdev.Device {
+		return map[string]*loopdev.Device{"system": loopdev.New(t, r.dir, 32*mib, loopdev.Options{})}
+	})
+	needPrograms(t, "setpriv")
+	n, target := r.nodes[0], devices[0]["system"]
+	n.wrap = append(n.wrap, "setpriv", "--bounding-set=-sys_admin")
+	r.start()
+	source := loopdev.New(t, r.dir, 24*mib, loopdev.Options{})
+	r.on(r.net.Server, "sgdisk", "-n", "1:1M:+8M", source.Path)
+	r.want(r.push("raw", source.File, "--output", "device:system", "--yes-overwrite", "1"), 0, "committed")
+	if got := target.Partitions(t); len(got) > 0 {
+		t.Fatalf("the daemon is privileged: partitions %v", got)
+	}
+	target.AddPartition(t, 1, mib, 8*mib) // as udev does
+	if _, err := n.daemon.Line(r.ctx, "udev"); err != nil {
+		t.Error(err)
+	}
+}

@@ -65,6 +65,18 @@ func Patches(image io.ReaderAt, imageSize, targetSize, sector int64) (patches []
 	return append(patches, h.move(sector, last, reserved)...), notes, nil
 }
 
+// Notes returns what an administrator should know of the partition table of an image of size bytes, whatever disk it comes
+// to: that it is damaged, or its backup.
+func Notes(image io.ReaderAt, size int64) ([]string, error) {
+	sector := sectors[0]
+	_, err := Read(image, size, sector)
+	if other := new(SectorError); errors.As(err, &other) {
+		sector = other.Table
+	}
+	_, notes, err := Patches(image, size, size, sector)
+	return notes, err
+}
+
 // growProtection returns the entry of the protective MBR for a disk that ends with this sector.
 func (t *Table) growProtection(last uint64) Patch {
 	entries, _ := parseMBR(&t.mbr)

@@ -3,6 +3,7 @@ package gpt
 import (
 	"bytes"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -40,6 +41,13 @@ func TestPatchesSector(t *testing.T) {
 	}
 	if _, _, err := Patches(im.reader(), im.size(), im.size()-4096, 4096); err == nil || !strings.Contains(err.Error(), "smaller") {
 		t.Errorf("a smaller disk: %v", err)
+	}
+	if notes, err := Notes(im.reader(), im.size()); err != nil || len(notes) > 0 {
+		t.Errorf("a table for 4096 bytes: %q, %v", notes, err)
+	}
+	im.b[4096+60]++
+	if notes, err := Notes(im.reader(), im.size()); err != nil || len(notes) != 2 {
+		t.Errorf("a damaged table for 4096 bytes: %q, %v", notes, err)
 	}
 	for _, b := range [][]byte{nil, make([]byte, 1<<20), mbrOf([3]uint32{0x83, 8, 8})} {
 		patches, notes, err := Patches(bytes.NewReader(b), int64(len(b)), 2<<20, 4096)
@@ -83,6 +91,9 @@ func TestPatchesSame(t *testing.T) {
 		im := spoiledImage()
 		spoil(im)
 		patches, notes, err := Patches(im.reader(), im.size(), im.size(), 512)
+		if again, err := Notes(im.reader(), im.size()); err != nil || !slices.Equal(again, notes) {
+			t.Errorf("%q: notes %q, %v", want, again, err)
+		}
 		if err != nil || len(patches) > 0 || (want != "") != (len(notes) > 0) || !strings.Contains(strings.Join(notes, " "), want) {
 			t.Errorf("%q: %v %q %v", want, patches, notes, err)
 		}

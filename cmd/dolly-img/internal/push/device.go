@@ -18,11 +18,12 @@ import (
 // partition that begins at 1 MiB, as the first one usually does.
 const beginning = 2 << 20
 
-// sectored is a source that is a device itself, with logical sectors of so many bytes. Open goes to any offset at once.
+// sectored is a source that is a device itself, with logical sectors of so many bytes.
 type sectored interface{ Sector() int64 }
 
-// toDevice notes in m what the nodes have to know of a source that comes to devices.
-func toDevice(ctx context.Context, s ring.Source, m *meta.Transfer) error {
+// toDevice notes in m what the nodes have to know of a source that comes to devices, and tells note what is wrong with its
+// partition table.
+func toDevice(ctx context.Context, s ring.Source, m *meta.Transfer, note func(error)) error {
 	m.Mode, m.Mtime = 0, time.Time{}
 	blobs, err := s.Blobs(ctx)
 	if err != nil {
@@ -32,48 +33,43 @@ func toDevice(ctx context.Context, s ring.Source, m *meta.Transfer) error {
 	if size < 0 {
 		return errkind.Errorf("device-length", "the length of the input is not known before it was read, and a device has to be as long")
 	}
-	image, sector, err := readable(ctx, s, blobs[0])
+	image, err := readable(ctx, s, blobs[0])
 	if err != nil {
 		return err
+	}
+	var sector int64
+	if d, ok := s.(sectored); ok {
+		sector = d.Sector()
 	}
 	kind, err1 := gpt.KindOf(image, size)
 	needs, err2 := gpt.Inside(image, size, sector)
 	m.Device.Brings(kind, needs)
-	return errors.Join(err1, err2)
+	if err := errors.Join(err1, err2); err != nil {
+		return err
+	}
+	if _, cut := image.(zerosBehind); cut {
+		return nil
+	}
+	notes, err := gpt.Notes(image, size)
+	for _, n := range notes {
+		note(errors.New("partition table: " + n))
+	}
+	return err
 }
 
-// readable returns what reads the source at any offset, as far as that costs little, and its sectors, where it is a device.
-func readable(ctx context.Context, s ring.Source, d v1.Descriptor) (image io.ReaderAt, sector int64, err error) {
-	switch s := s.(type) {
-	case io.ReaderAt:
-		return s, 0, nil
-	case sectored:
-		return opens(func(off int64) (io.ReadCloser, error) { return s.(ring.Source).Open(ctx, d, off) }), s.Sector(), nil
+// readable returns what reads the source at any offset, as far as that costs little.
+func readable(ctx context.Context, s ring.Source, d v1.Descriptor) (io.ReaderAt, error) {
+	if image, ok := s.(io.ReaderAt); ok {
+		return image, nil
 	}
 	r, err := s.Open(ctx, d, 0)
 	if err != nil {
-		return nil, 0, err
+		return nil, err
 	}
 	defer r.Close()
 	b := make([]byte, min(d.Size, beginning))
 	_, err = io.ReadFull(r, b)
-	return zerosBehind(b), 0, err
-}
-
-// opens reads what it opens at an offset.
-type opens func(off int64) (io.ReadCloser, error)
-
-func (open opens) ReadAt(p []byte, off int64) (int, error) {
-	r, err := open(off)
-	if err != nil {
-		return 0, err
-	}
-	defer r.Close()
-	n, err := io.ReadFull(r, p)
-	if errors.Is(err, io.ErrUnexpectedEOF) {
-		err = io.EOF
-	}
-	return n, err
+	return zerosBehind(b), err
 }
 
 // zerosBehind are bytes that are known, with zeros behind them.

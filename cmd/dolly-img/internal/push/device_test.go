@@ -66,6 +66,22 @@ func TestToDevice(t *testing.T) {
 			}
 		}
 	}
+	// A GPT without its header.
+	copy(disk[446:], "\x00\x00\x02\x00\xee\xff\xff\xff\x01\x00\x00\x00\xff\x1f\x00\x00")
+	damaged := filepath.Join(t.TempDir(), "damaged")
+	if err := os.WriteFile(damaged, disk, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var notes []string
+	in := File{Path: damaged, Note: func(err error) { notes = append(notes, err.Error()) }}
+	s, err := in.Open(t.Context(), nil, &meta.Transfer{Kind: meta.KindRaw, Output: "device:system", Device: &meta.Device{}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.(io.Closer).Close(); err != nil || len(notes) != 1 || !strings.Contains(notes[0], "no header of a GPT") {
+		t.Errorf("a damaged table: %q, %v", notes, err)
+	}
+	copy(disk[446:], "\x00\x00\x00\x00\x83\x00\x00\x00\x00\x08\x00\x00\x00\x08\x00\x00")
 	// A device knows its sectors, and is read behind what is read of a file that is expanded.
 	path := filepath.Join(t.TempDir(), "disk")
 	if err := os.WriteFile(path, append(disk, make([]byte, 8<<20)...), 0o600); err != nil {

@@ -57,7 +57,7 @@ func (in File) Open(ctx context.Context, _ *Push, m *meta.Transfer) (ring.Source
 	if err != nil || m.Device == nil {
 		return s, err
 	}
-	if err := toDevice(ctx, s, m); err != nil {
+	if err := toDevice(ctx, s, m, in.Note); err != nil {
 		if c, ok := s.(io.Closer); ok {
 			err = errors.Join(err, c.Close())
 		}
