@@ -41,10 +41,17 @@
 //     says. The hasher's begins before it, where some bytes were there before the transfer.
 //   - ledger.written is how far the writer is. Sum gets no sum of bytes beyond it.
 //
+// # Zeros
+//
+// In blobs in leaves the producer of the server looks for runs of zeros. Such a run is a frame without data, which takes no
+// memory of the window. A link writes it as a header (ZERO), or as bytes where the other end knows no ZERO, or was promised
+// bytes. What begins a leaf with zeros is not hashed: the hash of so many zeros is known.
+//
 // # Where is what?
 //
 //	relay.go                           the meeting of all of these
 //	receive.go, pump.go, framesize.go  the producers
+//	pump_leaves.go, zeros.go           runs of zeros, which travel without their bytes
 //	store.go, taker.go                 the store
 //	sums.go                            from where hashes go on after a fallback
 //	sha.go                             whether the processor has instructions for them
