@@ -17,6 +17,7 @@ import (
 // overwriter is a Sink that says what it overwrites.
 type overwriter struct {
 	*memSink
+	node   *testNode
 	target atomic.Value // string
 	begun  atomic.Int32
 }
@@ -33,18 +34,22 @@ func (s *overwriter) Begin(ctx context.Context, d v1.Descriptor, off int64) (Wri
 	return s.memSink.Begin(ctx, d, off)
 }
 
+// take has the node answer offers with s from now on.
+func (n *testNode) take(t *testing.T, s Sink) {
+	next := *n.node.config()
+	next.Accept = func(context.Context, Request) (Sink, error) { return s, nil }
+	if err := n.node.Reconfigure(next); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // overwriters starts n nodes whose sinks say that they overwrite a disk.
 func overwriters(c *memCluster, n int) (sinks []*overwriter) {
 	for i := range n {
 		tn, _ := c.node(fmt.Sprintf("%c:1", 'a'+i))
-		s := &overwriter{memSink: tn.sink}
+		s := &overwriter{memSink: tn.sink, node: tn}
 		s.target.Store(fmt.Sprintf(` { "disk" : "<%d>" }`, i))
-		cfg := tn.node.config()
-		next := *cfg
-		next.Accept = func(context.Context, Request) (Sink, error) { return s, nil }
-		if err := tn.node.Reconfigure(next); err != nil {
-			c.t.Fatal(err)
-		}
+		tn.take(c.t, s)
 		sinks = append(sinks, s)
 	}
 	return sinks

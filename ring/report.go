@@ -25,6 +25,17 @@ const (
 // Good reports whether the node itself confirmed the right digest.
 func (s State) Good() bool { return s == Committed || s == Held }
 
+// TargetState is what a target is that is overwritten while bytes come (Overwriter).
+type TargetState string
+
+// The states of a target.
+const (
+	TargetUntouched   TargetState = "untouched"   // this transfer has written nothing to it
+	TargetOverwritten TargetState = "overwritten" // it is half-written, and cannot be used
+	TargetComplete    TargetState = "complete"    // it has what was sent
+	TargetUnknown     TargetState = "unknown"     // nobody could say: it may be any of these
+)
+
 // Row is what became of one requested node.
 //
 // Code is Reason in one word, for programs, and "" where there is nothing to tell. Where a node cannot be
@@ -71,8 +82,8 @@ type Row struct {
 
 	// Facts is what the node said that it would overwrite (Targeter). It is empty of a node that would overwrite nothing.
 	Facts json.RawMessage `json:"facts,omitempty"`
-	// Target is what the caller of Send knows of what was overwritten. It is empty where nothing could be.
-	Target string `json:"target,omitempty"`
+	// Target is what became of it. It is "" of a node that would overwrite nothing.
+	Target TargetState `json:"target,omitempty"`
 
 	// Cause is Reason in its parts.
 	Cause Cause `json:"-"`

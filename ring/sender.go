@@ -136,6 +136,7 @@ func (s *sender) loop(ctx, work context.Context) error {
 		case <-s.newMark:
 			// The first mark goes at once, those that follow within timings.markPause go together.
 			if pause == nil {
+				s.chain.Step(coordinator.EvMarked{}) // which has no actions
 				s.broadcastMarks()
 				pause = time.After(timings.markPause)
 			}

@@ -47,7 +47,7 @@ func (s *sender) row(i int) Row {
 	return Row{
 		Node: s.cfg.Nodes[i-1].Name, State: State(r.State), Digest: r.Digest, Bytes: r.Bytes, Skipped: r.Skipped, Seconds: round(s.ended[i]),
 		Code: string(r.Cause.Code()), Reason: r.Cause.String(), Link: r.Link, Cause: publicCause(r.Cause), Free: r.Free, NoSHA: r.NoSHA,
-		Facts: json.RawMessage(r.Target),
+		Facts: json.RawMessage(r.Target), Target: TargetState(r.Became),
 	}
 }
 

@@ -216,10 +216,18 @@ func (s *session) reports(done chan struct{}) {
 			if ended && r.Wait == wire.WaitIn && s.storing.settling.Load() > 0 {
 				r.Wait = wire.WaitDisk
 			}
-			s.ctrl.send(r)
+			s.say(r)
 		}
 		s.mu.Unlock()
 	}
+}
+
+// say sends a message. A report gets what only the sink knows. mu is held.
+func (s *session) say(m wire.Message) {
+	if r, ok := m.(*wire.Report); ok && s.extra.Overwriter != nil {
+		r.Target = wire.TargetState(s.extra.TargetState())
+	}
+	s.ctrl.send(m)
 }
 
 // attach gives a resumed session its server's new connection.
@@ -312,7 +320,7 @@ func (s *session) perform(out []member.Action) {
 		switch a := a.(type) {
 		case member.ActSay:
 			if s.ctrl != nil && wire.Knows(s.ctrl.version, a.Msg) {
-				s.ctrl.send(a.Msg)
+				s.say(a.Msg)
 			}
 		case member.ActCloseFeed:
 			if s.feed != nil {

@@ -106,6 +106,7 @@ type sinkExtras struct {
 	fmt.Stringer
 	Holder
 	ReadBacker
+	Overwriter
 }
 
 func extrasOf(s Sink) (x sinkExtras) {
@@ -118,6 +119,7 @@ func extrasOf(s Sink) (x sinkExtras) {
 	x.Stringer, _ = s.(fmt.Stringer)
 	x.Holder, _ = s.(Holder)
 	x.ReadBacker, _ = s.(ReadBacker)
+	x.Overwriter, _ = s.(Overwriter)
 	return x
 }
 
@@ -153,6 +155,13 @@ type Switcher interface {
 	// Switches reports whether Publish would switch a reference or an output. It is called after an
 	// Offer that claims everything, for a sender that only asks (Config.Check).
 	Switches(ctx context.Context) bool
+}
+
+// Overwriter is an optional second interface of a Targeter.
+type Overwriter interface {
+	// TargetState says what the target is by now. It must not wait, and not say TargetUntouched when something is about to be
+	// written.
+	TargetState() TargetState
 }
 
 // Targeter is an optional second interface of a Sink that overwrites something while bytes come, so that there is no way

@@ -13,6 +13,7 @@ import (
 // fullSink adds all that a Sink may add.
 type fullSink struct{ *memSink }
 
+func (fullSink) TargetState() TargetState        { return TargetUnknown }
 func (fullSink) ReadsBack() bool                 { return true }
 func (fullSink) Keep()                           {}
 func (fullSink) Switches(context.Context) bool   { return true }

@@ -170,9 +170,12 @@ func overwrites(f *disk.Facts, size int64) string {
 
 // printHalf says which devices are half-written, or may be, at the end of a transfer.
 func (j *job) printHalf(w *screen, rep *ring.Report) {
-	for _, of := range []struct{ target, text string }{
-		{push.Overwritten, "half-written, and of no use until the transfer has gone through: the device of %s"},
-		{push.Unknown, "half-written, untouched or complete, which only the node knows: the device of %s"},
+	for _, of := range []struct {
+		target ring.TargetState
+		text   string
+	}{
+		{ring.TargetOverwritten, "half-written, and of no use until the transfer has gone through: the device of %s"},
+		{ring.TargetUnknown, "half-written, untouched or complete, which only the node knows: the device of %s"},
 	} {
 		if rows := rowsIn(rep, func(row ring.Row) bool { return row.Target == of.target }); len(rows) > 0 {
 			w.printf(of.text, counted(namesOf(rows)))

@@ -73,6 +73,7 @@ func (c *Machine) maybeCommit(i int) {
 	}
 	n.phase = phCommitting
 	n.commit.order(c.now)
+	n.overwriting.order()
 	c.tell(i, &wire.Commit{})
 }
 
@@ -102,6 +103,7 @@ func (c *Machine) fail(ev EvFail) {
 	if ev.Code == wire.CodeMismatch && n.feed.link != 0 {
 		n.row.Link = c.linkName(ev.Node)
 	}
+	n.overwriting.failed()
 	c.end(ev.Node, Failed, Said(ev.Code, ev.Reason))
 }
 
@@ -263,6 +265,7 @@ func (c *Machine) final(i int, s State, why Cause) {
 	n := &c.nodes[i]
 	n.phase = phFinal
 	n.row.State, n.row.Bytes = s, n.holdings.lost+n.progress.report.Received
+	n.row.Became = c.becomes(i, s)
 	n.row.Cause = why.orCause(n.note)
 	n.row.Skipped = min(n.row.Skipped, n.holdings.first) // a node that came back may hold more, which it got in this transfer
 	c.do(ActFinal{i})

@@ -119,6 +119,8 @@ type (
 		Digest    string
 		Cause     Cause
 	}
+	// EvMarked says that the first marks are about to be sent to the nodes. It causes nothing.
+	EvMarked struct{}
 	// EvSourceDone says that the source was read to its end, unchanged, and which digests and sizes its blobs have.
 	EvSourceDone struct {
 		Finals []digest.Digest

@@ -38,7 +38,9 @@ type Machine struct {
 	planned, agreed bool
 	// reading says that ActSource was given, sourceDone that EvSourceDone came. finals are the digests of it.
 	reading, sourceDone bool
-	finals              []digest.Digest
+	// marked says that EvMarked came.
+	marked bool
+	finals []digest.Digest
 	// committing says that some node was told to commit: there is no way back.
 	committing  bool
 	interrupted bool
@@ -109,6 +111,9 @@ func (c *Machine) Step(ev Event) []Action {
 		c.controlLost(ev)
 	case EvResumed:
 		c.resumed(ev)
+	case EvMarked:
+		c.marked = true
+		return nil
 	case EvSourceDone:
 		c.sourceIsRead(ev)
 	case EvSourceFailed:
@@ -161,6 +166,7 @@ func (c *Machine) reported(ev EvReport) {
 		}
 		return
 	}
+	n.overwriting.report(ev.Report)
 	if ev.Node != 0 && n.phase > phServing {
 		n.progress.ended(c.now, ev.Report)
 	} else {

@@ -19,6 +19,8 @@ type node struct {
 	blame    blame
 	commit   commit
 
+	overwriting overwriting
+
 	row  Row   // what is known of it by now; final in phFinal
 	note Cause // what happened to it, for a row that ends well
 }

@@ -10,6 +10,7 @@ import (
 
 // start tells a node that what it lacks will come, and repeats what it said that it would overwrite.
 func (c *Machine) start(i int) {
+	c.nodes[i].overwriting.start()
 	c.tell(i, &wire.Start{Target: json.RawMessage(c.nodes[i].row.Target)})
 }
 

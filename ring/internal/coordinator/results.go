@@ -64,12 +64,13 @@ func (s State) Good() bool { return s == Committed || s == Held }
 // Row is what became of one node.
 type Row struct {
 	State   State
-	Digest  string // as computed by the node; "" when it confirmed none
-	Bytes   int64  // payload it received
-	Skipped int64  // bytes it held already, as it said
-	Free    int64  // bytes it said are free, -1 when it does not know; once it answered
-	NoSHA   bool   // it said that its processor has no instructions for SHA-256
-	Target  string // what it said that it would overwrite, once it answered
+	Digest  string           // as computed by the node; "" when it confirmed none
+	Bytes   int64            // payload it received
+	Skipped int64            // bytes it held already, as it said
+	Free    int64            // bytes it said are free, -1 when it does not know; once it answered
+	NoSHA   bool             // it said that its processor has no instructions for SHA-256
+	Target  string           // what it said that it would overwrite, once it answered
+	Became  wire.TargetState // what became of that, once the row is final
 	Cause   Cause
 	Link    string // the link that is to blame, "" when none is
 }

@@ -110,6 +110,8 @@ type (
 		// Checked and Zeros exist since version 6, and are 0 before. Zeros is how many of the bytes received came as ZERO.
 		Checked int64 `json:"checked,omitempty"`
 		Zeros   int64 `json:"zeros,omitempty"`
+		// Target exists since version 6, and is empty before.
+		Target TargetState `json:"target,omitempty"`
 	}
 	Fail struct { // 13
 		Code   Code   `json:"code"`

@@ -23,7 +23,7 @@ const (
 	LeavesSince = 5
 	ZerosSince  = 6
 
-	CheckedSince = 6 // of a node that tells how much it has read back, and how much of what it received came as ZERO
+	CheckedSince = 6 // of a node that tells how much it has read back, how much of what it received came as ZERO, and what its target is
 	SetsSince    = 6
 	PagesSince   = 6 // of a server that sends marks as a node says what is good
 	TargetSince  = 6
@@ -95,7 +95,7 @@ func For(version int, m Message) Message {
 // oldReport returns a report for a peer that speaks an older version than CheckedSince.
 func oldReport(version int, m *Report) *Report {
 	old := *m
-	old.Checked, old.Zeros = 0, 0
+	old.Checked, old.Zeros, old.Target = 0, 0, ""
 	if version >= AckedSince {
 		return &old
 	}
@@ -132,7 +132,7 @@ func From(version int, m Message) (Message, error) {
 	if r, ok := m.(*Report); ok && version < AckedSince && slices.ContainsFunc(r.Links, func(l Sending) bool { return l.Acked != 0 || l.Ended }) {
 		return nil, malformed("control message type %d has a field that is unknown in protocol %d", r.kind(), version)
 	}
-	if r, ok := m.(*Report); ok && version < CheckedSince && (r.Checked != 0 || r.Zeros != 0) {
+	if r, ok := m.(*Report); ok && version < CheckedSince && (r.Checked != 0 || r.Zeros != 0 || r.Target != "") {
 		return nil, malformed("control message type %d has a field that is unknown in protocol %d", r.kind(), version)
 	}
 	if a, ok := m.(*Abort); ok && version < 3 {

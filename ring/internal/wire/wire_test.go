@@ -119,7 +119,7 @@ func all() []Message {
 		&Answer{[]int64{1, 0}, -1, true, true, "", "", []Leaves{{1, []byte{5}}}, json.RawMessage(`{"a":"&"}`)}, &Start{json.RawMessage(`{}`)}, &Feed{1, 2, []byte("s"), "server", nil},
 		&Need{1, 2, [][2]int64{{0, 4096}}, []Leaves{{0, []byte{5}}}}, &Dial{1, 2, []byte("s"), "n", []string{"[::1]:1"}, nil, true, true, []Leaves{{0, []byte{5}}}, true},
 		&Link{1, 2, LinkDown, "network", "broken"}, &Undial{4}, &Marks{[]Mark{{1, 4, []byte{1}, true}}},
-		&Report{1, 2, 3, "disk", 4, 5, 6, 7, 8, []Sending{{1, true, 2, 3, true, 4, true}}, 9, 10}, &Fail{"space", "no space"}, &Verified{[]string{"sha256:x"}, true},
+		&Report{1, 2, 3, "disk", 4, 5, 6, 7, 8, []Sending{{1, true, 2, 3, true, 4, true}}, 9, 10, TargetUnknown}, &Fail{"space", "no space"}, &Verified{[]string{"sha256:x"}, true},
 		&Commit{}, &Committed{"sha256:x"}, &Bye{}, &Abort{"interrupted", true, CodeInterrupted}, &Ping{}, &Pong{}, &Fallback{1, 2, 3, 4, 5},
 		&Probe{7, "n2", []string{"10.0.0.2:9998"}}, &Probed{7, "network", "i/o timeout"}, &Good{3, 4 << 20},
 	}
@@ -235,7 +235,7 @@ func sinceOf(m Message) int {
 		}
 	case *Report:
 		switch {
-		case m.Checked > 0 || m.Zeros > 0:
+		case m.Checked > 0 || m.Zeros > 0 || m.Target != "":
 			return 6
 		case m.Links[0].Acked > 0:
 			return 4
@@ -252,7 +252,7 @@ func sinceOf(m Message) int {
 
 // What came with a version is refused before it, and never sent there.
 func TestVersions(t *testing.T) {
-	for _, m := range append(all(), &Abort{"interrupted", true, CodeNone}, &Answer{}, &Answer{Target: json.RawMessage(`{}`)}, &Start{}, &Need{}, &Dial{1, 2, []byte("s"), "n", nil, nil, true, false, nil, false}, &Dial{Padded: true}, &Dial{Padded: true, Zeros: true}, &Report{Links: []Sending{{}}, Checked: 1}, &Report{Links: []Sending{{}}, Zeros: 1}) {
+	for _, m := range append(all(), &Abort{"interrupted", true, CodeNone}, &Answer{}, &Answer{Target: json.RawMessage(`{}`)}, &Start{}, &Need{}, &Dial{1, 2, []byte("s"), "n", nil, nil, true, false, nil, false}, &Dial{Padded: true}, &Dial{Padded: true, Zeros: true}, &Report{Links: []Sending{{}}, Checked: 1}, &Report{Links: []Sending{{}}, Zeros: 1}, &Report{Links: []Sending{{}}, Target: TargetComplete}) {
 		since := sinceOf(m)
 		for version := 1; version <= Version; version++ {
 			got, err := From(version, m)

@@ -101,6 +101,9 @@ func (t *Target) Outcome() Outcome {
 	return t.outcome
 }
 
+// TargetState is Outcome in the words of the ring; see ring.Overwriter.
+func (t *Target) TargetState() ring.TargetState { return ring.TargetState(t.Outcome()) }
+
 func (t *Target) fail(what string, err error) error {
 	return fmt.Errorf("device %s: %s: %w", t.d, what, err)
 }
@@ -243,6 +246,7 @@ var (
 	_ ring.Holder   = (*Target)(nil)
 
 	_ ring.ReadBacker = (*Target)(nil)
+	_ ring.Overwriter = (*Target)(nil)
 
 	_ io.Closer     = (*Target)(nil)
 	_ fmt.Stringer  = (*Target)(nil)

@@ -48,28 +48,3 @@ func (p *Push) overwrites(ctx context.Context, cfg *ring.Config) error {
 	}
 	return nil
 }
-
-// Outcomes of a device, as far as this side knows.
-const (
-	Untouched   = "untouched"   // nothing was written to it
-	Overwritten = "overwritten" // it is half-written, and cannot be used
-	Complete    = "complete"
-	Unknown     = "unknown" // nobody knows how far its node came
-)
-
-// outcomes notes in each row of a transfer to devices what the device is by now.
-func outcomes(r *ring.Report) {
-	for i := range r.Nodes {
-		switch row := &r.Nodes[i]; {
-		case len(row.Facts) == 0 || row.State == ring.Pending:
-		case row.State.Good():
-			row.Target = Complete
-		case row.Code == "unconfirmed" || row.Code == "lost":
-			row.Target = Unknown
-		case row.Bytes > 0:
-			row.Target = Overwritten
-		default:
-			row.Target = Untouched
-		}
-	}
-}

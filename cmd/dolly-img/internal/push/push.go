@@ -104,9 +104,6 @@ func (p *Push) send(ctx context.Context) (rep *ring.Report, kept string, err err
 		rep = notStarted(p.Nodes, err)
 	}
 	m.Outdated(rep)
-	if m.Device != nil {
-		outcomes(rep)
-	}
 	if m.Kind == meta.KindImage && rep.Digest != "" {
 		rep.SIF = image.SIFDigest(ctx, cfg.Source)
 	}

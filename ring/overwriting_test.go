@@ -1,0 +1,127 @@
+package ring
+
+import (
+	"context"
+	"errors"
+	"io"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// diskSink is a Sink that keeps its first leaf in memory, as a disk does, and says what it is.
+type diskSink struct {
+	*overwriter
+	state atomic.Value // TargetState
+}
+
+func (s *diskSink) TargetState() TargetState { return s.state.Load().(TargetState) }
+
+func (s *diskSink) Begin(ctx context.Context, d v1.Descriptor, off int64) (Writer, error) {
+	w, err := s.overwriter.Begin(ctx, d, off)
+	return &diskWriter{w, s, off}, err
+}
+
+func (s *diskSink) Publish(ctx context.Context) error {
+	err := s.overwriter.Publish(ctx)
+	s.state.Store(TargetComplete)
+	if err != nil {
+		s.state.Store(TargetUnknown)
+	}
+	return err
+}
+
+type diskWriter struct {
+	Writer
+	s   *diskSink
+	off int64
+}
+
+func (w *diskWriter) Good(int64) {}
+
+func (w *diskWriter) Write(p []byte) (int, error) {
+	if w.off += int64(len(p)); w.off > 4<<20 {
+		w.s.state.Store(TargetOverwritten)
+	}
+	return w.Writer.Write(p)
+}
+
+// brokenSource cannot be read from byte at on.
+type brokenSource struct {
+	*memSource
+	at int64
+}
+
+func (s *brokenSource) Open(ctx context.Context, d v1.Descriptor, off int64) (io.ReadCloser, error) {
+	r, err := s.memSource.Open(ctx, d, off)
+	return io.NopCloser(readerFunc(func(p []byte) (int, error) {
+		if off >= s.at {
+			return 0, syscall.EIO
+		}
+		n, err := r.Read(p[:min(int64(len(p)), s.at-off)])
+		off += int64(n)
+		return n, err
+	})), err
+}
+
+type readerFunc func([]byte) (int, error)
+
+func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
+
+// Every row says what became of the disk.
+func TestTargetStates(t *testing.T) {
+	const size = 12 << 20
+	for name, tt := range map[string]struct {
+		broken int64 // the byte from which on the source cannot be read
+		edit   func(c *memCluster, b *diskSink)
+		a, b   TargetState
+	}{
+		"well":                    {size + 1, func(*memCluster, *diskSink) {}, TargetComplete, TargetComplete},
+		"the source breaks early": {3 << 20, func(*memCluster, *diskSink) {}, TargetUntouched, TargetUntouched},
+		"the source breaks":       {9 << 20, func(*memCluster, *diskSink) {}, TargetOverwritten, TargetOverwritten},
+		"nobody confirms": {size + 1, func(c *memCluster, _ *diskSink) {
+			c.cfg.Confirm = func(context.Context, []Row) error { return errors.New("no") }
+		}, TargetUntouched, TargetUntouched},
+		"a node dies":                   {size + 1, func(c *memCluster, _ *diskSink) { time.AfterFunc(9*time.Second, func() { c.net.Kill("b") }) }, TargetComplete, TargetOverwritten},
+		"a node dies before it says so": {size + 1, func(c *memCluster, _ *diskSink) { time.AfterFunc(4600*time.Millisecond, func() { c.net.Kill("b") }) }, TargetComplete, TargetUnknown},
+		"a node cannot write": {size + 1, func(_ *memCluster, b *diskSink) {
+			b.fail = func(what string, _ int) error {
+				if what == "write" && b.TargetState() == TargetOverwritten {
+					return syscall.EIO
+				}
+				return nil
+			}
+		}, TargetComplete, TargetOverwritten},
+		"a node cannot begin": {size + 1, func(_ *memCluster, b *diskSink) {
+			b.fail = func(what string, _ int) error { return map[string]error{"begin": syscall.EIO}[what] }
+		}, TargetComplete, TargetUntouched},
+		"a node cannot publish": {size + 1, func(_ *memCluster, b *diskSink) {
+			b.fail = func(what string, _ int) error { return map[string]error{"publish": syscall.EIO}[what] }
+		}, TargetComplete, TargetUnknown},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				src := paced(size, 12*time.Second)
+				c := newMemCluster(t, src)
+				c.cfg.Source = &brokenSource{src, tt.broken}
+				c.cfg.Confirm = func(context.Context, []Row) error { return nil }
+				var sinks []*diskSink
+				for _, o := range overwriters(c, 2) {
+					s := &diskSink{overwriter: o}
+					s.state.Store(TargetUntouched)
+					o.node.take(t, s)
+					sinks = append(sinks, s)
+				}
+				tt.edit(c, sinks[1])
+				r, _ := c.send()
+				if a, b := r.Nodes[0].Target, r.Nodes[1].Target; a != tt.a || b != tt.b {
+					t.Errorf("%s (%s: %s) and %s (%s: %s), want %s and %s", a, r.Nodes[0].State, r.Nodes[0].Reason, b, r.Nodes[1].State, r.Nodes[1].Reason, tt.a, tt.b)
+				}
+			})
+		})
+	}
+}
