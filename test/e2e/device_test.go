@@ -164,3 +164,45 @@ func TestDeviceWithoutPrivilege(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// Each node that cannot take a disk says why before anything is overwritten, and the others get it.
+func TestDeviceRefused(t *testing.T) {
+	const mib = 1 << 20
+	r, devices := newDeviceRig(t, time.Minute, 4, func(r *rig, node int) map[string]*loopdev.Device {
+		opts, size := loopdev.Options{}, int64(32*mib)
+		switch node {
+		case 1:
+			opts.Sector = 4096
+		case 2:
+			size = 16 * mib
+		}
+		return map[string]*loopdev.Device{"system": loopdev.New(t, r.dir, size, opts)}
+	})
+	part := devices[3]["system"]
+	part.AddPartition(t, 1, mib, 30*mib)
+	r.nodes[3].setPolicy(fmt.Sprintf("[[device]]\nname = \"system\"\npath = %q\n", part.Partition(1)))
+	r.start()
+	source := loopdev.New(t, r.dir, 24*mib, loopdev.Options{})
+	r.on(r.net.Server, "sgdisk", "-n", "1:1M:+8M", source.Path)
+	res := r.push("raw", source.File, "--output", "device:system", "--yes-overwrite", "4")
+	r.want(res, 3, "committed", "refused", "refused", "refused")
+	for i, want := range []string{"", "sectors of 4096 bytes", "16777216 bytes, the source has 25165824", "is a partition"} {
+		if row := res.report.Nodes[i]; !strings.Contains(row.Reason, want) {
+			t.Errorf("%q, want %q", row.Reason, want)
+		}
+	}
+	for i, own := range devices {
+		f := own["system"].Open(t, os.O_RDONLY)
+		b := make([]byte, mib)
+		if _, err := f.ReadAt(b, 0); err != nil {
+			t.Fatal(err)
+		}
+		f.Close()
+		if written := strings.Trim(string(b), "\x00") != ""; written != (i == 0) {
+			t.Errorf("node %d: written: %v", i, written)
+		}
+	}
+	// The same to a partition that shall get it all the same.
+	r.nodes = r.nodes[3:]
+	r.want(r.push("raw", source.File, "--output", "device:system", "--yes-overwrite", "1", "--force-kind"), 0, "committed")
+}
