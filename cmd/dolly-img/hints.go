@@ -123,7 +123,7 @@ var hints = map[errkind.Kind]string{
 	"device-none":       "dolly-img devices, on the node, shows each disk and in what it differs from the rule",
 	"device-other":      "dolly-img devices, on the node, shows the disks that a rule may mean",
 	"device-path":       "dolly-img devices, on the node, shows the devices and their paths",
-	"device-permission": "the daemon needs the right to open block devices: in its unit DeviceAllow=block-* rw and PrivateDevices=no, as packaging/dolly-img-devices.conf has it",
+	"device-permission": "the daemon needs the right to open block devices: dolly-img-devices.conf, beside the unit file in the source, gives it to the unit",
 	"device-readonly":   "if it may be written, there: blockdev --setrw %[1]s",
 	"device-sectors":    "make the image on a disk with such sectors: what is in it cannot be changed",
 	"device-several":    "say more in the rule, such as a size, a serial or a path; dolly-img devices, on the node, shows the disks",

@@ -119,7 +119,10 @@ func (j *job) confirmWith(err error) error {
 func printOverwrites(w io.Writer, p push.Plan) {
 	groups := map[string][]string{}
 	for i, f := range p.Devices() {
-		text := overwrites(f, p.Size)
+		text := string(p.Nodes[i].Facts)
+		if f != nil {
+			text = overwrites(f, p.Size)
+		}
 		groups[text] = append(groups[text], p.Nodes[i].Node)
 	}
 	texts := slices.SortedFunc(maps.Keys(groups), func(a, b string) int {

@@ -20,12 +20,16 @@ type Plan struct {
 	Size int64
 }
 
-// Devices returns the device of each node that has one, by the node's place in Nodes.
+// Devices returns the device of each node that would be served, by the node's place in Nodes. It is nil where the node describes
+// it in a way that nobody understands.
 func (p Plan) Devices() map[int]*disk.Facts {
 	all := map[int]*disk.Facts{}
 	for i, row := range p.Nodes {
-		if f := new(disk.Facts); row.State == ring.Pending && json.Unmarshal(row.Facts, f) == nil {
-			all[i] = f
+		if row.State != ring.Pending {
+			continue
+		}
+		if all[i] = new(disk.Facts); json.Unmarshal(row.Facts, all[i]) != nil {
+			all[i] = nil
 		}
 	}
 	return all
