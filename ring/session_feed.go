@@ -13,7 +13,8 @@ import (
 	"github.com/dolly-img/dolly-img/ring/internal/wire"
 )
 
-// What a node feeds in one transfer at most: each link takes a socket and up to 600 KiB, and each need 16 bytes.
+// What a node feeds in one transfer at most: each link takes a socket and up to 600 KiB, and each need
+// 16 bytes, by which sets of leaves count, too (relay.Weight).
 const (
 	maxLinks = 16
 	maxNeeds = 4 * wire.MaxBlobs
@@ -117,7 +118,7 @@ func (s *session) dialLink(d *wire.Dial) {
 	report := func(link, gen uint32, state string, code wire.Code, reason string) {
 		s.step(member.EvLink{Link: link, Generation: gen, State: state, Code: code, Reason: reason})
 	}
-	if links, needs := s.relay.Feeding(); links >= maxLinks || needs+len(d.Needs) > maxNeeds {
+	if links, needs := s.relay.Feeding(); links >= maxLinks || needs+relay.Weight(d) > maxNeeds {
 		go report(d.Link, d.Generation, wire.LinkDown, wire.CodeBusy, fmt.Sprintf("feeds %d links already, of %d blobs", links, needs))
 		return
 	}

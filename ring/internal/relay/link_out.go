@@ -2,7 +2,6 @@ package relay
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -20,6 +19,7 @@ type outLink struct {
 	padded  bool
 	zeros   bool // ZERO frames and flags may be sent
 	needs   [][2]int64
+	weight  int
 	sets    []*leaf.Set // of each need: the leaves that the receiver holds, or nil; empty where it holds none
 	idx     int
 	pos     int64 // in needs[idx]; never at the front of a leaf that the receiver holds
@@ -186,7 +186,7 @@ func (r *Relay) Feed(ctx context.Context, d *wire.Dial, dial DialFunc, report Re
 		return fmt.Errorf("link %d: %w", link, err)
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	l := &outLink{id: link, gen: d.Generation, padded: d.Padded, zeros: d.Zeros, lag: d.Lag, needs: needs, sets: sets, abort: cancel}
+	l := &outLink{id: link, gen: d.Generation, padded: d.Padded, zeros: d.Zeros, lag: d.Lag, needs: needs, sets: sets, weight: Weight(d), abort: cancel}
 	l.cond.L = &r.mu
 	l.seek(0, needs[0][1])
 	r.mu.Lock()
@@ -203,32 +203,6 @@ func (r *Relay) Feed(ctx context.Context, d *wire.Dial, dial DialFunc, report Re
 		r.run(ctx, l, dial, report)
 	}()
 	return nil
-}
-
-// setsOf returns, for each need of a DIAL, the leaves that the receiver holds, or nil. It returns none where it holds none.
-func (r *Relay) setsOf(d *wire.Dial) ([]*leaf.Set, error) {
-	if len(d.Leaves) == 0 {
-		return nil, nil
-	}
-	sets, rest := make([]*leaf.Set, len(d.Needs)), d.Leaves
-	for i, n := range d.Needs {
-		if len(rest) == 0 || int64(rest[0].Blob) != n[0] {
-			continue
-		}
-		blob := r.descs[n[0]]
-		if !leaf.In(blob) {
-			break
-		}
-		set, err := leaf.ParseSet(rest[0].Set, blob.Size, r.sizes().Mark)
-		if err != nil {
-			return nil, err
-		}
-		sets[i], rest = set, rest[1:]
-	}
-	if len(rest) > 0 {
-		return nil, errors.New("malformed sets of leaves")
-	}
-	return sets, nil
 }
 
 // Unfeed stops a link, or forgets one that was lost: nobody stands in for it.

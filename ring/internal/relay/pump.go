@@ -126,11 +126,4 @@ func (p *Pump) frame(ctx context.Context, b int, off int64, data []byte) error {
 }
 
 // limit waits until so many bytes may be sent.
-func (p *Pump) limit(ctx context.Context, n int) error {
-	if p.Limit == nil {
-		return nil
-	}
-	p.Relay.meter.relay.is(waitLimit)
-	defer p.Relay.meter.relay.is(waitCPU)
-	return p.Limit.WaitN(ctx, n)
-}
+func (p *Pump) limit(ctx context.Context, n int) error { return p.Relay.limited(ctx, p.Limit, n) }

@@ -146,6 +146,9 @@ func (c *cutter) flush(ctx context.Context, next int) error {
 		if err := r.reserveZero(); err != nil {
 			return err
 		}
+		if err := r.limitedZeros(ctx, c.pump.Limit, f.n); err != nil {
+			return err
+		}
 		wire.PutZero(&f.hdr, f.blob, f.off, f.n)
 	} else {
 		if err := c.pump.limit(ctx, f.n); err != nil {

@@ -28,7 +28,7 @@ func (r *Relay) Receive(ctx context.Context, l *LinkReader, limit *rate.Limiter,
 			return true, nil
 		}
 		if h.Type == wire.Zero {
-			if err := r.receiveZeros(&hdr, h, accept); err != nil {
+			if err := r.receiveZeros(ctx, &hdr, h, limit, accept); err != nil {
 				return false, err
 			}
 			sure = 0
@@ -41,12 +41,8 @@ func (r *Relay) Receive(ctx context.Context, l *LinkReader, limit *rate.Limiter,
 		if err := l.payload(&hdr, h, buf); err != nil {
 			return false, err
 		}
-		if limit != nil {
-			r.meter.relay.is(waitLimit)
-			if err := limit.WaitN(ctx, h.Length); err != nil {
-				return false, err
-			}
-			r.meter.relay.is(waitCPU)
+		if err := r.limited(ctx, limit, h.Length); err != nil {
+			return false, err
 		}
 		if !accept(h) {
 			return false, wire.Errorf(wire.CodeProtocol, "unexpected bytes of blob %d at %d", h.Blob, h.Offset)
@@ -72,7 +68,7 @@ func (r *Relay) sure(l *LinkReader, h wire.Header) int {
 }
 
 // receiveZeros takes a ZERO frame.
-func (r *Relay) receiveZeros(hdr *[wire.HeaderSize]byte, h wire.Header, accept func(wire.Header) bool) error {
+func (r *Relay) receiveZeros(ctx context.Context, hdr *[wire.HeaderSize]byte, h wire.Header, limit *rate.Limiter, accept func(wire.Header) bool) error {
 	if wire.Sum(hdr, nil) != h.CRC {
 		return wire.Errorf(wire.CodeCRC, "blob %d at byte %d: frame was damaged on the link", h.Blob, h.Offset)
 	}
@@ -80,6 +76,9 @@ func (r *Relay) receiveZeros(hdr *[wire.HeaderSize]byte, h wire.Header, accept f
 		return &wire.FrameError{Reason: "zeros of a blob that is not in leaves"}
 	}
 	if err := r.reserveZero(); err != nil {
+		return err
+	}
+	if err := r.limitedZeros(ctx, limit, h.Length); err != nil {
 		return err
 	}
 	if !accept(h) {

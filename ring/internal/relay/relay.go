@@ -341,13 +341,13 @@ func (r *Relay) openAt(ctx context.Context, blob uint32, off int64) (*storedRead
 	return &storedReader{ReadCloser: rc, blob: blob, off: off}, nil
 }
 
-// Feeding is how many links this process feeds, or has broken links of that nobody stands in for, and how many needs all links have
+// Feeding is how many links this process feeds, or has broken links of that nobody stands in for, and how many needs all links count as
 // together. A link counts until its goroutine has ended.
 func (r *Relay) Feeding() (links, needs int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, l := range r.links {
-		if needs += len(l.needs); !r.lost[l.id] {
+		if needs += l.weight; !r.lost[l.id] {
 			links++
 		}
 	}

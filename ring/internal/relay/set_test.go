@@ -219,3 +219,26 @@ func (n *setNode) Zero(off, size int64) error {
 	_, err := n.WriteAt(make([]byte, size), off)
 	return err
 }
+
+// What a link takes of memory counts as needs, also its sets of leaves, until it has ended.
+func TestSetsCountAsNeeds(t *testing.T) {
+	d := v1.Descriptor{MediaType: leaf.MediaType, Size: 2 << 40}
+	r := New(NewPool(0, Sizes{}), []v1.Descriptor{d, d})
+	set := leaf.NewSet(d.Size, leaf.Size).Bits()
+	order := &wire.Dial{Link: 1, Needs: [][2]int64{{0, 0}, {1, 0}}, Leaves: []wire.Leaves{{Blob: 0, Set: set}, {Blob: 1, Set: set}}}
+	err := r.Feed(t.Context(), order, func(ctx context.Context, _ wire.LinkHello) (LinkWriter, error) {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}, func(_, _ uint32, _ string, _ wire.Code, _ string) {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if links, needs := r.Feeding(); links != 1 || needs != Weight(order) || needs*needSize < 2*len(set) {
+		t.Errorf("feeds %d links of %d needs, and holds %d bytes of sets", links, needs, 2*len(set))
+	}
+	r.Close(ErrClosed)
+	r.Release()
+	if links, needs := r.Feeding(); links != 0 || needs != 0 {
+		t.Errorf("feeds %d links of %d needs when it has ended", links, needs)
+	}
+}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"math"
 	"runtime"
 	"sync"
 	"testing"
@@ -12,6 +13,7 @@ import (
 	"github.com/dolly-img/dolly-img/ring/internal/wire"
 	"github.com/dolly-img/dolly-img/ring/leaf"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/time/rate"
 )
 
 // sparse is n bytes of which only some are not zeros: the runs of them begin and end anywhere.
@@ -89,6 +91,11 @@ type hop struct {
 
 // newHop makes a node for a blob, which stores what it receives over r.
 func newHop(t *testing.T, d v1.Descriptor, r *LinkReader, work *sync.WaitGroup) *hop {
+	return newLimitedHop(t, d, r, nil, work)
+}
+
+// newLimitedHop is newHop for a node with a limit.
+func newLimitedHop(t *testing.T, d v1.Descriptor, r *LinkReader, limit *rate.Limiter, work *sync.WaitGroup) *hop {
 	h := &hop{relay: New(NewPool(0, Sizes{}), []v1.Descriptor{d})}
 	h.relay.Arrive(&h.store, func(int) (int64, bool) { return 0, true })
 	s := &Store{Relay: h.relay, Blobs: []int{0}, Hashers: 2, Saved: new(SavedSums),
@@ -110,7 +117,7 @@ func newHop(t *testing.T, d v1.Descriptor, r *LinkReader, work *sync.WaitGroup) 
 	})
 	next := int64(0)
 	work.Go(func() {
-		fin, err := h.relay.Receive(t.Context(), r, nil, func(f wire.Header) bool {
+		fin, err := h.relay.Receive(t.Context(), r, limit, func(f wire.Header) bool {
 			if f.Offset != next {
 				return false
 			}
@@ -205,6 +212,49 @@ func TestZerosTravel(t *testing.T) {
 					}
 				}
 			})
+		}
+	}
+}
+
+// A limit counts zeros where a link carries them as bytes, on the server and on a node, and nowhere else.
+func TestLimitOfZeros(t *testing.T) {
+	const size = 16 << 20
+	d := v1.Descriptor{MediaType: leaf.MediaType, Size: size}
+	for _, c := range []struct{ out, in bool }{{true, true}, {false, true}, {true, false}} { // out of the server, and of the node, goes ZERO
+		pace := func() *rate.Limiter { return rate.NewLimiter(1e-9, size) } // what is taken of it does not come back
+		taken := func(l *rate.Limiter) int64 { return size - int64(math.Round(l.Tokens())) }
+		server, node, work := New(NewPool(0, Sizes{}), []v1.Descriptor{d}), pace(), sync.WaitGroup{}
+		server.Arrive(nil, func(int) (int64, bool) { return 0, true })
+		one := newLimitedHop(t, d, feed(t, server, 1, false, wire.LinkHello{Padded: true, Zeros: c.out}), node, &work)
+		two := newHop(t, d, feed(t, one.relay, 2, false, wire.LinkHello{Padded: true, Zeros: c.in}), &work)
+		p := &Pump{Relay: server, Blobs: []int{0}, Limit: pace(), Open: func(context.Context, v1.Descriptor, int64) (io.ReadCloser, error) {
+			return io.NopCloser(bytes.NewReader(make([]byte, size))), nil
+		}}
+		work.Go(func() {
+			s := &Store{Relay: server, Blobs: []int{0}, Sum: func(int, int64, []byte, bool) error { return nil }}
+			if err := s.Run(t.Context()); err != nil {
+				t.Error(err)
+			}
+		})
+		if _, err := p.Run(t.Context()); err != nil {
+			t.Error(err)
+		}
+		work.Wait()
+		want := func(zeros bool) int64 {
+			if zeros {
+				return 0
+			}
+			return size
+		}
+		if got := taken(p.Limit); got != want(c.out) {
+			t.Errorf("%+v: the limit of the server counts %d bytes, want %d", c, got, want(c.out))
+		}
+		if got := taken(node); got != want(c.in && c.out) {
+			t.Errorf("%+v: the limit of the node counts %d bytes, want %d", c, got, want(c.in && c.out))
+		}
+		for _, r := range []*Relay{server, one.relay, two.relay} {
+			r.Close(ErrClosed)
+			r.Release()
 		}
 	}
 }

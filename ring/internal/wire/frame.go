@@ -51,7 +51,7 @@ type Header struct {
 	Offset int64
 	Length int
 	CRC    uint32
-	// More says that a DATA frame at least as long comes next. A receiver may then wait for so many bytes at once.
+	// More says that as many bytes come next as DATA, at least. A receiver may then wait for them at once.
 	More bool
 }
 
@@ -86,6 +86,8 @@ func ParseHeader(b *[HeaderSize]byte, markEvery int64) (Header, error) {
 		return h, &FrameError{"offset overflows"}
 	case h.Offset/markEvery != (h.Offset+int64(h.Length)-1)/markEvery:
 		return h, &FrameError{"payload crosses a mark"}
+	case h.More && (h.Offset+int64(h.Length))%markEvery == 0:
+		return h, &FrameError{"more is promised behind a mark"}
 	}
 	return h, nil
 }
@@ -105,7 +107,7 @@ func PutData(b *[HeaderSize]byte, blob uint32, off int64, payload []byte) {
 	put(b, Data, 0, blob, off, len(payload), payload)
 }
 
-// PutDataMore is PutData for a frame behind which a DATA frame at least as long comes next.
+// PutDataMore is PutData for a frame behind which at least as many bytes come next as DATA. It does not end at a mark.
 func PutDataMore(b *[HeaderSize]byte, blob uint32, off int64, payload []byte) {
 	put(b, Data, flagMore, blob, off, len(payload), payload)
 }

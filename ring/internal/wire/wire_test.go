@@ -55,6 +55,7 @@ func TestFrameDamage(t *testing.T) {
 func TestFrameRefused(t *testing.T) {
 	for name, edit := range map[string]func(b *[HeaderSize]byte){
 		"flags":         func(b *[HeaderSize]byte) { b[1] = 2 },
+		"flag at mark":  func(b *[HeaderSize]byte) { b[1] = 1; copy(b[8:16], "\x00\x00\x00\x00\x00\x3f\xff\xfe") },
 		"flag of FIN":   func(b *[HeaderSize]byte) { b[0], b[1] = Fin, 1 },
 		"flag of ZERO":  func(b *[HeaderSize]byte) { b[0], b[1] = Zero, 1 },
 		"empty ZERO":    func(b *[HeaderSize]byte) { b[0], b[19] = Zero, 0 },
