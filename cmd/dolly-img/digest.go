@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/dolly-img/dolly-img/ring/errkind"
+	"github.com/dolly-img/dolly-img/ring/leaf"
 	"github.com/dolly-img/dolly-img/ring/raw"
 )
 
@@ -19,7 +20,7 @@ func newDigest() *cobra.Command {
 		Long: `Digest reads files and prints for each the digest that dolly-img raw shows when it has
 sent it, so that a file on a node can be compared with a report.
 
-From 64 MiB on that is a digest of leaves, which all cores compute together: the SHA-256 of
+From 64 MiB on, and of devices, that is a digest of leaves, which all cores compute together: the SHA-256 of
 the SHA-256 sums of all parts of 4 MiB, 32 bytes each, in the order of the file. Without
 dolly-img a shell computes it so:
 
@@ -45,6 +46,14 @@ length. With --sha256 the report of raw has the SHA-256 of all that was sent in 
 
 // fileDigest returns the digest that a transfer of a file has.
 func fileDigest(ctx context.Context, path string) (digest.Digest, error) {
+	if raw.IsDevice(path) {
+		d, err := raw.OpenDevice(path)
+		if err != nil {
+			return "", err
+		}
+		defer d.Close()
+		return leaf.Of(ctx, d, d.Size())
+	}
 	f, err := raw.OpenFile(path)
 	if err != nil {
 		return "", err

@@ -42,6 +42,9 @@ func TestRawDevice(t *testing.T) {
 		res := r.push("raw", dev.Path, "--output", r.data+"/"+data, "--data", data)
 		r.want(res, 0, "committed")
 		r.same(dev.Path, data, r.nodes...)
+		if code, text := r.run(r.net.Server, "digest", dev.Path); code != 0 || strings.TrimSpace(text) != res.report.Digest+"  "+dev.Path {
+			t.Errorf("exit %d, digest %s, and the report has %s", code, text, res.report.Digest)
+		}
 	}
 
 	// In a namespace of its own, so that no other test's takes a copy of the mount along and keeps it.
