@@ -1,9 +1,11 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 )
 
 // newRoot makes the command tree. There are no globals: every command keeps its
@@ -27,13 +29,31 @@ To see it work on this machine alone:  dolly-img demo`,
 		if cmd.HasSubCommands() && cmd.Flags().NArg() > 0 { // a flag of a command whose name is mistyped
 			return unknownCommand(cmd, cmd.Flags().Arg(0))
 		}
-		return &usageError{err, "see " + cmd.CommandPath() + " --help"}
+		return &usageError{plainFlagError(err), "see " + cmd.CommandPath() + " --help"}
 	})
 	group(root)
 	root.AddCommand(newPush(), newRaw(), newDaemon(), newReceive(), newCache(), newKeys(), newDevices(),
 		newInspect(), newDigest(), newDemo(), newVersion())
 	root.InitDefaultCompletionCmd()
 	return root
+}
+
+// plainFlagError says what a flag wants whose value does not parse, in place of what Go's functions say of it.
+func plainFlagError(err error) error {
+	var bad *pflag.InvalidValueError
+	if !errors.As(err, &bad) {
+		return err
+	}
+	want := ""
+	switch bad.GetFlag().Value.Type() {
+	case "duration":
+		want = "a time is a number with a unit, as 5s or 2m"
+	case "int":
+		want = "not a whole number"
+	default:
+		return err
+	}
+	return fmt.Errorf("--%s %s: %s", bad.GetFlag().Name, bad.GetValue(), want)
 }
 
 // group makes cmd a command that only holds others. Without arguments it shows its help. If its argument
