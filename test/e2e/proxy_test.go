@@ -25,10 +25,11 @@ type damager struct {
 }
 
 const (
-	linkMagic  = "DLINK/2\n"
+	linkMagic  = "DLINK/3\n"
 	helloSize  = 68
 	headerSize = 64
 	typeData   = 1
+	typeZero   = 3 // has no payload
 )
 
 // runDamager is the process on the node: LISTEN TO crc|lie OFFSET TIMES.
@@ -105,6 +106,9 @@ func (d *damager) link(r io.Reader, down io.Writer) {
 			return
 		}
 		n := enc.BigEndian.Uint32(frame[16:])
+		if frame[0] == typeZero {
+			n = 0
+		}
 		if n > 1<<20 {
 			return
 		}

@@ -23,15 +23,16 @@ type damager struct {
 }
 
 // The layout of what passes: the feeder opens a link with a preamble and a hello, and then sends frames. Their headers
-// are padded on a link whose preamble says so.
+// are padded on a link whose preamble says so, which all do but the oldest.
 const (
 	linkOpening   = 'D'
-	linkPadded    = "DLINK/2\n"
+	linkUnpadded  = "DLINK/1\n"
 	linkHello     = 68
 	frameHeader   = 24
 	paddedHeader  = 64
 	frameMost     = 1 << 20
 	frameData     = 1
+	frameZero     = 3 // stands for so many zeros, and has no payload
 	offsetInFrame = 8
 	lengthInFrame = 16
 )
@@ -90,13 +91,13 @@ func (d *damager) pass(up *net.TCPConn) {
 // link passes frames on until one end closes the link.
 func (d *damager) link(r io.Reader, down io.Writer) {
 	buf := make([]byte, paddedHeader+frameMost)
-	preamble := buf[:len(linkPadded)]
+	preamble := buf[:len(linkUnpadded)]
 	if _, err := io.ReadFull(r, preamble); err != nil {
 		return
 	}
-	header := frameHeader
-	if string(preamble) == linkPadded {
-		header = paddedHeader
+	header := paddedHeader
+	if string(preamble) == linkUnpadded {
+		header = frameHeader
 	}
 	if _, err := down.Write(preamble); err != nil {
 		return
@@ -109,6 +110,9 @@ func (d *damager) link(r io.Reader, down io.Writer) {
 			return
 		}
 		n := binary.BigEndian.Uint32(buf[lengthInFrame:])
+		if buf[0] == frameZero {
+			n = 0
+		}
 		if n > frameMost {
 			return
 		}

@@ -27,7 +27,7 @@ func TestFates(t *testing.T) {
 
 // A damager changes one byte of one frame, on links with and without padded headers, and nothing of what is no link.
 func TestDamager(t *testing.T) {
-	for preamble, header := range map[string]int{"DLINK/1\n": frameHeader, linkPadded: paddedHeader} {
+	for preamble, header := range map[string]int{linkUnpadded: frameHeader, "DLINK/2\n": paddedHeader, "DLINK/3\n": paddedHeader} {
 		node, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
 			t.Fatal(err)
