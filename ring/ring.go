@@ -64,6 +64,11 @@ type Config struct {
 	// Check asks the nodes and moves nothing: rows are Held, Pending (it would be served) or bad.
 	Check bool
 
+	// Update has nodes compare what they have in place of the blob with it before anything is sent (Comparer), so that they are
+	// sent only the leaves that differ. The Source is read up to twice, and has one blob in leaves (package leaf); else
+	// Update does nothing.
+	Update bool
+
 	// Confirm has somebody agree to what will be overwritten, where Sinks are Targeters. It is called once, before anything moves,
 	// with the row of every node: those of nodes that would be served are Pending, and Facts is what each would
 	// overwrite. No other node is served, whenever it answers. An error ends the transfer, and Send returns it. Confirm

@@ -5,14 +5,13 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"errors"
-	"fmt"
 	"log/slog"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/dolly-img/dolly-img/ring/internal/coordinator"
-	"github.com/dolly-img/dolly-img/ring/internal/member"
 	"github.com/dolly-img/dolly-img/ring/internal/relay"
 	"github.com/dolly-img/dolly-img/ring/internal/wire"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
@@ -36,6 +35,8 @@ type sender struct {
 	begun time.Time
 	// first is when the source began to be read.
 	first time.Time
+	// once is set when an update has read its source for the first time.
+	once atomic.Pointer[firstReading]
 	// read says which blobs are read, because a node lacks them.
 	read []bool
 	past samples
@@ -86,23 +87,6 @@ func newSender(cfg Config) (*sender, error) {
 		events: make(chan any, 256), done: make(chan struct{}), newMark: make(chan struct{}, 1),
 		marks: newMarkPages(len(cfg.Nodes)),
 	}, nil
-}
-
-// checkNodes returns the nodes with those of their addresses that are used.
-func checkNodes(nodes []Peer) ([]Peer, error) {
-	if len(nodes) == 0 {
-		return nil, errors.New("no nodes")
-	}
-	nodes = slices.Clone(nodes)
-	seen := map[string]bool{}
-	for i, p := range nodes {
-		if seen[p.Name] {
-			return nil, fmt.Errorf("node %q is named twice", p.Name)
-		}
-		seen[p.Name] = true
-		nodes[i].Addrs = member.Used(p.Addrs)
-	}
-	return nodes, nil
 }
 
 func (s *sender) run(ctx context.Context) (*Report, error) {
@@ -187,6 +171,9 @@ func (s *sender) loop(ctx, work context.Context) error {
 }
 
 func (s *sender) apply(work context.Context, ev any) (finished bool, err error) {
+	if _, read := ev.(coordinator.EvCompareRead); read {
+		s.broadcastMarks() // before START
+	}
 	for _, a := range s.chain.Step(ev) {
 		switch a := a.(type) {
 		case coordinator.ActSend:
@@ -216,8 +203,10 @@ func (s *sender) apply(work context.Context, ev any) (finished bool, err error) 
 		case coordinator.ActMarks:
 			s.marks.again(a.Node)
 			s.sendMarks(a.Node)
+		case coordinator.ActCompare:
+			s.compare(work)
 		case coordinator.ActSource:
-			s.startSource(work)
+			s.startSource(work, a.Common)
 		case coordinator.ActRedial:
 			s.work.Go(func() { s.redial(work, a.Node) })
 		case coordinator.ActResume:

@@ -2,11 +2,15 @@ package ring
 
 import (
 	"encoding/json"
+	"errors"
+	"fmt"
 	"net"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/dolly-img/dolly-img/ring/internal/coordinator"
+	"github.com/dolly-img/dolly-img/ring/internal/member"
 	"github.com/dolly-img/dolly-img/ring/internal/relay"
 	"github.com/dolly-img/dolly-img/ring/internal/wire"
 )
@@ -77,4 +81,21 @@ func (s *sender) unprobed() []string {
 		all = append(all, s.cfg.Nodes[i-1].Name)
 	}
 	return all
+}
+
+// checkNodes returns the nodes with those of their addresses that are used.
+func checkNodes(nodes []Peer) ([]Peer, error) {
+	if len(nodes) == 0 {
+		return nil, errors.New("no nodes")
+	}
+	nodes = slices.Clone(nodes)
+	seen := map[string]bool{}
+	for i, p := range nodes {
+		if seen[p.Name] {
+			return nil, fmt.Errorf("node %q is named twice", p.Name)
+		}
+		seen[p.Name] = true
+		nodes[i].Addrs = member.Used(p.Addrs)
+	}
+	return nodes, nil
 }

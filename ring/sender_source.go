@@ -42,7 +42,9 @@ func (s *sender) prepare(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.chain = coordinator.New(coordinatorConfig(s.cfg, s.pool.MarkEvery()), s.blobs)
+	chain := coordinatorConfig(s.cfg, s.pool.MarkEvery())
+	chain.Compare = s.updates()
+	s.chain = coordinator.New(chain, s.blobs)
 	s.relay = relay.New(s.pool, s.blobs)
 	s.marks.log.every, s.marks.ahead = s.pool.MarkEvery(), s.pool.Ahead()
 	return nil
@@ -65,21 +67,18 @@ func (s *sender) pump(blobs []int) (p *relay.Pump, differs func(b int, got diges
 	}
 }
 
-// startSource reads the source into the relay, and hashes it beside.
-func (s *sender) startSource(work context.Context) {
+// startSource reads the source into the relay, but for the leaves of common, and hashes it beside.
+func (s *sender) startSource(work context.Context, common []*leaf.Set) {
 	s.first = time.Now()
-	var blobs []int
-	for b, read := range s.read {
-		if read {
-			blobs = append(blobs, b)
-		}
-	}
+	blobs := s.readBlobs()
 	p, differs := s.pump(blobs)
 	// The store fills in what is read. Finals and sizes belong to it until it has ended, and then to the goroutine that
 	// hands them to the coordinator.
 	finals, sizes := s.unread()
 	right := make(chan struct{}, len(blobs)) // a blob was hashed, and has its digest
-	st := &relay.Store{Relay: s.relay, Blobs: blobs, Hashers: hashers(), Sum: func(b int, off int64, sum []byte, end bool) error {
+	st := &relay.Store{Relay: s.relay, Blobs: blobs, Hashers: hashers()}
+	tell := s.tells(st, common)
+	st.Sum = func(b int, off int64, sum []byte, end bool) error {
 		if end {
 			finals[b], sizes[b] = digest.NewDigestFromBytes(digest.SHA256, sum), off
 			if leaf.In(s.blobs[b]) {
@@ -90,9 +89,8 @@ func (s *sender) startSource(work context.Context) {
 			}
 			right <- struct{}{}
 		}
-		s.mark(wire.Mark{Blob: b, Offset: off, Sum: sum, Final: end})
-		return nil
-	}}
+		return tell(wire.Mark{Blob: b, Offset: off, Sum: sum, Final: end})
+	}
 	s.source = make(chan struct{})
 	// The failure is told before the links are closed: else the nodes, whom nobody
 	// feeds any more, would be taken for the cause.
@@ -135,6 +133,16 @@ func (s *sender) startSource(work context.Context) {
 		}
 		s.post(coordinator.EvSourceDone{Finals: finals, Sizes: sizes})
 	}()
+}
+
+// readBlobs returns the numbers of the blobs that are read.
+func (s *sender) readBlobs() (blobs []int) {
+	for b, read := range s.read {
+		if read {
+			blobs = append(blobs, b)
+		}
+	}
+	return blobs
 }
 
 // unread returns the digests and sizes of all blobs, as far as the offer has them of blobs that are not read.

@@ -56,8 +56,9 @@ type session struct {
 	// reading has one place, because one feed at a time fills the window.
 	reading chan struct{}
 	// work is everything that must end before the sink is closed.
-	work    sync.WaitGroup
-	storing storing
+	work      sync.WaitGroup
+	storing   storing
+	comparing comparing
 }
 
 func newSession(n *Node, cfg *NodeConfig, by owner, id wire.ID, r Request, plain bool) *session {
@@ -207,7 +208,7 @@ func (s *session) reports(done chan struct{}) {
 		case <-tick.C:
 		}
 		s.mu.Lock()
-		if s.ctrl != nil && s.m.Phase() >= member.Started && s.m.Phase() < member.Failed {
+		if s.ctrl != nil && (s.m.Phase() >= member.Started && s.m.Phase() < member.Failed || s.m.Comparing()) {
 			r := s.m.Report()
 			r.Durable += s.storing.flushed.Load()
 			r.Checked = s.storing.back.checked()
@@ -328,6 +329,10 @@ func (s *session) perform(out []member.Action) {
 			}
 		case member.ActReceive:
 			s.startStore(s.unchanged)
+		case member.ActCompare:
+			s.startComparing()
+		case member.ActCompared:
+			s.compared()
 		case member.ActReset:
 			// This is done at once: a link that the server orders from now on must not be fed from
 			// what is about to be dropped.

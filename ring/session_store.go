@@ -54,6 +54,7 @@ func (s *session) startStore(check func() *wire.Error) {
 	s.storing.stored, s.storing.halt = done, halt
 	s.work.Go(func() {
 		defer close(done)
+		s.waitCompared()
 		if err := check(); err != nil {
 			s.step(member.EvFailure{Err: err})
 			return
@@ -98,6 +99,9 @@ func (s *session) store(blobs []int, at func(int) int64, halt chan struct{}) {
 			s.step(member.EvSum{Blob: b, Offset: off, Sum: sum, End: end})
 			return nil
 		},
+	}
+	if s.extra.Comparer != nil {
+		st.Known = s.known
 	}
 	if s.extra.Opener != nil {
 		st.Held = func(b int, off int64) (io.ReadCloser, error) {

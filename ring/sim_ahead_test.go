@@ -2,6 +2,7 @@ package ring
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -30,6 +31,34 @@ func (s *simCase) holdAhead(r *rand.Rand) {
 	}
 }
 
+// update makes the scenario one of an update: there is one blob, in leaves, and what nodes hold in advance is what differs
+// least from it in what they have in its place.
+func (s *simCase) update(r *rand.Rand) {
+	s.Held = slices.DeleteFunc(s.Held, func(h [2]int) bool { return h[1] > 0 })
+	s.Parts = slices.DeleteFunc(s.Parts, func(p [4]int) bool { return p[1] > 0 })
+	s.Blobs, s.Ahead, s.Update = s.Blobs[:1], nil, true
+	s.holdAhead(r)
+}
+
+// Compare has the part hold all leaves in advance, of which those that the scenario does not name differ.
+func (s *simSink) Compare(_ context.Context, d v1.Descriptor) (int64, error) {
+	i := blobOf(d)
+	s.sim.happens(s.node.name, "compare", i, 0)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p, right := &s.parts[i], s.sim.ahead(s.node, i)
+	if len(right) == 0 || s.dead {
+		return 0, nil
+	}
+	p.cut(0, s.sim.blobs[i].data)
+	p.durable, p.ahead = false, map[int64]bool{}
+	for off := int64(0); off < d.Size; off += simMark {
+		wrong, ok := right[off]
+		p.ahead[off] = wrong || !ok && off+simMark <= d.Size
+	}
+	return d.Size, nil
+}
+
 // ahead returns which leaves of blob i a node holds as the scenario has it; true are those that differ.
 func (s *sim) ahead(n *simNode, i int) map[int64]bool {
 	d := s.blobs[i].desc
@@ -56,7 +85,7 @@ func (s *simSink) Holds(d v1.Descriptor, off int64) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	_, ok := s.parts[blobOf(d)].ahead[off]
-	return ok
+	return ok && !s.sim.sc.Update
 }
 
 // aheadAt is what a part holds in advance at off, to the end of a leaf; nil: nothing. mu is held.
@@ -66,7 +95,7 @@ func (s *simSink) aheadAt(i int, off int64) []byte {
 	if !ok {
 		return nil
 	}
-	b := s.sim.blobs[i].data[front : front+simMark]
+	b := s.sim.blobs[i].data[front:min(front+simMark, int64(len(s.sim.blobs[i].data)))]
 	if wrong {
 		b = bytes.Clone(b)
 		b[0] ^= 1

@@ -201,7 +201,7 @@ func (s *sim) config() (Config, simcheck.Event) {
 		}
 	}
 	slices.Sort(head.Weak)
-	cfg := Config{Source: s.src, TLS: func(string) *tls.Config { return nil }, Plain: true, Wait: head.For, Retries: s.sc.Retries, MaxDirect: s.sc.Direct, Log: s.testLog()}
+	cfg := Config{Source: s.src, TLS: func(string) *tls.Config { return nil }, Plain: true, Wait: head.For, Retries: s.sc.Retries, MaxDirect: s.sc.Direct, Log: s.testLog(), Update: s.sc.Update}
 	if s.sc.Patient {
 		cfg.Straggler = Wait
 	}

@@ -48,10 +48,11 @@ type simCase struct {
 	Seed    uint64        `json:"seed"`
 	Nodes   int           `json:"nodes"`
 	Blobs   []simBlobCase `json:"blobs"`
-	Held    [][2]int      `json:"held,omitempty"`  // node, blob
-	Parts   [][4]int      `json:"parts,omitempty"` // node, blob, bytes that it has of it, 1: others than the source's
-	Ahead   [][4]int      `json:"ahead,omitempty"` // node, blob, what chooses the leaves that it holds, so many of which differ
-	Blind   []int         `json:"blind,omitempty"` // nodes that cannot replay
+	Held    [][2]int      `json:"held,omitempty"`   // node, blob
+	Parts   [][4]int      `json:"parts,omitempty"`  // node, blob, bytes that it has of it, 1: others than the source's
+	Ahead   [][4]int      `json:"ahead,omitempty"`  // node, blob, what chooses the leaves that it holds, so many of which differ
+	Update  bool          `json:"update,omitempty"` // nodes compare what they have first; Ahead has what is right of it
+	Blind   []int         `json:"blind,omitempty"`  // nodes that cannot replay
 	Retries int           `json:"retries,omitempty"`
 	Direct  int           `json:"direct,omitempty"`  // nodes that the server feeds itself because no node reaches them; 0: all
 	Patient bool          `json:"patient,omitempty"` // slow nodes are left where they are
@@ -210,7 +211,9 @@ func generate(seed uint64) simCase {
 		s.Faults = append(s.Faults, fault{What: simcheck.Twin, Node: s.Nodes, Peer: 1 + r.IntN(s.Nodes-1)})
 	}
 	if s.inLeaves() && r.IntN(2) == 0 {
-		s.holdAhead(r)
+		if s.holdAhead(r); r.IntN(3) == 0 {
+			s.update(r)
+		}
 	}
 	return s
 }

@@ -105,6 +105,7 @@ type sinkExtras struct {
 	// The Stringer names the target for the audit line.
 	fmt.Stringer
 	Holder
+	Comparer
 	ReadBacker
 	Overwriter
 }
@@ -118,6 +119,7 @@ func extrasOf(s Sink) (x sinkExtras) {
 	x.Closer, _ = s.(io.Closer)
 	x.Stringer, _ = s.(fmt.Stringer)
 	x.Holder, _ = s.(Holder)
+	x.Comparer, _ = s.(Comparer)
 	x.ReadBacker, _ = s.(ReadBacker)
 	x.Overwriter, _ = s.(Overwriter)
 	return x

@@ -15,6 +15,7 @@ const writeback = 8 << 20
 type Part struct {
 	File     File
 	written  atomic.Int64 // leading bytes that are there to be read
+	ahead    atomic.Int64 // leading bytes that were there before and can be read, too; 0 unless Ahead was called
 	started  int64        // leading bytes whose writeback was begun
 	reserved int64        // leading bytes that may have blocks, beyond the length of the file too
 }
@@ -28,6 +29,19 @@ func NewPart(f File, written int64) *Part {
 
 // Written returns how many leading bytes can be read.
 func (p *Part) Written() int64 { return p.written.Load() }
+
+// Ahead says that the first n bytes of the file were there before, and stay until others are written in their place: they can
+// be read, and what is written begins at its front.
+func (p *Part) Ahead(n int64) {
+	p.ahead.Store(n)
+	p.written.Store(0)
+}
+
+// IsAhead reports whether Ahead was called.
+func (p *Part) IsAhead() bool { return p.ahead.Load() > 0 }
+
+// Readable returns how many leading bytes can be read, written or there before.
+func (p *Part) Readable() int64 { return max(p.written.Load(), p.ahead.Load()) }
 
 // Reserve reserves the blocks for a file of size bytes without changing its length. If there is no space for them, it
 // fails, and the caller removes the file. If the file system cannot reserve, it does nothing.
@@ -126,20 +140,23 @@ func (p *Part) Flush(ctx context.Context, done func(bytes int64)) error {
 	return nil
 }
 
-// Cut keeps the leading n bytes.
+// Cut keeps the leading n bytes, and behind them what was there before.
 func (p *Part) Cut(n int64) error {
-	if have := p.written.Load(); n < 0 || n > have {
+	if have := p.Readable(); n < 0 || n > have {
 		return fmt.Errorf("cannot keep %d of %d bytes", n, have)
 	}
 	p.written.Store(n)
 	p.started = min(p.started, n)
+	if p.IsAhead() {
+		return nil
+	}
 	return p.File.Truncate(n)
 }
 
 // Open reads what is written, from off on. The reader ends where the part ends at the time of the read. Its
 // first Close calls closed, unless that is nil.
 func (p *Part) Open(ctx context.Context, off int64, closed func() error) (io.ReadCloser, error) {
-	if have := p.written.Load(); off < 0 || off > have {
+	if have := p.Readable(); off < 0 || off > have {
 		return nil, fmt.Errorf("offset %d is outside the %d bytes that are stored", off, have)
 	}
 	return &partReader{ctx: ctx, p: p, off: off, closed: closed}, nil
@@ -156,7 +173,7 @@ func (r *partReader) Read(b []byte) (int, error) {
 	if err := r.ctx.Err(); err != nil {
 		return 0, err
 	}
-	have := r.p.written.Load() - r.off
+	have := r.p.Readable() - r.off
 	if len(b) == 0 {
 		return 0, nil
 	}

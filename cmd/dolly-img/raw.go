@@ -57,6 +57,11 @@ are refused, with the command that does it. --format gzip, zstd, xz or bzip2 exp
 has, whatever that is. What gzip and bzip2 made is expanded once before to be measured, and so is
 a zstd file that does not say its length. If FILE is damaged or cut off, nothing is committed.
 
+With --update a node that has a file at PATH already, which its policy lets be replaced, is sent only
+what differs: a copy of that file, which shares its blocks where the file system can (XFS, Btrfs), is compared with FILE
+in pieces of 4 MiB, gets those that differ, and then replaces it. FILE is read once to compare it, and
+what some node lacks is read again. A FILE below 64 MiB is sent whole.
+
 A stream is kept in a temporary file (in $TMPDIR) while it is sent, so that a node
 can be fed again if its predecessor died. --no-spool does without that file.
 
@@ -73,7 +78,7 @@ func newRaw() *cobra.Command {
 	var out outputFlags
 	var input string
 	var format, blocks string
-	var noSpool, allowEmpty, sha bool
+	var noSpool, allowEmpty, sha, update bool
 	var dev deviceFlags
 	cmd := &cobra.Command{
 		Use:   "raw FILE --output PATH --nodes LIST",
@@ -104,6 +109,9 @@ func newRaw() *cobra.Command {
 			if (noSpool || allowEmpty) && input != "-" {
 				return usagef("--no-spool and --allow-empty are for standard input only, which is named -")
 			}
+			if update && (input == "-" || format != string(expand.Raw) || blocks != "" || out.discard || out.output == "-") {
+				return usagef("--update is for a file that is sent as it is, to a file")
+			}
 			if out.output == "" && !out.discard {
 				return &usageError{fmt.Errorf("no output"), "name it with --output PATH, or use --verify-only"}
 			}
@@ -131,6 +139,7 @@ func newRaw() *cobra.Command {
 			if !cmd.Flags().Changed("sha256") {
 				sha = runtime.NumCPU() >= coresForSHA256 && !raw.IsDevice(input)
 			}
+			j.Update = update
 			j.What = push.File{
 				Path: input, Format: stored, Map: blocks, Measuring: j.measuring(name), SHA256: sha,
 				Stream: cmd.InOrStdin(), NoSpool: noSpool, AllowEmpty: allowEmpty, Note: j.note,
@@ -146,6 +155,7 @@ func newRaw() *cobra.Command {
 	cmd.Flags().BoolVar(&allowEmpty, "allow-empty", false, "send standard input even if it is empty")
 	cmd.Flags().BoolVar(&sha, "sha256", false, "report the SHA-256 of a file from 64 MiB on, or of a device, too, which takes a core (without this flag: of files, where there are 4)")
 	dev.add(cmd)
+	cmd.Flags().BoolVar(&update, "update", false, "send only what differs from the file that nodes have at PATH")
 	send.add(cmd)
 	return cmd
 }

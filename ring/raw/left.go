@@ -151,7 +151,7 @@ func (t *Target) dropLocked() error {
 	var err error
 	switch {
 	case t.published || t.moved() != nil:
-	case t.kept && t.part.Written() > 0:
+	case t.kept && t.part.Written() > 0 && !t.part.IsAhead():
 		err = t.takeBack()
 	default:
 		err = t.fs.Remove(t.temp)

@@ -122,7 +122,11 @@ func (w *targetWriter) Commit(ctx context.Context, final v1.Descriptor) error {
 	if err != nil {
 		return t.fail("commit", err)
 	}
-	if n := w.p.Written(); n != final.Size || info.Size() < n {
+	n := w.p.Written()
+	if w.p.IsAhead() {
+		n = min(w.p.Readable(), final.Size) // what is behind the last byte that was written was there before
+	}
+	if n != final.Size || info.Size() < n {
 		return t.wrongSize(min(n, info.Size()), final.Size)
 	}
 	if info.Size() > final.Size {
@@ -180,7 +184,7 @@ func (t *Target) settleMode(f durable.File) error {
 
 // Abort keeps the part for a Begin of this Target, or with keep 0 removes it.
 func (w *targetWriter) Abort(keep int64) error {
-	if keep == 0 {
+	if keep == 0 && !w.p.IsAhead() {
 		return w.t.drop()
 	}
 	if err := w.p.Cut(keep); err != nil {

@@ -169,6 +169,10 @@ func (c *Machine) remind(i int) {
 		c.start(i)
 		c.do(ActMarks{i})
 	}
+	if n.phase == phReady && n.compared.waits() {
+		c.tell(i, &wire.Compare{})
+		c.do(ActMarks{i})
+	}
 	if n.blame.suspect != nil { // the node's FALLBACK came, and it has no new link yet
 		n.blame.unsuspect()
 		c.relink(i)

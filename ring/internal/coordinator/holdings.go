@@ -69,6 +69,24 @@ func (h *holdings) take(blobs []v1.Descriptor, sizes []int64, ev EvAnswer, sets 
 	return holds, missing
 }
 
+// compare takes the leaves that the node has found right, and returns how many bytes it holds.
+func (h *holdings) compare(sets []*leaf.Set) (holds int64) {
+	h.sets, h.claimed = sets, 0
+	for b, held := range h.held {
+		if held >= 0 {
+			holds += held
+			continue
+		}
+		if sets != nil && sets[b] != nil {
+			h.claims[b] = 0 // it compares something else than what it claimed
+		}
+		h.claimed += h.claimedOf(b)
+	}
+	holds += h.claimed
+	h.first = max(h.first, holds)
+	return holds
+}
+
 // claimedOf is how many bytes of a blob the node claims.
 func (h *holdings) claimedOf(b int) int64 {
 	if h.sets == nil {

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/dolly-img/dolly-img/ring/internal/wire"
+	"github.com/dolly-img/dolly-img/ring/leaf"
 	"github.com/opencontainers/go-digest"
 )
 
@@ -131,6 +132,13 @@ type (
 		Err  error
 		Kept bool
 	}
+	// EvCompared is a COMPARED.
+	EvCompared struct {
+		Node   int
+		Leaves []wire.Leaves
+	}
+	// EvCompareRead says that ActCompare was done.
+	EvCompareRead struct{}
 	// EvInterrupt says that somebody wants the transfer to end.
 	EvInterrupt struct{}
 )
@@ -175,8 +183,10 @@ type (
 	}
 	// ActMarks sends a node all marks that there are.
 	ActMarks struct{ Node int }
-	// ActSource begins to read the source.
-	ActSource struct{}
+	// ActCompare reads the source for its marks, and sends them to the nodes.
+	ActCompare struct{}
+	// ActSource begins to read the source. Common has, where there are some, the leaves of each blob that nobody lacks.
+	ActSource struct{ Common []*leaf.Set }
 	// ActResume dials the control connection again. Committed says that a COMMIT is unconfirmed: the node is asked for
 	// ConfirmFor instead of a second.
 	ActResume struct {

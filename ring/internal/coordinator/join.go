@@ -147,7 +147,7 @@ func (c *Machine) answer(ev EvAnswer) {
 	n.phase, n.row.Free, n.row.Target = phReady, ev.Free, string(ev.Target)
 	n.row.Skipped, missing = n.holdings.take(c.blobs, c.sizes, ev, sets, n.progress.report.Received, c.cfg.MarkEvery)
 	n.progress.forget()
-	n.taken, n.commit = taken{}, commit{}
+	n.taken, n.commit, n.compared = taken{}, commit{}, compared{}
 	n.feed.rest()
 	if ev.Free >= 0 && missing > ev.Free {
 		c.end(ev.Node, Failed, because(KindSpace, "no space: needs %s, %s are free", bytesize.Text(missing), bytesize.Text(ev.Free)))
@@ -200,6 +200,9 @@ func (c *Machine) maybeStart(deadline bool) {
 		c.closePlan()
 		return
 	}
+	if c.cfg.Compare && !c.cfg.Check && ready && c.compare() {
+		return
+	}
 	c.started = true
 	if c.cfg.Check {
 		c.checkWays()
@@ -225,6 +228,9 @@ func (c *Machine) maybeStart(deadline bool) {
 			n.phase, n.row.State = phServing, Serving
 			n.progress.begin(c.now)
 			c.start(i)
+			if c.comparing.begun && !n.compared.asked {
+				c.do(ActMarks{i}) // they are there already
+			}
 		}
 	}
 	for _, i := range c.order {
@@ -273,7 +279,7 @@ func (c *Machine) maybeRead() {
 	}
 	if !waiting {
 		c.reading = true
-		c.do(ActSource{})
+		c.do(ActSource{c.common()})
 	}
 }
 

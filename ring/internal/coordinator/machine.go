@@ -28,9 +28,10 @@ type Machine struct {
 	order    []int
 	nextLink uint32
 	// now is the time of the last EvTick.
-	now    time.Duration
-	speeds speeds
-	search search
+	now       time.Duration
+	speeds    speeds
+	comparing comparing
+	search    search
 
 	// due says that the time to start has come, and started that the chain was made.
 	due, started bool
@@ -118,6 +119,10 @@ func (c *Machine) Step(ev Event) []Action {
 		c.sourceIsRead(ev)
 	case EvSourceFailed:
 		c.abortAll(because(KindSource, "%v", ev.Err), wire.CodeSource, ev.Err, ev.Kept)
+	case EvCompared:
+		c.nodeCompared(ev)
+	case EvCompareRead:
+		c.comparing.read = true
 	case EvInterrupt:
 		c.interrupt()
 	default:
@@ -161,6 +166,9 @@ func (c *Machine) sourceIsRead(ev EvSourceDone) {
 func (c *Machine) reported(ev EvReport) {
 	n := &c.nodes[ev.Node]
 	if ev.Node != 0 && n.phase < phServing {
+		if n.phase == phReady {
+			n.compared.tell(ev.Report.Good, c.now)
+		}
 		if n.phase == phAsked && ev.Report.Wait == wire.WaitBusy && n.contact.waits() {
 			c.event(ev.Node, Pending, because(KindBusy, "waits for another transfer on it to end"))
 		}

@@ -18,6 +18,7 @@ type node struct {
 	pace     pace
 	blame    blame
 	commit   commit
+	compared compared
 
 	overwriting overwriting
 

@@ -20,6 +20,7 @@ type Config struct {
 	// Same reports whether a node that was lost would overwrite what it would have by the plan.
 	Same      func(planned, now []byte) bool
 	MarkEvery int64 // the distance of marks, in bytes
+	Compare   bool  // nodes compare what they have with what will be sent, which is one blob in leaves, before the start
 	NoSHA     bool  // the server's processor has no instructions for SHA-256
 }
 
@@ -115,6 +116,9 @@ func (c *Machine) Alive(i int) bool { return c.nodes[i].contact.alive }
 // has said something, that is where the first blob begins that it lacks. If ok is false, the node needs no marks.
 func (c *Machine) Good(i int) (blob int, off int64, ok bool) {
 	n := &c.nodes[i]
+	if n.contact.alive && n.phase == phReady && n.compared.waits() {
+		return n.holdings.begins, n.compared.good, true
+	}
 	if !n.contact.alive || !n.holdings.lacks || n.phase != phServing {
 		return 0, 0, false
 	}
@@ -167,6 +171,8 @@ func Heard(i int, m wire.Message) (Event, bool) {
 		r := *m
 		r.Wait, r.Links = r.Wait.OrUnknown(), r.Links[:min(len(r.Links), maxLinks)]
 		return EvReport{i, r}, true
+	case *wire.Compared:
+		return EvCompared{i, m.Leaves}, true
 	case *wire.Probed:
 		return EvProbed{i, m.Probe, m.Code, wire.Printable(m.Reason)}, true
 	case *wire.Fallback:

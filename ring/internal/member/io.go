@@ -1,6 +1,8 @@
 package member
 
 import (
+	"crypto/sha256"
+
 	"github.com/dolly-img/dolly-img/ring/internal/wire"
 	"github.com/dolly-img/dolly-img/ring/leaf"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
@@ -53,6 +55,13 @@ type (
 		Sum    []byte
 		End    bool
 	}
+	// EvOwn is the sum of the next leaf of what the node has in place of a blob, after ActCompare.
+	EvOwn struct {
+		Blob int
+		Sum  [sha256.Size]byte
+	}
+	// EvHashed says that there is nothing more to hash for ActCompare.
+	EvHashed struct{}
 	// EvReset says that ActReset was done.
 	EvReset struct{}
 	// EvDurable says that ActSettle was done.
@@ -87,6 +96,11 @@ type (
 	ActCloseFeed struct{}
 	// ActReceive says that START came, so that the storage may begin.
 	ActReceive struct{}
+	// ActCompare hashes what the node has in place of the blobs in leaves, from the front. It ends with EvHashed, or when
+	// ActCompared comes before.
+	ActCompare struct{}
+	// ActCompared says that the Position of blobs in leaves has their Set now.
+	ActCompared struct{}
 	// ActLink makes a link to another node and feeds it.
 	ActLink struct{ Dial *wire.Dial }
 	// ActUnlink ends such a link without a report.

@@ -54,6 +54,8 @@ type Machine struct {
 	target []byte
 	// failed says why the phase is Failed.
 	failed *wire.Error
+	// comparison is how far comparing before START is.
+	comparison comparison
 	// keep says that good parts are worth keeping for another transfer.
 	keep bool
 
@@ -115,6 +117,11 @@ func (m *Machine) Step(ev Event) []Action {
 		m.say(&wire.Link{Link: ev.Link, Generation: ev.Generation, State: ev.State, Code: ev.Code, Reason: wire.Cut(ev.Reason)})
 	case EvSum:
 		m.sum(ev)
+	case EvOwn:
+		m.own(ev)
+	case EvHashed:
+		m.comparison.hashed = true
+		m.maybeCompared()
 	case EvReset:
 		m.resetting = false
 		if m.phase == Started {
@@ -148,35 +155,10 @@ func (m *Machine) Step(ev Event) []Action {
 	return m.out
 }
 
-// holds takes what the Sink has.
-func (m *Machine) holds(ev EvHeld) {
-	for i := range m.blobs {
-		b := &m.blobs[i]
-		d := v1.Descriptor{Digest: b.want, Size: b.size}
-		if b.held = wire.Vouched(d, ev.Held[i]); b.held {
-			continue
-		}
-		b.claim = wire.Claimed(d, ev.Held[i], m.markEvery)
-		if b.leaves && ev.Sets != nil {
-			b.set = ev.Sets[i]
-		}
-		b.walk(b.claim)
-	}
-}
-
 func (m *Machine) message(msg wire.Message) {
 	switch msg := msg.(type) {
 	case *wire.Start:
-		if m.phase != Offered {
-			return // the server says it again after a resume
-		}
-		if !bytes.Equal(msg.Target, m.target) {
-			m.fail(wire.Errorf(wire.CodePolicy, "what the server confirmed is not what this node would overwrite"))
-			return
-		}
-		m.phase = Started
-		m.do(ActReceive{})
-		m.maybeComplete()
+		m.start(msg)
 	case *wire.Feed:
 		if m.tooMany(msg.Addrs) {
 			return
@@ -202,6 +184,9 @@ func (m *Machine) message(msg wire.Message) {
 		for _, k := range msg.Marks {
 			m.mark(k)
 		}
+		m.maybeCompared()
+	case *wire.Compare:
+		m.startComparing()
 	case *wire.Commit:
 		switch m.phase {
 		case Verified:
@@ -235,6 +220,23 @@ func (m *Machine) message(msg wire.Message) {
 	}
 }
 
+// start takes START. The server says it again after a resume.
+func (m *Machine) start(msg *wire.Start) {
+	if m.phase != Offered {
+		return
+	}
+	if !bytes.Equal(msg.Target, m.target) {
+		m.fail(wire.Errorf(wire.CodePolicy, "what the server confirmed is not what this node would overwrite"))
+		return
+	}
+	if m.Comparing() {
+		m.sayCompared()
+	}
+	m.phase = Started
+	m.do(ActReceive{})
+	m.maybeComplete()
+}
+
 // Used returns those of a node's addresses that are used.
 func Used(addrs []string) []string { return addrs[:min(len(addrs), usedAddrs)] }
 
@@ -263,16 +265,6 @@ func (m *Machine) needs() [][2]int64 {
 		}
 	}
 	return needs
-}
-
-// leaves returns the sets of the blobs that lack bytes.
-func (m *Machine) leaves() (all []wire.Leaves) {
-	for i := range m.blobs {
-		if b := &m.blobs[i]; b.lacks() && b.set.Any(b.accepted, b.size) {
-			all = append(all, wire.Leaves{Blob: i, Set: b.set.Bits()})
-		}
-	}
-	return all
 }
 
 func (m *Machine) frame(ev EvFrame) {
@@ -347,6 +339,9 @@ func (m *Machine) Report() *wire.Report {
 	for i := range m.blobs {
 		if b := &m.blobs[i]; !b.held && !b.judged {
 			r.Blob, r.Good = i, b.good
+			if m.phase == Offered { // it compares
+				r.Good = min(int64(len(b.own))*m.markEvery, b.size)
+			}
 			break
 		}
 	}

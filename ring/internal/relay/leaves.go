@@ -28,6 +28,14 @@ func (l *leaves) run(ctx context.Context, h *hasher) error {
 		if !ok {
 			return l.finish()
 		}
+		if s := l.store; s.Known != nil {
+			if sum := s.Known(l.blob, off); sum != nil {
+				if err := l.hashed(min(off+s.Relay.toMark(off), l.size), sum); err != nil {
+					return err
+				}
+				continue
+			}
+		}
 		h.hash.Reset()
 		end, _, err := h.toMark(ctx, off)
 		if err != nil {

@@ -55,6 +55,9 @@ func (p *Pump) Run(ctx context.Context) (read int, err error) {
 }
 
 func (p *Pump) blob(ctx context.Context, b int, d v1.Descriptor) error {
+	if p.Relay.until(b, 0) < d.Size {
+		return p.some(ctx, b, d)
+	}
 	rc, err := p.Open(ctx, d, 0)
 	if err != nil {
 		return readError(err)

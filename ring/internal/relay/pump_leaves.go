@@ -2,6 +2,7 @@ package relay
 
 import (
 	"context"
+	"fmt"
 	"io"
 
 	"github.com/dolly-img/dolly-img/ring/internal/wire"
@@ -13,13 +14,38 @@ type skipper interface {
 	SkipZeros(most int64) (n int64, err error)
 }
 
+// some sends those leaves of a blob that the relay does not hold.
+func (p *Pump) some(ctx context.Context, b int, d v1.Descriptor) error {
+	for off := p.Relay.pass(b, 0); off < d.Size; off = p.Relay.pass(b, off) {
+		rc, err := p.Open(ctx, d, off)
+		if err != nil {
+			return readError(err)
+		}
+		end := p.Relay.until(b, off)
+		off, err = p.leavesTo(ctx, b, d, rc, off, end)
+		rc.Close()
+		if err != nil {
+			return err
+		}
+		if off < end {
+			return fmt.Errorf("ended at byte %d of %d: it shrank while it was read", off, d.Size)
+		}
+	}
+	return nil
+}
+
 // leaves sends what r reads of a blob in leaves, until it ends, and returns how much that is.
 func (p *Pump) leaves(ctx context.Context, b int, d v1.Descriptor, r io.Reader) (off int64, err error) {
+	return p.leavesTo(ctx, b, d, r, 0, d.Size)
+}
+
+// leavesTo does that from off on, which is the front of a leaf, and before end. It returns up to where it has read.
+func (p *Pump) leavesTo(ctx context.Context, b int, d v1.Descriptor, r io.Reader, off, end int64) (int64, error) {
 	c := &cutter{pump: p, blob: uint32(b), size: d.Size}
 	defer c.drop()
 	skips, _ := r.(skipper)
-	for off < d.Size {
-		most := min(p.Relay.toMark(off), d.Size-off)
+	for off < end {
+		most := min(p.Relay.toMark(off), end-off)
 		if skips != nil {
 			k, err := skips.SkipZeros(most)
 			if err != nil {

@@ -106,14 +106,17 @@ func (r *Relay) Arrive(opener Opener, from func(blob int) (off int64, arrives bo
 	}
 }
 
-// Hold says which leaves of each blob are there already, behind what Arrive and FallBack say that arrives. nil is none. Of
-// those the positions that they say are never at the front. Hold is called before them, while there is no producer.
+// Hold says which leaves of each blob are there already, which the producer leaves out. nil is none. It is called while there
+// is no producer.
 func (r *Relay) Hold(held func(blob int) *leaf.Set) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for i := range r.blobs {
-		r.blobs[i].held = held(i)
+		b := &r.blobs[i]
+		b.held = held(i)
+		b.recv = b.held.Next(b.recv)
 	}
+	r.wakeLinks()
 }
 
 // reserve returns n bytes of the window to receive a frame into. It waits while the store is behind, and

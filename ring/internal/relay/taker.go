@@ -106,6 +106,17 @@ func (r *Relay) pass(blob int, off int64) int64 {
 	return r.blobs[blob].held.Next(off)
 }
 
+// until returns where the first leaf at or behind off begins that the producer leaves out, or the size of the blob.
+func (r *Relay) until(blob int, off int64) int64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	b := &r.blobs[blob]
+	if b.held == nil {
+		return b.size
+	}
+	return b.held.Until(off)
+}
+
 // wakeTakers wakes the takers of a blob that wait for no more than has come, or with -1 all takers.
 func (r *Relay) wakeTakers(blob int) {
 	for _, t := range r.takers {

@@ -208,30 +208,8 @@ func (j *judge) sink(line int, ev Event, n *node, p *proc) {
 			at(RuleBounds, "blob %d of %d bytes is begun at %d", ev.Blob, want.Size, ev.Off)
 		}
 		b.open, b.at = true, ev.Off
-	case Write:
-		switch {
-		case !b.open:
-			at(RuleOrder, "write to blob %d, which is not open", ev.Blob)
-		case ev.Off != b.at:
-			at(RuleOrder, "write to blob %d at %d, it stands at %d", ev.Blob, ev.Off, b.at)
-		}
-		b.at = ev.Off + ev.N
-		b.total += ev.N
-		if b.at > want.Size && len(j.liars) == 0 {
-			at(RuleBounds, "%d bytes of blob %d, the source has %d", b.at, ev.Blob, want.Size)
-		}
-		// It may begin again for each fault, and go back to a mark five times.
-		if b.total > want.Size*int64(6+j.faults) {
-			at(RuleBounds, "%d bytes of blob %d were written in all", b.total, ev.Blob)
-		}
-		if ev.Bad && len(j.liars) == 0 {
-			at(RuleBytes, "other bytes than the source's in blob %d at %d", ev.Blob, ev.Off)
-		}
-	case Skip:
-		if !b.open || ev.Off != b.at {
-			at(RuleOrder, "left out %d bytes of blob %d at %d, it stands at %d", ev.N, ev.Blob, ev.Off, b.at)
-		}
-		b.at = ev.Off + ev.N
+	case Write, Skip:
+		j.write(at, ev, b)
 	case Commit:
 		if !b.open {
 			at(RuleOrder, "commit of blob %d, which is not open", ev.Blob)
@@ -257,6 +235,31 @@ func (j *judge) sink(line int, ev Event, n *node, p *proc) {
 		}
 	default:
 		at(RuleForm, "unknown kind %q", ev.Kind)
+	}
+}
+
+// write judges what was written, or left out because it was there.
+func (j *judge) write(at func(rule, format string, args ...any), ev Event, b *blob) {
+	size := j.head.Blobs[ev.Blob].Size
+	switch {
+	case !b.open:
+		at(RuleOrder, "%s to blob %d, which is not open", ev.Kind, ev.Blob)
+	case ev.Off != b.at:
+		at(RuleOrder, "%s to blob %d at %d, it stands at %d", ev.Kind, ev.Blob, ev.Off, b.at)
+	}
+	if b.at = ev.Off + ev.N; ev.Kind == Skip {
+		return
+	}
+	b.total += ev.N
+	if b.at > size && len(j.liars) == 0 {
+		at(RuleBounds, "%d bytes of blob %d, the source has %d", b.at, ev.Blob, size)
+	}
+	// It may begin again for each fault, and go back to a mark five times.
+	if b.total > size*int64(6+j.faults) {
+		at(RuleBounds, "%d bytes of blob %d were written in all", b.total, ev.Blob)
+	}
+	if ev.Bad && len(j.liars) == 0 {
+		at(RuleBytes, "other bytes than the source's in blob %d at %d", ev.Blob, ev.Off)
 	}
 }
 

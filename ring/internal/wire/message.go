@@ -156,6 +156,10 @@ type (
 		Blob int   `json:"blob"` // this and the next as in Report
 		Good int64 `json:"good"`
 	}
+	Compare  struct{} // 25; this type and the next one exist since version 6
+	Compared struct { // 26
+		Leaves []Leaves `json:"leaves,omitempty"`
+	}
 )
 
 // Sending is what a feeder says about a link in its Report.
@@ -220,6 +224,7 @@ var makers = [...]func() Message{
 	19: func() Message { return new(Ping) }, 20: func() Message { return new(Pong) },
 	21: func() Message { return new(Fallback) }, 22: func() Message { return new(Probe) },
 	23: func() Message { return new(Probed) }, 24: func() Message { return new(Good) },
+	25: func() Message { return new(Compare) }, 26: func() Message { return new(Compared) },
 }
 
 func (*Hello) kind() byte     { return 1 }
@@ -246,3 +251,5 @@ func (*Fallback) kind() byte  { return 21 }
 func (*Probe) kind() byte     { return 22 }
 func (*Probed) kind() byte    { return 23 }
 func (*Good) kind() byte      { return 24 }
+func (*Compare) kind() byte   { return 25 }
+func (*Compared) kind() byte  { return 26 }

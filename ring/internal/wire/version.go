@@ -38,7 +38,7 @@ func Common(least, most int) int {
 }
 
 // lastOf has, by version, the highest type of message that belongs to it.
-var lastOf = [Version + 1]byte{1: 21, 2: 23, 3: 23, 4: 23, 5: 23, 6: 24}
+var lastOf = [Version + 1]byte{1: 21, 2: 23, 3: 23, 4: 23, 5: 23, 6: 26}
 
 // Knows reports whether a peer that speaks a version knows messages like m.
 func Knows(version int, m Message) bool { return m.kind() <= lastOf[version] }
@@ -155,6 +155,8 @@ func leavesOf(m Message) []Leaves {
 	case *Need:
 		return m.Leaves
 	case *Dial:
+		return m.Leaves
+	case *Compared:
 		return m.Leaves
 	}
 	return nil

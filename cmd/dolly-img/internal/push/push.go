@@ -50,6 +50,8 @@ type Push struct {
 	Check     bool // only ask the nodes
 	// Confirm has somebody agree to a plan, or returns ErrUnconfirmed. It is needed where Meta has a Device.
 	Confirm func(ctx context.Context, p Plan) error
+	// Update has nodes compare the file that they have with the one that is sent, and sends only what differs.
+	Update bool
 
 	Software string       // this program and its version, as peers and the report are told
 	Log      *slog.Logger // nil is silent
@@ -190,7 +192,7 @@ func (p *Push) config(ctx context.Context, m *meta.Transfer) (_ *ring.Config, er
 	}()
 	cfg := &ring.Config{
 		Source: source, Plain: p.Plain, Rate: p.Rate, Wait: p.Wait,
-		Straggler: p.Straggler, Retries: p.Retries, Check: p.Check, MaxDirect: p.MaxDirect,
+		Straggler: p.Straggler, Retries: p.Retries, Check: p.Check, MaxDirect: p.MaxDirect, Update: p.Update,
 		TLS:     p.ends.watch(clientTLS(id, ring.ALPNControl)),
 		DataTLS: clientTLS(id, ring.ALPNData), Software: p.Software, Log: p.Log, OnEvent: p.OnEvent,
 	}

@@ -1,0 +1,119 @@
+package coordinator
+
+import (
+	"time"
+
+	"github.com/dolly-img/dolly-img/ring/internal/wire"
+	"github.com/dolly-img/dolly-img/ring/leaf"
+)
+
+// Before the start of an update the nodes compare what they have with the marks of what will be sent (PROTOCOL.md section 7,
+// "Comparing").
+
+// comparing is how far that is, of all nodes.
+type comparing struct {
+	// begun says that the nodes were asked, read that the source was read, and over that nobody is waited for any more.
+	begun, read, over bool
+	// since is when they were asked. first is when the first of them had compared everything, 0 before.
+	since, first time.Duration
+}
+
+// compared is how far comparing is on one node.
+type compared struct {
+	asked, said bool
+	good        int64         // bytes that it says to have compared
+	moved       time.Duration // when that grew last
+}
+
+// ask notes that the node was sent COMPARE.
+func (c *compared) ask(now time.Duration) { *c = compared{asked: true, moved: now} }
+
+// tell notes how many bytes the node says to have compared.
+func (c *compared) tell(good int64, now time.Duration) {
+	if good > c.good {
+		c.good, c.moved = good, now
+	}
+}
+
+// say notes that the node has said COMPARED.
+func (c *compared) say() { c.said = true }
+
+// waits reports whether the node was asked and has not answered.
+func (c *compared) waits() bool { return c.asked && !c.said }
+
+// patience is how long nodes are waited for that compare more slowly than the first one.
+func (c *comparing) patience() time.Duration { return 2*(c.first-c.since) + timings.compare }
+
+// compare has the nodes compare what they have, and reports whether the start has to wait for that.
+func (c *Machine) compare() (wait bool) {
+	p := &c.comparing
+	if p.over {
+		return false
+	}
+	if !p.begun {
+		p.begun, p.since = true, c.now
+		c.do(ActCompare{})
+	}
+	waits, moves := false, false
+	for i := 1; i < len(c.nodes); i++ {
+		n := &c.nodes[i]
+		if n.phase != phReady {
+			continue
+		}
+		if !n.compared.asked && n.contact.version >= wire.SetsSince && n.holdings.lacks {
+			n.compared.ask(c.now)
+			c.tell(i, &wire.Compare{})
+		}
+		if n.compared.waits() {
+			waits = true
+			moves = moves || c.now-n.compared.moved < timings.hung
+		} else if n.compared.said && p.first == 0 {
+			p.first = c.now
+		}
+	}
+	switch {
+	case !p.read:
+		return true
+	case !waits || !moves || p.first > 0 && c.now-p.since > p.patience():
+		p.over = true
+	}
+	return !p.over
+}
+
+// nodeCompared takes the leaves that a node has.
+func (c *Machine) nodeCompared(ev EvCompared) {
+	n := &c.nodes[ev.Node]
+	if !n.compared.waits() || n.phase != phReady && n.phase != phServing {
+		return
+	}
+	sets, right := c.setsOf(ev.Leaves)
+	if !right {
+		c.end(ev.Node, Failed, because(KindProtocol, "has compared leaves that there are not"))
+		return
+	}
+	n.compared.say()
+	n.row.Skipped = n.holdings.compare(sets)
+}
+
+// common returns for each blob the leaves that all nodes have that are served, or nil where there are none.
+func (c *Machine) common() []*leaf.Set {
+	if !c.comparing.begun || len(c.order) == 0 {
+		return nil
+	}
+	all := make([]*leaf.Set, len(c.blobs))
+	for k, i := range c.order {
+		sets := c.nodes[i].holdings.sets
+		if sets == nil {
+			return nil
+		}
+		for b, set := range sets {
+			switch {
+			case k == 0:
+				all[b] = set.Clone()
+			case all[b] != nil:
+				all[b].Keep(set)
+			}
+		}
+	}
+	return all
+}

@@ -1,0 +1,107 @@
+package member
+
+import (
+	"crypto/sha256"
+	"slices"
+	"testing"
+
+	"github.com/dolly-img/dolly-img/ring/internal/wire"
+	"github.com/dolly-img/dolly-img/ring/leaf"
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// A node says which of its leaves have the sums of their marks, however much of them it has hashed when it has to say so,
+// and needs the others.
+func TestCompare(t *testing.T) {
+	const leaves, size = 6, 6*setLeaf - 1 // the last leaf has no mark
+	right := func(k int) [sha256.Size]byte { return sha256.Sum256([]byte{byte(k)}) }
+	all := sha256.New()
+	var marks []wire.Mark
+	for k := range leaves {
+		sum := right(k)
+		all.Write(sum[:])
+		if k < leaves-1 {
+			marks = append(marks, wire.Mark{Offset: int64(k+1) * setLeaf, Sum: sum[:]})
+		}
+	}
+	marks = append(marks, wire.Mark{Offset: size, Sum: all.Sum(nil), Final: true})
+	for name, c := range map[string]struct {
+		own   int   // so many of its leaves are hashed
+		wrong []int // these differ
+		marks int   // so many marks come before START
+		want  byte
+		say   bool // before START
+	}{
+		"all":               {6, nil, 6, 0b111111, true},
+		"one differs":       {6, []int{2}, 6, 0b011011, true},
+		"the last differs":  {6, []int{5}, 6, 0b011111, true},
+		"all differ":        {6, []int{0, 1, 2, 3, 4, 5}, 6, 0, true},
+		"shorter":           {3, nil, 6, 0b000111, true},
+		"nothing":           {0, nil, 6, 0, true},
+		"slow":              {4, []int{1}, 6, 0b001101, false},
+		"the server failed": {6, nil, 3, 0b000111, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := New([]v1.Descriptor{{MediaType: leaf.MediaType, Size: size}}, setLeaf)
+			m.Step(EvHeld{Held: []int64{0}})
+			if _, ok := did[ActCompare](m.Step(EvMsg{&wire.Compare{}})); !ok {
+				t.Fatal("it does not compare")
+			}
+			var out []Action
+			for k := range c.own {
+				sum := right(k)
+				if slices.Contains(c.wrong, k) {
+					sum[0] ^= 1
+				}
+				out = append(out, m.Step(EvOwn{0, sum})...)
+				out = append(out, m.Step(EvMsg{&wire.Marks{Marks: marks[min(k, c.marks):min(k+1, c.marks)]}})...)
+			}
+			if good := m.Report().Good; good != min(int64(c.own)*setLeaf, size) {
+				t.Errorf("reports %d", good)
+			}
+			if name != "slow" {
+				out = append(out, m.Step(EvHashed{})...)
+			}
+			out = append(out, m.Step(EvMsg{&wire.Marks{Marks: marks[:c.marks]}})...)
+			if _, ok := said[*wire.Compared](out); ok != c.say {
+				t.Errorf("has said so before the start: %v", ok)
+			}
+			out = append(out, m.Step(EvMsg{&wire.Start{}})...)
+			say, ok := said[*wire.Compared](out)
+			if !ok || (len(say.Leaves) > 0) != (c.own > 0) || c.own > 0 && say.Leaves[0].Set[0] != c.want {
+				t.Fatalf("says %v", say)
+			}
+			need := feed(t, m, 1)
+			first := int64(0)
+			for c.want>>first&1 == 1 {
+				first++
+			}
+			if c.want == 0b111111 && len(need.Needs) > 0 || c.want != 0b111111 && need.Needs[0][1] != first*setLeaf {
+				t.Errorf("needs %v", need.Needs)
+			}
+			for k := range int64(leaves) {
+				if held := c.want>>k&1 == 1; (m.Compared(0, k*setLeaf) != nil) != held {
+					t.Errorf("leaf %d is known: %v", k, !held)
+				}
+			}
+		})
+	}
+}
+
+// A COMPARED that was lost is said again, and COMPARE after the start is a violation.
+func TestCompareAgain(t *testing.T) {
+	m := New([]v1.Descriptor{{MediaType: leaf.MediaType, Size: setLeaf}}, setLeaf)
+	m.Step(EvHeld{Held: []int64{0}})
+	m.Step(EvMsg{&wire.Compare{}})
+	if out := m.Step(EvMsg{&wire.Compare{}}); len(out) > 0 {
+		t.Errorf("asked again it does %v", out)
+	}
+	m.Step(EvHashed{})
+	if _, ok := said[*wire.Compared](m.Step(EvMsg{&wire.Compare{}})); !ok {
+		t.Error("it does not say again that it has compared")
+	}
+	m.Step(EvMsg{&wire.Start{}})
+	if f, _ := said[*wire.Fail](m.Step(EvMsg{&wire.Compare{}})); f == nil || f.Code != wire.CodeProtocol {
+		t.Errorf("says %v", f)
+	}
+}
