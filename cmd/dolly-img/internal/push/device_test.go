@@ -15,15 +15,22 @@ import (
 	"github.com/dolly-img/dolly-img/test/loopdev"
 )
 
-// A disk with an MBR and XFS in its first partition, and that XFS alone, as they are and compressed.
-func TestToDevice(t *testing.T) {
-	xfs := make([]byte, 3<<20)
+const inXFS = "xfs in units of 512 bytes"
+
+// smallImages are a disk with an MBR and XFS in its first partition, and that XFS alone.
+func smallImages() (disk, xfs []byte) {
+	xfs = make([]byte, 3<<20)
 	copy(xfs, "XFSB")
 	xfs[102] = 2 // sectors of 512 bytes
-	disk := append(make([]byte, 1<<20), xfs...)
+	disk = append(make([]byte, 1<<20), xfs...)
 	copy(disk[446:], "\x00\x00\x00\x00\x83\x00\x00\x00\x00\x08\x00\x00\x00\x08\x00\x00")
 	disk[510], disk[511] = 0x55, 0xAA
-	const inXFS = "xfs in units of 512 bytes"
+	return disk, xfs
+}
+
+// What is an image, and in what its table counts, of files as they are and compressed.
+func TestToDevice(t *testing.T) {
+	disk, xfs := smallImages()
 	for _, tt := range []struct {
 		name  string
 		image []byte
@@ -66,7 +73,15 @@ func TestToDevice(t *testing.T) {
 			}
 		}
 	}
-	// A GPT without its header.
+	m := &meta.Transfer{Kind: meta.KindRaw, Output: "device:system", Device: &meta.Device{}}
+	if _, err := (File{Path: "-", Stream: strings.NewReader("x"), NoSpool: true}).Open(t.Context(), nil, m); err == nil || !strings.Contains(err.Error(), "length") {
+		t.Errorf("a stream: %v", err)
+	}
+}
+
+// A GPT without its header.
+func TestToDeviceDamaged(t *testing.T) {
+	disk, _ := smallImages()
 	copy(disk[446:], "\x00\x00\x02\x00\xee\xff\xff\xff\x01\x00\x00\x00\xff\x1f\x00\x00")
 	damaged := filepath.Join(t.TempDir(), "damaged")
 	if err := os.WriteFile(damaged, disk, 0o600); err != nil {
@@ -81,8 +96,11 @@ func TestToDevice(t *testing.T) {
 	if err := s.(io.Closer).Close(); err != nil || len(notes) != 1 || !strings.Contains(notes[0], "no header of a GPT") {
 		t.Errorf("a damaged table: %q, %v", notes, err)
 	}
-	copy(disk[446:], "\x00\x00\x00\x00\x83\x00\x00\x00\x00\x08\x00\x00\x00\x08\x00\x00")
-	// A device knows its sectors, and is read behind what is read of a file that is expanded.
+}
+
+// A device knows its sectors, and is read behind what is read of a file that is expanded.
+func TestToDeviceFromDevice(t *testing.T) {
+	disk, xfs := smallImages()
 	path := filepath.Join(t.TempDir(), "disk")
 	if err := os.WriteFile(path, append(disk, make([]byte, 8<<20)...), 0o600); err != nil {
 		t.Fatal(err)
@@ -106,9 +124,5 @@ func TestToDevice(t *testing.T) {
 	}}
 	if err := source.(io.Closer).Close(); err != nil || !reflect.DeepEqual(*m.Device, want) {
 		t.Errorf("a device: %+v, %v, want %+v", *m.Device, err, want)
-	}
-	m = &meta.Transfer{Kind: meta.KindRaw, Output: "device:system", Device: &meta.Device{}}
-	if _, err := (File{Path: "-", Stream: strings.NewReader("x"), NoSpool: true}).Open(t.Context(), nil, m); err == nil || !strings.Contains(err.Error(), "length") {
-		t.Errorf("a stream: %v", err)
 	}
 }
