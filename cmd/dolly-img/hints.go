@@ -140,7 +140,7 @@ var hints = map[errkind.Kind]string{
 	"input-damaged":    "copy it again, or make it again",
 	"input-dictionary": "compress it again without a dictionary",
 	"input-filter":     "compress it again with another program or without special options: xz -dc FILE | xz -T0 > OTHER",
-	"input-foreign":    "%[1]s",
+	"input-foreign":    "%[1]s; or say with --format how it is stored, then it is sent whatever it holds",
 	"input-format":     "--format auto finds out how it is stored, and --format raw sends it as it is",
 	"input-other-bmap": "move %[1]s away if it belongs to another image",
 	"input-window":     "compress it again with a smaller window: zstd -dc FILE | zstd -T0 -19 > OTHER, or the same with xz",

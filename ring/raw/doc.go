@@ -1,8 +1,9 @@
 // Package raw holds the sources and sinks that know no image format: a regular
-// file, a standard stream, and the file a node writes. (The way of a byte from a socket to
+// file, a block device, a standard stream, and the file a node writes. (The way of a byte from a socket to
 // such a file is package ring/internal/relay.)
 //
 //	server   OpenFile(path)      a regular file, Size known
+//	         OpenDevice(path)    a block device, which nothing may write to meanwhile
 //	         Stream(r, dir)      standard input, Size -1, spooled while it is read
 //	node     NewTarget(options)  one file, atomically replaced on Publish
 //	         Discard             verifies only (the ring does), keeps nothing

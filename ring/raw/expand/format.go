@@ -164,8 +164,7 @@ var foreigns = []foreign{
 	{"compressed with lz4", 0, "\x02\x21\x4c\x18", "lz4 -dc IN > OUT"},
 	{"compressed with lzip", 0, "LZIP\x01", "lzip -dc IN > OUT"},
 	{"compressed with lzop", 0, "\x89LZO\x00\x0d\x0a\x1a\x0a", "lzop -dc IN > OUT"},
-	{"compressed with compress", 0, "\x1f\x9d", "gzip -dc IN > OUT"},
-	{"compressed with pack", 0, "\x1f\x1e", "gzip -dc IN > OUT"},
+	{"compressed with compress", 0, "\x1f\x9d\x90", "gzip -dc IN > OUT"},
 	{"compressed with lzma", 0, "\x5d\x00\x00\x80\x00\xff\xff\xff\xff\xff\xff\xff\xff\x00", "xz -dc --format=lzma IN > OUT"},
 }
 
