@@ -101,20 +101,18 @@ func (h *holdings) forget() { h.held, h.sets, h.absent, h.claimed = nil, nil, 0,
 // drop takes back the claims of the leading bytes of the blobs behind blob, and, with all, also those of leaves behind the
 // good bytes of blob. It returns how many bytes that is.
 func (h *holdings) drop(blob int, good int64, all bool) (less int64) {
-	if all && h.sets != nil {
+	if h.sets != nil {
 		h.sets = slices.Clone(h.sets)
-		for b := blob; b < len(h.sets); b++ {
-			if behind := h.sets[b].Bytes(good); behind > 0 {
-				less += behind
-				h.sets[b] = h.sets[b].Before(good)
-			}
-			good = 0
-		}
 	}
-	for b := blob + 1; b < len(h.claims); b++ {
+	for b := blob; b < len(h.claims); b++ {
 		was := h.claimedOf(b)
-		h.claims[b] = 0
-		less += was - h.claimedOf(b)
+		if b > blob {
+			h.claims[b], good = 0, 0
+		}
+		if all && h.sets != nil && h.sets[b].Bytes(good) > 0 {
+			h.sets[b] = h.sets[b].Before(good)
+		}
+		less += was - h.claimedOf(b) // leaves before a claim count there
 	}
 	h.claimed -= less
 	return less

@@ -2,6 +2,7 @@ package coordinator
 
 import (
 	"math"
+	"math/rand/v2"
 	"testing"
 
 	"github.com/dolly-img/dolly-img/ring/internal/wire"
@@ -56,6 +57,39 @@ func TestNeedWithOtherLeaves(t *testing.T) {
 		c.Step(EvNeed{Node: 1, Link: link, Generation: gen, Needs: test.needs, Leaves: leaves})
 		if r := c.Row(1); (r.State == Failed) == test.ok {
 			t.Errorf("needs %v: %s, %v", test.needs, r.State, r.Cause)
+		}
+	}
+}
+
+// What a node claims counts as the sum of what it claims of each blob, whichever marks show that it was wrong.
+func TestClaimedAddsUp(t *testing.T) {
+	blob := v1.Descriptor{MediaType: leaf.MediaType, Size: 20*leaf.Size + 5}
+	blobs := []v1.Descriptor{blob, blob, blob}
+	sizes := []int64{blob.Size, blob.Size, blob.Size}
+	for seed := range uint64(300) {
+		rnd := rand.New(rand.NewPCG(seed, 5))
+		var h holdings
+		var sets []*leaf.Set
+		ev := EvAnswer{Held: make([]int64, len(blobs))}
+		for b := range blobs {
+			ev.Held[b] = rnd.Int64N(blob.Size)
+			sets = append(sets, leaf.SetOf(blob.Size, leaf.Size, func(int64) bool { return rnd.IntN(2) == 0 }))
+		}
+		h.take(blobs, sizes, ev, sets, 0, leaf.Size)
+		for range 6 {
+			before, less := h.claimed, int64(0)
+			b, good := rnd.IntN(len(blobs)), rnd.Int64N(20)*leaf.Size
+			if off := good + leaf.Size; h.owns(b, good, off) {
+				less += h.cut(b, good, off)
+			}
+			less += h.drop(b, good, rnd.IntN(3) == 0)
+			sum := int64(0)
+			for b := range blobs {
+				sum += h.claimedOf(b)
+			}
+			if h.claimed != sum || h.claimed != before-less {
+				t.Fatalf("seed %d: %d bytes are claimed of the blobs, %d of all, which was %d before %d were taken back", seed, sum, h.claimed, before, less)
+			}
 		}
 	}
 }
