@@ -43,6 +43,7 @@ func (s *sender) measure() coordinator.EvReport {
 	var r wire.Report
 	s.relay.Report(&r, false)
 	r.Received = s.relay.Streamed()
+	r.Blob, r.Good = s.relay.Brought()
 	return coordinator.EvReport{Report: r}
 }
 

@@ -95,6 +95,21 @@ func (h *holdings) claimedOf(b int) int64 {
 	return h.claims[b] + h.sets[b].Bytes(h.claims[b])
 }
 
+// lackedBefore is how many bytes the node had to receive of what is before byte off of blob, but for leaves that it claimed
+// behind others. sizes are those of the blobs.
+func (h *holdings) lackedBefore(sizes []int64, blob int, off int64) (n int64) {
+	for b, held := range h.held {
+		switch {
+		case b > blob || held >= 0:
+		case b == blob:
+			n += max(0, off-h.claims[b])
+		default:
+			n += max(0, sizes[b]-h.claims[b])
+		}
+	}
+	return n
+}
+
 // forget drops what the node answered, because it is sent an offer again.
 func (h *holdings) forget() { h.held, h.sets, h.absent, h.claimed = nil, nil, 0, 0 }
 

@@ -126,7 +126,19 @@ func (c *Machine) giveUp(i int, reason string) {
 // delays reports whether i has something to get on with. That is so if it says that it waits for its own storage,
 // processor or rate limit, or if its feeder has something to send or has sent everything.
 func (c *Machine) delays(i int) bool {
-	return c.namesOwn(i) || c.busyInto(i) || c.wasSent(i) || c.feederEnded(i)
+	return (c.namesOwn(i) || c.busyInto(i) || c.wasSent(i) || c.feederEnded(i)) && !c.isAhead(i)
+}
+
+// isAhead reports whether i has taken more than the server has read so far, from others that had it before. It may then have
+// to wait for the server's sums. What its feeder says it took has headers and what TLS adds in it, and does not count
+// in full: a node that takes nothing more of what the server has read must not count as ahead.
+func (c *Machine) isAhead(i int) bool {
+	n, server := &c.nodes[i], &c.nodes[0].progress.report
+	if c.sourceDone || server.Blob == 0 && server.Good == 0 {
+		return false
+	}
+	took := c.received(i, n.progress.report.Received)
+	return took-took/64 > n.holdings.lackedBefore(c.sizes, server.Blob, server.Good)*int64(1+n.blame.falls)
 }
 
 // caughtUp reports whether i has taken all that its feeder had for it. The feeder has to say so in two reports in a row.

@@ -130,3 +130,15 @@ func (p *Pump) frame(ctx context.Context, b int, off int64, data []byte) error {
 
 // limit waits until so many bytes may be sent.
 func (p *Pump) limit(ctx context.Context, n int) error { return p.Relay.limited(ctx, p.Limit, n) }
+
+// Brought returns the first byte that the producer has not brought yet: a blob, and an offset in it.
+func (r *Relay) Brought() (blob int, off int64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for i := range r.blobs {
+		if b := &r.blobs[i]; b.arriving && b.recv != b.size {
+			return i, b.recv
+		}
+	}
+	return len(r.blobs), 0
+}
