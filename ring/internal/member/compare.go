@@ -40,6 +40,19 @@ func (m *Machine) own(ev EvOwn) {
 	}
 }
 
+// comparedTo returns how many leading bytes of a blob were hashed and have their marks. The server does not send the marks of
+// what is reported: so a node that hashes faster than the server does not tell of more.
+func (m *Machine) comparedTo(b *blob) int64 {
+	to := min(int64(len(b.own))*m.markEvery, b.size)
+	switch {
+	case b.final != "" || m.marks >= maxMarks:
+		return to
+	case len(b.marks) == 0:
+		return 0
+	}
+	return min(to, b.marks[len(b.marks)-1].off)
+}
+
 // maybeCompared ends comparing once everything was hashed and all marks are there.
 func (m *Machine) maybeCompared() {
 	if !m.Comparing() || !m.comparison.hashed {

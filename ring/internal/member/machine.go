@@ -339,8 +339,8 @@ func (m *Machine) Report() *wire.Report {
 	for i := range m.blobs {
 		if b := &m.blobs[i]; !b.held && !b.judged {
 			r.Blob, r.Good = i, b.good
-			if m.phase == Offered { // it compares
-				r.Good = min(int64(len(b.own))*m.markEvery, b.size)
+			if m.phase == Offered {
+				r.Good = m.comparedTo(b)
 			}
 			break
 		}
