@@ -17,9 +17,8 @@ func (d *Device) Mount(t testing.TB, path, kind string, flags uintptr, do func(d
 	d.Check(t)
 	dir := t.TempDir()
 	done := make(chan struct{})
-	go func() {
+	elsewhere(func() {
 		defer close(done)
-		runtime.LockOSThread() // and the thread ends with the goroutine
 		if err = unix.Unshare(unix.CLONE_NEWNS); err != nil {
 			return
 		}
@@ -35,10 +34,29 @@ func (d *Device) Mount(t testing.TB, path, kind string, flags uintptr, do func(d
 			}
 		}()
 		do(dir)
-	}()
+	})
 	<-done
 	if t.Failed() {
 		t.FailNow() // do cannot end the test itself
 	}
 	return err
+}
+
+// elsewhere runs do on a thread of its own, which ends with it. It is never the first thread of the process, which does not
+// end, and whose mounts are those of the process in /proc.
+func elsewhere(do func()) {
+	go func() {
+		runtime.LockOSThread()
+		if unix.Gettid() != unix.Getpid() {
+			do()
+			return
+		}
+		defer runtime.UnlockOSThread()
+		ended := make(chan struct{})
+		elsewhere(func() { // on another thread, because this one is taken until then
+			defer close(ended)
+			do()
+		})
+		<-ended
+	}()
 }
