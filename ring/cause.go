@@ -35,6 +35,7 @@ const (
 	FaultCertificate Fault = "certificate"  // it refuses our certificate, and its log says why
 	FaultRevoked     Fault = "revoked"      // its certificate is revoked
 	FaultRevokedName Fault = "name revoked" // its name is, so that no new certificate helps
+	FaultMisnamed    Fault = "misnamed"     // its certificate is of a node of another name
 )
 
 // Cause is why a node is in its state, in parts. Causes that are equal but for Addr say the same of
@@ -124,6 +125,7 @@ func ungreeted(err error, addr string, in time.Duration) error {
 		Revoked() bool
 		RevokedName() bool
 	}
+	var n interface{ Misnamed() bool }
 	var known interface{ cause() Cause }
 	switch {
 	case errors.As(err, &known):
@@ -145,6 +147,8 @@ func ungreeted(err error, addr string, in time.Duration) error {
 		return &refusal{Cause{Fault: FaultRevokedName, Text: err.Error()}}
 	case errors.As(err, &r) && r.Revoked():
 		return &refusal{Cause{Fault: FaultRevoked, Text: err.Error()}}
+	case errors.As(err, &n) && n.Misnamed():
+		return &refusal{Cause{Fault: FaultMisnamed, Text: err.Error()}}
 	case errors.As(err, &verify):
 		return &refusal{because("the node's certificate is refused: " + verify.Err.Error())}
 	case errors.As(err, &record):

@@ -36,6 +36,8 @@ var advice = []struct {
 		"the list \"revoked\" beside the keys used here gives up the key of %[1]s by its serial number; a new one is made on the server where ca.key is: dolly-img keys renew; then copy it there"},
 	{[]ring.Fault{ring.FaultRevokedName},
 		"the list \"revoked\" beside the keys used here gives up the names of %[1]s, so that a new key under the same name does not help: to use the names again, take their lines out of the list on all machines, and on the server where ca.key is run dolly-img keys revoke SERIAL with the number of each old key, then dolly-img keys renew"},
+	{[]ring.Fault{ring.FaultMisnamed},
+		"the certificate on %[1]s is of a node of another name: say that name in --nodes, if it is the right machine, or make one for this name on the server where ca.key is, with dolly-img keys add node NAME, and install it there as node.pem"},
 }
 
 // printHints prints what to do about nodes that cannot be talked to. Each advice is printed once.

@@ -99,7 +99,11 @@ type PeerError struct {
 	cluster   bool   // the certificate names another cluster
 	authority bool   // it names this cluster, and another authority signed it
 	revoked   *match // the entry that revokes it, or nil
+	misnamed  bool   // it is of a node of another name
 }
+
+// Misnamed reports whether the peer's certificate is genuine, and of a node of another name than the one that was called.
+func (e *PeerError) Misnamed() bool { return e.misnamed }
 
 // Revoked reports whether the peer's certificate is listed as revoked.
 func (e *PeerError) Revoked() bool { return e.revoked != nil }

@@ -88,7 +88,7 @@ func (id *Identity) ClientConfig(alpn string, expectName string) *tls.Config {
 		case peer.Role != Node:
 			return &PeerError{Peer: peer, Reason: "it listens, but is no node"}
 		case peer.Name != "" && expectName != "" && !sameHost(peer.Name, expectName):
-			return &PeerError{Peer: peer, Reason: fmt.Sprintf("it answers for %q", expectName)}
+			return &PeerError{Peer: peer, Reason: fmt.Sprintf("it answers for %q", expectName), misnamed: true}
 		}
 		return nil
 	}
