@@ -113,6 +113,9 @@ func (d *deviceSink) Publish(ctx context.Context) error {
 	if err := d.deviceTarget.Publish(ctx); err != nil {
 		return err
 	}
+	if d.block.WritesZeros() {
+		d.log.Info("this disk cannot make holes, and had every zero written to it", "device", d.String())
+	}
 	way, err := d.reread()
 	switch {
 	case errors.Is(err, reread.ErrPrivilege):
