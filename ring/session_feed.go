@@ -77,20 +77,20 @@ func (s *session) receive(l *relay.LinkReader, h wire.LinkHello) {
 // frames takes the frames of a link. fin says that the link ended with the final record.
 func (s *session) frames(l *relay.LinkReader, gen uint32) (fin bool, err error) {
 	return s.relay.Receive(s.ctx, l, s.limit, func(h wire.Header) bool {
-		s.awaitMarks(gen)
+		s.awaitMarks(gen, h.Blob)
 		out := s.step(member.EvFrame{Generation: gen, Blob: h.Blob, Offset: h.Offset, Length: h.Length, Zero: h.Type == wire.Zero})
 		_, ok := out[0].(member.ActAccept)
 		return ok
 	})
 }
 
-// awaitMarks waits while as many sums of this node wait for marks as four windows of them have: zeros take no time, and the server
+// awaitMarks waits while as many sums of a blob wait for marks as four windows of them have: zeros take no time, and the server
 // may be busy with other things than marks. The link of generation gen is then not read. Sums that are dropped instead would keep
 // the node from ever saying that more is good, and the server from sending more marks.
-func (s *session) awaitMarks(gen uint32) {
+func (s *session) awaitMarks(gen, blob uint32) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for s.storing.pages && int64(s.m.Unjudged()) >= 4*s.node.pool.Ahead() && !s.over && !s.m.Resetting() && s.m.Generation() == gen {
+	for s.storing.pages && int64(s.m.Unjudged(blob)) >= 4*s.node.pool.Ahead() && !s.over && !s.m.Resetting() && s.m.Generation() == gen {
 		s.storing.stepped.Wait()
 	}
 }

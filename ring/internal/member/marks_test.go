@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/dolly-img/dolly-img/ring/internal/wire"
+	"github.com/dolly-img/dolly-img/ring/leaf"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
@@ -52,5 +53,22 @@ func TestMemberSumsAreBounded(t *testing.T) {
 	m.Step(EvMsg{&wire.Marks{Marks: []wire.Mark{{Offset: 3 * wire.MarkEvery, Sum: sumOf("other")}}}})
 	if m.sums != 0 {
 		t.Errorf("%d sums wait after a fallback", m.sums)
+	}
+}
+
+// No mark comes behind the final one, so that nothing has to wait for marks then: those that were left out never come.
+func TestMemberAwaitsNoMarks(t *testing.T) {
+	m := New([]v1.Descriptor{{MediaType: leaf.MediaType, Size: 9 * wire.MarkEvery}}, wire.MarkEvery)
+	m.Step(EvHeld{Held: []int64{0}})
+	m.Step(EvMsg{&wire.Start{}})
+	for k := int64(1); k <= 5; k++ {
+		m.Step(EvSum{Offset: k * wire.MarkEvery, Sum: sumOf("sum")})
+	}
+	if m.Unjudged(0) != 5 || m.Unjudged(1) != 0 || m.Unjudged(1<<32-1) != 0 {
+		t.Errorf("%d sums wait for marks, want 5", m.Unjudged(0))
+	}
+	m.Step(EvMsg{&wire.Marks{Marks: []wire.Mark{{Offset: 9 * wire.MarkEvery, Sum: sumOf("root"), Final: true}}}})
+	if n := m.Unjudged(0); n != 0 {
+		t.Errorf("%d sums wait for marks behind the final one", n)
 	}
 }
