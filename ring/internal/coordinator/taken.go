@@ -11,6 +11,8 @@ type taken struct {
 	// believes says that the feeder of the newest link does not tell. once says that nobody told what was taken of an
 	// ended link in the end. In both cases the next report of the node is believed.
 	believes, once bool
+	// guessed says that the node was believed about some of older.
+	guessed bool
 }
 
 // takenLink is one link into the node, and how many bytes were acknowledged on it.
@@ -56,7 +58,9 @@ func (t *taken) most() (sum int64) {
 // new link and did not say yet what it needs, so that its report may be older than the end of the link before.
 func (t *taken) report(received int64, asked bool) {
 	if t.believes || t.once && !asked {
-		t.older += max(0, received-t.most())
+		more := max(0, received-t.most())
+		t.older += more
+		t.guessed = t.guessed || more > 0
 		t.once = false
 	}
 }

@@ -131,10 +131,11 @@ func (c *Machine) delays(i int) bool {
 
 // isAhead reports whether i has taken more than the server has read so far, from others that had it before. It may then have
 // to wait for the server's sums. What its feeder says it took has headers and what TLS adds in it, and does not count
-// in full: a node that takes nothing more of what the server has read must not count as ahead.
+// in full: a node that takes nothing more of what the server has read must not count as ahead. What only the node itself
+// says does not count at all.
 func (c *Machine) isAhead(i int) bool {
 	n, server := &c.nodes[i], &c.nodes[0].progress.report
-	if c.sourceDone || server.Blob == 0 && server.Good == 0 {
+	if c.sourceDone || n.taken.guessed || server.Blob == 0 && server.Good == 0 {
 		return false
 	}
 	took := c.received(i, n.progress.report.Received)
