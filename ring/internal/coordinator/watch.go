@@ -134,7 +134,7 @@ func (c *Machine) delays(i int) bool {
 // in full: a node that takes nothing more of what the server has read must not count as ahead. What only the node itself
 // says does not count at all.
 func (c *Machine) isAhead(i int) bool {
-	n, server := &c.nodes[i], &c.nodes[0].progress.report
+	n, server := &c.nodes[i], c.nodes[0].progress.report
 	if c.sourceDone || n.taken.guessed || server.Blob == 0 && server.Good == 0 {
 		return false
 	}
