@@ -19,6 +19,9 @@ func (fullSink) Keep()                           {}
 func (fullSink) Switches(context.Context) bool   { return true }
 func (fullSink) String() string                  { return "full" }
 func (fullSink) Holds(v1.Descriptor, int64) bool { return true }
+func (fullSink) Compare(context.Context, v1.Descriptor) (int64, error) {
+	return 0, nil
+}
 func (fullSink) Target(context.Context) (json.RawMessage, error) {
 	return json.RawMessage("{}"), nil
 }
