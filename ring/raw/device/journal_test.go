@@ -2,9 +2,14 @@ package device
 
 import (
 	"bytes"
+	"errors"
 	"testing"
 
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/dolly-img/dolly-img/ring"
 	"github.com/dolly-img/dolly-img/ring/leaf"
+	"github.com/dolly-img/dolly-img/ring/ringtest/crashdisk"
 )
 
 // like16 is a journal of a blob of 16 leaves and a part of one.
@@ -67,5 +72,37 @@ func TestJournal(t *testing.T) {
 	j = &journal{device: 1 << 60, blob: 1<<60 - 1, leaf: leaf.Size, leaves: leaf.NewSet(1<<60-1, leaf.Size)}
 	if n := len(j.encode()); n > slotSize {
 		t.Errorf("a slot of %d bytes, and there is room for %d", n, slotSize)
+	}
+}
+
+// What is good may be said late. From Prepare on, the place of the journal belongs to the image.
+func TestNoJournalOverImage(t *testing.T) {
+	image := random(17 << 20)
+	d := crashdisk.New(24<<20, 512)
+	target := newTarget(d, Options{}, 4<<20, inFlight, 4<<20)
+	ctx, blob := t.Context(), v1.Descriptor{MediaType: leaf.MediaType, Size: int64(len(image))}
+	if _, _, err := target.Offer(ctx, []v1.Descriptor{blob}); err != nil {
+		t.Fatal(err)
+	}
+	w, err := target.Begin(ctx, blob, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = w.Write(image)
+	if err = errors.Join(err, w.Commit(ctx, blob)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err = target.Prepare(ctx, nil); err != nil {
+		t.Fatal(err)
+	}
+	if err = target.Publish(ctx); err != nil {
+		t.Fatal(err)
+	}
+	w.(ring.Cautious).Good(blob.Size)
+	if err = target.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if got := readDevice(t, d, blob.Size); !bytes.Equal(got, image) || target.Outcome() != Complete {
+		t.Errorf("%s, and the journal lies over the image", target.Outcome())
 	}
 }

@@ -14,6 +14,7 @@ type journaling struct {
 	busy     bool
 	sequence uint64
 	good     int64 // what was good then
+	over     bool  // Publish will write the image where the journal is
 }
 
 // like returns a journal of this blob on this device that names nothing.
@@ -114,7 +115,7 @@ func (t *Target) isGood(off int64) {
 		}
 	}
 	t.good = max(t.good, off)
-	if !t.begun || t.closed || t.journal.busy || t.good-t.journal.good < t.patchy {
+	if !t.begun || t.closed || t.journal.busy || t.journal.over || t.good-t.journal.good < t.patchy {
 		return
 	}
 	t.journal.busy = true

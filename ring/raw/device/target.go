@@ -203,6 +203,10 @@ func (t *Target) Prepare(ctx context.Context, _ []v1.Descriptor) (inPlace bool, 
 	if err := t.begin(); err != nil {
 		return false, err
 	}
+	t.mu.Lock()
+	t.journal.over = true
+	t.settle()
+	t.mu.Unlock()
 	t.compose, err = t.areas()
 	return false, err
 }
