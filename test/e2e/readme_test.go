@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -22,6 +23,7 @@ var ranElsewhere = map[string]string{
 	"./test/run":                  ".ci/run, of which this test is a part",
 	"CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' ./cmd/dolly-img":            "TestStatic of cmd/dolly-img",
 	"dolly-img raw /dev/sda --output device:system --nodes @hostfile":              "TestScript/device of cmd/dolly-img, on devices that it makes",
+	"dolly-img raw /dev/nvme0n1p3 --output /data/scratch.img --nodes @hostfile":    "TestRawDevice, on a device that it makes",
 	"CGO_ENABLED=0 go install github.com/dolly-img/dolly-img/cmd/dolly-img@latest": "needs a published version",
 }
 
@@ -32,7 +34,7 @@ var ofFour = strings.NewReplacer("[001-128]", "[001-004]", "node017", "node003",
 // there is nothing but the binary: a server, four nodes and a registry. A command of which this test
 // does not know where it is run fails it.
 func TestReadme(t *testing.T) {
-	ctx := need(t, 5*time.Minute, "docker-registry", "skopeo", "chroot", "clush", "/usr/sbin/sshd")
+	ctx := need(t, 5*time.Minute, "docker-registry", "skopeo", "chroot", "clush", "/usr/sbin/sshd", "xz")
 	text, err := os.ReadFile("../../README.md")
 	if err != nil {
 		t.Fatal(err)
@@ -104,6 +106,10 @@ func readmeMachines(t *testing.T, ctx context.Context, readme string) (server *m
 	server.write(home+"/hostfile", []byte("node001\nnode002\nnode003\nnode004\n"))
 	r.copy(makeSIF(t, "sle15.sif", 1<<20), server.path(home+"/sle15.sif"))
 	makeFile(t, server.path(home+"/disk.img"), 3<<20)
+	makeFile(t, server.path(home+"/system.raw"), 3<<20)
+	if out, err := exec.CommandContext(ctx, "xz", server.path(home+"/system.raw")).CombinedOutput(); err != nil {
+		t.Fatalf("xz: %v: %s", err, out)
+	}
 	server.write(home+"/tree/file", []byte("of a tree\n"))
 	for _, h := range net.Nodes[:4] {
 		m := newMachine(r, h, names)
