@@ -49,7 +49,7 @@ func (m *Machine) choosePath(c *Choice) {
 		c.Err = err
 		return
 	}
-	if over := m.multipath(d); over != nil {
+	if over := m.over(d); over != nil {
 		d = over
 	}
 	why := m.Never(d)
@@ -122,6 +122,21 @@ func (m *Machine) multipath(d *Device) *Device {
 	for _, holder := range d.held {
 		if h := m.Named(holder); h != nil && h.Kind == Multipath {
 			return h
+		}
+	}
+	return nil
+}
+
+// over returns what counts in the place of a path of a disk, or of a partition of that path; nil is nothing. A partition never
+// stands for a whole disk.
+func (m *Machine) over(d *Device) *Device {
+	whole := m.multipath(d)
+	if whole == nil || d.Kind != Partition {
+		return whole
+	}
+	for _, part := range m.Devices {
+		if part.Kind == Partition && part.Parent == whole.Name && part.Partition == d.Partition {
+			return part
 		}
 	}
 	return nil

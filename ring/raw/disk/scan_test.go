@@ -200,3 +200,22 @@ func TestScanAsLsblk(t *testing.T) {
 		t.Skip("no device but loop devices")
 	}
 }
+
+// A partition of a path is that partition of the multipath device, and never the whole of it.
+func TestChoosePartitionOfPath(t *testing.T) {
+	tr := everything(t)
+	for i, name := range []string{"sdb1", "sdb2"} {
+		tr.block(fmt.Sprintf(fibre, 0, 0, 0, "sdb/"+name), fmt.Sprintf("8:%d", 17+i), 1e12, fmt.Sprint("partition ", i+1), "start 2048")
+	}
+	if err := os.Remove(filepath.Join(tr.dir, "sys/devices/virtual/block/dm-0/holders/dm-1")); err != nil { // nothing keeps it from being written
+		t.Fatal(err)
+	}
+	m := tr.scan()
+	if c := m.Choose(identity.Device{Path: "/dev/sdb1"}); c.Device == nil || c.Device.Name != "dm-1" || c.Err != nil {
+		t.Errorf("picks %+v, %v", c.Device, c.Err)
+	}
+	c := m.Choose(identity.Device{Path: "/dev/sdb2"})
+	if kind, _ := errkind.Of(c.Err); c.Device != nil || kind != "device-other" || !strings.Contains(c.Err.Error(), "/dev/sdb2: is a path of dm-0 mpatha") {
+		t.Errorf("picks %+v, %v", c.Device, c.Err)
+	}
+}
