@@ -15,6 +15,7 @@ type journaling struct {
 	sequence uint64
 	good     int64 // what was good then
 	over     bool  // Publish will write the image where the journal is
+	lost     bool  // and has begun to
 }
 
 // like returns a journal of this blob on this device that names nothing.

@@ -76,6 +76,9 @@ func (t *Target) Publish(context.Context) error {
 	if t.compose == nil {
 		return fmt.Errorf("device %s: published before it was prepared", t.d)
 	}
+	t.mu.Lock()
+	t.journal.lost = true
+	t.mu.Unlock()
 	err := t.writeAll()
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -83,7 +86,7 @@ func (t *Target) Publish(context.Context) error {
 		t.outcome = Complete
 		return nil
 	}
-	if t.outcome == Unknown && t.remark() == nil {
+	if t.remark() == nil {
 		t.outcome = Overwritten
 	}
 	return err
@@ -162,7 +165,8 @@ func (t *Target) compare() error {
 	return nil
 }
 
-// remark marks a device as half-written again, whose last write failed.
+// remark marks a device as half-written again that Publish could not make complete. Some formats have nothing in the first
+// sector, such as btrfs and MD: what Publish wrote of their signatures goes, too, where the device can still do that.
 func (t *Target) remark() error {
 	b := aligned(page)
 	copy(b, disk.HalfWritten)
@@ -176,5 +180,10 @@ func (t *Target) remark() error {
 	if !bytes.Equal(b, got) {
 		return errors.New("the mark cannot be read back")
 	}
+	clear(b)
+	for _, s := range signatures {
+		t.d.WriteAt(b, s)
+	}
+	t.d.Flush()
 	return nil
 }

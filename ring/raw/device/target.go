@@ -227,7 +227,7 @@ func (t *Target) Close() error {
 	}
 	t.closed = true
 	t.settle()
-	half := t.begun && t.outcome == Overwritten
+	half := t.begun && t.outcome == Overwritten && !t.journal.lost
 	if half && !t.kept {
 		t.noted = leaf.NewSet(t.size, t.leaf)
 	}
