@@ -23,6 +23,8 @@ type progress struct {
 	// said is the same by what the node says alone, which others do not confirm. saidAt is when it last grew.
 	said   int64
 	saidAt time.Duration
+	// goodAt is when a report last told that more is good. Of the server this is how far it has read.
+	goodAt time.Duration
 	// small is how many bytes its steps of making blobs durable count for beyond what they are, durable the bytes that it
 	// has made durable.
 	small, durable int64
@@ -84,6 +86,9 @@ func (p *progress) take(now time.Duration, r wire.Report, has, said int64) {
 	p.confirm(now, has)
 	if said > p.said {
 		p.saidAt, p.said = now, said
+	}
+	if r.Blob > old.Blob || r.Blob == old.Blob && r.Good > old.Good {
+		p.goodAt = now
 	}
 	p.before = p.rate
 	p.rate, p.told = wire.PerSecond(max(0, brought(r)-brought(*old)), now-p.told), now

@@ -65,7 +65,7 @@ func (c *Machine) watch(i int, passed time.Duration) {
 	case n.progress.gotOn():
 		n.progress.step(c.now)
 		n.feed.gotOn()
-	case c.delays(i) && c.excused(i):
+	case c.delays(i) && (c.excused(i) || c.isAhead(i)):
 		n.progress.excuse(passed)
 	case c.delays(i):
 	case c.caughtUp(i):
@@ -126,16 +126,17 @@ func (c *Machine) giveUp(i int, reason string) {
 // delays reports whether i has something to get on with. That is so if it says that it waits for its own storage,
 // processor or rate limit, or if its feeder has something to send or has sent everything.
 func (c *Machine) delays(i int) bool {
-	return (c.namesOwn(i) || c.busyInto(i) || c.wasSent(i) || c.feederEnded(i)) && !c.isAhead(i)
+	return c.namesOwn(i) || c.busyInto(i) || c.wasSent(i) || c.feederEnded(i)
 }
 
 // isAhead reports whether i has taken more than the server has read so far, from others that had it before. It may then have
 // to wait for the server's sums. What its feeder says it took has headers and what TLS adds in it, and does not count
 // in full: a node that takes nothing more of what the server has read must not count as ahead. What only the node itself
-// says does not count at all.
+// says does not count at all. Its feeder may lie for it. So this excuses it no longer than the server is held up, which is
+// timings.hung at most for each node that does so; and those that feed it are excused by it, as if it was not ahead.
 func (c *Machine) isAhead(i int) bool {
 	n, server := &c.nodes[i], c.nodes[0].progress.report
-	if c.sourceDone || n.taken.guessed || server.Blob == 0 && server.Good == 0 {
+	if c.sourceDone || n.taken.guessed || server.Blob == 0 && server.Good == 0 || c.now-c.nodes[0].progress.goodAt >= timings.hung {
 		return false
 	}
 	took := c.received(i, n.progress.report.Received)
