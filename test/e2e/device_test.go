@@ -186,7 +186,7 @@ func TestDeviceRefused(t *testing.T) {
 	r.on(r.net.Server, "sgdisk", "-n", "1:1M:+8M", source.Path)
 	res := r.push("raw", source.File, "--output", "device:system", "--yes-overwrite", "4")
 	r.want(res, 3, "committed", "refused", "refused", "refused")
-	for i, want := range []string{"", "sectors of 4096 bytes", "16777216 bytes, the source has 25165824", "is a partition"} {
+	for i, want := range []string{"", "sectors of 4096 bytes", "is too small: 16.8 MB, the source has 25.2 MB", "is a partition"} {
 		if row := res.report.Nodes[i]; !strings.Contains(row.Reason, want) {
 			t.Errorf("%q, want %q", row.Reason, want)
 		}

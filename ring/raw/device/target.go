@@ -10,6 +10,7 @@ import (
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/dolly-img/dolly-img/ring"
+	"github.com/dolly-img/dolly-img/ring/bytesize"
 	"github.com/dolly-img/dolly-img/ring/leaf"
 )
 
@@ -108,6 +109,15 @@ func (t *Target) fail(what string, err error) error {
 	return fmt.Errorf("device %s: %s: %w", t.d, what, err)
 }
 
+// tooSmall returns the error of a device on which a source of size bytes has no room.
+func (t *Target) tooSmall(size int64) error {
+	has, wants := bytesize.Text(t.d.Size()), bytesize.Text(size)
+	if has == wants { // they differ by less than is shown
+		has, wants = fmt.Sprintf("%d bytes", t.d.Size()), fmt.Sprint(size)
+	}
+	return fmt.Errorf("device %s: is too small: %s, the source has %s", t.d, has, wants)
+}
+
 // Offer takes one blob of known length that fits. It claims no front of it, because the first leaf is never there.
 func (t *Target) Offer(ctx context.Context, blobs []v1.Descriptor) (held []int64, free int64, err error) {
 	if err := ctx.Err(); err != nil {
@@ -121,7 +131,7 @@ func (t *Target) Offer(ctx context.Context, blobs []v1.Descriptor) (held []int64
 	case size < 0:
 		return nil, 0, fmt.Errorf("device %s: the length of what is sent is not known", t.d)
 	case size > have:
-		return nil, 0, fmt.Errorf("device %s: has %d bytes, the source has %d", t.d, have, size)
+		return nil, 0, t.tooSmall(size)
 	case have < smallest:
 		return nil, 0, fmt.Errorf("device %s: has %d bytes, and has to have %d", t.d, have, smallest)
 	}
