@@ -78,10 +78,13 @@ func (f *deviceFlags) confirms(j *job) error {
 	j.Confirm = func(ctx context.Context, p push.Plan) error {
 		j.screen.progress("")
 		printOverwrites(j.screen, p)
-		if f.yes != 0 {
-			return nil
+		if f.yes == 0 {
+			if err := j.ask(ctx, len(p.Nodes)); err != nil {
+				return err
+			}
 		}
-		return j.ask(ctx, len(p.Nodes))
+		j.agreed.Store(true)
+		return nil
 	}
 	return nil
 }

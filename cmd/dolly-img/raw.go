@@ -109,7 +109,7 @@ func newRaw() *cobra.Command {
 			if (noSpool || allowEmpty) && input != "-" {
 				return usagef("--no-spool and --allow-empty are for standard input only, which is named -")
 			}
-			if update && (input == "-" || format != string(expand.Raw) || blocks != "" || out.discard || out.output == "-") {
+			if update && (input == "-" || format != string(expand.Raw) || blocks != "" || out.discard || out.output == "-" || identity.IsDevice(out.output)) {
 				return usagef("--update is for a file that is sent as it is, to a file")
 			}
 			if out.output == "" && !out.discard {

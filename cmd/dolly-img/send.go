@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"path/filepath"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -30,6 +31,8 @@ type job struct {
 	watch func(ring.Event)
 	// again returns the command that serves these nodes once more. It may be nil.
 	again func(nodes []string) string
+	// agreed says that somebody agreed to the plan of a transfer to devices. Nothing is overwritten before.
+	agreed atomic.Bool
 }
 
 // run sends, and tells what became of it: in the file of --report, as events, and in the table.
@@ -85,6 +88,9 @@ func (j *job) run(ctx context.Context) error {
 	}
 	source := new(ring.SourceError)
 	cutOff := rep.Exit == ring.ExitInterrupted || errors.As(err, &source) && source.Kept && hintOf(err) == ""
+	if rep.Exit == ring.ExitInterrupted && err != nil && j.Meta.Device != nil && !j.Check && !j.agreed.Load() {
+		return &statusError{rep.Exit, fmt.Errorf("nothing was overwritten: %w", err)}
+	}
 	if cutOff && rep.Transfer != "" && !j.Check && !j.Meta.Discard && err != nil {
 		err = hintf("the same command goes on from what the nodes have kept", "%w", err)
 	}

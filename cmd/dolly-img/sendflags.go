@@ -6,6 +6,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -181,9 +182,20 @@ func (f *outputFlags) device(kind string, m *meta.Transfer) (*meta.Transfer, err
 	case f.mode != "" || f.owner != "" || f.mkdir || f.shared:
 		return nil, usagef("--mode, --owner, --mkdir and --shared-output: a device has none of these")
 	}
+	if name, ok := strings.CutPrefix(f.output, "device:"); ok && !identity.IsDeviceName(name) {
+		return nil, noDevice(f.output, "not the name of a device")
+	}
 	m.Output, m.Device = f.output, &meta.Device{}
 	return m, nil
 }
+
+// noDevice returns the error of an output that is none for a reason, and means a device.
+func noDevice(output, why string) error {
+	return &usageError{fmt.Errorf("--output %q: %s", output, why), "a device is device:NAME, with the name that it has in the node's policy.toml, or the path that is listed there"}
+}
+
+// likeDevice matches what looks like device:NAME.
+var likeDevice = regexp.MustCompile(`(?i)^\s*devices?\s*:`)
 
 func (f *outputFlags) add(cmd *cobra.Command, usage string) {
 	fl := cmd.Flags()
@@ -217,6 +229,8 @@ func (f *outputFlags) meta(kind, name string) (*meta.Transfer, error) {
 		return m, nil
 	case identity.IsDevice(f.output):
 		return f.device(kind, m)
+	case likeDevice.MatchString(f.output):
+		return nil, noDevice(f.output, "want an absolute path, or a device")
 	case !filepath.IsAbs(f.output):
 		return nil, usagef("--output %q: want an absolute path, on the nodes", f.output)
 	}

@@ -189,6 +189,9 @@ func (p *Policy) Device(output string) (Device, error) {
 	return Device{}, denied
 }
 
+// IsDeviceName reports whether a rule of a policy may have this name.
+func IsDeviceName(name string) bool { return deviceName.MatchString(name) }
+
 // IsDevice reports whether a sender who names an output means a block device. Below /dev/shm there are files.
 func IsDevice(output string) bool {
 	clean := filepath.Clean(output) + "/"
