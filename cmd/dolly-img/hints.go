@@ -149,6 +149,7 @@ var hints = map[errkind.Kind]string{
 	"input-device":     "a block device or a file can be sent",
 	"input-device-raw": "leave out --format and --bmap",
 	"input-directory":  "name a file; to send a directory pack it first",
+	"input-no-image":   "is it the right file? --force-kind writes it all the same",
 	"input-empty":      "did the command before the pipe fail? --allow-empty sends it all the same",
 	"input-missing":    "is the path right? it is one of this machine, where the command runs",
 	"input-stream":     "to read a stream use --input -",

@@ -40,7 +40,7 @@ const spinUp = 30 * time.Second
 func (f *deviceFlags) add(cmd *cobra.Command) {
 	fl := cmd.Flags()
 	fl.IntVar(&f.yes, "yes-overwrite", 0, "overwrite devices without asking; `N` is how many nodes the command names")
-	fl.BoolVar(&f.forceKind, "force-kind", false, "write the image of a whole disk to a partition, or that of a partition to a whole disk")
+	fl.BoolVar(&f.forceKind, "force-kind", false, "write the image of a whole disk to a partition, that of a partition to a whole disk, or less than 1 MiB of nothing known")
 	fl.StringVar(&f.gpt, "gpt", "move", "what to do with a GPT on a larger disk, `move|keep`: move its backup to the end of the disk, or leave it as it is in the image")
 }
 
@@ -117,7 +117,7 @@ func (j *job) confirmWith(err error) error {
 	return hintf(fmt.Sprintf("if that is what you want: %s --yes-overwrite %d", j.again(j.Nodes), len(j.Nodes)), "%w", err)
 }
 
-// printOverwrites prints what would be overwritten: a line for all nodes whose devices are alike, the largest group first, and
+// printOverwrites prints what would be written, and what would be overwritten: a line for all nodes whose devices are alike, the largest group first, and
 // then who is not in the plan.
 func printOverwrites(w io.Writer, p push.Plan) {
 	groups := map[string][]string{}
@@ -131,6 +131,7 @@ func printOverwrites(w io.Writer, p push.Plan) {
 	texts := slices.SortedFunc(maps.Keys(groups), func(a, b string) int {
 		return cmp.Or(cmp.Compare(len(groups[b]), len(groups[a])), cmp.Compare(a, b))
 	})
+	fmt.Fprintln(w, printable.Line(fmt.Sprintf("writes %s, %s, holds: %s", p.Source, bytesize.Text(p.Size), p.Holds)))
 	for _, text := range texts {
 		names := groups[text]
 		slices.SortFunc(names, func(a, b string) int { return cmp.Compare(place(p, a), place(p, b)) })

@@ -26,7 +26,7 @@ func TestPrintOverwrites(t *testing.T) {
 		Output: "device:system", Path: "/dev/nvme0n1", Model: "SAMSUNG MZ7L3480", Size: 480e9,
 		Holds: []disk.Signature{{Type: "gpt"}, {Type: "vfat"}, {Type: "ext4", Label: "root"}, {Type: "LVM2", Label: "vg0"}},
 	}
-	p := push.Plan{Size: 480e9}
+	p := push.Plan{Source: "node001.raw", Holds: `gpt, mbr`, Size: 480e9}
 	for i := range 128 {
 		p.Nodes = append(p.Nodes, ring.Row{Node: fmt.Sprintf("node%03d", i+1), State: ring.Pending, Facts: facts(i, system)})
 	}
@@ -39,7 +39,8 @@ func TestPrintOverwrites(t *testing.T) {
 	}
 	var b strings.Builder
 	printOverwrites(&b, p)
-	const want = `overwrites on 124 nodes, node[001-016,018-020,022-030,033-128]: device:system /dev/nvme0n1 SAMSUNG MZ7L3480 480 GB, holds: gpt, vfat, ext4 "root", LVM2 "vg0"
+	const want = `writes node001.raw, 480 GB, holds: gpt, mbr
+overwrites on 124 nodes, node[001-016,018-020,022-030,033-128]: device:system /dev/nvme0n1 SAMSUNG MZ7L3480 480 GB, holds: gpt, vfat, ext4 "root", LVM2 "vg0"
 overwrites on node017: device:system /dev/nvme0n1 SAMSUNG MZ7L3480 960 GB, holds: nothing; 480 GB larger than the source
 overwrites on node021: {"size":"\u001b[2J"}
 refused 2  node[031-032]  device:system: /dev/sda is busy: md127 on sda2

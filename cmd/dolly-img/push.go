@@ -62,7 +62,8 @@ what there is to move, and how long it should take. A node that would be served 
 The exit status is
   0  every node confirmed the right digest itself (or as many as --min-success says)
   1  an error on this server, before anything was committed
-  2  a wrong command line; or, of raw, nobody agreed to overwrite devices
+  2  a wrong command line; or, of raw, nobody agreed to overwrite devices, or what would
+     come to them is smaller than 1 MiB and holds nothing known
   3  some nodes committed
   4  no node committed
   5  all nodes refused before any data moved: their keys, their policy, or what is at the output

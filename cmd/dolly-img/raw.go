@@ -41,8 +41,8 @@ use it meanwhile, so that its bytes belong together: what is mounted is refused,
 mounted read-only. If something is written to the device all the same, nothing is committed.
 
 With --output device:NAME, or a path below /dev that the policy lists, the nodes overwrite a disk or a
-partition. Before that raw shows what would be overwritten on each node: the device, its size, and what it
-holds. Nothing is written until you type the number of nodes that you named, or where there is no terminal
+partition. Before that raw shows what FILE holds, and what would be overwritten on each node: the device, its size, and what it
+holds. A FILE below 1 MiB in which nothing is known is refused, unless --force-kind is given. Nothing is written until you type the number of nodes that you named, or where there is no terminal
 the command has --yes-overwrite with that number. A node that answers later takes no part. While a device is
 written it cannot be used, and says that it is half-written; it is neither the old one nor the new one. If the transfer
 breaks off, give the same command again. What lies behind the image on a larger device is kept, but for its last MiB. The

@@ -105,7 +105,7 @@ func (j *job) show(stderr *screen, rep *ring.Report, told bool) {
 		printCheck(j.cmd.OutOrStdout(), rep, j.flags.quiet, func(r *ring.Report) speed { return j.speed(r).shared(r, j.flags.maxDirect).hashed(r) })
 		printUnreached(j.cmd.OutOrStdout(), rep, j.flags.quiet)
 		if j.Meta.Device != nil {
-			printOverwrites(j.cmd.OutOrStdout(), push.Plan{Nodes: rep.Nodes, Size: rep.Bytes})
+			printOverwrites(j.cmd.OutOrStdout(), j.Plan(rep.Nodes, rep.Bytes))
 		}
 		j.printUnread(j.cmd.OutOrStdout(), rep, len(rowsIn(rep, func(row ring.Row) bool { return row.State == ring.Held })))
 		j.printCompared(j.cmd.OutOrStdout(), rep)

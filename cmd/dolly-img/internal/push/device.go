@@ -4,13 +4,16 @@ import (
 	"context"
 	"errors"
 	"io"
+	"slices"
 	"time"
 
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/meta"
 	"github.com/dolly-img/dolly-img/ring"
+	"github.com/dolly-img/dolly-img/ring/bytesize"
 	"github.com/dolly-img/dolly-img/ring/errkind"
+	"github.com/dolly-img/dolly-img/ring/raw/disk"
 	"github.com/dolly-img/dolly-img/ring/raw/gpt"
 )
 
@@ -22,39 +25,60 @@ const beginning = 2 << 20
 type sectored interface{ Sector() int64 }
 
 // toDevice notes in m what the nodes have to know of a source that comes to devices, and tells note what is wrong with its
-// partition table.
-func toDevice(ctx context.Context, s ring.Source, m *meta.Transfer, note func(error)) error {
+// partition table. It returns what the source holds, in the words in which nodes say that of their devices.
+func toDevice(ctx context.Context, s ring.Source, m *meta.Transfer, note func(error)) (holds string, err error) {
 	m.Mode, m.Mtime = 0, time.Time{}
 	blobs, err := s.Blobs(ctx)
 	if err != nil {
-		return err
+		return "", err
 	}
 	size := blobs[0].Size
 	if size < 0 {
-		return errkind.Errorf("device-length", "the length of the input is not known before it was read, and a device has to be as long")
+		return "", errkind.Errorf("device-length", "the length of the input is not known before it was read, and a device has to be as long")
 	}
 	image, err := readable(ctx, s, blobs[0])
 	if err != nil {
-		return err
+		return "", err
 	}
 	var sector int64
 	if d, ok := s.(sectored); ok {
 		sector = d.Sector()
 	}
+	if holds, err = held(image, size, m.Device.AnyKind); err != nil {
+		return "", err
+	}
 	kind, err1 := gpt.KindOf(image, size)
 	needs, err2 := gpt.Inside(image, size, sector)
 	m.Device.Brings(kind, needs)
 	if err := errors.Join(err1, err2); err != nil {
-		return err
+		return "", err
 	}
 	if _, cut := image.(zerosBehind); cut {
-		return nil
+		return holds, nil
 	}
 	notes, err := gpt.Notes(image, size)
 	for _, n := range notes {
 		note(errors.New("partition table: " + n))
 	}
-	return err
+	return holds, err
+}
+
+// smallest is the size in bytes from which on a source that holds nothing known may come to a device: whoever sends less has
+// probably named the wrong file.
+const smallest = 1 << 20
+
+// held says what an image holds. A small one has to hold something known, unless any is allowed.
+func held(image io.ReaderAt, size int64, any bool) (string, error) {
+	found, err := disk.Signatures(image, size)
+	if err != nil {
+		return "", err
+	}
+	known := func(s disk.Signature) bool { return s.Type != disk.UnknownType }
+	if size < smallest && !any && !slices.ContainsFunc(found, known) {
+		return "", errkind.Errorf("input-no-image", "the input, of %s, is no image of a disk: it holds neither a partition table nor a known file system", bytesize.Text(size))
+	}
+	facts := disk.Facts{Holds: found}
+	return facts.Held(), nil
 }
 
 // readable returns what reads the source at any offset, as far as that costs little.

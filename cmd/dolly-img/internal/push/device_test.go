@@ -58,7 +58,7 @@ func TestToDevice(t *testing.T) {
 			}
 			m := &meta.Transfer{Kind: meta.KindRaw, Output: "device:system", Device: &meta.Device{}}
 			in := File{Path: path, Format: expand.Auto, Note: func(error) {}}
-			s, err := in.Open(t.Context(), nil, m)
+			s, err := in.Open(t.Context(), new(Push), m)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -74,7 +74,7 @@ func TestToDevice(t *testing.T) {
 		}
 	}
 	m := &meta.Transfer{Kind: meta.KindRaw, Output: "device:system", Device: &meta.Device{}}
-	if _, err := (File{Path: "-", Stream: strings.NewReader("x"), NoSpool: true}).Open(t.Context(), nil, m); err == nil || !strings.Contains(err.Error(), "length") {
+	if _, err := (File{Path: "-", Stream: strings.NewReader("x"), NoSpool: true}).Open(t.Context(), new(Push), m); err == nil || !strings.Contains(err.Error(), "length") {
 		t.Errorf("a stream: %v", err)
 	}
 }
@@ -89,7 +89,7 @@ func TestToDeviceDamaged(t *testing.T) {
 	}
 	var notes []string
 	in := File{Path: damaged, Note: func(err error) { notes = append(notes, err.Error()) }}
-	s, err := in.Open(t.Context(), nil, &meta.Transfer{Kind: meta.KindRaw, Output: "device:system", Device: &meta.Device{}})
+	s, err := in.Open(t.Context(), new(Push), &meta.Transfer{Kind: meta.KindRaw, Output: "device:system", Device: &meta.Device{}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -115,7 +115,7 @@ func TestToDeviceFromDevice(t *testing.T) {
 	}
 	d := loopdev.Over(t, path, loopdev.Options{Sector: 4096})
 	m := &meta.Transfer{Kind: meta.KindRaw, Output: "device:system", Device: &meta.Device{}}
-	source, err := File{Path: d.Path, Note: func(error) {}}.Open(t.Context(), nil, m)
+	source, err := File{Path: d.Path, Note: func(error) {}}.Open(t.Context(), new(Push), m)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -51,13 +51,13 @@ type File struct {
 }
 
 // Open opens the file. It notes in m what only the file knows: its time, and its permission bits unless the user set
-// others.
-func (in File) Open(ctx context.Context, _ *Push, m *meta.Transfer) (ring.Source, error) {
+// others; and in p what the file holds, if it comes to devices.
+func (in File) Open(ctx context.Context, p *Push, m *meta.Transfer) (ring.Source, error) {
 	s, err := in.open(ctx, m)
 	if err != nil || m.Device == nil {
 		return s, err
 	}
-	if err := toDevice(ctx, s, m, in.Note); err != nil {
+	if p.holds, err = toDevice(ctx, s, m, in.Note); err != nil {
 		if c, ok := s.(io.Closer); ok {
 			err = errors.Join(err, c.Close())
 		}

@@ -16,9 +16,14 @@ var ErrUnconfirmed = errors.New("nothing was overwritten: the plan was not confi
 type Plan struct {
 	// Nodes has a row for every requested node. Of those that would be served the Facts are in Devices.
 	Nodes []ring.Row
+	// Source is what is sent, as the user named it, and Holds what it holds, in the words of disk.Facts.Held.
+	Source, Holds string
 	// Size is that of the source in bytes.
 	Size int64
 }
+
+// Plan returns the plan of these nodes, once Run has opened a source of size bytes.
+func (p *Push) Plan(nodes []ring.Row, size int64) Plan { return Plan{nodes, p.Name, p.holds, size} }
 
 // Devices returns the device of each node that would be served, by the node's place in Nodes. It is nil where the node describes
 // it in a way that nobody understands.
@@ -45,7 +50,7 @@ func (p *Push) overwrites(ctx context.Context, cfg *ring.Config) error {
 	for _, b := range blobs {
 		size += b.Size
 	}
-	cfg.Confirm = func(ctx context.Context, plan []ring.Row) error { return p.Confirm(ctx, Plan{plan, size}) }
+	cfg.Confirm = func(ctx context.Context, plan []ring.Row) error { return p.Confirm(ctx, p.Plan(plan, size)) }
 	cfg.Same = func(planned, now json.RawMessage) bool {
 		var a, b disk.Facts
 		return json.Unmarshal(planned, &a) == nil && json.Unmarshal(now, &b) == nil && a.Same(&b)

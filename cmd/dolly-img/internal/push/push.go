@@ -16,6 +16,7 @@ import (
 	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/meta"
 	"github.com/dolly-img/dolly-img/oci"
 	"github.com/dolly-img/dolly-img/ring"
+	"github.com/dolly-img/dolly-img/ring/errkind"
 	"github.com/dolly-img/dolly-img/ring/identity"
 	"github.com/dolly-img/dolly-img/ring/printable"
 	"github.com/dolly-img/dolly-img/sif"
@@ -59,6 +60,7 @@ type Push struct {
 
 	ends   certificateEnds
 	unread bool
+	holds  string // what the source holds that comes to devices
 }
 
 // Run sends. The report is never nil, and its Exit is the status of the whole. The error is one of this side.
@@ -71,7 +73,7 @@ func (p *Push) Run(ctx context.Context) (*ring.Report, error) {
 	if p.Check {
 		rep.Exit = checkStatus(rep, err, p.Enough)
 	}
-	if errors.Is(err, ErrUnconfirmed) {
+	if kind, _ := errkind.Of(err); kind == "input-no-image" || errors.Is(err, ErrUnconfirmed) {
 		rep.Exit = ring.ExitUsage
 	}
 	if rep.Exit == ring.ExitSource && ctx.Err() != nil {
