@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 
 	"github.com/opencontainers/go-digest"
@@ -42,6 +43,9 @@ type Device struct {
 	was     *disk.Device
 	written uint64
 	reading whole.Reading
+	// busy is held by each read, and by Close until those that are under way have returned: they keep the device from
+	// whoever wants it next.
+	busy sync.RWMutex
 }
 
 // IsDevice reports whether path leads to a block device.
@@ -237,6 +241,8 @@ func (r *deviceReader) Read(b []byte) (int, error) {
 	if r.off >= r.d.size {
 		return 0, io.EOF
 	}
+	r.d.busy.RLock()
+	defer r.d.busy.RUnlock()
 	n, err := r.d.f.ReadAt(b, r.off)
 	r.off += int64(n)
 	switch {
@@ -302,4 +308,9 @@ func (d *Device) Unchanged(context.Context) error {
 }
 
 // Close ends the source and every reader of it.
-func (d *Device) Close() error { return d.f.Close() }
+func (d *Device) Close() error {
+	err := d.f.Close() // no other read begins
+	d.busy.Lock()
+	defer d.busy.Unlock()
+	return err
+}
