@@ -1,3 +1,5 @@
+//go:build !race
+
 package device
 
 import (
@@ -10,7 +12,7 @@ import (
 
 // Whichever write or flush the disk refuses once, what the Target says of it is so, also when the power is lost then, and the next
 // transfer makes it complete.
-func TestFailures(t *testing.T) {
+func TestCrashSweepFailures(t *testing.T) {
 	for _, sector := range []int64{512, 4096} {
 		for _, patch := range []bool{false, true} {
 			failures(t, sector, patch)
