@@ -55,7 +55,8 @@ var deviceFaults = []*deviceFault{
 		state: "failed", reason: "input/output error", targets: []string{"overwritten"},
 	},
 	{
-		name: "slow disk", state: "committed", reason: "slow: disk", targets: []string{"complete"}, size: nodeSize, rate: "25M",
+		// That a slow node is named and moved is TestFaultMatrix's: here the disks of other tests are slow beside it.
+		name: "slow disk", state: "committed", targets: []string{"complete"}, size: nodeSize, rate: "25M",
 		write: func(n int) syscall.Errno {
 			time.Sleep(time.Duration(n) * time.Second / 6e6) // the fault itself: 6 MB/s
 			return 0
