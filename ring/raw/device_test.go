@@ -106,12 +106,7 @@ func TestDeviceBlob(t *testing.T) {
 // formatted makes a loop device with an ext4 in it.
 func formatted(t *testing.T) *loopdev.Device {
 	t.Helper()
-	if _, err := exec.LookPath("mkfs.ext4"); err != nil {
-		if os.Getenv("DOLLY_IMG_COUNTERPARTS") != "" {
-			t.Fatal(err)
-		}
-		t.Skip("no mkfs.ext4")
-	}
+	loopdev.Need(t, "mkfs.ext4")
 	dev := loopOver(t, make([]byte, 16<<20), loopdev.Options{})
 	if out, err := exec.Command("mkfs.ext4", "-q", dev.Path).CombinedOutput(); err != nil {
 		t.Fatalf("mkfs.ext4: %v: %s", err, out)
@@ -192,9 +187,7 @@ func TestDevicePartitionMounted(t *testing.T) {
 	dev := loopOver(t, make([]byte, 32<<20), loopdev.Options{})
 	dev.AddPartition(t, 1, 1<<20, 8<<20)
 	dev.AddPartition(t, 2, 16<<20, 8<<20)
-	if _, err := exec.LookPath("mkfs.ext4"); err != nil {
-		t.Skip("no mkfs.ext4")
-	}
+	loopdev.Need(t, "mkfs.ext4")
 	for n := 1; n <= 2; n++ {
 		dev.Check(t)
 		if out, err := exec.Command("mkfs.ext4", "-q", dev.Partition(n)).CombinedOutput(); err != nil {

@@ -17,15 +17,23 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// run runs a program on devices and files of the test.
-func run(t testing.TB, program string, args ...string) string {
+// Need skips a test whose programs are not there, or fails it where ./test/run has installed them.
+func Need(t testing.TB, programs ...string) {
 	t.Helper()
-	if _, err := exec.LookPath(program); err != nil {
-		if os.Getenv("DOLLY_IMG_COUNTERPARTS") == "1" {
-			t.Fatal(err)
+	for _, program := range programs {
+		if _, err := exec.LookPath(program); err != nil {
+			if os.Getenv("DOLLY_IMG_COUNTERPARTS") == "1" {
+				t.Fatal(err)
+			}
+			t.Skip(err)
 		}
-		t.Skip(err)
 	}
+}
+
+// Run runs a program, which the test needs, on devices and files of the test, and returns what it printed.
+func Run(t testing.TB, program string, args ...string) string {
+	t.Helper()
+	Need(t, program)
 	out, err := exec.Command(program, args...).CombinedOutput()
 	if err != nil {
 		t.Fatalf("%s %q: %v\n%s", program, args, err, out)
@@ -124,11 +132,11 @@ func MakeDisk(t testing.TB, dir string, sector int) Disk {
 	m := Disk{Size: 400 * mib}
 	d := New(t, dir, m.Size, Options{Sector: sector})
 	m.File = d.File
-	run(t, "sgdisk", "-n", "1:1M:+48M", "-c", "1:boot", "-n", "2:50M:+340M", "-c", "2:root", d.Path)
+	Run(t, "sgdisk", "-n", "1:1M:+48M", "-c", "1:boot", "-n", "2:50M:+340M", "-c", "2:root", d.Path)
 	d.AddPartition(t, 1, mib, 48*mib)
 	d.AddPartition(t, 2, 50*mib, 340*mib)
-	run(t, "mkfs.ext4", "-q", d.Partition(1))
-	run(t, "mkfs.xfs", "-q", "-s", fmt.Sprint("size=", sector), d.Partition(2))
+	Run(t, "mkfs.ext4", "-q", d.Partition(1))
+	Run(t, "mkfs.xfs", "-q", "-s", fmt.Sprint("size=", sector), d.Partition(2))
 	for i, kind := range filesystems {
 		if err := d.Mount(t, d.Partition(i+1), kind, 0, func(dir string) {
 			grow(t, dir, uint64(i))
@@ -147,14 +155,14 @@ func MakeDisk(t testing.TB, dir string, sector int) Disk {
 // e2fsck and xfs_repair, and what is in them.
 func (m Disk) Check(t testing.TB, d *Device) {
 	t.Helper()
-	if out := run(t, "sgdisk", "-v", d.Path); !strings.Contains(out, "No problems found") {
+	if out := Run(t, "sgdisk", "-v", d.Path); !strings.Contains(out, "No problems found") {
 		t.Errorf("%s: sgdisk -v says:\n%s", d.Path, out)
 	}
 	if got := d.Partitions(t); !slices.Equal(got, []int{1, 2}) {
 		t.Fatalf("%s: the kernel knows the partitions %v", d.Path, got)
 	}
-	run(t, "e2fsck", "-fn", d.Partition(1))
-	run(t, "xfs_repair", "-n", d.Partition(2))
+	Run(t, "e2fsck", "-fn", d.Partition(1))
+	Run(t, "xfs_repair", "-n", d.Partition(2))
 	for i, kind := range filesystems {
 		if err := d.Mount(t, d.Partition(i+1), kind, unix.MS_RDONLY, func(dir string) {
 			if got := listing(t, dir); !slices.Equal(got, m.trees[i]) {

@@ -9,6 +9,8 @@ import (
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/dolly-img/dolly-img/ring/raw/disk"
 )
 
 // Block is a block device of Linux that is read and written without the page cache.
@@ -31,7 +33,7 @@ func Open(f *os.File, name string) (*Block, error) {
 		return nil, fmt.Errorf("%s is not a block device", name)
 	}
 	b := &Block{f: f, name: name}
-	err = b.control(func(fd int) error {
+	err = disk.Control(b.f, func(fd int) error {
 		flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
 		if err != nil {
 			return err
@@ -53,18 +55,6 @@ func Open(f *os.File, name string) (*Block, error) {
 		return nil, fmt.Errorf("device %s: sectors of %d bytes are not supported", name, b.sector)
 	}
 	return b, nil
-}
-
-func (b *Block) control(do func(fd int) error) error {
-	c, err := b.f.SyscallConn()
-	if err != nil {
-		return err
-	}
-	var done error
-	if err := c.Control(func(fd uintptr) { done = do(int(fd)) }); err != nil {
-		return err
-	}
-	return done
 }
 
 // ReadAt reads len(p) bytes at off.
@@ -125,7 +115,7 @@ func unsupported(err error) bool {
 }
 
 func (b *Block) fallocate(mode uint32, off, n int64) error {
-	return b.control(func(fd int) error {
+	return disk.Control(b.f, func(fd int) error {
 		for {
 			if err := unix.Fallocate(fd, mode, off, n); err != unix.EINTR {
 				return err

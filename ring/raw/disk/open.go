@@ -79,15 +79,16 @@ func notOpened(d *Device, err error) error {
 func (o *Opened) Device() *Device { return o.device }
 
 func (o *Opened) lock() error {
-	err := o.control(func(fd int) error { return unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB) })
+	err := Control(o.File, func(fd int) error { return unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB) })
 	if errors.Is(err, unix.EWOULDBLOCK) {
 		return errkind.About("device-busy", o.device.Path, "%s is locked by another program", o.device.Path)
 	}
 	return err
 }
 
-func (o *Opened) control(do func(fd int) error) error {
-	c, err := o.File.SyscallConn()
+// Control calls do with the descriptor of f, which stays open meanwhile.
+func Control(f *os.File, do func(fd int) error) error {
+	c, err := f.SyscallConn()
 	if err != nil {
 		return err
 	}
@@ -103,7 +104,7 @@ func (o *Opened) same() error {
 	var st unix.Stat_t
 	var size int64
 	var seq uint64
-	err := o.control(func(fd int) error {
+	err := Control(o.File, func(fd int) error {
 		if err := unix.Fstat(fd, &st); err != nil {
 			return err
 		}

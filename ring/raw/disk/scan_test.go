@@ -12,6 +12,7 @@ import (
 
 	"github.com/dolly-img/dolly-img/ring/errkind"
 	"github.com/dolly-img/dolly-img/ring/identity"
+	"github.com/dolly-img/dolly-img/test/loopdev"
 )
 
 func TestScan(t *testing.T) {
@@ -174,9 +175,10 @@ func TestScanOfGarbage(t *testing.T) {
 
 // The devices of the machine that runs the test are those that lsblk lists.
 func TestScanAsLsblk(t *testing.T) {
+	loopdev.Need(t, "lsblk")
 	out, err := exec.Command("lsblk", "--all", "--bytes", "--list", "--noheadings", "--output", "NAME,MAJ:MIN,SIZE,RO,RM,LOG-SEC,PHY-SEC").Output()
 	if err != nil {
-		t.Skip(err)
+		t.Fatal(err)
 	}
 	m, err := Host().Scan()
 	if err != nil {

@@ -12,6 +12,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/dolly-img/dolly-img/test/loopdev"
 )
 
 // made is a file that a program of another project has made.
@@ -45,14 +47,7 @@ var everyFormat = []made{
 
 // Wipefs of util-linux finds the same formats and labels in what the programs of these formats make.
 func TestSignaturesAsWipefs(t *testing.T) {
-	for _, name := range []string{"sgdisk", "sfdisk", "mkfs.ext4", "mkfs.xfs", "mkfs.btrfs", "mkfs.vfat", "mksquashfs", "genisoimage", "cryptsetup", "wipefs"} {
-		if _, err := exec.LookPath(name); err != nil {
-			if os.Getenv("DOLLY_IMG_COUNTERPARTS") == "1" {
-				t.Fatal(err)
-			}
-			t.Skip(err)
-		}
-	}
+	loopdev.Need(t, "sgdisk", "sfdisk", "mkfs.ext4", "mkfs.xfs", "mkfs.btrfs", "mkfs.vfat", "mksquashfs", "genisoimage", "cryptsetup", "wipefs")
 	dir := t.TempDir()
 	if err := os.WriteFile(filepath.Join(dir, "file"), []byte("of a file system"), 0o644); err != nil {
 		t.Fatal(err)

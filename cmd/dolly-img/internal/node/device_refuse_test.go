@@ -146,7 +146,7 @@ func TestRefuseBusyDevice(t *testing.T) {
 	}
 	f.Close()
 	// A mount that this process does not see, as one of a container, is found out by O_EXCL.
-	run(t, "mkfs.ext4", "-q", whole.Partition(1))
+	loopdev.Run(t, "mkfs.ext4", "-q", whole.Partition(1))
 	if err := whole.Mount(t, whole.Partition(1), "ext4", 0, func(string) { busy("mounted", "device:whole", "device-busy") }); err != nil {
 		t.Error(err)
 	}
@@ -180,7 +180,7 @@ func TestTarget(t *testing.T) {
 	dir := t.TempDir()
 	const size = 16 << 20
 	d := loopdev.New(t, dir, size, loopdev.Options{Sector: 4096})
-	run(t, "mkfs.ext4", "-q", "-L", "precious", d.Path)
+	loopdev.Run(t, "mkfs.ext4", "-q", "-L", "precious", d.Path)
 	sink, err := offer(t, devicesNode(dir, map[string]string{"d": d.Path}), "device:d", size, meta.Device{})
 	if err != nil {
 		t.Fatal(err)
@@ -212,7 +212,7 @@ func TestCloneKeepsTable(t *testing.T) {
 	dir := t.TempDir()
 	const size = 24 << 20
 	source := loopdev.New(t, dir, size, loopdev.Options{})
-	run(t, "sgdisk", "-n", "1:1M:0", source.Path)
+	loopdev.Run(t, "sgdisk", "-n", "1:1M:0", source.Path)
 	target := loopdev.New(t, dir, 2*size, loopdev.Options{})
 	cfg := ringOfNodes(t, dir, []map[string]*loopdev.Device{{"d": target}})
 	image, err := os.ReadFile(source.File)
@@ -230,7 +230,7 @@ func TestCloneKeepsTable(t *testing.T) {
 		if bytes.Equal(got[:size], image) != keep || bytes.Equal(got[size:], make([]byte, size)) != keep {
 			t.Errorf("keep %v: that is not so", keep)
 		}
-		out := run(t, "sgdisk", "-v", target.Path)
+		out := loopdev.Run(t, "sgdisk", "-v", target.Path)
 		if strings.Contains(out, "No problems found") == keep {
 			t.Errorf("keep %v: sgdisk -v says:\n%s", keep, out)
 		}

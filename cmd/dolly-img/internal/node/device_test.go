@@ -7,8 +7,6 @@ import (
 	"io"
 	"log/slog"
 	"net"
-	"os"
-	"os/exec"
 	"path/filepath"
 	"sync"
 	"testing"
@@ -20,22 +18,6 @@ import (
 	"github.com/dolly-img/dolly-img/ring/raw/disk"
 	"github.com/dolly-img/dolly-img/test/loopdev"
 )
-
-// run runs a program on devices and files of the test.
-func run(t *testing.T, program string, args ...string) string {
-	t.Helper()
-	if _, err := exec.LookPath(program); err != nil {
-		if os.Getenv("DOLLY_IMG_COUNTERPARTS") == "1" {
-			t.Fatal(err)
-		}
-		t.Skip(err)
-	}
-	out, err := exec.Command(program, args...).CombinedOutput()
-	if err != nil {
-		t.Fatalf("%s %q: %v\n%s", program, args, err, out)
-	}
-	return string(out)
-}
 
 // ringOfNodes serves nodes with these devices each, by their names, and returns what a server needs to reach them.
 func ringOfNodes(t *testing.T, loops string, nodes []map[string]*loopdev.Device) ring.Config {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -20,19 +19,6 @@ import (
 )
 
 const mib = 1 << 20
-
-func run(t *testing.T, program string, args ...string) {
-	t.Helper()
-	if _, err := exec.LookPath(program); err != nil {
-		if os.Getenv("DOLLY_IMG_COUNTERPARTS") == "1" {
-			t.Fatal(err)
-		}
-		t.Skip(err)
-	}
-	if out, err := exec.Command(program, args...).CombinedOutput(); err != nil {
-		t.Fatalf("%s %q: %v\n%s", program, args, err, out)
-	}
-}
 
 func find(t *testing.T, f *os.File) Disk {
 	t.Helper()
@@ -70,7 +56,7 @@ func TestAgain(t *testing.T) {
 			loop := loopdev.New(t, t.TempDir(), size, opts)
 			loop.AddPartition(t, 1, 2*mib, 4*mib) // of the table before
 			loop.AddPartition(t, 3, 8*mib, 4*mib)
-			run(t, "sgdisk", "-n", "1:1M:+16M", "-n", "2:0:+8M", loop.Path)
+			loopdev.Run(t, "sgdisk", "-n", "1:1M:+16M", "-n", "2:0:+8M", loop.Path)
 			f := loop.Open(t, os.O_RDWR|unix.O_EXCL)
 			d := find(t, f)
 			want := table(t, f, size, int64(opts.Sector))
@@ -89,7 +75,7 @@ func TestAgain(t *testing.T) {
 
 			// A partition that is in use is named, and stays.
 			f.Close()
-			run(t, "mkfs.ext4", "-q", loop.Partition(2))
+			loopdev.Run(t, "mkfs.ext4", "-q", loop.Partition(2))
 			f = loop.Open(t, os.O_RDWR)
 			if err := loop.Mount(t, loop.Partition(2), "ext4", 0, func(string) {
 				_, err := d.Again(f, want)
