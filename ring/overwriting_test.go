@@ -74,21 +74,23 @@ func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
 
 // Every row says what became of the disk.
 func TestTargetStates(t *testing.T) {
-	const size = 12 << 20
+	const size, slowly = 12 << 20, 12 * time.Second
 	for name, tt := range map[string]struct {
-		broken int64 // the byte from which on the source cannot be read
+		broken int64         // the byte from which on the source cannot be read
+		in     time.Duration // how long all of it takes
 		edit   func(c *memCluster, b *diskSink)
 		a, b   TargetState
 	}{
-		"well":                    {size + 1, func(*memCluster, *diskSink) {}, TargetComplete, TargetComplete},
-		"the source breaks early": {3 << 20, func(*memCluster, *diskSink) {}, TargetUntouched, TargetUntouched},
-		"the source breaks":       {9 << 20, func(*memCluster, *diskSink) {}, TargetOverwritten, TargetOverwritten},
-		"nobody confirms": {size + 1, func(c *memCluster, _ *diskSink) {
+		"well":                      {size + 1, slowly, func(*memCluster, *diskSink) {}, TargetComplete, TargetComplete},
+		"the source breaks early":   {3 << 20, slowly, func(*memCluster, *diskSink) {}, TargetUntouched, TargetUntouched},
+		"the source breaks":         {9 << 20, slowly, func(*memCluster, *diskSink) {}, TargetOverwritten, TargetOverwritten},
+		"the source breaks at once": {11 << 20, 600 * time.Millisecond, func(*memCluster, *diskSink) {}, TargetOverwritten, TargetOverwritten},
+		"nobody confirms": {size + 1, slowly, func(c *memCluster, _ *diskSink) {
 			c.cfg.Confirm = func(context.Context, []Row) error { return errors.New("no") }
 		}, TargetUntouched, TargetUntouched},
-		"a node dies":                   {size + 1, func(c *memCluster, _ *diskSink) { time.AfterFunc(9*time.Second, func() { c.net.Kill("b") }) }, TargetComplete, TargetOverwritten},
-		"a node dies before it says so": {size + 1, func(c *memCluster, _ *diskSink) { time.AfterFunc(4600*time.Millisecond, func() { c.net.Kill("b") }) }, TargetComplete, TargetUnknown},
-		"a node cannot write": {size + 1, func(_ *memCluster, b *diskSink) {
+		"a node dies":                   {size + 1, slowly, func(c *memCluster, _ *diskSink) { time.AfterFunc(9*time.Second, func() { c.net.Kill("b") }) }, TargetComplete, TargetOverwritten},
+		"a node dies before it says so": {size + 1, slowly, func(c *memCluster, _ *diskSink) { time.AfterFunc(4600*time.Millisecond, func() { c.net.Kill("b") }) }, TargetComplete, TargetUnknown},
+		"a node cannot write": {size + 1, slowly, func(_ *memCluster, b *diskSink) {
 			b.fail = func(what string, _ int) error {
 				if what == "write" && b.TargetState() == TargetOverwritten {
 					return syscall.EIO
@@ -96,16 +98,16 @@ func TestTargetStates(t *testing.T) {
 				return nil
 			}
 		}, TargetComplete, TargetOverwritten},
-		"a node cannot begin": {size + 1, func(_ *memCluster, b *diskSink) {
+		"a node cannot begin": {size + 1, slowly, func(_ *memCluster, b *diskSink) {
 			b.fail = func(what string, _ int) error { return map[string]error{"begin": syscall.EIO}[what] }
 		}, TargetComplete, TargetUntouched},
-		"a node cannot publish": {size + 1, func(_ *memCluster, b *diskSink) {
+		"a node cannot publish": {size + 1, slowly, func(_ *memCluster, b *diskSink) {
 			b.fail = func(what string, _ int) error { return map[string]error{"publish": syscall.EIO}[what] }
 		}, TargetComplete, TargetUnknown},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				src := paced(size, 12*time.Second)
+				src := paced(size, tt.in)
 				c := newMemCluster(t, src)
 				c.cfg.Source = &brokenSource{src, tt.broken}
 				c.cfg.Confirm = func(context.Context, []Row) error { return nil }

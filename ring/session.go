@@ -209,18 +209,37 @@ func (s *session) reports(done chan struct{}) {
 		}
 		s.mu.Lock()
 		if s.ctrl != nil && (s.m.Phase() >= member.Started && s.m.Phase() < member.Failed || s.m.Comparing()) {
-			r := s.m.Report()
-			r.Durable += s.storing.flushed.Load()
-			r.Checked = s.storing.back.checked()
-			ended := s.m.AcceptedAll()
-			s.relay.Report(r, ended)
-			if ended && r.Wait == wire.WaitIn && s.storing.settling.Load() > 0 {
-				r.Wait = wire.WaitDisk
-			}
-			s.say(r)
+			s.say(s.report())
 		}
 		s.mu.Unlock()
 	}
+}
+
+// report returns how far this node is. mu is held.
+func (s *session) report() *wire.Report {
+	r := s.m.Report()
+	r.Durable += s.storing.flushed.Load()
+	r.Checked = s.storing.back.checked()
+	ended := s.m.AcceptedAll()
+	s.relay.Report(r, ended)
+	if ended && r.Wait == wire.WaitIn && s.storing.settling.Load() > 0 {
+		r.Wait = wire.WaitDisk
+	}
+	return r
+}
+
+// sayTarget reports at once that the target is overwritten: what ends the transfer may come before the next second does.
+func (s *session) sayTarget() {
+	if s.extra.Overwriter == nil || s.extra.TargetState() != TargetOverwritten {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.storing.told || s.ctrl == nil || s.m.Phase() < member.Started || s.m.Phase() >= member.Failed {
+		return
+	}
+	s.storing.told = true
+	s.say(s.report())
 }
 
 // say sends a message. A report gets what only the sink knows. mu is held.

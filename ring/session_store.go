@@ -35,6 +35,8 @@ type storing struct {
 	// stepped is told of each step of the machine. pages says that the server sends marks as the node reports what is good.
 	stepped sync.Cond
 	pages   bool
+	// told says that the server was told that the target is overwritten.
+	told bool
 	// back is what compares what is stored, or nil where the Sink need not be read back.
 	back *readBack
 }
@@ -97,6 +99,7 @@ func (s *session) store(blobs []int, at func(int) int64, halt chan struct{}) {
 		Sum: func(b int, off int64, sum []byte, end bool) error {
 			s.storing.back.keep(b, off, sum, end)
 			s.step(member.EvSum{Blob: b, Offset: off, Sum: sum, End: end})
+			s.sayTarget()
 			return nil
 		},
 	}
