@@ -33,6 +33,7 @@ type File struct {
 	info fs.FileInfo // when it was opened
 
 	endless bool          // its size is not where reading ends
+	holes   bool          // it has holes that are skipped
 	sum     digest.Digest // of what was read, once that is known
 	grown   int64         // bytes that came behind what was read
 	plain   plainSum
@@ -57,7 +58,7 @@ func OpenFile(path string) (*File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("input: %w", err)
 	}
-	s := &File{f: f, path: path}
+	s := &File{f: f, path: path, holes: believed(f)}
 	if err = s.probe(); err != nil {
 		f.Close()
 		return nil, err
@@ -152,7 +153,7 @@ func (s *File) leaves() bool { return s.info.Size() >= inLeaves }
 // Blobs is the file: its size is known, its digest is not.
 func (s *File) Blobs(context.Context) ([]v1.Descriptor, error) {
 	d := Describe(s.path, s.info.Size())
-	if !s.leaves() {
+	if !s.leaves() || !s.holes {
 		return []v1.Descriptor{d}, nil
 	}
 	if n := dataIn(s.f, d.Size); n < d.Size {
@@ -188,7 +189,7 @@ func (s *File) Open(ctx context.Context, _ v1.Descriptor, off int64) (io.ReadClo
 	}
 	part := durable.NewPart(durable.NewFile(s.f), s.info.Size())
 	open := func(off int64) (io.ReadCloser, error) { return part.Open(ctx, off, nil) }
-	if s.leaves() {
+	if s.leaves() && s.holes {
 		return openHoles(s.f, s.info.Size(), off, open)
 	}
 	return open(off)
