@@ -110,7 +110,7 @@ func (s *session) open(ctrl *control, sink Sink) *wire.Error {
 	s.expect(s.req.Addr)
 	sets, leaves := s.holds(ctrl.version)
 	s.m.Step(member.EvHeld{Held: held, Sets: sets, Target: target})
-	s.storing.back = newReadBack(s.extra, s.req.Blobs, s.node.pool.MarkEvery())
+	s.storing.back = newReadBack(s.extra, s.req.Blobs, s.node.pool.MarkEvery(), s.known)
 	s.relay.Hold(func(b int) *leaf.Set { return s.m.Position(b).Set })
 	s.relay.Arrive(s.extra.Opener, func(b int) (int64, bool) {
 		p := s.m.Position(b)

@@ -67,6 +67,14 @@ func (s *session) compare(ctx context.Context) error {
 func (s *session) compared() {
 	s.comparing.stop()
 	s.relay.Hold(func(b int) *leaf.Set { return s.m.Position(b).Set })
+	if s.extra.Compared == nil {
+		return
+	}
+	for b, d := range s.req.Blobs {
+		if leaf.In(d) {
+			s.extra.Compared.Compared(d, s.m.Position(b).Set)
+		}
+	}
 }
 
 // waitCompared waits until nothing is compared any more.
@@ -94,4 +102,12 @@ type Comparer interface {
 	// of d, so that Open reads it, and returns how many bytes that are. Of these the whole leaves that are right stay
 	// where they are, and the others are brought as usual.
 	Compare(ctx context.Context, d v1.Descriptor) (size int64, err error)
+}
+
+// Compared is an optional second interface of a Comparer that has to know what is right before it writes, as one that says on a
+// disk what is good there.
+type Compared interface {
+	// Compared is called after Compare and before Begin, once for each blob in leaves. right has the leaves of d that the Sink
+	// holds, and is nil if it holds none: no others are left out when the blob is brought. It must not change right, and must not wait.
+	Compared(d v1.Descriptor, right *leaf.Set)
 }

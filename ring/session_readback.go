@@ -19,18 +19,20 @@ const backChunk = 1 << 20
 
 // readBack compares what a Sink has stored with the sums of what came (ReadBacker). Its methods do nothing for nil.
 type readBack struct {
-	open  func(ctx context.Context, b int, off int64) (io.ReadCloser, error)
-	mark  int64
-	sums  [][]byte // of each blob in leaves those of its whole leaves, one behind the other
+	open func(ctx context.Context, b int, off int64) (io.ReadCloser, error)
+	mark int64
+	sums [][]byte // of each blob in leaves those of its whole leaves, one behind the other
+	// known returns the sum of a leaf that was read and compared before the start, and not written since; nil of any other.
+	known func(b int, off int64) []byte
 	right atomic.Int64
 }
 
 // newReadBack returns nil where the Sink need not be read back.
-func newReadBack(x sinkExtras, blobs []v1.Descriptor, mark int64) *readBack {
+func newReadBack(x sinkExtras, blobs []v1.Descriptor, mark int64, known func(b int, off int64) []byte) *readBack {
 	if x.ReadBacker == nil || x.Opener == nil || !x.ReadsBack() {
 		return nil
 	}
-	r := &readBack{mark: mark, sums: make([][]byte, len(blobs))}
+	r := &readBack{mark: mark, known: known, sums: make([][]byte, len(blobs))}
 	r.open = func(ctx context.Context, b int, off int64) (io.ReadCloser, error) { return x.Open(ctx, blobs[b], off) }
 	for i, d := range blobs {
 		if leaf.In(d) {
@@ -74,7 +76,7 @@ func (r *readBack) compare(ctx context.Context, b int, d v1.Descriptor) error {
 	return nil
 }
 
-// leaves reads several leaves at once.
+// leaves reads several leaves at once, and none a second time that was there before.
 func (r *readBack) leaves(ctx context.Context, b int, d v1.Descriptor) error {
 	work, ctx := errgroup.WithContext(ctx)
 	var next atomic.Int64
@@ -89,10 +91,13 @@ func (r *readBack) leaves(ctx context.Context, b int, d v1.Descriptor) error {
 				if n <= 0 {
 					return nil
 				}
-				if err := r.read(ctx, h, b, off, n, buf); err != nil {
-					return err
+				sum := r.known(b, off)
+				if sum == nil {
+					if err := r.read(ctx, h, b, off, n, buf); err != nil {
+						return err
+					}
+					sum = h.Sum(nil)
 				}
-				sum := h.Sum(nil)
 				if n < r.mark {
 					last = sum
 				} else if string(sum) != string(r.sums[b][k*sha256.Size:][:sha256.Size]) {

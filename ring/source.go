@@ -106,6 +106,7 @@ type sinkExtras struct {
 	fmt.Stringer
 	Holder
 	Comparer
+	Compared Compared
 	ReadBacker
 	Overwriter
 }
@@ -120,6 +121,7 @@ func extrasOf(s Sink) (x sinkExtras) {
 	x.Stringer, _ = s.(fmt.Stringer)
 	x.Holder, _ = s.(Holder)
 	x.Comparer, _ = s.(Comparer)
+	x.Compared, _ = s.(Compared)
 	x.ReadBacker, _ = s.(ReadBacker)
 	x.Overwriter, _ = s.(Overwriter)
 	return x
