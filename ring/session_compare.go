@@ -77,18 +77,22 @@ func (s *session) compared() {
 	}
 }
 
-// waitCompared waits until nothing is compared any more.
-func (s *session) waitCompared() {
+// waitCompared waits until nothing is compared any more, and reports whether something was.
+func (s *session) waitCompared() bool {
 	s.mu.Lock()
 	ended := s.comparing.ended
 	s.mu.Unlock()
 	if ended != nil {
 		<-ended
 	}
+	return ended != nil
 }
 
-// known returns the sum of a leaf that was hashed while it was compared, and that is still believed.
+// known returns the sum of a leaf that was hashed while it was compared, and that is still believed. The blob was begun.
 func (s *session) known(b int, off int64) []byte {
+	if !s.extra.Comparer.Same(s.req.Blobs[b]) {
+		return nil
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.m.Compared(b, off)
@@ -101,7 +105,13 @@ type Comparer interface {
 	// Compare is called after Offer and before Begin, when a server updates (Config.Update). It makes ready what the Sink has in place
 	// of d, so that Open reads it, and returns how many bytes that are. Of these the whole leaves that are right stay
 	// where they are, and the others are brought as usual.
+	//
+	// A Begin at the end of d says that all of it is right. If the Sink then has nothing to write, it leaves what is in place as it
+	// is, and says inPlace in Prepare. So the node holds what it has.
 	Compare(ctx context.Context, d v1.Descriptor) (size int64, err error)
+	// Same is called after a Begin that follows Compare. It reports whether what Open reads of the leaves that are there is for
+	// sure what it read when they were compared. If not, they are hashed once more, and those that differ by now are brought.
+	Same(d v1.Descriptor) bool
 }
 
 // Compared is an optional second interface of a Comparer that has to know what is right before it writes, as one that says on a

@@ -103,7 +103,7 @@ func (s *session) store(blobs []int, at func(int) int64, halt chan struct{}) {
 			return nil
 		},
 	}
-	if s.extra.Comparer != nil {
+	if s.extra.Comparer != nil && s.waitCompared() {
 		st.Known = s.known
 	}
 	if s.extra.Opener != nil {

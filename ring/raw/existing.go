@@ -10,6 +10,7 @@ import (
 	"os"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sys/unix"
@@ -36,6 +37,10 @@ type existing struct {
 	equal atomic.Int64
 	// same says that all of it is the blob.
 	same bool
+	// update says that an update compares it, which may replace it and gives it also the time that was asked for.
+	update bool
+	// sure says that the part, or the file if it is kept, has for sure what an update has compared.
+	sure bool
 }
 
 // openToCompare opens the file under the final name where it may be the blob d, and nil where there is none. One
@@ -136,10 +141,28 @@ func (t *Target) dressable(info fs.FileInfo) error {
 		t.title, fs.ErrExist, why, info.Mode().Perm(), st.Uid, st.Gid)
 }
 
-// publishExisting gives the file its mode and owner.
+// asAsked says whether the file has the mode, the owner and the time that it shall have.
+func (t *Target) asAsked(s *existing) bool {
+	return t.dressed(s.info) && s.info.ModTime().Equal(t.dates(s))
+}
+
+// dates is the modification time that the file shall have.
+func (t *Target) dates(s *existing) time.Time {
+	if s.update && !t.o.ModTime.IsZero() {
+		return t.o.ModTime
+	}
+	return s.info.ModTime()
+}
+
+// publishExisting gives the file its mode, its owner and its time.
 func (t *Target) publishExisting(s *existing) error {
-	if err := t.changed(s); err != nil || t.dressed(s.info) {
+	if err := t.changed(s); err != nil || t.asAsked(s) {
 		return err
+	}
+	if at := t.dates(s); !at.Equal(s.info.ModTime()) {
+		if err := s.f.Chtimes(time.Now(), at); err != nil {
+			return t.fail("modification time", err)
+		}
 	}
 	if err := errors.Join(t.own(s.f), t.unseal(s.f), t.settleMode(s.f)); err != nil {
 		return err
@@ -289,5 +312,5 @@ func (r *existingReader) Close() error { return nil }
 func (t *Target) Prepare(ctx context.Context, _ []v1.Descriptor) (inPlace bool, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.existing != nil && t.existing.same && t.dressed(t.existing.info), ctx.Err()
+	return t.existing != nil && t.existing.same && t.asAsked(t.existing), ctx.Err()
 }

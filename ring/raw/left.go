@@ -183,10 +183,13 @@ func (t *Target) Close() error {
 	if !t.published && !t.kept {
 		t.unmake()
 	}
-	if t.existing != nil {
+	if t.existing != nil && t.existing != t.old {
 		t.existing.f.Close()
-		t.existing = nil
 	}
+	if t.old != nil {
+		t.old.f.Close()
+	}
+	t.existing, t.old = nil, nil
 	if cerr := t.closeDirs(); err == nil {
 		err = cerr
 	}

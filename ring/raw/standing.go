@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -88,17 +89,17 @@ func (t *Target) OpenStanding() (durable.File, fs.FileInfo, error) {
 func (t *Target) Placed() (fs.FileInfo, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	f, was := durable.File(nil), fs.FileInfo(nil)
+	f, was, at := durable.File(nil), fs.FileInfo(nil), time.Time{}
 	switch {
 	case !t.published:
 		return nil, fmt.Errorf("output %s: not published", t.title)
 	case t.part != nil:
-		f, was = t.part.File, t.complete
+		f, was, at = t.part.File, t.complete, t.complete.ModTime()
 	default:
-		f, was = t.existing.f, t.existing.info
+		f, was, at = t.existing.f, t.existing.info, t.dates(t.existing)
 	}
 	info, err := f.Stat()
-	if err == nil && (info.Size() != was.Size() || !info.ModTime().Equal(was.ModTime())) {
+	if err == nil && (info.Size() != was.Size() || !info.ModTime().Equal(at)) {
 		err = errReplaced
 	}
 	if err != nil {

@@ -61,6 +61,7 @@ type Target struct {
 	mu        sync.Mutex
 	part      *durable.Part // nil: none
 	existing  *existing     // the file that is there already and may be the same; nil: none
+	old       *existing     // the file that an update compares and replaces, or keeps if it is the same; nil: none
 	made      []madeDir     // directories that Begin made, from above downwards
 	complete  fs.FileInfo   // of the part when it was complete and durable; nil: it is not
 	published bool
@@ -241,7 +242,10 @@ func (t *Target) fail(what string, err error) error {
 // room for the holes, too, would refuse it where it fits, and nobody knows where they are.
 func (t *Target) Begin(ctx context.Context, d v1.Descriptor, off int64) (ring.Writer, error) {
 	t.mu.Lock()
-	file := t.existing
+	file, old := t.existing, t.old
+	if old != nil {
+		file = t.holdOld(d, off)
+	}
 	t.mu.Unlock()
 	if file != nil {
 		w, err := t.beginExisting(ctx, file, off)
@@ -249,6 +253,9 @@ func (t *Target) Begin(ctx context.Context, d v1.Descriptor, off int64) (ring.Wr
 			return nil, err // not a nil *existingWriter in an interface
 		}
 		return w, nil
+	}
+	if err := t.beginOld(ctx, d); err != nil {
+		return nil, err
 	}
 	p, err := t.begin(ctx, off)
 	if err != nil {
@@ -298,6 +305,9 @@ func (t *Target) Open(ctx context.Context, _ v1.Descriptor, off int64) (io.ReadC
 	defer t.mu.Unlock()
 	if t.existing != nil {
 		return t.openExisting(ctx, t.existing, off)
+	}
+	if t.part == nil && t.old != nil {
+		return t.openCompared(ctx, t.old, off)
 	}
 	if t.part == nil {
 		return nil, fmt.Errorf("output %s: nothing is stored", t.title)

@@ -65,6 +65,7 @@ func TestSink(t *testing.T, setup func(t *testing.T) Sink) {
 	run("Keep", testKeep)
 	run("Replay", testReplay)
 	run("Again", testAgain)
+	run("Compared", testCompared)
 	run("Cancelled", testCancelled)
 	run("WrongSize", testWrongSize)
 }

@@ -29,6 +29,11 @@ func (l *leaves) run(ctx context.Context, h *hasher) error {
 			return l.finish()
 		}
 		if s := l.store; s.Known != nil {
+			select {
+			case <-h.begun:
+			case <-ctx.Done():
+				return ctx.Err()
+			}
 			if sum := s.Known(l.blob, off); sum != nil {
 				if err := l.hashed(min(off+s.Relay.toMark(off), l.size), sum); err != nil {
 					return err

@@ -35,7 +35,7 @@ type Store struct {
 	// Held opens the bytes of a blob that are there already, from off on. With nil they cannot be read.
 	Held func(blob int, off int64) (io.ReadCloser, error)
 	// Known returns the sum of the leaf of a blob at off if the relay holds that leaf and its bytes were hashed before, else nil.
-	// With nil none is known.
+	// With nil none is known. It is called once the blob is begun.
 	Known func(blob int, off int64) []byte
 	// Begin opens what a blob is written to, from the offset at on. With nil nothing is written. Begin must not
 	// wait after ctx is done. The Writer of a blob of which the relay holds leaves must be a
