@@ -31,7 +31,8 @@ const (
 	Memory    Kind = "memory" // zram, ram
 	Optical   Kind = "optical"
 	Floppy    Kind = "floppy"
-	Virtual   Kind = "virtual" // what the kernel makes in another way, such as nbd
+	Firmware  Kind = "firmware" // boot partitions and RPMB of an eMMC, MTD
+	Virtual   Kind = "virtual"  // what the kernel makes in another way, such as nbd
 )
 
 // A Device is what is known of one block device.
@@ -61,8 +62,9 @@ type Device struct {
 	Partition int    `json:"partition,omitempty"`
 	Parent    string `json:"parent,omitempty"`
 	Start     int64  `json:"start,omitempty"`
-	// MapName is the name that the device mapper has for it.
+	// MapName is the name that the device mapper has for it, UUID what the device mapper or MD tells it from others by.
 	MapName string `json:"mapName,omitempty"`
+	UUID    string `json:"uuid,omitempty"`
 	// Backing is the file of a loop device.
 	Backing string `json:"backing,omitempty"`
 	// Users are what uses the device or a partition of it.

@@ -1,6 +1,7 @@
 package disk
 
 import (
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -142,6 +143,9 @@ type Facts struct {
 	Model  string `json:"model,omitempty"`
 	Serial string `json:"serial,omitempty"`
 	WWN    string `json:"wwn,omitempty"`
+	// MapName and UUID are those of the device mapper, UUID also that of MD.
+	MapName string `json:"mapName,omitempty"`
+	UUID    string `json:"uuid,omitempty"`
 	// Holds is what was found on it and in its partitions; it may be cut short, which More says.
 	Holds []Signature `json:"holds"`
 	More  bool        `json:"more,omitempty"`
@@ -154,6 +158,15 @@ const (
 	maxPath  = 128
 )
 
+// describe returns what is known of a device that a rule means, but for what it holds.
+func describe(rule identity.Device, d *Device) *Facts {
+	return &Facts{
+		Output: cut(rule.Called(), maxPath), Path: cut(d.Path, maxPath), Kind: d.Kind, Number: d.Number, DiskSeq: d.DiskSeq, Size: d.Size, Sector: d.LogicalSector,
+		Model: cut(d.Model, maxFact), Serial: cut(d.Serial, maxFact), WWN: cut(d.WWN, maxFact),
+		MapName: cut(d.MapName, maxPath), UUID: cut(d.UUID, maxPath), Holds: []Signature{},
+	}
+}
+
 // Facts reads what the device holds now. read reads from the opened device, at any offset. Looked at are both ends of the
 // device and of its partitions.
 func (o *Opened) Facts(read io.ReaderAt) (*Facts, error) {
@@ -161,10 +174,7 @@ func (o *Opened) Facts(read io.ReaderAt) (*Facts, error) {
 		return nil, err
 	}
 	d := o.device
-	f := &Facts{
-		Output: cut(o.Rule.Called(), maxPath), Path: cut(d.Path, maxPath), Kind: d.Kind, Number: d.Number, DiskSeq: d.DiskSeq, Size: d.Size, Sector: d.LogicalSector,
-		Model: cut(d.Model, maxFact), Serial: cut(d.Serial, maxFact), WWN: cut(d.WWN, maxFact), Holds: []Signature{},
-	}
+	f := describe(o.Rule, d)
 	found, err := Signatures(read, d.Size)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", d.Path, bare(err))
@@ -221,19 +231,25 @@ func (f *Facts) Held() string {
 
 // Same reports whether two facts are of one device, whatever it holds. A device without a serial number or a name has to be in the
 // same place.
-func (f *Facts) Same(g *Facts) bool {
-	if f.Kind != g.Kind || f.Size != g.Size || f.Sector != g.Sector || f.Model != g.Model || f.Serial != g.Serial || f.WWN != g.WWN {
-		return false
+func (f *Facts) Same(g *Facts) bool { return f.Sector == g.Sector && f.identity() == g.identity() }
+
+// identity has all that tells the device from others. What the device mapper or MD made has an identity of its own, or none; a
+// number that it had may be another one's by now.
+func (f *Facts) identity() string {
+	id := fmt.Sprintf("%s %q %q %q %q %q %d", f.Kind, f.Model, f.Serial, f.WWN, f.MapName, f.UUID, f.Size)
+	if f.UUID == "" && (f.Kind == Partition || f.Serial+f.WWN == "") { // a partition has the serial number of its disk
+		id += " " + f.Path
 	}
-	// A partition has the serial number of its disk.
-	return f.Kind != Partition && f.Serial+f.WWN != "" || f.Path == g.Path
+	return id
 }
 
-// Identity tells the device from others of the machine, as far as it is known what it is.
+// Identity tells the device from others of the machine, as far as it is known what it is, in at most 126 bytes, which a journal has
+// room for.
 func (f *Facts) Identity() string {
-	id := fmt.Sprintf("%s %s %s %s %d", f.Kind, f.Model, f.Serial, f.WWN, f.Size)
-	if f.Kind == Partition || f.Serial+f.WWN == "" {
-		id += " " + f.Path
+	const most = 126
+	id := f.identity()
+	if len(id) > most {
+		id = fmt.Sprintf("%s %x", id[:60], sha256.Sum256([]byte(id)))
 	}
 	return id
 }

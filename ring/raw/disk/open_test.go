@@ -141,6 +141,32 @@ func TestFacts(t *testing.T) {
 			t.Errorf("%+v: same %v, want %v; %q", b, a.Same(&b), tt.same, b.Identity())
 		}
 	}
+	if long := (&Facts{Kind: Mapped, MapName: strings.Repeat("m", 127), UUID: "LVM-" + strings.Repeat("u", 64), Size: 1}); len(long.Identity()) > 126 || long.Identity() == (&Facts{Kind: Mapped, MapName: long.MapName, UUID: long.UUID, Size: 2}).Identity() {
+		t.Errorf("%q", long.Identity())
+	}
+	// What the device mapper and MD made is told apart by its own name, and not by a number that another one may have by now.
+	m := everything(t).scan()
+	if md := describe(identity.Device{}, m.Named("md127")); md.UUID != "0a1b2c3d-0a1b-0a1b-0a1b-0a1b2c3d4e5f" {
+		t.Errorf("%+v", md)
+	}
+	lv := describe(identity.Device{}, m.Named("dm-3"))
+	if lv.MapName != "vg0-root" || lv.UUID != "LVM-abc" {
+		t.Errorf("%+v", lv)
+	}
+	for _, tt := range []struct {
+		change func(f *Facts)
+		same   bool
+	}{
+		{func(f *Facts) { f.Path, f.Number = "/dev/dm-4", "253:4" }, true},
+		{func(f *Facts) { f.MapName, f.UUID = "vg0-home", "LVM-2" }, false},
+		{func(f *Facts) { f.UUID = "LVM-2" }, false},
+	} {
+		b := *lv
+		tt.change(&b)
+		if lv.Same(&b) != tt.same || (lv.Identity() == b.Identity()) != tt.same {
+			t.Errorf("%+v: same %v, want %v", b, lv.Same(&b), tt.same)
+		}
+	}
 	a.Serial = ""
 	b2 := a
 	if b2.Path = "/dev/sdb"; a.Same(&b2) || a.Identity() == b2.Identity() {

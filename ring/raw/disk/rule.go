@@ -20,6 +20,8 @@ type Choice struct {
 	Others []Reason
 	// Err says why no device is picked, or why the one that is picked cannot be written now.
 	Err error
+	// Warning says that the path of the rule may lead elsewhere after the next boot, and which one does not. "" is none.
+	Warning string
 }
 
 // A Reason is why a rule does not mean a device.
@@ -49,9 +51,11 @@ func (m *Machine) choosePath(c *Choice) {
 		c.Err = err
 		return
 	}
+	named := d.Path == c.Rule.Path
 	if over := m.over(d); over != nil {
 		d = over
 	}
+	c.Warning = wanders(c.Rule, d, named)
 	why := m.Never(d)
 	if why == "" {
 		why = differs(c.Rule, d)
@@ -62,6 +66,30 @@ func (m *Machine) choosePath(c *Choice) {
 		return
 	}
 	c.Device = d
+}
+
+// lasting are the directories of udev's links in the order in which a rule should name a device: the place of a disk is the same
+// on all nodes of a kind, and what it is called by is not.
+var lasting = map[Kind][]string{
+	Disk: {"disk/by-path/", "disk/by-id/"}, Partition: {"disk/by-path/", "disk/by-id/"}, Multipath: {"disk/by-id/", "mapper/"},
+	Mapped: {"mapper/", "disk/by-id/"}, Raid: {"md/", "disk/by-id/"},
+}
+
+// wanders warns of a rule that means a device by the name that the kernel gave it in the order in which it found the devices.
+// named says that its path is such a name. With a serial number or WWN the rule cannot mean another one.
+func wanders(rule identity.Device, d *Device, named bool) string {
+	if !named || rule.Serial != "" || rule.WWN != "" || d.Kind == Loop {
+		return ""
+	}
+	text := fmt.Sprintf("path = %q may lead to another device after the next boot", rule.Path)
+	for _, dir := range lasting[d.Kind] {
+		for _, l := range d.Links {
+			if strings.HasPrefix(l, "/dev/"+dir) {
+				return fmt.Sprintf("%s; %q leads to this one", text, l)
+			}
+		}
+	}
+	return text + "; a serial or wwn beside it keeps that from being written"
 }
 
 func (m *Machine) chooseFacts(c *Choice) {
@@ -156,6 +184,8 @@ func (m *Machine) Never(d *Device) string {
 		return "is a loop device"
 	case whole.Kind == Memory:
 		return "is in memory"
+	case whole.Kind == Firmware:
+		return "is for firmware"
 	case whole.Kind == Optical || whole.Kind == Floppy:
 		return "is a drive for media"
 	case d.Removable:

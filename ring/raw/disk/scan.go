@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -196,6 +197,7 @@ func (r Roots) read(name string) *Device {
 	d.WWN = worldWideName(cmp.Or(whole.text("wwid"), whole.text("device/wwid")))
 	d.Bus = busOf(strings.TrimPrefix(string(whole), r.Sys))
 	d.MapName, d.Backing = n.text("dm/name"), whole.text("loop/backing_file")
+	d.UUID = cmp.Or(n.text("dm/uuid"), n.text("md/uuid"))
 	d.Kind = kindOf(n, d)
 	return d
 }
@@ -241,16 +243,21 @@ func busOf(path string) string {
 	return ""
 }
 
+// firmware matches the names of the parts of an eMMC that are disks of their own, and have no data, and of flash memory
+// (drivers/mmc/core/block.c and drivers/mtd/mtd_blkdevs.c in the kernel).
+var firmware = regexp.MustCompile(`^(mmcblk\d+(boot\d+|rpmb)|(mtdblock|mtdblock_ro|ubiblock)\d+(_\d+)?)$`)
+
 // kindOf tells what a device is.
 func kindOf(n node, d *Device) Kind {
-	uuid := n.text("dm/uuid")
 	switch {
 	case d.Partition > 0:
 		return Partition
-	case strings.HasPrefix(uuid, "mpath-"):
+	case firmware.MatchString(d.Name):
+		return Firmware
+	case n.has("dm") && strings.HasPrefix(d.UUID, "mpath-"):
 		return Multipath
 	case n.has("dm"):
-		part, rest, _ := strings.Cut(uuid, "-")
+		part, rest, _ := strings.Cut(d.UUID, "-")
 		if strings.HasPrefix(part, "part") && strings.HasPrefix(rest, "mpath-") && len(d.made) == 1 {
 			d.Parent = d.made[0]
 			d.Partition, _ = strconv.Atoi(strings.TrimPrefix(part, "part"))

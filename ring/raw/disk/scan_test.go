@@ -34,26 +34,31 @@ func TestScan(t *testing.T) {
 		return text
 	}
 	for name, want := range map[string]string{
-		"sda":        `/dev/sda disk sata "SAMSUNG MZ7L3480" "S6ERNX0T123456" "0x5002538f31234567" 512/4096`,
-		"sda4":       `/dev/sda4 partition sata "SAMSUNG MZ7L3480" "S6ERNX0T123456" "0x5002538f31234567" 512/4096`,
-		"nvme0n1":    `/dev/nvme0n1 disk nvme "SAMSUNG MZQL2960HCJR" "S64FNE0R123456" "eui.0025385b11500d42" 512/0`,
-		"nvme1n1":    `/dev/nvme1n1 disk nvme "Dell PM1735" "S5" "eui.0025385b11500d43" 0/0`,
-		"nvme1c1n1":  "none",
-		"sdb":        `/dev/sdb disk fc "VIRTUAL-DISK" "" "0x600a098038303053" 0/0`,
-		"dm-0":       `/dev/dm-0 multipath fc "VIRTUAL-DISK" "" "0x600a098038303053" 512/0`,
-		"dm-1":       `/dev/dm-1 partition fc "VIRTUAL-DISK" "" "0x600a098038303053" 0/0`,
-		"dm-3":       `/dev/dm-3 dm  "" "" "" 0/0`,
-		"md127":      `/dev/md127 md  "" "" "" 0/0`,
-		"sdd":        `/dev/sdd disk usb "Ultra Fit" "" "" 0/0 removable`,
-		"sde":        `/dev/sde disk usb "Portable SSD" "" "" 0/0`,
-		"sdf":        `/dev/sdf disk sas "ST8000NM" "" "0x5000c500a1b2c3d4" 4096/4096 rotational`,
-		"vda":        `/dev/vda disk virtio "" "vol-0123" "" 0/0 read-only`,
-		"mmcblk0":    `/dev/mmcblk0 disk mmc "SD64G" "0x1234" "" 0/0`,
-		"loop0":      `/dev/loop0 loop  "" "" "" 0/0`,
-		"zram0":      `/dev/zram0 memory  "" "" "" 0/0`,
-		"nbd0":       `/dev/nbd0 virtual  "" "" "" 0/0`,
-		"sr0":        `/dev/sr0 optical sata "" "" "" 0/0 removable`,
-		"cciss!c0d0": `/dev/cciss/c0d0 disk  "" "" "" 0/0`,
+		"sda":          `/dev/sda disk sata "SAMSUNG MZ7L3480" "S6ERNX0T123456" "0x5002538f31234567" 512/4096`,
+		"sda4":         `/dev/sda4 partition sata "SAMSUNG MZ7L3480" "S6ERNX0T123456" "0x5002538f31234567" 512/4096`,
+		"nvme0n1":      `/dev/nvme0n1 disk nvme "SAMSUNG MZQL2960HCJR" "S64FNE0R123456" "eui.0025385b11500d42" 512/0`,
+		"nvme1n1":      `/dev/nvme1n1 disk nvme "Dell PM1735" "S5" "eui.0025385b11500d43" 0/0`,
+		"nvme1c1n1":    "none",
+		"sdb":          `/dev/sdb disk fc "VIRTUAL-DISK" "" "0x600a098038303053" 0/0`,
+		"dm-0":         `/dev/dm-0 multipath fc "VIRTUAL-DISK" "" "0x600a098038303053" 512/0`,
+		"dm-1":         `/dev/dm-1 partition fc "VIRTUAL-DISK" "" "0x600a098038303053" 0/0`,
+		"dm-3":         `/dev/dm-3 dm  "" "" "" 0/0`,
+		"md127":        `/dev/md127 md  "" "" "" 0/0`,
+		"sdd":          `/dev/sdd disk usb "Ultra Fit" "" "" 0/0 removable`,
+		"sde":          `/dev/sde disk usb "Portable SSD" "" "" 0/0`,
+		"sdf":          `/dev/sdf disk sas "ST8000NM" "" "0x5000c500a1b2c3d4" 4096/4096 rotational`,
+		"vda":          `/dev/vda disk virtio "" "vol-0123" "" 0/0 read-only`,
+		"mmcblk0":      `/dev/mmcblk0 disk mmc "SD64G" "0x1234" "" 0/0`,
+		"loop0":        `/dev/loop0 loop  "" "" "" 0/0`,
+		"zram0":        `/dev/zram0 memory  "" "" "" 0/0`,
+		"nbd0":         `/dev/nbd0 virtual  "" "" "" 0/0`,
+		"sr0":          `/dev/sr0 optical sata "" "" "" 0/0 removable`,
+		"mmcblk0boot0": `/dev/mmcblk0boot0 firmware mmc "SD64G" "" "" 0/0`,
+		"mmcblk0rpmb":  `/dev/mmcblk0rpmb firmware mmc "SD64G" "" "" 0/0`,
+		"mtdblock0":    `/dev/mtdblock0 firmware  "" "" "" 0/0`,
+		"ram0":         `/dev/ram0 memory  "" "" "" 0/0`,
+		"fd0":          `/dev/fd0 floppy  "" "" "" 0/0`,
+		"cciss!c0d0":   `/dev/cciss/c0d0 disk  "" "" "" 0/0`,
 	} {
 		if got := facts(name); got != want {
 			t.Errorf("%s: got %s, want %s", name, got, want)
@@ -110,6 +115,14 @@ func TestChoose(t *testing.T) {
 		{identity.Device{Path: "/dev/vda"}, "vda", "/dev/vda is read-only", "device-readonly"},
 		{identity.Device{Path: "/dev/nbd0"}, "nbd0", "", ""},
 		{identity.Device{Path: "/dev/loop0"}, "", "/dev/loop0: is a loop device", "device-other"},
+		{identity.Device{Path: "/dev/mmcblk0boot0"}, "", "/dev/mmcblk0boot0: is for firmware", "device-other"},
+		{identity.Device{Path: "/dev/mmcblk0boot1"}, "", "/dev/mmcblk0boot1: is for firmware", "device-other"},
+		{identity.Device{Path: "/dev/mmcblk0rpmb"}, "", "/dev/mmcblk0rpmb: is for firmware", "device-other"},
+		{identity.Device{Path: "/dev/mtdblock0"}, "", "/dev/mtdblock0: is for firmware", "device-other"},
+		{identity.Device{Path: "/dev/ram0"}, "", "/dev/ram0: is in memory", "device-other"},
+		{identity.Device{Path: "/dev/fd0"}, "", "/dev/fd0: is a drive for media", "device-other"},
+		{identity.Device{Size: identity.Sizes{Least: 1, Most: 100e6}}, "", "no disk fits: ", "device-none"}, // none of these small ones
+		{identity.Device{Bus: "mmc", Size: identity.Sizes{Least: 1, Most: 10e6}}, "", "no disk fits: ", "device-none"},
 		{identity.Device{Path: "/dev/zram0"}, "", "/dev/zram0: is in memory", "device-other"},
 		{identity.Device{Path: "/dev/sdd"}, "", "/dev/sdd: is removable", "device-other"},
 		{identity.Device{Path: "/dev/sr0"}, "", "/dev/sr0: is a drive for media", "device-other"},
@@ -219,5 +232,34 @@ func TestChoosePartitionOfPath(t *testing.T) {
 	c := m.Choose(identity.Device{Path: "/dev/sdb2"})
 	if kind, _ := errkind.Of(c.Err); c.Device != nil || kind != "device-other" || !strings.Contains(c.Err.Error(), "/dev/sdb2: is a path of dm-0 mpatha") {
 		t.Errorf("picks %+v, %v", c.Device, c.Err)
+	}
+}
+
+// A rule with a path that the kernel made up warns of it, and says which one lasts, unless it cannot mean another device.
+func TestPathThatWanders(t *testing.T) {
+	tr := everything(t)
+	tr.link("dev/disk/by-id/dm-uuid-mpath-3600a098038303053", "../../dm-0")
+	tr.link("dev/md/home", "../md127")
+	m := tr.scan()
+	for _, tt := range []struct {
+		rule identity.Device
+		want string // "" is no warning
+	}{
+		{identity.Device{Path: "/dev/sda"}, `"/dev/disk/by-path/pci-0000:00:17.0-ata-1" leads to this one`},
+		{identity.Device{Path: "/dev/sda4"}, `"/dev/disk/by-path/pci-0000:00:17.0-ata-1-part4" leads to this one`},
+		{identity.Device{Path: "/dev/sdc"}, `"/dev/disk/by-id/dm-uuid-mpath-3600a098038303053" leads to this one`}, // a path of it
+		{identity.Device{Path: "/dev/dm-3"}, `"/dev/mapper/vg0-root" leads to this one`},
+		{identity.Device{Path: "/dev/md127"}, `"/dev/md/home" leads to this one`},
+		{identity.Device{Path: "/dev/nvme0n1", Model: "SAMSUNG*"}, "a serial or wwn beside it"},
+		{identity.Device{Path: "/dev/nvme0n1", Serial: "S64FNE0R123456"}, ""},
+		{identity.Device{Path: "/dev/disk/by-path/pci-0000:00:17.0-ata-1"}, ""},
+		{identity.Device{Path: "/dev/mapper/mpatha"}, ""},
+		{identity.Device{Path: "/dev/loop0"}, ""},
+		{identity.Device{Bus: "usb"}, ""},
+	} {
+		c := m.Choose(tt.rule)
+		if (c.Warning == "") != (tt.want == "") || !strings.Contains(c.Warning, tt.want) || tt.want != "" && !strings.HasPrefix(c.Warning, fmt.Sprintf("path = %q may lead", tt.rule.Path)) {
+			t.Errorf("%+v: %q, want %q", tt.rule, c.Warning, tt.want)
+		}
 	}
 }

@@ -100,7 +100,7 @@ func everything(t *testing.T) *tree {
 	tr.block(sata+"/sda2", "8:2", 1e9, "partition 2", "start 1050624", "holders/ md127")
 	tr.block(sata+"/sda3", "8:3", 100e9, "partition 3", "start 4194304", "holders/ dm-3")
 	tr.block(sata+"/sda4", "8:4", 200e9, "partition 4", "start 8388608")
-	tr.block("virtual/block/md127", "9:127", 1e9, "md/level raid1", "slaves/ sda2")
+	tr.block("virtual/block/md127", "9:127", 1e9, "md/level raid1", "md/uuid 0a1b2c3d-0a1b-0a1b-0a1b-0a1b2c3d4e5f", "slaves/ sda2")
 	tr.block("virtual/block/dm-3", "253:3", 100e9, "dm/name vg0-root", "dm/uuid LVM-abc", "slaves/ sda3")
 	tr.block(nvme, "259:0", 960e9, "wwid eui.0025385b11500d42", "hidden 0", "queue/logical_block_size 512", "diskseq 3",
 		"device/model SAMSUNG MZQL2960HCJR", "device/serial S64FNE0R123456      ")
@@ -116,6 +116,12 @@ func everything(t *testing.T) *tree {
 	tr.block(sas, "8:80", 8e12, "queue/rotational 1", "queue/logical_block_size 4096", "queue/physical_block_size 4096", "device/model ST8000NM", "device/wwid naa.5000c500a1b2c3d4")
 	tr.block(virtio, "254:0", 20e9, "serial vol-0123", "ro 1")
 	tr.block("pci0000:00/mmc_host/mmc0/mmc0:0001/block/mmcblk0", "179:0", 64e9, "device/name SD64G", "device/serial 0x1234")
+	for i, name := range []string{"mmcblk0boot0", "mmcblk0boot1", "mmcblk0rpmb"} {
+		tr.block("pci0000:00/mmc_host/mmc0/mmc0:0001/block/mmcblk0/"+name, fmt.Sprint("179:", 8*(i+1)), 4<<20, "removable 0", "force_ro 0", "device/name SD64G")
+	}
+	tr.block("platform/flash/mtd/mtd0/mtdblock0", "31:0", 16<<20, "removable 0")
+	tr.block("virtual/block/ram0", "1:0", 64<<20)
+	tr.block("platform/floppy.0/block/fd0", "2:0", 4096, "removable 0")
 	tr.block("virtual/block/loop0", "7:0", 1e9, "loop/backing_file /tmp/test/disk.img")
 	tr.block("virtual/block/loop1", "7:1", 0)
 	tr.block("virtual/block/zram0", "252:0", 4e9)
