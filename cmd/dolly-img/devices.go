@@ -23,7 +23,8 @@ func newDevices() *cobra.Command {
 		Short: "Show which block devices the policy of this node means",
 		Long: `Devices runs on a node. It reads the policy.toml beside the keys and shows for each [[device]]
 which disk of this machine it means, what that holds, and whether a transfer could write
-it now. Where a rule means no disk, or several, it says of each disk why it does not fit. Then come the
+it now. It warns of a rule whose path may lead to another device after the next boot. Where a rule means
+no disk, or several, it says of each disk why it does not fit. Then come the
 other devices: those that a rule could name, and those that no rule may ever name, with the
 reason. Nothing is written.
 
@@ -90,6 +91,11 @@ func printDevices(w io.Writer, d *node.Devices) {
 	}
 	t.Flush()
 	for _, r := range d.Rules {
+		if r.Warning != "" {
+			fmt.Fprintln(w, printable.Line("warning: "+r.Rule.Called()+": "+r.Warning))
+		}
+	}
+	for _, r := range d.Rules {
 		if r.Device != nil || len(r.Others) < 2 {
 			continue // the row has said it
 		}
@@ -139,7 +145,7 @@ func ruleState(r node.RuleDevice) string {
 // described says what a device is, in the words that a rule may have.
 func described(d *disk.Device) string {
 	text := string(d.Kind)
-	for _, fact := range []struct{ name, value string }{{"bus", d.Bus}, {"model", d.Model}, {"serial", d.Serial}, {"wwn", d.WWN}} {
+	for _, fact := range []struct{ name, value string }{{"bus", d.Bus}, {"model", d.Model}, {"serial", d.Serial}, {"wwn", d.WWN}, {"name", d.MapName}} {
 		if fact.value != "" && d.Kind != disk.Partition {
 			text += fmt.Sprintf(", %s %q", fact.name, fact.value)
 		}
@@ -162,6 +168,7 @@ func devicesJSON(w io.Writer, d *node.Devices) error {
 		Holds  []disk.Signature `json:"holds"`
 		Usable bool             `json:"usable"`
 		Reason string           `json:"reason"`
+		Warn   string           `json:"warning,omitempty"`
 		Twice  []string         `json:"twice,omitempty"`
 		Others []reason         `json:"others"`
 	}
@@ -176,7 +183,7 @@ func devicesJSON(w io.Writer, d *node.Devices) error {
 		Others []other `json:"others"`
 	}{d.Policy, d.Found, []rule{}, []other{}}
 	for _, r := range d.Rules {
-		one := rule{Rule: r.Rule.Called(), Device: r.Device, Usable: r.Usable(), Twice: r.Twice, Others: []reason{}}
+		one := rule{Rule: r.Rule.Called(), Device: r.Device, Usable: r.Usable(), Warn: r.Warning, Twice: r.Twice, Others: []reason{}}
 		if r.Err != nil {
 			one.Reason = r.Err.Error()
 		}

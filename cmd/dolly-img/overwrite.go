@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"os"
 	"slices"
 	"strconv"
@@ -117,24 +116,20 @@ func (j *job) confirmWith(err error) error {
 	return hintf(fmt.Sprintf("if that is what you want: %s --yes-overwrite %d", j.again(j.Nodes), len(j.Nodes)), "%w", err)
 }
 
-// printOverwrites prints what would be written, and what would be overwritten: a line for all nodes whose devices are alike, the largest group first, and
-// then who is not in the plan.
+// printOverwrites prints what would be written, and what would be overwritten: a line for all nodes whose devices are alike, the largest
+// group first, and of equal ones that of the first node in the plan. Then comes who is not in the plan.
 func printOverwrites(w io.Writer, p push.Plan) {
-	groups := map[string][]string{}
-	for i, f := range p.Devices() {
-		text := string(p.Nodes[i].Facts)
-		if f != nil {
-			text = overwrites(f, p.Size)
-		}
-		groups[text] = append(groups[text], p.Nodes[i].Node)
-	}
-	texts := slices.SortedFunc(maps.Keys(groups), func(a, b string) int {
-		return cmp.Or(cmp.Compare(len(groups[b]), len(groups[a])), cmp.Compare(a, b))
-	})
 	fmt.Fprintln(w, printable.Line(fmt.Sprintf("writes %s, %s, holds: %s", p.Source, bytesize.Text(p.Size), p.Holds)))
-	for _, text := range texts {
-		names := groups[text]
-		slices.SortFunc(names, func(a, b string) int { return cmp.Compare(place(p, a), place(p, b)) })
+	devices := p.Devices()
+	for _, g := range alikeDevices(p) {
+		text := string(p.Nodes[g.rows[0]].Facts)
+		if f := devices[g.rows[0]]; f != nil {
+			text = overwrites(f, g.path, p.Size)
+		}
+		var names []string
+		for _, i := range g.rows {
+			names = append(names, p.Nodes[i].Node)
+		}
 		fmt.Fprintln(w, printable.Line(fmt.Sprintf("overwrites on %s: %s", counted(names), text)))
 	}
 	bad := rowsIn(&ring.Report{Nodes: p.Nodes}, func(row ring.Row) bool { return row.State != ring.Pending })
@@ -145,9 +140,40 @@ func printOverwrites(w io.Writer, p push.Plan) {
 	printHints(w, out)
 }
 
-// place is where a node stands in the plan.
-func place(p push.Plan, node string) int {
-	return slices.IndexFunc(p.Nodes, func(row ring.Row) bool { return row.Node == node })
+// devicesOf are the nodes of a plan whose devices are alike, by their places in it.
+type devicesOf struct {
+	path string // of the device; where the numbers of loop devices differ, there is a * in their place
+	rows []int
+}
+
+// alikeDevices groups the nodes of a plan that would overwrite something.
+func alikeDevices(p push.Plan) (groups []*devicesOf) {
+	devices, known := p.Devices(), map[string]*devicesOf{}
+	for i := range p.Nodes {
+		f, ok := devices[i]
+		if !ok {
+			continue
+		}
+		key, path, pattern := string(p.Nodes[i].Facts), "", ""
+		if f != nil {
+			path = f.Path
+			if pattern = path; f.Kind == disk.Loop {
+				pattern = strings.TrimRight(path, "0123456789") + "*"
+			}
+			key = overwrites(f, pattern, p.Size)
+		}
+		g := known[key]
+		if g == nil {
+			g = &devicesOf{path: path}
+			known[key], groups = g, append(groups, g)
+		}
+		if g.path != path {
+			g.path = pattern
+		}
+		g.rows = append(g.rows, i)
+	}
+	slices.SortStableFunc(groups, func(a, b *devicesOf) int { return cmp.Compare(len(b.rows), len(a.rows)) })
+	return groups
 }
 
 // counted returns the names of nodes, and how many they are.
@@ -158,11 +184,15 @@ func counted(names []string) string {
 	return fmt.Sprintf("%d nodes, %s", len(names), fold(names))
 }
 
-// overwrites says what a device is and holds. Disks that differ by their serial numbers only are alike.
-func overwrites(f *disk.Facts, size int64) string {
+// overwrites says what a device is and holds. Disks that differ by their serial numbers only are alike, and what the device mapper
+// made is known by its name there, and not by path.
+func overwrites(f *disk.Facts, path string, size int64) string {
 	words := []string{f.Output}
-	if f.Path != f.Output {
-		words = append(words, f.Path)
+	switch {
+	case f.MapName != "":
+		words = append(words, "/dev/mapper/"+f.MapName)
+	case f.Path != f.Output:
+		words = append(words, path)
 	}
 	if f.Model != "" {
 		words = append(words, f.Model)

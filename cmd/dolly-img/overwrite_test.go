@@ -2,12 +2,17 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
+	"unicode"
 
+	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/node"
 	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/push"
 	"github.com/dolly-img/dolly-img/ring"
+	"github.com/dolly-img/dolly-img/ring/identity"
 	"github.com/dolly-img/dolly-img/ring/raw/disk"
 )
 
@@ -47,5 +52,69 @@ refused 2  node[031-032]  device:system: /dev/sda is busy: md127 on sda2
 `
 	if got := b.String(); got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+}
+
+// Devices that differ by a number that says nothing are one line, and lines of as many nodes are in the order of the plan.
+func TestPrintOverwritesFolds(t *testing.T) {
+	p := push.Plan{Source: "a", Holds: "gpt", Size: 1e9}
+	for i := range 24 {
+		f := disk.Facts{Output: "device:s", Kind: disk.Loop, Path: fmt.Sprint("/dev/loop", i), Size: 1e9}
+		switch {
+		case i >= 20: // each a line
+			f = disk.Facts{Output: "device:s", Kind: disk.Disk, Path: fmt.Sprintf("/dev/sd%c", 'z'-i), Size: 1e9}
+		case i >= 10:
+			f = disk.Facts{Output: "device:s", Kind: disk.Mapped, Path: fmt.Sprint("/dev/dm-", i), MapName: "vg0-scratch", UUID: fmt.Sprint("LVM-", i), Size: 1e9}
+		}
+		b, err := json.Marshal(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.Nodes = append(p.Nodes, ring.Row{Node: fmt.Sprint("n", i+1), State: ring.Pending, Facts: b})
+	}
+	var b strings.Builder
+	printOverwrites(&b, p)
+	const want = `writes a, 1.00 GB, holds: gpt
+overwrites on 10 nodes, n[1-10]: device:s /dev/loop* 1.00 GB, holds: nothing
+overwrites on 10 nodes, n[11-20]: device:s /dev/mapper/vg0-scratch 1.00 GB, holds: nothing
+overwrites on n21: device:s /dev/sdf 1.00 GB, holds: nothing
+overwrites on n22: device:s /dev/sde 1.00 GB, holds: nothing
+overwrites on n23: device:s /dev/sdd 1.00 GB, holds: nothing
+overwrites on n24: device:s /dev/sdc 1.00 GB, holds: nothing
+`
+	if got := b.String(); got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+}
+
+// What a disk or a node says of itself neither moves the cursor nor makes a line of its own.
+func TestHostileDevices(t *testing.T) {
+	const evil = "\x1b[2J\x9b31m\u009b1m\r\noverwrites on nobody\t\v\x00\u202e"
+	d := &disk.Device{Name: evil, Path: "/dev/" + evil, Kind: disk.Disk, Bus: evil, Model: evil, Serial: evil, WWN: evil, MapName: evil, Size: 1, Users: []disk.User{{What: evil, On: evil}}}
+	facts := &disk.Facts{Output: evil, Path: evil, Kind: evil, Model: evil, Serial: evil, MapName: evil, Holds: []disk.Signature{{Type: evil, Label: evil}}}
+	said, err := json.Marshal(facts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rule := identity.Device{Name: evil}
+	var b strings.Builder
+	printDevices(&b, &node.Devices{
+		Rules: []node.RuleDevice{
+			{Choice: disk.Choice{Rule: rule, Device: d, Warning: evil}, Facts: facts, Twice: []string{evil}},
+			{Choice: disk.Choice{Rule: rule, Err: errors.New(evil), Others: []disk.Reason{{Device: d, Why: evil}, {Device: d, Why: evil}}}},
+		},
+		Others: []node.OtherDevice{{Device: d}, {Device: d, Never: evil}},
+	})
+	lines := []int{strings.Count(b.String(), "\n")}
+	printOverwrites(&b, push.Plan{Source: evil, Holds: evil, Nodes: []ring.Row{
+		{Node: evil, State: ring.Pending, Facts: said}, {Node: "b", State: ring.Pending, Facts: json.RawMessage(evil)},
+		{Node: "c", State: ring.Refused, Reason: evil, Link: evil}, {Node: "d", State: ring.Refused, Reason: evil, Link: evil},
+	}})
+	lines = append(lines, strings.Count(b.String(), "\n")-lines[0])
+	if !slices.Equal(lines, []int{11, 4}) {
+		t.Errorf("%d lines", lines)
+	}
+	if i := strings.IndexFunc(b.String(), func(r rune) bool { return r != '\n' && (r == unicode.ReplacementChar || !unicode.IsPrint(r)) }); i >= 0 {
+		t.Errorf("at %d: %q", i, b.String()[i:])
 	}
 }

@@ -111,8 +111,8 @@ func scanFor(p *identity.Policy) (*disk.Machine, error) {
 	return devices().Scan()
 }
 
-// unusableDevices returns a line for each device that a policy names and that is not there or cannot be used, and what this process
-// lacks.
+// unusableDevices returns a line for each device that a policy names and that is not there, cannot be used, or may be another one
+// after a boot, and what this process lacks.
 func unusableDevices(p *identity.Policy) (warnings []string) {
 	m, err := scanFor(p)
 	if err != nil {
@@ -121,6 +121,9 @@ func unusableDevices(p *identity.Policy) (warnings []string) {
 	opened := false
 	for _, rule := range p.Devices {
 		c := m.Choose(rule)
+		if c.Warning != "" {
+			warnings = append(warnings, rule.Called()+": "+c.Warning)
+		}
 		if c.Device != nil && c.Err == nil {
 			_, c.Err = m.Look(rule, c.Device)
 			opened = opened || c.Err == nil
