@@ -55,6 +55,8 @@ type control struct {
 	size int
 	// lobby is where the connection is, on a node that has no transfer for it. Who reads sets it.
 	lobby *lobby
+	// proof is of what a server has sent.
+	proof readProof
 
 	hungUp sync.Once
 	gone   chan struct{} // it was hung up
@@ -247,22 +249,26 @@ func (c *control) drain() {
 }
 
 // ping says every second that this end is there, whatever else the process waits for.
-func (c *control) ping() { c.repeat(&wire.Ping{}, nil) }
+func (c *control) ping() {
+	c.repeat(&wire.Ping{}, nil, func() { c.proof.pinged.Add(1) })
+}
 
 // stay says the same for a node that does not read yet, until done is called.
 func (c *control) stay() (done func()) {
 	end := make(chan struct{})
-	go c.repeat(&wire.Pong{}, end)
+	go c.repeat(&wire.Pong{}, end, func() {})
 	return sync.OnceFunc(func() { close(end) })
 }
 
-func (c *control) repeat(m wire.Message, end chan struct{}) {
+// repeat sends m every second, and calls before each time before that.
+func (c *control) repeat(m wire.Message, end chan struct{}, before func()) {
 	b, _ := wire.Encode(m)
 	tick := time.NewTicker(timings.pingEvery)
 	defer tick.Stop()
 	for {
 		select {
 		case <-tick.C:
+			before()
 			c.sendBytes(b)
 		case <-c.done:
 			return

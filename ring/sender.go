@@ -198,7 +198,7 @@ func (s *sender) apply(work context.Context, ev any) (finished bool, err error) 
 			if a.Feeder == 0 {
 				s.relay.Unfeed(a.Link)
 			} else {
-				s.conns[a.Feeder].send(&wire.Undial{Link: a.Link})
+				s.conns[a.Feeder].undial(a.Link)
 			}
 		case coordinator.ActMarks:
 			s.marks.again(a.Node)

@@ -311,7 +311,13 @@ func (s *sender) attach(i int, ctrl *control, ev any) {
 			m, err := ctrl.read(timings.silence)
 			if err == nil {
 				if _, ok := m.(*wire.Pong); ok {
+					for _, link := range ctrl.proof.pong() {
+						s.post(heard{ctrl, i, coordinator.EvUndialled{Node: i, Link: link}})
+					}
 					continue
+				}
+				if _, ok := m.(*wire.Report); ok {
+					ctrl.proof.report()
 				}
 				if good, ok := m.(*wire.Good); ok {
 					s.post(heard{ctrl, i, good})

@@ -196,8 +196,8 @@ func (c *Machine) remind(i int) {
 		}
 	}
 	for _, l := range slices.Clone(n.feed.ordered) {
-		if !due[l.link] {
-			c.endLink(ownedLink{i, l.link})
+		if !due[l] {
+			c.endLink(ownedLink{i, l})
 		}
 	}
 }

@@ -153,6 +153,13 @@ func (w *world) arrive(i int) {
 		n.newest = max(n.newest, f.Generation)
 	}
 	w.node(i, member.EvMsg{Msg: m.(wire.Message)})
+	if u, ok := m.(*wire.Undial); ok && n.ctrl {
+		if read := (EvUndialled{i, u.Link}); w.may.cuts > 0 {
+			n.out = append(slices.Clone(n.out), onTheWay(read)) // it says PONG next
+		} else {
+			w.chain(read)
+		}
+	}
 }
 
 // twin has the first node answer to the name of the last one, too.

@@ -34,7 +34,7 @@ type feed struct {
 	// replaces has the dead links into the node for which UNDIAL has to be sent.
 	replaces []ownedLink
 	// ordered has the links that this node was told to feed and may still have.
-	ordered []orderedLink
+	ordered []uint32
 }
 
 // tries is what went wrong with the links into a node.
@@ -72,14 +72,6 @@ const (
 type ownedLink struct {
 	feeder int
 	link   uint32
-}
-
-// orderedLink is a link that a node was told to feed. undialled is set once the node was told to end the link, and
-// reports counts its reports since then.
-type orderedLink struct {
-	link      uint32
-	undialled bool
-	reports   int
 }
 
 // linked reports whether a link was ordered and has not ended.
@@ -172,29 +164,12 @@ func (f *feed) release() []ownedLink {
 func (f *feed) inherit(links []ownedLink) { f.replaces = append(f.replaces, links...) }
 
 // feeds notes a link that this node was told to feed.
-func (f *feed) feeds(link uint32) { f.ordered = append(f.ordered, orderedLink{link: link}) }
+func (f *feed) feeds(link uint32) { f.ordered = append(f.ordered, link) }
 
-// undials notes that this node was told to end a link.
-func (f *feed) undials(link uint32) {
-	for k := range f.ordered {
-		if o := &f.ordered[k]; o.link == link {
-			o.undialled, o.reports = true, 0
-		}
-	}
-}
-
-// surely is after how many reports the server knows that a node has read UNDIAL. The first of them may have been under
-// way when it was sent.
-const surely = 3
-
-// reported forgets the links that this node has surely ended. Until then the node gets UNDIAL again when it resumes.
-func (f *feed) reported() {
-	for k := range f.ordered {
-		if o := &f.ordered[k]; o.undialled {
-			o.reports++
-		}
-	}
-	f.ordered = slices.DeleteFunc(f.ordered, func(o orderedLink) bool { return o.reports >= surely })
+// undialled forgets a link that this node has ended, because it has read UNDIAL. Until then it gets UNDIAL again when it
+// resumes.
+func (f *feed) undialled(link uint32) {
+	f.ordered = slices.DeleteFunc(f.ordered, func(o uint32) bool { return o == link })
 }
 
 // needSum folds a NEED into one number that changes when anything was received.

@@ -138,7 +138,9 @@ func (c *Machine) feedFrom(i int) {
 	n.feed.dial(feeder, c.now)
 	n.taken.begin(n.feed.link, feeder, c.tells(feeder))
 	c.do(ActDial{feeder, i, n.feed.link, n.feed.gen, n.feed.needs, n.feed.leaves, n.pace.slow})
-	c.nodes[feeder].feed.feeds(n.feed.link)
+	if feeder != 0 {
+		c.nodes[feeder].feed.feeds(n.feed.link)
+	}
 	c.undial(n)
 }
 
@@ -150,7 +152,6 @@ func (c *Machine) release(n *node) {
 // endLink tells the feeder of a link to end it.
 func (c *Machine) endLink(l ownedLink) {
 	if l.feeder == 0 || c.nodes[l.feeder].contact.alive {
-		c.nodes[l.feeder].feed.undials(l.link)
 		c.do(ActUndial{l.feeder, l.link})
 	}
 }

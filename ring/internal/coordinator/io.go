@@ -75,6 +75,11 @@ type (
 		Node   int
 		Report wire.Report
 	}
+	// EvUndialled says that a node has surely read the UNDIAL of a link that it fed.
+	EvUndialled struct {
+		Node int
+		Link uint32
+	}
 	// EvProbed is a PROBED of the node that was asked. Code is wire.CodeNone when the other node was reached.
 	EvProbed struct {
 		Node   int
@@ -176,7 +181,8 @@ type (
 		Leaves           []wire.Leaves
 		Lag              bool
 	}
-	// ActUndial sends UNDIAL to the feeder; the server ends the link itself where that is 0.
+	// ActUndial sends UNDIAL to the feeder, and EvUndialled says when that was read. The server ends the link itself where the
+	// feeder is 0.
 	ActUndial struct {
 		Feeder int
 		Link   uint32

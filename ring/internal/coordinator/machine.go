@@ -98,6 +98,8 @@ func (c *Machine) Step(ev Event) []Action {
 		c.link(ev)
 	case EvReport:
 		c.reported(ev)
+	case EvUndialled:
+		c.nodes[ev.Node].feed.undialled(ev.Link)
 	case EvProbed:
 		c.probed(ev)
 	case EvFallback:
@@ -188,6 +190,5 @@ func (c *Machine) reported(ev EvReport) {
 		c.unread = max(0, c.sizes[last]-ev.Report.Received)
 	}
 	c.learn(ev.Node, ev.Report.Links)
-	n.feed.reported()
 	c.judgeSuspects()
 }

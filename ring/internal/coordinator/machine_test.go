@@ -217,6 +217,8 @@ func (s *scenario) event(f []string) {
 		}
 		s.reports[node] = true
 		ev = EvReport{node, r}
+	case "undialled": // NODE link=ID: it has read UNDIAL
+		ev = EvUndialled{node, uint32(num("link", 0))}
 	case "probed": // FROM to=NODE, with cut=REASON when it was not reached
 		ev = EvProbed{Node: node}
 		for _, p := range s.c.search.probes {
