@@ -26,9 +26,19 @@ type Peer struct {
 	// Addrs are where the server and the other nodes reach it, as "host:port". They are tried in order until one leads to the node.
 	// Those after the first 16 are left out.
 	Addrs []string
+	// Data are where data links to it go, if that is not Addrs.
+	Data []string
 	// Err says why the name has no address, and is nil otherwise. Such a node becomes an unreachable
 	// row and is not dialled.
 	Err error
+}
+
+// links returns where data links to the node go.
+func (p Peer) links() []string {
+	if len(p.Data) > 0 {
+		return p.Data
+	}
+	return p.Addrs
 }
 
 // Config is what Send needs. The zero value of every optional field is useful.

@@ -189,7 +189,7 @@ func (s *sender) apply(work context.Context, ev any) (finished bool, err error) 
 			name := "server"
 			var addrs []string
 			if a.From > 0 {
-				name, addrs = s.cfg.Nodes[a.From-1].Name, s.cfg.Nodes[a.From-1].Addrs
+				name, addrs = s.cfg.Nodes[a.From-1].Name, s.cfg.Nodes[a.From-1].links()
 			}
 			s.conns[a.Node].send(&wire.Feed{Link: a.Link, Generation: a.Generation, Secret: s.keys[a.Link], From: name, Addrs: addrs})
 		case coordinator.ActDial:
@@ -213,7 +213,7 @@ func (s *sender) apply(work context.Context, ev any) (finished bool, err error) 
 			s.work.Go(func() { s.resume(work, a.Node, a.Committed) })
 		case coordinator.ActProbe:
 			p := s.cfg.Nodes[a.To-1]
-			s.conns[a.From].send(&wire.Probe{Probe: a.Probe, Name: p.Name, Addrs: p.Addrs})
+			s.conns[a.From].send(&wire.Probe{Probe: a.Probe, Name: p.Name, Addrs: p.links()})
 		case coordinator.ActHangup:
 			s.conns[a.Node].finish()
 		case coordinator.ActFinal:
@@ -269,7 +269,7 @@ func (s *sender) plan(a coordinator.ActPlan) {
 func (s *sender) dialLink(work context.Context, a coordinator.ActDial) {
 	peer, key := s.cfg.Nodes[a.Node-1], s.keys[a.Link]
 	delete(s.keys, a.Link)
-	d := &wire.Dial{Link: a.Link, Generation: a.Generation, Secret: key, Name: peer.Name, Addrs: peer.Addrs, Needs: a.Needs, Lag: a.Lag, Leaves: a.Leaves}
+	d := &wire.Dial{Link: a.Link, Generation: a.Generation, Secret: key, Name: peer.Name, Addrs: peer.links(), Needs: a.Needs, Lag: a.Lag, Leaves: a.Leaves}
 	d.Padded = s.speaks(a.Feeder, wire.PadsSince) && s.speaks(a.Node, wire.PadsSince)
 	d.Zeros = s.speaks(a.Feeder, wire.ZerosSince) && s.speaks(a.Node, wire.ZerosSince)
 	if a.Feeder != 0 {
@@ -285,7 +285,7 @@ func (s *sender) dialLink(work context.Context, a coordinator.ActDial) {
 	}
 	err := s.relay.Feed(work, d, func(ctx context.Context, h wire.LinkHello) (relay.LinkWriter, error) {
 		h.Transfer = s.id
-		return s.net.openLink(ctx, peer.Addrs, conf, h, key)
+		return s.net.openLink(ctx, peer.links(), conf, h, key)
 	}, report)
 	if err != nil {
 		go report(a.Link, a.Generation, wire.LinkDown, wire.CodeProtocol, err.Error())

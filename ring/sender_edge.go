@@ -95,7 +95,7 @@ func checkNodes(nodes []Peer) ([]Peer, error) {
 			return nil, fmt.Errorf("node %q is named twice", p.Name)
 		}
 		seen[p.Name] = true
-		nodes[i].Addrs = member.Used(p.Addrs)
+		nodes[i].Addrs, nodes[i].Data = member.Used(p.Addrs), member.Used(p.Data)
 	}
 	return nodes, nil
 }

@@ -243,6 +243,11 @@ var hints = map[errkind.Kind]string{
 	"nodes-none":    "a command that should print nodes may have printed none",
 	"nodes-port":    "write the name alone; a port below 1024 is given with --port, or on the command line",
 
+	// What dolly has, and is something else here.
+	"dolly-d":        "say --dummy for the run without disks; --socket is accepted and not needed: a client that systemd starts by its socket is our daemon",
+	"dolly-end":      "a client that waits is ended where it runs, with SIGTERM",
+	"dolly-password": "dolly-img keys init, once, makes them; a client takes nothing from a server without sender.pem of its cluster",
+
 	// A node itself, and the demo.
 	"policy-restart":    "undo that change, or restart the daemon",
 	"address-foreign":   "name an address of this host",

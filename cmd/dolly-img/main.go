@@ -7,6 +7,7 @@ import (
 	"errors"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"syscall"
 	"time"
 
@@ -20,6 +21,9 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	context.AfterFunc(ctx, func() { time.AfterFunc(time.Second, stop) })
 	root := newRoot()
+	if filepath.Base(os.Args[0]) == dollyName {
+		root.SetArgs(append([]string{dollyName}, os.Args[1:]...))
+	}
 	cmd, err := root.ExecuteContextC(ctx)
 	if usage := new(usageError); errors.As(err, &usage) && hintOf(err) == "" {
 		usage.hint = "see " + cmd.CommandPath() + " --help"

@@ -31,7 +31,7 @@ func TestMain(m *testing.M) {
 	}
 	// Scripts wait more than they compute: more of them at once than there are cores, unless a flag says how many.
 	flag.Set("test.parallel", "4")
-	testscript.Main(m, map[string]func(){"dolly-img": main})
+	testscript.Main(m, map[string]func(){"dolly-img": main, "dolly": main})
 }
 
 // TestScript runs the commands as a user does. Beside testscript's own commands there

@@ -33,7 +33,7 @@ To see it work on this machine alone:  dolly-img demo`,
 	})
 	group(root)
 	root.AddCommand(newPush(), newRaw(), newDaemon(), newReceive(), newCache(), newKeys(), newDevices(),
-		newInspect(), newDigest(), newDemo(), newVersion())
+		newInspect(), newDigest(), newDemo(), newDolly(), newVersion())
 	root.InitDefaultCompletionCmd()
 	return root
 }

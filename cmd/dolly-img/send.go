@@ -29,6 +29,8 @@ type job struct {
 	flags  *sendFlags
 	// watch is called with every event. It may be nil.
 	watch func(ring.Event)
+	// ended is called with the report, before anything about it is printed. It may be nil.
+	ended func(rep *ring.Report)
 	// again returns the command that serves these nodes once more. It may be nil.
 	again func(nodes []string) string
 	// agreed says that somebody agreed to the plan of a transfer to devices. Nothing is overwritten before.
@@ -68,6 +70,9 @@ func (j *job) run(ctx context.Context) error {
 	queue.close()
 	show.end()
 	events.write(rep)
+	if j.ended != nil {
+		j.ended(rep)
+	}
 	if errors.Is(err, push.ErrUnconfirmed) {
 		return &statusError{rep.Exit, j.confirmWith(err)}
 	}

@@ -1,14 +1,17 @@
 package node
 
 import (
+	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
+	"time"
 
 	"github.com/coreos/go-systemd/v22/activation"
 
 	"github.com/dolly-img/dolly-img/cache"
+	"github.com/dolly-img/dolly-img/ring"
 	"github.com/dolly-img/dolly-img/ring/errkind"
 	"github.com/dolly-img/dolly-img/ring/identity"
 )
@@ -48,6 +51,30 @@ func listen(addr string) ([]net.Listener, error) {
 	}
 	return []net.Listener{l}, nil
 }
+
+// Serves reports whether a node of the cluster of these keys listens at an address of this machine already, such as ":9998".
+func Serves(ctx context.Context, keys, addr string) bool {
+	dir, err := nodeKeys(keys)
+	if err != nil {
+		return false
+	}
+	id, err := identity.Load(dir, identity.Node)
+	if err != nil {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(ctx, servesTimeout)
+	defer cancel()
+	d := tls.Dialer{Config: id.ClientConfig(ring.ALPNData, "")}
+	conn, err := d.DialContext(ctx, "tcp", addr)
+	if err != nil {
+		return false
+	}
+	conn.Close() // it is known by its certificate
+	return true
+}
+
+// servesTimeout is how long whatever listens there may take to show its certificate.
+const servesTimeout = 3 * time.Second
 
 // bare returns the error of the system that an error of package net wraps, because the caller names the address itself.
 func bare(err error) error {

@@ -70,6 +70,9 @@ type Config struct {
 	Log      *slog.Logger
 	// Hint returns what to do about an error, or "".
 	Hint func(error) string
+	// Began and Ended are called by Receive: when it takes part in a transfer, and how that ended here. They may be nil.
+	Began func(ring.Request)
+	Ended func(ring.Outcome)
 }
 
 // Node is a node that is ready to serve.
@@ -86,6 +89,8 @@ type Node struct {
 	listeners []net.Listener
 	log       *slog.Logger
 	hint      func(error) string
+	began     func(ring.Request)
+	ended     func(ring.Outcome)
 }
 
 // New reads the keys and the policy, opens the cache, and listens.
@@ -106,7 +111,7 @@ func New(c Config) (*Node, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Node{keys: dir, access: rules.access, cache: store, software: c.Software, stdout: c.Stdout, log: c.Log, hint: c.Hint}
+	s := &Node{keys: dir, access: rules.access, cache: store, software: c.Software, stdout: c.Stdout, log: c.Log, hint: c.Hint, began: c.Began, ended: c.Ended}
 	store.SetLog(s.log)
 	store.SetLimits(rules.limits())
 	if err := store.SetAccess(rules.access); err != nil {

@@ -36,6 +36,9 @@ func (s *Node) Receive(ctx context.Context) error {
 		mu.Lock()
 		defer mu.Unlock()
 		begun = r.Transfer
+		if s.began != nil {
+			s.began(r)
+		}
 	}
 	s.cfg.Finished = func(r ring.Request, o ring.Outcome) {
 		finished(r, o)
@@ -59,6 +62,9 @@ func (s *Node) Receive(ctx context.Context) error {
 	var result error
 	select {
 	case o := <-outcome:
+		if s.ended != nil {
+			s.ended(o)
+		}
 		if !o.State.Good() {
 			result = fmt.Errorf("receive: transfer failed: %w", o.Err)
 		}

@@ -38,6 +38,10 @@ type File struct {
 	Format expand.Format
 	// Map is the path of a block map of the image, or "".
 	Map string
+	// Parts says that the file is split in PATH_0, PATH_1 and so on, which are sent as one.
+	Parts bool
+	// Compress has the nodes get the bytes in gzip.
+	Compress bool
 	// Measuring is called while the file is expanded once to find out how long it is.
 	Measuring func(read, size int64)
 	// NoSpool keeps no copy of the stream in a temporary file.
@@ -67,6 +71,17 @@ func (in File) Open(ctx context.Context, p *Push, m *meta.Transfer) (ring.Source
 }
 
 func (in File) open(ctx context.Context, m *meta.Transfer) (ring.Source, error) {
+	if in.Compress {
+		in.Compress = false
+		from, err := in.open(ctx, m)
+		if err != nil {
+			return nil, err
+		}
+		return alter(ctx, from, compress)
+	}
+	if in.Parts {
+		return in.parts(ctx, m)
+	}
 	if in.Path == "-" {
 		dir := os.TempDir()
 		if in.NoSpool {
@@ -107,6 +122,20 @@ func (in File) open(ctx context.Context, m *meta.Transfer) (ring.Source, error) 
 		return nil, errors.Join(err, f.Close())
 	}
 	return s, nil
+}
+
+// parts opens a file that is split.
+func (in File) parts(ctx context.Context, m *meta.Transfer) (ring.Source, error) {
+	p, err := raw.OpenParts(in.Path)
+	if err != nil {
+		return nil, err
+	}
+	m.KeepMode(p.Mode())
+	m.Mtime = p.ModTime()
+	if in.Format == expand.Gzip {
+		return alter(ctx, p, uncompress)
+	}
+	return p, nil
 }
 
 // deviceMode is that of a file with the bytes of a device, unless the user sets another: whoever may read the file could

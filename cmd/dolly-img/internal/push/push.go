@@ -37,7 +37,11 @@ type Push struct {
 	Port  int
 	// Peers has the addresses of the nodes. If it is nil, Run looks them up.
 	Peers []ring.Peer
-	Keys  string // directory of the keys; "" is the usual one
+	// Family is 4 or 6 if only addresses of IPv4 or IPv6 are used, else 0.
+	Family int
+	// DataName returns the name of a node in the network that data goes over. If it is nil, data goes where control goes.
+	DataName func(node string) (string, error)
+	Keys     string // directory of the keys; "" is the usual one
 	// Enough is the number of good nodes that make the push a success; 0 is all of them.
 	Enough int
 
@@ -170,7 +174,7 @@ func (p *Push) resolve(ctx context.Context) ([]ring.Peer, error) {
 	if p.Peers != nil {
 		return p.Peers, nil
 	}
-	return resolve(ctx, p.Nodes, p.Port)
+	return resolve(ctx, p.Nodes, p.Port, p.Family, p.DataName)
 }
 
 // config opens the source, and returns what the ring needs.

@@ -23,9 +23,10 @@ const (
 	lookupTimeout = 3 * time.Second
 )
 
-// resolve returns all addresses of each node. A node whose name has no address is in the list, too, with the error, so
-// that it gets a row in the report.
-func resolve(ctx context.Context, names []string, port int) ([]ring.Peer, error) {
+// resolve returns all addresses of each node, of one family unless that is 0. A node whose name has no address is in the
+// list, too, with the error, so that it gets a row in the report. DataName returns the name of a node in the network for
+// data; it may be nil.
+func resolve(ctx context.Context, names []string, port, family int, dataName func(node string) (string, error)) ([]ring.Peer, error) {
 	peers := make([]ring.Peer, len(names))
 	var group errgroup.Group
 	group.SetLimit(lookups)
@@ -36,16 +37,40 @@ func resolve(ctx context.Context, names []string, port int) ([]ring.Peer, error)
 		}
 		group.Go(func() error {
 			peers[i] = ring.Peer{Name: name}
-			peers[i].Addrs, peers[i].Err = lookup(ctx, host, strconv.Itoa(p))
+			peers[i].Addrs, peers[i].Err = lookup(ctx, host, strconv.Itoa(p), family)
+			if dataName != nil && peers[i].Err == nil {
+				peers[i].Data, peers[i].Err = lookupData(ctx, name, port, family, dataName)
+			}
 			return nil
 		})
 	}
 	return peers, group.Wait()
 }
 
+// lookupData returns the addresses of a node in the network for data.
+func lookupData(ctx context.Context, name string, port, family int, dataName func(node string) (string, error)) ([]string, error) {
+	name, err := dataName(name)
+	if err != nil {
+		return nil, err
+	}
+	host, p, err := hostlist.SplitPort(name, port)
+	if err != nil {
+		return nil, err
+	}
+	addrs, err := lookup(ctx, host, strconv.Itoa(p), family)
+	if err != nil {
+		return nil, fmt.Errorf("%s, for data: %w", host, err)
+	}
+	return addrs, nil
+}
+
 // lookup returns all addresses of a host, each with the port.
-func lookup(ctx context.Context, host, port string) ([]string, error) {
-	if _, err := netip.ParseAddr(host); err == nil {
+func lookup(ctx context.Context, host, port string, family int) ([]string, error) {
+	fits := func(a netip.Addr) bool { return family == 0 || a.Unmap().Is4() == (family == 4) }
+	if a, err := netip.ParseAddr(host); err == nil {
+		if !fits(a) {
+			return nil, fmt.Errorf("not an IPv%d address", family)
+		}
 		return []string{net.JoinHostPort(host, port)}, nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, lookupTimeout)
@@ -54,10 +79,16 @@ func lookup(ctx context.Context, host, port string) ([]string, error) {
 	if err != nil {
 		return nil, unresolved(err)
 	}
-	for i, addr := range found {
-		found[i] = net.JoinHostPort(addr, port)
+	var addrs []string
+	for _, addr := range found {
+		if a, err := netip.ParseAddr(addr); err == nil && fits(a) {
+			addrs = append(addrs, net.JoinHostPort(addr, port))
+		}
 	}
-	return found, nil
+	if len(addrs) == 0 {
+		return nil, fmt.Errorf("name not resolved: no IPv%d address", family)
+	}
+	return addrs, nil
 }
 
 // unresolved says why a name has no address. It leaves the name out, so that many nodes with the same cause have the same

@@ -1,0 +1,160 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/spf13/cobra"
+
+	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/dolly"
+	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/meta"
+	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/node"
+	"github.com/dolly-img/dolly-img/ring"
+	"github.com/dolly-img/dolly-img/ring/errkind"
+)
+
+// dollyName is the name of the command, and the name of the program that makes it the only command.
+const dollyName = "dolly"
+
+func newDolly() *cobra.Command {
+	return &cobra.Command{
+		Use:   dollyName,
+		Short: "Take the command lines and configuration files of dolly",
+		Long: `Dolly takes the command lines and the configuration files of dolly, the cloning tool of ETH
+Zürich that SUSE ships, and prints what that prints. A program that is called dolly, as a link to
+this one, is this command alone.
+
+` + dolly.Usage,
+		Example: `  dolly -v                                                             # on each node
+  dolly -s -v -o /tmp/dolly.log -I /tmp/sle15.sif -O /data/sle15.sif -H sle152,sle153,sle154
+  dolly -v -s -f /etc/dolly.cfg`,
+		DisableFlagParsing: true,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			o, err := dolly.Parse(args)
+			switch {
+			case err != nil:
+				return &usageError{err: err}
+			case o.Help:
+				fmt.Fprint(cmd.OutOrStdout(), dolly.Usage)
+				return nil
+			case o.Version:
+				fmt.Fprintf(cmd.ErrOrStderr(), "Dolly version %s, %s\n", thisBuild().version, software())
+				return nil
+			case o.IsServer():
+				return dollyServer(cmd, o, args)
+			}
+			return dollyClient(cmd, o)
+		},
+	}
+}
+
+// dollyClient is dolly on a node: it takes part in one transfer, unless a daemon does.
+func dollyClient(cmd *cobra.Command, o *dolly.Options) error {
+	listen := o.Own.Listen
+	if listen == "" {
+		listen = ":" + strconv.Itoa(ring.DefaultPort)
+	}
+	already := func() error {
+		fmt.Fprintf(cmd.ErrOrStderr(), "dolly-img: a node of this cluster listens on %s already, and takes the transfer\n", listen)
+		return nil
+	}
+	if node.Serves(cmd.Context(), o.Own.Keys, listen) {
+		return already()
+	}
+	limitMemory()
+	outliveReaders()
+	ctx, stop := context.WithCancelCause(cmd.Context())
+	defer stop(nil)
+	w := &dollyWords{cmd: cmd, verbose: o.Verbose, port: portOf(listen)}
+	if o.Stall > 0 {
+		w.began = time.AfterFunc(time.Duration(o.Stall)*time.Second, func() { stop(&stalled{o.Stall}) }).Stop
+	}
+	log := slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: slog.LevelWarn}))
+	n, err := node.New(node.Config{
+		Keys: o.Own.Keys, Cache: o.Own.Cache, Listen: listen, Software: software(), Stdout: cmd.OutOrStdout(), Log: log, Hint: hintOf,
+		Began: w.begin, Ended: w.end,
+	})
+	if kind, _ := errkind.Of(err); kind == "listen-taken" && node.Serves(ctx, o.Own.Keys, listen) {
+		return already() // it began meanwhile
+	}
+	if err != nil {
+		return err
+	}
+	w.listening()
+	err = n.Receive(ctx)
+	if cause := new(stalled); errors.As(context.Cause(ctx), &cause) && errors.Is(err, node.ErrInterrupted) {
+		return &statusError{ring.ExitSource, cause}
+	}
+	if errors.Is(err, node.ErrInterrupted) {
+		return &statusError{ring.ExitInterrupted, err}
+	}
+	return err
+}
+
+// stalled says that nothing moved for so many seconds.
+type stalled struct{ seconds int }
+
+func (e *stalled) Error() string {
+	return fmt.Sprintf("Timeout reached (was set to %d seconds).", e.seconds)
+}
+
+// portOf returns the port of an address to listen on, or the usual one.
+func portOf(listen string) int {
+	if i := strings.LastIndexByte(listen, ':'); i >= 0 {
+		if port, err := strconv.Atoi(listen[i+1:]); err == nil {
+			return port
+		}
+	}
+	return ring.DefaultPort
+}
+
+// dollyWords prints what a client says with -v.
+type dollyWords struct {
+	cmd     *cobra.Command
+	verbose bool
+	port    int
+	began   func() bool // called when a transfer begins, or nil
+}
+
+func (w *dollyWords) listening() {
+	if w.verbose {
+		dolly.NewClient(w.cmd.ErrOrStderr()).Listening(kernelBuffer("tcp_rmem"))
+	}
+}
+
+func (w *dollyWords) begin(r ring.Request) {
+	if w.began != nil {
+		w.began()
+	}
+	m, err := meta.Decode(r.Meta)
+	if !w.verbose || err != nil {
+		return
+	}
+	p := dolly.Parameters{
+		Input: dolly.Path{Path: r.Blobs[0].Annotations[v1.AnnotationTitle]}, Output: dolly.Path{Path: m.Output}, Dummy: m.Discard,
+		Port: w.port, Host: r.Node, Server: r.Sender, Nodes: []string{r.Node}, Me: 0,
+	}
+	dolly.NewClient(w.cmd.ErrOrStderr()).Began(p)
+}
+
+func (w *dollyWords) end(o ring.Outcome) {
+	if w.verbose && o.State.Good() {
+		dolly.NewClient(w.cmd.ErrOrStderr()).Ended(o.Bytes, time.Duration(o.Seconds*float64(time.Second)), false)
+	}
+}
+
+// kernelBuffer returns the usual size of a TCP buffer, in bytes.
+func kernelBuffer(name string) int {
+	b, err := os.ReadFile("/proc/sys/net/ipv4/" + name)
+	if err != nil {
+		return 0
+	}
+	return dolly.BufferSize(string(b))
+}

@@ -1,0 +1,267 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/dolly"
+	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/meta"
+	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/push"
+	"github.com/dolly-img/dolly-img/ring"
+	"github.com/dolly-img/dolly-img/ring/hostlist"
+	"github.com/dolly-img/dolly-img/ring/raw"
+	"github.com/dolly-img/dolly-img/ring/raw/expand"
+)
+
+// dollyServer is dolly on the server.
+func dollyServer(cmd *cobra.Command, o *dolly.Options, args []string) error {
+	host, err := os.Hostname()
+	if err != nil {
+		return err
+	}
+	conf, err := readDollyConfig(o.File)
+	if err != nil {
+		return err
+	}
+	d, err := o.Job(conf, host)
+	if err != nil {
+		return &usageError{err: err}
+	}
+	j, err := dollyJob(cmd, o, d)
+	if err != nil {
+		return err
+	}
+	j.again = func(nodes []string) string { return dollyAgain(cmd, args, nodes) }
+	log, err := openDollyLog(o.Log)
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	ctx, end := j.stall(cmd.Context(), d.Stall)
+	defer end()
+	dollySays(j, o, d, host, log)
+	err = j.run(ctx)
+	if status := new(statusError); errors.As(err, &status) && errors.As(context.Cause(ctx), new(*stalled)) {
+		return &statusError{status.code, context.Cause(ctx)}
+	}
+	return err
+}
+
+// readDollyConfig reads a configuration file. It returns nil if path is "".
+func readDollyConfig(path string) (*dolly.Config, error) {
+	if path == "" {
+		return nil, nil
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("configuration file: %w", err)
+	}
+	defer f.Close()
+	conf, err := dolly.ReadConfig(f, path)
+	if err != nil {
+		return nil, &usageError{err: err}
+	}
+	return conf, nil
+}
+
+// dollyJob makes the push that d is. It is the one that raw would make.
+func dollyJob(cmd *cobra.Command, o *dolly.Options, d *dolly.Job) (*job, error) {
+	send := &sendFlags{
+		nodes: d.Nodes, port: ring.DefaultPort, data: "tls", keys: o.Own.Keys, wait: d.Wait, straggler: string(ring.Demote),
+		retries: 3, maxDirect: 4, report: o.Own.Report, quiet: true, // the words of dolly are printed in place of ours
+	}
+	if d.Hosts != "" {
+		send.nodes = []string{d.Hosts}
+	}
+	if o.Own.Port > 0 {
+		send.port = o.Own.Port
+	}
+	name := ""
+	if d.Input.Path != "" && d.Input.Path != "-" {
+		name = filepath.Base(d.Input.Path)
+	}
+	out := outputFlags{output: d.Output.Path, discard: d.Dummy}
+	if d.Dummy {
+		out.output = ""
+	}
+	m, err := out.meta(meta.KindRaw, name)
+	if err != nil {
+		return nil, err
+	}
+	dev := deviceFlags{yes: o.Own.Yes, gpt: "move"}
+	if err := dev.into(cmd, m, d.Input.Path, send); err != nil {
+		return nil, err
+	}
+	if o.Tries >= 0 {
+		send.wait = d.Wait
+	}
+	what := d.Input.Path
+	if d.Dummy {
+		what = "dummy"
+	}
+	j, err := send.job(cmd, what, m)
+	if err != nil {
+		return nil, err
+	}
+	if err := dev.confirms(j); err != nil {
+		return nil, err
+	}
+	j.Family = o.Family
+	if d.Suffix.Text != "" {
+		j.DataName = d.Suffix.Of
+	}
+	j.What, err = dollySource(cmd, j, o, d)
+	return j, err
+}
+
+// dollySource returns what d sends.
+func dollySource(cmd *cobra.Command, j *job, o *dolly.Options, d *dolly.Job) (push.Opener, error) {
+	switch {
+	case d.Dummy:
+		return push.Dummy{Bytes: d.DummyBytes, Time: d.DummyTime}, nil
+	case d.Output.Split:
+		return nil, usagef("outfile %s split: nodes cannot write a file in parts yet", d.Output.Path)
+	case o.NoSync:
+		return nil, usagef("-n: nodes cannot do without making files durable yet")
+	}
+	what := push.File{
+		Path: d.Input.Path, Parts: d.Input.Split, Format: expand.Raw, Stream: cmd.InOrStdin(), Measuring: j.measuring(d.Input.Path),
+		SHA256: false, Note: func(note error) {
+			if o.Verbose {
+				j.screen.printf("note: %v", note)
+			}
+		},
+	}
+	switch {
+	case d.Input.Compressed && d.Output.Compressed: // it stays as it is
+	case d.Input.Compressed:
+		what.Format = expand.Gzip
+	case d.Output.Compressed:
+		what.Compress = true
+	case j.Meta.Device != nil && !raw.IsDevice(d.Input.Path):
+		what.Format = expand.Auto
+	}
+	return what, nil
+}
+
+// dollySays has j print what dolly prints with -v, and write the log.
+func dollySays(j *job, o *dolly.Options, d *dolly.Job, host string, log *os.File) {
+	var words *dolly.Server
+	if o.Verbose {
+		for _, note := range d.Notes {
+			j.screen.printf("note: %s", note)
+		}
+		_, port, err := net.SplitHostPort(j.Nodes[0])
+		data, perr := 0, err
+		if err == nil {
+			_, perr = fmt.Sscan(port, &data)
+		}
+		if perr != nil {
+			data = j.Port
+		}
+		words = dolly.NewServer(j.screen, j.screen.terminal(), dolly.Parameters{
+			Input: d.Input, Output: d.Output, Dummy: d.Dummy, DummyBytes: d.DummyBytes, Port: data, Host: host, Server: d.Server,
+			Nodes: j.Nodes, Listed: d.Hosts != "",
+		})
+		words.Begin(kernelBuffer("tcp_wmem"))
+		watch := j.watch
+		j.watch = func(e ring.Event) {
+			if watch != nil {
+				watch(e)
+			}
+			words.Event(e)
+		}
+	}
+	j.ended = func(rep *ring.Report) {
+		f := dolly.Statistics{
+			Input: d.Input, Output: d.Output, Dummy: d.Dummy, Bytes: rep.Bytes, Expanded: o.Size, Server: host, Nodes: rep.Count(), Time: rep.Elapsed,
+		}
+		if words != nil && f.Nodes > 0 {
+			words.End(f, len(rep.Nodes), false)
+		} else if words != nil {
+			words.Break()
+		}
+		if log != nil && f.Nodes > 0 {
+			if err := f.Write(log, o.Verbose); err != nil {
+				printError(j.screen, fmt.Errorf("log: %w", err))
+			}
+		}
+	}
+}
+
+// openDollyLog opens the file of -o before anything else is done, so that an error comes before the transfer. It returns
+// nil if path is "".
+func openDollyLog(path string) (*os.File, error) {
+	if path == "" {
+		return nil, nil
+	}
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o644)
+	if err != nil {
+		return nil, fmt.Errorf("log: %w", err)
+	}
+	return f, nil
+}
+
+// dollyAgain returns the command that serves these nodes: that which was given, with another list of hosts.
+func dollyAgain(cmd *cobra.Command, args, nodes []string) string {
+	words := []string{cmd.CommandPath()}
+	if filepath.Base(os.Args[0]) == dollyName {
+		words = []string{dollyName}
+	}
+	for i := 0; i < len(args); i++ {
+		switch {
+		case args[i] == "--yes-overwrite":
+			i++
+		case !strings.HasPrefix(args[i], "--yes-overwrite="):
+			words = append(words, quote(args[i]))
+		}
+	}
+	return strings.Join(append(words, "-H", quote(hostlist.Fold(nodes))), " ")
+}
+
+// stall returns a context that ends when nothing moved for so long, and a function that ends the watching. With 0 it is ctx.
+func (j *job) stall(ctx context.Context, limit time.Duration) (context.Context, func()) {
+	if limit <= 0 {
+		return ctx, func() {}
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	w := &stallWatch{limit: limit}
+	w.timer = time.AfterFunc(limit, func() { cancel(&stalled{int(limit / time.Second)}) })
+	j.watch = w.event
+	return ctx, func() {
+		w.timer.Stop()
+		cancel(nil)
+	}
+}
+
+// stallWatch puts off a timer while something moves.
+type stallWatch struct {
+	limit time.Duration
+	timer *time.Timer
+
+	mu    sync.Mutex
+	bytes int64
+	done  int
+}
+
+// event puts off the timer, unless it says no more than the last one.
+func (w *stallWatch) event(e ring.Event) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if e.Kind == ring.EventProgress && e.Bytes == w.bytes && e.Done == w.done {
+		return
+	}
+	if e.Kind == ring.EventProgress {
+		w.bytes, w.done = e.Bytes, e.Done
+	}
+	w.timer.Reset(w.limit)
+}

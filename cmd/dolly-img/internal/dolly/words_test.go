@@ -1,0 +1,167 @@
+package dolly
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/dolly-img/dolly-img/ring"
+)
+
+// digits matches what differs between the machine of the guide and another one.
+var digits = regexp.MustCompile(`\d+(\.\d+)?`)
+
+// masked returns the lines of a text without their numbers, and without blanks at both ends: the guide has lost some.
+func masked(text string) string {
+	var lines []string
+	for line := range strings.Lines(strings.TrimSpace(text)) {
+		lines = append(lines, digits.ReplaceAllString(strings.TrimSpace(line), "N"))
+	}
+	return strings.Join(lines, "\n")
+}
+
+func guide(t *testing.T, name string) string {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join("testdata", name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+// guideParams are those of the examples in the guide.
+func guideParams() Parameters {
+	return Parameters{
+		Input: Path{Path: "/dev/sdc1"}, Output: Path{Path: "/dev/sdc1"}, Port: 9998, Host: "sle151", Server: "sle151", Listed: true,
+		Nodes: []string{"192.168.255.2", "192.168.255.3", "192.168.255.4", "192.168.255.5"},
+	}
+}
+
+const guideBytes = 15854469120
+
+func TestServerAsInTheGuide(t *testing.T) {
+	var b bytes.Buffer
+	p := guideParams()
+	s := NewServer(&b, false, p)
+	now := time.Unix(1e9, 0)
+	s.Begin(131072)
+	s.Event(ring.Event{Time: now, Kind: ring.EventPlan, Nodes: p.Nodes, Total: guideBytes})
+	s.Event(ring.Event{Time: now, Kind: ring.EventLink, Link: "server -> 192.168.255.2", Up: true})
+	s.Event(ring.Event{Time: now.Add(500 * time.Second), Kind: ring.EventProgress, Bytes: guideBytes, Total: guideBytes})
+	s.Event(ring.Event{Time: now.Add(501 * time.Second), Kind: ring.EventProgress, Bytes: guideBytes, Total: guideBytes}) // nothing moved
+	s.End(Statistics{Bytes: guideBytes, Nodes: 4, Time: 534627532 * time.Microsecond}, 4, false)
+	if got, want := masked(b.String()), masked(guide(t, "server.guide")); got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+	// With the guide's times and bytes, the figures are the guide's.
+	for _, want := range []string{"Time: 534.627532\nMBytes/s: 29.655\nAggregate MBytes/s: 118.621\n", "Read 15854469120 bytes", "Sent MB: 15854.\n"} {
+		if !strings.Contains(b.String(), want) {
+			t.Errorf("no %q in\n%s", want, b.String())
+		}
+	}
+}
+
+func TestClientAsInTheGuide(t *testing.T) {
+	var b bytes.Buffer
+	p := guideParams()
+	p.Host, p.Me = "192.168.255.2", Place(p.Nodes, "192.168.255.2")
+	c := NewClient(&b)
+	c.Listening(196608)
+	c.Began(p)
+	c.Ended(guideBytes, 534627532*time.Microsecond, false)
+	if got, want := masked(b.String()), masked(guide(t, "client.guide")); got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+	b.Reset()
+	p.Me = 3
+	c.Began(p)
+	if !strings.Contains(b.String(), "I'm the last host.") || !strings.Contains(b.String(), "\tnone.\n") || strings.Contains(b.String(), "Connecting") {
+		t.Errorf("the last one says\n%s", b.String())
+	}
+}
+
+// On a terminal progress stays in its line; a node that has no data coming answers, too; one that fails is not hidden
+// behind "Clients done".
+func TestServerOtherwise(t *testing.T) {
+	var b bytes.Buffer
+	p := Parameters{Input: Path{Path: "/i\n", Split: true}, Output: Path{Path: "/o", Compressed: true, Split: true, Each: 1024}, Nodes: []string{"a", "b", "c"}}
+	s := NewServer(&b, true, p)
+	now := time.Unix(1e9, 0)
+	s.Begin(0)
+	s.Event(ring.Event{Time: now, Kind: ring.EventNode, Node: "b", State: ring.Held})
+	s.Event(ring.Event{Time: now, Kind: ring.EventNode, Node: "c", State: ring.Unreachable})
+	s.Event(ring.Event{Time: now, Kind: ring.EventPlan, Nodes: []string{"a"}})
+	s.Event(ring.Event{Time: now.Add(time.Second), Kind: ring.EventProgress, Bytes: 1e6})
+	s.End(Statistics{Bytes: 2e6, Nodes: 2, Time: time.Second}, 3, true)
+	got := b.String()
+	for _, want := range []string{
+		"Parameter file:\ninfile = '/i', splitted in parts.\ncompressed outfile = '/o', splitted in 1024 byte parts.\n",
+		"Host ready 'b'.\nMachines left to wait for: 2\nHost got parameters 'a'.\nMachines left to wait for: 2\nHost ready 'a'.\nMachines left to wait for: 1\nAccepted.\n",
+		"\rSent MB: 1, MB/s: 1.000, Current MB/s: 1.000      \nRead 2000000 bytes",
+		"Sent MB: 2.\nWaiting for child 0.\n*** ERROR *** 1 of 3 clients do not have it.\n",
+		"Aggregate MBytes/s: 4.000\nTransmitted.\n",
+	} {
+		if !strings.Contains(got, want) {
+			t.Errorf("no %q in\n%s", want, got)
+		}
+	}
+	for _, not := range []string{"Clients done", "Synced", "ready 'c'", "'writing"} {
+		if strings.Contains(got, not) {
+			t.Errorf("%q in\n%s", not, got)
+		}
+	}
+}
+
+type broken struct{}
+
+func (broken) Write([]byte) (int, error) { return 0, errors.New("full") }
+
+func TestStatistics(t *testing.T) {
+	s := Statistics{
+		Input: Path{Path: "/i", Compressed: true}, Output: Path{Path: "/o"}, Bytes: 100 << 20, Server: "head", Nodes: 4, Time: 2000045 * time.Microsecond,
+	}
+	dummy := s
+	dummy.Dummy = true
+	expanded := s
+	expanded.Expanded = 200_009_000
+	for _, tt := range []struct {
+		s       Statistics
+		verbose bool
+		want    string
+	}{
+		{s, false, "compressed infile = '/i'\noutfile = '/o'\n     1460        4   2.000045  52.427620  209.710482  \n"},
+		{dummy, false, "      100     1460        4   2.000045  52.427620  209.710482  \n"},
+		{s, true, "compressed infile = '/i'\noutfile = '/o'\nStandard TCP segment size : 1460 Bytes (1514 Byte eth)\nServer : 'head'\nFanout = 1\nNr of childs = 1\nNr of hosts = 4\n" +
+			"Time: 2.000045\nMBytes/s: 52.428\nAggregate MBytes/s: 209.710\n"},
+		{expanded, false, "compressed infile = '/i'\noutfile = '/o'\n     1460        4   2.000045  52.427620  209.710482  " +
+			"Bytes written on each node: 200009000\nMBytes/s written: 100.002\nAggregate MBytes/s written: 400.009\n\n"},
+		{dummy, true, "Transfered block : 100 MB\nStandard TCP segment size : 1460 Bytes (1514 Byte eth)\nServer : 'head'\nFanout = 1\nNr of childs = 1\nNr of hosts = 4\n" +
+			"Time: 2.000045\nMBytes/s: 52.428\nAggregate MBytes/s: 209.710\n"},
+	} {
+		var b bytes.Buffer
+		if err := tt.s.Write(&b, tt.verbose); err != nil || b.String() != tt.want {
+			t.Errorf("got\n%q, %v, want\n%q", b.String(), err, tt.want)
+		}
+	}
+	if err := s.Write(broken{}, true); err == nil {
+		t.Error("a log that cannot be written is no error")
+	}
+	zero := Statistics{Dummy: true}
+	var b bytes.Buffer
+	if err := zero.Write(&b, false); err != nil || strings.Contains(b.String(), "NaN") || strings.Contains(b.String(), "Inf") {
+		t.Errorf("%q, %v", b.String(), err)
+	}
+}
+
+func TestBufferSize(t *testing.T) {
+	for line, want := range map[string]int{"4096\t131072\t6291456\n": 131072, "": 0, "1 x 3": 0} {
+		if got := BufferSize(line); got != want {
+			t.Errorf("%q: %d", line, got)
+		}
+	}
+}
