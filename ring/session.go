@@ -64,7 +64,7 @@ type session struct {
 func newSession(n *Node, cfg *NodeConfig, by owner, id wire.ID, r Request, plain bool) *session {
 	s := &session{
 		node: n, cfg: cfg, owner: by, id: id, req: r, plain: plain, begun: time.Now(), m: member.New(r.Blobs, n.pool.MarkEvery()),
-		reading: make(chan struct{}, 1), storing: storing{writers: map[int]Writer{}, cautious: map[int]chan struct{}{}, settle: make(chan struct{}, pendingCommits)},
+		reading: make(chan struct{}, 1), storing: storing{writers: map[int]Writer{}, cautious: map[int]*caution{}, settle: make(chan struct{}, pendingCommits)},
 	}
 	s.m.SayGood(n.pool.Ahead() / 4)
 	s.storing.stepped.L = &s.mu

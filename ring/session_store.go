@@ -21,8 +21,8 @@ const pendingCommits = 16
 type storing struct {
 	// writers are the writers of blobs that are not durable yet, by the number of the blob.
 	writers map[int]Writer
-	// cautious has a channel for each of them that waits for the first mark (Cautious), which is closed when that is good.
-	cautious map[int]chan struct{}
+	// cautious says of each of them that is Cautious how far it may be written.
+	cautious map[int]*caution
 	// stored is closed when the goroutine that stores has ended. Closing halt ends it, for a fallback.
 	stored, halt chan struct{}
 	// saved are the sums from which hashing goes on after a fallback.
@@ -65,6 +65,13 @@ func (s *session) startStore(check func() *wire.Error) {
 	})
 }
 
+// caution is how far a writer that is Cautious may be written.
+type caution struct {
+	limit   int64         // before this offset
+	ahead   int64         // how far the limit is behind what is good; 0 is as far as anybody likes, after the first mark
+	changed chan struct{} // closed when limit grows
+}
+
 // maxHashers bounds how many blobs of a transfer are hashed at once, because a node may have other work.
 const maxHashers = 4
 
@@ -89,8 +96,12 @@ func (s *session) store(blobs []int, at func(int) int64, halt chan struct{}) {
 			s.mu.Lock()
 			s.storing.writers[b] = w
 			delete(s.storing.cautious, b)
-			if _, ok := w.(Cautious); ok && s.m.Position(b).Good < s.node.pool.MarkEvery() {
-				s.storing.cautious[b] = make(chan struct{})
+			every, good := s.node.pool.MarkEvery(), s.m.Position(b).Good
+			if h, ok := w.(Holding); ok {
+				ahead := max(h.Ahead(), every)
+				s.storing.cautious[b] = &caution{good + ahead, ahead, make(chan struct{})}
+			} else if _, ok := w.(Cautious); ok && good < every {
+				s.storing.cautious[b] = &caution{every, 0, make(chan struct{})}
 			}
 			s.mu.Unlock()
 			return w, nil
@@ -116,22 +127,25 @@ func (s *session) store(blobs []int, at func(int) int64, halt chan struct{}) {
 	}
 }
 
-// mayWrite waits until the bytes of blob b at off may be written. The machine may find that the first leaf is wrong, and then
+// mayWrite waits until the bytes of blob b at off may be written. The machine may find that bytes before them are wrong, and then
 // halt is closed.
 func (s *session) mayWrite(ctx context.Context, b int, off int64, halt chan struct{}) error {
-	s.mu.Lock()
-	good := s.storing.cautious[b]
-	s.mu.Unlock()
-	if good == nil || off < s.node.pool.MarkEvery() {
-		return nil
-	}
-	select {
-	case <-good:
-		return nil
-	case <-halt:
-		return relay.ErrHalted
-	case <-ctx.Done():
-		return ctx.Err()
+	for {
+		s.mu.Lock()
+		c := s.storing.cautious[b]
+		if c == nil || off < c.limit {
+			s.mu.Unlock()
+			return nil
+		}
+		changed := c.changed
+		s.mu.Unlock()
+		select {
+		case <-changed:
+		case <-halt:
+			return relay.ErrHalted
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	}
 }
 
@@ -142,8 +156,14 @@ func (s *session) isGood(b int, off int64) {
 		return
 	}
 	w.Good(off)
-	if c := s.storing.cautious[b]; c != nil && off >= s.node.pool.MarkEvery() {
-		close(c)
+	switch c := s.storing.cautious[b]; {
+	case c == nil:
+	case c.ahead > 0:
+		c.limit = off + c.ahead
+		close(c.changed)
+		c.changed = make(chan struct{})
+	case off >= c.limit:
+		close(c.changed)
 		delete(s.storing.cautious, b)
 	}
 }

@@ -220,6 +220,15 @@ type Cautious interface {
 	Good(off int64)
 }
 
+// Holding is an optional second interface of a Writer that is Cautious all the way, because it cannot take back what it made of
+// bytes that are wrong, such as the files of a tree. It keeps in memory what is not known to be right.
+type Holding interface {
+	Cautious
+	// Ahead returns how many bytes the Writer takes behind those that are known to be right, at least those up to the next
+	// mark, which are 4 MiB.
+	Ahead() int64
+}
+
 // Flusher is an optional second interface of a Writer whose Commit may take long, because much of what was written is in
 // memory only.
 type Flusher interface {

@@ -137,6 +137,78 @@ func RemovePart(path string) (gone bool, err error) {
 	return true, t.fs.Remove(t.temp)
 }
 
+// dropTree removes what lies under the part's name, unless somebody has it locked or it is
+// another's.
+func (t *Target) dropTree() error { return t.dropLeft(t.temp, lockLeft) }
+
+// dropLeft removes what an earlier transfer left under a name, unless lock fails for it or it is another's.
+func (t *Target) dropLeft(name string, lock func(durable.File) error) error {
+	info, err := t.fs.Lstat(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return t.fail("part", err)
+	}
+	uid := int(stat(info).Uid) // a directory that was switched away is of whom the one before it was given to
+	if !info.IsDir() && !info.Mode().IsRegular() || uid != t.uid && (t.o.Owner == nil || uid != t.o.Owner.UID) {
+		return t.foreignAt(name)
+	}
+	f, err := t.fs.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return t.fail("part", err)
+	}
+	defer f.Close()
+	if lock(f) != nil {
+		return t.busy()
+	}
+	opened, err := f.Stat()
+	if err != nil || !durable.SameFile(opened, info) {
+		return t.busy()
+	}
+	if err := t.removeDir(name, info); err != nil {
+		return t.fail("remove what an earlier transfer left", err)
+	}
+	return nil
+}
+
+// removeDir removes what info describes under a name, and leaves whatever else has got that name.
+func (t *Target) removeDir(name string, info fs.FileInfo) error {
+	if !info.IsDir() {
+		return t.fs.Remove(name)
+	}
+	if err := t.nothingMounted(name); err != nil {
+		return err
+	}
+	// If it is of a transfer that only seems dead, that one must not give it a final name half removed.
+	aside := asideName()
+	if err := t.fs.Rename(name, aside); err != nil {
+		return err
+	}
+	d, err := t.fs.Sub(aside)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	opened, err := d.Lstat(".")
+	if err != nil {
+		return err
+	}
+	if !durable.SameFile(opened, info) {
+		return errMoved
+	}
+	names, err := d.Names(".")
+	for _, name := range names {
+		if err == nil {
+			err = d.RemoveAll(name)
+		}
+	}
+	if err != nil {
+		return err
+	}
+	return t.fs.Remove(aside)
+}
+
 // drop removes the part, while its lock is still held.
 func (t *Target) drop() error {
 	t.mu.Lock()

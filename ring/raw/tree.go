@@ -26,6 +26,7 @@ type Tree struct {
 	in   durable.FS   // the same, for what is in it
 	dirs []string     // of the part, in the order they were made
 	top  []string     // what lies in the part, and nothing else in a directory that is replaced
+	all  *wholeTree   // not nil: anything may lie in both, and top says nothing
 
 	durable bool
 	made    map[string]fs.FileInfo // what is in it, by paths
@@ -63,6 +64,9 @@ func (t *Tree) old() (fs.FileInfo, error) {
 		return nil, fmt.Errorf("output %s is a symbolic link", t.t.title)
 	case !info.IsDir():
 		return nil, fmt.Errorf("output %s is not a directory", t.t.title)
+	}
+	if t.all != nil {
+		return info, t.replaceable()
 	}
 	names, err := t.t.fs.Names(t.t.name)
 	if err != nil {
@@ -144,75 +148,6 @@ func (t *Tree) enter() (err error) {
 	return nil
 }
 
-// dropTree removes what lies under the part's name, unless somebody has it locked or it is
-// another's.
-func (t *Target) dropTree() error { return t.dropLeft(t.temp, lockLeft) }
-
-// dropLeft removes what an earlier transfer left under a name, unless lock fails for it or it is another's.
-func (t *Target) dropLeft(name string, lock func(durable.File) error) error {
-	info, err := t.fs.Lstat(name)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return t.fail("part", err)
-	}
-	uid := int(stat(info).Uid) // a directory that was switched away is of whom the one before it was given to
-	if !info.IsDir() && !info.Mode().IsRegular() || uid != t.uid && (t.o.Owner == nil || uid != t.o.Owner.UID) {
-		return t.foreignAt(name)
-	}
-	f, err := t.fs.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK, 0)
-	if err != nil {
-		return t.fail("part", err)
-	}
-	defer f.Close()
-	if lock(f) != nil {
-		return t.busy()
-	}
-	opened, err := f.Stat()
-	if err != nil || !durable.SameFile(opened, info) {
-		return t.busy()
-	}
-	if err := t.removeDir(name, info); err != nil {
-		return t.fail("remove what an earlier transfer left", err)
-	}
-	return nil
-}
-
-// removeDir removes what info describes under a name, and leaves whatever else has got that name.
-func (t *Target) removeDir(name string, info fs.FileInfo) error {
-	if !info.IsDir() {
-		return t.fs.Remove(name)
-	}
-	// If it is of a transfer that only seems dead, that one must not give it a final name half removed.
-	aside := asideName()
-	if err := t.fs.Rename(name, aside); err != nil {
-		return err
-	}
-	d, err := t.fs.Sub(aside)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	opened, err := d.Lstat(".")
-	if err != nil {
-		return err
-	}
-	if !durable.SameFile(opened, info) {
-		return errMoved
-	}
-	names, err := d.Names(".")
-	for _, name := range names {
-		if err == nil {
-			err = d.RemoveAll(name)
-		}
-	}
-	if err != nil {
-		return err
-	}
-	return t.fs.Remove(aside)
-}
-
 // Put makes the file name, slash-separated, of the first size bytes of src, sharing its
 // blocks where the file system can. It does not verify what it copies.
 func (t *Tree) Put(ctx context.Context, name string, src io.ReaderAt, size int64) error {
@@ -272,6 +207,13 @@ func (t *Tree) dress(f durable.File, mode fs.FileMode) error {
 	return f.Chmod(mode)
 }
 
+func (t *Tree) dressTop() error {
+	if t.all != nil {
+		return t.all.dress()
+	}
+	return t.dress(t.d, t.modeOfDirs())
+}
+
 // Commit makes the part durable, not yet visible. Until Publish nobody else can go into it: what is in it stays what was
 // put there, and its lock cannot be held by others.
 func (t *Tree) Commit(ctx context.Context) error {
@@ -322,7 +264,7 @@ func (t *Tree) Publish(ctx context.Context) error {
 		return err
 	}
 	if t.made["."], err = t.d.Stat(); err == nil {
-		err = t.dress(t.d, t.modeOfDirs())
+		err = t.dressTop()
 	}
 	if err != nil {
 		return t.t.fail("mode and owner", err)
@@ -334,7 +276,7 @@ func (t *Tree) Publish(ctx context.Context) error {
 	if err := change(t.t.temp, t.t.name); errors.Is(err, fs.ErrExist) {
 		return t.t.exists()
 	} else if old != nil && durable.NotSupported(err) {
-		return errkind.Errorf("output-exchange", "output %s: this file system cannot switch directories", t.t.title)
+		return t.cannotExchange()
 	} else if err != nil {
 		return t.t.fail("rename", err)
 	}
@@ -342,7 +284,9 @@ func (t *Tree) Publish(ctx context.Context) error {
 	if err := t.t.settle(t.d); err != nil {
 		return err
 	}
-	if old != nil {
+	if old != nil && t.all != nil {
+		t.all.replaced = old
+	} else if old != nil {
 		// The new one is in place and durable: what is left of the old one is no failure, and
 		// goes with the next transfer or the daemon's next start.
 		_ = t.t.removeDir(t.t.temp, old)
@@ -369,15 +313,24 @@ func (t *Tree) forget() (err error) {
 // Close ends the transfer: what was not published is removed, and with it the directories
 // made for it.
 func (t *Tree) Close() error {
-	var err error
-	if t.d != nil {
-		info, serr := t.d.Stat()
-		if !t.t.published && serr == nil && t.moved() == nil {
-			if err = t.t.removeDir(t.t.temp, info); err != nil {
-				err = t.t.fail("remove the part directory", err)
-			}
-		}
-		err = errors.Join(err, t.forget())
+	return errors.Join(t.Drop(), t.t.Close())
+}
+
+// Drop removes what was not published. Begin may follow.
+func (t *Tree) Drop() (err error) {
+	if t.d == nil {
+		return nil
 	}
-	return errors.Join(err, t.t.Close())
+	info, serr := t.d.Stat()
+	switch {
+	case t.all != nil && t.all.replaced != nil:
+		// The new one is in place and durable: see Publish.
+		_ = t.t.removeDir(t.t.temp, t.all.replaced)
+		t.all.replaced = nil
+	case !t.t.published && serr == nil && t.moved() == nil:
+		if err = t.t.removeDir(t.t.temp, info); err != nil {
+			err = t.t.fail("remove the part directory", err)
+		}
+	}
+	return errors.Join(err, t.forget())
 }

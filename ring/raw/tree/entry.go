@@ -1,0 +1,396 @@
+package tree
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// The types of entries, as tar has them.
+const (
+	typeFile     = '0'
+	typeHardLink = '1'
+	typeSymlink  = '2'
+	typeChar     = '3'
+	typeBlock    = '4'
+	typeDir      = '5'
+	typeFIFO     = '6'
+	typeRecords  = 'x'
+)
+
+// Limits of the stream, in bytes, and of the depth of directories.
+const (
+	block      = 512
+	maxName    = 255
+	maxPath    = 4095
+	maxDepth   = 200
+	maxRecords = 1 << 20
+)
+
+// Records of an entry.
+const (
+	keyXattr    = "SCHILY.xattr."
+	keyGID      = "gid"
+	keyGroup    = "gname"
+	keyLink     = "linkpath"
+	keyModTime  = "mtime"
+	keyPath     = "path"
+	keySize     = "size"
+	keyUID      = "uid"
+	keyUser     = "uname"
+	largestID   = 1<<21 - 1 // that seven octal digits can say
+	largestSize = 1<<33 - 1 // that eleven octal digits can say
+	largestDev  = 1<<21 - 1
+)
+
+// An entry is all that the stream says of one name, but for the bytes of a file.
+type entry struct {
+	path         string // relative to the top directory, which is "."
+	kind         byte
+	mode         uint32 // permission bits, set-user-ID, set-group-ID and sticky
+	uid, gid     uint32
+	user, group  string
+	sec          int64 // of the modification time
+	nsec         int32
+	size         int64  // of a file
+	link         string // target of a symbolic link, or path of the entry that a hard link names
+	major, minor uint32 // of a device
+	xattrs       []xattr
+}
+
+// xattr is an extended attribute.
+type xattr struct{ name, value string }
+
+// parent returns the path of the directory that the entry is in, and its name there.
+func (e *entry) parent() (dir, name string) {
+	if i := strings.LastIndexByte(e.path, '/'); i >= 0 {
+		return e.path[:i], e.path[i+1:]
+	}
+	return ".", e.path
+}
+
+// padding returns how many zeros follow n bytes, up to the next block.
+func padding(n int64) int64 { return -n & (block - 1) }
+
+// checkPath returns an error unless p is a relative path without dots.
+func checkPath(p string) error {
+	if len(p) > maxPath {
+		return errors.New("the path is longer than 4095 bytes")
+	}
+	for name := range strings.SplitSeq(p, "/") {
+		switch {
+		case name == "", name == ".", name == "..", strings.IndexByte(name, 0) >= 0:
+			return errors.New("not a path below the top directory")
+		case len(name) > maxName:
+			return errors.New("a name is longer than 255 bytes")
+		}
+	}
+	if strings.Count(p, "/") >= maxDepth {
+		return errors.New("directories are nested more than 200 deep")
+	}
+	return nil
+}
+
+// check returns what is wrong with an entry. The server checks to report it early, the node because the stream may be of
+// another program.
+func (e *entry) check() error {
+	if e.path != "." {
+		if err := checkPath(e.path); err != nil {
+			return err
+		}
+	}
+	linked := e.kind == typeHardLink || e.kind == typeSymlink
+	device := e.kind == typeChar || e.kind == typeBlock
+	switch {
+	case e.path == "." && e.kind != typeDir:
+		return errors.New("the top is not a directory")
+	case !linked && !device && e.kind != typeFile && e.kind != typeDir && e.kind != typeFIFO:
+		return fmt.Errorf("unknown type %q", e.kind)
+	case e.mode&^0o7777 != 0:
+		return fmt.Errorf("mode %o", e.mode)
+	case e.nsec < 0 || e.nsec >= 1e9:
+		return errors.New("a time that is none")
+	case e.size < 0 || e.kind != typeFile && e.size != 0:
+		return fmt.Errorf("size %d", e.size)
+	case linked != (e.link != "") || len(e.link) > maxPath || strings.IndexByte(e.link, 0) >= 0:
+		return errors.New("a link without a target")
+	case e.major > largestDev || e.minor > largestDev || !device && e.major|e.minor != 0:
+		return errors.New("number of the device")
+	case e.kind == typeHardLink && (e.mode|e.uid|e.gid != 0 || e.user+e.group != "" || e.sec != 0 || e.nsec != 0 || len(e.xattrs) > 0):
+		return errors.New("a hard link with attributes")
+	}
+	for i, x := range e.xattrs {
+		if x.name == "" || strings.ContainsAny(x.name, "=\x00\n") || i > 0 && e.xattrs[i-1].name >= x.name {
+			return fmt.Errorf("extended attribute %q: its name cannot be sent", x.name)
+		}
+	}
+	if e.kind == typeHardLink {
+		return checkPath(e.link)
+	}
+	return nil
+}
+
+// encode appends the headers of the entry to b.
+func (e *entry) encode(b []byte) []byte {
+	records := e.records()
+	b = appendHeader(b, &header{name: "PaxHeaders", kind: typeRecords, mode: 0o644, size: int64(len(records))})
+	b = append(b, records...)
+	b = append(b, make([]byte, padding(int64(len(records))))...)
+	h := header{
+		name: e.path, link: e.link, kind: e.kind, mode: e.mode, size: e.size,
+		uid: e.uid, gid: e.gid, mtime: min(max(e.sec, 0), largestSize), user: e.user, group: e.group, major: e.major, minor: e.minor,
+	}
+	h.name = e.named()
+	if h.size > largestSize {
+		h.size = 0
+	}
+	if h.uid > largestID {
+		h.uid = 0
+	}
+	if h.gid > largestID {
+		h.gid = 0
+	}
+	return appendHeader(b, &h)
+}
+
+// named returns the path as tar has it.
+func (e *entry) named() string {
+	if e.kind == typeDir {
+		return e.path + "/"
+	}
+	return e.path
+}
+
+// records returns the PAX records of the entry.
+func (e *entry) records() []byte {
+	var b []byte
+	for _, x := range e.xattrs {
+		b = appendRecord(b, keyXattr+x.name, x.value)
+	}
+	if e.gid > largestID {
+		b = appendRecord(b, keyGID, strconv.FormatUint(uint64(e.gid), 10))
+	}
+	if e.group != "" {
+		b = appendRecord(b, keyGroup, e.group)
+	}
+	if e.link != "" {
+		b = appendRecord(b, keyLink, e.link)
+	}
+	b = appendRecord(b, keyModTime, timeText(e.sec, e.nsec))
+	b = appendRecord(b, keyPath, e.named())
+	if e.size > largestSize {
+		b = appendRecord(b, keySize, strconv.FormatInt(e.size, 10))
+	}
+	if e.uid > largestID {
+		b = appendRecord(b, keyUID, strconv.FormatUint(uint64(e.uid), 10))
+	}
+	if e.user != "" {
+		b = appendRecord(b, keyUser, e.user)
+	}
+	return b
+}
+
+// appendRecord appends a record, whose first field is its own length.
+func appendRecord(b []byte, key, value string) []byte {
+	n := len(key) + len(value) + 3 // a blank, "=" and the end of the line
+	digits := len(strconv.Itoa(n))
+	if len(strconv.Itoa(n+digits)) > digits {
+		digits++
+	}
+	b = strconv.AppendInt(b, int64(n+digits), 10)
+	b = append(b, ' ')
+	b = append(b, key...)
+	b = append(b, '=')
+	b = append(b, value...)
+	return append(b, '\n')
+}
+
+// timeText returns seconds with a fraction. The fraction of a time before 1970 counts backwards, too.
+func timeText(sec int64, nsec int32) string {
+	sign := ""
+	if sec < 0 && nsec > 0 {
+		if sec++; sec == 0 {
+			sign = "-"
+		}
+		nsec = 1e9 - nsec
+	}
+	if nsec == 0 {
+		return strconv.FormatInt(sec, 10)
+	}
+	return fmt.Sprintf("%s%d.%09d", sign, sec, nsec)
+}
+
+// parseTime reads what timeText wrote.
+func parseTime(s string) (sec int64, nsec int32, err error) {
+	whole, fraction, _ := strings.Cut(s, ".")
+	if sec, err = strconv.ParseInt(whole, 10, 64); err != nil || fraction == "" {
+		return sec, 0, err
+	}
+	n, err := strconv.ParseInt(fraction, 10, 32)
+	if err != nil || n < 0 || n >= 1e9 {
+		return 0, 0, fmt.Errorf("time %q", s)
+	}
+	if nsec = int32(n); nsec > 0 && strings.HasPrefix(whole, "-") {
+		return sec - 1, 1e9 - nsec, nil
+	}
+	return sec, nsec, nil
+}
+
+// header is a block of 512 bytes, as POSIX has it for ustar.
+type header struct {
+	name, link, user, group string
+	kind                    byte
+	mode, uid, gid          uint32
+	size, mtime             int64
+	major, minor            uint32
+}
+
+func appendHeader(b []byte, h *header) []byte {
+	at := len(b)
+	b = append(b, make([]byte, block)...)
+	to := b[at:]
+	octal := func(off, digits int, n int64) {
+		for i := off + digits - 1; i >= off; i-- {
+			to[i] = '0' + byte(n&7)
+			n >>= 3
+		}
+	}
+	copy(to[0:100], h.name)
+	octal(100, 7, int64(h.mode))
+	octal(108, 7, int64(h.uid))
+	octal(116, 7, int64(h.gid))
+	octal(124, 11, h.size)
+	octal(136, 11, h.mtime)
+	copy(to[148:156], "        ")
+	to[156] = h.kind
+	copy(to[157:257], h.link)
+	copy(to[257:], "ustar\x0000")
+	copy(to[265:296], h.user)
+	copy(to[297:328], h.group)
+	octal(329, 7, int64(h.major))
+	octal(337, 7, int64(h.minor))
+	sum := int64(0)
+	for _, c := range to {
+		sum += int64(c)
+	}
+	octal(148, 6, sum)
+	to[154] = 0
+	return b
+}
+
+// number reads octal digits of a header.
+func number(b []byte) int64 {
+	n := int64(0)
+	for _, c := range b {
+		if c < '0' || c > '7' {
+			return -1
+		}
+		n = n<<3 | int64(c-'0')
+	}
+	return n
+}
+
+// recordsIn returns how many bytes of records follow the header b, with the zeros behind them.
+func recordsIn(b []byte) (int, error) {
+	n := number(b[124:135])
+	if b[156] != typeRecords || n <= 0 || n > maxRecords {
+		return 0, errors.New("not the header of an entry")
+	}
+	return int(n + padding(n)), nil
+}
+
+// errForm is the error of an entry that is not in the one form that the stream has.
+var errForm = errors.New("not in the form that dolly-img sends")
+
+// decode reads the headers of an entry: what encode has appended to nothing.
+func decode(b []byte) (*entry, error) {
+	h := b[len(b)-block:]
+	n := number(b[124:135])
+	if n < 0 || int64(len(b)) != 2*block+n+padding(n) {
+		return nil, errForm
+	}
+	e := &entry{
+		kind: h[156], mode: uint32(number(h[100:107])), uid: uint32(number(h[108:115])), gid: uint32(number(h[116:123])),
+		size: number(h[124:135]), major: uint32(number(h[329:336])), minor: uint32(number(h[337:344])),
+	}
+	if err := e.readRecords(b[block : block+n]); err != nil {
+		return nil, err
+	}
+	if e.kind == typeDir {
+		e.path = strings.TrimSuffix(e.path, "/")
+	}
+	if err := e.check(); err != nil {
+		return nil, fmt.Errorf("%q: %w", shown(e.path), err)
+	}
+	if !bytes.Equal(e.encode(make([]byte, 0, len(b))), b) {
+		return nil, fmt.Errorf("%q: %w", shown(e.path), errForm)
+	}
+	return e, nil
+}
+
+// shown is as much of a path as an error repeats.
+func shown(p string) string { return p[:min(len(p), 200)] }
+
+// readRecords takes from the records what the header cannot say.
+func (e *entry) readRecords(b []byte) error {
+	for len(b) > 0 {
+		i := bytes.IndexByte(b, ' ')
+		if i < 0 {
+			return errForm
+		}
+		n, err := strconv.Atoi(string(b[:i]))
+		if err != nil || n <= i+1 || n > len(b) || b[n-1] != '\n' {
+			return errForm
+		}
+		key, value, ok := strings.Cut(string(b[i+1:n-1]), "=")
+		if !ok {
+			return errForm
+		}
+		if err := e.record(key, value); err != nil {
+			return err
+		}
+		b = b[n:]
+	}
+	return nil
+}
+
+func (e *entry) record(key, value string) (err error) {
+	id := func() uint32 {
+		var n uint64
+		n, err = strconv.ParseUint(value, 10, 32)
+		return uint32(n)
+	}
+	switch key {
+	case keyPath:
+		e.path = value
+	case keyLink:
+		e.link = value
+	case keyModTime:
+		e.sec, e.nsec, err = parseTime(value)
+	case keySize:
+		e.size, err = strconv.ParseInt(value, 10, 64)
+	case keyUID:
+		e.uid = id()
+	case keyGID:
+		e.gid = id()
+	case keyUser:
+		e.user = value
+	case keyGroup:
+		e.group = value
+	default:
+		name, ok := strings.CutPrefix(key, keyXattr)
+		if !ok {
+			return fmt.Errorf("unknown record %q", shown(key))
+		}
+		e.xattrs = append(e.xattrs, xattr{name, value})
+	}
+	return err
+}
+
+// sortXattrs puts attributes into the order of the stream.
+func sortXattrs(all []xattr) {
+	slices.SortFunc(all, func(a, b xattr) int { return strings.Compare(a.name, b.name) })
+}

@@ -1,0 +1,457 @@
+package tree
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/dolly-img/dolly-img/ring/errkind"
+	"github.com/dolly-img/dolly-img/ring/raw"
+)
+
+// page is what a hole in a file is made of, in bytes.
+const page = 4096
+
+var zeroPage [page]byte
+
+// writeBack is after how many bytes of a file the kernel is told to begin to write them.
+const writeBack = 8 << 20
+
+// extractor unpacks a stream, which it is given piece by piece, into a directory that nobody else can enter.
+type extractor struct {
+	title   string     // of the directory, for errors
+	owner   *raw.Owner // nil: whom the stream says
+	special bool
+	uid     uint32 // who runs this, to whom what it makes belongs
+	gid     uint32
+
+	dirs []*openDir // from the top directory to the one that is filled
+	top  *entry     // nil: it has not come yet
+
+	head []byte // headers of an entry, as far as they have come
+	need int    // how long they are, as far as that is known
+	file *entry // whose bytes come; nil: none
+	fd   int    // of file
+	off  int64  // where its next byte goes
+	told int64  // up to where the kernel was told to begin to write
+	pad  int64  // zeros that have to come
+	tail int    // blocks of zeros at the end that have come
+}
+
+// openDir is a directory that is being filled.
+type openDir struct {
+	fd   int
+	e    *entry
+	last string // the name in it that came last
+}
+
+// newExtractor unpacks into the directory that is open as top, which it closes in the end.
+func newExtractor(top int, title string, special bool, owner *raw.Owner) *extractor {
+	return &extractor{
+		title: title, owner: owner, special: special, uid: uint32(unix.Geteuid()), gid: uint32(unix.Getegid()),
+		dirs: []*openDir{{fd: top}}, need: block, fd: -1,
+	}
+}
+
+// fail says what could not be done with what.
+func (x *extractor) fail(e *entry, what string, err error) error {
+	return fmt.Errorf("output %s: %s %q: %w", x.title, what, shown(e.path), err)
+}
+
+// malformed is the error of a stream that is not what it should be.
+func (x *extractor) malformed(err error) error {
+	return fmt.Errorf("output %s: malformed stream: %w", x.title, err)
+}
+
+// write takes the next bytes of the stream.
+func (x *extractor) write(b []byte) error {
+	for len(b) > 0 {
+		n := len(b)
+		var err error
+		switch {
+		case x.file != nil:
+			n = int(min(int64(n), x.file.size-x.off))
+			err = x.content(b[:n])
+		case x.pad > 0:
+			n = int(min(int64(n), x.pad))
+			if len(bytes.Trim(b[:n], "\x00")) > 0 {
+				return x.malformed(errors.New("no zeros behind an entry"))
+			}
+			x.pad -= int64(n)
+		default:
+			n = min(n, x.need-len(x.head))
+			x.head = append(x.head, b[:n]...)
+			if len(x.head) == x.need {
+				err = x.header()
+			}
+		}
+		if err != nil {
+			return err
+		}
+		b = b[n:]
+	}
+	return nil
+}
+
+// zero takes n bytes of the stream that are zeros.
+func (x *extractor) zero(n int64) error {
+	for n > 0 {
+		k := n
+		var err error
+		switch {
+		case x.file != nil:
+			k = min(n, x.file.size-x.off)
+			err = x.went(k)
+		case x.pad > 0:
+			k = min(n, x.pad)
+			x.pad -= k
+		default:
+			k = min(n, int64(x.need-len(x.head)), page)
+			err = x.write(zeroPage[:k])
+		}
+		if err != nil {
+			return err
+		}
+		n -= k
+	}
+	return nil
+}
+
+// header takes the headers that are in head, all of them or the first one.
+func (x *extractor) header() error {
+	b := x.head
+	switch {
+	case x.tail > 0 || len(b) == block && bytes.Equal(b, zeroPage[:block]):
+		if x.tail++; x.tail > trailer/block || !bytes.Equal(b, zeroPage[:block]) {
+			return x.malformed(errors.New("something is behind its end"))
+		}
+		x.head = x.head[:0]
+		return nil
+	case len(b) == block:
+		n, err := recordsIn(b)
+		if err != nil {
+			return x.malformed(err)
+		}
+		x.need = 2*block + n
+		return nil
+	}
+	e, err := decode(b)
+	if err != nil {
+		return x.malformed(err)
+	}
+	x.head, x.need = x.head[:0], block
+	return x.begin(e)
+}
+
+// begin makes what an entry names.
+func (x *extractor) begin(e *entry) error {
+	if x.top == nil {
+		if e.path != "." {
+			return x.malformed(errors.New("it does not begin with the top directory"))
+		}
+		x.top, x.dirs[0].e = e, e
+		return nil
+	}
+	dir, name, err := x.place(e)
+	if err != nil {
+		return err
+	}
+	switch e.kind {
+	case typeDir:
+		return x.directory(dir, name, e)
+	case typeFile:
+		return x.open(dir, name, e)
+	case typeHardLink:
+		err = x.hardLink(dir, name, e.link)
+	case typeSymlink:
+		if err = unix.Symlinkat(e.link, dir, name); err == nil {
+			err = x.dressName(dir, name, e)
+		}
+	default:
+		err = x.node(dir, name, e)
+	}
+	if err != nil {
+		return x.fail(e, "make", err)
+	}
+	return nil
+}
+
+// place returns where an entry belongs. It leaves the directories that are complete, since the stream is in order.
+func (x *extractor) place(e *entry) (dir int, name string, err error) {
+	above, name := e.parent()
+	for above != x.dirs[len(x.dirs)-1].e.path {
+		if len(x.dirs) == 1 {
+			return 0, "", x.malformed(fmt.Errorf("%q is not in its order", shown(e.path)))
+		}
+		if err := x.leave(); err != nil {
+			return 0, "", err
+		}
+	}
+	in := x.dirs[len(x.dirs)-1]
+	if in.last >= name {
+		return 0, "", x.malformed(fmt.Errorf("%q is not in its order", shown(e.path)))
+	}
+	in.last = name
+	return in.fd, name, nil
+}
+
+func (x *extractor) directory(dir int, name string, e *entry) error {
+	err := unix.Mkdirat(dir, name, 0o700)
+	if err != nil {
+		return x.fail(e, "make directory", err)
+	}
+	fd, err := unix.Openat(dir, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return x.fail(e, "open directory", err)
+	}
+	x.dirs = append(x.dirs, &openDir{fd: fd, e: e})
+	return nil
+}
+
+// leave gives the last directory its attributes, once all that is in it was made.
+func (x *extractor) leave() error {
+	d := x.dirs[len(x.dirs)-1]
+	x.dirs = x.dirs[:len(x.dirs)-1]
+	defer unix.Close(d.fd)
+	if err := x.dress(d.fd, d.e); err != nil {
+		return x.fail(d.e, "attributes of", err)
+	}
+	return nil
+}
+
+func (x *extractor) open(dir int, name string, e *entry) error {
+	fd, err := unix.Openat(dir, name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+	if err != nil {
+		return x.fail(e, "make", err)
+	}
+	x.file, x.fd, x.off, x.told = e, fd, 0, 0
+	if e.size == 0 {
+		return x.complete()
+	}
+	return nil
+}
+
+// content takes the next bytes of the file. Whole pages of zeros are left out.
+func (x *extractor) content(b []byte) error {
+	for len(b) > 0 {
+		n := len(b)
+		if skip := zeroPages(b, x.off); skip > 0 {
+			if err := x.went(int64(skip)); err != nil {
+				return err
+			}
+			b = b[skip:]
+			continue
+		}
+		if x.file.size >= page {
+			n = dataPages(b, x.off)
+		}
+		if err := x.pwrite(b[:n]); err != nil {
+			return err
+		}
+		b = b[n:]
+	}
+	return nil
+}
+
+// zeroPages returns how many bytes at the front of b are whole pages of zeros of a file in which b stands at off.
+func zeroPages(b []byte, off int64) int {
+	n := 0
+	if off%page == 0 {
+		for len(b)-n >= page && bytes.Equal(b[n:n+page], zeroPage[:]) {
+			n += page
+		}
+	}
+	return n
+}
+
+// dataPages returns how many bytes at the front of b come before the next whole page of zeros.
+func dataPages(b []byte, off int64) int {
+	n := int(-off & (page - 1))
+	if n == 0 {
+		n = page
+	}
+	for n+page <= len(b) && !bytes.Equal(b[n:n+page], zeroPage[:]) {
+		n += page
+	}
+	if n+page > len(b) {
+		return len(b)
+	}
+	return n
+}
+
+func (x *extractor) pwrite(b []byte) error {
+	for len(b) > 0 {
+		n, err := unix.Pwrite(x.fd, b, x.off)
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil {
+			return x.fail(x.file, "write", err)
+		}
+		b = b[n:]
+		if err := x.went(int64(n)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// went goes on by n bytes of the file, and completes it behind the last one.
+func (x *extractor) went(n int64) error {
+	x.off += n
+	if x.off-x.told >= writeBack {
+		_ = unix.SyncFileRange(x.fd, x.told, x.off-x.told, unix.SYNC_FILE_RANGE_WRITE) // the sync at the end has less to do
+		x.told = x.off
+	}
+	if x.off < x.file.size {
+		return nil
+	}
+	return x.complete()
+}
+
+// complete gives the file its length and attributes, and closes it.
+func (x *extractor) complete() error {
+	e := x.file
+	err := unix.Ftruncate(x.fd, e.size) // longer than what was written, if it ends with a hole
+	if err == nil {
+		err = x.dress(x.fd, e)
+	}
+	if cerr := unix.Close(x.fd); err == nil {
+		err = cerr
+	}
+	x.file, x.fd = nil, -1
+	x.pad = padding(e.size)
+	if err != nil {
+		return x.fail(e, "complete", err)
+	}
+	return nil
+}
+
+// hardLink gives what came before as path another name. No step of the way goes through a link.
+func (x *extractor) hardLink(dir int, name, path string) error {
+	at := x.dirs[0].fd
+	names := strings.Split(path, "/")
+	last := len(names) - 1
+	for i, n := range names[:last] {
+		next, err := unix.Openat(at, n, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+		if i > 0 {
+			unix.Close(at)
+		}
+		if err != nil {
+			return err
+		}
+		at = next
+	}
+	if last > 0 {
+		defer unix.Close(at)
+	}
+	return unix.Linkat(at, names[last], dir, name, 0)
+}
+
+// node makes a device or a named pipe.
+func (x *extractor) node(dir int, name string, e *entry) error {
+	if !x.special {
+		return errors.New("a device or a named pipe, which was not asked for")
+	}
+	format := map[byte]uint32{typeChar: unix.S_IFCHR, typeBlock: unix.S_IFBLK, typeFIFO: unix.S_IFIFO}[e.kind]
+	if err := unix.Mknodat(dir, name, format|0o600, int(unix.Mkdev(e.major, e.minor))); err != nil {
+		return err
+	}
+	return x.dressName(dir, name, e)
+}
+
+// ids returns whom an entry belongs to, and whether that differs from whom it was made for.
+func (x *extractor) ids(e *entry) (uid, gid uint32, change bool) {
+	uid, gid = e.uid, e.gid
+	if x.owner != nil && x.owner.UID >= 0 {
+		uid = uint32(x.owner.UID)
+	}
+	if x.owner != nil && x.owner.GID >= 0 {
+		gid = uint32(x.owner.GID)
+	}
+	return uid, gid, uid != x.uid || gid != x.gid
+}
+
+// times are those of an entry. The time of the last access is left as it is.
+func (e *entry) times() []unix.Timespec {
+	return []unix.Timespec{{Nsec: unix.UTIME_OMIT}, {Sec: e.sec, Nsec: int64(e.nsec)}}
+}
+
+// dress gives an open file or directory its owner, mode, extended attributes and time, in the order in which none of them
+// takes back another one.
+func (x *extractor) dress(fd int, e *entry) error {
+	if uid, gid, change := x.ids(e); change {
+		if err := unix.Fchown(fd, int(uid), int(gid)); err != nil {
+			return notOwner(uid, gid, err)
+		}
+	}
+	if err := unix.Fchmod(fd, e.mode); err != nil {
+		return err
+	}
+	for _, a := range e.xattrs {
+		if err := unix.Fsetxattr(fd, a.name, []byte(a.value), 0); err != nil {
+			return attribute(a.name, err)
+		}
+	}
+	return utimens(fd, e.times())
+}
+
+// dressName is dress for what cannot be opened.
+func (x *extractor) dressName(dir int, name string, e *entry) error {
+	if uid, gid, change := x.ids(e); change {
+		if err := unix.Fchownat(dir, name, int(uid), int(gid), unix.AT_SYMLINK_NOFOLLOW); err != nil {
+			return notOwner(uid, gid, err)
+		}
+	}
+	if e.kind != typeSymlink {
+		if err := unix.Fchmodat(dir, name, e.mode, 0); err != nil {
+			return err
+		}
+	}
+	for _, a := range e.xattrs {
+		if err := unix.Lsetxattr(at(dir, name), a.name, []byte(a.value), 0); err != nil {
+			return attribute(a.name, err)
+		}
+	}
+	return unix.UtimesNanoAt(dir, name, e.times(), unix.AT_SYMLINK_NOFOLLOW)
+}
+
+func notOwner(uid, gid uint32, err error) error {
+	if errors.Is(err, fs.ErrPermission) {
+		return errkind.Errorf("output-tree-owner", "owner %d:%d: %w", uid, gid, err)
+	}
+	return err
+}
+
+func attribute(name string, err error) error {
+	return errkind.Errorf("output-tree-xattr", "extended attribute %s: %w", name, err)
+}
+
+// finish leaves all directories but the top one, which gets its attributes when it is put in place. It returns an error if
+// the stream is not complete.
+func (x *extractor) finish() error {
+	if x.tail != trailer/block || x.top == nil {
+		return x.malformed(errors.New("it is cut off"))
+	}
+	for len(x.dirs) > 1 {
+		if err := x.leave(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// close closes what is open.
+func (x *extractor) close() {
+	for _, d := range x.dirs {
+		unix.Close(d.fd)
+	}
+	if x.fd >= 0 {
+		unix.Close(x.fd)
+	}
+	x.dirs, x.fd = nil, -1
+}

@@ -1,0 +1,160 @@
+package tree
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"path/filepath"
+	"sort"
+	"strconv"
+
+	"github.com/opencontainers/go-digest"
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sys/unix"
+
+	"github.com/dolly-img/dolly-img/ring"
+	"github.com/dolly-img/dolly-img/ring/errkind"
+	"github.com/dolly-img/dolly-img/ring/leaf"
+	"github.com/dolly-img/dolly-img/ring/raw"
+)
+
+// MediaType is that of a stream which does not travel in leaves.
+const MediaType = "application/x-tar"
+
+// trailer is how many zeros end the stream, in bytes.
+const trailer = 2 * block
+
+// Source is a directory as a source of one blob, the stream.
+type Source struct {
+	top   int // the directory, open
+	title string
+	o     Options
+	names *names
+
+	all  []*found
+	at   []int64 // where the entries begin in the stream, and where the last one ends
+	data int64   // bytes of the stream that are stored on the disk, or are headers
+}
+
+// Open walks a directory to be sent. Nothing in it may be changed before Unchanged was called. Close frees it.
+func Open(dir string, o Options) (*Source, error) {
+	fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	switch {
+	case errors.Is(err, unix.ENOENT):
+		return nil, errkind.Errorf("input-missing", "input %s: %w", dir, err)
+	case err != nil:
+		return nil, errkind.Errorf("input-unreadable", "input %s: %w", dir, err)
+	}
+	s := &Source{top: fd, title: filepath.Clean(dir), o: o, names: newNames(), at: []int64{0}}
+	var headers []byte
+	end := int64(0)
+	err = walk(fd, s.title, o, s.names, func(f *found) error {
+		headers = f.encode(headers[:0])
+		end += int64(len(headers)) + f.size + padding(f.size)
+		if end < 0 || f.size > 1<<62 {
+			return fmt.Errorf("input %s: its files are longer than can be counted", s.title)
+		}
+		s.data += int64(len(headers)) + padding(f.size) + f.stored()
+		s.all, s.at = append(s.all, f), append(s.at, end)
+		return nil
+	})
+	if err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	s.o.Skipped = nil // once is enough
+	return s, nil
+}
+
+// stored returns about how many bytes of a file are no holes.
+func (f *found) stored() int64 {
+	if f.sparse {
+		return f.blocks
+	}
+	return f.size
+}
+
+// Size is the length of the stream in bytes.
+func (s *Source) Size() int64 { return s.at[len(s.at)-1] + trailer }
+
+// Entries is how many names are in the directory, with that of itself.
+func (s *Source) Entries() int { return len(s.all) }
+
+// Blobs is the stream: its size is known, its digest is not.
+func (s *Source) Blobs(context.Context) ([]v1.Descriptor, error) {
+	d := raw.Describe(s.title+".tar", s.Size())
+	if d.MediaType != leaf.MediaType {
+		d.MediaType = MediaType
+	} else if data := s.data + trailer; data < d.Size {
+		d.Annotations[leaf.AnnotationData] = strconv.FormatInt(data, 10)
+	}
+	return []v1.Descriptor{d}, nil
+}
+
+// Open reads the stream from off on.
+func (s *Source) Open(ctx context.Context, _ v1.Descriptor, off int64) (io.ReadCloser, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	if off < 0 || off > s.Size() {
+		return nil, fmt.Errorf("input %s: offset %d is outside the %d bytes of its stream", s.title, off, s.Size())
+	}
+	r := &reader{ctx: ctx, s: s, fd: -1}
+	r.next = sort.Search(len(s.all), func(i int) bool { return s.at[i+1] > off })
+	begin := s.at[r.next]
+	if err := r.enter(); err != nil {
+		return nil, err
+	}
+	if err := r.skip(off - begin); err != nil {
+		return nil, errors.Join(err, r.Close())
+	}
+	return r, nil
+}
+
+// Unchanged walks the directory again.
+func (s *Source) Unchanged(ctx context.Context) error {
+	i := 0
+	err := walk(s.top, s.title, s.o, s.names, func(f *found) error {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if i >= len(s.all) || !f.same(s.all[i]) {
+			return changed(filepath.Join(s.title, f.path))
+		}
+		i++
+		return nil
+	})
+	if err == nil && i < len(s.all) {
+		err = changed(filepath.Join(s.title, s.all[i].path))
+	}
+	return err
+}
+
+// same reports whether two walks found the same. What the inode does not say of an entry is compared, too.
+func (f *found) same(b *found) bool {
+	return f.identity == b.identity && f.path == b.path && f.kind == b.kind && f.link == b.link
+}
+
+// Mark is a digest of what the file system says about everything in the directory: as long as it is the same, so is the
+// stream.
+func (s *Source) Mark() digest.Digest {
+	m := digest.Canonical.Digester()
+	for _, f := range s.all {
+		f.mark(m.Hash())
+	}
+	return m.Digest()
+}
+
+// mark writes all of an entry by which a change of it is seen.
+func (f *found) mark(w io.Writer) {
+	fmt.Fprintf(w, "%q %c %d %d %d %d %d %d %d\n",
+		f.path, f.kind, f.dev, f.ino, f.length, f.mtime.Nano(), f.ctime.Nano(), f.uid, f.mode)
+}
+
+// Close ends the source.
+func (s *Source) Close() error { return unix.Close(s.top) }
+
+var (
+	_ ring.Source    = (*Source)(nil)
+	_ ring.Unchanged = (*Source)(nil)
+)

@@ -1,0 +1,350 @@
+package tree
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"sync"
+	"syscall"
+
+	"github.com/opencontainers/go-digest"
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sys/unix"
+
+	"github.com/dolly-img/dolly-img/ring"
+	"github.com/dolly-img/dolly-img/ring/bytesize"
+	"github.com/dolly-img/dolly-img/ring/leaf"
+	"github.com/dolly-img/dolly-img/ring/raw"
+)
+
+// TargetOptions say which directory a Target makes and how.
+type TargetOptions struct {
+	// Place says where. Of its Owner what is not -1 owns all of the directory; what is -1, or nil, is as the stream says. Mode
+	// and ModTime are not used.
+	Place raw.TargetOptions
+	// Special lets a stream have devices and named pipes.
+	Special bool
+	// Records remembers what was put in place, so that the same stream is held the next time. It may be nil.
+	Records Records
+}
+
+// Records remembers a digest for a path, as long as the file system says the same of what is there.
+type Records interface {
+	PlacedAs(path string, info fs.FileInfo) (digest.Digest, bool)
+	RecordPlaced(path string, info fs.FileInfo, d digest.Digest) error
+}
+
+// Target is a directory that a node makes of a stream: a ring.Sink of one blob. The directory that was there before is
+// untouched until Publish, and removed by Close.
+type Target struct {
+	o    TargetOptions
+	tree *raw.Tree
+
+	mu        sync.Mutex
+	x         *extractor // nil: nothing has been begun
+	q         queue
+	good      int64 // bytes of the stream that are known to be right
+	complete  bool
+	held      bool          // what is there is what the stream would make
+	mark      digest.Digest // of what was made; "" where no records are kept
+	published bool
+}
+
+// NewTarget checks the names and opens the permitted directory. Close frees it.
+func NewTarget(o TargetOptions) (*Target, error) {
+	t, err := raw.NewWholeTree(o.Place)
+	if err != nil {
+		return nil, err
+	}
+	return &Target{o: o, tree: t}, nil
+}
+
+// String is the path, for logs.
+func (t *Target) String() string { return t.tree.Title() }
+
+// Offer holds the whole stream where the directory is what the stream has made before, and nothing otherwise. It refuses
+// what could not be published, and tells the free bytes.
+func (t *Target) Offer(ctx context.Context, blobs []v1.Descriptor) (held []int64, free int64, err error) {
+	if err := ctx.Err(); err != nil {
+		return nil, 0, err
+	}
+	if len(blobs) != 1 || blobs[0].Size < 0 {
+		return nil, 0, fmt.Errorf("output %s: takes one blob whose size is known", t)
+	}
+	free, err = t.tree.Check()
+	standing := t.stands(blobs[0].Digest)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.held = standing; standing {
+		return []int64{blobs[0].Size}, -1, nil
+	}
+	if err != nil {
+		return nil, 0, err
+	}
+	if need := leaf.Data(blobs[0]); free >= 0 && need > free {
+		return nil, 0, fmt.Errorf("output %s: needs %s, %s are free in %s: %w",
+			t, bytesize.Text(need), bytesize.Text(free), path.Dir(t.String()), syscall.ENOSPC)
+	}
+	return []int64{0}, free, nil
+}
+
+// stands reports whether the directory that is there is one that the stream with this digest has made, and was not
+// changed since.
+func (t *Target) stands(stream digest.Digest) bool {
+	if t.o.Records == nil || stream == "" {
+		return false
+	}
+	top, err := t.tree.OpenStanding()
+	if err != nil {
+		return false
+	}
+	defer top.Close()
+	info, err := top.Stat()
+	if err != nil {
+		return false
+	}
+	was, ok := t.o.Records.PlacedAs(t.String(), info)
+	if !ok {
+		return false
+	}
+	mark, err := markOf(top, nil, t.o)
+	return err == nil && was == recordOf(stream, mark)
+}
+
+// recordOf is what is recorded of a directory with this mark that a stream with this digest has made.
+func recordOf(stream, mark digest.Digest) digest.Digest {
+	return digest.FromString(stream.String() + "\n" + mark.String())
+}
+
+// markOf returns a digest of what the file system says about everything in a directory: as long as it is the same, nothing
+// in it was changed. The times at which the directory itself was renamed do not count, but its attributes do. They are those
+// of dressed, which it will have, or with nil those that it has.
+func markOf(top *os.File, dressed *entry, o TargetOptions) (digest.Digest, error) {
+	m := digest.Canonical.Digester()
+	ids := newNames()
+	w := Options{Special: true, topOnly: true, Skipped: func(p string) { fmt.Fprintf(m.Hash(), "socket %q\n", p) }}
+	var dev uint64
+	err := walk(int(top.Fd()), ".", w, ids, func(f *found) error {
+		if f.path != "." {
+			if f.dev != dev {
+				return errors.New("a file system is mounted in it")
+			}
+			f.mark(m.Hash())
+			return nil
+		}
+		dev = f.dev
+		e := &f.entry
+		if dressed != nil {
+			e = dressed
+		}
+		uid, gid, _ := (&extractor{owner: o.Place.Owner}).ids(e)
+		fmt.Fprintf(m.Hash(), "top %d %d %d %d %o %d %d %q\n", f.dev, f.ino, uid, gid, e.mode, e.sec, e.nsec, e.xattrs)
+		return nil
+	})
+	return m.Digest(), err
+}
+
+// Begin makes the part directory, or goes on where the writer before was aborted.
+func (t *Target) Begin(ctx context.Context, d v1.Descriptor, off int64) (ring.Writer, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.complete || t.held {
+		return nil, fmt.Errorf("output %s: begun again after it was complete", t)
+	}
+	if off != t.q.end {
+		return nil, fmt.Errorf("output %s: cannot go from byte %d of the stream to byte %d", t, t.q.end, off)
+	}
+	if t.x == nil {
+		top, err := t.tree.BeginOpen(ctx)
+		if err != nil {
+			return nil, err
+		}
+		defer top.Close()
+		fd, err := unix.FcntlInt(top.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+		if err != nil {
+			return nil, fmt.Errorf("output %s: %w", t, err)
+		}
+		t.x = newExtractor(fd, t.String(), t.o.Special, t.o.Place.Owner)
+	}
+	t.good = max(t.good, off)
+	return (*writer)(t), nil
+}
+
+// Prepare says whether there is nothing to switch, and does nothing else: Commit made everything durable.
+func (t *Target) Prepare(ctx context.Context, blobs []v1.Descriptor) (inPlace bool, err error) {
+	if err := ctx.Err(); err != nil {
+		return false, err
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.held && !t.stands(blobs[0].Digest) {
+		return false, fmt.Errorf("output %s: was changed while the transfer ran", t)
+	}
+	return t.held, nil
+}
+
+// Switches reports whether Publish would switch the directory.
+func (t *Target) Switches(context.Context) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return !t.held
+}
+
+// Publish puts the directory in the place of the one that is there, in one step.
+func (t *Target) Publish(ctx context.Context) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.held {
+		return nil
+	}
+	if err := t.tree.Publish(ctx); err != nil {
+		return err
+	}
+	t.published = true
+	if t.o.Records == nil || t.mark == "" {
+		return nil
+	}
+	// Without a record the next transfer brings all of it again, which is no failure of this one.
+	if top, err := t.tree.OpenStanding(); err == nil {
+		defer top.Close()
+		if info, err := top.Stat(); err == nil {
+			_ = t.o.Records.RecordPlaced(t.String(), info, t.mark)
+		}
+	}
+	return nil
+}
+
+// Close removes what was not published, or the directory that was there before.
+func (t *Target) Close() error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.stop()
+	return t.tree.Close()
+}
+
+// stop ends unpacking. What was unpacked stays until the tree drops it.
+func (t *Target) stop() {
+	if t.x != nil {
+		t.x.close()
+		t.x = nil
+	}
+	t.q = queue{}
+}
+
+// writer is a Target that takes the stream.
+type writer Target
+
+// ahead is how many bytes are held in memory, but for those of one frame: two marks, so that the next bytes can come while
+// the mark of those before them is on its way.
+const ahead = 8 << 20
+
+// Ahead is how many bytes are held until they are known to be right.
+func (w *writer) Ahead() int64 { return ahead }
+
+// Good says that the bytes before off are right. They are unpacked with the next ones that come.
+func (w *writer) Good(off int64) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.good = max(w.good, off)
+}
+
+// next takes what comes at off with add, and unpacks what is known to be right.
+func (w *writer) next(off int64, add func()) error {
+	w.mu.Lock()
+	good := w.good
+	if w.x == nil {
+		w.mu.Unlock()
+		return fmt.Errorf("output %s: written after its end", w.tree.Title())
+	}
+	if off >= 0 && off != w.q.end {
+		w.mu.Unlock()
+		return fmt.Errorf("output %s: byte %d comes before byte %d", w.tree.Title(), off, w.q.end)
+	}
+	add()
+	w.mu.Unlock()
+	return w.q.drain(good, w.x) // without the lock, since Good must not wait
+}
+
+func (w *writer) Write(b []byte) (int, error) { return w.put(b, -1) }
+
+// WriteAt is Write at an offset, which is where the call before has ended.
+func (w *writer) WriteAt(b []byte, off int64) (int, error) { return w.put(b, off) }
+
+func (w *writer) put(b []byte, off int64) (int, error) {
+	if err := w.next(off, func() { w.q.write(b) }); err != nil {
+		return 0, err
+	}
+	return len(b), nil
+}
+
+// Zero is WriteAt of n zeros.
+func (w *writer) Zero(off, n int64) error {
+	return w.next(off, func() { w.q.add(n, true) })
+}
+
+// Commit unpacks what is left, and makes all of it durable.
+func (w *writer) Commit(ctx context.Context, final v1.Descriptor) error {
+	t := (*Target)(w)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.x == nil || final.Size != t.q.end {
+		return fmt.Errorf("output %s: %d bytes of the stream came, %d expected", t, t.q.end, final.Size)
+	}
+	if err := t.q.drain(final.Size, t.x); err != nil {
+		return err
+	}
+	if err := t.x.finish(); err != nil {
+		return err
+	}
+	x := *t.x // the mark is of what nobody else could enter until now
+	if t.o.Records != nil {
+		top := os.NewFile(uintptr(t.x.dirs[0].fd), ".")
+		t.x.dirs = nil
+		mark, err := markOf(top, x.top, t.o)
+		top.Close()
+		if err != nil {
+			return fmt.Errorf("output %s: look at what was made: %w", t, err)
+		}
+		t.mark = recordOf(final.Digest, mark)
+	}
+	if err := t.tree.Seal(ctx, func(top *os.File) error { return x.dress(int(top.Fd()), x.top) }); err != nil {
+		return err
+	}
+	t.stop()
+	t.complete = true
+	return nil
+}
+
+// Abort keeps so many bytes of the stream. What was unpacked is never less than is known to be right, so it cannot be
+// taken back but as a whole.
+func (w *writer) Abort(keep int64) error {
+	t := (*Target)(w)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if keep >= t.q.begin {
+		t.q.cut(keep)
+		return nil
+	}
+	if keep > 0 {
+		return fmt.Errorf("output %s: byte %d of the stream is unpacked and cannot be taken back", t, keep)
+	}
+	t.stop()
+	t.good = 0
+	return t.tree.Drop()
+}
+
+var (
+	_ ring.Sink     = (*Target)(nil)
+	_ ring.Preparer = (*Target)(nil)
+	_ ring.Switcher = (*Target)(nil)
+	_ io.Closer     = (*Target)(nil)
+	_ ring.Holding  = (*writer)(nil)
+	_ ring.Placer   = (*writer)(nil)
+)

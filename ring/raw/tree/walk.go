@@ -1,0 +1,329 @@
+package tree
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/user"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/dolly-img/dolly-img/ring/errkind"
+)
+
+// Options say what of a directory is sent.
+type Options struct {
+	// Exclude has patterns of what is left out, with all that is in it, as rsync has them: one that begins with a slash
+	// fits paths from the top directory on, any other fits the last names of a path; one that ends with a slash fits
+	// directories only. ? and [a-z] stand for one character, * for any number, none of them for a slash. ** is not
+	// supported.
+	Exclude []string
+	// Special also sends devices and named pipes. Without it one of these is an error.
+	Special bool
+	// Skipped is called with each socket that is left out. It may be nil.
+	Skipped func(path string)
+
+	topOnly bool // extended attributes are read of the top directory only
+}
+
+// identity is by what an inode is known again, as long as nothing of it is changed.
+type identity struct {
+	dev, ino     uint64
+	length       int64 // of the inode in bytes
+	mtime, ctime unix.Timespec
+}
+
+func identityOf(st *unix.Stat_t) identity {
+	return identity{dev: st.Dev, ino: st.Ino, length: st.Size, mtime: st.Mtim, ctime: st.Ctim}
+}
+
+// found is an entry as it was found in the file system.
+type found struct {
+	entry
+	identity
+	sparse bool  // fewer blocks are stored than a file is long
+	blocks int64 // bytes of a sparse file that are stored
+}
+
+// walker goes through a directory in the order of the stream.
+type walker struct {
+	title   string // of the top directory, for errors
+	exclude []pattern
+	o       Options
+	names   *names
+	linked  map[[2]uint64]string // the first name of an inode that has several
+	dev     uint64               // of a directory that is known to be stored
+	visit   func(f *found) error
+}
+
+// walk calls visit for everything in the directory that is open as top. The found is visit's to keep.
+func walk(top int, title string, o Options, ids *names, visit func(f *found) error) error {
+	exclude, err := parsePatterns(o.Exclude)
+	if err != nil {
+		return err
+	}
+	w := &walker{title: title, exclude: exclude, o: o, names: ids, linked: map[[2]uint64]string{}, visit: visit}
+	var st unix.Stat_t
+	if err := unix.Fstat(top, &st); err != nil {
+		return w.fail(".", err)
+	}
+	f, err := w.entry(top, ".", &st)
+	if err != nil {
+		return err
+	}
+	if err := visit(f); err != nil {
+		return err
+	}
+	return w.dir(top, ".", st.Dev)
+}
+
+// ofKernel has the types of file systems in which a file is not as long as it says.
+var ofKernel = []int64{unix.PROC_SUPER_MAGIC, unix.SYSFS_MAGIC, unix.CGROUP_SUPER_MAGIC, unix.CGROUP2_SUPER_MAGIC, unix.DEBUGFS_MAGIC, unix.TRACEFS_MAGIC, unix.SECURITYFS_MAGIC}
+
+// stored returns an error for a directory whose files are made when they are read.
+func (w *walker) stored(fd int, rel string) error {
+	var st unix.Statfs_t
+	if err := unix.Fstatfs(fd, &st); err != nil {
+		return w.fail(rel, err)
+	}
+	if slices.Contains(ofKernel, int64(st.Type)) {
+		return errkind.Errorf("input-kernel", "input %s: its files are made by the kernel when they are read", path.Join(w.title, rel))
+	}
+	return nil
+}
+
+// fail says what happened to which path.
+func (w *walker) fail(rel string, err error) error {
+	if errkind.Has(err) {
+		return err
+	}
+	if errors.Is(err, unix.ENOENT) {
+		return changed(path.Join(w.title, rel))
+	}
+	return errkind.Errorf("input-unreadable", "input %s: %w", path.Join(w.title, rel), err)
+}
+
+// changed is the error of what is not what it was when it was looked at first.
+func changed(p string) error {
+	return errkind.Errorf("input-changes", "input %s changed while it was read", p)
+}
+
+// dir visits what is in a directory that is open.
+func (w *walker) dir(fd int, rel string, dev uint64) error {
+	if dev != w.dev {
+		if err := w.stored(fd, rel); err != nil {
+			return err
+		}
+	}
+	w.dev = dev
+	list, err := namesIn(fd)
+	if err != nil {
+		return w.fail(rel, err)
+	}
+	slices.Sort(list)
+	for _, name := range list {
+		if err := w.name(fd, rel, name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// namesIn lists a directory that is open.
+func namesIn(fd int) ([]string, error) {
+	again, err := unix.Openat(fd, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	d := os.NewFile(uintptr(again), ".")
+	defer d.Close()
+	return d.Readdirnames(-1)
+}
+
+// name visits one name in a directory, and what is below it.
+func (w *walker) name(dir int, above, name string) error {
+	rel := name
+	if above != "." {
+		rel = above + "/" + name
+	}
+	var st unix.Stat_t
+	if err := unix.Fstatat(dir, name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return w.fail(rel, err)
+	}
+	isDir := st.Mode&unix.S_IFMT == unix.S_IFDIR
+	if slices.ContainsFunc(w.exclude, func(p pattern) bool { return p.fits(rel, isDir) }) {
+		return nil
+	}
+	if st.Mode&unix.S_IFMT == unix.S_IFSOCK {
+		if w.o.Skipped != nil {
+			w.o.Skipped(path.Join(w.title, rel))
+		}
+		return nil
+	}
+	fd := -1
+	if isDir {
+		var err error
+		if fd, err = unix.Openat(dir, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0); err != nil {
+			return w.fail(rel, err)
+		}
+		defer unix.Close(fd)
+		was := identityOf(&st)
+		if err := unix.Fstat(fd, &st); err != nil {
+			return w.fail(rel, err)
+		}
+		if identityOf(&st) != was {
+			return changed(path.Join(w.title, rel))
+		}
+	}
+	f, err := w.entry(dir, rel, &st)
+	if err != nil {
+		return err
+	}
+	if err := w.visit(f); err != nil || !isDir {
+		return err
+	}
+	return w.dir(fd, rel, st.Dev)
+}
+
+// kinds has the type of an entry for that of an inode.
+var kinds = map[uint32]byte{
+	unix.S_IFREG: typeFile, unix.S_IFDIR: typeDir, unix.S_IFLNK: typeSymlink,
+	unix.S_IFCHR: typeChar, unix.S_IFBLK: typeBlock, unix.S_IFIFO: typeFIFO,
+}
+
+// entry makes an entry of a name in the directory that is open as dir.
+func (w *walker) entry(dir int, rel string, st *unix.Stat_t) (*found, error) {
+	f := &found{identity: identityOf(st), entry: entry{path: rel, kind: kinds[st.Mode&unix.S_IFMT]}}
+	if f.kind != typeDir && st.Nlink > 1 {
+		first, ok := w.linked[[2]uint64{st.Dev, st.Ino}]
+		if ok {
+			f.kind, f.link = typeHardLink, first
+			return f, w.checked(f)
+		}
+		w.linked[[2]uint64{st.Dev, st.Ino}] = rel
+	}
+	f.mode, f.uid, f.gid = st.Mode&0o7777, st.Uid, st.Gid
+	f.user, f.group = w.names.user(st.Uid), w.names.group(st.Gid)
+	f.sec, f.nsec = st.Mtim.Sec, int32(st.Mtim.Nsec)
+	_, name := f.parent()
+	var err error
+	switch f.kind {
+	case typeFile:
+		f.size = st.Size
+		if f.blocks = st.Blocks * 512; f.blocks < st.Size {
+			f.sparse = true
+		}
+	case typeSymlink:
+		f.link, err = readlink(dir, name)
+	case typeChar, typeBlock:
+		f.major, f.minor = unix.Major(st.Rdev), unix.Minor(st.Rdev)
+	}
+	if err == nil && (!w.o.topOnly || rel == ".") {
+		f.xattrs, err = xattrsOf(dir, name)
+	}
+	if err != nil {
+		return nil, w.fail(rel, err)
+	}
+	return f, w.checked(f)
+}
+
+// checked returns an error for what cannot be sent.
+func (w *walker) checked(f *found) error {
+	title := path.Join(w.title, f.path)
+	if !w.o.Special && (f.kind == typeChar || f.kind == typeBlock || f.kind == typeFIFO) {
+		return errkind.Errorf("input-special", "input %s is a device or a named pipe", title)
+	}
+	err := f.check()
+	if err == nil && len(f.records()) > maxRecords {
+		err = errors.New("its extended attributes have more than 1 MiB")
+	}
+	if err != nil {
+		return errkind.Errorf("input-entry", "input %s: %w", title, err)
+	}
+	return nil
+}
+
+func readlink(dir int, name string) (string, error) {
+	b := make([]byte, maxPath+1)
+	n, err := unix.Readlinkat(dir, name, b)
+	if err != nil {
+		return "", err
+	}
+	return string(b[:n]), nil
+}
+
+// at is a path to a name in an open directory for calls that take no descriptor of one.
+func at(dir int, name string) string { return "/proc/self/fd/" + strconv.Itoa(dir) + "/" + name }
+
+// xattrsOf returns the extended attributes of a name, in the order of the stream.
+func xattrsOf(dir int, name string) ([]xattr, error) {
+	p := at(dir, name)
+	var few [1024]byte
+	list := few[:]
+	n, err := unix.Llistxattr(p, list)
+	if err == unix.ERANGE {
+		list = make([]byte, 64<<10) // the most that Linux lists
+		n, err = unix.Llistxattr(p, list)
+	}
+	if err == unix.ENOTSUP || err == nil && n == 0 {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("extended attributes: %w", err)
+	}
+	var all []xattr
+	value := make([]byte, 64<<10) // the most that Linux has
+	for name := range strings.SplitSeq(strings.TrimSuffix(string(list[:n]), "\x00"), "\x00") {
+		n, err := unix.Lgetxattr(p, name, value)
+		if err == unix.ENODATA {
+			continue // it was removed: the change shows in the inode's times
+		}
+		if err != nil {
+			return nil, fmt.Errorf("extended attribute %s: %w", name, err)
+		}
+		all = append(all, xattr{name, string(value[:n])})
+	}
+	sortXattrs(all)
+	return all, nil
+}
+
+// names knows what users and groups are called on this machine.
+type names struct{ users, groups map[uint32]string }
+
+func newNames() *names { return &names{map[uint32]string{}, map[uint32]string{}} }
+
+func (n *names) user(id uint32) string {
+	return look(n.users, id, func(s string) (string, error) {
+		u, err := user.LookupId(s)
+		if err != nil {
+			return "", err
+		}
+		return u.Username, nil
+	})
+}
+
+func (n *names) group(id uint32) string {
+	return look(n.groups, id, func(s string) (string, error) {
+		g, err := user.LookupGroupId(s)
+		if err != nil {
+			return "", err
+		}
+		return g.Name, nil
+	})
+}
+
+func look(known map[uint32]string, id uint32, ask func(string) (string, error)) string {
+	name, ok := known[id]
+	if !ok {
+		name, _ = ask(strconv.FormatUint(uint64(id), 10)) // who has no name is known by the number
+		if len(name) > maxName || strings.ContainsAny(name, "\x00\n") {
+			name = ""
+		}
+		known[id] = name
+	}
+	return name
+}

@@ -1,0 +1,214 @@
+package raw
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/dolly-img/dolly-img/cache/durable"
+	"github.com/dolly-img/dolly-img/ring/errkind"
+)
+
+// wholeTree is what a Tree of anything has.
+type wholeTree struct {
+	dress    func() error // gives the top directory what others see of it; set by Seal
+	replaced fs.FileInfo  // the directory that was switched away, which Close removes; nil: none
+}
+
+// NewWholeTree is NewTree for a directory of anything, which replaces one of anything. It is filled not with Put and Commit,
+// but by the caller, through BeginOpen and Seal. Publish leaves the directory that was there until Close, under a name that
+// the next transfer in the same directory, or RemoveAside, would find.
+func NewWholeTree(o TargetOptions) (*Tree, error) {
+	t, err := NewTree(o, nil)
+	if err == nil {
+		t.all = new(wholeTree)
+	}
+	return t, err
+}
+
+// Title is the path of the directory, as NewWholeTree was given it.
+func (t *Tree) Title() string { return t.t.title }
+
+// replaceable says why the directory that is there cannot be switched for another one.
+func (t *Tree) replaceable() error {
+	if !t.t.o.Overwrite {
+		return t.t.exists()
+	}
+	return t.t.nothingMounted(t.t.name)
+}
+
+// descriptor is an open file of the operating system.
+type descriptor interface{ Fd() uintptr }
+
+// nothingMounted returns an error if a file system is mounted on a directory, or on one below it. Such a one cannot be
+// renamed, or it would be emptied together with the directory.
+func (t *Target) nothingMounted(name string) error {
+	f, err := t.fs.OpenFile(name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return t.fail("look into it", err)
+	}
+	defer f.Close()
+	d, ok := f.(descriptor)
+	if !ok {
+		return nil // a file system of a test
+	}
+	dir, err := os.Readlink("/proc/self/fd/" + strconv.Itoa(int(d.Fd())))
+	if err != nil {
+		return t.fail("find its path", err)
+	}
+	mounts, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return t.fail("find what is mounted", err)
+	}
+	for line := range strings.Lines(string(mounts)) {
+		fields := strings.Fields(line)
+		if len(fields) < 5 {
+			continue
+		}
+		if at := unescape(fields[4]); at == dir || strings.HasPrefix(at, dir+"/") {
+			return errkind.Errorf("output-mounted", "output %s: a file system is mounted at %s", t.title, path.Join(t.title, strings.TrimPrefix(at, dir)))
+		}
+	}
+	return nil
+}
+
+// unescape decodes what proc_pid_mountinfo(5) writes as an octal number.
+func unescape(s string) string {
+	return strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`).Replace(s)
+}
+
+// OpenStanding opens the directory that is there already.
+func (t *Tree) OpenStanding() (*os.File, error) {
+	info, err := t.t.look(t.t.name)
+	if err == nil && !info.IsDir() {
+		err = unix.ENOTDIR
+	}
+	if err != nil {
+		return nil, err
+	}
+	return t.t.openDir(t.t.name, info)
+}
+
+// openDir opens the directory under a name, which info describes.
+func (t *Target) openDir(name string, info fs.FileInfo) (*os.File, error) {
+	f, err := t.fs.OpenFile(name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	opened, err := f.Stat()
+	if err == nil && !durable.SameFile(opened, info) {
+		err = errMoved
+	}
+	if err != nil {
+		return nil, err
+	}
+	return dup(f)
+}
+
+func dup(f durable.File) (*os.File, error) {
+	d, ok := f.(descriptor)
+	if !ok {
+		return nil, errors.ErrUnsupported
+	}
+	fd, err := unix.FcntlInt(d.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), "."), nil
+}
+
+// BeginOpen is Begin, and opens the part directory for the caller to fill it. It belongs to whoever runs this, nobody else
+// can enter it, and what is made in it inherits no group and no ACL. If a directory is to be replaced, and the file system
+// cannot do that in one step, that is an error, and nothing is made.
+func (t *Tree) BeginOpen(ctx context.Context) (*os.File, error) {
+	old, err := t.old()
+	if err != nil {
+		return nil, err
+	}
+	if old != nil {
+		if err := t.tryExchange(); err != nil {
+			return nil, err
+		}
+	}
+	if err := t.Begin(ctx); err != nil {
+		return nil, err
+	}
+	f, err := dup(t.d)
+	if err != nil {
+		return nil, t.t.fail("part directory", err)
+	}
+	fd := int(f.Fd())
+	err = errors.Join(unix.Fchown(fd, os.Geteuid(), os.Getegid()), unix.Fchmod(fd, uint32(dirMode)))
+	for _, acl := range []string{"system.posix_acl_default", "system.posix_acl_access"} {
+		if rerr := unix.Fremovexattr(fd, acl); rerr != nil && rerr != unix.ENODATA && rerr != unix.ENOTSUP {
+			err = errors.Join(err, rerr)
+		}
+	}
+	if err != nil {
+		f.Close()
+		return nil, t.t.fail("part directory", err)
+	}
+	return f, nil
+}
+
+// tryExchange exchanges two empty directories.
+func (t *Tree) tryExchange() (err error) {
+	a, b := asideName(), asideName()
+	for _, name := range []string{a, b} {
+		if err := t.t.fs.Mkdir(name, dirMode); err != nil {
+			return t.t.fail("make directory", err)
+		}
+		defer func() { err = errors.Join(err, t.t.fs.Remove(name)) }()
+	}
+	if err := t.t.fs.Exchange(a, b); durable.NotSupported(err) {
+		return t.cannotExchange()
+	} else if err != nil {
+		return t.t.fail("exchange directories", err)
+	}
+	return nil
+}
+
+func (t *Tree) cannotExchange() error {
+	return errkind.Errorf("output-exchange", "output %s: this file system cannot switch directories", t.t.title)
+}
+
+// Seal makes what the caller has put into the part directory durable, with all else on that file system. Publish calls
+// dress, which gives the directory itself the owner, the mode and the time that it is to have.
+func (t *Tree) Seal(ctx context.Context, dress func(top *os.File) error) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if t.d == nil || t.durable || t.all == nil {
+		return fmt.Errorf("output %s: nothing to make durable", t.t.title)
+	}
+	f, err := dup(t.d)
+	if err != nil {
+		return t.t.fail("part directory", err)
+	}
+	defer f.Close()
+	// One sync for all files costs less than one for each, of which there may be hundreds of thousands.
+	if err := unix.Syncfs(int(f.Fd())); err != nil {
+		return t.t.fail("make durable", err)
+	}
+	t.all.dress = func() error {
+		top, err := dup(t.d)
+		if err != nil {
+			return err
+		}
+		defer top.Close()
+		if err := dress(top); err != nil {
+			return err
+		}
+		return top.Sync()
+	}
+	t.durable = true
+	return nil
+}
