@@ -4,12 +4,10 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"io/fs"
 	"strings"
 
 	"golang.org/x/sys/unix"
 
-	"github.com/dolly-img/dolly-img/ring/errkind"
 	"github.com/dolly-img/dolly-img/ring/raw"
 )
 
@@ -362,73 +360,6 @@ func (x *extractor) node(dir int, name string, e *entry) error {
 		return err
 	}
 	return x.dressName(dir, name, e)
-}
-
-// ids returns whom an entry belongs to, and whether that differs from whom it was made for.
-func (x *extractor) ids(e *entry) (uid, gid uint32, change bool) {
-	uid, gid = e.uid, e.gid
-	if x.owner != nil && x.owner.UID >= 0 {
-		uid = uint32(x.owner.UID)
-	}
-	if x.owner != nil && x.owner.GID >= 0 {
-		gid = uint32(x.owner.GID)
-	}
-	return uid, gid, uid != x.uid || gid != x.gid
-}
-
-// times are those of an entry. The time of the last access is left as it is.
-func (e *entry) times() []unix.Timespec {
-	return []unix.Timespec{{Nsec: unix.UTIME_OMIT}, {Sec: e.sec, Nsec: int64(e.nsec)}}
-}
-
-// dress gives an open file or directory its owner, mode, extended attributes and time, in the order in which none of them
-// takes back another one.
-func (x *extractor) dress(fd int, e *entry) error {
-	if uid, gid, change := x.ids(e); change {
-		if err := unix.Fchown(fd, int(uid), int(gid)); err != nil {
-			return notOwner(uid, gid, err)
-		}
-	}
-	if err := unix.Fchmod(fd, e.mode); err != nil {
-		return err
-	}
-	for _, a := range e.xattrs {
-		if err := unix.Fsetxattr(fd, a.name, []byte(a.value), 0); err != nil {
-			return attribute(a.name, err)
-		}
-	}
-	return utimens(fd, e.times())
-}
-
-// dressName is dress for what cannot be opened.
-func (x *extractor) dressName(dir int, name string, e *entry) error {
-	if uid, gid, change := x.ids(e); change {
-		if err := unix.Fchownat(dir, name, int(uid), int(gid), unix.AT_SYMLINK_NOFOLLOW); err != nil {
-			return notOwner(uid, gid, err)
-		}
-	}
-	if e.kind != typeSymlink {
-		if err := unix.Fchmodat(dir, name, e.mode, 0); err != nil {
-			return err
-		}
-	}
-	for _, a := range e.xattrs {
-		if err := unix.Lsetxattr(at(dir, name), a.name, []byte(a.value), 0); err != nil {
-			return attribute(a.name, err)
-		}
-	}
-	return unix.UtimesNanoAt(dir, name, e.times(), unix.AT_SYMLINK_NOFOLLOW)
-}
-
-func notOwner(uid, gid uint32, err error) error {
-	if errors.Is(err, fs.ErrPermission) {
-		return errkind.Errorf("output-tree-owner", "owner %d:%d: %w", uid, gid, err)
-	}
-	return err
-}
-
-func attribute(name string, err error) error {
-	return errkind.Errorf("output-tree-xattr", "extended attribute %s: %w", name, err)
 }
 
 // finish leaves all directories but the top one, which gets its attributes when it is put in place. It returns an error if

@@ -96,7 +96,7 @@ func TestChanged(t *testing.T) {
 		"a longer file":  func(d string) error { return os.WriteFile(d+"/empty", []byte("1"), 0o600) },
 		"a shorter file": func(d string) error { return os.Truncate(d+"/large", 5) },
 		"a new file":     func(d string) error { return os.WriteFile(d+"/nothing/new", nil, 0o600) },
-		"a removed file": func(d string) error { return os.Remove(d + "/many/f77") },
+		"a removed file": func(d string) error { return os.Remove(d + "/many/f27") },
 		"a mode":         func(d string) error { return os.Chmod(d+"/a", 0o700) },
 		"an attribute":   func(d string) error { return unix.Setxattr(d+"/a", "user.dir", []byte("e"), 0) },
 		"another link":   func(d string) error { return errors.Join(os.Remove(d+"/a/link"), os.Symlink("x", d+"/a/link")) },
