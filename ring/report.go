@@ -143,13 +143,38 @@ type Report struct {
 	// not answer.
 	Unprobed []string `json:"unprobed"`
 
-	// Sent is the payload that the server itself sent. Elapsed is the time from the first byte sent to
-	// the last confirmation. The summary that dolly prints is made of both.
-	Sent    int64         `json:"-"`
-	Elapsed time.Duration `json:"-"`
+	// Sent is the payload that the server itself sent. Waited is the time from the start of the transfer to the first byte
+	// that is read, in which nodes were asked, a plan was confirmed, or another transfer ended. Elapsed is the time from then to
+	// the last confirmation. The summary that dolly prints is made of Sent and Elapsed.
+	Sent            int64         `json:"-"`
+	Waited, Elapsed time.Duration `json:"-"`
+
+	// Plan is what a check found. The caller of Send sets it.
+	Plan *Plan `json:"plan,omitempty"`
 
 	// NoSHA says that the server's processor has no instructions for SHA-256.
 	NoSHA bool `json:"-"`
+}
+
+// Plan is what a check (Config.Check) found, in figures. Each node has a Row beside it: one that would be served is
+// Pending, and one that would overwrite a device says in Facts what that is and holds.
+type Plan struct {
+	// Holds is what the source holds, of a transfer to devices, as in `gpt, ext4 "root"`.
+	Holds string `json:"holds,omitempty"`
+	// Serve counts the nodes that would be served, Hold those that hold everything.
+	Serve int `json:"serve"`
+	Hold  int `json:"hold"`
+	// Move is how many bytes would move over all links, at most, and Send how many of them the server would send. Move is -1
+	// where the length of the source is not known.
+	Move int64 `json:"move"`
+	Send int64 `json:"send"`
+	// Rate is the expected speed in bytes per second, and Seconds the time at that speed; 0 is unknown. Limit says what sets it,
+	// or why it is not known.
+	Rate    int64   `json:"rate"`
+	Seconds float64 `json:"seconds"`
+	Limit   string  `json:"limit"`
+	// Free is how many bytes are free on each node that says so, where files would go.
+	Free map[string]int64 `json:"free,omitempty"`
 }
 
 // Count returns how many nodes confirmed the right digest.
@@ -167,7 +192,7 @@ func (r *Report) Count() int {
 const (
 	ExitAll         = 0 // every requested node confirmed the right digest, or as many as are enough
 	ExitSource      = 1 // an error here, or of the source; nothing was committed
-	ExitUsage       = 2 // the command line is wrong
+	ExitUsage       = 2 // the command line is wrong, or nobody agreed to what it would overwrite
 	ExitPartial     = 3 // some nodes committed
 	ExitNone        = 4 // no node committed
 	ExitRefused     = 5 // all nodes refused, by authentication or policy, before any data

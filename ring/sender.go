@@ -42,8 +42,8 @@ type sender struct {
 	past samples
 	// verifying says that the progress was that of reading back.
 	verifying bool
-	// ended is how long after begun the row of each node became final, by node number.
-	ended []time.Duration
+	// shown is what was shown of each node, by node number.
+	shown []shown
 
 	pool *relay.Pool
 
@@ -83,7 +83,7 @@ func newSender(cfg Config) (*sender, error) {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	return &sender{
-		caller: newCaller(cfg), cfg: cfg, keys: map[uint32][]byte{}, conns: make([]*control, len(cfg.Nodes)+1), ended: make([]time.Duration, len(cfg.Nodes)+1), pool: relay.NewPool(0, relay.Sizes{}),
+		caller: newCaller(cfg), cfg: cfg, keys: map[uint32][]byte{}, conns: make([]*control, len(cfg.Nodes)+1), shown: make([]shown, len(cfg.Nodes)+1), pool: relay.NewPool(0, relay.Sizes{}),
 		events: make(chan any, 256), done: make(chan struct{}), newMark: make(chan struct{}, 1),
 		marks: newMarkPages(len(cfg.Nodes)),
 	}, nil
@@ -217,11 +217,11 @@ func (s *sender) apply(work context.Context, ev any) (finished bool, err error) 
 		case coordinator.ActHangup:
 			s.conns[a.Node].finish()
 		case coordinator.ActFinal:
-			s.ended[a.Node] = time.Since(s.begun)
+			s.shown[a.Node].ended = time.Since(s.begun)
 			row := s.row(a.Node)
-			s.event(Event{Kind: EventNode, Node: row.Node, State: row.State, Reason: row.Reason, Cause: row.Cause, Link: row.Link})
+			s.tell(a.Node, Event{Kind: EventNode, Node: row.Node, State: row.State, Reason: row.Reason, Cause: row.Cause, Link: row.Link})
 		case coordinator.ActNode:
-			s.event(Event{Kind: EventNode, Node: s.cfg.Nodes[a.Node-1].Name, State: State(a.State), Reason: a.Cause.String(), Cause: publicCause(a.Cause)})
+			s.tell(a.Node, Event{Kind: EventNode, Node: s.cfg.Nodes[a.Node-1].Name, State: State(a.State), Reason: a.Cause.String(), Cause: publicCause(a.Cause)})
 		case coordinator.ActLink:
 			s.event(Event{Kind: EventLink, Link: a.Link, Up: a.Up, Again: a.Again, Reason: a.Reason})
 		case coordinator.ActCommit:
@@ -361,7 +361,7 @@ func (s *sender) report() *Report {
 	}
 	r.Sent, r.Bytes, r.NoSHA = s.relay.Sent(), s.relay.Total(), relay.NoSHA()
 	if !s.first.IsZero() {
-		r.Elapsed = time.Since(s.first)
+		r.Waited, r.Elapsed = s.first.Sub(s.begun), time.Since(s.first)
 	}
 	return r
 }

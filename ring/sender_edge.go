@@ -49,10 +49,31 @@ func innerCause(c Cause) coordinator.Cause {
 func (s *sender) row(i int) Row {
 	r := s.chain.Row(i)
 	return Row{
-		Node: s.cfg.Nodes[i-1].Name, State: State(r.State), Digest: r.Digest, Bytes: r.Bytes, Skipped: r.Skipped, Seconds: round(s.ended[i]),
+		Node: s.cfg.Nodes[i-1].Name, State: State(r.State), Digest: r.Digest, Bytes: r.Bytes, Skipped: r.Skipped, Seconds: round(s.shown[i].ended),
 		Code: string(r.Cause.Code()), Reason: r.Cause.String(), Link: r.Link, Cause: publicCause(r.Cause), Free: r.Free, NoSHA: r.NoSHA,
 		Facts: json.RawMessage(r.Target), Target: TargetState(r.Became),
 	}
+}
+
+// shown is what was shown of a node.
+type shown struct {
+	// ended is how long after the beginning its row became final.
+	ended time.Duration
+	// state, cause and link are of the last event about it.
+	state State
+	cause Cause
+	link  string
+}
+
+// tell gives out an event about node i, unless the last one said the same: a node that cannot be reached by now is so for good
+// at the end.
+func (s *sender) tell(i int, e Event) {
+	n := &s.shown[i]
+	if n.state == e.State && n.cause == e.Cause && n.link == e.Link {
+		return
+	}
+	n.state, n.cause, n.link = e.State, e.Cause, e.Link
+	s.event(e)
 }
 
 // unprepared returns the report of a transfer whose source could not be opened.

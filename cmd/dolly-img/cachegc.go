@@ -124,7 +124,7 @@ a week. The limits of the daemon are in policy.toml:
 	addCacheFlag(cmd, &dir)
 	cmd.Flags().StringVar(&most, "max", "", "most `BYTES` that all blobs may have, such as 200G")
 	cmd.Flags().StringVar(&free, "free", "", "least `BYTES` that have to be free in the file system, such as 20G")
-	cmd.Flags().DurationVar(&grace, "grace", cache.DefaultGrace, "`TIME` for which a blob without an image is kept")
+	timeVar(cmd.Flags(), &grace, "grace", cache.DefaultGrace, "`TIME` for which a blob without an image is kept")
 	return cmd
 }
 

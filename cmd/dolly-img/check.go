@@ -13,6 +13,7 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/push"
 	"github.com/dolly-img/dolly-img/ring"
 	"github.com/dolly-img/dolly-img/ring/bytesize"
 	"github.com/dolly-img/dolly-img/ring/printable"
@@ -31,52 +32,85 @@ type speed struct {
 // test/bench/RESULTS.md.
 const softHash = 250e6
 
-// printCheck prints the plan: a row for each node, or one for all nodes with the same plan if there are many, what
-// there is to move, and the time that it should take.
-func printCheck(w io.Writer, r *ring.Report, quiet bool, at func(*ring.Report) speed) {
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	// all is how many bytes move over all links, and most is how many move over the first one.
-	var all, most int64
-	var would, held int
-	var good, bad []ring.Row
+// figures counts what there is to move, and how long that should take.
+func (j *job) figures(r *ring.Report) *ring.Plan {
+	p := &ring.Plan{Holds: j.Plan(r.Nodes, r.Bytes).Holds, Free: map[string]int64{}}
+	most := int64(0) // bytes that move over the first link
 	for _, row := range r.Nodes {
 		switch row.State {
 		case ring.Pending:
-			would++
-			all += max(r.Bytes-row.Skipped, 0)
+			p.Serve++
+			p.Move += max(r.Bytes-row.Skipped, 0)
 			most = max(most, r.Bytes-row.Skipped)
-			good = append(good, row)
 		case ring.Held:
-			held++
-			good = append(good, row)
+			p.Hold++
 		default:
-			bad = append(bad, row)
+			continue
+		}
+		if row.Free >= 0 && j.Meta.Device == nil {
+			p.Free[row.Node] = row.Free
 		}
 	}
-	if !quiet {
-		printPlans(t, r, good)
+	if r.Bytes < 0 {
+		p.Move = -1
 	}
-	groups := grouped(bad)
-	printBad(t, groups)
-	t.Flush()
-	printHints(w, groups)
+	if p.Serve == 0 || r.Bytes < 0 {
+		return p
+	}
+	s := j.speed(r).shared(r, j.flags.maxDirect).hashed(r)
+	p.Send, p.Rate, p.Limit = most*s.times, s.rate, s.why
+	if s.rate > 0 {
+		p.Seconds = float64(most) / float64(s.rate)
+	}
+	return p
+}
+
+// printCheck prints the plan: a row for each node, or one for all nodes with the same plan if there are many, what
+// there is to move, and the time that it should take. Of a transfer to devices it says what would be overwritten.
+func printCheck(w io.Writer, r *ring.Report, quiet bool, devices *push.Plan) {
+	var good []ring.Row
+	for _, row := range r.Nodes {
+		if row.State == ring.Pending || row.State == ring.Held {
+			good = append(good, row)
+		}
+	}
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	switch {
+	case devices != nil && !quiet:
+		printOverwrites(w, *devices)
+	default:
+		if !quiet {
+			printPlans(t, r, good)
+		}
+		groups := grouped(unserved(r.Nodes))
+		printBad(t, groups)
+		t.Flush()
+		printHints(w, groups)
+	}
 	if quiet {
 		return
 	}
-	fmt.Fprintf(w, "%d of %d nodes would be served, %d hold it; nothing was moved\n", would, len(r.Nodes), held)
+	would, nothing, most := "served", "moved", ""
+	if devices != nil {
+		would, nothing, most = "overwritten", "written", "at most " // zeros do not move, nor what a transfer that broke off has left
+	}
+	p := r.Plan
+	fmt.Fprintf(w, "%d of %d nodes would be %s, %d hold it; nothing was %s\n", p.Serve, len(r.Nodes), would, p.Hold, nothing)
 	switch {
-	case would == 0:
-	case r.Bytes < 0:
+	case p.Serve == 0:
+	case p.Move < 0:
 		fmt.Fprintln(w, "to move: the input until it ends, to each of them; expected time: unknown")
 	default:
-		s := at(r)
-		fmt.Fprintf(w, "to move: %s over the ring, %s of it from here\n", bytesize.Text(all), bytesize.Text(most*s.times))
-		if s.rate <= 0 {
-			fmt.Fprintf(w, "expected time: unknown, %s; --rate sets a speed\n", s.why)
+		fmt.Fprintf(w, "to move: %s%s over the ring, %s of it from here\n", most, bytesize.Text(p.Move), bytesize.Text(p.Send))
+		if p.Rate <= 0 {
+			fmt.Fprintf(w, "expected time: unknown, %s; --rate sets a speed\n", p.Limit)
 			return
 		}
-		takes := time.Duration(float64(most) / float64(s.rate) * float64(time.Second))
-		fmt.Fprintf(w, "expected time: %s at %s/s, %s\n", clockFrom(takes), bytesize.Text(s.rate), s.why)
+		behind := ""
+		if devices != nil {
+			behind = "; then each node reads its device back"
+		}
+		fmt.Fprintf(w, "expected time: %s at %s/s, %s%s\n", clockFrom(time.Duration(p.Seconds*float64(time.Second))), bytesize.Text(p.Rate), p.Limit, behind)
 	}
 }
 

@@ -78,6 +78,6 @@ one. A unit file is in cmd/dolly-img/packaging of the source.`,
 	cmd.Flags().StringSliceVar(&names, "mirror-name", nil, "let clients call the mirror by `NAME`, too, besides its addresses, localhost and the name of this machine; can be given more than once")
 	cmd.Flags().StringVar(&print, "print-config", "", "print what `RUNTIME` (containerd, podman or apptainer) needs to use the mirror, and exit")
 	cmd.Flags().BoolVar(&check, "check-config", false, "read the keys, the policy and the rest of the configuration, print what a daemon would use, and exit; the exit status is 1 if a daemon would not start")
-	cmd.Flags().DurationVar(&grace, "grace", 30*time.Second, "`TIME` that running transfers may take once the daemon is told to stop")
+	timeVar(cmd.Flags(), &grace, "grace", 30*time.Second, "`TIME` that running transfers may take once the daemon is told to stop")
 	return cmd
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"unicode/utf8"
 
 	"github.com/dolly-img/dolly-img/ring"
@@ -27,6 +28,8 @@ type alike struct {
 	link  string
 
 	nodes, addrs []string
+	// told says that the reason was printed before, in full, and planned that this was in a plan, which had the hints, too.
+	told, planned bool
 }
 
 // grouped groups the rows by state, cause and link. The groups are in the order of their first rows.
@@ -71,7 +74,11 @@ func rowCause(row ring.Row) ring.Cause {
 func (g *alike) reason() string {
 	c := g.cause
 	c.Addr = places(g.addrs)
-	s := printable.Line(c.String())
+	text := c.String()
+	if g.told && g.state == ring.Refused { // a node puts its advice behind what it says, in parentheses
+		text, _, _ = strings.Cut(text, " (")
+	}
+	s := printable.Line(text)
 	if g.link != "" {
 		s += fmt.Sprintf(" (link %s)", printable.Line(g.link))
 	}

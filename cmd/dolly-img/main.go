@@ -41,7 +41,8 @@ func outliveReaders() { signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE) 
 //
 //	0  done; push and raw: every requested node confirmed the right digest
 //	1  something failed on this machine; push and raw: and nothing was committed
-//	2  a wrong command line
+//	2  a wrong command line; raw: or nobody agreed to overwrite devices, or what would come
+//	   to them holds nothing known
 //	3  push and raw: some nodes committed
 //	4  push and raw: no node committed
 //	5  push and raw: every node refused before any data: its keys, its policy, or

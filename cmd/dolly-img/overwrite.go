@@ -77,6 +77,7 @@ func (f *deviceFlags) confirms(j *job) error {
 	j.Confirm = func(ctx context.Context, p push.Plan) error {
 		j.screen.progress("")
 		printOverwrites(j.screen, p)
+		j.news.plan(unserved(p.Nodes))
 		if f.yes == 0 {
 			if err := j.ask(ctx, len(p.Nodes)); err != nil {
 				return err
@@ -132,9 +133,8 @@ func printOverwrites(w io.Writer, p push.Plan) {
 		}
 		fmt.Fprintln(w, printable.Line(fmt.Sprintf("overwrites on %s: %s", counted(names), text)))
 	}
-	bad := rowsIn(&ring.Report{Nodes: p.Nodes}, func(row ring.Row) bool { return row.State != ring.Pending })
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	out := grouped(bad)
+	out := grouped(unserved(p.Nodes))
 	printBad(t, out)
 	t.Flush()
 	printHints(w, out)
@@ -176,6 +176,11 @@ func alikeDevices(p push.Plan) (groups []*devicesOf) {
 	return groups
 }
 
+// unserved returns the rows of a plan of those that would not be served.
+func unserved(rows []ring.Row) []ring.Row {
+	return rowsIn(&ring.Report{Nodes: rows}, func(row ring.Row) bool { return row.State != ring.Pending && !row.State.Good() })
+}
+
 // counted returns the names of nodes, and how many they are.
 func counted(names []string) string {
 	if len(names) == 1 {
@@ -205,20 +210,28 @@ func overwrites(f *disk.Facts, path string, size int64) string {
 	return text
 }
 
-// printHalf says which devices are half-written, or may be, at the end of a transfer.
-func (j *job) printHalf(w *screen, rep *ring.Report) {
+// printHalf says which devices are half-written, or may be, at the end of a transfer that ended with err. What a source failed
+// in goes through only once the source is another one.
+func (j *job) printHalf(w *screen, rep *ring.Report, err error) {
+	how := "go on with"
+	if source := new(ring.SourceError); errors.As(err, &source) {
+		how = "once the source is right, go on with"
+	}
 	for _, of := range []struct {
 		target ring.TargetState
 		text   string
 	}{
 		{ring.TargetOverwritten, "half-written, and of no use until the transfer has gone through: the device of %s"},
-		{ring.TargetUnknown, "half-written, untouched or complete, which only the node knows: the device of %s"},
+		{ring.TargetUnknown, "half-written, untouched or complete, which only the node knows (dolly-img devices, there, says what it holds): the device of %s"},
 	} {
 		if rows := rowsIn(rep, func(row ring.Row) bool { return row.Target == of.target }); len(rows) > 0 {
 			w.printf(of.text, counted(namesOf(rows)))
-			if j.again != nil && len(rows) == len(rep.Nodes) {
-				w.printf("go on with: %s --yes-overwrite %d", j.again(namesOf(rows)), len(rows))
-			}
 		}
+	}
+	half := func(row ring.Row) bool {
+		return row.Target == ring.TargetOverwritten || row.Target == ring.TargetUnknown
+	}
+	if j.again != nil && rep.Count() == 0 && slices.ContainsFunc(rep.Nodes, half) { // else it was said how to serve the nodes that were not
+		w.printf("%s: %s", how, j.again(namesOf(rowsIn(rep, func(row ring.Row) bool { return row.Cause.Fault != ring.FaultDenied }))))
 	}
 }

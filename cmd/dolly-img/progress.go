@@ -33,8 +33,9 @@ type progress struct {
 	// news is what happened and was not printed yet. flush prints it, and is nil while it is empty.
 	news  []ring.Event
 	flush *time.Timer
-	// told has, for each node that was said to be out, the cause that was said.
-	told map[string]ring.Cause
+	// told has, for each node that was said to be out, the cause that was said, printed that which was printed, and planned
+	// that which a plan had.
+	told, printed, planned map[string]ring.Cause
 	// last is the time of the last plain line, and tenth is how many tenths of the whole it said were done.
 	last  time.Time
 	tenth int64
@@ -109,12 +110,51 @@ func (p *progress) node(e ring.Event) {
 		if before, ok := p.told[e.Node]; ok && before == e.Cause {
 			return
 		}
-		if p.told == nil {
-			p.told = map[string]ring.Cause{}
-		}
-		p.told[e.Node] = e.Cause
+		note(&p.told, e.Node, e.Cause)
 		p.hear(e)
 	}
+}
+
+func note(in *map[string]ring.Cause, node string, cause ring.Cause) {
+	if *in == nil {
+		*in = map[string]ring.Cause{}
+	}
+	(*in)[node] = cause
+}
+
+// plan notes that a plan was printed, which had these rows with their reasons and hints.
+func (p *progress) plan(rows []ring.Row) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, row := range rows {
+		note(&p.told, row.Node, row.Cause)
+		note(&p.planned, row.Node, row.Cause)
+	}
+	p.news = slices.DeleteFunc(p.news, func(e ring.Event) bool {
+		cause, ok := p.planned[e.Node]
+		return ok && cause == e.Cause
+	})
+}
+
+// shorten has the groups say less of which all was printed before.
+func (p *progress) shorten(groups []*alike) []*alike {
+	if p == nil {
+		return groups
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, g := range groups {
+		all := func(in map[string]ring.Cause) bool {
+			return !slices.ContainsFunc(g.nodes, func(node string) bool {
+				cause, ok := in[node]
+				cause.Addr = ""
+				return !ok || cause != g.cause
+			})
+		}
+		g.planned = all(p.planned)
+		g.told = g.planned || all(p.printed)
+	}
+	return groups
 }
 
 // hear keeps news for a while, until more of the same has come.
@@ -156,6 +196,9 @@ func (p *progress) tell() {
 	}
 	for _, l := range links {
 		lines = append(lines, l.lines()...)
+	}
+	for _, row := range rows[:min(len(rows), mostNews)] { // of as many rows the lines are printed
+		note(&p.printed, row.Node, row.Cause)
 	}
 	for i, line := range lines {
 		if i == mostNews {

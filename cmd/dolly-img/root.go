@@ -47,7 +47,7 @@ func plainFlagError(err error) error {
 	want := ""
 	switch bad.GetFlag().Value.Type() {
 	case "duration":
-		want = "a time is a number with a unit, as 5s or 2m"
+		want = "want a number of seconds, or a time such as 90s, 5m or 1h30m"
 	case "int":
 		want = "not a whole number"
 	default:

@@ -33,6 +33,8 @@ type job struct {
 	ended func(rep *ring.Report)
 	// again returns the command that serves these nodes once more. It may be nil.
 	again func(nodes []string) string
+	// news is what is printed while it runs.
+	news *progress
 	// agreed says that somebody agreed to the plan of a transfer to devices. Nothing is overwritten before.
 	agreed atomic.Bool
 }
@@ -45,7 +47,7 @@ func (j *job) run(ctx context.Context) error {
 		return err
 	}
 	stderr := j.screen
-	show := &progress{
+	j.news = &progress{
 		screen: stderr, image: shortName(j.Name), nodes: len(j.Nodes),
 		quiet: j.flags.quiet || j.flags.json, detail: j.flags.verbose,
 	}
@@ -57,7 +59,7 @@ func (j *job) run(ctx context.Context) error {
 		events.write(e)
 		// After ^C all nodes fail, which nobody needs to read.
 		if ctx.Err() == nil {
-			show.event(e)
+			j.news.event(e)
 		}
 		if j.watch != nil {
 			j.watch(e)
@@ -65,10 +67,13 @@ func (j *job) run(ctx context.Context) error {
 	})
 	j.OnEvent = queue.put
 	rep, err := j.Run(ctx)
+	if j.Check && rep.Transfer != "" && rep.Exit != ring.ExitInterrupted {
+		rep.Plan = j.figures(rep)
+	}
 	// The report is written first, because all that is printed may wait for a reader.
 	werr := report.write(rep)
 	queue.close()
-	show.end()
+	j.news.end()
 	events.write(rep)
 	if j.ended != nil {
 		j.ended(rep)
@@ -80,7 +85,7 @@ func (j *job) run(ctx context.Context) error {
 		stderr.printf("warning: %s; %s", end.String(time.Now()), hints["certificate-ends"])
 	}
 	j.show(stderr, rep, j.flags.json && events.err == nil)
-	j.printHalf(stderr, rep)
+	j.printHalf(stderr, rep, err)
 	// The transfer is over, and an error of writing the report does not change its status. It is only printed.
 	if werr != nil {
 		printError(stderr, hintf("the transfer itself ended as shown", "report: %w", werr))
@@ -107,11 +112,13 @@ func (j *job) show(stderr *screen, rep *ring.Report, told bool) {
 	switch {
 	case told || rep.Transfer == "" || rep.Exit == ring.ExitInterrupted:
 	case j.Check: // the command was asked for the plan, so it goes to standard output
-		printCheck(j.cmd.OutOrStdout(), rep, j.flags.quiet, func(r *ring.Report) speed { return j.speed(r).shared(r, j.flags.maxDirect).hashed(r) })
-		printUnreached(j.cmd.OutOrStdout(), rep, j.flags.quiet)
+		var plan *push.Plan
 		if j.Meta.Device != nil {
-			printOverwrites(j.cmd.OutOrStdout(), j.Plan(rep.Nodes, rep.Bytes))
+			p := j.Plan(rep.Nodes, rep.Bytes)
+			plan = &p
 		}
+		printCheck(j.cmd.OutOrStdout(), rep, j.flags.quiet, plan)
+		printUnreached(j.cmd.OutOrStdout(), rep, j.flags.quiet)
 		j.printUnread(j.cmd.OutOrStdout(), rep, len(rowsIn(rep, func(row ring.Row) bool { return row.State == ring.Held })))
 		j.printCompared(j.cmd.OutOrStdout(), rep)
 	default:
@@ -122,7 +129,7 @@ func (j *job) show(stderr *screen, rep *ring.Report, told bool) {
 		if j.Meta.Discard {
 			have = "have verified it and thrown it away"
 		}
-		printTable(stderr, rep, what, have, j.flags.quiet)
+		printTable(stderr, rep, what, have, j.flags.quiet, j.news)
 		printStandIn(stderr, rep)
 		j.printUnread(stderr, rep, rep.Count())
 	}

@@ -3,8 +3,13 @@ package main
 import (
 	"fmt"
 	"io"
+	"math"
+	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"text/tabwriter"
+	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -16,17 +21,17 @@ import (
 )
 
 // printTable prints what became of every node, and then the figures. What says of which thing the report has the
-// digest, and have says what the good nodes did.
-func printTable(w io.Writer, r *ring.Report, what, have string, quiet bool) {
+// digest, and have says what the good nodes did. What news printed of bad nodes is not printed again in full.
+func printTable(w io.Writer, r *ring.Report, what, have string, quiet bool, news *progress) {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	good := r.Count()
 	if !quiet {
 		printGood(t, r, good)
 	}
 	bad := grouped(rowsIn(r, func(row ring.Row) bool { return !row.State.Good() }))
-	printBad(t, bad)
+	printBad(t, news.shorten(bad))
 	t.Flush()
-	printHints(w, bad)
+	printHints(w, slices.DeleteFunc(bad, func(g *alike) bool { return g.planned }))
 	if quiet || r.Transfer == "" {
 		return
 	}
@@ -49,7 +54,8 @@ func printTable(w io.Writer, r *ring.Report, what, have string, quiet bool) {
 
 // printRates prints a summary as dolly prints it, with the same names and decimal megabytes. The rate is the bytes
 // of the image divided by the time from the first byte sent to the last confirmation, and the aggregate rate
-// is that of all nodes that committed. Beside it stands what the server sent, which in a ring is the image once.
+// is that of all nodes that committed. Beside it stands what the server sent, which in a ring is the image once, without
+// the zeros in it, and how fast that was: what went over its link.
 func printRates(w io.Writer, r *ring.Report) {
 	committed, holders, held := 0, 0, int64(0)
 	for _, row := range r.Nodes {
@@ -70,6 +76,9 @@ func printRates(w io.Writer, r *ring.Report) {
 	if times := float64(r.Sent) / float64(r.Bytes); times >= 1.05 {
 		sent += fmt.Sprintf(", %.1f times the image", times)
 	}
+	if apart := math.Abs(float64(r.Sent) - float64(r.Bytes)); apart >= 0.05*float64(r.Bytes) {
+		sent += fmt.Sprintf(", at %.3f MBytes/s", float64(r.Sent)/1e6/seconds)
+	}
 	fmt.Fprintf(w, "Time: %.3f  MBytes/s: %.3f  Aggregate MBytes/s: %.3f  server sent %s\n", seconds, rate, rate*float64(committed), sent)
 	if holders > 0 {
 		fmt.Fprintf(w, "the rates count whole images, also what was held before: %s on %d of %d nodes\n", bytesize.Text(held), holders, committed)
@@ -85,7 +94,7 @@ func printGood(w io.Writer, r *ring.Report, good int) {
 	rows := rowsIn(r, func(row ring.Row) bool { return row.State.Good() })
 	if good < foldGood {
 		for _, row := range rows {
-			fmt.Fprintf(w, "%s\t%s\t%s\n", row.State, printable.Line(row.Node), figures(row, r.Bytes))
+			fmt.Fprintf(w, "%s\t%s\t%s\n", row.State, printable.Line(row.Node), figures(row, r.Bytes, r.Waited))
 		}
 		return
 	}
@@ -114,18 +123,20 @@ func printGroup(w io.Writer, what string, g *alike) {
 	fmt.Fprintln(w)
 }
 
-// figures returns the text of a good row. Image is the size of the image in bytes.
-func figures(row ring.Row, image int64) string {
+// figures returns the text of a good row. Image is the size of the image in bytes. Its seconds count from the first byte on, as
+// those of the summary do; waited is the time before.
+func figures(row ring.Row, image int64, waited time.Duration) string {
 	var s string
+	took := max(0, row.Seconds-waited.Seconds())
 	switch held := matters(row.Skipped, image); {
 	case row.State == ring.Held:
 		s = "had all of it before, nothing to switch"
 	case row.Bytes == 0 && held:
 		s = "had all of it before, and switched to it"
 	case held:
-		s = fmt.Sprintf("%s received, %s held before, in %.2f s", bytesize.Text(row.Bytes), bytesize.Text(row.Skipped), row.Seconds)
+		s = fmt.Sprintf("%s received, %s held before, in %.2f s", bytesize.Text(row.Bytes), bytesize.Text(row.Skipped), took)
 	default:
-		s = fmt.Sprintf("%s received in %.2f s", bytesize.Text(row.Bytes), row.Seconds)
+		s = fmt.Sprintf("%s received in %.2f s", bytesize.Text(row.Bytes), took)
 	}
 	if row.Reason != "" {
 		s += ", " + printable.Line(row.Reason)
@@ -153,8 +164,8 @@ func namesOf(rows []ring.Row) []string {
 
 func fold(names []string) string { return printable.Line(hostlist.Fold(names)) }
 
-// again returns the command that serves these nodes, with all other flags as in cmd. It leaves out --min-success,
-// and --yes-overwrite, which counted other nodes, and --report, which would replace the report of this run.
+// again returns the command that serves these nodes, with all other flags as in cmd. --yes-overwrite counts these nodes, and
+// --report names another file, so that the report of this run stays. It leaves out --min-success, which counted other nodes.
 func again(cmd *cobra.Command, nodes []string) string {
 	words := strings.Fields(cmd.CommandPath())
 	for _, arg := range cmd.Flags().Args() {
@@ -163,7 +174,11 @@ func again(cmd *cobra.Command, nodes []string) string {
 	words = append(words, "--nodes", quote(hostlist.Fold(nodes)))
 	cmd.Flags().Visit(func(f *pflag.Flag) {
 		switch {
-		case f.Name == "nodes" || f.Name == "exclude" || f.Name == "min-success" || f.Name == "report" || f.Name == "yes-overwrite":
+		case f.Name == "nodes" || f.Name == "exclude" || f.Name == "min-success":
+		case f.Name == "yes-overwrite":
+			words = append(words, "--"+f.Name, strconv.Itoa(len(nodes)))
+		case f.Name == "report":
+			words = append(words, "--"+f.Name, quote(nextReport(f.Value.String())))
 		case f.Value.Type() == "bool" && f.Value.String() == "true":
 			words = append(words, "--"+f.Name)
 		case f.Value.Type() == "bool":
@@ -173,6 +188,27 @@ func again(cmd *cobra.Command, nodes []string) string {
 		}
 	})
 	return strings.Join(words, " ")
+}
+
+// nextReport returns the name of the report of another run: r-2.json after r.json, and r-3.json after that.
+func nextReport(path string) string {
+	ext := filepath.Ext(path)
+	stem, n := strings.TrimSuffix(path, ext), 2
+	if before, number, ok := cutLast(stem, "-"); ok {
+		if last, err := strconv.Atoi(number); err == nil && last > 1 && last < 1000 {
+			stem, n = before, last+1
+		}
+	}
+	return fmt.Sprintf("%s-%d%s", stem, n, ext)
+}
+
+// cutLast cuts s around the last sep.
+func cutLast(s, sep string) (before, after string, found bool) {
+	i := strings.LastIndex(s, sep)
+	if i < 0 {
+		return s, "", false
+	}
+	return s[:i], s[i+len(sep):], true
 }
 
 // quote writes s so that a shell reads it back as one word.

@@ -97,7 +97,7 @@ hint: the log of node3 says what is wrong with our certificate (journalctl -u do
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			var b strings.Builder
-			printTable(&b, c.r, "manifest", "have it", c.quiet)
+			printTable(&b, c.r, "manifest", "have it", c.quiet, nil)
 			if got := "\n" + b.String(); got != c.want {
 				t.Errorf("got%swant%s", got, c.want)
 			}
@@ -122,11 +122,11 @@ func TestRates(t *testing.T) {
 		{"ring", 100e6, []ring.Row{committed(100e6, 0), committed(100e6, 0), failed},
 			"Time: 2.000  MBytes/s: 50.000  Aggregate MBytes/s: 100.000  server sent 100 MB\n"},
 		{"star", 200e6, []ring.Row{committed(100e6, 0), committed(100e6, 0)},
-			"Time: 2.000  MBytes/s: 50.000  Aggregate MBytes/s: 100.000  server sent 200 MB, 2.0 times the image\n"},
+			"Time: 2.000  MBytes/s: 50.000  Aggregate MBytes/s: 100.000  server sent 200 MB, 2.0 times the image, at 100.000 MBytes/s\n"},
 		{"sent twice to a node", 104e6, []ring.Row{committed(104e6, 0)},
 			"Time: 2.000  MBytes/s: 50.000  Aggregate MBytes/s: 50.000  server sent 104 MB\n"},
 		{"resumed", 40e6, []ring.Row{committed(40e6, 60e6), committed(20e6, 80e6), committed(100e6, 2), held},
-			"Time: 2.000  MBytes/s: 50.000  Aggregate MBytes/s: 150.000  server sent 40.0 MB\n" +
+			"Time: 2.000  MBytes/s: 50.000  Aggregate MBytes/s: 150.000  server sent 40.0 MB, at 20.000 MBytes/s\n" +
 				"the rates count whole images, also what was held before: 140 MB on 2 of 3 nodes\n"},
 		{"held", 0, []ring.Row{held, held}, ""},
 		{"another name", 0, []ring.Row{committed(0, 100e6)}, ""},
@@ -148,13 +148,13 @@ func TestFigures(t *testing.T) {
 		row  ring.Row
 		want string
 	}{
-		{ring.Row{State: ring.Committed, Bytes: 100e6 - 2, Skipped: 2, Seconds: 1.5}, "100 MB received in 1.50 s"},
-		{ring.Row{State: ring.Committed, Bytes: 60e6, Skipped: 40e6, Seconds: 1.5, Reason: "came back"}, "60.0 MB received, 40.0 MB held before, in 1.50 s, came back"},
+		{ring.Row{State: ring.Committed, Bytes: 100e6 - 2, Skipped: 2, Seconds: 1.5}, "100 MB received in 1.00 s"},
+		{ring.Row{State: ring.Committed, Bytes: 60e6, Skipped: 40e6, Seconds: 1.5, Reason: "came back"}, "60.0 MB received, 40.0 MB held before, in 1.00 s, came back"},
 		{ring.Row{State: ring.Committed, Skipped: 100e6, Seconds: 1.5}, "had all of it before, and switched to it"},
-		{ring.Row{State: ring.Committed, Seconds: 1.5}, "0 B received in 1.50 s"},
+		{ring.Row{State: ring.Committed, Seconds: 1.5}, "0 B received in 1.00 s"},
 		{ring.Row{State: ring.Held, Skipped: 100e6, Seconds: 0.1}, "had all of it before, nothing to switch"},
 	} {
-		if got := figures(c.row, 100e6); got != c.want {
+		if got := figures(c.row, 100e6, 500*time.Millisecond); got != c.want {
 			t.Errorf("%+v: %q, want %q", c.row, got, c.want)
 		}
 	}
@@ -171,11 +171,11 @@ func TestAgain(t *testing.T) {
 	}
 	root.AddCommand(push)
 	root.SetArgs([]string{"push", "my image's.sif", "--nodes", "node[1-20]", "-w", "x", "-x", "node1", "--quiet", "--mkdir=false",
-		"--output", "/data/$HOME/", "--min-success", "90%", "--wait", "1m"})
+		"--output", "/data/$HOME/", "--min-success", "90%", "--wait", "60", "--report", "/tmp/r.json"})
 	if err := root.Execute(); err != nil {
 		t.Fatal(err)
 	}
-	want := `dolly-img push 'my image'\''s.sif' --nodes 'node[3,17]' --mkdir=false --output '/data/$HOME/' --quiet --wait 1m0s`
+	want := `dolly-img push 'my image'\''s.sif' --nodes 'node[3,17]' --mkdir=false --output '/data/$HOME/' --quiet --report /tmp/r-2.json --wait 1m0s`
 	if words[0] != want {
 		t.Fatalf("got  %s\nwant %s", words[0], want)
 	}

@@ -73,6 +73,9 @@ func held(image io.ReaderAt, size int64, any bool) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	if !any && slices.ContainsFunc(found, func(s disk.Signature) bool { return s.Type == disk.HalfWrittenType }) {
+		return "", errkind.Errorf("input-half-written", "the input holds what a transfer has half-written: it is no whole image")
+	}
 	known := func(s disk.Signature) bool { return s.Type != disk.UnknownType }
 	if size < smallest && !any && !slices.ContainsFunc(found, known) {
 		return "", errkind.Errorf("input-no-image", "the input, of %s, is no image of a disk: it holds neither a partition table nor a known file system", bytesize.Text(size))

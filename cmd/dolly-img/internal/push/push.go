@@ -77,7 +77,7 @@ func (p *Push) Run(ctx context.Context) (*ring.Report, error) {
 	if p.Check {
 		rep.Exit = checkStatus(rep, err, p.Enough)
 	}
-	if kind, _ := errkind.Of(err); kind == "input-no-image" || errors.Is(err, ErrUnconfirmed) {
+	if kind, _ := errkind.Of(err); kind == "input-no-image" || kind == "input-half-written" || errors.Is(err, ErrUnconfirmed) {
 		rep.Exit = ring.ExitUsage
 	}
 	if rep.Exit == ring.ExitSource && ctx.Err() != nil {
