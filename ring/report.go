@@ -105,7 +105,7 @@ type Unreached struct {
 }
 
 // Report is the outcome of one transfer. Its JSON form is the report file that a user may ask for. The
-// caller of Send sets Version, Host, Started, Image, Kept, SHA256, SIF and Exit.
+// caller of Send sets Version, Host, Started, Image, Kept, SHA256, SIF, Unsynced and Exit.
 type Report struct {
 	// Transfer is the transfer's id in hexadecimal.
 	Transfer string `json:"transfer"`
@@ -130,6 +130,8 @@ type Report struct {
 	Seconds float64 `json:"seconds"`
 	// Exit is what Status returned.
 	Exit int `json:"exit"`
+	// Unsynced says that the nodes were told not to make durable what they have before they confirm it.
+	Unsynced bool `json:"unsynced"`
 	// Nodes has one row per requested node, in the order of Config.Nodes.
 	Nodes []Row `json:"nodes"`
 

@@ -50,6 +50,9 @@ type Config struct {
 	// Meta travels to every node's Accept as it is; the ring does not read it.
 	Meta json.RawMessage
 
+	// Annotations are added to those of the first blob, for Accept and Began of the nodes to read. A node may know none of them.
+	Annotations map[string]string
+
 	// TLS returns the client configuration for a control connection to the named node (ALPNControl).
 	TLS func(node string) *tls.Config
 	// DataTLS returns the same for the data links that the server itself opens (ALPNData). It is not

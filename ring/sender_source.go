@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -30,6 +31,7 @@ func (s *sender) prepare(ctx context.Context) error {
 	if err := checkBlobs(blobs); err != nil {
 		return err
 	}
+	blobs = annotated(blobs, s.cfg.Annotations)
 	s.blobs = blobs
 	if slices.ContainsFunc(blobs, leaf.In) {
 		s.least = max(s.least, wire.LeavesSince)
@@ -48,6 +50,18 @@ func (s *sender) prepare(ctx context.Context) error {
 	s.relay = relay.New(s.pool, s.blobs)
 	s.marks.log.every, s.marks.ahead = s.pool.MarkEvery(), s.pool.Ahead()
 	return nil
+}
+
+// annotated returns the blobs with annotations added to the first one.
+func annotated(blobs []v1.Descriptor, with map[string]string) []v1.Descriptor {
+	if len(with) == 0 {
+		return blobs
+	}
+	blobs = slices.Clone(blobs)
+	all := maps.Clone(with)
+	maps.Copy(all, blobs[0].Annotations)
+	blobs[0].Annotations = all
+	return blobs
 }
 
 // pump makes what reads these blobs of the source, and what says that one of them has another digest than it should.

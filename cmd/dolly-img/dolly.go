@@ -1,9 +1,12 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"io/fs"
 	"log/slog"
 	"os"
 	"strconv"
@@ -18,6 +21,7 @@ import (
 	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/node"
 	"github.com/dolly-img/dolly-img/ring"
 	"github.com/dolly-img/dolly-img/ring/errkind"
+	"github.com/dolly-img/dolly-img/ring/hostlist"
 )
 
 // dollyName is the name of the command, and the name of the program that makes it the only command.
@@ -121,6 +125,8 @@ type dollyWords struct {
 	verbose bool
 	port    int
 	began   func() bool // called when a transfer begins, or nil
+	// unsynced says that the transfer makes nothing durable.
+	unsynced bool
 }
 
 func (w *dollyWords) listening() {
@@ -137,18 +143,31 @@ func (w *dollyWords) begin(r ring.Request) {
 	if !w.verbose || err != nil {
 		return
 	}
+	w.unsynced = m.NoSync
+	says := r.Blobs[0].Annotations
 	p := dolly.Parameters{
-		Input: dolly.Path{Path: r.Blobs[0].Annotations[v1.AnnotationTitle]}, Output: dolly.Path{Path: m.Output}, Dummy: m.Discard,
-		Port: w.port, Host: r.Node, Server: r.Sender, Nodes: []string{r.Node}, Me: 0,
+		Input: dolly.Path{Path: cmp.Or(says[annotationInput], says[v1.AnnotationTitle])}, Output: dolly.Path{Path: m.Output}, Dummy: m.Discard,
+		Port: w.port, Host: r.Node, Server: r.Sender,
 	}
+	if m.Split {
+		p.Output.Split, p.Output.Each = true, r.Blobs[0].Size
+	}
+	// The list is only printed, so one that cannot be read is none.
+	if p.Nodes, err = hostlist.Parse([]string{says[annotationNodes]}, hostlist.Options{Open: noFile}); err != nil {
+		p.Nodes = []string{r.Node}
+	}
+	p.Me = dolly.Place(p.Nodes, r.Node)
 	dolly.NewClient(w.cmd.ErrOrStderr()).Began(p)
 }
 
 func (w *dollyWords) end(o ring.Outcome) {
 	if w.verbose && o.State.Good() {
-		dolly.NewClient(w.cmd.ErrOrStderr()).Ended(o.Bytes, time.Duration(o.Seconds*float64(time.Second)), false)
+		dolly.NewClient(w.cmd.ErrOrStderr()).Ended(o.Bytes, time.Duration(o.Seconds*float64(time.Second)), w.unsynced)
 	}
 }
+
+// noFile keeps a list of another machine from naming files of this one.
+func noFile(name string) (io.ReadCloser, error) { return nil, fs.ErrPermission }
 
 // kernelBuffer returns the usual size of a TCP buffer, in bytes.
 func kernelBuffer(name string) int {

@@ -76,37 +76,54 @@ func readDollyConfig(path string) (*dolly.Config, error) {
 // dollyJob makes the push that d is. It is the one that raw would make.
 func dollyJob(cmd *cobra.Command, o *dolly.Options, d *dolly.Job) (*job, error) {
 	send := &sendFlags{
-		nodes: d.Nodes, port: ring.DefaultPort, data: "tls", keys: o.Own.Keys, wait: d.Wait, straggler: string(ring.Demote),
+		port: ring.DefaultPort, data: "tls", keys: o.Own.Keys, wait: d.Wait, straggler: string(ring.Demote),
 		retries: 3, maxDirect: 4, report: o.Own.Report, quiet: true, // the words of dolly are printed in place of ours
-	}
-	if d.Hosts != "" {
-		send.nodes = []string{d.Hosts}
 	}
 	if o.Own.Port > 0 {
 		send.port = o.Own.Port
 	}
-	name := ""
-	if d.Input.Path != "" && d.Input.Path != "-" {
-		name = filepath.Base(d.Input.Path)
+	j, err := configJob(cmd, d, send, &outputFlags{}, &deviceFlags{yes: o.Own.Yes, gpt: "move"}, o.NoSync)
+	if err != nil {
+		return nil, err
 	}
-	out := outputFlags{output: d.Output.Path, discard: d.Dummy}
+	if o.Tries >= 0 {
+		j.Wait = d.Wait // also where devices would wait for longer
+	}
+	j.Family = o.Family
+	if f, ok := j.What.(push.File); ok {
+		f.Note = func(note error) {
+			if o.Verbose {
+				j.screen.printf("note: %v", note)
+			}
+		}
+		j.What = f
+	}
+	return j, nil
+}
+
+// configJob makes the push of a configuration file. The flags say what the file does not.
+func configJob(cmd *cobra.Command, d *dolly.Job, send *sendFlags, out *outputFlags, dev *deviceFlags, noSync bool) (*job, error) {
+	if send.nodes = d.Nodes; d.Hosts != "" {
+		send.nodes = []string{d.Hosts}
+	}
+	name, what := "", d.Input.Path
+	if what != "" && what != "-" {
+		name = filepath.Base(what)
+	}
+	out.output = d.Output.Path
 	if d.Dummy {
-		out.output = ""
+		out.output, out.discard, what = "", true, "dummy"
 	}
 	m, err := out.meta(meta.KindRaw, name)
 	if err != nil {
 		return nil, err
 	}
-	dev := deviceFlags{yes: o.Own.Yes, gpt: "move"}
+	if d.Output.Split && m.Device != nil {
+		return nil, usagef("outfile %s split: a device has no parts", m.Output)
+	}
+	m.NoSync = noSync && m.Device == nil && m.Output != "-" && !m.Discard // nothing else is made durable, or a device is read back
 	if err := dev.into(cmd, m, d.Input.Path, send); err != nil {
 		return nil, err
-	}
-	if o.Tries >= 0 {
-		send.wait = d.Wait
-	}
-	what := d.Input.Path
-	if d.Dummy {
-		what = "dummy"
 	}
 	j, err := send.job(cmd, what, m)
 	if err != nil {
@@ -115,31 +132,40 @@ func dollyJob(cmd *cobra.Command, o *dolly.Options, d *dolly.Job) (*job, error) 
 	if err := dev.confirms(j); err != nil {
 		return nil, err
 	}
-	j.Family = o.Family
 	if d.Suffix.Text != "" {
 		j.DataName = d.Suffix.Of
 	}
-	j.What, err = dollySource(cmd, j, o, d)
-	return j, err
+	j.Annotations = dollyAnnotations(d, j.Nodes)
+	j.What = dollySource(cmd, j, d)
+	return j, nil
+}
+
+// What a client prints with -v of the whole ring, in annotations of the first blob. PROTOCOL.md has them.
+const (
+	annotationInput = "dolly-img.input"
+	annotationNodes = "dolly-img.nodes"
+	// mostNodesText is how long a list may be that is told to every node, in bytes.
+	mostNodesText = 4 << 10
+)
+
+func dollyAnnotations(d *dolly.Job, nodes []string) map[string]string {
+	all := map[string]string{annotationInput: d.Input.Path}
+	if list := strings.Join(nodes, ","); len(list) <= mostNodesText {
+		all[annotationNodes] = list
+	} else if list = hostlist.Fold(nodes); len(list) <= mostNodesText {
+		all[annotationNodes] = list
+	}
+	return all
 }
 
 // dollySource returns what d sends.
-func dollySource(cmd *cobra.Command, j *job, o *dolly.Options, d *dolly.Job) (push.Opener, error) {
-	switch {
-	case d.Dummy:
-		return push.Dummy{Bytes: d.DummyBytes, Time: d.DummyTime}, nil
-	case d.Output.Split:
-		return nil, usagef("outfile %s split: nodes cannot write a file in parts yet", d.Output.Path)
-	case o.NoSync:
-		return nil, usagef("-n: nodes cannot do without making files durable yet")
+func dollySource(cmd *cobra.Command, j *job, d *dolly.Job) push.Opener {
+	if d.Dummy {
+		return push.Dummy{Bytes: d.DummyBytes, Time: d.DummyTime}
 	}
 	what := push.File{
-		Path: d.Input.Path, Parts: d.Input.Split, Format: expand.Raw, Stream: cmd.InOrStdin(), Measuring: j.measuring(d.Input.Path),
-		SHA256: false, Note: func(note error) {
-			if o.Verbose {
-				j.screen.printf("note: %v", note)
-			}
-		},
+		Path: d.Input.Path, Parts: d.Input.Split, Each: d.Output.Each, Format: expand.Raw, Stream: cmd.InOrStdin(),
+		Measuring: j.measuring(d.Input.Path), Note: j.note,
 	}
 	switch {
 	case d.Input.Compressed && d.Output.Compressed: // it stays as it is
@@ -150,7 +176,7 @@ func dollySource(cmd *cobra.Command, j *job, o *dolly.Options, d *dolly.Job) (pu
 	case j.Meta.Device != nil && !raw.IsDevice(d.Input.Path):
 		what.Format = expand.Auto
 	}
-	return what, nil
+	return what
 }
 
 // dollySays has j print what dolly prints with -v, and write the log.
@@ -186,7 +212,7 @@ func dollySays(j *job, o *dolly.Options, d *dolly.Job, host string, log *os.File
 			Input: d.Input, Output: d.Output, Dummy: d.Dummy, Bytes: rep.Bytes, Expanded: o.Size, Server: host, Nodes: rep.Count(), Time: rep.Elapsed,
 		}
 		if words != nil && f.Nodes > 0 {
-			words.End(f, len(rep.Nodes), false)
+			words.End(f, len(rep.Nodes), rep.Unsynced)
 		} else if words != nil {
 			words.Break()
 		}

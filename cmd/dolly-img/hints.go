@@ -175,6 +175,7 @@ var hints = map[errkind.Kind]string{
 	"output-of-system":    "%[1]s should not be open to transfers: send to a directory of its own, such as %[3]s, and to permit it add to %[2]s on the node the lines [[output]] and dir = %[3]q",
 	"output-owner":        "give numbers, as in --owner 1000:1000: a static build knows the names in /etc/passwd and /etc/group of its node only",
 	"output-parent":       "make it, or use --mkdir",
+	"output-part":         "remove it, or set overwrite = true for its directory in the node's policy.toml",
 	"output-shared":       "--shared-output permits it; name one node for each directory that nodes share",
 	"output-stdout":       "run dolly-img receive on it",
 	"output-tree":         "name a directory that does not exist, or one that an earlier transfer made",

@@ -78,7 +78,8 @@ func newRaw() *cobra.Command {
 	var out outputFlags
 	var input string
 	var format, blocks string
-	var noSpool, allowEmpty, sha, update bool
+	var noSpool, allowEmpty, sha, update, noSync bool
+	var config string
 	var dev deviceFlags
 	cmd := &cobra.Command{
 		Use:   "raw FILE --output PATH --nodes LIST",
@@ -91,6 +92,12 @@ func newRaw() *cobra.Command {
   tar cz . | dolly-img raw - --output /data/home.tar.gz --nodes @hostfile`,
 		Args: atMost(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if config != "" {
+				if input != "" || len(args) > 0 {
+					return usagef("-f %s: the file names the input", config)
+				}
+				return runConfig(cmd, config, send, out, dev, noSync)
+			}
 			// A copy is changed: the command that serves the rest of the nodes repeats the flags as they were given.
 			input := input
 			name := ""
@@ -123,6 +130,9 @@ func newRaw() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if m.NoSync = noSync; noSync && (m.Device != nil || m.Discard || m.Output == "-") {
+				return usagef("--no-sync is for files: a device is read back, and nothing else is made durable")
+			}
 			if err := dev.into(cmd, m, input, &send); err != nil {
 				return err
 			}
@@ -154,6 +164,8 @@ func newRaw() *cobra.Command {
 	cmd.Flags().BoolVar(&noSpool, "no-spool", false, "do not keep standard input in a temporary file")
 	cmd.Flags().BoolVar(&allowEmpty, "allow-empty", false, "send standard input even if it is empty")
 	cmd.Flags().BoolVar(&sha, "sha256", false, "report the SHA-256 of a file from 64 MiB on, or of a device, too, which takes a core (without this flag: of files, where there are 4)")
+	cmd.Flags().BoolVar(&noSync, "no-sync", false, "have nodes confirm the file before it is durable: a power loss may take it")
+	cmd.Flags().StringVarP(&config, "config", "f", "", "take input, output and nodes from `FILE`, a configuration file of dolly")
 	dev.add(cmd)
 	cmd.Flags().BoolVar(&update, "update", false, "send only what differs from the file that nodes have at PATH")
 	send.add(cmd)

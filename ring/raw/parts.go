@@ -14,8 +14,8 @@ import (
 	"github.com/dolly-img/dolly-img/ring/errkind"
 )
 
-// maxParts is how many parts a file may be split in.
-const maxParts = 1 << 16
+// MaxParts is how many parts a file may be split in: each of them is open during a transfer.
+const MaxParts = 1 << 10
 
 // Parts is a file that is split in parts, PATH_0, PATH_1 and so on, as a source of one blob.
 type Parts struct {
@@ -35,8 +35,8 @@ func OpenParts(path string) (*Parts, error) {
 			return s, nil
 		}
 		err := s.add(PartName(path, n))
-		if err == nil && n >= maxParts {
-			err = fmt.Errorf("input %s: more than %d parts", path, maxParts)
+		if err == nil && n >= MaxParts {
+			err = fmt.Errorf("input %s: more than %d parts", path, MaxParts)
 		}
 		if err != nil {
 			return nil, errors.Join(err, s.Close())

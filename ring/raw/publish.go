@@ -262,11 +262,13 @@ func (t *Target) untouched() error {
 
 // settle makes the mode and the final name durable, and looks whether it leads to what was published.
 func (t *Target) settle(f durable.File) error {
-	if err := t.settleMode(f); err != nil {
-		return err
-	}
-	if err := t.fs.SyncDir("."); err != nil {
-		return t.fail("make the name durable", err)
+	if !t.o.NoSync {
+		if err := t.settleMode(f); err != nil {
+			return err
+		}
+		if err := t.fs.SyncDir("."); err != nil {
+			return t.fail("make the name durable", err)
+		}
 	}
 	is, err := durable.IsAt(t.fs, f, t.name)
 	if err == nil && !is || errors.Is(err, fs.ErrNotExist) {

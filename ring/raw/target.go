@@ -37,6 +37,7 @@ type TargetOptions struct {
 	Overwrite bool // replace an existing regular file
 	Mkdir     bool // make missing directories below Dir, mode 0755
 	Shared    bool // allow a network file system, which all nodes may share
+	NoSync    bool // make nothing durable: a power loss may take what was published
 }
 
 // Owner is whom a file is given to; -1 leaves one of the two alone.

@@ -106,6 +106,9 @@ func (w *targetWriter) Zero(off, n int64) error {
 
 // Flush waits until the device has what was written; see ring.Flusher.
 func (w *targetWriter) Flush(ctx context.Context, done func(bytes int64)) error {
+	if w.t.o.NoSync {
+		return nil
+	}
 	if err := w.p.Flush(ctx, done); err != nil {
 		return w.t.fail("write", err)
 	}
@@ -144,8 +147,10 @@ func (w *targetWriter) Commit(ctx context.Context, final v1.Descriptor) error {
 			return t.fail("modification time", err)
 		}
 	}
-	if err := f.Sync(); err != nil {
-		return t.fail("make durable", err)
+	if !t.o.NoSync {
+		if err := f.Sync(); err != nil {
+			return t.fail("make durable", err)
+		}
 	}
 	if info, err = f.Stat(); err != nil {
 		return t.fail("commit", err)

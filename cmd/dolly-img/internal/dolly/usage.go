@@ -2,7 +2,7 @@ package dolly
 
 // Usage is the help of dolly's own door.
 const Usage = `Usage: dolly [-vq] [--listen ADDRESS]                                    on a node
-       dolly -s [-vqR46] -I FILE [-O FILE] -H HOSTS [-o LOG] ...       on the server
+       dolly -s [-vqnR46] -I FILE [-O FILE] -H HOSTS [-o LOG] ...       on the server
        dolly -s [-v] -f FILE [-o LOG] ...
 
 Dolly's command lines and configuration files, for transfers with the keys, the checks and
@@ -18,6 +18,7 @@ the exit status of dolly-img. It does not speak the protocol of dolly: all machi
 	-q         accepted
 	-o LOG     append statistics to LOG, with -v in words
 	-a SECONDS end if nothing moves for so long
+	-n         nodes confirm before the file is durable
 	-r N       wait N seconds for nodes that do not answer (default 10)
 	-R -4 -6   resolve names; to IPv4 or to IPv6 only
 	-c SIZE    bytes that are in a compressed file, for statistics

@@ -28,7 +28,7 @@ const (
 )
 
 const (
-	metaVersion = 3        // version 1 has neither NoKeep nor Pin, version 2 no Device
+	metaVersion = 4        // version 1 has neither NoKeep nor Pin, version 2 no Device, version 3 neither Split nor NoSync
 	maxMeta     = 16 << 10 // bytes of the encoded form
 	maxPath     = 4096
 )
@@ -64,6 +64,11 @@ type Transfer struct {
 	// Mtime is the modification time of the output.
 	Mtime time.Time `json:"mtime,omitzero"`
 
+	// Split says that a file is written in parts: each blob is a part, and the first one goes to Output with _0 behind it.
+	Split bool `json:"split,omitempty"`
+	// NoSync says that the output is not made durable before the node says that it has it.
+	NoSync bool `json:"noSync,omitempty"`
+
 	// Device says that Output is a block device, and what comes to it.
 	Device *Device `json:"device,omitempty"`
 }
@@ -98,6 +103,8 @@ const unknownMeta = "description of the transfer: version %d, this node knows %d
 // least returns the lowest version that can say all of m, so that older nodes take whatever they can.
 func (m *Transfer) least() int {
 	switch {
+	case m.Split || m.NoSync:
+		return 4
 	case m.Device != nil:
 		return 3
 	case len(m.newer()) > 0:
@@ -110,6 +117,12 @@ func (m *Transfer) least() int {
 func (m *Transfer) newer() (wants []string) {
 	if m.Device != nil {
 		wants = append(wants, "writing to a device")
+	}
+	if m.Split {
+		wants = append(wants, "writing a file in parts")
+	}
+	if m.NoSync {
+		wants = append(wants, "a file that is not made durable")
 	}
 	if m.NoKeep {
 		wants = append(wants, "an output without a copy in the cache")
@@ -184,6 +197,8 @@ func (m *Transfer) check() error {
 		return fmt.Errorf("unknown format of an output %q", m.Format)
 	case m.Format != "" && (m.Kind != KindImage || m.Output == "" || m.Discard):
 		return fmt.Errorf("format %q without an image and an output", m.Format)
+	case (m.Split || m.NoSync) && (m.Kind != KindRaw || m.Output == "" || m.Output == "-" || m.Device != nil):
+		return errors.New("only a file can be in parts, or not be made durable")
 	case m.Mode&^uint32(fs.ModePerm) != 0:
 		return fmt.Errorf("mode %o: only permission bits can be set", m.Mode)
 	}

@@ -19,7 +19,8 @@ func FuzzMeta(f *testing.F) {
 		`{"version":2,"kind":"image","ref":"a:1","pin":true,"output":"/data/a","format":"oci"}`,
 		`{"version":1,"kind":"image","ref":"a:1","pin":true}`,
 		`{"version":3,"kind":"raw","output":"device:system","device":{"holds":"disk","sectors":[{"what":"a GPT","least":512,"most":512}],"anyKind":true,"keepTable":true}}`,
-		`{"version":4}`,
+		`{"version":4,"kind":"raw","output":"/data/f","split":true,"noSync":true}`,
+		`{"version":5}`,
 	} {
 		f.Add([]byte(s))
 	}
@@ -60,6 +61,8 @@ func TestMetaVersion(t *testing.T) {
 		{func(m *Transfer) { m.Ref = "localhost/a:latest" }, 1},
 		{func(m *Transfer) { m.NoKeep = true }, 2},
 		{func(m *Transfer) { m.Ref, m.Pin = "localhost/a:latest", true }, 2},
+		{func(m *Transfer) { m.Kind, m.Split = KindRaw, true }, 4},
+		{func(m *Transfer) { m.Kind, m.NoSync = KindRaw, true }, 4},
 	} {
 		m := sif
 		c.edit(&m)
@@ -74,8 +77,11 @@ func TestMetaVersion(t *testing.T) {
 	for text, want := range map[string]string{
 		`{"version":1,"kind":"image","output":"/data/a","noKeep":true}`:                   "version 1 with what version 2 has",
 		`{"version":1,"kind":"image","ref":"a:1","pin":true}`:                             "version 1 with what version 2 has",
-		`{"version":4,"kind":"image","ref":"a:1"}`:                                        "version 4, this node knows 3",
-		`{"version":0,"kind":"image","ref":"a:1"}`:                                        "version 0, this node knows 3",
+		`{"version":5,"kind":"image","ref":"a:1"}`:                                        "version 5, this node knows 4",
+		`{"version":0,"kind":"image","ref":"a:1"}`:                                        "version 0, this node knows 4",
+		`{"version":3,"kind":"raw","output":"/data/a","split":true}`:                      "version 3 with what version 4 has",
+		`{"version":4,"kind":"raw","output":"-","noSync":true}`:                           "only a file can be in parts",
+		`{"version":4,"kind":"image","ref":"a:1","output":"/data/a","split":true}`:        "only a file can be in parts",
 		`{"version":2,"kind":"image","output":"/data/a","ref":"a:1","noKeep":true}`:       "only the SIF of an image",
 		`{"version":2,"kind":"image","output":"/data/a","format":"oci","noKeep":true}`:    "only the SIF of an image",
 		`{"version":2,"kind":"raw","output":"/data/a","noKeep":true}`:                     "only the SIF of an image",

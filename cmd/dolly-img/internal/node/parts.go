@@ -28,7 +28,18 @@ func (a *acceptor) finished(r ring.Request, _ ring.Outcome) {
 	if err != nil || m.Output == "" || m.Output == "-" || m.Device != nil {
 		return
 	}
-	part := raw.PartPath(m.Output)
+	if m.Split {
+		for n := range r.Blobs {
+			a.forgetPart(raw.PartName(m.Output, n))
+		}
+		return
+	}
+	a.forgetPart(m.Output)
+}
+
+// forgetPart removes the part file of an output from the journal if there is none.
+func (a *acceptor) forgetPart(output string) {
+	part := raw.PartPath(output)
 	if _, _, err := raw.LeftPart(part); errors.Is(err, fs.ErrNotExist) {
 		a.cache.ForgetPart(part)
 	}

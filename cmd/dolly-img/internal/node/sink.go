@@ -29,6 +29,9 @@ func (a *acceptor) compose(ctx context.Context, m *meta.Transfer, blobs []v1.Des
 	if err != nil {
 		return nil, err
 	}
+	if m.Split {
+		return a.split(ctx, m, blobs, o)
+	}
 	if m.Kind == meta.KindRaw {
 		target, err := raw.NewTarget(o)
 		if err != nil {
@@ -62,6 +65,27 @@ func (a *acceptor) compose(ctx context.Context, m *meta.Transfer, blobs []v1.Des
 	return p, nil
 }
 
+// split makes the sink of a file in parts.
+func (a *acceptor) split(ctx context.Context, m *meta.Transfer, blobs []v1.Descriptor, o raw.TargetOptions) (ring.Sink, error) {
+	for n := range blobs { // the policy may permit the path of the whole, and not that of a part
+		if _, _, _, err := a.policy.Output(raw.PartName(m.Output, n)); err != nil {
+			return nil, err
+		}
+	}
+	s, err := raw.NewSplit(o)
+	if err != nil {
+		return nil, err
+	}
+	if _, _, err := s.Offer(ctx, blobs); err != nil {
+		s.Close()
+		return nil, err
+	}
+	for n := range blobs {
+		a.journalPart(raw.PartName(m.Output, n))
+	}
+	return s, nil
+}
+
 // target returns what the policy and the sender say about the output.
 func (a *acceptor) target(m *meta.Transfer) (o raw.TargetOptions, err error) {
 	dir, rel, overwrite, err := a.policy.Output(m.Output)
@@ -71,6 +95,6 @@ func (a *acceptor) target(m *meta.Transfer) (o raw.TargetOptions, err error) {
 	owner, err := resolveOwner(m.Owner)
 	return raw.TargetOptions{
 		Dir: dir, Name: rel, Overwrite: overwrite,
-		Mode: fs.FileMode(m.Mode), Owner: owner, ModTime: m.Mtime, Mkdir: m.Mkdir, Shared: m.Shared,
+		Mode: fs.FileMode(m.Mode), Owner: owner, ModTime: m.Mtime, Mkdir: m.Mkdir, Shared: m.Shared, NoSync: m.NoSync,
 	}, err
 }

@@ -40,6 +40,8 @@ type File struct {
 	Map string
 	// Parts says that the file is split in PATH_0, PATH_1 and so on, which are sent as one.
 	Parts bool
+	// Each has the nodes write a file in parts of so many bytes. 0 is one file.
+	Each int64
 	// Compress has the nodes get the bytes in gzip.
 	Compress bool
 	// Measuring is called while the file is expanded once to find out how long it is.
@@ -58,6 +60,10 @@ type File struct {
 // others; and in p what the file holds, if it comes to devices.
 func (in File) Open(ctx context.Context, p *Push, m *meta.Transfer) (ring.Source, error) {
 	s, err := in.open(ctx, m)
+	if err == nil && in.Each > 0 {
+		s, err = split(ctx, s, in.Path, in.Each)
+		m.Split = true
+	}
 	if err != nil || m.Device == nil {
 		return s, err
 	}

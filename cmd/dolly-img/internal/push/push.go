@@ -58,6 +58,9 @@ type Push struct {
 	// Update has nodes compare the file that they have with the one that is sent, and sends only what differs.
 	Update bool
 
+	// Annotations tell nodes what a person there wants to read.
+	Annotations map[string]string
+
 	Software string       // this program and its version, as peers and the report are told
 	Log      *slog.Logger // nil is silent
 	OnEvent  func(ring.Event)
@@ -72,6 +75,7 @@ func (p *Push) Run(ctx context.Context) (*ring.Report, error) {
 	begun := time.Now()
 	rep, kept, err := p.send(ctx)
 	rep.Image, rep.Kept = p.Name, kept
+	rep.Unsynced = p.Meta.NoSync
 	rep.Version, rep.Host, rep.Started = p.Software, hostName(), begun.Format(time.RFC3339)
 	rep.Exit = rep.Status(err, p.Enough)
 	if p.Check {
@@ -199,6 +203,8 @@ func (p *Push) config(ctx context.Context, m *meta.Transfer) (_ *ring.Config, er
 	cfg := &ring.Config{
 		Source: source, Plain: p.Plain, Rate: p.Rate, Wait: p.Wait,
 		Straggler: p.Straggler, Retries: p.Retries, Check: p.Check, MaxDirect: p.MaxDirect, Update: p.Update,
+		Annotations: p.Annotations,
+
 		TLS:     p.ends.watch(clientTLS(id, ring.ALPNControl)),
 		DataTLS: clientTLS(id, ring.ALPNData), Software: p.Software, Log: p.Log, OnEvent: p.OnEvent,
 	}
