@@ -173,6 +173,15 @@ func clone(dst File, src any) error {
 	})
 }
 
+// cloneBehind is clone for what is behind the first off bytes.
+func cloneBehind(dst File, src any, off int64) error {
+	return control(dst, func(to int) error {
+		return control(src, func(from int) error {
+			return unix.IoctlFileCloneRange(to, &unix.FileCloneRange{Src_fd: int64(from), Src_offset: uint64(off), Dest_offset: uint64(off)})
+		})
+	})
+}
+
 // networkFS names the file systems that many nodes share, by statfs magic. The
 // numbers that x/sys lacks are those the file systems' own sources define.
 var networkFS = map[uint32]string{

@@ -63,6 +63,19 @@ func (p *Part) Clone(src any) error {
 	return err
 }
 
+// CloneBehind makes what is behind the leading off bytes of a part, which are there, what src has from off on, and shares its
+// blocks. It fails as Clone does, and where off is not at the front of a block.
+func (p *Part) CloneBehind(src any, off int64) error { return cloneBehind(p.File, src, off) }
+
+// Put stores bytes anywhere in front of what Ahead names. It may be called by several at once, and beside the other methods.
+func (p *Part) Put(b []byte, off int64) error {
+	n, err := p.File.WriteAt(b, off)
+	if err == nil {
+		err = startWriteback(p.File, off, int64(n))
+	}
+	return err
+}
+
 // Write appends b to what is written. Nothing of it is durable before Sync of the file.
 func (p *Part) Write(b []byte) (int, error) { return p.WriteAt(b, p.written.Load()) }
 

@@ -39,8 +39,6 @@ type existing struct {
 	same bool
 	// update says that an update compares it, which may replace it and gives it also the time that was asked for.
 	update bool
-	// sure says that the part, or the file if it is kept, has for sure what an update has compared.
-	sure bool
 }
 
 // openToCompare opens the file under the final name where it may be the blob d, and nil where there is none. One

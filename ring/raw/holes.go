@@ -2,8 +2,10 @@ package raw
 
 import (
 	"io"
+	"io/fs"
 	"math"
 	"os"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -27,7 +29,7 @@ const (
 // believed reports whether a file has holes that can be skipped. A file system may report holes where written bytes still are in the page
 // cache only (FUSE with a cache of writes is one that cannot know better), so they are asked for after an fsync. That comes before the
 // times of the file are looked at, because NFS sets them when the bytes arrive. A file without holes costs none of that.
-func believed(f *os.File) bool {
+func believed(f seeker) bool {
 	var st unix.Stat_t
 	var fsys unix.Statfs_t
 	err := disk.Control(f, func(fd int) error {
@@ -47,7 +49,7 @@ func settled(fsType int64, ago time.Duration) bool { return fsType != magicZFS |
 
 // nextData returns where the first bytes at or behind off are that are stored, and where they end (lseek(2), SEEK_DATA and
 // SEEK_HOLE). ok is false where the file system does not tell, or the file is shorter than size by now.
-func nextData(f *os.File, off, size int64) (from, to int64, ok bool) {
+func nextData(f seeker, off, size int64) (from, to int64, ok bool) {
 	from, err := seek(f, off, unix.SEEK_DATA)
 	if err == unix.ENXIO {
 		info, err := f.Stat()
@@ -60,7 +62,13 @@ func nextData(f *os.File, off, size int64) (from, to int64, ok bool) {
 	return min(from, size), min(to, size), err == nil
 }
 
-func seek(f *os.File, off int64, whence int) (at int64, err error) {
+// seeker is an open file of the system.
+type seeker interface {
+	Stat() (fs.FileInfo, error)
+	syscall.Conn
+}
+
+func seek(f seeker, off int64, whence int) (at int64, err error) {
 	err = disk.Control(f, func(fd int) error {
 		at, err = unix.Seek(fd, off, whence)
 		return err
@@ -88,13 +96,13 @@ func dataIn(f *os.File, size int64) (n int64) {
 type holeReader struct {
 	io.ReadCloser // begins at off
 	open          func(off int64) (io.ReadCloser, error)
-	f             *os.File
+	f             seeker
 	off, size     int64
 	from, to      int64 // the next data at or behind off
 }
 
 // openHoles opens f at off with open.
-func openHoles(f *os.File, size, off int64, open func(off int64) (io.ReadCloser, error)) (io.ReadCloser, error) {
+func openHoles(f seeker, size, off int64, open func(off int64) (io.ReadCloser, error)) (io.ReadCloser, error) {
 	r, err := open(off)
 	if err != nil {
 		return nil, err

@@ -223,7 +223,7 @@ func (t *Target) dropLocked() error {
 	var err error
 	switch {
 	case t.published || t.moved() != nil:
-	case t.kept && t.part.Written() > 0 && !t.part.IsAhead():
+	case t.kept && t.worthKeeping():
 		err = t.takeBack()
 	default:
 		err = t.fs.Remove(t.temp)
@@ -237,6 +237,18 @@ func (t *Target) dropLocked() error {
 		return t.fail("remove the part file", err)
 	}
 	return nil
+}
+
+// worthKeeping says whether the part has leading bytes from which another transfer can go on, and cuts off what is behind.
+func (t *Target) worthKeeping() bool {
+	n := t.part.Written()
+	if t.part.IsAhead() && t.complete == nil {
+		n = t.update.front(n)
+		if err := t.part.File.Truncate(n); err != nil {
+			return false
+		}
+	}
+	return n > 0 || t.complete != nil
 }
 
 // Keep has Close leave the part: another transfer for the same file goes on from it.
@@ -255,13 +267,12 @@ func (t *Target) Close() error {
 	if !t.published && !t.kept {
 		t.unmake()
 	}
-	if t.existing != nil && t.existing != t.old {
+	if u := t.update; u != nil {
+		u.old.f.Close()
+	} else if t.existing != nil {
 		t.existing.f.Close()
 	}
-	if t.old != nil {
-		t.old.f.Close()
-	}
-	t.existing, t.old = nil, nil
+	t.existing, t.update = nil, nil
 	if cerr := t.closeDirs(); err == nil {
 		err = cerr
 	}

@@ -62,7 +62,7 @@ type Target struct {
 	mu        sync.Mutex
 	part      *durable.Part // nil: none
 	existing  *existing     // the file that is there already and may be the same; nil: none
-	old       *existing     // the file that an update compares and replaces, or keeps if it is the same; nil: none
+	update    *update       // nil: none
 	made      []madeDir     // directories that Begin made, from above downwards
 	complete  fs.FileInfo   // of the part when it was complete and durable; nil: it is not
 	published bool
@@ -243,9 +243,9 @@ func (t *Target) fail(what string, err error) error {
 // room for the holes, too, would refuse it where it fits, and nobody knows where they are.
 func (t *Target) Begin(ctx context.Context, d v1.Descriptor, off int64) (ring.Writer, error) {
 	t.mu.Lock()
-	file, old := t.existing, t.old
-	if old != nil {
-		file = t.holdOld(d, off)
+	file, u := t.existing, t.update
+	if u != nil {
+		file = t.hold(u, d, off)
 	}
 	t.mu.Unlock()
 	if file != nil {
@@ -255,19 +255,21 @@ func (t *Target) Begin(ctx context.Context, d v1.Descriptor, off int64) (ring.Wr
 		}
 		return w, nil
 	}
-	if err := t.beginOld(ctx, d); err != nil {
-		return nil, err
+	if u != nil {
+		if err := t.beginUpdate(ctx, u, d, off); err != nil {
+			return nil, err
+		}
 	}
 	p, err := t.begin(ctx, off)
 	if err != nil {
 		return nil, err
 	}
-	if leaf.Data(d) == d.Size {
+	if leaf.Data(d) == d.Size && !u.shares() {
 		if err := p.Reserve(d.Size); err != nil {
 			return nil, errors.Join(t.fail("reserve "+bytesize.Text(d.Size), err), t.drop())
 		}
 	}
-	return &targetWriter{t, p}, nil
+	return &targetWriter{t, p, u.copier()}, nil
 }
 
 func (t *Target) begin(ctx context.Context, off int64) (*durable.Part, error) {
@@ -307,8 +309,8 @@ func (t *Target) Open(ctx context.Context, _ v1.Descriptor, off int64) (io.ReadC
 	if t.existing != nil {
 		return t.openExisting(ctx, t.existing, off)
 	}
-	if t.part == nil && t.old != nil {
-		return t.openCompared(ctx, t.old, off)
+	if u := t.update; u != nil && !u.begun {
+		return t.openCompared(ctx, u, off)
 	}
 	if t.part == nil {
 		return nil, fmt.Errorf("output %s: nothing is stored", t.title)
@@ -316,6 +318,9 @@ func (t *Target) Open(ctx context.Context, _ v1.Descriptor, off int64) (io.ReadC
 	r, err := t.part.Open(ctx, off, nil)
 	if err != nil {
 		return nil, t.fail("replay", err)
+	}
+	if c := t.update.copier(); c != nil {
+		return &copyingReader{ReadCloser: r, ctx: ctx, c: c, off: off}, nil
 	}
 	return r, nil
 }

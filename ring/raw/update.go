@@ -11,17 +11,47 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/dolly-img/dolly-img/cache/durable"
+	"github.com/dolly-img/dolly-img/ring/leaf"
 )
 
 // An update compares the file that it will replace where it is. If nothing differs, the file stays, and nothing is written. Else
-// the part begins as a copy of the file, of which the blob brings what differs, and the file itself stays as it is until
-// Publish.
+// the part becomes a copy of the file, of which the blob brings what differs, and the file itself stays as it is until Publish.
 //
-// Others may write to the file meanwhile. It stays, or its sums of the comparison are believed of a copy, only if its times
-// are what they were before the first byte was read.
+// A transfer that was broken off may have left the front of a part. It takes the place of the front of the file.
+//
+// Others may write to the file meanwhile. It stays, or its sums of the comparison are believed of a copy that shares its blocks, only
+// if its times are what they were before the first byte was read. What is copied otherwise is hashed again.
 
-// Compare opens the file that is there, for Open to read it, and returns how many bytes of it may be those of d. What a transfer
-// before has left is given up. See ring.Comparer.
+// update is one of a Target. Its methods that others call do nothing for nil.
+type update struct {
+	old  *existing // the file
+	had  int64     // leading bytes that the part has already, in whole leaves or all of the blob's
+	size int64     // leading bytes that are compared
+	// holes says that the file has holes that need not be read.
+	holes bool
+
+	begun  bool    // the part is a copy, or becomes one
+	copies *copier // nil: the part shares the blocks of the file
+	right  int64   // so many of had are right
+	sure   bool    // what Open reads is for sure what was compared
+}
+
+// shares says whether the part shares the blocks of the file.
+func (u *update) shares() bool { return u != nil && u.begun && u.copies == nil }
+
+// copier returns what copies the file to the part, nil where nothing does.
+func (u *update) copier() *copier {
+	if u == nil {
+		return nil
+	}
+	return u.copies
+}
+
+// front returns how many leading bytes of the part are worth keeping, when so many of them are good.
+func (u *update) front(good int64) int64 { return u.copies.front(max(good, u.right)) }
+
+// Compare opens the file that is there, for Open to read it, and returns how many bytes of it may be those of d. See
+// ring.Comparer.
 func (t *Target) Compare(ctx context.Context, d v1.Descriptor) (size int64, err error) {
 	t.mu.Lock()
 	same := t.existing != nil
@@ -34,25 +64,53 @@ func (t *Target) Compare(ctx context.Context, d v1.Descriptor) (size int64, err 
 		return 0, err
 	}
 	s := &existing{f: f, begun: true, update: true}
+	u := &update{old: s}
+	if on, ok := f.(seeker); ok {
+		u.holes = believed(on)
+	}
 	// From now on also a write through a mapping changes its times.
 	if err = f.Sync(); err == nil {
 		s.info, err = f.Stat()
 	}
-	if err == nil {
-		err = ctx.Err()
+	if err != nil {
+		err = t.fail("compare", err)
+	} else {
+		u.had, err = t.goOn(ctx, s.info, d)
 	}
 	if err != nil {
 		f.Close()
-		return 0, t.fail("compare", err)
+		return 0, err
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.old != nil {
-		t.old.f.Close()
+	if t.update != nil {
+		t.update.old.f.Close()
 	}
-	t.old = s
+	t.update = u
 	s.equal.Store(min(s.info.Size(), d.Size))
-	return s.equal.Load(), nil
+	u.size = max(u.had, s.equal.Load())
+	return u.size, nil
+}
+
+// goOn opens the part that a transfer before has left, if it is newer than the file, and returns how many of its bytes may be those
+// of d.
+func (t *Target) goOn(ctx context.Context, old fs.FileInfo, d v1.Descriptor) (had int64, err error) {
+	info, err := t.look(t.temp)
+	if err != nil || !info.Mode().IsRegular() {
+		return 0, ctx.Err()
+	}
+	_, part, err := t.leftover()
+	if err != nil {
+		return 0, err
+	}
+	if part = min(part, d.Size); part < d.Size {
+		part -= part % leaf.Size
+	}
+	if x, y := stat(info).Ctim, stat(old).Ctim; part == 0 || x.Nano() <= y.Nano() {
+		return 0, nil
+	}
+	_, err = t.begin(ctx, part)
+	return part, err
 }
 
 // openOld opens the file that will be replaced, or returns nil where there is none that can be read.
@@ -76,18 +134,27 @@ func (t *Target) openOld() (durable.File, error) {
 	return f, nil
 }
 
-// openCompared reads the file that an update compares.
-func (t *Target) openCompared(ctx context.Context, s *existing, off int64) (io.ReadCloser, error) {
-	return io.NopCloser(&endedReader{ctx, io.NewSectionReader(s.f, off, s.equal.Load()-off)}), nil
+// openCompared reads what an update compares, from off on: of the part, or behind that of the file. mu is held.
+func (t *Target) openCompared(ctx context.Context, u *update, off int64) (io.ReadCloser, error) {
+	if off < u.had {
+		return io.NopCloser(&endedReader{ctx, io.NewSectionReader(t.part.File, off, u.had-off)}), nil
+	}
+	open := func(off int64) (io.ReadCloser, error) {
+		return io.NopCloser(&endedReader{ctx, io.NewSectionReader(u.old.f, off, u.size-off)}), nil
+	}
+	if f, ok := u.old.f.(seeker); ok && u.holes {
+		return openHoles(f, u.size, off, open)
+	}
+	return open(off)
 }
 
-// holdOld returns the file that an update compares if it stays as it is: it was compared to its end, nobody has written to it
+// hold returns the file that an update compares if it stays as it is: all of it was compared and is right, nobody has written to it
 // since, and what it lacks of what was asked for can be given to it. mu is held.
-func (t *Target) holdOld(d v1.Descriptor, off int64) *existing {
-	s := t.old
+func (t *Target) hold(u *update, d v1.Descriptor, off int64) *existing {
+	s := u.old
 	t.existing = nil
 	if t.part == nil && off == d.Size && s.info.Size() == d.Size && t.ownable(s.info) && t.dressable(s.info) == nil && t.changed(s) == nil {
-		t.existing, s.sure = s, true
+		t.existing, u.sure = s, true
 	}
 	return t.existing
 }
@@ -97,81 +164,37 @@ func (t *Target) ownable(info fs.FileInfo) bool {
 	return t.o.Owner != nil || int(stat(info).Uid) == t.uid
 }
 
-// Same reports whether what an update has compared is sure to be what is in its place now; see ring.Comparer.
+// Same reports whether what an update has compared is sure to be what Open reads now; see ring.Comparer.
 func (t *Target) Same(v1.Descriptor) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.old != nil && t.old.sure
+	return t.update != nil && t.update.sure
 }
 
-// beginOld makes the part a copy of the file that an update compares, which shares its blocks where the file system can.
-func (t *Target) beginOld(ctx context.Context, d v1.Descriptor) error {
-	t.mu.Lock()
-	s, begun := t.old, t.part != nil
-	t.mu.Unlock()
-	if s == nil || begun {
+// beginUpdate has the part be a copy of the file behind what it had, or has it become one.
+func (t *Target) beginUpdate(ctx context.Context, u *update, d v1.Descriptor, off int64) error {
+	if u.begun {
 		return nil
 	}
-	size := min(s.info.Size(), d.Size)
-	p, err := t.begin(ctx, 0)
-	if err != nil || size == 0 {
+	p, err := t.begin(ctx, u.had)
+	if err != nil {
 		return err
 	}
-	cloned, err := t.copyOld(ctx, p, s.f, size)
-	if err != nil {
-		return errors.Join(err, t.drop())
-	}
-	p.Ahead(size)
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	s.sure = cloned && t.changed(s) == nil
+	u.begun, u.right = true, min(u.had, off)
+	u.sure = u.size == u.had
+	if !u.sure {
+		if p.CloneBehind(u.old.f, u.had) == nil {
+			u.sure = t.changed(u.old) == nil
+		} else {
+			u.copies = newCopier(t, u.old.f, p, u.had, u.size)
+		}
+		// Its length does not change any more: to make a file shorter would cut off what is copied to it meanwhile.
+		if err := p.File.Truncate(d.Size); err != nil {
+			return errors.Join(t.fail("copy", err), t.dropLocked())
+		}
+	}
+	p.Ahead(u.size)
 	return nil
 }
-
-// copyOld fills the empty p with the first size bytes of f, and says whether it did so in one step.
-func (t *Target) copyOld(ctx context.Context, p *durable.Part, f durable.File, size int64) (cloned bool, err error) {
-	if p.Clone(f) == nil {
-		if err := p.File.Truncate(size); err != nil {
-			return true, t.fail("copy", err)
-		}
-		return true, nil
-	}
-	if err := p.File.Truncate(0); err != nil {
-		return false, t.fail("copy", err)
-	}
-	for off, buf := int64(0), make([]byte, min(size, chunk)); off < size; {
-		if err := ctx.Err(); err != nil {
-			return false, err
-		}
-		n, err := f.ReadAt(buf[:min(size-off, int64(len(buf)))], off)
-		if n == 0 && err != nil {
-			if err == io.EOF {
-				err = io.ErrUnexpectedEOF // it became shorter
-			}
-			return false, t.fail("copy", err)
-		}
-		if isZero(buf[:n]) {
-			err = p.Zero(off, int64(n))
-		} else {
-			_, err = p.WriteAt(buf[:n], off)
-		}
-		if err != nil {
-			return false, t.fail("copy", err)
-		}
-		off += int64(n)
-	}
-	return false, nil
-}
-
-// isZero reports whether all of b is zero.
-func isZero(b []byte) bool {
-	for len(b) > len(zeros) {
-		if [len(zeros)]byte(b) != zeros {
-			return false
-		}
-		b = b[len(zeros):]
-	}
-	return string(b) == string(zeros[:len(b)])
-}
-
-var zeros [4096]byte

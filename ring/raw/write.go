@@ -21,7 +21,7 @@ func (t *Target) Clone(ctx context.Context, src io.ReaderAt, size int64) error {
 	if err != nil {
 		return err
 	}
-	w := &targetWriter{t, p}
+	w := &targetWriter{t: t, p: p}
 	if err := t.fill(ctx, w, src, size); err != nil {
 		return errors.Join(err, w.Abort(0))
 	}
@@ -77,6 +77,7 @@ func (t *Target) wrongSize(have, want int64) error {
 type targetWriter struct {
 	t *Target
 	p *durable.Part
+	c *copier // copies what an update leaves out; nil: nothing has to be copied
 }
 
 func (w *targetWriter) Write(b []byte) (int, error) {
@@ -89,6 +90,7 @@ func (w *targetWriter) Write(b []byte) (int, error) {
 
 // WriteAt stores bytes behind those that were stored last; see ring.Placer.
 func (w *targetWriter) WriteAt(b []byte, off int64) (int, error) {
+	w.c.wrote(off, int64(len(b)))
 	n, err := w.p.WriteAt(b, off)
 	if err != nil {
 		err = w.t.fail("write", err)
@@ -98,6 +100,7 @@ func (w *targetWriter) WriteAt(b []byte, off int64) (int, error) {
 
 // Zero makes a hole; see ring.Placer.
 func (w *targetWriter) Zero(off, n int64) error {
+	w.c.wrote(off, n)
 	if err := w.p.Zero(off, n); err != nil {
 		return w.t.fail("write zeros", err)
 	}
@@ -121,6 +124,9 @@ func (w *targetWriter) Commit(ctx context.Context, final v1.Descriptor) error {
 		return err
 	}
 	t, f := w.t, w.p.File
+	if err := w.c.rest(ctx); err != nil {
+		return err
+	}
 	info, err := f.Stat()
 	if err != nil {
 		return t.fail("commit", err)

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 
@@ -88,7 +89,7 @@ func (o *Opened) lock() error {
 }
 
 // Control calls do with the descriptor of f, which stays open meanwhile.
-func Control(f *os.File, do func(fd int) error) error {
+func Control(f syscall.Conn, do func(fd int) error) error {
 	c, err := f.SyscallConn()
 	if err != nil {
 		return err
