@@ -19,15 +19,15 @@ import (
 // crashLeaf is the size of a leaf in the sweep, in bytes.
 const crashLeaf = edge
 
-// crashImage is an image of six leaves and a part of a sector, most of it zeros, with bytes in all pages that could be a
-// signature, and around the ends of leaves.
-func crashImage() []byte {
-	b := make([]byte, 6*crashLeaf+700)
+// crashImage is an image of size bytes, which are six leaves and less than one more, most of it zeros, with bytes in all pages
+// that could be a signature, and around the ends of leaves.
+func crashImage(size int64) []byte {
+	b := make([]byte, size)
 	for i, at := range []int64{
 		0, page, 32 << 10, 64 << 10, disk.HalfWrittenAt, slotAt, crashLeaf - page, crashLeaf, 2*crashLeaf - page,
-		3*crashLeaf + 12345, 4*crashLeaf - 1, 5 * crashLeaf, 6*crashLeaf - 2*page, 6 * crashLeaf,
+		3*crashLeaf + 12345, 4*crashLeaf - 1, 5 * crashLeaf, 6*crashLeaf - 2*page, 6 * crashLeaf, size - page - 512,
 	} {
-		for k := range min(int64(len(b))-at, 2*page) {
+		for k := range min(size-at, 2*page) {
 			b[at+k] = byte(i + 1)
 		}
 	}
@@ -35,10 +35,10 @@ func crashImage() []byte {
 }
 
 // oldDisk is a disk on which something was.
-func oldDisk(sector int64) *crashdisk.Disk {
-	d := crashdisk.New(8*crashLeaf, sector)
+func oldDisk(size, sector int64) *crashdisk.Disk {
+	d := crashdisk.New(size, sector)
 	p := bytes.Repeat([]byte{0xee}, 2*page)
-	for at := int64(0); at < d.Size(); at += 1 << 18 {
+	for at := int64(0); at+2*page <= d.Size(); at += 1 << 18 {
 		d.WriteAt(p, at)
 	}
 	d.WriteAt(p[:page], d.Size()-page)
@@ -48,10 +48,15 @@ func oldDisk(sector int64) *crashdisk.Disk {
 	return d
 }
 
-// clone writes the image to the disk as the ring does, with one write in flight so that the order is always the same.
-func clone(d Device, image []byte, patch bool) (t *Target, err error) {
+// crashJob is what is done to a disk.
+type crashJob struct {
+	image         []byte
+	patch, update bool
+}
+
+func (j *crashJob) target(d Device) *Target {
 	o := Options{Identity: "serial 1", Transfer: "crash"}
-	if patch {
+	if j.patch {
 		o.Patch = func(image io.ReaderAt, size int64, on Device) ([]Patch, error) {
 			b := make([]byte, 3)
 			if _, err := image.ReadAt(b, crashLeaf-1); err != nil {
@@ -60,7 +65,12 @@ func clone(d Device, image []byte, patch bool) (t *Target, err error) {
 			return []Patch{{10, []byte("patched")}, {on.Size() - 10, b}}, nil
 		}
 	}
-	t = newTarget(d, o, crashLeaf, 1, crashLeaf)
+	return newTarget(d, o, crashLeaf, 1, crashLeaf)
+}
+
+// clone does it as the ring does, with one write in flight so that the order is always the same.
+func (j *crashJob) clone(d Device) (t *Target, err error) {
+	t = j.target(d)
 	defer func() {
 		if err != nil {
 			t.Keep()
@@ -68,23 +78,33 @@ func clone(d Device, image []byte, patch bool) (t *Target, err error) {
 		err = errors.Join(err, t.Close())
 	}()
 	ctx := context.Background()
-	blob := v1.Descriptor{MediaType: leaf.MediaType, Size: int64(len(image))}
+	blob := v1.Descriptor{MediaType: leaf.MediaType, Size: int64(len(j.image))}
 	if _, _, err := t.Offer(ctx, []v1.Descriptor{blob}); err != nil {
 		return t, err
 	}
-	w, err := t.Begin(ctx, blob, 0)
+	var right *leaf.Set
+	if j.update {
+		if right, err = j.compare(ctx, t, blob); err != nil {
+			return t, err
+		}
+	}
+	off := right.Next(0)
+	w, err := t.Begin(ctx, blob, off)
 	if err != nil {
 		return t, err
 	}
-	for off := int64(0); off < blob.Size; {
+	for off < blob.Size {
+		w.(ring.Cautious).Good(off)
 		end := min(off+crashLeaf, blob.Size)
-		if err := feed(w.(ring.Placer), image, off, end); err != nil {
+		if err := feed(w.(ring.Placer), j.image, off, end); err != nil {
 			return t, errors.Join(err, w.Abort(off))
 		}
 		w.(ring.Cautious).Good(end)
 		t.waitJournal()
-		off = end
+		off = right.Next(end)
 	}
+	w.(ring.Cautious).Good(off)
+	t.waitJournal()
 	if err := w.(ring.Flusher).Flush(ctx, func(int64) {}); err != nil {
 		return t, errors.Join(err, w.Abort(0))
 	}
@@ -95,6 +115,36 @@ func clone(d Device, image []byte, patch bool) (t *Target, err error) {
 		return t, err
 	}
 	return t, t.Publish(ctx)
+}
+
+// compare finds out which leaves are right. The last one has no mark if it is not whole: it is right only with all others.
+func (j *crashJob) compare(ctx context.Context, t *Target, blob v1.Descriptor) (*leaf.Set, error) {
+	if n, err := t.Compare(ctx, blob); err != nil || n != blob.Size {
+		return nil, errors.Join(err, fmt.Errorf("%d bytes to compare of %d", n, blob.Size))
+	}
+	right, all := leaf.NewSet(blob.Size, crashLeaf), true
+	for off := int64(0); off < blob.Size; off += crashLeaf {
+		r, err := t.Open(ctx, blob, off)
+		if err != nil {
+			return nil, err
+		}
+		want := j.image[off:min(off+crashLeaf, blob.Size)]
+		same := true
+		for k, b := 0, make([]byte, 64<<10); k < len(want); {
+			n, err := r.Read(b[:min(len(b), len(want)-k)])
+			if err != nil {
+				return nil, err
+			}
+			same = same && bytes.Equal(b[:n], want[k:k+n])
+			k += n
+		}
+		r.Close()
+		if all = all && same; same && (all || len(want) == crashLeaf) {
+			right.Add(off)
+		}
+	}
+	t.Compared(blob, right)
+	return right, nil
 }
 
 func (t *Target) waitJournal() {
@@ -127,15 +177,15 @@ func feed(p ring.Placer, image []byte, off, end int64) error {
 }
 
 // complete returns what the disk has to be in the end.
-func complete(old *crashdisk.Disk, image []byte, patch bool) *crashdisk.Disk {
+func (j *crashJob) complete(old *crashdisk.Disk) *crashdisk.Disk {
 	want := old.Reboot(crashdisk.Newest)
 	want.Zero(want.Size()-edge, edge)
-	b := make([]byte, up(int64(len(image)), want.Sector()))
-	copy(b, image)
-	if patch {
+	b := make([]byte, up(int64(len(j.image)), want.Sector()))
+	copy(b, j.image)
+	if j.patch {
 		copy(b[10:], "patched")
 		end := make([]byte, page)
-		copy(end[page-10:], image[crashLeaf-1:crashLeaf+2])
+		copy(end[page-10:], j.image[crashLeaf-1:crashLeaf+2])
 		want.WriteAt(end, want.Size()-page)
 	}
 	want.WriteAt(b, 0)
@@ -145,8 +195,15 @@ func complete(old *crashdisk.Disk, image []byte, patch bool) *crashdisk.Disk {
 // late are the pages that must be the last ones, written out so that the test does not believe the code.
 var late = []int64{0, 4 << 10, 32 << 10, 64 << 10}
 
+// isLate reports whether a page must be one of the last ones: it may have a signature at the beginning of the image, at
+// its end, or at the end of the disk.
+func (j *crashJob) isLate(d *crashdisk.Disk, at int64) bool {
+	size := int64(len(j.image))
+	return slices.Contains(late, at) || at >= d.Size()-edge || at >= size-edge-page && at < size
+}
+
 // judge says what is wrong with what a power loss left on a disk.
-func judge(d, old, want *crashdisk.Disk) error {
+func (j *crashJob) judge(d, old, want *crashdisk.Disk) error {
 	marked := false
 	head := make([]byte, edge)
 	d.ReadAt(head, 0)
@@ -162,35 +219,50 @@ func judge(d, old, want *crashdisk.Disk) error {
 	}
 	// It says that it is half-written. Others do not know that word: what could be a signature of what was there is only there
 	// while nothing but the edges was touched, and one of the image only when all else is complete.
-	inside := slices.ContainsFunc(fromOld, func(at int64) bool { return at >= edge && at < d.Size()-edge })
-	for _, at := range late {
-		b := head[at : at+page]
-		if at == 0 {
-			b = b[d.Sector():] // behind the mark
+	nearOld := !slices.ContainsFunc(fromOld, func(at int64) bool { return at >= edge && at < d.Size()-edge })
+	nearWant := !slices.ContainsFunc(fromWant, func(at int64) bool { return !j.isLate(d, at) })
+	is, was, becomes := make([]byte, d.Sector()), make([]byte, d.Sector()), make([]byte, d.Sector())
+	var sectors []int64
+	for _, at := range d.Pages(crashdisk.New(d.Size(), d.Sector())) {
+		for k := int64(0); k < page && j.isLate(d, at); k += d.Sector() {
+			sectors = append(sectors, at+k)
 		}
+	}
+	for _, at := range sectors {
+		if at == 0 {
+			continue // the mark
+		}
+		d.ReadAt(is, at)
+		old.ReadAt(was, at)
+		want.ReadAt(becomes, at)
+		isOld, isWant := bytes.Equal(is, was), bytes.Equal(is, becomes)
+		inside := at >= edge && at < d.Size()-edge // at the end of an image on a larger disk, where nobody looks for a signature
 		switch {
-		case bytes.Contains(b, []byte{0xee}) && inside:
+		case bytes.Equal(is, zeros[:len(is)]) || isOld && (nearOld || inside) || isWant && nearWant:
+		case isOld:
 			return fmt.Errorf("a signature of what was there at %d, though more than the edges was overwritten", at)
-		case len(bytes.Trim(b, "\x00\xee")) > 0 && slices.ContainsFunc(fromWant, func(at int64) bool { return !slices.Contains(late, at) }):
+		case isWant:
 			return fmt.Errorf("a signature of the image at %d, though it is not complete", at)
+		default:
+			return fmt.Errorf("at %d is what was never there", at)
 		}
 	}
 	return nil
 }
 
 // judgeJournal compares what the journal of a disk names with the image.
-func judgeJournal(d *crashdisk.Disk, image []byte) (leaves int, err error) {
-	t := newTarget(d, Options{Identity: "serial 1"}, crashLeaf, 1, crashLeaf)
-	if _, _, err := t.Offer(context.Background(), []v1.Descriptor{{Size: int64(len(image))}}); err != nil || t.found == nil {
+func (j *crashJob) judgeJournal(d *crashdisk.Disk) (leaves int, err error) {
+	t, size := j.target(d), int64(len(j.image))
+	if _, _, err := t.Offer(context.Background(), []v1.Descriptor{{Size: size}}); err != nil {
 		return 0, err
 	}
 	b := make([]byte, crashLeaf)
-	for at := int64(0); at < int64(len(image)); at += crashLeaf {
-		if !t.found.leaves.Has(at) {
+	for at := int64(0); at < size; at += crashLeaf {
+		if !t.Holds(v1.Descriptor{}, at) {
 			continue
 		}
 		leaves++
-		if d.ReadAt(b, at); !bytes.Equal(b, image[at:at+crashLeaf]) {
+		if d.ReadAt(b, at); !bytes.Equal(b, j.image[at:at+crashLeaf]) {
 			return 0, fmt.Errorf("the journal names the leaf at %d, which is not there", at)
 		}
 	}

@@ -50,6 +50,9 @@ func (j *journal) same(k *journal) bool {
 	return j.device == k.device && j.blob == k.blob && j.leaf == k.leaf && j.identity == k.identity
 }
 
+// at returns where j is written: the slots take turns.
+func (j *journal) at() int64 { return slotAt + int64(j.sequence%2)*slotSize }
+
 // encode returns the bytes of a slot, in memory for a direct write.
 func (j *journal) encode() []byte {
 	bitmap := j.leaves.Bits()

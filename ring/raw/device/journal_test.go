@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"errors"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -104,5 +106,102 @@ func TestNoJournalOverImage(t *testing.T) {
 	}
 	if got := readDevice(t, d, blob.Size); !bytes.Equal(got, image) || target.Outcome() != Complete {
 		t.Errorf("%s, and the journal lies over the image", target.Outcome())
+	}
+}
+
+// Who is killed goes on from what was good some time ago, or some bytes ago, and does not flush his disk more often than that.
+func TestJournalIsWritten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		image := random(24 << 20)
+		d, blob := crashdisk.New(32<<20, 512), v1.Descriptor{MediaType: leaf.MediaType, Size: int64(len(image))}
+		begin := func() (*Target, ring.Writer) {
+			t.Helper()
+			target := newTarget(d, Options{}, leaf.Size, inFlight, 3*leaf.Size)
+			if _, _, err := target.Offer(t.Context(), []v1.Descriptor{blob}); err != nil {
+				t.Fatal(err)
+			}
+			w, err := target.Begin(t.Context(), blob, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return target, w
+		}
+		named := func() (n int) { // by whom would be killed now
+			target, _ := begin()
+			for off := int64(0); off < blob.Size; off += leaf.Size {
+				if target.Holds(blob, off) {
+					n++
+				}
+			}
+			return n
+		}
+		target, w := begin()
+		write := func(k int64) {
+			t.Helper()
+			if _, err := w.Write(image[k*leaf.Size:][:leaf.Size]); err != nil {
+				t.Fatal(err)
+			}
+			target.drain()
+			w.(ring.Cautious).Good((k + 1) * leaf.Size)
+			target.waitJournal()
+		}
+		for k, want := range []int{0, 0, 0, 3} { // the first leaf is in memory
+			if write(int64(k)); named() != want {
+				t.Errorf("after leaf %d the journal names %d leaves, want %d", k, named(), want)
+			}
+		}
+		time.Sleep(journalTime - time.Second)
+		if write(4); named() != 3 {
+			t.Errorf("before its time the journal names %d leaves, want 3", named())
+		}
+		time.Sleep(time.Second)
+		flushed := d.Ops()
+		if w.(ring.Cautious).Good(5 * leaf.Size); named() != 3 && named() != 4 {
+			t.Errorf("the journal names %d leaves", named())
+		}
+		if target.waitJournal(); named() != 4 {
+			t.Errorf("after its time the journal names %d leaves, want 4", named())
+		}
+		time.Sleep(2 * journalTime)
+		if w.(ring.Cautious).Good(5 * leaf.Size); d.Ops() != flushed+2 { // a flush and a write
+			t.Errorf("%d operations for one journal", d.Ops()-flushed)
+		}
+	})
+}
+
+// A transfer that is ended and may go on says all that is good, and one that may not says nothing.
+func TestJournalAtTheEnd(t *testing.T) {
+	image := random(24 << 20)
+	for _, keep := range []bool{true, false} {
+		d, blob := crashdisk.New(32<<20, 512), v1.Descriptor{MediaType: leaf.MediaType, Size: int64(len(image))}
+		target := New(d, Options{})
+		if _, _, err := target.Offer(t.Context(), []v1.Descriptor{blob}); err != nil {
+			t.Fatal(err)
+		}
+		w, err := target.Begin(t.Context(), blob, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.Write(image[:14<<20]); err != nil {
+			t.Fatal(err)
+		}
+		w.(ring.Cautious).Good(12 << 20)
+		err = w.Abort(12 << 20)
+		if keep {
+			target.Keep()
+		}
+		if err := errors.Join(err, target.Close()); err != nil {
+			t.Fatal(err)
+		}
+		next := New(d, Options{})
+		if _, _, err := next.Offer(t.Context(), []v1.Descriptor{blob}); err != nil {
+			t.Fatal(err)
+		}
+		for off := int64(0); off < blob.Size; off += leaf.Size {
+			want := keep && off > 0 && off < 12<<20
+			if next.Holds(blob, off) != want {
+				t.Errorf("kept %v: the leaf at %d is named: %v", keep, off, !want)
+			}
+		}
 	}
 }

@@ -2,6 +2,7 @@ package device
 
 import (
 	"bytes"
+	"time"
 
 	"github.com/dolly-img/dolly-img/ring/leaf"
 	"github.com/dolly-img/dolly-img/ring/raw/disk"
@@ -9,13 +10,23 @@ import (
 
 // This file has what a half-written device says about itself: the mark and the journal.
 
+const (
+	// journalBytes and journalTime are how many bytes that are good, and how much time, a journal is behind at most: so much is
+	// brought again after a crash. Each journal takes a flush, for which a disk empties its cache and lets writes wait, so there
+	// are not more of them.
+	journalBytes = 256 << 20
+	journalTime  = 10 * time.Second
+)
+
 // journaling is whether the journal is being written, and what it said last. The mutex of the Target guards it.
 type journaling struct {
+	every    int64 // journalBytes
 	busy     bool
 	sequence uint64
-	good     int64 // what was good then
-	over     bool  // Publish will write the image where the journal is
-	lost     bool  // and has begun to
+	at       time.Time // when it was written
+	fresh    int64     // how many bytes are good that it does not name
+	over     bool      // Publish will write the image where the journal is
+	lost     bool      // and has begun to
 }
 
 // like returns a journal of this blob on this device that names nothing.
@@ -62,23 +73,33 @@ func (t *Target) beginLocked() error {
 		return t.err
 	}
 	t.outcome = Overwritten
-	if t.found != nil {
-		t.journal.sequence = t.found.sequence
-	} else {
-		t.mu.Unlock() // Good must not wait, and nobody else begins
-		err := t.overwriteEdges()
-		t.mu.Lock()
-		if err != nil {
-			t.err = err
-			return err
-		}
+	t.mu.Unlock() // Good must not wait, and nobody else begins
+	err := t.mark()
+	t.mu.Lock()
+	if err != nil {
+		t.err = err
+		return err
 	}
+	t.journal.at = time.Now()
 	t.begun = true
 	return nil
 }
 
-// overwriteEdges writes the mark and flushes it, and then zeros to the first and the last MiB. A first sector that is
-// half-written cannot be: the page around it is written with what it had.
+// mark has the device say that it is half-written, and which leaves it has all the same.
+func (t *Target) mark() error {
+	var named []byte
+	if found := t.before.found; found != nil {
+		t.journal.sequence, named = found.sequence, found.leaves.Bits()
+	} else if err := t.overwriteEdges(); err != nil {
+		return err
+	}
+	if !t.noted.Any(0, t.size) || bytes.Equal(t.noted.Bits(), named) {
+		return nil
+	}
+	return t.writeJournal() // not before the edges are on the medium: who finds a journal leaves them as they are
+}
+
+// overwriteEdges writes the mark and flushes it, and then zeros to the first and the last MiB. A first sector that is half-written cannot be: the page around it is written with what it had.
 func (t *Target) overwriteEdges() error {
 	b := aligned(edge)
 	if _, err := t.d.ReadAt(b[:page], 0); err != nil {
@@ -111,12 +132,14 @@ func (t *Target) isGood(off int64) {
 	defer t.mu.Unlock()
 	unit := t.noted.Unit()
 	for at := down(t.good, unit); at+unit <= off; at += unit {
-		if at >= t.leaf && at+unit <= t.lastAt() {
+		if at >= t.leaf && at+unit <= t.tailAt && !t.noted.Has(at) {
 			t.noted.Add(at)
+			t.journal.fresh += unit
 		}
 	}
 	t.good = max(t.good, off)
-	if !t.begun || t.closed || t.journal.busy || t.journal.over || t.good-t.journal.good < t.patchy {
+	j := &t.journal
+	if !t.begun || t.closed || j.busy || j.over || j.fresh == 0 || j.fresh < j.every && time.Since(j.at) < journalTime {
 		return
 	}
 	t.journal.busy = true
@@ -132,16 +155,20 @@ func (t *Target) isGood(off int64) {
 	}()
 }
 
-// forget removes the leaves of n bytes at off from a set.
+// forget removes the leaves of n bytes at off from a set, which may be nil.
 func forget(s *leaf.Set, off, n int64) {
+	if s == nil {
+		return
+	}
 	for at := down(off, s.Unit()); at < off+n; at += s.Unit() {
 		s.Remove(at)
 	}
 }
 
-// writeJournal flushes the device, and then writes which leaves are good and were written before that.
-func (t *Target) writeJournal() error {
+// nextJournal returns a journal of the leaves that are good and were written before now.
+func (t *Target) nextJournal() *journal {
 	t.mu.Lock()
+	defer t.mu.Unlock()
 	j := t.like()
 	j.leaves = t.noted.Clone()
 	for _, c := range append(t.flight, &t.cur) {
@@ -149,13 +176,17 @@ func (t *Target) writeJournal() error {
 	}
 	t.journal.sequence++
 	j.sequence = t.journal.sequence
-	t.journal.good = t.good
-	t.mu.Unlock()
+	t.journal.fresh, t.journal.at = 0, time.Now()
+	return j
+}
+
+// writeJournal flushes the device, and then writes which leaves are good and were written before that.
+func (t *Target) writeJournal() error {
+	j := t.nextJournal()
 	if err := t.flush(); err != nil {
 		return err
 	}
-	at := slotAt + int64(j.sequence%2)*slotSize
-	if _, err := t.d.WriteAt(j.encode(), at); err != nil {
+	if _, err := t.d.WriteAt(j.encode(), j.at()); err != nil {
 		return t.fail("write the journal", err)
 	}
 	return nil

@@ -26,8 +26,8 @@ var signatures = []int64{page, 32 << 10, 64 << 10}
 func (t *Target) areas() ([]area, error) {
 	first := t.first[:up(max(min(t.size, t.leaf), edge), t.d.Sector())]
 	all := []area{{0, first}}
-	if t.last != nil {
-		all = append(all, area{t.lastAt(), t.last})
+	if t.tail != nil {
+		all = append(all, area{t.tailAt, t.tail})
 	}
 	if t.o.Patch == nil {
 		return all, nil
@@ -76,6 +76,9 @@ func (t *Target) Publish(context.Context) error {
 	if t.compose == nil {
 		return fmt.Errorf("device %s: published before it was prepared", t.d)
 	}
+	if t.before.inPlace {
+		return nil
+	}
 	t.mu.Lock()
 	t.journal.lost = true
 	t.mu.Unlock()
@@ -93,29 +96,18 @@ func (t *Target) Publish(context.Context) error {
 }
 
 func (t *Target) writeAll() error {
-	first := t.compose[0]
-	for _, a := range t.compose[1:] {
-		if err := t.writeArea(a.b, a.off); err != nil {
-			return err
-		}
-	}
-	from := int64(page)
-	for _, s := range append(slices.Clone(signatures), first.end()) {
-		if err := t.writeArea(first.b[from:max(from, s)], from); err != nil {
-			return err
-		}
-		from = s + page
+	if err := t.writePages(false); err != nil {
+		return err
 	}
 	if err := t.flush(); err != nil {
 		return err
 	}
-	for _, s := range signatures {
-		if err := t.writeArea(first.b[s:s+page], s); err != nil {
-			return err
-		}
+	if err := t.writePages(true); err != nil {
+		return err
 	}
+	first := t.compose[0].b[:page]
 	marked := aligned(page)
-	copy(marked[t.d.Sector():], first.b[t.d.Sector():page])
+	copy(marked[t.d.Sector():], first[t.d.Sector():])
 	copy(marked, disk.HalfWritten)
 	if err := t.writeArea(marked, 0); err != nil {
 		return err
@@ -126,13 +118,38 @@ func (t *Target) writeAll() error {
 	t.mu.Lock()
 	t.outcome = Unknown
 	t.mu.Unlock()
-	if err := t.writeArea(first.b[:page], 0); err != nil {
+	if err := t.writeArea(first, 0); err != nil {
 		return err
 	}
 	if err := t.flush(); err != nil {
 		return err
 	}
 	return t.compare()
+}
+
+// late reports whether what Publish writes at off has to wait until everything else is there: there may be a signature, at the
+// beginning or at the end of the image, or at the end of the device.
+func (t *Target) late(off int64) bool {
+	return slices.Contains(signatures, down(off, page)) || off >= max(edge, down(t.size-edge, page))
+}
+
+// writePages writes those pages but the first that are late, or those that are not.
+func (t *Target) writePages(late bool) error {
+	for _, a := range t.compose {
+		for at := max(page, a.off); at < a.end(); {
+			is, end := t.late(at), at
+			for end < a.end() && t.late(end) == is {
+				end = min(down(end, page)+page, a.end())
+			}
+			if is == late {
+				if err := t.writeArea(a.b[at-a.off:end-a.off], at); err != nil {
+					return err
+				}
+			}
+			at = end
+		}
+	}
+	return nil
 }
 
 func (t *Target) writeArea(b []byte, off int64) error {
@@ -148,21 +165,29 @@ func (t *Target) writeArea(b []byte, off int64) error {
 
 // compare reads back what Publish has written.
 func (t *Target) compare() error {
+	off, n, err := t.differs(t.compose)
+	if err == nil && n > 0 {
+		err = t.fail("read back", fmt.Errorf("bytes %d to %d are not what was written", off, off+n))
+	}
+	return err
+}
+
+// differs returns n bytes at off of the areas among which the device has others. n is 0 where it has no others.
+func (t *Target) differs(areas []area) (off, n int64, err error) {
 	buf := newChunk()
 	defer freeChunk(buf)
-	for _, a := range t.compose {
-		for off := a.off; off < a.end(); {
-			b := buf[:min(chunkSize, a.end()-off)]
-			if _, err := t.d.ReadAt(b, off); err != nil {
-				return t.fail(fmt.Sprintf("read back at byte %d", off), err)
+	for _, a := range areas {
+		for off := a.off; off < a.end(); off += n {
+			n = min(chunkSize, a.end()-off)
+			if _, err := t.d.ReadAt(buf[:n], off); err != nil {
+				return 0, 0, t.fail(fmt.Sprintf("read back at byte %d", off), err)
 			}
-			if want := a.b[off-a.off:][:len(b)]; !bytes.Equal(b, want) {
-				return t.fail("read back", fmt.Errorf("bytes %d to %d are not what was written", off, off+int64(len(b))))
+			if !bytes.Equal(buf[:n], a.b[off-a.off:][:n]) {
+				return off, n, nil
 			}
-			off += int64(len(b))
 		}
 	}
-	return nil
+	return 0, 0, nil
 }
 
 // remark marks a device as half-written again that Publish could not make complete. Some formats have nothing in the first
@@ -180,10 +205,14 @@ func (t *Target) remark() error {
 	if !bytes.Equal(b, got) {
 		return errors.New("the mark cannot be read back")
 	}
-	clear(b)
+	b = aligned(edge + page)
 	for _, s := range signatures {
-		t.d.WriteAt(b, s)
+		t.d.WriteAt(b[:page], s)
 	}
+	if from := down(t.size-edge, page); from >= edge {
+		t.d.WriteAt(b[:up(t.size, t.d.Sector())-from], from)
+	}
+	t.d.WriteAt(b[:edge], t.d.Size()-edge)
 	t.d.Flush()
 	return nil
 }

@@ -16,7 +16,7 @@ func (t *Target) Open(ctx context.Context, _ v1.Descriptor, off int64) (io.ReadC
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.first == nil || t.closed || off < 0 || off > t.stored && !t.holds(down(off, t.leaf), off+1) {
+	if t.first == nil || t.closed || off < 0 || off > t.stored && !t.before.reading && !t.holds(down(off, t.leaf), off+1) {
 		return nil, fmt.Errorf("device %s: byte %d is not stored", t.d, off)
 	}
 	return &reader{ctx: ctx, t: t, off: off}, nil
@@ -71,7 +71,7 @@ func (r *reader) fill(p []byte) (int, error) {
 	t := r.t
 	t.mu.Lock()
 	end := t.stored
-	if r.off >= end && r.off < t.size && t.holds(down(r.off, t.leaf), r.off+1) {
+	if r.off >= end && r.off < t.size && (t.before.reading || t.holds(down(r.off, t.leaf), r.off+1)) {
 		end = min(down(r.off, t.leaf)+t.leaf, t.size)
 	}
 	if r.off >= end {

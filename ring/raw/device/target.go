@@ -52,29 +52,28 @@ const (
 
 // Target writes one blob to a device: a Sink and an Opener of exactly one blob, whose Writer is a Placer.
 type Target struct {
-	d      Device
-	o      Options
-	leaf   int64 // the size of a leaf in bytes
-	depth  chan struct{}
-	patchy int64 // journal once so many more bytes are good
+	d     Device
+	o     Options
+	leaf  int64 // the size of a leaf in bytes
+	depth chan struct{}
 
 	// What follows is set by Offer.
-	size  int64 // of the blob in bytes
-	lastn int64 // the number of the last leaf, 0 where it is the first
+	size   int64 // of the blob in bytes
+	tailAt int64 // where the tail begins: the leaves, but for the first, that have bytes of the last edge of the blob
 
 	mu      sync.Mutex
 	idle    sync.Cond // no chunk is in flight, and nobody writes the journal
 	outcome Outcome
 	begun   bool      // the edges are overwritten
-	found   *journal  // that of an earlier transfer, which counts; nil: none
+	before  before    // what was there when the transfer began
 	err     error     // the first failure of a write
-	first   []byte    // the first leaf, or the first edge where that is longer, in memory; nil before Begin
-	last    []byte    // the last leaf up to the end of its last sector; nil where it is the first
+	first   []byte    // the first leaf, or the first edge where that is longer, in memory; nil before Begin and Compare
+	tail    []byte    // the tail up to the end of its last sector, in memory; nil where all is in the first leaf
 	stored  int64     // what comes next is behind this offset
 	good    int64     // all bytes before it are right
 	cur     chunk     // what is being filled
 	flight  []*chunk  // what is being written
-	noted   *leaf.Set // the leaves that the journal may name
+	noted   *leaf.Set // the leaves that the journal may name; nil before Begin and Compared
 	journal journaling
 	compose []area // what Publish writes
 	kept    bool
@@ -83,11 +82,12 @@ type Target struct {
 
 // New makes a Target of d, which Close closes.
 func New(d Device, o Options) *Target {
-	return newTarget(d, o, leaf.Size, inFlight, 1<<30)
+	return newTarget(d, o, leaf.Size, inFlight, journalBytes)
 }
 
 func newTarget(d Device, o Options, leafSize int64, depth int, every int64) *Target {
-	t := &Target{d: d, o: o, leaf: leafSize, depth: make(chan struct{}, depth), patchy: every, size: -1, outcome: Untouched}
+	t := &Target{d: d, o: o, leaf: leafSize, depth: make(chan struct{}, depth), size: -1, outcome: Untouched}
+	t.journal.every = every
 	t.idle.L = &t.mu
 	return t
 }
@@ -135,17 +135,16 @@ func (t *Target) Offer(ctx context.Context, blobs []v1.Descriptor) (held []int64
 	case have < smallest:
 		return nil, 0, fmt.Errorf("device %s: has %d bytes, and has to have %d", t.d, have, smallest)
 	}
-	t.size = size
-	if size > t.leaf {
-		t.lastn = (size - 1) / t.leaf
-	}
+	t.size, t.tailAt = size, max(t.leaf, down(size-edge, t.leaf))
 	found, marked, err := t.readJournal()
 	if err != nil {
 		return nil, 0, t.fail("read", err)
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.found = found
+	if t.before.found = found; found != nil {
+		t.before.held = t.outsideMemory(found.leaves)
+	}
 	if marked {
 		t.outcome = Overwritten
 	}
@@ -156,18 +155,18 @@ func (t *Target) Offer(ctx context.Context, blobs []v1.Descriptor) (held []int64
 func (t *Target) Holds(_ v1.Descriptor, off int64) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.found != nil && t.found.leaves.Has(off)
+	return t.before.held.Has(off)
 }
 
 // ReadsBack says that a device is not to be trusted; see ring.ReadBacker.
 func (t *Target) ReadsBack() bool { return !t.o.Trust }
 
-// lastAt returns where the last leaf begins that is not the first, or else the end of the first.
-func (t *Target) lastAt() int64 {
-	if t.lastn == 0 {
-		return t.leaf
-	}
-	return t.lastn * t.leaf
+// outsideMemory returns those of a set of leaves that are on the device only.
+func (t *Target) outsideMemory(s *leaf.Set) *leaf.Set {
+	s = s.Clone()
+	forget(s, 0, min(t.leaf, t.size))
+	forget(s, t.tailAt, t.size-t.tailAt)
+	return s
 }
 
 // Begin goes on with the blob at off. Nothing is written to the device.
@@ -183,32 +182,36 @@ func (t *Target) Begin(ctx context.Context, _ v1.Descriptor, off int64) (ring.Wr
 	if off < 0 || off > t.size || off > t.stored && !t.holds(t.stored, off) {
 		return nil, fmt.Errorf("device %s: cannot go on at byte %d of %d", t.d, off, t.size)
 	}
-	if t.first == nil {
-		t.first = aligned(int(max(t.leaf, edge)))
-		if t.lastn > 0 {
-			t.last = aligned(int(up(t.size-t.lastAt(), t.d.Sector())))
-		}
-		t.noted = leaf.NewSet(t.size, t.leaf)
-		if t.found != nil {
-			t.noted = t.found.leaves
-		}
+	t.remember()
+	t.before.reading = false
+	if t.noted == nil {
+		t.note(t.before.held)
 	}
 	t.stored = off
 	return &writer{t: t, off: off}, nil
 }
 
-// holds reports whether all leaves between two offsets were there before.
-func (t *Target) holds(off, end int64) bool {
-	return off%t.leaf == 0 && t.found != nil && t.noted.Next(off) >= end
+// remember has memory for what is written last.
+func (t *Target) remember() {
+	if t.first == nil {
+		t.first = aligned(int(max(t.leaf, edge)))
+		if t.size > t.tailAt {
+			t.tail = aligned(int(up(t.size-t.tailAt, t.d.Sector())))
+		}
+	}
 }
 
-// Prepare composes what Publish will write.
+// Prepare composes what Publish will write. If an update has found nothing else that differs, and the device has just that,
+// nothing is written at all.
 func (t *Target) Prepare(ctx context.Context, _ []v1.Descriptor) (inPlace bool, err error) {
 	if err := ctx.Err(); err != nil {
 		return false, err
 	}
 	if t.first == nil {
 		return false, fmt.Errorf("device %s: nothing was written", t.d)
+	}
+	if inPlace, err := t.inPlace(); err != nil || inPlace {
+		return inPlace, err
 	}
 	if err := t.begin(); err != nil {
 		return false, err
@@ -258,6 +261,8 @@ var (
 	_ ring.Keeper   = (*Target)(nil)
 	_ ring.Preparer = (*Target)(nil)
 	_ ring.Holder   = (*Target)(nil)
+	_ ring.Comparer = (*Target)(nil)
+	_ ring.Compared = (*Target)(nil)
 
 	_ ring.ReadBacker = (*Target)(nil)
 	_ ring.Overwriter = (*Target)(nil)

@@ -125,6 +125,7 @@ func (t *Target) place(p []byte, off, n int64) error {
 			return t.err
 		}
 		k, memory := t.memory(off, n)
+		forget(t.before.held, off, k)
 		switch {
 		case memory != nil && p == nil:
 			clear(memory)
@@ -147,15 +148,14 @@ func (t *Target) place(p []byte, off, n int64) error {
 
 // memory returns how many of n bytes at off lie together, and where, if that is in memory.
 func (t *Target) memory(off, n int64) (int64, []byte) {
-	last := t.lastAt()
 	switch {
 	case off < t.leaf:
 		n = min(n, t.leaf-off)
 		return n, t.first[off : off+n]
-	case off >= last:
-		return n, t.last[off-last : off-last+n]
+	case off >= t.tailAt:
+		return n, t.tail[off-t.tailAt : off-t.tailAt+n]
 	}
-	return min(n, last-off), nil
+	return min(n, t.tailAt-off), nil
 }
 
 // outside stores up to n bytes that go to the device, and returns how many.

@@ -28,6 +28,7 @@ type Disk struct {
 
 	mu      sync.Mutex
 	ops     int
+	written int64
 	failAt  int
 	crashAt int
 	lies    bool
@@ -73,6 +74,13 @@ func (d *Disk) Ops() int {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.ops
+}
+
+// Written returns how many bytes were written.
+func (d *Disk) Written() int64 {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.written
 }
 
 // Size is the length of the disk in bytes.
@@ -141,6 +149,7 @@ func (d *Disk) write(w write) error {
 	if err := d.op(); err != nil {
 		return err
 	}
+	d.written += w.n
 	d.now.write(w.data, w.off, w.n)
 	d.pending = append(d.pending, w)
 	return nil
