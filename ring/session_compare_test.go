@@ -30,6 +30,8 @@ func (s *oldSink) Compare(context.Context, v1.Descriptor) (int64, error) {
 	return int64(len(s.data)), nil
 }
 
+func (s *oldSink) Same(v1.Descriptor) bool { return true }
+
 func (s *oldSink) Compared(_ v1.Descriptor, right *leaf.Set) { s.right, s.told = right, !s.begun }
 
 func (s *oldSink) Begin(context.Context, v1.Descriptor, int64) (Writer, error) {
