@@ -121,8 +121,8 @@ func placed(path string, info fs.FileInfo) (name string, r record, err error) {
 	if path, err = filepath.Abs(path); err != nil {
 		return "", record{}, err
 	}
-	if !info.Mode().IsRegular() {
-		return "", record{}, fmt.Errorf("%s is not a regular file", path)
+	if !info.Mode().IsRegular() && !info.IsDir() {
+		return "", record{}, fmt.Errorf("%s is neither a regular file nor a directory", path)
 	}
 	sum := sha256.Sum256([]byte(path))
 	r = record{Path: path, stamp: stampOf(info)}
@@ -143,7 +143,7 @@ func (c *Cache) PlacedAs(path string, info fs.FileInfo) (d digest.Digest, ok boo
 	return r.Digest, err == nil && r == now
 }
 
-// RecordPlaced records that a file was placed at path and has this digest. Info describes the open file whose bytes are
+// RecordPlaced records that a file was placed at path and has this digest, or a directory, of whose content it says nothing. Info describes the open file whose bytes are
 // known, because others may have exchanged what is at path since.
 func (c *Cache) RecordPlaced(path string, info fs.FileInfo, d digest.Digest) error {
 	name, r, err := placed(path, info)

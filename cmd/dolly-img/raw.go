@@ -19,7 +19,7 @@ import (
 // nodes on fast links takes up to a sixth longer.
 const coresForSHA256 = 4
 
-const rawLong = `Raw sends a regular file, a block device, or standard input if FILE is -, to the same path on every
+const rawLong = `Raw sends a regular file, a block device, a directory, or standard input if FILE is -, to the same path on every
 node. The policy.toml of each node has to permit the path. The file there is replaced in
 one step, when the node has verified everything and made it durable. It gets the
 modification time and the permission bits of FILE (0400 if FILE has none), or the bits
@@ -35,6 +35,16 @@ compares the two if they are equally long. If the bytes are the same, the node h
 and writes nothing; if not, it refuses. So the same command can be repeated after some nodes
 failed. A file that the node holds gets the mode and the owner that the command asks for; if that
 changes it, the node says committed. Its modification time stays.
+
+A directory whose name ends with / is sent with all that is in it: owners (by their numbers), modes, times,
+links, hard links, extended attributes and ACLs; holes of sparse files stay holes. --output names the directory that becomes
+the same on every node; it takes the place of one that is there as a whole, in one step, so that what only that one had is
+gone. The policy.toml of each node has to permit it with directories = true, and replacing one with overwrite = true.
+If anything in the directory changes while it is sent, nothing is committed. Devices and named pipes are sent with --special only, and
+sockets never. --exclude-path PATTERN leaves out what fits it, with all that is in it, as rsync --exclude does: a pattern that
+begins with / fits from the top on, another one the last names of a path, and with / at its end directories only; * and ? stand for
+no slash, and ** is not supported. --owner gives all of the directory to one owner. Other file systems that are mounted in the
+directory are sent, too.
 
 A disk, a partition or another block device is sent as it is, and becomes a file of mode 0600. Nobody may
 use it meanwhile, so that its bytes belong together: what is mounted is refused, unless the file system is
@@ -81,6 +91,7 @@ func newRaw() *cobra.Command {
 	var noSpool, allowEmpty, sha, update, noSync bool
 	var config string
 	var dev deviceFlags
+	var dir treeFlags
 	cmd := &cobra.Command{
 		Use:   "raw FILE --output PATH --nodes LIST",
 		Short: "Clone a file or a stream to nodes",
@@ -88,6 +99,7 @@ func newRaw() *cobra.Command {
 		Example: `  dolly-img raw vmlinuz --output /data/ --nodes 'node[01-16]'
   dolly-img raw /dev/nvme0n1p3 --output /data/scratch.img --nodes @hostfile
   dolly-img raw /dev/sda --output device:system --nodes 'node[01-16]'
+  dolly-img raw /srv/tree/ --output /srv/tree --nodes 'node[01-16]'
   dolly-img raw system.raw.xz --format auto --output /data/system.raw --nodes @hostfile
   tar cz . | dolly-img raw - --output /data/home.tar.gz --nodes @hostfile`,
 		Args: atMost(1),
@@ -121,6 +133,12 @@ func newRaw() *cobra.Command {
 			}
 			if out.output == "" && !out.discard {
 				return &usageError{fmt.Errorf("no output"), "name it with --output PATH, or use --verify-only"}
+			}
+			if isTree(input) {
+				return dir.run(cmd, input, &send, out)
+			}
+			if dir.special || len(dir.exclude) > 0 {
+				return usagef("--exclude-path and --special are for a directory, whose name ends with /")
 			}
 			stored, err := storedAs(cmd, input, format, blocks, identity.IsDevice(out.output))
 			if err != nil {
@@ -167,6 +185,7 @@ func newRaw() *cobra.Command {
 	cmd.Flags().BoolVar(&noSync, "no-sync", false, "have nodes confirm the file before it is durable: a power loss may take it")
 	cmd.Flags().StringVarP(&config, "config", "f", "", "take input, output and nodes from `FILE`, a configuration file of dolly")
 	dev.add(cmd)
+	dir.add(cmd)
 	cmd.Flags().BoolVar(&update, "update", false, "send only what differs from the file that nodes have at PATH")
 	send.add(cmd)
 	return cmd

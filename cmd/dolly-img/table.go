@@ -183,6 +183,10 @@ func again(cmd *cobra.Command, nodes []string) string {
 			words = append(words, "--"+f.Name)
 		case f.Value.Type() == "bool":
 			words = append(words, "--"+f.Name+"="+f.Value.String())
+		case f.Value.Type() == "stringArray":
+			for _, value := range f.Value.(pflag.SliceValue).GetSlice() {
+				words = append(words, "--"+f.Name, quote(value))
+			}
 		default:
 			words = append(words, "--"+f.Name, quote(f.Value.String()))
 		}

@@ -18,6 +18,7 @@ import (
 //	[[output]]
 //	dir = "/data"            # files below it
 //	overwrite = true         # also those that exist
+//	directories = true       # also whole directories, whoever owns what is in them
 //	[[device]]               # a block device, by its path
 //	path = "/dev/disk/by-id/…"
 //	[[device]]               # or by name: the only disk that fits all of these
@@ -69,6 +70,9 @@ type Output struct {
 	Dir string
 	// Overwrite permits to replace files that exist.
 	Overwrite bool
+	// Directories permits whole directories with all that is in them: files of any owner, set-user-ID programs and devices.
+	// With Overwrite one replaces what is there, so that what only that one has is lost.
+	Directories bool
 }
 
 // Data is what is permitted on the data plane.
@@ -269,4 +273,30 @@ func (p *Policy) Output(path string) (dir, rel string, overwrite bool, err error
 		return "", "", false, denied
 	}
 	return dir, rel, overwrite, nil
+}
+
+// Directory is Output for a whole directory at path.
+func (p *Policy) Directory(path string) (dir, rel string, overwrite bool, err error) {
+	dir, rel, overwrite, err = p.Output(path)
+	if err != nil {
+		return "", "", false, err
+	}
+	for _, o := range p.Outputs {
+		if o.Dir == dir && o.Directories {
+			return dir, rel, overwrite, nil
+		}
+	}
+	return "", "", false, &directoriesError{path, dir, p.path}
+}
+
+// directoriesError says that a policy permits files below a directory, and no directories.
+type directoriesError struct{ path, dir, file string }
+
+func (e *directoriesError) Error() string {
+	return fmt.Sprintf("output %s: the policy of this node permits files below %s, and no directories", e.path, e.dir)
+}
+
+// Kind returns the kind of the error. It is about the directory that the policy names, and the file of the policy.
+func (e *directoriesError) Kind() (errkind.Kind, []string) {
+	return "output-directories", []string{e.dir, e.file}
 }

@@ -17,6 +17,7 @@ const fullPolicy = `# what dolly-img may do here
 [[output]]
 dir = "/data"
 overwrite = true
+directories = true
 [[output]]
 dir = "/data/keep"
 [[device]]
@@ -47,7 +48,7 @@ func TestPolicy(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := &Policy{
-		Outputs: []Output{{"/data", true}, {"/data/keep", false}},
+		Outputs: []Output{{"/data", true, true}, {"/data/keep", false, false}},
 		Devices: []Device{{Path: "/dev/disk/by-id/x"}, {Name: "scratch", Model: "SAMSUNG MZ*", Bus: "nvme", Size: Sizes{900e9, 1e12}}},
 		Data:    Data{Plain: true},
 		Limits:  Limits{Rate: 500e6, Transfers: 4},
@@ -72,6 +73,7 @@ func TestPolicy(t *testing.T) {
 func TestPolicyErrors(t *testing.T) {
 	for _, c := range []struct{ text, want string }{
 		{"[[output]]\ndir = \"/data\"\noverwite = true\n", `line 3: unknown key "output.overwite"`},
+		{"[[output]]\ndir = \"/a\"\ndirectories = 1\n", "line 3: directories = 1: want true or false"},
 		{"[outputs]\n", `line 1: unknown key "outputs"`},
 		{"x = 1\n", `line 1: unknown key "x"`},
 		{"[data]\n\nplain = \"yes\"\n", "line 3"},
@@ -358,4 +360,22 @@ func FuzzKeyFile(f *testing.F) {
 			t.Error("neither file nor error")
 		}
 	})
+}
+
+// A rule permits whole directories only where it says so, and the longest rule counts.
+func TestPolicyDirectory(t *testing.T) {
+	p, _, err := policy(t, fullPolicy)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir, rel, overwrite, err := p.Directory("/data/a/b")
+	if dir != "/data" || rel != "a/b" || !overwrite || err != nil {
+		t.Errorf("%q, %q, %v, %v", dir, rel, overwrite, err)
+	}
+	for path, want := range map[string]errkind.Kind{"/data/keep/a": "output-directories", "/data": "output-below", "/srv/a": "output-denied"} {
+		_, _, _, err := p.Directory(path)
+		if kind, _ := errkind.Of(err); kind != want {
+			t.Errorf("%s: %v, want %s", path, err, want)
+		}
+	}
 }

@@ -133,6 +133,8 @@ func (r *policyReader) output(at string, item map[string]any, o *Output) {
 			}
 		case "overwrite":
 			err = boolean(item[key], &o.Overwrite)
+		case "directories":
+			err = boolean(item[key], &o.Directories)
 		default:
 			r.fail(at+"."+key, fmt.Errorf("unknown key %q", "output."+key))
 		}

@@ -75,4 +75,3 @@ func notOwner(uid, gid uint32, err error) error {
 func attribute(name string, err error) error {
 	return errkind.Errorf("output-tree-xattr", "extended attribute %s: %w", name, err)
 }
-

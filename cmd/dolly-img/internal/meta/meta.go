@@ -28,7 +28,7 @@ const (
 )
 
 const (
-	metaVersion = 4        // version 1 has neither NoKeep nor Pin, version 2 no Device, version 3 neither Split nor NoSync
+	metaVersion = 4        // version 1 has neither NoKeep nor Pin, version 2 no Device, version 3 none of Split, NoSync and Tree
 	maxMeta     = 16 << 10 // bytes of the encoded form
 	maxPath     = 4096
 )
@@ -71,6 +71,14 @@ type Transfer struct {
 
 	// Device says that Output is a block device, and what comes to it.
 	Device *Device `json:"device,omitempty"`
+	// Tree says that Output is a directory, and what comes to it is the stream of package ring/raw/tree.
+	Tree *Tree `json:"tree,omitempty"`
+}
+
+// Tree is what a node has to know of a directory that comes.
+type Tree struct {
+	// Special says that devices and named pipes are in it.
+	Special bool `json:"special,omitempty"`
 }
 
 // KeepMode gives the output the permission bits of the source, unless the user set others. If the source has no bits at
@@ -103,7 +111,7 @@ const unknownMeta = "description of the transfer: version %d, this node knows %d
 // least returns the lowest version that can say all of m, so that older nodes take whatever they can.
 func (m *Transfer) least() int {
 	switch {
-	case m.Split || m.NoSync:
+	case m.Split || m.NoSync || m.Tree != nil:
 		return 4
 	case m.Device != nil:
 		return 3
@@ -115,6 +123,9 @@ func (m *Transfer) least() int {
 
 // newer names what m asks for that version 1 cannot say.
 func (m *Transfer) newer() (wants []string) {
+	if m.Tree != nil {
+		wants = append(wants, "directories")
+	}
 	if m.Device != nil {
 		wants = append(wants, "writing to a device")
 	}
@@ -199,6 +210,8 @@ func (m *Transfer) check() error {
 		return fmt.Errorf("format %q without an image and an output", m.Format)
 	case (m.Split || m.NoSync) && (m.Kind != KindRaw || m.Output == "" || m.Output == "-" || m.Device != nil):
 		return errors.New("only a file can be in parts, or not be made durable")
+	case m.Tree != nil && (m.Kind != KindRaw || m.Output == "" || m.Output == "-" || m.Device != nil || m.Split || m.NoSync || m.Mode != 0 || !m.Mtime.IsZero()):
+		return errors.New("a directory without an output, or with a mode or a time of its own")
 	case m.Mode&^uint32(fs.ModePerm) != 0:
 		return fmt.Errorf("mode %o: only permission bits can be set", m.Mode)
 	}

@@ -2,6 +2,7 @@ package meta
 
 import (
 	"encoding/json"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -20,6 +21,7 @@ func FuzzMeta(f *testing.F) {
 		`{"version":1,"kind":"image","ref":"a:1","pin":true}`,
 		`{"version":3,"kind":"raw","output":"device:system","device":{"holds":"disk","sectors":[{"what":"a GPT","least":512,"most":512}],"anyKind":true,"keepTable":true}}`,
 		`{"version":4,"kind":"raw","output":"/data/f","split":true,"noSync":true}`,
+		`{"version":4,"kind":"raw","output":"/data/a","owner":"5:5","tree":{"special":true}}`,
 		`{"version":5}`,
 	} {
 		f.Add([]byte(s))
@@ -63,6 +65,7 @@ func TestMetaVersion(t *testing.T) {
 		{func(m *Transfer) { m.Ref, m.Pin = "localhost/a:latest", true }, 2},
 		{func(m *Transfer) { m.Kind, m.Split = KindRaw, true }, 4},
 		{func(m *Transfer) { m.Kind, m.NoSync = KindRaw, true }, 4},
+		{func(m *Transfer) { m.Kind, m.Tree = KindRaw, new(Tree) }, 4},
 	} {
 		m := sif
 		c.edit(&m)
@@ -70,7 +73,7 @@ func TestMetaVersion(t *testing.T) {
 		if err != nil || m.Version != c.want {
 			t.Errorf("version %d, want %d: %v", m.Version, c.want, err)
 		}
-		if again, err := Decode(b); err != nil || *again != m {
+		if again, err := Decode(b); err != nil || !reflect.DeepEqual(*again, m) {
 			t.Errorf("%s is read as %+v, %v", b, again, err)
 		}
 	}
@@ -91,6 +94,10 @@ func TestMetaVersion(t *testing.T) {
 		`{"version":2,"kind":"image","output":"/data/a","noKeep":true,"pin":true}`:        "only the SIF of an image",
 		`{"version":2,"kind":"image","discard":true,"output":"/data/a","noKeep":true}`:    "to be discarded",
 		`{"version":2,"kind":"image","output":"/data/a","noKeep":true,"later":"unknown"}`: "unknown field",
+		`{"version":3,"kind":"raw","output":"/data/a","tree":{}}`:                         "version 3 with what version 4 has",
+		`{"version":4,"kind":"raw","output":"/data/a","mode":420,"tree":{}}`:              "a directory without an output, or with a mode",
+		`{"version":4,"kind":"raw","output":"-","tree":{}}`:                               "a directory without an output, or with a mode",
+		`{"version":4,"kind":"image","ref":"a:1","tree":{}}`:                              "a directory without an output, or with a mode",
 	} {
 		if m, err := Decode(json.RawMessage(text)); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %+v, %v, want %s", text, m, err, want)

@@ -46,7 +46,7 @@ func (a *acceptor) forgetPart(output string) {
 }
 
 // cleanParts removes part files that no push went on from: those that are too old, and those that take more than half of
-// the room that their file system would have without them. Those that were about to get their names are removed always.
+// the room that their file system would have without them, and directories, with which no push goes on. Those that were about to get their names are removed always.
 func cleanParts(c *cache.Cache, log *slog.Logger) {
 	paths, keep, err := c.Parts()
 	if err != nil {
@@ -59,7 +59,7 @@ func cleanParts(c *cache.Cache, log *slog.Logger) {
 			log.Warn("parts that were about to get their names", "beside", path, "error", aside)
 		}
 		info, free, err := raw.LeftPart(path)
-		if err == nil && time.Since(info.ModTime()) <= keep && !crowds(info.Size(), free) {
+		if err == nil && !info.IsDir() && time.Since(info.ModTime()) <= keep && !crowds(info.Size(), free) {
 			continue
 		}
 		gone := errors.Is(err, fs.ErrNotExist)

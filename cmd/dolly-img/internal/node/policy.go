@@ -23,6 +23,9 @@ func policyText(p *identity.Policy) string {
 		if o.Overwrite {
 			text += ", also in place of others"
 		}
+		if o.Directories {
+			text += ", and whole directories"
+		}
 		parts = append(parts, text)
 	}
 	for _, d := range p.Devices {

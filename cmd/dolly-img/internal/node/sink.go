@@ -11,6 +11,7 @@ import (
 	"github.com/dolly-img/dolly-img/ring"
 	"github.com/dolly-img/dolly-img/ring/errkind"
 	"github.com/dolly-img/dolly-img/ring/raw"
+	"github.com/dolly-img/dolly-img/ring/raw/tree"
 )
 
 // compose makes the sink that the request asks for, if the policy permits it.
@@ -31,6 +32,9 @@ func (a *acceptor) compose(ctx context.Context, m *meta.Transfer, blobs []v1.Des
 	}
 	if m.Split {
 		return a.split(ctx, m, blobs, o)
+	}
+	if m.Tree != nil {
+		return a.directory(ctx, m, blobs, o)
 	}
 	if m.Kind == meta.KindRaw {
 		target, err := raw.NewTarget(o)
@@ -86,9 +90,27 @@ func (a *acceptor) split(ctx context.Context, m *meta.Transfer, blobs []v1.Descr
 	return s, nil
 }
 
+// directory returns the sink of a whole directory.
+func (a *acceptor) directory(ctx context.Context, m *meta.Transfer, blobs []v1.Descriptor, o raw.TargetOptions) (ring.Sink, error) {
+	t, err := tree.NewTarget(tree.TargetOptions{Place: o, Special: m.Tree.Special, Records: a.cache})
+	if err != nil {
+		return nil, err
+	}
+	if _, _, err := t.Offer(ctx, blobs); err != nil {
+		t.Close()
+		return nil, err
+	}
+	a.journalPart(m.Output)
+	return t, nil
+}
+
 // target returns what the policy and the sender say about the output.
 func (a *acceptor) target(m *meta.Transfer) (o raw.TargetOptions, err error) {
-	dir, rel, overwrite, err := a.policy.Output(m.Output)
+	permitted := a.policy.Output
+	if m.Tree != nil {
+		permitted = a.policy.Directory
+	}
+	dir, rel, overwrite, err := permitted(m.Output)
 	if err != nil {
 		return o, err
 	}

@@ -1,0 +1,40 @@
+package push
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/meta"
+	"github.com/dolly-img/dolly-img/ring"
+	"github.com/dolly-img/dolly-img/ring/raw/tree"
+)
+
+// Tree is a directory that is sent with all that is in it.
+type Tree struct {
+	Path string
+	// Exclude has patterns of what is left out, as tree.Options says.
+	Exclude []string
+	// Special sends devices and named pipes, too.
+	Special bool
+	// Note is called with what the user should know though it is no error.
+	Note func(note error)
+}
+
+// Open walks the directory.
+func (in Tree) Open(_ context.Context, _ *Push, m *meta.Transfer) (ring.Source, error) {
+	s, err := tree.Open(in.Path, tree.Options{Exclude: in.Exclude, Special: in.Special, Skipped: func(path string) {
+		in.Note(fmt.Errorf("%s is a socket, and is left out", path))
+	}})
+	if err != nil {
+		return nil, err
+	}
+	return treeSource{s}, nil
+}
+
+// treeSource is a directory as a source.
+type treeSource struct{ *tree.Source }
+
+// sha256 returns "": what sha256sum has of a stream that is stored nowhere is of no use.
+func (treeSource) sha256(context.Context) digest.Digest { return "" }
