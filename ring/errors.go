@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/dolly-img/dolly-img/ring/internal/coordinator"
+	"github.com/dolly-img/dolly-img/ring/internal/wire"
 )
 
 // SourceError says that the server's own source failed or changed while it was
@@ -21,6 +22,31 @@ func (e *SourceError) Unwrap() error { return e.Err }
 
 // ErrBusy is the error that NodeConfig.Accept wraps when another transfer holds the target.
 var ErrBusy = errors.New("busy")
+
+// Refusal is a word for why a node does not have its target overwritten. It becomes the Code of its row.
+type Refusal string
+
+// The refusals; "Codes" in PROTOCOL.md says what they mean.
+const (
+	RefusesInUse      = Refusal(wire.CodeInUse)
+	RefusesReadOnly   = Refusal(wire.CodeReadOnly)
+	RefusesTooSmall   = Refusal(wire.CodeTooSmall)
+	RefusesSectorSize = Refusal(wire.CodeSectorSize)
+	RefusesKind       = Refusal(wire.CodeKind)
+	RefusesNotFound   = Refusal(wire.CodeNotFound)
+	RefusesAmbiguous  = Refusal(wire.CodeAmbiguous)
+	RefusesUnfit      = Refusal(wire.CodeUnfit)
+	RefusesPermission = Refusal(wire.CodePermission)
+)
+
+// RefusedError is an error of NodeConfig.Accept or Sink.Offer that says why in a word, too. Without it the word is "policy".
+type RefusedError struct {
+	Why Refusal
+	Err error
+}
+
+func (e *RefusedError) Error() string { return e.Err.Error() }
+func (e *RefusedError) Unwrap() error { return e.Err }
 
 // isInterrupted reports whether Send ended because its context did, before the
 // first node was told to commit.

@@ -290,11 +290,14 @@ func coded(err error, code wire.Code) *wire.Error {
 	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) || errors.Is(err, syscall.EFBIG) {
 		code = wire.CodeSpace
 	}
-	if errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) {
-		code = wire.CodeStore // files that are open now will be closed: nobody has refused anything
+	if errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) || errors.Is(err, syscall.EIO) {
+		code = wire.CodeStore // files that are open now will be closed, and a disk that fails says nothing about policy: nobody has refused anything
 	}
 	if errors.Is(err, fs.ErrExist) {
 		code = wire.CodePolicy // the target has something that must not be replaced
+	}
+	if refused := new(RefusedError); errors.As(err, &refused) {
+		code = wire.Code(refused.Why)
 	}
 	return &wire.Error{Code: code, Err: err}
 }

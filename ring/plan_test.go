@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -171,4 +172,45 @@ func TestPlanUnasked(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A node that refuses to have its target overwritten says why in a word, and its target is untouched, as is that of a node that was never
+// reached or answers what nobody asked.
+func TestPlanRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newMemCluster(t, newMemSource(true, random(1, 1000)))
+		sinks := overwriters(c, 4)
+		sinks[1].node.take(t, &refusing{sinks[1], &RefusedError{RefusesTooSmall, errors.New("too small")}})
+		sinks[2].node.take(t, &refusing{sinks[2], syscall.EIO})
+		sinks[3].node.take(t, sinks[3].memSink) // overwrites nothing
+		c.name("gone:1")
+		c.cfg.Confirm = func(context.Context, []Row) error { return nil }
+		r, err := c.send()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, want := range []Row{
+			{State: Committed, Target: TargetComplete}, {State: Refused, Code: "too-small", Target: TargetUntouched}, {State: Failed, Code: "store", Target: TargetUntouched},
+			{State: Refused, Code: "unplanned", Target: TargetUntouched}, {State: Unreachable, Code: "name", Target: TargetUntouched},
+		} {
+			got := r.Nodes[i]
+			if got.State != want.State || got.Code != want.Code && i < 4 || got.Target != want.Target || (got.Cause.Fault == FaultDenied) != (i == 1) {
+				t.Errorf("%+v, want %+v", got, want)
+			}
+		}
+		c.cfg.Source = newMemSource(true)
+		if r, _ = Send(t.Context(), c.cfg); r != nil && r.Nodes[0].Target != TargetUntouched {
+			t.Errorf("without a source: %+v", r.Nodes[0])
+		}
+	})
+}
+
+// refusing is a Sink that takes no offer.
+type refusing struct {
+	*overwriter
+	why error
+}
+
+func (s *refusing) Offer(context.Context, []v1.Descriptor) ([]int64, int64, error) {
+	return nil, 0, s.why
 }

@@ -82,7 +82,8 @@ type Row struct {
 
 	// Facts is what the node said that it would overwrite (Targeter). It is empty of a node that would overwrite nothing.
 	Facts json.RawMessage `json:"facts,omitempty"`
-	// Target is what became of it. It is "" of a node that would overwrite nothing.
+	// Target is what became of it. It is "" in a transfer that overwrites nothing, and never in one that somebody confirms
+	// (Config.Confirm).
 	Target TargetState `json:"target,omitempty"`
 
 	// Cause is Reason in its parts.

@@ -34,7 +34,7 @@ func coordinatorConfig(cfg Config, markEvery int64) coordinator.Config {
 
 func publicCause(c coordinator.Cause) Cause {
 	fault := Fault(c.Fault)
-	if c.Said == wire.CodePolicy {
+	if c.Said.Refuses() {
 		fault = FaultDenied
 	}
 	return Cause{Fault: fault, Text: c.Text, Addr: c.Addr, After: c.After}
@@ -48,10 +48,14 @@ func innerCause(c Cause) coordinator.Cause {
 // row returns the row of node i, from 1, for a report.
 func (s *sender) row(i int) Row {
 	r := s.chain.Row(i)
+	target := TargetState(r.Became)
+	if target == "" && s.cfg.Confirm != nil { // it was not started
+		target = TargetUntouched
+	}
 	return Row{
 		Node: s.cfg.Nodes[i-1].Name, State: State(r.State), Digest: r.Digest, Bytes: r.Bytes, Skipped: r.Skipped, Seconds: round(s.shown[i].ended),
 		Code: string(r.Cause.Code()), Reason: r.Cause.String(), Link: r.Link, Cause: publicCause(r.Cause), Free: r.Free, NoSHA: r.NoSHA,
-		Facts: json.RawMessage(r.Target), Target: TargetState(r.Became),
+		Facts: json.RawMessage(r.Target), Target: target,
 	}
 }
 
@@ -80,7 +84,11 @@ func (s *sender) tell(i int, e Event) {
 func (s *sender) unprepared(err error) *Report {
 	r := &Report{Transfer: s.id.String(), Seconds: round(time.Since(s.begun)), Bytes: totalSize(s.blobs), Unreached: []Unreached{}, Unprobed: []string{}}
 	for _, p := range s.cfg.Nodes {
-		r.Nodes = append(r.Nodes, Row{Node: p.Name, State: Failed, Code: string(wire.CodeSource), Reason: err.Error(), Cause: because(err.Error())})
+		row := Row{Node: p.Name, State: Failed, Code: string(wire.CodeSource), Reason: err.Error(), Cause: because(err.Error())}
+		if s.cfg.Confirm != nil {
+			row.Target = TargetUntouched
+		}
+		r.Nodes = append(r.Nodes, row)
 	}
 	if n := len(s.blobs); n > 0 {
 		r.Digest = s.blobs[n-1].Digest.String()

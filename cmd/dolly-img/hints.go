@@ -129,6 +129,7 @@ var hints = map[errkind.Kind]string{
 	"device-readonly":   "if it may be written, there: blockdev --setrw %[1]s",
 	"device-sectors":    "make the image on a disk with such sectors: what is in it cannot be changed",
 	"device-several":    "say more in the rule, such as a size, a serial or a path; dolly-img devices, on the node, shows the disks",
+	"device-small":      "name another device there, or send an image that fits",
 	"device-swap":       "take it out of use there: swapoff %[1]s",
 
 	// What raw reads.

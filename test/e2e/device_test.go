@@ -187,8 +187,12 @@ func TestDeviceRefused(t *testing.T) {
 	res := r.push("raw", source.File, "--output", "device:system", "--yes-overwrite", "4")
 	r.want(res, 3, "committed", "refused", "refused", "refused")
 	for i, want := range []string{"", "sectors of 4096 bytes", "is too small: 16.8 MB, the source has 25.2 MB", "is a partition"} {
-		if row := res.report.Nodes[i]; !strings.Contains(row.Reason, want) {
+		row := res.report.Nodes[i]
+		if !strings.Contains(row.Reason, want) {
 			t.Errorf("%q, want %q", row.Reason, want)
+		}
+		if code := []string{"", "sector-size", "too-small", "kind"}[i]; row.Code != code || row.Target != map[bool]string{true: "complete", false: "untouched"}[i == 0] {
+			t.Errorf("%+v, want %s", row, code)
 		}
 	}
 	for i, own := range devices {

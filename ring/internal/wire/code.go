@@ -26,7 +26,28 @@ const (
 	CodeAsked       Code = "asked"       // the server only asked what would happen: nothing failed
 	CodeInterrupted Code = "interrupted" // somebody ended the server
 	CodeSource      Code = "source"      // the server's source failed or changed
+
+	// The following codes exist since version 6, and only in an ANSWER: why a node does not have its target overwritten.
+	CodeInUse      Code = "in-use"      // something else uses it
+	CodeReadOnly   Code = "read-only"   // it is read-only
+	CodeTooSmall   Code = "too-small"   // it is smaller than what comes
+	CodeSectorSize Code = "sector-size" // what comes does not work with its logical sectors
+	CodeKind       Code = "kind"        // it is a partition and what comes a whole disk, or the other way round
+	CodeNotFound   Code = "not-found"   // the policy's name for it means nothing
+	CodeAmbiguous  Code = "ambiguous"   // it means several things
+	CodeUnfit      Code = "unfit"       // it means what must never be overwritten, or is not as the policy says
+	CodePermission Code = "permission"  // the node's program may not open it
 )
+
+// Refuses reports whether c says that a node does not want what the server asks for, and would say so again until somebody changes
+// something there.
+func (c Code) Refuses() bool {
+	switch c {
+	case CodePolicy, CodeInUse, CodeReadOnly, CodeTooSmall, CodeSectorSize, CodeKind, CodeNotFound, CodeAmbiguous, CodeUnfit, CodePermission:
+		return true
+	}
+	return false
+}
 
 // Error is what ended a link or a node's part in a transfer, with its code. LINK, FAIL and ANSWER have both.
 type Error struct {

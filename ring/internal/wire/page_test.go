@@ -151,7 +151,7 @@ func TestPageCodes(t *testing.T) {
 	_, section, _ := strings.Cut(readPage(t), "\n### Codes\n")
 	section, _, _ = strings.Cut(section, "\n## ")
 	var listed []string
-	for _, row := range regexp.MustCompile("(?m)^\\| `([a-z]+)`").FindAllStringSubmatch(section, -1) {
+	for _, row := range regexp.MustCompile("(?m)^\\| `([a-z-]+)`").FindAllStringSubmatch(section, -1) {
 		listed = append(listed, row[1])
 	}
 	var want []string

@@ -11,6 +11,7 @@ import (
 
 	"github.com/dolly-img/dolly-img/ring"
 	"github.com/dolly-img/dolly-img/ring/bytesize"
+	"github.com/dolly-img/dolly-img/ring/errkind"
 	"github.com/dolly-img/dolly-img/ring/leaf"
 )
 
@@ -115,7 +116,7 @@ func (t *Target) tooSmall(size int64) error {
 	if has == wants { // they differ by less than is shown
 		has, wants = fmt.Sprintf("%d bytes", t.d.Size()), fmt.Sprint(size)
 	}
-	return fmt.Errorf("device %s: is too small: %s, the source has %s", t.d, has, wants)
+	return errkind.Errorf("device-small", "device %s: is too small: %s, the source has %s", t.d, has, wants)
 }
 
 // Offer takes one blob of known length that fits. It claims no front of it, because the first leaf is never there.
@@ -133,7 +134,7 @@ func (t *Target) Offer(ctx context.Context, blobs []v1.Descriptor) (held []int64
 	case size > have:
 		return nil, 0, t.tooSmall(size)
 	case have < smallest:
-		return nil, 0, fmt.Errorf("device %s: has %d bytes, and has to have %d", t.d, have, smallest)
+		return nil, 0, errkind.Errorf("device-small", "device %s: has %d bytes, and has to have %d", t.d, have, smallest)
 	}
 	t.size, t.tailAt = size, max(t.leaf, down(size-edge, t.leaf))
 	found, marked, err := t.readJournal()

@@ -13,6 +13,7 @@ import (
 	"github.com/dolly-img/dolly-img/cache"
 	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/meta"
 	"github.com/dolly-img/dolly-img/ring"
+	"github.com/dolly-img/dolly-img/ring/errkind"
 	"github.com/dolly-img/dolly-img/ring/identity"
 	"github.com/dolly-img/dolly-img/ring/printable"
 	"github.com/dolly-img/dolly-img/ring/raw"
@@ -64,8 +65,8 @@ func (a *acceptor) afterEdit(dir string) string {
 	return "then, there: systemctl reload dolly-img"
 }
 
-// lacks is a refusal for lack of something. The ring has codes of its own for that, which it finds by the system's
-// error.
+// lacks is a refusal for lack of something, or of storage that fails. The ring has codes of its own for that, which it finds by
+// the system's error.
 type lacks struct {
 	text string
 	err  syscall.Errno
@@ -73,6 +74,14 @@ type lacks struct {
 
 func (e *lacks) Error() string { return e.text }
 func (e *lacks) Unwrap() error { return e.err }
+
+// refusals says for which kinds of errors about a device the ring has a word of its own.
+var refusals = map[errkind.Kind]ring.Refusal{
+	"device-held": ring.RefusesInUse, "device-md": ring.RefusesInUse, "device-mounted": ring.RefusesInUse, "device-swap": ring.RefusesInUse,
+	"device-kind": ring.RefusesKind, "device-none": ring.RefusesNotFound, "device-path": ring.RefusesNotFound, "device-other": ring.RefusesUnfit,
+	"device-permission": ring.RefusesPermission, "device-readonly": ring.RefusesReadOnly, "device-sectors": ring.RefusesSectorSize,
+	"device-several": ring.RefusesAmbiguous, "device-small": ring.RefusesTooSmall,
+}
 
 // refusal returns err as the sender reads it: with a hint about what to do on the node, and as the ring's ErrBusy if
 // waiting helps.
@@ -87,10 +96,14 @@ func (a *acceptor) refusal(err error) error {
 	if errors.Is(err, raw.ErrBusy) {
 		return fmt.Errorf("%s: %w", text, ring.ErrBusy)
 	}
-	for _, lack := range []syscall.Errno{syscall.ENOSPC, syscall.EMFILE, syscall.ENFILE} {
+	for _, lack := range []syscall.Errno{syscall.ENOSPC, syscall.EMFILE, syscall.ENFILE, syscall.EIO} {
 		if errors.Is(err, lack) {
 			return &lacks{text, lack}
 		}
+	}
+	kind, _ := errkind.Of(err)
+	if why := refusals[kind]; why != "" {
+		return &ring.RefusedError{Why: why, Err: errors.New(text)}
 	}
 	return errors.New(text)
 }

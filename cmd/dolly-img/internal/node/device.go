@@ -9,6 +9,8 @@ import (
 	"os"
 	"time"
 
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+
 	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/meta"
 	"github.com/dolly-img/dolly-img/ring"
 	"github.com/dolly-img/dolly-img/ring/errkind"
@@ -42,7 +44,8 @@ type deviceSink struct {
 	block   *device.Block
 	meta    *meta.Device
 	log     *slog.Logger
-	unknown []gpt.Partition // partitions that the kernel learns of through udev only; nil: none
+	refusal func(error) error // what the sender reads of an error
+	unknown []gpt.Partition   // partitions that the kernel learns of through udev only; nil: none
 	whole   reread.Disk
 	waits   bool
 }
@@ -60,7 +63,7 @@ func (a *acceptor) device(ctx context.Context, transfer string, m *meta.Transfer
 		}
 		return nil, named(m.Output, err)
 	}
-	d := &deviceSink{ctx: context.WithoutCancel(ctx), roots: a.disks, opened: opened, meta: m.Device, log: a.log}
+	d := &deviceSink{ctx: context.WithoutCancel(ctx), roots: a.disks, opened: opened, meta: m.Device, log: a.log, refusal: a.refusal}
 	found := opened.Device()
 	if d.block, err = device.Open(opened.File, found.Path); err != nil {
 		return nil, errors.Join(err, opened.File.Close())
@@ -82,6 +85,15 @@ type waitsFor struct{ error }
 func (e *waitsFor) Unwrap() []error { return []error{e.error, raw.ErrBusy} }
 
 func (d *deviceSink) facts() (*disk.Facts, error) { return d.opened.Facts(device.ReaderAt(d.block)) }
+
+// Offer refuses in the words of the node, as accept does.
+func (d *deviceSink) Offer(ctx context.Context, blobs []v1.Descriptor) (held []int64, free int64, err error) {
+	held, free, err = d.deviceTarget.Offer(ctx, blobs)
+	if err != nil {
+		err = d.refusal(err)
+	}
+	return held, free, err
+}
 
 // Target describes the device as it is now; see ring.Targeter.
 func (d *deviceSink) Target(context.Context) (json.RawMessage, error) {

@@ -74,26 +74,31 @@ func TestRefuseDevice(t *testing.T) {
 		name, device string
 		size         int64
 		what         meta.Device
-		want         string // "" is accepted
+		want         string       // "" is accepted
+		why          ring.Refusal // "" is policy
 	}{
-		{"fits", "device:d", size, meta.Device{Holds: meta.HoldsDisk, Sectors: small}, ""},
-		{"by its path", d.Path, size, meta.Device{}, ""},
-		{"not in the policy", "device:other", size, meta.Device{}, "device-denied"},
-		{"a path that is not in the policy", "/dev/loop-control", size, meta.Device{}, "device-denied"},
-		{"not there", "device:none", size, meta.Device{}, "device-path"},
-		{"too small", "device:d", size + 1, meta.Device{}, "is too small: 16777216 bytes, the source has 16777217"},
-		{"much too small", "device:d", 100663296, meta.Device{}, "is too small: 16.8 MB, the source has 101 MB"},
-		{"read-only", "device:readonly", size, meta.Device{}, "device-readonly"},
-		{"other sectors", "device:large", size, meta.Device{Sectors: small}, "device-sectors"},
-		{"a disk for a partition", "device:part", 1 << 20, meta.Device{Holds: meta.HoldsDisk}, "device-kind"},
-		{"a disk for a partition, all the same", "device:part", 1 << 20, meta.Device{Holds: meta.HoldsDisk, AnyKind: true}, ""},
-		{"a file system for a partition", "device:part", 1 << 20, meta.Device{Holds: meta.HoldsFileSystem}, ""},
-		{"a file system for a disk", "device:d", 1 << 20, meta.Device{Holds: meta.HoldsFileSystem}, "device-kind"},
-		{"a file system for a disk, all the same", "device:d", 1 << 20, meta.Device{Holds: meta.HoldsFileSystem, AnyKind: true}, ""},
+		{"fits", "device:d", size, meta.Device{Holds: meta.HoldsDisk, Sectors: small}, "", ""},
+		{"by its path", d.Path, size, meta.Device{}, "", ""},
+		{"not in the policy", "device:other", size, meta.Device{}, "device-denied", ""},
+		{"a path that is not in the policy", "/dev/loop-control", size, meta.Device{}, "device-denied", ""},
+		{"not there", "device:none", size, meta.Device{}, "device-path", ring.RefusesNotFound},
+		{"too small", "device:d", size + 1, meta.Device{}, "is too small: 16777216 bytes, the source has 16777217 (device-small)", ring.RefusesTooSmall},
+		{"much too small", "device:d", 100663296, meta.Device{}, "is too small: 16.8 MB, the source has 101 MB", ring.RefusesTooSmall},
+		{"read-only", "device:readonly", size, meta.Device{}, "device-readonly", ring.RefusesReadOnly},
+		{"other sectors", "device:large", size, meta.Device{Sectors: small}, "device-sectors", ring.RefusesSectorSize},
+		{"a disk for a partition", "device:part", 1 << 20, meta.Device{Holds: meta.HoldsDisk}, "device-kind", ring.RefusesKind},
+		{"a disk for a partition, all the same", "device:part", 1 << 20, meta.Device{Holds: meta.HoldsDisk, AnyKind: true}, "", ""},
+		{"a file system for a partition", "device:part", 1 << 20, meta.Device{Holds: meta.HoldsFileSystem}, "", ""},
+		{"a file system for a disk", "device:d", 1 << 20, meta.Device{Holds: meta.HoldsFileSystem}, "device-kind", ring.RefusesKind},
+		{"a file system for a disk, all the same", "device:d", 1 << 20, meta.Device{Holds: meta.HoldsFileSystem, AnyKind: true}, "", ""},
 	} {
 		sink, err := offer(t, a, tt.device, tt.size, tt.what)
 		if (err == nil) != (tt.want == "") || err != nil && !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%s: %v", tt.name, err)
+		}
+		refused := new(ring.RefusedError)
+		if errors.As(err, &refused); refused.Why != tt.why {
+			t.Errorf("%s: refused as %q, want %q", tt.name, refused.Why, tt.why)
 		}
 		if sink != nil {
 			if err := sink.(io.Closer).Close(); err != nil {

@@ -102,7 +102,7 @@ func (p *Push) send(ctx context.Context) (rep *ring.Report, kept string, err err
 	m := p.Meta
 	cfg, err := p.config(ctx, &m)
 	if err != nil {
-		return notStarted(p.Nodes, err), "", err
+		return p.notStarted(err), "", err
 	}
 	if c, ok := cfg.Source.(io.Closer); ok {
 		defer func() {
@@ -113,7 +113,7 @@ func (p *Push) send(ctx context.Context) (rep *ring.Report, kept string, err err
 	}
 	rep, err = ring.Send(ctx, *cfg)
 	if rep == nil {
-		rep = notStarted(p.Nodes, err)
+		rep = p.notStarted(err)
 	}
 	m.Outdated(rep)
 	if m.Kind == meta.KindImage && rep.Digest != "" {
@@ -241,12 +241,14 @@ func checkStatus(rep *ring.Report, err error, enough int) int {
 
 // notStarted returns the report of a transfer that failed before the ring was started. Every node has a row that says it
 // was not asked.
-func notStarted(nodes []string, err error) *ring.Report {
+func (p *Push) notStarted(err error) *ring.Report {
 	r := &ring.Report{Nodes: []ring.Row{}, Unreached: []ring.Unreached{}, Unprobed: []string{}}
-	for _, node := range nodes {
-		r.Nodes = append(r.Nodes, ring.Row{
-			Node: node, State: ring.Failed, Code: "not-asked", Reason: "not asked: " + printable.Line(err.Error()),
-		})
+	for _, node := range p.Nodes {
+		row := ring.Row{Node: node, State: ring.Failed, Code: "not-asked", Reason: "not asked: " + printable.Line(err.Error())}
+		if p.Meta.Device != nil {
+			row.Target = ring.TargetUntouched
+		}
+		r.Nodes = append(r.Nodes, row)
 	}
 	return r
 }
