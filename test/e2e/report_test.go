@@ -30,6 +30,7 @@ type report struct {
 	Direct    int                 `json:"direct"`
 	Unreached []map[string]string `json:"unreached"`
 	Unprobed  []string            `json:"unprobed"`
+	Unsynced  bool                `json:"unsynced"`
 }
 
 type row struct {
@@ -61,7 +62,7 @@ func readReport(text []byte) (*report, error) {
 	if err := json.Unmarshal(text, &top); err != nil {
 		return nil, err
 	}
-	if missing := lacks(top, "transfer", "version", "host", "started", "image", "kept", "digest", "sif", "bytes", "seconds", "exit", "nodes", "direct", "unreached", "unprobed"); missing != "" {
+	if missing := lacks(top, "transfer", "version", "host", "started", "image", "kept", "digest", "sif", "bytes", "seconds", "exit", "nodes", "direct", "unreached", "unprobed", "unsynced"); missing != "" {
 		return nil, fmt.Errorf("no %s", missing)
 	}
 	if _, err := time.Parse(time.RFC3339, r.Started); err != nil {
@@ -90,7 +91,7 @@ func lacks(got map[string]any, names ...string) string {
 
 func TestReadReport(t *testing.T) {
 	row := map[string]any{"node": "a", "state": "held", "digest": "", "bytes": 0, "skipped": 1, "seconds": 0.1, "code": "", "reason": "", "link": ""}
-	top := map[string]any{"transfer": "t", "version": "v", "host": "h", "started": "2026-11-27T08:00:00Z", "image": "i", "kept": "", "digest": "", "sif": "", "bytes": 1, "seconds": 1, "exit": 0, "nodes": []any{row}, "direct": 0, "unreached": []any{}, "unprobed": []any{}}
+	top := map[string]any{"transfer": "t", "version": "v", "host": "h", "started": "2026-11-27T08:00:00Z", "image": "i", "kept": "", "digest": "", "sif": "", "bytes": 1, "seconds": 1, "exit": 0, "nodes": []any{row}, "direct": 0, "unreached": []any{}, "unprobed": []any{}, "unsynced": false}
 	read := func(v any) error {
 		text, _ := json.Marshal(v)
 		_, err := readReport(text)
