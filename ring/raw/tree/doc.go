@@ -23,7 +23,6 @@
 //
 //	SCHILY.xattr.NAME   an extended attribute, its bytes as they are; ACLs are system.posix_acl_access and _default
 //	gid, uid            where the header has no room for them
-//	gname, uname        names of owner and group on the server, if they have any; nodes take the numbers
 //	linkpath            the target of a symbolic link as it is, or of a hard link the name of an entry before it
 //	mtime               seconds, with nine digits of a fraction unless that is 0
 //	path                the name; that of a directory ends with a slash
@@ -31,11 +30,11 @@
 //
 // Types are '0' file, '1' hard link, '2' symbolic link, '5' directory, and with Options.Special '3' and '4' device and '6'
 // named pipe. A hard link has mode, owner and times 0: they are those of the first name. The header's own name is the path,
-// cut off after 100 bytes. A node encodes again what it has read of an entry, and refuses the stream unless the bytes are
-// the same.
+// cut off after 100 bytes. Owners are numbers, since their names may differ between machines. A node encodes again what it has read of an entry, and refuses the stream unless the bytes are
+// the same. So a node can make the stream again from what it has unpacked.
 //
-// Holes of sparse files are zeros in the stream. From 64 MiB on a stream travels in leaves, in which long runs of zeros cost
-// nothing on the way. A node makes holes where whole pages of a file, 4 KiB from a multiple of 4 KiB on, come as zeros.
+// Holes of sparse files are zeros in the stream. With 64 MiB of them or more it travels in leaves, in which long runs of zeros
+// cost nothing on the way. A node makes holes where whole pages of a file, 4 KiB from a multiple of 4 KiB on, come as zeros.
 //
 // # Limits
 //

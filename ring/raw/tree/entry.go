@@ -34,13 +34,11 @@ const (
 const (
 	keyXattr    = "SCHILY.xattr."
 	keyGID      = "gid"
-	keyGroup    = "gname"
 	keyLink     = "linkpath"
 	keyModTime  = "mtime"
 	keyPath     = "path"
 	keySize     = "size"
 	keyUID      = "uid"
-	keyUser     = "uname"
 	largestID   = 1<<21 - 1 // that seven octal digits can say
 	largestSize = 1<<33 - 1 // that eleven octal digits can say
 	largestDev  = 1<<21 - 1
@@ -52,7 +50,6 @@ type entry struct {
 	kind         byte
 	mode         uint32 // permission bits, set-user-ID, set-group-ID and sticky
 	uid, gid     uint32
-	user, group  string
 	sec          int64 // of the modification time
 	nsec         int32
 	size         int64  // of a file
@@ -119,7 +116,7 @@ func (e *entry) check() error {
 		return errors.New("a link without a target")
 	case e.major > largestDev || e.minor > largestDev || !device && e.major|e.minor != 0:
 		return errors.New("number of the device")
-	case e.kind == typeHardLink && (e.mode|e.uid|e.gid != 0 || e.user+e.group != "" || e.sec != 0 || e.nsec != 0 || len(e.xattrs) > 0):
+	case e.kind == typeHardLink && (e.mode|e.uid|e.gid != 0 || e.sec != 0 || e.nsec != 0 || len(e.xattrs) > 0):
 		return errors.New("a hard link with attributes")
 	}
 	for i, x := range e.xattrs {
@@ -141,7 +138,7 @@ func (e *entry) encode(b []byte) []byte {
 	b = append(b, make([]byte, padding(int64(len(records))))...)
 	h := header{
 		name: e.path, link: e.link, kind: e.kind, mode: e.mode, size: e.size,
-		uid: e.uid, gid: e.gid, mtime: min(max(e.sec, 0), largestSize), user: e.user, group: e.group, major: e.major, minor: e.minor,
+		uid: e.uid, gid: e.gid, mtime: min(max(e.sec, 0), largestSize), major: e.major, minor: e.minor,
 	}
 	h.name = e.named()
 	if h.size > largestSize {
@@ -173,9 +170,6 @@ func (e *entry) records() []byte {
 	if e.gid > largestID {
 		b = appendRecord(b, keyGID, strconv.FormatUint(uint64(e.gid), 10))
 	}
-	if e.group != "" {
-		b = appendRecord(b, keyGroup, e.group)
-	}
 	if e.link != "" {
 		b = appendRecord(b, keyLink, e.link)
 	}
@@ -186,9 +180,6 @@ func (e *entry) records() []byte {
 	}
 	if e.uid > largestID {
 		b = appendRecord(b, keyUID, strconv.FormatUint(uint64(e.uid), 10))
-	}
-	if e.user != "" {
-		b = appendRecord(b, keyUser, e.user)
 	}
 	return b
 }
@@ -241,11 +232,11 @@ func parseTime(s string) (sec int64, nsec int32, err error) {
 
 // header is a block of 512 bytes, as POSIX has it for ustar.
 type header struct {
-	name, link, user, group string
-	kind                    byte
-	mode, uid, gid          uint32
-	size, mtime             int64
-	major, minor            uint32
+	name, link     string
+	kind           byte
+	mode, uid, gid uint32
+	size, mtime    int64
+	major, minor   uint32
 }
 
 func appendHeader(b []byte, h *header) []byte {
@@ -268,8 +259,6 @@ func appendHeader(b []byte, h *header) []byte {
 	to[156] = h.kind
 	copy(to[157:257], h.link)
 	copy(to[257:], "ustar\x0000")
-	copy(to[265:296], h.user)
-	copy(to[297:328], h.group)
 	octal(329, 7, int64(h.major))
 	octal(337, 7, int64(h.minor))
 	sum := int64(0)
@@ -376,10 +365,6 @@ func (e *entry) record(key, value string) (err error) {
 		e.uid = id()
 	case keyGID:
 		e.gid = id()
-	case keyUser:
-		e.user = value
-	case keyGroup:
-		e.group = value
 	default:
 		name, ok := strings.CutPrefix(key, keyXattr)
 		if !ok {

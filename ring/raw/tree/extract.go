@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -38,6 +39,8 @@ type extractor struct {
 	told int64  // up to where the kernel was told to begin to write
 	pad  int64  // zeros that have to come
 	tail int    // blocks of zeros at the end that have come
+
+	headers maphash.Hash // of all headers
 }
 
 // openDir is a directory that is being filled.
@@ -141,6 +144,7 @@ func (x *extractor) header() error {
 	if err != nil {
 		return x.malformed(err)
 	}
+	x.headers.Write(b)
 	x.head, x.need = x.head[:0], block
 	return x.begin(e)
 }

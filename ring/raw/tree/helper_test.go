@@ -41,8 +41,8 @@ func plant(t *testing.T) string {
 	write("new\nline 'and' \"quotes\" \xff\xfe", "odd", 0o640)
 	write("päth/"+strings.Repeat("ü", 120), "long", 0o640)
 	write(strings.Repeat(strings.Repeat("d", 200)+"/", 8)+"end", "far", 0o604)
-	write("large", strings.Repeat("large ", 1<<18), 0o644)
-	for i := range 40 {
+	write("large", strings.Repeat("large ", 1<<15), 0o644)
+	for i := range 30 {
 		write(fmt.Sprintf("many/f%d", i), strings.Repeat("y", i*7), 0o644)
 	}
 	must(os.Mkdir(at("nothing"), 0o1777))
@@ -53,8 +53,8 @@ func plant(t *testing.T) string {
 	must(os.Link(at("a/b.txt"), at("a/again")))
 	sparse, err := os.Create(at("sparse"))
 	must(err)
-	must(sparse.Truncate(3<<20 + 77))
-	_, err = sparse.WriteAt([]byte("in the middle"), 1<<20+5)
+	must(sparse.Truncate(1<<20 + 77))
+	_, err = sparse.WriteAt([]byte("in the middle"), 1<<19+5)
 	must(err)
 	must(sparse.Close())
 	must(unix.Setxattr(at("a/b.txt"), "user.note", []byte("with\x00zero and\nline"), 0))

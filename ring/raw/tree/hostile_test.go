@@ -78,8 +78,9 @@ func hostile() map[string][]byte {
 	all["wrong checksum"] = sum
 	sparse := &entry{path: "a", kind: typeFile, xattrs: []xattr{{"user.x", "y"}}}
 	all["sparse map"] = bytes.Replace(streamWith(top(), sparse), []byte("SCHILY.xattr.user.x=y"), []byte("GNU.sparse.map=000000"), 1)
-	all["records out of order"] = bytes.Replace(streamWith(top(), &entry{path: "a", kind: typeFile, user: "u", group: "g"}),
-		[]byte("11 gname=g\n"), []byte("11 uname=g\n"), 1)
+	all["records out of order"] = bytes.Replace(streamWith(top(), &entry{path: "a", kind: typeFile, uid: 3_000_000, gid: 4_000_000}),
+		[]byte("gid="), []byte("uid="), 1)
+	all["an unknown record"] = bytes.Replace(all["records out of order"], []byte("uid="), []byte("xyz="), 1)
 	return all
 }
 

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"sort"
 	"strconv"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
@@ -30,11 +31,11 @@ type Source struct {
 	top   int // the directory, open
 	title string
 	o     Options
-	names *names
 
-	all  []*found
-	at   []int64 // where the entries begin in the stream, and where the last one ends
-	data int64   // bytes of the stream that are stored on the disk, or are headers
+	all    []*found
+	at     []int64 // where the entries begin in the stream, and where the last one ends
+	data   int64   // bytes of the stream that are stored on the disk, or are headers
+	digest digest.Digest
 }
 
 // Open walks a directory to be sent. Nothing in it may be changed before Unchanged was called. Close frees it.
@@ -46,10 +47,15 @@ func Open(dir string, o Options) (*Source, error) {
 	case err != nil:
 		return nil, errkind.Errorf("input-unreadable", "input %s: %w", dir, err)
 	}
-	s := &Source{top: fd, title: filepath.Clean(dir), o: o, names: newNames(), at: []int64{0}}
+	return openAt(fd, dir, o)
+}
+
+// openAt is Open of a directory that is open, which Close closes.
+func openAt(fd int, dir string, o Options) (*Source, error) {
+	s := &Source{top: fd, title: filepath.Clean(dir), o: o, at: []int64{0}}
 	var headers []byte
 	end := int64(0)
-	err = walk(fd, s.title, o, s.names, func(f *found) error {
+	err := walk(fd, s.title, o, func(f *found) error {
 		headers = f.encode(headers[:0])
 		end += int64(len(headers)) + f.size + padding(f.size)
 		if end < 0 || f.size > 1<<62 {
@@ -63,7 +69,28 @@ func Open(dir string, o Options) (*Source, error) {
 		return nil, errors.Join(err, s.Close())
 	}
 	s.o.Skipped = nil // once is enough
+	waitTick(s.newest())
 	return s, nil
+}
+
+// tick is longer than the steps in which a file system counts times, which are up to 10 ms.
+const tick = 20 * time.Millisecond
+
+// waitTick waits until what was changed last was changed so long ago that another change would show in its times.
+func waitTick(last time.Time) {
+	if ago := time.Since(last); ago < tick && ago > -tick {
+		time.Sleep(tick)
+	}
+}
+
+// newest is when anything in the directory was changed last.
+func (s *Source) newest() (last time.Time) {
+	for _, f := range s.all {
+		if at := time.Unix(f.ctime.Unix()); at.After(last) {
+			last = at
+		}
+	}
+	return last
 }
 
 // stored returns about how many bytes of a file are no holes.
@@ -80,13 +107,24 @@ func (s *Source) Size() int64 { return s.at[len(s.at)-1] + trailer }
 // Entries is how many names are in the directory, with that of itself.
 func (s *Source) Entries() int { return len(s.all) }
 
-// Blobs is the stream: its size is known, its digest is not.
+// Known says which digest the stream has, where that is known. It does nothing for a stream that travels in leaves. It is called before Blobs. Whoever keeps the digest of a
+// transfer keeps Mark and Form beside it: the digest is that of the stream as long as both are the same.
+func (s *Source) Known(d digest.Digest) { s.digest = d }
+
+// leastHoles is from how many bytes of holes on a stream travels in leaves, in which they cost nothing on the way. A blob in
+// leaves has no digest before it was read, so that nodes cannot say that they hold it.
+const leastHoles = 64 << 20
+
+// Form is a number that differs when the same tree makes another stream.
+const Form = 1
+
+// Blobs is the stream: its size is known, its digest is not, unless Known was called.
 func (s *Source) Blobs(context.Context) ([]v1.Descriptor, error) {
 	d := raw.Describe(s.title+".tar", s.Size())
-	if d.MediaType != leaf.MediaType {
-		d.MediaType = MediaType
-	} else if data := s.data + trailer; data < d.Size {
+	if data := s.data + trailer; d.Size-data >= leastHoles {
 		d.Annotations[leaf.AnnotationData] = strconv.FormatInt(data, 10)
+	} else {
+		d.MediaType, d.Digest = MediaType, s.digest
 	}
 	return []v1.Descriptor{d}, nil
 }
@@ -114,7 +152,7 @@ func (s *Source) Open(ctx context.Context, _ v1.Descriptor, off int64) (io.ReadC
 // Unchanged walks the directory again.
 func (s *Source) Unchanged(ctx context.Context) error {
 	i := 0
-	err := walk(s.top, s.title, s.o, s.names, func(f *found) error {
+	err := walk(s.top, s.title, s.o, func(f *found) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
@@ -147,8 +185,8 @@ func (s *Source) Mark() digest.Digest {
 
 // mark writes all of an entry by which a change of it is seen.
 func (f *found) mark(w io.Writer) {
-	fmt.Fprintf(w, "%q %c %d %d %d %d %d %d %d\n",
-		f.path, f.kind, f.dev, f.ino, f.length, f.mtime.Nano(), f.ctime.Nano(), f.uid, f.mode)
+	fmt.Fprintf(w, "%q %c %q %d %d %d %d %d %d %d %d\n",
+		f.path, f.kind, f.link, f.dev, f.ino, f.length, f.mtime.Nano(), f.ctime.Nano(), f.mode, f.uid, f.gid)
 }
 
 // Close ends the source.

@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"io"
 	"io/fs"
 	"os"
 	"path"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
@@ -95,7 +97,7 @@ func (t *Target) Offer(ctx context.Context, blobs []v1.Descriptor) (held []int64
 // stands reports whether the directory that is there is one that the stream with this digest has made, and was not
 // changed since.
 func (t *Target) stands(stream digest.Digest) bool {
-	if t.o.Records == nil || stream == "" {
+	if t.o.Records == nil || stream == "" || t.o.Place.Owner != nil {
 		return false
 	}
 	top, err := t.tree.OpenStanding()
@@ -111,8 +113,8 @@ func (t *Target) stands(stream digest.Digest) bool {
 	if !ok {
 		return false
 	}
-	mark, err := markOf(top, nil, t.o)
-	return err == nil && was == recordOf(stream, mark)
+	l, err := lookAt(top, nil, maphash.MakeSeed())
+	return err == nil && was == recordOf(stream, l.mark)
 }
 
 // recordOf is what is recorded of a directory with this mark that a stream with this digest has made.
@@ -120,32 +122,44 @@ func recordOf(stream, mark digest.Digest) digest.Digest {
 	return digest.FromString(stream.String() + "\n" + mark.String())
 }
 
-// markOf returns a digest of what the file system says about everything in a directory: as long as it is the same, nothing
-// in it was changed. The times at which the directory itself was renamed do not count, but its attributes do. They are those
-// of dressed, which it will have, or with nil those that it has.
-func markOf(top *os.File, dressed *entry, o TargetOptions) (digest.Digest, error) {
+// look is what a walk of a directory on a node has found.
+type look struct {
+	mark    digest.Digest // of what the file system says about everything in it: as long as it is the same, nothing was changed
+	headers uint64        // a hash of the headers of the stream that it makes
+}
+
+// lookAt walks a directory. The times at which the directory itself was renamed do not count, but its attributes do. They are
+// those of dressed, which it will have, or with nil those that it has.
+func lookAt(top *os.File, dressed *entry, seed maphash.Seed) (l look, err error) {
 	m := digest.Canonical.Digester()
-	ids := newNames()
-	w := Options{Special: true, topOnly: true, Skipped: func(p string) { fmt.Fprintf(m.Hash(), "socket %q\n", p) }}
+	var headers maphash.Hash
+	headers.SetSeed(seed)
+	var buf []byte
 	var dev uint64
-	err := walk(int(top.Fd()), ".", w, ids, func(f *found) error {
-		if f.path != "." {
-			if f.dev != dev {
-				return errors.New("a file system is mounted in it")
-			}
-			f.mark(m.Hash())
-			return nil
-		}
-		dev = f.dev
+	var last time.Time
+	o := Options{Special: true, Skipped: func(p string) { fmt.Fprintf(m.Hash(), "socket %q\n", p) }}
+	err = walk(int(top.Fd()), ".", o, func(f *found) error {
 		e := &f.entry
-		if dressed != nil {
-			e = dressed
+		switch {
+		case f.path == ".":
+			if dev = f.dev; dressed != nil {
+				e = dressed
+			}
+			fmt.Fprintf(m.Hash(), "top %d %d %d %d %o %d %d %q\n", f.dev, f.ino, e.uid, e.gid, e.mode, e.sec, e.nsec, e.xattrs)
+		case f.dev != dev:
+			return errors.New("a file system is mounted in it")
+		default:
+			f.mark(m.Hash())
+			if at := time.Unix(f.ctime.Unix()); at.After(last) {
+				last = at
+			}
 		}
-		uid, gid, _ := (&extractor{owner: o.Place.Owner}).ids(e)
-		fmt.Fprintf(m.Hash(), "top %d %d %d %d %o %d %d %q\n", f.dev, f.ino, uid, gid, e.mode, e.sec, e.nsec, e.xattrs)
+		buf = e.encode(buf[:0])
+		headers.Write(buf)
 		return nil
 	})
-	return m.Digest(), err
+	waitTick(last)
+	return look{m.Digest(), headers.Sum64()}, err
 }
 
 // Begin makes the part directory, or goes on where the writer before was aborted.
@@ -303,16 +317,11 @@ func (w *writer) Commit(ctx context.Context, final v1.Descriptor) error {
 	if err := t.x.finish(); err != nil {
 		return err
 	}
-	x := *t.x // the mark is of what nobody else could enter until now
+	x := *t.x
 	if t.o.Records != nil {
-		top := os.NewFile(uintptr(t.x.dirs[0].fd), ".")
-		t.x.dirs = nil
-		mark, err := markOf(top, x.top, t.o)
-		top.Close()
-		if err != nil {
+		if err := t.look(final.Digest); err != nil {
 			return fmt.Errorf("output %s: look at what was made: %w", t, err)
 		}
-		t.mark = recordOf(final.Digest, mark)
 	}
 	if err := t.tree.Seal(ctx, func(top *os.File) error { return x.dress(int(top.Fd()), x.top) }); err != nil {
 		return err
@@ -320,6 +329,19 @@ func (w *writer) Commit(ctx context.Context, final v1.Descriptor) error {
 	t.stop()
 	t.complete = true
 	return nil
+}
+
+// look finds out what will be recorded, while nobody else can enter the directory. If it does not make the stream again, as
+// with other owners, or where the file system keeps less of a time, there is no record: what a node holds others are fed from.
+func (t *Target) look(stream digest.Digest) error {
+	top := os.NewFile(uintptr(t.x.dirs[0].fd), ".")
+	t.x.dirs = nil
+	defer top.Close()
+	l, err := lookAt(top, t.x.top, t.x.headers.Seed())
+	if err == nil && l.headers == t.x.headers.Sum64() && t.o.Place.Owner == nil {
+		t.mark = recordOf(stream, l.mark)
+	}
+	return err
 }
 
 // Abort keeps so many bytes of the stream. What was unpacked is never less than is known to be right, so it cannot be

@@ -1,8 +1,10 @@
 package tree
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -153,6 +155,27 @@ func TestHeld(t *testing.T) {
 		}
 	}
 	put()
+	again := p.target(t)
+	if _, _, err := again.Offer(t.Context(), []v1.Descriptor{blobOf(stream)}); err != nil {
+		t.Fatal(err)
+	}
+	sink := again.Sink()
+	for _, off := range []int{0, 777, len(stream) - 5} {
+		r, err := sink.(ring.Opener).Open(t.Context(), blobOf(stream), int64(off))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := io.ReadAll(r); err != nil || !bytes.Equal(got, stream[off:]) {
+			t.Errorf("from byte %d on it makes another stream: %v", off, err)
+		}
+		r.Close()
+	}
+	if inPlace, err := sink.(ring.Preparer).Prepare(t.Context(), []v1.Descriptor{blobOf(stream)}); !inPlace || err != nil {
+		t.Errorf("prepare: %v, %v", inPlace, err)
+	}
+	if err := errors.Join(sink.Publish(t.Context()), sink.(io.Closer).Close()); err != nil {
+		t.Error(err)
+	}
 	for name, change := range map[string]func() error{
 		"a byte": func() error {
 			var st unix.Stat_t

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/user"
 	"path"
 	"slices"
 	"strconv"
@@ -26,8 +25,6 @@ type Options struct {
 	Special bool
 	// Skipped is called with each socket that is left out. It may be nil.
 	Skipped func(path string)
-
-	topOnly bool // extended attributes are read of the top directory only
 }
 
 // identity is by what an inode is known again, as long as nothing of it is changed.
@@ -54,19 +51,18 @@ type walker struct {
 	title   string // of the top directory, for errors
 	exclude []pattern
 	o       Options
-	names   *names
 	linked  map[[2]uint64]string // the first name of an inode that has several
 	dev     uint64               // of a directory that is known to be stored
 	visit   func(f *found) error
 }
 
 // walk calls visit for everything in the directory that is open as top. The found is visit's to keep.
-func walk(top int, title string, o Options, ids *names, visit func(f *found) error) error {
+func walk(top int, title string, o Options, visit func(f *found) error) error {
 	exclude, err := parsePatterns(o.Exclude)
 	if err != nil {
 		return err
 	}
-	w := &walker{title: title, exclude: exclude, o: o, names: ids, linked: map[[2]uint64]string{}, visit: visit}
+	w := &walker{title: title, exclude: exclude, o: o, linked: map[[2]uint64]string{}, visit: visit}
 	var st unix.Stat_t
 	if err := unix.Fstat(top, &st); err != nil {
 		return w.fail(".", err)
@@ -207,7 +203,6 @@ func (w *walker) entry(dir int, rel string, st *unix.Stat_t) (*found, error) {
 		w.linked[[2]uint64{st.Dev, st.Ino}] = rel
 	}
 	f.mode, f.uid, f.gid = st.Mode&0o7777, st.Uid, st.Gid
-	f.user, f.group = w.names.user(st.Uid), w.names.group(st.Gid)
 	f.sec, f.nsec = st.Mtim.Sec, int32(st.Mtim.Nsec)
 	_, name := f.parent()
 	var err error
@@ -222,7 +217,7 @@ func (w *walker) entry(dir int, rel string, st *unix.Stat_t) (*found, error) {
 	case typeChar, typeBlock:
 		f.major, f.minor = unix.Major(st.Rdev), unix.Minor(st.Rdev)
 	}
-	if err == nil && (!w.o.topOnly || rel == ".") {
+	if err == nil {
 		f.xattrs, err = xattrsOf(dir, name)
 	}
 	if err != nil {
@@ -289,41 +284,4 @@ func xattrsOf(dir int, name string) ([]xattr, error) {
 	}
 	sortXattrs(all)
 	return all, nil
-}
-
-// names knows what users and groups are called on this machine.
-type names struct{ users, groups map[uint32]string }
-
-func newNames() *names { return &names{map[uint32]string{}, map[uint32]string{}} }
-
-func (n *names) user(id uint32) string {
-	return look(n.users, id, func(s string) (string, error) {
-		u, err := user.LookupId(s)
-		if err != nil {
-			return "", err
-		}
-		return u.Username, nil
-	})
-}
-
-func (n *names) group(id uint32) string {
-	return look(n.groups, id, func(s string) (string, error) {
-		g, err := user.LookupGroupId(s)
-		if err != nil {
-			return "", err
-		}
-		return g.Name, nil
-	})
-}
-
-func look(known map[uint32]string, id uint32, ask func(string) (string, error)) string {
-	name, ok := known[id]
-	if !ok {
-		name, _ = ask(strconv.FormatUint(uint64(id), 10)) // who has no name is known by the number
-		if len(name) > maxName || strings.ContainsAny(name, "\x00\n") {
-			name = ""
-		}
-		known[id] = name
-	}
-	return name
 }

@@ -101,7 +101,7 @@ func (a *acceptor) directory(ctx context.Context, m *meta.Transfer, blobs []v1.D
 		return nil, err
 	}
 	a.journalPart(m.Output)
-	return t, nil
+	return t.Sink(), nil
 }
 
 // target returns what the policy and the sender say about the output.

@@ -30,11 +30,32 @@ func (in Tree) Open(_ context.Context, _ *Push, m *meta.Transfer) (ring.Source, 
 	if err != nil {
 		return nil, err
 	}
-	return treeSource{s}, nil
+	t := &treeSource{Source: s, in: in, mark: s.Mark()}
+	s.Known(in.sent(t.mark))
+	return t, nil
 }
 
 // treeSource is a directory as a source.
-type treeSource struct{ *tree.Source }
+type treeSource struct {
+	*tree.Source
+	in   Tree
+	mark digest.Digest
+	read digest.Digest
+}
+
+// Sums is told the digest of what was read.
+func (t *treeSource) Sums(read []digest.Digest) { t.read = read[0] }
+
+// Unchanged keeps the digest for the next transfer of the same directory.
+func (t *treeSource) Unchanged(ctx context.Context) error {
+	if err := t.Source.Unchanged(ctx); err != nil {
+		return err
+	}
+	if t.read != "" && t.read.Algorithm() == digest.Canonical {
+		_ = t.in.keep(sentTree{t.mark, t.read})
+	}
+	return nil
+}
 
 // sha256 returns "": what sha256sum has of a stream that is stored nowhere is of no use.
-func (treeSource) sha256(context.Context) digest.Digest { return "" }
+func (t *treeSource) sha256(context.Context) digest.Digest { return "" }
