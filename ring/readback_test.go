@@ -21,6 +21,8 @@ type backSink struct {
 
 func (s *backSink) ReadsBack() bool { return true }
 
+func (s *backSink) String() string { return "/dev/sdb" }
+
 func (s *backSink) Begin(ctx context.Context, d v1.Descriptor, off int64) (Writer, error) {
 	w, err := s.memSink.Begin(ctx, d, off)
 	return &backWriter{w.(*memWriter), s}, err
@@ -79,7 +81,7 @@ func TestReadBack(t *testing.T) {
 				if i == 1 && rot >= 0 {
 					want = Failed
 				}
-				if row.State != want || want == Failed && (row.Code != "store" || !strings.Contains(row.Reason, "reads back")) {
+				if row.State != want || want == Failed && (row.Code != "readback" || !strings.HasPrefix(row.Reason, "/dev/sdb reads back with other bytes")) {
 					t.Errorf("leaves %v, byte %d: %s is %s, %s: %s", inLeaves, rot, row.Node, row.State, row.Code, row.Reason)
 				}
 				if row.State == Committed && sinks[i].read < size {

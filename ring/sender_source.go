@@ -77,7 +77,7 @@ func (s *sender) pump(blobs []int) (p *relay.Pump, differs func(b int, got diges
 		}
 	}
 	return p, func(b int, got digest.Digest) error {
-		return fmt.Errorf("blob %d: read bytes have digest %s, expected %s", b, got, s.blobs[b].Digest)
+		return fmt.Errorf("%s: read bytes have digest %s, expected %s", wire.Called(s.blobs, b), got, s.blobs[b].Digest)
 	}
 }
 

@@ -20,8 +20,10 @@ const backChunk = 1 << 20
 // readBack compares what a Sink has stored with the sums of what came (ReadBacker). Its methods do nothing for nil.
 type readBack struct {
 	open func(ctx context.Context, b int, off int64) (io.ReadCloser, error)
-	mark int64
-	sums [][]byte // of each blob in leaves those of its whole leaves, one behind the other
+	// called names where a blob is stored: the device or the file, where the Sink tells.
+	called func(b int) string
+	mark   int64
+	sums   [][]byte // of each blob in leaves those of its whole leaves, one behind the other
 	// known returns the sum of a leaf that was read and compared before the start, and not written since; nil of any other.
 	known func(b int, off int64) []byte
 	right atomic.Int64
@@ -34,6 +36,12 @@ func newReadBack(x sinkExtras, blobs []v1.Descriptor, mark int64, known func(b i
 	}
 	r := &readBack{mark: mark, known: known, sums: make([][]byte, len(blobs))}
 	r.open = func(ctx context.Context, b int, off int64) (io.ReadCloser, error) { return x.Open(ctx, blobs[b], off) }
+	r.called = func(b int) string {
+		if x.Stringer != nil && len(blobs) == 1 {
+			return x.String()
+		}
+		return wire.Called(blobs, b)
+	}
 	for i, d := range blobs {
 		if leaf.In(d) {
 			r.sums[i] = make([]byte, d.Size/mark*sha256.Size)
@@ -70,7 +78,7 @@ func (r *readBack) compare(ctx context.Context, b int, d v1.Descriptor) error {
 		return err
 	}
 	if digest.NewDigest(digest.SHA256, h) != d.Digest {
-		return differs(b, 0, d.Size)
+		return r.differs(b, 0, d.Size)
 	}
 	r.right.Add(d.Size)
 	return nil
@@ -101,7 +109,7 @@ func (r *readBack) leaves(ctx context.Context, b int, d v1.Descriptor) error {
 				if n < r.mark {
 					last = sum
 				} else if string(sum) != string(r.sums[b][k*sha256.Size:][:sha256.Size]) {
-					return differs(b, off, n)
+					return r.differs(b, off, n)
 				}
 				r.right.Add(n)
 			}
@@ -114,7 +122,7 @@ func (r *readBack) leaves(ctx context.Context, b int, d v1.Descriptor) error {
 	root.Write(r.sums[b])
 	root.Write(last)
 	if leaf.Digest(root.Sum(nil)) != d.Digest {
-		return differs(b, d.Size/r.mark*r.mark, d.Size%r.mark)
+		return r.differs(b, d.Size/r.mark*r.mark, d.Size%r.mark)
 	}
 	return nil
 }
@@ -139,6 +147,6 @@ func (r *readBack) read(ctx context.Context, h io.Writer, b int, off, n int64, b
 	return nil
 }
 
-func differs(b int, off, n int64) error {
-	return wire.Errorf(wire.CodeStore, "blob %d reads back with other bytes than were written, from byte %d to %d", b, off, off+n)
+func (r *readBack) differs(b int, off, n int64) error {
+	return wire.Errorf(wire.CodeReadBack, "%s reads back with other bytes than were written, from byte %d to %d", r.called(b), off, off+n)
 }

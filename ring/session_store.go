@@ -194,7 +194,7 @@ func (s *session) fallBack() {
 	for i, w := range writers {
 		<-s.storing.settle
 		if err := w.Abort(good[i]); err != nil {
-			s.step(member.EvFailure{Err: wire.Errorf(wire.CodeMismatch, "blob %d differs from the source behind byte %d, and what was written cannot be taken back: %w", i, good[i], err)})
+			s.step(member.EvFailure{Err: wire.Errorf(wire.CodeMismatch, "%s differs from the source behind byte %d, and what was written cannot be taken back: %w", wire.Called(s.req.Blobs, i), good[i], err)})
 			return
 		}
 	}

@@ -26,6 +26,8 @@ type alike struct {
 	// cause has no address.
 	cause ring.Cause
 	link  string
+	// code is that of the first row.
+	code string
 
 	nodes, addrs []string
 	// told says that the reason was printed before, in full, and planned that this was in a plan, which had the hints, too.
@@ -48,7 +50,7 @@ func grouped(rows []ring.Row) []*alike {
 		k := key{row.State, cause, row.Link}
 		g := known[k]
 		if g == nil {
-			g = &alike{state: row.State, cause: cause, link: row.Link}
+			g = &alike{state: row.State, cause: cause, link: row.Link, code: row.Code}
 			known[k] = g
 			list = append(list, g)
 		}

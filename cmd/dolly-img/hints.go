@@ -40,8 +40,24 @@ var advice = []struct {
 		"the certificate on %[1]s is of a node of another name: say that name in --nodes, if it is the right machine, or make one for this name on the server where ca.key is, with dolly-img keys add node NAME, and install it there as node.pem"},
 }
 
-// printHints prints what to do about nodes that cannot be talked to. Each advice is printed once.
+// failing says what to do about nodes that failed with a code, for whom the same command would fail again.
+var failing = []struct{ code, text string }{
+	{"readback", "a disk of %[1]s loses or changes what is written to it: smartctl -a DEVICE and dmesg, there, may say how; replace it, and then repeat the command for that node. A device stays half-written until then"},
+}
+
+// printHints prints what to do about nodes that cannot be talked to, or whose disk fails. Each advice is printed once.
 func printHints(w io.Writer, bad []*alike) {
+	for _, a := range failing {
+		var nodes []string
+		for _, g := range bad {
+			if g.code == a.code {
+				nodes = append(nodes, g.nodes...)
+			}
+		}
+		if len(nodes) > 0 {
+			fmt.Fprintf(w, "hint: "+a.text+"\n", fold(nodes))
+		}
+	}
 	for _, a := range advice {
 		var nodes, ports []string
 		for _, g := range bad {

@@ -57,6 +57,7 @@ func TestTable(t *testing.T) {
 		refused("node4", ring.FaultNone, "output /x: not permitted"),
 		refused("node5", ring.FaultNone, "output /x: not permitted"),
 		refused("node6", ring.FaultNone, "output /y: unknown certificate authority"), // only words
+		{Node: "node7", State: ring.Failed, Code: "readback", Reason: "/dev/sdb reads back with other bytes than were written, from byte 0 to 512"},
 	}}
 	for _, c := range []struct {
 		name  string
@@ -90,9 +91,11 @@ refused    node2      its certificate is of another cluster: x509: certificate s
 refused    node3      the node refused our certificate: tls: bad certificate
 refused 2  node[4-5]  output /x: not permitted
 refused    node6      output /y: unknown certificate authority
+failed     node7      /dev/sdb reads back with other bytes than were written, from byte 0 to 512
+hint: a disk of node7 loses or changes what is written to it: smartctl -a DEVICE and dmesg, there, may say how; replace it, and then repeat the command for that node. A device stays half-written until then
 hint: the keys of node[1-2] are of another cluster than those used here: name the right ones with --keys, or copy ca.pem and node.pem from here to /etc/dolly-img/keys there; dolly-img keys show, on both, tells them apart
 hint: the log of node3 says what is wrong with our certificate (journalctl -u dolly-img); it may be revoked in /etc/dolly-img/keys/revoked there, by the name or the serial number that dolly-img keys show prints here
-0 of 6 nodes have it
+0 of 7 nodes have it
 `},
 	} {
 		t.Run(c.name, func(t *testing.T) {

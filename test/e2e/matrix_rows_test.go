@@ -102,7 +102,7 @@ var matrix = []*fault{
 	{name: "damage on the link", where: "into the first", prepare: damage("crc", 1), data: "plain", at: []int{0}, link: "S>0", reason: damagedFrame, within: 2 * time.Second},
 	{name: "damage on the link", where: "into the middle", prepare: damage("crc", 1), data: "plain", at: []int{3}, link: "2>3", reason: damagedFrame, within: 2 * time.Second},
 	{name: "damage on the link", where: "into two adjacent", prepare: damage("crc", 1), data: "plain", at: []int{3, 4}, link: "2>3 3>4", reason: damagedFrame, within: 2 * time.Second},
-	{name: "damage on the link", where: "into the middle, always", prepare: damage("crc", always), data: "plain", at: []int{3}, link: "S>3", states: failed(3), reason: "cannot be fed: blob 0 at byte 30", exit: 3, within: 4 * time.Second},
+	{name: "damage on the link", where: "into the middle, always", prepare: damage("crc", always), data: "plain", at: []int{3}, link: "S>3", states: failed(3), reason: " at byte 30", exit: 3, within: 4 * time.Second},
 	{name: "bytes changed, fresh checksum", where: "before the first", prepare: damage("lie", 1), data: "plain", at: []int{0}, link: "S>0", reason: "bytes were changed", within: 6 * time.Second},
 	{name: "bytes changed, fresh checksum", where: "before the middle", prepare: damage("lie", 1), data: "plain", at: []int{3}, link: "2>3", beside: map[int]string{2: "2>3"}, reason: "bytes were changed", within: 6 * time.Second},
 	{name: "bytes changed, fresh checksum", where: "before the last", prepare: damage("lie", 1), data: "plain", at: []int{7}, link: "6>7", beside: map[int]string{6: "6>7"}, reason: "bytes were changed", within: 6 * time.Second},

@@ -64,7 +64,7 @@ func (c *Machine) maybeCommit(i int) {
 		return
 	}
 	if b, differs := n.commit.differs(c.finals); differs {
-		c.end(i, Failed, because(KindMismatch, "blob %d: node computed %s, the source has %s", b, n.commit.verified.Digests[b], c.finals[b]))
+		c.end(i, Failed, because(KindMismatch, "%s: node computed %s, the source has %s", wire.Called(c.blobs, b), n.commit.verified.Digests[b], c.finals[b]))
 		return
 	}
 	if !c.committing {

@@ -50,7 +50,7 @@ func (c *Machine) fallback(ev EvFallback) {
 		return // the node has another feeder already, and will say what it needs
 	}
 	name := c.linkName(ev.Node)
-	differs := fmt.Sprintf("blob %d differs from the source before byte %d", m.Blob, m.Offset)
+	differs := fmt.Sprintf("%s differs from the source before byte %d", wire.Called(c.blobs, m.Blob), m.Offset)
 	if own {
 		c.event(ev.Node, Serving, because(KindMismatch, "what it held itself of %s", differs))
 	} else {

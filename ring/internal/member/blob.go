@@ -13,6 +13,8 @@ import (
 // Only the Machine changes accepted, and NEED tells it to the server. The window, the hash and the storage of the node
 // follow it, and each of them knows itself how far it is.
 type blob struct {
+	// called is what people call it.
+	called string
 	// size is -1 until it is known.
 	size int64
 	// want is the digest of the offer. It is "" if only the final mark tells it.

@@ -79,7 +79,7 @@ const (
 func New(blobs []v1.Descriptor, markEvery int64) *Machine {
 	m := &Machine{blobs: make([]blob, len(blobs)), markEvery: markEvery, goodEvery: math.MaxInt64}
 	for i, d := range blobs {
-		m.blobs[i] = blob{size: d.Size, want: d.Digest, leaves: leaf.In(d)}
+		m.blobs[i] = blob{called: wire.Called(blobs, i), size: d.Size, want: d.Digest, leaves: leaf.In(d)}
 	}
 	return m
 }

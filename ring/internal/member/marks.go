@@ -23,7 +23,7 @@ func (m *Machine) mark(k wire.Mark) {
 		b.final = b.digest(k.Sum)
 		switch {
 		case b.want != "" && b.final != b.want:
-			m.fail(wire.Errorf(wire.CodeMismatch, "blob %d: the server read %s, offered was %s", k.Blob, b.final, b.want))
+			m.fail(wire.Errorf(wire.CodeMismatch, "%s: the server read %s, offered was %s", b.called, b.final, b.want))
 			return
 		case b.size < 0 && b.good <= k.Offset:
 			b.size = k.Offset
@@ -38,7 +38,7 @@ func (m *Machine) mark(k wire.Mark) {
 				m.say(&wire.Link{Link: m.feedLink, Generation: m.feedGen, State: wire.LinkDown, Code: wire.CodeProtocol, Reason: earlyFin})
 			}
 		case b.size != k.Offset:
-			m.fail(wire.Errorf(wire.CodeMismatch, "blob %d: the server read %d bytes, the node knows of %d", k.Blob, k.Offset, max(b.size, b.accepted)))
+			m.fail(wire.Errorf(wire.CodeMismatch, "%s: the server read %d bytes, the node knows of %d", b.called, k.Offset, max(b.size, b.accepted)))
 			return
 		}
 		m.judge(k.Blob)

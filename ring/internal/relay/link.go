@@ -228,6 +228,9 @@ func (l *LinkReader) header(b *[wire.HeaderSize]byte, sure int, markEvery int64)
 	return h, err
 }
 
+// errDamaged says that the checksum of a frame is wrong.
+var errDamaged error = wire.Errorf(wire.CodeCRC, "frame was damaged on the link")
+
 // payload reads the frame's payload and checks its CRC.
 func (l *LinkReader) payload(b *[wire.HeaderSize]byte, h wire.Header, buf []byte) error {
 	l.low.expect(len(buf))
@@ -238,7 +241,7 @@ func (l *LinkReader) payload(b *[wire.HeaderSize]byte, h wire.Header, buf []byte
 		return err
 	}
 	if wire.Sum(b, buf) != h.CRC {
-		return wire.Errorf(wire.CodeCRC, "blob %d at byte %d: frame was damaged on the link", h.Blob, h.Offset)
+		return errDamaged
 	}
 	return nil
 }

@@ -316,7 +316,7 @@ func (r *Relay) catchUp(ctx context.Context, l *outLink) {
 		case planWait:
 			l.cond.Wait()
 		case planGone:
-			r.failLocked(l, wire.CodeGone, fmt.Errorf("blob %d from byte %d can no longer be replayed", l.needs[l.idx][0], l.pos))
+			r.failLocked(l, wire.CodeGone, fmt.Errorf("%s from byte %d can no longer be replayed", wire.Called(r.descs, int(l.needs[l.idx][0])), l.pos))
 		case planFin:
 			r.mu.Unlock()
 			var fin [wire.HeaderSize]byte

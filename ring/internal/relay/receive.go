@@ -38,14 +38,16 @@ func (r *Relay) Receive(ctx context.Context, l *LinkReader, limit *rate.Limiter,
 		if err != nil {
 			return false, err
 		}
-		if err := l.payload(&hdr, h, buf); err != nil {
+		if err := l.payload(&hdr, h, buf); err == errDamaged {
+			return false, r.damaged(h)
+		} else if err != nil {
 			return false, err
 		}
 		if err := r.limited(ctx, limit, h.Length); err != nil {
 			return false, err
 		}
 		if !accept(h) {
-			return false, wire.Errorf(wire.CodeProtocol, "unexpected bytes of blob %d at %d", h.Blob, h.Offset)
+			return false, wire.Errorf(wire.CodeProtocol, "unexpected bytes of %s at %d", wire.Called(r.descs, int(h.Blob)), h.Offset)
 		}
 		if err := r.put(&hdr, buf, h.Blob, h.Offset); err != nil {
 			return false, err
@@ -67,10 +69,15 @@ func (r *Relay) sure(l *LinkReader, h wire.Header) int {
 	return 0
 }
 
+// damaged is the error of a frame whose checksum is wrong.
+func (r *Relay) damaged(h wire.Header) error {
+	return wire.Errorf(wire.CodeCRC, "%s at byte %d: frame was damaged on the link", wire.Called(r.descs, int(h.Blob)), h.Offset)
+}
+
 // receiveZeros takes a ZERO frame.
 func (r *Relay) receiveZeros(ctx context.Context, hdr *[wire.HeaderSize]byte, h wire.Header, limit *rate.Limiter, accept func(wire.Header) bool) error {
 	if wire.Sum(hdr, nil) != h.CRC {
-		return wire.Errorf(wire.CodeCRC, "blob %d at byte %d: frame was damaged on the link", h.Blob, h.Offset)
+		return r.damaged(h)
 	}
 	if int64(h.Blob) >= int64(len(r.descs)) || !leaf.In(r.descs[h.Blob]) {
 		return &wire.FrameError{Reason: "zeros of a blob that is not in leaves"}
@@ -82,7 +89,7 @@ func (r *Relay) receiveZeros(ctx context.Context, hdr *[wire.HeaderSize]byte, h 
 		return err
 	}
 	if !accept(h) {
-		return wire.Errorf(wire.CodeProtocol, "unexpected bytes of blob %d at %d", h.Blob, h.Offset)
+		return wire.Errorf(wire.CodeProtocol, "unexpected bytes of %s at %d", wire.Called(r.descs, int(h.Blob)), h.Offset)
 	}
 	return r.publish(frame{hdr: *hdr, n: h.Length, blob: h.Blob, off: h.Offset})
 }

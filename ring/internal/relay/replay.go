@@ -38,13 +38,13 @@ func (r *Relay) replay(ctx context.Context, l *outLink, blob uint32, pos int64, 
 		}
 		s, err := r.openAt(ctx, blob, pos)
 		if err != nil {
-			return wire.Errorf(wire.CodeGone, "replay of blob %d: %w", blob, err)
+			return wire.Errorf(wire.CodeGone, "replay of %s: %w", wire.Called(r.descs, int(blob)), err)
 		}
 		l.reads = s
 	}
 	r.makeBuf(l)
 	if _, err := io.ReadFull(l.reads, l.buf[:n]); err != nil {
-		return wire.Errorf(wire.CodeGone, "replay of blob %d at byte %d: %w", blob, pos, err)
+		return wire.Errorf(wire.CodeGone, "replay of %s at byte %d: %w", wire.Called(r.descs, int(blob)), pos, err)
 	}
 	l.reads.off += int64(n)
 	if !l.zeros || !leaf.In(r.descs[blob]) {

@@ -21,6 +21,7 @@ const (
 	CodeVersion   Code = "version"   // no common version
 	CodeShutdown  Code = "shutdown"  // the node is stopping
 	CodeAbandoned Code = "abandoned" // no server for too long
+	CodeReadBack  Code = "readback"  // what was stored reads back with other bytes
 
 	// The following codes exist since version 3, and only in an ABORT.
 	CodeAsked       Code = "asked"       // the server only asked what would happen: nothing failed

@@ -82,6 +82,12 @@ func For(version int, m Message) Message {
 		if version < CheckedSince {
 			return oldReport(version, m)
 		}
+	case *Fail:
+		if version < CheckedSince && m.Code == CodeReadBack {
+			old := *m
+			old.Code = CodeStore
+			return &old
+		}
 	case *Abort:
 		if version < 3 {
 			old := *m
