@@ -63,6 +63,7 @@ const (
 //	unconfirmed    it was told to commit, and did not say that it has
 //	interrupted    somebody ended the transfer
 //	source         the source failed or changed
+//	not-read-back  the caller of Send says so: its device was written, and not read again to compare it
 //	unplanned      it is not in the plan that was confirmed, or nobody confirmed the plan
 type Row struct {
 	// Node is the Name of the Peer.

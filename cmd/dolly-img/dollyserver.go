@@ -82,7 +82,7 @@ func dollyJob(cmd *cobra.Command, o *dolly.Options, d *dolly.Job) (*job, error) 
 	if o.Own.Port > 0 {
 		send.port = o.Own.Port
 	}
-	j, err := configJob(cmd, d, send, &outputFlags{}, &deviceFlags{yes: o.Own.Yes, gpt: "move"}, o.NoSync)
+	j, err := configJob(cmd, d, send, &outputFlags{}, &deviceFlags{yes: o.Own.Yes, gpt: "move", verify: "read-back"}, o.NoSync)
 	if err != nil {
 		return nil, err
 	}

@@ -30,6 +30,7 @@ type deviceFlags struct {
 	yes       int
 	forceKind bool
 	gpt       string
+	verify    string
 }
 
 // spinUp is how long nodes are waited for before devices are overwritten, unless --wait says another time: they have to
@@ -41,6 +42,7 @@ func (f *deviceFlags) add(cmd *cobra.Command) {
 	fl.IntVar(&f.yes, "yes-overwrite", 0, "overwrite devices without asking; `N` is how many nodes the command names")
 	fl.BoolVar(&f.forceKind, "force-kind", false, "write the image of a whole disk to a partition, that of a partition to a whole disk, or less than 1 MiB of nothing known")
 	fl.StringVar(&f.gpt, "gpt", "move", "what to do with a GPT on a larger disk, `move|keep`: move its backup to the end of the disk, or leave it as it is in the image")
+	fl.StringVar(&f.verify, "verify", "read-back", "how nodes verify a device that they have written, `read-back|none`: read all of it again, or believe the disk")
 }
 
 // into notes the flags in m where it goes to a device.
@@ -48,8 +50,11 @@ func (f *deviceFlags) into(cmd *cobra.Command, m *meta.Transfer, input string, s
 	if f.gpt != "move" && f.gpt != "keep" {
 		return usagef("--gpt %q: want move or keep", f.gpt)
 	}
+	if f.verify != "read-back" && f.verify != "none" {
+		return usagef("--verify %q: want read-back or none", f.verify)
+	}
 	if m.Device == nil {
-		for _, name := range []string{"yes-overwrite", "force-kind", "gpt"} {
+		for _, name := range []string{"yes-overwrite", "force-kind", "gpt", "verify"} {
 			if cmd.Flags().Changed(name) {
 				return usagef("--%s is for devices, as with --output device:NAME", name)
 			}
@@ -60,6 +65,7 @@ func (f *deviceFlags) into(cmd *cobra.Command, m *meta.Transfer, input string, s
 		return &usageError{errors.New("standard input cannot go to a device: its length is not known before"), "write it to a file first"}
 	}
 	m.Device.AnyKind, m.Device.KeepTable = f.forceKind, f.gpt == "keep"
+	m.Device.Unread = f.verify == "none"
 	if !cmd.Flags().Changed("wait") {
 		send.wait = spinUp
 	}
@@ -208,6 +214,14 @@ func overwrites(f *disk.Facts, path string, size int64) string {
 		text += fmt.Sprintf("; %s larger than the source", bytesize.Text(more))
 	}
 	return text
+}
+
+// printNotReadBack says of devices that nobody read back that they are as good as their disks say.
+func (j *job) printNotReadBack(w io.Writer, rep *ring.Report) {
+	rows := rowsIn(rep, func(row ring.Row) bool { return row.Code == push.CodeNotReadBack })
+	if len(rows) > 0 && !j.flags.quiet {
+		fmt.Fprintf(w, "not read back: the device of %s, as --verify none says: what its disk lost or changed was not noticed\n", counted(namesOf(rows)))
+	}
 }
 
 // printHalf says which devices are half-written, or may be, at the end of a transfer that ended with err. What a source failed

@@ -56,7 +56,8 @@ holds. A FILE below 1 MiB in which nothing is known is refused, unless --force-k
 the command has --yes-overwrite with that number. A node that answers later takes no part. While a device is
 written it cannot be used, and says that it is half-written; it is neither the old one nor the new one. If the transfer
 breaks off, give the same command again. What lies behind the image on a larger device is kept, but for its last MiB. The
-backup of a GPT moves to the end (--gpt keep leaves it). Each node reads back what it wrote before it says that it has it.
+backup of a GPT moves to the end (--gpt keep leaves it). Each node reads back what it wrote before it says that it has it;
+--verify none leaves that out, which takes less time, and does not notice what a disk loses or changes.
 
 With --format auto, which need not be said where the output is a device, FILE is the image of a disk, and its
 first bytes say how it is stored: as it is, or compressed with gzip, zstd, xz or bzip2. The nodes get the image expanded. If there is a

@@ -131,6 +131,7 @@ func (j *job) show(stderr *screen, rep *ring.Report, told bool) {
 		}
 		printTable(stderr, rep, what, have, j.flags.quiet, j.news)
 		printStandIn(stderr, rep)
+		j.printNotReadBack(stderr, rep)
 		j.printUnread(stderr, rep, rep.Count())
 		if rep.Unsynced && rep.Count() > 0 {
 			stderr.printf("nothing was made durable: a node that loses power now may lose it")

@@ -26,6 +26,8 @@ type Device struct {
 	AnyKind bool `json:"anyKind,omitempty"`
 	// KeepTable leaves a GPT on a larger disk as it is in the source.
 	KeepTable bool `json:"keepTable,omitempty"`
+	// Unread says that the node does not read back what it wrote.
+	Unread bool `json:"unread,omitempty"`
 }
 
 // Sectors say that What works on disks with sectors of Least to Most bytes only.

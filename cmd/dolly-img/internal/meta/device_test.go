@@ -59,6 +59,14 @@ func TestDeviceTravels(t *testing.T) {
 	if again, err := Decode(b); err != nil || !reflect.DeepEqual(*again, whole) {
 		t.Errorf("%s is read as %+v, %v", b, again, err)
 	}
+	unread := whole
+	unread.Device = &Device{Unread: true}
+	if b, err = unread.Encode(); err != nil || unread.Version != 4 {
+		t.Fatalf("version %d, %v", unread.Version, err)
+	}
+	if again, err := Decode(b); err != nil || !again.Device.Unread {
+		t.Errorf("%s is read as %+v, %v", b, again, err)
+	}
 	for want, spoil := range map[string]func(m *Transfer){
 		"without a device":           func(m *Transfer) { m.Output = "/data/disk.img" },
 		"without a device ":          func(m *Transfer) { m.Kind, m.Ref = KindImage, "a:1" },
@@ -69,6 +77,7 @@ func TestDeviceTravels(t *testing.T) {
 		"at most 8":                  func(m *Transfer) { m.Device.Sectors = make([]Sectors, 9) },
 		"sectors of 1 to 2 bytes":    func(m *Transfer) { m.Device.Sectors = []Sectors{{strings.Repeat("x", 201), 1, 2}} },
 		"version 2 with what versio": func(m *Transfer) { m.Version = 2 },
+		"version 3 with what versio": func(m *Transfer) { m.Device.Unread = true },
 	} {
 		m, d := whole, *whole.Device
 		m.Device = &d

@@ -28,7 +28,7 @@ const (
 )
 
 const (
-	metaVersion = 4        // version 1 has neither NoKeep nor Pin, version 2 no Device, version 3 none of Split, NoSync and Tree
+	metaVersion = 4        // version 1 has neither NoKeep nor Pin, version 2 no Device, version 3 none of Split, NoSync, Tree and Device.Unread
 	maxMeta     = 16 << 10 // bytes of the encoded form
 	maxPath     = 4096
 )
@@ -111,7 +111,7 @@ const unknownMeta = "description of the transfer: version %d, this node knows %d
 // least returns the lowest version that can say all of m, so that older nodes take whatever they can.
 func (m *Transfer) least() int {
 	switch {
-	case m.Split || m.NoSync || m.Tree != nil:
+	case m.Split || m.NoSync || m.Tree != nil || m.Device != nil && m.Device.Unread:
 		return 4
 	case m.Device != nil:
 		return 3
@@ -128,6 +128,9 @@ func (m *Transfer) newer() (wants []string) {
 	}
 	if m.Device != nil {
 		wants = append(wants, "writing to a device")
+	}
+	if m.Device != nil && m.Device.Unread {
+		wants = append(wants, "leaving out to read it back")
 	}
 	if m.Split {
 		wants = append(wants, "writing a file in parts")

@@ -75,7 +75,7 @@ func (a *acceptor) device(ctx context.Context, transfer string, m *meta.Transfer
 	if err != nil {
 		return nil, errors.Join(named(m.Output, err), d.block.Close())
 	}
-	d.deviceTarget = device.New(d.block, device.Options{Identity: facts.Identity(), Transfer: transfer, Patch: d.patch})
+	d.deviceTarget = device.New(d.block, device.Options{Identity: facts.Identity(), Transfer: transfer, Trust: m.Device.Unread, Patch: d.patch})
 	return d, nil
 }
 

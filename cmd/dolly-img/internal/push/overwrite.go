@@ -40,6 +40,27 @@ func (p Plan) Devices() map[int]*disk.Facts {
 	return all
 }
 
+// CodeNotReadBack is the code of a row whose device was written and not read back, as the sender wanted it.
+const CodeNotReadBack = "not-read-back"
+
+// notReadBack says in the rows of devices that were written that nobody has read them back.
+func notReadBack(r *ring.Report) {
+	const what = "not read back"
+	for i := range r.Nodes {
+		row := &r.Nodes[i]
+		switch {
+		case row.State != ring.Committed:
+			continue
+		case row.Reason == "":
+			row.Cause.Text, row.Reason = what, what
+		default: // the node came back, say
+			row.Cause.After += ", " + what
+			row.Reason += ", " + what
+		}
+		row.Code = CodeNotReadBack
+	}
+}
+
 // overwrites has the plan of a transfer to devices confirmed.
 func (p *Push) overwrites(ctx context.Context, cfg *ring.Config) error {
 	blobs, err := cfg.Source.Blobs(ctx)

@@ -116,6 +116,9 @@ func (p *Push) send(ctx context.Context) (rep *ring.Report, kept string, err err
 		rep = p.notStarted(err)
 	}
 	m.Outdated(rep)
+	if m.Device != nil && m.Device.Unread {
+		notReadBack(rep)
+	}
 	if m.Kind == meta.KindImage && rep.Digest != "" {
 		rep.SIF = image.SIFDigest(ctx, cfg.Source)
 	}
