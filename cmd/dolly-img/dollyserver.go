@@ -36,6 +36,12 @@ func dollyServer(cmd *cobra.Command, o *dolly.Options, args []string) error {
 	if err != nil {
 		return &usageError{err: err}
 	}
+	// From 0.70 on, a file may name a directory as the input.
+	if info, err := os.Stat(d.Input.Path); err == nil && info.IsDir() && d.Tree == "" && d.Input == (dolly.Path{Path: d.Input.Path}) && !d.Output.Split {
+		if err := d.Directory(d.Input.Path, nil); err != nil {
+			return &usageError{err: err}
+		}
+	}
 	j, err := dollyJob(cmd, o, d)
 	if err != nil {
 		return err
@@ -90,13 +96,18 @@ func dollyJob(cmd *cobra.Command, o *dolly.Options, d *dolly.Job) (*job, error) 
 		j.Wait = d.Wait // also where devices would wait for longer
 	}
 	j.Family = o.Family
-	if f, ok := j.What.(push.File); ok {
-		f.Note = func(note error) {
-			if o.Verbose {
-				j.screen.printf("note: %v", note)
-			}
+	note := func(note error) {
+		if o.Verbose {
+			j.screen.printf("note: %v", note)
 		}
-		j.What = f
+	}
+	switch what := j.What.(type) {
+	case push.File:
+		what.Note = note
+		j.What = what
+	case push.Tree:
+		what.Note = note
+		j.What = what
 	}
 	return j, nil
 }
@@ -114,14 +125,24 @@ func configJob(cmd *cobra.Command, d *dolly.Job, send *sendFlags, out *outputFla
 	if d.Dummy {
 		out.output, out.discard, what = "", true, "dummy"
 	}
+	out.mkdir = out.mkdir || d.Mkdir && out.output != "-"
 	m, err := out.meta(meta.KindRaw, name)
 	if err != nil {
 		return nil, err
 	}
+	if d.Tree != "" {
+		if m.Device != nil {
+			return nil, usagef("output %s: a directory does not go to a device", m.Output)
+		}
+		if m.Output != "-" {
+			m.Tree = &meta.Tree{}
+		}
+	}
 	if d.Output.Split && m.Device != nil {
 		return nil, usagef("outfile %s split: a device has no parts", m.Output)
 	}
-	m.NoSync = noSync && m.Device == nil && m.Output != "-" && !m.Discard // nothing else is made durable, or a device is read back
+	// A device is read back, a directory is made durable in one step, and nothing else is made durable.
+	m.NoSync = noSync && m.Device == nil && m.Tree == nil && m.Output != "-" && !m.Discard
 	if err := dev.into(cmd, m, d.Input.Path, send); err != nil {
 		return nil, err
 	}
@@ -160,6 +181,9 @@ func dollyAnnotations(d *dolly.Job, nodes []string) map[string]string {
 
 // dollySource returns what d sends.
 func dollySource(cmd *cobra.Command, j *job, d *dolly.Job) push.Opener {
+	if d.Tree != "" {
+		return push.Tree{Path: d.Tree, Exclude: d.Exclude, Note: j.note}
+	}
 	if d.Dummy {
 		return push.Dummy{Bytes: d.DummyBytes, Time: d.DummyTime}
 	}

@@ -28,7 +28,7 @@ func (f *treeFlags) add(cmd *cobra.Command) {
 func isTree(input string) bool { return strings.HasSuffix(input, "/") }
 
 // onlyFiles are flags of raw that a directory does not have.
-var onlyFiles = []string{"allow-empty", "bmap", "force-kind", "format", "gpt", "mode", "no-spool", "sha256", "update", "yes-overwrite"}
+var onlyFiles = []string{"allow-empty", "bmap", "force-kind", "format", "gpt", "mode", "no-spool", "no-sync", "sha256", "update", "yes-overwrite"}
 
 // run sends a directory.
 func (f *treeFlags) run(cmd *cobra.Command, input string, send *sendFlags, out outputFlags) error {

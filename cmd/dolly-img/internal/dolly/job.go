@@ -3,7 +3,9 @@ package dolly
 import (
 	"errors"
 	"fmt"
+	"path"
 	"path/filepath"
+	"strings"
 	"time"
 )
 
@@ -14,6 +16,13 @@ const defaultWait = 10 * time.Second
 // Job is what a server is to do, by its command line and its configuration file.
 type Job struct {
 	Input, Output Path
+	// Tree is a directory that is sent with all that is in it, in place of Input. It takes the place of the directory Output.
+	// Exclude has patterns of what is left out, which begin in the directory with a slash.
+	Tree    string
+	Exclude []string
+	// Mkdir has nodes make the directories above Output.
+	Mkdir bool
+
 	// Dummy says that there are no files. Then DummyBytes are sent, or as much as goes in DummyTime.
 	Dummy      bool
 	DummyBytes int64
@@ -47,6 +56,9 @@ func (o *Options) Job(c *Config, host string) (*Job, error) {
 		j.Wait = time.Duration(o.Tries) * time.Second
 	}
 	j.over(o, c)
+	if err := j.tree(o); err != nil {
+		return nil, err
+	}
 	if !j.Dummy && j.Output.Path == "" {
 		j.Output.Path = j.Input.Path
 	}
@@ -54,7 +66,46 @@ func (o *Options) Job(c *Config, host string) (*Job, error) {
 	for _, what := range append(c.Ineffective, o.Ineffective...) {
 		j.note("%s has no effect: %s", what, whyIneffective[what])
 	}
-	return j, j.check(o)
+	if err := j.check(o); err != nil {
+		return nil, err
+	}
+	return j, nil
+}
+
+// tree takes -D and -X. Below the directory of -O, dolly unpacks directories under their whole paths; without -O they go
+// where they are on the server.
+func (j *Job) tree(o *Options) error {
+	switch {
+	case len(o.Dirs) == 0 && len(o.Exclude) > 0:
+		return errors.New("-X is for directories, which -D names")
+	case len(o.Dirs) == 0:
+		return nil
+	case o.Input != "":
+		return errors.New("-D and -I: only one of them")
+	case len(o.Dirs) > 1:
+		return fmt.Errorf("-D %s: one directory is sent at a time, and replaced as a whole", strings.Join(o.Dirs, ","))
+	case o.Output == "/":
+		return errors.New("-O /: a directory is replaced as a whole, and the root of a machine cannot be; without -O, a directory goes where it is on the server")
+	}
+	return j.Directory(o.Dirs[0], o.Exclude)
+}
+
+// Directory makes a directory the input.
+func (j *Job) Directory(dir string, exclude []string) error {
+	j.Tree, j.Input = path.Clean(dir), Path{Path: dir}
+	for _, x := range exclude {
+		below, ok := strings.CutPrefix(path.Clean(x), strings.TrimSuffix(j.Tree, "/")+"/")
+		if !ok {
+			return fmt.Errorf("-X %s: not below %s", x, j.Tree)
+		}
+		j.Exclude = append(j.Exclude, "/"+below)
+	}
+	if j.Mkdir = j.Output.Path != ""; j.Mkdir && j.Output.Path != "-" {
+		j.Output.Path = path.Join(j.Output.Path, j.Tree)
+	} else if !j.Mkdir {
+		j.Output.Path = j.Tree
+	}
+	return nil
 }
 
 // whyIneffective says why a setting of dolly has no effect.
@@ -106,10 +157,6 @@ func (j *Job) name(o *Options, c *Config, host string) {
 // check returns what is missing, or does not go together.
 func (j *Job) check(o *Options) error {
 	switch {
-	case len(o.Dirs) > 0:
-		return errors.New("-D: directories cannot be sent yet")
-	case len(o.Exclude) > 0:
-		return errors.New("-X is for directories, which -D names")
 	case j.Hosts == "" && len(j.Nodes) == 0:
 		return errors.New("no hosts: name them with -H, or with -f FILE")
 	case j.Dummy:

@@ -38,6 +38,9 @@ func TestJob(t *testing.T) {
 		{"-s -I /x -H a", nil, "h", &Job{Input: Path{Path: "/x"}, Output: Path{Path: "/x"}, Hosts: "a", Server: "h", Wait: 10 * time.Second}},
 		{"-I /x -O device:system -H a -b 4096", nil, "h", &Job{Input: Path{Path: "/x"}, Output: Path{Path: "device:system"}, Hosts: "a", Server: "h", Wait: 10 * time.Second,
 			Notes: []string{"-b has no effect: blocks have 1 MiB, or what a slow link carries in 5 ms"}}},
+		{"-D /srv/a/ -X /srv/a/tmp,/srv/a/*.o -H a", nil, "h", &Job{Input: Path{Path: "/srv/a/"}, Output: Path{Path: "/srv/a"}, Tree: "/srv/a", Exclude: []string{"/tmp", "/*.o"},
+			Hosts: "a", Server: "h", Wait: 10 * time.Second}},
+		{"-D /srv/a -O /new -H a", nil, "h", &Job{Input: Path{Path: "/srv/a"}, Output: Path{Path: "/new/srv/a"}, Tree: "/srv/a", Mkdir: true, Hosts: "a", Server: "h", Wait: 10 * time.Second}},
 		{"--dummy -t 3 -H a", nil, "h", &Job{Dummy: true, DummyTime: 3 * time.Second, Hosts: "a", Server: "h", Wait: 10 * time.Second}},
 	} {
 		o, err := Parse(strings.Fields(tt.line))
@@ -57,6 +60,11 @@ func TestJob(t *testing.T) {
 		{"-s -H a -I /x -t 5", "-t is for dummy runs"},
 		{"--dummy -H a", "a dummy run needs an end"},
 		{"-H a -X /x -I /y", "-X is for directories"},
+		{"-H a -D /x -I /y", "-D and -I: only one"},
+		{"-H a -D /x,/y", "-D /x,/y: one directory is sent at a time"},
+		{"-H a -D /x -O /", "-O /: a directory is replaced as a whole"},
+		{"-H a -D /x -X /y", "-X /y: not below /x"},
+		{"-H a -D x", "output x: want an absolute path"},
 	} {
 		o, err := Parse(strings.Fields(tt.line))
 		if err != nil {

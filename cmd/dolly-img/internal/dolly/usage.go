@@ -14,6 +14,8 @@ the exit status of dolly-img. It does not speak the protocol of dolly: all machi
 	-I FILE    file or device to send
 	-O FILE    file or device on the nodes (- is standard output of clients); the same path if it is left out
 	-H HOSTS   the nodes, separated by commas; 10.0.1.45-80 and node[01-16] are lists, too
+	-D DIR     a directory to send, which takes the place of DIR on the nodes, or of DIR below -O
+	-X DIR,... left out of it
 	-v         say what is done, as dolly does
 	-q         accepted
 	-o LOG     append statistics to LOG, with -v in words
