@@ -2,6 +2,7 @@ package tree
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"slices"
@@ -67,6 +68,17 @@ func (e *entry) parent() (dir, name string) {
 		return e.path[:i], e.path[i+1:]
 	}
 	return ".", e.path
+}
+
+// core appends what the file system says of the entry but for extended attributes, in a form of its own.
+func (e *entry) core(b []byte) []byte {
+	b = append(append(b, e.path...), 0, e.kind)
+	b = append(append(b, e.link...), 0)
+	for _, n := range []uint32{e.mode, e.uid, e.gid, uint32(e.nsec), e.major, e.minor} {
+		b = binary.BigEndian.AppendUint32(b, n)
+	}
+	b = binary.BigEndian.AppendUint64(b, uint64(e.sec))
+	return binary.BigEndian.AppendUint64(b, uint64(e.size))
 }
 
 // padding returns how many zeros follow n bytes, up to the next block.
@@ -135,7 +147,7 @@ func (e *entry) encode(b []byte) []byte {
 	records := e.records()
 	b = appendHeader(b, &header{name: "PaxHeaders", kind: typeRecords, mode: 0o644, size: int64(len(records))})
 	b = append(b, records...)
-	b = append(b, make([]byte, padding(int64(len(records))))...)
+	b = append(b, zeroPage[:padding(int64(len(records)))]...)
 	h := header{
 		name: e.path, link: e.link, kind: e.kind, mode: e.mode, size: e.size,
 		uid: e.uid, gid: e.gid, mtime: min(max(e.sec, 0), largestSize), major: e.major, minor: e.minor,
@@ -187,8 +199,8 @@ func (e *entry) records() []byte {
 // appendRecord appends a record, whose first field is its own length.
 func appendRecord(b []byte, key, value string) []byte {
 	n := len(key) + len(value) + 3 // a blank, "=" and the end of the line
-	digits := len(strconv.Itoa(n))
-	if len(strconv.Itoa(n+digits)) > digits {
+	digits := digitsOf(n)
+	if digitsOf(n+digits) > digits {
 		digits++
 	}
 	b = strconv.AppendInt(b, int64(n+digits), 10)
@@ -197,6 +209,14 @@ func appendRecord(b []byte, key, value string) []byte {
 	b = append(b, '=')
 	b = append(b, value...)
 	return append(b, '\n')
+}
+
+func digitsOf(n int) int {
+	digits := 1
+	for ; n > 9; n /= 10 {
+		digits++
+	}
+	return digits
 }
 
 // timeText returns seconds with a fraction. The fraction of a time before 1970 counts backwards, too.
@@ -230,58 +250,6 @@ func parseTime(s string) (sec int64, nsec int32, err error) {
 	return sec, nsec, nil
 }
 
-// header is a block of 512 bytes, as POSIX has it for ustar.
-type header struct {
-	name, link     string
-	kind           byte
-	mode, uid, gid uint32
-	size, mtime    int64
-	major, minor   uint32
-}
-
-func appendHeader(b []byte, h *header) []byte {
-	at := len(b)
-	b = append(b, make([]byte, block)...)
-	to := b[at:]
-	octal := func(off, digits int, n int64) {
-		for i := off + digits - 1; i >= off; i-- {
-			to[i] = '0' + byte(n&7)
-			n >>= 3
-		}
-	}
-	copy(to[0:100], h.name)
-	octal(100, 7, int64(h.mode))
-	octal(108, 7, int64(h.uid))
-	octal(116, 7, int64(h.gid))
-	octal(124, 11, h.size)
-	octal(136, 11, h.mtime)
-	copy(to[148:156], "        ")
-	to[156] = h.kind
-	copy(to[157:257], h.link)
-	copy(to[257:], "ustar\x0000")
-	octal(329, 7, int64(h.major))
-	octal(337, 7, int64(h.minor))
-	sum := int64(0)
-	for _, c := range to {
-		sum += int64(c)
-	}
-	octal(148, 6, sum)
-	to[154] = 0
-	return b
-}
-
-// number reads octal digits of a header.
-func number(b []byte) int64 {
-	n := int64(0)
-	for _, c := range b {
-		if c < '0' || c > '7' {
-			return -1
-		}
-		n = n<<3 | int64(c-'0')
-	}
-	return n
-}
-
 // recordsIn returns how many bytes of records follow the header b, with the zeros behind them.
 func recordsIn(b []byte) (int, error) {
 	n := number(b[124:135])
@@ -295,29 +263,31 @@ func recordsIn(b []byte) (int, error) {
 var errForm = errors.New("not in the form that dolly-img sends")
 
 // decode reads the headers of an entry: what encode has appended to nothing.
-func decode(b []byte) (*entry, error) {
+//
+// It encodes into scratch, and returns that for the next call.
+func decode(b, scratch []byte) (*entry, []byte, error) {
 	h := b[len(b)-block:]
 	n := number(b[124:135])
 	if n < 0 || int64(len(b)) != 2*block+n+padding(n) {
-		return nil, errForm
+		return nil, scratch, errForm
 	}
 	e := &entry{
 		kind: h[156], mode: uint32(number(h[100:107])), uid: uint32(number(h[108:115])), gid: uint32(number(h[116:123])),
 		size: number(h[124:135]), major: uint32(number(h[329:336])), minor: uint32(number(h[337:344])),
 	}
 	if err := e.readRecords(b[block : block+n]); err != nil {
-		return nil, err
+		return nil, scratch, err
 	}
 	if e.kind == typeDir {
 		e.path = strings.TrimSuffix(e.path, "/")
 	}
 	if err := e.check(); err != nil {
-		return nil, fmt.Errorf("%q: %w", shown(e.path), err)
+		return nil, scratch, fmt.Errorf("%q: %w", shown(e.path), err)
 	}
-	if !bytes.Equal(e.encode(make([]byte, 0, len(b))), b) {
-		return nil, fmt.Errorf("%q: %w", shown(e.path), errForm)
+	if scratch = e.encode(scratch[:0]); !bytes.Equal(scratch, b) {
+		return nil, scratch, fmt.Errorf("%q: %w", shown(e.path), errForm)
 	}
-	return e, nil
+	return e, scratch, nil
 }
 
 // shown is as much of a path as an error repeats.

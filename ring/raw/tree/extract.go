@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"hash/maphash"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -31,16 +30,18 @@ type extractor struct {
 	dirs []*openDir // from the top directory to the one that is filled
 	top  *entry     // nil: it has not come yet
 
-	head []byte // headers of an entry, as far as they have come
-	need int    // how long they are, as far as that is known
-	file *entry // whose bytes come; nil: none
-	fd   int    // of file
-	off  int64  // where its next byte goes
-	told int64  // up to where the kernel was told to begin to write
-	pad  int64  // zeros that have to come
-	tail int    // blocks of zeros at the end that have come
+	head    []byte // headers of an entry, as far as they have come
+	need    int    // how long they are, as far as that is known
+	file    *entry // whose bytes come; nil: none
+	fd      int    // of file
+	off     int64  // where its next byte goes
+	written int64  // up to where it has bytes
+	told    int64  // up to where the kernel was told to begin to write
+	pad     int64  // zeros that have to come
+	tail    int    // blocks of zeros at the end that have come
 
-	headers maphash.Hash // of all headers
+	look    summary // of all entries
+	scratch []byte
 }
 
 // openDir is a directory that is being filled.
@@ -140,11 +141,11 @@ func (x *extractor) header() error {
 		x.need = 2*block + n
 		return nil
 	}
-	e, err := decode(b)
+	e, scratch, err := decode(b, x.scratch)
 	if err != nil {
 		return x.malformed(err)
 	}
-	x.headers.Write(b)
+	x.scratch = x.look.add(e, scratch)
 	x.head, x.need = x.head[:0], block
 	return x.begin(e)
 }
@@ -230,7 +231,7 @@ func (x *extractor) open(dir int, name string, e *entry) error {
 	if err != nil {
 		return x.fail(e, "make", err)
 	}
-	x.file, x.fd, x.off, x.told = e, fd, 0, 0
+	x.file, x.fd, x.off, x.written, x.told = e, fd, 0, 0, 0
 	if e.size == 0 {
 		return x.complete()
 	}
@@ -295,6 +296,7 @@ func (x *extractor) pwrite(b []byte) error {
 			return x.fail(x.file, "write", err)
 		}
 		b = b[n:]
+		x.written = x.off + int64(n)
 		if err := x.went(int64(n)); err != nil {
 			return err
 		}
@@ -318,7 +320,10 @@ func (x *extractor) went(n int64) error {
 // complete gives the file its length and attributes, and closes it.
 func (x *extractor) complete() error {
 	e := x.file
-	err := unix.Ftruncate(x.fd, e.size) // longer than what was written, if it ends with a hole
+	var err error
+	if x.written < e.size { // it ends with a hole
+		err = unix.Ftruncate(x.fd, e.size)
+	}
 	if err == nil {
 		err = x.dress(x.fd, e)
 	}

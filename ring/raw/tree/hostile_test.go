@@ -158,7 +158,7 @@ func FuzzEntry(f *testing.F) {
 		if len(b) < 2*block {
 			return
 		}
-		e, err := decode(b)
+		e, _, err := decode(b, nil)
 		if err != nil {
 			return
 		}

@@ -2,6 +2,7 @@ package tree
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -152,7 +153,9 @@ func (s *Source) Open(ctx context.Context, _ v1.Descriptor, off int64) (io.ReadC
 // Unchanged walks the directory again.
 func (s *Source) Unchanged(ctx context.Context) error {
 	i := 0
-	err := walk(s.top, s.title, s.o, func(f *found) error {
+	o := s.o
+	o.xattrs = 1 // a change of others shows in the time of change
+	err := walk(s.top, s.title, o, func(f *found) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
@@ -177,16 +180,21 @@ func (f *found) same(b *found) bool {
 // stream.
 func (s *Source) Mark() digest.Digest {
 	m := digest.Canonical.Digester()
+	var b []byte
 	for _, f := range s.all {
-		f.mark(m.Hash())
+		b = f.mark(b[:0])
+		m.Hash().Write(b)
 	}
 	return m.Digest()
 }
 
-// mark writes all of an entry by which a change of it is seen.
-func (f *found) mark(w io.Writer) {
-	fmt.Fprintf(w, "%q %c %q %d %d %d %d %d %d %d %d\n",
-		f.path, f.kind, f.link, f.dev, f.ino, f.length, f.mtime.Nano(), f.ctime.Nano(), f.mode, f.uid, f.gid)
+// mark appends all of an entry by which a change of it is seen.
+func (f *found) mark(b []byte) []byte {
+	b = f.core(b)
+	b = binary.BigEndian.AppendUint64(b, f.dev)
+	b = binary.BigEndian.AppendUint64(b, f.ino)
+	b = binary.BigEndian.AppendUint64(b, uint64(f.length))
+	return binary.BigEndian.AppendUint64(b, uint64(f.ctime.Nano()))
 }
 
 // Close ends the source.

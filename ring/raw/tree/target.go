@@ -2,9 +2,7 @@ package tree
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"hash/maphash"
 	"io"
 	"io/fs"
 	"os"
@@ -51,7 +49,8 @@ type Target struct {
 	q         queue
 	good      int64 // bytes of the stream that are known to be right
 	complete  bool
-	held      bool          // what is there is what the stream would make
+	held      bool          // what is there is what the stream would make; Prepare makes sure of it again
+	asked     bool          // held is known
 	mark      digest.Digest // of what was made; "" where no records are kept
 	published bool
 }
@@ -78,10 +77,12 @@ func (t *Target) Offer(ctx context.Context, blobs []v1.Descriptor) (held []int64
 		return nil, 0, fmt.Errorf("output %s: takes one blob whose size is known", t)
 	}
 	free, err = t.tree.Check()
-	standing := t.stands(blobs[0].Digest)
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.held = standing; standing {
+	if !t.asked {
+		t.held, t.asked = t.stands(blobs[0].Digest, time.Now().Add(lookTime)), true
+	}
+	if t.held {
 		return []int64{blobs[0].Size}, -1, nil
 	}
 	if err != nil {
@@ -94,9 +95,13 @@ func (t *Target) Offer(ctx context.Context, blobs []v1.Descriptor) (held []int64
 	return []int64{0}, free, nil
 }
 
+// lookTime is how long Offer looks at what is there, since a sender does not wait longer than 5 s for nodes that do not answer.
+// What is known by then not to be held is sent.
+const lookTime = 2 * time.Second
+
 // stands reports whether the directory that is there is one that the stream with this digest has made, and was not
-// changed since.
-func (t *Target) stands(stream digest.Digest) bool {
+// changed since. After until, unless that is zero, it says no.
+func (t *Target) stands(stream digest.Digest, until time.Time) bool {
 	if t.o.Records == nil || stream == "" || t.o.Place.Owner != nil {
 		return false
 	}
@@ -113,53 +118,8 @@ func (t *Target) stands(stream digest.Digest) bool {
 	if !ok {
 		return false
 	}
-	l, err := lookAt(top, nil, maphash.MakeSeed())
-	return err == nil && was == recordOf(stream, l.mark)
-}
-
-// recordOf is what is recorded of a directory with this mark that a stream with this digest has made.
-func recordOf(stream, mark digest.Digest) digest.Digest {
-	return digest.FromString(stream.String() + "\n" + mark.String())
-}
-
-// look is what a walk of a directory on a node has found.
-type look struct {
-	mark    digest.Digest // of what the file system says about everything in it: as long as it is the same, nothing was changed
-	headers uint64        // a hash of the headers of the stream that it makes
-}
-
-// lookAt walks a directory. The times at which the directory itself was renamed do not count, but its attributes do. They are
-// those of dressed, which it will have, or with nil those that it has.
-func lookAt(top *os.File, dressed *entry, seed maphash.Seed) (l look, err error) {
-	m := digest.Canonical.Digester()
-	var headers maphash.Hash
-	headers.SetSeed(seed)
-	var buf []byte
-	var dev uint64
-	var last time.Time
-	o := Options{Special: true, Skipped: func(p string) { fmt.Fprintf(m.Hash(), "socket %q\n", p) }}
-	err = walk(int(top.Fd()), ".", o, func(f *found) error {
-		e := &f.entry
-		switch {
-		case f.path == ".":
-			if dev = f.dev; dressed != nil {
-				e = dressed
-			}
-			fmt.Fprintf(m.Hash(), "top %d %d %d %d %o %d %d %q\n", f.dev, f.ino, e.uid, e.gid, e.mode, e.sec, e.nsec, e.xattrs)
-		case f.dev != dev:
-			return errors.New("a file system is mounted in it")
-		default:
-			f.mark(m.Hash())
-			if at := time.Unix(f.ctime.Unix()); at.After(last) {
-				last = at
-			}
-		}
-		buf = e.encode(buf[:0])
-		headers.Write(buf)
-		return nil
-	})
-	waitTick(last)
-	return look{m.Digest(), headers.Sum64()}, err
+	mark, err := lookAt(top, nil, new(summary), until)
+	return err == nil && was == recordOf(stream, mark)
 }
 
 // Begin makes the part directory, or goes on where the writer before was aborted.
@@ -198,7 +158,7 @@ func (t *Target) Prepare(ctx context.Context, blobs []v1.Descriptor) (inPlace bo
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.held && !t.stands(blobs[0].Digest) {
+	if t.held && !t.stands(blobs[0].Digest, time.Time{}) {
 		return false, fmt.Errorf("output %s: was changed while the transfer ran", t)
 	}
 	return t.held, nil
@@ -337,9 +297,11 @@ func (t *Target) look(stream digest.Digest) error {
 	top := os.NewFile(uintptr(t.x.dirs[0].fd), ".")
 	t.x.dirs = nil
 	defer top.Close()
-	l, err := lookAt(top, t.x.top, t.x.headers.Seed())
-	if err == nil && l.headers == t.x.headers.Sum64() && t.o.Place.Owner == nil {
-		t.mark = recordOf(stream, l.mark)
+	var sum summary
+	sum.SetSeed(t.x.look.Seed())
+	mark, err := lookAt(top, t.x.top, &sum, time.Time{})
+	if err == nil && sum.Sum64() == t.x.look.Sum64() && t.o.Place.Owner == nil {
+		t.mark = recordOf(stream, mark)
 	}
 	return err
 }

@@ -25,6 +25,8 @@ type Options struct {
 	Special bool
 	// Skipped is called with each socket that is left out. It may be nil.
 	Skipped func(path string)
+
+	xattrs int // of how many entries extended attributes are read; 0 is all
 }
 
 // identity is by what an inode is known again, as long as nothing of it is changed.
@@ -53,6 +55,7 @@ type walker struct {
 	o       Options
 	linked  map[[2]uint64]string // the first name of an inode that has several
 	dev     uint64               // of a directory that is known to be stored
+	seen    int                  // entries
 	visit   func(f *found) error
 }
 
@@ -217,7 +220,7 @@ func (w *walker) entry(dir int, rel string, st *unix.Stat_t) (*found, error) {
 	case typeChar, typeBlock:
 		f.major, f.minor = unix.Major(st.Rdev), unix.Minor(st.Rdev)
 	}
-	if err == nil {
+	if w.seen++; err == nil && (w.o.xattrs == 0 || w.seen <= w.o.xattrs) {
 		f.xattrs, err = xattrsOf(dir, name)
 	}
 	if err != nil {
