@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -293,5 +295,97 @@ func TestOwnerAndInheritance(t *testing.T) {
 	})
 	if err != nil {
 		t.Error(err)
+	}
+}
+
+// A file system that is full in the middle leaves the old directory, and nothing else.
+func TestFull(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can mount")
+	}
+	p := newPlace(t)
+	if err := unix.Mount("none", p.dir, "tmpfs", 0, "size=2M"); err != nil {
+		t.Skipf("cannot mount here: %v", err)
+	}
+	defer unix.Unmount(p.dir, unix.MNT_DETACH)
+	if err := errors.Join(os.Mkdir(p.out, 0o755), os.WriteFile(p.out+"/old", []byte("old"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	entries := []*entry{top()} // of 5 bytes each, which take a page
+	for i := range 700 {
+		entries = append(entries, fileEntry(fmt.Sprintf("%04d", i)))
+	}
+	sink := p.target(t)
+	if err := send(t.Context(), sink, streamWith(entries...)); !errors.Is(err, unix.ENOSPC) {
+		t.Errorf("%v", err)
+	}
+	if err := sink.Close(); err != nil {
+		t.Error(err)
+	}
+	if got := append(namesBelow(t, p.dir), namesBelow(t, p.out)...); !slices.Equal(got, []string{"out", "old"}) {
+		t.Errorf("there is %v", got)
+	}
+}
+
+// Whoever owns the directory above can exchange names in it at any time. Nothing then comes into directories of others, and
+// nothing of theirs is lost.
+func TestExchanged(t *testing.T) {
+	stream := streamWith(top(), dirEntry("a"), fileEntry("a/b"))
+	for name, exchange := range map[string]func(dir, victim string) error{
+		"the directory above": func(dir, victim string) error {
+			return errors.Join(os.Rename(dir+"/sub", dir+"/moved"), os.Symlink(victim, dir+"/sub"))
+		},
+		"the part": func(dir, victim string) error {
+			part := raw.PartPath(dir + "/sub/out")
+			return errors.Join(os.Rename(part, dir+"/moved"), os.Rename(victim, part), os.Symlink(part, victim))
+		},
+		"the part by a link": func(dir, victim string) error {
+			part := raw.PartPath(dir + "/sub/out")
+			return errors.Join(os.Rename(part, dir+"/moved"), os.Symlink(victim, part))
+		},
+		"the old one by a link": func(dir, victim string) error {
+			return errors.Join(os.Rename(dir+"/sub/out", dir+"/moved"), os.Symlink(victim, dir+"/sub/out"))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := newPlace(t)
+			p.o.Place.Name, p.out = "sub/out", p.dir+"/sub/out"
+			victim := p.dir + "/victim"
+			for _, d := range []string{p.out, victim} {
+				if err := errors.Join(os.MkdirAll(d, 0o755), os.WriteFile(d+"/precious", nil, 0o600)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			sink := p.target(t)
+			d := blobOf(stream)
+			if _, _, err := sink.Offer(t.Context(), []v1.Descriptor{d}); err != nil {
+				t.Fatal(err)
+			}
+			w, err := sink.Begin(t.Context(), d, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			half := len(stream) / 2
+			w.(ring.Holding).Good(int64(half))
+			if _, err := w.Write(stream[:half]); err != nil {
+				t.Fatal(err)
+			}
+			if err := exchange(p.dir, victim); err != nil {
+				t.Fatal(err)
+			}
+			if _, err = w.Write(stream[half:]); err == nil {
+				err = w.Commit(t.Context(), d)
+			}
+			if err == nil {
+				err = sink.Publish(t.Context())
+			}
+			if err == nil {
+				t.Error("was published")
+			}
+			sink.Close()
+			if got := namesBelow(t, victim); !slices.Equal(got, []string{"precious"}) {
+				t.Errorf("in the directory of somebody else: %v", got)
+			}
+		})
 	}
 }

@@ -1,0 +1,122 @@
+package e2e
+
+import (
+	"crypto/sha256"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/dolly-img/dolly-img/test/netns"
+)
+
+// makeTree makes a directory of files, links and hard links that all have word in them.
+func makeTree(t *testing.T, dir, word string) {
+	t.Helper()
+	var errs []error
+	for i := range 12 {
+		sub := filepath.Join(dir, fmt.Sprint("dir", i), word)
+		errs = append(errs, os.MkdirAll(sub, 0o750))
+		for k := range 20 {
+			text := strings.Repeat(fmt.Sprint(word, i, k), 1+k*k*10)
+			errs = append(errs, os.WriteFile(filepath.Join(sub, fmt.Sprint("file", k)), []byte(text), 0o640))
+		}
+		errs = append(errs, os.Link(filepath.Join(sub, "file7"), filepath.Join(sub, "hard")), os.Symlink(word, filepath.Join(sub, "link")),
+			os.Lchown(filepath.Join(sub, "file3"), 7+i, 9), os.Chtimes(sub, time.Time{}, time.Unix(int64(i), 5)))
+	}
+	for _, err := range errs {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// treeSum is a sum of all names, modes, times and bytes below a directory.
+func treeSum(t *testing.T, dir string) string {
+	t.Helper()
+	sum := sha256.New()
+	err := filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		info, err := e.Info()
+		if err != nil {
+			return err
+		}
+		st := info.Sys().(*syscall.Stat_t)
+		fmt.Fprintf(sum, "%q %v %d %d %d\n", strings.TrimPrefix(path, dir), info.Mode(), info.ModTime().UnixNano(), st.Uid, st.Gid)
+		if !info.Mode().IsRegular() {
+			return nil
+		}
+		b, err := os.ReadFile(path)
+		sum.Write(b)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fmt.Sprintf("%x", sum.Sum(nil))
+}
+
+// Whenever a node is killed while a directory is replaced, it has the old one or the new one, and so have all others. The
+// next push leaves nothing beside it.
+func TestTreeKilled(t *testing.T) {
+	ctx := need(t, 3*time.Minute)
+	if _, err := exec.LookPath("rsync"); err != nil {
+		t.Fatal(err)
+	}
+	r := newRig(t, ctx, netns.Config{Nodes: 4})
+	for _, n := range r.nodes {
+		n.setPolicy(fmt.Sprintf("[[output]]\ndir = %q\noverwrite = true\ndirectories = true\n[data]\nplain = true\n", r.data))
+	}
+	r.start()
+	trees := []string{filepath.Join(r.dir, "one"), filepath.Join(r.dir, "two")}
+	for i, dir := range trees {
+		makeTree(t, dir, []string{"one", "second"}[i])
+	}
+	sums := []string{treeSum(t, trees[0]), treeSum(t, trees[1])}
+	begin := func(k int) *push {
+		return r.startPush("raw", "--input", trees[k%2]+"/", "--output", r.data+"/tree", "--data", "plain", "--rate", "20M")
+	}
+	res := begin(0).wait()
+	r.want(res, 0, "committed")
+	whole := res.took
+	const moments = 20
+	for k := 1; k <= moments; k++ {
+		p, victim := begin(k), r.nodes[k%len(r.nodes)]
+		select {
+		case <-time.After(whole * time.Duration(k) / moments):
+		case <-ctx.Done():
+			t.Fatal(ctx.Err())
+		}
+		victim.daemon.Kill()
+		if res := p.wait(); res.code != 0 && res.code != 3 {
+			t.Errorf("moment %d: exit status %d\n%s", k, res.code, res.output)
+		}
+		for i, n := range r.nodes {
+			got := treeSum(t, n.path("tree"))
+			if got != sums[0] && got != sums[1] {
+				t.Errorf("moment %d: node %d has neither tree", k, i)
+			}
+			if n != victim && got != sums[k%2] {
+				t.Errorf("moment %d: node %d, which was not killed, has the old tree", k, i)
+			}
+		}
+		victim.start()
+	}
+	if res := begin(moments + 1).wait(); res.code != 0 {
+		t.Fatalf("exit status %d\n%s", res.code, res.output)
+	}
+	for i, n := range r.nodes {
+		out, err := exec.CommandContext(ctx, "rsync", "-aHAXni", "--delete", "--checksum", trees[1]+"/", n.path("tree")+"/").CombinedOutput()
+		if err != nil || len(out) > 0 {
+			t.Errorf("node %d: rsync would change, %v\n%s", i, err, out)
+		}
+		n.empty("tree")
+	}
+}
