@@ -114,8 +114,11 @@ func dollyJob(cmd *cobra.Command, o *dolly.Options, d *dolly.Job) (*job, error) 
 
 // configJob makes the push of a configuration file. The flags say what the file does not.
 func configJob(cmd *cobra.Command, d *dolly.Job, send *sendFlags, out *outputFlags, dev *deviceFlags, noSync bool) (*job, error) {
-	if send.nodes = d.Nodes; d.Hosts != "" {
+	switch {
+	case d.Hosts != "":
 		send.nodes = []string{d.Hosts}
+	case len(send.nodes) == 0:
+		send.nodes = d.Nodes
 	}
 	name, what := "", d.Input.Path
 	if what != "" && what != "-" {

@@ -80,13 +80,21 @@ func (s *inParts) Open(ctx context.Context, d v1.Descriptor, off int64) (io.Read
 	if err != nil {
 		return nil, err
 	}
-	return limited{io.LimitReader(r, d.Size-off), r}, nil
+	return &limited{ctx, io.LimitReader(r, d.Size-off), r}, nil
 }
 
-// limited is a reader with an end.
+// limited is a reader with an end, which ctx may bring, too.
 type limited struct {
-	io.Reader
+	ctx context.Context
+	r   io.Reader
 	io.Closer
+}
+
+func (l *limited) Read(b []byte) (int, error) {
+	if err := l.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return l.r.Read(b)
 }
 
 // Unchanged is that of the source.

@@ -1,0 +1,46 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/dolly-img/dolly-img/ring"
+)
+
+// A transfer ends when nothing has moved for so long, and not while something does.
+func TestStall(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		j := &job{}
+		ctx, end := j.stall(t.Context(), 5*time.Second)
+		defer end()
+		bytes := int64(0)
+		for range 10 {
+			time.Sleep(3 * time.Second)
+			bytes++
+			j.watch(ring.Event{Kind: ring.EventProgress, Bytes: bytes})
+		}
+		j.watch(ring.Event{Kind: ring.EventNode})
+		if ctx.Err() != nil {
+			t.Fatal("ended while bytes moved")
+		}
+		for range 2 { // progress without any
+			time.Sleep(2 * time.Second)
+			j.watch(ring.Event{Kind: ring.EventProgress, Bytes: bytes})
+		}
+		if ctx.Err() != nil {
+			t.Fatal("ended early")
+		}
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if !errors.As(context.Cause(ctx), new(*stalled)) {
+			t.Errorf("after 5 s without progress: %v", context.Cause(ctx))
+		}
+	})
+	ctx, end := (&job{}).stall(t.Context(), 0)
+	if end(); ctx != t.Context() {
+		t.Error("a limit where none was asked for")
+	}
+}
