@@ -20,8 +20,8 @@ import (
 
 // Files that are compressed, uncompressed, joined or taken apart on the server are sources as any others.
 func TestAlteredSources(t *testing.T) {
-	content := make([]byte, 1<<20+5)
-	rand.NewChaCha8([32]byte{}).Read(content[:1<<19]) // and zeros behind
+	content := make([]byte, 1<<18+5)
+	rand.NewChaCha8([32]byte{}).Read(content[:1<<17]) // and zeros behind
 	var gz bytes.Buffer
 	if err := compress(&gz, bytes.NewReader(content)); err != nil {
 		t.Fatal(err)
@@ -40,8 +40,8 @@ func TestAlteredSources(t *testing.T) {
 	write("gz_0", gz.Bytes()[:77])
 	write("gz_1", gz.Bytes()[77:])
 	var thirds [][]byte
-	for off := 0; off < len(content); off += 400_000 {
-		thirds = append(thirds, content[off:min(off+400_000, len(content))])
+	for off := 0; off < len(content); off += 100_000 {
+		thirds = append(thirds, content[off:min(off+100_000, len(content))])
 	}
 	for _, tt := range []struct {
 		name string
@@ -52,9 +52,9 @@ func TestAlteredSources(t *testing.T) {
 		{"parts compressed", File{Path: filepath.Join(dir, "parts"), Parts: true, Compress: true}, [][]byte{gz.Bytes()}},
 		{"parts", File{Path: filepath.Join(dir, "parts"), Parts: true}, [][]byte{content}},
 		{"parts of gzip", File{Path: filepath.Join(dir, "gz"), Parts: true, Format: expand.Gzip}, [][]byte{content}},
-		{"in parts", File{Path: plain, Each: 400_000}, thirds},
-		{"a stream in parts", File{Path: filepath.Join(dir, "gz"), Parts: true, Format: expand.Gzip, Each: 400_000}, thirds},
-		{"an empty file in parts", File{Path: write("empty", nil), Each: 400_000}, [][]byte{{}}},
+		{"in parts", File{Path: plain, Each: 100_000}, thirds},
+		{"a stream in parts", File{Path: filepath.Join(dir, "gz"), Parts: true, Format: expand.Gzip, Each: 100_000}, thirds},
+		{"an empty file in parts", File{Path: write("empty", nil), Each: 100_000}, [][]byte{{}}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			ringtest.TestSource(t, func(t *testing.T) ring.Source {
@@ -75,7 +75,7 @@ func TestAlteredSources(t *testing.T) {
 		in   File
 		want string
 	}{
-		{File{Path: plain, Each: 1000}, fmt.Sprintf("input %s: 1049 parts of 1000 bytes, at most %d parts", plain, raw.MaxParts)},
+		{File{Path: plain, Each: 250}, fmt.Sprintf("input %s: 1049 parts of 250 bytes, at most %d parts", plain, raw.MaxParts)},
 		{File{Path: plain, Parts: true}, "input: stat " + plain + "_0: no such file or directory"},
 	} {
 		if _, err := tt.in.Open(t.Context(), &Push{}, &meta.Transfer{}); err == nil || err.Error() != tt.want {
