@@ -11,6 +11,7 @@ import (
 
 	"github.com/dolly-img/dolly-img/ring/internal/wire"
 	"github.com/opencontainers/go-digest"
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
 // liarNode is what a lying node does, over all its connections. The node behind it is an honest one.
@@ -28,6 +29,7 @@ type liarNode struct {
 	feed     *wire.Need // the last one
 	falls    int
 	digests  []string
+	blobs    []v1.Descriptor
 }
 
 // story is what a liar last said of the link that feeds it, for its mate to say the same.
@@ -50,6 +52,7 @@ func newLiar(s *sim, f fault) *liarNode {
 	for _, b := range s.blobs {
 		l.all += int64(len(b.data))
 		l.digests = append(l.digests, b.sum.String())
+		l.blobs = append(l.blobs, b.desc)
 	}
 	return l
 }
@@ -66,6 +69,9 @@ func (l *liarNode) says(m wire.Message) []wire.Message {
 		return l.reports(m)
 	case *wire.Need:
 		l.feed = m
+		if l.claims("spares") {
+			m.Leaves = l.sets("spares", m.Needs)
+		}
 		switch {
 		case l.is("no-need"):
 			return nil
@@ -88,6 +94,12 @@ func (l *liarNode) says(m wire.Message) []wire.Message {
 		case m.State == wire.LinkUp && l.is("down-at-once"):
 			return []wire.Message{&wire.Link{Link: m.Link, Generation: m.Generation, State: wire.LinkDown, Code: wire.CodeNetwork, Reason: "no route to host"}}
 		}
+	case *wire.Answer:
+		if l.claims("answers") && m.Code == wire.CodeNone {
+			m.Leaves = l.sets("answers", nil)
+		}
+	case *wire.Compared:
+		return l.compared(m)
 	case *wire.Verified:
 		switch {
 		case l.is("no-verified"):
@@ -259,6 +271,7 @@ type liarConn struct {
 	writes int
 	once   sync.Once
 	closed chan struct{}
+	told   []byte // of a message that the liar read otherwise than it came
 }
 
 func (c *liarConn) Close() error {
@@ -270,6 +283,9 @@ func (c *liarConn) Read(b []byte) (int, error) {
 	if c.began && c.kind == wire.Preamble[0] && c.liar.deaf(c.bytes) {
 		<-c.closed
 		return 0, net.ErrClosed
+	}
+	if c.began && c.kind == 0 && c.liar.claims("dials") {
+		return c.readDials(b)
 	}
 	n, err := c.Conn.Read(b)
 	if n > 0 && !c.began {

@@ -32,6 +32,10 @@ var traits = [][]string{
 	{"reads-nothing", "stops-reading"},
 	{"sends-nothing"},
 	{"changes-bytes", "sends-zeros"},
+	{"answers-all", "answers-none", "answers-some", "answers-more"},
+	{"compared-all", "compared-none", "compared-some", "compared-more", "compared-again", "no-compared"},
+	{"spares-all", "spares-none", "spares-some", "spares-more"},
+	{"dials-all", "dials-none", "dials-some"},
 }
 
 // liars makes the scenario of a seed in which nothing is wrong but one or two nodes, which lie. Two may be neighbours that
@@ -45,6 +49,12 @@ func liars(seed uint64) simCase {
 		s.Held, s.Parts = nil, nil
 	}
 	s.Nodes = max(s.Nodes, 2)
+	if s.inLeaves() && len(s.Ahead) == 0 && r.IntN(3) > 0 {
+		s.holdAhead(r)
+	}
+	if s.inLeaves() && !s.Update && r.IntN(2) == 0 {
+		s.update(r)
+	}
 	who := []int{1 + r.IntN(s.Nodes)}
 	switch r.IntN(5) {
 	case 0, 1: // another one, on its own account

@@ -4,7 +4,6 @@ package coordinator
 
 import (
 	"cmp"
-	"fmt"
 	"slices"
 
 	"github.com/dolly-img/dolly-img/ring/internal/member"
@@ -34,6 +33,9 @@ func (w *world) movesOf(i int, add addMove) {
 	if len(n.out) > 0 {
 		add(func(w *world) { w.hear(i) }, "the server gets %T of n%d", n.out[0].m, i)
 	}
+	if n.comparing && n.own <= len(n.old) && w.may.stuck != i {
+		add(func(w *world) { w.compareOwn(i) }, "n%d compares leaf %d", i, n.own)
+	}
 	for k, job := range n.jobs {
 		if job == "published" || job == "reset" {
 			add(func(w *world) { w.work(i, k) }, "n%d: %s", i, job)
@@ -52,7 +54,7 @@ func (w *world) ownWork(i int, add addMove) {
 	if len(n.out) > 0 && w.unheard(n.out[0].m) {
 		add(func(w *world) { w.hear(i) }, "the server gets %T of n%d", n.out[0].m, i)
 	}
-	if n.m == nil {
+	if n.m == nil || n.m.Phase() < member.Started {
 		return
 	}
 	resets := slices.Contains(n.jobs, "reset")
@@ -60,14 +62,14 @@ func (w *world) ownWork(i int, add addMove) {
 		add(func(w *world) {
 			n := w.own(i)
 			n.hashed++
-			w.node(i, member.EvSum{Blob: 0, Offset: int64(n.hashed) * xFrame, Sum: xSum(n.data[:n.hashed]), End: false})
+			w.node(i, member.EvSum{Blob: 0, Offset: int64(n.hashed) * xFrame, Sum: w.hash(n), End: false})
 		}, "n%d hashes byte %d", i, n.hashed)
 	}
 	if n.hashed == xFrames && !n.ended && !resets {
 		add(func(w *world) {
 			n := w.own(i)
 			n.ended = true
-			w.node(i, member.EvSum{Blob: 0, Offset: w.blob.Size, Sum: xSum(n.data), End: true})
+			w.node(i, member.EvSum{Blob: 0, Offset: w.blob.Size, Sum: w.rootOf(n.data), End: true})
 		}, "n%d has hashed all", i)
 	}
 	for k, job := range n.jobs {
@@ -81,8 +83,10 @@ func (w *world) ownWork(i int, add addMove) {
 // i. When control connections may break it matters what arrived before.
 func (w *world) quietly(i int, m any) bool {
 	switch m := m.(type) {
-	case *wire.Start, *wire.Marks, *wire.Offer:
+	case *wire.Marks, *wire.Offer:
 		return true
+	case *wire.Start:
+		return !w.nodes[i].comparing
 	case *wire.Commit: // to publish is a move of its own
 		return w.may.cuts == 0
 	case *wire.Dial: // so is to dial; but who falls back sees which links there are
@@ -95,13 +99,6 @@ func (w *world) quietly(i int, m any) bool {
 			!slices.ContainsFunc(w.nodes[1:], func(n *xNode) bool { return slices.ContainsFunc(n.in, dials(i)) })
 	}
 	return false
-}
-
-func dials(i int) func(*xMessage) bool {
-	return func(x *xMessage) bool {
-		d, ok := x.m.(*wire.Dial)
-		return ok && d.Name == fmt.Sprint(i)
-	}
 }
 
 // unheard says whether the coordinator does nothing with an event, now or later.
@@ -131,6 +128,9 @@ func (w *world) hear(i int) {
 	n := w.own(i)
 	ev := n.out[0].m
 	n.out = slices.Clone(n.out[1:])
+	if f, ok := ev.(EvFallback); ok && w.compares() && w.may.flips == 0 {
+		w.fail("n%d goes back before byte %d, and has compared what it held", i, f.Msg.Offset)
+	}
 	w.chain(ev)
 }
 
@@ -140,9 +140,11 @@ func (w *world) arrive(i int) {
 	n.in = slices.Clone(n.in[1:])
 	if _, offer := m.(*wire.Offer); offer {
 		if n.m == nil {
-			n.m, n.result, n.newest = member.New([]v1.Descriptor{w.blob}, 1), "", 0
-			n.m.Step(member.EvHeld{Held: []int64{0}})
-			n.out = append(n.out, onTheWay(EvAnswer{i, []int64{0}, -1, true, false, wire.CodeNone, "", nil, nil}))
+			n.m, n.result, n.newest = member.New([]v1.Descriptor{w.blob}, w.each()), "", 0
+			sets, leaves := w.claims(n)
+			n.m.Step(member.EvHeld{Held: []int64{0}, Sets: sets})
+			n.out = append(n.out, onTheWay(EvAnswer{i, []int64{0}, -1, true, false, wire.CodeNone, "", leaves, nil}))
+			w.fill(i)
 		}
 		return
 	}
@@ -154,11 +156,7 @@ func (w *world) arrive(i int) {
 	}
 	w.node(i, member.EvMsg{Msg: m.(wire.Message)})
 	if u, ok := m.(*wire.Undial); ok && n.ctrl {
-		if read := (EvUndialled{i, u.Link}); w.may.cuts > 0 {
-			n.out = append(slices.Clone(n.out), onTheWay(read)) // it says PONG next
-		} else {
-			w.chain(read)
-		}
+		w.hasRead(i, EvUndialled{i, u.Link})
 	}
 }
 
@@ -191,8 +189,8 @@ func (w *world) work(i, k int) {
 			w.drop(i)
 		}
 	case "reset":
-		n.data = slices.Clone(n.data[:n.m.Position(0).Accepted/xFrame])
-		n.hashed, n.ended = len(n.data), false
+		n.data = slices.Clone(n.data[:n.m.Position(0).Good/xFrame])
+		n.hashed, n.ended, n.filled = len(n.data), false, n.filled[:min(len(n.filled), len(n.data))]
 		for _, l := range w.links {
 			if !l.halted || l.feeder != i {
 				continue
@@ -229,10 +227,9 @@ func (w *world) movesOn(k int, l *xLink, add addMove) {
 			add(func(w *world) { w.dial(w.links[k]) }, "%d dials n%d, generation %d", l.feeder, l.node, l.gen)
 		}
 	case "up":
-		have := w.has(l.feeder)
 		switch {
 		case waits, w.stands(l):
-		case l.pos < have:
+		case w.sendable(l):
 			add(func(w *world) { w.frame(w.links[k], 0) }, "%d sends byte %d to n%d, generation %d", l.feeder, l.pos, l.node, l.gen)
 			if l.feeder != 0 && w.left.flips > 0 {
 				add(func(w *world) { w.left.flips--; w.frame(w.links[k], 1) }, "%d sends byte %d to n%d, changed", l.feeder, l.pos, l.node)
@@ -246,7 +243,7 @@ func (w *world) movesOn(k int, l *xLink, add addMove) {
 		}
 	case "last":
 		add(func(w *world) { w.links[k].state = "broken" }, "the feed of n%d from %d is closed", l.node, l.feeder)
-		if have := w.has(l.feeder); l.pos < have && w.nodes[l.node].m != nil {
+		if w.sendable(l) && w.nodes[l.node].m != nil {
 			add(func(w *world) {
 				w.frame(w.links[k], 0)
 				w.links[k].state = "broken"
@@ -313,6 +310,7 @@ func (w *world) frame(l *xLink, changed byte) {
 		return
 	}
 	n := w.own(l.node)
+	w.checkSpared(l)
 	if _, ok := w.node(l.node, member.EvFrame{Generation: l.gen, Blob: 0, Offset: int64(l.pos) * xFrame, Length: xFrame})[0].(member.ActAccept); !ok {
 		l.state, l.seen = "broken", true
 		w.feedEnd(l, false)
@@ -322,7 +320,10 @@ func (w *world) frame(l *xLink, changed byte) {
 		w.fail("n%d takes a byte from generation %d, it was told of %d", l.node, l.gen, n.newest)
 	}
 	n.data = append(slices.Clone(n.data), value)
-	l.pos++
+	w.fill(l.node)
+	for l.pos++; l.pos < xFrames && l.skips>>l.pos&1 == 1; {
+		l.pos++
+	}
 	w.took(l)
 }
 
@@ -348,6 +349,9 @@ func (w *world) report(l *xLink, state string, code wire.Code) {
 // readOn reads a byte of the source and sends its mark to those who lack it.
 func (w *world) readOn() {
 	w.read++
+	if w.again > 0 {
+		return // the marks are there
+	}
 	for i := 1; i < len(w.nodes); i++ {
 		if n := &w.c.nodes[i]; n.contact.alive && n.holdings.lacks && n.phase == phServing {
 			w.send(i, w.marks(w.read-1))
@@ -381,7 +385,7 @@ func (w *world) ask(k int) {
 	if a.redial {
 		w.chain(EvWelcome{a.node, id, state, "", "", wire.Version, false})
 	} else {
-		w.chain(EvResumed{a.node, a.committed, id, state, w.blob.Digest.String(), Cause{}})
+		w.chain(EvResumed{a.node, a.committed, id, state, w.digest().String(), Cause{}})
 	}
 	if n.m != nil {
 		w.node(a.node, member.EvResume{})

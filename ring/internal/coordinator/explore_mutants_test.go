@@ -7,15 +7,19 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
 
-// mutants are faults that somebody could make in the state machines. The explorer has to find each.
-var mutants = []struct {
+// mutant is a fault that somebody could make in the state machines.
+type mutant struct {
 	name  string
 	edits []edit
-}{
+}
+
+// The explorer has to find each of mutants.
+var mutants = []mutant{
 	{"a frame of an old generation is taken", []edit{
 		{"../member/machine.go",
 			"m.phase != Started || ev.Generation != m.feedGen || !m.feedOpen",
@@ -165,19 +169,34 @@ func TestMutants(t *testing.T) {
 	if testing.Short() {
 		t.Skip("-short: a build for each mutant takes time")
 	}
-	for _, m := range mutants {
+	for _, m := range slices.Concat(mutants, setMutants) {
 		t.Run(m.name, func(t *testing.T) {
 			t.Parallel() // the linker uses one core
-			overlay := mutate(t, m.edits)
-			out, err := exec.CommandContext(t.Context(), "go", "test", "-vet=off", "-overlay", overlay, "-run", "^TestExplore$", "-short", ".").CombinedOutput()
-			if err == nil {
-				t.Fatalf("the explorer finds nothing\n%s", out)
+			out := m.run(t, "TestExplore")
+			if !strings.Contains(out, ", after") {
+				t.Fatalf("it ended otherwise:\n%s", out)
 			}
-			if !strings.Contains(string(out), "--- FAIL: TestExplore") || !strings.Contains(string(out), ", after") {
-				t.Fatalf("it ended otherwise: %v\n%s", err, out)
-			}
-			what, _, _ := strings.Cut(string(out[strings.Index(string(out), "explore_test.go"):]), ", after")
+			what, _, _ := strings.Cut(out[strings.Index(out, "explore_test.go"):], ", after")
 			t.Log(what)
 		})
 	}
+	for _, m := range scenarioMutants {
+		t.Run(m.name, func(t *testing.T) {
+			t.Parallel()
+			m.run(t, "TestChain")
+		})
+	}
+}
+
+// run returns what a test says of the mutant, which it has to find.
+func (m mutant) run(t *testing.T, test string) string {
+	t.Helper()
+	out, err := exec.CommandContext(t.Context(), "go", "test", "-vet=off", "-overlay", mutate(t, m.edits), "-run", "^"+test+"$", "-short", ".").CombinedOutput()
+	if err == nil {
+		t.Fatalf("%s finds nothing\n%s", test, out)
+	}
+	if !strings.Contains(string(out), "--- FAIL: "+test) {
+		t.Fatalf("it ended otherwise: %v\n%s", err, out)
+	}
+	return string(out)
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/dolly-img/dolly-img/ring/internal/member"
 	"github.com/dolly-img/dolly-img/ring/internal/wire"
+	"github.com/dolly-img/dolly-img/ring/leaf"
 )
 
 // Copies and fingerprints of the explorer's states. Both follow a plan that is made
@@ -44,6 +45,7 @@ const (
 	partPointer // to something that changes
 	partShared  // to something that does not: its content counts
 	partMessage
+	partSet // of leaves, which does not change
 	partAny
 )
 
@@ -106,6 +108,8 @@ func (l *layout) add(t reflect.Type, off uintptr, hash bool) {
 		part.kind = partPointer
 		if t == reflect.TypeFor[*xMessage]() {
 			part.kind = partMessage
+		} else if t == reflect.TypeFor[*leaf.Set]() {
+			part.kind = partSet
 		} else if t.Elem() != reflect.TypeFor[member.Machine]() && t.Elem().PkgPath() != reflect.TypeFor[Machine]().PkgPath() {
 			part.kind = partShared
 		} else {
@@ -199,6 +203,13 @@ func (l *layout) hash(h *maphash.Hash, at unsafe.Pointer) {
 			}
 		case partMessage:
 			h.WriteString((*(**xMessage)(f)).key)
+		case partSet:
+			if set := *(**leaf.Set)(f); set == nil {
+				h.WriteByte(0)
+			} else {
+				h.WriteByte(1)
+				h.Write(set.Bits())
+			}
 		case partAny:
 			panic("coordinator: an interface in the explorer's state")
 		}

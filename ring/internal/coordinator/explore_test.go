@@ -47,6 +47,14 @@ func TestExplore(t *testing.T) {
 		{"3 nodes, the first lies twice", 3, budget{delays: 0, liar: 1, lies: 2}, budget{delays: 3, liar: 1, lies: 2}},
 		{"3 nodes, the second lies twice", 3, budget{delays: 0, liar: 2, lies: 2}, budget{delays: 3, liar: 2, lies: 2}},
 		{"3 nodes, the last lies twice", 3, budget{delays: 0, liar: 3, lies: 2}, budget{delays: 3, liar: 3, lies: 2}},
+		{"3 nodes, claims, of which some are wrong", 3, budget{delays: 1, sets: 1}, budget{delays: anyOrder, sets: 1}},
+		{"3 nodes, claims, of which some are wrong, a loss, a return", 3, budget{delays: 0, sets: 1, crashes: 1, returns: 1}, budget{delays: 3, sets: 1, crashes: 1, returns: 1}},
+		{"3 nodes, two lack the same leaf, changed bytes", 3, budget{delays: 0, sets: 2, flips: 1}, budget{delays: 7, sets: 2, flips: 1}},
+		{"3 nodes, they compare", 3, budget{delays: 1, sets: xCompare}, budget{delays: anyOrder, sets: xCompare}},
+		{"3 nodes, they compare, a loss, a return", 3, budget{delays: 0, sets: xCompare, crashes: 1, returns: 1}, budget{delays: 4, sets: xCompare, crashes: 1, returns: 1}},
+		{"3 nodes, they compare, control lost", 3, budget{delays: 0, sets: xCompare, cuts: 1}, budget{delays: 4, sets: xCompare, cuts: 1}},
+		{"3 nodes, they compare, one joins late", 3, budget{delays: 1, sets: xCompare, late: 1, returns: 1}, budget{delays: anyOrder, sets: xCompare, late: 1, returns: 1}},
+		{"3 nodes, they compare, one never does, a loss", 3, budget{delays: 0, sets: xCompare, stuck: 2}, budget{delays: 4, sets: xCompare, stuck: 2, crashes: 1}},
 		{"2 nodes, any order, 2 losses, a return", 2, budget{delays: 2, crashes: 2, returns: 1}, budget{delays: anyOrder, crashes: 2, returns: 1}},
 		{"2 nodes, any order, changed bytes", 2, budget{delays: 2, flips: 1}, budget{delays: anyOrder, flips: 1}},
 	} {
@@ -59,6 +67,8 @@ func TestExplore(t *testing.T) {
 			}
 			if s.left.ticks = 12; s.left.lies > 0 {
 				s.left.ticks = anyOrder // pass has an end of its own
+			} else if s.left.stuck > 0 {
+				s.left.ticks = 24
 			}
 			if testing.Short() && found.Load() {
 				t.Skip("one broken promise is enough for a mutant")
@@ -165,6 +175,10 @@ func (w *world) atEnd() error {
 			return fmt.Errorf("the row of n%d is not final: %v", i, w.rows())
 		case !n.touched && !row.State.Good():
 			return fmt.Errorf("n%d, which nothing happened to, is %s: %s", i, row.State, row.Cause)
+		case w.may.sets > 0 && w.may.flips == 0 && len(w.c.nodes[i].blame.ends) > 0:
+			return fmt.Errorf("a link of n%d is blamed, and nobody changed bytes", i)
+		case w.may.flips == 0 && w.c.nodes[i].blame.falls > w.mayFall(n):
+			return fmt.Errorf("n%d went back %d times, with claims %v", i, w.c.nodes[i].blame.falls, n.old)
 		case len(n.showing) > 0 && string(n.showing) != string(make([]byte, xFrames)):
 			return fmt.Errorf("n%d shows %v", i, n.showing)
 		}
@@ -227,9 +241,12 @@ func (w *world) active() (all []move, first bool) {
 		} else {
 			add(func(w *world) {
 				w.told = true
-				w.chain(EvSourceDone{[]digest.Digest{w.blob.Digest}, []int64{w.blob.Size}})
+				w.chain(EvSourceDone{[]digest.Digest{w.digest()}, []int64{w.blob.Size}})
 			}, "the source is done")
 		}
+	}
+	if w.marking && w.again < xFrames {
+		add((*world).markOn, "the server reads byte %d for its mark", w.again)
 	}
 	for k, a := range w.asks {
 		if !a.redial || w.nodes[a.node].up {
@@ -310,7 +327,7 @@ func (w *world) tick() {
 			r.Wait = wire.WaitIn
 			for _, l := range w.links {
 				if l.feeder == i && l.state == "up" {
-					r.Links = append(r.Links, wire.Sending{Link: l.link, Idle: l.pos >= len(n.data)})
+					r.Links = append(r.Links, wire.Sending{Link: l.link, Idle: !w.sendable(l)})
 				}
 			}
 			w.chain(EvReport{i, *r})

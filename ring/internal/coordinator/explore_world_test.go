@@ -31,6 +31,8 @@ type world struct {
 	nodes   []*xNode // [0] is nil
 	links   []*xLink
 	read    int // frames of the source
+	again   int // frames that were read before, for their marks
+	marking bool
 	source  bool
 	told    bool // EvSourceDone
 	asks    []xAsk
@@ -70,6 +72,9 @@ type budget struct {
 	crashes, returns, cuts, flips, ticks int
 	twins                                int // 1: the last node is another name of the first one
 	liar, lies                           int // this node, which may lie so often; see xLiar
+	sets                                 int // which of xOlds the nodes have, of a blob in leaves
+	late                                 int // 1: the last node is not there before it returns
+	stuck                                int // this node compares nothing of what it has
 	walls                                int // so many pairs, (1, 2) (1, 3) (2, 3), in which nobody can dial the other
 	// delays is how often a move may be made that is not the next one in the order of
 	// moves; faults may strike at any moment.
@@ -96,6 +101,11 @@ type xNode struct {
 	showing []byte // published, across crashes
 	touched bool   // something went wrong with this node itself
 	barred  bool   // it may publish nothing: another name of it came before COMMIT
+
+	old       []byte // what it has in advance
+	filled    []bool // which bytes of data are of that
+	own       int    // bytes of it that were hashed to be compared
+	comparing bool
 }
 
 type xLink struct {
@@ -105,6 +115,7 @@ type xLink struct {
 	lag          bool   // its receiver does not hold the window
 	state        string // ordered, up, last (one more frame may arrive), broken, closed
 	told, seen   bool   // the end of a broken one, by feeder and receiver
+	skips        byte   // a bit for each frame that its receiver holds
 	halted       bool   // its feeder falls back: it carries no more than what is on the way
 }
 
@@ -120,17 +131,18 @@ func newWorld(nodes int, left budget) *world {
 	sum := xSum(make([]byte, xFrames))
 	blob := v1.Descriptor{Size: xFrames * xFrame, Digest: digest.NewDigestFromBytes(digest.SHA256, sum)}
 	w := &world{blob: blob, sum: sum, left: left, may: left, nodes: make([]*xNode, nodes+1), owned: slices.Repeat([]bool{true}, nodes+1), sums: make([]uint64, nodes+1)}
-	cfg := Config{Retries: 2, MarkEvery: xFrame}
+	cfg := Config{Retries: 2, MarkEvery: xFrame, Compare: w.compares()}
 	for i := 1; i <= nodes; i++ {
 		cfg.Nodes = append(cfg.Nodes, Peer{Name: fmt.Sprint("n", i)})
 		w.nodes[i] = &xNode{up: true, ctrl: true, instance: byte(i)}
+		w.holdInAdvance(i)
 	}
 	w.c = New(cfg, []v1.Descriptor{w.blob})
 	if left.lies > 0 {
 		w.nodes[left.liar].touched = true
 	}
-	if left.twins > 0 {
-		*w.nodes[nodes] = xNode{touched: true}
+	if left.twins > 0 || left.late > 0 {
+		*w.nodes[nodes] = xNode{touched: true, instance: byte(nodes), old: w.nodes[nodes].old}
 		w.chain(EvNoContact{nodes, Unreachable, false, Cause{Kind: KindContact, Text: "no answer"}})
 		nodes--
 	}
@@ -165,12 +177,17 @@ func (w *world) chain(ev any) {
 		switch a := a.(type) {
 		case ActSend:
 			w.send(a.Node, a.Msg)
+			if _, ok := a.Msg.(*wire.Compare); ok && w.again > 0 {
+				w.send(a.Node, w.marks(0))
+			}
+		case ActCompare:
+			w.marking = true
 		case ActOffer:
 			w.send(a.Node, &wire.Offer{Blobs: []v1.Descriptor{w.blob}})
 		case ActFeed:
 			w.send(a.Node, &wire.Feed{Link: a.Link, Generation: a.Generation})
 		case ActDial:
-			d := &wire.Dial{Link: a.Link, Generation: a.Generation, Name: fmt.Sprint(a.Node), Needs: a.Needs, Lag: a.Lag}
+			d := &wire.Dial{Link: a.Link, Generation: a.Generation, Name: fmt.Sprint(a.Node), Needs: a.Needs, Lag: a.Lag, Leaves: a.Leaves}
 			if a.Feeder == 0 {
 				w.order(0, d)
 			} else {
@@ -186,6 +203,7 @@ func (w *world) chain(ev any) {
 			w.send(a.Node, w.marks(0))
 		case ActSource:
 			w.source = true
+			w.checkCommon(a)
 		case ActResume:
 			w.asks = append(w.asks, xAsk{a.Node, false, a.Committed})
 		case ActRedial:
@@ -208,7 +226,7 @@ func (w *world) final(i int) {
 	if row.State.Good() && string(n.showing) != string(make([]byte, xFrames)) {
 		w.fail("n%d is %s and shows %v", i, row.State, n.showing)
 	}
-	if row.State.Good() && row.Digest != w.blob.Digest.String() {
+	if row.State.Good() && row.Digest != w.digest().String() {
 		w.fail("n%d is %s with digest %q", i, row.State, row.Digest)
 	}
 }
@@ -223,10 +241,11 @@ func (w *world) send(i int, m wire.Message) {
 // marks are those from the one before byte from+1 on.
 func (w *world) marks(from int) *wire.Marks {
 	m := &wire.Marks{}
-	for i := from + 1; i <= w.read; i++ {
-		m.Marks = append(m.Marks, wire.Mark{Offset: int64(i) * xFrame, Sum: xSum(make([]byte, i))})
+	read := max(w.read, w.again)
+	for i := from + 1; i <= read; i++ {
+		m.Marks = append(m.Marks, wire.Mark{Offset: int64(i) * xFrame, Sum: w.sumOf(make([]byte, i))})
 	}
-	if w.read == xFrames {
+	if read == xFrames {
 		m.Marks = append(m.Marks, wire.Mark{Offset: w.blob.Size, Sum: w.sum, Final: true})
 	}
 	return m
@@ -235,7 +254,11 @@ func (w *world) marks(from int) *wire.Marks {
 func (w *world) order(feeder int, d *wire.Dial) {
 	var node int
 	fmt.Sscan(d.Name, &node)
-	w.links = append(w.links, &xLink{feeder: feeder, node: node, link: d.Link, gen: d.Generation, pos: int(d.Needs[0][1] / xFrame), lag: d.Lag, state: "ordered"})
+	l := &xLink{feeder: feeder, node: node, link: d.Link, gen: d.Generation, pos: int(d.Needs[0][1] / xFrame), lag: d.Lag, state: "ordered"}
+	if len(d.Leaves) > 0 {
+		l.skips = d.Leaves[0].Set[0]
+	}
+	w.links = append(w.links, l)
 }
 
 // unlink ends a link from its feeder's side, without a report.
@@ -249,6 +272,23 @@ func (w *world) unlink(feeder int, link uint32) {
 				l.state = "broken"
 			}
 		}
+	}
+}
+
+// dials says whether a message orders a link into node i.
+func dials(i int) func(*xMessage) bool {
+	return func(x *xMessage) bool {
+		d, ok := x.m.(*wire.Dial)
+		return ok && d.Name == fmt.Sprint(i)
+	}
+}
+
+// hasRead has a node answer the PING behind an UNDIAL.
+func (w *world) hasRead(i int, read EvUndialled) {
+	if n := w.own(i); w.may.cuts > 0 {
+		n.out = append(slices.Clone(n.out), onTheWay(read))
+	} else {
+		w.chain(read) // nobody asks for it
 	}
 }
 
@@ -280,6 +320,10 @@ func (w *world) node(i int, ev member.Event) []member.Action {
 				ev.Code = wire.CodeNetwork
 			}
 			w.node(i, ev)
+		case member.ActCompare:
+			n.comparing = true
+		case member.ActCompared:
+			n.comparing = false
 		case member.ActSettle:
 			n.jobs = append(n.jobs, "durable")
 		case member.ActPrepare:
@@ -297,6 +341,9 @@ func (w *world) node(i int, ev member.Event) []member.Action {
 		case member.ActRelease:
 			w.release(i)
 		}
+	}
+	if _, ok := ev.(member.EvFrame); !ok { // else its bytes come first
+		w.fill(i)
 	}
 	return out
 }
@@ -318,6 +365,7 @@ func (w *world) release(i int) {
 func (w *world) drop(i int) {
 	n := w.own(i)
 	n.m, n.data, n.hashed, n.ended, n.jobs = nil, nil, 0, false, nil
+	n.filled, n.own, n.comparing = nil, 0, false
 	for _, l := range w.links {
 		if (l.node == i || l.feeder == i) && l.state != "closed" {
 			l.told = l.told || l.feeder == i

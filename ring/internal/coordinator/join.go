@@ -181,7 +181,7 @@ func (c *Machine) enter(i int) {
 // maybeStart makes the chain once every node has answered or is out, or when the
 // deadline passed: those that have not answered by then may join late.
 func (c *Machine) maybeStart(deadline bool) {
-	if c.started {
+	if c.started || c.finished {
 		return
 	}
 	c.due = c.due || deadline

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/dolly-img/dolly-img/ring/internal/wire"
+	"github.com/dolly-img/dolly-img/ring/leaf"
 	"github.com/opencontainers/go-digest"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 )
@@ -112,10 +113,13 @@ func (s *scenario) event(f []string) {
 		}
 		s.reports = nil
 		s.version = wire.AckedSince - 1
-		if arg["acked"] != "" { // feeders tell what was acknowledged
+		if n := num("leaves", 0); n > 0 {
+			d = v1.Descriptor{MediaType: leaf.MediaType, Size: int64(n) * leaf.Size}
+		}
+		if arg["acked"] != "" || arg["leaves"] != "" { // feeders tell what was acknowledged
 			s.version = wire.Version
 		}
-		s.c = New(Config{Nodes: peers, Retries: num("retries", 0), Straggler: Straggler(arg["straggler"]), Rate: int64(num("rate", 0)), MaxDirect: num("direct", 0), Check: arg["check"] != "", Confirm: arg["confirm"] != "", MarkEvery: wire.MarkEvery, NoSHA: arg["nosha"] != ""}, []v1.Descriptor{d})
+		s.c = New(Config{Nodes: peers, Retries: num("retries", 0), Straggler: Straggler(arg["straggler"]), Rate: int64(num("rate", 0)), MaxDirect: num("direct", 0), Check: arg["check"] != "", Confirm: arg["confirm"] != "", MarkEvery: wire.MarkEvery, NoSHA: arg["nosha"] != "", Compare: arg["compare"] != ""}, []v1.Descriptor{d})
 		s.c.nodes[0].contact.version = s.version
 		return
 	case "started": // all answer
@@ -141,11 +145,11 @@ func (s *scenario) event(f []string) {
 	case "nocontact":
 		ev = EvNoContact{node, Unreachable, false, Cause{Kind: KindContact, Text: "connection refused"}}
 	case "answer":
-		a := EvAnswer{Node: node, Held: []int64{int64(num("held", 0))}, Free: int64(num("free", -1)), Replay: true, Change: arg["switch"] != "", Code: wire.Code(arg["code"]), Reason: arg["reason"], Target: []byte(arg["target"])}
+		a := EvAnswer{Node: node, Held: []int64{int64(num("held", 0))}, Free: int64(num("free", -1)), Replay: true, Change: arg["switch"] != "", Code: wire.Code(arg["code"]), Reason: arg["reason"], Target: []byte(arg["target"]), Leaves: s.leaves(arg["set"])}
 		ev = a
 	case "need":
 		link, gen := feed()
-		n := EvNeed{node, link, gen, [][2]int64{{0, int64(num("at", 0))}}, nil}
+		n := EvNeed{node, link, gen, [][2]int64{{0, int64(num("at", 0)) + int64(num("leaf", 0))*leaf.Size}}, s.leaves(arg["set"])}
 		if arg["nothing"] != "" {
 			n.Needs = nil
 		}
@@ -193,7 +197,7 @@ func (s *scenario) event(f []string) {
 		return
 	case "report": // link=ID:RATE,ID:RATE with ! behind the rate when it is not idle: else it is that of a burst; ID:held!; /ACKED behind it all
 		r := wire.Report{
-			Received: int64(num("received", 0)), Durable: int64(num("durable", 0)), Checked: int64(num("checked", 0)), Zeros: int64(num("zeros", 0)), Wait: wire.Wait(arg["wait"]), Blob: num("blob", 0), Good: int64(num("good", 0)),
+			Received: int64(num("received", 0)), Marked: int64(num("marked", 0)), Durable: int64(num("durable", 0)), Checked: int64(num("checked", 0)), Zeros: int64(num("zeros", 0)), Wait: wire.Wait(arg["wait"]), Blob: num("blob", 0), Good: int64(num("good", 0)),
 			Relay: int64(num("relay", 0)), Hash: int64(num("hash", 0)), Disk: int64(num("disk", 0)),
 		}
 		for l := range strings.SplitSeq(arg["link"], ",") {
@@ -217,6 +221,10 @@ func (s *scenario) event(f []string) {
 		}
 		s.reports[node] = true
 		ev = EvReport{node, r}
+	case "compared": // NODE set=BITS
+		ev = EvCompared{node, s.leaves(arg["set"])}
+	case "read": // the source, for the first time
+		ev = EvCompareRead{}
 	case "undialled": // NODE link=ID: it has read UNDIAL
 		ev = EvUndialled{node, uint32(num("link", 0))}
 	case "probed": // FROM to=NODE, with cut=REASON when it was not reached
@@ -276,15 +284,17 @@ func (s *scenario) text(a Action) string {
 		if a.Lag {
 			lag = ", may lag"
 		}
-		return fmt.Sprintf("dial %s -> %s link %d generation %d from %d%s", name(a.Feeder), name(a.Node), a.Link, a.Generation, a.Needs[0][1], lag)
+		return fmt.Sprintf("dial %s -> %s link %d generation %d from %d%s%s", name(a.Feeder), name(a.Node), a.Link, a.Generation, a.Needs[0][1], lag, s.without(a.Leaves))
 	case ActUndial:
 		return fmt.Sprintf("undial %s link %d", name(a.Feeder), a.Link)
 	case ActProbe:
 		return fmt.Sprintf("does %s reach %s", name(a.From), name(a.To))
 	case ActMarks:
 		return "tell " + name(a.Node) + " all marks"
+	case ActCompare:
+		return "read the source for its marks"
 	case ActSource:
-		return "read the source"
+		return strings.TrimSpace("read the source" + s.without(common(a)))
 	case ActRedial:
 		return "dial " + name(a.Node) + " until it answers"
 	case ActResume:
