@@ -121,6 +121,9 @@ func (x *xzFile) stream(end int64) (start, length int64, err error) {
 	}
 	var packed int64
 	err = x.index(indexAt, indexSize, func(unpadded, expanded int64) error {
+		if unpadded > indexAt { // or the sum may not be a number any more
+			return errIndex
+		}
 		if packed += (unpadded + 3) &^ 3; packed > indexAt-xzHeaderSize {
 			return errIndex
 		}
