@@ -144,6 +144,13 @@ func printOverwrites(w io.Writer, p push.Plan) {
 	printBad(t, out)
 	t.Flush()
 	printHints(w, out)
+	if alike := p.Alike(); len(alike) > 0 && !p.Update {
+		var names []string
+		for _, i := range alike {
+			names = append(names, p.Nodes[i].Node)
+		}
+		fmt.Fprintln(w, printable.Line(fmt.Sprintf("hint: %s may have most of it already: with --update only what differs is sent and written", counted(names))))
+	}
 }
 
 // devicesOf are the nodes of a plan whose devices are alike, by their places in it.

@@ -55,6 +55,39 @@ refused 2  node[031-032]  device:system: /dev/sda is busy: md127 on sda2
 	}
 }
 
+// The plan offers --update where a device holds what the source holds, as far as that is known.
+func TestPlanOffersUpdate(t *testing.T) {
+	row := func(name string, state ring.State, holds ...disk.Signature) ring.Row {
+		b, err := json.Marshal(disk.Facts{Output: "device:system", Path: "/dev/sda", Kind: disk.Disk, Size: 1e9, Holds: holds})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return ring.Row{Node: name, State: state, Facts: b}
+	}
+	root := []disk.Signature{{Type: "gpt"}, {Type: "ext4", Label: "root"}}
+	source := disk.Facts{Holds: root}
+	p := push.Plan{Source: "a", Holds: source.Held(), Size: 1e9, Nodes: []ring.Row{
+		row("n1", ring.Pending, root...), row("n2", ring.Pending, root[0]), row("n3", ring.Refused, root...), row("n4", ring.Pending),
+		row("n5", ring.Pending, disk.Signature{Type: disk.HalfWrittenType}), row("n6", ring.Pending, root...),
+	}}
+	const hint = "hint: 2 nodes, n[1,6] may have most of it already: with --update only what differs is sent and written\n"
+	for _, update := range []bool{false, true} {
+		var b strings.Builder
+		p.Update = update
+		if printOverwrites(&b, p); strings.HasSuffix(b.String(), hint) == update {
+			t.Errorf("update %v:\n%s", update, b.String())
+		}
+	}
+	for _, holds := range [][]disk.Signature{nil, {{Type: disk.UnknownType}}} {
+		var b strings.Builder
+		source.Holds = holds
+		printOverwrites(&b, push.Plan{Source: "a", Holds: source.Held(), Nodes: []ring.Row{row("n1", ring.Pending, holds...)}})
+		if strings.Contains(b.String(), "hint") {
+			t.Errorf("%v:\n%s", holds, b.String())
+		}
+	}
+}
+
 // Devices that differ by a number that says nothing are one line, and lines of as many nodes are in the order of the plan.
 func TestPrintOverwritesFolds(t *testing.T) {
 	p := push.Plan{Source: "a", Holds: "gpt", Size: 1e9}

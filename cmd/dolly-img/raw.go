@@ -55,7 +55,9 @@ partition. Before that raw shows what FILE holds, and what would be overwritten 
 holds. A FILE below 1 MiB in which nothing is known is refused, unless --force-kind is given. Nothing is written until you type the number of nodes that you named, or where there is no terminal
 the command has --yes-overwrite with that number. A node that answers later takes no part. While a device is
 written it cannot be used, and says that it is half-written; it is neither the old one nor the new one. If the transfer
-breaks off, give the same command again. What lies behind the image on a larger device is kept, but for its last MiB. The
+breaks off, give the same command again: it goes on from what each device has. With --update the nodes first compare the whole device
+with FILE, which is read once for this. They are sent, and write, only what differs, and the device is half-written meanwhile. Where
+nothing differs, nothing is written, and the node holds the device. An image below 64 MiB is sent whole. What lies behind the image on a larger device is kept, but for its last MiB. The
 backup of a GPT moves to the end (--gpt keep leaves it). Each node reads back what it wrote before it says that it has it;
 --verify none leaves that out, which takes less time, and does not notice what a disk loses or changes.
 
@@ -129,8 +131,9 @@ func newRaw() *cobra.Command {
 			if (noSpool || allowEmpty) && input != "-" {
 				return usagef("--no-spool and --allow-empty are for standard input only, which is named -")
 			}
-			if update && (input == "-" || format != string(expand.Raw) || blocks != "" || out.discard || out.output == "-" || identity.IsDevice(out.output)) {
-				return usagef("--update is for a file that is sent as it is, to a file")
+			expands := (format != string(expand.Raw) || blocks != "") && !identity.IsDevice(out.output)
+			if update && (input == "-" || expands || out.discard || out.output == "-") {
+				return usagef("--update is for a file that is sent as it is, to a file, and for what comes to a device")
 			}
 			if out.output == "" && !out.discard {
 				return &usageError{fmt.Errorf("no output"), "name it with --output PATH, or use --verify-only"}
@@ -187,7 +190,7 @@ func newRaw() *cobra.Command {
 	cmd.Flags().StringVarP(&config, "config", "f", "", "take input, output and nodes from `FILE`, a configuration file of dolly")
 	dev.add(cmd)
 	dir.add(cmd)
-	cmd.Flags().BoolVar(&update, "update", false, "send only what differs from the file that nodes have at PATH")
+	cmd.Flags().BoolVar(&update, "update", false, "send only what differs from the file, or from the device, that nodes have at PATH")
 	send.add(cmd)
 	return cmd
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"slices"
 
 	"github.com/dolly-img/dolly-img/ring"
 	"github.com/dolly-img/dolly-img/ring/raw/disk"
@@ -20,10 +21,14 @@ type Plan struct {
 	Source, Holds string
 	// Size is that of the source in bytes.
 	Size int64
+	// Update is set where nodes are sent only what differs.
+	Update bool
 }
 
 // Plan returns the plan of these nodes, once Run has opened a source of size bytes.
-func (p *Push) Plan(nodes []ring.Row, size int64) Plan { return Plan{nodes, p.Name, p.holds, size} }
+func (p *Push) Plan(nodes []ring.Row, size int64) Plan {
+	return Plan{nodes, p.Name, p.holds, size, p.Update}
+}
 
 // Devices returns the device of each node that would be served, by the node's place in Nodes. It is nil where the node describes
 // it in a way that nobody understands.
@@ -59,6 +64,20 @@ func notReadBack(r *ring.Report) {
 		}
 		row.Code = CodeNotReadBack
 	}
+}
+
+// Alike returns the nodes whose devices hold the same known formats as the source, by their places in Nodes. They may have most of
+// it already, as after an earlier transfer.
+func (p Plan) Alike() (places []int) {
+	devices := p.Devices()
+	for i := range p.Nodes {
+		f := devices[i]
+		known := func(s disk.Signature) bool { return s.Type != disk.UnknownType && s.Type != disk.HalfWrittenType }
+		if f != nil && slices.ContainsFunc(f.Holds, known) && f.Held() == p.Holds {
+			places = append(places, i)
+		}
+	}
+	return places
 }
 
 // overwrites has the plan of a transfer to devices confirmed.
