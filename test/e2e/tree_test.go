@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -86,30 +87,37 @@ func TestTreeKilled(t *testing.T) {
 	res := begin(0).wait()
 	r.want(res, 0, "committed")
 	whole := res.took
-	const moments = 20
-	for k := 1; k <= moments; k++ {
-		p, victim := begin(k), r.nodes[k%len(r.nodes)]
-		select {
-		case <-time.After(whole * time.Duration(k) / moments):
-		case <-ctx.Done():
-			t.Fatal(ctx.Err())
+	const moments = 20 // two in each push
+	for k := 1; k <= moments/2; k++ {
+		p := begin(k)
+		var victims []*node
+		for moment := 2*k - 1; moment <= 2*k; moment++ {
+			select {
+			case <-time.After(time.Until(p.begin.Add(whole * time.Duration(moment) / moments))):
+			case <-ctx.Done():
+				t.Fatal(ctx.Err())
+			}
+			victim := r.nodes[moment%len(r.nodes)]
+			victim.daemon.Kill()
+			victims = append(victims, victim)
 		}
-		victim.daemon.Kill()
 		if res := p.wait(); res.code != 0 && res.code != 3 {
-			t.Errorf("moment %d: exit status %d\n%s", k, res.code, res.output)
+			t.Errorf("push %d: exit status %d\n%s", k, res.code, res.output)
 		}
 		for i, n := range r.nodes {
 			got := treeSum(t, n.path("tree"))
 			if got != sums[0] && got != sums[1] {
-				t.Errorf("moment %d: node %d has neither tree", k, i)
+				t.Errorf("push %d: node %d has neither tree", k, i)
 			}
-			if n != victim && got != sums[k%2] {
-				t.Errorf("moment %d: node %d, which was not killed, has the old tree", k, i)
+			if !slices.Contains(victims, n) && got != sums[k%2] {
+				t.Errorf("push %d: node %d, which was not killed, has the old tree", k, i)
 			}
 		}
-		victim.start()
+		for _, n := range victims {
+			n.start()
+		}
 	}
-	if res := begin(moments + 1).wait(); res.code != 0 {
+	if res := begin(1).wait(); res.code != 0 {
 		t.Fatalf("exit status %d\n%s", res.code, res.output)
 	}
 	for i, n := range r.nodes {
