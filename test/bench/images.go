@@ -34,7 +34,7 @@ func (b *bench) runParts(ctx context.Context, w io.Writer) error {
 	i := &images{bench: b, got: map[string][]float64{}}
 	parts := map[string]func(context.Context) error{
 		"pull": i.pull, "serve": i.serve, "layers": i.layers,
-		"startup": i.startup, "nosha": i.nosha, "slowdisk": i.slowDisk, "sparse": i.sparse, "device": i.device,
+		"startup": i.startup, "nosha": i.nosha, "slowdisk": i.slowDisk, "sparse": i.sparse, "device": i.device, "tree": i.tree,
 	}
 	for round := range b.opts.rounds {
 		for _, name := range b.opts.parts {

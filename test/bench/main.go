@@ -9,6 +9,7 @@
 //	go run ./test/bench --preset device         # the sink of a block device beside dd
 //	go run ./test/bench --preset layers         # docker save archives with and without checking their layers
 //	go run ./test/bench --preset sparse         # an image of which a tenth is data, beside one without zeros
+//	go run ./test/bench --preset tree           # a directory of 20,000 files beside tar behind a chain of mbuffer
 //	go run ./test/bench --preset startup --before OLD   # this tree's dolly-img and another one in turn
 //	go run ./test/bench --nodes 4,16 --rate 100M --size 256M --only plain,mbuffer
 //
@@ -74,6 +75,7 @@ var presets = map[string]preset{
 	"images":   {rounds: 1, parts: []string{"pull", "serve"}},
 	"sparse":   {rounds: 3, parts: []string{"sparse"}},
 	"layers":   {rounds: 1, parts: []string{"layers"}},
+	"tree":     {rounds: 3, parts: []string{"tree"}},
 }
 
 type options struct {
