@@ -1,15 +1,18 @@
 package tree
 
-import "bytes"
+// chunk is in what pieces a queue holds bytes.
+const chunk = 1 << 20
 
 // queue holds bytes of the stream in memory until they are known to be right. Zeros that came without their bytes take no room.
 type queue struct {
 	begin, end int64 // what it holds, as offsets in the stream
 	runs       []run
-	data       bytes.Buffer
+	chunks     [][]byte // the bytes of those runs that are no zeros
+	skip       int      // bytes of the first chunk that were drained
+	free       [][]byte // chunks that were drained
 }
 
-// run is a run of n bytes, which are zeros or are in data.
+// run is a run of n bytes, which are zeros or are in chunks.
 type run struct {
 	n    int64
 	zero bool
@@ -25,8 +28,29 @@ func (q *queue) add(n int64, zero bool) {
 }
 
 func (q *queue) write(b []byte) {
-	q.data.Write(b)
+	if len(b) == 0 {
+		return
+	}
 	q.add(int64(len(b)), false)
+	for len(b) > 0 {
+		last := len(q.chunks) - 1
+		if last < 0 || len(q.chunks[last]) == chunk {
+			q.chunks = append(q.chunks, q.empty())
+			last++
+		}
+		n := min(len(b), chunk-len(q.chunks[last]))
+		q.chunks[last] = append(q.chunks[last], b[:n]...)
+		b = b[n:]
+	}
+}
+
+func (q *queue) empty() []byte {
+	if last := len(q.free) - 1; last >= 0 {
+		c := q.free[last]
+		q.free = q.free[:last]
+		return c
+	}
+	return make([]byte, 0, chunk)
 }
 
 // drain gives x what stands before off, and drops it.
@@ -34,14 +58,20 @@ func (q *queue) drain(off int64, x *extractor) error {
 	for q.begin < off && len(q.runs) > 0 {
 		r := &q.runs[0]
 		n := min(r.n, off-q.begin)
-		var err error
 		if r.zero {
-			err = x.zero(n)
+			if err := x.zero(n); err != nil {
+				return err
+			}
 		} else {
-			err = x.write(q.data.Next(int(n)))
-		}
-		if err != nil {
-			return err
+			front := q.chunks[0][q.skip:]
+			n = min(n, int64(len(front)))
+			if err := x.write(front[:n]); err != nil {
+				return err
+			}
+			if q.skip += int(n); q.skip == len(q.chunks[0]) {
+				q.free = append(q.free, q.chunks[0][:0])
+				q.chunks, q.skip = q.chunks[1:], 0
+			}
 		}
 		q.begin += n
 		if r.n -= n; r.n == 0 {
@@ -57,7 +87,19 @@ func (q *queue) cut(off int64) {
 		last := &q.runs[len(q.runs)-1]
 		n := min(last.n, q.end-off)
 		if !last.zero {
-			q.data.Truncate(q.data.Len() - int(n))
+			k := len(q.chunks) - 1
+			first := 0
+			if k == 0 {
+				first = q.skip
+			}
+			n = min(n, int64(len(q.chunks[k])-first))
+			q.chunks[k] = q.chunks[k][:len(q.chunks[k])-int(n)]
+			if len(q.chunks[k]) == first {
+				q.free = append(q.free, q.chunks[k][:0])
+				if q.chunks = q.chunks[:k]; k == 0 {
+					q.skip = 0
+				}
+			}
 		}
 		q.end -= n
 		if last.n -= n; last.n == 0 {

@@ -215,9 +215,9 @@ func (t *Target) stop() {
 // writer is a Target that takes the stream.
 type writer Target
 
-// ahead is how many bytes are held in memory, but for those of one frame: two marks, so that the next bytes can come while
+// ahead is how many bytes are held in memory, but for those of one frame: four marks, so that the next bytes can come while
 // the mark of those before them is on its way.
-const ahead = 8 << 20
+const ahead = 16 << 20
 
 // Ahead is how many bytes are held until they are known to be right.
 func (w *writer) Ahead() int64 { return ahead }
