@@ -286,6 +286,7 @@ func (t *Tree) Publish(ctx context.Context) error {
 	}
 	if old != nil && t.all != nil {
 		t.all.replaced = old
+		t.seize(old)
 	} else if old != nil {
 		// The new one is in place and durable: what is left of the old one is no failure, and
 		// goes with the next transfer or the daemon's next start.

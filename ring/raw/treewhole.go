@@ -176,6 +176,19 @@ func (t *Tree) tryExchange() (err error) {
 	return nil
 }
 
+// seize makes the directory that was switched away ours, so that nobody uses what is in it, such as programs with privileges, and
+// that what is left of it if we are killed is known for one of ours, whoever owned it. Where that fails it is still removed by Close.
+func (t *Tree) seize(old fs.FileInfo) {
+	d, err := t.t.openDir(t.t.temp, old)
+	if err != nil {
+		return
+	}
+	defer d.Close()
+	if d.Chown(os.Geteuid(), os.Getegid()) == nil {
+		_ = d.Chmod(dirMode)
+	}
+}
+
 func (t *Tree) cannotExchange() error {
 	return errkind.Errorf("output-exchange", "output %s: this file system cannot switch directories", t.t.title)
 }

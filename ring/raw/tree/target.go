@@ -314,6 +314,7 @@ func (w *writer) Abort(keep int64) error {
 	defer t.mu.Unlock()
 	if keep >= t.q.begin {
 		t.q.cut(keep)
+		t.good = min(t.good, keep) // what comes in its place is not judged yet
 		return nil
 	}
 	if keep > 0 {
