@@ -26,22 +26,29 @@ const (
 	settlesIn = time.Minute
 )
 
-// believed reports whether a file has holes that can be skipped. A file system may report holes where written bytes still are in the page
-// cache only (FUSE with a cache of writes is one that cannot know better), so they are asked for after an fsync. That comes before the
-// times of the file are looked at, because NFS sets them when the bytes arrive. A file without holes costs none of that.
-func believed(f seeker) bool {
-	var st unix.Stat_t
-	var fsys unix.Statfs_t
+// believed reports whether a file has holes that can be skipped. A file without holes costs nothing.
+func believed(f seeker) (ok bool) {
 	err := disk.Control(f, func(fd int) error {
+		var st unix.Stat_t
 		if err := unix.Fstat(fd, &st); err != nil || st.Size < inLeaves || st.Blocks >= st.Size/512 {
 			return err
 		}
-		if err := unix.Fsync(fd); err != nil {
-			return err
-		}
-		return unix.Fstatfs(fd, &fsys)
+		ok = TellsHoles(fd)
+		return nil
 	})
-	return err == nil && fsys.Type != 0 && settled(int64(fsys.Type), time.Since(time.Unix(st.Ctim.Unix())))
+	return err == nil && ok
+}
+
+// TellsHoles reports whether SEEK_DATA tells the truth about an open file. A file system may report holes where written bytes still
+// are in the page cache only (FUSE with a cache of writes is one that cannot know better), so the file is made durable first. It is
+// called before the times of the file are looked at, because NFS sets them when the bytes arrive.
+func TellsHoles(fd int) bool {
+	var st unix.Stat_t
+	var fsys unix.Statfs_t
+	if unix.Fsync(fd) != nil || unix.Fstat(fd, &st) != nil || unix.Fstatfs(fd, &fsys) != nil {
+		return false
+	}
+	return settled(int64(fsys.Type), time.Since(time.Unix(st.Ctim.Unix())))
 }
 
 // settled reports whether a file system of a type knows the holes of a file that was changed so long ago.

@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/dolly-img/dolly-img/ring"
+	"github.com/dolly-img/dolly-img/ring/raw"
 )
 
 // leastHole is the shortest hole in bytes that is worth to be skipped.
@@ -23,6 +24,7 @@ type reader struct {
 	buf     []byte // where headers are made
 	file    *found // the file that is open, or nil
 	fd      int
+	skips   bool  // its holes can be skipped
 	off     int64 // of its next byte
 	hole    int64 // up to where nothing is stored behind off
 	data    int64 // up to where bytes are stored behind hole
@@ -105,15 +107,27 @@ func (r *reader) open() error {
 		return nil
 	}
 	flags := unix.O_RDONLY | unix.O_NOFOLLOW | unix.O_NONBLOCK | unix.O_CLOEXEC
-	fd, err := unix.Openat(r.s.top, r.file.path, flags|unix.O_NOATIME, 0)
+	fd, err := openBelow(r.s.top, r.file.path, flags|unix.O_NOATIME)
 	if err == unix.EPERM { // the file is another user's
-		fd, err = unix.Openat(r.s.top, r.file.path, flags, 0)
+		fd, err = openBelow(r.s.top, r.file.path, flags)
 	}
 	if err != nil {
 		return r.fail(err)
 	}
 	r.fd = fd
+	r.skips = r.file.size-r.file.stored() >= leastHole && raw.TellsHoles(fd)
 	return r.still()
+}
+
+// openBelow opens a path below a directory, and follows no link on the way. So nobody who exchanges a directory has something
+// opened that is elsewhere, such as a device, with which that alone may do something.
+func openBelow(dir int, path string, flags int) (int, error) {
+	how := unix.OpenHow{Flags: uint64(flags), Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS}
+	fd, err := unix.Openat2(dir, path, &how)
+	if err == unix.ENOSYS || err == unix.EPERM && flags&unix.O_NOATIME == 0 { // Linux before 5.6, or a sandbox does not know the call
+		fd, err = unix.Openat(dir, path, flags, 0)
+	}
+	return fd, err
 }
 
 // fail says what happened to the file.
@@ -172,7 +186,7 @@ func (r *reader) SkipZeros(most int64) (int64, error) {
 	if len(r.headers) > 0 || r.file == nil || !r.file.sparse {
 		return 0, nil
 	}
-	if err := r.open(); err != nil {
+	if err := r.open(); err != nil || !r.skips {
 		return 0, err
 	}
 	if r.off >= r.data {

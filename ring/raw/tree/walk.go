@@ -100,7 +100,7 @@ func (w *walker) fail(rel string, err error) error {
 	if errkind.Has(err) {
 		return err
 	}
-	if errors.Is(err, unix.ENOENT) {
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) { // a link is in its place
 		return changed(path.Join(w.title, rel))
 	}
 	return errkind.Errorf("input-unreadable", "input %s: %w", path.Join(w.title, rel), err)
