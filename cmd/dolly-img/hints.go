@@ -165,6 +165,7 @@ var hints = map[errkind.Kind]string{
 	"input-window":       "compress it again with a smaller window: zstd -dc FILE | zstd -T0 -19 > OTHER, or the same with xz",
 	"input-device":       "a block device or a file can be sent",
 	"input-device-raw":   "leave out --format and --bmap",
+	"input-update":       "expand it to a file first, or leave out --update",
 	"input-directory":    "end its name with / to send all that is in it, to a directory of the name that --output says",
 	"input-entry":        "rename it, or leave it out with --exclude-path",
 	"input-kernel":       "leave it out with --exclude-path",

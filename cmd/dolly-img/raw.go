@@ -57,7 +57,8 @@ the command has --yes-overwrite with that number. A node that answers later take
 written it cannot be used, and says that it is half-written; it is neither the old one nor the new one. If the transfer
 breaks off, give the same command again: it goes on from what each device has. With --update the nodes first compare the whole device
 with FILE, which is read once for this. They are sent, and write, only what differs, and the device is half-written meanwhile. Where
-nothing differs, nothing is written, and the node holds the device. An image below 64 MiB is sent whole. What lies behind the image on a larger device is kept, but for its last MiB. The
+nothing differs, nothing is written, and the node holds the device. An image below 64 MiB is sent whole, and a compressed one has to
+be expanded first. What lies behind the image on a larger device is kept, but for its last MiB. The
 backup of a GPT moves to the end (--gpt keep leaves it). Each node reads back what it wrote before it says that it has it;
 --verify none leaves that out, which takes less time, and does not notice what a disk loses or changes.
 

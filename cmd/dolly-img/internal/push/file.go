@@ -64,6 +64,10 @@ func (in File) Open(ctx context.Context, p *Push, m *meta.Transfer) (ring.Source
 		s, err = split(ctx, s, in.Path, in.Each)
 		m.Split = true
 	}
+	if e, ok := s.(expanded); ok && err == nil && p.Update && e.Format() != expand.Raw {
+		// An update reads single leaves, for each of which all before it would be expanded again.
+		return nil, errors.Join(errkind.Errorf("input-update", "input %s is compressed with %s, and an update reads it at many places", in.Path, e.Format()), e.Close())
+	}
 	if err != nil || m.Device == nil {
 		return s, err
 	}

@@ -1,7 +1,10 @@
 package push
 
 import (
+	"bytes"
+	"compress/gzip"
 	"context"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -10,6 +13,8 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/meta"
+	"github.com/dolly-img/dolly-img/ring/errkind"
+	"github.com/dolly-img/dolly-img/ring/raw/expand"
 )
 
 // A log to which a line is added while it is sent is sent as it was, and that is said.
@@ -40,5 +45,39 @@ func TestRawGrowing(t *testing.T) {
 	}
 	if m.Mode != 0o640 || m.Mtime.IsZero() {
 		t.Errorf("mode %o, time %v", m.Mode, m.Mtime)
+	}
+}
+
+// A compressed image is not sent as an update, for which it would be expanded again at each of many places. One that is stored as
+// it is, is.
+func TestUpdateOfExpanded(t *testing.T) {
+	image := make([]byte, 1<<20)
+	copy(image[1080:], "\x53\xef") // the signature of ext4
+	dir := t.TempDir()
+	var packed bytes.Buffer
+	z := gzip.NewWriter(&packed)
+	if _, err := z.Write(image); err != nil {
+		t.Fatal(err)
+	}
+	if err := z.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for name, content := range map[string][]byte{"a.raw": image, "a.raw.gz": packed.Bytes()} {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		for _, update := range []bool{false, true} {
+			in := File{Path: path, Format: expand.Auto, Note: func(error) {}}
+			m := &meta.Transfer{Kind: meta.KindRaw, Output: "device:system", Device: &meta.Device{AnyKind: true}}
+			s, err := in.Open(t.Context(), &Push{Update: update}, m)
+			kind, _ := errkind.Of(err)
+			if refused := update && name == "a.raw.gz"; refused != (kind == "input-update") || !refused && err != nil {
+				t.Errorf("%s, update %v: %v", name, update, err)
+			}
+			if s != nil {
+				s.(io.Closer).Close()
+			}
+		}
 	}
 }
