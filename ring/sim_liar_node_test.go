@@ -287,6 +287,9 @@ func (c *liarConn) Read(b []byte) (int, error) {
 	if c.began && c.kind == 0 && c.liar.claims("dials") {
 		return c.readDials(b)
 	}
+	if !c.began {
+		b = b[:min(len(b), 1)] // tells what it is
+	}
 	n, err := c.Conn.Read(b)
 	if n > 0 && !c.began {
 		c.began, c.kind = true, b[0]

@@ -54,14 +54,16 @@ func (l *liarNode) compared(m *wire.Compared) []wire.Message {
 func (c *liarConn) readDials(b []byte) (int, error) {
 	if len(c.told) == 0 {
 		var size [4]byte
-		if _, err := io.ReadFull(c.Conn, size[:]); err != nil {
+		had := min(c.bytes, 1) // of HELLO its first byte was read before, which is 0
+		if _, err := io.ReadFull(c.Conn, size[had:]); err != nil {
 			return 0, err
 		}
 		body := make([]byte, binary.BigEndian.Uint32(size[:]))
 		if _, err := io.ReadFull(c.Conn, body); err != nil {
 			return 0, err
 		}
-		c.told = append(size[:], body...)
+		c.bytes = 0
+		c.told = append(size[had:], body...)
 		if m, err := wire.Decode(body); err == nil {
 			if d, ok := m.(*wire.Dial); ok {
 				c.liar.mu.Lock()
