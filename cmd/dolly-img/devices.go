@@ -28,7 +28,7 @@ no disk, or several, it says of each disk why it does not fit. Then come the
 other devices: those that a rule could name, and those that no rule may ever name, with the
 reason. Nothing is written.
 
-The exit status is 0 if each rule means one device that could be written now, else 1.`,
+The exit status is 0 if there are rules, and each means one device that could be written now, else 1.`,
 		Example: `  dolly-img devices
   dolly-img devices --json | jq .rules`,
 		Args: exactly(0, ""),
@@ -47,6 +47,7 @@ The exit status is 0 if each rule means one device that could be written now, el
 			}
 			if len(d.Rules) == 0 {
 				printHint(cmd.ErrOrStderr(), d)
+				return &statusError{code: 1}
 			}
 			for _, r := range d.Rules {
 				if !r.Usable() {

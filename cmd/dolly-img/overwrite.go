@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"slices"
 	"strconv"
@@ -22,6 +23,7 @@ import (
 	"github.com/dolly-img/dolly-img/ring"
 	"github.com/dolly-img/dolly-img/ring/bytesize"
 	"github.com/dolly-img/dolly-img/ring/printable"
+	"github.com/dolly-img/dolly-img/ring/raw"
 	"github.com/dolly-img/dolly-img/ring/raw/disk"
 )
 
@@ -83,6 +85,7 @@ func (f *deviceFlags) confirms(j *job) error {
 	j.Confirm = func(ctx context.Context, p push.Plan) error {
 		j.screen.progress("")
 		printOverwrites(j.screen, p)
+		j.printOwn(j.screen, p.Nodes)
 		j.news.plan(unserved(p.Nodes))
 		if f.yes == 0 {
 			if err := j.ask(ctx, len(p.Nodes)); err != nil {
@@ -187,6 +190,36 @@ func alikeDevices(p push.Plan) (groups []*devicesOf) {
 	}
 	slices.SortStableFunc(groups, func(a, b *devicesOf) int { return cmp.Compare(len(b.rows), len(a.rows)) })
 	return groups
+}
+
+// printOwn says which of the nodes that refused since their device is busy is this machine, which sends a device. It says so once.
+func (j *job) printOwn(w io.Writer, rows []ring.Row) {
+	if j.ownSaid || !raw.IsDevice(j.Name) {
+		return
+	}
+	for _, row := range rows {
+		k := slices.IndexFunc(j.Peers, func(p ring.Peer) bool { return p.Name == row.Node })
+		if row.Code != "busy" || k < 0 || !slices.ContainsFunc(j.Peers[k].Addrs, isOwn) {
+			continue
+		}
+		j.ownSaid = true
+		name := printable.Line(row.Node)
+		fmt.Fprintf(w, "hint: %s is this machine, and %s is what it sends: leave it out with -x %s\n", name, printable.Line(j.Name), quote(name))
+	}
+}
+
+// isOwn reports whether an address with a port is one of this machine.
+func isOwn(addr string) bool {
+	host, _, err := net.SplitHostPort(addr)
+	if err != nil {
+		return false
+	}
+	ip := net.ParseIP(host)
+	own, err := net.InterfaceAddrs()
+	return ip.IsLoopback() || err == nil && slices.ContainsFunc(own, func(a net.Addr) bool {
+		n, ok := a.(*net.IPNet)
+		return ok && n.IP.Equal(ip)
+	})
 }
 
 // unserved returns the rows of a plan of those that would not be served.

@@ -12,6 +12,7 @@ import (
 	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/meta"
 	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/push"
 	"github.com/dolly-img/dolly-img/oci"
+	"github.com/dolly-img/dolly-img/ring/identity"
 )
 
 // pushFlags holds the flags of push.
@@ -63,7 +64,7 @@ The exit status is
   0  every node confirmed the right digest itself (or as many as --min-success says)
   1  an error on this server, before anything was committed
   2  a wrong command line; or, of raw, nobody agreed to overwrite devices, or what would
-     come to them is smaller than 1 MiB and holds nothing known
+     come to them is half-written, or smaller than 1 MiB and holds nothing known
   3  some nodes committed
   4  no node committed
   5  all nodes refused before any data moved: their keys, their policy, or what is at the output
@@ -105,6 +106,9 @@ func (f *pushFlags) job(cmd *cobra.Command, arg string) (*job, error) {
 	out := f.out
 	var format string
 	out.output, format = cutFormat(out.output)
+	if identity.IsDevice(out.output) || likeDevice.MatchString(out.output) {
+		return nil, toDevice(out.output)
+	}
 	if format == "" && strings.ContainsRune(out.output, ':') && !filepath.IsAbs(out.output) {
 		return nil, usagef("--output %s: only oci-archive:PATH and oci:PATH are known", out.output)
 	}

@@ -37,6 +37,8 @@ type job struct {
 	news *progress
 	// agreed says that somebody agreed to the plan of a transfer to devices. Nothing is overwritten before.
 	agreed atomic.Bool
+	// ownSaid says that it was printed that this machine is in its own list of nodes.
+	ownSaid bool
 }
 
 // run sends, and tells what became of it: in the file of --report, as events, and in the table.
@@ -118,6 +120,7 @@ func (j *job) show(stderr *screen, rep *ring.Report, told bool) {
 			plan = &p
 		}
 		printCheck(j.cmd.OutOrStdout(), rep, j.flags.quiet, plan)
+		j.printOwn(j.cmd.OutOrStdout(), rep.Nodes)
 		printUnreached(j.cmd.OutOrStdout(), rep, j.flags.quiet)
 		j.printUnread(j.cmd.OutOrStdout(), rep, len(rowsIn(rep, func(row ring.Row) bool { return row.State == ring.Held })))
 		j.printCompared(j.cmd.OutOrStdout(), rep)
@@ -130,6 +133,7 @@ func (j *job) show(stderr *screen, rep *ring.Report, told bool) {
 			have = "have verified it and thrown it away"
 		}
 		printTable(stderr, rep, what, have, j.flags.quiet, j.news)
+		j.printOwn(stderr, rep.Nodes)
 		printStandIn(stderr, rep)
 		j.printNotReadBack(stderr, rep)
 		j.printUnread(stderr, rep, rep.Count())
@@ -145,9 +149,15 @@ func (j *job) show(stderr *screen, rep *ring.Report, told bool) {
 // printCompared says of a plan to send a file what becomes of files that are there: that they are as long was seen, and
 // not yet whether they have the same bytes.
 func (j *job) printCompared(w io.Writer, rep *ring.Report) {
+	if j.Meta.Kind != meta.KindRaw || j.Meta.Device != nil || j.Meta.Discard || j.flags.quiet {
+		return
+	}
 	there := func(row ring.Row) bool { return row.State == ring.Pending && row.Skipped > 0 }
-	if j.Meta.Kind == meta.KindRaw && !j.flags.quiet && slices.ContainsFunc(rep.Nodes, there) {
+	if slices.ContainsFunc(rep.Nodes, there) {
 		fmt.Fprintln(w, "what is held was not compared yet: a node whose own file is as long and has other bytes will fail (exit 3, or 4 if no node commits)")
+	}
+	if rep.Plan.Serve > 0 && !j.Update && j.Meta.Output != "-" {
+		fmt.Fprintln(w, "where a policy has overwrite = true, a file that is there is replaced without being compared, by a transfer and so by this plan, too; --update compares")
 	}
 }
 

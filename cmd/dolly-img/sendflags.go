@@ -178,7 +178,7 @@ type outputFlags struct {
 func (f *outputFlags) device(kind string, m *meta.Transfer) (*meta.Transfer, error) {
 	switch {
 	case kind != meta.KindRaw:
-		return nil, &usageError{fmt.Errorf("--output %s: an image goes to files only", f.output), "dolly-img raw writes to devices"}
+		return nil, toDevice(f.output)
 	case f.mode != "" || f.owner != "" || f.mkdir || f.shared:
 		return nil, usagef("--mode, --owner, --mkdir and --shared-output: a device has none of these")
 	}
@@ -187,6 +187,11 @@ func (f *outputFlags) device(kind string, m *meta.Transfer) (*meta.Transfer, err
 	}
 	m.Output, m.Device = f.output, &meta.Device{}
 	return m, nil
+}
+
+// toDevice returns the error of an image that shall go to a device.
+func toDevice(output string) error {
+	return &usageError{fmt.Errorf("--output %s: an image goes to files only", output), "dolly-img raw FILE --output device:NAME writes the image of a disk to a device"}
 }
 
 // noDevice returns the error of an output that is none for a reason, and means a device.

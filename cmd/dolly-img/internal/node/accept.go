@@ -27,6 +27,7 @@ type acceptor struct {
 	cache  *cache.Cache
 	stdout io.Writer // nil if no transfer may write to standard output
 	disks  disk.Roots
+	users  *deviceUsers
 	hint   func(error) string
 	log    *slog.Logger
 }
@@ -38,7 +39,7 @@ func (a *acceptor) accept(ctx context.Context, r ring.Request) (ring.Sink, error
 	}
 	var sink ring.Sink
 	if m.Device != nil {
-		sink, err = a.device(ctx, r.Transfer, m)
+		sink, err = a.device(ctx, r, m)
 	} else {
 		sink, err = a.compose(ctx, m, r.Blobs)
 	}
@@ -65,11 +66,11 @@ func (a *acceptor) afterEdit(dir string) string {
 	return "then, there: systemctl reload dolly-img"
 }
 
-// lacks is a refusal for lack of something, or of storage that fails. The ring has codes of its own for that, which it finds by
-// the system's error.
+// lacks is a refusal for lack of something, or of storage that fails, or of what another transfer has. The ring has codes of its
+// own for that, which it finds by the error.
 type lacks struct {
 	text string
-	err  syscall.Errno
+	err  error
 }
 
 func (e *lacks) Error() string { return e.text }
@@ -94,7 +95,7 @@ func (a *acceptor) refusal(err error) error {
 		text += " (" + hint + ")"
 	}
 	if errors.Is(err, raw.ErrBusy) {
-		return fmt.Errorf("%s: %w", text, ring.ErrBusy)
+		return &lacks{text, ring.ErrBusy}
 	}
 	for _, lack := range []syscall.Errno{syscall.ENOSPC, syscall.EMFILE, syscall.ENFILE, syscall.EIO} {
 		if errors.Is(err, lack) {

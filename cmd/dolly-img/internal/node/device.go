@@ -4,9 +4,11 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"os"
+	"sync"
 	"time"
 
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
@@ -14,6 +16,7 @@ import (
 	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/meta"
 	"github.com/dolly-img/dolly-img/ring"
 	"github.com/dolly-img/dolly-img/ring/errkind"
+	"github.com/dolly-img/dolly-img/ring/printable"
 	"github.com/dolly-img/dolly-img/ring/raw"
 	"github.com/dolly-img/dolly-img/ring/raw/device"
 	"github.com/dolly-img/dolly-img/ring/raw/disk"
@@ -48,22 +51,46 @@ type deviceSink struct {
 	unknown []gpt.Partition   // partitions that the kernel learns of through udev only; nil: none
 	whole   reread.Disk
 	waits   bool
+	release func() // has others not told any more that this transfer has the device
+}
+
+// deviceUsers has, by its path, what a device of this node is used for: a transfer, in words.
+type deviceUsers struct{ by sync.Map }
+
+// note keeps who uses a device until the function that it returns is called.
+func (u *deviceUsers) note(path string, r ring.Request) (release func()) {
+	u.by.Store(path, fmt.Sprintf("transfer %s of %s", r.Transfer, printable.Line(r.Sender)))
+	return func() { u.by.Delete(path) }
+}
+
+// busy returns the error of a device that somebody has for himself, with the transfer where it is one of this node.
+func (u *deviceUsers) busy(err error, path string) error {
+	if who, ok := u.by.Load(path); ok {
+		return errkind.About("device-transfer", path, "%s is busy: %s overwrites it", path, who)
+	}
+	return err
 }
 
 // device opens the device that m names, for this transfer alone. Nothing is written.
-func (a *acceptor) device(ctx context.Context, transfer string, m *meta.Transfer) (ring.Sink, error) {
+func (a *acceptor) device(ctx context.Context, r ring.Request, m *meta.Transfer) (_ ring.Sink, err error) {
 	rule, err := a.policy.Device(m.Output)
 	if err != nil {
 		return nil, err
 	}
 	opened, err := a.disks.Open(rule)
 	if err != nil {
-		if kind, _ := errkind.Of(err); kind == "device-busy" { // another transfer may have it, and end
-			err = &waitsFor{err}
+		if kind, about := errkind.Of(err); kind == "device-busy" { // another transfer may have it, and end
+			err = &waitsFor{a.users.busy(err, about[0])}
 		}
 		return nil, named(m.Output, err)
 	}
-	d := &deviceSink{ctx: context.WithoutCancel(ctx), roots: a.disks, opened: opened, meta: m.Device, log: a.log, refusal: a.refusal}
+	release := a.users.note(opened.Device().Path, r)
+	defer func() {
+		if err != nil {
+			release()
+		}
+	}()
+	d := &deviceSink{release: release, ctx: context.WithoutCancel(ctx), roots: a.disks, opened: opened, meta: m.Device, log: a.log, refusal: a.refusal}
 	found := opened.Device()
 	if d.block, err = device.Open(opened.File, found.Path); err != nil {
 		return nil, errors.Join(err, opened.File.Close())
@@ -75,7 +102,7 @@ func (a *acceptor) device(ctx context.Context, transfer string, m *meta.Transfer
 	if err != nil {
 		return nil, errors.Join(named(m.Output, err), d.block.Close())
 	}
-	d.deviceTarget = device.New(d.block, device.Options{Identity: facts.Identity(), Transfer: transfer, Trust: m.Device.Unread, Patch: d.patch})
+	d.deviceTarget = device.New(d.block, device.Options{Identity: facts.Identity(), Transfer: r.Transfer, Trust: m.Device.Unread, Patch: d.patch})
 	return d, nil
 }
 
@@ -159,6 +186,7 @@ func (d *deviceSink) reread() (reread.Way, error) {
 // Close closes the device, and then waits in the background for udev, where only udev may have the partition table read.
 func (d *deviceSink) Close() error {
 	err := d.deviceTarget.Close()
+	d.release()
 	if d.waits {
 		d.waits = false
 		go func() {

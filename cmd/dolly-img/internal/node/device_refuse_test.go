@@ -26,7 +26,7 @@ import (
 func devicesNode(loops string, devices map[string]string) *acceptor {
 	roots := disk.Host()
 	roots.Loops = loops
-	a := &acceptor{policy: &identity.Policy{}, disks: roots, hint: kindTold, log: slog.New(slog.DiscardHandler)}
+	a := &acceptor{policy: &identity.Policy{}, disks: roots, users: &deviceUsers{}, hint: kindTold, log: slog.New(slog.DiscardHandler)}
 	for name, path := range devices {
 		a.policy.Devices = append(a.policy.Devices, identity.Device{Name: name, Path: path})
 	}
@@ -42,7 +42,7 @@ func offer(t *testing.T, a *acceptor, name string, size int64, what meta.Device)
 		t.Fatal(err)
 	}
 	blobs := []v1.Descriptor{{MediaType: leaf.MediaType, Size: size}}
-	sink, err := a.accept(t.Context(), ring.Request{Transfer: "0", Meta: b, Blobs: blobs})
+	sink, err := a.accept(t.Context(), ring.Request{Transfer: "0", Sender: "login1", Meta: b, Blobs: blobs})
 	if err != nil {
 		return nil, err
 	}
@@ -50,6 +50,32 @@ func offer(t *testing.T, a *acceptor, name string, size int64, what meta.Device)
 		return nil, errors.Join(err, sink.(io.Closer).Close())
 	}
 	return sink, nil
+}
+
+// A device that a transfer of this node has is refused with the name of that, and free once that has ended.
+func TestDeviceOfTransfer(t *testing.T) {
+	dir := t.TempDir()
+	d := loopdev.New(t, dir, 16<<20, loopdev.Options{})
+	a := devicesNode(dir, map[string]string{"a": d.Path})
+	first, err := offer(t, a, "device:a", 8<<20, meta.Device{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = offer(t, a, "device:a", 8<<20, meta.Device{})
+	want := "device:a: " + d.Path + " is busy: transfer 0 of login1 overwrites it (device-transfer " + d.Path + ")"
+	if err == nil || !strings.HasPrefix(err.Error(), want) || !errors.Is(err, ring.ErrBusy) {
+		t.Errorf("%v, want %s", err, want)
+	}
+	if err := first.(io.Closer).Close(); err != nil {
+		t.Fatal(err)
+	}
+	again, err := offer(t, a, "device:a", 8<<20, meta.Device{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := again.(io.Closer).Close(); err != nil {
+		t.Error(err)
+	}
 }
 
 // What a node refuses before anything is written, and that it gives the device back.
@@ -138,7 +164,7 @@ func TestRefuseBusyDevice(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	busy("another transfer", "device:d", "device-busy")
+	busy("another transfer", "device:d", "device-transfer")
 	if err := sink.(io.Closer).Close(); err != nil {
 		t.Error(err)
 	}

@@ -41,7 +41,7 @@ func ringOfNodes(t *testing.T, loops string, nodes []map[string]*loopdev.Device)
 	for i, devices := range nodes {
 		roots := disk.Host()
 		roots.Loops = loops
-		a := &acceptor{policy: &identity.Policy{}, disks: roots, hint: kindTold, log: slog.New(slog.NewTextHandler(io.Discard, nil))}
+		a := &acceptor{policy: &identity.Policy{}, disks: roots, users: &deviceUsers{}, hint: kindTold, log: slog.New(slog.NewTextHandler(io.Discard, nil))}
 		for name, d := range devices {
 			a.policy.Devices = append(a.policy.Devices, identity.Device{Name: name, Path: d.Path})
 		}

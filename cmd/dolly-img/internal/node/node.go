@@ -91,6 +91,7 @@ type Node struct {
 	hint      func(error) string
 	began     func(ring.Request)
 	ended     func(ring.Outcome)
+	users     deviceUsers
 }
 
 // New reads the keys and the policy, opens the cache, and listens.
@@ -128,7 +129,7 @@ func New(c Config) (*Node, error) {
 
 // config returns what the ring needs to serve under rules.
 func (s *Node) config(rules *nodeRules) ring.NodeConfig {
-	a := &acceptor{policy: rules.policy, cache: s.cache, stdout: s.stdout, disks: devices(), log: s.log, hint: s.hint}
+	a := &acceptor{policy: rules.policy, cache: s.cache, stdout: s.stdout, disks: devices(), users: &s.users, log: s.log, hint: s.hint}
 	return ring.NodeConfig{
 		TLS:        rules.id.ServerConfig(ring.ALPNControl, ring.ALPNData),
 		DataTLS:    func(node string) *tls.Config { return rules.id.ClientConfig(ring.ALPNData, node) },
