@@ -71,6 +71,7 @@ func TestTreeKilled(t *testing.T) {
 	if _, err := exec.LookPath("rsync"); err != nil {
 		t.Fatal(err)
 	}
+	t.Setenv("XDG_CACHE_HOME", t.TempDir()) // where the server keeps what it has sent
 	r := newRig(t, ctx, netns.Config{Nodes: 4})
 	for _, n := range r.nodes {
 		n.setPolicy(fmt.Sprintf("[[output]]\ndir = %q\noverwrite = true\ndirectories = true\n[data]\nplain = true\n", r.data))
@@ -126,5 +127,14 @@ func TestTreeKilled(t *testing.T) {
 			t.Errorf("node %d: rsync would change, %v\n%s", i, err, out)
 		}
 		n.empty("tree")
+	}
+	// Nodes that hold the directory have nothing to do, and one that lacks it gets it.
+	if err := os.RemoveAll(r.nodes[2].path("tree")); err != nil {
+		t.Fatal(err)
+	}
+	res = begin(1).wait()
+	r.want(res, 0, "held", "held", "committed", "held")
+	if treeSum(t, r.nodes[2].path("tree")) != sums[1] {
+		t.Error("the node that lacked it has something else")
 	}
 }

@@ -1,11 +1,14 @@
 package tree
 
 import (
+	"errors"
 	"io"
 	"os"
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/dolly-img/dolly-img/ring/raw"
 )
 
 // benchTree is a directory of many small files on most machines.
@@ -90,5 +93,29 @@ func BenchmarkExtract(b *testing.B) {
 			b.Fatal(err)
 		}
 		b.StartTimer()
+	}
+}
+
+// BenchmarkPlace puts it in place, over the one of the time before. TMPDIR says where.
+func BenchmarkPlace(b *testing.B) {
+	s := openBench(b)
+	blobs, _ := s.Blobs(b.Context())
+	r, err := s.Open(b.Context(), blobs[0], 0)
+	if err != nil {
+		b.Fatal(err)
+	}
+	stream, err := io.ReadAll(r)
+	if err != nil {
+		b.Fatal(err)
+	}
+	dir := b.TempDir()
+	for b.Loop() {
+		target, err := NewTarget(TargetOptions{Place: raw.TargetOptions{Dir: dir, Name: "out", Overwrite: true}, Special: true, Records: records{}})
+		if err != nil {
+			b.Fatal(err)
+		}
+		if err := errors.Join(send(b.Context(), target, stream), target.Close()); err != nil {
+			b.Fatal(err)
+		}
 	}
 }
