@@ -43,13 +43,16 @@ type Event struct {
 	Shed int `json:"shed,omitempty"`
 
 	// The fields of EventProgress. Bytes is what the slowest node that is still served holds, Total
-	// what it shall hold; with Verifying, it holds all of that, and Bytes is what it has read back and compared; Total is -1 while it is not known. Rate is the mean of the last few seconds
+	// what it shall hold; with Verifying, it holds all of that, and Bytes is what it has read back and compared; with Comparing, nothing
+	// was sent yet, and Bytes is how much the slowest of Serving nodes, or the server if that is slower, has read of what it has, to
+	// find out what differs (Config.Update). Total is -1 while it is not known. Rate is the mean of the last few seconds
 	// in bytes per second. Done is the number of nodes that have everything, Serving that of nodes in
 	// the transfer. Limit is what keeps all of them from being faster. Bottleneck names the one node or
 	// link that is slower than the others, and how fast it is ("node17: disk 84 MB/s", "link node3 ->
 	// node4: 11 MB/s"); it is empty when none stands out.
 	Bytes      int64   `json:"bytes,omitempty"`
 	Verifying  bool    `json:"verifying,omitempty"`
+	Comparing  bool    `json:"comparing,omitempty"`
 	Total      int64   `json:"total,omitempty"`
 	Rate       float64 `json:"rate,omitempty"`
 	Done       int     `json:"done,omitempty"`

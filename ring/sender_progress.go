@@ -50,11 +50,15 @@ func (s *sender) measure() coordinator.EvReport {
 // progress tells how far the slowest node is, and who holds the others up. It is called
 // once a second.
 func (s *sender) progress() {
-	if s.cfg.OnEvent == nil || s.first.IsZero() {
+	if s.cfg.OnEvent == nil {
 		return
 	}
 	now := time.Now()
 	p := s.chain.Progress()
+	if s.first.IsZero() {
+		s.comparison(now, p)
+		return
+	}
 	ev := Event{Kind: EventProgress, Bytes: p.Least, Total: s.relay.Total(), Done: p.Done, Serving: p.Serving}
 	if ev.Bytes < 0 {
 		ev.Bytes = max(ev.Total, 0)
@@ -74,5 +78,18 @@ func (s *sender) progress() {
 		limit, name := s.chain.Bottleneck()
 		ev.Limit, ev.Bottleneck = Limit(limit), name
 	}
+	s.event(ev)
+}
+
+// comparison tells how far the nodes are that compare what they have, or the server, if that is slower.
+func (s *sender) comparison(now time.Time, p coordinator.Progress) {
+	if p.Compares == 0 {
+		return
+	}
+	ev := Event{Kind: EventProgress, Comparing: true, Bytes: p.Compared, Total: totalSize(s.blobs), Serving: p.Compares}
+	if s.once.Load() == nil {
+		ev.Bytes = min(ev.Bytes, s.marks.log.n*s.marks.log.every)
+	}
+	ev.Rate, _ = s.past.rate(sample{now, ev.Bytes}, 0)
 	s.event(ev)
 }

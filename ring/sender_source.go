@@ -83,7 +83,7 @@ func (s *sender) pump(blobs []int) (p *relay.Pump, differs func(b int, got diges
 
 // startSource reads the source into the relay, but for the leaves of common, and hashes it beside.
 func (s *sender) startSource(work context.Context, common []*leaf.Set) {
-	s.first = time.Now()
+	s.first, s.past = time.Now(), nil
 	blobs := s.readBlobs()
 	p, differs := s.pump(blobs)
 	// The store fills in what is read. Finals and sizes belong to it until it has ended, and then to the goroutine that

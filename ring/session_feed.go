@@ -90,9 +90,23 @@ func (s *session) frames(l *relay.LinkReader, gen uint32) (fin bool, err error) 
 func (s *session) awaitMarks(gen, blob uint32) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for s.storing.pages && int64(s.m.Unjudged(blob)) >= 4*s.node.pool.Ahead() && !s.over && !s.m.Resetting() && s.m.Generation() == gen {
+	for s.crowded(blob) && s.m.Generation() == gen {
 		s.storing.stepped.Wait()
 	}
+}
+
+// awaitSums waits as awaitMarks does. The sums of leaves that were compared take no time at all.
+func (s *session) awaitSums(blob uint32) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for s.crowded(blob) {
+		s.storing.stepped.Wait()
+	}
+}
+
+// crowded reports whether so many sums of a blob wait for marks. mu is held.
+func (s *session) crowded(blob uint32) bool {
+	return s.storing.pages && int64(s.m.Unjudged(blob)) >= 4*s.node.pool.Ahead() && !s.over && !s.m.Resetting()
 }
 
 // tryReach opens a link to another node up to its challenge, and tells the machine how that went.

@@ -110,6 +110,7 @@ func (s *session) store(blobs []int, at func(int) int64, halt chan struct{}) {
 		Sum: func(b int, off int64, sum []byte, end bool) error {
 			s.storing.back.keep(b, off, sum, end)
 			s.step(member.EvSum{Blob: b, Offset: off, Sum: sum, End: end})
+			s.awaitSums(uint32(b))
 			s.sayTarget()
 			return nil
 		},

@@ -282,13 +282,16 @@ func (p *progress) end() {
 // gap separates the parts of a line of progress.
 const gap = "  "
 
-// progressParts returns the parts of the line of progress: the name of the image, whether nodes read back what they stored, how far it is, how fast it moves,
+// progressParts returns the parts of the line of progress: the name of the image, whether nodes compare what they have or read back what they stored, how far it is, how fast it moves,
 // how long it still takes, how many nodes have everything, and what limits the speed. That is the node or
 // link that is slower than the others, or else what all nodes wait for. Parts that are not known are left out.
 func progressParts(e ring.Event, image string, nodes int) []string {
 	parts := []string{image}
-	if e.Verifying {
+	switch {
+	case e.Verifying:
 		parts = append(parts, "verifying")
+	case e.Comparing:
+		parts = append(parts, "comparing")
 	}
 	if e.Total > 0 {
 		parts = append(parts, fmt.Sprintf("%d%%", e.Bytes*100/e.Total))

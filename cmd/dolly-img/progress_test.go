@@ -29,6 +29,7 @@ func TestProgressLine(t *testing.T) {
 		{ring.Event{Bytes: 43_000_000, Total: 100_000_000}, "a.sif  43%  0/8 nodes done"},
 		{ring.Event{Bytes: 5_000, Total: -1, Rate: 999.6}, "a.sif  5.00 kB  999 B/s  0/8 nodes done"},
 		{ring.Event{Bytes: 43_000_000, Total: 100_000_000, Rate: 112_300_000, Verifying: true}, "a.sif  verifying  43%  112 MB/s  0:01 left  0/8 nodes done"},
+		{ring.Event{Bytes: 43_000_000, Total: 100_000_000, Rate: 112_300_000, Comparing: true}, "a.sif  comparing  43%  112 MB/s  0:01 left  0/8 nodes done"},
 		{ring.Event{Bytes: 1, Total: 1 << 60, Rate: 1}, "a.sif  0%  1 B/s  days left  0/8 nodes done"},
 	} {
 		if got := strings.Join(progressParts(c.e, "a.sif", 8), gap); got != c.want {

@@ -72,9 +72,9 @@ has, whatever that is. What gzip and bzip2 made is expanded once before to be me
 a zstd file that does not say its length. If FILE is damaged or cut off, nothing is committed.
 
 With --update a node that has a file at PATH already, which its policy lets be replaced, is sent only
-what differs: a copy of that file, which shares its blocks where the file system can (XFS, Btrfs), is compared with FILE
-in pieces of 4 MiB, gets those that differ, and then replaces it. FILE is read once to compare it, and
-what some node lacks is read again. A FILE below 64 MiB is sent whole.
+what differs: that file is compared with FILE in pieces of 4 MiB. If nothing differs, it stays as it is, and the node holds it. Else a copy,
+which shares its blocks where the file system can (XFS, Btrfs), gets the pieces that differ, and then replaces it. FILE is read
+once to compare it, and what some node lacks is read again. If the transfer breaks off, the same command goes on from what it had. A FILE below 64 MiB is sent whole.
 
 A stream is kept in a temporary file (in $TMPDIR) while it is sent, so that a node
 can be fed again if its predecessor died. --no-spool does without that file.

@@ -134,7 +134,7 @@ func (t *Target) Offer(ctx context.Context, blobs []v1.Descriptor) (held []int64
 	if blobs[0].Digest != "" {
 		part = max(0, min(part, blobs[0].Size-1)) // all of it would vouch for it
 	}
-	if need := min(blobs[0].Size-part, leaf.Data(blobs[0])); free >= 0 && need > free {
+	if need := min(blobs[0].Size-part, leaf.Data(blobs[0])); free >= 0 && need > free && !t.mayUpdate(blobs[0]) {
 		return nil, 0, t.tooSmall(need, free)
 	}
 	return []int64{part}, free, nil

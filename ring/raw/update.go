@@ -92,6 +92,13 @@ func (t *Target) Compare(ctx context.Context, d v1.Descriptor) (size int64, err 
 	return u.size, nil
 }
 
+// mayUpdate says whether the file that is there may be updated with d: then less room is needed than for d, and the server, which
+// knows whether it is an update, says whether what is free is enough.
+func (t *Target) mayUpdate(d v1.Descriptor) bool {
+	info, err := t.look(t.name)
+	return leaf.In(d) && t.o.Overwrite && err == nil && info.Mode().IsRegular() && info.Size() >= leaf.Size
+}
+
 // goOn opens the part that a transfer before has left, if it is newer than the file, and returns how many of its bytes may be those
 // of d.
 func (t *Target) goOn(ctx context.Context, old fs.FileInfo, d v1.Descriptor) (had int64, err error) {

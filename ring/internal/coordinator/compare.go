@@ -3,6 +3,7 @@ package coordinator
 import (
 	"time"
 
+	"github.com/dolly-img/dolly-img/ring/bytesize"
 	"github.com/dolly-img/dolly-img/ring/internal/wire"
 	"github.com/dolly-img/dolly-img/ring/leaf"
 )
@@ -14,7 +15,7 @@ import (
 type comparing struct {
 	// begun says that the nodes were asked, read that the source was read, and over that nobody is waited for any more.
 	begun, read, over bool
-	// since is when they were asked. first is when the first of them had compared everything, 0 before.
+	// since is when they were asked. first is when the first of those that have much to compare had compared it, 0 before.
 	since, first time.Duration
 }
 
@@ -22,16 +23,18 @@ type comparing struct {
 type compared struct {
 	asked, said bool
 	good        int64         // bytes that it says to have compared
-	moved       time.Duration // when that grew last
+	moved       time.Duration // when that grew last by a step
+	was         int64         // what it was then
 }
 
 // ask notes that the node was sent COMPARE.
 func (c *compared) ask(now time.Duration) { *c = compared{asked: true, moved: now} }
 
-// tell notes how many bytes the node says to have compared.
-func (c *compared) tell(good int64, now time.Duration) {
-	if good > c.good {
-		c.good, c.moved = good, now
+// tell notes how many bytes of size the node says to have compared. Less than step more are no progress, but at the end.
+func (c *compared) tell(good, size, step int64, now time.Duration) {
+	c.good = max(c.good, min(good, size))
+	if c.good-c.was >= step || c.good > c.was && c.good == size {
+		c.was, c.moved = c.good, now
 	}
 }
 
@@ -40,6 +43,9 @@ func (c *compared) say() { c.said = true }
 
 // waits reports whether the node was asked and has not answered.
 func (c *compared) waits() bool { return c.asked && !c.said }
+
+// comparedStep is how many leaves a node compares in timings.hung at the least: 64 MiB, about what the slowest disk reads in a second.
+const comparedStep = 16
 
 // patience is how long nodes are waited for that compare more slowly than the first one.
 func (c *comparing) patience() time.Duration { return 2*(c.first-c.since) + timings.compare }
@@ -60,15 +66,13 @@ func (c *Machine) compare() (wait bool) {
 		if n.phase != phReady {
 			continue
 		}
-		if !n.compared.asked && n.contact.version >= wire.SetsSince && n.holdings.lacks {
+		if !n.compared.asked && c.compares(i) {
 			n.compared.ask(c.now)
 			c.tell(i, &wire.Compare{})
 		}
 		if n.compared.waits() {
 			waits = true
 			moves = moves || c.now-n.compared.moved < timings.hung
-		} else if n.compared.said && p.first == 0 {
-			p.first = c.now
 		}
 	}
 	switch {
@@ -78,6 +82,12 @@ func (c *Machine) compare() (wait bool) {
 		p.over = true
 	}
 	return !p.over
+}
+
+// compares reports whether node i, which has answered, is asked to compare what it has.
+func (c *Machine) compares(i int) bool {
+	n := &c.nodes[i]
+	return c.cfg.Compare && !c.comparing.over && n.contact.version >= wire.SetsSince && n.holdings.lacks
 }
 
 // nodeCompared takes the leaves that a node has.
@@ -93,6 +103,21 @@ func (c *Machine) nodeCompared(ev EvCompared) {
 	}
 	n.compared.say()
 	n.row.Skipped = n.holdings.compare(sets)
+	// One that had less to compare than the others does not say how long these may take.
+	if p := &c.comparing; p.first == 0 && max(n.compared.good, n.holdings.claimed) > c.size/2 {
+		p.first = c.now
+	}
+	c.hasRoom(ev.Node, n.holdings.missing(c.blobs))
+}
+
+// hasRoom fails a node that has less room than it needs.
+func (c *Machine) hasRoom(i int, missing int64) bool {
+	free := c.nodes[i].row.Free
+	if free >= 0 && missing > free {
+		c.end(i, Failed, because(KindSpace, "no space: needs %s, %s are free", bytesize.Text(missing), bytesize.Text(free)))
+		return false
+	}
+	return true
 }
 
 // common returns for each blob the leaves that all nodes have that are served, or nil where there are none.

@@ -60,8 +60,8 @@ func (h *holdings) take(blobs []v1.Descriptor, sizes []int64, ev EvAnswer, sets 
 		h.absent += sizes[b]
 		h.claimed += claimed
 		holds += claimed
-		missing += min(max(d.Size-claimed, 0), max(leaf.Data(d), 0))
 	}
+	missing = h.missing(blobs)
 	if !h.known {
 		h.known, h.first = true, holds
 	}
@@ -85,6 +85,16 @@ func (h *holdings) compare(sets []*leaf.Set) (holds int64) {
 	holds += h.claimed
 	h.first = max(h.first, holds)
 	return holds
+}
+
+// missing is how many bytes the node needs room for.
+func (h *holdings) missing(blobs []v1.Descriptor) (n int64) {
+	for b, d := range blobs {
+		if h.held[b] < 0 {
+			n += min(max(d.Size-h.claimedOf(b), 0), max(leaf.Data(d), 0))
+		}
+	}
+	return n
 }
 
 // claimedOf is how many bytes of a blob the node claims.

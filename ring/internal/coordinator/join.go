@@ -3,7 +3,6 @@ package coordinator
 import (
 	"slices"
 
-	"github.com/dolly-img/dolly-img/ring/bytesize"
 	"github.com/dolly-img/dolly-img/ring/internal/wire"
 )
 
@@ -149,8 +148,7 @@ func (c *Machine) answer(ev EvAnswer) {
 	n.progress.forget()
 	n.taken, n.commit, n.compared = taken{}, commit{}, compared{}
 	n.feed.rest()
-	if ev.Free >= 0 && missing > ev.Free {
-		c.end(ev.Node, Failed, because(KindSpace, "no space: needs %s, %s are free", bytesize.Text(missing), bytesize.Text(ev.Free)))
+	if (c.started || !c.compares(ev.Node)) && !c.hasRoom(ev.Node, missing) { // one that compares needs room for what differs only
 		return
 	}
 	if c.started && !c.cfg.Check {
@@ -228,8 +226,8 @@ func (c *Machine) maybeStart(deadline bool) {
 			n.phase, n.row.State = phServing, Serving
 			n.progress.begin(c.now)
 			c.start(i)
-			if c.comparing.begun && !n.compared.asked {
-				c.do(ActMarks{i}) // they are there already
+			if c.comparing.begun {
+				c.do(ActMarks{i}) // they are there already, and a node has dropped those with which it compared
 			}
 		}
 	}

@@ -169,7 +169,7 @@ func (c *Machine) reported(ev EvReport) {
 	n := &c.nodes[ev.Node]
 	if ev.Node != 0 && n.phase < phServing {
 		if n.phase == phReady {
-			n.compared.tell(ev.Report.Good, c.now)
+			n.compared.tell(ev.Report.Good, c.size, comparedStep*c.cfg.MarkEvery, c.now)
 		}
 		if n.phase == phAsked && ev.Report.Wait == wire.WaitBusy && n.contact.waits() {
 			c.event(ev.Node, Pending, because(KindBusy, "waits for another transfer on it to end"))

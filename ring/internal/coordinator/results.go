@@ -104,6 +104,9 @@ type Progress struct {
 	Done    int   // nodes that have everything
 	Serving int   // nodes that are in the transfer
 	Checked int64 // bytes that the slowest of those that read back what they stored has compared; 0: none does
+	// Compares is how many nodes compare what they have before the start, and Compared how many bytes the slowest of them has.
+	Compares int
+	Compared int64
 }
 
 // Row is what is known of node i by now.
@@ -142,6 +145,10 @@ func (c *Machine) Progress() Progress {
 	for i := 1; i < len(c.nodes); i++ {
 		n := &c.nodes[i]
 		switch {
+		case n.phase == phReady && n.compared.waits():
+			if p.Compares++; p.Compares == 1 || n.compared.good < p.Compared {
+				p.Compared = n.compared.good
+			}
 		case n.phase == phFinal && n.row.State.Good(), n.phase == phVerified, n.phase == phCommitting:
 			p.Done++
 			p.Serving++

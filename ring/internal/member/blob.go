@@ -28,8 +28,8 @@ type blob struct {
 	// set has the leaves that were there before, and nil where there are none. It never changes: another one takes its
 	// place. What it says of leaves before accepted means nothing any more.
 	set *leaf.Set
-	// own has the sums of the first leaves of what is there in place of the blob, as they were hashed before START.
-	own [][sha256.Size]byte
+	// compared is how far what is there in place of the blob was compared before START.
+	compared compared
 	// accepted is how many leading bytes were claimed, are in the set, or were accepted frame by frame. It is never inside
 	// or at the front of a leaf of the set.
 	accepted int64

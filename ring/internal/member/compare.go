@@ -13,6 +13,18 @@ import (
 type comparison struct {
 	// asked says that COMPARE came, hashed that there is nothing more to hash, and said that COMPARED was said.
 	asked, hashed, said bool
+	// told is how far the node last said to be, in bytes.
+	told int64
+}
+
+// compared is how far comparing is in one blob. own and right are kept behind it.
+type compared struct {
+	// own has the sums of the first leaves of what is there in place of the blob, and of those that were judged their marks.
+	own [][sha256.Size]byte
+	// judged is how many leaves, from the front, were compared with their marks, or are not there to be compared. right says
+	// which of them are equal, a bit each.
+	judged int64
+	right  []byte
 }
 
 // startComparing takes a COMPARE.
@@ -36,21 +48,57 @@ func (m *Machine) Comparing() bool {
 // own takes the sum of the next leaf of what the node has in place of a blob.
 func (m *Machine) own(ev EvOwn) {
 	if b := &m.blobs[ev.Blob]; m.Comparing() {
-		b.own = append(b.own, ev.Sum)
+		b.compared.own = append(b.compared.own, ev.Sum)
+		m.judgeOwn(ev.Blob)
 	}
 }
 
-// comparedTo returns how many leading bytes of a blob were hashed and have their marks. The server does not send the marks of
-// what is reported: so a node that hashes faster than the server does not tell of more.
-func (m *Machine) comparedTo(b *blob) int64 {
-	to := min(int64(len(b.own))*m.markEvery, b.size)
-	switch {
-	case b.final != "" || m.marks >= maxMarks:
-		return to
-	case len(b.marks) == 0:
-		return 0
+// judgeOwn compares the leaves that have their marks by now, which are needed no more then.
+func (m *Machine) judgeOwn(i int) {
+	b := &m.blobs[i]
+	c := &b.compared
+	if !b.leaves || !m.Comparing() {
+		return
 	}
-	return min(to, b.marks[len(b.marks)-1].off)
+	for len(b.marks) > 0 && (c.judged < int64(len(c.own)) || m.comparison.hashed) {
+		k := b.marks[0]
+		m.dropMark(b)
+		if k.off != (c.judged+1)*m.markEvery {
+			continue // it came before, or is behind one that was left out
+		}
+		if c.judged < int64(len(c.own)) {
+			if c.own[c.judged] == k.sum {
+				c.add(c.judged)
+			}
+			c.own[c.judged] = k.sum
+		}
+		c.judged++
+	}
+	if to := m.comparedTo(b); to-m.comparison.told >= m.goodEvery {
+		m.comparison.told = to
+		m.say(&wire.Good{Blob: i, Good: to})
+	}
+}
+
+// add notes that leaf k is right.
+func (c *compared) add(k int64) {
+	for int64(len(c.right)) <= k/8 {
+		c.right = append(c.right, 0)
+	}
+	c.right[k/8] |= 1 << (k % 8)
+}
+
+func (c *compared) isRight(k int64) bool {
+	return k/8 < int64(len(c.right)) && c.right[k/8]>>(k%8)&1 == 1
+}
+
+// comparedTo returns how many leading bytes of a blob were compared. It is not more than the node has marks for, because the server does
+// not send those of what is reported.
+func (m *Machine) comparedTo(b *blob) int64 {
+	if to := b.compared.judged * m.markEvery; b.final == "" || to+m.markEvery <= b.size {
+		return min(to, b.size)
+	}
+	return min(int64(len(b.compared.own))*m.markEvery, b.size) // the last leaf has no mark
 }
 
 // maybeCompared ends comparing once everything was hashed and all marks are there.
@@ -59,53 +107,53 @@ func (m *Machine) maybeCompared() {
 		return
 	}
 	for i := range m.blobs {
-		if b := &m.blobs[i]; len(b.own) > 0 && b.final == "" {
+		m.judgeOwn(i)
+	}
+	for i := range m.blobs {
+		if b := &m.blobs[i]; len(b.compared.own) > 0 && b.final == "" {
 			return
 		}
 	}
 	m.sayCompared()
 }
 
-// sayCompared says which leaves are right, as far as that is known by now.
+// sayCompared says which leaves are right, as far as that is known by now. The marks come again behind START.
 func (m *Machine) sayCompared() {
 	m.comparison.said = true
 	for i := range m.blobs {
 		b := &m.blobs[i]
-		if len(b.own) == 0 || b.held {
+		if len(b.compared.own) == 0 || b.held {
 			continue
 		}
-		b.claim, b.set = 0, m.rightLeaves(b)
+		m.judgeLast(b)
+		b.claim, b.set = 0, leaf.SetOf(b.size, m.markEvery, func(off int64) bool { return b.compared.isRight(off / m.markEvery) })
 		b.walk(0)
+		m.marks -= len(b.marks)
+		b.marks, b.final = nil, ""
 	}
 	m.say(&wire.Compared{Leaves: m.allLeaves()})
 	m.do(ActCompared{})
 }
 
-// rightLeaves returns those of the leaves that were hashed whose sums are equal to their marks.
-func (m *Machine) rightLeaves(b *blob) *leaf.Set {
-	if int64(len(b.own)) == (b.size+m.markEvery-1)/m.markEvery {
-		root := sha256.New()
-		for _, sum := range b.own {
-			root.Write(sum[:])
-		}
-		if b.final != "" && leaf.Digest(root.Sum(nil)) == b.final {
-			return leaf.SetOf(b.size, m.markEvery, func(int64) bool { return true })
-		}
+// judgeLast compares a last leaf that is not whole: it is right if its sum, behind the marks of all others, gives the root.
+func (m *Machine) judgeLast(b *blob) {
+	c := &b.compared
+	if whole := b.size / m.markEvery; b.final == "" || b.size%m.markEvery == 0 || c.judged != whole || int64(len(c.own)) != whole+1 {
+		return
 	}
-	marks := b.marks
-	return leaf.SetOf(b.size, m.markEvery, func(off int64) bool {
-		for len(marks) > 0 && marks[0].off <= off {
-			marks = marks[1:]
-		}
-		k := off / m.markEvery
-		return k < int64(len(b.own)) && len(marks) > 0 && marks[0].off == off+m.markEvery && marks[0].sum == b.own[k]
-	})
+	root := sha256.New()
+	for _, sum := range c.own {
+		root.Write(sum[:])
+	}
+	if leaf.Digest(root.Sum(nil)) == b.final {
+		c.add(c.judged)
+	}
 }
 
 // allLeaves returns the sets of the blobs that were compared, also empty ones.
 func (m *Machine) allLeaves() (all []wire.Leaves) {
 	for i := range m.blobs {
-		if b := &m.blobs[i]; len(b.own) > 0 && b.set != nil {
+		if b := &m.blobs[i]; len(b.compared.own) > 0 && b.set != nil {
 			all = append(all, wire.Leaves{Blob: i, Set: b.set.Bits()})
 		}
 	}
@@ -115,8 +163,8 @@ func (m *Machine) allLeaves() (all []wire.Leaves) {
 // Compared returns the sum of the leaf of blob i at off, if the node hashed that leaf while it compared and holds it.
 func (m *Machine) Compared(i int, off int64) (sum []byte) {
 	b := &m.blobs[i]
-	if k := off / m.markEvery; b.set.Has(off) && k < int64(len(b.own)) {
-		return b.own[k][:]
+	if k := off / m.markEvery; b.set.Has(off) && k < int64(len(b.compared.own)) {
+		return b.compared.own[k][:]
 	}
 	return nil
 }

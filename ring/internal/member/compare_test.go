@@ -33,7 +33,7 @@ func TestCompare(t *testing.T) {
 		say   bool // before START
 	}{
 		"all":               {6, nil, 6, 0b111111, true},
-		"one differs":       {6, []int{2}, 6, 0b011011, true},
+		"one differs":       {6, []int{2}, 6, 0b111011, true},
 		"the last differs":  {6, []int{5}, 6, 0b011111, true},
 		"all differ":        {6, []int{0, 1, 2, 3, 4, 5}, 6, 0, true},
 		"shorter":           {3, nil, 6, 0b000111, true},
@@ -103,5 +103,64 @@ func TestCompareAgain(t *testing.T) {
 	m.Step(EvMsg{&wire.Start{}})
 	if f, _ := said[*wire.Fail](m.Step(EvMsg{&wire.Compare{}})); f == nil || f.Code != wire.CodeProtocol {
 		t.Errorf("says %v", f)
+	}
+}
+
+// While a node compares, it says how far it is as its marks are used up, and keeps no mark that it has compared. Behind START the
+// marks come again.
+func TestComparePages(t *testing.T) {
+	const leaves, page = 4000, 100
+	right := func(k int) []byte { sum := sha256.Sum256([]byte{byte(k), byte(k >> 8)}); return sum[:] }
+	root := sha256.New()
+	for k := range leaves {
+		root.Write(right(k))
+	}
+	m := New([]v1.Descriptor{{MediaType: leaf.MediaType, Size: leaves * setLeaf}}, setLeaf)
+	m.SayGood(page)
+	m.Step(EvHeld{Held: []int64{0}})
+	m.Step(EvMsg{&wire.Compare{}})
+	sent, most := 0, 0
+	send := func(good int64) (out []Action) { // what a server sends to a node which has said so
+		for sent < leaves && sent < int(good/setLeaf)+2*page {
+			var p wire.Marks
+			for range min(page, leaves-sent) {
+				sent++
+				p.Marks = append(p.Marks, wire.Mark{Offset: int64(sent) * setLeaf, Sum: right(sent - 1)})
+			}
+			if sent == leaves {
+				p.Marks = append(p.Marks, wire.Mark{Offset: leaves * setLeaf, Sum: root.Sum(nil), Final: true})
+			}
+			out = append(out, m.Step(EvMsg{&p})...)
+			most = max(most, m.marks)
+		}
+		return out
+	}
+	var good int64
+	send(0)
+	for k := range leaves {
+		sum := [sha256.Size]byte(right(k))
+		if k == 7 {
+			sum[0] ^= 1
+		}
+		if g, ok := said[*wire.Good](m.Step(EvOwn{0, sum})); ok {
+			good = g.Good
+			send(good)
+		}
+	}
+	if good != leaves*setLeaf || most > 2*page+1 {
+		t.Errorf("said that %d of %d leaves were compared, and kept %d marks", good/setLeaf, leaves, most)
+	}
+	c, ok := said[*wire.Compared](m.Step(EvHashed{}))
+	if !ok || len(c.Leaves) != 1 || c.Leaves[0].Set[0] != 0x7f || m.marks != 0 {
+		t.Fatalf("says %v, keeps %d marks", c, m.marks)
+	}
+	m.Step(EvMsg{&wire.Start{}})
+	sent = 0
+	send(leaves * setLeaf)
+	for k := range leaves {
+		m.Step(EvSum{Blob: 0, Offset: int64(k+1) * setLeaf, Sum: right(k)})
+	}
+	if p := m.Position(0); p.Good != leaves*setLeaf {
+		t.Errorf("%d bytes are good", p.Good)
 	}
 }

@@ -184,6 +184,9 @@ func (m *Machine) message(msg wire.Message) {
 		for _, k := range msg.Marks {
 			m.mark(k)
 		}
+		for i := range m.blobs {
+			m.judgeOwn(i)
+		}
 		m.maybeCompared()
 	case *wire.Compare:
 		m.startComparing()
@@ -341,6 +344,7 @@ func (m *Machine) Report() *wire.Report {
 			r.Blob, r.Good = i, b.good
 			if m.phase == Offered {
 				r.Good = m.comparedTo(b)
+				m.comparison.told = r.Good
 			}
 			break
 		}

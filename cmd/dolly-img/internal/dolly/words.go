@@ -193,7 +193,7 @@ func (s *Server) accepted(b *printer, now time.Time) {
 
 func (s *Server) progress(b *printer, e ring.Event) {
 	total, current := e.Time.Sub(s.began).Microseconds(), e.Time.Sub(s.last).Microseconds()
-	if e.Verifying || e.Bytes <= s.bytes || current <= 0 || total <= 0 {
+	if e.Verifying || e.Comparing || e.Bytes <= s.bytes || current <= 0 || total <= 0 {
 		return
 	}
 	form := "Sent MB: %.0f, MB/s: %.3f, Current MB/s: %.3f"
