@@ -5,14 +5,18 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/dolly-img/dolly-img/test/netns"
 )
 
-// device measures the sink of a node that writes to a block device, beside dd with the same bytes in the same run: the
-// benchmark that its package has, because only a node has such a sink.
+// device measures the sink of a node that writes to a block device, beside dd with the same bytes in the same run, by the
+// benchmark that its package has, because only a node has such a sink; and the same through the ring.
 func (i *images) device(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Minute)
 	defer cancel()
@@ -45,5 +49,80 @@ func (i *images) device(ctx context.Context) error {
 	if found != len(names) {
 		return fmt.Errorf("the benchmark gave %d values of %d:\n%s", found, len(names), out)
 	}
+	for _, nodes := range []int{1, imageNodes} {
+		if err := i.deviceRing(ctx, nodes); err != nil {
+			return err
+		}
+	}
 	return nil
+}
+
+// ringSize is how many bytes deviceRing sends: each node has as many in memory.
+const ringSize = 512 << 20
+
+// deviceRing measures a transfer to a loop device of each node, over a file in memory, beside dd with the same bytes to one of them.
+func (i *images) deviceRing(ctx context.Context, nodes int) error {
+	return i.withNodes(ctx, nodes, func(net *netns.Net, dir string) error {
+		input := filepath.Join(dir, "input")
+		if err := random(input, ringSize); err != nil {
+			return err
+		}
+		var policies, devices []string
+		defer func() {
+			for _, d := range devices {
+				exec.Command("losetup", "-d", d).Run()
+			}
+		}()
+		for k := range nodes {
+			file := filepath.Join(dir, fmt.Sprint("disk", k))
+			if err := os.WriteFile(file, nil, 0o600); err != nil {
+				return err
+			}
+			if err := os.Truncate(file, ringSize+8<<20); err != nil {
+				return err
+			}
+			out, err := exec.CommandContext(ctx, "losetup", "-f", "--show", file).Output()
+			if err != nil {
+				return fmt.Errorf("losetup: %w", err)
+			}
+			devices = append(devices, strings.TrimSpace(string(out)))
+			policies = append(policies, fmt.Sprintf("[[device]]\nname = \"system\"\npath = %q\n[data]\nplain = true\n", devices[k]))
+		}
+		list, all, err := daemons{binary: i.binary, own: policies, env: []string{"DOLLY_IMG_TEST_LOOPS_BELOW=" + dir}}.start(ctx, net, dir)
+		defer func() {
+			for _, p := range all {
+				p.Kill()
+				p.Wait(context.Background())
+			}
+		}()
+		if err != nil {
+			return err
+		}
+		rate := func(program string, args ...string) (float64, error) {
+			seconds, _, err := timed(ctx, net.Server, program, args...)
+			return ringSize / 1e6 / seconds, err
+		}
+		push := []string{"raw", "--input", input, "--nodes", list, "--keys", filepath.Join(dir, "keys"), "--data", "plain", "--quiet",
+			"--output", "device:system", "--yes-overwrite", fmt.Sprint(nodes)}
+		if _, err := rate(i.binary, push...); err != nil { // so that the files have their blocks
+			return err
+		}
+		dd, err := rate("dd", "if="+input, "of="+devices[0], "oflag=direct", "bs=4M", "conv=fsync,notrunc", "status=none")
+		if err != nil {
+			return err
+		}
+		ring, err := rate(i.binary, push...)
+		if err != nil {
+			return err
+		}
+		unread, err := rate(i.binary, append(push, "--verify", "none")...)
+		if err != nil {
+			return err
+		}
+		to := fmt.Sprintf("512 MiB through the ring to the loop devices of %d nodes: ", nodes)
+		for _, v := range []value{{"MB/s of dd to one of them", dd}, {"MB/s", ring}, {"to dd", ring / dd}, {"MB/s with --verify none", unread}} {
+			i.add(to+v.name, v.v)
+		}
+		return nil
+	})
 }

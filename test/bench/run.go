@@ -17,6 +17,7 @@ import (
 type daemons struct {
 	binary string
 	policy string   // the node's policy.toml
+	own    []string // those of each node, in place of policy; nil: all have the same
 	args   []string // more arguments
 	env    []string // more variables
 }
@@ -32,7 +33,12 @@ func (d daemons) start(ctx context.Context, n *netns.Net, dir string) (list stri
 		return "", nil, err
 	}
 	var names []string
-	for _, h := range n.Nodes {
+	for i, h := range n.Nodes {
+		if d.own != nil {
+			if keys, err = ownKeys(filepath.Join(dir, "keys"), filepath.Join(dir, "keys-"+h.Name), d.own[i]); err != nil {
+				return "", all, err
+			}
+		}
 		args := append([]string{"daemon", "--keys", keys, "--cache", filepath.Join(dir, h.Name)}, d.args...)
 		cmd := h.Command(ctx, d.binary, args...)
 		cmd.Env = append(os.Environ(), d.env...)
@@ -48,6 +54,23 @@ func (d daemons) start(ctx context.Context, n *netns.Net, dir string) (list stri
 		}
 	}
 	return strings.Join(names, ","), all, nil
+}
+
+// ownKeys makes a directory with the keys of a node, and a policy of its own.
+func ownKeys(from, to, policy string) (string, error) {
+	if err := os.Mkdir(to, 0o700); err != nil {
+		return "", err
+	}
+	for _, name := range []string{"ca.pem", "node.pem"} {
+		b, err := os.ReadFile(filepath.Join(from, name))
+		if err != nil {
+			return "", err
+		}
+		if err := os.WriteFile(filepath.Join(to, name), b, 0o600); err != nil {
+			return "", err
+		}
+	}
+	return to, os.WriteFile(filepath.Join(to, "policy.toml"), []byte(policy), 0o600)
 }
 
 // overwrites is the policy of nodes whose files below dir may be replaced, also without TLS.
