@@ -90,11 +90,23 @@ func (t *Target) inPlace() (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	if _, n, err := t.differs(all); n > 0 || err != nil {
+	if _, n, err := t.differs(append(all, t.end(all))); n > 0 || err != nil {
 		return false, err
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.compose, t.before.inPlace, t.outcome = all, true, Complete
 	return true, nil
+}
+
+// end returns the last MiB as a transfer leaves it: zeros, but for what Publish writes there. There may be a signature, which
+// somebody else has written behind the image.
+func (t *Target) end(all []area) area {
+	end := area{t.d.Size() - edge, aligned(edge)}
+	for _, a := range all {
+		if from, to := max(a.off, end.off), min(a.end(), end.end()); from < to {
+			copy(end.b[from-end.off:], a.b[from-a.off:to-a.off])
+		}
+	}
+	return end
 }
