@@ -121,13 +121,7 @@ func TestTreeKilled(t *testing.T) {
 	if res := begin(1).wait(); res.code != 0 {
 		t.Fatalf("exit status %d\n%s", res.code, res.output)
 	}
-	for i, n := range r.nodes {
-		out, err := exec.CommandContext(ctx, "rsync", "-aHAXni", "--delete", "--checksum", trees[1]+"/", n.path("tree")+"/").CombinedOutput()
-		if err != nil || len(out) > 0 {
-			t.Errorf("node %d: rsync would change, %v\n%s", i, err, out)
-		}
-		n.empty("tree")
-	}
+	r.sameAsTree(trees[1])
 	// Nodes that hold the directory have nothing to do, and one that lacks it gets it.
 	if err := os.RemoveAll(r.nodes[2].path("tree")); err != nil {
 		t.Fatal(err)
@@ -136,5 +130,17 @@ func TestTreeKilled(t *testing.T) {
 	r.want(res, 0, "held", "held", "committed", "held")
 	if treeSum(t, r.nodes[2].path("tree")) != sums[1] {
 		t.Error("the node that lacked it has something else")
+	}
+}
+
+// sameAsTree fails for each node where rsync would change anything to make its tree like dir, or where anything is beside it.
+func (r *rig) sameAsTree(dir string) {
+	r.t.Helper()
+	for i, n := range r.nodes {
+		out, err := exec.CommandContext(r.ctx, "rsync", "-aHAXni", "--delete", "--checksum", dir+"/", n.path("tree")+"/").CombinedOutput()
+		if err != nil || len(out) > 0 {
+			r.t.Errorf("node %d: rsync would change, %v\n%s", i, err, out)
+		}
+		n.empty("tree")
 	}
 }
