@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 
 	"github.com/dolly-img/dolly-img/ring/errkind"
@@ -48,6 +47,7 @@ type Policy struct {
 
 	path     string       // of the file, for hints
 	absent   bool         // there is no file
+	own      []string     // directories of the node itself: that of the file, and its cache
 	warnings []*lineError // settings that are hardly meant
 }
 
@@ -71,7 +71,8 @@ type Output struct {
 	// Overwrite permits to replace files that exist.
 	Overwrite bool
 	// Directories permits whole directories with all that is in them: files of any owner, set-user-ID programs and devices.
-	// With Overwrite one replaces what is there, so that what only that one has is lost.
+	// With Overwrite one replaces what is there, so that what only that one has is lost. A directory in which that of another
+	// rule lies is permitted only if that rule has both, too.
 	Directories bool
 }
 
@@ -192,8 +193,9 @@ func ofSystem(dir string) bool {
 // LoadPolicy reads policy.toml in a directory of keys. Without the file it returns a
 // Policy that permits the cache only. Group and others must not be able to write to the
 // file. Errors are of type *PolicyError; if there are several, they are joined in the
-// order of the file's lines.
-func LoadPolicy(dir string) (*Policy, error) {
+// order of the file's lines. No output may be part of dir, nor of the directories own, such
+// as the node's cache.
+func LoadPolicy(dir string, own ...string) (*Policy, error) {
 	path := filepath.Join(dir, policyFile)
 	f, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -229,6 +231,7 @@ func LoadPolicy(dir string) (*Policy, error) {
 		return nil, errors.Join(all...)
 	}
 	p.path = path
+	p.own = append([]string{dir}, own...)
 	return p, nil
 }
 
@@ -240,63 +243,3 @@ type lineError struct {
 
 func (e *lineError) Error() string { return fmt.Sprintf("line %d: %v", e.line, e.err) }
 func (e *lineError) Unwrap() error { return e.err }
-
-// Output returns the permitted directory that contains path (the longest, if several
-// do), the rest of path below it, and whether a file there may be replaced. The path
-// must be absolute and clean. If it is not permitted the error is a *DeniedError. A nil
-// Policy permits nothing. Output does not look at what the path leads to, through
-// symbolic links for instance.
-func (p *Policy) Output(path string) (dir, rel string, overwrite bool, err error) {
-	if !filepath.IsAbs(path) || filepath.Clean(path) != path || strings.ContainsRune(path, 0) {
-		return "", "", false, fmt.Errorf("output %q: want an absolute and clean path", path)
-	}
-	file := policyFile
-	if p != nil {
-		if p.path != "" {
-			file = p.path
-		}
-		for _, o := range p.Outputs {
-			below, ok := strings.CutPrefix(path, strings.TrimSuffix(o.Dir, "/")+"/")
-			if ok && below != "" && len(o.Dir) > len(dir) {
-				dir, rel, overwrite = o.Dir, below, o.Overwrite
-			}
-		}
-	}
-	if dir == "" {
-		denied := &DeniedError{Path: path, File: file}
-		if p != nil {
-			for _, o := range p.Outputs {
-				denied.permitted = append(denied.permitted, o.Dir)
-			}
-		}
-		denied.dir = p != nil && slices.ContainsFunc(p.Outputs, func(o Output) bool { return o.Dir == path })
-		return "", "", false, denied
-	}
-	return dir, rel, overwrite, nil
-}
-
-// Directory is Output for a whole directory at path.
-func (p *Policy) Directory(path string) (dir, rel string, overwrite bool, err error) {
-	dir, rel, overwrite, err = p.Output(path)
-	if err != nil {
-		return "", "", false, err
-	}
-	for _, o := range p.Outputs {
-		if o.Dir == dir && o.Directories {
-			return dir, rel, overwrite, nil
-		}
-	}
-	return "", "", false, &directoriesError{path, dir, p.path}
-}
-
-// directoriesError says that a policy permits files below a directory, and no directories.
-type directoriesError struct{ path, dir, file string }
-
-func (e *directoriesError) Error() string {
-	return fmt.Sprintf("output %s: the policy of this node permits files below %s, and no directories", e.path, e.dir)
-}
-
-// Kind returns the kind of the error. It is about the directory that the policy names, and the file of the policy.
-func (e *directoriesError) Kind() (errkind.Kind, []string) {
-	return "output-directories", []string{e.dir, e.file}
-}

@@ -53,6 +53,7 @@ func TestPolicy(t *testing.T) {
 		Data:    Data{Plain: true},
 		Limits:  Limits{Rate: 500e6, Transfers: 4},
 		path:    filepath.Join(dir, "policy.toml"),
+		own:     []string{dir},
 	}
 	want.warnings = got.warnings // TestPolicyWarnings has them
 	if !reflect.DeepEqual(got, want) {

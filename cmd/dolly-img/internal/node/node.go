@@ -39,13 +39,13 @@ func nodeKeys(flag string) (string, error) {
 	return filepath.Abs(dir)
 }
 
-// readRules reads the keys and the policy in dir.
-func readRules(dir string) (*nodeRules, error) {
+// readRules reads the keys and the policy in dir, for a node with a cache.
+func readRules(dir, cacheDir string) (*nodeRules, error) {
 	id, err := identity.Load(dir, identity.Node)
 	if err != nil {
 		return nil, err
 	}
-	policy, err := identity.LoadPolicy(dir)
+	policy, err := identity.LoadPolicy(dir, cacheDir)
 	if err != nil {
 		return nil, err
 	}
@@ -100,11 +100,11 @@ func New(c Config) (*Node, error) {
 	if err != nil {
 		return nil, err
 	}
-	rules, err := readRules(dir)
+	where, err := cachedir.Dir(c.Cache)
 	if err != nil {
 		return nil, err
 	}
-	where, err := cachedir.Dir(c.Cache)
+	rules, err := readRules(dir, where)
 	if err != nil {
 		return nil, err
 	}
@@ -151,7 +151,7 @@ func (s *Node) reload(node *ring.Node) {
 	var now unix.Timespec
 	_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &now) // it does not fail
 	notify(fmt.Sprintf("%s\nMONOTONIC_USEC=%d", daemon.SdNotifyReloading, now.Nano()/1000))
-	rules, err := readRules(s.keys)
+	rules, err := readRules(s.keys, s.cache.Dir())
 	if err == nil && rules.access != s.access {
 		// This would change every file of the cache while others read and write it.
 		err = errkind.Errorf("policy-restart", "policy: [cache] mode and group are put in force by a start of the daemon only")

@@ -2,7 +2,9 @@ package node
 
 import (
 	"errors"
+	"fmt"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -13,6 +15,8 @@ import (
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/dolly-img/dolly-img/cache"
+	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/meta"
+	"github.com/dolly-img/dolly-img/ring"
 	"github.com/dolly-img/dolly-img/ring/identity"
 )
 
@@ -31,7 +35,7 @@ func TestWarnsDaily(t *testing.T) {
 		if err := identity.Init(keys, identity.InitOptions{Validity: 32*24*time.Hour + time.Hour}); err != nil {
 			t.Fatal(err)
 		}
-		rules, err := readRules(keys)
+		rules, err := readRules(keys, filepath.Join(t.TempDir(), "cache"))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -88,4 +92,39 @@ func TestTend(t *testing.T) {
 			time.Sleep(tendEvery + time.Second)
 		}
 	})
+}
+
+// A node that is started with a cache below a permitted directory refuses a directory in the place of either, before and after
+// a reload.
+func TestDirectoryOverCache(t *testing.T) {
+	dir := t.TempDir()
+	keys, store := filepath.Join(dir, "keys"), filepath.Join(dir, "data/cache")
+	if err := identity.Init(keys, identity.InitOptions{Validity: time.Hour}); err != nil {
+		t.Fatal(err)
+	}
+	text := fmt.Sprintf("[[output]]\ndir = %q\noverwrite = true\ndirectories = true\n", dir)
+	if err := os.WriteFile(filepath.Join(keys, "policy.toml"), []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s, err := New(Config{Keys: keys, Cache: store, Listen: "127.0.0.1:0", Hint: kindTold, Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, l := range s.listeners {
+		defer l.Close()
+	}
+	again, err := ring.NewNode(s.cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		for path, own := range map[string]string{store: store, filepath.Dir(store): store, keys: keys} {
+			r, _ := request(t, meta.Transfer{Kind: meta.KindRaw, Output: path, Tree: &meta.Tree{}}, "a")
+			sink, err := s.config(s.rules.Load()).Accept(t.Context(), r)
+			if sink != nil || err == nil || !strings.Contains(err.Error(), "(output-own "+own+")") {
+				t.Errorf("%s: %v, %v", path, sink, err)
+			}
+		}
+		s.reload(again)
+	}
 }
