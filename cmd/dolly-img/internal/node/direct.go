@@ -108,6 +108,9 @@ func (d *direct) Begin(ctx context.Context, b v1.Descriptor, off int64) (ring.Wr
 	return d.rest.Begin(ctx, b, off)
 }
 
+// Compare compares nothing: only raw files are updated, and the Target would take any blob for the SIF.
+func (d *direct) Compare(context.Context, v1.Descriptor) (int64, error) { return 0, nil }
+
 // Open reads what is there of blob b, from off on.
 func (d *direct) Open(ctx context.Context, b v1.Descriptor, off int64) (io.ReadCloser, error) {
 	switch {
