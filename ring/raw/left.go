@@ -172,43 +172,6 @@ func (t *Target) dropLeft(name string, lock func(durable.File) error) error {
 	return nil
 }
 
-// removeDir removes what info describes under a name, and leaves whatever else has got that name.
-func (t *Target) removeDir(name string, info fs.FileInfo) error {
-	if !info.IsDir() {
-		return t.fs.Remove(name)
-	}
-	if err := t.nothingMounted(name); err != nil {
-		return err
-	}
-	// If it is of a transfer that only seems dead, that one must not give it a final name half removed.
-	aside := asideName()
-	if err := t.fs.Rename(name, aside); err != nil {
-		return err
-	}
-	d, err := t.fs.Sub(aside)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	opened, err := d.Lstat(".")
-	if err != nil {
-		return err
-	}
-	if !durable.SameFile(opened, info) {
-		return errMoved
-	}
-	names, err := d.Names(".")
-	for _, name := range names {
-		if err == nil {
-			err = d.RemoveAll(name)
-		}
-	}
-	if err != nil {
-		return err
-	}
-	return t.fs.Remove(aside)
-}
-
 // drop removes the part, while its lock is still held.
 func (t *Target) drop() error {
 	t.mu.Lock()

@@ -67,16 +67,25 @@ func (t *Target) nothingMounted(name string) error {
 	if err != nil {
 		return t.fail("find what is mounted", err)
 	}
-	for line := range strings.Lines(string(mounts)) {
-		fields := strings.Fields(line)
+	if at := mountAt(string(mounts), dir); at != "" {
+		return errkind.Errorf("output-mounted", "output %s: a file system is mounted at %s", t.title, path.Join(t.title, strings.TrimPrefix(at, dir)))
+	}
+	return nil
+}
+
+// mountAt returns a directory on which a file system is mounted and that is dir or lies below it, or "". The format is that of
+// proc_pid_mountinfo(5): only the single blanks between fields are no part of them, since other white space is not escaped.
+func mountAt(mountinfo, dir string) string {
+	for line := range strings.Lines(mountinfo) {
+		fields := strings.Split(line, " ")
 		if len(fields) < 5 {
 			continue
 		}
 		if at := unescape(fields[4]); at == dir || strings.HasPrefix(at, dir+"/") {
-			return errkind.Errorf("output-mounted", "output %s: a file system is mounted at %s", t.title, path.Join(t.title, strings.TrimPrefix(at, dir)))
+			return at
 		}
 	}
-	return nil
+	return ""
 }
 
 // unescape decodes what proc_pid_mountinfo(5) writes as an octal number.
