@@ -15,8 +15,10 @@ import (
 type comparing struct {
 	// begun says that the nodes were asked, read that the source was read, and over that nobody is waited for any more.
 	begun, read, over bool
-	// since is when they were asked. first is when the first of those that have much to compare had compared it, 0 before.
-	since, first time.Duration
+	// since is when they were asked.
+	since time.Duration
+	// rate is how many bytes per second the quickest of those compared that have ended and had something to compare. 0: nobody yet.
+	rate float64
 }
 
 // compared is how far comparing is on one node.
@@ -47,8 +49,15 @@ func (c *compared) waits() bool { return c.asked && !c.said }
 // comparedStep is how many leaves a node compares in timings.hung at the least: 64 MiB, about what the slowest disk reads in a second.
 const comparedStep = 16
 
-// patience is how long nodes are waited for that compare more slowly than the first one.
-func (c *comparing) patience() time.Duration { return 2*(c.first-c.since) + timings.compare }
+// ended notes that a node has compared so many bytes, and nothing more is left of what it has.
+func (c *comparing) ended(bytes int64, now time.Duration) {
+	c.rate = max(c.rate, float64(bytes)/max(now-c.since, TickEvery).Seconds())
+}
+
+// late reports whether also a node that compares half as quickly as the quickest one would have compared size bytes by now.
+func (c *comparing) late(size int64, now time.Duration) bool {
+	return c.rate > 0 && (now-c.since-timings.compare).Seconds() > 2*float64(size)/c.rate
+}
 
 // compare has the nodes compare what they have, and reports whether the start has to wait for that.
 func (c *Machine) compare() (wait bool) {
@@ -78,7 +87,7 @@ func (c *Machine) compare() (wait bool) {
 	switch {
 	case !p.read:
 		return true
-	case !waits || !moves || p.first > 0 && c.now-p.since > p.patience():
+	case !waits || !moves || p.late(c.size, c.now):
 		p.over = true
 	}
 	return !p.over
@@ -103,10 +112,7 @@ func (c *Machine) nodeCompared(ev EvCompared) {
 	}
 	n.compared.say()
 	n.row.Skipped = n.holdings.compare(sets)
-	// One that had less to compare than the others does not say how long these may take.
-	if p := &c.comparing; p.first == 0 && max(n.compared.good, n.holdings.claimed) > c.size/2 {
-		p.first = c.now
-	}
+	c.comparing.ended(min(ev.Bytes, c.size), c.now)
 	c.hasRoom(ev.Node, n.holdings.missing(c.blobs))
 }
 

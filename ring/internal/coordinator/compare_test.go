@@ -44,7 +44,7 @@ func comparingWith(t *testing.T, free ...int64) *Machine {
 func hasCompared(c *Machine, i int, lacks int) {
 	set := bytes.Repeat([]byte{0xff}, comparedLeaves/8)
 	clear(set[:lacks/8])
-	c.Step(EvCompared{Node: i, Leaves: []wire.Leaves{{Set: set}}})
+	c.Step(EvCompared{Node: i, Leaves: []wire.Leaves{{Set: set}}, Bytes: comparedLeaves * leaf.Size})
 }
 
 // until has time pass in ticks while each calls what nodes report.
@@ -78,7 +78,8 @@ func TestComparePatience(t *testing.T) {
 		until time.Duration    // when the transfer starts
 	}{
 		"nothing to compare":    {func(c *Machine) { c.Step(EvCompared{Node: 1}) }, 4, 201 * time.Second},
-		"much less to compare":  {func(c *Machine) { hasCompared(c, 1, 640) }, 4, 201 * time.Second},
+		"much less to compare":  {func(c *Machine) { c.Step(EvCompared{Node: 1, Bytes: comparedLeaves / 100 * leaf.Size}) }, 4, 201 * time.Second},
+		"all of it differs":     {func(c *Machine) { hasCompared(c, 1, comparedLeaves) }, 4, 12 * time.Second},
 		"much slower":           {func(c *Machine) { hasCompared(c, 1, 0) }, 4, 12 * time.Second},
 		"crawls, beside nobody": {func(c *Machine) { c.Step(EvCompared{Node: 1}) }, 0, 60 * time.Second},
 	} {

@@ -29,22 +29,32 @@ var setMutants = []mutant{
 	}},
 	{"who does not compare is waited for", []edit{
 		{"compare.go",
-			"case !waits || !moves || p.first > 0 && c.now-p.since > p.patience():",
+			"case !waits || !moves || p.late(c.size, c.now):",
 			"case !waits:"},
 	}},
 	{"what was compared counts whatever its mark", []edit{
 		{"../member/compare.go",
-			" && marks[0].sum == b.own[k]",
-			""},
+			"if c.own[c.judged] == k.sum {",
+			"if c.own[c.judged] != k.sum || k.off > 0 {"},
 	}},
 }
 
 // scenarioMutants are those that break no promise, only a rule. The scenarios have to find each.
 var scenarioMutants = []mutant{
-	{"slow nodes are not waited for twice as long as the first took", []edit{
+	{"slow nodes are not waited for twice as long as the quickest took", []edit{
 		{"compare.go",
-			"2*(c.first-c.since) + timings.compare",
-			"timings.compare"},
+			"> 2*float64(size)/c.rate",
+			"> 0"},
+	}},
+	{"slow nodes are waited for as long as they get on", []edit{
+		{"compare.go",
+			"return c.rate > 0 && ",
+			"return c.rate < 0 && "},
+	}},
+	{"who had little to compare is as quick as if it had compared all", []edit{
+		{"compare.go",
+			"c.comparing.ended(min(ev.Bytes, c.size), c.now)",
+			"c.comparing.ended(c.size, c.now)"},
 	}},
 	{"a node that stands still while it compares is waited for", []edit{
 		{"compare.go",
@@ -56,9 +66,9 @@ var scenarioMutants = []mutant{
 			"if n.phase == phReady && n.compared.waits() {",
 			"if n.phase < phReady {"},
 	}},
-	{"who was not asked gets no marks at the start", []edit{
+	{"who begins when an update has started gets no marks", []edit{
 		{"join.go",
-			"if c.comparing.begun && !n.compared.asked {",
+			"if c.comparing.begun {",
 			"if c.comparing.read && n.phase < phReady {"},
 	}},
 	{"a second COMPARED counts", []edit{

@@ -141,6 +141,7 @@ type (
 	EvCompared struct {
 		Node   int
 		Leaves []wire.Leaves
+		Bytes  int64
 	}
 	// EvCompareRead says that ActCompare was done.
 	EvCompareRead struct{}

@@ -221,8 +221,9 @@ func (s *scenario) event(f []string) {
 		}
 		s.reports[node] = true
 		ev = EvReport{node, r}
-	case "compared": // NODE set=BITS
-		ev = EvCompared{node, s.leaves(arg["set"])}
+	case "compared": // NODE set=BITS, and leaves=N if it had not all leaves to compare
+		n := num("leaves", len(arg["set"]))
+		ev = EvCompared{node, s.leaves(arg["set"]), int64(n) * leaf.Size}
 	case "read": // the source, for the first time
 		ev = EvCompareRead{}
 	case "undialled": // NODE link=ID: it has read UNDIAL

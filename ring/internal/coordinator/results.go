@@ -179,7 +179,7 @@ func Heard(i int, m wire.Message) (Event, bool) {
 		r.Wait, r.Links = r.Wait.OrUnknown(), r.Links[:min(len(r.Links), maxLinks)]
 		return EvReport{i, r}, true
 	case *wire.Compared:
-		return EvCompared{i, m.Leaves}, true
+		return EvCompared{i, m.Leaves, m.Bytes}, true
 	case *wire.Probed:
 		return EvProbed{i, m.Probe, m.Code, wire.Printable(m.Reason)}, true
 	case *wire.Fallback:

@@ -22,7 +22,7 @@ var timings = struct {
 	report  time.Duration // an alive node says nothing of how far it is: it failed
 	hung    time.Duration // a node that others wait for does not get on by leastRate, or FEED is not answered: it failed
 	verify  time.Duration // everything was sent, or COMMIT, and nothing comes back: it failed
-	compare time.Duration // a node compares what it has for so much more than twice as long as the first: the rest counts as lacking
+	compare time.Duration // a node compares for so much more than twice as long as the quickest would need for the blob: the rest counts as lacking
 	blame   time.Duration // a feeder that waits for its feed neither passes a mark nor complains of it: its link is blamed
 	patient time.Duration // the same for one that is busy with what it has
 

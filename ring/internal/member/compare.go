@@ -13,8 +13,8 @@ import (
 type comparison struct {
 	// asked says that COMPARE came, hashed that there is nothing more to hash, and said that COMPARED was said.
 	asked, hashed, said bool
-	// told is how far the node last said to be, in bytes.
-	told int64
+	// told is how far the node last said to be, and bytes is how much of what it has was compared when it said COMPARED.
+	told, bytes int64
 }
 
 // compared is how far comparing is in one blob. own and right are kept behind it.
@@ -33,7 +33,7 @@ func (m *Machine) startComparing() {
 	case m.phase != Offered:
 		m.fail(wire.Errorf(wire.CodeProtocol, "told to compare after the start"))
 	case m.comparison.said: // it was lost
-		m.say(&wire.Compared{Leaves: m.allLeaves()})
+		m.sayRight()
 	case !m.comparison.asked:
 		m.comparison.asked = true
 		m.do(ActCompare{})
@@ -125,14 +125,20 @@ func (m *Machine) sayCompared() {
 		if len(b.compared.own) == 0 || b.held {
 			continue
 		}
+		m.comparison.bytes += min(m.comparedTo(b), int64(len(b.compared.own))*m.markEvery)
 		m.judgeLast(b)
 		b.claim, b.set = 0, leaf.SetOf(b.size, m.markEvery, func(off int64) bool { return b.compared.isRight(off / m.markEvery) })
 		b.walk(0)
 		m.marks -= len(b.marks)
 		b.marks, b.final = nil, ""
 	}
-	m.say(&wire.Compared{Leaves: m.allLeaves()})
+	m.sayRight()
 	m.do(ActCompared{})
+}
+
+// sayRight says which of the leaves that were compared are right.
+func (m *Machine) sayRight() {
+	m.say(&wire.Compared{Leaves: m.allLeaves(), Bytes: m.comparison.bytes})
 }
 
 // judgeLast compares a last leaf that is not whole: it is right if its sum, behind the marks of all others, gives the root.

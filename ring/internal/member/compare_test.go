@@ -71,6 +71,9 @@ func TestCompare(t *testing.T) {
 			if !ok || (len(say.Leaves) > 0) != (c.own > 0) || c.own > 0 && say.Leaves[0].Set[0] != c.want {
 				t.Fatalf("says %v", say)
 			}
+			if bytes := min(int64(min(c.own, c.marks))*setLeaf, size); say.Bytes != bytes {
+				t.Errorf("says that it has compared %d bytes, not %d", say.Bytes, bytes)
+			}
 			need := feed(t, m, 1)
 			first := int64(0)
 			for c.want>>first&1 == 1 {

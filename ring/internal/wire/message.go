@@ -159,6 +159,7 @@ type (
 	Compare  struct{} // 25; this type and the next one exist since version 6
 	Compared struct { // 26
 		Leaves []Leaves `json:"leaves,omitempty"`
+		Bytes  int64    `json:"bytes,omitempty"`
 	}
 )
 

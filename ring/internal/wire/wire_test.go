@@ -122,7 +122,7 @@ func all() []Message {
 		&Link{1, 2, LinkDown, "network", "broken"}, &Undial{4}, &Marks{[]Mark{{1, 4, []byte{1}, true}}},
 		&Report{1, 2, 3, "disk", 4, 5, 6, 7, 8, []Sending{{1, true, 2, 3, true, 4, true}}, 9, 10, TargetUnknown}, &Fail{"space", "no space"}, &Verified{[]string{"sha256:x"}, true},
 		&Commit{}, &Committed{"sha256:x"}, &Bye{}, &Abort{"interrupted", true, CodeInterrupted}, &Ping{}, &Pong{}, &Fallback{1, 2, 3, 4, 5},
-		&Probe{7, "n2", []string{"10.0.0.2:9998"}}, &Probed{7, "network", "i/o timeout"}, &Good{3, 4 << 20}, &Compare{}, &Compared{[]Leaves{{0, []byte{5}}}},
+		&Probe{7, "n2", []string{"10.0.0.2:9998"}}, &Probed{7, "network", "i/o timeout"}, &Good{3, 4 << 20}, &Compare{}, &Compared{[]Leaves{{0, []byte{5}}}, 8 << 20},
 	}
 }
 
