@@ -3,6 +3,7 @@ package ring
 import (
 	"context"
 	"crypto/sha256"
+	"errors"
 	"io"
 
 	"github.com/dolly-img/dolly-img/ring/internal/member"
@@ -56,6 +57,9 @@ func (s *session) compare(ctx context.Context) error {
 		err = leafSums(ctx, size, each, hashers(), func(ctx context.Context, off int64) (io.ReadCloser, error) {
 			return s.extra.Opener.Open(ctx, d, off)
 		}, func(sum [sha256.Size]byte) { s.step(member.EvOwn{Blob: b, Sum: sum}) })
+		if errors.Is(err, io.ErrUnexpectedEOF) {
+			continue // it became shorter: the leaves that were not read to their ends count as lacking
+		}
 		if err != nil {
 			return err
 		}
@@ -104,7 +108,8 @@ func (s *session) known(b int, off int64) []byte {
 type Comparer interface {
 	// Compare is called after Offer and before Begin, when a server updates (Config.Update). It makes ready what the Sink has in place
 	// of d, so that Open reads it, and returns how many bytes that are. Of these the whole leaves that are right stay
-	// where they are, and the others are brought as usual.
+	// where they are, and the others are brought as usual. If Open then reads less, because what is there became shorter, the rest is
+	// brought, too.
 	//
 	// A Begin at the end of d says that all of it is right. If the Sink then has nothing to write, it leaves what is in place as it
 	// is, and says inPlace in Prepare. So the node holds what it has.

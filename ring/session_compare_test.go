@@ -17,6 +17,7 @@ type oldSink struct {
 	mu          sync.Mutex
 	data        []byte
 	read, wrote int64
+	ends        int64 // when it is compared, only so many bytes are left of it; 0: all
 	right       *leaf.Set
 	told, begun bool
 }
@@ -43,6 +44,12 @@ func (s *oldSink) Open(_ context.Context, _ v1.Descriptor, off int64) (io.ReadCl
 	return io.NopCloser(readFunc(func(p []byte) (int, error) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
+		if s.ends > 0 && !s.begun {
+			if off >= s.ends {
+				return 0, io.EOF
+			}
+			p = p[:min(int64(len(p)), s.ends-off)]
+		}
 		n := copy(p, s.data[off:])
 		off += int64(n)
 		s.read += int64(n)
@@ -68,7 +75,7 @@ func (s *oldSink) Publish(context.Context) error                          { retu
 func (s *oldSink) Prepare(context.Context, []v1.Descriptor) (bool, error) { return s.wrote == 0, nil }
 
 // A Sink is told which leaves are right before it begins to write, and of these none is brought, or read a second time to be
-// read back. One that has nothing to change holds what is sent.
+// read back. One that has nothing to change holds what is sent. What became shorter while it was compared is brought.
 func TestCompared(t *testing.T) {
 	const size = 9<<20 + 5
 	src := newMemSource(false, random(1, size))
@@ -76,12 +83,17 @@ func TestCompared(t *testing.T) {
 	for _, tt := range []struct {
 		wrong []int64 // where bytes differ
 		right []bool  // which leaves do not. The last one is not whole and has no mark.
+		ends  int64
 	}{
-		{nil, []bool{true, true, true}},
-		{[]int64{leaf.Size + 7}, []bool{true, false, true}},
-		{[]int64{0, size - 1}, []bool{false, true, false}},
+		{nil, []bool{true, true, true}, 0},
+		{[]int64{leaf.Size + 7}, []bool{true, false, true}, 0},
+		{[]int64{0, size - 1}, []bool{false, true, false}, 0},
+		{nil, []bool{false, false, false}, 7},
 	} {
-		s := &oldSink{data: bytes.Clone(src.blobs[0])}
+		s := &oldSink{data: bytes.Clone(src.blobs[0]), ends: tt.ends}
+		if tt.ends > 0 {
+			clear(s.data[tt.ends:])
+		}
 		for _, at := range tt.wrong {
 			s.data[at] ^= 1
 		}
@@ -111,8 +123,12 @@ func TestCompared(t *testing.T) {
 		if row := r.Nodes[0]; row.State != state || row.Bytes != lacks {
 			t.Errorf("%d: %+v, want %s and %d bytes", tt.wrong, row, state, lacks)
 		}
-		if s.wrote != lacks || s.read != size+lacks || !bytes.Equal(s.data, src.blobs[0]) {
-			t.Errorf("%d: wrote %d bytes of %d, and read %d of %d", tt.wrong, s.wrote, lacks, s.read, size+lacks)
+		read := lacks + size
+		if tt.ends > 0 {
+			read = lacks + tt.ends
+		}
+		if s.wrote != lacks || s.read != read || !bytes.Equal(s.data, src.blobs[0]) {
+			t.Errorf("%d: wrote %d bytes of %d, and read %d of %d", tt.wrong, s.wrote, lacks, s.read, read)
 		}
 	}
 }
