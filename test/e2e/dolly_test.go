@@ -135,104 +135,119 @@ func TestDolly(t *testing.T) {
 	file := filepath.Join(d.data, "sle15.sif") // the same path on the server and, below their own directories, on nodes
 	makeFile(t, file, 24<<20)
 
-	t.Run("clients first", func(t *testing.T) {
-		clients := d.clients()
-		log := filepath.Join(d.dir, "dolly.log")
-		out := d.ends(d.server(fmt.Sprintf("-s -v -o %s -I %s -O %s -H %s", log, file, file, d.list())), 0)
-		if got, want := asInTheGuide(out), guideText(t, "server.guide"); got != want {
-			t.Errorf("the server prints\n%s\nwant\n%s", got, want)
-		}
-		want := guideText(t, "client.guide")
-		for i, p := range clients {
-			out := d.ends(p, 0)
-			got := asInTheGuide(out)
-			if i == len(clients)-1 {
-				if !strings.Contains(out, "I'm the last host.") || !strings.Contains(out, "is number 5\n") {
-					t.Errorf("the last client prints\n%s", out)
-				}
-				continue
-			}
-			if got != want {
-				t.Errorf("client %d prints\n%s\nwant\n%s", i, got, want)
-			}
-		}
-		d.same(file, "sle15.sif", d.nodes...)
-		text, _ := os.ReadFile(log)
-		wantLog := "infile = NAME\noutfile = NAME\nStandard TCP segment size : N Bytes (N Byte eth)\nServer : NAME\nFanout = N\nNr of childs = N\nNr of hosts = N\n" +
-			"Time: N\nMBytes/s: N\nAggregate MBytes/s: N"
-		if got := asInTheGuide(string(text)); got != wantLog {
-			t.Errorf("the log has\n%s\nwant\n%s", text, wantLog)
-		}
-	})
-	t.Run("server first", func(t *testing.T) {
-		conf := filepath.Join(d.dir, "dolly.cfg")
-		d.write(conf, fmt.Sprintf("infile %s\noutfile %s/second\nserver sle151\nfirstclient sle152\nlastclient sle154\nclients 3\nsle152\nsle153\nsle154\nendconfig\n", file, d.data))
-		server := d.server("-v -s -f " + conf)
-		if _, err := server.Line(d.ctx, "Waiting for ring to build..."); err != nil {
-			t.Fatal(err)
-		}
-		clients := d.clients()
-		d.ends(server, 0)
-		for i, p := range clients {
-			if i < 3 {
-				d.ends(p, 0)
-				continue
-			}
-			p.Signal(os.Interrupt)
-			d.ends(p, 6)
-		}
-		d.same(file, "second", d.nodes[:3]...)
-	})
+	t.Run("clients first", func(t *testing.T) { d.clientsFirst(t, file) })
+	t.Run("server first", func(t *testing.T) { d.serverFirst(t, file) })
 	small := makeFile(t, filepath.Join(d.dir, "small"), 1<<20+1)
-	t.Run("with daemons", func(t *testing.T) {
-		d.start()
-		for _, n := range d.nodes {
-			if out := d.ends(d.dolly(n.Host, n.keys, "-v"), 0); !strings.Contains(out, "listens on :9998 already, and takes the transfer") {
-				t.Errorf("%s says\n%s", n.Name, out)
+	t.Run("with daemons", func(t *testing.T) { d.withDaemons(t, small) })
+	t.Run("data network", func(t *testing.T) { d.dataNetwork(t, small) })
+	t.Run("IPv6 only", func(t *testing.T) { d.onlyIPv6(t, small) })
+}
+
+// clientsFirst has the clients wait for the server.
+func (d *dollyRig) clientsFirst(t *testing.T, file string) {
+	clients := d.clients()
+	log := filepath.Join(d.dir, "dolly.log")
+	out := d.ends(d.server(fmt.Sprintf("-s -v -o %s -I %s -O %s -H %s", log, file, file, d.list())), 0)
+	if got, want := asInTheGuide(out), guideText(t, "server.guide"); got != want {
+		t.Errorf("the server prints\n%s\nwant\n%s", got, want)
+	}
+	want := guideText(t, "client.guide")
+	for i, p := range clients {
+		out := d.ends(p, 0)
+		got := asInTheGuide(out)
+		if i == len(clients)-1 {
+			if !strings.Contains(out, "I'm the last host.") || !strings.Contains(out, "is number 5\n") {
+				t.Errorf("the last client prints\n%s", out)
+			}
+			continue
+		}
+		if got != want {
+			t.Errorf("client %d prints\n%s\nwant\n%s", i, got, want)
+		}
+	}
+	d.same(file, "sle15.sif", d.nodes...)
+	text, _ := os.ReadFile(log)
+	wantLog := "infile = NAME\noutfile = NAME\nStandard TCP segment size : N Bytes (N Byte eth)\nServer : NAME\nFanout = N\nNr of childs = N\nNr of hosts = N\n" +
+		"Time: N\nMBytes/s: N\nAggregate MBytes/s: N"
+	if got := asInTheGuide(string(text)); got != wantLog {
+		t.Errorf("the log has\n%s\nwant\n%s", text, wantLog)
+	}
+}
+
+// serverFirst has the server wait for the clients, with a configuration file.
+func (d *dollyRig) serverFirst(t *testing.T, file string) {
+	conf := filepath.Join(d.dir, "dolly.cfg")
+	d.write(conf, fmt.Sprintf("infile %s\noutfile %s/second\nserver sle151\nfirstclient sle152\nlastclient sle154\nclients 3\nsle152\nsle153\nsle154\nendconfig\n", file, d.data))
+	server := d.server("-v -s -f " + conf)
+	if _, err := server.Line(d.ctx, "Waiting for ring to build..."); err != nil {
+		t.Fatal(err)
+	}
+	clients := d.clients()
+	d.ends(server, 0)
+	for i, p := range clients {
+		if i < 3 {
+			d.ends(p, 0)
+			continue
+		}
+		p.Signal(os.Interrupt)
+		d.ends(p, 6)
+	}
+	d.same(file, "second", d.nodes[:3]...)
+}
+
+// withDaemons has our daemon on the nodes, which takes the transfer.
+func (d *dollyRig) withDaemons(t *testing.T, small string) {
+	d.start()
+	for _, n := range d.nodes {
+		if out := d.ends(d.dolly(n.Host, n.keys, "-v"), 0); !strings.Contains(out, "listens on :9998 already, and takes the transfer") {
+			t.Errorf("%s says\n%s", n.Name, out)
+		}
+	}
+	out := d.ends(d.server(fmt.Sprintf("-S -I %s -O %s/third -H 10.77.0.2-7", small, d.data)), 0)
+	if out != "" {
+		t.Errorf("without -v it prints\n%s", out)
+	}
+	d.same(small, "third", d.nodes...)
+}
+
+// dataNetwork sends the data by the second names of the nodes.
+func (d *dollyRig) dataNetwork(t *testing.T, small string) {
+	for _, n := range d.nodes { // control from the server, and nothing from other nodes
+		for _, from := range d.nodes {
+			if n != from {
+				d.on(n.Host, "iptables", "-w", "-A", "INPUT", "-s", from.Addr.String(), "-j", "DROP")
 			}
 		}
-		out := d.ends(d.server(fmt.Sprintf("-S -I %s -O %s/third -H 10.77.0.2-7", small, d.data)), 0)
-		if out != "" {
-			t.Errorf("without -v it prints\n%s", out)
+	}
+	conf, report := filepath.Join(d.dir, "giga.cfg"), filepath.Join(d.dir, "giga.json")
+	d.write(conf, fmt.Sprintf("infile %s\noutfile %s/giga\nsegsize 1448\nadd 1:-giga\nfanout 1\nsle152\nsle153\nsle154\nsle155\nsle156\nsle157\nendconfig\n", small, d.data))
+	out := d.ends(d.server(fmt.Sprintf("-s -v -f %s --report %s", conf, report)), 0)
+	for _, want := range []string{"note: segsize has no effect", "note: add 1:-giga: data goes over", "Clients done."} {
+		if !strings.Contains(out, want) {
+			t.Errorf("no %q in\n%s", want, out)
 		}
-		d.same(small, "third", d.nodes...)
-	})
-	t.Run("data network", func(t *testing.T) {
-		for _, n := range d.nodes { // control from the server, and nothing from other nodes
-			for _, from := range d.nodes {
-				if n != from {
-					d.on(n.Host, "iptables", "-w", "-A", "INPUT", "-s", from.Addr.String(), "-j", "DROP")
-				}
-			}
-		}
-		conf, report := filepath.Join(d.dir, "giga.cfg"), filepath.Join(d.dir, "giga.json")
-		d.write(conf, fmt.Sprintf("infile %s\noutfile %s/giga\nsegsize 1448\nadd 1:-giga\nfanout 1\nsle152\nsle153\nsle154\nsle155\nsle156\nsle157\nendconfig\n", small, d.data))
-		out := d.ends(d.server(fmt.Sprintf("-s -v -f %s --report %s", conf, report)), 0)
-		for _, want := range []string{"note: segsize has no effect", "note: add 1:-giga: data goes over", "Clients done."} {
-			if !strings.Contains(out, want) {
-				t.Errorf("no %q in\n%s", want, out)
-			}
-		}
-		text, err := os.ReadFile(report)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if rep, err := readReport(text); err != nil || rep.Direct != 0 || len(rep.Unreached) != 0 {
-			t.Errorf("nodes did not reach each other: %s, %v", text, err)
-		}
-		d.same(small, "giga", d.nodes...)
-	})
-	t.Run("IPv6 only", func(t *testing.T) {
-		for _, h := range d.net.Hosts() {
-			d.on(h, "ip", "-4", "addr", "flush", "dev", "eth0")
-		}
-		d.ends(d.server(fmt.Sprintf("-s -6 -I %s -O %s/six -H sle152,sle153,fd77::4,[fd77::5]:9998,six6,six7", small, d.data)), 0)
-		d.same(small, "six", d.nodes...)
-		out := d.ends(d.server(fmt.Sprintf("-s -4 -r 0 -I %s -O %s/four -H six2", small, d.data)), 4)
-		if !strings.Contains(out, "name not resolved: no IPv4 address") {
-			t.Errorf("with -4 it says\n%s", out)
-		}
-	})
+	}
+	text, err := os.ReadFile(report)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if rep, err := readReport(text); err != nil || rep.Direct != 0 || len(rep.Unreached) != 0 {
+		t.Errorf("nodes did not reach each other: %s, %v", text, err)
+	}
+	d.same(small, "giga", d.nodes...)
+}
+
+// onlyIPv6 takes the IPv4 addresses away.
+func (d *dollyRig) onlyIPv6(t *testing.T, small string) {
+	for _, h := range d.net.Hosts() {
+		d.on(h, "ip", "-4", "addr", "flush", "dev", "eth0")
+	}
+	d.ends(d.server(fmt.Sprintf("-s -6 -I %s -O %s/six -H sle152,sle153,fd77::4,[fd77::5]:9998,six6,six7", small, d.data)), 0)
+	d.same(small, "six", d.nodes...)
+	out := d.ends(d.server(fmt.Sprintf("-s -4 -r 0 -I %s -O %s/four -H six2", small, d.data)), 4)
+	if !strings.Contains(out, "name not resolved: no IPv4 address") {
+		t.Errorf("with -4 it says\n%s", out)
+	}
 }
 
 // The guide's first command sends a device to the same device of the nodes. Here their policy has to list it, and somebody has

@@ -91,17 +91,7 @@ func TestTreeKilled(t *testing.T) {
 	const moments = 20 // two in each push
 	for k := 1; k <= moments/2; k++ {
 		p := begin(k)
-		var victims []*node
-		for moment := 2*k - 1; moment <= 2*k; moment++ {
-			select {
-			case <-time.After(time.Until(p.begin.Add(whole * time.Duration(moment) / moments))):
-			case <-ctx.Done():
-				t.Fatal(ctx.Err())
-			}
-			victim := r.nodes[moment%len(r.nodes)]
-			victim.daemon.Kill()
-			victims = append(victims, victim)
-		}
+		victims := []*node{r.killAt(p, whole*time.Duration(2*k-1)/moments, 2*k-1), r.killAt(p, whole*time.Duration(2*k)/moments, 2*k)}
 		if res := p.wait(); res.code != 0 && res.code != 3 {
 			t.Errorf("push %d: exit status %d\n%s", k, res.code, res.output)
 		}
@@ -131,6 +121,19 @@ func TestTreeKilled(t *testing.T) {
 	if treeSum(t, r.nodes[2].path("tree")) != sums[1] {
 		t.Error("the node that lacked it has something else")
 	}
+}
+
+// killAt kills a node, the n-th in turn, so long after a push has begun.
+func (r *rig) killAt(p *push, after time.Duration, n int) *node {
+	r.t.Helper()
+	select {
+	case <-time.After(time.Until(p.begin.Add(after))):
+	case <-r.ctx.Done():
+		r.t.Fatal(r.ctx.Err())
+	}
+	victim := r.nodes[n%len(r.nodes)]
+	victim.daemon.Kill()
+	return victim
 }
 
 // sameAsTree fails for each node where rsync would change anything to make its tree like dir, or where anything is beside it.
