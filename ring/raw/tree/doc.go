@@ -30,7 +30,7 @@
 //
 // Types are '0' file, '1' hard link, '2' symbolic link, '5' directory, and with Options.Special '3' and '4' device and '6'
 // named pipe. A hard link has mode, owner and times 0: they are those of the first name. The header's own name is the path,
-// cut off after 100 bytes. Owners are numbers, since their names may differ between machines. A node encodes again what it has read of an entry, and refuses the stream unless the bytes are
+// cut off after 100 bytes. Owners are numbers below 4294967295, since their names may differ between machines. A node encodes again what it has read of an entry, and refuses the stream unless the bytes are
 // the same. So a node can make the stream again from what it has unpacked.
 //
 // Holes of sparse files are zeros in the stream. With 64 MiB of them or more it travels in leaves, in which long runs of zeros
@@ -53,4 +53,11 @@
 // Each directory is made and then opened by its name in the one above, and what is in it is made by its name in the open
 // directory. No name has a slash, so no name and no link leads out. A name must not exist yet. Only the bytes that a mark of
 // the ring has shown to be right are unpacked, so that nothing has to be taken back.
+//
+// # Durability
+//
+// Commit makes everything durable with one syncfs(2), since an fsync of each file costs many times as much. Before Linux 5.8
+// syncfs reports no errors of writing: with such a kernel a node can take a directory for durable of which a disk that fails
+// has lost bytes. Storage is written to from 8 MiB of a file on while the stream comes; what syncfs then has left to write
+// tells no progress, and the node reports that it waits for its disk.
 package tree

@@ -103,6 +103,9 @@ func checkPath(p string) error {
 	return nil
 }
 
+// noID is no owner and no group: chown(2) takes it for "as it is".
+const noID = 1<<32 - 1
+
 // check returns what is wrong with an entry. The server checks to report it early, the node because the stream may be of
 // another program.
 func (e *entry) check() error {
@@ -120,6 +123,8 @@ func (e *entry) check() error {
 		return fmt.Errorf("unknown type %q", e.kind)
 	case e.mode&^0o7777 != 0:
 		return fmt.Errorf("mode %o", e.mode)
+	case e.uid == noID || e.gid == noID:
+		return errors.New("no owner")
 	case e.nsec < 0 || e.nsec >= 1e9:
 		return errors.New("a time that is none")
 	case e.size < 0 || e.kind != typeFile && e.size != 0:

@@ -2,6 +2,7 @@ package tree
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"os"
 	"testing"
@@ -64,5 +65,50 @@ func TestAbortedGood(t *testing.T) {
 	}
 	if _, err := w.Write(bytes.Repeat([]byte("x"), len(stream))); err != nil {
 		t.Errorf("was unpacked before it was judged: %v", err)
+	}
+}
+
+// A Commit that failed can be tried again, or given up for another beginning.
+func TestCommitAgain(t *testing.T) {
+	stream := streamWith(top(), dirEntry("a"), fileEntry("a/b"))
+	d := blobOf(stream)
+	p := newPlace(t)
+	sink := p.target(t)
+	defer sink.Close()
+	begin := func() ring.Writer {
+		t.Helper()
+		w, err := sink.Begin(t.Context(), d, 0)
+		if err == nil {
+			_, err = w.Write(stream)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return w
+	}
+	if _, _, err := sink.Offer(t.Context(), []v1.Descriptor{d}); err != nil {
+		t.Fatal(err)
+	}
+	ended, end := context.WithCancel(t.Context())
+	end()
+	w := begin()
+	if err := w.Commit(ended, d); !errors.Is(err, context.Canceled) {
+		t.Fatal(err)
+	}
+	if err := w.Abort(0); err != nil {
+		t.Fatal(err)
+	}
+	w = begin()
+	if err := w.Commit(ended, d); !errors.Is(err, context.Canceled) {
+		t.Fatal(err)
+	}
+	if err := w.Commit(t.Context(), d); err != nil {
+		t.Fatal(err)
+	}
+	if err := sink.Publish(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(p.out + "/a/b"); err != nil {
+		t.Error(err)
 	}
 }

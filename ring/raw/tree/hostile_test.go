@@ -60,6 +60,8 @@ func hostile() map[string][]byte {
 		"a mode too many":      streamWith(top(), &entry{path: "a", kind: typeFile, mode: 0o170644}),
 		"attributes of link":   streamWith(top(), fileEntry("a"), &entry{path: "b", kind: typeHardLink, link: "a", xattrs: []xattr{{"user.a", "b"}}}),
 		"attribute twice":      streamWith(top(), &entry{path: "a", kind: typeFile, xattrs: []xattr{{"user.a", "b"}, {"user.a", "c"}}}),
+		"owner left alone":     streamWith(top(), &entry{path: "a", kind: typeFile, uid: 1<<32 - 1}),
+		"group left alone":     streamWith(top(), &entry{path: "a", kind: typeSymlink, link: "b", gid: 1<<32 - 1}),
 		"cut off":              streamWith(top(), fileEntry("a"))[:2500],
 		"no end":               streamWith(top(), fileEntry("a"))[:4*block+block],
 		"more behind":          append(streamWith(top()), streamWith(top())...),

@@ -294,8 +294,11 @@ func (w *writer) Commit(ctx context.Context, final v1.Descriptor) error {
 // look finds out what will be recorded, while nobody else can enter the directory. If it does not make the stream again, as
 // with other owners, or where the file system keeps less of a time, there is no record: what a node holds others are fed from.
 func (t *Target) look(stream digest.Digest) error {
-	top := os.NewFile(uintptr(t.x.dirs[0].fd), ".")
-	t.x.dirs = nil
+	fd, err := unix.FcntlInt(uintptr(t.x.dirs[0].fd), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	top := os.NewFile(uintptr(fd), ".")
 	defer top.Close()
 	var sum summary
 	sum.SetSeed(t.x.look.Seed())
