@@ -41,6 +41,13 @@ type existing struct {
 	update bool
 }
 
+// settle has each write from now on change the times of the file, as they are in info: also one in the step of time in which it
+// was changed last, and one through a mapping, which changes them only where its page was not written to since it was made durable.
+func (s *existing) settle() error {
+	WaitTick(time.Unix(stat(s.info).Ctim.Unix()))
+	return s.f.Sync()
+}
+
 // openToCompare opens the file under the final name where it may be the blob d, and nil where there is none. One
 // that cannot be it is an error, as is whatever is no regular file. What may be replaced is not
 // looked at.
@@ -250,9 +257,8 @@ func (t *Target) beginExisting(ctx context.Context, s *existing, off int64) (*ex
 		return nil, err
 	}
 	if !s.begun {
-		// Nobody knows who wrote it, and when, so it is made durable. This comes before anything of it is read:
-		// from now on also a write through a mapping changes its times.
-		if err := s.f.Sync(); err != nil {
+		// Nobody knows who wrote it, and when, so it is made durable. This comes before anything of it is read.
+		if err := s.settle(); err != nil {
 			return nil, t.fail("make durable", err)
 		}
 		s.begun, s.claim = true, off

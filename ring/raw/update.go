@@ -68,9 +68,11 @@ func (t *Target) Compare(ctx context.Context, d v1.Descriptor) (size int64, err 
 	if on, ok := f.(seeker); ok {
 		u.holes = believed(on)
 	}
-	// From now on also a write through a mapping changes its times.
-	if err = f.Sync(); err == nil {
+	if err = f.Sync(); err == nil { // NFS sets the times when the bytes arrive
 		s.info, err = f.Stat()
+	}
+	if err == nil {
+		err = s.settle()
 	}
 	if err != nil {
 		err = t.fail("compare", err)

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
+
+	"github.com/dolly-img/dolly-img/ring/raw"
 )
 
 // recordOf is what is recorded of a directory with this mark that a stream with this digest has made.
@@ -69,6 +71,6 @@ func lookAt(top *os.File, dressed *entry, sum *summary, until time.Time) (digest
 		buf = sum.add(e, buf)
 		return nil
 	})
-	waitTick(last)
+	raw.WaitTick(last)
 	return m.Digest(), err
 }

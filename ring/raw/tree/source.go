@@ -70,18 +70,8 @@ func openAt(fd int, dir string, o Options) (*Source, error) {
 		return nil, errors.Join(err, s.Close())
 	}
 	s.o.Skipped = nil // once is enough
-	waitTick(s.newest())
+	raw.WaitTick(s.newest())
 	return s, nil
-}
-
-// tick is longer than the steps in which a file system counts times, which are up to 10 ms.
-const tick = 20 * time.Millisecond
-
-// waitTick waits until what was changed last was changed so long ago that another change would show in its times.
-func waitTick(last time.Time) {
-	if ago := time.Since(last); ago < tick && ago > -tick {
-		time.Sleep(tick)
-	}
 }
 
 // newest is when anything in the directory was changed last.
