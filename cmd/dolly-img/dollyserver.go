@@ -221,7 +221,7 @@ func dollySays(j *job, o *dolly.Options, d *dolly.Job, host string, log *os.File
 		if perr != nil {
 			data = j.Port
 		}
-		words = dolly.NewServer(j.screen, j.screen.terminal(), dolly.Parameters{
+		words = dolly.NewServer(j.screen, j.screen.hasLive(), dolly.Parameters{
 			Input: d.Input, Output: d.Output, Dummy: d.Dummy, DummyBytes: d.DummyBytes, Port: data, Host: host, Server: d.Server,
 			Nodes: j.Nodes, Listed: d.Hosts != "",
 		})
@@ -270,13 +270,8 @@ func dollyAgain(cmd *cobra.Command, args, nodes []string) string {
 	if filepath.Base(os.Args[0]) == dollyName {
 		words = []string{dollyName}
 	}
-	for i := 0; i < len(args); i++ {
-		switch {
-		case args[i] == "--yes-overwrite":
-			i++
-		case !strings.HasPrefix(args[i], "--yes-overwrite="):
-			words = append(words, quote(args[i]))
-		}
+	for _, word := range dolly.Without(args, "H", "yes-overwrite") {
+		words = append(words, quote(word))
 	}
 	return strings.Join(append(words, "-H", quote(hostlist.Fold(nodes))), " ")
 }

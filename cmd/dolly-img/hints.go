@@ -204,6 +204,7 @@ var hints = map[errkind.Kind]string{
 	"output-rule":         "name another directory, or set overwrite = true and directories = true for dir = %[1]q, too, in the node's policy.toml",
 	"output-shared":       "--shared-output permits it; name one node for each directory that nodes share",
 	"output-stdout":       "run dolly-img receive on it",
+	"output-top":          "name one below it, such as %[1]s/NAME",
 	"output-tree-owner":   "only root can give files away: run the node as root, or name with --owner the user that it runs as",
 	"output-tree-xattr":   "the file system there cannot keep it, or only root may set it: see setfattr(1)",
 	"output-tree":         "name a directory that does not exist, or one that an earlier transfer made",

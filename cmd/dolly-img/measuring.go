@@ -17,9 +17,9 @@ func (j *job) measuring(name string) func(read, size int64) {
 	return func(read, size int64) {
 		now := time.Now()
 		switch {
-		case j.screen.terminal() && read == size:
+		case j.screen.hasLive() && read == size:
 			j.screen.progress("")
-		case j.screen.terminal():
+		case j.screen.hasLive():
 			j.screen.progress(measured(name, read, size))
 		case now.Sub(last) >= plainEvery && read < size:
 			last = now

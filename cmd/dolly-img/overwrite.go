@@ -101,7 +101,7 @@ func (f *deviceFlags) confirms(j *job) error {
 // ask has the user type how many nodes there are, if there is a user.
 func (j *job) ask(ctx context.Context, nodes int) error {
 	in, ok := j.cmd.InOrStdin().(*os.File)
-	if !ok || !term.IsTerminal(int(in.Fd())) || !j.screen.terminal() || j.flags.stdin {
+	if !ok || !term.IsTerminal(int(in.Fd())) || !j.screen.tty || j.flags.stdin {
 		return push.ErrUnconfirmed
 	}
 	fmt.Fprintf(j.cmd.ErrOrStderr(), "type %d, the number of nodes that were asked, to overwrite these devices: ", nodes)

@@ -9,6 +9,8 @@ import (
 	"testing"
 	"unicode"
 
+	"github.com/spf13/cobra"
+
 	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/node"
 	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/push"
 	"github.com/dolly-img/dolly-img/ring"
@@ -52,6 +54,25 @@ refused 2  node[031-032]  device:system: /dev/sda is busy: md127 on sda2
 `
 	if got := b.String(); got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+}
+
+// Whoever sits at a terminal is asked, also where the terminal gets plain lines.
+func TestAsksPlainTerminal(t *testing.T) {
+	for _, c := range []struct{ kind, noColor string }{{"xterm", ""}, {"dumb", ""}, {"xterm", "1"}} {
+		t.Setenv("TERM", c.kind)
+		t.Setenv("NO_COLOR", c.noColor)
+		master, terminal := openTerminal(t)
+		cmd := &cobra.Command{}
+		cmd.SetIn(terminal)
+		cmd.SetErr(terminal)
+		j := &job{cmd: cmd, screen: newScreen(terminal), flags: &sendFlags{}}
+		if _, err := master.WriteString("2\n"); err != nil {
+			t.Fatal(err)
+		}
+		if err := j.ask(t.Context(), 2); err != nil {
+			t.Errorf("TERM=%s NO_COLOR=%s: %v", c.kind, c.noColor, err)
+		}
 	}
 }
 

@@ -253,7 +253,7 @@ func joinReason(e ring.Event) string {
 // move shows how far the transfer is.
 func (p *progress) move(e ring.Event) {
 	parts := progressParts(e, p.image, p.nodes)
-	if p.screen.terminal() {
+	if p.screen.hasLive() {
 		p.screen.progress(fit(parts, p.screen.columns()))
 		return
 	}

@@ -17,14 +17,17 @@ import (
 type screen struct {
 	mu sync.Mutex
 	w  io.Writer
-	// width returns the columns of the terminal. It is nil if w is none; then there is no live line.
+	// tty says that w is a terminal, whether or not it can have a live line: somebody there reads a question.
+	tty bool
+	// width returns the columns of the terminal. It is nil where there is no live line.
 	width func() int
 	live  string
 }
 
 func newScreen(w io.Writer) *screen {
 	s := &screen{w: w}
-	if f, ok := w.(*os.File); ok && term.IsTerminal(int(f.Fd())) && !plainTerminal() {
+	f, ok := w.(*os.File)
+	if s.tty = ok && term.IsTerminal(int(f.Fd())); s.tty && !plainTerminal() {
 		s.width = func() int {
 			if columns, _, err := term.GetSize(int(f.Fd())); err == nil && columns > 0 {
 				return columns
@@ -42,7 +45,8 @@ func plainTerminal() bool {
 	return kind == "" || kind == "dumb" || os.Getenv("NO_COLOR") != ""
 }
 
-func (s *screen) terminal() bool { return s.width != nil }
+// hasLive reports whether the screen has a live line.
+func (s *screen) hasLive() bool { return s.width != nil }
 
 // Write prints b, which has to be whole lines, above the live line.
 func (s *screen) Write(b []byte) (int, error) {

@@ -373,10 +373,14 @@ func TestPolicyDirectory(t *testing.T) {
 	if dir != "/data" || rel != "a/b" || !overwrite || err != nil {
 		t.Errorf("%q, %q, %v, %v", dir, rel, overwrite, err)
 	}
-	for path, want := range map[string]errkind.Kind{"/data/keep/a": "output-directories", "/data": "output-below", "/srv/a": "output-denied"} {
+	for path, want := range map[string]errkind.Kind{"/data/keep/a": "output-directories", "/data": "output-top", "/srv/a": "output-denied"} {
 		_, _, _, err := p.Directory(path)
 		if kind, _ := errkind.Of(err); kind != want {
 			t.Errorf("%s: %v, want %s", path, err, want)
 		}
+	}
+	_, _, _, err = (&Policy{Outputs: []Output{{Dir: "/srv"}}}).Directory("/srv")
+	if kind, _ := errkind.Of(err); kind != "output-directories" {
+		t.Errorf("no directories are permitted: %v", err)
 	}
 }

@@ -1,6 +1,7 @@
 package identity
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -28,6 +29,9 @@ func (p *Policy) Output(path string) (dir, rel string, overwrite bool, err error
 // directory of a rule that does not permit to replace whole directories.
 func (p *Policy) Directory(path string) (dir, rel string, overwrite bool, err error) {
 	o, rel, err := p.rule(path, true)
+	if denied := new(DeniedError); errors.As(err, &denied) && denied.dir {
+		return "", "", false, p.topDirectory(path)
+	}
 	if err != nil {
 		return "", "", false, err
 	}
@@ -50,6 +54,14 @@ func (p *Policy) Directory(path string) (dir, rel string, overwrite bool, err er
 		}
 	}
 	return o.Dir, rel, o.Overwrite, nil
+}
+
+// topDirectory is the error for a whole directory in the place of one that a rule names. Only those below it can be permitted.
+func (p *Policy) topDirectory(path string) error {
+	if !slices.ContainsFunc(p.Outputs, func(o Output) bool { return o.Dir == path && o.Directories }) {
+		return &directoriesError{path, path, p.path}
+	}
+	return errkind.About("output-top", path, "output %s: the policy of this node permits directories below it, and not in its place", path)
 }
 
 // rule returns the rule for path, and the rest of path below its directory. Where several rules name that directory, one of

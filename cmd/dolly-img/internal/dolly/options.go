@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -259,6 +260,32 @@ func (o *Options) letters(word string, args []string) ([]string, error) {
 		return args, named("-"+name, opt.value(o, value))
 	}
 	return args, nil
+}
+
+// Without returns a command line that Parse reads, without the options of these names and their values.
+func Without(args []string, names ...string) []string {
+	var rest []string
+	for len(args) > 0 {
+		word, behind := args[0], args[1:]
+		switch {
+		case word == "--":
+		case strings.HasPrefix(word, "--"):
+			behind, _ = new(Options).long(word[2:], behind)
+			if name, _, _ := strings.Cut(word[2:], "="); !slices.Contains(names, name) {
+				rest = append(rest, args[:len(args)-len(behind)]...)
+			}
+		default:
+			behind, _ = new(Options).letters(word[1:], behind)
+			at := strings.IndexFunc(word[1:], func(r rune) bool { return options[string(r)].value != nil }) + 1
+			if at == 0 || !slices.Contains(names, word[at:at+1]) {
+				rest = append(rest, args[:len(args)-len(behind)]...)
+			} else if at > 1 { // the letters before it share its hyphen
+				rest = append(rest, word[:at])
+			}
+		}
+		args = behind
+	}
+	return rest
 }
 
 // named puts the name of an option before an error.

@@ -38,6 +38,7 @@ func TestOptions(t *testing.T) {
 			o.Verbose, o.Log, o.Input, o.Output, o.Hosts = true, "log", "in", "out", "a,b"
 		}), true},
 		{"-H a -I in -s --", with(func(o *Options) { server(o); o.Input, o.Hosts = "in", "a" }), true},
+		{"-H a -H b,c -I in", with(func(o *Options) { o.Input, o.Hosts = "in", "b,c" }), true}, // as with dolly the last one counts
 		{"-H a -I in", with(func(o *Options) { o.Input, o.Hosts = "in", "a" }), true},
 		{"-v -s -f dolly.cfg", with(func(o *Options) { server(o); o.Verbose, o.File = true, "dolly.cfg" }), true},
 		{"-S node -f f", with(func(o *Options) { o.Server, o.ServerName, o.File = true, "node", "f" }), true},
@@ -111,6 +112,28 @@ func TestOptionsRefused(t *testing.T) {
 		}
 		if kind, _ := errkind.Of(err); kind != tt.kind {
 			t.Errorf("%q: kind %q", tt.line, kind)
+		}
+	}
+}
+
+// TestWithout: what is left is the same command line without the options, however they were written.
+func TestWithout(t *testing.T) {
+	for _, c := range [][2]string{
+		{"-s -v -I F -O OUT -H a,b", "-s -v -I F -O OUT"},
+		{"-svHa -I F -Hb -H c --yes-overwrite 3 -n", "-sv -I F -n"},
+		{"-svolog -IH --yes-overwrite=3 --report --yes-overwrite -S -H a", "-svolog -IH --report --yes-overwrite -S"},
+		{"-S node -f H -vf H --keys=H -vH H --", "-S node -f H -vf H --keys=H -v"},
+	} {
+		if got := strings.Join(Without(strings.Fields(c[0]), "H", "yes-overwrite"), " "); got != c[1] {
+			t.Errorf("%s: %s, want %s", c[0], got, c[1])
+		}
+		o, err := Parse(strings.Fields(c[0]))
+		if err != nil {
+			t.Fatalf("%s: %v", c[0], err)
+		}
+		left, err := Parse(strings.Fields(c[1]))
+		if o.Hosts, o.Own.Yes = "", 0; err != nil || !reflect.DeepEqual(o, left) {
+			t.Errorf("%s: %+v, want %+v, %v", c[1], left, o, err)
 		}
 	}
 }
