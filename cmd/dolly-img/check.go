@@ -66,8 +66,9 @@ func (j *job) figures(r *ring.Report) *ring.Plan {
 }
 
 // printCheck prints the plan: a row for each node, or one for all nodes with the same plan if there are many, what
-// there is to move, and the time that it should take. Of a transfer to devices it says what would be overwritten.
-func printCheck(w io.Writer, r *ring.Report, quiet bool, devices *push.Plan) {
+// there is to move, and the time that it should take. Of a transfer to devices it says what would be overwritten. With update nodes
+// compare what they have first, so that less may move.
+func printCheck(w io.Writer, r *ring.Report, quiet, update bool, devices *push.Plan) {
 	var good []ring.Row
 	for _, row := range r.Nodes {
 		if row.State == ring.Pending || row.State == ring.Held {
@@ -93,6 +94,12 @@ func printCheck(w io.Writer, r *ring.Report, quiet bool, devices *push.Plan) {
 	would, nothing, most := "served", "moved", ""
 	if devices != nil {
 		would, nothing, most = "overwritten", "written", "at most " // zeros do not move, nor what a transfer that broke off has left
+	}
+	if update {
+		most = "at most "
+		if devices != nil {
+			would = "compared and updated"
+		}
 	}
 	p := r.Plan
 	fmt.Fprintf(w, "%d of %d nodes would be %s, %d hold it; nothing was %s\n", p.Serve, len(r.Nodes), would, p.Hold, nothing)

@@ -91,7 +91,7 @@ func dollyClient(cmd *cobra.Command, o *dolly.Options) error {
 	if err != nil {
 		return err
 	}
-	w.listening()
+	w.listening(newScreen(cmd.ErrOrStderr()))
 	err = n.Receive(ctx)
 	if cause := new(stalled); errors.As(context.Cause(ctx), &cause) && errors.Is(err, node.ErrInterrupted) {
 		return &statusError{ring.ExitSource, cause}
@@ -129,9 +129,13 @@ type dollyWords struct {
 	unsynced bool
 }
 
-func (w *dollyWords) listening() {
-	if w.verbose {
+// listening says that the client waits. Without -v only somebody at a terminal is told, who may wonder, and no script.
+func (w *dollyWords) listening(s *screen) {
+	switch {
+	case w.verbose:
 		dolly.NewClient(w.cmd.ErrOrStderr()).Listening(kernelBuffer("tcp_rmem"))
+	case s.tty:
+		s.printf("waiting for a transfer on port %d; -h for help", w.port)
 	}
 }
 

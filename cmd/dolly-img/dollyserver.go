@@ -106,7 +106,7 @@ func dollyJob(cmd *cobra.Command, o *dolly.Options, d *dolly.Job) (*job, error) 
 		what.Note = note
 		j.What = what
 	case push.Tree:
-		what.Note = note
+		what.Note, what.Warn = note, note
 		j.What = what
 	}
 	return j, nil
@@ -185,7 +185,7 @@ func dollyAnnotations(d *dolly.Job, nodes []string) map[string]string {
 // dollySource returns what d sends.
 func dollySource(cmd *cobra.Command, j *job, d *dolly.Job) push.Opener {
 	if d.Tree != "" {
-		return push.Tree{Path: d.Tree, Exclude: d.Exclude, Note: j.note}
+		return push.Tree{Path: d.Tree, Exclude: d.Exclude, Note: j.note, Warn: j.warn}
 	}
 	if d.Dummy {
 		return push.Dummy{Bytes: d.DummyBytes, Time: d.DummyTime}

@@ -130,7 +130,10 @@ func (j *job) confirmWith(err error) error {
 // group first, and of equal ones that of the first node in the plan. Then comes who is not in the plan.
 func printOverwrites(w io.Writer, p push.Plan) {
 	fmt.Fprintln(w, printable.Line(fmt.Sprintf("writes %s, %s, holds: %s", p.Source, bytesize.Text(p.Size), p.Holds)))
-	devices := p.Devices()
+	devices, does := p.Devices(), "overwrites"
+	if p.Update {
+		does = "compares, and overwrites where it differs,"
+	}
 	for _, g := range alikeDevices(p) {
 		text := string(p.Nodes[g.rows[0]].Facts)
 		if f := devices[g.rows[0]]; f != nil {
@@ -140,14 +143,14 @@ func printOverwrites(w io.Writer, p push.Plan) {
 		for _, i := range g.rows {
 			names = append(names, p.Nodes[i].Node)
 		}
-		fmt.Fprintln(w, printable.Line(fmt.Sprintf("overwrites on %s: %s", counted(names), text)))
+		fmt.Fprintln(w, printable.Line(fmt.Sprintf("%s on %s: %s", does, counted(names), text)))
 	}
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	out := grouped(unserved(p.Nodes))
 	printBad(t, out)
 	t.Flush()
 	printHints(w, out)
-	if alike := p.Alike(); len(alike) > 0 && !p.Update {
+	if alike := p.Alike(); len(alike) > 0 && !p.Update && push.Updates(true, p.Size) {
 		var names []string
 		for _, i := range alike {
 			names = append(names, p.Nodes[i].Node)

@@ -98,11 +98,19 @@ func TestPlanOffersUpdate(t *testing.T) {
 		if printOverwrites(&b, p); strings.HasSuffix(b.String(), hint) == update {
 			t.Errorf("update %v:\n%s", update, b.String())
 		}
+		if strings.Contains(b.String(), "\ncompares, and overwrites where it differs, on 2 nodes, n[1,6]: ") != update {
+			t.Errorf("update %v:\n%s", update, b.String())
+		}
+	}
+	var small strings.Builder // is sent whole
+	p.Update, p.Size = false, 1e6
+	if printOverwrites(&small, p); strings.Contains(small.String(), "hint") {
+		t.Errorf("of 1 MB:\n%s", small.String())
 	}
 	for _, holds := range [][]disk.Signature{nil, {{Type: disk.UnknownType}}} {
 		var b strings.Builder
 		source.Holds = holds
-		printOverwrites(&b, push.Plan{Source: "a", Holds: source.Held(), Nodes: []ring.Row{row("n1", ring.Pending, holds...)}})
+		printOverwrites(&b, push.Plan{Source: "a", Holds: source.Held(), Size: 1e9, Nodes: []ring.Row{row("n1", ring.Pending, holds...)}})
 		if strings.Contains(b.String(), "hint") {
 			t.Errorf("%v:\n%s", holds, b.String())
 		}

@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -193,6 +194,8 @@ func newRaw() *cobra.Command {
 	dir.add(cmd)
 	cmd.Flags().BoolVar(&update, "update", false, "send only what differs from the file, or from the device, that nodes have at PATH")
 	send.add(cmd)
+	wait := cmd.Flags().Lookup("wait")
+	wait.Usage = fmt.Sprintf("%s; devices: %v)", strings.TrimSuffix(wait.Usage, ")"), spinUp)
 	return cmd
 }
 

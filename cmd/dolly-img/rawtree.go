@@ -63,6 +63,6 @@ func (f *treeFlags) run(cmd *cobra.Command, input string, send *sendFlags, out o
 	if err != nil {
 		return err
 	}
-	j.What = push.Tree{Path: input, Exclude: f.exclude, Special: f.special, Note: j.note}
+	j.What = push.Tree{Path: input, Exclude: f.exclude, Special: f.special, Note: j.note, Warn: j.warn}
 	return j.run(cmd.Context())
 }

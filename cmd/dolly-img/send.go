@@ -119,20 +119,23 @@ func (j *job) show(stderr *screen, rep *ring.Report, told bool) {
 			p := j.Plan(rep.Nodes, rep.Bytes)
 			plan = &p
 		}
-		printCheck(j.cmd.OutOrStdout(), rep, j.flags.quiet, plan)
+		printCheck(j.cmd.OutOrStdout(), rep, j.flags.quiet, push.Updates(j.Update, rep.Bytes), plan)
 		j.printOwn(j.cmd.OutOrStdout(), rep.Nodes)
 		printUnreached(j.cmd.OutOrStdout(), rep, j.flags.quiet)
 		j.printUnread(j.cmd.OutOrStdout(), rep, len(rowsIn(rep, func(row ring.Row) bool { return row.State == ring.Held })))
 		j.printCompared(j.cmd.OutOrStdout(), rep)
 	default:
-		have, what := "have it", "manifest"
+		have, what, switched := "have it", "manifest", "switched to it"
 		if j.Meta.Kind == meta.KindRaw {
 			what = "file"
+		}
+		if j.Update && j.Meta.Device == nil { // also where the file became shorter or was replaced
+			switched = "got the mode and the time"
 		}
 		if j.Meta.Discard {
 			have = "have verified it and thrown it away"
 		}
-		printTable(stderr, rep, what, have, j.flags.quiet, j.news)
+		printTable(stderr, rep, what, have, j.flags.quiet, j.news, switched)
 		j.printOwn(stderr, rep.Nodes)
 		printStandIn(stderr, rep)
 		j.printNotReadBack(stderr, rep)
@@ -156,8 +159,18 @@ func (j *job) printCompared(w io.Writer, rep *ring.Report) {
 	if slices.ContainsFunc(rep.Nodes, there) {
 		fmt.Fprintln(w, "what is held was not compared yet: a node whose own file is as long and has other bytes will fail (exit 3, or 4 if no node commits)")
 	}
-	if rep.Plan.Serve > 0 && !j.Update && j.Meta.Output != "-" {
-		fmt.Fprintln(w, "where a policy has overwrite = true, a file that is there is replaced without being compared, by a transfer and so by this plan, too; --update compares")
+	switch {
+	case rep.Plan.Serve == 0 || j.Meta.Output == "-":
+	case j.Meta.Tree != nil:
+		fmt.Fprintln(w, "where a policy has overwrite = true, a directory that is there is replaced as a whole")
+	case push.Updates(j.Update, rep.Bytes):
+		fmt.Fprintln(w, "where a policy has overwrite = true, a file that is there is compared first, and only what differs is sent")
+	default:
+		hint := ""
+		if !j.Update && push.Updates(true, rep.Bytes) {
+			hint = "; --update compares"
+		}
+		fmt.Fprintln(w, "where a policy has overwrite = true, a file that is there is replaced without being compared, by a transfer and so by this plan, too"+hint)
 	}
 }
 

@@ -54,7 +54,7 @@ func (f *sendFlags) add(cmd *cobra.Command) {
 	fl.StringVar(&f.data, "data", "tls", "encrypt the data links or not, `tls|plain`; plain needs the permission of the nodes' policy")
 	fl.StringVar(&f.keys, "keys", "", "`DIR` of the keys (default $DOLLY_IMG_KEYS, /etc/dolly-img/keys, the user's)")
 	fl.StringVar(&f.rate, "rate", "", "send at most `BYTES` per second, such as 200M")
-	timeVar(fl, &f.wait, "wait", 0, "keep dialling nodes that do not answer yet for `TIME`")
+	timeVar(fl, &f.wait, "wait", 0, "keep dialling nodes that do not answer yet for `TIME` (default 0, which dials each once)")
 	fl.StringVar(&f.minSuccess, "min-success", "", "exit 0 when `N` nodes confirm, or a share of them such as 95% (default all)")
 	fl.StringVar(&f.straggler, "straggler", "demote", "what to do with a node that is slower than the others, `demote|wait|drop`: serve it behind them, let it slow them down, or fail it")
 	fl.IntVar(&f.retries, "retries", 3, "take back a node that was lost, up to `N` times")

@@ -21,12 +21,12 @@ import (
 )
 
 // printTable prints what became of every node, and then the figures. What says of which thing the report has the
-// digest, and have says what the good nodes did. What news printed of bad nodes is not printed again in full.
-func printTable(w io.Writer, r *ring.Report, what, have string, quiet bool, news *progress) {
+// digest, have says what the good nodes did, and switched what those did that received nothing. What news printed of bad nodes is not printed again in full.
+func printTable(w io.Writer, r *ring.Report, what, have string, quiet bool, news *progress, switched string) {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	good := r.Count()
 	if !quiet {
-		printGood(t, r, good)
+		printGood(t, r, good, switched)
 	}
 	bad := grouped(rowsIn(r, func(row ring.Row) bool { return !row.State.Good() }))
 	printBad(t, news.shorten(bad))
@@ -90,11 +90,11 @@ func printRates(w io.Writer, r *ring.Report) {
 func matters(n, image int64) bool { return n > 0 && n >= image/100 }
 
 // printGood prints a row for each good node, or, if there are many, one for all nodes that did the same.
-func printGood(w io.Writer, r *ring.Report, good int) {
+func printGood(w io.Writer, r *ring.Report, good int, switched string) {
 	rows := rowsIn(r, func(row ring.Row) bool { return row.State.Good() })
 	if good < foldGood {
 		for _, row := range rows {
-			fmt.Fprintf(w, "%s\t%s\t%s\n", row.State, printable.Line(row.Node), figures(row, r.Bytes, r.Waited))
+			fmt.Fprintf(w, "%s\t%s\t%s\n", row.State, printable.Line(row.Node), figures(row, r.Bytes, r.Waited, switched))
 		}
 		return
 	}
@@ -124,15 +124,16 @@ func printGroup(w io.Writer, what string, g *alike) {
 }
 
 // figures returns the text of a good row. Image is the size of the image in bytes. Its seconds count from the first byte on, as
-// those of the summary do; waited is the time before.
-func figures(row ring.Row, image int64, waited time.Duration) string {
+// those of the summary do; waited is the time before. Switched is
+// what a node did that had all of it.
+func figures(row ring.Row, image int64, waited time.Duration, switched string) string {
 	var s string
 	took := max(0, row.Seconds-waited.Seconds())
 	switch held := matters(row.Skipped, image); {
 	case row.State == ring.Held:
 		s = "had all of it before, nothing to switch"
 	case row.Bytes == 0 && held:
-		s = "had all of it before, and switched to it"
+		s = "had all of it before, and " + switched
 	case held:
 		s = fmt.Sprintf("%s received, %s held before, in %.2f s", bytesize.Text(row.Bytes), bytesize.Text(row.Skipped), took)
 	default:

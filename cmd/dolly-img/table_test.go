@@ -100,7 +100,7 @@ hint: the log of node3 says what is wrong with our certificate (journalctl -u do
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			var b strings.Builder
-			printTable(&b, c.r, "manifest", "have it", c.quiet, nil)
+			printTable(&b, c.r, "manifest", "have it", c.quiet, nil, "switched to it")
 			if got := "\n" + b.String(); got != c.want {
 				t.Errorf("got%swant%s", got, c.want)
 			}
@@ -157,7 +157,7 @@ func TestFigures(t *testing.T) {
 		{ring.Row{State: ring.Committed, Seconds: 1.5}, "0 B received in 1.00 s"},
 		{ring.Row{State: ring.Held, Skipped: 100e6, Seconds: 0.1}, "had all of it before, nothing to switch"},
 	} {
-		if got := figures(c.row, 100e6, 500*time.Millisecond); got != c.want {
+		if got := figures(c.row, 100e6, 500*time.Millisecond, "switched to it"); got != c.want {
 			t.Errorf("%+v: %q, want %q", c.row, got, c.want)
 		}
 	}

@@ -27,7 +27,7 @@ type forgetful struct {
 }
 
 func (f *forgetful) Getattr(_ context.Context, _ fs.FileHandle, out *fuse.AttrOut) syscall.Errno {
-	out.Mode, out.Size, out.Blocks, out.Blksize = syscall.S_IFREG|0o600, inLeaves, 8, 4096
+	out.Mode, out.Size, out.Blocks, out.Blksize = syscall.S_IFREG|0o600, LeavesFrom, 8, 4096
 	return 0
 }
 
@@ -36,7 +36,7 @@ func (f *forgetful) Open(context.Context, uint32) (fs.FileHandle, uint32, syscal
 }
 
 func (f *forgetful) Read(_ context.Context, _ fs.FileHandle, p []byte, off int64) (fuse.ReadResult, syscall.Errno) {
-	return fuse.ReadResultData(bytes.Repeat([]byte("x"), int(min(int64(len(p)), inLeaves-off)))), 0
+	return fuse.ReadResultData(bytes.Repeat([]byte("x"), int(min(int64(len(p)), LeavesFrom-off)))), 0
 }
 
 func (f *forgetful) Fsync(context.Context, fs.FileHandle, uint32) syscall.Errno {
@@ -53,7 +53,7 @@ func (f *forgetful) Lseek(_ context.Context, _ fs.FileHandle, off uint64, whence
 	case !f.synced && whence == unix.SEEK_DATA:
 		return 0, syscall.ENXIO
 	case whence == unix.SEEK_HOLE && f.synced:
-		return inLeaves, 0
+		return LeavesFrom, 0
 	}
 	return off, 0
 }
@@ -93,7 +93,7 @@ func TestUnwrittenIsNoHole(t *testing.T) {
 	}
 	defer r.Close()
 	if z, ok := r.(ring.ZeroSkipper); ok {
-		if n, err := z.SkipZeros(inLeaves); n != 0 || err != nil {
+		if n, err := z.SkipZeros(LeavesFrom); n != 0 || err != nil {
 			t.Errorf("%d bytes were skipped, %v", n, err)
 		}
 	}

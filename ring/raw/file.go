@@ -23,8 +23,9 @@ import (
 // mediaType is that of a raw blob which does not travel in leaves: bytes of which nothing is known.
 const mediaType = "application/octet-stream"
 
-// From inLeaves on, in bytes, a file travels in leaves: below it, one core hashes it in no time.
-const inLeaves = 64 << 20
+// LeavesFrom is how many bytes a file or a device has at least that travels in leaves, which nodes can compare: one core hashes a
+// shorter one in no time.
+const LeavesFrom = 64 << 20
 
 // File is a regular file as a source of one blob.
 type File struct {
@@ -148,7 +149,7 @@ func (s *File) Mode() fs.FileMode { return s.info.Mode().Perm() }
 func (s *File) ModTime() time.Time { return s.info.ModTime() }
 
 // leaves says whether the file travels in leaves.
-func (s *File) leaves() bool { return s.info.Size() >= inLeaves }
+func (s *File) leaves() bool { return s.info.Size() >= LeavesFrom }
 
 // Blobs is the file: its size is known, its digest is not.
 func (s *File) Blobs(context.Context) ([]v1.Descriptor, error) {
@@ -165,7 +166,7 @@ func (s *File) Blobs(context.Context) ([]v1.Descriptor, error) {
 // Describe is the blob of size bytes that a file or an image is sent as, in leaves where it is long.
 func Describe(path string, size int64) v1.Descriptor {
 	d := v1.Descriptor{MediaType: mediaType, Size: size, Annotations: map[string]string{v1.AnnotationTitle: filepath.Base(path)}}
-	if size >= inLeaves {
+	if size >= LeavesFrom {
 		d.MediaType = leaf.MediaType
 	}
 	return d

@@ -30,7 +30,7 @@ const (
 func believed(f seeker) (ok bool) {
 	err := disk.Control(f, func(fd int) error {
 		var st unix.Stat_t
-		if err := unix.Fstat(fd, &st); err != nil || st.Size < inLeaves || st.Blocks >= st.Size/512 {
+		if err := unix.Fstat(fd, &st); err != nil || st.Size < LeavesFrom || st.Blocks >= st.Size/512 {
 			return err
 		}
 		ok = TellsHoles(fd)

@@ -73,7 +73,7 @@ func TestFileInLeaves(t *testing.T) {
 	if err := os.WriteFile(path, []byte("begins with this"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Truncate(path, inLeaves+5); err != nil {
+	if err := os.Truncate(path, LeavesFrom+5); err != nil {
 		t.Fatal(err)
 	}
 	f, err := OpenFile(path)
@@ -111,13 +111,13 @@ func TestFileInLeaves(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer w.Close()
-	if _, err := w.WriteAt([]byte("more"), inLeaves+5); err != nil {
+	if _, err := w.WriteAt([]byte("more"), LeavesFrom+5); err != nil {
 		t.Fatal(err)
 	}
 	if err := f.Unchanged(t.Context()); err != nil || f.Grown() != 4 {
 		t.Errorf("it became longer by %d: %v", f.Grown(), err)
 	}
-	if _, err := w.WriteAt([]byte("other"), inLeaves-8); err != nil {
+	if _, err := w.WriteAt([]byte("other"), LeavesFrom-8); err != nil {
 		t.Fatal(err)
 	}
 	if err := f.Unchanged(t.Context()); err == nil {

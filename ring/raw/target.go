@@ -230,6 +230,18 @@ func (t *Target) exists() error {
 		"output %s: %w", t.title, fs.ErrExist)
 }
 
+// existsDir is exists of a directory that shall be replaced by another one.
+func (t *Target) existsDir() error {
+	return errkind.Errorf("output-exists", "output %s: %w", t.title, dirExists{})
+}
+
+// dirExists is fs.ErrExist in the words for a directory.
+type dirExists struct{}
+
+func (dirExists) Error() string { return "directory already exists" }
+
+func (dirExists) Is(target error) bool { return target == fs.ErrExist }
+
 // fail names the output, not the part file that the system knows.
 func (t *Target) fail(what string, err error) error {
 	if pe := (*fs.PathError)(nil); errors.As(err, &pe) {

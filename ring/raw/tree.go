@@ -79,7 +79,7 @@ func (t *Tree) old() (fs.FileInfo, error) {
 		}
 	}
 	if !t.t.o.Overwrite {
-		return nil, t.t.exists()
+		return nil, t.t.existsDir()
 	}
 	return info, nil
 }
@@ -274,7 +274,7 @@ func (t *Tree) Publish(ctx context.Context) error {
 		change = t.t.fs.Exchange
 	}
 	if err := change(t.t.temp, t.t.name); errors.Is(err, fs.ErrExist) {
-		return t.t.exists()
+		return t.t.existsDir()
 	} else if old != nil && durable.NotSupported(err) {
 		return t.cannotExchange()
 	} else if err != nil {

@@ -126,7 +126,7 @@ func TestTree(t *testing.T) {
 	r := newTreeRig(t)
 	r.mustPut(r.one)
 	r.want(r.one)
-	r.fails(r.put(r.two), "file already exists")
+	r.fails(r.put(r.two), "directory already exists")
 	r.want(r.one)
 	r.o.Overwrite = true
 	r.mustPut(r.two)

@@ -39,7 +39,7 @@ func (t *Tree) Title() string { return t.t.title }
 // replaceable says why the directory that is there cannot be switched for another one.
 func (t *Tree) replaceable() error {
 	if !t.t.o.Overwrite {
-		return t.t.exists()
+		return t.t.existsDir()
 	}
 	return t.t.nothingMounted(t.t.name)
 }

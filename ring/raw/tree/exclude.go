@@ -12,6 +12,7 @@ type pattern struct {
 	glob    string
 	names   int  // how many names at the end of a path are compared with glob; 0 is all of them
 	dirOnly bool // the pattern ended with a slash
+	fitted  bool // something was left out for it
 }
 
 // parsePatterns reads patterns as rsync has them, but for "**".

@@ -69,7 +69,7 @@ func openAt(fd int, dir string, o Options) (*Source, error) {
 	if err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
-	s.o.Skipped = nil // once is enough
+	s.o.Skipped, s.o.Unfit = nil, nil // once is enough
 	raw.WaitTick(s.newest())
 	return s, nil
 }

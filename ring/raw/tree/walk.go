@@ -25,6 +25,8 @@ type Options struct {
 	Special bool
 	// Skipped is called with each socket that is left out. It may be nil.
 	Skipped func(path string)
+	// Unfit is called with each pattern of Exclude that fits nothing but what others leave out. It may be nil.
+	Unfit func(pattern string)
 
 	xattrs int // of how many entries extended attributes are read; 0 is all
 }
@@ -77,7 +79,25 @@ func walk(top int, title string, o Options, visit func(f *found) error) error {
 	if err := visit(f); err != nil {
 		return err
 	}
-	return w.dir(top, ".", st.Dev)
+	if err := w.dir(top, ".", st.Dev); err != nil || o.Unfit == nil {
+		return err
+	}
+	for i, p := range w.exclude {
+		if !p.fitted {
+			o.Unfit(o.Exclude[i])
+		}
+	}
+	return nil
+}
+
+// excluded reports whether a pattern fits a path, and notes which ones do.
+func (w *walker) excluded(rel string, dir bool) (out bool) {
+	for i := range w.exclude {
+		if p := &w.exclude[i]; p.fits(rel, dir) {
+			p.fitted, out = true, true
+		}
+	}
+	return out
 }
 
 // ofKernel has the types of file systems in which a file is not as long as it says.
@@ -154,7 +174,7 @@ func (w *walker) name(dir int, above, name string) error {
 		return w.fail(rel, err)
 	}
 	isDir := st.Mode&unix.S_IFMT == unix.S_IFDIR
-	if slices.ContainsFunc(w.exclude, func(p pattern) bool { return p.fits(rel, isDir) }) {
+	if w.excluded(rel, isDir) {
 		return nil
 	}
 	if st.Mode&unix.S_IFMT == unix.S_IFSOCK {

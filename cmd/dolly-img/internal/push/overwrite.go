@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/dolly-img/dolly-img/ring"
+	"github.com/dolly-img/dolly-img/ring/raw"
 	"github.com/dolly-img/dolly-img/ring/raw/disk"
 )
 
@@ -21,13 +22,16 @@ type Plan struct {
 	Source, Holds string
 	// Size is that of the source in bytes.
 	Size int64
-	// Update is set where nodes are sent only what differs.
+	// Update is set where nodes compare what they have, and are sent only what differs.
 	Update bool
 }
 
+// Updates reports whether a source of size bytes is compared first where an update is asked for. What is shorter is sent whole.
+func Updates(asked bool, size int64) bool { return asked && size >= raw.LeavesFrom }
+
 // Plan returns the plan of these nodes, once Run has opened a source of size bytes.
 func (p *Push) Plan(nodes []ring.Row, size int64) Plan {
-	return Plan{nodes, p.Name, p.holds, size, p.Update}
+	return Plan{nodes, p.Name, p.holds, size, Updates(p.Update, size)}
 }
 
 // Devices returns the device of each node that would be served, by the node's place in Nodes. It is nil where the node describes

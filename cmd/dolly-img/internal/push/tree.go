@@ -20,12 +20,16 @@ type Tree struct {
 	Special bool
 	// Note is called with what the user should know though it is no error.
 	Note func(note error)
+	// Warn is called with what is probably a mistake.
+	Warn func(warning error)
 }
 
 // Open walks the directory.
 func (in Tree) Open(_ context.Context, _ *Push, m *meta.Transfer) (ring.Source, error) {
 	s, err := tree.Open(in.Path, tree.Options{Exclude: in.Exclude, Special: in.Special, Skipped: func(path string) {
 		in.Note(fmt.Errorf("%s is a socket, and is left out", path))
+	}, Unfit: func(pattern string) {
+		in.Warn(fmt.Errorf("nothing in %s fits %q, which was to be left out", in.Path, pattern))
 	}})
 	if err != nil {
 		return nil, err
