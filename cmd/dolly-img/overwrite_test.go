@@ -102,6 +102,11 @@ func TestPlanOffersUpdate(t *testing.T) {
 			t.Errorf("update %v:\n%s", update, b.String())
 		}
 	}
+	var check strings.Builder
+	printCheck(&check, &ring.Report{Nodes: p.Nodes, Bytes: 1e9, Plan: &ring.Plan{Serve: 5, Move: 5e9, Send: 1e9}}, false, true, &p)
+	if got := check.String(); !strings.Contains(got, "\n5 of 6 nodes would be compared and updated, 0 hold it; nothing was written\nto move: at most 5.00 GB ") {
+		t.Errorf("--check:\n%s", got)
+	}
 	var small strings.Builder // is sent whole
 	p.Update, p.Size = false, 1e6
 	if printOverwrites(&small, p); strings.Contains(small.String(), "hint") {
