@@ -66,16 +66,23 @@ func (h *hostileSender) greet() (*order, error) {
 }
 
 // begin starts a transfer of such blobs, which the node writes to a file, or throws away where that is "".
+// The node may need some time to see that the transfers of the attack before are lost, and refuses as busy until then.
 func (h *hostileSender) begin(output, blobs string) (*order, error) {
-	o, err := h.greet()
-	if err != nil {
-		return nil, err
+	for {
+		o, err := h.greet()
+		if err != nil {
+			return nil, err
+		}
+		o.offer(output, blobs)
+		body, err := o.await(msgAnswer)
+		if err == nil && bytes.Contains(body, []byte(`"code":""`)) {
+			return o, o.say(msgStart, "{}")
+		}
+		if err != nil || h.ctx.Err() != nil || !bytes.Contains(body, []byte(`"code":"busy"`)) {
+			return nil, fmt.Errorf("the offer was answered %s, %v", body, err)
+		}
+		o.control.Close()
 	}
-	o.offer(output, blobs)
-	if body, err := o.await(msgAnswer); err != nil || !bytes.Contains(body, []byte(`"code":""`)) {
-		return nil, fmt.Errorf("the offer was answered %s, %v", body, err)
-	}
-	return o, o.say(msgStart, "{}")
 }
 
 func (o *order) offer(output, blobs string) error {

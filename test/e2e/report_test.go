@@ -31,6 +31,7 @@ type report struct {
 	Unreached []map[string]string `json:"unreached"`
 	Unprobed  []string            `json:"unprobed"`
 	Unsynced  bool                `json:"unsynced"`
+	Plan      map[string]any      `json:"plan"` // of --check only
 }
 
 type row struct {
