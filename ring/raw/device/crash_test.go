@@ -19,6 +19,10 @@ import (
 // crashLeaf is the size of a leaf in the sweep, in bytes.
 const crashLeaf = edge
 
+// Sizes of the image and of the disk in the sweep: on a larger disk, and on one as large, where the last leaf is so short that MD
+// has its superblock in the one before it.
+var crashSizes = []struct{ image, disk int64 }{{6*crashLeaf + 700, 8 * crashLeaf}, {6*crashLeaf + 32<<10, 6*crashLeaf + 32<<10}}
+
 // crashImage is an image of size bytes, which are six leaves and less than one more, most of it zeros, with bytes in all pages
 // that could be a signature, and around the ends of leaves.
 func crashImage(size int64) []byte {

@@ -123,10 +123,6 @@ func (c *crashes) twice(left *crashdisk.Disk, seed uint64) error {
 	return nil
 }
 
-// Sizes of the image and of the disk in the sweep: on a larger disk, and on one as large, where the last leaf is so short that MD
-// has its superblock in the one before it.
-var crashSizes = []struct{ image, disk int64 }{{6*crashLeaf + 700, 8 * crashLeaf}, {6*crashLeaf + 32<<10, 6*crashLeaf + 32<<10}}
-
 // Whenever the power is lost, the disk is what it was, or says that it is half-written and has no signature, or is complete.
 func TestCrashSweep(t *testing.T) {
 	for _, sector := range []int64{512, 4096} {

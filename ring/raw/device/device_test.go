@@ -81,18 +81,18 @@ func tmpfs(t testing.TB) string {
 }
 
 func TestSink(t *testing.T) {
-	const size = 24 << 20
+	const size = 16 << 20 // four leaves
 	for name, tt := range map[string]struct {
 		image int64
 		place place
 	}{
 		"one leaf":                    {3<<20 + 5, memory(size, 512)},
-		"whole leaves":                {16 << 20, memory(size, 512)},
+		"whole leaves":                {12 << 20, memory(size, 512)},
 		"all of it":                   {size, memory(size, 512)},
-		"memory, 4096":                {17<<20 + 1234, memory(size, 4096)},
-		"loop over tmpfs":             {17<<20 + 1234, loop(tmpfs, size, 512)},
-		"loop over tmpfs, 4096":       {17<<20 + 1234, loop(tmpfs, size, 4096)},
-		"loop over a disk":            {17<<20 + 1234, loop(onDisk, size, 512)},
+		"memory, 4096":                {13<<20 + 1234, memory(size, 4096)},
+		"loop over tmpfs":             {13<<20 + 1234, loop(tmpfs, size, 512)},
+		"loop over tmpfs, 4096":       {13<<20 + 1234, loop(tmpfs, size, 4096)},
+		"loop over a disk":            {13<<20 + 1234, loop(onDisk, size, 512)},
 		"loop over a disk, all, 4096": {size, loop(onDisk, size, 4096)},
 	} {
 		image := random(tt.image)
