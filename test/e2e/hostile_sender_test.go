@@ -97,9 +97,9 @@ func (o *order) say(kind byte, format string, args ...any) error {
 	return o.write(message(kind, fmt.Sprintf(format, args...)))
 }
 
-// write gives up when the node reads nothing for a second.
+// write gives up when the node reads nothing for three seconds, since one that is attacked computes for long.
 func (o *order) write(b []byte) error {
-	o.control.SetWriteDeadline(time.Now().Add(time.Second))
+	o.control.SetWriteDeadline(time.Now().Add(3 * time.Second))
 	_, err := o.control.Write(b)
 	return err
 }
