@@ -25,6 +25,7 @@ var ranElsewhere = map[string]string{
 	"dolly-img raw /dev/sda --output device:system --nodes @hostfile":              "TestScript/device of cmd/dolly-img, on devices that it makes",
 	"dolly-img raw /dev/nvme0n1p3 --output /data/scratch.img --nodes @hostfile":    "TestRawDevice, on a device that it makes",
 	"dolly-img raw /srv/tree/ --output /srv/tree --nodes @hostfile":                "TestTreeKilled, with a directory that it makes",
+	"dolly-img raw /srv/tree/ --output /srv/tree --nodes 'node[01-16]'":            "TestTreeKilled, with a directory that it makes",
 	"CGO_ENABLED=0 go install github.com/dolly-img/dolly-img/cmd/dolly-img@latest": "needs a published version",
 }
 
