@@ -291,7 +291,7 @@ func TestDeniedKind(t *testing.T) {
 		"/etc/ssh/x/y":                   "",
 		"/usr/local/bin/tool":            "",
 		"/boot/vmlinuz":                  "",
-		"/root/.ssh/authorized_keys":     "",
+		"/root/a":                        "",
 		"/dev/shm/a":                     "",
 		"/home/alice/a.sif":              "",
 		"/tmp/a":                         "",

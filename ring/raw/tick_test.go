@@ -37,32 +37,44 @@ func TestWaitTick(t *testing.T) {
 	}
 }
 
-// secondsFS knows no fractions of seconds.
-type secondsFS struct{ durable.FS }
+// secondsFS knows no fractions of seconds. Its seconds begin at first, and the next one is behind whatever the test does without
+// waiting.
+type secondsFS struct {
+	durable.FS
+	first time.Time
+}
 
-type secondsFile struct{ durable.File }
+type secondsFile struct {
+	durable.File
+	first time.Time
+}
 
-type secondsInfo struct{ fs.FileInfo }
+type secondsInfo struct {
+	fs.FileInfo
+	first time.Time
+}
 
 func (s secondsInfo) Sys() any {
 	st := *stat(s.FileInfo)
-	st.Mtim.Nsec, st.Ctim.Nsec = 0, 0
+	passed := time.Unix(st.Ctim.Unix()).Sub(s.first).Truncate(time.Second)
+	st.Ctim.Sec, st.Ctim.Nsec = s.first.Add(passed).Unix(), 0
+	st.Mtim.Nsec = 0
 	return &st
 }
 
 func (s secondsFS) Lstat(name string) (fs.FileInfo, error) {
 	info, err := s.FS.Lstat(name)
-	return secondsInfo{info}, err
+	return secondsInfo{info, s.first}, err
 }
 
 func (s secondsFS) OpenFile(name string, flag int, perm fs.FileMode) (durable.File, error) {
 	f, err := s.FS.OpenFile(name, flag, perm)
-	return secondsFile{f}, err
+	return secondsFile{f, s.first}, err
 }
 
 func (s secondsFile) Stat() (fs.FileInfo, error) {
 	info, err := s.File.Stat()
-	return secondsInfo{info}, err
+	return secondsInfo{info, s.first}, err
 }
 
 // A file that is written to as soon as an update has begun to compare it is seen to be another, also in the step of time in which it was
@@ -70,7 +82,6 @@ func (s secondsFile) Stat() (fs.FileInfo, error) {
 func TestUpdateTick(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "out")
-	time.Sleep(time.Until(time.Now().Truncate(time.Second).Add(time.Second))) // the whole second is in front of the file
 	if err := os.WriteFile(path, random(5000), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -82,7 +93,11 @@ func TestUpdateTick(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer target.Close()
-	target.top = secondsFS{target.top}
+	info, err := os.Lstat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	target.top = secondsFS{target.top, time.Unix(stat(info).Ctim.Unix())}
 	target.fs = target.top
 	d := v1.Descriptor{Size: 5000}
 	if _, _, err := target.Offer(ctx, []v1.Descriptor{d}); err != nil {

@@ -17,15 +17,22 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// Cannot ends a test that this machine cannot run. Where ./test/run has installed all that tests need it fails it, else
+// it skips it.
+func Cannot(t testing.TB, format string, args ...any) {
+	t.Helper()
+	if os.Getenv("DOLLY_IMG_COUNTERPARTS") == "1" {
+		t.Fatalf(format, args...)
+	}
+	t.Skipf(format, args...)
+}
+
 // Need skips a test whose programs are not there, or fails it where ./test/run has installed them.
 func Need(t testing.TB, programs ...string) {
 	t.Helper()
 	for _, program := range programs {
 		if _, err := exec.LookPath(program); err != nil {
-			if os.Getenv("DOLLY_IMG_COUNTERPARTS") == "1" {
-				t.Fatal(err)
-			}
-			t.Skip(err)
+			Cannot(t, "%v", err)
 		}
 	}
 }

@@ -62,27 +62,29 @@ func (l *liar) Fsync(context.Context, fs.FileHandle, uint32) syscall.Errno { ret
 // has not. write is called for each write, and returns the bytes that get to the medium, nil for none.
 func NewLiar(t testing.TB, dir string, size int64, write func(b []byte, off int64) ([]byte, syscall.Errno)) *Device {
 	t.Helper()
+	mount(t, dir, "liar", "disk", &liar{data: make([]byte, size), write: write})
+	return Over(t, filepath.Join(dir, "disk"), Options{})
+}
+
+// mount mounts a file system with FUSE at dir, in which file is what is called name, until the test ends.
+func mount(t testing.TB, dir, fsName, name string, file fs.InodeEmbedder) {
+	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("only root mounts")
 	}
-	file := &liar{data: make([]byte, size), write: write}
 	root := &fs.Inode{}
 	server, err := fs.Mount(dir, root, &fs.Options{
-		MountOptions: fuse.MountOptions{FsName: "liar", DirectMountStrict: true, MaxWrite: 512 << 10},
+		MountOptions: fuse.MountOptions{FsName: fsName, DirectMountStrict: true, MaxWrite: 512 << 10},
 		OnAdd: func(ctx context.Context) {
-			root.AddChild("disk", root.NewPersistentInode(ctx, file, fs.StableAttr{Mode: syscall.S_IFREG}), false)
+			root.AddChild(name, root.NewPersistentInode(ctx, file, fs.StableAttr{Mode: syscall.S_IFREG}), false)
 		},
 	})
 	if err != nil {
-		if os.Getenv("DOLLY_IMG_COUNTERPARTS") == "1" {
-			t.Fatalf("no FUSE: %v", err)
-		}
-		t.Skipf("no FUSE: %v", err)
+		Cannot(t, "no FUSE: %v", err)
 	}
 	t.Cleanup(func() {
 		if err := server.Unmount(); err != nil {
 			t.Error(err)
 		}
 	})
-	return Over(t, filepath.Join(dir, "disk"), Options{})
 }

@@ -56,18 +56,26 @@ func BenchmarkRead(b *testing.B) {
 	}
 }
 
-// BenchmarkExtract unpacks it. TMPDIR says where.
-func BenchmarkExtract(b *testing.B) {
+// benchStream returns the stream of the directory.
+func benchStream(b *testing.B) []byte {
+	b.Helper()
 	s := openBench(b)
 	blobs, _ := s.Blobs(b.Context())
 	r, err := s.Open(b.Context(), blobs[0], 0)
 	if err != nil {
 		b.Fatal(err)
 	}
+	defer r.Close()
 	stream, err := io.ReadAll(r)
 	if err != nil {
 		b.Fatal(err)
 	}
+	return stream
+}
+
+// BenchmarkExtract unpacks it. TMPDIR says where.
+func BenchmarkExtract(b *testing.B) {
+	stream := benchStream(b)
 	dir := b.TempDir()
 	for b.Loop() {
 		if err := os.Mkdir(dir+"/out", 0o700); err != nil {
@@ -98,16 +106,7 @@ func BenchmarkExtract(b *testing.B) {
 
 // BenchmarkPlace puts it in place, over the one of the time before. TMPDIR says where.
 func BenchmarkPlace(b *testing.B) {
-	s := openBench(b)
-	blobs, _ := s.Blobs(b.Context())
-	r, err := s.Open(b.Context(), blobs[0], 0)
-	if err != nil {
-		b.Fatal(err)
-	}
-	stream, err := io.ReadAll(r)
-	if err != nil {
-		b.Fatal(err)
-	}
+	stream := benchStream(b)
 	dir := b.TempDir()
 	for b.Loop() {
 		target, err := NewTarget(TargetOptions{Place: raw.TargetOptions{Dir: dir, Name: "out", Overwrite: true}, Special: true, Records: records{}})

@@ -20,6 +20,7 @@ import (
 	"github.com/dolly-img/dolly-img/ring"
 	"github.com/dolly-img/dolly-img/ring/raw"
 	"github.com/dolly-img/dolly-img/ring/ringtest"
+	"github.com/dolly-img/dolly-img/test/loopdev"
 )
 
 // records is what a cache keeps.
@@ -248,7 +249,7 @@ func TestMounted(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := unix.Mount(precious, mounted, "", unix.MS_BIND, ""); err != nil {
-		t.Skipf("cannot mount here: %v", err)
+		loopdev.Cannot(t, "cannot mount here: %v", err)
 	}
 	defer unix.Unmount(mounted, unix.MNT_DETACH)
 	sink := p.target(t)
@@ -305,7 +306,7 @@ func TestFull(t *testing.T) {
 	}
 	p := newPlace(t)
 	if err := unix.Mount("none", p.dir, "tmpfs", 0, "size=2M"); err != nil {
-		t.Skipf("cannot mount here: %v", err)
+		loopdev.Cannot(t, "cannot mount here: %v", err)
 	}
 	defer unix.Unmount(p.dir, unix.MNT_DETACH)
 	if err := errors.Join(os.Mkdir(p.out, 0o755), os.WriteFile(p.out+"/old", []byte("old"), 0o600)); err != nil {
