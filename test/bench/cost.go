@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -195,6 +196,29 @@ func (i *images) nosha(ctx context.Context) error {
 			return err
 		})
 		return got, err
+	})
+}
+
+// leaves measures how much faster all cores hash a file in leaves than one of them does.
+func (i *images) leaves(ctx context.Context) error {
+	const size = 2 << 30
+	return i.withNodes(ctx, 1, func(net *netns.Net, dir string) error {
+		input := filepath.Join(dir, "input")
+		if err := random(input, size); err != nil {
+			return err
+		}
+		cores := runtime.NumCPU()
+		var rates []float64
+		for _, n := range []int{1, cores} {
+			seconds, _, err := timed(ctx, net.Server, "env", fmt.Sprint("GOMAXPROCS=", n), i.binary, "digest", input)
+			if err != nil {
+				return err
+			}
+			i.add(fmt.Sprintf("2 GiB in leaves, in memory: MB/s of %d cores", n), size/1e6/seconds)
+			rates = append(rates, size/seconds)
+		}
+		i.add(fmt.Sprintf("2 GiB in leaves, in memory: %d cores to one", cores), rates[1]/rates[0])
+		return nil
 	})
 }
 

@@ -5,7 +5,6 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
@@ -67,26 +66,19 @@ func (i *images) deviceRing(ctx context.Context, nodes int) error {
 		if err := random(input, ringSize); err != nil {
 			return err
 		}
-		var policies, devices []string
-		defer func() {
-			for _, d := range devices {
-				exec.Command("losetup", "-d", d).Run()
-			}
-		}()
+		var disks loops
+		defer disks.close()
+		var policies []string
 		for k := range nodes {
 			file := filepath.Join(dir, fmt.Sprint("disk", k))
-			if err := os.WriteFile(file, nil, 0o600); err != nil {
+			if err := hollow(file, ringSize+8<<20); err != nil {
 				return err
 			}
-			if err := os.Truncate(file, ringSize+8<<20); err != nil {
-				return err
-			}
-			out, err := exec.CommandContext(ctx, "losetup", "-f", "--show", file).Output()
+			device, err := disks.attach(ctx, file, place{memory: true})
 			if err != nil {
-				return fmt.Errorf("losetup: %w", err)
+				return err
 			}
-			devices = append(devices, strings.TrimSpace(string(out)))
-			policies = append(policies, fmt.Sprintf("[[device]]\nname = \"system\"\npath = %q\n[data]\nplain = true\n", devices[k]))
+			policies = append(policies, fmt.Sprintf("[[device]]\nname = \"system\"\npath = %q\n[data]\nplain = true\n", device))
 		}
 		list, all, err := daemons{binary: i.binary, own: policies, env: []string{"DOLLY_IMG_TEST_LOOPS_BELOW=" + dir}}.start(ctx, net, dir)
 		defer func() {
@@ -107,7 +99,7 @@ func (i *images) deviceRing(ctx context.Context, nodes int) error {
 		if _, err := rate(i.binary, push...); err != nil { // so that the files have their blocks
 			return err
 		}
-		dd, err := rate("dd", "if="+input, "of="+devices[0], "oflag=direct", "bs=4M", "conv=fsync,notrunc", "status=none")
+		dd, err := rate("dd", "if="+input, "of="+disks.devices[0], "oflag=direct", "bs=4M", "conv=fsync,notrunc", "status=none")
 		if err != nil {
 			return err
 		}

@@ -35,6 +35,7 @@ func (b *bench) runParts(ctx context.Context, w io.Writer) error {
 	parts := map[string]func(context.Context) error{
 		"pull": i.pull, "serve": i.serve, "layers": i.layers,
 		"startup": i.startup, "nosha": i.nosha, "slowdisk": i.slowDisk, "sparse": i.sparse, "device": i.device, "tree": i.tree,
+		"update": i.update, "leaves": i.leaves,
 	}
 	for round := range b.opts.rounds {
 		for _, name := range b.opts.parts {

@@ -6,7 +6,8 @@
 //	go run ./test/bench --preset shaped         # 1 to 32 nodes on slow links
 //	go run ./test/bench --preset cost           # beside the bare chain, quiet, beside busy loops and on one core; start-up; without SHA instructions
 //	go run ./test/bench --preset images         # from a registry beside skopeo, the mirror beside nginx
-//	go run ./test/bench --preset device         # the sink of a block device beside dd
+//	go run ./test/bench --preset device         # the sink of a block device beside dd, devices through the ring, leaves hashed by all cores beside one
+//	go run ./test/bench --preset update         # updates: nothing changed, beside dd and hashing; a hundredth changed
 //	go run ./test/bench --preset layers         # docker save archives with and without checking their layers
 //	go run ./test/bench --preset sparse         # an image of which a tenth is data, beside one without zeros
 //	go run ./test/bench --preset tree           # a directory of 20,000 files beside tar behind a chain of mbuffer
@@ -67,9 +68,10 @@ var presets = map[string]preset{
 		{Nodes: 4, Size: 256 << 20, Sink: "null"}, {Nodes: 4, Size: 1 << 30, Sink: "null"},
 		{Nodes: 4, Size: 256 << 20, Sink: "null", Load: 2}, {Nodes: 4, Size: 1 << 30, Sink: "null", Load: 2},
 		{Nodes: 4, Size: 256 << 20, Sink: "null", OneCore: true}, {Nodes: 4, Size: 1 << 30, Sink: "null", OneCore: true},
-	}, only: []string{"plain", "tls", "bare", "bare-tls", "mbuffer"}, parts: []string{"startup", "nosha", "slowdisk"}},
+	}, only: []string{"plain", "tls", "bare", "bare-tls", "mbuffer"}, parts: []string{"startup", "nosha", "slowdisk", "leaves"}},
 	"startup":  {rounds: 3, parts: []string{"startup"}},
-	"device":   {rounds: 3, parts: []string{"device"}},
+	"device":   {rounds: 3, parts: []string{"leaves", "device"}},
+	"update":   {rounds: 3, parts: []string{"update"}},
 	"nosha":    {rounds: 3, parts: []string{"nosha"}},
 	"slowdisk": {rounds: 3, parts: []string{"slowdisk"}},
 	"images":   {rounds: 1, parts: []string{"pull", "serve"}},
