@@ -54,6 +54,9 @@
 // directory. No name has a slash, so no name and no link leads out. A name must not exist yet. Only the bytes that a mark of
 // the ring has shown to be right are unpacked, so that nothing has to be taken back.
 //
+// What the file system says of each entry, when that is complete, goes into a sum. A later transfer of the same stream walks
+// the directory, and holds it if the sum is still the same.
+//
 // # Durability
 //
 // Commit makes everything durable with one syncfs(2), since an fsync of each file costs many times as much. Before Linux 5.8

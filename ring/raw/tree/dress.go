@@ -26,26 +26,33 @@ func (e *entry) times() []unix.Timespec {
 	return []unix.Timespec{{Nsec: unix.UTIME_OMIT}, {Sec: e.sec, Nsec: int64(e.nsec)}}
 }
 
-// dress gives an open file or directory its owner, mode, extended attributes and time, in the order in which none of them
-// takes back another one.
-func (x *extractor) dress(fd int, e *entry) error {
+// dress gives an open file or directory its owner, extended attributes, time and mode, in the order in which none of them
+// takes back another one. It returns what the file system says then.
+func (x *extractor) dress(fd int, e *entry) (*unix.Stat_t, error) {
 	if uid, gid, change := x.ids(e); change {
 		if err := unix.Fchown(fd, int(uid), int(gid)); err != nil {
-			return notOwner(uid, gid, err)
+			return nil, notOwner(uid, gid, err)
 		}
-	}
-	if err := unix.Fchmod(fd, e.mode); err != nil {
-		return err
 	}
 	for _, a := range e.xattrs {
 		if err := unix.Fsetxattr(fd, a.name, []byte(a.value), 0); err != nil {
-			return attribute(a.name, err)
+			return nil, attribute(a.name, err)
 		}
 	}
-	return utimens(fd, e.times())
+	if err := utimens(fd, e.times()); err != nil {
+		return nil, err
+	}
+	st := new(unix.Stat_t)
+	err := unix.Fstat(fd, st)
+	if err == nil && st.Mode&0o7777 != e.mode {
+		if err = unix.Fchmod(fd, e.mode); err == nil {
+			err = unix.Fstat(fd, st)
+		}
+	}
+	return st, err
 }
 
-// dressName is dress for what cannot be opened.
+// dressName is dress for what cannot be opened, and notes it.
 func (x *extractor) dressName(dir int, name string, e *entry) error {
 	if uid, gid, change := x.ids(e); change {
 		if err := unix.Fchownat(dir, name, int(uid), int(gid), unix.AT_SYMLINK_NOFOLLOW); err != nil {
@@ -62,7 +69,14 @@ func (x *extractor) dressName(dir int, name string, e *entry) error {
 			return attribute(a.name, err)
 		}
 	}
-	return unix.UtimesNanoAt(dir, name, e.times(), unix.AT_SYMLINK_NOFOLLOW)
+	if err := unix.UtimesNanoAt(dir, name, e.times(), unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return err
+	}
+	var st unix.Stat_t
+	if err := unix.Fstatat(dir, name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return err
+	}
+	return x.note(e, &st)
 }
 
 func notOwner(uid, gid uint32, err error) error {

@@ -149,15 +149,16 @@ func (e *entry) check() error {
 
 // encode appends the headers of the entry to b.
 func (e *entry) encode(b []byte) []byte {
-	records := e.records()
-	b = appendHeader(b, &header{name: "PaxHeaders", kind: typeRecords, mode: 0o644, size: int64(len(records))})
-	b = append(b, records...)
-	b = append(b, zeroPage[:padding(int64(len(records)))]...)
+	at := len(b) + block
+	b = append(b, zeroPage[:block]...)
+	b = e.appendRecords(b)
+	n := int64(len(b) - at)
+	appendHeader(b[:at-block], &header{name: "PaxHeaders", kind: typeRecords, mode: 0o644, size: n})
+	b = append(b, zeroPage[:padding(n)]...)
 	h := header{
-		name: e.path, link: e.link, kind: e.kind, mode: e.mode, size: e.size,
+		name: e.named(), link: e.link, kind: e.kind, mode: e.mode, size: e.size,
 		uid: e.uid, gid: e.gid, mtime: min(max(e.sec, 0), largestSize), major: e.major, minor: e.minor,
 	}
-	h.name = e.named()
 	if h.size > largestSize {
 		h.size = 0
 	}
@@ -178,9 +179,8 @@ func (e *entry) named() string {
 	return e.path
 }
 
-// records returns the PAX records of the entry.
-func (e *entry) records() []byte {
-	var b []byte
+// appendRecords appends the PAX records of the entry.
+func (e *entry) appendRecords(b []byte) []byte {
 	for _, x := range e.xattrs {
 		b = appendRecord(b, keyXattr+x.name, x.value)
 	}
@@ -190,7 +190,8 @@ func (e *entry) records() []byte {
 	if e.link != "" {
 		b = appendRecord(b, keyLink, e.link)
 	}
-	b = appendRecord(b, keyModTime, timeText(e.sec, e.nsec))
+	var text [maxTime]byte
+	b = appendRecord(b, keyModTime, appendTime(text[:0], e.sec, e.nsec))
 	b = appendRecord(b, keyPath, e.named())
 	if e.size > largestSize {
 		b = appendRecord(b, keySize, strconv.FormatInt(e.size, 10))
@@ -202,7 +203,7 @@ func (e *entry) records() []byte {
 }
 
 // appendRecord appends a record, whose first field is its own length.
-func appendRecord(b []byte, key, value string) []byte {
+func appendRecord[T string | []byte](b []byte, key string, value T) []byte {
 	n := len(key) + len(value) + 3 // a blank, "=" and the end of the line
 	digits := digitsOf(n)
 	if digitsOf(n+digits) > digits {
@@ -224,22 +225,29 @@ func digitsOf(n int) int {
 	return digits
 }
 
-// timeText returns seconds with a fraction. The fraction of a time before 1970 counts backwards, too.
-func timeText(sec int64, nsec int32) string {
-	sign := ""
+// maxTime is how many bytes a time has at most: a sign, nineteen digits, a point and nine more.
+const maxTime = 30
+
+// appendTime appends seconds with a fraction. The fraction of a time before 1970 counts backwards, too.
+func appendTime(b []byte, sec int64, nsec int32) []byte {
 	if sec < 0 && nsec > 0 {
 		if sec++; sec == 0 {
-			sign = "-"
+			b = append(b, '-')
 		}
 		nsec = 1e9 - nsec
 	}
+	b = strconv.AppendInt(b, sec, 10)
 	if nsec == 0 {
-		return strconv.FormatInt(sec, 10)
+		return b
 	}
-	return fmt.Sprintf("%s%d.%09d", sign, sec, nsec)
+	b = append(b, '.')
+	for unit := int32(1e8); unit > 0; unit /= 10 {
+		b = append(b, '0'+byte(nsec/unit%10))
+	}
+	return b
 }
 
-// parseTime reads what timeText wrote.
+// parseTime reads what appendTime wrote.
 func parseTime(s string) (sec int64, nsec int32, err error) {
 	whole, fraction, _ := strings.Cut(s, ".")
 	if sec, err = strconv.ParseInt(whole, 10, 64); err != nil || fraction == "" {

@@ -40,7 +40,8 @@ type extractor struct {
 	pad     int64  // zeros that have to come
 	tail    int    // blocks of zeros at the end that have come
 
-	look    summary // of all entries
+	look    look // of all entries that are complete
+	differs bool // the file system says something else of an entry than the stream
 	scratch []byte
 }
 
@@ -145,7 +146,7 @@ func (x *extractor) header() error {
 	if err != nil {
 		return x.malformed(err)
 	}
-	x.scratch = x.look.add(e, scratch)
+	x.scratch = scratch
 	x.head, x.need = x.head[:0], block
 	return x.begin(e)
 }
@@ -169,7 +170,7 @@ func (x *extractor) begin(e *entry) error {
 	case typeFile:
 		return x.open(dir, name, e)
 	case typeHardLink:
-		err = x.hardLink(dir, name, e.link)
+		err = x.hardLink(dir, name, e)
 	case typeSymlink:
 		if err = unix.Symlinkat(e.link, dir, name); err == nil {
 			err = x.dressName(dir, name, e)
@@ -220,14 +221,22 @@ func (x *extractor) leave() error {
 	d := x.dirs[len(x.dirs)-1]
 	x.dirs = x.dirs[:len(x.dirs)-1]
 	defer unix.Close(d.fd)
-	if err := x.dress(d.fd, d.e); err != nil {
+	st, err := x.dress(d.fd, d.e)
+	if err == nil {
+		err = x.note(d.e, st)
+	}
+	if err != nil {
 		return x.fail(d.e, "attributes of", err)
 	}
 	return nil
 }
 
 func (x *extractor) open(dir int, name string, e *entry) error {
-	fd, err := unix.Openat(dir, name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+	mode := e.mode & 0o777 // what the umask leaves of it is right for most files
+	if len(e.xattrs) > 0 {
+		mode = 0o600 // only who may write to a file gives it attributes
+	}
+	fd, err := unix.Openat(dir, name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, mode)
 	if err != nil {
 		return x.fail(e, "make", err)
 	}
@@ -325,7 +334,10 @@ func (x *extractor) complete() error {
 		err = unix.Ftruncate(x.fd, e.size)
 	}
 	if err == nil {
-		err = x.dress(x.fd, e)
+		var st *unix.Stat_t
+		if st, err = x.dress(x.fd, e); err == nil {
+			err = x.note(e, st)
+		}
 	}
 	if cerr := unix.Close(x.fd); err == nil {
 		err = cerr
@@ -338,10 +350,10 @@ func (x *extractor) complete() error {
 	return nil
 }
 
-// hardLink gives what came before as path another name. No step of the way goes through a link.
-func (x *extractor) hardLink(dir int, name, path string) error {
+// hardLink gives what came before another name. No step of the way goes through a link.
+func (x *extractor) hardLink(dir int, name string, e *entry) error {
 	at := x.dirs[0].fd
-	names := strings.Split(path, "/")
+	names := strings.Split(e.link, "/")
 	last := len(names) - 1
 	for i, n := range names[:last] {
 		next, err := unix.Openat(at, n, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
@@ -356,7 +368,18 @@ func (x *extractor) hardLink(dir int, name, path string) error {
 	if last > 0 {
 		defer unix.Close(at)
 	}
-	return unix.Linkat(at, names[last], dir, name, 0)
+	before, err := describe(at, names[last])
+	if err != nil {
+		return err
+	}
+	if err := unix.Linkat(at, names[last], dir, name, 0); err != nil {
+		return err
+	}
+	after, err := describe(at, names[last])
+	if err == nil {
+		x.noteLink(e, before, after)
+	}
+	return err
 }
 
 // node makes a device or a named pipe.

@@ -187,5 +187,6 @@ func unpack(t testing.TB, stream []byte, n int) (string, error) {
 	if err := x.finish(); err != nil {
 		return dir, err
 	}
-	return dir, x.dress(x.dirs[0].fd, x.top)
+	_, err = x.dress(x.dirs[0].fd, x.top)
+	return dir, err
 }

@@ -178,11 +178,14 @@ func (s *Source) Mark() digest.Digest {
 	return m.Digest()
 }
 
-// mark appends all of an entry by which a change of it is seen.
+// mark appends all of an entry by which a change of it is seen. A change of what a hard link names is seen at the first name.
 func (f *found) mark(b []byte) []byte {
 	b = f.core(b)
 	b = binary.BigEndian.AppendUint64(b, f.dev)
 	b = binary.BigEndian.AppendUint64(b, f.ino)
+	if f.kind == typeHardLink {
+		return b
+	}
 	b = binary.BigEndian.AppendUint64(b, uint64(f.length))
 	return binary.BigEndian.AppendUint64(b, uint64(f.ctime.Nano()))
 }

@@ -51,7 +51,7 @@ type Target struct {
 	complete  bool
 	held      bool          // what is there is what the stream would make; Prepare makes sure of it again
 	asked     bool          // held is known
-	mark      digest.Digest // of what was made; "" where no records are kept
+	record    digest.Digest // of what was made; "" where none is kept
 	published bool
 }
 
@@ -118,7 +118,7 @@ func (t *Target) stands(stream digest.Digest, until time.Time) bool {
 	if !ok {
 		return false
 	}
-	mark, err := lookAt(top, nil, new(summary), until)
+	mark, err := lookAt(top, until)
 	return err == nil && was == recordOf(stream, mark)
 }
 
@@ -182,14 +182,14 @@ func (t *Target) Publish(ctx context.Context) error {
 		return err
 	}
 	t.published = true
-	if t.o.Records == nil || t.mark == "" {
+	if t.record == "" {
 		return nil
 	}
 	// Without a record the next transfer brings all of it again, which is no failure of this one.
 	if top, err := t.tree.OpenStanding(); err == nil {
 		defer top.Close()
 		if info, err := top.Stat(); err == nil {
-			_ = t.o.Records.RecordPlaced(t.String(), info, t.mark)
+			_ = t.o.Records.RecordPlaced(t.String(), info, t.record)
 		}
 	}
 	return nil
@@ -279,34 +279,24 @@ func (w *writer) Commit(ctx context.Context, final v1.Descriptor) error {
 	}
 	x := *t.x
 	if t.o.Records != nil {
-		if err := t.look(final.Digest); err != nil {
-			return fmt.Errorf("output %s: look at what was made: %w", t, err)
+		mark, err := x.mark()
+		if err != nil {
+			return err
+		}
+		if mark != "" {
+			t.record = recordOf(final.Digest, mark)
 		}
 	}
-	if err := t.tree.Seal(ctx, func(top *os.File) error { return x.dress(int(top.Fd()), x.top) }); err != nil {
+	dress := func(top *os.File) error {
+		_, err := x.dress(int(top.Fd()), x.top)
+		return err
+	}
+	if err := t.tree.Seal(ctx, dress); err != nil {
 		return err
 	}
 	t.stop()
 	t.complete = true
 	return nil
-}
-
-// look finds out what will be recorded, while nobody else can enter the directory. If it does not make the stream again, as
-// with other owners, or where the file system keeps less of a time, there is no record: what a node holds others are fed from.
-func (t *Target) look(stream digest.Digest) error {
-	fd, err := unix.FcntlInt(uintptr(t.x.dirs[0].fd), unix.F_DUPFD_CLOEXEC, 0)
-	if err != nil {
-		return err
-	}
-	top := os.NewFile(uintptr(fd), ".")
-	defer top.Close()
-	var sum summary
-	sum.SetSeed(t.x.look.Seed())
-	mark, err := lookAt(top, t.x.top, &sum, time.Time{})
-	if err == nil && sum.Sum64() == t.x.look.Sum64() && t.o.Place.Owner == nil {
-		t.mark = recordOf(stream, mark)
-	}
-	return err
 }
 
 // Abort keeps so many bytes of the stream. What was unpacked is never less than is known to be right, so it cannot be

@@ -186,13 +186,14 @@ func TestHeld(t *testing.T) {
 			return errors.Join(unix.Stat(name, &st), os.WriteFile(name, []byte("DEEP"), 0o400),
 				unix.UtimesNano(name, []unix.Timespec{st.Atim, st.Mtim}))
 		},
-		"a name":                func() error { return os.WriteFile(p.out+"/nothing/new", nil, 0o600) },
-		"a mode":                func() error { return os.Chmod(p.out+"/large", 0o600) },
-		"an attribute":          func() error { return unix.Setxattr(p.out+"/large", "user.x", nil, 0) },
-		"the mode of the top":   func() error { return os.Chmod(p.out, 0o700) },
-		"an attribute of it":    func() error { return unix.Setxattr(p.out, "user.x", nil, 0) },
-		"a directory":           func() error { return errors.Join(os.Rename(p.out, p.dir+"/x"), os.Mkdir(p.out, 0o700)) },
-		"a directory like that": func() error { return errors.Join(os.RemoveAll(p.out), os.CopyFS(p.out, os.DirFS(dir+"/many"))) },
+		"a byte, through another name": func() error { return os.WriteFile(p.out+"/z", []byte("B"), 0o600) },
+		"a name":                       func() error { return os.WriteFile(p.out+"/nothing/new", nil, 0o600) },
+		"a mode":                       func() error { return os.Chmod(p.out+"/large", 0o600) },
+		"an attribute":                 func() error { return unix.Setxattr(p.out+"/large", "user.x", nil, 0) },
+		"the mode of the top":          func() error { return os.Chmod(p.out, 0o700) },
+		"an attribute of it":           func() error { return unix.Setxattr(p.out, "user.x", nil, 0) },
+		"a directory":                  func() error { return errors.Join(os.Rename(p.out, p.dir+"/x"), os.Mkdir(p.out, 0o700)) },
+		"a directory like that":        func() error { return errors.Join(os.RemoveAll(p.out), os.CopyFS(p.out, os.DirFS(dir+"/many"))) },
 	} {
 		if err := change(); err != nil {
 			t.Fatalf("%s: %v", name, err)

@@ -225,20 +225,11 @@ func (w *walker) entry(dir int, rel string, st *unix.Stat_t) (*found, error) {
 		}
 		w.linked[[2]uint64{st.Dev, st.Ino}] = rel
 	}
-	f.mode, f.uid, f.gid = st.Mode&0o7777, st.Uid, st.Gid
-	f.sec, f.nsec = st.Mtim.Sec, int32(st.Mtim.Nsec)
+	f.is(st)
 	_, name := f.parent()
 	var err error
-	switch f.kind {
-	case typeFile:
-		f.size = st.Size
-		if f.blocks = st.Blocks * 512; f.blocks < st.Size {
-			f.sparse = true
-		}
-	case typeSymlink:
+	if f.kind == typeSymlink {
 		f.link, err = readlink(dir, name)
-	case typeChar, typeBlock:
-		f.major, f.minor = unix.Major(st.Rdev), unix.Minor(st.Rdev)
 	}
 	if w.seen++; err == nil && (w.o.xattrs == 0 || w.seen <= w.o.xattrs) {
 		f.xattrs, err = xattrsOf(dir, name)
@@ -249,6 +240,31 @@ func (w *walker) entry(dir int, rel string, st *unix.Stat_t) (*found, error) {
 	return f, w.checked(f)
 }
 
+// is takes what the file system says of an entry whose path and type are known.
+func (f *found) is(st *unix.Stat_t) {
+	f.identity = identityOf(st)
+	f.mode, f.uid, f.gid = st.Mode&0o7777, st.Uid, st.Gid
+	f.sec, f.nsec = st.Mtim.Sec, int32(st.Mtim.Nsec)
+	switch f.kind {
+	case typeFile:
+		f.size, f.blocks = st.Size, st.Blocks*512
+		f.sparse = f.blocks < f.size
+	case typeChar, typeBlock:
+		f.major, f.minor = unix.Major(st.Rdev), unix.Minor(st.Rdev)
+	}
+}
+
+// describe returns what the file system says of a name in the directory that is open as dir, but for extended attributes.
+func describe(dir int, name string) (*found, error) {
+	var st unix.Stat_t
+	err := unix.Fstatat(dir, name, &st, unix.AT_SYMLINK_NOFOLLOW)
+	f := &found{entry: entry{path: name, kind: kinds[st.Mode&unix.S_IFMT]}}
+	if f.is(&st); err == nil && f.kind == typeSymlink {
+		f.link, err = readlink(dir, name)
+	}
+	return f, err
+}
+
 // checked returns an error for what cannot be sent.
 func (w *walker) checked(f *found) error {
 	title := path.Join(w.title, f.path)
@@ -256,7 +272,7 @@ func (w *walker) checked(f *found) error {
 		return errkind.Errorf("input-special", "input %s is a device or a named pipe", title)
 	}
 	err := f.check()
-	if err == nil && len(f.records()) > maxRecords {
+	if err == nil && len(f.xattrs) > 0 && len(f.appendRecords(nil)) > maxRecords { // paths alone are shorter
 		err = errors.New("its extended attributes have more than 1 MiB")
 	}
 	if err != nil {
