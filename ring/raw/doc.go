@@ -14,6 +14,7 @@
 //	DIR/NAME                     what was there before, untouched until Publish
 //	DIR/.NAME.dolly-img-part     what is arriving; flocked, ours, one link, mode 0600 or 0700
 //	DIR/.dolly-img-part-RANDOM   the same when it is complete, from before it gets its mode until it has the final name
+//	DIR/.NAME_.dolly-img-part    empty; locked while somebody writes NAME_0, NAME_1 and so on (Split)
 //
 // and at every instant the final name is the old file or the complete new one, however long one of the steps takes:
 // no other transfer makes anything under the random name. What a killed transfer leaves there goes with the next

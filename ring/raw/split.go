@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"path"
 	"slices"
+	"sync"
 
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -22,9 +23,15 @@ import (
 // Whoever reads the parts reads NAME_0 and goes on until one is not there. So NAME_0 is the first to go and the last to come:
 // at every instant there are all of the old parts, or all of the new ones, or no NAME_0. Parts of the old file behind the last
 // new one are removed.
+//
+// One transfer at a time writes the parts of a file, however many it has: from the first Begin to Close it has the part file of
+// NAME_ locked, which gets no bytes.
 type Split struct {
 	o     TargetOptions
 	open  func() (durable.FS, error) // opens o.Dir; nil: by its path
+	lock  *Target                    // of the name that is locked; made by the first Offer
+	mu    sync.Mutex                 // of held
+	held  bool                       // the lock is
 	parts []*Target                  // made by the first Offer
 	at    map[string]int             // the part of a blob, by its title
 	aside []string                   // what each part was before, under another name; "" where it was nothing
@@ -44,10 +51,13 @@ func NewSplit(o TargetOptions) (*Split, error) {
 // String is the path of the whole file, for logs.
 func (s *Split) String() string { return PartName(path.Join(s.o.Dir, s.o.Name), 0) + " and so on" }
 
-// target makes the target of a part.
-func (s *Split) target(n int) (*Target, error) {
+// LockName returns the name of which the part file is locked while somebody writes the parts of a file.
+func LockName(path string) string { return path + "_" }
+
+// target makes the target of a name.
+func (s *Split) target(name string) (*Target, error) {
 	o := s.o
-	o.Name = PartName(o.Name, n)
+	o.Name = name
 	if s.open != nil {
 		return newTarget(s.open, o)
 	}
@@ -57,6 +67,9 @@ func (s *Split) target(n int) (*Target, error) {
 // Offer is that of each part, and checks that there is room for all of them together.
 func (s *Split) Offer(ctx context.Context, blobs []v1.Descriptor) (held []int64, free int64, err error) {
 	if err := s.assign(blobs); err != nil {
+		return nil, 0, err
+	}
+	if err := s.taken(); err != nil {
 		return nil, 0, err
 	}
 	free = -1
@@ -97,14 +110,53 @@ func (s *Split) assign(blobs []v1.Descriptor) error {
 		}
 		return nil
 	}
+	lock, err := s.target(LockName(s.o.Name))
+	if err != nil {
+		return err
+	}
+	lock.title = s.String()
+	s.lock = lock
 	for n := range blobs {
-		t, err := s.target(n)
+		t, err := s.target(PartName(s.o.Name, n))
 		if err != nil {
 			return errors.Join(err, s.Close())
 		}
 		s.parts = append(s.parts, t)
 	}
 	return nil
+}
+
+// taken returns ErrBusy where another transfer has the lock.
+func (s *Split) taken() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.held {
+		return nil
+	}
+	err := s.lock.walk()
+	if err == nil {
+		_, _, err = s.lock.leftover()
+	}
+	return err
+}
+
+// take takes the lock, and looks again at what whoever had it before has left behind the last part.
+func (s *Split) take(ctx context.Context) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.held {
+		return nil
+	}
+	if _, err := s.lock.begin(ctx, 0); err != nil {
+		return err
+	}
+	s.held = true
+	if last := s.parts[len(s.parts)-1]; last.missing() { // its directory was made meanwhile
+		if err := last.walk(); err != nil {
+			return err
+		}
+	}
+	return s.behind()
 }
 
 // behind finds the old parts behind the last new one.
@@ -130,6 +182,9 @@ func (s *Split) behind() error {
 func (s *Split) Begin(ctx context.Context, d v1.Descriptor, off int64) (ring.Writer, error) {
 	t, err := s.of(d)
 	if err != nil {
+		return nil, err
+	}
+	if err := s.take(ctx); err != nil {
 		return nil, err
 	}
 	return t.Begin(ctx, d, off)
@@ -283,13 +338,17 @@ func (s *Split) Keep() {
 	}
 }
 
-// Close closes all parts.
+// Close closes all parts, and gives the lock back.
 func (s *Split) Close() error {
 	var errs []error
 	for _, t := range s.parts {
 		errs = append(errs, t.Close())
 	}
 	s.parts = nil
+	if s.lock != nil {
+		errs = append(errs, s.lock.Close())
+		s.lock = nil
+	}
 	return errors.Join(errs...)
 }
 

@@ -132,11 +132,16 @@ func TestSplitCrash(t *testing.T) {
 	}
 }
 
-// splitAll brings all parts and publishes them.
+// splitAll offers all parts, brings them and publishes them.
 func splitAll(s *Split, blobs []v1.Descriptor, parts [][]byte) error {
 	if _, _, err := s.Offer(ctx, blobs); err != nil {
 		return err
 	}
+	return bringAll(s, blobs, parts)
+}
+
+// bringAll brings all parts and publishes them.
+func bringAll(s *Split, blobs []v1.Descriptor, parts [][]byte) error {
 	for i, d := range blobs {
 		w, err := s.Begin(ctx, d, 0)
 		if err != nil {
@@ -217,5 +222,52 @@ func TestSplitRestores(t *testing.T) {
 	}
 	if _, _, err := s.Offer(ctx, untitled); err == nil || errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("parts without titles: %v", err)
+	}
+}
+
+// Two transfers to the parts of one file, which need not have as many, never write at once; and the later one leaves nothing of
+// the earlier one, also where it was offered before that was published.
+func TestSplitLock(t *testing.T) {
+	dir := t.TempDir()
+	sink := func() *Split {
+		s, err := NewSplit(TargetOptions{Dir: dir, Name: "sub/out", Overwrite: true, Mkdir: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { s.Close() })
+		return s
+	}
+	many := [][]byte{[]byte("a0 "), []byte("a1 "), []byte("a2 "), []byte("a3 "), []byte("a4 ")}
+	few := [][]byte{[]byte("b0 "), []byte("b1 ")}
+	first, second := sink(), sink()
+	for s, parts := range map[*Split][][]byte{first: many, second: few} {
+		if _, _, err := s.Offer(ctx, titled(parts)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w, err := first.Begin(ctx, titled(many)[4], 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := second.Begin(ctx, titled(few)[0], 0); !errors.Is(err, ErrBusy) || !strings.Contains(err.Error(), "/sub/out_0 and so on") {
+		t.Errorf("the second one begins beside the first: %v", err)
+	}
+	if _, _, err := sink().Offer(ctx, titled(few)); !errors.Is(err, ErrBusy) {
+		t.Errorf("a third one is offered beside the first: %v", err)
+	}
+	if err := w.Abort(0); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(bringAll(first, titled(many), many), first.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(bringAll(second, titled(few), few), second.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if got, n := joined(os.ReadFile, filepath.Join(dir, "sub", "out")); string(got) != "b0 b1 " {
+		t.Errorf("%d parts: %q", n, got)
+	}
+	if got := list(t, filepath.Join(dir, "sub")); len(got) != 2 {
+		t.Errorf("left are %q", got)
 	}
 }

@@ -28,13 +28,21 @@ func (a *acceptor) finished(r ring.Request, _ ring.Outcome) {
 	if err != nil || m.Output == "" || m.Output == "-" || m.Device != nil {
 		return
 	}
-	if m.Split {
-		for n := range r.Blobs {
-			a.forgetPart(raw.PartName(m.Output, n))
-		}
-		return
+	for _, file := range written(m, len(r.Blobs)) {
+		a.forgetPart(file)
 	}
-	a.forgetPart(m.Output)
+}
+
+// written returns the paths of the files that a transfer of so many blobs writes to, but for those of the cache.
+func written(m *meta.Transfer, blobs int) []string {
+	if !m.Split {
+		return []string{m.Output}
+	}
+	files := []string{raw.LockName(m.Output)}
+	for n := range blobs {
+		files = append(files, raw.PartName(m.Output, n))
+	}
+	return files
 }
 
 // forgetPart removes the part file of an output from the journal if there is none.

@@ -71,8 +71,9 @@ func (a *acceptor) compose(ctx context.Context, m *meta.Transfer, blobs []v1.Des
 
 // split makes the sink of a file in parts.
 func (a *acceptor) split(ctx context.Context, m *meta.Transfer, blobs []v1.Descriptor, o raw.TargetOptions) (ring.Sink, error) {
-	for n := range blobs { // the policy may permit the path of the whole, and not that of a part
-		if _, _, _, err := a.policy.Output(raw.PartName(m.Output, n)); err != nil {
+	files := written(m, len(blobs))
+	for _, file := range files { // the policy may permit the path of the whole, and not that of a part
+		if _, _, _, err := a.policy.Output(file); err != nil {
 			return nil, err
 		}
 	}
@@ -84,8 +85,8 @@ func (a *acceptor) split(ctx context.Context, m *meta.Transfer, blobs []v1.Descr
 		s.Close()
 		return nil, err
 	}
-	for n := range blobs {
-		a.journalPart(raw.PartName(m.Output, n))
+	for _, file := range files {
+		a.journalPart(file)
 	}
 	return s, nil
 }
