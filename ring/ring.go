@@ -162,6 +162,9 @@ type NodeConfig struct {
 	// Began is called once for each accepted transfer whose Sink did not refuse the offer, before the
 	// sender is told so. It must not block. It may be nil.
 	Began func(r Request)
+	// Progress is told about once a second, from START to the end of a transfer, how much payload this node has received, in
+	// bytes. A call may still come when the transfer has ended. It must not block. It may be nil.
+	Progress func(r Request, bytes int64)
 	// Finished is called once for each accepted transfer, after its Sink was
 	// closed, whether it began or not. It may be nil.
 	Finished func(r Request, o Outcome)

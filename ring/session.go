@@ -208,10 +208,15 @@ func (s *session) reports(done chan struct{}) {
 		case <-tick.C:
 		}
 		s.mu.Lock()
-		if s.ctrl != nil && (s.m.Phase() >= member.Started && s.m.Phase() < member.Failed || s.m.Comparing()) {
+		runs := s.m.Phase() >= member.Started && s.m.Phase() < member.Failed
+		if s.ctrl != nil && (runs || s.m.Comparing()) {
 			s.say(s.report())
 		}
+		received := s.m.Received()
 		s.mu.Unlock()
+		if runs && s.cfg.Progress != nil {
+			s.cfg.Progress(s.req, received)
+		}
 	}
 }
 

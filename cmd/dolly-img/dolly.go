@@ -8,9 +8,9 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"net"
 	"os"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/opencontainers/image-spec/specs-go/v1"
@@ -76,14 +76,14 @@ func dollyClient(cmd *cobra.Command, o *dolly.Options) error {
 	outliveReaders()
 	ctx, stop := context.WithCancelCause(cmd.Context())
 	defer stop(nil)
-	w := &dollyWords{cmd: cmd, verbose: o.Verbose, port: portOf(listen)}
+	w := newDollyWords(cmd.ErrOrStderr(), o.Verbose)
 	if o.Stall > 0 {
 		w.began = time.AfterFunc(time.Duration(o.Stall)*time.Second, func() { stop(&stalled{o.Stall}) }).Stop
 	}
-	log := slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: slog.LevelWarn}))
+	log := slog.New(slog.NewTextHandler(w.words, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	n, err := node.New(node.Config{
 		Keys: o.Own.Keys, Cache: o.Own.Cache, Listen: listen, Software: software(), Stdout: cmd.OutOrStdout(), Log: log, Hint: hintOf,
-		Began: w.begin, Ended: w.end,
+		Began: w.begin, Progress: w.progress, Ended: w.end,
 	})
 	if kind, _ := errkind.Of(err); kind == "listen-taken" && node.Serves(ctx, o.Own.Keys, listen) {
 		return already() // it began meanwhile
@@ -91,7 +91,7 @@ func dollyClient(cmd *cobra.Command, o *dolly.Options) error {
 	if err != nil {
 		return err
 	}
-	w.listening(newScreen(cmd.ErrOrStderr()))
+	w.listening(n.Addr())
 	err = n.Receive(ctx)
 	if cause := new(stalled); errors.As(context.Cause(ctx), &cause) && errors.Is(err, node.ErrInterrupted) {
 		return &statusError{ring.ExitSource, cause}
@@ -109,33 +109,39 @@ func (e *stalled) Error() string {
 	return fmt.Sprintf("Timeout reached (was set to %d seconds).", e.seconds)
 }
 
-// portOf returns the port of an address to listen on, or the usual one.
-func portOf(listen string) int {
-	if i := strings.LastIndexByte(listen, ':'); i >= 0 {
-		if port, err := strconv.Atoi(listen[i+1:]); err == nil {
-			return port
-		}
+// portOf returns the port of an address, or the usual one.
+func portOf(a net.Addr) int {
+	if tcp, ok := a.(*net.TCPAddr); ok {
+		return tcp.Port
 	}
 	return ring.DefaultPort
 }
 
 // dollyWords prints what a client says with -v.
 type dollyWords struct {
-	cmd     *cobra.Command
+	screen  *screen
+	words   *dolly.Client
 	verbose bool
 	port    int
 	began   func() bool // called when a transfer begins, or nil
-	// unsynced says that the transfer makes nothing durable.
+	// size is that of the file in bytes, -1 while it is not known. unsynced says that the transfer makes nothing durable.
+	size     int64
 	unsynced bool
 }
 
+func newDollyWords(w io.Writer, verbose bool) *dollyWords {
+	s := newScreen(w)
+	return &dollyWords{screen: s, words: dolly.NewClient(w, s.hasLive()), verbose: verbose}
+}
+
 // listening says that the client waits. Without -v only somebody at a terminal is told, who may wonder, and no script.
-func (w *dollyWords) listening(s *screen) {
+func (w *dollyWords) listening(at net.Addr) {
+	w.port = portOf(at)
 	switch {
 	case w.verbose:
-		dolly.NewClient(w.cmd.ErrOrStderr()).Listening(kernelBuffer("tcp_rmem"))
-	case s.tty:
-		s.printf("waiting for a transfer on port %d; -h for help", w.port)
+		w.words.Listening(kernelBuffer("tcp_rmem"))
+	case w.screen.tty:
+		w.screen.printf("waiting for a transfer on port %d; -h for help", w.port)
 	}
 }
 
@@ -147,7 +153,13 @@ func (w *dollyWords) begin(r ring.Request) {
 	if !w.verbose || err != nil {
 		return
 	}
-	w.unsynced = m.NoSync
+	w.unsynced, w.size = m.NoSync, 0
+	for _, b := range r.Blobs {
+		if w.size += b.Size; b.Size < 0 {
+			w.size = -1
+			break
+		}
+	}
 	says := r.Blobs[0].Annotations
 	p := dolly.Parameters{
 		Input: dolly.Path{Path: cmp.Or(says[annotationInput], says[v1.AnnotationTitle])}, Output: dolly.Path{Path: m.Output}, Dummy: m.Discard,
@@ -161,12 +173,26 @@ func (w *dollyWords) begin(r ring.Request) {
 		p.Nodes = []string{r.Node}
 	}
 	p.Me = dolly.Place(p.Nodes, r.Node)
-	dolly.NewClient(w.cmd.ErrOrStderr()).Began(p)
+	w.words.Began(p, time.Now())
+}
+
+func (w *dollyWords) progress(bytes int64) {
+	if w.verbose {
+		w.words.Progress(time.Now(), bytes)
+	}
 }
 
 func (w *dollyWords) end(o ring.Outcome) {
-	if w.verbose && o.State.Good() {
-		dolly.NewClient(w.cmd.ErrOrStderr()).Ended(o.Bytes, time.Duration(o.Seconds*float64(time.Second)), w.unsynced)
+	switch {
+	case !w.verbose:
+	case !o.State.Good():
+		w.words.Break()
+	default:
+		size := w.size
+		if size < 0 { // nothing of a stream can be there before
+			size = o.Bytes
+		}
+		w.words.Ended(o.Bytes, size, time.Duration(o.Seconds*float64(time.Second)), w.unsynced)
 	}
 }
 

@@ -4,33 +4,32 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
-	"github.com/spf13/cobra"
-
 	"github.com/dolly-img/dolly-img/ring"
 )
 
-// A transfer ends when nothing has moved for so long, and not while something does.
 // A client that waits says so to somebody at a terminal, and not to a script.
 func TestDollyClientWaits(t *testing.T) {
 	master, terminal := openTerminal(t)
-	w := &dollyWords{cmd: &cobra.Command{}, port: 9998}
-	w.listening(newScreen(terminal))
+	at := &net.TCPAddr{Port: 9998}
+	newDollyWords(terminal, false).listening(at)
 	const want = "waiting for a transfer on port 9998; -h for help\r\n"
 	got := make([]byte, len(want))
 	if _, err := io.ReadFull(master, got); err != nil || string(got) != want {
 		t.Errorf("%q, %v", got, err)
 	}
 	var b strings.Builder
-	if w.listening(newScreen(&b)); b.Len() > 0 {
+	if newDollyWords(&b, false).listening(at); b.Len() > 0 {
 		t.Errorf("no terminal: %q", b.String())
 	}
 }
 
+// A transfer ends when nothing has moved for so long, and not while something does.
 func TestStall(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		j := &job{}

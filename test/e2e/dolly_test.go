@@ -93,6 +93,8 @@ func (d *dollyRig) write(path, text string) {
 }
 
 var (
+	dollyProgress = regexp.MustCompile(`(?m)^Transfered MB: (\d+), MB/s: [\d.]+, Current MB/s: [\d.]+$`)
+
 	dollyQuoted = regexp.MustCompile(`'[^']+'`)
 	dollyNumber = regexp.MustCompile(`[0-9a-f]*::[0-9a-f]+|\d+(\.\d+)*`)
 )
@@ -154,6 +156,9 @@ func (d *dollyRig) clientsFirst(t *testing.T, file string) {
 	want := guideText(t, "client.guide")
 	for i, p := range clients {
 		out := d.ends(p, 0)
+		if first := dollyProgress.FindStringSubmatch(out); first == nil || first[1] == "25" {
+			t.Errorf("client %d says nothing while data comes:\n%s", i, out)
+		}
 		got := asInTheGuide(out)
 		if i == len(clients)-1 {
 			if !strings.Contains(out, "I'm the last host.") || !strings.Contains(out, "is number 5\n") {

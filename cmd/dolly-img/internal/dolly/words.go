@@ -102,30 +102,28 @@ func (p *Parameters) print(b *printer, server bool) {
 
 // Server writes what dolly writes on the server with -v.
 type Server struct {
-	w        io.Writer
-	terminal bool
-	params   Parameters
+	w      io.Writer
+	params Parameters
 
-	mu      sync.Mutex
-	left    int // nodes that did not answer yet
-	told    map[string]bool
-	built   bool
-	sending bool      // a line of progress was printed
-	began   time.Time // of the data
-	last    time.Time // of the last progress
-	bytes   int64     // that it told
+	mu    sync.Mutex
+	left  int // nodes that did not answer yet
+	told  map[string]bool
+	built bool
+	moved moved
 }
 
 // NewServer writes to w, where a terminal has progress in one line.
 func NewServer(w io.Writer, terminal bool, p Parameters) *Server {
 	p.Me = -1
-	return &Server{w: w, terminal: terminal, params: p, left: len(p.Nodes), told: map[string]bool{}}
+	return &Server{w: w, params: p, left: len(p.Nodes), told: map[string]bool{}, moved: moved{terminal: terminal}}
 }
 
 // write writes what f prints, in one piece.
 func write(w io.Writer, f func(b *printer)) {
 	b := &printer{}
-	f(b)
+	if f(b); b.Len() == 0 {
+		return
+	}
 	_, _ = w.Write(b.Bytes()) // nobody who reads this must end a transfer
 }
 
@@ -187,23 +185,15 @@ func (s *Server) accepted(b *printer, now time.Time) {
 	if s.built {
 		return
 	}
-	s.built, s.began, s.last = true, now, now
+	s.built = true
+	s.moved.begin(now)
 	b.printf("Accepted.\nServer: Sending data...\n")
 }
 
 func (s *Server) progress(b *printer, e ring.Event) {
-	total, current := e.Time.Sub(s.began).Microseconds(), e.Time.Sub(s.last).Microseconds()
-	if e.Verifying || e.Comparing || e.Bytes <= s.bytes || current <= 0 || total <= 0 {
-		return
+	if !e.Verifying && !e.Comparing {
+		s.moved.print(b, "Sent", e.Time, e.Bytes)
 	}
-	form := "Sent MB: %.0f, MB/s: %.3f, Current MB/s: %.3f"
-	if s.terminal {
-		form = "\r" + form + "      "
-	} else {
-		form += "\n"
-	}
-	b.printf(form, float64(e.Bytes)/1e6, float64(e.Bytes)/float64(total), float64(e.Bytes-s.bytes)/float64(current))
-	s.bytes, s.last, s.sending = e.Bytes, e.Time, true
 }
 
 // End writes the figures, once at least one node has everything. Asked is how many nodes should have it. Unsynced says that
@@ -213,9 +203,7 @@ func (s *Server) End(f Statistics, asked int, unsynced bool) {
 	defer s.mu.Unlock()
 	write(s.w, func(b *printer) {
 		s.accepted(b, time.Now())
-		if s.terminal && s.sending {
-			b.printf("\n")
-		}
+		s.moved.end(b)
 		b.printf("Read %d bytes from file(s).\nWriting maxbytes = %d to ctrlout\nSent MB: %.0f.\n", f.Bytes, f.Bytes, float64(f.Bytes)/1e6)
 		if !unsynced {
 			b.printf("Synced.\n")
@@ -235,57 +223,7 @@ func (s *Server) End(f Statistics, asked int, unsynced bool) {
 func (s *Server) Break() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.terminal && s.sending {
-		s.sending = false
-		write(s.w, func(b *printer) { b.printf("\n") })
-	}
-}
-
-// Client writes what dolly writes on a client with -v.
-type Client struct{ w io.Writer }
-
-// NewClient writes to w.
-func NewClient(w io.Writer) *Client { return &Client{w} }
-
-// Listening says that a client waits. Buffer is the size of the kernel's buffer for receiving, in bytes.
-func (c *Client) Listening(buffer int) {
-	write(c.w, func(b *printer) {
-		b.printf("\nTrying to build ring...\nBuffer size: %d\nReceive buffer is %d bytes\nAccepting...", buffer/2, buffer)
-	})
-}
-
-// Began says what the server asks for.
-func (c *Client) Began(p Parameters) {
-	write(c.w, func(b *printer) {
-		b.printf("control...\nTrying to read parameters...done.\nParsing parameters...\ndone.\n")
-		if p.Me >= 0 {
-			b.printf("%s is number %d\n", p.Host, p.Me)
-		}
-		own := &printer{}
-		p.print(own, false)
-		b.Write(bytes.TrimSuffix(own.Bytes(), []byte("\n")))
-		b.printf("Connected data...done.\n")
-		if p.Me >= 0 && p.Me+1 < len(p.Nodes) {
-			b.printf("Connecting to host %s...\ndata control.\n", p.Nodes[p.Me+1])
-		}
-		b.printf("Accepted.\nReceiving...\n")
-	})
-}
-
-// Ended says that this node has all bytes, which took so long.
-func (c *Client) Ended(bytes int64, took time.Duration, unsynced bool) {
-	write(c.w, func(b *printer) {
-		mb, rate := float64(bytes)/1e6, 0.0
-		if micros := took.Microseconds(); micros > 0 {
-			rate = float64(bytes) / float64(micros)
-		}
-		b.printf("Transfered MB: %.0f, MB/s: %.3f, Current MB/s: %.3f\n", mb, rate, rate)
-		b.printf("Max. bytes will be %d bytes. 0 bytes left.\nTransfered MB: %.0f, MB/s: %.3f \n\n", bytes, mb, rate)
-		if !unsynced {
-			b.printf("Synced.\n")
-		}
-		b.printf("Transmitted.\n")
-	})
+	write(s.w, s.moved.end)
 }
 
 // BufferSize reads the size of a buffer as the kernel has it in net/ipv4/tcp_wmem and tcp_rmem: the least, the usual and the

@@ -70,18 +70,49 @@ func TestClientAsInTheGuide(t *testing.T) {
 	var b bytes.Buffer
 	p := guideParams()
 	p.Host, p.Me = "192.168.255.2", Place(p.Nodes, "192.168.255.2")
-	c := NewClient(&b)
+	now := time.Unix(1e9, 0)
+	c := NewClient(&b, false)
 	c.Listening(196608)
-	c.Began(p)
-	c.Ended(guideBytes, 534627532*time.Microsecond, false)
+	c.Began(p, now)
+	c.Ended(guideBytes, guideBytes, 534627532*time.Microsecond, false)
 	if got, want := masked(b.String()), masked(guide(t, "client.guide")); got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}
 	b.Reset()
 	p.Me = 3
-	c.Began(p)
+	c.Began(p, now)
 	if !strings.Contains(b.String(), "I'm the last host.") || !strings.Contains(b.String(), "\tnone.\n") || strings.Contains(b.String(), "Connecting") {
 		t.Errorf("the last one says\n%s", b.String())
+	}
+}
+
+// A client prints progress while data comes: a line each time, or on a terminal always the same one, which ends where something
+// else is printed. The time before the first bytes came does not count.
+func TestClientProgress(t *testing.T) {
+	for terminal, want := range map[bool]string{
+		false: "Transfered MB: 2, MB/s: 2.000, Current MB/s: 2.000\nTransfered MB: 3, MB/s: 1.500, Current MB/s: 1.000\nwarning\n" +
+			"Transfered MB: 5, MB/s: 1.000, Current MB/s: 0.667\nMax. bytes will be 6000000 bytes. 0 bytes left.\nTransfered MB: 6, MB/s: 1.000 \n\nSynced.\nTransmitted.\n",
+		true: "\rTransfered MB: 2, MB/s: 2.000, Current MB/s: 2.000      \rTransfered MB: 3, MB/s: 1.500, Current MB/s: 1.000      \nwarning\n" +
+			"\rTransfered MB: 5, MB/s: 1.000, Current MB/s: 0.667      \nMax. bytes will be 6000000 bytes. 0 bytes left.\nTransfered MB: 6, MB/s: 1.000 \n\nSynced.\nTransmitted.\n",
+	} {
+		var b bytes.Buffer
+		c := NewClient(&b, terminal)
+		now := time.Unix(1e9, 0)
+		c.Began(Parameters{Me: -1}, now)
+		b.Reset()
+		for _, step := range []struct {
+			second int
+			bytes  int64
+		}{{9, 0}, {10, 2e6}, {11, 3e6}, {12, 3e6}} {
+			c.Progress(now.Add(time.Duration(step.second)*time.Second), step.bytes)
+		}
+		c.Write([]byte("warning\n"))
+		c.Progress(now.Add(14*time.Second), 5e6)
+		c.Ended(6e6, 6e6, 6*time.Second, false)
+		c.Progress(now.Add(15*time.Second), 6e6) // one that was on its way
+		if b.String() != want {
+			t.Errorf("terminal %v: got\n%q\nwant\n%q", terminal, b.String(), want)
+		}
 	}
 }
 

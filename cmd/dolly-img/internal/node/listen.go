@@ -52,6 +52,10 @@ func listen(addr string) ([]net.Listener, error) {
 	return []net.Listener{l}, nil
 }
 
+// Addr returns the address that the node listens at, with the port that the kernel picked where none was named. If systemd
+// handed over several sockets, it is that of the first.
+func (s *Node) Addr() net.Addr { return s.listeners[0].Addr() }
+
 // Serves reports whether a node of the cluster of these keys listens at an address of this machine already, such as ":9998".
 func Serves(ctx context.Context, keys, addr string) bool {
 	dir, err := nodeKeys(keys)

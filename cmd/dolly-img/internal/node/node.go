@@ -70,9 +70,11 @@ type Config struct {
 	Log      *slog.Logger
 	// Hint returns what to do about an error, or "".
 	Hint func(error) string
-	// Began and Ended are called by Receive: when it takes part in a transfer, and how that ended here. They may be nil.
-	Began func(ring.Request)
-	Ended func(ring.Outcome)
+	// Began, Progress and Ended are called by Receive: when it takes part in a transfer, about once a second with the bytes
+	// that came, and how that ended here. They may be nil.
+	Began    func(ring.Request)
+	Progress func(bytes int64)
+	Ended    func(ring.Outcome)
 }
 
 // Node is a node that is ready to serve.
@@ -90,6 +92,7 @@ type Node struct {
 	log       *slog.Logger
 	hint      func(error) string
 	began     func(ring.Request)
+	progress  func(bytes int64)
 	ended     func(ring.Outcome)
 	users     deviceUsers
 }
@@ -112,7 +115,10 @@ func New(c Config) (*Node, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Node{keys: dir, access: rules.access, cache: store, software: c.Software, stdout: c.Stdout, log: c.Log, hint: c.Hint, began: c.Began, ended: c.Ended}
+	s := &Node{
+		keys: dir, access: rules.access, cache: store, software: c.Software, stdout: c.Stdout, log: c.Log, hint: c.Hint,
+		began: c.Began, progress: c.Progress, ended: c.Ended,
+	}
 	store.SetLog(s.log)
 	store.SetLimits(rules.limits())
 	if err := store.SetAccess(rules.access); err != nil {

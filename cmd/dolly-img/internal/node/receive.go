@@ -40,6 +40,9 @@ func (s *Node) Receive(ctx context.Context) error {
 			s.began(r)
 		}
 	}
+	if s.progress != nil {
+		s.cfg.Progress = func(_ ring.Request, bytes int64) { s.progress(bytes) }
+	}
 	s.cfg.Finished = func(r ring.Request, o ring.Outcome) {
 		finished(r, o)
 		mu.Lock()
