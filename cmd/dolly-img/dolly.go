@@ -11,6 +11,7 @@ import (
 	"net"
 	"os"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/opencontainers/image-spec/specs-go/v1"
@@ -90,6 +91,9 @@ func dollyClient(cmd *cobra.Command, o *dolly.Options) error {
 	}
 	if err != nil {
 		return err
+	}
+	if strings.HasSuffix(listen, ":0") {
+		w.screen.printf("listening on %s", n.Addr())
 	}
 	w.listening(n.Addr())
 	err = n.Receive(ctx)

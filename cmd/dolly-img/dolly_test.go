@@ -42,6 +42,10 @@ func TestStall(t *testing.T) {
 			j.watch(ring.Event{Kind: ring.EventProgress, Bytes: bytes})
 		}
 		j.watch(ring.Event{Kind: ring.EventNode})
+		for range 3 { // a file is measured before anything is sent
+			time.Sleep(3 * time.Second)
+			j.alive()
+		}
 		if ctx.Err() != nil {
 			t.Fatal("ended while bytes moved")
 		}

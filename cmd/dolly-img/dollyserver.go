@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -46,7 +47,7 @@ func dollyServer(cmd *cobra.Command, o *dolly.Options, args []string) error {
 	if err != nil {
 		return err
 	}
-	j.again = func(nodes []string) string { return dollyAgain(cmd, args, nodes) }
+	j.again = func(nodes []string) string { return dollyAgain(cmd, o, args, nodes) }
 	log, err := openDollyLog(o.Log)
 	if err != nil {
 		return err
@@ -88,7 +89,11 @@ func dollyJob(cmd *cobra.Command, o *dolly.Options, d *dolly.Job) (*job, error) 
 	if o.Own.Port > 0 {
 		send.port = o.Own.Port
 	}
-	j, err := configJob(cmd, d, send, &outputFlags{}, &deviceFlags{yes: o.Own.Yes, gpt: "move", verify: "read-back"}, o.NoSync)
+	noSync := ""
+	if o.NoSync {
+		noSync = "-n"
+	}
+	j, err := configJob(cmd, d, send, &outputFlags{}, &deviceFlags{yes: o.Own.Yes, gpt: "move", verify: "read-back"}, noSync)
 	if err != nil {
 		return nil, err
 	}
@@ -104,6 +109,16 @@ func dollyJob(cmd *cobra.Command, o *dolly.Options, d *dolly.Job) (*job, error) 
 	switch what := j.What.(type) {
 	case push.File:
 		what.Note = note
+		if shown := measuring(j.screen, d.Input.Path); what.Measuring == nil {
+			what.Measuring = func(read, size int64) {
+				if j.alive != nil {
+					j.alive()
+				}
+				if o.Verbose {
+					shown(read, size)
+				}
+			}
+		}
 		j.What = what
 	case push.Tree:
 		what.Note, what.Warn = note, note
@@ -112,8 +127,9 @@ func dollyJob(cmd *cobra.Command, o *dolly.Options, d *dolly.Job) (*job, error) 
 	return j, nil
 }
 
-// configJob makes the push of a configuration file. The flags say what the file does not.
-func configJob(cmd *cobra.Command, d *dolly.Job, send *sendFlags, out *outputFlags, dev *deviceFlags, noSync bool) (*job, error) {
+// configJob makes the push of a configuration file. The flags say what the file does not. NoSync is the option that has nothing
+// made durable, as it was given, or "".
+func configJob(cmd *cobra.Command, d *dolly.Job, send *sendFlags, out *outputFlags, dev *deviceFlags, noSync string) (*job, error) {
 	switch {
 	case d.Hosts != "":
 		send.nodes = []string{d.Hosts}
@@ -144,8 +160,15 @@ func configJob(cmd *cobra.Command, d *dolly.Job, send *sendFlags, out *outputFla
 	if d.Output.Split && m.Device != nil {
 		return nil, usagef("outfile %s split: a device has no parts", m.Output)
 	}
-	// A device is read back, a directory is made durable in one step, and nothing else is made durable.
-	m.NoSync = noSync && m.Device == nil && m.Tree == nil && m.Output != "-" && !m.Discard
+	switch {
+	case noSync == "":
+	case m.Device != nil:
+		return nil, usagef("%s: output %s is a device, which is made durable and read back before a node says that it has it", noSync, m.Output)
+	case m.Tree != nil:
+		return nil, usagef("%s: output %s is a directory, which is made durable before it takes the place of the one that is there", noSync, m.Output)
+	default: // otherwise there is nothing to make durable
+		m.NoSync = m.Output != "-" && !m.Discard
+	}
 	if err := dev.into(cmd, m, d.Input.Path, send); err != nil {
 		return nil, err
 	}
@@ -223,7 +246,7 @@ func dollySays(j *job, o *dolly.Options, d *dolly.Job, host string, log *os.File
 		}
 		words = dolly.NewServer(j.screen, j.screen.hasLive(), dolly.Parameters{
 			Input: d.Input, Output: d.Output, Dummy: d.Dummy, DummyBytes: d.DummyBytes, Port: data, Host: host, Server: d.Server,
-			Nodes: j.Nodes, Listed: d.Hosts != "",
+			Nodes: j.Nodes, Listed: d.Hosts != "", Size: o.Size,
 		})
 		words.Begin(kernelBuffer("tcp_wmem"))
 		watch := j.watch
@@ -238,8 +261,14 @@ func dollySays(j *job, o *dolly.Options, d *dolly.Job, host string, log *os.File
 		f := dolly.Statistics{
 			Input: d.Input, Output: d.Output, Dummy: d.Dummy, Bytes: rep.Bytes, Expanded: o.Size, Server: host, Nodes: rep.Count(), Time: rep.Elapsed,
 		}
+		if expands := d.Input.Compressed && !d.Output.Compressed; expands && o.Size > 0 && f.Nodes > 0 && o.Size != rep.Bytes {
+			if f.Expanded = rep.Bytes; o.Verbose {
+				words.Break()
+				j.screen.printf("note: -c says %d bytes, and there are %d in %s, which count", o.Size, rep.Bytes, d.Input.Path)
+			}
+		}
 		if words != nil && f.Nodes > 0 {
-			words.End(f, len(rep.Nodes), rep.Unsynced)
+			words.End(f, len(rep.Nodes), o.NoSync)
 		} else if words != nil {
 			words.Break()
 		}
@@ -264,14 +293,21 @@ func openDollyLog(path string) (*os.File, error) {
 	return f, nil
 }
 
-// dollyAgain returns the command that serves these nodes: that which was given, with another list of hosts.
-func dollyAgain(cmd *cobra.Command, args, nodes []string) string {
+// dollyAgain returns the command that serves these nodes: that which was given, with another list of hosts, and as with push
+// another report.
+func dollyAgain(cmd *cobra.Command, o *dolly.Options, args, nodes []string) string {
 	words := []string{cmd.CommandPath()}
 	if filepath.Base(os.Args[0]) == dollyName {
 		words = []string{dollyName}
 	}
-	for _, word := range dolly.Without(args, "H", "yes-overwrite") {
+	for _, word := range dolly.Without(args, "H", "yes-overwrite", "report") {
 		words = append(words, quote(word))
+	}
+	if o.Own.Report != "" {
+		words = append(words, "--report", quote(nextReport(o.Own.Report)))
+	}
+	if o.Own.Yes > 0 {
+		words = append(words, "--yes-overwrite", strconv.Itoa(len(nodes)))
 	}
 	return strings.Join(append(words, "-H", quote(hostlist.Fold(nodes))), " ")
 }
@@ -284,7 +320,7 @@ func (j *job) stall(ctx context.Context, limit time.Duration) (context.Context, 
 	ctx, cancel := context.WithCancelCause(ctx)
 	w := &stallWatch{limit: limit}
 	w.timer = time.AfterFunc(limit, func() { cancel(&stalled{int(limit / time.Second)}) })
-	j.watch = w.event
+	j.watch, j.alive = w.event, func() { w.timer.Reset(limit) }
 	return ctx, func() {
 		w.timer.Stop()
 		cancel(nil)

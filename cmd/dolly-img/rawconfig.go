@@ -30,7 +30,11 @@ func runConfig(cmd *cobra.Command, path string, send sendFlags, out outputFlags,
 	if err != nil {
 		return &usageError{err: err}
 	}
-	j, err := configJob(cmd, d, &send, &out, &dev, noSync)
+	option := ""
+	if noSync {
+		option = "--no-sync"
+	}
+	j, err := configJob(cmd, d, &send, &out, &dev, option)
 	if err != nil {
 		return err
 	}

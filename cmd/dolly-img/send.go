@@ -29,6 +29,8 @@ type job struct {
 	flags  *sendFlags
 	// watch is called with every event. It may be nil.
 	watch func(ring.Event)
+	// alive is called while something moves that is no event. It may be nil.
+	alive func()
 	// ended is called with the report, before anything about it is printed. It may be nil.
 	ended func(rep *ring.Report)
 	// again returns the command that serves these nodes once more. It may be nil.

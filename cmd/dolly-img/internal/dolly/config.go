@@ -290,7 +290,7 @@ func (c *configReader) nodes() error {
 	if err != nil {
 		return err
 	}
-	announced := c.at
+	announced, lines := c.at, 0
 	seen := map[string]int{}
 	for {
 		line := c.peek()
@@ -306,8 +306,10 @@ func (c *configReader) nodes() error {
 			return err
 		}
 		name := line[0]
+		lines++
 		if before := seen[name]; before > 0 {
-			return c.wrong("node %s is in the list already, in line %d", name, before)
+			c.conf.Notes = append(c.conf.Notes, fmt.Sprintf("node %s is in the list twice, in line %d and in line %d, and gets it once", name, before, c.at))
+			continue
 		}
 		seen[name] = c.at
 		c.conf.Nodes = append(c.conf.Nodes, name)
@@ -316,7 +318,7 @@ func (c *configReader) nodes() error {
 	switch {
 	case n == 0:
 		return c.wrong("no nodes in front of endconfig")
-	case clients >= 0 && clients != int64(n):
+	case clients >= 0 && clients != int64(n) && clients != int64(lines):
 		return c.fail(announced, "clients %d: %d names follow", clients, n)
 	}
 	if first != "" && first != c.conf.Nodes[0] {

@@ -46,6 +46,8 @@ func TestConfig(t *testing.T) {
 		{"infile /i\noutfile /o\nadd2 0:-fast\nhypheninterface\na\nb\nendconfig\n", Config{Input: in, Output: out, Nodes: ab, Suffix: Suffix{"-fast", true}}},
 		{"infile /i\noutfile /o\nfirstclient b\nlastclient a\na\nb\nendconfig\n", Config{Input: in, Output: out, Nodes: ab, Notes: []string{
 			"firstclient b is not the first in the list of nodes, whose order counts", "lastclient a is not the last in the list of nodes, whose order counts"}}},
+		{"infile /i\noutfile /o\nclients 3\na \t\nb\na\nendconfig\n", Config{Input: in, Output: out, Nodes: ab, Notes: []string{"node a is in the list twice, in line 4 and in line 6, and gets it once"}}},
+		{"infile /i\noutfile /o\nclients 2\na\nb\na\nendconfig\n", Config{Input: in, Output: out, Nodes: ab, Notes: []string{"node a is in the list twice, in line 4 and in line 6, and gets it once"}}},
 		{"infile /i\noutfile /o\n[fd00::1]:9998\nfd00::2\n10.0.0.1\nn:7000\nendconfig\n", Config{Input: in, Output: out, Nodes: []string{"[fd00::1]:9998", "fd00::2", "10.0.0.1", "n:7000"}}},
 	} {
 		got, err := ReadConfig(strings.NewReader(tt.text), "f")
@@ -89,7 +91,7 @@ func TestConfigRefused(t *testing.T) {
 		{head + "clients 1\nendconfig\n", "f line 4: no nodes in front of endconfig"},
 		{head + "a\nb", "f line 4: no endconfig at the end"},
 		{head + "a b\nendconfig\n", `f line 3: "b" behind the name`},
-		{head + "a\nb\na\nendconfig\n", "f line 5: node a is in the list already, in line 3"},
+		{head + "clients 4\na\nb\na\nendconfig\n", "f line 3: clients 4: 2 names follow"},
 		{head + "n[1-3]\nendconfig\n", `f line 3: "n[1-3]" is not the name of a node`},
 		{head + "@file\nendconfig\n", `f line 3: "@file" is not the name of a node`},
 		{head + "a:0\nendconfig\n", "f line 3: "},

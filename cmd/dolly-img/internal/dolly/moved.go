@@ -10,6 +10,7 @@ type moved struct {
 	began    time.Time // of the data
 	last     time.Time // of the last progress
 	bytes    int64     // that it told
+	whole    int64     // how many there will be, for the time left; 0 is not asked for, or not known
 }
 
 // begin says that data begins to move.
@@ -22,12 +23,18 @@ func (m *moved) print(b *printer, what string, now time.Time, bytes int64) {
 		return
 	}
 	form := "%s MB: %.0f, MB/s: %.3f, Current MB/s: %.3f"
+	args := []any{what, float64(bytes) / 1e6, float64(bytes) / float64(total), float64(bytes-m.bytes) / float64(current)}
+	if m.whole >= bytes {
+		left := time.Duration(float64(m.whole-bytes) * float64(total) / float64(bytes) * 1000)
+		form += ", %.0f%% of %.0f MB, %v left"
+		args = append(args, 100*float64(bytes)/float64(m.whole), float64(m.whole)/1e6, left.Round(time.Second))
+	}
 	if m.terminal {
 		form = "\r" + form + "      "
 	} else {
 		form += "\n"
 	}
-	b.printf(form, what, float64(bytes)/1e6, float64(bytes)/float64(total), float64(bytes-m.bytes)/float64(current))
+	b.printf(form, args...)
 	m.bytes, m.last, m.any, m.open = bytes, now, true, m.terminal
 }
 

@@ -20,10 +20,10 @@ the exit status of dolly-img. It does not speak the protocol of dolly: all machi
 	-q         accepted
 	-o LOG     append statistics to LOG, with -v in words
 	-a SECONDS end if nothing moves for so long
-	-n         nodes confirm before the file is durable
+	-n         nodes confirm before the file is durable; refused for devices and directories
 	-r N       wait N seconds for nodes that do not answer (default 10)
 	-R -4 -6   resolve names; to IPv4 or to IPv6 only
-	-c SIZE    bytes that are in a compressed file, for statistics
+	-c SIZE    bytes that will come in a stream, or are in a compressed file: -v tells how much is left
 	--dummy    send random bytes, which nodes throw away
 	-t SECONDS how long a dummy run lasts
 	-b -u      accepted, without effect

@@ -37,10 +37,12 @@ type Parameters struct {
 	Input, Output Path
 	Dummy         bool
 	DummyBytes    int64
-	Port          int
-	Host          string // this one
-	Server        string
-	Nodes         []string
+	// Size is what -c says, in bytes: the server tells how much of it, or of what is known to come, is sent. 0 is nothing.
+	Size   int64
+	Port   int
+	Host   string // this one
+	Server string
+	Nodes  []string
 	// Listed says that the nodes come from the command line, and not from a file.
 	Listed bool
 	// Me is the place of a client in Nodes; -1 is the server, or not known.
@@ -192,6 +194,9 @@ func (s *Server) accepted(b *printer, now time.Time) {
 
 func (s *Server) progress(b *printer, e ring.Event) {
 	if !e.Verifying && !e.Comparing {
+		if s.moved.whole = s.params.Size; s.params.Size > 0 && e.Total > 0 {
+			s.moved.whole = e.Total
+		}
 		s.moved.print(b, "Sent", e.Time, e.Bytes)
 	}
 }

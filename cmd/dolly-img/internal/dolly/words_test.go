@@ -148,6 +148,29 @@ func TestServerOtherwise(t *testing.T) {
 	}
 }
 
+// With -c the server says how much is left: of what is known to come, or of what -c says of a stream.
+func TestServerLeft(t *testing.T) {
+	for _, tt := range []struct {
+		size, total, bytes int64
+		want               string
+	}{
+		{0, 10e6, 2e6, "Sent MB: 2, MB/s: 1.000, Current MB/s: 1.000\n"},
+		{5e6, 10e6, 2e6, "Sent MB: 2, MB/s: 1.000, Current MB/s: 1.000, 20% of 10 MB, 8s left\n"},
+		{200e6, -1, 2e6, "Sent MB: 2, MB/s: 1.000, Current MB/s: 1.000, 1% of 200 MB, 3m18s left\n"},
+		{1e6, -1, 2e6, "Sent MB: 2, MB/s: 1.000, Current MB/s: 1.000\n"},
+	} {
+		var b bytes.Buffer
+		s := NewServer(&b, false, Parameters{Size: tt.size})
+		now := time.Unix(1e9, 0)
+		s.Event(ring.Event{Time: now, Kind: ring.EventProgress, Total: tt.total})
+		b.Reset()
+		s.Event(ring.Event{Time: now.Add(2 * time.Second), Kind: ring.EventProgress, Bytes: tt.bytes, Total: tt.total})
+		if b.String() != tt.want {
+			t.Errorf("%+v: %q", tt, b.String())
+		}
+	}
+}
+
 type broken struct{}
 
 func (broken) Write([]byte) (int, error) { return 0, errors.New("full") }
