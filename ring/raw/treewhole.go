@@ -202,23 +202,14 @@ func (t *Tree) cannotExchange() error {
 	return errkind.Errorf("output-exchange", "output %s: this file system cannot switch directories", t.t.title)
 }
 
-// Seal makes what the caller has put into the part directory durable, with all else on that file system. Publish calls
-// dress, which gives the directory itself the owner, the mode and the time that it is to have.
+// Seal ends the filling of the part directory. The caller has made durable what it has put there. Publish calls dress, which
+// gives the directory itself the owner, the mode and the time that it is to have.
 func (t *Tree) Seal(ctx context.Context, dress func(top *os.File) error) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
 	if t.d == nil || t.durable || t.all == nil {
-		return fmt.Errorf("output %s: nothing to make durable", t.t.title)
-	}
-	f, err := dup(t.d)
-	if err != nil {
-		return t.t.fail("part directory", err)
-	}
-	defer f.Close()
-	// One sync for all files costs less than one for each, of which there may be hundreds of thousands.
-	if err := unix.Syncfs(int(f.Fd())); err != nil {
-		return t.t.fail("make durable", err)
+		return fmt.Errorf("output %s: nothing to seal", t.t.title)
 	}
 	t.all.dress = func() error {
 		top, err := dup(t.d)

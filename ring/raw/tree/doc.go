@@ -59,8 +59,9 @@
 //
 // # Durability
 //
-// Commit makes everything durable with one syncfs(2), since an fsync of each file costs many times as much. Before Linux 5.8
-// syncfs reports no errors of writing: with such a kernel a node can take a directory for durable of which a disk that fails
-// has lost bytes. Storage is written to from 8 MiB of a file on while the stream comes; what syncfs then has left to write
-// tells no progress, and the node reports that it waits for its disk.
+// Everything is made durable with syncfs(2), since an fsync of each file costs many times as much: while the stream comes,
+// each 128 MiB of it, and once more at its end. No more than 256 MiB wait for that, so a node whose storage is slow does not
+// fall silent at the end, and reports what storage has taken by then. Before Linux 5.8 syncfs reports no errors of writing: with
+// such a kernel a node can take a directory for durable of which a disk that fails has lost bytes. A disk is written to from
+// 8 MiB of a file on while that comes.
 package tree

@@ -41,11 +41,14 @@ type Records interface {
 // Target is a directory that a node makes of a stream: a ring.Sink of one blob. The directory that was there before is
 // untouched until Publish, and removed by Close.
 type Target struct {
-	o    TargetOptions
-	tree *raw.Tree
+	o      TargetOptions
+	tree   *raw.Tree
+	syncfs func(fd int) error // syncfs(2), but in tests
+	every  int64              // syncEvery, but in tests
 
 	mu        sync.Mutex
 	x         *extractor // nil: nothing has been begun
+	s         *syncer    // of what x unpacks
 	q         queue
 	good      int64 // bytes of the stream that are known to be right
 	complete  bool
@@ -61,7 +64,7 @@ func NewTarget(o TargetOptions) (*Target, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Target{o: o, tree: t}, nil
+	return &Target{o: o, tree: t, syncfs: unix.Syncfs, every: syncEvery}, nil
 }
 
 // String is the path, for logs.
@@ -145,6 +148,10 @@ func (t *Target) Begin(ctx context.Context, d v1.Descriptor, off int64) (ring.Wr
 		if err != nil {
 			return nil, fmt.Errorf("output %s: %w", t, err)
 		}
+		if t.s, err = newSyncer(fd, t.every, t.syncfs); err != nil {
+			unix.Close(fd)
+			return nil, fmt.Errorf("output %s: %w", t, err)
+		}
 		t.x = newExtractor(fd, t.String(), t.o.Special, t.o.Place.Owner)
 	}
 	t.good = max(t.good, off)
@@ -207,7 +214,8 @@ func (t *Target) Close() error {
 func (t *Target) stop() {
 	if t.x != nil {
 		t.x.close()
-		t.x = nil
+		t.s.close()
+		t.x, t.s = nil, nil
 	}
 	t.q = queue{}
 }
@@ -243,7 +251,13 @@ func (w *writer) next(off int64, add func()) error {
 	}
 	add()
 	w.mu.Unlock()
-	return w.q.drain(good, w.x) // without the lock, since Good must not wait
+	if err := w.q.drain(good, w.x); err != nil { // without the lock, since Good must not wait
+		return err
+	}
+	if err := w.s.unpacked(w.q.begin); err != nil {
+		return fmt.Errorf("output %s: make durable: %w", w.tree.Title(), err)
+	}
+	return nil
 }
 
 func (w *writer) Write(b []byte) (int, error) { return w.put(b, -1) }
@@ -263,7 +277,7 @@ func (w *writer) Zero(off, n int64) error {
 	return w.next(off, func() { w.q.add(n, true) })
 }
 
-// Commit unpacks what is left, and makes all of it durable.
+// Commit does what Flush does, unless that was called, and makes the directory ready to be put in place.
 func (w *writer) Commit(ctx context.Context, final v1.Descriptor) error {
 	t := (*Target)(w)
 	t.mu.Lock()
@@ -271,10 +285,7 @@ func (w *writer) Commit(ctx context.Context, final v1.Descriptor) error {
 	if t.x == nil || final.Size != t.q.end {
 		return fmt.Errorf("output %s: %d bytes of the stream came, %d expected", t, t.q.end, final.Size)
 	}
-	if err := t.q.drain(final.Size, t.x); err != nil {
-		return err
-	}
-	if err := t.x.finish(); err != nil {
+	if err := t.settle(ctx, nil); err != nil {
 		return err
 	}
 	x := *t.x
