@@ -59,6 +59,8 @@ type Target struct {
 
 	uid int // whose our files are on this file system
 
+	sweeping chan struct{} // closed when what was left aside is removed; nil: it was not looked for yet
+
 	mu        sync.Mutex
 	part      *durable.Part // nil: none
 	existing  *existing     // the file that is there already and may be the same; nil: none
@@ -134,7 +136,11 @@ func (t *Target) Offer(ctx context.Context, blobs []v1.Descriptor) (held []int64
 	if blobs[0].Digest != "" {
 		part = max(0, min(part, blobs[0].Size-1)) // all of it would vouch for it
 	}
-	if need := min(blobs[0].Size-part, leaf.Data(blobs[0])); free >= 0 && need > free && !t.mayUpdate(blobs[0]) {
+	need := min(blobs[0].Size-part, leaf.Data(blobs[0]))
+	if free, err = t.room(ctx, need, free); err != nil {
+		return nil, 0, err
+	}
+	if free >= 0 && need > free && !t.mayUpdate(blobs[0]) {
 		return nil, 0, t.tooSmall(need, free)
 	}
 	return []int64{part}, free, nil
@@ -155,13 +161,14 @@ func (t *Target) Check() (free int64, err error) {
 	return free, err
 }
 
-// freeSpace refuses what has no place, and tells the free bytes there. What was left aside is removed before.
+// freeSpace refuses what has no place, and tells the free bytes there. What was left aside is removed before, as far as that
+// takes no time.
 func (t *Target) freeSpace() (free int64, err error) {
 	if err := t.walk(); err != nil {
 		return 0, err
 	}
 	if !t.missing() {
-		_ = t.dropAside(durable.TryLock) // what cannot be removed is in nobody's way, but takes room
+		t.sweep()
 	}
 	d, err := t.fs.OpenFile(".", os.O_RDONLY, 0)
 	if err != nil {

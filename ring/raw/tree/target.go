@@ -91,7 +91,11 @@ func (t *Target) Offer(ctx context.Context, blobs []v1.Descriptor) (held []int64
 	if err != nil {
 		return nil, 0, err
 	}
-	if need := leaf.Data(blobs[0]); free >= 0 && need > free {
+	need := leaf.Data(blobs[0])
+	if free, err = t.tree.Room(ctx, need, free); err != nil {
+		return nil, 0, err
+	}
+	if free >= 0 && need > free {
 		return nil, 0, fmt.Errorf("output %s: needs %s, %s are free in %s: %w",
 			t, bytesize.Text(need), bytesize.Text(free), path.Dir(t.String()), syscall.ENOSPC)
 	}
