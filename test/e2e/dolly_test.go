@@ -3,6 +3,7 @@ package e2e
 import (
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -23,7 +24,7 @@ type dollyRig struct {
 
 func newDollyRig(t *testing.T, nodes int, rate int64) *dollyRig {
 	t.Helper()
-	d := &dollyRig{rig: newRig(t, need(t, 3*time.Minute), netns.Config{Nodes: nodes, Rate: rate})}
+	d := &dollyRig{rig: newRig(t, need(t, 3*time.Minute, "pdsh"), netns.Config{Nodes: nodes, Rate: rate})}
 	d.program = filepath.Join(d.dir, "dolly")
 	if err := os.Symlink(binary, d.program); err != nil {
 		t.Fatal(err)
@@ -65,6 +66,33 @@ func (d *dollyRig) clients() (all []*netns.Process) {
 		}
 	}
 	return all
+}
+
+// pdsh starts dolly -v on some nodes as an administrator does. What it takes for ssh goes to the network of the node, and to the
+// shell there.
+func (d *dollyRig) pdsh(list string) *netns.Process {
+	d.t.Helper()
+	hosts := "#!/bin/sh\nwhile [ \"${1#-}\" != \"$1\" ]; do shift; done\nhost=$1\nshift\ncase $host in\n"
+	for i, n := range d.nodes {
+		var words []string
+		for _, word := range n.Host.Command(d.ctx, "env", "DOLLY_IMG_KEYS="+n.keys, "PATH="+d.dir+":"+os.Getenv("PATH"), "sh", "-c").Args {
+			words = append(words, "'"+strings.ReplaceAll(word, "'", `'\''`)+"'")
+		}
+		hosts += fmt.Sprintf("sle15%d) exec %s \"$*\" ;;\n", i+2, strings.Join(words, " "))
+	}
+	bin := filepath.Join(d.dir, "bin")
+	if err := os.MkdirAll(bin, 0o755); err != nil {
+		d.t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(bin, "ssh"), []byte(hosts+"*) exit 255 ;;\nesac\n"), 0o755); err != nil {
+		d.t.Fatal(err)
+	}
+	p, err := netns.Start(exec.CommandContext(d.ctx, "env", "PDSH_RCMD_TYPE=ssh", "PATH="+bin+":"+os.Getenv("PATH"),
+		"pdsh", "-S", "-w", list, "dolly", "-v"))
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	return p
 }
 
 func (d *dollyRig) server(args string) *netns.Process {
@@ -179,7 +207,7 @@ func (d *dollyRig) clientsFirst(t *testing.T, file string) {
 	}
 }
 
-// serverFirst has the server wait for the clients, with a configuration file.
+// serverFirst has the server wait for the clients, which pdsh starts, with a configuration file.
 func (d *dollyRig) serverFirst(t *testing.T, file string) {
 	conf := filepath.Join(d.dir, "dolly.cfg")
 	d.write(conf, fmt.Sprintf("infile %s\noutfile %s/second\nserver sle151\nfirstclient sle152\nlastclient sle154\nclients 3\nsle152\nsle153\nsle154\nendconfig\n", file, d.data))
@@ -187,15 +215,13 @@ func (d *dollyRig) serverFirst(t *testing.T, file string) {
 	if _, err := server.Line(d.ctx, "Waiting for ring to build..."); err != nil {
 		t.Fatal(err)
 	}
-	clients := d.clients()
+	pdsh := d.pdsh("sle15[2-4]")
 	d.ends(server, 0)
-	for i, p := range clients {
-		if i < 3 {
-			d.ends(p, 0)
-			continue
+	out := d.ends(pdsh, 0)
+	for _, want := range []string{"sle152: sle152 is number 0\n", "sle153: Transmitted.\n", "sle154: I'm the last host.\n"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("no %q in\n%s", want, out)
 		}
-		p.Signal(os.Interrupt)
-		d.ends(p, 6)
 	}
 	d.same(file, "second", d.nodes[:3]...)
 }
