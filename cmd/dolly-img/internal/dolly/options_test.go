@@ -3,6 +3,7 @@ package dolly
 import (
 	"fmt"
 	"reflect"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -112,6 +113,22 @@ func TestOptionsRefused(t *testing.T) {
 		}
 		if kind, _ := errkind.Of(err); kind != tt.kind {
 			t.Errorf("%q: kind %q", tt.line, kind)
+		}
+	}
+}
+
+// The help has a line for every option.
+func TestUsage(t *testing.T) {
+	for name := range options {
+		option := "-" + name
+		if len(name) > 1 {
+			option = "--" + name
+		}
+		if name == "version" || name == "help" {
+			continue // -V and -h
+		}
+		if !regexp.MustCompile(`(?m)(^\t|^\t.* |[:,] |and )` + option + `\b`).MatchString(Usage) {
+			t.Errorf("no %s in the help", option)
 		}
 	}
 }
