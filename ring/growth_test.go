@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/dolly-img/dolly-img/ring/internal/relay"
-	"github.com/dolly-img/dolly-img/ring/internal/wire"
 	"github.com/dolly-img/dolly-img/ring/leaf"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 )
@@ -54,28 +53,47 @@ func (nothingKept) Open(ctx context.Context, d v1.Descriptor, off int64) (io.Rea
 // These make everything smaller together.
 const (
 	shortMark  = 4 << 10
-	longLeaves = 32 << 10
+	shortAhead = 1 << 8
+	longLeaves = 4 * shortAhead
 )
 
-// sendLong sends a blob of so many leaves to two nodes that keep nothing, in a bubble, and calls at with the number of
-// leaves that are read, and on with what happens. The server has pages of so many marks.
-func sendLong(t *testing.T, leaves, page int64, at func(leaves int64), on func(Event)) {
-	sizes := relay.Sizes{Mark: shortMark, Chunk: shortMark, Frame: shortMark, Zero: shortMark}
-	c := newMemCluster(t, longSource{leaves * shortMark, func(off int64) { at(off / shortMark) }})
-	c.bare, c.cfg.Plain, c.cfg.OnEvent = true, true, on
-	for _, name := range []string{"a:1", "b:1"} {
+// longSend sends a blob of zeros in leaves to two nodes that keep nothing.
+type longSend struct {
+	leaves, page int64              // how many leaves, and how many marks are in a page of the server
+	at           func(leaves int64) // called with the number of leaves that are read
+	on           func(Event)
+	sinks        []Sink        // of the nodes, for an update; nil for another transfer
+	late         time.Duration // how long the server does not hear what b says
+}
+
+// run sends in a bubble.
+func (l longSend) run(t *testing.T) {
+	sizes := relay.Sizes{Mark: shortMark, Chunk: shortMark, Frame: shortMark, Zero: shortMark, Ahead: shortAhead}
+	c := newMemCluster(t, longSource{l.leaves * shortMark, func(off int64) {
+		if l.at != nil {
+			l.at(off / shortMark)
+		}
+	}})
+	c.bare, c.cfg.Plain, c.cfg.OnEvent, c.cfg.Update = true, true, l.on, l.sinks != nil
+	for k, name := range []string{"a:1", "b:1"} {
 		n, _ := c.node(name)
 		n.node.pool = relay.NewPool(0, sizes)
-		n.node.config().Accept = func(context.Context, Request) (Sink, error) { return nothingKept{}, nil }
+		n.node.config().Accept = func(context.Context, Request) (Sink, error) {
+			if l.sinks != nil {
+				return l.sinks[k], nil
+			}
+			return nothingKept{}, nil
+		}
 	}
 	s, err := newSender(c.cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
 	callBare(s)
-	s.net.dial, s.pool, s.marks.page = c.net.Host("server").Dial, relay.NewPool(0, sizes), page
+	s.net.dial, s.pool, s.marks.page = c.net.Host("server").Dial, relay.NewPool(0, sizes), l.page
+	c.net.Shape("b", "server", 0, l.late)
 	r, err := s.run(t.Context())
-	if err != nil || r.Nodes[0].State != Committed || r.Nodes[1].State != Committed {
+	if err != nil || !r.Nodes[0].State.Good() || !r.Nodes[1].State.Good() {
 		t.Fatalf("%+v, %v", r, err)
 	}
 }
@@ -83,25 +101,25 @@ func sendLong(t *testing.T, leaves, page int64, at func(leaves int64), on func(E
 // What a server and a node keep of each leaf for all of a transfer is its sum, on the server.
 func TestHeapPerLeaf(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		const second = longLeaves / 64 // leaves that are read in a second
+		const all, second = 16 * longLeaves, longLeaves / 4 // those that are read in a second
 		heap := map[int64]int64{}
 		next := int64(0)
 		// With pages of 64 what is encoded has its size soon.
-		sendLong(t, longLeaves, 64, func(leaves int64) {
+		longSend{leaves: all, page: 64, at: func(leaves int64) {
 			if leaves < next {
 				return
 			}
 			time.Sleep(time.Second)
 			synctest.Wait()
-			if next%(longLeaves/8) == 0 {
+			if next%(all/8) == 0 {
 				var m runtime.MemStats
 				runtime.GC()
 				runtime.ReadMemStats(&m)
 				heap[next] = int64(m.HeapAlloc)
 			}
 			next += second
-		}, nil)
-		const from, to = longLeaves / 8 * 3, longLeaves / 8 * 7
+		}}.run(t)
+		const from, to = all / 8 * 3, all / 8 * 7
 		t.Logf("%v", heap)
 		if grown := heap[to] - heap[from]; grown > (sha256.Size+sha256.Size/2)*(to-from) {
 			t.Errorf("%d bytes of heap with %d leaves, %d with %d: %.1f for each leaf", heap[from], from, heap[to], to, float64(grown)/(to-from))
@@ -113,24 +131,60 @@ func TestHeapPerLeaf(t *testing.T) {
 func TestGoodBetweenReports(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		begun := time.Now()
-		sendLong(t, longLeaves, markPage, func(int64) {}, nil)
-		if took := time.Since(begun); took >= timings.pingEvery || longLeaves < 2*wire.MarksAhead {
+		longSend{leaves: longLeaves, page: shortAhead / 16}.run(t)
+		if took := time.Since(begun); took >= timings.pingEvery {
 			t.Errorf("took %v, in which it reported", took)
 		}
 	})
 }
 
-// A server that sends no marks for some time, because it has much else to do, has a node wait, and not forget sums.
+// oldZeros is a sink that has the first bytes of a blob of zeros already, which an update compares. What is behind after
+// takes time to read.
+type oldZeros struct {
+	nothingKept
+	has, after int64
+}
+
+func (s oldZeros) Compare(context.Context, v1.Descriptor) (int64, error) { return s.has, nil }
+func (oldZeros) Same(v1.Descriptor) bool                                 { return true }
+func (s oldZeros) Begin(context.Context, v1.Descriptor, int64) (Writer, error) {
+	return s, nil
+}
+func (oldZeros) WriteAt(p []byte, _ int64) (int, error) { return len(p), nil }
+func (oldZeros) Zero(int64, int64) error                { return nil }
+func (s oldZeros) Open(ctx context.Context, d v1.Descriptor, off int64) (io.ReadCloser, error) {
+	if s.after > 0 && off >= s.after {
+		time.Sleep(time.Second)
+	}
+	return s.nothingKept.Open(ctx, d, off)
+}
+
+// A server that sends no marks for some time, because it has much else to do, has a node wait, and not forget sums. In an update
+// these take no time at all.
 func TestMarksComeLate(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		up := 0
-		sendLong(t, 3*longLeaves, markPage, func(int64) {}, func(e Event) {
-			if e.Kind != EventLink || !e.Up {
-				return
-			}
-			if up++; up == 2 {
-				time.Sleep(2 * time.Second)
-			}
+	const size = 3 * longLeaves * shortMark
+	for _, sinks := range [][]Sink{nil, {oldZeros{has: size - shortMark}, oldZeros{has: size - shortMark}}} {
+		synctest.Test(t, func(t *testing.T) {
+			up := 0
+			longSend{leaves: 3 * longLeaves, page: shortAhead / 16, sinks: sinks, on: func(e Event) {
+				if e.Kind != EventLink || !e.Up {
+					return
+				}
+				if up++; up == 2 {
+					time.Sleep(2 * time.Second)
+				}
+			}}.run(t)
 		})
+	}
+}
+
+// What a node says before it knows of the start of an update is how far it has compared, also if it arrives behind the start. All marks
+// are sent to it once more.
+func TestComparesAtStart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const leaves = 3 * longLeaves
+		longSend{leaves: leaves, page: shortAhead / 16, late: 1500 * time.Millisecond, sinks: []Sink{
+			oldZeros{has: leaves * shortMark}, oldZeros{has: leaves * shortMark, after: longLeaves * shortMark},
+		}}.run(t)
 	})
 }

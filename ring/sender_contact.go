@@ -295,8 +295,10 @@ func (s *sender) hear(h heard) (ev any) {
 		ev.Unsent = !s.marks.log.has(ev.Msg.Blob, ev.Msg.Offset)
 		return ev
 	case *wire.Good:
-		s.marks.said(h.node, ev)
-		s.sendMarks(h.node)
+		if !s.chain.BeforeStart(h.node) {
+			s.marks.said(h.node, ev)
+			s.sendMarks(h.node)
+		}
 		return nil
 	}
 	return h.ev

@@ -66,7 +66,7 @@ func newSession(n *Node, cfg *NodeConfig, by owner, id wire.ID, r Request, plain
 		node: n, cfg: cfg, owner: by, id: id, req: r, plain: plain, begun: time.Now(), m: member.New(r.Blobs, n.pool.MarkEvery()),
 		reading: make(chan struct{}, 1), storing: storing{writers: map[int]Writer{}, cautious: map[int]*caution{}, settle: make(chan struct{}, pendingCommits)},
 	}
-	s.m.SayGood(n.pool.Ahead() / 4)
+	s.m.Ahead(n.pool.Ahead())
 	s.storing.stepped.L = &s.mu
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	s.relay = relay.New(n.pool, r.Blobs)

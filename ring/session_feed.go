@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"sync/atomic"
 
 	"github.com/dolly-img/dolly-img/ring/internal/member"
 	"github.com/dolly-img/dolly-img/ring/internal/relay"
@@ -84,29 +85,43 @@ func (s *session) frames(l *relay.LinkReader, gen uint32) (fin bool, err error) 
 	})
 }
 
-// awaitMarks waits while as many sums of a blob wait for marks as four windows of them have: zeros take no time, and the server
-// may be busy with other things than marks. The link of generation gen is then not read. Sums that are dropped instead would keep
-// the node from ever saying that more is good, and the server from sending more marks.
+// awaitMarks waits while too many sums wait for marks: zeros take no time, and the server may be busy with other things than marks. The
+// link of generation gen is then not read. Sums that are dropped instead would keep the node from ever saying that more is good, and
+// the server from sending more marks.
 func (s *session) awaitMarks(gen, blob uint32) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for s.crowded(blob) && s.m.Generation() == gen {
+	for s.crowded(blob, 0) && s.m.Generation() == gen {
 		s.storing.stepped.Wait()
 	}
 }
 
-// awaitSums waits as awaitMarks does. The sums of leaves that were compared take no time at all.
-func (s *session) awaitSums(blob uint32) {
+// awaitSums waits as awaitMarks does, before more of a blob is hashed, of which so many sums are not told yet. Sums of leaves that were
+// compared take no time, and those of others that are there may come quicker than the server reads.
+func (s *session) awaitSums(ctx context.Context, blob int, untold *atomic.Int32) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for s.crowded(blob) {
-		s.storing.stepped.Wait()
+	crowded := func() bool { return ctx.Err() == nil && s.crowded(uint32(blob), untold.Load()) }
+	if !crowded() {
+		return ctx.Err()
 	}
+	defer context.AfterFunc(ctx, func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.storing.stepped.Broadcast()
+	})()
+	for crowded() {
+		s.storing.stepped.Wait() // each sum that is told is a step
+	}
+	return ctx.Err()
 }
 
-// crowded reports whether so many sums of a blob wait for marks. mu is held.
-func (s *session) crowded(blob uint32) bool {
-	return s.storing.pages && int64(s.m.Unjudged(blob)) >= 4*s.node.pool.Ahead() && !s.over && !s.m.Resetting()
+// crowded reports whether no more of a blob may be taken, because so many sums wait for marks as two windows of them have, with those of
+// the blob that are not told yet. As many blobs are hashed at once as there are hashers, so that the machine keeps four times as many. mu
+// is held.
+func (s *session) crowded(blob uint32, untold int32) bool {
+	waiting := int64(s.m.Unjudged(blob)) + int64(untold)
+	return s.storing.pages && waiting >= 2*s.node.pool.Ahead()-maxHashers && !s.over && !s.m.Resetting()
 }
 
 // tryReach opens a link to another node up to its challenge, and tells the machine how that went.

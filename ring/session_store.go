@@ -80,7 +80,6 @@ func hashers() int { return min(runtime.GOMAXPROCS(0), maxHashers) }
 
 // store hashes and writes what arrives.
 func (s *session) store(blobs []int, at func(int) int64, halt chan struct{}) {
-	compared := false // in an update: leaves are known then, and their sums take no time
 	st := &relay.Store{Relay: s.relay, Blobs: blobs, Hashers: hashers(), At: at, Saved: &s.storing.saved,
 		Begin: func(ctx context.Context, b int, off int64) (io.Writer, error) {
 			select {
@@ -107,19 +106,17 @@ func (s *session) store(blobs []int, at func(int) int64, halt chan struct{}) {
 			s.mu.Unlock()
 			return w, nil
 		},
-		May: func(ctx context.Context, b int, off int64) error { return s.mayWrite(ctx, b, off, halt) },
+		May:   func(ctx context.Context, b int, off int64) error { return s.mayWrite(ctx, b, off, halt) },
+		Ready: s.awaitSums,
 		Sum: func(b int, off int64, sum []byte, end bool) error {
 			s.storing.back.keep(b, off, sum, end)
 			s.step(member.EvSum{Blob: b, Offset: off, Sum: sum, End: end})
-			if compared {
-				s.awaitSums(uint32(b))
-			}
 			s.sayTarget()
 			return nil
 		},
 	}
 	if s.extra.Comparer != nil && s.waitCompared() {
-		st.Known, compared = s.known, true
+		st.Known = s.known
 	}
 	if s.extra.Opener != nil {
 		st.Held = func(b int, off int64) (io.ReadCloser, error) {

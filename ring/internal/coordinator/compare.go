@@ -46,6 +46,13 @@ func (c *compared) say() { c.said = true }
 // waits reports whether the node was asked and has not answered.
 func (c *compared) waits() bool { return c.asked && !c.said }
 
+// BeforeStart reports whether node i, which was sent START, may not have read it yet. It says COMPARED when it reads it, and what it says
+// of how far it is before that is how far it compares.
+func (c *Machine) BeforeStart(i int) bool {
+	n := &c.nodes[i]
+	return n.phase >= phServing && n.compared.waits()
+}
+
 // comparedStep is how many leaves a node compares in timings.hung at the least: 64 MiB, about what the slowest disk reads in a second.
 const comparedStep = 16
 

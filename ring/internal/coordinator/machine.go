@@ -167,6 +167,9 @@ func (c *Machine) sourceIsRead(ev EvSourceDone) {
 // reported keeps a report, and when it last told of progress.
 func (c *Machine) reported(ev EvReport) {
 	n := &c.nodes[ev.Node]
+	if c.BeforeStart(ev.Node) {
+		return
+	}
 	if ev.Node != 0 && n.phase < phServing {
 		if n.phase == phReady {
 			n.compared.tell(ev.Report.Good, c.size, comparedStep*c.cfg.MarkEvery, c.now)

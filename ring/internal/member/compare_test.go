@@ -104,6 +104,9 @@ func TestCompareAgain(t *testing.T) {
 		t.Error("it does not say again that it has compared")
 	}
 	m.Step(EvMsg{&wire.Start{}})
+	if _, ok := said[*wire.Compared](m.Step(EvResume{})); !ok {
+		t.Error("it does not say again behind the start that it has compared: what it reports would not count")
+	}
 	if f, _ := said[*wire.Fail](m.Step(EvMsg{&wire.Compare{}})); f == nil || f.Code != wire.CodeProtocol {
 		t.Errorf("says %v", f)
 	}
@@ -119,7 +122,7 @@ func TestComparePages(t *testing.T) {
 		root.Write(right(k))
 	}
 	m := New([]v1.Descriptor{{MediaType: leaf.MediaType, Size: leaves * setLeaf}}, setLeaf)
-	m.SayGood(page)
+	m.Ahead(4 * page)
 	m.Step(EvHeld{Held: []int64{0}})
 	m.Step(EvMsg{&wire.Compare{}})
 	sent, most := 0, 0

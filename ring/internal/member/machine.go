@@ -37,6 +37,8 @@ type Machine struct {
 	probes int
 	// marks counts the marks of all blobs that wait for the node's own sums, and sums those that wait for marks.
 	marks, sums int
+	// maxSums is how many sums may wait for marks.
+	maxSums int
 	// falls counts how often the node went back.
 	falls int
 
@@ -70,22 +72,24 @@ const maxProbed = 64
 const (
 	// maxAddrs is how many addresses of one node FEED, DIAL and PROBE may name, and usedAddrs how many of them are used.
 	maxAddrs, usedAddrs = 64, 16
-	// maxMarks is how many marks may wait for bytes, which are the marks of 1 TiB, and maxSums how many sums of the node
+	// maxMarks is how many marks may wait for bytes, which are the marks of 1 TiB, and maxSums how many sums of a node that was not
+	// told otherwise
 	// may wait for marks.
 	maxMarks, maxSums = 1 << 18, 1 << 16
 )
 
 // New makes the machine of a node that was offered blobs. markEvery is the distance of marks in bytes.
 func New(blobs []v1.Descriptor, markEvery int64) *Machine {
-	m := &Machine{blobs: make([]blob, len(blobs)), markEvery: markEvery, goodEvery: math.MaxInt64}
+	m := &Machine{blobs: make([]blob, len(blobs)), markEvery: markEvery, goodEvery: math.MaxInt64, maxSums: maxSums}
 	for i, d := range blobs {
 		m.blobs[i] = blob{called: wire.Called(blobs, i), size: d.Size, want: d.Digest, leaves: leaf.In(d)}
 	}
 	return m
 }
 
-// SayGood has the node say GOOD when so many marks more are good than it has said.
-func (m *Machine) SayGood(marks int64) { m.goodEvery = marks * m.markEvery }
+// Ahead tells how many marks the server sends ahead of what is good. The node then says GOOD when a quarter of them more is good
+// than it has said, and keeps eight times as many sums.
+func (m *Machine) Ahead(marks int64) { m.goodEvery, m.maxSums = marks/4*m.markEvery, int(8*marks) }
 
 func (m *Machine) do(a Action)          { m.out = append(m.out, a) }
 func (m *Machine) say(msg wire.Message) { m.do(ActSay{msg}) }
@@ -367,6 +371,9 @@ func (m *Machine) sayCommitted() {
 
 // resume repeats what the server may have missed on its broken connection.
 func (m *Machine) resume() {
+	if m.comparison.said && m.phase > Offered {
+		m.sayRight() // what follows it is of the transfer
+	}
 	switch m.phase {
 	case Verified:
 		m.sayVerified()

@@ -75,7 +75,7 @@ func (m *Machine) sum(ev EvSum) {
 		m.judge(ev.Blob)
 		return
 	}
-	if m.sums < maxSums {
+	if m.sums < m.maxSums {
 		b.sums = append(b.sums, blobSum{ev.Offset, ev.Sum})
 		m.sums++
 	}

@@ -12,7 +12,7 @@ import (
 // A node says between two reports how far it is once as much is good as it was told to say, and what was reported counts.
 func TestMemberSaysGood(t *testing.T) {
 	m := New([]v1.Descriptor{{Size: 1 << 40}}, wire.MarkEvery)
-	m.SayGood(4)
+	m.Ahead(16)
 	m.Step(EvHeld{Held: []int64{0}})
 	m.Step(EvMsg{&wire.Start{}})
 	var said []int64
@@ -58,13 +58,14 @@ func TestMemberSumsAreBounded(t *testing.T) {
 
 // No mark comes behind the final one, so that nothing has to wait for marks then: those that were left out never come.
 func TestMemberAwaitsNoMarks(t *testing.T) {
-	m := New([]v1.Descriptor{{MediaType: leaf.MediaType, Size: 9 * wire.MarkEvery}}, wire.MarkEvery)
-	m.Step(EvHeld{Held: []int64{0}})
+	d := v1.Descriptor{MediaType: leaf.MediaType, Size: 9 * wire.MarkEvery}
+	m := New([]v1.Descriptor{d, d}, wire.MarkEvery)
+	m.Step(EvHeld{Held: []int64{0, 0}})
 	m.Step(EvMsg{&wire.Start{}})
 	for k := int64(1); k <= 5; k++ {
 		m.Step(EvSum{Offset: k * wire.MarkEvery, Sum: sumOf("sum")})
 	}
-	if m.Unjudged(0) != 5 || m.Unjudged(1) != 0 || m.Unjudged(1<<32-1) != 0 {
+	if m.Unjudged(0) != 5 || m.Unjudged(1) != 5 || m.Unjudged(2) != 0 || m.Unjudged(1<<32-1) != 0 {
 		t.Errorf("%d sums wait for marks, want 5", m.Unjudged(0))
 	}
 	m.Step(EvMsg{&wire.Marks{Marks: []wire.Mark{{Offset: 9 * wire.MarkEvery, Sum: sumOf("root"), Final: true}}}})

@@ -64,13 +64,13 @@ func (m *Machine) AcceptedAll() bool {
 	return true
 }
 
-// Unjudged returns how many sums of blob i wait for marks that will come. Behind the final mark none does: what was left out
-// before is judged by that one.
+// Unjudged returns how many sums, of all blobs, wait for marks, if marks of blob i will come. Behind the final mark none does: what
+// was left out before is judged by that one.
 func (m *Machine) Unjudged(i uint32) int {
 	if int64(i) >= int64(len(m.blobs)) || m.blobs[i].final != "" {
 		return 0
 	}
-	return len(m.blobs[i].sums)
+	return m.sums
 }
 
 // Generation returns the newest generation that FEED named.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"hash"
 	"sync"
+	"sync/atomic"
 )
 
 // leaves is where the hashers of one blob in leaves stand. Each of them takes the next leaf that nobody has taken, and
@@ -12,6 +13,8 @@ type leaves struct {
 	store *Store
 	blob  int
 	size  int64 // of the blob, in bytes
+
+	untold *atomic.Int32 // see hasher
 
 	mu    sync.Mutex
 	next  int64            // where the first leaf begins that no hasher has taken
@@ -24,6 +27,9 @@ type leaves struct {
 // run hashes with h one leaf after the other, until all are taken.
 func (l *leaves) run(ctx context.Context, h *hasher) error {
 	for {
+		if err := h.ready(ctx); err != nil {
+			return err
+		}
 		off, ok := l.take()
 		if !ok {
 			return l.finish()
@@ -97,7 +103,7 @@ func (l *leaves) tell() error {
 		if l.store.Saved != nil {
 			l.store.Saved.save(l.blob, end, l.root)
 		}
-		if err := l.store.judge.hashed(l.blob, sum{end, s, false}); err != nil {
+		if err := l.store.judge.hashed(l.blob, sum{end, s, false, l.untold}); err != nil {
 			return err
 		}
 	}
@@ -105,5 +111,5 @@ func (l *leaves) tell() error {
 		return nil
 	}
 	l.ended = true
-	return l.store.judge.hashed(l.blob, sum{l.size, l.root.Sum(nil), true})
+	return l.store.judge.hashed(l.blob, sum{l.size, l.root.Sum(nil), true, l.untold})
 }

@@ -6,7 +6,6 @@ import (
 	"hash"
 	"io"
 	"math"
-	"sync"
 	"sync/atomic"
 
 	"github.com/dolly-img/dolly-img/ring/internal/wire"
@@ -44,6 +43,9 @@ type Store struct {
 	// May, unless it is nil, waits until the bytes of a blob at off may be written. It must not wait after ctx is done or the
 	// relay is halted.
 	May func(ctx context.Context, blob int, off int64) error
+	// Ready, unless it is nil, waits until more of a blob may be hashed, of which so many sums are being made or are not told yet. It
+	// must not wait after ctx is done or the relay is halted, nor for a blob of which all sums are told.
+	Ready func(ctx context.Context, blob int, untold *atomic.Int32) error
 	// Sum takes the sum of every mark and, with end, that of the blob (PROTOCOL.md section 7), in their order. It is not
 	// called twice at once.
 	Sum func(blob int, off int64, sum []byte, end bool) error
@@ -135,15 +137,16 @@ func (s *Store) hashers(b int, at int64, begun chan struct{}) []*hasher {
 	if sum == nil || off > at {
 		sum, off = sha256.New(), 0
 	}
+	untold := new(atomic.Int32)
 	make := func() *hasher {
-		h := &hasher{store: s, kind: waitIn, hash: sum, from: taker{blob: b, off: off, held: at}, begun: begun}
+		h := &hasher{store: s, kind: waitIn, hash: sum, from: taker{blob: b, off: off, held: at}, begun: begun, untold: untold}
 		h.from.wait = h.is
 		return h
 	}
 	if !leaf.In(s.Relay.descs[b]) {
 		return []*hasher{make()}
 	}
-	l := &leaves{store: s, blob: b, size: s.Relay.descs[b].Size, next: off, told: off, root: sum, sums: map[int64][]byte{}}
+	l := &leaves{store: s, blob: b, size: s.Relay.descs[b].Size, next: off, told: off, root: sum, sums: map[int64][]byte{}, untold: untold}
 	var all []*hasher
 	for range max(1, s.Hashers) {
 		h := make()
@@ -202,6 +205,7 @@ type hasher struct {
 	leaves *leaves       // which leaves are to be hashed; nil for the whole blob
 	begun  chan struct{} // closed once the blob is begun: what was there before is read only then
 	kind   waitKind      // what it does now
+	untold *atomic.Int32 // how many sums of the blob, by all its hashers, are being made or are not told yet
 	buf    []byte        // for what again reads
 	loaded byte          // keeps the compiler from dropping the loads of write
 }
@@ -218,20 +222,34 @@ func (h *hasher) run(ctx context.Context) error {
 	}
 	s, b := h.store, h.from.blob
 	for off := h.from.off; ; {
-		end, err := false, error(nil)
+		end, err := false, h.ready(ctx)
+		if err != nil {
+			return err
+		}
 		if off, end, err = h.toMark(ctx, off); err != nil {
 			return err
 		}
 		if end {
-			return s.judge.hashed(b, sum{off, h.hash.Sum(nil), true})
+			return s.judge.hashed(b, sum{off, h.hash.Sum(nil), true, h.untold})
 		}
 		if s.Saved != nil {
 			s.Saved.save(b, off, h.hash)
 		}
-		if err := s.judge.hashed(b, sum{off, h.hash.Sum(nil), false}); err != nil {
+		if err := s.judge.hashed(b, sum{off, h.hash.Sum(nil), false, h.untold}); err != nil {
 			return err
 		}
 	}
+}
+
+// ready waits until the hasher may make another sum.
+func (h *hasher) ready(ctx context.Context) error {
+	if s := h.store; s.Ready != nil {
+		if err := s.Ready(ctx, h.from.blob, h.untold); err != nil {
+			return err
+		}
+	}
+	h.untold.Add(1)
+	return nil
 }
 
 // toMark hashes from off to the next mark, or, if the blob ends before it, to its end. It returns where that is.
@@ -328,68 +346,6 @@ func (h *hasher) again(ctx context.Context, off, n int64) error {
 			return err
 		}
 		if err := ctx.Err(); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// ledger holds sums back until they may be told. It tells them in travelling order, and none of bytes that are
-// not written.
-type ledger struct {
-	tell func(blob int, off int64, sum []byte, end bool) error
-
-	mu      sync.Mutex
-	blobs   []int         // the blobs whose last sum is not told yet, in travelling order
-	blob    int           // the blob that is being written; all blobs before it are written; -1 before the first
-	written int64         // how many bytes of blob are written
-	sums    map[int][]sum // the sums that are held back, by blob, in the order of their offsets
-}
-
-// sum is the SHA-256 of the first off bytes of a blob, or for a blob in leaves that of the leaf that ends at off. With
-// end it is what the blob's digest says.
-type sum struct {
-	off int64
-	sum []byte
-	end bool
-}
-
-// hashed takes the next sum of a blob.
-func (l *ledger) hashed(blob int, s sum) error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.sums == nil {
-		l.sums = map[int][]sum{}
-	}
-	l.sums[blob] = append(l.sums[blob], s)
-	return l.settle()
-}
-
-// wrote notes that the first off bytes of a blob are written.
-func (l *ledger) wrote(blob int, off int64) error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.blob, l.written = blob, off
-	return l.settle()
-}
-
-// settle tells the sums that may be told by now.
-func (l *ledger) settle() error {
-	for len(l.blobs) > 0 {
-		b := l.blobs[0]
-		if len(l.sums[b]) == 0 {
-			return nil
-		}
-		s := l.sums[b][0]
-		if b > l.blob || b == l.blob && s.off > l.written {
-			return nil
-		}
-		l.sums[b] = l.sums[b][1:]
-		if s.end {
-			delete(l.sums, b)
-			l.blobs = l.blobs[1:]
-		}
-		if err := l.tell(b, s.off, s.sum, s.end); err != nil {
 			return err
 		}
 	}
