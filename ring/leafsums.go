@@ -5,7 +5,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"fmt"
-	"hash"
 	"io"
 	"sync"
 
@@ -13,22 +12,21 @@ import (
 )
 
 // leafSums hashes the first size bytes of a blob in leaves of each bytes, so many leaves at once, and tells their sums in
-// their order, one after the other. open opens the blob at the front of a leaf.
+// their order, one after the other. The blob is read once, from the front to the end, by whoever hashes the next leaf: so a disk
+// reads in one direction, a source that can only be read so is opened once, and nothing is read in vain. open opens the blob at the
+// front of a leaf. What it returns may end at the end of a leaf: then the rest is opened.
 func leafSums(ctx context.Context, size, each int64, hashers int, open func(ctx context.Context, off int64) (io.ReadCloser, error), tell func(sum [sha256.Size]byte)) error {
 	h := &leafHasher{size: size, each: each, open: open, tell: tell, sums: map[int64][sha256.Size]byte{}}
-	h.zeroLeaf = sync.OnceValue(func() [sha256.Size]byte {
-		l := leafReader{hash: sha256.New(), buf: make([]byte, hashPiece), zeros: each}
-		l.flush()
-		return [sha256.Size]byte(l.hash.Sum(nil))
-	})
+	h.zeroLeaf = sync.OnceValue(func() [sha256.Size]byte { return sha256.Sum256(make([]byte, each)) })
 	work, ctx := errgroup.WithContext(ctx)
-	for range hashers {
+	for range min(int64(hashers), (size+each-1)/each) {
 		work.Go(func() error { return h.run(ctx) })
 	}
+	defer h.close()
 	return work.Wait()
 }
 
-// hashPiece is how much is read and hashed at a time: it stays in the processor's cache.
+// hashPiece is how much is read at a time where there may be holes, and how much is compared with zeros at a time.
 const hashPiece = 256 << 10
 
 // leafHasher is where leafSums stands.
@@ -38,25 +36,23 @@ type leafHasher struct {
 	tell       func(sum [sha256.Size]byte)
 	zeroLeaf   func() [sha256.Size]byte
 
-	mu         sync.Mutex
-	next, told int64                       // where the first leaf begins that nobody has taken, and the first whose sum is not told
-	sums       map[int64][sha256.Size]byte // those that wait for a leaf before them, by where their leaf begins
+	reading sync.Mutex    // held while a leaf is read
+	blob    io.ReadCloser // at next, where the leaf begins that is read next; nil: to be opened there
+	next    int64
+
+	mu   sync.Mutex
+	told int64                       // where the first leaf begins whose sum is not told
+	sums map[int64][sha256.Size]byte // those that wait for a leaf before them, by where their leaf begins
 }
 
 func (h *leafHasher) run(ctx context.Context) error {
-	l := leafReader{hash: sha256.New(), buf: make([]byte, hashPiece)}
+	buf := make([]byte, min(h.each, h.size))
 	for {
-		h.mu.Lock()
-		off := h.next
-		h.next += h.each
-		h.mu.Unlock()
-		if off >= h.size {
-			return nil
-		}
-		sum, err := h.leaf(ctx, &l, off)
-		if err != nil {
+		off, b, hole, err := h.read(ctx, buf)
+		if len(b) == 0 || err != nil {
 			return err
 		}
+		sum := h.sum(b, hole)
 		h.mu.Lock()
 		h.sums[off] = sum
 		for s, ok := h.sums[h.told]; ok; s, ok = h.sums[h.told] {
@@ -68,72 +64,93 @@ func (h *leafHasher) run(ctx context.Context) error {
 	}
 }
 
-// leaf hashes the leaf at off.
-func (h *leafHasher) leaf(ctx context.Context, l *leafReader, off int64) (sum [sha256.Size]byte, err error) {
-	rc, err := h.open(ctx, off)
+// read reads the next leaf into buf, and returns where it begins, and its bytes, which are none behind the last leaf. If the leaf is
+// a hole its bytes are not read.
+func (h *leafHasher) read(ctx context.Context, buf []byte) (off int64, b []byte, hole bool, err error) {
+	h.reading.Lock()
+	defer h.reading.Unlock()
+	off = h.next
+	b = buf[:min(h.each, h.size-off)]
+	if len(b) == 0 {
+		return off, nil, false, nil
+	}
+	var n int
+	for again := h.blob != nil; ; again = false {
+		if h.blob == nil {
+			if h.blob, err = h.open(ctx, off); err != nil {
+				break
+			}
+		}
+		if n, hole, err = fillLeaf(ctx, h.blob, b); err != io.EOF {
+			break
+		}
+		if err = io.ErrUnexpectedEOF; !again {
+			break
+		}
+		h.close()
+	}
 	if err != nil {
-		return sum, err
+		h.next = h.size // nobody reads on from there
+		return off, nil, false, fmt.Errorf("byte %d of %d: %w", off+int64(n), h.size, err)
 	}
-	defer rc.Close()
-	n := min(h.each, h.size-off)
-	if err := l.read(ctx, rc, n); err != nil {
-		return sum, fmt.Errorf("byte %d of %d: %w", off+n-l.left, h.size, err)
-	}
-	if l.zeros == h.each {
-		return h.zeroLeaf(), nil
-	}
-	l.flush()
-	return [sha256.Size]byte(l.hash.Sum(nil)), nil
+	h.next += int64(len(b))
+	return off, b, hole, nil
 }
 
-// leafReader hashes one leaf after the other.
-type leafReader struct {
-	hash  hash.Hash
-	buf   []byte
-	left  int64 // what is still to be read of the leaf
-	zeros int64 // so many zeros were read, and are not hashed
-}
-
-// read reads a leaf of n bytes.
-func (l *leafReader) read(ctx context.Context, r io.Reader, n int64) error {
-	l.hash.Reset()
-	l.left, l.zeros = n, 0
+// fillLeaf reads a leaf, and returns how many bytes of it were read. hole says that all of it is one, and then b is as it was. It is
+// an io.EOF only if there is no byte of it.
+func fillLeaf(ctx context.Context, r io.Reader, b []byte) (n int, hole bool, err error) {
+	piece := len(b)
 	skips, _ := r.(ZeroSkipper)
-	for l.left > 0 {
+	if skips != nil {
+		piece = hashPiece
+	}
+	for n < len(b) {
 		if err := ctx.Err(); err != nil {
-			return err
+			return n, false, err
 		}
 		if skips != nil {
-			k, err := skips.SkipZeros(l.left)
+			k, err := skips.SkipZeros(int64(len(b) - n))
 			if err != nil {
-				return err
+				return n, false, err
 			}
-			l.zeros, l.left = l.zeros+k, l.left-k
-		}
-		b := l.buf[:min(l.left, int64(len(l.buf)))]
-		if _, err := io.ReadFull(r, b); err != nil {
-			if err == io.EOF {
-				err = io.ErrUnexpectedEOF
+			if k == int64(len(b)) {
+				return len(b), true, nil
 			}
-			return err
+			clear(b[n : n+int(k)])
+			n += int(k)
 		}
-		l.left -= int64(len(b))
-		if bytes.Equal(b, noBytes[:len(b)]) {
-			l.zeros += int64(len(b))
-			continue
+		k, err := io.ReadFull(r, b[n:min(len(b), n+piece)])
+		if n += k; err == io.EOF && n > 0 {
+			err = io.ErrUnexpectedEOF
 		}
-		l.flush()
-		l.hash.Write(b)
+		if err != nil {
+			return n, false, err
+		}
 	}
-	return nil
+	return n, false, nil
+}
+
+func (h *leafHasher) sum(b []byte, hole bool) [sha256.Size]byte {
+	zeros := 0
+	for ; zeros < len(b) && !hole; zeros += hashPiece {
+		if piece := b[zeros:min(len(b), zeros+hashPiece)]; !bytes.Equal(piece, noBytes[:len(piece)]) {
+			return sha256.Sum256(b)
+		}
+	}
+	if int64(len(b)) == h.each {
+		return h.zeroLeaf()
+	}
+	clear(b)
+	return sha256.Sum256(b)
+}
+
+func (h *leafHasher) close() {
+	if h.blob != nil {
+		h.blob.Close()
+		h.blob = nil
+	}
 }
 
 // noBytes are zeros.
 var noBytes [hashPiece]byte
-
-// flush hashes the zeros that were read.
-func (l *leafReader) flush() {
-	for ; l.zeros > 0; l.zeros -= min(l.zeros, hashPiece) {
-		l.hash.Write(noBytes[:min(l.zeros, hashPiece)])
-	}
-}

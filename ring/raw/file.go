@@ -190,10 +190,10 @@ func (s *File) Open(ctx context.Context, _ v1.Descriptor, off int64) (io.ReadClo
 	}
 	part := durable.NewPart(durable.NewFile(s.f), s.info.Size())
 	open := func(off int64) (io.ReadCloser, error) { return part.Open(ctx, off, nil) }
-	if s.leaves() && s.holes {
-		return openHoles(s.f, s.info.Size(), off, open)
+	if !s.leaves() {
+		return open(off)
 	}
-	return open(off)
+	return openSoon(s.f, s.info.Size(), off, s.holes, open)
 }
 
 // WantSHA256 has SHA256 computed also for a file in leaves, by a core of its own. It is called before Open.

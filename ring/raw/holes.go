@@ -106,6 +106,19 @@ type holeReader struct {
 	f             seeker
 	off, size     int64
 	from, to      int64 // the next data at or behind off
+	soon          soon
+}
+
+// openSoon opens f at off with open, to be read up to size. holes says that its holes are skipped.
+func openSoon(f seeker, size, off int64, holes bool, open func(off int64) (io.ReadCloser, error)) (io.ReadCloser, error) {
+	if holes {
+		return openHoles(f, size, off, open)
+	}
+	r, err := open(off)
+	if err != nil {
+		return nil, err
+	}
+	return &soonReader{ReadCloser: r, soon: soon{f: f}, off: off, size: size}, nil
 }
 
 // openHoles opens f at off with open.
@@ -114,10 +127,13 @@ func openHoles(f seeker, size, off int64, open func(off int64) (io.ReadCloser, e
 	if err != nil {
 		return nil, err
 	}
-	return &holeReader{ReadCloser: r, open: open, f: f, off: off, size: size, from: off, to: off}, nil
+	return &holeReader{ReadCloser: r, open: open, f: f, off: off, size: size, from: off, to: off, soon: soon{f: f}}, nil
 }
 
 func (r *holeReader) Read(b []byte) (int, error) {
+	if r.off >= r.from {
+		r.soon.at(r.off, min(r.to, r.size))
+	}
 	n, err := r.ReadCloser.Read(b)
 	r.off += int64(n)
 	return n, err

@@ -151,8 +151,8 @@ func (t *Target) openCompared(ctx context.Context, u *update, off int64) (io.Rea
 	open := func(off int64) (io.ReadCloser, error) {
 		return io.NopCloser(&endedReader{ctx, io.NewSectionReader(u.old.f, off, u.size-off)}), nil
 	}
-	if f, ok := u.old.f.(seeker); ok && u.holes {
-		return openHoles(f, u.size, off, open)
+	if f, ok := u.old.f.(seeker); ok {
+		return openSoon(f, u.size, off, u.holes, open)
 	}
 	return open(off)
 }
