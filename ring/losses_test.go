@@ -27,9 +27,12 @@ func killAt(src *memSource, at int64, n ...*testNode) {
 }
 
 func TestNodeKilled(t *testing.T) {
-	blob := random(1, 24<<20)
+	blob := random(1, 12<<20)
 	for name, dead := range map[string][]int{"first": {0}, "middle": {2}, "last": {4}, "adjacent": {1, 2}, "both ends": {0, 4}, "all but one": {0, 1, 3, 4}} {
 		for _, kind := range []string{"tls", "plain", "blind"} {
+			if kind == "plain" && name != "middle" {
+				continue // what it does about a loss has nothing to do with TLS
+			}
 			t.Run(name+" "+kind, func(t *testing.T) {
 				c := newCluster(t, 5, nil)
 				if kind == "blind" { // nothing stored can be replayed: window, else the server
@@ -45,7 +48,7 @@ func TestNodeKilled(t *testing.T) {
 					victims = append(victims, c.nodes[i])
 					isDead[i] = true
 				}
-				killAt(src, 10<<20, victims...)
+				killAt(src, 5<<20, victims...)
 				cfg := c.config(src)
 				cfg.Plain = kind == "plain"
 				r, err := send(t, cfg)
@@ -67,7 +70,7 @@ func TestNodeKilled(t *testing.T) {
 				if got := r.Status(err, 0); got != ExitPartial {
 					t.Errorf("exit status %d", got)
 				}
-				if extra := r.Sent - int64(len(blob)); extra > 34<<20 {
+				if extra := r.Sent - int64(len(blob)); extra > 17<<20 {
 					t.Errorf("the server sent %d bytes more than the image", extra)
 				}
 			})

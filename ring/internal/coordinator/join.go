@@ -177,7 +177,8 @@ func (c *Machine) enter(i int) {
 }
 
 // maybeStart makes the chain once every node has answered or is out, or when the
-// deadline passed: those that have not answered by then may join late.
+// deadline passed: those that have not answered by then may join late. A plan has no latecomers, so it waits for the answer
+// of every node that was asked.
 func (c *Machine) maybeStart(deadline bool) {
 	if c.started || c.finished {
 		return
@@ -186,7 +187,7 @@ func (c *Machine) maybeStart(deadline bool) {
 	ready, busy := false, false
 	for i := 1; i < len(c.nodes); i++ {
 		n := &c.nodes[i]
-		if !c.due && (n.phase == phDialing || n.phase == phAsked) {
+		if !c.due && n.phase == phDialing || n.phase == phAsked && (!c.due || c.plans()) {
 			return
 		}
 		ready, busy = ready || n.phase == phReady, busy || n.phase == phAsked && n.contact.busy

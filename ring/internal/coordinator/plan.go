@@ -14,6 +14,9 @@ func (c *Machine) start(i int) {
 	c.tell(i, &wire.Start{Target: json.RawMessage(c.nodes[i].row.Target)})
 }
 
+// plans reports whether a plan is still to be closed.
+func (c *Machine) plans() bool { return c.cfg.Confirm && !c.cfg.Check && !c.planned }
+
 // closePlan ends the nodes that have not answered, and has the others confirmed. If there are none, nothing is to be confirmed.
 func (c *Machine) closePlan() {
 	if c.planned {
@@ -25,11 +28,9 @@ func (c *Machine) closePlan() {
 		switch n := &c.nodes[i]; {
 		case n.phase == phReady:
 			ready = true
-		case n.phase == phAsked:
-			c.end(i, Refused, because(KindUnplanned, "not in the plan: it had not answered when the plan was made"))
 		case n.phase == phAway && n.contact.met:
 			c.end(i, Failed, n.row.Cause)
-		case n.phase < phReady:
+		case n.phase < phReady: // none of them was asked: maybeStart waits for those
 			c.unanswered(i)
 		}
 	}

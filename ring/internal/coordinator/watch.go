@@ -24,6 +24,14 @@ const leastRate = 16 << 10
 const leastStep = 60 * leastRate
 
 func (c *Machine) tick(passed time.Duration) {
+	if !c.started && !c.plans() {
+		return
+	}
+	for i := 1; i < len(c.nodes); i++ {
+		if n := &c.nodes[i]; n.phase == phAsked && c.now-n.contact.asked >= timings.answer && !c.cfg.Check {
+			c.end(i, Failed, unanswered)
+		}
+	}
 	if !c.started {
 		return
 	}
@@ -33,8 +41,6 @@ func (c *Machine) tick(passed time.Duration) {
 	c.judgeSuspects()
 	for i := 1; i < len(c.nodes); i++ {
 		switch n := &c.nodes[i]; {
-		case n.phase == phAsked && c.now-n.contact.asked >= timings.answer:
-			c.end(i, Failed, unanswered)
 		case n.phase == phServing && n.contact.alive:
 			c.watch(i, passed)
 		case n.phase == phCommitting && n.contact.alive && c.now-n.commit.since >= c.commitLimit():

@@ -150,7 +150,7 @@ func feed(t *testing.T, r *Relay, link uint32, secure bool, hello wire.LinkHello
 // A sparse blob goes from the source over a node that knows ZERO to one that does, to one that does not, and to one that is
 // fed from storage: all have the bytes, and hardly more than the data travels.
 func TestZerosTravel(t *testing.T) {
-	content := sparse(41<<20 + 12345)
+	content := sparse(19<<20 + 12345)
 	var data int64
 	for off := 0; off < len(content); {
 		n, zero := firstRun(content[off:], int64(off), 64<<10)

@@ -49,13 +49,12 @@ func TestCloneLiar(t *testing.T) {
 			}
 			cfg := ringOfNodes(t, dir, nodes)
 			r := clone(t, cfg, file, "a", meta.Device{Unread: name == "believed"})
-			code := "readback"
-			if name == "fails" {
-				code = "store"
-			}
 			for i, row := range r.Nodes {
 				bad := i == 1 && name != "believed"
-				if bad != (row.State == ring.Failed) || bad != (row.Target == ring.TargetOverwritten) || bad != (row.Code == code) {
+				// The loop driver of Linux calls a request done of which only the first part could be written: where that is
+				// what failed, reading back finds it.
+				told := row.Code == "readback" || name == "fails" && row.Code == "store"
+				if bad != (row.State == ring.Failed) || bad != (row.Target == ring.TargetOverwritten) || bad != told {
 					t.Errorf("%+v", row)
 				}
 			}
