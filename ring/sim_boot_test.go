@@ -48,7 +48,7 @@ func (s *sim) boot(n *simNode) {
 	host := s.net.Host(n.name)
 	node.net.dial = func(ctx context.Context, addr string) (net.Conn, error) {
 		c, err := host.Dial(ctx, addr)
-		if err == nil && n.lies >= 0 {
+		if err == nil && n.willLie(s) {
 			c = &liar{Conn: c, sim: s, node: n}
 		}
 		if err == nil && lies != nil && lies.is("sends-nothing") {

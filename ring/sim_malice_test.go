@@ -82,6 +82,13 @@ func (l *liar) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
+// willLie reports whether it has not told its last lie.
+func (n *simNode) willLie(s *sim) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return n.lies >= 0
+}
+
 // lie says what is done to the next bytes.
 func (n *simNode) lie(s *sim, size int64) string {
 	s.mu.Lock()

@@ -8,6 +8,8 @@ import (
 	"testing/synctest"
 
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/dolly-img/dolly-img/ring/leaf"
 )
 
 // fullSink adds all that a Sink may add.
@@ -22,6 +24,8 @@ func (fullSink) Holds(v1.Descriptor, int64) bool { return true }
 func (fullSink) Compare(context.Context, v1.Descriptor) (int64, error) {
 	return 0, nil
 }
+func (fullSink) Same(v1.Descriptor) bool           { return true }
+func (fullSink) Compared(v1.Descriptor, *leaf.Set) {}
 func (fullSink) Target(context.Context) (json.RawMessage, error) {
 	return json.RawMessage("{}"), nil
 }
