@@ -41,7 +41,7 @@ func TestKilledNode(t *testing.T) {
 						t.Error("the dead node has the file")
 					}
 				}
-				if res.took > 6*time.Second {
+				if res.took > 12*time.Second { // 2 s without a loss; a node whose loss is noticed by its silence alone costs 5 s more
 					t.Errorf("took %v", res.took)
 				}
 				if all := events(t, res.output); len(all) < 3 || all[len(all)-1]["nodes"] == nil {
