@@ -1,7 +1,9 @@
 package ring
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"io"
 	"sync/atomic"
@@ -10,6 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/dolly-img/dolly-img/ring/leaf"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
@@ -125,5 +128,70 @@ func TestTargetStates(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// brokenDisk is a disk that is updated. What it has cannot be read a second time from the second leaf on, once the first is good.
+type brokenDisk struct {
+	*oldSink
+	good, failed chan struct{}
+	second       atomic.Bool // the source is read a second time
+}
+
+func (s *brokenDisk) Same(v1.Descriptor) bool { return false }
+func (s *brokenDisk) Target(context.Context) (json.RawMessage, error) {
+	return json.RawMessage(`{"disk":"a"}`), nil
+}
+
+func (s *brokenDisk) TargetState() TargetState {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.wrote > 0 {
+		return TargetOverwritten
+	}
+	return TargetUntouched
+}
+
+func (s *brokenDisk) Begin(ctx context.Context, d v1.Descriptor, off int64) (Writer, error) {
+	s.second.Store(true)
+	_, err := s.oldSink.Begin(ctx, d, off)
+	return s, err
+}
+
+func (s *brokenDisk) Good(off int64) {
+	if off == leaf.Size {
+		close(s.good)
+	}
+}
+
+func (s *brokenDisk) Open(ctx context.Context, d v1.Descriptor, off int64) (io.ReadCloser, error) {
+	if !s.begun || off != leaf.Size {
+		return s.oldSink.Open(ctx, d, off)
+	}
+	<-s.good
+	defer close(s.failed)
+	return nil, syscall.EIO
+}
+
+// A node that fails by itself says whether it has overwritten anything, also where much of what it has is good.
+func TestUpdateFailsUntouched(t *testing.T) {
+	const size = 3 * leaf.Size
+	src := newMemSource(false, random(1, size))
+	src.descs[0].MediaType = leaf.MediaType
+	s := &brokenDisk{oldSink: &oldSink{data: bytes.Clone(src.blobs[0])}, good: make(chan struct{}), failed: make(chan struct{})}
+	s.data[size-1] ^= 1
+	src.read = func(_ int, off int64) {
+		if s.second.Load() && off >= size-leaf.Size {
+			<-s.failed
+		}
+	}
+	c := newCluster(t, 1, func(_ int, cfg *NodeConfig) {
+		cfg.Accept = func(context.Context, Request) (Sink, error) { return s, nil }
+	})
+	cfg := c.config(src)
+	cfg.Update, cfg.Confirm = true, func(context.Context, []Row) error { return nil }
+	r, _ := send(t, cfg)
+	if row := r.Nodes[0]; row.State != Failed || row.Target != TargetUntouched || s.wrote > 0 {
+		t.Errorf("%+v, wrote %d bytes", row, s.wrote)
 	}
 }

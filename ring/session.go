@@ -250,7 +250,7 @@ func (s *session) sayTarget() {
 // say sends a message. A report gets what only the sink knows. mu is held.
 func (s *session) say(m wire.Message) {
 	if r, ok := m.(*wire.Report); ok && s.extra.Overwriter != nil {
-		r.Target = wire.TargetState(s.extra.TargetState())
+		r.Target = s.targetState()
 	}
 	s.ctrl.send(m)
 }

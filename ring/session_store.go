@@ -37,6 +37,8 @@ type storing struct {
 	pages   bool
 	// told says that the server was told that the target is overwritten.
 	told bool
+	// writing counts what may be overwriting the target just now.
+	writing int
 	// back is what compares what is stored, or nil where the Sink need not be read back.
 	back *readBack
 }
@@ -107,6 +109,7 @@ func (s *session) store(blobs []int, at func(int) int64, halt chan struct{}) {
 			return w, nil
 		},
 		May:   func(ctx context.Context, b int, off int64) error { return s.mayWrite(ctx, b, off, halt) },
+		Wrote: func() { _ = s.writes(-1) },
 		Ready: s.awaitSums,
 		Sum: func(b int, off int64, sum []byte, end bool) error {
 			s.storing.back.keep(b, off, sum, end)
@@ -133,8 +136,13 @@ func (s *session) store(blobs []int, at func(int) int64, halt chan struct{}) {
 func (s *session) mayWrite(ctx context.Context, b int, off int64, halt chan struct{}) error {
 	for {
 		s.mu.Lock()
+		if s.m.Phase() >= member.Failed {
+			s.mu.Unlock()
+			return relay.ErrClosed // what it said of its target stays true
+		}
 		c := s.storing.cautious[b]
 		if c == nil || off < c.limit {
+			s.storing.writing++
 			s.mu.Unlock()
 			return nil
 		}
@@ -258,8 +266,13 @@ func (s *session) prepare() {
 			d.Digest, d.Size = s.m.Digest(b), s.m.Position(b).Size // settled by now
 			final[b] = d
 		}
+		if !s.writes(1) {
+			return
+		}
 		var err error
-		if inPlace, err = s.extra.Prepare(s.ctx, final); err != nil {
+		inPlace, err = s.extra.Prepare(s.ctx, final)
+		_ = s.writes(-1)
+		if err != nil {
 			s.step(member.EvFailure{Err: coded(err, wire.CodeStore)})
 			return
 		}

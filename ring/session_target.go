@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 
+	"github.com/dolly-img/dolly-img/ring/internal/member"
 	"github.com/dolly-img/dolly-img/ring/internal/wire"
 )
 
@@ -34,4 +35,25 @@ func (s *session) unchanged() *wire.Error {
 		return wire.Errorf(wire.CodePolicy, "what would be overwritten has changed since the plan was confirmed: now it is %s", wire.Printable(string(now)))
 	}
 	return nil
+}
+
+// writes counts more that may be overwriting the target from now on, or less, and reports whether that is still permitted: what a session
+// that has failed said of its target stays true.
+func (s *session) writes(more int) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if more > 0 && s.m.Phase() >= member.Failed {
+		return false
+	}
+	s.storing.writing += more
+	return true
+}
+
+// targetState returns what the target is for a report. That of a session that has failed will stay what it is. mu is held.
+func (s *session) targetState() wire.TargetState {
+	state := wire.TargetState(s.extra.TargetState())
+	if state == wire.TargetUntouched && s.storing.writing > 0 && s.m.Phase() >= member.Failed {
+		return wire.TargetUnknown
+	}
+	return state
 }

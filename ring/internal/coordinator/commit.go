@@ -103,7 +103,9 @@ func (c *Machine) fail(ev EvFail) {
 	if ev.Code == wire.CodeMismatch && n.feed.link != 0 {
 		n.row.Link = c.linkName(ev.Node)
 	}
-	n.overwriting.failed()
+	if ev.Code != wire.CodeVersion { // the server itself may have found that out
+		n.overwriting.failed()
+	}
 	c.end(ev.Node, Failed, Said(ev.Code, ev.Reason))
 }
 

@@ -6,11 +6,9 @@ import "github.com/dolly-img/dolly-img/ring/internal/wire"
 type overwriting struct {
 	// started says that START was sent, and ordered that COMMIT was.
 	started, ordered bool
-	// state is what the node last said of its target, and right that it said bytes to be right by then. Before these, it
-	// overwrites nothing.
+	// state is what the node last said of its target.
 	state wire.TargetState
-	right bool
-	// ended says that the node has failed by its own word, after it had said that.
+	// ended says that the node has failed by its own word, before which it says what its target stays.
 	ended bool
 }
 
@@ -21,7 +19,7 @@ func (o *overwriting) failed() { o.ended = true }
 // report keeps what a report says.
 func (o *overwriting) report(r wire.Report) {
 	if r.Target != "" {
-		o.state, o.right = r.Target, r.Good > 0 || r.Blob > 0
+		o.state = r.Target
 	}
 }
 
@@ -37,7 +35,7 @@ func (o *overwriting) becomes(s State, unmarked bool) wire.TargetState {
 		return wire.TargetUnknown
 	case o.state == wire.TargetOverwritten:
 		return wire.TargetOverwritten
-	case o.ended && o.state == wire.TargetUntouched && !o.right, unmarked:
+	case o.ended && o.state == wire.TargetUntouched, unmarked:
 		return wire.TargetUntouched
 	}
 	return wire.TargetUnknown

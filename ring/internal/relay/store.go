@@ -41,8 +41,9 @@ type Store struct {
 	// ring.Placer.
 	Begin func(ctx context.Context, blob int, at int64) (io.Writer, error)
 	// May, unless it is nil, waits until the bytes of a blob at off may be written. It must not wait after ctx is done or the
-	// relay is halted.
-	May func(ctx context.Context, blob int, off int64) error
+	// relay is halted. Wrote is called once they were written, or could not be.
+	May   func(ctx context.Context, blob int, off int64) error
+	Wrote func()
 	// Ready, unless it is nil, waits until more of a blob may be hashed, of which so many sums are being made or are not told yet. It
 	// must not wait after ctx is done or the relay is halted, nor for a blob of which all sums are told.
 	Ready func(ctx context.Context, blob int, untold *atomic.Int32) error
@@ -188,6 +189,9 @@ func (s *Store) write(ctx context.Context, w io.Writer, t *taker) error {
 			_, err = to.WriteAt(p.data, off)
 		default:
 			err = to.Zero(off, p.zeros)
+		}
+		if s.Wrote != nil {
+			s.Wrote()
 		}
 		if err != nil {
 			return wire.Errorf(wire.CodeStore, "write: %w", err)
