@@ -78,6 +78,7 @@ func dollyClient(cmd *cobra.Command, o *dolly.Options) error {
 	ctx, stop := context.WithCancelCause(cmd.Context())
 	defer stop(nil)
 	w := newDollyWords(cmd.ErrOrStderr(), o.Verbose)
+	w.stall = o.Stall
 	if o.Stall > 0 {
 		w.began = time.AfterFunc(time.Duration(o.Stall)*time.Second, func() { stop(&stalled{o.Stall}) }).Stop
 	}
@@ -127,6 +128,7 @@ type dollyWords struct {
 	words   *dolly.Client
 	verbose bool
 	port    int
+	stall   int         // seconds of -a
 	began   func() bool // called when a transfer begins, or nil
 	// size is that of the file in bytes, -1 while it is not known. unsynced says that the transfer makes nothing durable.
 	size     int64
@@ -143,7 +145,7 @@ func (w *dollyWords) listening(at net.Addr) {
 	w.port = portOf(at)
 	switch {
 	case w.verbose:
-		w.words.Listening(kernelBuffer("tcp_rmem"))
+		w.words.Listening(kernelBuffer("tcp_rmem"), w.stall)
 	case w.screen.tty:
 		w.screen.printf("waiting for a transfer on port %d; -h for help", w.port)
 	}

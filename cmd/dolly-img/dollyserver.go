@@ -37,12 +37,6 @@ func dollyServer(cmd *cobra.Command, o *dolly.Options, args []string) error {
 	if err != nil {
 		return &usageError{err: err}
 	}
-	// From 0.70 on, a file may name a directory as the input.
-	if info, err := os.Stat(d.Input.Path); err == nil && info.IsDir() && d.Tree == "" && d.Input == (dolly.Path{Path: d.Input.Path}) && !d.Output.Split {
-		if err := d.Directory(d.Input.Path, nil); err != nil {
-			return &usageError{err: err}
-		}
-	}
 	j, err := dollyJob(cmd, o, d)
 	if err != nil {
 		return err
@@ -130,6 +124,12 @@ func dollyJob(cmd *cobra.Command, o *dolly.Options, d *dolly.Job) (*job, error) 
 // configJob makes the push of a configuration file. The flags say what the file does not. NoSync is the option that has nothing
 // made durable, as it was given, or "".
 func configJob(cmd *cobra.Command, d *dolly.Job, send *sendFlags, out *outputFlags, dev *deviceFlags, noSync string) (*job, error) {
+	// From 0.70 on, a file may name a directory as the input.
+	if info, err := os.Stat(d.Input.Path); err == nil && info.IsDir() && d.Tree == "" && d.Input == (dolly.Path{Path: d.Input.Path}) {
+		if err := d.Directory(d.Input.Path, nil); err != nil {
+			return nil, &usageError{err: err}
+		}
+	}
 	switch {
 	case d.Hosts != "":
 		send.nodes = []string{d.Hosts}
@@ -246,7 +246,7 @@ func dollySays(j *job, o *dolly.Options, d *dolly.Job, host string, log *os.File
 		}
 		words = dolly.NewServer(j.screen, j.screen.hasLive(), dolly.Parameters{
 			Input: d.Input, Output: d.Output, Dummy: d.Dummy, DummyBytes: d.DummyBytes, Port: data, Host: host, Server: d.Server,
-			Nodes: j.Nodes, Listed: d.Hosts != "", Size: o.Size,
+			Nodes: j.Nodes, Listed: d.Hosts != "", Size: o.Size, Stall: o.Stall,
 		})
 		words.Begin(kernelBuffer("tcp_wmem"))
 		watch := j.watch

@@ -21,12 +21,15 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	context.AfterFunc(ctx, func() { time.AfterFunc(time.Second, stop) })
 	root := newRoot()
-	if filepath.Base(os.Args[0]) == dollyName {
+	asDolly := filepath.Base(os.Args[0]) == dollyName
+	if asDolly {
 		root.SetArgs(append([]string{dollyName}, os.Args[1:]...))
 	}
 	cmd, err := root.ExecuteContextC(ctx)
 	if usage := new(usageError); errors.As(err, &usage) && hintOf(err) == "" {
-		usage.hint = "see " + cmd.CommandPath() + " --help"
+		if usage.hint = "see " + cmd.CommandPath() + " --help"; asDolly {
+			usage.hint = "see dolly -h"
+		}
 	}
 	printError(root.ErrOrStderr(), err)
 	os.Exit(exitCode(err))

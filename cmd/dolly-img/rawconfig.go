@@ -9,7 +9,7 @@ import (
 )
 
 // ofConfig are the flags of raw that a configuration file takes the place of. --nodes takes the place of its list.
-var ofConfig = []string{"output", "format", "bmap", "no-spool", "allow-empty", "sha256", "update", "verify-only", "discard"}
+var ofConfig = []string{"output", "format", "bmap", "no-spool", "allow-empty", "sha256", "update", "verify-only", "discard", "exclude-path", "special"}
 
 // runConfig is raw with a configuration file of dolly. The flags are copies, and say what the file does not.
 func runConfig(cmd *cobra.Command, path string, send sendFlags, out outputFlags, dev deviceFlags, noSync bool) error {

@@ -29,9 +29,11 @@ func (c *Client) Write(b []byte) (int, error) {
 	return c.w.Write(b)
 }
 
-// Listening says that a client waits. Buffer is the size of the kernel's buffer for receiving, in bytes.
-func (c *Client) Listening(buffer int) {
+// Listening says that a client waits. Buffer is the size of the kernel's buffer for receiving, in bytes. Stall is what -a says, in
+// seconds.
+func (c *Client) Listening(buffer, stall int) {
 	write(c.w, func(b *printer) {
+		b.WriteString(timeout(stall))
 		b.printf("\nTrying to build ring...\nBuffer size: %d\nReceive buffer is %d bytes\nAccepting...", buffer/2, buffer)
 	})
 }

@@ -56,11 +56,14 @@ func (o *Options) Job(c *Config, host string) (*Job, error) {
 		j.Wait = time.Duration(o.Tries) * time.Second
 	}
 	j.over(o, c)
+	j.streams()
 	if err := j.tree(o); err != nil {
 		return nil, err
 	}
 	if !j.Dummy && j.Output.Path == "" {
-		j.Output.Path = j.Input.Path
+		if j.Output.Path = j.Input.Path; j.Input.Path == "-" {
+			return nil, errors.New("-I -: the nodes need a name for it, with -O")
+		}
 	}
 	j.name(o, c, host)
 	for _, what := range append(c.Ineffective, o.Ineffective...) {
@@ -70,6 +73,16 @@ func (o *Options) Job(c *Config, host string) (*Job, error) {
 		return nil, err
 	}
 	return j, nil
+}
+
+// streams takes the names that standard input and output had in files before dolly knew -I and -O.
+func (j *Job) streams() {
+	if j.Input.Path == "/dev/stdin" {
+		j.Input.Path = "-"
+	}
+	if j.Output.Path == "/dev/stdout" {
+		j.Output.Path = "-"
+	}
 }
 
 // tree takes -D and -X. Below the directory of -O, dolly unpacks directories under their whole paths; without -O they go
@@ -92,6 +105,9 @@ func (j *Job) tree(o *Options) error {
 
 // Directory makes a directory the input.
 func (j *Job) Directory(dir string, exclude []string) error {
+	if j.Output.Compressed || j.Output.Split {
+		return fmt.Errorf("outfile %s: %s is a directory, which is neither compressed nor split", j.Output.Path, dir)
+	}
 	j.Tree, j.Input = path.Clean(dir), Path{Path: dir}
 	for _, x := range exclude {
 		below, ok := strings.CutPrefix(path.Clean(x), strings.TrimSuffix(j.Tree, "/")+"/")
@@ -170,8 +186,6 @@ func (j *Job) check(o *Options) error {
 		return errors.New("no input: name it with -I, or with -f FILE")
 	case j.Output.Path == "-" && j.Output.Split:
 		return errors.New("outfile - split: standard output is one file")
-	case j.Input.Path == "-" && j.Output.Path == "-" && o.Output == "":
-		return errors.New("-I -: the nodes need a name for it, with -O")
 	case j.Output.Path != "-" && j.Output.Path != "" && !filepath.IsAbs(j.Output.Path) && !isDevice(j.Output.Path):
 		return fmt.Errorf("output %s: want an absolute path, on the nodes", j.Output.Path)
 	}

@@ -12,6 +12,10 @@ func TestJob(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	stdio, err := ReadConfig(strings.NewReader("infile /dev/stdin\noutfile /dev/stdout\na\nendconfig\n"), "f")
+	if err != nil {
+		t.Fatal(err)
+	}
 	sent := &Job{Input: Path{Path: "/tmp/sle15.sif"}, Output: Path{Path: "/data/sle15.sif"}, Nodes: guide.Nodes, Server: "sle151", Wait: 10 * time.Second}
 	with := func(set func(j *Job)) *Job {
 		j := *sent
@@ -36,6 +40,8 @@ func TestJob(t *testing.T) {
 			j.Notes = []string{"-I /x takes the place of infile in f", "-O - takes the place of outfile in f", "-H a,b takes the place of the list of nodes in f"}
 		})},
 		{"-s -I /x -H a", nil, "h", &Job{Input: Path{Path: "/x"}, Output: Path{Path: "/x"}, Hosts: "a", Server: "h", Wait: 10 * time.Second}},
+		{"-I /dev/stdin -O /dev/stdout -H a", nil, "h", &Job{Input: Path{Path: "-"}, Output: Path{Path: "-"}, Hosts: "a", Server: "h", Wait: 10 * time.Second}},
+		{"-f f", stdio, "h", &Job{Input: Path{Path: "-"}, Output: Path{Path: "-"}, Nodes: []string{"a"}, Server: "h", Wait: 10 * time.Second}},
 		{"-I /x -O device:system -H a -b 4096", nil, "h", &Job{Input: Path{Path: "/x"}, Output: Path{Path: "device:system"}, Hosts: "a", Server: "h", Wait: 10 * time.Second,
 			Notes: []string{"-b has no effect: blocks have 1 MiB, or what a slow link carries in 5 ms"}}},
 		{"-D /srv/a/ -X /srv/a/tmp,/srv/a/*.o -H a", nil, "h", &Job{Input: Path{Path: "/srv/a/"}, Output: Path{Path: "/srv/a"}, Tree: "/srv/a", Exclude: []string{"/tmp", "/*.o"},

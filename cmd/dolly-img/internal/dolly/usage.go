@@ -16,8 +16,8 @@ Options, in any order:
 	-s         this is the server; warn if the file names another host
 	-S [NAME]  the same, and the name is not checked
 	-f FILE    configuration file; -I, -O and -H beside it win
-	-I FILE    file or device to send; - is standard input
-	-O FILE    file or device on the nodes (- is standard output of clients); the same path if it is left out
+	-I FILE    file or device to send; - or /dev/stdin is standard input
+	-O FILE    file or device on the nodes (- or /dev/stdout is standard output of clients); the same path if it is left out
 	-H HOSTS   the nodes, separated by commas; 10.0.1.45-80 and node[01-16] are lists, too
 	-D DIR     a directory to send, which takes the place of DIR on the nodes, or of DIR below -O
 	-X DIR,... left out of it

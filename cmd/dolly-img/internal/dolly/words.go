@@ -45,6 +45,8 @@ type Parameters struct {
 	Nodes  []string
 	// Listed says that the nodes come from the command line, and not from a file.
 	Listed bool
+	// Stall is what -a says, in seconds.
+	Stall int
 	// Me is the place of a client in Nodes; -1 is the server, or not known.
 	Me int
 }
@@ -102,6 +104,14 @@ func (p *Parameters) print(b *printer, server bool) {
 	b.printf("Using transfer size %d bytes.\n\n", transferSize)
 }
 
+// timeout returns what dolly says of -a, and "" where that is 0.
+func timeout(seconds int) string {
+	if seconds == 0 {
+		return ""
+	}
+	return fmt.Sprintf("Will set timeout to %d seconds.\n", seconds)
+}
+
 // Server writes what dolly writes on the server with -v.
 type Server struct {
 	w      io.Writer
@@ -132,6 +142,7 @@ func write(w io.Writer, f func(b *printer)) {
 // Begin writes the parameters. Buffer is the size of the kernel's buffer for sending, in bytes.
 func (s *Server) Begin(buffer int) {
 	write(s.w, func(b *printer) {
+		b.WriteString(timeout(s.params.Stall))
 		if s.params.Listed {
 			for _, node := range s.params.Nodes {
 				b.printf("'writing '%s'\n", node)

@@ -72,7 +72,7 @@ func TestClientAsInTheGuide(t *testing.T) {
 	p.Host, p.Me = "192.168.255.2", Place(p.Nodes, "192.168.255.2")
 	now := time.Unix(1e9, 0)
 	c := NewClient(&b, false)
-	c.Listening(196608)
+	c.Listening(196608, 0)
 	c.Began(p, now)
 	c.Ended(guideBytes, guideBytes, 534627532*time.Microsecond, false)
 	if got, want := masked(b.String()), masked(guide(t, "client.guide")); got != want {
@@ -120,7 +120,7 @@ func TestClientProgress(t *testing.T) {
 // behind "Clients done".
 func TestServerOtherwise(t *testing.T) {
 	var b bytes.Buffer
-	p := Parameters{Input: Path{Path: "/i\n", Split: true}, Output: Path{Path: "/o", Compressed: true, Split: true, Each: 1024}, Nodes: []string{"a", "b", "c"}}
+	p := Parameters{Stall: 20, Input: Path{Path: "/i\n", Split: true}, Output: Path{Path: "/o", Compressed: true, Split: true, Each: 1024}, Nodes: []string{"a", "b", "c"}}
 	s := NewServer(&b, true, p)
 	now := time.Unix(1e9, 0)
 	s.Begin(0)
@@ -131,7 +131,7 @@ func TestServerOtherwise(t *testing.T) {
 	s.End(Statistics{Bytes: 2e6, Nodes: 2, Time: time.Second}, 3, true)
 	got := b.String()
 	for _, want := range []string{
-		"Parameter file:\ninfile = '/i', splitted in parts.\ncompressed outfile = '/o', splitted in 1024 byte parts.\n",
+		"Will set timeout to 20 seconds.\nParameter file:\ninfile = '/i', splitted in parts.\ncompressed outfile = '/o', splitted in 1024 byte parts.\n",
 		"Host ready 'b'.\nMachines left to wait for: 2\nHost got parameters 'a'.\nMachines left to wait for: 2\nHost ready 'a'.\nMachines left to wait for: 1\nAccepted.\n",
 		"\rSent MB: 1, MB/s: 1.000, Current MB/s: 1.000      \nRead 2000000 bytes",
 		"Sent MB: 2.\nWaiting for child 0.\n*** ERROR *** 1 of 3 clients do not have it.\n",

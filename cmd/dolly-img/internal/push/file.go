@@ -92,6 +92,9 @@ func (in File) open(ctx context.Context, m *meta.Transfer) (ring.Source, error) 
 	if in.Parts {
 		return in.parts(ctx, m)
 	}
+	if asIs := in.Path == "-" || raw.IsDevice(in.Path); asIs && in.Format != "" && in.Format != expand.Raw && in.Format != expand.Auto {
+		return nil, fmt.Errorf("input %s: only a file is expanded, and this would be sent compressed with %s as it is", in.Path, in.Format)
+	}
 	if in.Path == "-" {
 		dir := os.TempDir()
 		if in.NoSpool {
