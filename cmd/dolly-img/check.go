@@ -114,7 +114,7 @@ func printCheck(w io.Writer, r *ring.Report, quiet, update bool, devices *push.P
 			return
 		}
 		behind := ""
-		if devices != nil {
+		if devices != nil && !devices.Unread {
 			behind = "; then each node reads its device back"
 		}
 		fmt.Fprintf(w, "expected time: %s at %s/s, %s%s\n", clockFrom(time.Duration(p.Seconds*float64(time.Second))), bytesize.Text(p.Rate), p.Limit, behind)

@@ -107,6 +107,14 @@ func TestPlanOffersUpdate(t *testing.T) {
 	if got := check.String(); !strings.Contains(got, "\n5 of 6 nodes would be compared and updated, 0 hold it; nothing was written\nto move: at most 5.00 GB ") {
 		t.Errorf("--check:\n%s", got)
 	}
+	for _, unread := range []bool{false, true} {
+		var b strings.Builder
+		p.Unread = unread
+		printCheck(&b, &ring.Report{Nodes: p.Nodes, Bytes: 1e9, Plan: &ring.Plan{Serve: 5, Move: 5e9, Send: 1e9, Rate: 1e8, Seconds: 10}}, false, true, &p)
+		if strings.Contains(b.String(), "; then each node reads its device back\n") == unread || !strings.Contains(b.String(), "expected time: 0:10 ") {
+			t.Errorf("--check, not read back %v:\n%s", unread, b.String())
+		}
+	}
 	var small strings.Builder // is sent whole
 	p.Update, p.Size = false, 1e6
 	if printOverwrites(&small, p); strings.Contains(small.String(), "hint") {

@@ -24,6 +24,8 @@ type Plan struct {
 	Size int64
 	// Update is set where nodes compare what they have, and are sent only what differs.
 	Update bool
+	// Unread is set where nodes do not read back what they wrote.
+	Unread bool
 }
 
 // Updates reports whether a source of size bytes is compared first where an update is asked for. What is shorter is sent whole.
@@ -31,7 +33,7 @@ func Updates(asked bool, size int64) bool { return asked && size >= raw.LeavesFr
 
 // Plan returns the plan of these nodes, once Run has opened a source of size bytes.
 func (p *Push) Plan(nodes []ring.Row, size int64) Plan {
-	return Plan{nodes, p.Name, p.holds, size, Updates(p.Update, size)}
+	return Plan{nodes, p.Name, p.holds, size, Updates(p.Update, size), p.Meta.Device != nil && p.Meta.Device.Unread}
 }
 
 // Devices returns the device of each node that would be served, by the node's place in Nodes. It is nil where the node describes
