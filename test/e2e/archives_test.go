@@ -15,6 +15,7 @@ import (
 
 // Archives are told by their content and read where they lie; skopeo's cache is taken over.
 func TestImageOfArchives(t *testing.T) {
+	together(t)
 	ctx := need(t, 2*time.Minute, "skopeo", "gzip", busybox)
 	r := newRig(t, ctx, netns.Config{Nodes: 2})
 	r.start()

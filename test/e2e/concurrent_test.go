@@ -13,6 +13,7 @@ import (
 // Two pushes of one image at once, each with an output of its own: both commit, and the caches
 // hold it once, whole.
 func TestSameImageTwice(t *testing.T) {
+	together(t)
 	ctx := need(t, 2*time.Minute, "mksquashfs", busybox)
 	r := newRig(t, ctx, netns.Config{Nodes: 3})
 	r.start()
@@ -41,6 +42,7 @@ func TestSameImageTwice(t *testing.T) {
 // of the two is committed or refused as busy, and each node has one of the files, whole, of a
 // push that says so.
 func TestOneTargetTwice(t *testing.T) {
+	together(t)
 	ctx := need(t, 2*time.Minute)
 	r := newRig(t, ctx, netns.Config{Nodes: 3})
 	r.start()

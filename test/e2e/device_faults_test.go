@@ -111,6 +111,9 @@ func (f *deviceFault) play(t *testing.T) {
 		if _, err := p.process.Line(r.ctx, `"event":"progress"`); err != nil {
 			t.Fatal(err)
 		}
+		// Before that its disk is untouched, and a node that is lost says so, too.
+		disk := devices[deviceVictim]["system"]
+		eventually(t, time.Minute, "the disk is written to", func() (bool, string) { return !begins(t, disk, old), p.process.Output() })
 		f.do(victim)
 	}
 	exit := 3
@@ -188,6 +191,18 @@ func (f *deviceFault) check(t *testing.T, res *result, devices []map[string]*loo
 	}
 }
 
+// begins reports whether the first bytes of a device are these.
+func begins(t *testing.T, d *loopdev.Device, with []byte) bool {
+	t.Helper()
+	f := d.Open(t, os.O_RDONLY)
+	defer f.Close()
+	b := make([]byte, 4096)
+	if _, err := f.ReadAt(b, 0); err != nil {
+		t.Fatal(err)
+	}
+	return bytes.HasPrefix(b, with)
+}
+
 // content returns all bytes of a device.
 func content(t *testing.T, d *loopdev.Device) []byte {
 	t.Helper()
@@ -225,6 +240,7 @@ func tracerOf(t *testing.T, pid int) string {
 
 // While a daemon overwrites a device, the first time and again, it opens nothing else for writing, and changes no file by its name.
 func TestDeviceOnlyTheNamed(t *testing.T) {
+	together(t)
 	const mib = 1 << 20
 	var other *loopdev.Device // that the policy names, too
 	r, devices := newDeviceRig(t, time.Minute, 1, func(r *rig, _ int) map[string]*loopdev.Device {

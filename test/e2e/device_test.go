@@ -38,6 +38,7 @@ func newDeviceRig(t *testing.T, timeout time.Duration, count int, make func(r *r
 func TestDeviceDisks(t *testing.T) {
 	for _, sector := range []int{512, 4096} {
 		t.Run(fmt.Sprint(sector), func(t *testing.T) {
+			together(t)
 			names := []string{"a", "b", "c"}
 			var disk loopdev.Disk
 			r, devices := newDeviceRig(t, 3*time.Minute, 4, func(r *rig, node int) map[string]*loopdev.Device {
@@ -89,6 +90,7 @@ func TestDeviceDisks(t *testing.T) {
 // A push to disks whose server and one of whose nodes are killed in its middle leaves disks that say that they are half-written,
 // and the same command goes on from there.
 func TestDeviceResume(t *testing.T) {
+	together(t)
 	var disk loopdev.Disk
 	r, devices := newDeviceRig(t, 3*time.Minute, 3, func(r *rig, node int) map[string]*loopdev.Device {
 		if node == 0 {
@@ -167,6 +169,7 @@ func TestDeviceWithoutPrivilege(t *testing.T) {
 
 // Each node that cannot take a disk says why before anything is overwritten, and the others get it.
 func TestDeviceRefused(t *testing.T) {
+	together(t)
 	const mib = 1 << 20
 	r, devices := newDeviceRig(t, time.Minute, 4, func(r *rig, node int) map[string]*loopdev.Device {
 		opts, size := loopdev.Options{}, int64(32*mib)

@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"bytes"
 	"crypto/rand"
 	"fmt"
 	"os"
@@ -50,6 +49,7 @@ func change(t *testing.T, file string, off, n int64) {
 
 // An update of devices sends and writes what differs, and nothing where nothing does. One of whose nodes is killed goes on.
 func TestDeviceUpdate(t *testing.T) {
+	together(t)
 	const mib = 1 << 20
 	const size = 1 << 30
 	r, devices := newDeviceRig(t, 3*time.Minute, 2, func(r *rig, node int) map[string]*loopdev.Device {
@@ -94,15 +94,7 @@ func TestDeviceUpdate(t *testing.T) {
 	// In the middle of an update.
 	change(t, sent, 500*mib, 60*mib)
 	p := r.startPush(append(args, "--rate", "8M", "--json", "--retries", "0")...)
-	isHalf := func() bool {
-		f := devices[1]["system"].Open(t, os.O_RDONLY)
-		defer f.Close()
-		b := make([]byte, 512)
-		if _, err := f.ReadAt(b, 0); err != nil {
-			t.Fatal(err)
-		}
-		return bytes.HasPrefix(b, []byte("dolly-img half"))
-	}
+	isHalf := func() bool { return begins(t, devices[1]["system"], []byte("dolly-img half")) }
 	eventually(t, 60*time.Second, "the update writes", func() (bool, string) { return isHalf(), p.process.Output() })
 	victim := r.nodes[1]
 	victim.kill()

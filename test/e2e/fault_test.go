@@ -54,6 +54,7 @@ func TestKilledNode(t *testing.T) {
 
 // What one node cannot or may not do is its own row, the others commit.
 func TestRefusingNodes(t *testing.T) {
+	together(t)
 	ctx := need(t, time.Minute)
 	r := newRig(t, ctx, netns.Config{Nodes: 5})
 	full, closed, existing, absent := r.nodes[0], r.nodes[1], r.nodes[2], r.nodes[3]
@@ -187,6 +188,7 @@ func leavesNothing(r *rig) {
 
 // A push that is interrupted before the first commit leaves every node as it was.
 func TestInterrupted(t *testing.T) {
+	together(t)
 	ctx := need(t, time.Minute)
 	r := newRig(t, ctx, netns.Config{Nodes: 3})
 	r.start()

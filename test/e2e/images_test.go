@@ -73,6 +73,7 @@ func manifest(t *testing.T, dir, ref, arch string) (m v1.Manifest, d digest.Dige
 // A registry's image is asked for once, whatever the number of nodes; what nodes hold does not
 // move; and what is on them is what skopeo finds in the registry.
 func TestImageOfRegistry(t *testing.T) {
+	together(t)
 	ctx := need(t, 3*time.Minute+time.Duration(*imageSize/(10<<20))*time.Second, "docker-registry", "skopeo", busybox)
 	r := newRig(t, ctx, netns.Config{Nodes: 5})
 	g := newRegistry(r)

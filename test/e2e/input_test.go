@@ -14,6 +14,7 @@ import (
 // What is wrong on the command line or with the input is said in one line and a hint,
 // with the right status, and nothing is left on the nodes.
 func TestBadInput(t *testing.T) {
+	together(t)
 	ctx := need(t, time.Minute, "mksquashfs", busybox)
 	r := newRig(t, ctx, netns.Config{Nodes: 2})
 	r.start()

@@ -119,6 +119,7 @@ func runsAnywhere(program string) error {
 }
 
 func TestRunsAnywhere(t *testing.T) {
+	together(t)
 	if err := runsAnywhere("/bin/sh"); err == nil || !strings.Contains(err.Error(), "busybox-static") {
 		t.Errorf("a shell that needs libraries: %v", err)
 	}

@@ -12,6 +12,7 @@ import (
 
 // From keys to a running container image on every node, and again.
 func TestPushSIF(t *testing.T) {
+	together(t)
 	for _, nodes := range []int{4, 8} {
 		t.Run(fmt.Sprintf("%d nodes", nodes), func(t *testing.T) {
 			ctx := need(t, 2*time.Minute, "mksquashfs", "squashfuse", "fusermount3", busybox)

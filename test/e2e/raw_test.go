@@ -13,6 +13,7 @@ import (
 )
 
 func TestRawStream(t *testing.T) {
+	together(t)
 	ctx := need(t, time.Minute)
 	r := newRig(t, ctx, netns.Config{Nodes: 3})
 	r.start()
@@ -66,6 +67,7 @@ func TestSlowLinks(t *testing.T) {
 // Sizes around the frame and the mark, over fast links, into an existing file that is
 // longer.
 func TestSizes(t *testing.T) {
+	together(t)
 	ctx := need(t, time.Minute)
 	r := newRig(t, ctx, netns.Config{Nodes: 2})
 	r.start()

@@ -17,6 +17,7 @@ import (
 // A block device becomes a file on four nodes, byte for byte. One that is mounted is refused with the place and the way
 // out, and one that is mounted read-only is sent.
 func TestRawDevice(t *testing.T) {
+	together(t)
 	ctx := need(t, time.Minute, "mkfs.ext4", "unshare")
 	r := newRig(t, ctx, netns.Config{Nodes: 4})
 	r.start()

@@ -273,6 +273,7 @@ func TestHammeredNode(t *testing.T) {
 
 // Our own command, with keys that are wrong, says so.
 func TestWrongKeys(t *testing.T) {
+	together(t)
 	ctx := need(t, time.Minute)
 	r := newRig(t, ctx, netns.Config{Nodes: 2})
 	r.start()
