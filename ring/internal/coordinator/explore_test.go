@@ -18,7 +18,7 @@ import (
 
 var (
 	exploreMost = flag.Int("explore.most", 100_000_000, "states the explorer looks at before it gives up")
-	exploreFull = flag.Bool("explore.full", false, "2 losses and a return of 3 nodes in any order, too: 41 million states, five minutes, 4 GB")
+	exploreFull = flag.Bool("explore.full", false, "2 losses of 3 nodes in any order, with a return, too: 44 million states, six minutes, 4 GB")
 )
 
 // TestExplore goes through the orders of moves of 3 nodes and a blob of two frames: through
@@ -33,7 +33,7 @@ func TestExplore(t *testing.T) {
 		left  budget
 	}{
 		{"3 nodes, any order", 3, budget{delays: anyOrder}, budget{delays: anyOrder}},
-		{"3 nodes, any order, 2 losses", 3, budget{delays: 1, crashes: 2}, budget{delays: anyOrder, crashes: 2}},
+		{"3 nodes, 2 losses", 3, budget{delays: 1, crashes: 2}, budget{delays: 4, crashes: 2}},
 		{"3 nodes, any order, a loss, a return", 3, budget{delays: 1, crashes: 1, returns: 1}, budget{delays: anyOrder, crashes: 1, returns: 1}},
 		{"3 nodes, 2 losses, a return", 3, budget{delays: 0, crashes: 2, returns: 1}, budget{delays: 2, crashes: 2, returns: 1}},
 		{"3 nodes, control lost", 3, budget{delays: 2, cuts: 1}, budget{delays: 4, cuts: 1}},
