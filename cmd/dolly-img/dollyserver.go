@@ -130,6 +130,9 @@ func configJob(cmd *cobra.Command, d *dolly.Job, send *sendFlags, out *outputFla
 			return nil, &usageError{err: err}
 		}
 	}
+	if d.InPlace && d.Tree == "" {
+		return nil, usagef("--in-place is for a directory, which -D names")
+	}
 	switch {
 	case d.Hosts != "":
 		send.nodes = []string{d.Hosts}
@@ -154,7 +157,7 @@ func configJob(cmd *cobra.Command, d *dolly.Job, send *sendFlags, out *outputFla
 			return nil, usagef("output %s: a directory does not go to a device", m.Output)
 		}
 		if m.Output != "-" {
-			m.Tree = &meta.Tree{}
+			m.Tree = &meta.Tree{InPlace: d.InPlace}
 		}
 	}
 	if d.Output.Split && m.Device != nil {

@@ -42,7 +42,8 @@ links, hard links, extended attributes and ACLs; holes of sparse files stay hole
 the same on every node; it takes the place of one that is there as a whole, in one step, so that what only that one had is
 gone. The policy.toml of each node has to permit it with directories = true, and replacing one with overwrite = true.
 If anything in the directory changes while it is sent, nothing is committed. Devices and named pipes are sent with --special only, and
-sockets never. --exclude-path PATTERN leaves out what fits it, with all that is in it, as rsync --exclude does: a pattern that
+sockets never. With --in-place files are replaced one by one in the directory that is there, and nothing is removed: for file systems
+that cannot exchange directories, and to add to what is there. If that is interrupted, the directory is partly the new one. --exclude-path PATTERN leaves out what fits it, with all that is in it, as rsync --exclude does: a pattern that
 begins with / fits from the top on, another one the last names of a path, and with / at its end directories only; * and ? stand for
 no slash, and ** is not supported. --owner gives all of the directory to one owner. Other file systems that are mounted in the
 directory are sent, too.
@@ -143,8 +144,8 @@ func newRaw() *cobra.Command {
 			if isTree(input) {
 				return dir.run(cmd, input, &send, out)
 			}
-			if dir.special || len(dir.exclude) > 0 {
-				return usagef("--exclude-path and --special are for a directory, whose name ends with /")
+			if dir.special || dir.inPlace || len(dir.exclude) > 0 {
+				return usagef("--exclude-path, --in-place and --special are for a directory, whose name ends with /")
 			}
 			stored, err := storedAs(cmd, input, format, blocks, identity.IsDevice(out.output))
 			if err != nil {

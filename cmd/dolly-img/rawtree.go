@@ -17,11 +17,13 @@ import (
 type treeFlags struct {
 	exclude []string
 	special bool
+	inPlace bool
 }
 
 func (f *treeFlags) add(cmd *cobra.Command) {
 	cmd.Flags().StringArrayVar(&f.exclude, "exclude-path", nil, "leave out of a directory what fits the `PATTERN`, as rsync --exclude does; can be repeated")
 	cmd.Flags().BoolVar(&f.special, "special", false, "send devices and named pipes of a directory, too")
+	cmd.Flags().BoolVar(&f.inPlace, "in-place", false, "replace the files of a directory one by one in the one that is there, and remove nothing; an interruption leaves it partly new")
 }
 
 // isTree reports whether an input is a directory with all that is in it.
@@ -46,7 +48,7 @@ func (f *treeFlags) run(cmd *cobra.Command, input string, send *sendFlags, out o
 	}
 	if strings.HasPrefix(out.output, "/") {
 		if out.output = strings.TrimRight(out.output, "/"); out.output == "" {
-			return &usageError{fmt.Errorf("--output /: a directory is replaced as a whole, and the root of a machine cannot be"), "name a directory below it"}
+			return &usageError{fmt.Errorf("--output /: a directory is replaced as a whole, and the root of a machine cannot be"), "name a directory below it; --in-place replaces files one by one, and removes nothing"}
 		}
 	}
 	m, err := out.meta(meta.KindRaw, "")
@@ -57,7 +59,7 @@ func (f *treeFlags) run(cmd *cobra.Command, input string, send *sendFlags, out o
 		return usagef("--output %s: a directory does not go to a device", out.output)
 	}
 	if !m.Discard && m.Output != "-" {
-		m.Tree = &meta.Tree{Special: f.special}
+		m.Tree = &meta.Tree{Special: f.special, InPlace: f.inPlace}
 	}
 	j, err := send.job(cmd, input, m)
 	if err != nil {

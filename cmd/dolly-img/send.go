@@ -163,6 +163,8 @@ func (j *job) printCompared(w io.Writer, rep *ring.Report) {
 	}
 	switch {
 	case rep.Plan.Serve == 0 || j.Meta.Output == "-":
+	case j.Meta.Tree != nil && j.Meta.Tree.InPlace:
+		fmt.Fprintln(w, "where a policy has overwrite = true, files of a directory that is there are replaced one by one, and none is removed")
 	case j.Meta.Tree != nil:
 		fmt.Fprintln(w, "where a policy has overwrite = true, a directory that is there is replaced as a whole")
 	case push.Updates(j.Update, rep.Bytes):

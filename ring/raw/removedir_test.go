@@ -6,6 +6,8 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -95,16 +97,17 @@ func TestRemoveLockedTree(t *testing.T) {
 }
 
 // Names with white space that the kernel does not escape are one field.
-func TestMountAt(t *testing.T) {
+func TestMountsAt(t *testing.T) {
 	info := "22 1 0:21 / /proc rw,nosuid - proc proc rw\n" +
 		"30 1 8:1 /x /srv/a\u00a0b\vc\fd\re\\040f\\011g rw shared:1 - ext4 /dev/sda1 rw\n" +
 		"31 1 8:2 /a\u00a0b /mnt/under rw - ext4 /dev/sda2 rw\n" +
 		"short\n"
 	odd := "/srv/a\u00a0b\vc\fd\re f\tg"
-	for dir, want := range map[string]string{
-		odd: odd, "/srv": odd, "/mnt": "/mnt/under", "/mnt/under": "/mnt/under", "/mnt/und": "", "/srv/a": "", "/proc/self": "", "rw": "",
+	for dir, want := range map[string][]string{
+		odd: {"."}, "/srv": {strings.TrimPrefix(odd, "/srv/")}, "/mnt": {"under"}, "/mnt/under": {"."}, "/mnt/und": nil, "/srv/a": nil,
+		"/proc/self": nil, "rw": nil, "/": {"proc", odd[1:], "mnt/under"},
 	} {
-		if at := mountAt(info, dir); at != want {
+		if at := mountsAt(info, dir); !slices.Equal(at, want) {
 			t.Errorf("%q: %q, want %q", dir, at, want)
 		}
 	}

@@ -209,7 +209,12 @@ func (t *Tree) dress(f durable.File, mode fs.FileMode) error {
 
 func (t *Tree) dressTop() error {
 	if t.all != nil {
-		return t.all.dress()
+		top, err := dup(t.d)
+		if err != nil {
+			return err
+		}
+		defer top.Close()
+		return t.all.dress(top)
 	}
 	return t.dress(t.d, t.modeOfDirs())
 }
@@ -262,6 +267,9 @@ func (t *Tree) Publish(ctx context.Context) error {
 	}
 	if err := t.t.setAside(t.d); err != nil {
 		return err
+	}
+	if old != nil && t.all != nil && t.all.inPlace {
+		return t.merge(old)
 	}
 	if t.made["."], err = t.d.Stat(); err == nil {
 		err = t.dressTop()

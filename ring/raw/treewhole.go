@@ -18,8 +18,9 @@ import (
 
 // wholeTree is what a Tree of anything has.
 type wholeTree struct {
-	dress    func() error // gives the top directory what others see of it; set by Seal
-	replaced fs.FileInfo  // the directory that was switched away, which Close removes; nil: none
+	inPlace  bool
+	dress    func(top *os.File) error // gives the top directory what others see of it; set by Seal
+	replaced fs.FileInfo              // the directory that was switched away, which Close removes; nil: none
 }
 
 // NewWholeTree is NewTree for a directory of anything, which replaces one of anything. It is filled not with Put and Commit,
@@ -41,6 +42,9 @@ func (t *Tree) replaceable() error {
 	if !t.t.o.Overwrite {
 		return t.t.existsDir()
 	}
+	if t.all.inPlace {
+		return t.mountedOn(func(rel string) bool { return rel == "." })
+	}
 	return t.t.nothingMounted(t.t.name)
 }
 
@@ -50,42 +54,56 @@ type descriptor interface{ Fd() uintptr }
 // nothingMounted returns an error if a file system is mounted on a directory, or on one below it. Such a one cannot be
 // renamed, or it would be emptied together with the directory.
 func (t *Target) nothingMounted(name string) error {
+	all, err := t.mountsIn(name)
+	if err == nil && len(all) > 0 {
+		err = t.mounted(all[0])
+	}
+	return err
+}
+
+func (t *Target) mounted(rel string) error {
+	return errkind.Errorf("output-mounted", "output %s: a file system is mounted at %s", t.title, path.Join(t.title, rel))
+}
+
+// mountsIn returns where file systems are mounted on a directory, which is ".", and below it.
+func (t *Target) mountsIn(name string) ([]string, error) {
 	f, err := t.fs.OpenFile(name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NONBLOCK, 0)
 	if err != nil {
-		return t.fail("look into it", err)
+		return nil, t.fail("look into it", err)
 	}
 	defer f.Close()
 	d, ok := f.(descriptor)
 	if !ok {
-		return nil // a file system of a test
+		return nil, nil // a file system of a test
 	}
 	dir, err := os.Readlink("/proc/self/fd/" + strconv.Itoa(int(d.Fd())))
 	if err != nil {
-		return t.fail("find its path", err)
+		return nil, t.fail("find its path", err)
 	}
 	mounts, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
-		return t.fail("find what is mounted", err)
+		return nil, t.fail("find what is mounted", err)
 	}
-	if at := mountAt(string(mounts), dir); at != "" {
-		return errkind.Errorf("output-mounted", "output %s: a file system is mounted at %s", t.title, path.Join(t.title, strings.TrimPrefix(at, dir)))
-	}
-	return nil
+	return mountsAt(string(mounts), dir), nil
 }
 
-// mountAt returns a directory on which a file system is mounted and that is dir or lies below it, or "". The format is that of
-// proc_pid_mountinfo(5): only the single blanks between fields are no part of them, since other white space is not escaped.
-func mountAt(mountinfo, dir string) string {
+// mountsAt returns the directories and files on which something is mounted and that are dir, which is ".", or lie below it. The
+// format is that of proc_pid_mountinfo(5): only the single blanks between fields are no part of them, since other white space
+// is not escaped.
+func mountsAt(mountinfo, dir string) (all []string) {
 	for line := range strings.Lines(mountinfo) {
 		fields := strings.Split(line, " ")
 		if len(fields) < 5 {
 			continue
 		}
-		if at := unescape(fields[4]); at == dir || strings.HasPrefix(at, dir+"/") {
-			return at
+		at := unescape(fields[4])
+		if at == dir {
+			all = append(all, ".")
+		} else if rel, ok := strings.CutPrefix(at, strings.TrimSuffix(dir, "/")+"/"); ok {
+			all = append(all, rel)
 		}
 	}
-	return ""
+	return all
 }
 
 // unescape decodes what proc_pid_mountinfo(5) writes as an octal number.
@@ -142,7 +160,7 @@ func (t *Tree) BeginOpen(ctx context.Context) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	if old != nil {
+	if old != nil && !t.all.inPlace {
 		if err := t.tryExchange(); err != nil {
 			return nil, err
 		}
@@ -211,16 +229,20 @@ func (t *Tree) Seal(ctx context.Context, dress func(top *os.File) error) error {
 	if t.d == nil || t.durable || t.all == nil {
 		return fmt.Errorf("output %s: nothing to seal", t.t.title)
 	}
-	t.all.dress = func() error {
-		top, err := dup(t.d)
-		if err != nil {
-			return err
-		}
-		defer top.Close()
+	t.all.dress = func(top *os.File) error {
 		if err := dress(top); err != nil {
 			return err
 		}
 		return top.Sync()
+	}
+	if t.all.inPlace { // what cannot be moved is refused before anything is
+		old, err := t.old()
+		if err == nil && old != nil {
+			err = t.intoStanding(old, func(*merger, *os.File, *os.File) error { return nil })
+		}
+		if err != nil {
+			return err
+		}
 	}
 	t.durable = true
 	return nil

@@ -57,6 +57,13 @@
 // What the file system says of each entry, when that is complete, goes into a sum. A later transfer of the same stream walks
 // the directory, and holds it if the sum is still the same.
 //
+// # In place
+//
+// With TargetOptions.InPlace Publish does not exchange the new directory with the one that is there, but renames what is in it
+// into that one, name by name, and gives the directories that both have the attributes of the new ones. It removes nothing.
+// Commit refuses what could not be renamed: a file in the place of a directory, or the other way round, and what is on another
+// file system. If Publish breaks off after that, the directory is partly the new one, and its error says so.
+//
 // # Durability
 //
 // Everything is made durable with syncfs(2), since an fsync of each file costs many times as much: while the stream comes,

@@ -93,8 +93,9 @@ func (s *syncer) close() {
 }
 
 // Flush unpacks what is left, all of which is known to be right, and waits until storage has it; see ring.Flusher.
-func (w *writer) Flush(ctx context.Context, done func(bytes int64)) error {
+func (w *writer) Flush(ctx context.Context, done func(bytes int64)) (err error) {
 	t := (*Target)(w)
+	defer t.explain(&err)
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.settle(ctx, done)

@@ -28,6 +28,11 @@ type TargetOptions struct {
 	Place raw.TargetOptions
 	// Special lets a stream have devices and named pipes.
 	Special bool
+	// InPlace has files be replaced one by one, in the directory that is there, and nothing be removed. If that is interrupted,
+	// the directory is partly the new one.
+	InPlace bool
+	// Explain returns an error of Begin, a Writer or Publish with what to do about it. It may be nil.
+	Explain func(err error) error
 	// Records remembers what was put in place, so that the same stream is held the next time. It may be nil.
 	Records Records
 }
@@ -39,7 +44,7 @@ type Records interface {
 }
 
 // Target is a directory that a node makes of a stream: a ring.Sink of one blob. The directory that was there before is
-// untouched until Publish, and removed by Close.
+// untouched until Publish, and removed by Close, unless it is to be replaced in place.
 type Target struct {
 	o      TargetOptions
 	tree   *raw.Tree
@@ -63,6 +68,10 @@ func NewTarget(o TargetOptions) (*Target, error) {
 	t, err := raw.NewWholeTree(o.Place)
 	if err != nil {
 		return nil, err
+	}
+	if o.InPlace {
+		t.InPlace()
+		o.Records = nil // what else is there makes another stream
 	}
 	return &Target{o: o, tree: t, syncfs: unix.Syncfs, every: syncEvery}, nil
 }
@@ -130,7 +139,8 @@ func (t *Target) stands(stream digest.Digest, until time.Time) bool {
 }
 
 // Begin makes the part directory, or goes on where the writer before was aborted.
-func (t *Target) Begin(ctx context.Context, d v1.Descriptor, off int64) (ring.Writer, error) {
+func (t *Target) Begin(ctx context.Context, d v1.Descriptor, off int64) (_ ring.Writer, err error) {
+	defer t.explain(&err)
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -182,8 +192,9 @@ func (t *Target) Switches(context.Context) bool {
 	return !t.held
 }
 
-// Publish puts the directory in the place of the one that is there, in one step.
-func (t *Target) Publish(ctx context.Context) error {
+// Publish puts the directory in the place of the one that is there, in one step, or what is in it into that one.
+func (t *Target) Publish(ctx context.Context) (err error) {
+	defer t.explain(&err)
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.held {
@@ -204,6 +215,13 @@ func (t *Target) Publish(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// explain adds to an error what to do about it.
+func (t *Target) explain(err *error) {
+	if *err != nil && t.o.Explain != nil {
+		*err = t.o.Explain(*err)
+	}
 }
 
 // Close removes what was not published, or the directory that was there before.
@@ -242,7 +260,8 @@ func (w *writer) Good(off int64) {
 }
 
 // next takes what comes at off with add, and unpacks what is known to be right.
-func (w *writer) next(off int64, add func()) error {
+func (w *writer) next(off int64, add func()) (err error) {
+	defer (*Target)(w).explain(&err)
 	w.mu.Lock()
 	good := w.good
 	if w.x == nil {
@@ -282,8 +301,9 @@ func (w *writer) Zero(off, n int64) error {
 }
 
 // Commit does what Flush does, unless that was called, and makes the directory ready to be put in place.
-func (w *writer) Commit(ctx context.Context, final v1.Descriptor) error {
+func (w *writer) Commit(ctx context.Context, final v1.Descriptor) (err error) {
 	t := (*Target)(w)
+	defer t.explain(&err)
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.x == nil || final.Size != t.q.end {

@@ -20,6 +20,8 @@ type Job struct {
 	// Exclude has patterns of what is left out, which begin in the directory with a slash.
 	Tree    string
 	Exclude []string
+	// InPlace has files of Tree be replaced one by one, and nothing be removed.
+	InPlace bool
 	// Mkdir has nodes make the directories above Output.
 	Mkdir bool
 
@@ -50,7 +52,7 @@ func (o *Options) Job(c *Config, host string) (*Job, error) {
 	j := &Job{
 		Input: c.Input, Output: c.Output, Nodes: c.Nodes, Suffix: c.Suffix, Notes: c.Notes,
 		Dummy: c.Dummy || o.Dummy, DummyBytes: c.DummyBytes, DummyTime: time.Duration(o.Seconds) * time.Second,
-		Wait: defaultWait, Stall: time.Duration(o.Stall) * time.Second,
+		Wait: defaultWait, Stall: time.Duration(o.Stall) * time.Second, InPlace: o.Own.InPlace,
 	}
 	if o.Tries >= 0 {
 		j.Wait = time.Duration(o.Tries) * time.Second
@@ -97,8 +99,8 @@ func (j *Job) tree(o *Options) error {
 		return errors.New("-D and -I: only one of them")
 	case len(o.Dirs) > 1:
 		return fmt.Errorf("-D %s: one directory is sent at a time, and replaced as a whole", strings.Join(o.Dirs, ","))
-	case o.Output == "/":
-		return errors.New("-O /: a directory is replaced as a whole, and the root of a machine cannot be; without -O, a directory goes where it is on the server")
+	case o.Output == "/" && !o.Own.InPlace:
+		return errors.New("-O /: a directory is replaced as a whole, and what only the nodes have in it is gone; --in-place unpacks over what is there")
 	}
 	return j.Directory(o.Dirs[0], o.Exclude)
 }

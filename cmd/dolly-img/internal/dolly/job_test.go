@@ -47,6 +47,7 @@ func TestJob(t *testing.T) {
 		{"-D /srv/a/ -X /srv/a/tmp,/srv/a/*.o -H a", nil, "h", &Job{Input: Path{Path: "/srv/a/"}, Output: Path{Path: "/srv/a"}, Tree: "/srv/a", Exclude: []string{"/tmp", "/*.o"},
 			Hosts: "a", Server: "h", Wait: 10 * time.Second}},
 		{"-D /srv/a -O /new -H a", nil, "h", &Job{Input: Path{Path: "/srv/a"}, Output: Path{Path: "/new/srv/a"}, Tree: "/srv/a", Mkdir: true, Hosts: "a", Server: "h", Wait: 10 * time.Second}},
+		{"-D /srv/a -O / --in-place -H a", nil, "h", &Job{Input: Path{Path: "/srv/a"}, Output: Path{Path: "/srv/a"}, Tree: "/srv/a", Mkdir: true, InPlace: true, Hosts: "a", Server: "h", Wait: 10 * time.Second}},
 		{"--dummy -t 3 -H a", nil, "h", &Job{Dummy: true, DummyTime: 3 * time.Second, Hosts: "a", Server: "h", Wait: 10 * time.Second}},
 	} {
 		o, err := Parse(strings.Fields(tt.line))
@@ -68,7 +69,7 @@ func TestJob(t *testing.T) {
 		{"-H a -X /x -I /y", "-X is for directories"},
 		{"-H a -D /x -I /y", "-D and -I: only one"},
 		{"-H a -D /x,/y", "-D /x,/y: one directory is sent at a time"},
-		{"-H a -D /x -O /", "-O /: a directory is replaced as a whole"},
+		{"-H a -D /x -O /", "-O /: a directory is replaced as a whole, and what only the nodes have in it is gone; --in-place"},
 		{"-H a -D /x -X /y", "-X /y: not below /x"},
 		{"-H a -D x", "output x: want an absolute path"},
 	} {

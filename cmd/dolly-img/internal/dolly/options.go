@@ -56,6 +56,8 @@ type Own struct {
 	Report string // --report, of the server
 	Port   int    // --port, of the server; 0 is the usual one
 	Yes    int    // --yes-overwrite, of the server
+
+	InPlace bool // --in-place, of the server
 }
 
 // IsServer reports whether this command line is that of the server.
@@ -185,6 +187,7 @@ var options = map[string]option{
 	"report":        text(func(o *Options) *string { return &o.Own.Report }),
 	"port":          number(func(o *Options) *int { return &o.Own.Port }, 1),
 	"yes-overwrite": number(func(o *Options) *int { return &o.Own.Yes }, 1),
+	"in-place":      flag(func(o *Options) { o.Own.InPlace = true }),
 }
 
 // Parse reads a command line, without the name of the program, as getopt does: letters may share one hyphen (-sv), a value

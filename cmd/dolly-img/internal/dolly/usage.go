@@ -44,6 +44,7 @@ Not of dolly are these, which mean what they mean to dolly-img raw and dolly-img
 	--keys DIR            of the keys
 	--port PORT           of the nodes, on the server
 	--report FILE         what became of each node, on the server
+	--in-place            replace the files of a directory one by one, and remove none, on the server
 	--yes-overwrite N     overwrite the devices of N nodes without asking, on the server
 	--cache DIR           of a client
 	--listen ADDRESS      of a client (default :9998)

@@ -28,7 +28,7 @@ const (
 )
 
 const (
-	metaVersion = 4        // version 1 has neither NoKeep nor Pin, version 2 no Device, version 3 none of Split, NoSync, Tree and Device.Unread
+	metaVersion = 5        // version 1 has neither NoKeep nor Pin, version 2 no Device, version 3 none of Split, NoSync, Tree and Device.Unread, version 4 no Tree.InPlace
 	maxMeta     = 16 << 10 // bytes of the encoded form
 	maxPath     = 4096
 )
@@ -79,6 +79,8 @@ type Transfer struct {
 type Tree struct {
 	// Special says that devices and named pipes are in it.
 	Special bool `json:"special,omitempty"`
+	// InPlace says that its files are replaced one by one in the directory that is there, and that nothing is removed.
+	InPlace bool `json:"inPlace,omitempty"`
 }
 
 // KeepMode gives the output the permission bits of the source, unless the user set others. If the source has no bits at
@@ -111,6 +113,8 @@ const unknownMeta = "description of the transfer: version %d, this node knows %d
 // least returns the lowest version that can say all of m, so that older nodes take whatever they can.
 func (m *Transfer) least() int {
 	switch {
+	case m.Tree != nil && m.Tree.InPlace:
+		return 5
 	case m.Split || m.NoSync || m.Tree != nil || m.Device != nil && m.Device.Unread:
 		return 4
 	case m.Device != nil:
@@ -123,7 +127,10 @@ func (m *Transfer) least() int {
 
 // newer names what m asks for that version 1 cannot say.
 func (m *Transfer) newer() (wants []string) {
-	if m.Tree != nil {
+	switch {
+	case m.Tree != nil && m.Tree.InPlace:
+		wants = append(wants, "replacing the files of a directory one by one")
+	case m.Tree != nil:
 		wants = append(wants, "directories")
 	}
 	if m.Device != nil {
@@ -160,6 +167,20 @@ func (m *Transfer) Outdated(r *ring.Report) {
 		}
 		row.Cause.After += fmt.Sprintf(": its dolly-img is too old for %s and has to be upgraded", strings.Join(m.newer(), " and "))
 		row.Reason = row.Cause.String()
+	}
+}
+
+// Partly adds to the rows of nodes that do not say whether they have put a directory in place what they may have of it.
+func (m *Transfer) Partly(r *ring.Report) {
+	if m.Tree == nil || !m.Tree.InPlace {
+		return
+	}
+	for i := range r.Nodes {
+		row := &r.Nodes[i]
+		if row.State == ring.Failed && row.Code == "unconfirmed" {
+			row.Cause.After += "; the directory there may be partly the new one: push again"
+			row.Reason = row.Cause.String()
+		}
 	}
 }
 

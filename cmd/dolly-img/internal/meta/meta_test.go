@@ -80,8 +80,9 @@ func TestMetaVersion(t *testing.T) {
 	for text, want := range map[string]string{
 		`{"version":1,"kind":"image","output":"/data/a","noKeep":true}`:                   "version 1 with what version 2 has",
 		`{"version":1,"kind":"image","ref":"a:1","pin":true}`:                             "version 1 with what version 2 has",
-		`{"version":5,"kind":"image","ref":"a:1"}`:                                        "version 5, this node knows 4",
-		`{"version":0,"kind":"image","ref":"a:1"}`:                                        "version 0, this node knows 4",
+		`{"version":6,"kind":"image","ref":"a:1"}`:                                        "version 6, this node knows 5",
+		`{"version":0,"kind":"image","ref":"a:1"}`:                                        "version 0, this node knows 5",
+		`{"version":4,"kind":"raw","output":"/data/a","tree":{"inPlace":true}}`:           "version 4 with what version 5 has",
 		`{"version":3,"kind":"raw","output":"/data/a","split":true}`:                      "version 3 with what version 4 has",
 		`{"version":4,"kind":"raw","output":"-","noSync":true}`:                           "only a file can be in parts",
 		`{"version":4,"kind":"image","ref":"a:1","output":"/data/a","split":true}`:        "only a file can be in parts",
@@ -121,5 +122,17 @@ func TestOutdated(t *testing.T) {
 	}
 	if want := []string{old + ": its dolly-img is too old for an output without a copy in the cache and has to be upgraded", "no room", ""}; !slices.Equal(got, want) {
 		t.Errorf("got %q", got)
+	}
+}
+
+// Who was told to replace files one by one, and does not say that it has, may have replaced some.
+func TestPartly(t *testing.T) {
+	for _, inPlace := range []bool{false, true} {
+		r := &ring.Report{Nodes: []ring.Row{{Node: "a", State: ring.Failed, Code: "unconfirmed"}, {Node: "b", State: ring.Failed, Code: "lost"}}}
+		m := Transfer{Kind: KindRaw, Output: "/data/a", Tree: &Tree{InPlace: inPlace}}
+		m.Partly(r)
+		if got := strings.Contains(r.Nodes[0].Reason, "partly the new one"); got != inPlace || strings.Contains(r.Nodes[1].Reason, "partly") {
+			t.Errorf("in place %v: %q, %q", inPlace, r.Nodes[0].Reason, r.Nodes[1].Reason)
+		}
 	}
 }

@@ -273,7 +273,7 @@ func TestRefusals(t *testing.T) {
 		{"owner", meta.Transfer{Kind: meta.KindRaw, Output: n.data + "/x", Owner: "no-such-user"}, nil, "owner no-such-user"},
 		{"no SIF", meta.Transfer{Kind: meta.KindImage, Ref: "a:b", Output: n.data + "/x"}, func(r *ring.Request) { r.Blobs = r.Blobs[1:] }, "no SIF"},
 		{"unknown key", meta.Transfer{Kind: meta.KindRaw, Discard: true}, encoded(`{"version":1,"kind":"raw","discard":true,"rm":"/"}`), `unknown field "rm"`},
-		{"version", meta.Transfer{Kind: meta.KindRaw, Discard: true}, encoded(`{"version":5,"what":true}`), "version 5, this node knows 4"},
+		{"version", meta.Transfer{Kind: meta.KindRaw, Discard: true}, encoded(`{"version":6,"what":true}`), "version 6, this node knows 5"},
 		{"kind", meta.Transfer{Kind: meta.KindRaw, Discard: true}, encoded(`{"version":1,"kind":"disk"}`), `unknown kind of transfer "disk"`},
 		{"no JSON", meta.Transfer{Kind: meta.KindRaw, Discard: true}, encoded(`x`), "description of the transfer"},
 		{"dots", meta.Transfer{Kind: meta.KindRaw, Discard: true}, encoded(`{"version":1,"kind":"raw","output":"` + n.data + `/../x"}`), "in its shortest form"},

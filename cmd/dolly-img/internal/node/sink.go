@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"fmt"
 	"io/fs"
 
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
@@ -93,7 +94,12 @@ func (a *acceptor) split(ctx context.Context, m *meta.Transfer, blobs []v1.Descr
 
 // directory returns the sink of a whole directory.
 func (a *acceptor) directory(ctx context.Context, m *meta.Transfer, blobs []v1.Descriptor, o raw.TargetOptions) (ring.Sink, error) {
-	t, err := tree.NewTarget(tree.TargetOptions{Place: o, Special: m.Tree.Special, Records: a.cache})
+	t, err := tree.NewTarget(tree.TargetOptions{Place: o, Special: m.Tree.Special, InPlace: m.Tree.InPlace, Records: a.cache, Explain: func(err error) error {
+		if hint := a.hint(err); hint != "" {
+			return fmt.Errorf("%w (%s)", err, hint)
+		}
+		return err
+	}})
 	if err != nil {
 		return nil, err
 	}

@@ -116,6 +116,7 @@ func (p *Push) send(ctx context.Context) (rep *ring.Report, kept string, err err
 		rep = p.notStarted(err)
 	}
 	m.Outdated(rep)
+	m.Partly(rep)
 	if m.Device != nil && m.Device.Unread {
 		notReadBack(rep)
 	}
