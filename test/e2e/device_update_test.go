@@ -88,7 +88,8 @@ func TestDeviceUpdate(t *testing.T) {
 		equal()
 	}
 	change(t, sent, 304*mib+99, 3*mib)
-	update("committed", 4*mib, size*15/1000)
+	change(t, sent, 701*mib, 5)
+	update("committed", 8*mib, size*15/1000)
 	update("held", 0, 0)
 
 	// In the middle of an update.

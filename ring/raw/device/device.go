@@ -34,6 +34,11 @@ func aligned(n int) []byte {
 	return b[skip : skip+n : skip+n]
 }
 
+// isAligned reports whether b begins at a multiple of page.
+func isAligned(b []byte) bool {
+	return uintptr(unsafe.Pointer(unsafe.SliceData(b)))&(page-1) == 0
+}
+
 // down and up round off to a multiple of unit, a power of two.
 func down(off, unit int64) int64 { return off &^ (unit - 1) }
 func up(off, unit int64) int64   { return down(off+unit-1, unit) }

@@ -142,11 +142,33 @@ func (t *Target) writePages(late bool) error {
 				end = min(down(end, page)+page, a.end())
 			}
 			if is == late {
-				if err := t.writeArea(a.b[at-a.off:end-a.off], at); err != nil {
+				if err := t.bring(a.b[at-a.off:end-a.off], at); err != nil {
 					return err
 				}
 			}
 			at = end
+		}
+	}
+	return nil
+}
+
+// bring writes b at off. In an update it writes only the parts that differ: most of the first leaf and of the tail is there.
+func (t *Target) bring(b []byte, off int64) error {
+	if !t.before.updates {
+		return t.writeArea(b, off)
+	}
+	is := reads.Get().(*[readSize]byte)
+	defer reads.Put(is)
+	for n := 0; len(b) > 0; b, off = b[n:], off+int64(n) {
+		n = int(min(int64(len(b)), down(off, readSize)+readSize-off))
+		if _, err := t.d.ReadAt(is[:n], off); err != nil {
+			return t.fail(fmt.Sprintf("read at byte %d", off), err)
+		}
+		if bytes.Equal(is[:n], b[:n]) {
+			continue
+		}
+		if err := t.writeArea(b[:n], off); err != nil {
+			return err
 		}
 	}
 	return nil

@@ -66,7 +66,8 @@ func (r *reader) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// fill copies what is stored next into p if that is in memory, and else reads it into buf and returns 0.
+// fill copies what is stored next into p if that is in memory, or reads it into p if p is fit for that, and else reads it into buf
+// and returns 0.
 func (r *reader) fill(p []byte) (int, error) {
 	t := r.t
 	t.mu.Lock()
@@ -98,6 +99,13 @@ func (r *reader) fill(p []byte) (int, error) {
 		return n, nil
 	}
 	t.mu.Unlock()
+	if k := down(min(n, int64(len(p))), page); k >= readSize && r.off%page == 0 && isAligned(p) {
+		p = p[:min(k, chunkSize)]
+		if _, err := t.d.ReadAt(p, r.off); err != nil {
+			return 0, t.fail(fmt.Sprintf("read at byte %d", r.off), err)
+		}
+		return len(p), nil
+	}
 	return 0, r.direct(n)
 }
 
