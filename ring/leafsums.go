@@ -16,7 +16,7 @@ import (
 // reads in one direction, a source that can only be read so is opened once, and nothing is read in vain. open opens the blob at the
 // front of a leaf. What it returns may end at the end of a leaf: then the rest is opened.
 func leafSums(ctx context.Context, size, each int64, hashers int, open func(ctx context.Context, off int64) (io.ReadCloser, error), tell func(sum [sha256.Size]byte)) error {
-	h := &leafHasher{size: size, each: each, open: open, tell: tell, sums: map[int64][sha256.Size]byte{}}
+	h := &leafHasher{size: size, each: each, open: open, tell: tell, reading: make(chan struct{}, 1), sums: map[int64][sha256.Size]byte{}}
 	h.zeros = newZeroLeaf(each)
 	work, ctx := errgroup.WithContext(ctx)
 	for range min(int64(hashers), (size+each-1)/each) {
@@ -36,7 +36,7 @@ type leafHasher struct {
 	tell       func(sum [sha256.Size]byte)
 	zeros      *zeroLeaf
 
-	reading sync.Mutex    // held while a leaf is read
+	reading chan struct{} // has a place for who reads a leaf
 	blob    io.ReadCloser // at next, where the leaf begins that is read next; nil: to be opened there
 	next    int64
 
@@ -67,8 +67,12 @@ func (h *leafHasher) run(ctx context.Context) error {
 // read reads the next leaf into buf, and returns where it begins, and its bytes, which are none behind the last leaf. If the leaf is
 // a hole its bytes are not read.
 func (h *leafHasher) read(ctx context.Context, buf []byte) (off int64, b []byte, hole bool, err error) {
-	h.reading.Lock()
-	defer h.reading.Unlock()
+	select {
+	case h.reading <- struct{}{}:
+		defer func() { <-h.reading }()
+	case <-ctx.Done():
+		return 0, nil, false, ctx.Err()
+	}
 	off = h.next
 	b = buf[:min(h.each, h.size-off)]
 	if len(b) == 0 {

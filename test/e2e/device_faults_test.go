@@ -67,18 +67,23 @@ var deviceFaults = []*deviceFault{
 // Whatever happens to one node's disk, the others' are complete, its own is complete, untouched or says that it is half-written, and
 // the row says which. The same command goes on when the fault is gone.
 func TestDeviceFaults(t *testing.T) {
-	for _, f := range deviceFaults {
-		t.Run(f.name, func(t *testing.T) {
-			t.Parallel()
-			f.play(t)
-		})
-	}
+	lines := make([]string, len(deviceFaults))
+	t.Run("row", func(t *testing.T) {
+		for i, f := range deviceFaults {
+			t.Run(f.name, func(t *testing.T) {
+				t.Parallel()
+				lines[i] = f.play(t)
+			})
+		}
+	})
+	addToTable(t, "| fault, second of four nodes | seconds | outcome | its disk | the same command again |\n|---|---|---|---|---|\n", lines)
 }
 
 // old is what a device begins with before it is overwritten.
 var old = bytes.Repeat([]byte("old\n"), 1024)
 
-func (f *deviceFault) play(t *testing.T) {
+// play plays a row and returns its line of the table.
+func (f *deviceFault) play(t *testing.T) (line string) {
 	size, rate := f.size, f.rate
 	if size == 0 {
 		size, rate = 60e6, "20M"
@@ -123,19 +128,22 @@ func (f *deviceFault) play(t *testing.T) {
 	res := p.wait()
 	r.want(res, exit, "committed", f.state, "committed", "committed")
 	if res.report == nil {
-		return
+		return ""
 	}
 	f.check(t, res, devices, image)
+	line = fmt.Sprintf("| %s | %.1f | %s | %s |", f.name, res.took.Seconds(), outcome(res, deviceVictim, r.nodes, ""), res.report.Nodes[deviceVictim].Target)
 	if f.undo == nil {
-		return
+		return line + " |\n"
 	}
 	f.undo(victim)
-	r.want(r.push(args...), 0, "committed")
+	again := r.push(args...)
+	r.want(again, 0, "committed")
 	for i, own := range devices {
 		if !bytes.HasPrefix(content(t, own["system"]), image) {
 			t.Errorf("node %d: the second push left other bytes", i)
 		}
 	}
+	return fmt.Sprintf("%s %s |\n", line, outcome(again, deviceVictim, r.nodes, ""))
 }
 
 // disk makes the disk of a node for an image of size bytes.

@@ -15,7 +15,7 @@ import (
 	"github.com/dolly-img/dolly-img/test/netns"
 )
 
-var matrixTable = flag.String("matrix", "", "write the table of the fault matrix, as Markdown, to `FILE`")
+var matrixTable = flag.String("matrix", "", "add the tables of the fault matrix, as Markdown, to `FILE`")
 
 // fault is a row of the matrix: what is done to a ring of eight nodes, and what has to
 // come of it.
@@ -79,11 +79,24 @@ func TestFaultMatrix(t *testing.T) {
 			})
 		}
 	})
-	if measures() {
-		table := "| fault | where | seconds added | outcome |\n|---|---|---|---|\n" + strings.Join(lines, "")
-		if err := os.WriteFile(*matrixTable, []byte(table), 0o666); err != nil {
-			t.Fatal(err)
-		}
+	addToTable(t, "| fault | where | seconds added | outcome |\n|---|---|---|---|\n", lines)
+}
+
+// addToTable adds lines with a head of their own to the file of -matrix, if there is one.
+func addToTable(t *testing.T, head string, lines []string) {
+	t.Helper()
+	if !measures() {
+		return
+	}
+	f, err := os.OpenFile(*matrixTable, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o666)
+	if err == nil {
+		_, err = f.WriteString(head + strings.Join(lines, "") + "\n")
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
 	}
 }
 
@@ -148,8 +161,8 @@ func (f *fault) play(t *testing.T, served func()) string {
 	if limit := f.within + slack(); extra > limit {
 		t.Errorf("took %v longer, allowed are %v\n%s", extra, limit, res.output)
 	}
-	t.Logf("%.1f s longer: %s", extra.Seconds(), f.outcome(s, res))
-	return fmt.Sprintf("| %s | %s | %.1f | %s |\n", f.name, f.where, max(0, extra.Seconds()), f.outcome(s, res))
+	t.Logf("%.1f s longer: %s", extra.Seconds(), outcome(res, f.at[0], s.nodes, s.data))
+	return fmt.Sprintf("| %s | %s | %.1f | %s |\n", f.name, f.where, max(0, extra.Seconds()), outcome(res, f.at[0], s.nodes, s.data))
 }
 
 // othersCommitted waits until all that nothing is done to have committed. It is false when the push ends before that.
@@ -320,19 +333,25 @@ func (s *scene) link(ends string) string {
 	return name(from) + " -> " + name(to)
 }
 
-// outcome is what the table says, with the names of the nodes for their addresses.
-func (f *fault) outcome(s *scene, res *result) string {
+// outcome is what the table says of a push: how each ended, and why a victim did, with the names of the nodes for their addresses.
+func outcome(res *result, victim int, nodes []*node, data string) string {
 	count := map[string]int{}
 	for _, row := range res.report.Nodes {
 		count[row.State]++
 	}
-	text := fmt.Sprintf("%d committed", count["committed"])
-	if n := count["failed"]; n > 0 {
-		text += fmt.Sprintf(", %d failed", n)
+	var all []string
+	for _, state := range []string{"committed", "held", "failed", "refused"} {
+		if n := count[state]; n > 0 {
+			all = append(all, fmt.Sprintf("%d %s", n, state))
+		}
 	}
-	if reason := res.report.Nodes[f.at[0]].Reason; reason != "" {
-		words := []string{s.data, "/data"}
-		for _, n := range s.nodes {
+	text := strings.Join(all, ", ")
+	if reason := res.report.Nodes[victim].Reason; reason != "" {
+		var words []string
+		if data != "" {
+			words = append(words, data, "/data")
+		}
+		for _, n := range nodes {
 			words = append(words, n.name(), n.Name)
 		}
 		text += ": “" + strings.NewReplacer(words...).Replace(reason) + "”"
