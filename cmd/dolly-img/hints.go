@@ -131,7 +131,7 @@ var hints = map[errkind.Kind]string{
 	"registry-unknown":     "is the name right? skopeo list-tags lists what there is",
 
 	// Which device a node means, and what keeps it from being written.
-	"device-busy":       "end what uses %[1]s: fuser -v %[1]s, lsblk and cat /proc/mounts show it",
+	"device-busy":       "end what uses %[1]s, also in a container: fuser -v %[1]s and lsblk show it",
 	"device-denied":     "a [[device]] in %[2]s on the node permits one; dolly-img devices, there, shows which disk a rule picks",
 	"device-held":       "take down there what uses it, as with vgchange -an, cryptsetup close or kpartx -d; lsblk shows it",
 	"device-kind":       "--force-kind writes it all the same; a disk and each of its partitions need a [[device]] of their own in policy.toml on the node",

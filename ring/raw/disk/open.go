@@ -43,7 +43,11 @@ func (r Roots) Open(rule identity.Device) (*Opened, error) {
 	o.File, err = os.OpenFile(path, unix.O_RDWR|unix.O_EXCL|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
 	switch {
 	case errors.Is(err, unix.EBUSY):
-		return nil, errkind.About("device-busy", c.Device.Path, "%s is busy, and sysfs does not say by what", c.Device.Path)
+		by := m.elsewhere(c.Device)
+		if by == "" {
+			by = "neither sysfs nor /proc says by what"
+		}
+		return nil, errkind.About("device-busy", c.Device.Path, "%s is busy: %s", c.Device.Path, by)
 	case err != nil:
 		return nil, notOpened(c.Device, err)
 	}

@@ -3,6 +3,8 @@ package disk
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -43,7 +45,7 @@ func TestOpen(t *testing.T) {
 		t.Errorf("%+v", f)
 	}
 	for _, path := range []string{d.Path, d.Partition(1)} {
-		if _, err := roots.Open(identity.Device{Path: path}); err == nil || !strings.Contains(err.Error(), " is busy, and sysfs does not say by what") {
+		if _, err := roots.Open(identity.Device{Path: path}); err == nil || err.Error() != path+" is busy: "+d.Path+" is open in this process" {
 			t.Errorf("%s is opened twice: %v", path, err)
 		}
 	}
@@ -59,6 +61,8 @@ func TestOpen(t *testing.T) {
 		t.Errorf("a device that is locked: %v", err)
 	}
 	lock.Close()
+
+	mountedElsewhere(t, d, func() error { _, err := roots.Open(rule); return err })
 
 	at := filepath.Join(dir, "mnt")
 	if err := os.Mkdir(at, 0o755); err != nil {
@@ -81,6 +85,33 @@ func TestOpen(t *testing.T) {
 	defer o.File.Close()
 	if f, err := o.Facts(o.File); err != nil || f.Kind != Partition || f.Held() != `swap "sw"` || f.Size != 16<<20 {
 		t.Errorf("%+v, %v", f, err)
+	}
+}
+
+// mountedElsewhere wants open to say that a container has mounted the first partition of d: that mount is not among those of this
+// process.
+func mountedElsewhere(t *testing.T, d *loopdev.Device, open func() error) {
+	t.Helper()
+	there := exec.Command("sh", "-c", `mount -o ro "$0" /mnt && echo mounted && read end`, d.Partition(1))
+	there.SysProcAttr = &unix.SysProcAttr{Unshareflags: unix.CLONE_NEWNS}
+	end, err := there.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	says, err := there.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := there.Start(); err != nil {
+		t.Fatal(err)
+	}
+	_, err = io.ReadFull(says, make([]byte, len("mounted\n")))
+	busyThere := open()
+	end.Close()
+	there.Wait()
+	want := fmt.Sprintf("%s is busy: %s is mounted at /mnt in the mount namespace of process %d (sh)", d.Path, d.Partition(1), there.Process.Pid)
+	if err != nil || busyThere == nil || busyThere.Error() != want {
+		t.Errorf("a device that a container has mounted: %v, %v, want %s", err, busyThere, want)
 	}
 }
 

@@ -130,12 +130,17 @@ func (m *Machine) under(at mount) []*Device {
 }
 
 // mounts reads the mounts of this process (proc_pid_mountinfo(5)).
-func (m *Machine) mounts() (list []mount, err error) {
+func (m *Machine) mounts() ([]mount, error) {
 	text, err := os.ReadFile(filepath.Join(m.roots.Proc, "self/mountinfo"))
 	if err != nil {
 		return nil, fmt.Errorf("mounts: %w", err)
 	}
-	for line := range strings.Lines(string(text)) {
+	return mountsIn(string(text)), nil
+}
+
+// mountsIn reads the text of a mountinfo.
+func mountsIn(text string) (list []mount) {
+	for line := range strings.Lines(text) {
 		before, after, ok := strings.Cut(line, " - ")
 		left, right := strings.Fields(before), strings.Fields(after)
 		if !ok || len(left) < 5 || len(right) < 2 {
@@ -144,7 +149,7 @@ func (m *Machine) mounts() (list []mount, err error) {
 		readOnly := len(right) > 2 && slices.Contains(strings.Split(right[2], ","), "ro")
 		list = append(list, mount{left[2], unescape(left[4]), unescape(right[1]), readOnly})
 	}
-	return list, nil
+	return list
 }
 
 // mountOf returns the mount in which a file is.
