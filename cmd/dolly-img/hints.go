@@ -208,6 +208,7 @@ var hints = map[errkind.Kind]string{
 	"output-stdout":       "run dolly-img receive on it",
 	"output-top":          "name one below it, such as %[1]s/NAME",
 	"output-tree-owner":   "only root can give files away: run the node as root, or name with --owner the user that it runs as",
+	"output-tree-rights":  "the unit keeps the daemon from it: dolly-img-directories.conf, beside the unit file in the source, lets it have it; a daemon without the unit has to run as root",
 	"output-tree-xattr":   "the file system there cannot keep it, or only root may set it: see setfattr(1)",
 	"output-tree":         "name a directory that does not exist, or one that an earlier transfer made",
 

@@ -45,9 +45,10 @@ func (x *extractor) dress(fd int, e *entry) (*unix.Stat_t, error) {
 	st := new(unix.Stat_t)
 	err := unix.Fstat(fd, st)
 	if err == nil && st.Mode&0o7777 != e.mode {
-		if err = unix.Fchmod(fd, e.mode); err == nil {
-			err = unix.Fstat(fd, st)
+		if err = unix.Fchmod(fd, e.mode); err != nil {
+			return nil, permissions(e.mode, err)
 		}
+		err = unix.Fstat(fd, st)
 	}
 	return st, err
 }
@@ -61,7 +62,7 @@ func (x *extractor) dressName(dir int, name string, e *entry) error {
 	}
 	if e.kind != typeSymlink {
 		if err := unix.Fchmodat(dir, name, e.mode, 0); err != nil {
-			return err
+			return permissions(e.mode, err)
 		}
 	}
 	for _, a := range e.xattrs {
@@ -86,6 +87,18 @@ func notOwner(uid, gid uint32, err error) error {
 	return err
 }
 
+// permissions is why a mode was not given. The unit of a daemon keeps it from what output-tree-rights is about, unless a
+// drop-in permits it.
+func permissions(mode uint32, err error) error {
+	if mode&(unix.S_ISUID|unix.S_ISGID) != 0 && errors.Is(err, unix.EPERM) {
+		return errkind.Errorf("output-tree-rights", "set-user-ID or set-group-ID, mode %o: %w", mode, err)
+	}
+	return err
+}
+
 func attribute(name string, err error) error {
+	if name == "security.capability" && errors.Is(err, unix.EPERM) {
+		return errkind.Errorf("output-tree-rights", "capabilities, extended attribute %s: %w", name, err)
+	}
 	return errkind.Errorf("output-tree-xattr", "extended attribute %s: %w", name, err)
 }

@@ -5,6 +5,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/dolly-img/dolly-img/ring/errkind"
 )
 
 // hardLink gives what came before another name. No step of the way goes through a link.
@@ -46,6 +48,9 @@ func (x *extractor) node(dir int, name string, e *entry) error {
 	}
 	format := map[byte]uint32{typeChar: unix.S_IFCHR, typeBlock: unix.S_IFBLK, typeFIFO: unix.S_IFIFO}[e.kind]
 	if err := unix.Mknodat(dir, name, format|0o600, int(unix.Mkdev(e.major, e.minor))); err != nil {
+		if errors.Is(err, unix.EPERM) {
+			return errkind.Errorf("output-tree-rights", "device: %w", err)
+		}
 		return err
 	}
 	return x.dressName(dir, name, e)
