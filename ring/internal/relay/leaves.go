@@ -3,6 +3,7 @@ package relay
 import (
 	"context"
 	"hash"
+	"slices"
 	"sync"
 	"sync/atomic"
 )
@@ -18,6 +19,7 @@ type leaves struct {
 
 	mu    sync.Mutex
 	next  int64            // where the first leaf begins that no hasher has taken
+	idle  []*hasher        // those that wait until they may take one
 	told  int64            // where the leaves end whose sums are told
 	root  hash.Hash        // over the sums that are told
 	sums  map[int64][]byte // those that wait for a leaf before them, by where their leaf ends
@@ -27,7 +29,7 @@ type leaves struct {
 // run hashes with h one leaf after the other, until all are taken.
 func (l *leaves) run(ctx context.Context, h *hasher) error {
 	for {
-		if err := h.ready(ctx); err != nil {
+		if err := l.ready(ctx, h); err != nil {
 			return err
 		}
 		off, ok := l.take()
@@ -58,6 +60,21 @@ func (l *leaves) run(ctx context.Context, h *hasher) error {
 	}
 }
 
+// ready waits until h may take a leaf. Meanwhile the window keeps for it only what nobody has taken: it may wait for the sum of a
+// leaf for which there would be no room.
+func (l *leaves) ready(ctx context.Context, h *hasher) error {
+	l.mu.Lock()
+	l.idle = append(l.idle, h)
+	l.store.Relay.skip(&h.from, l.next)
+	l.mu.Unlock()
+	defer func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.idle = slices.DeleteFunc(l.idle, func(o *hasher) bool { return o == h })
+	}()
+	return h.ready(ctx)
+}
+
 // take returns where the next leaf begins; ok is false when there is none.
 func (l *leaves) take() (off int64, ok bool) {
 	l.mu.Lock()
@@ -67,6 +84,9 @@ func (l *leaves) take() (off int64, ok bool) {
 		return 0, false
 	}
 	l.next = min(off+l.store.Relay.toMark(off), l.size)
+	for _, h := range l.idle {
+		l.store.Relay.skip(&h.from, l.next)
+	}
 	return off, true
 }
 

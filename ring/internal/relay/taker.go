@@ -99,6 +99,17 @@ func (r *Relay) take(ctx context.Context, t *taker, off int64) (piece, error) {
 	}
 }
 
+// skip notes that t is done with all bytes before off, while it does not take any.
+func (r *Relay) skip(t *taker, off int64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if t.off < off {
+		t.off = off
+		t.done(r)
+		r.space.Signal()
+	}
+}
+
 // pass returns where the first byte at or behind off is that the producer brings.
 func (r *Relay) pass(blob int, off int64) int64 {
 	r.mu.Lock()
