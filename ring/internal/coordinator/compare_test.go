@@ -112,3 +112,34 @@ func TestComparePatience(t *testing.T) {
 		}
 	}
 }
+
+// A node that never heard that it should compare, because its connection was broken until the start, says nothing of that. What it
+// reports counts once it says what it needs.
+func TestCompareNotHeard(t *testing.T) {
+	c := comparingWith(t, -1, -1)
+	needs := func(i int) {
+		x := c.nodes[i].feed
+		c.Step(EvNeed{i, x.link, x.gen, [][2]int64{{0, 0}}, nil})
+		c.Step(EvLink{c.nodes[i].feed.feeder, x.link, x.gen, wire.LinkUp, wire.CodeNone, ""})
+	}
+	until(c, time.Second, 40*time.Second, func(now time.Duration) {
+		switch {
+		case now == time.Second:
+			c.Step(EvCompareRead{})
+			hasCompared(c, 1, comparedLeaves)
+			c.Step(EvControlLost{Node: 2})
+		case !c.started:
+		case c.nodes[2].contact.resuming:
+			c.Step(EvResumed{Node: 2, Instance: wire.ID{2}, State: wire.StateRunning})
+			needs(1)
+			needs(2)
+		default:
+			for i := 1; i <= 2; i++ {
+				c.Step(EvReport{Node: i, Report: wire.Report{Received: int64(now), Wait: wire.WaitIn}})
+			}
+		}
+	})
+	if r := c.Row(2); !c.started || r.State != Serving {
+		t.Errorf("started: %v, %s, %v", c.started, r.State, r.Cause)
+	}
+}

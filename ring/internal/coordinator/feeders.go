@@ -79,6 +79,7 @@ func (c *Machine) need(ev EvNeed) {
 	if !n.feed.answers(ev) {
 		return
 	}
+	n.compared.say() // it has read START, and COMPARED would have come before if COMPARE had
 	if _, right := c.setsOf(ev.Leaves); !right || !c.offered(ev.Needs) || !among(ev.Leaves, ev.Needs) {
 		c.end(ev.Node, Failed, because(KindProtocol, "needs what was not offered"))
 		return

@@ -103,6 +103,9 @@ func TestCompareAgain(t *testing.T) {
 	if _, ok := said[*wire.Compared](m.Step(EvMsg{&wire.Compare{}})); !ok {
 		t.Error("it does not say again that it has compared")
 	}
+	if _, ok := said[*wire.Compared](m.Step(EvResume{})); !ok {
+		t.Error("it does not say again that it has compared when its connection broke: START may come next, and no COMPARE")
+	}
 	m.Step(EvMsg{&wire.Start{}})
 	if _, ok := said[*wire.Compared](m.Step(EvResume{})); !ok {
 		t.Error("it does not say again behind the start that it has compared: what it reports would not count")

@@ -371,8 +371,8 @@ func (m *Machine) sayCommitted() {
 
 // resume repeats what the server may have missed on its broken connection.
 func (m *Machine) resume() {
-	if m.comparison.said && m.phase > Offered {
-		m.sayRight() // what follows it is of the transfer
+	if m.comparison.said {
+		m.sayRight() // START may have been sent meanwhile, and what follows it is of the transfer
 	}
 	switch m.phase {
 	case Verified:
