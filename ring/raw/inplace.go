@@ -8,10 +8,12 @@ import (
 	"os"
 	"path"
 	"slices"
+	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/dolly-img/dolly-img/cache/durable"
 	"github.com/dolly-img/dolly-img/ring/errkind"
 )
 
@@ -34,6 +36,9 @@ func (t *Tree) merge(old fs.FileInfo) error {
 	return t.intoStanding(old, func(m *merger, from, standing *os.File) error {
 		err := m.move(from, standing, ".")
 		if err == nil {
+			err = dropACLs(int(from.Fd()), int(standing.Fd())) // from has none; dress gives those that the new one is to have
+		}
+		if err == nil {
 			err = t.all.dress(standing)
 		}
 		if serr := unix.Syncfs(int(standing.Fd())); err == nil {
@@ -42,7 +47,7 @@ func (t *Tree) merge(old fs.FileInfo) error {
 		if err != nil {
 			return errkind.Errorf("output-partly", "output %s: is partly the new one, %d of %d names were replaced: %w", t.t.title, m.moved, m.names, err)
 		}
-		return nil
+		return t.t.settle(durable.NewFile(standing))
 	})
 }
 
@@ -148,24 +153,29 @@ func (m *merger) each(from, to *os.File, rel string, visit func(p *pair) error) 
 
 // check counts what is to be moved, and refuses what cannot be.
 func (m *merger) check(from, to *os.File, rel string) error {
+	may := errors.Join(writable(from), writable(to))
 	return m.each(from, to, rel, func(p *pair) error {
 		m.names++
 		isDir := p.new&unix.S_IFMT == unix.S_IFDIR
 		switch {
-		case p.old == 0 && isDir && os.Geteuid() != 0 && p.new&0o200 == 0:
-			return m.fail(p.rel, errors.New("only root can move a directory that its owner may not write to"))
-		case p.old == 0:
-			return nil
-		case p.dev != m.dev: // a subvolume of Btrfs
+		case p.old != 0 && p.dev != m.dev: // a subvolume of Btrfs
 			return m.fail(p.rel, unix.EXDEV)
-		case isDir != (p.old&unix.S_IFMT == unix.S_IFDIR):
+		case p.old != 0 && isDir != (p.old&unix.S_IFMT == unix.S_IFDIR):
 			return errkind.Errorf("output-in-place", "output %s: %s would have to be removed, since one of the two is a directory and the other is not",
 				m.title, path.Join(m.title, p.rel))
-		case !isDir:
-			return nil
+		case p.dirs():
+			return m.both(from, to, p, m.check)
+		case isDir && os.Geteuid() != 0 && p.new&0o200 == 0:
+			return m.fail(p.rel, errors.New("only root can move a directory that its owner may not write to"))
 		}
-		return m.both(from, to, p, m.check)
+		return m.fail(p.rel, may)
 	})
+}
+
+// writable returns an error unless names in a directory may be replaced: a user who is not root may have directories which he may
+// not write to.
+func writable(dir *os.File) error {
+	return unix.Faccessat(int(dir.Fd()), ".", unix.W_OK|unix.X_OK, unix.AT_EACCESS)
 }
 
 // move moves all of it.
@@ -181,7 +191,7 @@ func (m *merger) move(from, to *os.File, rel string) error {
 				if err := m.move(a, b, rel); err != nil {
 					return err
 				}
-				return m.fail(rel, like(&want, a, b, to, p.name))
+				return m.fail(rel, like(&want, a, b))
 			})
 		} else {
 			err = m.fail(p.rel, unix.Renameat(int(from.Fd()), p.name, int(to.Fd()), p.name))
@@ -225,8 +235,9 @@ func openIn(dir *os.File, name string) (*os.File, error) {
 	return os.NewFile(uintptr(fd), name), nil
 }
 
-// like gives directory b, which has this name in to, the extended attributes of a, and the owner, the mode and the time in want.
-func like(want *unix.Stat_t, a, b, to *os.File, name string) error {
+// like gives directory b the extended attributes of a, and the owner, the mode and the time in want. Everything goes through the open
+// directory, whose name may be another's by now.
+func like(want *unix.Stat_t, a, b *os.File) error {
 	var have unix.Stat_t
 	if err := unix.Fstat(int(b.Fd()), &have); err != nil {
 		return err
@@ -236,6 +247,9 @@ func like(want *unix.Stat_t, a, b, to *os.File, name string) error {
 			return err
 		}
 	}
+	if err := dropACLs(int(a.Fd()), int(b.Fd())); err != nil {
+		return err
+	}
 	if err := sameAttributes(int(a.Fd()), int(b.Fd())); err != nil {
 		return err
 	}
@@ -243,7 +257,27 @@ func like(want *unix.Stat_t, a, b, to *os.File, name string) error {
 		return err
 	}
 	times := []unix.Timespec{{Nsec: unix.UTIME_OMIT}, want.Mtim}
-	return unix.UtimesNanoAt(int(to.Fd()), name, times, unix.AT_SYMLINK_NOFOLLOW)
+	return unix.UtimesNanoAt(unix.AT_FDCWD, "/proc/self/fd/"+strconv.Itoa(int(b.Fd())), times, 0)
+}
+
+// acls are the extended attributes that have access control lists.
+var acls = []string{"system.posix_acl_default", "system.posix_acl_access"}
+
+// dropACLs removes from b the access control lists that a does not have. They would let others do what the mode of a does not.
+func dropACLs(a, b int) error {
+	has := func(fd int, name string) bool {
+		n, err := unix.Fgetxattr(fd, name, nil)
+		return err == nil && n > 0
+	}
+	for _, name := range acls {
+		if has(a, name) || !has(b, name) {
+			continue
+		}
+		if err := unix.Fremovexattr(b, name); err != nil {
+			return fmt.Errorf("extended attribute %s: %w", name, err)
+		}
+	}
+	return nil
 }
 
 // sameAttributes gives b the extended attributes of a that it does not have, or has with another value.

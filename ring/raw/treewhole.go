@@ -174,7 +174,7 @@ func (t *Tree) BeginOpen(ctx context.Context) (*os.File, error) {
 	}
 	fd := int(f.Fd())
 	err = errors.Join(unix.Fchown(fd, os.Geteuid(), os.Getegid()), unix.Fchmod(fd, uint32(dirMode)))
-	for _, acl := range []string{"system.posix_acl_default", "system.posix_acl_access"} {
+	for _, acl := range acls {
 		if rerr := unix.Fremovexattr(fd, acl); rerr != nil && rerr != unix.ENODATA && rerr != unix.ENOTSUP {
 			err = errors.Join(err, rerr)
 		}

@@ -60,7 +60,8 @@
 // # In place
 //
 // With TargetOptions.InPlace Publish does not exchange the new directory with the one that is there, but renames what is in it
-// into that one, name by name, and gives the directories that both have the attributes of the new ones. It removes nothing.
+// into that one, name by name, and gives the directories that both have the attributes of the new ones. It removes nothing but the
+// access control lists of such directories, where the new ones have none.
 // Commit refuses what could not be renamed: a file in the place of a directory, or the other way round, and what is on another
 // file system. If Publish breaks off after that, the directory is partly the new one, and its error says so.
 //

@@ -33,13 +33,20 @@ func (p *place) put(t *testing.T, entries ...*entry) error {
 	return errors.Join(send(t.Context(), sink, streamWith(entries...)), sink.Close())
 }
 
-// In place everything of the stream is there in the end, with its attributes, also those of directories that were there, and what
-// else was there stays. No link is followed.
+// In place everything of the stream is there in the end, with its attributes, and what else was there stays. Directories that were
+// there have the attributes of the new ones, and let nobody do more. No link is followed.
 func TestInPlace(t *testing.T) {
 	p := inPlace(t, "same/old", "same/other", "own/file")
 	outside := t.TempDir()
 	if err := errors.Join(os.Symlink(outside, p.out+"/same/link"), os.Link(p.out+"/same/old", p.out+"/same/twin")); err != nil {
 		t.Fatal(err)
+	}
+	for _, name := range []string{".", "same"} {
+		for _, list := range []string{"system.posix_acl_access", "system.posix_acl_default"} {
+			if err := unix.Setxattr(filepath.Join(p.out, name), list, acl(1, 2), 0); err != nil && err != unix.ENOTSUP {
+				t.Fatal(err)
+			}
+		}
 	}
 	dir := func(path string) *entry {
 		e := &entry{path: path, kind: typeDir, mode: 0o751, sec: 1e9, nsec: 7}
@@ -66,6 +73,11 @@ func TestInPlace(t *testing.T) {
 			want := dir(name)
 			if err := unix.Lstat(filepath.Join(p.out, name), &st); err != nil || st.Mode&0o7777 != want.mode || st.Uid != want.uid || st.Gid != want.gid || st.Mtim.Sec != want.sec || st.Mtim.Nsec != int64(want.nsec) {
 				t.Errorf("%s: %v, %+v", name, err, st)
+			}
+			for _, list := range []string{"system.posix_acl_access", "system.posix_acl_default"} {
+				if n, err := unix.Getxattr(filepath.Join(p.out, name), list, nil); err == nil {
+					t.Errorf("%s: has %s of %d bytes, which the new one does not have", name, list, n)
+				}
 			}
 		}
 		for name, want := range map[string]string{"new/file": "xxxxx", "same/link": "xxxxx", "same/old": "xxxxx", "same/second": "xxxxx",
