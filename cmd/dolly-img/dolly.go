@@ -12,6 +12,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/opencontainers/image-spec/specs-go/v1"
@@ -133,6 +134,8 @@ type dollyWords struct {
 	// size is that of the file in bytes, -1 while it is not known. unsynced says that the transfer makes nothing durable.
 	size     int64
 	unsynced bool
+	// printing says that progress is printed just now.
+	printing atomic.Bool
 }
 
 func newDollyWords(w io.Writer, verbose bool) *dollyWords {
@@ -182,10 +185,16 @@ func (w *dollyWords) begin(r ring.Request) {
 	w.words.Began(p, time.Now())
 }
 
+// progress does not wait until somebody reads what it prints: a node that does would not report to the server either, and fail.
 func (w *dollyWords) progress(bytes int64) {
-	if w.verbose {
-		w.words.Progress(time.Now(), bytes)
+	if !w.verbose || !w.printing.CompareAndSwap(false, true) {
+		return
 	}
+	now := time.Now()
+	go func() {
+		defer w.printing.Store(false)
+		w.words.Progress(now, bytes)
+	}()
 }
 
 func (w *dollyWords) end(o ring.Outcome) {

@@ -29,6 +29,40 @@ func TestDollyClientWaits(t *testing.T) {
 	}
 }
 
+// A client whose output nobody reads takes part all the same, and prints again once somebody does.
+func TestDollyClientIsNotRead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		out, in := io.Pipe()
+		w := newDollyWords(in, true)
+		told := make(chan struct{})
+		go func() {
+			defer close(told)
+			for bytes := range int64(5) {
+				w.progress(bytes)
+				time.Sleep(time.Second)
+			}
+		}()
+		synctest.Wait()
+		time.Sleep(time.Minute)
+		select {
+		case <-told:
+		default:
+			out.Close()
+			<-told
+			t.Fatal("whoever tells of progress waits for somebody who reads")
+		}
+		for _, want := range []string{"Transfered MB: 0", "Transfered MB: 7"} {
+			b := make([]byte, 1<<10)
+			if n, err := out.Read(b); err != nil || !strings.HasPrefix(string(b[:n]), want) {
+				t.Errorf("%q, %v", b[:n], err)
+			}
+			synctest.Wait()
+			w.progress(7e6)
+		}
+		out.Close()
+	})
+}
+
 // A transfer ends when nothing has moved for so long, and not while something does.
 func TestStall(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
