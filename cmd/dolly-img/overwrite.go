@@ -129,7 +129,7 @@ func (j *job) confirmWith(err error) error {
 // printOverwrites prints what would be written, and what would be overwritten: a line for all nodes whose devices are alike, the largest
 // group first, and of equal ones that of the first node in the plan. Then comes who is not in the plan.
 func printOverwrites(w io.Writer, p push.Plan) {
-	fmt.Fprintln(w, printable.Line(fmt.Sprintf("writes %s, %s, holds: %s", p.Source, bytesize.Text(p.Size), p.Holds)))
+	fmt.Fprintln(w, printable.Line(fmt.Sprintf("sends %s, %s, holds: %s", p.Source, bytesize.Text(p.Size), p.Holds)))
 	devices, does := p.Devices(), "overwrites"
 	if p.Update {
 		does = "compares, and overwrites where it differs,"

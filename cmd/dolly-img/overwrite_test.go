@@ -46,7 +46,7 @@ func TestPrintOverwrites(t *testing.T) {
 	}
 	var b strings.Builder
 	printOverwrites(&b, p)
-	const want = `writes node001.raw, 480 GB, holds: gpt, mbr
+	const want = `sends node001.raw, 480 GB, holds: gpt, mbr
 overwrites on 124 nodes, node[001-016,018-020,022-030,033-128]: device:system /dev/nvme0n1 SAMSUNG MZ7L3480 480 GB, holds: gpt, vfat, ext4 "root", LVM2 "vg0"
 overwrites on node017: device:system /dev/nvme0n1 SAMSUNG MZ7L3480 960 GB, holds: nothing; 480 GB larger than the source
 overwrites on node021: {"size":"\u001b[2J"}
@@ -149,7 +149,7 @@ func TestPrintOverwritesFolds(t *testing.T) {
 	}
 	var b strings.Builder
 	printOverwrites(&b, p)
-	const want = `writes a, 1.00 GB, holds: gpt
+	const want = `sends a, 1.00 GB, holds: gpt
 overwrites on 10 nodes, n[1-10]: device:s /dev/loop* 1.00 GB, holds: nothing
 overwrites on 10 nodes, n[11-20]: device:s /dev/mapper/vg0-scratch 1.00 GB, holds: nothing
 overwrites on n21: device:s /dev/sdf 1.00 GB, holds: nothing
