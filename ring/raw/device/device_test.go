@@ -74,7 +74,7 @@ func tmpfs(t testing.TB) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("/dev/shm", "dolly-img-device-")
 	if err != nil {
-		t.Skipf("no tmpfs: %v", err)
+		loopdev.Cannot(t, "no tmpfs: %v", err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	return dir
