@@ -218,7 +218,7 @@ func (d *dollyRig) serverFirst(t *testing.T, file string) {
 	pdsh := d.pdsh("sle15[2-4]")
 	d.ends(server, 0)
 	out := d.ends(pdsh, 0)
-	for _, want := range []string{"sle152: sle152 is number 0\n", "sle153: Transmitted.\n", "sle154: I'm the last host.\n"} {
+	for _, want := range []string{"sle152: sle152 is number 0\n", "sle153: Transmitted.", "sle154: I'm the last host.\n"} {
 		if !strings.Contains(out, want) {
 			t.Errorf("no %q in\n%s", want, out)
 		}
