@@ -51,13 +51,13 @@ func change(t *testing.T, file string, off, n int64) {
 func TestDeviceUpdate(t *testing.T) {
 	together(t)
 	const mib = 1 << 20
-	const size = 1 << 30
+	const size = 384 << 20
 	r, devices := newDeviceRig(t, 3*time.Minute, 2, func(r *rig, node int) map[string]*loopdev.Device {
 		return map[string]*loopdev.Device{"system": loopdev.New(t, r.dir, size+int64(node)*8*mib, loopdev.Options{})}
 	})
 	sent := filepath.Join(r.dir, "sent")
 	change(t, sent, 0, 5*mib)
-	change(t, sent, 300*mib, 9*mib)
+	change(t, sent, 120*mib, 9*mib)
 	change(t, sent, size-2*mib, 2*mib)
 	r.start()
 	args := []string{"raw", sent, "--output", "device:system", "--yes-overwrite", "2"}
@@ -87,13 +87,13 @@ func TestDeviceUpdate(t *testing.T) {
 		}
 		equal()
 	}
-	change(t, sent, 304*mib+99, 3*mib)
-	change(t, sent, 701*mib, 5)
-	update("committed", 8*mib, size*15/1000)
+	change(t, sent, 124*mib+99, 3*mib)
+	change(t, sent, 301*mib, 5)
+	update("committed", 8*mib, 15*mib)
 	update("held", 0, 0)
 
 	// In the middle of an update.
-	change(t, sent, 500*mib, 60*mib)
+	change(t, sent, 200*mib, 60*mib)
 	p := r.startPush(append(args, "--rate", "8M", "--json", "--retries", "0")...)
 	isHalf := func() bool { return begins(t, devices[1]["system"], []byte("dolly-img half")) }
 	eventually(t, 60*time.Second, "the update writes", func() (bool, string) { return isHalf(), p.process.Output() })

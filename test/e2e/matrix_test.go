@@ -51,7 +51,7 @@ type fault struct {
 const (
 	matrixNodes = 8
 	matrixRate  = 20e6
-	matrixSize  = 100e6
+	matrixSize  = 80e6
 )
 
 // atOnce is how many rows are played at the same time: most of each is waiting. A row in which only the slow node is

@@ -254,22 +254,18 @@ func (r *rig) same(sent, name string, nodes ...*node) {
 	}
 }
 
-// empty demands that a node's directory has nothing in it, hidden or not, but keep.
+// empty demands that a node's directory has nothing in it, hidden or not, but keep. What a transfer replaced goes behind its
+// answer.
 func (n *node) empty(keep ...string) {
 	n.rig.t.Helper()
-	entries, err := os.ReadDir(n.own)
-	if err != nil {
-		n.rig.t.Fatal(err)
-	}
-	kept := map[string]bool{}
-	for _, k := range keep {
-		kept[k] = true
-	}
-	for _, e := range entries {
-		if !kept[e.Name()] {
-			n.rig.t.Errorf("%s: %s was left", n.Name, e.Name())
+	eventually(n.rig.t, 10*time.Second, n.Name+": nothing is left", func() (bool, string) {
+		entries, err := os.ReadDir(n.own)
+		if err != nil {
+			n.rig.t.Fatal(err)
 		}
-	}
+		entries = slices.DeleteFunc(entries, func(e os.DirEntry) bool { return slices.Contains(keep, e.Name()) })
+		return len(entries) == 0, fmt.Sprint(entries)
+	})
 }
 
 func sum(t *testing.T, path string) string {
