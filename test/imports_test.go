@@ -31,7 +31,7 @@ type importRule struct {
 }
 
 // leaves are packages that all of ours may import, and that import none of ours.
-var leaves = []string{module + "/cache/durable", module + "/ring/bytesize", module + "/ring/errkind", module + "/ring/leaf", module + "/ring/printable"}
+var leaves = []string{module + "/cache/durable", module + "/ring/bytesize", module + "/ring/errkind", module + "/ring/leaf", module + "/ring/printable", module + "/ring/tomlkeys"}
 
 var importRules = []importRule{
 	{"leaves import nothing of ours", func(p pkg) string {

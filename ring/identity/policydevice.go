@@ -12,6 +12,7 @@ import (
 
 	"github.com/dolly-img/dolly-img/ring/bytesize"
 	"github.com/dolly-img/dolly-img/ring/errkind"
+	"github.com/dolly-img/dolly-img/ring/tomlkeys"
 )
 
 // Device permits one block device: the one at Path, or without a Path the only disk that fits all the rest. With a Path the
@@ -68,10 +69,10 @@ func (r *policyReader) device(at string, item map[string]any) {
 	var size string
 	set := map[string]func(v any) error{
 		"name": func(v any) error {
-			return errors.Join(text(v, &d.Name), r.checkName(v))
+			return errors.Join(tomlkeys.Text(v, &d.Name), r.checkName(v))
 		},
 		"path": func(v any) error {
-			if err := text(v, &d.Path); err != nil {
+			if err := tomlkeys.Text(v, &d.Path); err != nil {
 				return err
 			}
 			return r.checkDevice(d.Path)
@@ -80,13 +81,13 @@ func (r *policyReader) device(at string, item map[string]any) {
 		"serial": func(v any) error { return filled(v, &d.Serial) },
 		"wwn":    func(v any) error { return filled(v, &d.WWN) },
 		"bus": func(v any) error {
-			if err := text(v, &d.Bus); err != nil || slices.Contains(Buses, d.Bus) {
+			if err := tomlkeys.Text(v, &d.Bus); err != nil || slices.Contains(Buses, d.Bus) {
 				return err
 			}
 			return fmt.Errorf("want one of %s", strings.Join(Buses, ", "))
 		},
 		"size": func(v any) (err error) {
-			if err = text(v, &size); err == nil {
+			if err = tomlkeys.Text(v, &size); err == nil {
 				d.Size, err = parseSizes(size)
 			}
 			return err
@@ -97,7 +98,7 @@ func (r *policyReader) device(at string, item map[string]any) {
 		if set[key] == nil {
 			r.fail(at+"."+key, fmt.Errorf("unknown key %q", "device."+key))
 		} else if err := set[key](item[key]); err != nil {
-			r.fail(at+"."+key, fmt.Errorf("%s = %s: %w", key, shown(item[key]), err))
+			r.fail(at+"."+key, fmt.Errorf("%s = %s: %w", key, tomlkeys.Shown(item[key]), err))
 		}
 	}
 	rest := d
@@ -114,7 +115,7 @@ func (r *policyReader) device(at string, item map[string]any) {
 
 // filled reads a text that must not be empty, because an empty one would mean any.
 func filled(v any, to *string) error {
-	if err := text(v, to); err != nil {
+	if err := tomlkeys.Text(v, to); err != nil {
 		return err
 	}
 	if strings.TrimSpace(*to) != *to || *to == "" {

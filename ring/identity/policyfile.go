@@ -10,10 +10,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/pelletier/go-toml/v2"
-	"github.com/pelletier/go-toml/v2/unstable"
-
 	"github.com/dolly-img/dolly-img/ring/bytesize"
+	"github.com/dolly-img/dolly-img/ring/tomlkeys"
 )
 
 // A policyReader makes a Policy of a TOML document. It goes on after an error, so that it finds all of
@@ -21,7 +19,7 @@ import (
 type policyReader struct {
 	policy Policy
 	// lines has the line of each key and table, as in "output.1.dir".
-	lines map[string]int
+	lines tomlkeys.Lines
 	errs  []*lineError
 	// seen are the directories and devices that were read.
 	seen     map[string]bool
@@ -31,26 +29,21 @@ type policyReader struct {
 // parsePolicy decodes and checks a policy file. Errors have the line. If the document is no TOML,
 // parsePolicy finds the first error only.
 func parsePolicy(data []byte) (*Policy, []*lineError) {
-	var root map[string]any
-	err := toml.Unmarshal(data, &root)
-	var syntax *toml.DecodeError
+	root, lines, err := tomlkeys.Parse(data)
+	var syntax *tomlkeys.SyntaxError
 	if errors.As(err, &syntax) {
-		line, _ := syntax.Position()
-		return nil, []*lineError{{line, errors.New(strings.TrimPrefix(syntax.Error(), "toml: "))}}
+		return nil, []*lineError{{syntax.Line, syntax.Err}}
 	}
-	if err != nil {
-		return nil, []*lineError{{0, err}}
-	}
-	r := &policyReader{lines: keyLines(data), seen: map[string]bool{}}
+	r := &policyReader{lines: lines, seen: map[string]bool{}}
 	p := &r.policy
 	r.settings = map[string]func(any) error{
-		"data.plain":       func(v any) error { return boolean(v, &p.Data.Plain) },
+		"data.plain":       func(v any) error { return tomlkeys.Bool(v, &p.Data.Plain) },
 		"limits.rate":      func(v any) error { return amount(v, &p.Limits.Rate) },
 		"limits.transfers": func(v any) error { return transfers(v, &p.Limits.Transfers) },
 		"cache.max":        func(v any) error { return amount(v, &p.Cache.Max) },
 		"cache.free":       func(v any) error { return amount(v, &p.Cache.Free) },
 		"cache.mode":       p.Cache.setMode,
-		"cache.group":      func(v any) error { return text(v, &p.Cache.Group) },
+		"cache.group":      func(v any) error { return tomlkeys.Text(v, &p.Cache.Group) },
 	}
 	for _, name := range slices.Sorted(maps.Keys(root)) {
 		switch name {
@@ -90,7 +83,7 @@ func (r *policyReader) table(name string, value any) {
 		if set == nil {
 			r.fail(path, fmt.Errorf("unknown key %q", path))
 		} else if err := set(table[key]); err != nil {
-			r.fail(path, fmt.Errorf("%s = %s: %w", key, shown(table[key]), err))
+			r.fail(path, fmt.Errorf("%s = %s: %w", key, tomlkeys.Shown(table[key]), err))
 		}
 	}
 }
@@ -128,18 +121,18 @@ func (r *policyReader) output(at string, item map[string]any, o *Output) {
 		var err error
 		switch key {
 		case "dir":
-			if err = text(item[key], &o.Dir); err == nil {
+			if err = tomlkeys.Text(item[key], &o.Dir); err == nil {
 				err = r.checkPath(o.Dir)
 			}
 		case "overwrite":
-			err = boolean(item[key], &o.Overwrite)
+			err = tomlkeys.Bool(item[key], &o.Overwrite)
 		case "directories":
-			err = boolean(item[key], &o.Directories)
+			err = tomlkeys.Bool(item[key], &o.Directories)
 		default:
 			r.fail(at+"."+key, fmt.Errorf("unknown key %q", "output."+key))
 		}
 		if err != nil {
-			r.fail(at+"."+key, fmt.Errorf("%s = %s: %w", key, shown(item[key]), err))
+			r.fail(at+"."+key, fmt.Errorf("%s = %s: %w", key, tomlkeys.Shown(item[key]), err))
 		}
 	}
 }
@@ -200,32 +193,6 @@ func (r *policyReader) warn() {
 	slices.SortStableFunc(p.warnings, func(a, b *lineError) int { return cmp.Compare(a.line, b.line) })
 }
 
-// shown returns a value as the file may have it.
-func shown(v any) string {
-	if s, ok := v.(string); ok {
-		return fmt.Sprintf("%q", s)
-	}
-	return fmt.Sprint(v)
-}
-
-func text(v any, to *string) error {
-	s, ok := v.(string)
-	if !ok {
-		return errors.New("want a text in quotes")
-	}
-	*to = s
-	return nil
-}
-
-func boolean(v any, to *bool) error {
-	b, ok := v.(bool)
-	if !ok {
-		return errors.New("want true or false")
-	}
-	*to = b
-	return nil
-}
-
 // amount reads bytes, or bytes per second: a text with a unit, or a number.
 func amount(v any, to *int64) (err error) {
 	switch v := v.(type) {
@@ -263,75 +230,4 @@ func (c *Cache) setMode(v any) error {
 		return errors.New("want \"0600\", \"0640\" or \"0644\"")
 	}
 	return nil
-}
-
-// keyLines says in which line each key and table of a document stands. The document is valid.
-func keyLines(data []byte) map[string]int {
-	k := &keyFinder{lines: map[string]int{}}
-	for i, b := range data {
-		if b == '\n' {
-			k.ends = append(k.ends, i)
-		}
-	}
-	var p unstable.Parser
-	p.Reset(data)
-	var table string
-	count := map[string]int{} // of the tables of a list
-	for p.NextExpression() {
-		switch e := p.Expression(); e.Kind {
-		case unstable.KeyValue:
-			k.value(table, e)
-		case unstable.Table, unstable.ArrayTable:
-			table = k.key("", e.Key())
-			if e.Kind == unstable.ArrayTable {
-				line := k.lines[table]
-				count[table]++
-				table = fmt.Sprintf("%s.%d", table, count[table]-1)
-				k.lines[table] = line
-			}
-		}
-	}
-	return k.lines
-}
-
-type keyFinder struct {
-	ends  []int // where lines end, in bytes
-	lines map[string]int
-}
-
-// value notes the lines of a key and of what is in its value.
-func (k *keyFinder) value(table string, kv *unstable.Node) {
-	path := k.key(table, kv.Key())
-	switch value := kv.Value(); value.Kind {
-	case unstable.InlineTable:
-		for it := value.Children(); it.Next(); {
-			k.value(path, it.Node())
-		}
-	case unstable.Array:
-		i := 0
-		for it := value.Children(); it.Next(); i++ {
-			at := fmt.Sprintf("%s.%d", path, i)
-			k.lines[at] = k.lines[path]
-			if it.Node().Kind != unstable.InlineTable {
-				continue
-			}
-			for in := it.Node().Children(); in.Next(); {
-				k.value(at, in.Node())
-			}
-		}
-	}
-}
-
-// key notes the line of each part of a key, and returns the whole.
-func (k *keyFinder) key(table string, key unstable.Iterator) string {
-	path := table
-	for key.Next() {
-		if path != "" {
-			path += "."
-		}
-		path += string(key.Node().Data)
-		before, _ := slices.BinarySearch(k.ends, int(key.Node().Raw.Offset))
-		k.lines[path] = before + 1
-	}
-	return path
 }
