@@ -27,11 +27,11 @@ func killAt(src *memSource, at int64, n ...*testNode) {
 }
 
 func TestNodeKilled(t *testing.T) {
-	blob := random(1, 12<<20)
+	blob := random(1, 7<<20)
 	for name, dead := range map[string][]int{"first": {0}, "middle": {2}, "last": {4}, "adjacent": {1, 2}, "both ends": {0, 4}, "all but one": {0, 1, 3, 4}} {
 		for _, kind := range []string{"tls", "plain", "blind"} {
-			if kind == "plain" && name != "middle" {
-				continue // what it does about a loss has nothing to do with TLS
+			if kind == "plain" && name != "middle" || kind == "blind" && name == "last" {
+				continue // what it does about a loss has nothing to do with TLS, and nobody is behind the last
 			}
 			t.Run(name+" "+kind, func(t *testing.T) {
 				c := newCluster(t, 5, nil)
@@ -48,7 +48,7 @@ func TestNodeKilled(t *testing.T) {
 					victims = append(victims, c.nodes[i])
 					isDead[i] = true
 				}
-				killAt(src, 5<<20, victims...)
+				killAt(src, 3<<20, victims...)
 				cfg := c.config(src)
 				cfg.Plain = kind == "plain"
 				r, err := send(t, cfg)

@@ -99,6 +99,7 @@ func TestHostileNode(t *testing.T) {
 // No innocent node gets wrong bytes, and none is called at fault, but for one that is an end of a link with each of the two: it may be
 // held to have changed bytes (ring/PROTOCOL.md, section 9).
 func TestTwoHostileNodes(t *testing.T) {
+	together(t)
 	for mode, within := range map[string]time.Duration{
 		"agreed, takes nothing": 30 * time.Second, // the first node waits for each of them in turn
 		"agreed, sends nothing": 18 * time.Second,

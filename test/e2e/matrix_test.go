@@ -50,8 +50,8 @@ type fault struct {
 
 const (
 	matrixNodes = 8
-	matrixRate  = 20e6
-	matrixSize  = 80e6
+	matrixRate  = 10e6
+	matrixSize  = 40e6
 )
 
 // atOnce is how many rows are played at the same time: most of each is waiting. A row in which only the slow node is

@@ -100,7 +100,7 @@ func (r *rig) movedNothing(res *result) {
 	}
 }
 
-// A gibibyte to eight nodes leaves the server once, stays out of the nodes' memory,
+// A gibibyte to four nodes leaves the server once, stays out of the nodes' memory,
 // and arrives.
 func TestGibibyte(t *testing.T) {
 	ctx := need(t, 8*time.Minute, "mksquashfs", busybox)
@@ -109,7 +109,7 @@ func TestGibibyte(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := newRig(t, ctx, netns.Config{Nodes: 8})
+	r := newRig(t, ctx, netns.Config{Nodes: 4})
 	r.start()
 	peak := r.watchMemory()
 	res := r.push("push", image)
