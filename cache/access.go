@@ -75,12 +75,12 @@ func (c *Cache) SetAccess(a Access) error {
 }
 
 func (c *Cache) setAccess() error {
-	for _, name := range []string{".", "blobs", "index.json", v1.ImageLayoutFile} {
-		bits := fs.FileMode(0o755)
-		if name == "index.json" || name == v1.ImageLayoutFile {
-			bits = 0o644
+	for _, name := range []string{".", "blobs", "index.json", v1.ImageLayoutFile, wishesFile} {
+		bits := fs.FileMode(0o644)
+		if name == "." || name == "blobs" {
+			bits = 0o755
 		}
-		if err := c.applyTo(name, bits); err != nil {
+		if err := c.applyTo(name, bits); err != nil && !(name == wishesFile && errors.Is(err, fs.ErrNotExist)) {
 			return err
 		}
 	}

@@ -30,6 +30,7 @@ type Cache struct {
 	access  Access
 	idle    time.Duration // idleGrace, or less in tests
 	log     *slog.Logger
+	known   known
 }
 
 // SetLog lets the cache log what it evicts, and which blobs it finds wrong. It has to be called
@@ -143,27 +144,38 @@ const (
 
 // Entry is one line of List.
 type Entry struct {
-	Ref      string        // "" if another tool put the manifest there without a name
+	Ref      string        // "" if another tool put the manifest there without a name, or if no name leads to it any more
 	Digest   digest.Digest // of the manifest or index
 	Kind     string        // KindSIF, KindImage or KindIndex
 	Size     int64         // bytes of all its blobs, each counted once
 	Unique   int64         // bytes of the blobs that no other entry needs
-	Pinned   bool          // whether it is never evicted
+	Pinned   bool          // whether a pin of this node keeps it from being evicted
+	Wanted   []string      // the owners beside this node that keep it from being evicted
 	LastUsed time.Time     // when it was received, or when Path was asked for it
 	Err      error         // why the rest could not be read
 }
 
-// List returns what the cache holds, in the order of index.json.
+// List returns what the cache holds: what index.json names, in its order, and then what is wanted, is here and has no
+// name any more.
 func (c *Cache) List() ([]Entry, error) {
 	index, err := c.readIndex()
 	if err != nil {
 		return nil, err
 	}
+	wishes, err := c.readWishes()
+	if err != nil {
+		return nil, err
+	}
+	keepers := wishes.keepers()
+	images := slices.Concat(index.Manifests, c.nameless(index, keepers))
 	var list []Entry
-	blobs := make([][]v1.Descriptor, len(index.Manifests))
+	blobs := make([][]v1.Descriptor, len(images))
 	users := map[digest.Digest]int{}
-	for i, d := range index.Manifests {
-		e := Entry{Ref: refName(d), Digest: d.Digest, LastUsed: c.lastUsed(d.Digest), Pinned: pinned(d)}
+	for i, d := range images {
+		e := Entry{Ref: refName(d), Digest: d.Digest, LastUsed: c.lastUsed(d.Digest), Pinned: pinned(d), Wanted: keepers.of(d)}
+		if e.Pinned {
+			e.Wanted = e.Wanted[1:]
+		}
 		if e.Kind, e.Err = c.kind(d); e.Err == nil {
 			var lacks error
 			e.Err = c.walk(d, func(b v1.Descriptor) error {

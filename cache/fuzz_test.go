@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"os"
 	"reflect"
+	"slices"
 	"testing"
 
 	"github.com/opencontainers/go-digest"
@@ -101,4 +102,23 @@ func TestRecord(t *testing.T) {
 	if _, err := decodeRecord(append(b, b...)); err == nil {
 		t.Error("two records are one")
 	}
+}
+
+// What parses re-encodes to the same bytes, and SetWishes would take it.
+func FuzzWishes(f *testing.F) {
+	corpus(f)
+	f.Fuzz(func(t *testing.T, b []byte) {
+		w, err := decodeWishes(b)
+		if err != nil {
+			return
+		}
+		if c, err := w.encode(); err != nil || !bytes.Equal(b, c) {
+			t.Errorf("%q became %q, %v", b, c, err)
+		}
+		for owner, list := range w {
+			if sorted, err := sortWishes(list); err != nil || !slices.Equal(sorted, list) || checkOwner(owner) != nil {
+				t.Errorf("%q wants %v, %v", owner, list, err)
+			}
+		}
+	})
 }

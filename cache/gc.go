@@ -63,14 +63,16 @@ type GCResult struct {
 	Bytes  int64
 	// Over says that the limits are not kept, because the rest is pinned or in use.
 	Over bool
-	// Pins says which pinned images keep the limits from being kept, or is "".
+	// Wanted has those of Images whose blobs stay, because others than this node want them, and who these are.
+	Wanted map[string][]string
+	// Pins says which images that are pinned or wanted keep the limits from being kept, or is "".
 	Pins string
 	// Waits is how many bytes no image needs that stay because of the grace time.
 	Waits int64
 }
 
 // GC removes blobs that no image needs, and then, while the limits are not kept, the images that
-// were not used for longest. Images that are pinned stay, and so does every blob that a
+// were not used for longest. Images that are pinned or wanted stay, and so does every blob that a
 // running transfer needs. Limits that cannot be kept are no error.
 func (c *Cache) GC(ctx context.Context, o GCOptions) (GCResult, error) {
 	unlock, err := c.lockIndex(ctx)
@@ -131,6 +133,8 @@ type collector struct {
 	now    time.Time
 	leased map[digest.Digest]bool
 	index  v1.Index
+	// keepers says who wants what. What they want counts as an image, whether or not the index names it.
+	keepers keepers
 	// blobs has the blobs of each image, by the digest of its root.
 	blobs map[digest.Digest][]digest.Digest
 	// needs counts the images that need a blob.
@@ -152,7 +156,12 @@ func (c *Cache) newCollector(o GCOptions) (g *collector, err error) {
 	if g.index, err = g.c.readIndex(); err != nil {
 		return g, err
 	}
-	for _, d := range g.index.Manifests {
+	wishes, err := g.c.readWishes()
+	if err != nil {
+		return g, err
+	}
+	g.keepers = wishes.keepers()
+	for _, d := range slices.Concat(g.index.Manifests, g.keepers.roots) {
 		if _, ok := g.blobs[d.Digest]; !ok {
 			g.blobs[d.Digest] = g.needed(d)
 		}
@@ -226,7 +235,7 @@ func (g *collector) collect(ctx context.Context) error {
 				text += "; " + pins.String()
 			}
 			if room+pins.bytes >= 0 {
-				return errkind.Errorf("cache-pinned", "%s", text)
+				return pins.inTheWay(errors.New(text))
 			}
 			return errkind.Errorf("cache-unattainable", "%s", text)
 		}
@@ -298,6 +307,12 @@ func (g *collector) evict(i int) error {
 	g.res.Images = append(g.res.Images, name)
 	if pinned(d) {
 		g.res.Pinned = append(g.res.Pinned, name)
+	}
+	if owners := g.keepers.digests[d.Digest]; len(owners) > 0 {
+		if g.res.Wanted == nil {
+			g.res.Wanted = map[string][]string{}
+		}
+		g.res.Wanted[name] = owners
 	}
 	g.c.log.Info("image removed from the cache", "reference", name, "digest", d.Digest)
 	if !slices.ContainsFunc(index.Manifests, func(other v1.Descriptor) bool { return other.Digest == d.Digest }) {

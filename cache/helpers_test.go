@@ -48,8 +48,12 @@ func (im image) root() v1.Descriptor { return im.blobs[len(im.blobs)-1] }
 
 // push does what the ring does with a Sink.
 func push(c *Cache, ref string, im image) (inPlace bool, err error) {
+	return pushWith(c, ref, im, TransferOptions{})
+}
+
+func pushWith(c *Cache, ref string, im image, o TransferOptions) (inPlace bool, err error) {
 	ctx := context.Background()
-	t := c.Transfer(ref, TransferOptions{})
+	t := c.Transfer(ref, o)
 	defer func() {
 		if cerr := t.Close(); err == nil {
 			err = cerr

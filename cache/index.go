@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io/fs"
 	"regexp"
-	"slices"
 
 	"github.com/opencontainers/image-spec/specs-go"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
@@ -107,14 +106,6 @@ func emptyIndex() v1.Index {
 	return v1.Index{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: v1.MediaTypeImageIndex, Manifests: []v1.Descriptor{}}
 }
 
-// setRef makes ref the name of d, and of nothing else. If ref was pinned, it stays pinned.
-func (c *Cache) setRef(ctx context.Context, ref string, d v1.Descriptor, pin bool) error {
-	return c.editIndex(ctx, func(index *v1.Index) (bool, error) {
-		moveRef(index, ref, d, pin)
-		return true, nil
-	})
-}
-
 // editIndex lets edit change index.json, and writes it if edit returns true.
 func (c *Cache) editIndex(ctx context.Context, edit func(*v1.Index) (changed bool, err error)) error {
 	unlock, err := c.lockIndex(ctx)
@@ -134,30 +125,6 @@ func (c *Cache) editIndex(ctx context.Context, edit func(*v1.Index) (changed boo
 		return c.settleIndex()
 	}
 	return c.writeIndex(index)
-}
-
-func moveRef(index *v1.Index, ref string, d v1.Descriptor, pin bool) {
-	marks := map[string]string{v1.AnnotationRefName: ref}
-	if pin {
-		marks[annotationPin] = "true"
-	}
-	index.Manifests = slices.DeleteFunc(index.Manifests, func(have v1.Descriptor) bool {
-		if refName(have) != ref {
-			return false
-		}
-		if pinned(have) {
-			marks[annotationPin] = "true"
-		}
-		return true
-	})
-	index.Manifests = append(index.Manifests, v1.Descriptor{
-		MediaType:    d.MediaType,
-		ArtifactType: d.ArtifactType,
-		Digest:       d.Digest,
-		Size:         d.Size,
-		Platform:     d.Platform,
-		Annotations:  marks,
-	})
 }
 
 func refName(d v1.Descriptor) string { return d.Annotations[v1.AnnotationRefName] }

@@ -27,35 +27,76 @@ func (c *Cache) Pin(ctx context.Context, ref string, on bool) error {
 			if ref == "" || refName(d) != ref {
 				continue
 			}
-			marks := maps.Clone(d.Annotations)
-			delete(marks, annotationPin)
-			if on {
-				marks[annotationPin] = "true"
-			}
-			index.Manifests[i].Annotations = marks
-			return pinned(d) != on, nil
+			return mark(&index.Manifests[i], on), nil
 		}
 		return false, errkind.Errorf("cache-unknown", "cache %s: %q: %w", c.dir, ref, ErrNotFound)
 	})
 }
 
-// pins are the pinned images that keep room from others.
-type pins struct {
-	names []string
-	bytes int64 // that would be free without the pins
+// mark pins the image of a descriptor of the index, or does the opposite. It reports whether that changes anything.
+func mark(d *v1.Descriptor, on bool) (changed bool) {
+	changed = pinned(*d) != on
+	marks := maps.Clone(d.Annotations)
+	delete(marks, annotationPin)
+	if on {
+		marks[annotationPin] = "true"
+	}
+	d.Annotations = marks
+	return changed
 }
 
-// pins returns the pinned images without which there would be more room, once all others were evicted that may be.
-func (g *collector) pins() (p pins) {
-	images := slices.DeleteFunc(slices.Clone(g.index.Manifests), func(d v1.Descriptor) bool {
-		return !pinned(d) || slices.Contains(g.o.Keep, refName(d))
+// setPins makes the wishes of Local the pins: it pins what they name, and nothing else.
+func (c *Cache) setPins(ctx context.Context, list []Wish) error {
+	want := map[string]digest.Digest{}
+	for _, w := range list {
+		want[w.Name] = w.Digest
+	}
+	return c.editIndex(ctx, func(index *v1.Index) (changed bool, err error) {
+		for i, d := range index.Manifests {
+			ref := refName(d)
+			if ref == "" {
+				continue
+			}
+			if want[ref] == d.Digest {
+				changed = mark(&index.Manifests[i], true) || changed
+				delete(want, ref)
+			} else {
+				changed = mark(&index.Manifests[i], false) || changed
+			}
+		}
+		for _, ref := range slices.Sorted(maps.Keys(want)) {
+			return false, errkind.Errorf("cache-unknown", "cache %s: %q %s: %w", c.dir, ref, want[ref], ErrNotFound)
+		}
+		return changed, nil
 	})
+}
+
+// pins are the images that somebody keeps, and that keep room from others.
+type pins struct {
+	names  []string
+	bytes  int64 // that would be free without the pins
+	local  bool  // whether pins of this node are among them
+	others bool  // whether there are some that other owners want
+}
+
+// pins returns the images without which there would be more room, once all others were evicted that may be, and whom
+// they are wanted by.
+func (g *collector) pins() (p pins) {
+	var images []v1.Descriptor
+	for _, d := range g.index.Manifests {
+		if len(g.keepers.of(d)) > 0 && !slices.Contains(g.o.Keep, refName(d)) {
+			images = append(images, d)
+		}
+	}
+	named := len(images)
+	images = append(images, g.keepers.roots...)
 	others := g.evictable()
 	stays, needed := g.without(others), g.without(append(others, images...))
 	freed := func(b digest.Digest) bool { return stays(b) && !needed(b) }
-	for _, d := range images {
-		if slices.ContainsFunc(g.blobs[d.Digest], freed) {
-			p.names = append(p.names, imageName(d))
+	for i, d := range images {
+		again := i >= named && slices.ContainsFunc(images[:named], func(o v1.Descriptor) bool { return o.Digest == d.Digest })
+		if !again && slices.ContainsFunc(g.blobs[d.Digest], freed) {
+			p.add(d, i < named, g.keepers)
 		}
 	}
 	for b, size := range g.sizes {
@@ -66,6 +107,24 @@ func (g *collector) pins() (p pins) {
 	return p
 }
 
+// add adds an image. Leads says whether its name leads to it.
+func (p *pins) add(d v1.Descriptor, leads bool, k keepers) {
+	name, owners := imageName(d), k.of(d)
+	if !leads {
+		owners = k.digests[d.Digest]
+	}
+	if !leads && refName(d) != "" {
+		name += "@" + d.Digest.Algorithm().String() + ":" + d.Digest.Encoded()[:12]
+	}
+	if owners[0] == Local {
+		p.local = true
+	} else {
+		p.others = true
+		name += " (wanted by " + strings.Join(owners, ", ") + ")"
+	}
+	p.names = append(p.names, name)
+}
+
 // String names a few of them.
 func (p pins) String() string {
 	const most = 3
@@ -73,11 +132,26 @@ func (p pins) String() string {
 	if len(names) > most {
 		names, more = names[:most], fmt.Sprintf(" and %d more", len(names)-most)
 	}
-	images := "1 image with %s is pinned: %s"
-	if len(p.names) > 1 {
-		images = fmt.Sprint(len(p.names), " images with %s are pinned: %s")
+	verb := "pinned"
+	if p.others {
+		verb = "wanted"
+		if p.local {
+			verb = "pinned or wanted"
+		}
 	}
-	return fmt.Sprintf(images, bytesize.Text(p.bytes), strings.Join(names, ", ")) + more
+	images := "1 image with %s is %s: %s"
+	if len(p.names) > 1 {
+		images = fmt.Sprint(len(p.names), " images with %s are %s: %s")
+	}
+	return fmt.Sprintf(images, bytesize.Text(p.bytes), verb, strings.Join(names, ", ")) + more
+}
+
+// inTheWay gives an error that is due to the pins its kind.
+func (p pins) inTheWay(err error) error {
+	if p.local {
+		return errkind.Errorf("cache-pinned", "%w", err)
+	}
+	return errkind.Errorf("cache-wanted", "%w", err)
 }
 
 // imageName returns the reference of an image, or its digest if it has none.

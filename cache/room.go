@@ -112,7 +112,7 @@ func (g *collector) fits(victims []v1.Descriptor) error {
 	}
 	full := &noRoom{g.o.Room, max(0, room), g.pins()}
 	if room+full.pins.bytes >= g.o.Room {
-		return errkind.Errorf("cache-pinned", "%w", full)
+		return full.pins.inTheWay(full)
 	}
 	return errkind.Errorf("cache-full", "%w", full)
 }
@@ -136,7 +136,7 @@ func (e *noRoom) Is(target error) bool { return target == syscall.ENOSPC }
 // evictable returns the images of which nobody says that they stay.
 func (g *collector) evictable() []v1.Descriptor {
 	return slices.DeleteFunc(slices.Clone(g.index.Manifests), func(d v1.Descriptor) bool {
-		return pinned(d) || g.leased[d.Digest] || slices.Contains(g.o.Keep, refName(d))
+		return len(g.keepers.of(d)) > 0 || g.leased[d.Digest] || slices.Contains(g.o.Keep, refName(d))
 	})
 }
 

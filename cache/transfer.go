@@ -35,6 +35,9 @@ type TransferOptions struct {
 	Rehash bool
 	// Pin keeps the image from being evicted, as Cache.Pin does, from Publish on.
 	Pin bool
+	// Owner is the warmer that sends the image; "" is a sender. The name becomes this warmer's, and if it is another
+	// warmer's, Offer refuses with an error of kind cache-conflict.
+	Owner string
 	// HashTime is how long Offer may hash blobs that no record says are right. Blobs
 	// for which there is no time are not held. Zero is 2 s, or a minute with Rehash.
 	HashTime time.Duration
@@ -98,6 +101,9 @@ func (t *Transfer) Offer(ctx context.Context, blobs []v1.Descriptor) (held []int
 		}
 	}
 	if err := t.hold(ctx, blobs); err != nil {
+		return nil, 0, err
+	}
+	if err := t.mayMove(); err != nil {
 		return nil, 0, err
 	}
 	hashing, cancel := context.WithTimeout(ctx, t.o.HashTime)
@@ -234,6 +240,24 @@ func (t *Transfer) Switches(context.Context) bool {
 	return err != nil || d.Digest != root.Digest || t.o.Pin && !pinned(d)
 }
 
+// mayMove returns an error if the reference is of another warmer. Publish looks again, under the lock.
+func (t *Transfer) mayMove() error {
+	if t.o.Owner == "" {
+		return nil
+	}
+	d, err := t.c.Resolve(t.ref)
+	if err != nil {
+		return nil
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	root, err := t.findRoot()
+	if err != nil {
+		return nil // Prepare says so
+	}
+	return t.c.mayMove(d, root, t.o.Owner)
+}
+
 // findRoot returns what the reference shall name. The caller holds mu.
 func (t *Transfer) findRoot() (v1.Descriptor, error) {
 	for _, d := range slices.Backward(t.blobs) {
@@ -305,7 +329,7 @@ func (t *Transfer) Publish(ctx context.Context) error {
 		}
 	}
 	if !t.inPlace {
-		if err := t.c.setRef(ctx, t.ref, t.root, t.o.Pin); err != nil {
+		if err := t.c.setRef(ctx, t.ref, t.root, t.o.Pin, t.o.Owner); err != nil {
 			return err
 		}
 	}

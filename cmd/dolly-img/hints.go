@@ -216,6 +216,7 @@ var hints = map[errkind.Kind]string{
 	"cache-access":       "the daemon has to own all of the cache, and be in the group: see [cache] in policy.toml",
 	"cache-ambiguous":    "name one of them in full: %[1]s",
 	"cache-elsewhere":    "name another directory with --cache DIR",
+	"cache-conflict":     "take the name out of one of the two lists; dolly-img cache ls, where the cache is, says who wants what",
 	"cache-full":         "raise the limits, or rm what is not needed",
 	"cache-group":        "name a group of this machine in [cache] of policy.toml",
 	"cache-homeless":     "name it with --cache DIR",
@@ -232,6 +233,8 @@ var hints = map[errkind.Kind]string{
 	"cache-unread":       "rm or pull it again",
 	"cache-unreadable":   "the daemon of this node decides who may read its cache: see mode and group under [cache] in its policy.toml",
 	"cache-unwritable":   "is the cache directory writable for this user?",
+	"cache-wanted":       "what a warmer wants is in its list; or raise the limits",
+	"cache-wishes":       "remove the file: warmers say again what they want, and pins are not in it",
 
 	// Keys.
 	"authority-ended":   "replace the authority, here on the server: dolly-img keys renew --ca",

@@ -1,0 +1,349 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/dolly-img/dolly-img/ring/bytesize"
+)
+
+// This file answers what the cache holds. An answer takes no lease and no lock that others wait for, and it reads no
+// blobs but manifests: a blob is held if it is there and a record says that it is right, and its inode, size and times
+// are those in the record.
+
+// Asked is an image that a question is about. If Digest is "", it is what Name leads to; Name may be "", too.
+type Asked struct {
+	Name   string
+	Digest digest.Digest
+}
+
+// These are the states of an image.
+const (
+	HeldAll  = "held"    // every blob is here and right
+	HeldPart = "partly"  // the manifest is here, and not all that it needs
+	HeldNone = "missing" // not even the manifest
+)
+
+// Holding is what the cache has of an image.
+type Holding struct {
+	Name   string
+	Digest digest.Digest // that of the question, or Named if that had none
+	State  string        // of Digest
+	Named  digest.Digest // what Name leads to, or ""
+	Bytes  int64         // of all its blobs together; -1 is unknown
+	Lacks  int64         // bytes of the blobs that are not here; -1 is unknown
+	Owners []string      // who wants it, Local first if it is pinned
+	// Why says what keeps the image from being held or, if it is held, by whom the name leads to another one. It may be "".
+	Why string
+}
+
+// Holdings is the answer to a question.
+type Holdings struct {
+	Images []Holding // those of the question, in its order, and then the others
+	Free   int64     // bytes that the cache could take, once what may go is gone; -1 is unknown
+	Limits Limits
+	Wanted int64 // bytes that stay because somebody wants them
+}
+
+// Holds returns what the cache has of these images and, if all is true, of every other one that has a name.
+func (c *Cache) Holds(ctx context.Context, images []Asked, all bool) (Holdings, error) {
+	c.known.mu.Lock()
+	defer c.known.mu.Unlock()
+	q := question{c: c, known: &c.known, looked: map[digest.Digest]blobState{}}
+	if err := q.refresh(); err != nil {
+		return Holdings{}, err
+	}
+	h := Holdings{Limits: c.limitsNow()}
+	if all {
+		images = slices.Concat(images, q.others(images))
+	}
+	for _, a := range images {
+		if err := ctx.Err(); err != nil {
+			return Holdings{}, fmt.Errorf("cache %s: %w", c.dir, err)
+		}
+		h.Images = append(h.Images, q.image(a))
+	}
+	h.Wanted = q.wanted()
+	var err error
+	if h.Free, err = q.free(h.Limits); err != nil {
+		return Holdings{}, fmt.Errorf("cache %s: %w", c.dir, err)
+	}
+	return h, nil
+}
+
+// known is what earlier questions found out. It makes a question cheap where nothing has changed: one system call for a
+// blob.
+type known struct {
+	mu            sync.Mutex
+	index, wishes stamp // of the two files when the following was read
+	images        []v1.Descriptor
+	names         map[string]v1.Descriptor
+	digests       map[digest.Digest][]v1.Descriptor
+	keepers       keepers
+	// refs has what a manifest references. Its bytes had its digest when it was read.
+	refs map[digest.Digest][]v1.Descriptor
+	// right has the blobs of which a record said that they are right, and what the blob and its record looked like then.
+	right map[digest.Digest][2]stamp
+	// records is what the directory of the records looked like in the last question. A record that is removed changes it.
+	records stamp
+}
+
+// racy is how long the time of a directory is too young to tell of its next change, which may come within one tick of the
+// clock of the file system.
+const racy = time.Second
+
+// maxKnown bounds refs and right: they have 8 MB at most.
+const maxKnown = 1 << 15
+
+// remember adds to a map of known.
+func remember[V any](m *map[digest.Digest]V, d digest.Digest, v V) {
+	if *m == nil || len(*m) >= maxKnown {
+		*m = map[digest.Digest]V{}
+	}
+	(*m)[d] = v
+}
+
+// question is one call of Holds.
+type question struct {
+	c *Cache
+	*known
+	looked map[digest.Digest]blobState
+	// still says that no record was removed since the last question.
+	still bool
+}
+
+// blobState is what a question has found out about a blob.
+type blobState struct {
+	size  int64 // -1: not here
+	right bool  // whether a record says that it is right
+}
+
+// refresh reads index.json and wishes.json, if they have changed.
+func (q *question) refresh() error {
+	var index, wishes stamp
+	if info, err := q.c.fs.Lstat("index.json"); err == nil {
+		index = stampOf(info)
+	}
+	if info, err := q.c.fs.Lstat(wishesFile); err == nil {
+		wishes = stampOf(info)
+	}
+	if info, err := q.c.fs.Lstat("verified"); err == nil {
+		now := stampOf(info)
+		q.still = now == q.records
+		if q.records = now; time.Since(info.ModTime()) < racy {
+			q.records = stamp{}
+		}
+	}
+	if q.names != nil && index == q.index && wishes == q.wishes {
+		return nil
+	}
+	w, err := q.c.readWishes()
+	if err != nil {
+		return err
+	}
+	list, err := q.c.readIndex()
+	if err != nil {
+		return err
+	}
+	q.index, q.wishes, q.keepers, q.images = index, wishes, w.keepers(), list.Manifests
+	q.names, q.digests = map[string]v1.Descriptor{}, map[digest.Digest][]v1.Descriptor{}
+	for _, d := range q.images {
+		if ref := refName(d); ref != "" {
+			q.names[ref] = d
+		}
+		q.digests[d.Digest] = append(q.digests[d.Digest], d)
+	}
+	return nil
+}
+
+// others returns the images that have a name and are not asked about.
+func (q *question) others(images []Asked) (list []Asked) {
+	asked := map[string]bool{"": true}
+	for _, a := range images {
+		asked[a.Name] = true
+	}
+	for _, d := range q.images {
+		if !asked[refName(d)] {
+			list = append(list, Asked{refName(d), d.Digest})
+		}
+	}
+	return list
+}
+
+func (q *question) image(a Asked) Holding {
+	named := q.names[a.Name]
+	h := Holding{Name: a.Name, Digest: a.Digest, Named: named.Digest, State: HeldNone, Bytes: -1, Lacks: -1}
+	if h.Digest == "" {
+		h.Digest = h.Named
+	}
+	if h.Digest == "" {
+		h.Why = "no such name"
+		return h
+	}
+	h.Owners = q.owners(h.Digest)
+	if q.look(h.Digest).size < 0 {
+		h.Why = "it is not here"
+		if q.c.quarantined(h.Digest) {
+			h.Why = "its manifest had wrong bytes, and is in quarantine"
+		}
+		return h
+	}
+	h.State = HeldPart
+	lacks, doubtful, err := q.sum(&h)
+	switch {
+	case err != nil:
+		h.Bytes, h.Lacks, h.Why = -1, -1, err.Error()
+	case lacks > 0:
+		h.Why = fmt.Sprintf("%d of its blobs with %s are not here", lacks, bytesize.Text(h.Lacks))
+	case doubtful > 0:
+		h.Why = fmt.Sprintf("of %d of its blobs nobody knows whether they are right; a push or dolly-img cache verify reads them", doubtful)
+	default:
+		h.State = HeldAll
+		if owner := ownerOf(named); named.Digest != h.Digest && owner != "" {
+			h.Why = fmt.Sprintf("the warmer %s has set the name", owner)
+		}
+	}
+	return h
+}
+
+// owners returns who wants an image, whatever its names.
+func (q *question) owners(d digest.Digest) []string {
+	owners := slices.Clone(q.keepers.digests[d])
+	for _, named := range q.digests[d] {
+		owners = append(owners, q.keepers.of(named)...)
+	}
+	return ordered(owners)
+}
+
+// sum adds up the blobs of an image whose manifest is here. It returns how many are not, and how many no record vouches for.
+func (q *question) sum(h *Holding) (lacks, doubtful int, err error) {
+	h.Bytes, h.Lacks = 0, 0
+	err = q.walk(h.Digest, func(d v1.Descriptor) {
+		h.Bytes += d.Size
+		switch b := q.look(d.Digest); {
+		case b.size != d.Size:
+			lacks++
+			h.Lacks += d.Size
+		case !b.right:
+			doubtful++
+		}
+	})
+	return lacks, doubtful, err
+}
+
+// look looks for a blob, once in a question.
+func (q *question) look(d digest.Digest) blobState {
+	if b, ok := q.looked[d]; ok {
+		return b
+	}
+	b := q.lookUp(d)
+	q.looked[d] = b
+	return b
+}
+
+func (q *question) lookUp(d digest.Digest) blobState {
+	name, err := blobName(d)
+	if err != nil {
+		return blobState{size: -1}
+	}
+	info, err := q.c.fs.Lstat(name)
+	if err != nil || !info.Mode().IsRegular() {
+		return blobState{size: -1}
+	}
+	if was, ok := q.right[d]; ok && q.still && was[0] == stampOf(info) {
+		return blobState{info.Size(), true}
+	}
+	record, err := q.c.fs.Lstat("verified/" + flat(d))
+	if err != nil {
+		return blobState{size: info.Size()}
+	}
+	now := [2]stamp{stampOf(info), stampOf(record)}
+	if q.right[d] == now {
+		return blobState{info.Size(), true}
+	}
+	size, right := q.c.trusted(d)
+	if right {
+		remember(&q.right, d, now)
+	}
+	return blobState{size, right}
+}
+
+// walk calls visit for each blob of an image once, as far as the manifests are here, the first one the root.
+func (q *question) walk(root digest.Digest, visit func(v1.Descriptor)) error {
+	d := v1.Descriptor{MediaType: v1.MediaTypeImageManifest, Digest: root, Size: q.look(root).size}
+	return q.walkTo(maxDepth, d, seen{}, visit)
+}
+
+func (q *question) walkTo(depth int, d v1.Descriptor, seen seen, visit func(v1.Descriptor)) error {
+	if len(d.URLs) > 0 {
+		return nil
+	}
+	blob, references := seen.add(d, IsManifest(d.MediaType))
+	if blob {
+		visit(d)
+	}
+	if size := q.look(d.Digest).size; !references || size < 0 || size != d.Size {
+		return nil
+	}
+	if depth < 0 {
+		return errors.New("its manifests are nested too deeply")
+	}
+	refs, ok := q.refs[d.Digest]
+	if !ok {
+		m, err := q.c.readManifest(d)
+		if err != nil {
+			return fmt.Errorf("manifest %s: %w", d.Digest, err)
+		}
+		refs = m.references()
+		remember(&q.refs, d.Digest, refs)
+	}
+	for _, child := range refs {
+		if err := q.walkTo(depth-1, child, seen, visit); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// wanted returns how many bytes are here that stay because somebody wants them.
+func (q *question) wanted() (bytes int64) {
+	counted := map[digest.Digest]bool{}
+	count := func(d v1.Descriptor) {
+		if size := q.look(d.Digest).size; size > 0 && !counted[d.Digest] {
+			counted[d.Digest] = true
+			bytes += size
+		}
+	}
+	for _, d := range q.images {
+		if len(q.keepers.of(d)) > 0 {
+			_ = q.walk(d.Digest, count) // what cannot be read is counted as far as it is known
+		}
+	}
+	for _, d := range q.keepers.roots {
+		_ = q.walk(d.Digest, count)
+	}
+	return bytes
+}
+
+// free returns how many bytes the cache could take.
+func (q *question) free(limits Limits) (int64, error) {
+	if limits == (Limits{}) {
+		return q.c.free()
+	}
+	g, err := q.c.newCollector(GCOptions{Limits: limits})
+	if err != nil {
+		return -1, err
+	}
+	room, known, err := g.room(g.victims(), limits)
+	if !known || err != nil {
+		return -1, err
+	}
+	return max(0, room), nil
+}

@@ -1,0 +1,153 @@
+package cache
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// askOne asks about one image.
+func askOne(t *testing.T, c *Cache, name string, d digest.Digest) Holding {
+	t.Helper()
+	h, err := c.Holds(t.Context(), []Asked{{name, d}}, false)
+	if err != nil || len(h.Images) != 1 {
+		t.Fatalf("%+v, %v", h, err)
+	}
+	return h.Images[0]
+}
+
+// What the cache says that it holds is so at this moment, whatever was asked before, and asking needs no lock and leaves
+// nothing behind.
+func TestHolds(t *testing.T) {
+	c := mustOpen(t)
+	a, b, sif, none := layered("a"), layered("b"), newImage(mediaTypeSIFLayer, "a SIF"), layered("none")
+	mustPush(t, c, "x/a:1", a)
+	mustPush(t, c, "x/sif:1", sif)
+	mustPush(t, c, "x/both:1", indexOf(a, b))
+	unlock, err := c.lockIndex(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { unlock() }()
+	size := func(im image) (n int64) {
+		for _, d := range im.blobs {
+			n += d.Size
+		}
+		return n
+	}
+	path := func(d digest.Digest) string { name, _ := blobName(d); return filepath.Join(c.Dir(), name) }
+	check := func(what, name string, im image, want Holding) {
+		t.Helper()
+		want.Name, want.Digest = name, im.root().Digest
+		if got := askOne(t, c, name, want.Digest); !reflect.DeepEqual(got, want) {
+			t.Errorf("%s:\n%+v, want\n%+v", what, got, want)
+		}
+	}
+	at := func(im image) digest.Digest { return im.root().Digest }
+	for range 2 { // the second answer comes from what the first one has found out
+		check("held", "x/a:1", a, Holding{State: HeldAll, Named: at(a), Bytes: size(a)})
+		check("below an index", "x/a:1", b, Holding{State: HeldAll, Named: at(a), Bytes: size(b)})
+		check("an index", "x/both:1", indexOf(a, b), Holding{State: HeldAll, Named: at(indexOf(a, b)), Bytes: size(indexOf(a, b))})
+		check("no name", "", sif, Holding{State: HeldAll, Bytes: size(sif)})
+		check("nothing", "x/none:1", none, Holding{State: HeldNone, Bytes: -1, Lacks: -1, Why: "it is not here"})
+	}
+	if got := askOne(t, c, "x/none:1", ""); got.State != HeldNone || got.Why != "no such name" {
+		t.Errorf("%+v", got)
+	}
+	if got := askOne(t, c, "x/sif:1", ""); got.State != HeldAll || got.Digest != at(sif) || got.Named != at(sif) {
+		t.Errorf("%+v", got)
+	}
+	layer := b.blobs[0]
+	bytes := b.bytes[layer.Digest]
+	if err := os.Remove(path(layer.Digest)); err != nil {
+		t.Fatal(err)
+	}
+	lacks := fmt.Sprint("1 of its blobs with ", "10.0 kB", " are not here")
+	check("lacks a layer", "", b, Holding{State: HeldPart, Bytes: size(b), Lacks: layer.Size, Why: lacks})
+	// Another file with the same length is not the one that was verified.
+	if err := os.WriteFile(path(layer.Digest), []byte(strings.Repeat("x", len(bytes))), 0o444); err != nil {
+		t.Fatal(err)
+	}
+	doubt := "of 1 of its blobs nobody knows whether they are right; a push or dolly-img cache verify reads them"
+	check("was replaced", "", b, Holding{State: HeldPart, Bytes: size(b), Why: doubt})
+	unlock()
+	if _, err := c.Verify(t.Context(), func(Result) {}); err != nil {
+		t.Fatal(err)
+	}
+	check("was in quarantine", "", b, Holding{State: HeldPart, Bytes: size(b), Lacks: layer.Size, Why: lacks})
+	mustPush(t, c, "x/b:1", b)
+	check("came again", "x/b:1", b, Holding{State: HeldAll, Named: at(b), Bytes: size(b)})
+	c.distrust(layer.Digest) // as Verify does of what it cannot read
+	check("is not trusted", "x/b:1", b, Holding{State: HeldPart, Named: at(b), Bytes: size(b), Why: doubt})
+	mustPush(t, c, "x/b:1", b)
+
+	mustWish(t, c, "head1", Wish{Name: "x/a:1", Digest: at(sif)}, Wish{Name: "x/none:1", Digest: at(none)})
+	if _, err := pushWith(c, "x/a:1", sif, TransferOptions{Owner: "head1"}); err != nil {
+		t.Fatal(err)
+	}
+	check("whose name a warmer has moved", "x/a:1", a, Holding{State: HeldAll, Named: at(sif), Bytes: size(a), Why: "the warmer head1 has set the name"})
+	check("wanted", "x/sif:1", sif, Holding{State: HeldAll, Named: at(sif), Bytes: size(sif), Owners: []string{"head1"}})
+	if err := c.Pin(t.Context(), "x/b:1", true); err != nil {
+		t.Fatal(err)
+	}
+	h, err := c.Holds(t.Context(), []Asked{{"x/b:1", at(b)}}, true)
+	var refs []string
+	for _, i := range h.Images {
+		refs = append(refs, i.Name)
+		if i.State != HeldAll || i.Named != i.Digest {
+			t.Errorf("%+v", i)
+		}
+	}
+	if got := strings.Join(refs, " "); got != "x/b:1 x/sif:1 x/both:1 x/a:1" || h.Wanted != size(sif)+size(b) || h.Free <= 0 || err != nil {
+		t.Errorf("%s, %+v, %v", got, h, err)
+	}
+	c.SetLimits(Limits{Max: size(sif) + size(b) + 1000})
+	if h, err := c.Holds(t.Context(), nil, false); h.Free != 1000 || h.Limits.Max == 0 || err != nil {
+		t.Errorf("%+v, %v", h, err)
+	}
+	for _, dir := range []string{"leases", "holds", "ingest"} {
+		if left := names(t, filepath.Join(c.Dir(), dir)); len(left) > 0 {
+			t.Errorf("left in %s: %v", dir, left)
+		}
+	}
+	unlock = func() {}
+}
+
+// BenchmarkHolds asks about 20 images with 7 blobs each, of which nothing has changed since the last question: a round of
+// 1000 nodes is 1000 of these.
+func BenchmarkHolds(b *testing.B) {
+	c, err := Open(filepath.Join(b.TempDir(), "cache"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	var asked []Asked
+	var wishes []Wish
+	for i := range 20 {
+		name := fmt.Sprintf("registry.example/team/image%d:1", i)
+		im := indexOf(layered(fmt.Sprint("a", i)), layered(fmt.Sprint("b", i)))
+		if _, err := push(c, name, im); err != nil {
+			b.Fatal(err)
+		}
+		asked = append(asked, Asked{name, im.root().Digest})
+		wishes = append(wishes, Wish{Name: name, Digest: im.root().Digest})
+	}
+	if err := c.SetWishes("head1", wishes); err != nil {
+		b.Fatal(err)
+	}
+	for b.Loop() {
+		h, err := c.Holds(b.Context(), asked, false)
+		if err != nil {
+			b.Fatal(err)
+		}
+		for _, i := range h.Images {
+			if i.State != HeldAll || i.Named != i.Digest {
+				b.Fatalf("%+v", i)
+			}
+		}
+	}
+}
