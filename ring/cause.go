@@ -36,6 +36,7 @@ const (
 	FaultRevoked     Fault = "revoked"      // its certificate is revoked
 	FaultRevokedName Fault = "name revoked" // its name is, so that no new certificate helps
 	FaultMisnamed    Fault = "misnamed"     // its certificate is of a node of another name
+	FaultOld         Fault = "old"          // it does not speak the version of the protocol that a question needs
 )
 
 // Cause is why a node is in its state, in parts. Causes that are equal but for Addr say the same of

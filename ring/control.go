@@ -67,6 +67,7 @@ type control struct {
 	open     bool // the last piece of queue belongs to this connection, which may add to it
 	waiting  int  // bytes that are in queue or being written
 	closed   bool
+	ended    bool          // nothing is written any more
 	released bool          // its session is no more, and who reads does not know it yet
 	done     chan struct{} // the writer ended
 }
@@ -107,17 +108,25 @@ func (c *control) sendBytes(b []byte) error {
 	default:
 		c.queue, c.open = append(c.queue, slices.Clone(b)), true
 	}
-	c.more.Signal()
+	c.more.Broadcast()
 	return nil
 }
 
 // write sends the queue, each time as much as there is.
 func (c *control) write() {
-	defer close(c.done)
+	defer func() {
+		c.mu.Lock()
+		c.ended = true
+		c.more.Broadcast()
+		c.mu.Unlock()
+		close(c.done)
+	}()
 	written := 0
 	for {
 		c.mu.Lock()
-		c.waiting -= written
+		if c.waiting -= written; written > 0 {
+			c.more.Broadcast() // to flush
+		}
 		for len(c.queue) == 0 && !c.closed {
 			c.more.Wait()
 		}
@@ -278,11 +287,21 @@ func (c *control) repeat(m wire.Message, end chan struct{}, before func()) {
 	}
 }
 
+// flush waits until everything that was sent is written. False says that the connection ended before.
+func (c *control) flush() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for c.waiting > 0 && !c.ended {
+		c.more.Wait()
+	}
+	return !c.ended
+}
+
 // finish sends what is queued, then closes.
 func (c *control) finish() {
 	c.mu.Lock()
 	c.closed = true
-	c.more.Signal()
+	c.more.Broadcast()
 	c.mu.Unlock()
 }
 

@@ -3,7 +3,8 @@
 // stores and forwards at the same time. It knows no image format.
 //
 // A server calls Send with a Source. The program on a node calls NewNode, with an Accept that returns a
-// Sink for each transfer. PROTOCOL.md is the wire specification.
+// Sink for each transfer. Beside transfers, Ask asks nodes what they hold and Want says what they should keep; a Stock answers
+// on the node. PROTOCOL.md is the wire specification.
 //
 //	Where does a byte go, from socket to disk?      internal/relay, whose doc.go draws the way; then the Sink
 //	Where is it decided who feeds whom?             internal/coordinator

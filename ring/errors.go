@@ -37,6 +37,7 @@ const (
 	RefusesAmbiguous  = Refusal(wire.CodeAmbiguous)
 	RefusesUnfit      = Refusal(wire.CodeUnfit)
 	RefusesPermission = Refusal(wire.CodePermission)
+	RefusesRole       = Refusal(wire.CodeAuth)
 )
 
 // RefusedError is an error of NodeConfig.Accept or Sink.Offer that says why in a word, too. Without it the word is "policy".

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -217,6 +218,12 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
+// clientOf tells who opened a connection with one of our keys.
+func clientOf(cs tls.ConnectionState) (string, Role) {
+	peer, _ := identity.PeerOf(cs)
+	return peer.Name, Role(peer.Role)
+}
+
 func newCluster(t *testing.T, n int, edit func(i int, c *NodeConfig)) *cluster {
 	t.Helper()
 	id, err := identity.Load(keys(), identity.Sender)
@@ -244,6 +251,7 @@ func startNode(t *testing.T, name string, edit func(*NodeConfig)) *testNode {
 	cfg := NodeConfig{
 		TLS:        id.ServerConfig(ALPNControl, ALPNData),
 		DataTLS:    func(node string) *tls13 { return id.ClientConfig(ALPNData, node) },
+		Client:     clientOf,
 		Accept:     func(context.Context, Request) (Sink, error) { return tn.sink, nil },
 		Finished:   func(_ Request, o Outcome) { tn.outcomes <- o },
 		AllowPlain: true,

@@ -151,7 +151,6 @@ func (n *Node) handle(guard *stranger, leave func()) {
 	case p.plane == ALPNControl:
 		guard.trust()
 		leave()
-		n.gate.remember(guard.RemoteAddr())
 		n.control(p.conn, guard, cfg)
 	case p.plane == ALPNData:
 		n.link(p.conn, p.low, guard, leave)

@@ -25,6 +25,8 @@ func (n *Node) admit(cfg *NodeConfig, ctrl *control, id wire.ID, r Request, plai
 		return nil, wire.Errorf(wire.CodeProtocol, "malformed offer: %w", err)
 	}
 	switch {
+	case r.Role != RoleSender && r.Role != RoleWarmer:
+		return nil, wire.Errorf(wire.CodeAuth, "a certificate of the role %s does not permit a transfer", r.Role)
 	case len(r.Blobs) == 0 || len(r.Meta) > 64<<10:
 		return nil, wire.Errorf(wire.CodeProtocol, "malformed offer")
 	case plain && !cfg.AllowPlain:

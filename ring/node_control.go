@@ -15,9 +15,9 @@ import (
 // control serves a control connection: greeting, then a new transfer or one that
 // is resumed. It is in the lobby unless an offer or a session bounds what it takes.
 func (n *Node) control(conn, guard net.Conn, cfg *NodeConfig) {
-	sender := ""
-	if tc, secure := conn.(*tls.Conn); secure && cfg.SenderName != nil {
-		sender = cfg.SenderName(tc.ConnectionState())
+	by := clientOn(conn, cfg)
+	if by.Role != RoleViewer {
+		n.gate.remember(conn.RemoteAddr())
 	}
 	ctrl := newControl(conn, n.memory)
 	ctrl.owner, ctrl.raw = ownerOf(conn), guard
@@ -27,7 +27,7 @@ func (n *Node) control(conn, guard net.Conn, cfg *NodeConfig) {
 		ctrl.finish()
 		<-ctrl.done
 	}()
-	g, w := n.greeting(ctrl, sender)
+	g, w := n.greeting(ctrl, by.Name)
 	if w == nil {
 		return
 	}
@@ -58,7 +58,7 @@ func (n *Node) control(conn, guard net.Conn, cfg *NodeConfig) {
 		return
 	default:
 		ctrl.send(w)
-		if s = n.await(ctrl, cfg, g, sender); s == nil {
+		if s = n.await(ctrl, cfg, g, by); s == nil {
 			return
 		}
 	}
@@ -69,13 +69,33 @@ func (n *Node) control(conn, guard net.Conn, cfg *NodeConfig) {
 	}
 }
 
-// await reads the offer of a server that was greeted, and opens a session for it, or refuses it.
-func (n *Node) await(ctrl *control, cfg *NodeConfig, g *wire.Hello, sender string) *session {
+// clientOn returns who opened a control connection. Without TLS, which only a simulation does without, it is a sender.
+func clientOn(conn net.Conn, cfg *NodeConfig) Client {
+	by := Client{Role: RoleSender, Addr: conn.RemoteAddr().String()}
+	if tc, secure := conn.(*tls.Conn); secure {
+		state := tc.ConnectionState()
+		by.Name, by.Role = cfg.Client(state)
+		if len(state.PeerCertificates) > 0 {
+			by.Certificate = state.PeerCertificates[0]
+		}
+	}
+	return by
+}
+
+// await reads the offer of a server that was greeted, and opens a session for it, or refuses it. It answers what the
+// server asks and wishes before that, or instead.
+func (n *Node) await(ctrl *control, cfg *NodeConfig, g *wire.Hello, by Client) *session {
 	// Also who asked for a transfer that is not here may go on to offer it. On a slow link that takes longer than
 	// a server waits for a node that says nothing.
 	admitted := ctrl.stay()
 	defer admitted()
 	m, err := ctrl.read(timings.startLimit)
+	for err == nil && isQuestion(m) {
+		if !n.reply(ctrl, cfg, by, m) {
+			return nil
+		}
+		m, err = ctrl.read(timings.startLimit)
+	}
 	n.lobby.leave(ctrl)
 	if bad := n.unread(ctrl, err); bad != nil {
 		n.refuse(ctrl, &wire.Error{Code: wire.CodeVersion, Err: bad})
@@ -85,11 +105,14 @@ func (n *Node) await(ctrl *control, cfg *NodeConfig, g *wire.Hello, sender strin
 	if err != nil || !ok {
 		return nil
 	}
-	r := Request{Transfer: g.Transfer.String(), Sender: sender, Addr: ctrl.conn.RemoteAddr().String(), Node: wire.Printable(g.Node), Blobs: offer.Blobs, Meta: offer.Meta}
+	r := Request{
+		Transfer: g.Transfer.String(), Sender: by.Name, Role: by.Role, Certificate: by.Certificate, Addr: by.Addr,
+		Node: wire.Printable(g.Node), Blobs: offer.Blobs, Meta: offer.Meta,
+	}
 	s, ne := n.admit(cfg, ctrl, g.Transfer, r, offer.Plain, ctrl.size)
 	admitted()
 	if ne != nil {
-		n.log.Warn("transfer refused", "sender", wire.Printable(sender), "peer", r.Addr, "transfer", r.Transfer, "reason", ne.Error())
+		n.log.Warn("transfer refused", "sender", wire.Printable(by.Name), "peer", r.Addr, "transfer", r.Transfer, "reason", ne.Error())
 		n.refuse(ctrl, ne)
 		return nil
 	}

@@ -19,6 +19,9 @@ type lobby struct {
 	changed sync.Cond
 	guests  []*control // oldest first
 	long    []*control // those that read a long message, in the order in which they began
+	asking  []*control // those whose question waits for its turn, in the order in which they came
+	turn    bool       // a question is being answered
+	last    owner      // whose that is, or was
 }
 
 func newLobby() *lobby {
@@ -88,6 +91,37 @@ func crowder(among []*control, comes owner, least int) (old *control) {
 	return old
 }
 
+// await waits for the turn of a connection to have its question answered. One is at a time, and the next is the first of
+// another key than the one before, so that nobody who asks much keeps others waiting. It fails if the connection is closed meanwhile.
+func (l *lobby) await(c *control) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.asking = append(l.asking, c)
+	for slices.Contains(l.guests, c) {
+		if !l.turn && l.next() == c {
+			l.turn, l.last = true, c.owner
+			l.asking = slices.DeleteFunc(l.asking, func(o *control) bool { return o == c })
+			return nil
+		}
+		l.changed.Wait()
+	}
+	return net.ErrClosed
+}
+
+// next returns whose turn it is. Somebody waits.
+func (l *lobby) next() *control {
+	i := slices.IndexFunc(l.asking, func(c *control) bool { return c.owner != l.last })
+	return l.asking[max(0, i)]
+}
+
+// answered ends a turn.
+func (l *lobby) answered() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.turn = false
+	l.changed.Broadcast()
+}
+
 func (l *lobby) evict(c *control) {
 	c.hangUp()
 	l.remove(c)
@@ -95,6 +129,6 @@ func (l *lobby) evict(c *control) {
 
 func (l *lobby) remove(c *control) {
 	is := func(o *control) bool { return o == c }
-	l.guests, l.long = slices.DeleteFunc(l.guests, is), slices.DeleteFunc(l.long, is)
+	l.guests, l.long, l.asking = slices.DeleteFunc(l.guests, is), slices.DeleteFunc(l.long, is), slices.DeleteFunc(l.asking, is)
 	l.changed.Broadcast()
 }

@@ -13,8 +13,8 @@ import (
 // keys. Log, Software and Platform should be those of NewNode. After an error nothing
 // has changed.
 func (n *Node) Reconfigure(cfg NodeConfig) error {
-	if cfg.Accept == nil || cfg.TLS == nil || cfg.DataTLS == nil {
-		return errors.New("ring: NodeConfig needs Accept and TLS configurations")
+	if cfg.Accept == nil || cfg.TLS == nil || cfg.DataTLS == nil || cfg.Client == nil {
+		return errors.New("ring: NodeConfig needs Accept, Client and TLS configurations")
 	}
 	if cfg.Transfers <= 0 {
 		cfg.Transfers = 4

@@ -3,6 +3,7 @@ package ring
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"log/slog"
 	"time"
@@ -132,8 +133,11 @@ func Send(ctx context.Context, cfg Config) (*Report, error) {
 type Request struct {
 	// Transfer is the transfer's id in hexadecimal.
 	Transfer string
-	// Sender is the name in the sender's certificate.
+	// Sender is the name in the sender's certificate, and Role its role there.
 	Sender string
+	Role   Role
+	// Certificate is the sender's. It is nil in a simulation without TLS.
+	Certificate *x509.Certificate
 	// Addr is where its control connection comes from, as "host:port".
 	Addr string
 	// Node is what the sender calls this node.
@@ -144,6 +148,17 @@ type Request struct {
 	Meta json.RawMessage
 }
 
+// Role is what a certificate lets its holder do on a node.
+type Role string
+
+// These are the roles that may open a control connection ("Planes and connections" in PROTOCOL.md). A node refuses what a role
+// does not permit; which transfers a warmer may begin depends on Meta, so that this is for Accept to decide.
+const (
+	RoleSender Role = "sender" // everything
+	RoleWarmer Role = "warmer" // images for the cache, wishes under its own name, and questions
+	RoleViewer Role = "viewer" // questions only
+)
+
 // NodeConfig is what a Node needs.
 type NodeConfig struct {
 	// TLS is the server configuration for both planes; it must demand and check
@@ -152,8 +167,8 @@ type NodeConfig struct {
 	// DataTLS returns the client configuration for data links this node opens to
 	// its successor, named as the sender names it.
 	DataTLS func(node string) *tls.Config
-	// SenderName tells the name in a peer's certificate, for the audit line.
-	SenderName func(tls.ConnectionState) string
+	// Client tells the name and the role in the certificate of who opened a control connection. TLS has let it in.
+	Client func(tls.ConnectionState) (name string, role Role)
 
 	// Accept decides on a request and opens its Sink. An error refuses the request, and the
 	// sender reads it as it is. On an error that is ErrBusy the request waits for running
@@ -168,6 +183,9 @@ type NodeConfig struct {
 	// Finished is called once for each accepted transfer, after its Sink was
 	// closed, whether it began or not. It may be nil.
 	Finished func(r Request, o Outcome)
+
+	// Stock answers questions (Ask) and takes wishes (Want). Without it both are refused.
+	Stock Stock
 
 	// Software names this program and its version, as in "dolly-img 1.2.0 (abc123)";
 	// Platform is what programs the processor can run, as in "linux/amd64/v3". Senders

@@ -31,7 +31,7 @@ func newFedSession(t *testing.T, blobs []v1.Descriptor, data [][]byte) *fedSessi
 // newFedSessionTo is newFedSession with a sink.
 func newFedSessionTo(t *testing.T, sink Sink, blobs []v1.Descriptor, data [][]byte) *fedSession {
 	n, err := NewNode(NodeConfig{
-		Accept: func(context.Context, Request) (Sink, error) { return nil, nil }, TLS: new(tls13), DataTLS: func(string) *tls13 { return nil },
+		Accept: func(context.Context, Request) (Sink, error) { return nil, nil }, TLS: new(tls13), DataTLS: func(string) *tls13 { return nil }, Client: clientOf,
 	})
 	if err != nil {
 		t.Fatal(err)

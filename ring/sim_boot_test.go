@@ -26,6 +26,7 @@ func (s *sim) boot(n *simNode) {
 	node, err := NewNode(NodeConfig{
 		TLS:     &tls.Config{},
 		DataTLS: func(string) *tls.Config { return nil },
+		Client:  clientOf,
 		Accept: func(context.Context, Request) (Sink, error) {
 			if refuse {
 				return nil, errors.New("not here")

@@ -75,6 +75,7 @@ func (c *memCluster) start(name string) (*testNode, *memnet.Listener) {
 		TLS:     id.ServerConfig(ALPNControl, ALPNData),
 		DataTLS: func(node string) *tls13 { return id.ClientConfig(ALPNData, node) },
 
+		Client:     clientOf,
 		AllowPlain: c.bare,
 		Accept:     func(context.Context, Request) (Sink, error) { return tn.sink, nil },
 		Finished:   func(_ Request, o Outcome) { tn.outcomes <- o },

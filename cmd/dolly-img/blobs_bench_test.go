@@ -96,6 +96,7 @@ func benchmarkBlobs(b *testing.B, nodes int) {
 		node, err := ring.NewNode(ring.NodeConfig{
 			TLS:     member.ServerConfig(ring.ALPNControl, ring.ALPNData),
 			DataTLS: func(n string) *tls.Config { return member.ClientConfig(ring.ALPNData, n) },
+			Client:  func(tls.ConnectionState) (string, ring.Role) { return "", ring.RoleSender },
 			Accept: func(context.Context, ring.Request) (ring.Sink, error) {
 				return store.Transfer(fmt.Sprint("localhost/bench:", pushes.Add(1)), cache.TransferOptions{}), nil
 			},

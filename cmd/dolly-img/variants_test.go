@@ -61,6 +61,7 @@ func nodeOf(t *testing.T, member *identity.Identity, platform string) string {
 		Platform: platform,
 		TLS:      member.ServerConfig(ring.ALPNControl, ring.ALPNData),
 		DataTLS:  func(n string) *tls.Config { return member.ClientConfig(ring.ALPNData, n) },
+		Client:   func(tls.ConnectionState) (string, ring.Role) { return "", ring.RoleSender },
 		Accept: func(context.Context, ring.Request) (ring.Sink, error) {
 			return store.Transfer("localhost/x:1", cache.TransferOptions{}), nil
 		},

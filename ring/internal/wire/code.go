@@ -44,7 +44,7 @@ const (
 // something there.
 func (c Code) Refuses() bool {
 	switch c {
-	case CodePolicy, CodeInUse, CodeReadOnly, CodeTooSmall, CodeSectorSize, CodeKind, CodeNotFound, CodeAmbiguous, CodeUnfit, CodePermission:
+	case CodeAuth, CodePolicy, CodeInUse, CodeReadOnly, CodeTooSmall, CodeSectorSize, CodeKind, CodeNotFound, CodeAmbiguous, CodeUnfit, CodePermission:
 		return true
 	}
 	return false

@@ -25,7 +25,7 @@ const (
 // limitOf is how long a message of a kind may be.
 func limitOf(kind byte) int {
 	switch makers[kind]().(type) {
-	case *Offer, *Answer, *Need, *Dial, *Marks, *Verified, *Compared:
+	case *Offer, *Answer, *Need, *Dial, *Marks, *Verified, *Compared, *Ask, *Holds, *Want:
 		return MaxMessage
 	}
 	return MaxShort
@@ -45,6 +45,9 @@ func checkSize(kind byte, n int) error {
 
 // Encode makes the bytes of m, length and type included.
 func Encode(m Message) ([]byte, error) {
+	if err := checkBounds(m); err != nil {
+		return nil, err
+	}
 	body, err := json.Marshal(m)
 	if err != nil {
 		return nil, err
@@ -101,6 +104,9 @@ func Decode(b []byte) (Message, error) {
 	}
 	m := makers[b[0]]()
 	err := json.Unmarshal(b[1:], m)
+	if err == nil {
+		err = checkBounds(m)
+	}
 	if err == nil {
 		if again, e := json.Marshal(m); e == nil && bytes.Equal(again, b[1:]) {
 			return m, nil

@@ -226,6 +226,8 @@ var makers = [...]func() Message{
 	21: func() Message { return new(Fallback) }, 22: func() Message { return new(Probe) },
 	23: func() Message { return new(Probed) }, 24: func() Message { return new(Good) },
 	25: func() Message { return new(Compare) }, 26: func() Message { return new(Compared) },
+	27: func() Message { return new(Ask) }, 28: func() Message { return new(Holds) },
+	29: func() Message { return new(Want) }, 30: func() Message { return new(Wanted) },
 }
 
 func (*Hello) kind() byte     { return 1 }
@@ -254,3 +256,7 @@ func (*Probed) kind() byte    { return 23 }
 func (*Good) kind() byte      { return 24 }
 func (*Compare) kind() byte   { return 25 }
 func (*Compared) kind() byte  { return 26 }
+func (*Ask) kind() byte       { return 27 }
+func (*Holds) kind() byte     { return 28 }
+func (*Want) kind() byte      { return 29 }
+func (*Wanted) kind() byte    { return 30 }

@@ -65,6 +65,8 @@ func TestPageBytes(t *testing.T) {
 		"link":  slices.Concat([]byte(Preamble), LinkHello{Transfer: id, Link: 7, Generation: 3, Blob: 1, Offset: 4 << 20}.Encode(run(0x20), run(0))),
 		"data":  append(frame[:], "ring"...),
 		"zero":  zero[:],
+		"ask":   encode(&Ask{Images: []Image{{Name: "example.com/a:1"}}}),
+		"holds": encode(&Holds{Images: []Holding{{Name: "example.com/a:1", Digest: digest.FromString("hello"), State: HoldsAll, Named: digest.FromString("hello"), Bytes: 5}}, Free: 1e9}),
 	} {
 		block := regexp.MustCompile("(?s)```" + name + "\n(.*?)```")
 		found := block.FindStringSubmatchIndex(text)

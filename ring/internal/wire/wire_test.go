@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/dolly-img/dolly-img/ring/leaf"
+	"github.com/opencontainers/go-digest"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
@@ -114,6 +115,7 @@ func TestHelloProof(t *testing.T) {
 
 // all has one filled message of each type.
 func all() []Message {
+	some := digest.FromString("some")
 	return []Message{
 		&Hello{1, 2, ID{0xab}, "node1", true}, &Welcome{3, ID{1}, StateNew, "", "", "dolly-img 1.2.0", "linux/amd64/v3", true},
 		&Offer{[]v1.Descriptor{{MediaType: "a/b", Digest: "sha256:x", Size: 3, Annotations: map[string]string{"k": "<&>"}}}, json.RawMessage(`{"a":1}`), true},
@@ -123,6 +125,8 @@ func all() []Message {
 		&Report{1, 2, 3, "disk", 4, 5, 6, 7, 8, []Sending{{1, true, 2, 3, true, 4, true}}, 9, 10, TargetUnknown}, &Fail{"space", "no space"}, &Verified{[]string{"sha256:x"}, true},
 		&Commit{}, &Committed{"sha256:x"}, &Bye{}, &Abort{"interrupted", true, CodeInterrupted}, &Ping{}, &Pong{}, &Fallback{1, 2, 3, 4, 5},
 		&Probe{7, "n2", []string{"10.0.0.2:9998"}}, &Probed{7, "network", "i/o timeout"}, &Good{3, 4 << 20}, &Compare{}, &Compared{[]Leaves{{0, []byte{5}}}, 8 << 20},
+		&Ask{[]Image{{"a/b:c", ""}}, true}, &Holds{[]Holding{{"a/b:c", some, HoldsPart, some, 9, 8, []string{"local"}, "no room"}}, 1, 2, 3, 4, 5, "store", "broken"},
+		&Want{"n1", []Wish{{"a/b:c", some, true, 2}}}, &Wanted{"auth", "not yours"},
 	}
 }
 
@@ -243,6 +247,8 @@ func sinceOf(m Message) int {
 		}
 	}
 	switch k := m.kind(); {
+	case k > 26:
+		return 7
 	case k > 23:
 		return 6
 	case k > 21:
@@ -316,7 +322,7 @@ func TestVersions(t *testing.T) {
 }
 
 func TestCommon(t *testing.T) {
-	for _, c := range [][3]int{{1, 1, 1}, {1, 2, 2}, {2, 2, 2}, {1, 9, 6}, {2, 9, 6}, {7, 9, 0}, {0, 0, 0}, {-1, 1, 1}, {2, 1, 0}} {
+	for _, c := range [][3]int{{1, 1, 1}, {1, 2, 2}, {2, 2, 2}, {1, 9, 7}, {2, 9, 7}, {8, 9, 0}, {0, 0, 0}, {-1, 1, 1}, {2, 1, 0}} {
 		if got := Common(c[0], c[1]); got != c[2] {
 			t.Errorf("Common(%d, %d) = %d, want %d", c[0], c[1], got, c[2])
 		}

@@ -48,6 +48,7 @@ func ringOfNodes(t *testing.T, loops string, nodes []map[string]*loopdev.Device)
 		n, err := ring.NewNode(ring.NodeConfig{
 			TLS:     member.ServerConfig(ring.ALPNControl, ring.ALPNData),
 			DataTLS: func(n string) *tls.Config { return member.ClientConfig(ring.ALPNData, n) },
+			Client:  clientOf,
 			Accept:  a.accept,
 		})
 		if err != nil {

@@ -89,11 +89,11 @@ func bare(err error) error {
 	return err
 }
 
-// senderName returns whom a control connection comes from, for the log.
-func senderName(cs tls.ConnectionState) string {
+// clientOf returns whom a control connection comes from, and what that one may do here.
+func clientOf(cs tls.ConnectionState) (name string, role ring.Role) {
 	peer, err := identity.PeerOf(cs)
 	if err != nil {
-		return ""
+		return "", "" // which permits nothing
 	}
-	return peer.Name
+	return peer.Name, ring.Role(peer.Role)
 }

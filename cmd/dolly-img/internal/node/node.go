@@ -139,7 +139,7 @@ func (s *Node) config(rules *nodeRules) ring.NodeConfig {
 	return ring.NodeConfig{
 		TLS:        rules.id.ServerConfig(ring.ALPNControl, ring.ALPNData),
 		DataTLS:    func(node string) *tls.Config { return rules.id.ClientConfig(ring.ALPNData, node) },
-		SenderName: senderName,
+		Client:     clientOf,
 		Accept:     a.accept,
 		Finished:   a.finished,
 		AllowPlain: rules.policy.Data.Plain,

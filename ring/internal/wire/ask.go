@@ -1,0 +1,154 @@
+package wire
+
+import (
+	"fmt"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// These are the questions that are no part of a transfer, and what answers them (PROTOCOL.md section 4, "Questions and
+// wishes"). They exist since version 7.
+type (
+	Ask struct { // 27
+		Images []Image `json:"images"`
+		All    bool    `json:"all"`
+	}
+	Holds struct { // 28
+		Images []Holding `json:"images"`
+		More   int       `json:"more"`
+		Free   int64     `json:"free"`
+		Max    int64     `json:"max"`
+		// Reserve is how many bytes have to stay free on the file system of the cache.
+		Reserve int64  `json:"reserve"`
+		Wanted  int64  `json:"wanted"`
+		Code    Code   `json:"code"`
+		Reason  string `json:"reason"`
+	}
+	Want struct { // 29
+		Owner  string `json:"owner"`
+		Images []Wish `json:"images"`
+	}
+	Wanted struct { // 30
+		Code   Code   `json:"code"`
+		Reason string `json:"reason"`
+	}
+)
+
+// Image is a name in a cache, and the digest that it should lead to. One of them may be empty.
+type Image struct {
+	Name   string        `json:"name"`
+	Digest digest.Digest `json:"digest"`
+}
+
+// Holding is what a node has of an image.
+type Holding struct {
+	Name   string        `json:"name"`
+	Digest digest.Digest `json:"digest"`
+	State  string        `json:"state"`
+	// Named is the digest that the name leads to, or "".
+	Named  digest.Digest `json:"named"`
+	Bytes  int64         `json:"bytes"` // -1 is unknown, as in Lacks
+	Lacks  int64         `json:"lacks"`
+	Owners []string      `json:"owners"` // who wants it
+	Why    string        `json:"why"`
+}
+
+// Wish is an image that somebody wants a node to keep.
+type Wish struct {
+	Name   string        `json:"name"`
+	Digest digest.Digest `json:"digest"`
+	Pin    bool          `json:"pin"`
+	Keep   int           `json:"keep"`
+}
+
+// These are the states of a Holding.
+const (
+	HoldsAll  = "held"
+	HoldsPart = "partly"
+	HoldsNone = "missing"
+)
+
+// These bound questions and wishes (PROTOCOL.md section 3).
+const (
+	MaxImages = 1024 // in one message
+	MaxName   = 512  // bytes of the name of an image
+	MaxOwner  = 253  // bytes
+	MaxOwners = 8    // of an image, in HOLDS
+	MaxKeep   = 64   // digests of a name
+)
+
+// checkBounds returns an error if m is a question, a wish or an answer to one, and has something that these may not have.
+func checkBounds(m Message) error {
+	switch m := m.(type) {
+	case *Ask:
+		return each(m.Images, func(i Image) error { return checkImage(i.Name, i.Digest) })
+	case *Holds:
+		if m.More < 0 || m.Free < -1 || m.Max < 0 || m.Reserve < 0 || m.Wanted < 0 {
+			return fmt.Errorf("a negative number")
+		}
+		return each(m.Images, Holding.check)
+	case *Want:
+		if m.Owner == "" || len(m.Owner) > MaxOwner {
+			return fmt.Errorf("owner of %d bytes: want 1 to %d", len(m.Owner), MaxOwner)
+		}
+		return each(m.Images, func(w Wish) error {
+			if w.Digest == "" || w.Keep < 0 || w.Keep > MaxKeep {
+				return fmt.Errorf("a wish without a digest, or that keeps %d of them: want 0 to %d", w.Keep, MaxKeep)
+			}
+			return checkImage(w.Name, w.Digest)
+		})
+	}
+	return nil
+}
+
+func each[T any](images []T, check func(T) error) error {
+	if len(images) > MaxImages {
+		return fmt.Errorf("%d images: want at most %d", len(images), MaxImages)
+	}
+	for i, image := range images {
+		if err := check(image); err != nil {
+			return fmt.Errorf("image %d: %w", i, err)
+		}
+	}
+	return nil
+}
+
+func (h Holding) check() error {
+	switch {
+	case h.State != HoldsAll && h.State != HoldsPart && h.State != HoldsNone:
+		return fmt.Errorf("unknown state %.20q", h.State)
+	case h.Bytes < -1 || h.Lacks < -1:
+		return fmt.Errorf("a negative number of bytes")
+	case len(h.Why) > maxReason:
+		return fmt.Errorf("reason of %d bytes", len(h.Why))
+	case len(h.Owners) > MaxOwners:
+		return fmt.Errorf("%d owners: want at most %d", len(h.Owners), MaxOwners)
+	}
+	for _, owner := range h.Owners {
+		if owner == "" || len(owner) > MaxOwner {
+			return fmt.Errorf("owner of %d bytes: want 1 to %d", len(owner), MaxOwner)
+		}
+	}
+	if err := checkDigest(h.Named); err != nil {
+		return err
+	}
+	return checkImage(h.Name, h.Digest)
+}
+
+func checkImage(name string, d digest.Digest) error {
+	switch {
+	case len(name) > MaxName:
+		return fmt.Errorf("name of %d bytes: want at most %d", len(name), MaxName)
+	case name == "" && d == "":
+		return fmt.Errorf("neither a name nor a digest")
+	}
+	return checkDigest(d)
+}
+
+// checkDigest accepts the forms of the OCI image specification, and none.
+func checkDigest(d digest.Digest) error {
+	if d == "" {
+		return nil
+	}
+	return d.Validate()
+}
