@@ -21,9 +21,16 @@ func newKeys() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "keys",
 		Short: "Make, renew, revoke and show the keys of a cluster",
-		Long: `The server and the nodes know each other by certificates of a private authority. The
-certificate of a sender may start transfers; that of a node may only take part in them. Commands
-look for keys in --keys DIR, or in $DOLLY_IMG_KEYS, or in /etc/dolly-img/keys and the user's
+		Long: `The server and the nodes know each other by certificates of a private authority. What a
+certificate permits depends on its role, which a node checks before its policy:
+
+  sender   starts transfers to the cache, to files and to devices of nodes
+  node     takes part in them
+  warmer   fills the caches of nodes, and says which images they should keep; for a program that
+           runs all the time: whoever steals its key writes no file and no device
+  viewer   asks nodes which images they have, and nothing else
+
+Commands look for keys in --keys DIR, or in $DOLLY_IMG_KEYS, or in /etc/dolly-img/keys and the user's
 configuration directory.
 
 Init, add and renew need ca.key, so run them on the server, where the keys were made. A
@@ -59,13 +66,15 @@ func newKeysInit() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "init",
 		Short: "Make the keys of a cluster",
-		Long: `Init makes an authority (ca.pem, ca.key), and the keys of the server (sender.pem) and of
-the nodes (node.pem). It replaces nothing.
+		Long: `Init makes an authority (ca.pem, ca.key), and the keys of the server (sender.pem), of the
+nodes (node.pem), of a program that keeps caches warm (warmer.pem) and of whoever only looks
+(viewer.pem). It replaces nothing. Where an earlier version made the keys, init adds those that
+are missing.
 
 Put ca.pem and node.pem on every node. All nodes may share node.pem: root on a node cannot
 send with it. With --nodes each node gets a certificate of its own, which is good for its
 name only: install node-NAME.pem there as node.pem. Keep ca.key off the nodes. Dolly-img keys
-add makes the keys of more nodes and senders later.`,
+add makes more keys of each role later.`,
 		Example: `  dolly-img keys init --keys ./keys
   dolly-img keys init --keys ./keys --nodes 'node[001-128]'`,
 		Args: exactly(0, ""),
@@ -143,8 +152,8 @@ func newKeysShow() *cobra.Command {
 days. Beside ca.key it also lists certificates that were issued and are in no file there: keys
 that were replaced, or whose file was moved. They are good until they end or are revoked.
 
-Show exits 1 if a key cannot be used: if ca.pem, sender.pem or node.pem is revoked or has ended,
-or if any file is damaged or open to others. Keys with other names only wait there to be
+Show exits 1 if a key cannot be used: if ca.pem, sender.pem, node.pem, warmer.pem or viewer.pem is
+revoked or has ended, or if any file is damaged or open to others. Keys with other names only wait there to be
 copied, so show prints a note if one of them is revoked or has ended.`,
 		Args: exactly(0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {

@@ -20,14 +20,14 @@ import (
 func newKeysAdd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "add",
-		Short: "Make keys of more senders or nodes",
+		Short: "Make keys of more senders, nodes, warmers or viewers",
 		Long: `Add makes keys with the authority that is there already, so run it on the server, which has
 ca.key. It replaces nothing: it leaves keys that are there and good, and makes those that are
 missing, so the command can be repeated with a longer list. If a name is revoked, or its file is
 there and not good, add makes the others first and then reports the error.`,
 	}
 	group(cmd)
-	cmd.AddCommand(newKeysAddSender(), newKeysAddNode())
+	cmd.AddCommand(newKeysAddSender(), newKeysAddNode(), newKeysAddWarmer(), newKeysAddViewer())
 	return cmd
 }
 
@@ -69,6 +69,36 @@ that node. A node that uses the key that all nodes share needs no key of its own
 	return cmd
 }
 
+func newKeysAddWarmer() *cobra.Command {
+	return newKeysAddClient(identity.Warmer, "Make keys of more programs that keep caches warm",
+		`Warmer makes warmer-NAME.pem for each NAME. Install it as warmer.pem, with ca.pem, on the
+machine where the program runs. Nodes log the NAME with every transfer, and keep what it wants
+under this name. A warmer may fill the caches of nodes, and write no file and no device.`, "warm2")
+}
+
+func newKeysAddViewer() *cobra.Command {
+	return newKeysAddClient(identity.Viewer, "Make keys of more people or machines that may ask what nodes have",
+		`Viewer makes viewer-NAME.pem for each NAME. Install it as viewer.pem, with ca.pem, for who
+runs dolly-img status. A viewer may ask nodes what they have, and nothing else.`, "alice")
+}
+
+// newKeysAddClient is the command that makes keys of a role whose holders have names.
+func newKeysAddClient(role identity.Role, short, long, example string) *cobra.Command {
+	var dir string
+	cmd := &cobra.Command{
+		Use:     string(role) + " NAME...",
+		Short:   short,
+		Long:    long,
+		Example: "  dolly-img keys add " + string(role) + " " + example,
+		Args:    atLeastOne("NAME"),
+		RunE: func(cmd *cobra.Command, names []string) error {
+			return addKeys(cmd.OutOrStdout(), dir, role, names)
+		},
+	}
+	addKeysFlag(cmd, &dir)
+	return cmd
+}
+
 func addKeys(w io.Writer, dir string, role identity.Role, names []string) error {
 	dir, err := identity.Find(dir)
 	if err != nil {
@@ -82,10 +112,13 @@ func addKeys(w io.Writer, dir string, role identity.Role, names []string) error 
 		return err
 	}
 	fmt.Fprintf(w, "made in %s: %s\n", dir, printable.Line(strings.Join(made, ", ")))
-	if role == identity.Sender {
+	switch role {
+	case identity.Sender:
 		fmt.Fprintln(w, "the machine that is to send needs ca.pem and its own key as sender.pem, with mode 0600, owned by who runs dolly-img there:")
-	} else {
+	case identity.Node:
 		fmt.Fprintln(w, "each of these nodes needs ca.pem and its own key as node.pem, with mode 0600, owned by root:")
+	default:
+		fmt.Fprintf(w, "the machine of a %[1]s needs ca.pem and its own key as %[1]s.pem, with mode 0600, owned by who runs dolly-img there:\n", role)
 	}
 	printCopies(w, dir, []string{"ca.pem"})
 	printCopies(w, dir, made)
@@ -99,8 +132,8 @@ func newKeysRenew() *cobra.Command {
 		Use:   "renew [NAME...]",
 		Short: "Replace keys before they end",
 		Long: `Renew replaces certificates in the directory by new ones with new private keys: all of
-them, or those that are named. NAME is "sender", "node" (the key that all nodes share), or the
-name of a sender or a node. Run renew on the server, which has ca.key. The old certificates stay
+them, or those that are named. NAME is "sender", "node" (the key that all nodes share), "warmer",
+"viewer", or the name of one of these. Run renew on the server, which has ca.key. The old certificates stay
 good until they end, so machines can get the new ones in any order, and nothing has to stop.
 Each file is replaced in one step.
 
@@ -176,7 +209,7 @@ func renewKeys(w io.Writer, dir string, names []string) error {
 // printRenewed says where the files that were renewed belong.
 func printRenewed(w io.Writer, dir string, renewed []string) {
 	fmt.Fprintln(w, "copy each to its machine, and reload the daemons:")
-	for _, role := range []string{"node", "sender"} {
+	for _, role := range []string{"node", "sender", "warmer", "viewer"} {
 		var named []string
 		for _, file := range renewed {
 			if strings.HasPrefix(file, role+"-") {
@@ -186,8 +219,10 @@ func printRenewed(w io.Writer, dir string, renewed []string) {
 		switch shared := slices.Contains(renewed, role+".pem"); {
 		case shared && role == "node":
 			printCopies(w, dir, []string{"node.pem"})
-		case shared:
+		case shared && role == "sender":
 			fmt.Fprintf(w, "  %s is this machine's own: the next push uses it\n", quote(filepath.Join(dir, "sender.pem")))
+		case shared:
+			printCopies(w, dir, []string{role + ".pem"})
 		}
 		printCopies(w, dir, named)
 	}
@@ -203,13 +238,14 @@ func newKeysRevoke() *cobra.Command {
 		Use:   "revoke NAME|SERIAL...",
 		Short: "Revoke keys, as of a machine that was lost or of somebody who left",
 		Long: `Revoke adds to the list of revoked certificates, which is the file "revoked" in the directory
-of the keys. A serial number, as keys show prints it, revokes one certificate. NAME, sender/NAME or
-node/NAME revokes all certificates with that name, also those that are made later. So to give a
-node a new key under its old name, revoke the serial number, not the name, and then renew.
+of the keys. A serial number, as keys show prints it, revokes one certificate. NAME, or sender/NAME,
+node/NAME, warmer/NAME or viewer/NAME, revokes all certificates with that name, also those that are
+made later. So to give a node a new key under its old name, revoke the serial number, not the name,
+and then renew.
 
 If no key in the directory, and none that was issued there, has the serial number or the name,
 revoke takes it for a mistake and changes nothing, unless --force is given. The same goes for a
-NAME that both a sender and a node have: say sender/NAME or node/NAME.
+NAME that keys of several roles have: say which role, as in node/NAME.
 
 The list only works on machines that have it. Copy it to every node, which reads it when its
 daemon starts or is told to reload, and to every machine that sends, which reads it with each
@@ -251,7 +287,7 @@ comment; lines may also be written and removed by hand.`,
 		},
 	}
 	addKeysFlag(cmd, &dir)
-	cmd.Flags().BoolVar(&force, "force", false, "revoke also a serial number or a name that no key known here has, or a name that a sender and a node have")
+	cmd.Flags().BoolVar(&force, "force", false, "revoke also a serial number or a name that no key known here has, or a name that keys of several roles have")
 	return cmd
 }
 

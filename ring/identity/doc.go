@@ -12,6 +12,8 @@
 //
 //	dolly-img://CLUSTER/ca/           the authority
 //	dolly-img://CLUSTER/sender/NAME   may open a transfer
+//	dolly-img://CLUSTER/warmer/NAME   may fill the caches of nodes, and say what they should keep
+//	dolly-img://CLUSTER/viewer/NAME   may ask nodes what they have
 //	dolly-img://CLUSTER/node/NAME     may take part in one, under that name only
 //	dolly-img://CLUSTER/node/         may take part in one, under any name
 //
@@ -22,8 +24,10 @@
 //	ca.key          its private key, needed to issue certificates only; keep it off the nodes
 //	sender.pem      certificate and key of the server
 //	node.pem        certificate and key of a node
-//	node-NAME.pem   the same with a name; installed on that node as node.pem
-//	sender-NAME.pem another sender; installed on its machine as sender.pem
+//	warmer.pem      certificate and key of a program that keeps caches warm
+//	viewer.pem      certificate and key of whoever looks only
+//	node-NAME.pem   that of a node with a name; installed on that node as node.pem
+//	sender-NAME.pem another sender; installed on its machine as sender.pem; the same with warmer- and viewer-
 //	policy.toml     what the node permits (see Policy)
 //	revoked         certificates that are not believed any more (see Revocation)
 //	issued          every certificate that was made here (see Issued)
@@ -41,8 +45,8 @@
 //
 // Connections are TLS 1.3 (RFC 8446) without resumption, and both ends show a certificate.
 // What a peer may do depends on the protocol that both agree on by ALPN (RFC 7301):
-// ControlProtocol is for senders, DataProtocol for senders and nodes, and any other or none
-// is refused. The listening end is always a node. Every handshake checks the whole chain, with
+// ControlProtocol is for senders, warmers and viewers, DataProtocol for senders, warmers and nodes, and any other or none
+// is refused. What else a warmer and a viewer may not do is for the node to refuse, which knows what is asked of it. The listening end is always a node. Every handshake checks the whole chain, with
 // its expiry. In TLS 1.3 the handshake of a client ends before the server has judged its
 // certificate. So the client learns of a refusal by its first Read (see Refused).
 package identity

@@ -22,6 +22,8 @@ const (
 	caKeyFile   = "ca.key"
 	senderFile  = "sender.pem"
 	nodeFile    = "node.pem"
+	warmerFile  = "warmer.pem"
+	viewerFile  = "viewer.pem"
 	policyFile  = "policy.toml"
 	revokedFile = "revoked"
 	issuedFile  = "issued"
@@ -31,12 +33,7 @@ func namedPrefix(role Role) string { return string(role) + "-" }
 
 func namedFile(role Role, name string) string { return namedPrefix(role) + name + ".pem" }
 
-func roleFile(role Role) string {
-	if role == Sender {
-		return senderFile
-	}
-	return nodeFile
-}
+func roleFile(role Role) string { return string(role) + ".pem" }
 
 // maxFile bounds each file that is read, in bytes.
 const maxFile = 1 << 20
@@ -139,6 +136,8 @@ var missing = map[string]errkind.Kind{
 	caKeyFile:  errkind.Kind("no-ca-key"),
 	nodeFile:   errkind.Kind("no-node-key"),
 	senderFile: errkind.Kind("no-sender-key"),
+	warmerFile: errkind.Kind("no-warmer-key"),
+	viewerFile: errkind.Kind("no-viewer-key"),
 }
 
 // decode reads CERTIFICATE blocks and at most one private key.
@@ -264,7 +263,7 @@ func (f *keyFile) check(role Role, ca *keyFile, now time.Time) (Peer, error) {
 
 // usage returns the extended key usage that a certificate of the role must have.
 func usage(role Role) x509.ExtKeyUsage {
-	if role == Sender {
+	if role.calls() {
 		return x509.ExtKeyUsageClientAuth
 	}
 	return x509.ExtKeyUsageServerAuth

@@ -11,8 +11,8 @@ import (
 
 // The application protocols (TLS ALPN, RFC 7301) of the two planes.
 const (
-	ControlProtocol = "dolly-img-control/1" // senders only
-	DataProtocol    = "dolly-img-data/1"    // senders and nodes
+	ControlProtocol = "dolly-img-control/1" // senders, warmers and viewers
+	DataProtocol    = "dolly-img-data/1"    // senders, warmers and nodes
 )
 
 // An Identity is what one end of a connection proves itself with, and the
@@ -28,7 +28,7 @@ type Identity struct {
 	revoked *revoked
 }
 
-// Load reads the identity of a sender (sender.pem) or a node (node.pem), the
+// Load reads the identity of a sender (sender.pem), a node (node.pem), a warmer (warmer.pem) or a viewer (viewer.pem), the
 // ca.pem beside it, and the list of revoked certificates if there is one. Errors are of type *KeyError; if
 // several files are wrong, they are joined.
 func Load(dir string, role Role) (*Identity, error) {
@@ -118,10 +118,12 @@ func (id *Identity) VerifyPeer(cs tls.ConnectionState) (Peer, error) {
 		return peer, err
 	}
 	switch {
-	case cs.NegotiatedProtocol == ControlProtocol && peer.Role == Sender:
-	case cs.NegotiatedProtocol == DataProtocol && (peer.Role == Sender || peer.Role == Node):
+	case cs.NegotiatedProtocol == ControlProtocol && peer.Role.calls():
+	case cs.NegotiatedProtocol == DataProtocol && (peer.Role == Sender || peer.Role == Warmer || peer.Role == Node):
 	case cs.NegotiatedProtocol == ControlProtocol:
 		return peer, &PeerError{Peer: peer, Reason: "only a sender may open a transfer"}
+	case cs.NegotiatedProtocol == DataProtocol:
+		return peer, &PeerError{Peer: peer, Reason: fmt.Sprintf("a %s takes no part in a transfer", peer.Role)}
 	default:
 		return peer, &PeerError{Peer: peer, Reason: fmt.Sprintf("unknown protocol %q", cs.NegotiatedProtocol)}
 	}

@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"math/big"
 	"net/url"
 	"os"
@@ -45,9 +46,9 @@ const (
 
 // Init makes keys in dir. It makes the directory if there is none.
 //
-// If there is no authority, Init makes one, with sender.pem, node.pem, and a node-NAME.pem for
+// If there is no authority, Init makes one, with sender.pem, node.pem, warmer.pem, viewer.pem, and a node-NAME.pem for
 // each of opts.Nodes. If ca.pem and ca.key are there, Init signs with that authority. It then makes
-// only the files of opts.Nodes or, if there are no such nodes, those of sender.pem and node.pem that
+// only the files of opts.Nodes or, if there are no such nodes, those of the four others that
 // are missing. (Remove one of them to get it anew.)
 //
 // Init never replaces a file. A *KeyError with the Problem Exists names the first file that is in
@@ -129,7 +130,7 @@ func (o *InitOptions) files(dir string) ([]newFile, error) {
 			return nil, err
 		}
 		files = append(files, newFile{caFile, 0o644, certPEM(a.cert.Raw)}, newFile{caKeyFile, 0o600, a.keyPEM})
-		names[senderFile], names[nodeFile] = Peer{Role: Sender, Name: o.Sender}, Peer{Role: Node}
+		names = o.common()
 	} else {
 		if !exists(caKeyFile) && len(o.Nodes) == 0 {
 			return nil, inTheWay(dir, caFile)
@@ -138,14 +139,10 @@ func (o *InitOptions) files(dir string) ([]newFile, error) {
 			return nil, err
 		}
 		if len(o.Nodes) == 0 {
-			if exists(senderFile) && exists(nodeFile) {
+			names = o.common()
+			maps.DeleteFunc(names, func(name string, _ Peer) bool { return exists(name) })
+			if len(names) == 0 {
 				return nil, inTheWay(dir, caFile)
-			}
-			if !exists(senderFile) {
-				names[senderFile] = Peer{Role: Sender, Name: o.Sender}
-			}
-			if !exists(nodeFile) {
-				names[nodeFile] = Peer{Role: Node}
 			}
 		}
 	}
@@ -162,7 +159,16 @@ func (o *InitOptions) files(dir string) ([]newFile, error) {
 	return files, nil
 }
 
-// issueAll makes the contents of sender.pem and node.pem, for the peers that names has for them, and of the
+// common returns for whom the files are that every cluster has. A warmer and a viewer have their roles for names, so that
+// the name of the sender means one key.
+func (o *InitOptions) common() map[string]Peer {
+	return map[string]Peer{
+		senderFile: {Role: Sender, Name: o.Sender}, nodeFile: {Role: Node},
+		warmerFile: {Role: Warmer, Name: string(Warmer)}, viewerFile: {Role: Viewer, Name: string(Viewer)},
+	}
+}
+
+// issueAll makes the contents of the files that every cluster has, for the peers that names has for them, and of the
 // files of o.Nodes.
 func (o *InitOptions) issueAll(a *ca, dir string, names map[string]Peer) ([]newFile, error) {
 	list, err := loadRevoked(dir)
@@ -170,7 +176,7 @@ func (o *InitOptions) issueAll(a *ca, dir string, names map[string]Peer) ([]newF
 		return nil, err
 	}
 	var files []newFile
-	order := []string{senderFile, nodeFile}
+	order := []string{senderFile, nodeFile, warmerFile, viewerFile}
 	for _, node := range o.Nodes {
 		if _, twice := names[namedFile(Node, node)]; !twice {
 			order = append(order, namedFile(Node, node))
@@ -339,8 +345,8 @@ func signer(certs []*x509.Certificate, key crypto.Signer) *x509.Certificate {
 	return nil
 }
 
-// issue returns a certificate and a key for peer as PEM. The certificate of a sender is good for a client only. That of
-// a node is good for both ends.
+// issue returns a certificate and a key for peer as PEM. The certificate of a node is good for both ends of a connection, all others
+// for a client only.
 func (o *InitOptions) issue(a *ca, peer Peer) ([]byte, error) {
 	_, key, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {

@@ -85,11 +85,11 @@ func TestInit(t *testing.T) {
 	}
 	slices.Sort(modes)
 	want := []string{"-rw------- ca.key", "-rw------- node-10.0.0.1.pem", "-rw------- node-fe80::1.pem", "-rw------- node-node1.pem",
-		"-rw------- node.pem", "-rw------- sender.pem", "-rw-r--r-- ca.pem", "-rw-r--r-- issued"}
+		"-rw------- node.pem", "-rw------- sender.pem", "-rw------- viewer.pem", "-rw------- warmer.pem", "-rw-r--r-- ca.pem", "-rw-r--r-- issued"}
 	if !slices.Equal(modes, want) {
 		t.Errorf("made %q, want %q", modes, want)
 	}
-	for role, want := range map[Role]Peer{Sender: {Sender, "admin", "test"}, Node: {Node, "", "test"}} {
+	for role, want := range map[Role]Peer{Sender: {Sender, "admin", "test"}, Node: {Node, "", "test"}, Warmer: {Warmer, "warmer", "test"}, Viewer: {Viewer, "viewer", "test"}} {
 		id, err := Load(dir, role)
 		if err != nil || id.Peer != want {
 			t.Errorf("Load(%s) = %v, %v, want %v", role, id, err, want)
@@ -137,8 +137,12 @@ func TestInitLater(t *testing.T) {
 		}
 	}
 	os.Remove(filepath.Join(dir, "sender.pem"))
+	os.Remove(filepath.Join(dir, "viewer.pem")) // as an earlier version leaves it
 	if err := Init(dir, InitOptions{Sender: "again"}); err != nil {
 		t.Fatal(err)
+	}
+	if id, err := Load(dir, Viewer); err != nil || id.Name != "viewer" {
+		t.Errorf("issued later: %v, %v", id, err)
 	}
 	if id, err := Load(dir, Sender); err != nil || id.Name != "again" {
 		t.Errorf("issued again: %v, %v", id, err)
@@ -295,7 +299,7 @@ func TestShow(t *testing.T) {
 		}
 	}
 	want := []string{"ca.pem ca test ", "ca.pem ca test ", "ca.key ca  ", "sender.pem sender test admin", "node.pem node test  !",
-		"node-bad.pem    !", "node-n1.pem node test n1"}
+		"node-bad.pem    !", "node-n1.pem node test n1", "warmer.pem warmer test warmer", "viewer.pem viewer test viewer"}
 	if !slices.Equal(got, want) {
 		t.Errorf("got\n%q, want\n%q", got, want)
 	}

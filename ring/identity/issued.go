@@ -9,6 +9,7 @@ import (
 	"math/big"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -20,7 +21,7 @@ import (
 //
 //	SERIAL ROLE NAME FROM UNTIL
 //
-// SERIAL is the serial number as in the list of revoked certificates. ROLE is ca, sender or node. NAME is - if there is
+// SERIAL is the serial number as in the list of revoked certificates. ROLE is ca, sender, node, warmer or viewer. NAME is - if there is
 // none. Times are in UTC. # begins a comment. Keys that an earlier version made are added when the list is written the
 // next time.
 
@@ -76,8 +77,8 @@ func parseIssuedLine(fields []string) (Issued, error) {
 	if n, ok := new(big.Int).SetString(i.Serial, 16); !ok || n.Sign() <= 0 || n.Text(16) != i.Serial || len(i.Serial) > maxSerial {
 		return Issued{}, fmt.Errorf("serial number %q: want up to %d hexadecimal digits", i.Serial, maxSerial)
 	}
-	if i.Role != Sender && i.Role != Node && i.Role != authority {
-		return Issued{}, fmt.Errorf("role %q: want ca, sender or node", i.Role)
+	if !slices.Contains(roles, i.Role) && i.Role != authority {
+		return Issued{}, fmt.Errorf("role %q: want ca, sender, node, warmer or viewer", i.Role)
 	}
 	if fields[2] != "-" {
 		i.Name = fields[2]

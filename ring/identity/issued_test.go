@@ -29,7 +29,7 @@ func TestIssued(t *testing.T) {
 			ever[serial(file.certs[0])] = peer
 		}
 	}
-	all := []string{"ca.pem", "sender.pem", "node.pem", "node-n1.pem"}
+	all := []string{"ca.pem", "sender.pem", "node.pem", "node-n1.pem", "warmer.pem", "viewer.pem"}
 	see(all...)
 	if _, _, err := Renew(dir, nil, InitOptions{}); err != nil {
 		t.Fatal(err)
@@ -92,7 +92,7 @@ func TestIssuedWithoutFiles(t *testing.T) {
 			got = append(got, e.State+" "+e.Role+" "+e.Name)
 		}
 	}
-	if want := []string{"issued sender alice", "issued node ", "revoked node n1", "revoked node n2"}; !slices.Equal(got, want) {
+	if want := []string{"issued sender alice", "issued node ", "revoked node n1", "issued warmer warmer", "issued viewer viewer", "revoked node n2"}; !slices.Equal(got, want) {
 		t.Errorf("shown %q, want %q", got, want)
 	}
 }

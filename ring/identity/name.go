@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strings"
 )
 
@@ -19,9 +20,17 @@ type Role string
 const (
 	Sender Role = "sender" // opens transfers
 	Node   Role = "node"   // takes part in them
+	Warmer Role = "warmer" // fills the caches of nodes, and says what they should keep
+	Viewer Role = "viewer" // asks nodes what they have
 
 	authority Role = "ca"
 )
+
+// roles are the roles of the certificates that are issued.
+var roles = []Role{Sender, Node, Warmer, Viewer}
+
+// calls reports whether the holder of a certificate opens connections, and never takes them.
+func (r Role) calls() bool { return r == Sender || r == Warmer || r == Viewer }
 
 // A Peer is who a certificate says its holder is.
 type Peer struct {
@@ -47,9 +56,9 @@ func parsePeer(u *url.URL) (Peer, error) {
 	switch {
 	case !ok, p.uri().String() != u.String():
 		return Peer{}, fmt.Errorf("malformed name %q", u)
-	case p.Role != Sender && p.Role != Node && p.Role != authority:
+	case !slices.Contains(roles, p.Role) && p.Role != authority:
 		return Peer{}, fmt.Errorf("unknown role in %q", u)
-	case p.Role == Sender && name == "":
+	case p.Role.calls() && name == "":
 		return Peer{}, fmt.Errorf("no name in %q", u)
 	case name != "" && checkName(name) != nil:
 		return Peer{}, fmt.Errorf("malformed name %q", u)

@@ -16,11 +16,11 @@ import (
 	"github.com/dolly-img/dolly-img/ring/errkind"
 )
 
-// certFiles returns the names of the files in dir that hold issued certificates: sender.pem, node.pem,
-// and the files of more senders and of named nodes.
+// certFiles returns the names of the files in dir that hold issued certificates: ROLE.pem and ROLE-NAME.pem of
+// each role.
 func certFiles(dir string) []string {
 	var names []string
-	for _, role := range []Role{Sender, Node} {
+	for _, role := range roles {
 		if _, err := os.Lstat(filepath.Join(dir, roleFile(role))); err == nil {
 			names = append(names, roleFile(role))
 		}
@@ -33,8 +33,7 @@ func certFiles(dir string) []string {
 	return names
 }
 
-// Add issues certificates with names for senders or nodes, each with a private key of its own, in
-// sender-NAME.pem or node-NAME.pem. dir must hold ca.pem and ca.key. Add replaces no file.
+// Add issues certificates of a role with names, each with a private key of its own, in ROLE-NAME.pem. dir must hold ca.pem and ca.key. Add replaces no file.
 //
 // It returns the names of the files that it made, and of those that were there and are good for their
 // names, so that it can be repeated for a list that has become longer. It is an error if a name cannot be
@@ -97,7 +96,7 @@ type adder struct {
 	cluster string
 	ca      *keyFile
 	revoked *revoked
-	own     string // the name in sender.pem or node.pem, or ""
+	own     string // the name in the file of the role, or ""
 }
 
 func newAdder(dir string, role Role, opts InitOptions) (*adder, error) {
@@ -124,7 +123,7 @@ func (s *adder) exists(name string) (bool, error) {
 	if err := s.revoked.forbids(want, errkind.Kind("name-revoked"), ""); err != nil {
 		return false, err
 	}
-	// Two senders of one name could not be told apart in a log, nor revoked by name.
+	// Two holders of one role and name could not be told apart in a log, nor revoked by name.
 	if s.own != "" && strings.EqualFold(name, s.own) {
 		return false, inTheWay(s.dir, roleFile(s.role))
 	}
@@ -167,7 +166,7 @@ type Renewal struct {
 }
 
 // Renew issues certificates again, with new private keys, for the roles and names of those in
-// dir. It does so for all files, or for those that which names: "sender", "node", a name, or the
+// dir. It does so for all files, or for those that which names: a role, a name, or the
 // name of a file. It takes authorities that have ended out of ca.pem.
 //
 // What was issued before stays good until it ends, so that hosts can follow one by one. Renew replaces

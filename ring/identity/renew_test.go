@@ -135,7 +135,7 @@ func TestRenew(t *testing.T) {
 			t.Errorf("%s: mode %s, was %s", name, after[name][:10], before[name][:10])
 		}
 	}
-	if renewed, _, err = Renew(dir, nil, InitOptions{}); err != nil || len(renewed) != 5 {
+	if renewed, _, err = Renew(dir, nil, InitOptions{}); err != nil || len(renewed) != 7 {
 		t.Fatalf("renewed %q, %v", renewed, err)
 	}
 	newSender, newNode := load(t, dir, Sender), load(t, dir, Node)

@@ -24,7 +24,9 @@ import (
 //	0x2a             a serial number that is short
 //	node/n07         every certificate of the node n07
 //	sender/alice     every certificate of the sender alice
-//	alice            every certificate with this name, of a sender or a node
+//	alice            every certificate with this name, of whatever role
+//
+// Before the name stands a role or none: sender, node, warmer or viewer.
 //
 // # begins a comment. Anything else is an error, and then none of the file is used.
 
@@ -74,8 +76,8 @@ func ParseRevocation(s string) (Revocation, error) {
 	}
 	r := Revocation{Role: Role(role), Name: name}
 	switch {
-	case ok && r.Role != Sender && r.Role != Node:
-		return Revocation{}, fmt.Errorf("%q: want a serial number, NAME, sender/NAME or node/NAME", s)
+	case ok && !slices.Contains(roles, r.Role):
+		return Revocation{}, fmt.Errorf("%q: want a serial number, NAME, or NAME behind sender/, node/, warmer/ or viewer/", s)
 	case ok && name == "":
 		return Revocation{}, fmt.Errorf("%q: a key without a name is revoked by its serial number, which dolly-img keys show prints", s)
 	}
@@ -227,16 +229,28 @@ type Meant struct {
 	roles map[Role]bool
 }
 
-// An AmbiguousNameError says that a sender and a node have the name that an entry gives up.
-type AmbiguousNameError struct{ Name string }
+// An AmbiguousNameError says that keys of several roles have the name that an entry gives up.
+type AmbiguousNameError struct {
+	Name  string
+	Roles []Role
+}
 
 func (e *AmbiguousNameError) Error() string {
-	return fmt.Sprintf("%s: a sender and a node have this name", e.Name)
+	return fmt.Sprintf("%s: several keys have this name: %s", e.Name, e.each(", "))
+}
+
+// each returns the names with their roles, as a list of revoked certificates has them.
+func (e *AmbiguousNameError) each(separator string) string {
+	var names []string
+	for _, role := range e.Roles {
+		names = append(names, Revocation{Role: role, Name: e.Name}.String())
+	}
+	return strings.Join(names, separator)
 }
 
 // Kind returns what kind of failure it is.
 func (e *AmbiguousNameError) Kind() (errkind.Kind, []string) {
-	return "key-ambiguous", []string{e.Name}
+	return "key-ambiguous", []string{e.each(" or ")}
 }
 
 // An UnknownKeyError says that an entry would stand for no key that is known.
@@ -256,7 +270,7 @@ func (e *UnknownKeyError) Kind() (errkind.Kind, []string) { return "key-unknown"
 // for. It does not add what is listed already.
 //
 // Without force, Revoke returns an *UnknownKeyError if an entry stands for no key that is known, and an
-// *AmbiguousNameError if both a sender and a node have the name. It returns a *KeyError if the only authority
+// *AmbiguousNameError if keys of several roles have the name. It returns a *KeyError if the only authority
 // would be revoked. After an error nothing is changed.
 func Revoke(dir string, entries []Revocation, force bool, now time.Time) ([]Meant, error) {
 	list, err := loadRevoked(dir)
@@ -290,7 +304,7 @@ func Revoke(dir string, entries []Revocation, force bool, now time.Time) ([]Mean
 			return nil, &UnknownKeyError{r, dir}
 		}
 		if !force && !listed && len(m.roles) > 1 {
-			return nil, &AmbiguousNameError{r.Name}
+			return nil, &AmbiguousNameError{r.Name, slices.DeleteFunc(slices.Clone(roles), func(role Role) bool { return !m.roles[role] })}
 		}
 		if !listed {
 			data, more = fmt.Appendf(data, "%s  # %s\n", r, now.UTC().Format(time.DateOnly)), true

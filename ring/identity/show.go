@@ -21,7 +21,7 @@ type Entry struct {
 	File string
 	// State is set if File is "". It is "issued" (somebody may use it until it ends), "revoked" or "ended".
 	State string
-	// Role is "ca", "sender" or "node", and "" if it is unknown.
+	// Role is "ca", "sender", "node", "warmer" or "viewer", and "" if it is unknown.
 	Role string
 	// Name is "" in the key that all nodes share.
 	Name                string
@@ -43,7 +43,7 @@ type Entry struct {
 // nil only if the directory cannot be read or holds nothing of ours. What is wrong with a file is in
 // the Problems of its Entry.
 //
-// Only ca.pem, sender.pem and node.pem are used where they lie. A key of another name waits there to be
+// Only ca.pem, sender.pem, node.pem, warmer.pem and viewer.pem are used where they lie. A key of another name waits there to be
 // copied; that it is revoked or has ended is in its Notes. If ca.key is there, the certificates that were
 // issued and are in no file come last.
 func Show(dir string) ([]Entry, error) {
@@ -176,12 +176,9 @@ func (s *shower) succeeded(cert *x509.Certificate) bool {
 	return slices.ContainsFunc(s.ca.certs, func(c *x509.Certificate) bool { return c != cert && !EndsSoon(c.NotAfter, s.now) })
 }
 
-// issued judges the holder's certificate in the file of a sender or node.
+// issued judges the holder's certificate in a file of a role.
 func (s *shower) issued(e *Entry, file *keyFile, name string) {
-	role := Node
-	if name == senderFile || strings.HasPrefix(name, namedPrefix(Sender)) {
-		role = Sender
-	}
+	role := roles[slices.IndexFunc(roles, func(r Role) bool { return name == roleFile(r) || strings.HasPrefix(name, namedPrefix(r)) })]
 	_, err := file.check(role, s.ca, s.now)
 	why := s.revoked.why(file.certs[0])
 	if err == nil && why != nil {

@@ -138,6 +138,9 @@ func TestHandshake(t *testing.T) {
 	}{
 		{sender, ControlProtocol, Peer{Sender, "admin", "test"}},
 		{sender, DataProtocol, Peer{Sender, "admin", "test"}},
+		{load(t, dir, Warmer), ControlProtocol, Peer{Warmer, "warmer", "test"}},
+		{load(t, dir, Warmer), DataProtocol, Peer{Warmer, "warmer", "test"}},
+		{load(t, dir, Viewer), ControlProtocol, Peer{Viewer, "viewer", "test"}},
 		{node, DataProtocol, Peer{Node, "", "test"}},
 		{named, DataProtocol, Peer{Node, "node1", "test"}},
 	} {
@@ -165,6 +168,7 @@ func TestRefusedByServer(t *testing.T) {
 		return &tls.Config{InsecureSkipVerify: true, Certificates: []tls.Certificate{id.cert}, NextProtos: alpn}
 	}
 	byServer(t, both(node), raw(node, ControlProtocol), "only a sender may open a transfer")
+	byServer(t, both(node), raw(load(t, dir, Viewer), DataProtocol), "a viewer takes no part in a transfer")
 	byServer(t, both(node), raw(sender), `unknown protocol ""`)
 	byServer(t, both(node), raw(sender, "h2", "http/1.1"), "protocol")
 	byServer(t, node.ServerConfig(DataProtocol), raw(sender, ControlProtocol), "protocol")

@@ -37,6 +37,9 @@ func (a *acceptor) accept(ctx context.Context, r ring.Request) (ring.Sink, error
 	if err != nil {
 		return nil, a.refusal(err)
 	}
+	if err := permitted(r.Role, m); err != nil {
+		return nil, a.refusal(err)
+	}
 	var sink ring.Sink
 	if m.Device != nil {
 		sink, err = a.device(ctx, r, m)
@@ -47,9 +50,18 @@ func (a *acceptor) accept(ctx context.Context, r ring.Request) (ring.Sink, error
 		return nil, a.refusal(err)
 	}
 	// The ring logs refusals and how transfers end. Only this package knows what a transfer writes to.
-	a.log.Info("accepted", "transfer", r.Transfer, "sender", printable.Line(r.Sender), "kind", m.Kind,
+	a.log.Info("accepted", "transfer", r.Transfer, "sender", printable.Line(r.Sender), "role", string(r.Role), "kind", m.Kind,
 		"reference", printable.Line(m.Ref), "output", printable.Line(m.Output), "verify-only", m.Discard)
 	return sink, nil
+}
+
+// permitted returns an error if the role of who sends does not permit the transfer, whatever the policy says. The ring has
+// refused those that permit none.
+func permitted(role ring.Role, m *meta.Transfer) error {
+	if role == ring.RoleWarmer && (m.Kind != meta.KindImage || m.Output != "" || m.Device != nil || m.Discard) {
+		return errkind.Errorf("role-warmer", "a certificate of the role warmer permits images for the cache only")
+	}
+	return nil
 }
 
 // afterEdit says what to do on this node after its policy was edited to permit dir.
@@ -81,6 +93,8 @@ var refusals = map[errkind.Kind]ring.Refusal{
 	"device-held": ring.RefusesInUse, "device-md": ring.RefusesInUse, "device-mounted": ring.RefusesInUse, "device-swap": ring.RefusesInUse,
 	"device-kind": ring.RefusesKind, "device-none": ring.RefusesNotFound, "device-path": ring.RefusesNotFound, "device-other": ring.RefusesUnfit,
 	"device-permission": ring.RefusesPermission, "device-readonly": ring.RefusesReadOnly, "device-sectors": ring.RefusesSectorSize,
+	"role-warmer": ring.RefusesRole,
+
 	"device-several": ring.RefusesAmbiguous, "device-small": ring.RefusesTooSmall,
 }
 

@@ -255,6 +255,7 @@ func TestRefusals(t *testing.T) {
 	if err := os.Symlink("/etc", filepath.Join(n.over, "link")); err != nil {
 		t.Fatal(err)
 	}
+	warmer := func(r *ring.Request) { r.Role = ring.RoleWarmer }
 	encoded := func(s string) func(*ring.Request) { return func(r *ring.Request) { r.Meta = []byte(s) } }
 	for _, c := range []struct {
 		name string
@@ -271,6 +272,10 @@ func TestRefusals(t *testing.T) {
 		{"no directory", meta.Transfer{Kind: meta.KindRaw, Output: n.data + "/no/x"}, nil, "output-parent"},
 		{"standard output", meta.Transfer{Kind: meta.KindRaw, Output: "-"}, nil, "output-stdout"},
 		{"owner", meta.Transfer{Kind: meta.KindRaw, Output: n.data + "/x", Owner: "no-such-user"}, nil, "owner no-such-user"},
+		{"warmer, to a file", meta.Transfer{Kind: meta.KindImage, Ref: "a:b", Output: n.over + "/x"}, warmer, "role-warmer"},
+		{"warmer, to a device", meta.Transfer{Kind: meta.KindRaw, Output: "device:a", Device: &meta.Device{}}, warmer, "role-warmer"},
+		{"warmer, that keeps nothing", meta.Transfer{Kind: meta.KindImage, Discard: true}, warmer, "role-warmer"},
+		{"warmer, a file that is kept nowhere", meta.Transfer{Kind: meta.KindRaw, Discard: true}, warmer, "role-warmer"},
 		{"no SIF", meta.Transfer{Kind: meta.KindImage, Ref: "a:b", Output: n.data + "/x"}, func(r *ring.Request) { r.Blobs = r.Blobs[1:] }, "no SIF"},
 		{"unknown key", meta.Transfer{Kind: meta.KindRaw, Discard: true}, encoded(`{"version":1,"kind":"raw","discard":true,"rm":"/"}`), `unknown field "rm"`},
 		{"version", meta.Transfer{Kind: meta.KindRaw, Discard: true}, encoded(`{"version":6,"what":true}`), "version 6, this node knows 5"},
@@ -296,6 +301,27 @@ func TestRefusals(t *testing.T) {
 	}
 	if list, err := n.cache.List(); err != nil || len(list) != 0 {
 		t.Errorf("the cache has %v, %v", list, err)
+	}
+}
+
+// What is left to a warmer is the cache. Its refusals are of its role, and not of the policy.
+func TestWarmer(t *testing.T) {
+	n := newTestNode(t)
+	r, data := request(t, meta.Transfer{Kind: meta.KindImage, Ref: "localhost/a:latest", Pin: true}, "layer")
+	r.Role = ring.RoleWarmer
+	sink, err := n.accept(t.Context(), r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	play(t, sink, r, data, true)
+	if _, err := n.cache.Resolve("localhost/a:latest"); err != nil {
+		t.Error(err)
+	}
+	r, _ = request(t, meta.Transfer{Kind: meta.KindImage, Ref: "a:b", Output: n.over + "/x"}, "layer")
+	r.Role = ring.RoleWarmer
+	_, err = n.accept(t.Context(), r)
+	if refused := new(ring.RefusedError); !errors.As(err, &refused) || refused.Why != ring.RefusesRole {
+		t.Error(err)
 	}
 }
 
