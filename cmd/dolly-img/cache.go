@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -38,7 +39,9 @@ func newCacheLs() *cobra.Command {
 		Use:   "ls",
 		Short: "List the images in the cache",
 		Long: `Ls lists every image with the size of all its blobs. UNIQUE is the size of those that no
-other image needs, which is what the removal of the image would free.`,
+other image needs, which is what the removal of the image would free. PINNED is yes for a pinned
+image, and names the warmers that want one; these keep it from being evicted. An image without a
+reference that a warmer wants is what its name led to before.`,
 		Args: exactly(0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := cachedir.Open(dir)
@@ -76,20 +79,22 @@ func listTable(w io.Writer, list []cache.Entry) error {
 	fmt.Fprintln(t, "REFERENCE\tKIND\tSIZE\tUNIQUE\tLAST USED\tPINNED\tDIGEST")
 	for _, e := range list {
 		if e.Err != nil {
-			fmt.Fprintf(t, "%s\tbroken\t-\t-\t-\t%s\t%s: %s\n", orDash(e.Ref), yes(e.Pinned), e.Digest, printable.Line(e.Err.Error()))
+			fmt.Fprintf(t, "%s\tbroken\t-\t-\t-\t%s\t%s: %s\n", orDash(e.Ref), keptBy(e), e.Digest, printable.Line(e.Err.Error()))
 			continue
 		}
 		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", orDash(e.Ref), e.Kind, bytesize.Text(e.Size), bytesize.Text(e.Unique),
-			e.LastUsed.Format("2006-01-02 15:04"), yes(e.Pinned), e.Digest)
+			e.LastUsed.Format("2006-01-02 15:04"), keptBy(e), e.Digest)
 	}
 	return t.Flush()
 }
 
-func yes(b bool) string {
-	if b {
-		return "yes"
+// keptBy says who keeps an image from being evicted.
+func keptBy(e cache.Entry) string {
+	owners := e.Wanted
+	if e.Pinned {
+		owners = append([]string{"yes"}, owners...)
 	}
-	return "-"
+	return orDash(strings.Join(owners, ","))
 }
 
 func orDash(s string) string {
@@ -109,9 +114,10 @@ func listJSON(w io.Writer, list []cache.Entry) error {
 			Size     int64     `json:"size"`
 			Unique   int64     `json:"unique"`
 			Pinned   bool      `json:"pinned"`
+			Wanted   []string  `json:"wanted"`
 			LastUsed time.Time `json:"lastUsed"`
 			Error    string    `json:"error"`
-		}{e.Ref, string(e.Digest), e.Kind, e.Size, e.Unique, e.Pinned, e.LastUsed.UTC(), errorText(e.Err)}
+		}{e.Ref, string(e.Digest), e.Kind, e.Size, e.Unique, e.Pinned, append([]string{}, e.Wanted...), e.LastUsed.UTC(), errorText(e.Err)}
 		if err := enc.Encode(line); err != nil {
 			return err
 		}

@@ -24,7 +24,8 @@ func newCacheRm() *cobra.Command {
 		Use:   "rm REF...",
 		Short: "Remove images from the cache",
 		Long: `Rm removes references from the cache, and the blobs that no other image needs. Blobs that a
-running transfer needs stay until it ends. Rm also removes a pinned image, and says that it was pinned.`,
+running transfer needs stay until it ends, and those of an image that a warmer wants until it does not.
+Rm also removes a pinned image, and says that it was pinned.`,
 		Args: atLeast(1, "the reference of an image, see dolly-img cache ls"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := cachedir.Open(dir)
@@ -50,17 +51,25 @@ running transfer needs stay until it ends. Rm also removes a pinned image, and s
 }
 
 func newCachePin(on bool) *cobra.Command {
-	var dir string
+	var dir, warmer string
 	cmd := &cobra.Command{
 		Use:   "pin REF...",
 		Short: "Keep images from being evicted",
 		Long: `Pin keeps the images that these references name in the cache, until unpin or rm. If a
 reference moves to another image, that one is pinned.`,
-		Args: atLeast(1, "the reference of an image, see dolly-img cache ls"),
+		Args: func(cmd *cobra.Command, args []string) error {
+			if warmer != "" {
+				return exactly(0, "")(cmd, args)
+			}
+			return atLeast(1, "the reference of an image, see dolly-img cache ls")(cmd, args)
+		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := cachedir.Open(dir)
 			if err != nil {
 				return err
+			}
+			if warmer != "" {
+				return forget(c, warmer)
 			}
 			for _, ref := range args {
 				ref, err := image.Cached(c, ref)
@@ -75,10 +84,25 @@ reference moves to another image, that one is pinned.`,
 		},
 	}
 	if !on {
-		cmd.Use, cmd.Short, cmd.Long = "unpin REF...", "Let images be evicted again", "Unpin undoes pin."
+		cmd.Use, cmd.Short = "unpin REF... | --warmer NAME", "Let images be evicted again"
+		cmd.Long = `Unpin undoes pin. With --warmer it lets go all that this warmer wants, as when the warmer is gone for
+good; one that lives says again what it wants.`
+		cmd.Flags().StringVar(&warmer, "warmer", "", "let go all that the warmer `NAME` wants")
 	}
 	addCacheFlag(cmd, &dir)
 	return cmd
+}
+
+// forget lets go what a warmer wants.
+func forget(c *cache.Cache, warmer string) error {
+	wishes, err := c.Wishes()
+	if err != nil {
+		return err
+	}
+	if warmer == cache.Local || len(wishes[warmer]) == 0 {
+		return hintf("dolly-img cache ls, where the cache is, names the warmers that want an image", "cache %s: no warmer %q wants anything there", c.Dir(), warmer)
+	}
+	return writing(c.SetWishes(warmer, nil))
 }
 
 func newCacheGC() *cobra.Command {
@@ -93,7 +117,7 @@ another tool may be about to name them, or a push that was cut off may be repeat
 With --max or --free gc also keeps a limit. If the cache is over it, gc first removes the blobs that
 pushes left, whatever their age, and then images, the one that was not used for longest first. It
 removes no image if that could not keep the limit. Pinned images stay, and so do images that a
-running transfer needs or that were served lately. What verify put into quarantine is removed after
+warmer wants, that a running transfer needs or that were served lately. What verify put into quarantine is removed after
 a week. The limits of the daemon are in policy.toml:
 
   [cache]
@@ -145,6 +169,9 @@ func printRemoved(w io.Writer, r cache.GCResult) {
 		if slices.Contains(r.Pinned, name) {
 			text += ", which was pinned"
 		}
+		if owners := r.Wanted[name]; len(owners) > 0 {
+			text += "; its blobs stay, since they are wanted by " + printable.Line(strings.Join(owners, ", "))
+		}
 		fmt.Fprintf(w, "removed  %s\n", text)
 	}
 	fmt.Fprintf(w, "%d blobs with %s are gone\n", r.Blobs, bytesize.Text(r.Bytes))
@@ -152,10 +179,14 @@ func printRemoved(w io.Writer, r cache.GCResult) {
 		fmt.Fprintf(w, "%s that no image needs stay for now, as they came within the grace time\n", bytesize.Text(r.Waits))
 	}
 	if r.Over {
-		fmt.Fprintln(w, "the cache is still over its limits: the rest is pinned, in use, within the grace time, or not of this cache")
+		fmt.Fprintln(w, "the cache is still over its limits: the rest is pinned, wanted, in use, within the grace time, or not of this cache")
 	}
 	if r.Pins != "" {
-		fmt.Fprintf(w, "%s; dolly-img cache unpin REF lets gc remove one\n", printable.Line(r.Pins))
+		text := printable.Line(r.Pins)
+		if strings.Contains(r.Pins, " pinned") {
+			text += "; dolly-img cache unpin REF lets gc remove one"
+		}
+		fmt.Fprintln(w, text)
 	}
 }
 
