@@ -51,7 +51,7 @@ func setupWishes(f *crashfs.FS) (*Cache, error) {
 	if err != nil {
 		return nil, err
 	}
-	err = errors.Join(c.SetWishes("head1", wishesBefore), c.SetWishes("head2", wishesOfOne))
+	err = errors.Join(c.SetWishes(context.Background(), "head1", wishesBefore), c.SetWishes(context.Background(), "head2", wishesOfOne))
 	for i, name := range wishOrder {
 		ref := map[string]string{"before": "x/a:1", "old": "x/a:1", "theirs": "x/b:1"}[name]
 		if ref == "" {
@@ -95,7 +95,9 @@ func TestCrashSweepWishes(t *testing.T) {
 		_, err := c.GC(context.Background(), GCOptions{Limits: Limits{Max: 1}})
 		return err
 	}
-	work := func(c *Cache) error { return errors.Join(c.SetWishes("head1", wishesAfter), squeeze(c)) }
+	work := func(c *Cache) error {
+		return errors.Join(c.SetWishes(context.Background(), "head1", wishesAfter), squeeze(c))
+	}
 	mustSurvive(t, func(lie func(*crashfs.FS)) error {
 		var running *Cache
 		return crashfs.Sweep(func() (f *crashfs.FS, err error) {

@@ -136,7 +136,7 @@ func BenchmarkHolds(b *testing.B) {
 		asked = append(asked, Asked{name, im.root().Digest})
 		wishes = append(wishes, Wish{Name: name, Digest: im.root().Digest})
 	}
-	if err := c.SetWishes("head1", wishes); err != nil {
+	if err := c.SetWishes(b.Context(), "head1", wishes); err != nil {
 		b.Fatal(err)
 	}
 	for b.Loop() {

@@ -103,7 +103,7 @@ func (t *Transfer) Offer(ctx context.Context, blobs []v1.Descriptor) (held []int
 	if err := t.hold(ctx, blobs); err != nil {
 		return nil, 0, err
 	}
-	if err := t.mayMove(); err != nil {
+	if err := t.Allowed(blobs); err != nil {
 		return nil, 0, err
 	}
 	hashing, cancel := context.WithTimeout(ctx, t.o.HashTime)
@@ -232,7 +232,7 @@ func (t *Transfer) Prepare(ctx context.Context, blobs []v1.Descriptor) (inPlace 
 func (t *Transfer) Switches(context.Context) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	root, err := t.findRoot()
+	root, err := t.rootOf(t.blobs)
 	if err != nil {
 		return true
 	}
@@ -240,36 +240,35 @@ func (t *Transfer) Switches(context.Context) bool {
 	return err != nil || d.Digest != root.Digest || t.o.Pin && !pinned(d)
 }
 
-// mayMove returns an error if the reference is of another warmer. Publish looks again, under the lock.
-func (t *Transfer) mayMove() error {
+// Allowed returns an error of kind cache-conflict if the reference is another warmer's, and these blobs are those of another
+// image than it leads to. Offer looks, too, and Publish, under the lock.
+func (t *Transfer) Allowed(blobs []v1.Descriptor) error {
 	if t.o.Owner == "" {
 		return nil
 	}
 	d, err := t.c.Resolve(t.ref)
 	if err != nil {
-		return nil
+		return nil // there is no such name, or Prepare says what is wrong
 	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	root, err := t.findRoot()
+	root, err := t.rootOf(blobs)
 	if err != nil {
 		return nil // Prepare says so
 	}
 	return t.c.mayMove(d, root, t.o.Owner)
 }
 
-// findRoot returns what the reference shall name. The caller holds mu.
-func (t *Transfer) findRoot() (v1.Descriptor, error) {
-	for _, d := range slices.Backward(t.blobs) {
+// rootOf returns what the reference shall name of these blobs.
+func (t *Transfer) rootOf(blobs []v1.Descriptor) (v1.Descriptor, error) {
+	for _, d := range slices.Backward(blobs) {
 		if t.o.Root != "" && t.o.Root == d.Digest || t.o.Root == "" && IsManifest(d.MediaType) {
 			return d, nil
 		}
 	}
-	return v1.Descriptor{}, fmt.Errorf("cache %s: %s: no manifest among its %d blobs", t.c.dir, t.ref, len(t.blobs))
+	return v1.Descriptor{}, fmt.Errorf("cache %s: %s: no manifest among its %d blobs", t.c.dir, t.ref, len(blobs))
 }
 
 func (t *Transfer) prepare() (err error) {
-	if t.root, err = t.findRoot(); err != nil {
+	if t.root, err = t.rootOf(t.blobs); err != nil {
 		return err
 	}
 	dirs := map[string]bool{"blobs": true} // also of what others put there: were they as far as this?

@@ -148,11 +148,8 @@ func (c *Cache) readWishes() (wishes, error) {
 }
 
 // SetWishes replaces what owner wants, durably and as a whole. After an error the old list is in force, or the new one.
-// It waits for the lock of the cache up to a minute. Wishes of Local are pins: each needs a name that leads to
-// its digest, and the error about another one wraps ErrNotFound.
-func (c *Cache) SetWishes(owner string, list []Wish) error {
-	ctx, cancel := context.WithTimeout(context.Background(), tendFor)
-	defer cancel()
+// Wishes of Local are pins: each needs a name that leads to its digest, and the error about another one wraps ErrNotFound.
+func (c *Cache) SetWishes(ctx context.Context, owner string, list []Wish) error {
 	list, err := sortWishes(list)
 	if owner == Local && err == nil {
 		return c.setPins(ctx, list)

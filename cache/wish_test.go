@@ -33,7 +33,7 @@ func usedBefore(t *testing.T, c *Cache, images ...image) {
 
 func mustWish(t *testing.T, c *Cache, owner string, list ...Wish) {
 	t.Helper()
-	if err := c.SetWishes(owner, list); err != nil {
+	if err := c.SetWishes(t.Context(), owner, list); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -145,7 +145,7 @@ func TestWishes(t *testing.T) {
 		"twice":                  {{"x/a:1", a, false, 0}, {"x/a:1", a, true, 0}},
 		Local:                    {{"x/a:1", a, true, 0}}, // the name is not here
 	} {
-		if err := c.SetWishes(name, list); err == nil || errors.Is(err, ErrNotFound) != (name == Local) {
+		if err := c.SetWishes(t.Context(), name, list); err == nil || errors.Is(err, ErrNotFound) != (name == Local) {
 			t.Errorf("%q: %v", name, err)
 		}
 	}
@@ -198,7 +198,7 @@ func TestLocalWishes(t *testing.T) {
 	local(Wish{"x/a:1", a, true, 0})
 	mustWish(t, c, Local, Wish{"x/b:1", b, true, 0})
 	local(Wish{"x/b:1", b, true, 0})
-	if err := c.SetWishes(Local, []Wish{{"x/a:1", b, true, 0}}); !errors.Is(err, ErrNotFound) {
+	if err := c.SetWishes(t.Context(), Local, []Wish{{"x/a:1", b, true, 0}}); !errors.Is(err, ErrNotFound) {
 		t.Errorf("pin of a digest that the name does not lead to: %v", err)
 	}
 	local(Wish{"x/b:1", b, true, 0})

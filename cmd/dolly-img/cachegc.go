@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -69,7 +70,7 @@ reference moves to another image, that one is pinned.`,
 				return err
 			}
 			if warmer != "" {
-				return forget(c, warmer)
+				return forget(cmd.Context(), c, warmer)
 			}
 			for _, ref := range args {
 				ref, err := image.Cached(c, ref)
@@ -94,7 +95,7 @@ good; one that lives says again what it wants.`
 }
 
 // forget lets go what a warmer wants.
-func forget(c *cache.Cache, warmer string) error {
+func forget(ctx context.Context, c *cache.Cache, warmer string) error {
 	wishes, err := c.Wishes()
 	if err != nil {
 		return err
@@ -102,7 +103,7 @@ func forget(c *cache.Cache, warmer string) error {
 	if warmer == cache.Local || len(wishes[warmer]) == 0 {
 		return hintf("dolly-img cache ls, where the cache is, names the warmers that want an image", "cache %s: no warmer %q wants anything there", c.Dir(), warmer)
 	}
-	return writing(c.SetWishes(warmer, nil))
+	return writing(c.SetWishes(ctx, warmer, nil))
 }
 
 func newCacheGC() *cobra.Command {

@@ -44,7 +44,7 @@ func (a *acceptor) accept(ctx context.Context, r ring.Request) (ring.Sink, error
 	if m.Device != nil {
 		sink, err = a.device(ctx, r, m)
 	} else {
-		sink, err = a.compose(ctx, m, r.Blobs)
+		sink, err = a.compose(ctx, r, m)
 	}
 	if err != nil {
 		return nil, a.refusal(err)
@@ -93,7 +93,7 @@ var refusals = map[errkind.Kind]ring.Refusal{
 	"device-held": ring.RefusesInUse, "device-md": ring.RefusesInUse, "device-mounted": ring.RefusesInUse, "device-swap": ring.RefusesInUse,
 	"device-kind": ring.RefusesKind, "device-none": ring.RefusesNotFound, "device-path": ring.RefusesNotFound, "device-other": ring.RefusesUnfit,
 	"device-permission": ring.RefusesPermission, "device-readonly": ring.RefusesReadOnly, "device-sectors": ring.RefusesSectorSize,
-	"role-warmer": ring.RefusesRole,
+	"role-warmer": ring.RefusesRole, "cache-conflict": ring.RefusesInUse,
 
 	"device-several": ring.RefusesAmbiguous, "device-small": ring.RefusesTooSmall,
 }

@@ -142,6 +142,7 @@ func (s *Node) config(rules *nodeRules) ring.NodeConfig {
 		Client:     clientOf,
 		Accept:     a.accept,
 		Finished:   a.finished,
+		Stock:      stock{s.cache},
 		AllowPlain: rules.policy.Data.Plain,
 		Rate:       rules.policy.Limits.Rate,
 		Transfers:  rules.policy.Limits.Transfers,

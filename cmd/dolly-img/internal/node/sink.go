@@ -16,7 +16,8 @@ import (
 )
 
 // compose makes the sink that the request asks for, if the policy permits it.
-func (a *acceptor) compose(ctx context.Context, m *meta.Transfer, blobs []v1.Descriptor) (ring.Sink, error) {
+func (a *acceptor) compose(ctx context.Context, r ring.Request, m *meta.Transfer) (ring.Sink, error) {
+	blobs, named := r.Blobs, cache.TransferOptions{Pin: m.Pin, Owner: ownerOf(r)}
 	switch {
 	case m.Discard:
 		return raw.Discard{}, nil
@@ -25,7 +26,11 @@ func (a *acceptor) compose(ctx context.Context, m *meta.Transfer, blobs []v1.Des
 	case m.Output == "-":
 		return raw.Stdout(a.stdout), nil
 	case m.Output == "":
-		return a.cache.Transfer(m.Ref, cache.TransferOptions{Pin: m.Pin}), nil
+		t := a.cache.Transfer(m.Ref, named)
+		if err := t.Allowed(blobs); err != nil {
+			return nil, err
+		}
+		return t, nil
 	}
 	o, err := a.target(m)
 	if err != nil {
@@ -61,7 +66,7 @@ func (a *acceptor) compose(ctx context.Context, m *meta.Transfer, blobs []v1.Des
 	if err != nil {
 		return nil, err
 	}
-	p := &placing{Transfer: a.cache.Transfer(m.Ref, cache.TransferOptions{Pin: m.Pin}), cache: a.cache, out: out, meta: m}
+	p := &placing{Transfer: a.cache.Transfer(m.Ref, named), cache: a.cache, out: out, meta: m}
 	if err := p.begin(); err != nil {
 		out.Close()
 		return nil, err
