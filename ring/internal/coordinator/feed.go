@@ -44,6 +44,8 @@ type tries struct {
 	// lost counts all links into the node that were lost. excused counts those that were lost because their feeder fell
 	// back, in a row and from one feeder, which is excusedOf.
 	lost, excused, excusedOf int
+	// vain counts the links, from whatever feeders, that were lost in a row and over which nothing came.
+	vain int
 	// fails counts the links from one feeder, the culprit, that were lost in a row. why is the reason that was
 	// given for the last of them.
 	fails   int
@@ -183,6 +185,9 @@ func needSum(blobs []v1.Descriptor, needs [][2]int64) (s int64) {
 	return s
 }
 
+// maxVain is how many links in a row may be lost, over which nothing came, before each further one is held against its feeder.
+const maxVain = 4
+
 // maxAvoid is how many feeders a node has in vain before the server feeds it. After so many the fault is most likely
 // its own.
 const maxAvoid = 2
@@ -205,6 +210,7 @@ func (t *tries) lose() (all int) {
 
 // fail counts a lost link from feeder. It reports whether the last lost links before were from another feeder.
 func (t *tries) fail(feeder int, why string) (other bool) {
+	t.vain++
 	if other = feeder != t.culprit; other {
 		t.culprit, t.fails = feeder, 0
 	}
@@ -214,10 +220,10 @@ func (t *tries) fail(feeder int, why string) (other bool) {
 }
 
 // takeBack takes back one failure that was not the feeder's.
-func (t *tries) takeBack() { t.fails = max(0, t.fails-1) }
+func (t *tries) takeBack() { t.fails, t.vain = max(0, t.fails-1), max(0, t.vain-1) }
 
 // further notes that the node has received something since the last failure, so that only that one still counts.
-func (t *tries) further() { t.fails = min(t.fails, 1) }
+func (t *tries) further() { t.fails, t.vain = min(t.fails, 1), min(t.vain, 1) }
 
 // breaks notes which link broke by the word of its feeder. 0 is none.
 func (t *tries) breaks(link uint32) { t.broke = link }
@@ -237,7 +243,7 @@ func (t *tries) serverOnly() { t.direct = true }
 // failures were held against it.
 func (t *tries) forget(feeder int) (failed bool) {
 	if failed = t.culprit == feeder && t.fails > 0; failed {
-		t.fails = 0
+		t.fails, t.vain = 0, max(0, t.vain-t.fails)
 	}
 	if k := slices.Index(t.avoid, feeder); k >= 0 {
 		t.avoid = slices.Delete(t.avoid, k, k+1)

@@ -249,7 +249,7 @@ func (c *Machine) linkDown(i int, name string, ev EvLink) {
 	if !gone && len(n.blame.ends) == 0 { // else the note says that bytes were changed, which is the cause of this
 		n.note, n.row.Link = linkLost(name, cmp.Or(n.blame.damage, ev.Reason)), name
 	}
-	if feeder != 0 && (gone || n.tries.fails >= 2 && !n.reach.search) { // else the search finds out whether it can
+	if feeder != 0 && (gone || (n.tries.fails >= 2 || n.tries.vain > maxVain) && !n.reach.search) { // else the search finds out whether it can
 		n.tries.shun(feeder)
 	}
 	c.relink(i)
