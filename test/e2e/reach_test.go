@@ -47,7 +47,7 @@ func TestServerOnly(t *testing.T) {
 	}
 
 	res = r.push("raw", "--input", sent, "--output", r.data+"/file")
-	says(res, 15*time.Second, fmt.Sprintf("the server fed 4 nodes itself: %s cannot reach %s on port 9998 (i/o timeout), and 4 more are like this; open that port between the nodes", first, second),
+	says(res, 15*time.Second+slack(), fmt.Sprintf("the server fed 4 nodes itself: %s cannot reach %s on port 9998 (i/o timeout), and 4 more are like this; open that port between the nodes", first, second),
 		"no node reaches it on port 9998 (i/o timeout), and the server feeds 4 such nodes itself already")
 	states := map[string]int{}
 	for _, row := range res.report.Nodes {
