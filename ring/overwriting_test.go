@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -193,5 +194,47 @@ func TestUpdateFailsUntouched(t *testing.T) {
 	r, _ := send(t, cfg)
 	if row := r.Nodes[0]; row.State != Failed || row.Target != TargetUntouched || s.wrote > 0 {
 		t.Errorf("%+v, wrote %d bytes", row, s.wrote)
+	}
+}
+
+// quietDisk is a disk that is updated, and of which the last leaf differs.
+type quietDisk struct{ *brokenDisk }
+
+func (quietDisk) Good(int64) {}
+
+func (s quietDisk) Open(ctx context.Context, d v1.Descriptor, off int64) (io.ReadCloser, error) {
+	return s.oldSink.Open(ctx, d, off)
+}
+
+// Begin does not keep quietDisk from being the Writer.
+func (s quietDisk) Begin(ctx context.Context, d v1.Descriptor, off int64) (Writer, error) {
+	_, err := s.brokenDisk.Begin(ctx, d, off)
+	return s, err
+}
+
+// Whoever ends an update in which nothing has been written yet reads that the disk is untouched.
+func TestUpdateInterruptedUntouched(t *testing.T) {
+	const size = 3 * leaf.Size
+	src := newMemSource(false, random(1, size))
+	src.descs[0].MediaType = leaf.MediaType
+	s := quietDisk{&brokenDisk{oldSink: &oldSink{data: bytes.Clone(src.blobs[0])}}}
+	s.data[size-1] ^= 1
+	c := newCluster(t, 1, func(_ int, cfg *NodeConfig) {
+		cfg.Accept = func(context.Context, Request) (Sink, error) { return s, nil }
+	})
+	ended := sync.OnceFunc(func() { <-c.nodes[0].outcomes })
+	ctx, interrupt := context.WithCancel(t.Context())
+	defer interrupt()
+	src.read = func(_ int, off int64) {
+		if s.second.Load() && off >= size-leaf.Size {
+			interrupt()
+			ended() // so that not a byte of the leaf comes
+		}
+	}
+	cfg := c.config(src)
+	cfg.Update, cfg.Confirm = true, func(context.Context, []Row) error { return nil }
+	r, err := sendUntil(t, ctx, cfg)
+	if row := r.Nodes[0]; !isInterrupted(err) || row.State != Failed || row.Target != TargetUntouched || s.wrote > 0 {
+		t.Errorf("%+v, %v, wrote %d bytes", row, err, s.wrote)
 	}
 }

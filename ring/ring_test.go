@@ -17,7 +17,12 @@ type tls13 = tls.Config
 
 func send(t *testing.T, cfg Config) (*Report, error) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), testLimit)
+	return sendUntil(t, t.Context(), cfg)
+}
+
+func sendUntil(t *testing.T, ctx context.Context, cfg Config) (*Report, error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(ctx, testLimit)
 	defer cancel()
 	s, err := newSender(cfg)
 	if err != nil {

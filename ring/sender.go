@@ -99,6 +99,7 @@ func (s *sender) run(ctx context.Context) (*Report, error) {
 	s.stop = cancel
 	s.dialAll(work)
 	err := s.loop(ctx, work)
+	s.lastWords(work)
 	close(s.done)
 	s.shutdown()
 	return s.report(), err
@@ -166,6 +167,27 @@ func (s *sender) loop(ctx, work context.Context) error {
 		}
 		if r, ok := ev.(coordinator.EvReport); ok {
 			s.sendMarks(r.Node) // it may make room for more of them
+		}
+	}
+}
+
+// lastWords waits for nodes whose parts have ended until each has said whether it has begun to overwrite something, but not for long.
+func (s *sender) lastWords(work context.Context) {
+	limit := time.NewTimer(timings.farewell)
+	defer limit.Stop()
+	for s.chain.Parting() {
+		select {
+		case ev := <-s.events:
+			switch ev := ev.(type) {
+			case heard:
+				if ev := s.hear(ev); ev != nil {
+					_, _ = s.apply(work, ev)
+				}
+			case connected:
+				ev.ctrl.finish()
+			}
+		case <-limit.C:
+			return
 		}
 	}
 }

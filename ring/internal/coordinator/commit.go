@@ -246,14 +246,17 @@ func (c *Machine) fromTail() []int {
 func (c *Machine) end(i int, s State, why Cause) { c.drop(i, s, why, wire.CodeNone, false) }
 
 // drop is like end. Code tells the node what ended its part, if that was not the node itself. If keep is true, the node
-// keeps its good parts for another push.
+// keeps its good parts for another push. A node that may be overwriting something has then still to say whether it is.
 func (c *Machine) drop(i int, s State, why Cause, code wire.Code, keep bool) {
 	n := &c.nodes[i]
 	if n.phase == phFinal {
 		return
 	}
 	c.tell(i, &wire.Abort{Code: code, Reason: wire.Cut(why.String()), Keep: keep})
-	if n.contact.alive {
+	switch {
+	case code != wire.CodeNone && c.parts(i, s):
+		n.overwriting.part()
+	case n.contact.alive:
 		c.do(ActHangup{i})
 	}
 	n.contact.close()

@@ -72,8 +72,8 @@ func New(cfg Config, blobs []v1.Descriptor) *Machine {
 // Step applies one event and returns the actions it causes, in order.
 func (c *Machine) Step(ev Event) []Action {
 	c.out = nil
-	if c.finished {
-		return nil
+	if c.lastWord(ev) || c.finished {
+		return c.out
 	}
 	switch ev := ev.(type) {
 	case EvWelcome:

@@ -206,15 +206,7 @@ func (m *Machine) message(msg wire.Message) {
 			m.fail(wire.Errorf(wire.CodeProtocol, "told to commit before everything was verified"))
 		}
 	case *wire.Bye, *wire.Abort:
-		why, keep := error(errEnded), m.keep
-		if a, ok := msg.(*wire.Abort); ok {
-			why, keep = &AbortError{a.Code, wire.Cut(a.Reason)}, a.Keep
-		}
-		if m.phase < Publishing { // in a later phase the node's own failure has decided what is kept
-			m.keep = keep
-			m.phase, m.failed = Failed, &wire.Error{Code: wire.CodeAbandoned, Err: why}
-		}
-		m.do(ActRelease{})
+		m.ended(msg)
 	case *wire.Probe:
 		if !m.tooMany(msg.Addrs) && m.probes < maxProbed { // a probe takes a socket, and the server draws no conclusion from a missing answer
 			m.probes++
@@ -382,19 +374,4 @@ func (m *Machine) resume() {
 	case Failed:
 		m.sayFailed()
 	}
-}
-
-func (m *Machine) fail(err *wire.Error) {
-	if m.phase >= Committed {
-		return
-	}
-	m.phase, m.failed = Failed, err
-	m.keep = err.Code == wire.CodeAbandoned || err.Code == wire.CodeShutdown // then nothing is wrong with what is there
-	m.sayFailed()
-	m.do(ActRelease{})
-}
-
-func (m *Machine) sayFailed() {
-	m.say(m.Report())
-	m.say(&wire.Fail{Code: m.failed.Code, Reason: wire.Cut(m.failed.Error())})
 }
