@@ -55,6 +55,17 @@ func Inside(image io.ReaderAt, size, sector int64) (needs []Need, err error) {
 	return needs, nil
 }
 
+// Partitions returns the partitions of an image of size bytes that begin in it and hold something themselves, none where there is no
+// valid table. Sector is as for Inside. Of an image with a table for each size of a sector they are those of the first.
+func Partitions(image io.ReaderAt, size, sector int64) ([]Partition, error) {
+	tables, err := tables(image, size, sector)
+	if err != nil || len(tables) == 0 {
+		return nil, err
+	}
+	list := slices.DeleteFunc(tables[0].Partitions, func(p Partition) bool { return p.Extended || p.Start >= size })
+	return list[:min(len(list), maxProbed)], nil
+}
+
 func (s Scheme) article() string {
 	if s == MBR {
 		return "an MBR"

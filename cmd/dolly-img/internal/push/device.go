@@ -44,7 +44,7 @@ func toDevice(ctx context.Context, s ring.Source, m *meta.Transfer, note func(er
 	if d, ok := s.(sectored); ok {
 		sector = d.Sector()
 	}
-	if holds, err = held(image, size, m.Device.AnyKind); err != nil {
+	if holds, err = held(image, size, sector, m.Device.AnyKind); err != nil {
 		return "", err
 	}
 	kind, err1 := gpt.KindOf(image, size)
@@ -67,8 +67,9 @@ func toDevice(ctx context.Context, s ring.Source, m *meta.Transfer, note func(er
 // probably named the wrong file.
 const smallest = 1 << 20
 
-// held says what an image holds. A small one has to hold something known, unless any is allowed.
-func held(image io.ReaderAt, size int64, any bool) (string, error) {
+// held says what an image and its partitions hold, as a node says it of its device. A small one has to hold something known, unless
+// any is allowed. Sector is that of the device which the image is, in bytes, and 0 of a file.
+func held(image io.ReaderAt, size, sector int64, any bool) (string, error) {
 	found, err := disk.Signatures(image, size)
 	if err != nil {
 		return "", err
@@ -81,6 +82,22 @@ func held(image io.ReaderAt, size int64, any bool) (string, error) {
 		return "", errkind.Errorf("input-no-image", "the input, of %s, is no image of a disk: it holds neither a partition table nor a known file system", bytesize.Text(size))
 	}
 	facts := disk.Facts{Holds: found}
+	partitions, err := gpt.Partitions(image, size, sector)
+	if err != nil {
+		return "", err
+	}
+	for _, p := range partitions {
+		if begins, cut := image.(zerosBehind); cut && p.Start >= int64(len(begins)) {
+			facts.More = true // nobody knows what: it was not expanded
+			continue
+		}
+		n := min(p.Size, size-p.Start)
+		inside, err := disk.Signatures(io.NewSectionReader(image, p.Start, n), n)
+		if err != nil {
+			return "", err
+		}
+		facts.Holds = append(facts.Holds, inside...)
+	}
 	return facts.Held(), nil
 }
 

@@ -28,19 +28,27 @@ func smallImages() (disk, xfs []byte) {
 	return disk, xfs
 }
 
-// What is an image, and in what its table counts, of files as they are and compressed.
+// What is an image, what it and its partitions hold, and in what its table counts, of files as they are and compressed. Of the
+// latter only the beginning is known.
 func TestToDevice(t *testing.T) {
 	disk, xfs := smallImages()
+	two := append(bytes.Clone(disk), "XFSB"...)
+	copy(two[462:], "\x00\x00\x00\x00\x83\x00\x00\x00\x00\x20\x00\x00\x00\x08\x00\x00")
 	for _, tt := range []struct {
 		name  string
 		image []byte
-		want  meta.Device
+		// holds is what it holds, and packed what is known of that when it is compressed.
+		holds, packed string
+		want          meta.Device
 	}{
-		{"disk", disk, meta.Device{Holds: meta.HoldsDisk, Sectors: []meta.Sectors{
+		{"disk", disk, "mbr, xfs", "mbr, xfs", meta.Device{Holds: meta.HoldsDisk, Sectors: []meta.Sectors{
 			{What: "an MBR for sectors of 512 bytes", Least: 512, Most: 512}, {What: inXFS + " in partition 1", Least: 1, Most: 512},
 		}}},
-		{"xfs", xfs, meta.Device{Holds: meta.HoldsFileSystem, Sectors: []meta.Sectors{{What: inXFS, Least: 1, Most: 512}}}},
-		{"zeros", make([]byte, 1<<20), meta.Device{}},
+		{"two", append(two, make([]byte, 1<<20)...), "mbr, xfs, xfs", "mbr, xfs, and more", meta.Device{Holds: meta.HoldsDisk, Sectors: []meta.Sectors{
+			{What: "an MBR for sectors of 512 bytes", Least: 512, Most: 512}, {What: inXFS + " in partition 1", Least: 1, Most: 512},
+		}}},
+		{"xfs", xfs, "xfs", "xfs", meta.Device{Holds: meta.HoldsFileSystem, Sectors: []meta.Sectors{{What: inXFS, Least: 1, Most: 512}}}},
+		{"zeros", make([]byte, 1<<20), "nothing", "nothing", meta.Device{}},
 	} {
 		var packed bytes.Buffer
 		z := gzip.NewWriter(&packed)
@@ -58,9 +66,13 @@ func TestToDevice(t *testing.T) {
 			}
 			m := &meta.Transfer{Kind: meta.KindRaw, Output: "device:system", Device: &meta.Device{}}
 			in := File{Path: path, Format: expand.Auto, Note: func(error) {}}
-			s, err := in.Open(t.Context(), new(Push), m)
+			p := new(Push)
+			s, err := in.Open(t.Context(), p, m)
 			if err != nil {
 				t.Fatal(err)
+			}
+			if want := map[string]string{"image": tt.holds, "image.gz": tt.packed}[name]; p.holds != want {
+				t.Errorf("%s, %s: holds %s, want %s", tt.name, name, p.holds, want)
 			}
 			if !reflect.DeepEqual(*m.Device, tt.want) {
 				t.Errorf("%s, %s: %+v, want %+v", tt.name, name, *m.Device, tt.want)

@@ -22,8 +22,15 @@ type expanded struct{ *expand.Image }
 // sha256 returns the image's digest as sha256sum has it, if it was computed.
 func (e expanded) sha256(context.Context) digest.Digest { return e.SHA256() }
 
-// expand returns the image in f as a source, or nil where f is sent as it is. It closes f if there is an error.
-func (in File) expand(ctx context.Context, f *raw.File, m *meta.Transfer) (ring.Source, error) {
+// expand returns the image in f as a source, or nil where f is sent as it is. It closes f if there is an error. For an update it
+// refuses what is compressed before it reads more of it than its beginning.
+func (in File) expand(ctx context.Context, f *raw.File, update bool, m *meta.Transfer) (ring.Source, error) {
+	if update && in.Format != "" && in.Format != expand.Raw {
+		if found, err := expand.Detect(ctx, f, f.Size(), in.Path); err == nil && found != expand.Raw {
+			// An update reads single leaves, for each of which all before it would be expanded again.
+			return nil, errors.Join(errkind.Errorf("input-update", "input %s is compressed with %s, and an update reads it at many places", in.Path, found), f.Close())
+		}
+	}
 	o, err := in.stored(ctx, f)
 	if err != nil {
 		return nil, errors.Join(err, f.Close())

@@ -59,14 +59,10 @@ type File struct {
 // Open opens the file. It notes in m what only the file knows: its time, and its permission bits unless the user set
 // others; and in p what the file holds, if it comes to devices.
 func (in File) Open(ctx context.Context, p *Push, m *meta.Transfer) (ring.Source, error) {
-	s, err := in.open(ctx, m)
+	s, err := in.open(ctx, p, m)
 	if err == nil && in.Each > 0 {
 		s, err = split(ctx, s, in.Path, in.Each)
 		m.Split = true
-	}
-	if e, ok := s.(expanded); ok && err == nil && p.Update && e.Format() != expand.Raw {
-		// An update reads single leaves, for each of which all before it would be expanded again.
-		return nil, errors.Join(errkind.Errorf("input-update", "input %s is compressed with %s, and an update reads it at many places", in.Path, e.Format()), e.Close())
 	}
 	if err != nil || m.Device == nil {
 		return s, err
@@ -80,10 +76,10 @@ func (in File) Open(ctx context.Context, p *Push, m *meta.Transfer) (ring.Source
 	return s, nil
 }
 
-func (in File) open(ctx context.Context, m *meta.Transfer) (ring.Source, error) {
+func (in File) open(ctx context.Context, p *Push, m *meta.Transfer) (ring.Source, error) {
 	if in.Compress {
 		in.Compress = false
-		from, err := in.open(ctx, m)
+		from, err := in.open(ctx, p, m)
 		if err != nil {
 			return nil, err
 		}
@@ -118,7 +114,7 @@ func (in File) open(ctx context.Context, m *meta.Transfer) (ring.Source, error) 
 	}
 	m.KeepMode(f.Mode())
 	if in.Format != "" && in.Format != expand.Raw || in.Map != "" {
-		if source, err := in.expand(ctx, f, m); source != nil || err != nil {
+		if source, err := in.expand(ctx, f, p.Update, m); source != nil || err != nil {
 			return source, err
 		}
 	}

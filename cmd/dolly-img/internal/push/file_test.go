@@ -48,8 +48,8 @@ func TestRawGrowing(t *testing.T) {
 	}
 }
 
-// A compressed image is not sent as an update, for which it would be expanded again at each of many places. One that is stored as
-// it is, is.
+// A compressed image is not sent as an update, for which it would be expanded again at each of many places. It is refused before
+// anything is said about it, or all of it is read. One that is stored as it is, is sent.
 func TestUpdateOfExpanded(t *testing.T) {
 	image := make([]byte, 1<<20)
 	copy(image[1080:], "\x53\xef") // the signature of ext4
@@ -68,12 +68,13 @@ func TestUpdateOfExpanded(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, update := range []bool{false, true} {
-			in := File{Path: path, Format: expand.Auto, Note: func(error) {}}
+			said := 0
+			in := File{Path: path, Format: expand.Auto, Note: func(error) { said++ }, Measuring: func(int64, int64) { said++ }}
 			m := &meta.Transfer{Kind: meta.KindRaw, Output: "device:system", Device: &meta.Device{AnyKind: true}}
 			s, err := in.Open(t.Context(), &Push{Update: update}, m)
 			kind, _ := errkind.Of(err)
-			if refused := update && name == "a.raw.gz"; refused != (kind == "input-update") || !refused && err != nil {
-				t.Errorf("%s, update %v: %v", name, update, err)
+			if refused := update && name == "a.raw.gz"; refused != (kind == "input-update") || !refused && err != nil || refused && said > 0 {
+				t.Errorf("%s, update %v: %v, and %d things were said", name, update, err, said)
 			}
 			if s != nil {
 				s.(io.Closer).Close()
