@@ -1,6 +1,7 @@
 package disk
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"os"
@@ -20,18 +21,17 @@ const (
 	maxOpenFiles  = 1 << 18 // of all processes
 )
 
-// elsewhere says what uses a device that this process sees nobody use: a file system that is mounted in another mount namespace, such as
-// that of a container; a loop device over it; or a program that has it open. It returns "" where nothing is found, or may be looked at.
+// elsewhere says what uses a device that this process sees nobody use: what keptElsewhere says; or a program that has it open. It returns
+// "" where nothing is found, or may be looked at.
 func (m *Machine) elsewhere(d *Device) string {
-	var on []*Device // of which one in use keeps d from being opened for its own
-	for _, o := range m.Devices {
-		if o == d || o.Parent == d.Name && o.MapName == "" || d.Parent == o.Name && d.MapName == "" {
-			on = append(on, o)
-		}
-	}
-	processes, _ := filepath.Glob(filepath.Join(m.roots.Proc, "[0-9]*"))
-	processes = processes[:min(len(processes), maxProcesses)]
-	if text := m.mountedElsewhere(on, processes); text != "" {
+	return cmp.Or(m.keptElsewhere(d), m.openElsewhere(m.sharers(d), m.processes()))
+}
+
+// keptElsewhere says what surely keeps a device from being opened by somebody for his own: a file system that is mounted in another mount
+// namespace, such as that of a container, or a loop device over it.
+func (m *Machine) keptElsewhere(d *Device) string {
+	on := m.sharers(d)
+	if text := m.mountedElsewhere(on, m.processes()); text != "" {
 		return text
 	}
 	for _, loop := range m.Devices {
@@ -42,7 +42,23 @@ func (m *Machine) elsewhere(d *Device) string {
 			return loop.Name + ", a loop device over it"
 		}
 	}
-	return m.openElsewhere(on, processes)
+	return ""
+}
+
+// sharers are the devices of which one in use keeps d from being opened for its own: itself, its partitions, and the disk that it is on.
+func (m *Machine) sharers(d *Device) (on []*Device) {
+	for _, o := range m.Devices {
+		if o == d || o.Parent == d.Name && o.MapName == "" || d.Parent == o.Name && d.MapName == "" {
+			on = append(on, o)
+		}
+	}
+	return on
+}
+
+// processes are the directories of processes in /proc.
+func (m *Machine) processes() []string {
+	all, _ := filepath.Glob(filepath.Join(m.roots.Proc, "[0-9]*")) // the pattern is good
+	return all[:min(len(all), maxProcesses)]
 }
 
 // mountedElsewhere looks for a mount in each mount namespace once.

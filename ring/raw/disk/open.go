@@ -1,6 +1,7 @@
 package disk
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/json"
 	"errors"
@@ -43,11 +44,7 @@ func (r Roots) Open(rule identity.Device) (*Opened, error) {
 	o.File, err = os.OpenFile(path, unix.O_RDWR|unix.O_EXCL|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
 	switch {
 	case errors.Is(err, unix.EBUSY):
-		by := m.elsewhere(c.Device)
-		if by == "" {
-			by = "neither sysfs nor /proc says by what"
-		}
-		return nil, errkind.About("device-busy", c.Device.Path, "%s is busy: %s", c.Device.Path, by)
+		return nil, busy(c.Device, cmp.Or(m.elsewhere(c.Device), "neither sysfs nor /proc says by what"))
 	case err != nil:
 		return nil, notOpened(c.Device, err)
 	}
@@ -62,7 +59,12 @@ func (r Roots) Open(rule identity.Device) (*Opened, error) {
 	return o, nil
 }
 
-// Look reads what a device holds. It is opened for reading only, and not for its own use: nothing is kept from using it.
+func busy(d *Device, by string) error {
+	return errkind.About("device-busy", d.Path, "%s is busy: %s", d.Path, by)
+}
+
+// Look reads what a device holds, also of one that is in use where only /proc shows it, which is an error. It is opened for reading only,
+// and not for its own use: nothing is kept from using it.
 func (m *Machine) Look(rule identity.Device, d *Device) (*Facts, error) {
 	f, err := os.OpenFile(m.roots.dev(d.Path), unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
 	if err != nil {
@@ -70,7 +72,11 @@ func (m *Machine) Look(rule identity.Device, d *Device) (*Facts, error) {
 	}
 	defer f.Close()
 	o := Opened{File: f, Rule: rule, machine: m, device: d}
-	return o.Facts(f)
+	facts, err := o.Facts(f)
+	if by := m.keptElsewhere(d); err == nil && by != "" {
+		err = busy(d, by)
+	}
+	return facts, err
 }
 
 // notOpened returns the error of a device that cannot be opened. A unit with PrivateDevices= sees none.
