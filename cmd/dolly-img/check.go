@@ -260,9 +260,23 @@ func interfaceTo(addr string) (string, error) {
 }
 
 // linkSpeed returns the speed that the driver of dev reports below sys. The file has Mbit/s. If the driver does not know
-// its speed, the file has -1 or cannot be read.
+// its speed, the file has -1 or cannot be read. A virtual interface is as fast as the fastest one that it is made of, since its own figure
+// is made up; only a bond adds up what it has.
 func linkSpeed(sys, dev string) (bytesPerSecond int64, ok bool) {
-	b, err := os.ReadFile(filepath.Join(sys, filepath.Base(dev), "speed"))
+	dir := filepath.Join(sys, filepath.Base(dev))
+	if _, err := os.Stat(filepath.Join(dir, "device")); err != nil {
+		var most int64
+		lower, _ := filepath.Glob(filepath.Join(dir, "lower_*")) // the pattern is good
+		for _, path := range lower {
+			if n, ok := linkSpeed(sys, strings.TrimPrefix(filepath.Base(path), "lower_")); ok {
+				most = max(most, n)
+			}
+		}
+		if _, err := os.Stat(filepath.Join(dir, "bonding")); err != nil || most == 0 {
+			return most, most > 0
+		}
+	}
+	b, err := os.ReadFile(filepath.Join(dir, "speed"))
 	if err != nil {
 		return 0, false
 	}
