@@ -177,9 +177,9 @@ type NodeConfig struct {
 	// Began is called once for each accepted transfer whose Sink did not refuse the offer, before the
 	// sender is told so. It must not block. It may be nil.
 	Began func(r Request)
-	// Progress is told about once a second, from START to the end of a transfer, how much payload this node has received, in
-	// bytes. A call may still come when the transfer has ended. It must not block. It may be nil.
-	Progress func(r Request, bytes int64)
+	// Progress is told about once a second, while a server is there and from the start of a transfer or of comparing to its end, how
+	// far this node is. A call may still come when the transfer has ended. It must not block. It may be nil.
+	Progress func(r Request, p NodeProgress)
 	// Finished is called once for each accepted transfer, after its Sink was
 	// closed, whether it began or not. It may be nil.
 	Finished func(r Request, o Outcome)
@@ -201,6 +201,16 @@ type NodeConfig struct {
 
 	// Log takes the audit lines and warnings. It may be nil, which is silent.
 	Log *slog.Logger
+}
+
+// NodeProgress is how far a node is in a transfer.
+type NodeProgress struct {
+	// Received is the payload that came, in bytes.
+	Received int64
+	// Moved changes whenever the node gets on: bytes come, are good, are durable, are read back, or are compared before the start.
+	Moved int64
+	// Waits says that the node has done what there is to do for it by now, and waits for the server.
+	Waits bool
 }
 
 // Outcome is how a transfer ended on this node.

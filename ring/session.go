@@ -212,10 +212,11 @@ func (s *session) reports(done chan struct{}) {
 		if s.ctrl != nil && (runs || s.m.Comparing()) {
 			s.say(s.report())
 		}
-		received := s.m.Received()
+		told := runs || s.m.Comparing() || s.m.Waits()
+		progress := NodeProgress{Received: s.m.Received(), Moved: s.m.Moved() + s.storing.flushed.Load() + s.storing.back.checked(), Waits: s.m.Waits()}
 		s.mu.Unlock()
-		if runs && s.cfg.Progress != nil {
-			s.cfg.Progress(s.req, received)
+		if told && s.cfg.Progress != nil {
+			s.cfg.Progress(s.req, progress)
 		}
 	}
 }

@@ -76,13 +76,10 @@ func dollyClient(cmd *cobra.Command, o *dolly.Options) error {
 	}
 	limitMemory()
 	outliveReaders()
-	ctx, stop := context.WithCancelCause(cmd.Context())
-	defer stop(nil)
+	ctx, watch, end := watchStall(cmd.Context(), time.Duration(o.Stall)*time.Second)
+	defer end()
 	w := newDollyWords(cmd.ErrOrStderr(), o.Verbose)
-	w.stall = o.Stall
-	if o.Stall > 0 {
-		w.began = time.AfterFunc(time.Duration(o.Stall)*time.Second, func() { stop(&stalled{o.Stall}) }).Stop
-	}
+	w.stall, w.watch = o.Stall, watch
 	log := slog.New(slog.NewTextHandler(w.words, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	n, err := node.New(node.Config{
 		Keys: o.Own.Keys, Cache: o.Own.Cache, Listen: listen, Software: software(), Stdout: cmd.OutOrStdout(), Log: log, Hint: hintOf,
@@ -108,13 +105,6 @@ func dollyClient(cmd *cobra.Command, o *dolly.Options) error {
 	return err
 }
 
-// stalled says that nothing moved for so many seconds.
-type stalled struct{ seconds int }
-
-func (e *stalled) Error() string {
-	return fmt.Sprintf("Timeout reached (was set to %d seconds).", e.seconds)
-}
-
 // portOf returns the port of an address, or the usual one.
 func portOf(a net.Addr) int {
 	if tcp, ok := a.(*net.TCPAddr); ok {
@@ -130,7 +120,7 @@ type dollyWords struct {
 	verbose bool
 	port    int
 	stall   int         // seconds of -a
-	began   func() bool // called when a transfer begins, or nil
+	watch   *stallWatch // of -a
 	// size is that of the file in bytes, -1 while it is not known. unsynced says that the transfer makes nothing durable.
 	size     int64
 	unsynced bool
@@ -155,9 +145,7 @@ func (w *dollyWords) listening(at net.Addr) {
 }
 
 func (w *dollyWords) begin(r ring.Request) {
-	if w.began != nil {
-		w.began()
-	}
+	w.watch.alive()
 	m, err := meta.Decode(r.Meta)
 	if !w.verbose || err != nil {
 		return
@@ -186,14 +174,15 @@ func (w *dollyWords) begin(r ring.Request) {
 }
 
 // progress does not wait until somebody reads what it prints: a node that does would not report to the server either, and fail.
-func (w *dollyWords) progress(bytes int64) {
+func (w *dollyWords) progress(p ring.NodeProgress) {
+	w.watch.node(p)
 	if !w.verbose || !w.printing.CompareAndSwap(false, true) {
 		return
 	}
 	now := time.Now()
 	go func() {
 		defer w.printing.Store(false)
-		w.words.Progress(now, bytes)
+		w.words.Progress(now, p.Received)
 	}()
 }
 

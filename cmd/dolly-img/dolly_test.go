@@ -38,7 +38,7 @@ func TestDollyClientIsNotRead(t *testing.T) {
 		go func() {
 			defer close(told)
 			for bytes := range int64(5) {
-				w.progress(bytes)
+				w.progress(ring.NodeProgress{Received: bytes})
 				time.Sleep(time.Second)
 			}
 		}()
@@ -57,46 +57,68 @@ func TestDollyClientIsNotRead(t *testing.T) {
 				t.Errorf("%q, %v", b[:n], err)
 			}
 			synctest.Wait()
-			w.progress(7e6)
+			w.progress(ring.NodeProgress{Received: 7e6})
 		}
 		out.Close()
 	})
 }
 
-// A transfer ends when nothing has moved for so long, and not while something does.
+// A transfer ends when nothing has moved for so long, and not while something does, on the server and on a node. Progress is told once
+// a second.
 func TestStall(t *testing.T) {
+	for name, moves := range map[string]func(w *stallWatch, bytes int64){
+		"server": func(w *stallWatch, bytes int64) { w.event(ring.Event{Kind: ring.EventProgress, Bytes: bytes}) },
+		"node":   func(w *stallWatch, bytes int64) { w.node(ring.NodeProgress{Received: 7, Moved: bytes}) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ctx, w, end := watchStall(t.Context(), 5*time.Second)
+				defer end()
+				bytes := int64(0)
+				for range 10 {
+					time.Sleep(3 * time.Second)
+					bytes++
+					moves(w, bytes)
+				}
+				w.event(ring.Event{Kind: ring.EventNode})
+				for range 3 { // a file is measured before anything is sent
+					time.Sleep(3 * time.Second)
+					w.alive()
+				}
+				if ctx.Err() != nil {
+					t.Fatal("ended while bytes moved")
+				}
+				for range 2 { // progress without any
+					time.Sleep(2900 * time.Millisecond)
+					moves(w, bytes)
+				}
+				if ctx.Err() != nil {
+					t.Fatal("ended early")
+				}
+				time.Sleep(200 * time.Millisecond)
+				synctest.Wait()
+				if !errors.As(context.Cause(ctx), new(*stalled)) {
+					t.Errorf("after 6 s without progress: %v", context.Cause(ctx))
+				}
+			})
+		})
+	}
 	synctest.Test(t, func(t *testing.T) {
-		j := &job{}
-		ctx, end := j.stall(t.Context(), 5*time.Second)
+		ctx, w, end := watchStall(t.Context(), 5*time.Second)
 		defer end()
-		bytes := int64(0)
-		for range 10 {
-			time.Sleep(3 * time.Second)
-			bytes++
-			j.watch(ring.Event{Kind: ring.EventProgress, Bytes: bytes})
+		w.node(ring.NodeProgress{Moved: 7})
+		w.node(ring.NodeProgress{Moved: 7, Waits: true})
+		if time.Sleep(time.Hour); ctx.Err() != nil {
+			t.Error("a node that has compared what it has ended while it waited for others")
 		}
-		j.watch(ring.Event{Kind: ring.EventNode})
-		for range 3 { // a file is measured before anything is sent
-			time.Sleep(3 * time.Second)
-			j.alive()
-		}
-		if ctx.Err() != nil {
-			t.Fatal("ended while bytes moved")
-		}
-		for range 2 { // progress without any
-			time.Sleep(2 * time.Second)
-			j.watch(ring.Event{Kind: ring.EventProgress, Bytes: bytes})
-		}
-		if ctx.Err() != nil {
-			t.Fatal("ended early")
-		}
-		time.Sleep(time.Second)
-		synctest.Wait()
-		if !errors.As(context.Cause(ctx), new(*stalled)) {
-			t.Errorf("after 5 s without progress: %v", context.Cause(ctx))
+		w.node(ring.NodeProgress{Moved: 7})
+		if time.Sleep(time.Minute); ctx.Err() == nil {
+			t.Error("a node that went on did not end when nothing moved")
 		}
 	})
-	ctx, end := (&job{}).stall(t.Context(), 0)
+	ctx, w, end := watchStall(t.Context(), 0)
+	w.alive()
+	w.node(ring.NodeProgress{})
 	if end(); ctx != t.Context() {
 		t.Error("a limit where none was asked for")
 	}

@@ -9,8 +9,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -47,8 +45,9 @@ func dollyServer(cmd *cobra.Command, o *dolly.Options, args []string) error {
 		return err
 	}
 	defer log.Close()
-	ctx, end := j.stall(cmd.Context(), d.Stall)
+	ctx, w, end := watchStall(cmd.Context(), d.Stall)
 	defer end()
+	j.watch, j.alive = w.event, w.alive
 	dollySays(j, o, d, host, log)
 	err = j.run(ctx)
 	if status := new(statusError); errors.As(err, &status) && errors.As(context.Cause(ctx), new(*stalled)) {
@@ -313,42 +312,4 @@ func dollyAgain(cmd *cobra.Command, o *dolly.Options, args, nodes []string) stri
 		words = append(words, "--yes-overwrite", strconv.Itoa(len(nodes)))
 	}
 	return strings.Join(append(words, "-H", quote(hostlist.Fold(nodes))), " ")
-}
-
-// stall returns a context that ends when nothing moved for so long, and a function that ends the watching. With 0 it is ctx.
-func (j *job) stall(ctx context.Context, limit time.Duration) (context.Context, func()) {
-	if limit <= 0 {
-		return ctx, func() {}
-	}
-	ctx, cancel := context.WithCancelCause(ctx)
-	w := &stallWatch{limit: limit}
-	w.timer = time.AfterFunc(limit, func() { cancel(&stalled{int(limit / time.Second)}) })
-	j.watch, j.alive = w.event, func() { w.timer.Reset(limit) }
-	return ctx, func() {
-		w.timer.Stop()
-		cancel(nil)
-	}
-}
-
-// stallWatch puts off a timer while something moves.
-type stallWatch struct {
-	limit time.Duration
-	timer *time.Timer
-
-	mu    sync.Mutex
-	bytes int64
-	done  int
-}
-
-// event puts off the timer, unless it says no more than the last one.
-func (w *stallWatch) event(e ring.Event) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if e.Kind == ring.EventProgress && e.Bytes == w.bytes && e.Done == w.done {
-		return
-	}
-	if e.Kind == ring.EventProgress {
-		w.bytes, w.done = e.Bytes, e.Done
-	}
-	w.timer.Reset(w.limit)
 }

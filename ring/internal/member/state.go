@@ -82,6 +82,20 @@ func (m *Machine) Resetting() bool { return m.resetting }
 // Received returns the payload in bytes that was accepted, including what was dropped later.
 func (m *Machine) Received() int64 { return m.received }
 
+// Moved returns a number that changes whenever the node gets on: bytes come, are good, are durable, or are compared before the start.
+func (m *Machine) Moved() int64 {
+	moved := m.received + m.marked + m.durable
+	for i := range m.blobs {
+		moved += m.blobs[i].compared.judged + int64(len(m.blobs[i].compared.own))
+	}
+	return moved
+}
+
+// Waits reports whether the node has done what it was told to do by now, and waits for the server.
+func (m *Machine) Waits() bool {
+	return m.phase > Started && m.phase < Failed || m.phase == Offered && m.comparison.said
+}
+
 // InPlace reports whether there is nothing to switch.
 func (m *Machine) InPlace() bool { return m.inPlace }
 

@@ -24,7 +24,7 @@ Options, in any order:
 	-v         say what is done, as dolly does
 	-q         accepted
 	-o LOG     append statistics to LOG, with -v in words
-	-a SECONDS end if nothing moves for so long; of a client, if no transfer begins
+	-a SECONDS end if nothing moves for so long; a client also if no transfer begins
 	-n         nodes confirm before the file is durable; refused for devices and directories
 	-r N       wait N seconds for nodes that do not answer (default 10)
 	-R -4 -6   resolve names; to IPv4 or to IPv6 only

@@ -70,10 +70,10 @@ type Config struct {
 	Log      *slog.Logger
 	// Hint returns what to do about an error, or "".
 	Hint func(error) string
-	// Began, Progress and Ended are called by Receive: when it takes part in a transfer, about once a second with the bytes
-	// that came, and how that ended here. They may be nil.
+	// Began, Progress and Ended are called by Receive: when it takes part in a transfer, about once a second how far
+	// it is, and how that ended here. They may be nil.
 	Began    func(ring.Request)
-	Progress func(bytes int64)
+	Progress func(ring.NodeProgress)
 	Ended    func(ring.Outcome)
 }
 
@@ -92,7 +92,7 @@ type Node struct {
 	log       *slog.Logger
 	hint      func(error) string
 	began     func(ring.Request)
-	progress  func(bytes int64)
+	progress  func(ring.NodeProgress)
 	ended     func(ring.Outcome)
 	users     deviceUsers
 }

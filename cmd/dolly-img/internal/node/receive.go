@@ -41,7 +41,7 @@ func (s *Node) Receive(ctx context.Context) error {
 		}
 	}
 	if s.progress != nil {
-		s.cfg.Progress = func(_ ring.Request, bytes int64) { s.progress(bytes) }
+		s.cfg.Progress = func(_ ring.Request, p ring.NodeProgress) { s.progress(p) }
 	}
 	s.cfg.Finished = func(r ring.Request, o ring.Outcome) {
 		finished(r, o)
