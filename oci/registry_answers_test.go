@@ -1,13 +1,18 @@
 package oci
 
 import (
+	"errors"
 	"fmt"
+	"net"
 	"net/http"
+	"net/url"
 	"strings"
 	"testing"
 
 	"github.com/opencontainers/go-digest"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/dolly-img/dolly-img/ring/errkind"
 )
 
 // Answers that are no image, for the manifest: what is said, how often it was asked for,
@@ -240,4 +245,13 @@ func TestRegistryOtherDigest(t *testing.T) {
 	config := alone.put(v1.MediaTypeImageConfig, m.blobs[m.config.Digest])
 	alone.root = alone.put(v1.MediaTypeImageManifest, asJSON(v1.Manifest{Versioned: versioned, MediaType: v1.MediaTypeImageManifest, Config: config, Layers: []v1.Descriptor{layer}}))
 	openFails(t, newRegistry(t, alone).name(), plain(t), "only digests of sha256")
+}
+
+// A host whose name nobody resolves is named, since the name is what is wrong, or the name server of this machine.
+func TestRegistryName(t *testing.T) {
+	dns := &net.DNSError{Err: "no such host", Name: "registry.exmaple", IsNotFound: true}
+	err := (&registry{}).explain(&url.Error{Op: "Get", URL: "https://registry.exmaple/v2/?token=secret", Err: &net.OpError{Op: "dial", Err: dns}})
+	if kind, about := errkind.Of(err); kind != "registry-name" || len(about) != 1 || about[0] != dns.Name || !errors.Is(err, dns) {
+		t.Errorf("%v: %s of %q", err, kind, about)
+	}
 }

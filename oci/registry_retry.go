@@ -122,6 +122,7 @@ func (r *registry) explain(err error) error {
 		u.URL, _, _ = strings.Cut(u.URL, "?")
 	}
 	s := status(err)
+	var dns *net.DNSError
 	denied := s == 401 || s == 403 || errors.As(err, new(docker.ErrUnauthorizedForCredentials))
 	switch {
 	case s == 429, errors.Is(err, docker.ErrTooManyRequests):
@@ -134,6 +135,8 @@ func (r *registry) explain(err error) error {
 		return errkind.Errorf("registry-certificate", "%w", err)
 	case errors.As(err, new(tls.RecordHeaderError)), strings.Contains(err.Error(), "HTTP response to HTTPS client"):
 		return errkind.Errorf("registry-plain", "%w", err)
+	case errors.As(err, &dns):
+		return errkind.About("registry-name", dns.Name, "%w", err)
 	case s == 404:
 		return errkind.Errorf("registry-unknown", "%w", err)
 	}

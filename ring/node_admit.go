@@ -30,7 +30,7 @@ func (n *Node) admit(cfg *NodeConfig, ctrl *control, id wire.ID, r Request, plai
 	case len(r.Blobs) == 0 || len(r.Meta) > 64<<10:
 		return nil, wire.Errorf(wire.CodeProtocol, "malformed offer")
 	case plain && !cfg.AllowPlain:
-		return nil, wire.Errorf(wire.CodePolicy, "this node's policy does not allow plain data links ([data] plain)")
+		return nil, wire.Errorf(wire.CodePolicy, "this node's policy does not allow plain data links (to allow them, add to policy.toml there the lines [data] and plain = true)")
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), timings.yieldFor)
 	defer cancel()

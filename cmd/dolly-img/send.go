@@ -105,10 +105,21 @@ func (j *job) run(ctx context.Context) error {
 	if rep.Exit == ring.ExitInterrupted && err != nil && j.Meta.Device != nil && !j.Check && !j.agreed.Load() {
 		return &statusError{rep.Exit, fmt.Errorf("nothing was overwritten: %w", err)}
 	}
-	if cutOff && rep.Transfer != "" && !j.Check && !j.Meta.Discard && err != nil {
-		err = hintf("the same command goes on from what the nodes have kept", "%w", err)
+	if hint := j.sameAgain(); cutOff && rep.Transfer != "" && !j.Check && hint != "" && err != nil {
+		err = hintf(hint, "%w", err)
 	}
 	return &statusError{rep.Exit, err}
+}
+
+// sameAgain says what the same command does after this transfer was cut off, or nothing where it left nothing on the nodes.
+func (j *job) sameAgain() string {
+	switch {
+	case j.Meta.Discard || j.Meta.Output == "-":
+		return ""
+	case j.Meta.Tree != nil:
+		return "the same command begins anew: nodes keep nothing of a directory that did not come whole"
+	}
+	return "the same command goes on from what the nodes have kept"
 }
 
 // show prints what became of the nodes, unless told says that the report was printed as JSON.
@@ -131,6 +142,9 @@ func (j *job) show(stderr *screen, rep *ring.Report, told bool) {
 		if j.Meta.Kind == meta.KindRaw {
 			what = "file"
 		}
+		if _, ok := j.What.(push.Tree); ok {
+			what = "directory"
+		}
 		if j.Update && j.Meta.Device == nil { // also where the file became shorter or was replaced
 			switched = "got the mode and the time"
 		}
@@ -146,7 +160,7 @@ func (j *job) show(stderr *screen, rep *ring.Report, told bool) {
 			stderr.printf("nothing was made durable: a node that loses power now may lose it")
 		}
 	}
-	if j.again != nil && !told && !j.Check {
+	if j.again != nil && !told && !j.Check && rep.Exit != ring.ExitInterrupted { // of which no row is shown
 		j.printAgain(stderr, rep)
 	}
 }

@@ -103,7 +103,7 @@ func where(file string, line int) string {
 type GroupError struct {
 	// Name is the name without @.
 	Name string
-	// Err is the error of opening the file.
+	// Err says which file is not there.
 	Err error
 }
 

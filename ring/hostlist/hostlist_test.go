@@ -6,6 +6,8 @@ import (
 	"io"
 	"io/fs"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -54,6 +56,10 @@ var testFiles = files{
 }
 
 func TestParse(t *testing.T) {
+	here, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, c := range []struct{ exprs, want string }{
 		{"a", "a"},
 		{"a,b,node[1-3]", "a b node1 node2 node3"},
@@ -178,8 +184,8 @@ func TestParse(t *testing.T) {
 		{"!@not", `node list: not line 2: "!n2" at 1: ! in a list that is left out`},
 		{"@mpich", `node list: mpich line 4: "n[1-2]:16" at 1: :16 looks like the number of slots in a machine file of MPICH`},
 		{"a,!@mpich6", `node list: mpich6 line 1: "[::1]:4" at 1: :4 looks like the number of slots in a machine file of MPICH`},
-		{"@gone", "node list: @gone: open gone: file does not exist"},
-		{"@./gone", "node list: open ./gone: file does not exist"},
+		{"@gone", "node list: @gone: " + filepath.Join(here, "gone") + ": no such file or directory"},
+		{"@./gone", "node list: @./gone: " + filepath.Join(here, "gone") + ": no such file or directory"},
 		{"@long", fmt.Sprintf("node list: long line 1: %q... at 1: name too long", strings.Repeat("x", 80))},
 		{strings.Repeat("a", 300), fmt.Sprintf("node list: %q... at 1: name too long", strings.Repeat("a", 80))},
 		{strings.Repeat("[1]", 300), fmt.Sprintf("node list: %q... at 1: name too long", strings.Repeat("[1]", 27)[:80])},

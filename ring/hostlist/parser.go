@@ -8,9 +8,11 @@ import (
 	"io/fs"
 	"net"
 	"net/netip"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"github.com/dolly-img/dolly-img/ring/errkind"
 )
@@ -245,8 +247,8 @@ func (p *parser) unmatched() {
 // file adds the expressions in a file.
 func (p *parser) file(name string, out bool) error {
 	f, err := p.Open(name)
-	if errors.Is(err, fs.ErrNotExist) && !strings.Contains(name, "/") {
-		return &GroupError{name, err}
+	if errors.Is(err, fs.ErrNotExist) {
+		return missing(name)
 	}
 	if err != nil {
 		return fmt.Errorf("node list: %w", err)
@@ -277,6 +279,19 @@ func (p *parser) file(name string, out bool) error {
 		p.Note(name + " names no node")
 	}
 	return nil
+}
+
+// missing says where a file was looked for that is not there.
+func missing(name string) error {
+	path, err := filepath.Abs(name)
+	if err != nil {
+		path = name
+	}
+	err = fmt.Errorf("%s: %w", path, syscall.ENOENT)
+	if strings.Contains(name, "/") {
+		return errkind.Errorf("input-missing", "node list: @%s: %w", name, err)
+	}
+	return &GroupError{name, err}
 }
 
 // keys returns keys that are equal for two names of one node. They do not depend on upper and lower case, on how an

@@ -130,7 +130,7 @@ func readBounded(path string, limit int64) ([]byte, fs.FileInfo, error) {
 	return data, info, nil
 }
 
-// missing has the kind of error for each file that is not there; the advice says where it comes from.
+// missing has the kind of error for each file that is not there, or is another one's; the advice says where it comes from.
 var missing = map[string]errkind.Kind{
 	caFile:     errkind.Kind("no-ca"),
 	caKeyFile:  errkind.Kind("no-ca-key"),
@@ -236,7 +236,7 @@ func (f *keyFile) check(role Role, ca *keyFile, now time.Time) (Peer, error) {
 	case err != nil:
 		return peer, fail(Malformed, "", err, "")
 	case peer.Role != role:
-		return peer, fail(WrongRole, "it is a "+string(peer.Role)+"'s certificate, not a "+string(role)+"'s", nil, "")
+		return peer, fail(WrongRole, "it is a "+string(peer.Role)+"'s certificate, not a "+string(role)+"'s", nil, missing[roleFile(role)])
 	case f.key == nil:
 		return peer, fail(Malformed, "no private key", nil, "")
 	case !belongs(f.key, cert):

@@ -73,9 +73,9 @@ func TestPolicy(t *testing.T) {
 
 func TestPolicyErrors(t *testing.T) {
 	for _, c := range []struct{ text, want string }{
-		{"[[output]]\ndir = \"/data\"\noverwite = true\n", `line 3: unknown key "output.overwite"`},
+		{"[[output]]\ndir = \"/data\"\noverwite = true\n", `line 3: unknown key "output.overwite" (did you mean overwrite?)`},
 		{"[[output]]\ndir = \"/a\"\ndirectories = 1\n", "line 3: directories = 1: want true or false"},
-		{"[outputs]\n", `line 1: unknown key "outputs"`},
+		{"[outputs]\n", `line 1: unknown key "outputs" (did you mean output?)`},
 		{"x = 1\n", `line 1: unknown key "x"`},
 		{"[data]\n\nplain = \"yes\"\n", "line 3"},
 		{"[data\n", "line 1"},
@@ -164,10 +164,10 @@ over = true
 		text, _ := strings.CutPrefix(err.Error(), "policy "+dir+"/policy.toml: ")
 		got = append(got, text)
 	}
-	want := []string{`line 2: max = "1 furlong": size "1 furlong": not a number of bytes (such as 500M)`, `line 3: unknown key "cache.groups"`,
+	want := []string{`line 2: max = "1 furlong": size "1 furlong": not a number of bytes (such as 500M)`, `line 3: unknown key "cache.groups" (did you mean group?)`,
 		`line 4: group = "hpc": needs a mode beside it, as in mode = "0640"`,
 		`line 5: dir = "": [[output]] needs an absolute path`, `line 6: overwrite = 1: want true or false`,
-		`line 8: dir = "data": want an absolute path without . or .. and without a slash at its end`, `line 9: unknown key "output.over"`,
+		`line 8: dir = "data": want an absolute path without . or .. and without a slash at its end`, `line 9: unknown key "output.over" (did you mean overwrite?)`,
 		`line 10: device: want a list of tables, as in [[device]]`}
 	if !slices.Equal(got, want) {
 		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))

@@ -96,7 +96,7 @@ func (r *policyReader) device(at string, item map[string]any) {
 	before := len(r.errs)
 	for _, key := range slices.Sorted(maps.Keys(item)) {
 		if set[key] == nil {
-			r.fail(at+"."+key, fmt.Errorf("unknown key %q", "device."+key))
+			r.unknown(at+"."+key, "device."+key, slices.Sorted(maps.Keys(set)))
 		} else if err := set[key](item[key]); err != nil {
 			r.fail(at+"."+key, fmt.Errorf("%s = %s: %w", key, tomlkeys.Shown(item[key]), err))
 		}

@@ -52,7 +52,7 @@ func parsePolicy(data []byte) (*Policy, []*lineError) {
 		case "data", "limits", "cache":
 			r.table(name, root[name])
 		default:
-			r.fail(name, fmt.Errorf("unknown key %q", name))
+			r.unknown(name, name, []string{"output", "device", "data", "limits", "cache"})
 		}
 	}
 	if p.Cache.Group != "" && p.Cache.Mode == 0 && r.lines["cache.mode"] == 0 {
@@ -70,6 +70,15 @@ func (r *policyReader) fail(key string, err error) {
 	r.errs = append(r.errs, &lineError{r.lines[key], err})
 }
 
+// unknown says that nobody knows the key that stands at a place, and which of those that are known there may be meant.
+func (r *policyReader) unknown(at, key string, known []string) {
+	meant := ""
+	if near := nearest(key[strings.LastIndexByte(key, '.')+1:], known); near != "" {
+		meant = fmt.Sprintf(" (did you mean %s?)", near)
+	}
+	r.fail(at, fmt.Errorf("unknown key %q%s", key, meant))
+}
+
 // table reads [data], [limits] or [cache].
 func (r *policyReader) table(name string, value any) {
 	table, ok := value.(map[string]any)
@@ -81,11 +90,21 @@ func (r *policyReader) table(name string, value any) {
 		path := name + "." + key
 		set := r.settings[path]
 		if set == nil {
-			r.fail(path, fmt.Errorf("unknown key %q", path))
+			r.unknown(path, path, r.known(name))
 		} else if err := set(table[key]); err != nil {
 			r.fail(path, fmt.Errorf("%s = %s: %w", key, tomlkeys.Shown(table[key]), err))
 		}
 	}
+}
+
+// known returns the keys that a table may have.
+func (r *policyReader) known(table string) (keys []string) {
+	for _, setting := range slices.Sorted(maps.Keys(r.settings)) {
+		if key, ok := strings.CutPrefix(setting, table+"."); ok {
+			keys = append(keys, key)
+		}
+	}
+	return keys
 }
 
 // list reads the tables [[output]] or [[device]].
@@ -129,7 +148,7 @@ func (r *policyReader) output(at string, item map[string]any, o *Output) {
 		case "directories":
 			err = tomlkeys.Bool(item[key], &o.Directories)
 		default:
-			r.fail(at+"."+key, fmt.Errorf("unknown key %q", "output."+key))
+			r.unknown(at+"."+key, "output."+key, []string{"dir", "overwrite", "directories"})
 		}
 		if err != nil {
 			r.fail(at+"."+key, fmt.Errorf("%s = %s: %w", key, tomlkeys.Shown(item[key]), err))

@@ -244,6 +244,7 @@ func choose(dir string, which []string) ([]choice, error) {
 		wanted[w] = false
 	}
 	var list []choice
+	var names []string // that could be chosen
 	for _, name := range certFiles(dir) {
 		file, err := read(dir, name)
 		if err != nil {
@@ -256,13 +257,19 @@ func choose(dir string, which []string) ([]choice, error) {
 		if err != nil {
 			return nil, &KeyError{File: file.path, Problem: Malformed, Err: err}
 		}
+		names = append(names, strings.TrimSuffix(name, ".pem"))
+		if peer.Name != "" {
+			names = append(names, peer.Name)
+		}
 		if chosen(wanted, name, peer) {
 			list = append(list, choice{name, file.path, file.certs[0], peer})
 		}
 	}
 	for _, w := range which {
-		if !wanted[w] {
-			return nil, fmt.Errorf("%q: no certificate in %s has this name", w, dir)
+		if near := nearest(w, names); !wanted[w] && near != "" {
+			return nil, errkind.About("key-near", near, "%q: no certificate in %s has this name", w, dir)
+		} else if !wanted[w] {
+			return nil, errkind.Errorf("key-names", "%q: no certificate in %s has this name", w, dir)
 		}
 	}
 	return list, nil

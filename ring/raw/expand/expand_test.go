@@ -312,7 +312,7 @@ func TestErrors(t *testing.T) {
 			if err == nil {
 				_, err = all(t.Context(), im)
 			}
-			if err == nil || !strings.Contains(err.Error(), tt.want) {
+			if err == nil || !strings.Contains(err.Error(), tt.want) || strings.Count(err.Error(), "input "+tt.name) > 1 {
 				t.Errorf("got %v, want %s", err, tt.want)
 			}
 			kind, about := errkind.Of(err)

@@ -106,8 +106,8 @@ func (s *stream) Read(b []byte) (int, error) {
 	}
 	n, err := s.dec.Read(b)
 	if s.im.judged {
-		if ferr := s.look(b[:n]); ferr != nil {
-			n, err = 0, ferr
+		if s.err = s.look(b[:n]); s.err != nil {
+			return 0, s.err
 		}
 	}
 	s.off += int64(n)

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -92,7 +93,7 @@ func sniff(image string) (kind string, err error) {
 			}
 			return "", errkind.About("transport-registry", image, "image: %w", err)
 		}
-		return "", errkind.Errorf("image-unknown", "image: %w", err)
+		return "", notThere(image, err)
 	}
 	switch {
 	case info.IsDir():
@@ -118,6 +119,18 @@ func sniff(image string) (kind string, err error) {
 	default:
 		return "", errkind.Errorf("image-unknown", "image %s is %s, not an image", image, what)
 	}
+}
+
+// notThere says of an image that there is no such file, or that it cannot be looked at. What can be no path of an image may be its name in
+// a registry.
+func notThere(image string, err error) error {
+	switch {
+	case !errors.Is(err, fs.ErrNotExist):
+		return errkind.Errorf("image-unknown", "image: %w", err)
+	case cache.CheckRef(image) != nil, slices.Contains([]string{".sif", ".simg", ".img", ".tar", ".tgz", ".gz", ".zst"}, filepath.Ext(image)):
+		return errkind.Errorf("input-missing", "image: %w", err)
+	}
+	return errkind.About("image-which", image, "image: %w", err)
 }
 
 // What describe calls files that package oci may be able to read, or has a hint for.
