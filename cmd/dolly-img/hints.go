@@ -208,6 +208,7 @@ var hints = map[errkind.Kind]string{
 	"output-rule":         "name another directory, or set overwrite = true and directories = true for dir = %[1]q, too, in the node's policy.toml",
 	"output-shared":       "--shared-output permits it; name one node for each directory that nodes share",
 	"output-stdout":       "run dolly-img receive on it",
+	"output-subvolume":    "name a directory in it; or make a plain one of it: btrfs subvolume show tells the two apart",
 	"output-top":          "name one below it, such as %[1]s/NAME",
 	"output-tree-owner":   "only root can give files away: run the node as root, or name with --owner the user that it runs as",
 	"output-tree-rights":  "the unit keeps the daemon from it: dolly-img-directories.conf, beside the unit file in the source, lets it have it; a daemon without the unit has to run as root",

@@ -81,7 +81,7 @@ func (t *Tree) mergeable(from, standing *os.File) (*merger, error) {
 		return nil, t.t.fail("look at it", err)
 	}
 	if st.Dev != m.dev {
-		return nil, t.t.mounted(".")
+		return nil, subvolume(t.t.title, ".")
 	}
 	err := t.mountedOn(func(rel string) bool {
 		var st unix.Stat_t
@@ -106,6 +106,28 @@ func (t *Tree) mountedOn(on func(rel string) bool) error {
 		}
 	}
 	return nil
+}
+
+// ownDevice returns an error if the directory that is there has another device number than the one in which it is, though nothing is
+// mounted on it.
+func (t *Tree) ownDevice() error {
+	in, err := t.t.fs.Lstat(".")
+	if err != nil {
+		return t.t.fail("look at its directory", err)
+	}
+	standing, err := t.t.look(t.t.name)
+	if err != nil {
+		return t.t.fail("look at it", err)
+	}
+	if stat(in).Dev != stat(standing).Dev {
+		return subvolume(t.t.title, ".")
+	}
+	return nil
+}
+
+// subvolume is the error of a directory to which nothing can be renamed from outside, as Btrfs has them.
+func subvolume(title, rel string) error {
+	return errkind.Errorf("output-subvolume", "output %s: %s is a subvolume, to which files cannot be moved from outside of it", title, path.Join(title, rel))
 }
 
 // pair is a name in the directory from which things are moved, and what has it in the other one.
@@ -158,8 +180,8 @@ func (m *merger) check(from, to *os.File, rel string) error {
 		m.names++
 		isDir := p.new&unix.S_IFMT == unix.S_IFDIR
 		switch {
-		case p.old != 0 && p.dev != m.dev: // a subvolume of Btrfs
-			return m.fail(p.rel, unix.EXDEV)
+		case p.old != 0 && p.dev != m.dev:
+			return subvolume(m.title, p.rel)
 		case p.old != 0 && isDir != (p.old&unix.S_IFMT == unix.S_IFDIR):
 			return errkind.Errorf("output-in-place", "output %s: %s would have to be removed, since one of the two is a directory and the other is not",
 				m.title, path.Join(m.title, p.rel))

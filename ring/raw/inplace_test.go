@@ -4,8 +4,12 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"testing"
+
+	"github.com/dolly-img/dolly-img/ring/errkind"
+	"github.com/dolly-img/dolly-img/test/loopdev"
 )
 
 // merging makes, as user uid, a directory out with these files, and a part that has others of the same names and is to be moved into it.
@@ -83,4 +87,54 @@ func TestInPlaceLocked(t *testing.T) {
 			t.Error(err)
 		}
 	}
+}
+
+// A subvolume of Btrfs in the place of the directory, into which nothing can be renamed from outside, is refused before anything is sent,
+// and one below it before anything is replaced.
+func TestInPlaceSubvolume(t *testing.T) {
+	d := loopdev.New(t, t.TempDir(), 128<<20, loopdev.Options{})
+	if out, err := exec.Command("mkfs.btrfs", "--quiet", "--mixed", d.Path).CombinedOutput(); err != nil {
+		loopdev.Cannot(t, "mkfs.btrfs: %v: %s", err, out)
+	}
+	err := d.Mount(t, d.Path, "btrfs", 0, func(dir string) {
+		subvolume := func(name string) {
+			if out, err := exec.Command("btrfs", "subvolume", "create", filepath.Join(dir, name)).CombinedOutput(); err != nil {
+				t.Errorf("%v: %s", err, out)
+			}
+		}
+		subvolume("out")
+		tree, err := NewWholeTree(TargetOptions{Dir: dir, Name: "out", Overwrite: true})
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		tree.InPlace()
+		if _, err := tree.Check(); !errkindIs(err, "output-subvolume") {
+			t.Errorf("in its place: %v", err)
+		}
+		if err := errors.Join(tree.Close(), os.Remove(filepath.Join(dir, "out"))); err != nil {
+			t.Error(err)
+		}
+		tree, err = merging(dir, os.Geteuid(), "file")
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer tree.Close()
+		subvolume("out/sub")
+		if err := os.Mkdir(filepath.Join(PartPath(filepath.Join(dir, "out")), "sub"), 0o700); err != nil {
+			t.Error(err)
+		}
+		if err := tree.Seal(ctx, func(*os.File) error { return nil }); !errkindIs(err, "output-subvolume") {
+			t.Errorf("below it: %v", err)
+		}
+	})
+	if err != nil {
+		loopdev.Cannot(t, "btrfs: %v", err)
+	}
+}
+
+func errkindIs(err error, kind errkind.Kind) bool {
+	got, _ := errkind.Of(err)
+	return got == kind
 }

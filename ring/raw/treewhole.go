@@ -43,7 +43,10 @@ func (t *Tree) replaceable() error {
 		return t.t.existsDir()
 	}
 	if t.all.inPlace {
-		return t.mountedOn(func(rel string) bool { return rel == "." })
+		if err := t.mountedOn(func(rel string) bool { return rel == "." }); err != nil {
+			return err
+		}
+		return t.ownDevice()
 	}
 	return t.t.nothingMounted(t.t.name)
 }
