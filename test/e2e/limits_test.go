@@ -48,8 +48,8 @@ func TestMemoryOfZeros(t *testing.T) {
 	r.memoryOfZeros(sent, "--output", r.data+"/file", "--data", "plain")
 }
 
-// The same onto a device of a node. It is not read back here: to hash as many zeros takes a minute of a core, and needs no memory
-// that the smaller devices of other tests do not need.
+// The same onto a device of a node. It is not read back here: to hash as many zeros takes a minute of a core. It was tried by hand
+// (test/bench/RESULTS.md).
 func TestMemoryOfZerosOnDevice(t *testing.T) {
 	const size = 64 << 30
 	r, _ := newDeviceRig(t, 5*time.Minute, 1, func(r *rig, _ int) map[string]*loopdev.Device {
