@@ -27,30 +27,38 @@ func (e *entry) times() []unix.Timespec {
 }
 
 // dress gives an open file or directory its owner, extended attributes, time and mode, in the order in which none of them
-// takes back another one. It returns what the file system says then.
-func (x *extractor) dress(fd int, e *entry) (*unix.Stat_t, error) {
+// takes back another one. What the file system says then is put into st.
+func (x *extractor) dress(fd int, e *entry, st *unix.Stat_t) error {
 	if uid, gid, change := x.ids(e); change {
 		if err := unix.Fchown(fd, int(uid), int(gid)); err != nil {
-			return nil, notOwner(uid, gid, err)
+			return notOwner(uid, gid, err)
 		}
 	}
 	for _, a := range e.xattrs {
 		if err := unix.Fsetxattr(fd, a.name, []byte(a.value), 0); err != nil {
-			return nil, attribute(a.name, err)
+			return attribute(a.name, err)
 		}
 	}
 	if err := utimens(fd, e.times()); err != nil {
-		return nil, err
+		return err
 	}
-	st := new(unix.Stat_t)
 	err := unix.Fstat(fd, st)
 	if err == nil && st.Mode&0o7777 != e.mode {
 		if err = unix.Fchmod(fd, e.mode); err != nil {
-			return nil, permissions(e.mode, err)
+			return permissions(e.mode, err)
 		}
 		err = unix.Fstat(fd, st)
 	}
-	return st, err
+	return err
+}
+
+// dressOpen is dress, and notes it.
+func (x *extractor) dressOpen(fd int, e *entry) error {
+	var st unix.Stat_t
+	if err := x.dress(fd, e, &st); err != nil {
+		return err
+	}
+	return x.note(e, &st)
 }
 
 // dressName is dress for what cannot be opened, and notes it.

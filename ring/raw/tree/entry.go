@@ -147,6 +147,13 @@ func (e *entry) check() error {
 	return nil
 }
 
+// headers returns how many bytes encode appends. It makes the records in scratch, and returns that for the next call.
+func (e *entry) headers(scratch []byte) (int64, []byte) {
+	scratch = e.appendRecords(scratch[:0])
+	n := int64(len(scratch))
+	return 2*block + n + padding(n), scratch
+}
+
 // encode appends the headers of the entry to b.
 func (e *entry) encode(b []byte) []byte {
 	at := len(b) + block
@@ -275,56 +282,56 @@ func recordsIn(b []byte) (int, error) {
 // errForm is the error of an entry that is not in the one form that the stream has.
 var errForm = errors.New("not in the form that dolly-img sends")
 
-// decode reads the headers of an entry: what encode has appended to nothing.
+// decode reads the headers of an entry, which are what encode has appended to nothing, into e.
 //
 // It encodes into scratch, and returns that for the next call.
-func decode(b, scratch []byte) (*entry, []byte, error) {
+func decode(b []byte, e *entry, scratch []byte) ([]byte, error) {
 	h := b[len(b)-block:]
 	n := number(b[124:135])
 	if n < 0 || int64(len(b)) != 2*block+n+padding(n) {
-		return nil, scratch, errForm
+		return scratch, errForm
 	}
-	e := &entry{
+	*e = entry{
 		kind: h[156], mode: uint32(number(h[100:107])), uid: uint32(number(h[108:115])), gid: uint32(number(h[116:123])),
 		size: number(h[124:135]), major: uint32(number(h[329:336])), minor: uint32(number(h[337:344])),
 	}
-	if err := e.readRecords(b[block : block+n]); err != nil {
-		return nil, scratch, err
+	if err := e.readRecords(string(b[block : block+n])); err != nil {
+		return scratch, err
 	}
 	if e.kind == typeDir {
 		e.path = strings.TrimSuffix(e.path, "/")
 	}
 	if err := e.check(); err != nil {
-		return nil, scratch, fmt.Errorf("%q: %w", shown(e.path), err)
+		return scratch, fmt.Errorf("%q: %w", shown(e.path), err)
 	}
 	if scratch = e.encode(scratch[:0]); !bytes.Equal(scratch, b) {
-		return nil, scratch, fmt.Errorf("%q: %w", shown(e.path), errForm)
+		return scratch, fmt.Errorf("%q: %w", shown(e.path), errForm)
 	}
-	return e, scratch, nil
+	return scratch, nil
 }
 
 // shown is as much of a path as an error repeats.
 func shown(p string) string { return p[:min(len(p), 200)] }
 
 // readRecords takes from the records what the header cannot say.
-func (e *entry) readRecords(b []byte) error {
-	for len(b) > 0 {
-		i := bytes.IndexByte(b, ' ')
+func (e *entry) readRecords(all string) error {
+	for len(all) > 0 {
+		i := strings.IndexByte(all, ' ')
 		if i < 0 {
 			return errForm
 		}
-		n, err := strconv.Atoi(string(b[:i]))
-		if err != nil || n <= i+1 || n > len(b) || b[n-1] != '\n' {
+		n, err := strconv.Atoi(all[:i])
+		if err != nil || n <= i+1 || n > len(all) || all[n-1] != '\n' {
 			return errForm
 		}
-		key, value, ok := strings.Cut(string(b[i+1:n-1]), "=")
+		key, value, ok := strings.Cut(all[i+1:n-1], "=")
 		if !ok {
 			return errForm
 		}
 		if err := e.record(key, value); err != nil {
 			return err
 		}
-		b = b[n:]
+		all = all[n:]
 	}
 	return nil
 }

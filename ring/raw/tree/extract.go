@@ -30,6 +30,7 @@ type extractor struct {
 	top  *entry     // nil: it has not come yet
 
 	head    []byte // headers of an entry, as far as they have come
+	entry   entry  // what they say, but of a directory
 	need    int    // how long they are, as far as that is known
 	file    *entry // whose bytes come; nil: none
 	fd      int    // of file
@@ -141,12 +142,16 @@ func (x *extractor) header() error {
 		x.need = 2*block + n
 		return nil
 	}
-	e, scratch, err := decode(b, x.scratch)
-	if err != nil {
+	var err error
+	if x.scratch, err = decode(b, &x.entry, x.scratch); err != nil {
 		return x.malformed(err)
 	}
-	x.scratch = scratch
 	x.head, x.need = x.head[:0], block
+	e := &x.entry
+	if e.kind == typeDir { // others come before it is complete
+		e = new(entry)
+		*e = x.entry
+	}
 	return x.begin(e)
 }
 
@@ -220,11 +225,7 @@ func (x *extractor) leave() error {
 	d := x.dirs[len(x.dirs)-1]
 	x.dirs = x.dirs[:len(x.dirs)-1]
 	defer unix.Close(d.fd)
-	st, err := x.dress(d.fd, d.e)
-	if err == nil {
-		err = x.note(d.e, st)
-	}
-	if err != nil {
+	if err := x.dressOpen(d.fd, d.e); err != nil {
 		return x.fail(d.e, "attributes of", err)
 	}
 	return nil
@@ -333,10 +334,7 @@ func (x *extractor) complete() error {
 		err = unix.Ftruncate(x.fd, e.size)
 	}
 	if err == nil {
-		var st *unix.Stat_t
-		if st, err = x.dress(x.fd, e); err == nil {
-			err = x.note(e, st)
-		}
+		err = x.dressOpen(x.fd, e)
 	}
 	if cerr := unix.Close(x.fd); err == nil {
 		err = cerr

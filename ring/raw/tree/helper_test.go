@@ -187,6 +187,6 @@ func unpack(t testing.TB, stream []byte, n int) (string, error) {
 	if err := x.finish(); err != nil {
 		return dir, err
 	}
-	_, err = x.dress(x.dirs[0].fd, x.top)
+	err = x.dress(x.dirs[0].fd, x.top, new(unix.Stat_t))
 	return dir, err
 }

@@ -160,8 +160,8 @@ func FuzzEntry(f *testing.F) {
 		if len(b) < 2*block {
 			return
 		}
-		e, _, err := decode(b, nil)
-		if err != nil {
+		var e entry
+		if _, err := decode(b, &e, nil); err != nil {
 			return
 		}
 		if !bytes.Equal(e.encode(nil), b) {

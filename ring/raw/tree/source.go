@@ -54,15 +54,16 @@ func Open(dir string, o Options) (*Source, error) {
 // openAt is Open of a directory that is open, which Close closes.
 func openAt(fd int, dir string, o Options) (*Source, error) {
 	s := &Source{top: fd, title: filepath.Clean(dir), o: o, at: []int64{0}}
-	var headers []byte
+	var scratch []byte
 	end := int64(0)
 	err := walk(fd, s.title, o, func(f *found) error {
-		headers = f.encode(headers[:0])
-		end += int64(len(headers)) + f.size + padding(f.size)
+		var headers int64
+		headers, scratch = f.headers(scratch)
+		end += headers + f.size + padding(f.size)
 		if end < 0 || f.size > 1<<62 {
 			return fmt.Errorf("input %s: its files are longer than can be counted", s.title)
 		}
-		s.data += int64(len(headers)) + padding(f.size) + f.stored()
+		s.data += headers + padding(f.size) + f.stored()
 		s.all, s.at = append(s.all, f), append(s.at, end)
 		return nil
 	})

@@ -323,8 +323,7 @@ func (w *writer) Commit(ctx context.Context, final v1.Descriptor) (err error) {
 		}
 	}
 	dress := func(top *os.File) error {
-		_, err := x.dress(int(top.Fd()), x.top)
-		return err
+		return x.dress(int(top.Fd()), x.top, new(unix.Stat_t))
 	}
 	if err := t.tree.Seal(ctx, dress); err != nil {
 		return err

@@ -3,7 +3,6 @@ package tree
 import (
 	"errors"
 	"fmt"
-	"os"
 	"path"
 	"slices"
 	"strconv"
@@ -59,6 +58,7 @@ type walker struct {
 	dev     uint64               // of a directory that is known to be stored
 	seen    int                  // entries
 	visit   func(f *found) error
+	buf     []byte // for names
 }
 
 // walk calls visit for everything in the directory that is open as top. The found is visit's to keep.
@@ -79,7 +79,12 @@ func walk(top int, title string, o Options, visit func(f *found) error) error {
 	if err := visit(f); err != nil {
 		return err
 	}
-	if err := w.dir(top, ".", st.Dev); err != nil || o.Unfit == nil {
+	own, err := unix.Openat(top, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0) // others have read in top
+	if err != nil {
+		return w.fail(".", err)
+	}
+	defer unix.Close(own)
+	if err := w.dir(own, ".", st.Dev); err != nil || o.Unfit == nil {
 		return err
 	}
 	for i, p := range w.exclude {
@@ -131,7 +136,7 @@ func changed(p string) error {
 	return errkind.Errorf("input-changes", "input %s changed while it was read", p)
 }
 
-// dir visits what is in a directory that is open.
+// dir visits what is in a directory that was opened for that.
 func (w *walker) dir(fd int, rel string, dev uint64) error {
 	if dev != w.dev {
 		if err := w.stored(fd, rel); err != nil {
@@ -139,7 +144,7 @@ func (w *walker) dir(fd int, rel string, dev uint64) error {
 		}
 	}
 	w.dev = dev
-	list, err := namesIn(fd)
+	list, err := w.names(fd)
 	if err != nil {
 		return w.fail(rel, err)
 	}
@@ -152,15 +157,21 @@ func (w *walker) dir(fd int, rel string, dev uint64) error {
 	return nil
 }
 
-// namesIn lists a directory that is open.
-func namesIn(fd int) ([]string, error) {
-	again, err := unix.Openat(fd, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return nil, err
+// names lists a directory that was opened for that.
+func (w *walker) names(fd int) (all []string, err error) {
+	if w.buf == nil {
+		w.buf = make([]byte, 32<<10)
 	}
-	d := os.NewFile(uintptr(again), ".")
-	defer d.Close()
-	return d.Readdirnames(-1)
+	for {
+		n, err := unix.ReadDirent(fd, w.buf)
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil || n <= 0 {
+			return all, err
+		}
+		_, _, all = unix.ParseDirent(w.buf[:n], -1, all)
+	}
 }
 
 // name visits one name in a directory, and what is below it.
@@ -267,16 +278,16 @@ func describe(dir int, name string) (*found, error) {
 
 // checked returns an error for what cannot be sent.
 func (w *walker) checked(f *found) error {
-	title := path.Join(w.title, f.path)
+	title := func() string { return path.Join(w.title, f.path) }
 	if !w.o.Special && (f.kind == typeChar || f.kind == typeBlock || f.kind == typeFIFO) {
-		return errkind.Errorf("input-special", "input %s is a device or a named pipe", title)
+		return errkind.Errorf("input-special", "input %s is a device or a named pipe", title())
 	}
 	err := f.check()
 	if err == nil && len(f.xattrs) > 0 && len(f.appendRecords(nil)) > maxRecords { // paths alone are shorter
 		err = errors.New("its extended attributes have more than 1 MiB")
 	}
 	if err != nil {
-		return errkind.Errorf("input-entry", "input %s: %w", title, err)
+		return errkind.Errorf("input-entry", "input %s: %w", title(), err)
 	}
 	return nil
 }
@@ -295,13 +306,12 @@ func at(dir int, name string) string { return "/proc/self/fd/" + strconv.Itoa(di
 
 // xattrsOf returns the extended attributes of a name, in the order of the stream.
 func xattrsOf(dir int, name string) ([]xattr, error) {
-	p := at(dir, name)
 	var few [1024]byte
 	list := few[:]
-	n, err := unix.Llistxattr(p, list)
+	n, err := listXattrs(dir, name, list)
 	if err == unix.ERANGE {
 		list = make([]byte, 64<<10) // the most that Linux lists
-		n, err = unix.Llistxattr(p, list)
+		n, err = listXattrs(dir, name, list)
 	}
 	if err == unix.ENOTSUP || err == nil && n == 0 {
 		return nil, nil
@@ -310,6 +320,7 @@ func xattrsOf(dir int, name string) ([]xattr, error) {
 		return nil, fmt.Errorf("extended attributes: %w", err)
 	}
 	var all []xattr
+	p := at(dir, name)
 	value := make([]byte, 64<<10) // the most that Linux has
 	for name := range strings.SplitSeq(strings.TrimSuffix(string(list[:n]), "\x00"), "\x00") {
 		n, err := unix.Lgetxattr(p, name, value)
