@@ -17,6 +17,9 @@ const (
 	MaxImageName = wire.MaxName
 )
 
+// OwnerLocal is the owner of the wishes of whoever uses the commands on a node. No warmer may have this name.
+const OwnerLocal = "local"
+
 // Image is a name in the cache of a node, and the digest that it should lead to. One of them may be empty.
 type Image struct {
 	Name   string
@@ -52,7 +55,7 @@ type HeldImage struct {
 	Named digest.Digest
 	// Bytes is how long all blobs of the image are together, and Lacks how much of that is not there. -1 is unknown.
 	Bytes, Lacks int64
-	// Owners are who wants the node to keep it, the first eight. Who uses the commands on the node is "local".
+	// Owners are who wants the node to keep it, the first eight. OwnerLocal comes first.
 	Owners []string
 	// Why says what keeps an image from being held, or is "".
 	Why string

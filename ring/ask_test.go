@@ -190,6 +190,12 @@ func TestAsk(t *testing.T) {
 // A certificate permits what its role does, and nothing of a refused message reaches the store or the policy.
 func TestRoles(t *testing.T) {
 	wish := []Wish{{"x/a:1", digest.FromString("one"), true, 2}}
+	t.Run("a warmer with the name of the node's own owner", func(t *testing.T) {
+		cfg := &NodeConfig{Stock: &memStock{}}
+		if ne := setWishes(t.Context(), cfg, Client{Name: OwnerLocal, Role: RoleWarmer}, &wire.Want{Owner: OwnerLocal}); ne == nil || ne.Code != wire.CodeAuth {
+			t.Error(ne)
+		}
+	})
 	for role, may := range map[Role]struct{ transfer, own, other bool }{
 		RoleSender: {true, true, true},
 		RoleWarmer: {true, true, false},

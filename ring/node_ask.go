@@ -95,7 +95,7 @@ func setWishes(ctx context.Context, cfg *NodeConfig, by Client, m *wire.Want) *w
 	switch {
 	case by.Role != RoleSender && by.Role != RoleWarmer:
 		return wire.Errorf(wire.CodeAuth, "a certificate of the role %s does not permit wishes", by.Role)
-	case by.Role == RoleWarmer && by.Name != m.Owner:
+	case by.Role == RoleWarmer && (by.Name != m.Owner || m.Owner == OwnerLocal):
 		return wire.Errorf(wire.CodeAuth, "the wishes of %q are not those of the warmer %q", m.Owner, by.Name)
 	case cfg.Stock == nil:
 		return &wire.Error{Code: wire.CodePolicy, Err: errNoStock}
