@@ -42,14 +42,14 @@ func outliveReaders() { signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE) 
 
 // exitCode is the only place where an error becomes an exit status. A status never changes its meaning:
 //
-//	0  done; push and raw: every requested node confirmed the right digest
+//	0  done; push and raw: every requested node confirmed the right digest; status: it is warm
 //	1  something failed on this machine; push and raw: and nothing was committed
 //	2  a wrong command line; raw: or nobody agreed to overwrite devices, or what would come
 //	   to them holds nothing known
-//	3  push and raw: some nodes committed
-//	4  push and raw: no node committed
+//	3  push and raw: some nodes committed; status: some are warm
+//	4  push and raw: no node committed; status: none is warm
 //	5  push and raw: every node refused before any data: its keys, its policy, or
-//	   what is at the output
+//	   what is at the output; status: every node refused to tell
 //	6  push and raw: interrupted before the first commit, can be resumed
 func exitCode(err error) int {
 	var status *statusError

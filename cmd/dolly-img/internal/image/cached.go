@@ -22,38 +22,54 @@ func Cached(c *cache.Cache, arg string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	ref := arg
-	if OfRegistry(arg) {
-		_, ref, _ = strings.Cut(arg, "://")
-	}
-	if slices.Contains(names, ref) {
-		return ref, nil
-	}
-	if full, err := oci.FullName(ref); err == nil && (OfRegistry(arg) || hasRegistry(ref)) && slices.Contains(names, full) {
-		return full, nil
-	}
-	tagged := ref
-	if !strings.ContainsAny(path.Base(ref), ":@") {
-		tagged += ":latest"
-	}
-	var found []string
-	if !OfRegistry(arg) { // an argument with docker:// names its registry, so no other one can be meant
-		found = endingIn(names, tagged)
-	}
-	if local := cache.LocalRef(arg); len(found) == 0 && slices.Contains(names, local) {
-		found = []string{local} // arg is the name of the file that was pushed
-	}
-	switch {
+	switch found := Meant(names, arg); {
 	case len(found) == 1:
 		return found[0], nil
 	case len(found) > 1:
 		return "", errkind.About("cache-ambiguous", strings.Join(found, ", "),
 			"cache %s: %q is the short name of %d images", c.Dir(), arg, len(found))
 	}
-	bare, _, _ := strings.Cut(path.Base(tagged), ":")
+	bare, _, _ := strings.Cut(path.Base(arg), ":")
 	near := slices.DeleteFunc(names, func(name string) bool { return !strings.HasPrefix(path.Base(name), bare+":") })
 	kind, about := elsewhere(c.Dir(), near)
 	return "", errkind.About(kind, about, "cache %s: %q: %w", c.Dir(), arg, cache.ErrNotFound)
+}
+
+// Meant returns those of the names in a cache that arg may mean, by the rules of Cached. Only a short name means more than one.
+func Meant(names []string, arg string) []string {
+	ref := withoutTransport(arg)
+	if slices.Contains(names, ref) {
+		return []string{ref}
+	}
+	if full, ok := Full(arg); ok && slices.Contains(names, full) {
+		return []string{full}
+	}
+	if !strings.ContainsAny(path.Base(ref), ":@") {
+		ref += ":latest"
+	}
+	var found []string
+	if !OfRegistry(arg) { // an argument with docker:// names its registry, so no other one can be meant
+		found = endingIn(names, ref)
+	}
+	if local := cache.LocalRef(arg); len(found) == 0 && slices.Contains(names, local) {
+		found = []string{local} // arg is the name of the file that was pushed
+	}
+	return found
+}
+
+// Full returns the name that an image of a registry has in a cache. It is not ok if arg names no registry.
+func Full(arg string) (name string, ok bool) {
+	ref := withoutTransport(arg)
+	full, err := oci.FullName(ref)
+	return full, err == nil && (OfRegistry(arg) || hasRegistry(ref))
+}
+
+// withoutTransport returns what stands behind docker:// or oras://.
+func withoutTransport(arg string) string {
+	if OfRegistry(arg) {
+		_, arg, _ = strings.Cut(arg, "://")
+	}
+	return arg
 }
 
 // endingIn returns the names that are ref, or end in a slash and ref.

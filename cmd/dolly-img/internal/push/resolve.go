@@ -23,6 +23,12 @@ const (
 	lookupTimeout = 3 * time.Second
 )
 
+// Resolve returns all addresses of each node, whose port is port if its name has none. A node whose name has no address is in the
+// list, too, with the error.
+func Resolve(ctx context.Context, names []string, port int) ([]ring.Peer, error) {
+	return resolve(ctx, names, port, 0, nil)
+}
+
 // resolve returns all addresses of each node, of one family unless that is 0. A node whose name has no address is in the
 // list, too, with the error, so that it gets a row in the report. DataName returns the name of a node in the network for
 // data; it may be nil.

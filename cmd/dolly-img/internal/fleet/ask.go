@@ -1,0 +1,62 @@
+// Package fleet asks nodes what their caches have, and sums it up.
+package fleet
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+
+	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/push"
+	"github.com/dolly-img/dolly-img/ring"
+	"github.com/dolly-img/dolly-img/ring/identity"
+)
+
+// Config says which nodes are asked, and how.
+type Config struct {
+	// Nodes are the nodes, with a port behind each whose port is not Port.
+	Nodes []string
+	Port  int
+	// Keys is the directory of the keys; "" is the usual one.
+	Keys string
+	// Software names this program and its version.
+	Software string
+}
+
+// Ask asks the nodes, with the key of a sender or, if there is none, of a viewer. The replies are in the order of the nodes.
+// The error is one of this side.
+func Ask(ctx context.Context, c Config, q ring.Question) ([]ring.Reply, error) {
+	id, err := key(c.Keys)
+	if err != nil {
+		return nil, err
+	}
+	peers, err := push.Resolve(ctx, c.Nodes, c.Port)
+	if err != nil {
+		return nil, err
+	}
+	return ring.Ask(ctx, ring.Config{
+		Nodes: peers, Software: c.Software,
+		TLS: func(node string) *tls.Config { return id.ClientConfig(ring.ALPNControl, node) },
+	}, q)
+}
+
+// key loads the key with which nodes are asked.
+func key(flag string) (*identity.Identity, error) {
+	dir, err := identity.Find(flag)
+	if err != nil {
+		return nil, err
+	}
+	id, err := identity.Load(dir, identity.Sender)
+	if err == nil {
+		return id, nil
+	}
+	viewer, verr := identity.Load(dir, identity.Viewer)
+	if verr == nil {
+		return viewer, nil
+	}
+	if missing := new(identity.KeyError); errors.As(err, &missing) && missing.Problem == identity.Missing {
+		if errors.As(verr, &missing); missing.Problem != identity.Missing {
+			return nil, verr // the key of a viewer is there, and cannot be used
+		}
+	}
+	return nil, err
+}
