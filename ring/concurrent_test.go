@@ -282,7 +282,7 @@ func TestFourTransfersOneWindow(t *testing.T) {
 	var cfgs []Config
 	var blobs [][]byte
 	for k := range transfers {
-		blob := random(uint64(k+1), 12<<20)
+		blob := random(uint64(k+1), 9<<20) // more than the limit, together
 		blobs = append(blobs, blob)
 		cfgs = append(cfgs, c.push(fmt.Sprint("file", k), newMemSource(true, blob), 0, 1, 2))
 	}
