@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -49,61 +48,6 @@ Rm also removes a pinned image, and says that it was pinned.`,
 	}
 	addCacheFlag(cmd, &dir)
 	return cmd
-}
-
-func newCachePin(on bool) *cobra.Command {
-	var dir, warmer string
-	cmd := &cobra.Command{
-		Use:   "pin REF...",
-		Short: "Keep images from being evicted",
-		Long: `Pin keeps the images that these references name in the cache, until unpin or rm. If a
-reference moves to another image, that one is pinned.`,
-		Args: func(cmd *cobra.Command, args []string) error {
-			if warmer != "" {
-				return exactly(0, "")(cmd, args)
-			}
-			return atLeast(1, "the reference of an image, see dolly-img cache ls")(cmd, args)
-		},
-		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := cachedir.Open(dir)
-			if err != nil {
-				return err
-			}
-			if warmer != "" {
-				return forget(cmd.Context(), c, warmer)
-			}
-			for _, ref := range args {
-				ref, err := image.Cached(c, ref)
-				if err != nil {
-					return err
-				}
-				if err := c.Pin(cmd.Context(), ref, on); err != nil {
-					return writing(err)
-				}
-			}
-			return nil
-		},
-	}
-	if !on {
-		cmd.Use, cmd.Short = "unpin REF... | --warmer NAME", "Let images be evicted again"
-		cmd.Long = `Unpin undoes pin. With --warmer it lets go all that this warmer wants, as when the warmer is gone for
-good; one that lives says again what it wants.`
-		cmd.Flags().StringVar(&warmer, "warmer", "", "let go all that the warmer `NAME` wants")
-	}
-	addCacheFlag(cmd, &dir)
-	return cmd
-}
-
-// forget lets go what a warmer wants.
-func forget(ctx context.Context, c *cache.Cache, warmer string) error {
-	wishes, err := c.Wishes()
-	if err != nil {
-		return err
-	}
-	if warmer == cache.Local || len(wishes[warmer]) == 0 {
-		return hintf("dolly-img cache ls, where the cache is, names the warmers that want an image", "cache %s: no warmer %q wants anything there", c.Dir(), warmer)
-	}
-	return writing(c.SetWishes(ctx, warmer, nil))
 }
 
 func newCacheGC() *cobra.Command {

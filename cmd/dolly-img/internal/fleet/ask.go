@@ -25,18 +25,24 @@ type Config struct {
 // Ask asks the nodes, with the key of a sender or, if there is none, of a viewer. The replies are in the order of the nodes.
 // The error is one of this side.
 func Ask(ctx context.Context, c Config, q ring.Question) ([]ring.Reply, error) {
+	cfg, err := c.ring(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return ring.Ask(ctx, cfg, q)
+}
+
+// ring returns what package ring needs to reach the nodes.
+func (c Config) ring(ctx context.Context) (ring.Config, error) {
 	id, err := key(c.Keys)
 	if err != nil {
-		return nil, err
+		return ring.Config{}, err
 	}
 	peers, err := push.Resolve(ctx, c.Nodes, c.Port)
-	if err != nil {
-		return nil, err
-	}
-	return ring.Ask(ctx, ring.Config{
+	return ring.Config{
 		Nodes: peers, Software: c.Software,
 		TLS: func(node string) *tls.Config { return id.ClientConfig(ring.ALPNControl, node) },
-	}, q)
+	}, err
 }
 
 // key loads the key with which nodes are asked.
