@@ -123,7 +123,7 @@ func TestCrashSweepWishes(t *testing.T) {
 			if f.SyncLies() {
 				return nil
 			}
-			if err := work(c); err != nil {
+			if err := c.SetWishes(context.Background(), "head1", wishesAfter); err != nil {
 				return fmt.Errorf("again: %w", err)
 			}
 			if c, err = open(f.Reboot(crashfs.Oldest, crashfs.Oldest), "cache"); err != nil {
