@@ -39,7 +39,9 @@ type Holding struct {
 	Named  digest.Digest // what Name leads to, or ""
 	Bytes  int64         // of all its blobs together; -1 is unknown
 	Lacks  int64         // bytes of the blobs that are not here; -1 is unknown
-	Owners []string      // who wants it, Local first if it is pinned
+	// Owners are who wants it, Local first. If Name leads to it, they are those who keep it under this name, and a pin of another
+	// name is not among them.
+	Owners []string
 	// Why says what keeps the image from being held or, if it is held, by whom the name leads to another one. It may be "".
 	Why string
 }
@@ -187,7 +189,9 @@ func (q *question) image(a Asked) Holding {
 		h.Why = "no such name"
 		return h
 	}
-	h.Owners = q.owners(h.Digest)
+	if h.Owners = q.owners(h.Digest); named.Digest == h.Digest {
+		h.Owners = q.keepers.of(named)
+	}
 	if q.look(h.Digest).size < 0 {
 		h.Why = "it is not here"
 		if q.c.quarantined(h.Digest) {

@@ -95,6 +95,10 @@ func TestHolds(t *testing.T) {
 	if err := c.Pin(t.Context(), "x/b:1", true); err != nil {
 		t.Fatal(err)
 	}
+	mustPush(t, c, "x/b:2", b)
+	check("pinned", "x/b:1", b, Holding{State: HeldAll, Named: at(b), Bytes: size(b), Owners: []string{Local}})
+	check("pinned under another name", "x/b:2", b, Holding{State: HeldAll, Named: at(b), Bytes: size(b)})
+	check("pinned under some name", "", b, Holding{State: HeldAll, Bytes: size(b), Owners: []string{Local}})
 	h, err := c.Holds(t.Context(), []Asked{{"x/b:1", at(b)}}, true)
 	var refs []string
 	for _, i := range h.Images {
@@ -103,7 +107,7 @@ func TestHolds(t *testing.T) {
 			t.Errorf("%+v", i)
 		}
 	}
-	if got := strings.Join(refs, " "); got != "x/b:1 x/sif:1 x/both:1 x/a:1" || h.Wanted != size(sif)+size(b) || h.Free <= 0 || err != nil {
+	if got := strings.Join(refs, " "); got != "x/b:1 x/sif:1 x/both:1 x/a:1 x/b:2" || h.Wanted != size(sif)+size(b) || h.Free <= 0 || err != nil {
 		t.Errorf("%s, %+v, %v", got, h, err)
 	}
 	c.SetLimits(Limits{Max: size(sif) + size(b) + 1000})
