@@ -212,10 +212,13 @@ func (s *session) reports(done chan struct{}) {
 		if s.ctrl != nil && (runs || s.m.Comparing()) {
 			s.say(s.report())
 		}
-		told := runs || s.m.Comparing() || s.m.Waits()
-		progress := NodeProgress{Received: s.m.Received(), Moved: s.m.Moved() + s.storing.flushed.Load() + s.storing.back.checked(), Waits: s.m.Waits()}
+		told := s.cfg.Progress != nil && (runs || s.m.Comparing() || s.m.Waits())
+		var progress NodeProgress
+		if told {
+			progress = NodeProgress{Received: s.m.Received(), Moved: s.m.Moved() + s.storing.flushed.Load() + s.storing.back.checked(), Waits: s.m.Waits()}
+		}
 		s.mu.Unlock()
-		if told && s.cfg.Progress != nil {
+		if told {
 			s.cfg.Progress(s.req, progress)
 		}
 	}
