@@ -127,7 +127,7 @@ func notThere(image string, err error) error {
 	switch {
 	case !errors.Is(err, fs.ErrNotExist):
 		return errkind.Errorf("image-unknown", "image: %w", err)
-	case cache.CheckRef(image) != nil, slices.Contains([]string{".sif", ".simg", ".img", ".tar", ".tgz", ".gz", ".zst"}, filepath.Ext(image)):
+	case cache.CheckRef(image) != nil, slices.Contains([]string{".sif", ".simg", ".img", ".tar", ".tgz", ".gz", ".zst"}, strings.ToLower(filepath.Ext(image))):
 		return errkind.Errorf("input-missing", "image: %w", err)
 	}
 	return errkind.About("image-which", image, "image: %w", err)
