@@ -22,13 +22,15 @@
 //
 // Every catch-up there is a round, and one sooner if a digest is new. A round reads the lists of nodes again, then asks
 // every listed node what it holds of the images that it is to hold, and then plans rings. It goes on
-// without the nodes that are silent for askWithin, which are away from then on. Nodes that came in the time of one catch-up
-// are so gathered into one ring for each image.
+// without the nodes that are silent for askWithin, which are away from then on, and for awayWithin if they were away before. Nodes that
+// came in the time of one catch-up are so gathered into one ring for each image.
 //
 // With the question a node gets this controller's wishes: the digest of each of its images, older digests that are kept,
 // and the digests that its names lead to as long as it lacks the new ones. A controller that has just begun does not know the last.
 // Therefore a node's first question carries no wishes, and they go in a second one within the same round. No
-// digest is pushed to a node that has not got the wish for it, since the node might evict it at once.
+// digest is pushed to a node that has not got the wish for it, since the node might evict it at once. Wishes replace earlier ones, so a node
+// gets none as long as one of its entries was never found: the digest of that one is not known yet. After triesAlone failures the others do
+// not wait for it any more. A node that is not listed any more keeps the wishes that it has.
 //
 // A node that answered and then did not, flapsAfter times without an hour of answers between them, flaps. It is asked again only
 // after retry's times, and a push to it that failed is not forgotten when it comes back, as it is for others.
@@ -43,8 +45,8 @@
 //
 // # Rings
 //
-// A ring pushes one digest to those who lack it or whose name leads elsewhere. Images of a higher priority go first, and so
-// many rings as the list says run at once. A ring that runs when its image's digest moves is not stopped: who moves a tag faster than
+// A ring pushes one digest to those who lack it or whose name leads elsewhere. Images of a higher priority go first, of the same priority
+// that which was not pushed for longest, and so many rings as the list says run at once. A ring that runs when its image's digest moves is not stopped: who moves a tag faster than
 // it can be pushed would have no warm node ever. A ring whose image is not listed any more is stopped.
 // Outside of the windows rings run at the rate of outside. If that is "off", running ones are interrupted: nodes keep
 // what they have, and nobody failed.

@@ -267,7 +267,7 @@ func TestNodes(t *testing.T) {
 		{Group{Command: "true"}, "command true: node list: no nodes in it"},
 		{Group{Command: "echo a; echo no slurm >&2; exit 3"}, "command echo a; echo no slurm >&2; exit 3: exit status 3: no slurm"},
 		{Group{Command: "echo 'a[1-'"}, "command echo 'a[1-': node list: "},
-		{Group{File: file + "x"}, "node list: open " + file + "x: no such file or directory"},
+		{Group{File: file + "x"}, "node list: "},
 	} {
 		names, err := ReadNodes(t.Context(), &tt.group)
 		got := fmt.Sprint(names)

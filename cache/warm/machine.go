@@ -1,0 +1,173 @@
+package warm
+
+import (
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// Bounds of what the machine does at once, and of how long it waits.
+const (
+	lookups     = 4                // registries are asked about so many entries at once
+	listWithin  = 5 * time.Second  // a round goes on with the last lists of nodes after that
+	askWithin   = 15 * time.Second // a node that did not answer is away after that
+	awayWithin  = 2 * time.Second  // the same for a node that was away before
+	soonest     = 2 * time.Second  // between the beginnings of two rounds, when a digest is new
+	flapsAfter  = 3                // losses, from which on a node flaps
+	steadyAfter = time.Hour        // of answers, after which losses are forgotten
+	saveEvery   = time.Minute      // where only times have changed
+	jitter      = 0.1              // of every
+	triesAlone  = 3                // of an entry that was never found, before its nodes get wishes without it
+)
+
+// A Machine decides what is done to keep a list warm. It is not safe for concurrent use.
+type Machine struct {
+	now  Now
+	acts []Action
+	rand *rand.Rand
+
+	list     *List
+	groups   map[string]*group
+	entries  []*entry
+	nodes    map[string]*node
+	order    []*node    // in the order of groups and names
+	variants []*variant // of all tags, in the order of the list
+	pushes   map[int]*push
+	lastID   int
+	round    round
+	hosts    map[string]time.Duration // registries that do not want to be asked until then
+	off      bool                     // no ring may run now
+	limit    int64                    // bytes per second of each ring now; 0 is none
+
+	saved State // what was loaded, for entries that a later list brings back
+	// dirty says that digests have changed since the last ActSave, touched that times have.
+	dirty, touched bool
+	lastSave       time.Duration
+
+	refused, trouble notice
+}
+
+// A notice is something that people should know, since a moment. Why is "" where there is nothing.
+type notice struct {
+	why   string
+	since time.Time
+}
+
+func (n *notice) set(why string, at time.Time) {
+	if n.why == "" {
+		n.since = at
+	}
+	n.why = why
+}
+
+// New makes a machine that goes by a list. state is what an earlier one saved, or nil. The seed is for jitter.
+func New(now Now, list *List, state *State, seed uint64) *Machine {
+	m := &Machine{now: now, rand: rand.New(rand.NewPCG(seed, 0)), nodes: map[string]*node{}, pushes: map[int]*push{}, hosts: map[string]time.Duration{}}
+	if state != nil {
+		m.saved.Images = slices.Clone(state.Images)
+	}
+	m.apply(list)
+	m.watch()
+	return m
+}
+
+// Step takes what has happened and returns what is to be done. Time never goes back in Now.Since.
+func (m *Machine) Step(now Now, ev Event) []Action {
+	m.now, m.acts = now, nil
+	switch ev := ev.(type) {
+	case EvTick:
+		m.watch()
+		m.lookUp()
+		m.flush()
+	case EvList:
+		m.refused = notice{}
+		m.apply(ev.List)
+		m.watch()
+	case EvRefused:
+		m.refused.set(ev.Why, now.Wall)
+	case EvNodes:
+		m.listed(ev)
+	case EvFound:
+		m.found(ev)
+	case EvAnswer:
+		m.answered(ev)
+	case EvProgress:
+		if p := m.pushes[ev.Push]; p != nil {
+			p.rate, p.left = ev.Rate, ev.Left
+		}
+	case EvPushed:
+		m.pushed(ev)
+	case EvSaved:
+		if ev.Why == "" {
+			m.trouble = notice{}
+		} else {
+			m.trouble.set(ev.Why, now.Wall)
+		}
+	}
+	m.advance()
+	return m.acts
+}
+
+func (m *Machine) do(a Action) { m.acts = append(m.acts, a) }
+
+// watch compares the clock on the wall with the windows.
+func (m *Machine) watch() {
+	was := m.off
+	m.off, m.limit = false, 0
+	if !m.list.Open(m.now.Wall) {
+		m.off, m.limit = m.list.Outside.Off, m.list.Outside.Rate
+	}
+	for _, id := range slices.Sorted(maps.Keys(m.pushes)) {
+		switch p := m.pushes[id]; {
+		case m.off:
+			m.stop(p)
+		case p.Rate != m.rateOf(p.variant):
+			p.Rate = m.rateOf(p.variant)
+			m.do(ActRate{p.ID, p.Rate})
+		}
+	}
+	if was && !m.off {
+		m.plan()
+	}
+}
+
+// flush saves what has changed.
+func (m *Machine) flush() {
+	if !m.dirty && !(m.touched && m.now.Since-m.lastSave >= saveEvery) {
+		return
+	}
+	m.do(ActSave{m.state()})
+	if m.dirty && m.known(m.entries) {
+		m.do(ActKeep{m.ownWishes()})
+	}
+	m.dirty, m.touched, m.lastSave = false, false, m.now.Since
+}
+
+// known reports whether so much is known of entries that wishes may replace the ones of an earlier controller.
+func (m *Machine) known(entries []*entry) bool {
+	for _, e := range entries {
+		if len(e.tags) == 0 && e.fails < triesAlone {
+			return false
+		}
+	}
+	return true
+}
+
+// moved puts a new digest in the place of the one that a variant has.
+func (m *Machine) moved(v *variant, f Found) {
+	m.dirty = true
+	older := []digest.Digest{v.Digest}
+	for _, d := range v.older {
+		if d != f.Digest && d != v.Digest && len(older) < maxOlder {
+			older = append(older, d)
+		}
+	}
+	v.Found, v.older = f, older
+	v.fails, v.next, v.why = 0, 0, ""
+	for _, p := range v.pairs {
+		p.forgive()
+	}
+}

@@ -1,0 +1,122 @@
+package warm
+
+import (
+	"cmp"
+	"slices"
+	"time"
+)
+
+// A push is a ring that runs.
+type push struct {
+	Push
+	variant  *variant
+	pairs    []*pair
+	stopping bool
+	rate     int64
+	left     time.Duration
+}
+
+// rateOf returns the bound for a ring now, in bytes per second, or 0.
+func (m *Machine) rateOf(v *variant) int64 {
+	rate := v.entry.Rate
+	if m.limit > 0 && (rate == 0 || m.limit < rate) {
+		rate = m.limit
+	}
+	return rate
+}
+
+// plan begins rings for those who lack something, as far as the list lets it.
+func (m *Machine) plan() {
+	if m.off {
+		return
+	}
+	ranked := slices.Clone(m.variants)
+	slices.SortStableFunc(ranked, func(a, b *variant) int {
+		return cmp.Or(cmp.Compare(b.entry.Priority, a.entry.Priority), cmp.Compare(a.lastID, b.lastID))
+	})
+	for _, v := range ranked {
+		if len(m.pushes) >= m.list.Rings {
+			return
+		}
+		if v.next > m.now.Since {
+			continue
+		}
+		p := &push{variant: v}
+		for _, pair := range v.pairs {
+			if pair.lacking(m.now.Since) {
+				p.pairs = append(p.pairs, pair)
+				p.Nodes = append(p.Nodes, pair.node.name)
+			}
+		}
+		if len(p.pairs) > 0 {
+			m.begin(p)
+		}
+	}
+}
+
+func (m *Machine) begin(p *push) {
+	v := p.variant
+	m.lastID++
+	v.lastID = m.lastID
+	p.ID, p.Ref, p.Platform, p.Name, p.Digest = m.lastID, v.ref, v.Platform, v.Name, v.Digest
+	p.Output, p.AuthFile, p.Rate = v.entry.Output, v.entry.AuthFile, m.rateOf(v)
+	for _, pair := range p.pairs {
+		pair.push = p
+	}
+	m.pushes[p.ID] = p
+	m.do(ActPush{p.Push})
+}
+
+func (m *Machine) stop(p *push) {
+	if !p.stopping {
+		p.stopping = true
+		m.do(ActStop{p.ID})
+	}
+}
+
+// pushed takes what became of a ring.
+func (m *Machine) pushed(ev EvPushed) {
+	p := m.pushes[ev.Push]
+	if p == nil {
+		return
+	}
+	delete(m.pushes, ev.Push)
+	rows := make(map[string]Row, len(ev.Rows))
+	for _, r := range ev.Rows {
+		rows[r.Node] = r
+	}
+	for _, pair := range p.pairs {
+		row, ok := rows[pair.node.name]
+		if !ok {
+			row = Row{Node: pair.node.name, Why: "the ring says nothing of it"}
+		}
+		pair.push, pair.ended = nil, m.now.Since
+		m.take(pair, p, row)
+	}
+	switch v := p.variant; {
+	case ev.Why != "" && v.Digest == p.Digest:
+		v.fails++
+		v.why, v.next = ev.Why, m.now.Since+m.list.Retry.After(v.fails)
+	case ev.Why == "":
+		v.fails, v.why, v.next = 0, "", 0
+	}
+	m.plan()
+}
+
+// take notes the outcome for one node.
+func (m *Machine) take(pair *pair, p *push, row Row) {
+	switch row.Outcome {
+	case Committed:
+		pair.asked, pair.lacks, pair.named = p.Digest, 0, p.Digest
+		pair.forgive()
+	case Interrupted:
+	default:
+		if row.Outcome == Conflict {
+			pair.conflict = row.Why
+		}
+		pair.fail(row, m.now.Since, m.list.Retry)
+		if row.Outcome == Unreachable && m.nodes[row.Node] == pair.node {
+			m.lost(pair.node, row.Why)
+		}
+	}
+}

@@ -1,0 +1,199 @@
+package warm
+
+import (
+	"slices"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// A group is one of the list, with its nodes as they were last read.
+type group struct {
+	Group
+	names   []string
+	reading bool
+	awaited int // serial of the phase that waits for it
+	stale   notice
+}
+
+// An entry is one of the list, with what it was last found to be.
+type entry struct {
+	Image
+	platforms []string
+	tags      []*tag
+	looking   bool
+	next      time.Duration // when it is asked for again
+	fails     int
+	stale     notice
+	found     time.Time
+}
+
+func (e *entry) tag(ref string) *tag {
+	for _, t := range e.tags {
+		if t.ref == ref {
+			return t
+		}
+	}
+	return nil
+}
+
+// A tag is one Ref of an entry.
+type tag struct {
+	ref      string
+	list     digest.Digest
+	variants []*variant
+	again    bool // the names of its images are to be found again
+}
+
+func (t *tag) variant(platform string) *variant {
+	for _, v := range t.variants {
+		if v.Platform == platform {
+			return v
+		}
+	}
+	return nil
+}
+
+// has reports whether there is an image of each platform.
+func (t *tag) has(platforms []string) bool {
+	return !slices.ContainsFunc(platforms, func(p string) bool { return t.variant(p) == nil })
+}
+
+// A variant is the image of a tag for one platform: what is pushed.
+type variant struct {
+	Found
+	entry *entry
+	ref   string
+	older []digest.Digest // newest first
+	pairs []*pair
+	// twice is a Ref that has the same name for the same nodes; nothing of this one is done for them.
+	twice string
+	// fails counts failures of the source in a row.
+	fails int
+	next  time.Duration
+	why   string
+	warm  time.Time // when it last was
+	// lastID is that of its last push. Of the same priority the one goes first that was not pushed for longest.
+	lastID int
+}
+
+// count returns how many nodes are warm, and how many of the others could be: they answer, or were not asked yet, and have
+// no failure of their own.
+func (v *variant) count() (warm, open int) {
+	for _, p := range v.pairs {
+		switch {
+		case p.holds():
+			warm++
+		case p.node.away.why == "" && p.fails == 0 && p.conflict == "":
+			open++
+		}
+	}
+	return warm, open
+}
+
+// A node is one that is listed.
+type node struct {
+	name    string
+	entries []*entry
+	pairs   []*pair
+	query   *Query // that it has not answered
+	awaited int    // serial of the phase that waits for the answer
+	asked   time.Duration
+	// doubtful says that it was away when it was asked.
+	doubtful bool
+	answers  bool          // the last query was answered
+	met      bool          // it said what its names lead to, since it was last away
+	since    time.Duration // when it began to answer
+	away     notice
+	losses   int // without steadyAfter between them
+	due      time.Duration
+	room     int64
+	wished   []Wish // that it has confirmed
+}
+
+func (n *node) flaps() bool { return n.losses > flapsAfter }
+
+func (n *node) pair(name string) *pair {
+	for _, p := range n.pairs {
+		if p.v.Name == name {
+			return p
+		}
+	}
+	return nil
+}
+
+// A pair is a node and what it is to hold.
+type pair struct {
+	node *node
+	v    *variant
+	// asked is the digest that lacks and named are about.
+	asked    digest.Digest
+	lacks    int64
+	named    digest.Digest
+	conflict string
+	wished   digest.Digest // the node has the wish for it
+	push     *push         // that runs
+	ended    time.Duration // when the last one did
+	// fails counts failures in a row, and the rest is of the last one.
+	fails   int
+	next    time.Duration
+	outcome Outcome
+	why     string
+	needs   int64
+	room    int64 // that the node had then
+}
+
+// holds reports whether the node said that it is warm.
+func (p *pair) holds() bool { return p.asked == p.v.Digest && p.lacks == 0 && p.named == p.v.Digest }
+
+// forgive forgets failures.
+func (p *pair) forgive() { p.fails, p.next, p.why, p.needs, p.room = 0, 0, "", 0, 0 }
+
+// fail notes what became of a push.
+func (p *pair) fail(r Row, now time.Duration, retry Retry) {
+	p.fails++
+	p.next = now + retry.After(p.fails)
+	p.outcome, p.why, p.needs, p.room = r.Outcome, r.Why, r.Needs, p.node.room
+}
+
+// fits reports whether a node that was full may have the room now.
+func (p *pair) fits() bool {
+	if p.fails == 0 || p.outcome != Full || p.node.room < 0 {
+		return true
+	}
+	return p.node.room > p.room && p.node.room >= p.needs
+}
+
+// lacking reports whether the node can be pushed to now.
+func (p *pair) lacking(now time.Duration) bool {
+	return p.asked == p.v.Digest && !p.holds() && p.wished == p.v.Digest && p.push == nil && p.conflict == "" &&
+		p.node.away.why == "" && p.next <= now && p.fits()
+}
+
+// wishes returns what a node is asked not to evict: what it is to hold, what is kept of older ones, and what its names lead to
+// until it holds the new one.
+func (m *Machine) wishes(n *node) []Wish {
+	list := make([]Wish, 0, len(n.pairs)+2)
+	for _, p := range n.pairs {
+		wish := Wish{p.v.Name, p.v.Digest, p.v.entry.Pin, p.v.entry.Keep}
+		list = append(list, wish)
+		for _, wish.Digest = range p.v.older {
+			list = append(list, wish)
+		}
+		if p.named != "" && p.named != p.v.Digest && p.conflict == "" && !slices.Contains(p.v.older, p.named) {
+			wish.Digest = p.named
+			list = append(list, wish)
+		}
+	}
+	return list
+}
+
+// ownWishes are those for the cache of the controller.
+func (m *Machine) ownWishes() (list []Wish) {
+	for _, v := range m.variants {
+		for _, d := range append([]digest.Digest{v.Digest}, v.older...) {
+			list = append(list, Wish{v.Name, d, v.entry.Pin, v.entry.Keep})
+		}
+	}
+	return list
+}
