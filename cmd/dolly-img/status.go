@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -159,11 +160,15 @@ func (f *statusFlags) run(cmd *cobra.Command, args []string) error {
 	return &statusError{code: s.exit}
 }
 
-// The time between two rounds of --wait is askEvery at least, and so long that the nodes and this machine do nothing for most of it.
+// The time between two rounds of --wait is restsFor times as long as the round took, within these bounds.
 const (
-	askEvery = time.Second
-	restsFor = 9 // times as long as a round took
+	restsFor  = 9
+	restLeast = time.Second
+	restMost  = 10 * time.Second
 )
+
+// errInterrupted says that somebody ended the command before it knew anything.
+var errInterrupted = &statusError{ring.ExitInterrupted, errors.New("interrupted")}
 
 // await asks once or, with --wait, until everything is as it should be.
 func (f *statusFlags) await(ctx context.Context, c fleet.Config, w []wanted) (*status, error) {
@@ -175,10 +180,10 @@ func (f *statusFlags) await(ctx context.Context, c fleet.Config, w []wanted) (*s
 			return nil, err
 		}
 		if ctx.Err() != nil { // the replies say only that nobody waited for them
-			return nil, context.Cause(ctx)
+			return nil, errInterrupted
 		}
 		s := sum(replies, w)
-		pause := max(askEvery, restsFor*time.Since(asked))
+		pause := min(max(restLeast, restsFor*time.Since(asked)), restMost)
 		if left := f.timeout - time.Since(begun); f.timeout > 0 {
 			pause = min(pause, left)
 		}
@@ -188,7 +193,7 @@ func (f *statusFlags) await(ctx context.Context, c fleet.Config, w []wanted) (*s
 		select {
 		case <-time.After(pause):
 		case <-ctx.Done():
-			return nil, context.Cause(ctx)
+			return nil, errInterrupted
 		}
 	}
 }
