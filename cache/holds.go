@@ -58,7 +58,7 @@ type Holdings struct {
 func (c *Cache) Holds(ctx context.Context, images []Asked, all bool) (Holdings, error) {
 	c.known.mu.Lock()
 	defer c.known.mu.Unlock()
-	q := question{c: c, known: &c.known, looked: map[digest.Digest]blobState{}}
+	q := question{c: c, known: &c.known, looked: map[digest.Digest]blobState{}, summed: map[digest.Digest]Holding{}}
 	if err := q.refresh(); err != nil {
 		return Holdings{}, err
 	}
@@ -89,8 +89,9 @@ type known struct {
 	names         map[string]v1.Descriptor
 	digests       map[digest.Digest][]v1.Descriptor
 	keepers       keepers
-	// refs has what a manifest references. Its bytes had its digest when it was read.
-	refs map[digest.Digest][]v1.Descriptor
+	// refs has what a manifest references. Its bytes had its digest when it was read. referred is how many references that are.
+	refs     map[digest.Digest]references
+	referred int
 	// right has the blobs of which a record said that they are right, and what the blob and its record looked like then.
 	right map[digest.Digest][2]stamp
 	// records is what the directory of the records looked like in the last question. A record that is removed changes it.
@@ -101,8 +102,14 @@ type known struct {
 // clock of the file system.
 const racy = time.Second
 
-// maxKnown bounds refs and right: they have 8 MB at most.
+// maxKnown bounds refs, the references in it, and right: each has some 8 MB at most.
 const maxKnown = 1 << 15
+
+// references are those in a blob whose bytes have its digest, or why it is no manifest.
+type references struct {
+	list []v1.Descriptor
+	err  error
+}
 
 // remember adds to a map of known.
 func remember[V any](m *map[digest.Digest]V, d digest.Digest, v V) {
@@ -117,6 +124,7 @@ type question struct {
 	c *Cache
 	*known
 	looked map[digest.Digest]blobState
+	summed map[digest.Digest]Holding // State, Bytes, Lacks and Why of a digest, because a question may repeat it
 	// still says that no record was removed since the last question.
 	still bool
 }
@@ -157,7 +165,7 @@ func (q *question) refresh() error {
 	q.index, q.wishes, q.keepers, q.images = index, wishes, w.keepers(), list.Manifests
 	q.names, q.digests = map[string]v1.Descriptor{}, map[digest.Digest][]v1.Descriptor{}
 	for _, d := range q.images {
-		if ref := refName(d); ref != "" {
+		if ref := refName(d); ref != "" && q.names[ref].Digest == "" { // the first one counts, as in Resolve
 			q.names[ref] = d
 		}
 		q.digests[d.Digest] = append(q.digests[d.Digest], d)
@@ -192,14 +200,33 @@ func (q *question) image(a Asked) Holding {
 	if h.Owners = q.owners(h.Digest); named.Digest == h.Digest {
 		h.Owners = q.keepers.of(named)
 	}
-	if q.look(h.Digest).size < 0 {
-		h.Why = "it is not here"
-		if q.c.quarantined(h.Digest) {
-			h.Why = "its manifest had wrong bytes, and is in quarantine"
-		}
-		return h
+	has := q.has(h.Digest)
+	h.State, h.Bytes, h.Lacks, h.Why = has.State, has.Bytes, has.Lacks, has.Why
+	if owner := ownerOf(named); h.State == HeldAll && named.Digest != h.Digest && owner != "" {
+		h.Why = fmt.Sprintf("the warmer %s has set the name", owner)
 	}
-	h.State = HeldPart
+	return h
+}
+
+// has returns State, Bytes, Lacks and Why of a digest.
+func (q *question) has(d digest.Digest) Holding {
+	h, ok := q.summed[d]
+	if !ok {
+		h = q.sumUp(d)
+		q.summed[d] = h
+	}
+	return h
+}
+
+func (q *question) sumUp(d digest.Digest) Holding {
+	if q.look(d).size < 0 {
+		why := "it is not here"
+		if q.c.quarantined(d) {
+			why = "its manifest had wrong bytes, and is in quarantine"
+		}
+		return Holding{State: HeldNone, Bytes: -1, Lacks: -1, Why: why}
+	}
+	h := Holding{Digest: d, State: HeldPart}
 	lacks, doubtful, err := q.sum(&h)
 	switch {
 	case err != nil:
@@ -210,9 +237,6 @@ func (q *question) image(a Asked) Holding {
 		h.Why = fmt.Sprintf("of %d of its blobs nobody knows whether they are right; a push or dolly-img cache verify reads them", doubtful)
 	default:
 		h.State = HeldAll
-		if owner := ownerOf(named); named.Digest != h.Digest && owner != "" {
-			h.Why = fmt.Sprintf("the warmer %s has set the name", owner)
-		}
 	}
 	return h
 }
@@ -299,14 +323,9 @@ func (q *question) walkTo(depth int, d v1.Descriptor, seen seen, visit func(v1.D
 	if depth < 0 {
 		return errors.New("its manifests are nested too deeply")
 	}
-	refs, ok := q.refs[d.Digest]
-	if !ok {
-		m, err := q.c.readManifest(d)
-		if err != nil {
-			return fmt.Errorf("manifest %s: %w", d.Digest, err)
-		}
-		refs = m.references()
-		remember(&q.refs, d.Digest, refs)
+	refs, err := q.references(d)
+	if err != nil {
+		return fmt.Errorf("manifest %s: %w", d.Digest, err)
 	}
 	for _, child := range refs {
 		if err := q.walkTo(depth-1, child, seen, visit); err != nil {
@@ -314,6 +333,27 @@ func (q *question) walkTo(depth int, d v1.Descriptor, seen seen, visit func(v1.D
 		}
 	}
 	return nil
+}
+
+// references returns what a manifest references that is here.
+func (q *question) references(d v1.Descriptor) ([]v1.Descriptor, error) {
+	if known, ok := q.refs[d.Digest]; ok {
+		return known.list, known.err
+	}
+	if d.Size > maxManifest {
+		return nil, &largeError{"it", maxManifest}
+	}
+	b, err := q.c.manifestBytes(d)
+	if err != nil {
+		return nil, err
+	}
+	m, err := decodeManifest(b)
+	refs := references{m.references(), err}
+	if q.referred += len(refs.list); q.referred > maxKnown {
+		q.refs, q.referred = nil, len(refs.list)
+	}
+	remember(&q.refs, d.Digest, refs)
+	return refs.list, refs.err
 }
 
 // wanted returns how many bytes are here that stay because somebody wants them.

@@ -1,7 +1,9 @@
 package cache
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -9,6 +11,9 @@ import (
 	"testing"
 
 	"github.com/opencontainers/go-digest"
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/dolly-img/dolly-img/cache/durable"
 )
 
 // askOne asks about one image.
@@ -120,6 +125,59 @@ func TestHolds(t *testing.T) {
 		}
 	}
 	unlock = func() {}
+}
+
+// opens counts which files are opened.
+type opens struct {
+	durable.FS
+	files map[string]int
+}
+
+func (o opens) OpenFile(name string, flag int, perm fs.FileMode) (durable.File, error) {
+	o.files[name]++
+	return o.FS.OpenFile(name, flag, perm)
+}
+
+// A question that repeats a digest costs no more than one that does not, and what was found to be no manifest is not read again.
+func TestHoldsRepeated(t *testing.T) {
+	c := mustOpen(t)
+	a := layered("a")
+	mustPush(t, c, "x/a:1", a)
+	files := map[string]int{}
+	c.fs = opens{c.fs, files}
+	var asked []Asked
+	for range 50 {
+		asked = append(asked, Asked{"", a.blobs[0].Digest}, Asked{"", a.root().Digest})
+	}
+	for range 2 {
+		h, err := c.Holds(t.Context(), asked, false)
+		if err != nil || h.Images[98].State != HeldPart || h.Images[98].Bytes != -1 || h.Images[99].State != HeldAll {
+			t.Fatalf("%+v, %v", h, err)
+		}
+	}
+	for _, d := range []v1.Descriptor{a.blobs[0], a.root()} {
+		if name, _ := blobName(d.Digest); files[name] != 1 {
+			t.Errorf("%s was opened %d times", name, files[name])
+		}
+	}
+}
+
+// Of several images with one name, which another tool may have made, the name leads to the one that Resolve says.
+func TestHoldsTwins(t *testing.T) {
+	c := mustOpen(t)
+	mustPush(t, c, "x/a:1", layered("a"))
+	mustPush(t, c, "x/b:1", layered("b"))
+	err := c.editIndex(t.Context(), func(index *v1.Index) (bool, error) {
+		index.Manifests[1].Annotations[v1.AnnotationRefName] = "x/a:1"
+		return true, nil
+	})
+	d, rerr := c.Resolve("x/a:1")
+	if err := errors.Join(err, rerr); err != nil {
+		t.Fatal(err)
+	}
+	if h := askOne(t, c, "x/a:1", ""); h.Named != d.Digest || h.State != HeldAll {
+		t.Errorf("%+v, but the name leads to %s", h, d.Digest)
+	}
 }
 
 // BenchmarkHolds asks about 20 images with 7 blobs each, of which nothing has changed since the last question: a round of

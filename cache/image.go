@@ -216,6 +216,9 @@ func (c *Cache) reach(root v1.Descriptor) (list []v1.Descriptor, unread error) {
 			continue
 		}
 		b, err := c.manifestBytes(d)
+		if large := new(largeError); d.MediaType == "" && errors.As(err, &large) {
+			continue // a wish may be for any blob, and one of this size is no manifest
+		}
 		if err != nil {
 			if !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, errWrong) {
 				unread = fmt.Errorf("manifest %s: %w", d.Digest, err)

@@ -49,6 +49,9 @@ func mark(d *v1.Descriptor, on bool) (changed bool) {
 func (c *Cache) setPins(ctx context.Context, list []Wish) error {
 	want := map[string]digest.Digest{}
 	for _, w := range list {
+		if other, twice := want[w.Name]; twice {
+			return errkind.Errorf("cache-unknown", "cache %s: %q leads to one of %s and %s at most: %w", c.dir, w.Name, other, w.Digest, ErrNotFound)
+		}
 		want[w.Name] = w.Digest
 	}
 	return c.editIndex(ctx, func(index *v1.Index) (changed bool, err error) {

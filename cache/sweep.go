@@ -80,7 +80,17 @@ func readFile(fsys durable.FS, name string, limit int64) ([]byte, error) {
 	defer f.Close()
 	b, err := io.ReadAll(io.NewSectionReader(f, 0, limit+1))
 	if err == nil && int64(len(b)) > limit {
-		err = fmt.Errorf("%s is larger than %d bytes", name, limit)
+		err = &largeError{name, limit}
 	}
 	return b, err
+}
+
+// A largeError says that a file has more bytes than one of its kind may have.
+type largeError struct {
+	name  string
+	limit int64
+}
+
+func (e *largeError) Error() string {
+	return fmt.Sprintf("%s is larger than %d bytes", e.name, e.limit)
 }

@@ -98,6 +98,21 @@ func TestWishesKeep(t *testing.T) {
 	gc(0, nil, "plain")
 }
 
+// A wish may be for any blob: what is no manifest stays as it is, however large it is, and all else is evicted as ever.
+func TestWishForLayer(t *testing.T) {
+	c := mustOpen(t)
+	large, small := newImage(v1.MediaTypeImageLayer, strings.Repeat("x", maxManifest+1)), layered("small")
+	mustPush(t, c, "x/large:1", large)
+	mustPush(t, c, "x/small:1", small)
+	mustWish(t, c, "head1", Wish{Digest: large.blobs[0].Digest}, Wish{Digest: small.blobs[0].Digest})
+	if r, err := c.GC(t.Context(), GCOptions{Limits: Limits{Max: 1}}); err != nil || !slices.Equal(r.Images, []string{"x/large:1", "x/small:1"}) || r.Blobs != 4 {
+		t.Errorf("%+v, %v", r, err)
+	}
+	if err := errors.Join(c.present(large.blobs[0]), c.present(small.blobs[0])); err != nil {
+		t.Error(err)
+	}
+}
+
 // A transfer for which wishes leave no room says who wants what, and nothing is evicted for it.
 func TestNoRoomForWishes(t *testing.T) {
 	c := mustOpen(t)
@@ -200,6 +215,9 @@ func TestLocalWishes(t *testing.T) {
 	local(Wish{"x/b:1", b, true, 0})
 	if err := c.SetWishes(t.Context(), Local, []Wish{{"x/a:1", b, true, 0}}); !errors.Is(err, ErrNotFound) {
 		t.Errorf("pin of a digest that the name does not lead to: %v", err)
+	}
+	if err := c.SetWishes(t.Context(), Local, []Wish{{"x/b:1", b, true, 0}, {"x/b:1", a, true, 0}}); !errors.Is(err, ErrNotFound) {
+		t.Errorf("pins of two digests of a name: %v", err)
 	}
 	local(Wish{"x/b:1", b, true, 0})
 	mustPush(t, c, "x/b:1", now)
