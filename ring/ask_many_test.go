@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
+
+	"github.com/dolly-img/dolly-img/ring/identity"
 )
 
 // More nodes than are asked beside each other take the connection and say nothing, all of them at the beginning of the list. The
@@ -63,4 +65,53 @@ func TestAskSilent(t *testing.T) {
 		}
 		near(t, "asked", time.Since(begun), 10*time.Second) // two turns of silent ones
 	})
+}
+
+// BenchmarkAsk asks 200 nodes in this process about 20 images each, over loopback and TLS. Both ends are in the figures.
+func BenchmarkAsk(b *testing.B) {
+	const many = 200
+	server, err := identity.Load(keys(), identity.Viewer)
+	if err != nil {
+		b.Fatal(err)
+	}
+	node, err := identity.Load(keys(), identity.Node)
+	if err != nil {
+		b.Fatal(err)
+	}
+	cfg := Config{TLS: func(n string) *tls.Config { return server.ClientConfig(ALPNControl, n) }}
+	stock := &memStock{names: map[string]digest.Digest{}}
+	var q Question
+	for i := range 20 {
+		name := fmt.Sprintf("registry.example/team/app:%d", i)
+		stock.names[name] = digest.FromString(name)
+		q.Images = append(q.Images, Image{name, stock.names[name]})
+	}
+	for i := range many {
+		n, err := NewNode(NodeConfig{
+			TLS: node.ServerConfig(ALPNControl, ALPNData), DataTLS: func(string) *tls.Config { return nil }, Client: clientOf, Stock: stock,
+			Accept: func(context.Context, Request) (Sink, error) { return nil, ErrBusy },
+		})
+		if err != nil {
+			b.Fatal(err)
+		}
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			b.Fatal(err)
+		}
+		go n.Serve(l)
+		b.Cleanup(func() { n.Shutdown(context.Background()) })
+		cfg.Nodes = append(cfg.Nodes, Peer{Name: fmt.Sprint("n", i), Addrs: []string{l.Addr().String()}})
+	}
+	for b.Loop() {
+		replies, err := Ask(b.Context(), cfg, q)
+		if err != nil {
+			b.Fatal(err)
+		}
+		for _, r := range replies {
+			if r.State != "" || !r.Images[19].Warm() {
+				b.Fatalf("%+v", r)
+			}
+		}
+	}
+	b.ReportMetric(float64(b.Elapsed().Microseconds())/float64(b.N)/many, "µs/node")
 }
