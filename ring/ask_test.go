@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"reflect"
 	"slices"
@@ -283,6 +284,46 @@ func TestAskFlood(t *testing.T) {
 	})
 }
 
+// A connection may ask as often as it likes, also long questions, and what is refused on it fills no log.
+func TestManyQuestions(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newMemCluster(t, newMemSource(true, []byte("x")))
+		a, _ := c.node("a:1")
+		a.stock(&memStock{})
+		var log bytes.Buffer
+		a.node.log = slog.New(slog.NewTextHandler(&log, nil))
+		hello := &wire.Hello{Min: ProtocolMin, Max: ProtocolMax, Transfer: wire.ID{1}, Node: "a:1"}
+		conn := c.asSender("a:1")
+		say(t, conn, hello)
+		long := &wire.Ask{Images: slices.Repeat([]wire.Image{{Name: strings.Repeat("a", wire.MaxName)}}, 200)}
+		for range 2 * maxLong {
+			if h, ok := say(t, conn, long).(*wire.Holds); !ok || len(h.Images) != 200 {
+				t.Fatalf("%+v", h)
+			}
+		}
+		a.as("me", RoleViewer)
+		conn = c.asSender("a:1")
+		say(t, conn, hello)
+		for range 3 {
+			if w, ok := say(t, conn, &wire.Want{Owner: "me"}).(*wire.Wanted); !ok || w.Code != wire.CodeAuth {
+				t.Errorf("%+v", w)
+			}
+		}
+		if log.Len() > 0 {
+			t.Errorf("logged:\n%s", log.String())
+		}
+	})
+}
+
+// What a node says is shown on a terminal, and so has no control characters, whoever is that node.
+func TestHoldingsPrintable(t *testing.T) {
+	ask, r := &wire.Ask{All: true}, Reply{}
+	r.take(ask, &wire.Holds{Images: []wire.Holding{{Name: "x\x1b[2J", State: wire.HoldsNone, Owners: []string{"o\n"}, Why: "\a"}}})
+	if got := fmt.Sprintf("%q", fmt.Sprint(r.Images[0].Name, r.Images[0].Owners, r.Images[0].Why)); got != fmt.Sprintf("%q", `x\x1b[2J[o\n]\a`) {
+		t.Errorf("%s", got)
+	}
+}
+
 // One question is answered at a time, and each key has its turn. Who is closed meanwhile, or has no place any more, is passed over.
 func TestTurns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -317,7 +358,7 @@ func TestTurns(t *testing.T) {
 		l.leave(closed)
 		for range 5 {
 			synctest.Wait()
-			l.answered()
+			l.answered(&control{})
 		}
 		synctest.Wait()
 		if want := []byte{1, 102, 3, 1, 2, 1}; !slices.Equal(order, want) {

@@ -28,7 +28,7 @@ func (n *Node) reply(ctrl *control, cfg *NodeConfig, by Client, m wire.Message) 
 	ctx, cancel := context.WithTimeout(context.Background(), timings.lookFor)
 	answer := n.answerTo(ctx, cfg, by, m)
 	cancel()
-	n.lobby.answered()
+	n.lobby.answered(ctrl)
 	if err := ctrl.send(answer); err != nil {
 		n.log.Debug("question not answered", "client", wire.Printable(by.Name), "peer", by.Addr, "error", err)
 		return false
@@ -48,7 +48,8 @@ func (n *Node) answerTo(ctx context.Context, cfg *NodeConfig, by Client, m wire.
 	case *wire.Want:
 		n.log.Debug("wishes", "client", wire.Printable(by.Name), "role", string(by.Role), "peer", by.Addr, "owner", wire.Printable(m.Owner), "images", len(m.Images))
 		if ne := setWishes(ctx, cfg, by, m); ne != nil {
-			n.log.Warn("wishes refused", "client", wire.Printable(by.Name), "peer", by.Addr, "owner", wire.Printable(m.Owner), "reason", ne.Error())
+			// No louder than the wishes themselves: who is refused is told so, and may say them again without end.
+			n.log.Debug("wishes refused", "client", wire.Printable(by.Name), "peer", by.Addr, "owner", wire.Printable(m.Owner), "reason", ne.Error())
 			return &wire.Wanted{Code: ne.Code, Reason: wire.Cut(ne.Error())}
 		}
 	}

@@ -18,7 +18,7 @@ type lobby struct {
 	mu      sync.Mutex
 	changed sync.Cond
 	guests  []*control // oldest first
-	long    []*control // those that read a long message, in the order in which they began
+	long    []*control // those that read a long message, or wait for the answer to one, in the order in which they began
 	asking  []*control // those whose question waits for its turn, in the order in which they came
 	turn    bool       // a question is being answered
 	last    owner      // whose that is, or was
@@ -114,11 +114,12 @@ func (l *lobby) next() *control {
 	return l.asking[max(0, i)]
 }
 
-// answered ends a turn.
-func (l *lobby) answered() {
+// answered ends the turn of a connection. If its question was long, another one may be read now.
+func (l *lobby) answered(c *control) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.turn = false
+	l.long = slices.DeleteFunc(l.long, func(o *control) bool { return o == c })
 	l.changed.Broadcast()
 }
 

@@ -274,6 +274,7 @@ var hints = map[errkind.Kind]string{
 	"no-warmer-key":     "on the server, where ca.key is: dolly-img keys add warmer NAME; then copy warmer-NAME.pem here as warmer.pem, with ca.pem",
 	"no-node-key":       "copy ca.pem and node.pem to this node from the server, where dolly-img keys init made them",
 	"no-sender-key":     "run this on the server, which has sender.pem; or make another sender there: dolly-img keys add sender NAME, and copy sender-NAME.pem here as sender.pem, with ca.pem",
+	"role-warmer-pin":   "a warmer keeps an image on nodes by a wish of its own",
 	"role-warmer":       "files and devices are for a sender's key, sender.pem",
 	"revoked-malformed": "each line is a serial number as dolly-img keys show prints it, or a name; # begins a comment",
 	"serial-revoked":    "on the server: dolly-img keys renew NAME (keys renew --help says which); then copy the new key here",

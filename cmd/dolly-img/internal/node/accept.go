@@ -61,6 +61,9 @@ func permitted(role ring.Role, m *meta.Transfer) error {
 	if role == ring.RoleWarmer && (m.Kind != meta.KindImage || m.Output != "" || m.Device != nil || m.Discard) {
 		return errkind.Errorf("role-warmer", "a certificate of the role warmer permits images for the cache only")
 	}
+	if role == ring.RoleWarmer && m.Pin { // pins are the wishes of the node itself, which only its own commands and senders change
+		return errkind.Errorf("role-warmer-pin", "a certificate of the role warmer permits no pins")
+	}
 	return nil
 }
 
@@ -93,7 +96,7 @@ var refusals = map[errkind.Kind]ring.Refusal{
 	"device-held": ring.RefusesInUse, "device-md": ring.RefusesInUse, "device-mounted": ring.RefusesInUse, "device-swap": ring.RefusesInUse,
 	"device-kind": ring.RefusesKind, "device-none": ring.RefusesNotFound, "device-path": ring.RefusesNotFound, "device-other": ring.RefusesUnfit,
 	"device-permission": ring.RefusesPermission, "device-readonly": ring.RefusesReadOnly, "device-sectors": ring.RefusesSectorSize,
-	"role-warmer": ring.RefusesRole, "cache-conflict": ring.RefusesInUse,
+	"role-warmer": ring.RefusesRole, "role-warmer-pin": ring.RefusesRole, "cache-conflict": ring.RefusesInUse,
 
 	"device-several": ring.RefusesAmbiguous, "device-small": ring.RefusesTooSmall,
 }

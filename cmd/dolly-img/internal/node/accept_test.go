@@ -276,6 +276,7 @@ func TestRefusals(t *testing.T) {
 		{"warmer, to a device", meta.Transfer{Kind: meta.KindRaw, Output: "device:a", Device: &meta.Device{}}, warmer, "role-warmer"},
 		{"warmer, that keeps nothing", meta.Transfer{Kind: meta.KindImage, Discard: true}, warmer, "role-warmer"},
 		{"warmer, a file that is kept nowhere", meta.Transfer{Kind: meta.KindRaw, Discard: true}, warmer, "role-warmer"},
+		{"warmer, that pins", meta.Transfer{Kind: meta.KindImage, Ref: "a:b", Pin: true}, warmer, "role-warmer-pin"},
 		{"no SIF", meta.Transfer{Kind: meta.KindImage, Ref: "a:b", Output: n.data + "/x"}, func(r *ring.Request) { r.Blobs = r.Blobs[1:] }, "no SIF"},
 		{"unknown key", meta.Transfer{Kind: meta.KindRaw, Discard: true}, encoded(`{"version":1,"kind":"raw","discard":true,"rm":"/"}`), `unknown field "rm"`},
 		{"version", meta.Transfer{Kind: meta.KindRaw, Discard: true}, encoded(`{"version":6,"what":true}`), "version 6, this node knows 5"},
@@ -307,7 +308,7 @@ func TestRefusals(t *testing.T) {
 // What is left to a warmer is the cache. Its refusals are of its role, and not of the policy.
 func TestWarmer(t *testing.T) {
 	n := newTestNode(t)
-	r, data := request(t, meta.Transfer{Kind: meta.KindImage, Ref: "localhost/a:latest", Pin: true}, "layer")
+	r, data := request(t, meta.Transfer{Kind: meta.KindImage, Ref: "localhost/a:latest"}, "layer")
 	r.Role = ring.RoleWarmer
 	sink, err := n.accept(t.Context(), r)
 	if err != nil {
