@@ -1,6 +1,7 @@
 package warm
 
 import (
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -245,7 +246,7 @@ func (m *Machine) rebuild() {
 				for _, p := range v.pairs {
 					was[p.node.name] = p
 				}
-				v.pairs, v.twice, pairs[v] = nil, "", was
+				v.pairs, v.left, pairs[v] = nil, "", was
 				m.variants = append(m.variants, v)
 			}
 		}
@@ -291,7 +292,11 @@ func (m *Machine) give(n *node, e *entry, platform string, pairs map[*variant]ma
 			continue
 		}
 		if other := n.pair(v.Name); other != nil {
-			v.twice = other.v.ref
+			v.left = "its name is that of " + other.v.ref
+			continue
+		}
+		if len(n.pairs) == mostPairs {
+			v.left = fmt.Sprintf("%s has %d images before it, which is the most", n.name, mostPairs)
 			continue
 		}
 		p := pairs[v][n.name]

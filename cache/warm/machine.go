@@ -20,6 +20,8 @@ const (
 	steadyAfter = time.Hour        // of answers, after which losses are forgotten
 	saveEvery   = time.Minute      // where only times have changed
 	jitter      = 0.1              // of every
+	mostPairs   = 512              // images of a node
+	mostWishes  = 1024             // that a node takes (PROTOCOL.md)
 	triesAlone  = 3                // of an entry that was never found, before its nodes get wishes without it
 )
 

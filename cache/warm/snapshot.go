@@ -145,8 +145,8 @@ func (m *Machine) imageStatus(v *variant, s ImageStatus) ImageStatus {
 	s.Warm = count[NodeWarm]
 	s.State, s.Reason = ImageDegraded, ""
 	switch {
-	case len(v.pairs) == 0 && v.twice != "":
-		s.State, s.Reason = ImageBlocked, "its name is that of "+v.twice
+	case v.left != "":
+		s.State, s.Reason = ImageBlocked, v.left
 	case len(v.pairs) == 0:
 		s.State, s.Reason = ImageBlocked, "no nodes"
 	case v.entry.Min.Of(s.Warm, len(v.pairs)):

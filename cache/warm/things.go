@@ -66,8 +66,8 @@ type variant struct {
 	ref   string
 	older []digest.Digest // newest first
 	pairs []*pair
-	// twice is a Ref that has the same name for the same nodes; nothing of this one is done for them.
-	twice string
+	// left says why it is not for all nodes that it is listed for. "" is for all.
+	left string
 	// fails counts failures of the source in a row.
 	fails int
 	next  time.Duration
@@ -170,22 +170,30 @@ func (p *pair) lacking(now time.Duration) bool {
 		p.node.away.why == "" && p.next <= now && p.fits()
 }
 
-// wishes returns what a node is asked not to evict: what it is to hold, what is kept of older ones, and what its names lead to
-// until it holds the new one.
+// wishes returns what a node is asked not to evict: what it is to hold, what its names lead to until it holds the new one, and
+// what is kept of older ones. If these are too many, the last are left out.
 func (m *Machine) wishes(n *node) []Wish {
 	list := make([]Wish, 0, len(n.pairs)+2)
 	for _, p := range n.pairs {
-		wish := Wish{p.v.Name, p.v.Digest, p.v.entry.Pin, p.v.entry.Keep}
-		list = append(list, wish)
-		for _, wish.Digest = range p.v.older {
-			list = append(list, wish)
-		}
-		if p.named != "" && p.named != p.v.Digest && p.conflict == "" && !slices.Contains(p.v.older, p.named) {
-			wish.Digest = p.named
-			list = append(list, wish)
+		list = append(list, p.wish(p.v.Digest))
+	}
+	for _, p := range n.pairs {
+		if p.named != "" && p.named != p.v.Digest && p.conflict == "" {
+			list = append(list, p.wish(p.named))
 		}
 	}
-	return list
+	for _, p := range n.pairs {
+		for _, d := range p.v.older {
+			if d != p.named || p.conflict != "" {
+				list = append(list, p.wish(d))
+			}
+		}
+	}
+	return list[:min(len(list), mostWishes)]
+}
+
+func (p *pair) wish(d digest.Digest) Wish {
+	return Wish{p.v.Name, d, p.v.entry.Pin, p.v.entry.Keep}
 }
 
 // ownWishes are those for the cache of the controller.
