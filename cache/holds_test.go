@@ -26,6 +26,25 @@ func askOne(t *testing.T, c *Cache, name string, d digest.Digest) Holding {
 	return h.Images[0]
 }
 
+// wantHolding fails unless a question about an image under a name is answered so.
+func wantHolding(t *testing.T, c *Cache, what, name string, im image, want Holding) {
+	t.Helper()
+	want.Name, want.Digest = name, im.root().Digest
+	if got := askOne(t, c, name, want.Digest); !reflect.DeepEqual(got, want) {
+		t.Errorf("%s:\n%+v, want\n%+v", what, got, want)
+	}
+}
+
+// sizeOf is how many bytes the blobs of an image have.
+func sizeOf(im image) (n int64) {
+	for _, d := range im.blobs {
+		n += d.Size
+	}
+	return n
+}
+
+func at(im image) digest.Digest { return im.root().Digest }
+
 // What the cache says that it holds is so at this moment, whatever was asked before, and asking needs no lock and leaves
 // nothing behind.
 func TestHolds(t *testing.T) {
@@ -39,27 +58,13 @@ func TestHolds(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { unlock() }()
-	size := func(im image) (n int64) {
-		for _, d := range im.blobs {
-			n += d.Size
-		}
-		return n
-	}
 	path := func(d digest.Digest) string { name, _ := blobName(d); return filepath.Join(c.Dir(), name) }
-	check := func(what, name string, im image, want Holding) {
-		t.Helper()
-		want.Name, want.Digest = name, im.root().Digest
-		if got := askOne(t, c, name, want.Digest); !reflect.DeepEqual(got, want) {
-			t.Errorf("%s:\n%+v, want\n%+v", what, got, want)
-		}
-	}
-	at := func(im image) digest.Digest { return im.root().Digest }
 	for range 2 { // the second answer comes from what the first one has found out
-		check("held", "x/a:1", a, Holding{State: HeldAll, Named: at(a), Bytes: size(a)})
-		check("below an index", "x/a:1", b, Holding{State: HeldAll, Named: at(a), Bytes: size(b)})
-		check("an index", "x/both:1", indexOf(a, b), Holding{State: HeldAll, Named: at(indexOf(a, b)), Bytes: size(indexOf(a, b))})
-		check("no name", "", sif, Holding{State: HeldAll, Bytes: size(sif)})
-		check("nothing", "x/none:1", none, Holding{State: HeldNone, Bytes: -1, Lacks: -1, Why: "it is not here"})
+		wantHolding(t, c, "held", "x/a:1", a, Holding{State: HeldAll, Named: at(a), Bytes: sizeOf(a)})
+		wantHolding(t, c, "below an index", "x/a:1", b, Holding{State: HeldAll, Named: at(a), Bytes: sizeOf(b)})
+		wantHolding(t, c, "an index", "x/both:1", indexOf(a, b), Holding{State: HeldAll, Named: at(indexOf(a, b)), Bytes: sizeOf(indexOf(a, b))})
+		wantHolding(t, c, "no name", "", sif, Holding{State: HeldAll, Bytes: sizeOf(sif)})
+		wantHolding(t, c, "nothing", "x/none:1", none, Holding{State: HeldNone, Bytes: -1, Lacks: -1, Why: "it is not here"})
 	}
 	if got := askOne(t, c, "x/none:1", ""); got.State != HeldNone || got.Why != "no such name" {
 		t.Errorf("%+v", got)
@@ -73,37 +78,53 @@ func TestHolds(t *testing.T) {
 		t.Fatal(err)
 	}
 	lacks := fmt.Sprint("1 of its blobs with ", "10.0 kB", " are not here")
-	check("lacks a layer", "", b, Holding{State: HeldPart, Bytes: size(b), Lacks: layer.Size, Why: lacks})
+	wantHolding(t, c, "lacks a layer", "", b, Holding{State: HeldPart, Bytes: sizeOf(b), Lacks: layer.Size, Why: lacks})
 	// Another file with the same length is not the one that was verified.
 	if err := os.WriteFile(path(layer.Digest), []byte(strings.Repeat("x", len(bytes))), 0o444); err != nil {
 		t.Fatal(err)
 	}
 	doubt := "of 1 of its blobs nobody knows whether they are right; a push or dolly-img cache verify reads them"
-	check("was replaced", "", b, Holding{State: HeldPart, Bytes: size(b), Why: doubt})
+	wantHolding(t, c, "was replaced", "", b, Holding{State: HeldPart, Bytes: sizeOf(b), Why: doubt})
 	unlock()
 	if _, err := c.Verify(t.Context(), func(Result) {}); err != nil {
 		t.Fatal(err)
 	}
-	check("was in quarantine", "", b, Holding{State: HeldPart, Bytes: size(b), Lacks: layer.Size, Why: lacks})
+	wantHolding(t, c, "was in quarantine", "", b, Holding{State: HeldPart, Bytes: sizeOf(b), Lacks: layer.Size, Why: lacks})
 	mustPush(t, c, "x/b:1", b)
-	check("came again", "x/b:1", b, Holding{State: HeldAll, Named: at(b), Bytes: size(b)})
+	wantHolding(t, c, "came again", "x/b:1", b, Holding{State: HeldAll, Named: at(b), Bytes: sizeOf(b)})
 	c.distrust(layer.Digest) // as Verify does of what it cannot read
-	check("is not trusted", "x/b:1", b, Holding{State: HeldPart, Named: at(b), Bytes: size(b), Why: doubt})
+	wantHolding(t, c, "is not trusted", "x/b:1", b, Holding{State: HeldPart, Named: at(b), Bytes: sizeOf(b), Why: doubt})
+	mustPush(t, c, "x/b:1", b)
+	for _, dir := range []string{"leases", "holds", "ingest"} {
+		if left := names(t, filepath.Join(c.Dir(), dir)); len(left) > 0 {
+			t.Errorf("left in %s: %v", dir, left)
+		}
+	}
+	unlock = func() {}
+}
+
+// Who wants an image is told with it, and what a warmer has done to a name.
+func TestHoldsOwners(t *testing.T) {
+	c := mustOpen(t)
+	a, b, sif, none := layered("a"), layered("b"), newImage(mediaTypeSIFLayer, "a SIF"), layered("none")
+	mustPush(t, c, "x/a:1", a)
+	mustPush(t, c, "x/sif:1", sif)
+	mustPush(t, c, "x/both:1", indexOf(a, b))
 	mustPush(t, c, "x/b:1", b)
 
 	mustWish(t, c, "head1", Wish{Name: "x/a:1", Digest: at(sif)}, Wish{Name: "x/none:1", Digest: at(none)})
 	if _, err := pushWith(c, "x/a:1", sif, TransferOptions{Owner: "head1"}); err != nil {
 		t.Fatal(err)
 	}
-	check("whose name a warmer has moved", "x/a:1", a, Holding{State: HeldAll, Named: at(sif), Bytes: size(a), Why: "the warmer head1 has set the name"})
-	check("wanted", "x/sif:1", sif, Holding{State: HeldAll, Named: at(sif), Bytes: size(sif), Owners: []string{"head1"}})
+	wantHolding(t, c, "whose name a warmer has moved", "x/a:1", a, Holding{State: HeldAll, Named: at(sif), Bytes: sizeOf(a), Why: "the warmer head1 has set the name"})
+	wantHolding(t, c, "wanted", "x/sif:1", sif, Holding{State: HeldAll, Named: at(sif), Bytes: sizeOf(sif), Owners: []string{"head1"}})
 	if err := c.Pin(t.Context(), "x/b:1", true); err != nil {
 		t.Fatal(err)
 	}
 	mustPush(t, c, "x/b:2", b)
-	check("pinned", "x/b:1", b, Holding{State: HeldAll, Named: at(b), Bytes: size(b), Owners: []string{Local}})
-	check("pinned under another name", "x/b:2", b, Holding{State: HeldAll, Named: at(b), Bytes: size(b)})
-	check("pinned under some name", "", b, Holding{State: HeldAll, Bytes: size(b), Owners: []string{Local}})
+	wantHolding(t, c, "pinned", "x/b:1", b, Holding{State: HeldAll, Named: at(b), Bytes: sizeOf(b), Owners: []string{Local}})
+	wantHolding(t, c, "pinned under another name", "x/b:2", b, Holding{State: HeldAll, Named: at(b), Bytes: sizeOf(b)})
+	wantHolding(t, c, "pinned under some name", "", b, Holding{State: HeldAll, Bytes: sizeOf(b), Owners: []string{Local}})
 	h, err := c.Holds(t.Context(), []Asked{{"x/b:1", at(b)}}, true)
 	var refs []string
 	for _, i := range h.Images {
@@ -112,19 +133,13 @@ func TestHolds(t *testing.T) {
 			t.Errorf("%+v", i)
 		}
 	}
-	if got := strings.Join(refs, " "); got != "x/b:1 x/sif:1 x/both:1 x/a:1 x/b:2" || h.Wanted != size(sif)+size(b) || h.Free <= 0 || err != nil {
+	if got := strings.Join(refs, " "); got != "x/b:1 x/sif:1 x/both:1 x/a:1 x/b:2" || h.Wanted != sizeOf(sif)+sizeOf(b) || h.Free <= 0 || err != nil {
 		t.Errorf("%s, %+v, %v", got, h, err)
 	}
-	c.SetLimits(Limits{Max: size(sif) + size(b) + 1000})
+	c.SetLimits(Limits{Max: sizeOf(sif) + sizeOf(b) + 1000})
 	if h, err := c.Holds(t.Context(), nil, false); h.Free != 1000 || h.Limits.Max == 0 || err != nil {
 		t.Errorf("%+v, %v", h, err)
 	}
-	for _, dir := range []string{"leases", "holds", "ingest"} {
-		if left := names(t, filepath.Join(c.Dir(), dir)); len(left) > 0 {
-			t.Errorf("left in %s: %v", dir, left)
-		}
-	}
-	unlock = func() {}
 }
 
 // opens counts which files are opened.

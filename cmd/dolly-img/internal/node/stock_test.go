@@ -1,6 +1,7 @@
 package node
 
 import (
+	"context"
 	"crypto/tls"
 	"errors"
 	"log/slog"
@@ -18,11 +19,11 @@ import (
 	"github.com/dolly-img/dolly-img/ring/identity"
 )
 
-// Two warmers with different lists and a sender say, over the ring, what a node should keep: each answer of the node is what its
-// cache then does, and the second warmer does not get the name of the first.
-func TestWarmersAndSender(t *testing.T) {
+// stockServer serves a cache until the test ends. The function returns how somebody with the key of a role reaches it.
+func stockServer(t *testing.T) (s *Node, keys string, config func(identity.Role) ring.Config) {
+	t.Helper()
 	dir := t.TempDir()
-	keys := filepath.Join(dir, "keys")
+	keys = filepath.Join(dir, "keys")
 	if err := identity.Init(keys, identity.InitOptions{Validity: time.Hour}); err != nil {
 		t.Fatal(err)
 	}
@@ -36,11 +37,11 @@ func TestWarmersAndSender(t *testing.T) {
 	}
 	served := make(chan error, 1)
 	go func() { served <- node.Serve(s.listeners[0]) }()
-	defer func() {
-		_ = node.Shutdown(t.Context())
+	t.Cleanup(func() {
+		_ = node.Shutdown(context.Background())
 		<-served
-	}()
-	config := func(role identity.Role) ring.Config {
+	})
+	return s, keys, func(role identity.Role) ring.Config {
 		id, err := identity.Load(keys, role)
 		if err != nil {
 			t.Fatal(err)
@@ -49,6 +50,24 @@ func TestWarmersAndSender(t *testing.T) {
 			return id.ClientConfig(ring.ALPNControl, node)
 		}}
 	}
+}
+
+// moveName has a name lead to an image of one layer, by the hand of somebody with a role.
+func moveName(t *testing.T, s *Node, name string, role ring.Role, by, layer string) (digest.Digest, error) {
+	t.Helper()
+	r, data := request(t, meta.Transfer{Kind: meta.KindImage, Ref: name}, layer)
+	r.Role, r.Sender = role, by
+	sink, err := s.cfg.Accept(t.Context(), r)
+	if err == nil {
+		play(t, sink, r, data, true)
+	}
+	return r.Blobs[len(r.Blobs)-1].Digest, err
+}
+
+// Two warmers with different lists and a sender say, over the ring, what a node should keep: each answer of the node is what its
+// cache then does, and the second warmer does not get the name of the first.
+func TestWarmersAndSender(t *testing.T) {
+	s, keys, config := stockServer(t)
 	warmer, err := identity.Load(keys, identity.Warmer)
 	if err != nil {
 		t.Fatal(err)
@@ -70,15 +89,7 @@ func TestWarmersAndSender(t *testing.T) {
 		}
 		return replies[0].Cause.Text
 	}
-	move := func(role ring.Role, by, layer string) (digest.Digest, error) {
-		r, data := request(t, meta.Transfer{Kind: meta.KindImage, Ref: name}, layer)
-		r.Role, r.Sender = role, by
-		sink, err := s.cfg.Accept(t.Context(), r)
-		if err == nil {
-			play(t, sink, r, data, true)
-		}
-		return r.Blobs[len(r.Blobs)-1].Digest, err
-	}
+	move := func(role ring.Role, by, layer string) (digest.Digest, error) { return moveName(t, s, name, role, by, layer) }
 	owners := func(what string, named digest.Digest, by ...string) {
 		t.Helper()
 		if h := ask(); h.State != ring.HoldsAll || h.Named != named || !slices.Equal(h.Owners, by) {
