@@ -89,9 +89,7 @@ func TestWarmersAndSender(t *testing.T) {
 		}
 		return replies[0].Cause.Text
 	}
-	move := func(role ring.Role, by, layer string) (digest.Digest, error) {
-		return moveName(t, s, name, role, by, layer)
-	}
+	move := func(role ring.Role, by, layer string) (digest.Digest, error) { return moveName(t, s, name, role, by, layer) }
 	owners := func(what string, named digest.Digest, by ...string) {
 		t.Helper()
 		if h := ask(); h.State != ring.HoldsAll || h.Named != named || !slices.Equal(h.Owners, by) {
