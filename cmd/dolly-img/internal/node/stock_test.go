@@ -89,7 +89,9 @@ func TestWarmersAndSender(t *testing.T) {
 		}
 		return replies[0].Cause.Text
 	}
-	move := func(role ring.Role, by, layer string) (digest.Digest, error) { return moveName(t, s, name, role, by, layer) }
+	move := func(role ring.Role, by, layer string) (digest.Digest, error) {
+		return moveName(t, s, name, role, by, layer)
+	}
 	owners := func(what string, named digest.Digest, by ...string) {
 		t.Helper()
 		if h := ask(); h.State != ring.HoldsAll || h.Named != named || !slices.Equal(h.Owners, by) {
@@ -127,11 +129,9 @@ func TestWarmersAndSender(t *testing.T) {
 	if why := want(identity.Sender, "local", ring.Wish{Name: name, Digest: first, Pin: true}); !strings.Contains(why, "not in the cache") {
 		t.Errorf("a pin of what the name does not lead to: %q", why)
 	}
-	if _, err := s.cache.GC(t.Context(), cache.GCOptions{Limits: cache.Limits{Max: 1}}); err != nil {
-		t.Error(err)
-	}
-	if again, err := move(ring.RoleWarmer, warmer.Name, "first"); err != nil || again != first {
-		t.Errorf("%s, %v", again, err)
+	_, collected := s.cache.GC(t.Context(), cache.GCOptions{Limits: cache.Limits{Max: 1}})
+	if again, err := move(ring.RoleWarmer, warmer.Name, "first"); err != nil || collected != nil || again != first {
+		t.Errorf("%s, %v, %v", again, err, collected)
 	}
 	owners("moved back", first, "local", warmer.Name)
 }
