@@ -53,7 +53,7 @@ func endingKeys(t *testing.T, ended string) (dir string) {
 	if err := identity.Init(dir, identity.InitOptions{Cluster: "test", Now: now.Add(-48 * time.Hour), Validity: time.Hour}); err != nil {
 		t.Fatal(err)
 	}
-	for _, role := range []string{"sender", "node"} {
+	for _, role := range []string{"sender", "node", "warmer", "viewer"} {
 		if role == ended {
 			continue
 		}
@@ -102,7 +102,7 @@ func TestEndingCertificates(t *testing.T) {
 			}
 		}
 	}
-	if out := run("keys", "show", "--keys", keys); strings.Count(out, "\nsoon the certificate in ") != 2 {
+	if out := run("keys", "show", "--keys", keys); strings.Count(out, "\nsoon the certificate in ") != 4 {
 		t.Errorf("keys show: %s", out)
 	}
 	if out := run("daemon", "--check-config", "--keys", keys, "--cache", t.TempDir(), "--listen", "127.0.0.1:0"); !strings.Contains(out, "\nwarning  the certificate in ") {
