@@ -16,6 +16,20 @@ import (
 
 var deviceMoments = flag.Int("device.moments", 4, "at how many moments TestDeviceKilled kills somebody")
 
+// onTheWay says what a device is on the way from one image to another, in the words of rows.
+func onTheWay(t *testing.T, d *loopdev.Device, from, to []byte) string {
+	t.Helper()
+	switch b := content(t, d); {
+	case bytes.Equal(b, to):
+		return "complete"
+	case bytes.Equal(b, from):
+		return "untouched"
+	case bytes.HasPrefix(b, []byte("dolly-img half")):
+		return "overwritten"
+	}
+	return "damaged"
+}
+
 // Whenever the server or a node is killed while devices are overwritten, each device is as it was, or complete, or says that it
 // is half-written. The row says which, and the same command completes all of them.
 func TestDeviceKilled(t *testing.T) {
@@ -36,18 +50,7 @@ func TestDeviceKilled(t *testing.T) {
 	args := func(k int) []string {
 		return []string{"raw", sent[k%2], "--output", "device:system", "--yes-overwrite", "2", "--retries", "0"}
 	}
-	// state says what a device is while it changes from image k-1 to image k.
-	state := func(d *loopdev.Device, k int) string {
-		switch b := content(t, d); {
-		case bytes.Equal(b, images[k%2]):
-			return "complete"
-		case bytes.Equal(b, images[(k+1)%2]):
-			return "untouched"
-		case bytes.HasPrefix(b, []byte("dolly-img half")):
-			return "overwritten"
-		}
-		return "damaged"
-	}
+	state := func(d *loopdev.Device, k int) string { return onTheWay(t, d, images[(k+1)%2], images[k%2]) }
 	res := r.push(args(0)...)
 	r.want(res, 0, "committed")
 	whole := res.took
