@@ -32,7 +32,7 @@ To see it work on this machine alone:  dolly-img demo`,
 		return &usageError{plainFlagError(err), "see " + cmd.CommandPath() + " --help"}
 	})
 	group(root)
-	root.AddCommand(newPush(), newRaw(), newDaemon(), newReceive(), newStatus(), newCache(), newKeys(), newDevices(),
+	root.AddCommand(newPush(), newRaw(), newDaemon(), newReceive(), newStatus(), newCache(), newWarm(), newKeys(), newDevices(),
 		newInspect(), newDigest(), newDemo(), newDolly(), newVersion())
 	root.InitDefaultCompletionCmd()
 	return root

@@ -1,0 +1,114 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/dolly-img/dolly-img/cache/durable"
+	"github.com/dolly-img/dolly-img/cache/warm"
+	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/warmer"
+)
+
+// What a list that does not name them has.
+const (
+	warmList   = "/etc/dolly-img/warm.toml"
+	warmKeys   = "/etc/dolly-img/warmer"
+	warmState  = "/var/lib/dolly-img/warm"
+	warmSocket = "/run/dolly-img/warm.sock"
+)
+
+// warmFlags holds the flags of warm.
+type warmFlags struct {
+	config  string
+	cache   string
+	verbose bool
+}
+
+func newWarm() *cobra.Command {
+	f := &warmFlags{}
+	cmd := &cobra.Command{
+		Use:    "warm",
+		Hidden: true,
+		Short:  "Keep listed images in the caches of listed nodes",
+		Args:   exactly(0, ""),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			// For all other commands SIGHUP says that the terminal is gone, and main ends them. Here it means to reload.
+			signal.Ignore(syscall.SIGHUP)
+			hangup := make(chan os.Signal, 1)
+			signal.Notify(hangup, syscall.SIGHUP)
+			return f.run(cmd, hangup)
+		},
+	}
+	fl := cmd.Flags()
+	fl.StringVar(&f.config, "config", warmList, "`FILE` with the list")
+	addCacheFlag(cmd, &f.cache)
+	fl.BoolVarP(&f.verbose, "verbose", "v", false, "log also what the rings do")
+	return cmd
+}
+
+// read reads the list.
+func (f *warmFlags) read() (*warm.List, error) {
+	data, err := os.ReadFile(f.config)
+	if err != nil {
+		return nil, fmt.Errorf("list: %w", err)
+	}
+	list, err := warm.Parse(data)
+	if err != nil {
+		return nil, fmt.Errorf("list %s: %w", f.config, err)
+	}
+	list.Keys, list.State, list.Socket = cmp.Or(list.Keys, warmKeys), cmp.Or(list.State, warmState), cmp.Or(list.Socket, warmSocket)
+	return list, nil
+}
+
+// run keeps the list warm until ctx ends.
+func (f *warmFlags) run(cmd *cobra.Command, hangup <-chan os.Signal) error {
+	outliveReaders()
+	log := nodeLog(cmd.ErrOrStderr(), f.verbose)
+	list, err := f.read()
+	if err != nil {
+		return err
+	}
+	effects, err := warmer.New(warmer.Config{Keys: list.Keys, Cache: f.cache, Software: software(), Log: log})
+	if err != nil {
+		return err
+	}
+	reload := make(chan struct{})
+	c := warm.NewController(warm.Config{List: f.read, Reload: reload, Effects: effects, State: stateDir(list.State, log), Log: log})
+	ctx, cancel := context.WithCancel(cmd.Context())
+	defer cancel()
+	go relay(ctx, hangup, reload)
+	return c.Run(ctx)
+}
+
+// stateDir returns the directory of the state. One that cannot be made is in the log, and then in the status, as nothing can be kept there.
+func stateDir(dir string, log *slog.Logger) durable.FS {
+	if err := os.MkdirAll(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		log.Error("nothing is kept over a restart", "error", err)
+	}
+	return durable.Dir(dir)
+}
+
+// relay passes signals on.
+func relay(ctx context.Context, from <-chan os.Signal, to chan<- struct{}) {
+	for {
+		select {
+		case <-from:
+		case <-ctx.Done():
+			return
+		}
+		select {
+		case to <- struct{}{}:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
