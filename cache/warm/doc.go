@@ -79,4 +79,40 @@
 //
 // Times in it are of the wall clock. A time that is further ahead than the settings allow, because a clock jumped, is brought back to what
 // they allow. All other intervals are of a clock that only goes forward.
+//
+// # What is told
+//
+// A Snapshot is told to other programs as one JSON document (Encode, ParseSnapshot). What is empty, zero or unknown is left out, but for
+// "groups", "images", "nodes" of an image, and "warm". A reader refuses what it does not know, so every change of the form is a new version. It has
+// no credentials, no paths of files with credentials and no text of commands.
+//
+//	{"version":1,
+//	 "at":"2026-11-29T20:05:00Z",                      when all of it was so
+//	 "refused":"line 7: unknown key \"nods\"",         why the list does not count, and since when
+//	 "refused_since":"2026-11-29T20:01:00Z",
+//	 "trouble":"no space left on device",              why the state is not kept, and since when
+//	 "trouble_since":"2026-11-29T20:01:00Z",
+//	 "groups":[{"name":"gpu","nodes":128,
+//	            "stale":"exit status 1",               why the list of nodes is not read again, and since when
+//	            "since":"2026-11-29T20:04:00Z"}],
+//	 "images":[{"ref":"docker://registry.example/ml/torch:25.10",
+//	            "platform":"linux/amd64",              without platform, name and digest where nothing was found
+//	            "name":"registry.example/ml/torch:25.10",
+//	            "digest":"sha256:…",
+//	            "state":"warming",                     warm, warming, degraded or blocked
+//	            "reason":"…",                          of degraded and blocked
+//	            "warm":126,                            how many of the nodes are
+//	            "nodes":[{"node":"gpu017",             in the order of the list
+//	                      "state":"failed",            warm, warming, behind, missing, full, failed, conflict, away or unknown
+//	                      "reason":"…",
+//	                      "behind":"sha256:…",         the digest that the name leads to, if that is another one
+//	                      "since":"2026-11-29T09:12:00Z",    away since
+//	                      "next":"2026-11-29T20:07:00Z"}],   next try
+//	            "rate":112000000,                      bytes per second of the rings that run
+//	            "left_ns":180000000000,                nanoseconds that they still take
+//	            "stale":"…",                           why the digest cannot be asked for, and since when
+//	            "since":"2026-11-29T19:00:00Z",
+//	            "found":"2026-11-29T18:50:00Z",        last success of asking for it
+//	            "next":"2026-11-29T20:10:00Z",         when it is asked for again
+//	            "last_warm":"2026-11-29T20:03:00Z"}]}
 package warm

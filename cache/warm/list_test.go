@@ -183,6 +183,9 @@ authfile = 1
 		"# " + strings.Repeat("x", maxList) + "": "larger than 1048576 bytes",
 		"[nodes.a]\nlist=\"n\"\n[[image]]\nref=\"docker://r.e/a\"\ntags=\"*\"\nname=\"a\"\nnodes=[\"a\"]": "line 6: name: one name cannot",
 		"[nodes.a]\nlist=\"n\"\n[[image]]\nref=\"/a.sif\"\ntags=\"*\"\nnodes=[\"a\"]":                     "line 5: tags: /a.sif is in no registry",
+		// A password is not printed, whatever else is wrong.
+		"[nodes.a]\nlist=\"n\"\n[[image]]\nref=\"docker://u:p w@r.e/a\"\nnodes=[\"a\"]":              "line 4: ref = …: want a text without blanks",
+		"[nodes.a]\nlist=\"n\"\n[[image]]\nref=\"docker://u:pw@r.e/a:1\"\ntags=\"*\"\nnodes=[\"a\"]": "line 4: ref: credentials in",
 	} {
 		_, err := Parse([]byte(text))
 		if got := mistakes(t, err); len(got) != 1 || !strings.HasPrefix(got[0], want) {
@@ -264,9 +267,9 @@ func TestNodes(t *testing.T) {
 		{Group{Names: []string{"a", "b"}}, "[a b]"},
 		{Group{File: file}, "[gpu1 gpu2 gpu3 gpu7]"},
 		{Group{Command: "echo 'a[1-2]'; echo b"}, "[a1 a2 b]"},
-		{Group{Command: "true"}, "command true: node list: no nodes in it"},
-		{Group{Command: "echo a; echo no slurm >&2; exit 3"}, "command echo a; echo no slurm >&2; exit 3: exit status 3: no slurm"},
-		{Group{Command: "echo 'a[1-'"}, "command echo 'a[1-': node list: "},
+		{Group{Name: "cpu", Command: "true"}, "command of nodes.cpu: node list: no nodes in it"},
+		{Group{Command: "echo a; echo no slurm >&2; exit 3"}, "command of nodes.: exit status 3: no slurm"},
+		{Group{Command: "echo 'a[1-'"}, "command of nodes.: node list: "},
 		{Group{File: file + "x"}, "node list: "},
 	} {
 		names, err := ReadNodes(t.Context(), &tt.group)

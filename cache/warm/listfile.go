@@ -75,9 +75,17 @@ func (r *reader) table(at string, values map[string]any, set map[string]func(at 
 		if set[key] == nil {
 			r.fail(path, "unknown key %q", key)
 		} else if err := set[key](path, values[key]); err != nil {
-			r.fail(path, "%s = %s: %w", key, tomlkeys.Shown(values[key]), err)
+			r.fail(path, "%s = %s: %w", key, shown(values[key]), err)
 		}
 	}
+}
+
+// shown returns a value as the list has it, without credentials: status shows it to everybody.
+func shown(v any) string {
+	if s, ok := v.(string); ok && hasCredentials(s) {
+		return "…"
+	}
+	return tomlkeys.Shown(v)
 }
 
 func (r *reader) defaults(at string, v any) error {
@@ -215,7 +223,7 @@ func (r *reader) check() {
 
 // checkTags looks at how ref, tags and name go together.
 func (r *reader) checkTags(i *Image, at string) {
-	if i.Tags == "" {
+	if i.Tags == "" || hasCredentials(i.Ref) {
 		return
 	}
 	last := i.Ref[strings.LastIndexByte(i.Ref, '/')+1:]

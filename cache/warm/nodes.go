@@ -22,7 +22,7 @@ const (
 )
 
 // ReadNodes returns the nodes of a group: Names, those in File, or those that Command prints. A group without nodes is an error
-// that wraps hostlist.ErrEmpty.
+// that wraps hostlist.ErrEmpty. No error has the text of Command.
 func ReadNodes(ctx context.Context, g *Group) ([]string, error) {
 	switch {
 	case g.File != "":
@@ -38,7 +38,7 @@ func ReadNodes(ctx context.Context, g *Group) ([]string, error) {
 			return names, nil
 		}
 	}
-	return nil, fmt.Errorf("command %s: %w", g.Command, err)
+	return nil, fmt.Errorf("command of nodes.%s: %w", g.Name, err) // without its text, which may have a password
 }
 
 func run(ctx context.Context, command string) ([]byte, error) {

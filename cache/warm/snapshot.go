@@ -34,69 +34,75 @@ const (
 	NodeUnknown  NodeState = "unknown"
 )
 
-// A Snapshot is what a controller knows at a moment. Times are of the clock on the wall, and zero where there is none.
+// A Snapshot is what a controller knows at a moment. Times are of the clock on the wall, and zero where there is none. Its form as JSON is
+// described in the comment of this package.
 type Snapshot struct {
-	At time.Time
+	At time.Time `json:"at"`
 	// Refused says why the file of the list does not count, since RefusedSince. The last good list stands. "" is none.
-	Refused      string
-	RefusedSince time.Time
+	Refused      string    `json:"refused,omitempty"`
+	RefusedSince time.Time `json:"refused_since,omitzero"`
 	// Trouble says why the state cannot be kept, since TroubleSince. "" is none.
-	Trouble      string
-	TroubleSince time.Time
-	Groups       []GroupStatus
-	Images       []ImageStatus
+	Trouble      string        `json:"trouble,omitempty"`
+	TroubleSince time.Time     `json:"trouble_since,omitzero"`
+	Groups       []GroupStatus `json:"groups"`
+	Images       []ImageStatus `json:"images"`
 }
 
 // A GroupStatus is that of a list of nodes.
 type GroupStatus struct {
-	Name  string
-	Nodes int
+	Name  string `json:"name"`
+	Nodes int    `json:"nodes"`
 	// Stale says why the list could not be read again, since Since. "" is none.
-	Stale string
-	Since time.Time
+	Stale string    `json:"stale,omitempty"`
+	Since time.Time `json:"since,omitzero"`
 }
 
 // An ImageStatus is that of an image of one platform. Where nothing was found yet, it has no Platform, Name and Digest.
 type ImageStatus struct {
-	Ref      string
-	Platform string
-	Name     string
-	Digest   digest.Digest
-	State    ImageState
+	Ref      string        `json:"ref"`
+	Platform string        `json:"platform,omitempty"`
+	Name     string        `json:"name,omitempty"`
+	Digest   digest.Digest `json:"digest,omitempty"`
+	State    ImageState    `json:"state"`
 	// Reason says why it is degraded or blocked.
-	Reason string
+	Reason string `json:"reason,omitempty"`
 	// Warm of Nodes are warm.
-	Warm int
+	Warm int `json:"warm"`
 	// Nodes are in the order of the list.
-	Nodes []NodeStatus
+	Nodes []NodeStatus `json:"nodes"`
 	// Rate, in bytes per second, and Left are those of the rings that run, together. 0 is not known.
-	Rate int64
-	Left time.Duration
+	Rate int64         `json:"rate,omitempty"`
+	Left time.Duration `json:"left_ns,omitempty"`
 	// Stale says why the digest could not be asked for, since Since. "" is none.
-	Stale string
-	Since time.Time
+	Stale string    `json:"stale,omitempty"`
+	Since time.Time `json:"since,omitzero"`
 	// Found is when the digest was last asked for with success, Next when it will be asked for again.
-	Found, Next time.Time
+	Found time.Time `json:"found,omitzero"`
+	Next  time.Time `json:"next,omitzero"`
 	// LastWarm is when it last was warm.
-	LastWarm time.Time
+	LastWarm time.Time `json:"last_warm,omitzero"`
 }
 
 // A NodeStatus is that of a node and an image.
 type NodeStatus struct {
-	Node  string
-	State NodeState
+	Node  string    `json:"node"`
+	State NodeState `json:"state"`
 	// Reason says why it is full, failed, in conflict or away.
-	Reason string
+	Reason string `json:"reason,omitempty"`
 	// Behind is the digest that the name leads to, if that is another one.
-	Behind digest.Digest
+	Behind digest.Digest `json:"behind,omitempty"`
 	// Since is when it was last away from, Next when a failure is tried again.
-	Since, Next time.Time
+	Since time.Time `json:"since,omitzero"`
+	Next  time.Time `json:"next,omitzero"`
 }
 
 // Snapshot returns what is known now.
 func (m *Machine) Snapshot(now Now) *Snapshot {
 	m.now = now
-	s := &Snapshot{At: now.Wall, Refused: m.refused.why, RefusedSince: m.refused.since, Trouble: m.trouble.why, TroubleSince: m.trouble.since}
+	s := &Snapshot{
+		At: now.Wall, Refused: m.refused.why, RefusedSince: m.refused.since, Trouble: m.trouble.why, TroubleSince: m.trouble.since,
+		Groups: []GroupStatus{}, Images: []ImageStatus{},
+	}
 	for _, g := range m.list.Groups {
 		g := m.groups[g.Name]
 		s.Groups = append(s.Groups, GroupStatus{g.Name, len(g.names), g.stale.why, g.stale.since})
@@ -107,7 +113,9 @@ func (m *Machine) Snapshot(now Now) *Snapshot {
 			status.Since, status.Reason = e.stale.since, e.stale.why
 		}
 		if len(e.tags) == 0 {
-			s.Images = append(s.Images, status)
+			unfound := status
+			unfound.Nodes = m.unfound(e, func(string) bool { return true })
+			s.Images = append(s.Images, unfound)
 		}
 		for _, t := range e.tags {
 			for _, v := range t.variants {
@@ -117,6 +125,7 @@ func (m *Machine) Snapshot(now Now) *Snapshot {
 				if t.variant(p) == nil {
 					missing := status
 					missing.Ref, missing.Platform, missing.Reason = t.ref, p, "there is no image of this platform"
+					missing.Nodes = m.unfound(e, func(platform string) bool { return platform == p })
 					s.Images = append(s.Images, missing)
 				}
 			}
@@ -125,11 +134,30 @@ func (m *Machine) Snapshot(now Now) *Snapshot {
 	return s
 }
 
+// unfound returns the nodes of an entry that have one of some platforms, where it is not known what they are to hold.
+func (m *Machine) unfound(e *entry, of func(platform string) bool) []NodeStatus {
+	list, seen := []NodeStatus{}, map[string]bool{}
+	for _, g := range e.Nodes {
+		for _, name := range m.groups[g].names {
+			if !seen[name] && of(m.groups[g].Platform) {
+				s := NodeStatus{Node: name, State: NodeUnknown}
+				if away := m.nodes[name].away; away.why != "" {
+					s.State, s.Reason, s.Since = NodeAway, away.why, away.since
+				}
+				list = append(list, s)
+			}
+			seen[name] = true // It has the platform of its first group.
+		}
+	}
+	return list
+}
+
 // imageStatus puts to a status of an entry what is known of a variant.
 func (m *Machine) imageStatus(v *variant, s ImageStatus) ImageStatus {
 	s.Ref, s.Platform, s.Name, s.Digest, s.LastWarm = v.ref, v.Platform, v.Name, v.Digest, v.warm
 	count := map[NodeState]int{}
 	can := false
+	s.Nodes = make([]NodeStatus, 0, len(v.pairs))
 	for _, p := range v.pairs {
 		n := m.nodeStatus(p)
 		count[n.State]++
