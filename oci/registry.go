@@ -2,9 +2,11 @@ package oci
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
+	"strings"
 
 	"github.com/containers/image/v5/docker"
 	"github.com/containers/image/v5/docker/reference"
@@ -69,24 +71,50 @@ type registry struct {
 func init() {
 	// The library logs warnings in its own format, and its errors say the same again.
 	logrus.SetOutput(io.Discard)
+	logrus.SetLevel(logrus.DebugLevel)
+	logrus.AddHook(limits)
 }
 
-func openRegistry(ctx context.Context, name string, o RegistryOptions) (store, string, error) {
+func openRegistry(ctx context.Context, name string, o RegistryOptions) (s store, full string, err error) {
 	sys := o.system()
-	candidates, err := names(sys, name)
+	err = anyOf(sys, name, o, func(r *registry, named reference.Named) error {
+		s, full = r, named.String()
+		return r.connect(ctx, sys, named, !shortnames.IsShortName(name))
+	})
 	if err != nil {
 		return nil, "", err
 	}
+	return s, full, nil
+}
+
+// inRegistry returns what stands behind docker:// or oras://.
+func inRegistry(name string) (string, error) {
+	transport, rest := Split(name)
+	rest, ok := strings.CutPrefix(rest, "//")
+	switch {
+	case transport != "docker" && transport != "oras":
+		return "", errors.New("is in no registry")
+	case !ok || rest == "":
+		return "", fmt.Errorf("want %s://NAME", transport)
+	}
+	return rest, nil
+}
+
+// anyOf calls do for each full name that a name may stand for, until it succeeds.
+func anyOf(sys *types.SystemContext, name string, o RegistryOptions, do func(*registry, reference.Named) error) error {
+	candidates, err := names(sys, name)
+	if err != nil {
+		return err
+	}
 	if o.User != "" && len(candidates) > 1 {
-		return nil, "", errkind.Errorf("name-ambiguous", "%q may be an image of %d registries, and a password is only for one of them", name, len(candidates))
+		return errkind.Errorf("name-ambiguous", "%q may be an image of %d registries, and a password is only for one of them", name, len(candidates))
 	}
 	var first error
 	for _, named := range candidates {
-		named = oneOf(reference.TagNameOnly(named))
 		r := &registry{user: o.User}
-		err := r.connect(ctx, sys, named, !shortnames.IsShortName(name))
+		err := do(r, oneOf(reference.TagNameOnly(named)))
 		if err == nil {
-			return r, named.String(), nil
+			return nil
 		}
 		if err = r.explain(err); len(candidates) > 1 {
 			err = fmt.Errorf("%s: %w", named, err)
@@ -97,7 +125,21 @@ func openRegistry(ctx context.Context, name string, o RegistryOptions) (store, s
 			first = fmt.Errorf("%w; %w", first, err)
 		}
 	}
-	return nil, "", first
+	return first
+}
+
+// prepare returns sys without mirrors that are nodes, and sets the guard. Typed says that the user wrote the host of the registry. Free
+// removes the file that the returned context needs.
+func (r *registry) prepare(ctx context.Context, all *types.SystemContext, named reference.Named, typed bool) (sys *types.SystemContext, free func(), err error) {
+	free = func() {}
+	err = retry(ctx, func() error {
+		sys, free, err = withoutNodes(ctx, all, named, typed)
+		return err
+	})
+	if err == nil {
+		r.guard, err = newDowngradeGuard(sys, named)
+	}
+	return sys, free, err
 }
 
 // connect finds a mirror that has the image, or else the registry itself. Typed says that the user wrote the host of
@@ -107,16 +149,9 @@ func (r *registry) connect(ctx context.Context, sys *types.SystemContext, named 
 	if err != nil {
 		return err
 	}
-	all, free := sys, func() {}
-	err = retry(ctx, func() error {
-		sys, free, err = withoutNodes(ctx, all, named, typed)
-		return err
-	})
+	sys, free, err := r.prepare(ctx, sys, named, typed)
 	defer free()
 	if err != nil {
-		return err
-	}
-	if r.guard, err = newDowngradeGuard(sys, named); err != nil {
 		return err
 	}
 	if d, ok := named.(reference.Digested); ok {

@@ -21,18 +21,23 @@ import (
 var (
 	stallLimit    = 30 * time.Second // how long a blob may send no byte; less in tests
 	manifestLimit = 2 * time.Minute  // how long a request for a manifest may take, with the wait of the library after a 429
+	askLimit      = 30 * time.Second // the same for Impatient
 
 	errStalled = errors.New("the registry sends nothing any more")
 )
 
 // bounded gives f the time that a manifest may take.
 func (r *registry) bounded(ctx context.Context, f func(context.Context) error) error {
-	limited, cancel := context.WithTimeoutCause(ctx, manifestLimit, errStalled)
+	limit := manifestLimit
+	if isImpatient(ctx) {
+		limit = askLimit
+	}
+	limited, cancel := context.WithTimeoutCause(ctx, limit, errStalled)
 	defer cancel()
 	watched := r.guard.watch(limited)
 	err := refused(watched, f(watched))
 	if err != nil && ctx.Err() == nil && limited.Err() != nil {
-		return fmt.Errorf("no answer in %v: %w", manifestLimit, context.DeadlineExceeded)
+		return fmt.Errorf("no answer in %v: %w", limit, context.DeadlineExceeded)
 	}
 	return err
 }
@@ -46,7 +51,7 @@ func retry(ctx context.Context, f func() error) error {
 	delay := firstDelay
 	for n := 0; ; n++ {
 		err := f()
-		if err == nil || n == retries || !passing(err) {
+		if err == nil || n == retries || isImpatient(ctx) || !passing(err) {
 			return err
 		}
 		select {

@@ -25,9 +25,8 @@ func openStore(ctx context.Context, name string, o Options) (s store, ref string
 	transport, rest := Split(name)
 	switch transport {
 	case "docker", "oras":
-		rest, ok := strings.CutPrefix(rest, "//")
-		if !ok || rest == "" {
-			return nil, "", fmt.Errorf("want %s://NAME", transport)
+		if rest, err = inRegistry(name); err != nil {
+			return nil, "", err
 		}
 		return openRegistry(ctx, rest, o.Registry)
 	case "oci":
