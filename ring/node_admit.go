@@ -18,34 +18,63 @@ const (
 	leastOffered = 64 << 10
 )
 
-// admit decides on an offer of so many bytes. For a place or a target that is taken it waits
-// some time; a transfer whose server is gone yields its own at once.
-func (n *Node) admit(cfg *NodeConfig, ctrl *control, id wire.ID, r Request, plain bool, size int) (*session, *wire.Error) {
+// permit returns an error about an offer that the role of its server, or the policy of the node, does not permit, or that no
+// server may make. It comes before an offer takes a place or ends anything, so that nobody changes anything by what is refused.
+func (cfg *NodeConfig) permit(r Request, plain bool) *wire.Error {
 	if err := checkBlobs(r.Blobs); err != nil {
-		return nil, wire.Errorf(wire.CodeProtocol, "malformed offer: %w", err)
+		return wire.Errorf(wire.CodeProtocol, "malformed offer: %w", err)
 	}
 	switch {
 	case r.Role != RoleSender && r.Role != RoleWarmer:
-		return nil, wire.Errorf(wire.CodeAuth, "a certificate of the role %s does not permit a transfer", r.Role)
+		return wire.Errorf(wire.CodeAuth, "a certificate of the role %s does not permit a transfer", r.Role)
 	case len(r.Blobs) == 0 || len(r.Meta) > 64<<10:
-		return nil, wire.Errorf(wire.CodeProtocol, "malformed offer")
+		return wire.Errorf(wire.CodeProtocol, "malformed offer")
 	case plain && !cfg.AllowPlain:
-		return nil, wire.Errorf(wire.CodePolicy, "this node's policy does not allow plain data links (to allow them, add to policy.toml there the lines [data] and plain = true)")
+		return wire.Errorf(wire.CodePolicy, "this node's policy does not allow plain data links (to allow them, add to policy.toml there the lines [data] and plain = true)")
+	case cfg.Permit == nil:
+		return nil
 	}
+	if err := cfg.Permit(r); err != nil {
+		return coded(err, wire.CodePolicy)
+	}
+	return nil
+}
+
+// An heir is who may end transfers whose server is gone: those of its own key, and a sender also those of others. A key that is
+// online for ever ends nothing that a person began.
+type heir struct {
+	owner owner
+	role  Role
+}
+
+func (h heir) mayEnd(s *session) bool { return h.role == RoleSender || h.owner == s.owner }
+
+// urge ends a session whose server is gone, if the heir may.
+func (h heir) urge(s *session) {
+	if h.mayEnd(s) {
+		s.yield()
+	}
+}
+
+// admit decides on an offer of so many bytes. For a place or a target that is taken it waits
+// some time; a transfer whose server is gone yields its own at once to who may end it.
+func (n *Node) admit(cfg *NodeConfig, ctrl *control, id wire.ID, r Request, plain bool, size int) (*session, *wire.Error) {
+	if ne := cfg.permit(r, plain); ne != nil {
+		return nil, ne
+	}
+	by := heir{ctrl.owner, r.Role}
 	ctx, cancel := context.WithTimeout(context.Background(), timings.yieldFor)
 	defer cancel()
 	tell := sync.OnceFunc(func() { ctrl.send(&wire.Report{Wait: wire.WaitBusy, Links: []wire.Sending{}}) })
 	size = max(size, leastOffered)
-	if !n.reserve(ctx, size, tell) {
+	if !n.reserve(ctx, by, size, tell) {
 		return nil, wire.Errorf(wire.CodeBusy, "busy with offers of %d MiB together", maxOffered>>20)
 	}
 	s, ne := n.claim(cfg, ctrl.owner, id, r, plain, size)
-	n.succeed(ctx, r)
-	for ne != nil && ne.Code == wire.CodeBusy {
+	n.succeed(ctx, by, r)
+	for waits := true; waits && ne != nil && ne.Code == wire.CodeBusy; {
 		tell()
-		if !n.awaitYield(ctx, nil) {
-			break
-		}
+		waits = n.awaitYield(ctx, by, nil) // where it ends at once, succeed may have made room
 		s, ne = n.claim(cfg, ctrl.owner, id, r, plain, size)
 	}
 	if ne != nil {
@@ -67,7 +96,7 @@ func (n *Node) admit(cfg *NodeConfig, ctrl *control, id wire.ID, r Request, plai
 			}
 		} else if ne = coded(err, wire.CodePolicy); errors.Is(err, ErrBusy) {
 			tell()
-			if n.awaitYield(ctx, s) {
+			if n.awaitYield(ctx, by, s) {
 				continue
 			}
 			ne.Code = wire.CodeBusy
@@ -79,7 +108,7 @@ func (n *Node) admit(cfg *NodeConfig, ctrl *control, id wire.ID, r Request, plai
 
 // succeed ends the transfers that this one repeats and whose server is gone, so that it
 // goes on from what they leave.
-func (n *Node) succeed(ctx context.Context, r Request) {
+func (n *Node) succeed(ctx context.Context, by heir, r Request) {
 	stop := context.AfterFunc(ctx, func() {
 		n.mu.Lock()
 		defer n.mu.Unlock()
@@ -89,7 +118,7 @@ func (n *Node) succeed(ctx context.Context, r Request) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	for id, s := range n.sessions {
-		if !bytes.Equal(s.req.Meta, r.Meta) || !s.isOrphan() {
+		if !bytes.Equal(s.req.Meta, r.Meta) || !by.mayEnd(s) || !s.isOrphan() {
 			continue
 		}
 		s.yield()
@@ -100,7 +129,7 @@ func (n *Node) succeed(ctx context.Context, r Request) {
 }
 
 // reserve has an offer of so many bytes counted. If there is no room for it, it waits for that, but only one offer does: it is not counted.
-func (n *Node) reserve(ctx context.Context, size int, tell func()) bool {
+func (n *Node) reserve(ctx context.Context, by heir, size int, tell func()) bool {
 	if n.hold(size) {
 		return true
 	}
@@ -111,7 +140,7 @@ func (n *Node) reserve(ctx context.Context, size int, tell func()) bool {
 		return false
 	}
 	tell()
-	for n.awaitYield(ctx, nil) {
+	for n.awaitYield(ctx, by, nil) {
 		if n.hold(size) {
 			return true
 		}
@@ -148,16 +177,16 @@ func (n *Node) claim(cfg *NodeConfig, by owner, id wire.ID, r Request, plain boo
 	return s, nil
 }
 
-// awaitYield ends the transfers whose server is gone and waits for any to end;
+// awaitYield ends the transfers whose server is gone, as far as an heir may, and waits for any to end;
 // false when there is nothing to wait for.
-func (n *Node) awaitYield(ctx context.Context, me *session) bool {
+func (n *Node) awaitYield(ctx context.Context, by heir, me *session) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	others := 0
 	for _, s := range n.sessions {
 		if s != me {
 			others++
-			s.yield()
+			by.urge(s)
 		}
 	}
 	if others == 0 || ctx.Err() != nil {
@@ -174,7 +203,7 @@ func (n *Node) awaitYield(ctx context.Context, me *session) bool {
 		n.changed.Wait()
 		for _, s := range n.sessions { // also one whose server went meanwhile
 			if s != me {
-				s.yield()
+				by.urge(s)
 			}
 		}
 	}

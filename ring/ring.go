@@ -170,7 +170,11 @@ type NodeConfig struct {
 	// Client tells the name and the role in the certificate of who opened a control connection. TLS has let it in.
 	Client func(tls.ConnectionState) (name string, role Role)
 
-	// Accept decides on a request and opens its Sink. An error refuses the request, and the
+	// Permit returns an error about a request that the sender's role or the policy of the node does not permit. It is asked
+	// before the request takes a place, waits for one, or ends a transfer whose sender is gone, and looks at nothing that changes by
+	// itself. The error refuses the request as one of Accept does. It may be nil, which permits all.
+	Permit func(r Request) error
+	// Accept decides on a permitted request and opens its Sink. An error refuses the request, and the
 	// sender reads it as it is. On an error that is ErrBusy the request waits for running
 	// transfers to yield the target.
 	Accept func(ctx context.Context, r Request) (Sink, error)

@@ -32,13 +32,52 @@ type acceptor struct {
 	log    *slog.Logger
 }
 
-func (a *acceptor) accept(ctx context.Context, r ring.Request) (ring.Sink, error) {
+// permit returns the refusal of a request that the role of its sender, or the policy, does not permit.
+func (a *acceptor) permit(r ring.Request) error {
+	_, err := a.permitted(r)
+	return err
+}
+
+// permitted returns what a request asks for, if the role of its sender and the policy permit that.
+func (a *acceptor) permitted(r ring.Request) (*meta.Transfer, error) {
 	m, err := meta.Decode(r.Meta)
+	if err == nil {
+		err = permits(r.Role, m)
+	}
+	if err == nil {
+		err = a.outputPermitted(m, len(r.Blobs))
+	}
 	if err != nil {
 		return nil, a.refusal(err)
 	}
-	if err := permitted(r.Role, m); err != nil {
-		return nil, a.refusal(err)
+	return m, nil
+}
+
+// outputPermitted returns an error if the policy does not permit what a transfer of so many blobs writes.
+func (a *acceptor) outputPermitted(m *meta.Transfer, blobs int) (err error) {
+	switch {
+	case m.Device != nil:
+		_, err = a.policy.Device(m.Output)
+	case m.Discard || m.Output == "" || m.Output == "-" && a.stdout != nil:
+	case m.Output == "-":
+		err = errkind.Errorf("output-stdout", "standard output: this node is a daemon and has none for a transfer")
+	default:
+		_, err = a.target(m)
+		if m.Split {
+			for _, file := range written(m, blobs) { // the policy may permit the path of the whole, and not that of a part
+				if err == nil {
+					_, _, _, err = a.policy.Output(file)
+				}
+			}
+		}
+	}
+	return err
+}
+
+func (a *acceptor) accept(ctx context.Context, r ring.Request) (ring.Sink, error) {
+	m, err := a.permitted(r)
+	if err != nil {
+		return nil, err
 	}
 	var sink ring.Sink
 	if m.Device != nil {
@@ -55,9 +94,9 @@ func (a *acceptor) accept(ctx context.Context, r ring.Request) (ring.Sink, error
 	return sink, nil
 }
 
-// permitted returns an error if the role of who sends does not permit the transfer, whatever the policy says. The ring has
+// permits returns an error if the role of who sends does not permit the transfer, whatever the policy says. The ring has
 // refused those that permit none.
-func permitted(role ring.Role, m *meta.Transfer) error {
+func permits(role ring.Role, m *meta.Transfer) error {
 	if role == ring.RoleWarmer && (m.Kind != meta.KindImage || m.Output != "" || m.Device != nil || m.Discard) {
 		return errkind.Errorf("role-warmer", "a certificate of the role warmer permits images for the cache only")
 	}

@@ -292,7 +292,7 @@ func TestRefusals(t *testing.T) {
 				c.edit(&r)
 			}
 			sink, err := n.accept(context.Background(), r)
-			if err == nil || !strings.Contains(err.Error(), c.want) || sink != nil {
+			if err == nil || !strings.Contains(err.Error(), c.want) || sink != nil || strings.Contains(c.want, "not permitted") && n.permit(r) == nil {
 				t.Errorf("got %v, %v, want %q", sink, err, c.want)
 			}
 		})
@@ -321,7 +321,7 @@ func TestWarmer(t *testing.T) {
 	r, _ = request(t, meta.Transfer{Kind: meta.KindImage, Ref: "a:b", Output: n.over + "/x"}, "layer")
 	r.Role = ring.RoleWarmer
 	_, err = n.accept(t.Context(), r)
-	if refused := new(ring.RefusedError); !errors.As(err, &refused) || refused.Why != ring.RefusesRole {
+	if refused := new(ring.RefusedError); !errors.As(err, &refused) || refused.Why != ring.RefusesRole || !errors.As(n.permit(r), &refused) {
 		t.Error(err)
 	}
 }

@@ -140,6 +140,7 @@ func (s *Node) config(rules *nodeRules) ring.NodeConfig {
 		TLS:        rules.id.ServerConfig(ring.ALPNControl, ring.ALPNData),
 		DataTLS:    func(node string) *tls.Config { return rules.id.ClientConfig(ring.ALPNData, node) },
 		Client:     clientOf,
+		Permit:     a.permit,
 		Accept:     a.accept,
 		Finished:   a.finished,
 		Stock:      stock{s.cache},

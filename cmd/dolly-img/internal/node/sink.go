@@ -10,19 +10,16 @@ import (
 	"github.com/dolly-img/dolly-img/cache"
 	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/meta"
 	"github.com/dolly-img/dolly-img/ring"
-	"github.com/dolly-img/dolly-img/ring/errkind"
 	"github.com/dolly-img/dolly-img/ring/raw"
 	"github.com/dolly-img/dolly-img/ring/raw/tree"
 )
 
-// compose makes the sink that the request asks for, if the policy permits it.
+// compose makes the sink that the request asks for. The policy permits it.
 func (a *acceptor) compose(ctx context.Context, r ring.Request, m *meta.Transfer) (ring.Sink, error) {
 	blobs, named := r.Blobs, cache.TransferOptions{Pin: m.Pin, Owner: ownerOf(r)}
 	switch {
 	case m.Discard:
 		return raw.Discard{}, nil
-	case m.Output == "-" && a.stdout == nil:
-		return nil, errkind.Errorf("output-stdout", "standard output: this node is a daemon and has none for a transfer")
 	case m.Output == "-":
 		return raw.Stdout(a.stdout), nil
 	case m.Output == "":
@@ -77,12 +74,6 @@ func (a *acceptor) compose(ctx context.Context, r ring.Request, m *meta.Transfer
 
 // split makes the sink of a file in parts.
 func (a *acceptor) split(ctx context.Context, m *meta.Transfer, blobs []v1.Descriptor, o raw.TargetOptions) (ring.Sink, error) {
-	files := written(m, len(blobs))
-	for _, file := range files { // the policy may permit the path of the whole, and not that of a part
-		if _, _, _, err := a.policy.Output(file); err != nil {
-			return nil, err
-		}
-	}
 	s, err := raw.NewSplit(o)
 	if err != nil {
 		return nil, err
@@ -91,7 +82,7 @@ func (a *acceptor) split(ctx context.Context, m *meta.Transfer, blobs []v1.Descr
 		s.Close()
 		return nil, err
 	}
-	for _, file := range files {
+	for _, file := range written(m, len(blobs)) {
 		a.journalPart(file)
 	}
 	return s, nil
