@@ -99,6 +99,9 @@ type Config struct {
 	// OnEvent is told what happens, from one goroutine at a time. It may be nil. While it runs the
 	// transfer decides nothing.
 	OnEvent func(Event)
+	// OnNodes is told about once a second how things stand with each node, and once at the end, by the same goroutine. It may be
+	// nil, and then nothing is computed for it.
+	OnNodes func(NodesSnapshot)
 	// Log may be nil, which is silent.
 	Log *slog.Logger
 }

@@ -102,6 +102,7 @@ func (s *sender) run(ctx context.Context) (*Report, error) {
 	s.lastWords(work)
 	close(s.done)
 	s.shutdown()
+	s.endNodes()
 	return s.report(), err
 }
 

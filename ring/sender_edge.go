@@ -67,6 +67,8 @@ type shown struct {
 	state State
 	cause Cause
 	link  string
+	// seen is what the last snapshot had of it.
+	seen seen
 }
 
 // tell gives out an event about node i, unless the last one said the same: a node that cannot be reached by now is so for good

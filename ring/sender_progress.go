@@ -50,21 +50,32 @@ func (s *sender) measure() coordinator.EvReport {
 // progress tells how far the slowest node is, and who holds the others up. It is called
 // once a second.
 func (s *sender) progress() {
-	if s.cfg.OnEvent == nil {
+	if s.cfg.OnEvent == nil && s.cfg.OnNodes == nil {
 		return
 	}
 	now := time.Now()
+	ev, phase := s.sums(now)
+	if phase != PhaseAsk {
+		s.event(ev)
+	}
+	if s.cfg.OnNodes != nil {
+		s.cfg.OnNodes(s.snapshot(now, phase, ev))
+	}
+}
+
+// sums returns the event of a progress, and the phase that the transfer is in. In PhaseAsk nothing has moved.
+func (s *sender) sums(now time.Time) (Event, Phase) {
 	p := s.chain.Progress()
 	if s.first.IsZero() {
-		s.comparison(now, p)
-		return
+		return s.comparison(now, p)
 	}
+	phase := PhaseSend
 	ev := Event{Kind: EventProgress, Bytes: p.Least, Total: s.relay.Total(), Done: p.Done, Serving: p.Serving}
 	if ev.Bytes < 0 {
-		ev.Bytes = max(ev.Total, 0)
+		ev.Bytes, phase = max(ev.Total, 0), PhaseCommit
 	}
 	if ev.Verifying = p.Checked > 0 && p.Least >= 0 && ev.Bytes == ev.Total; ev.Verifying {
-		ev.Bytes = min(p.Checked, ev.Total)
+		ev.Bytes, phase = min(p.Checked, ev.Total), PhaseVerify
 	}
 	if ev.Verifying != s.verifying {
 		s.verifying, s.past = ev.Verifying, nil
@@ -78,18 +89,19 @@ func (s *sender) progress() {
 		limit, name := s.chain.Bottleneck()
 		ev.Limit, ev.Bottleneck = Limit(limit), name
 	}
-	s.event(ev)
+	return ev, phase
 }
 
 // comparison tells how far the nodes are that compare what they have, or the server, if that is slower.
-func (s *sender) comparison(now time.Time, p coordinator.Progress) {
+func (s *sender) comparison(now time.Time, p coordinator.Progress) (Event, Phase) {
+	ev := Event{Kind: EventProgress, Total: totalSize(s.blobs)}
 	if p.Compares == 0 {
-		return
+		return ev, PhaseAsk
 	}
-	ev := Event{Kind: EventProgress, Comparing: true, Bytes: p.Compared, Total: totalSize(s.blobs), Serving: p.Compares}
+	ev.Comparing, ev.Bytes, ev.Serving = true, p.Compared, p.Compares
 	if s.once.Load() == nil {
 		ev.Bytes = min(ev.Bytes, s.marks.log.n*s.marks.log.every)
 	}
 	ev.Rate, _ = s.past.rate(sample{now, ev.Bytes}, 0)
-	s.event(ev)
+	return ev, PhaseCompare
 }

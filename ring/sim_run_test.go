@@ -267,6 +267,10 @@ func (s *sim) run() []simcheck.Event {
 		wait := s.arm(f)
 		faults.Go(func() { s.fault(over, f, wait) })
 	}
+	var snaps []NodesSnapshot
+	if s.sc.Seed%4 == 1 {
+		cfg.OnNodes = func(snap NodesSnapshot) { snaps = append(snaps, snap) }
+	}
 	sender, err := newSender(cfg)
 	if err != nil {
 		s.t.Fatal(err)
@@ -295,6 +299,9 @@ func (s *sim) run() []simcheck.Event {
 	report, err := sender.run(ctx)
 	watch.Stop()
 	harder.Stop()
+	if len(snaps) > 0 {
+		checkSnapshots(s.t, snaps, report)
+	}
 	for _, row := range report.Nodes {
 		s.log(simcheck.Event{Kind: simcheck.Row, Node: row.Node, State: string(row.State), Sum: row.Digest, Code: string(row.Code), Note: row.Reason})
 	}
