@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"sync"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -20,10 +21,9 @@ import (
 
 // What a list that does not name them has.
 const (
-	warmList   = "/etc/dolly-img/warm.toml"
-	warmKeys   = "/etc/dolly-img/warmer"
-	warmState  = "/var/lib/dolly-img/warm"
-	warmSocket = "/run/dolly-img/warm.sock"
+	warmList  = "/etc/dolly-img/warm.toml"
+	warmKeys  = "/etc/dolly-img/warmer"
+	warmState = "/var/lib/dolly-img/warm"
 )
 
 // warmFlags holds the flags of warm.
@@ -65,7 +65,7 @@ func (f *warmFlags) read() (*warm.List, error) {
 	if err != nil {
 		return nil, fmt.Errorf("list %s: %w", f.config, err)
 	}
-	list.Keys, list.State, list.Socket = cmp.Or(list.Keys, warmKeys), cmp.Or(list.State, warmState), cmp.Or(list.Socket, warmSocket)
+	list.Keys, list.State, list.Socket = cmp.Or(list.Keys, warmKeys), cmp.Or(list.State, warmState), cmp.Or(list.Socket, warmer.DefaultSocket)
 	return list, nil
 }
 
@@ -81,10 +81,17 @@ func (f *warmFlags) run(cmd *cobra.Command, hangup <-chan os.Signal) error {
 	if err != nil {
 		return err
 	}
+	socket, err := warmer.ListenSocket(list.Socket)
+	if err != nil {
+		return err
+	}
 	reload := make(chan struct{})
 	c := warm.NewController(warm.Config{List: f.read, Reload: reload, Effects: effects, State: stateDir(list.State, log), Log: log})
 	ctx, cancel := context.WithCancel(cmd.Context())
+	var work sync.WaitGroup
+	defer work.Wait()
 	defer cancel()
+	work.Go(func() { socket.Serve(ctx, c.Snapshot) })
 	go relay(ctx, hangup, reload)
 	return c.Run(ctx)
 }
