@@ -5,12 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/dolly-img/dolly-img/ring/internal/wire"
 )
 
 // maxAsked is how many nodes are asked beside each other. The processor has the handshakes of so many done long before any of them
-// would be late, and silent nodes hold up few others.
+// would be late. One that does not answer for timings.turn is not counted any more, so that silent nodes hold up few others.
 const maxAsked = 256
 
 // Reply is what became of a question to one node, or of wishes.
@@ -45,11 +46,36 @@ func Want(ctx context.Context, cfg Config, owner string, wishes []Wish) ([]Reply
 	if err != nil {
 		return nil, err
 	}
-	m := &wire.Want{Owner: owner}
-	for _, w := range wishes {
-		m.Images = append(m.Images, wire.Wish(w))
+	return c.questionAll(ctx, wantOf(owner, wishes))
+}
+
+// A NodeQuery is what one node is told and asked over one connection.
+type NodeQuery struct {
+	// Wants replaces what an owner wants the node to keep, before it is asked. nil leaves all wishes alone.
+	Wants *Wants
+	// Question is what the node is asked. nil asks nothing.
+	Question *Question
+}
+
+// Wants are all wishes of an owner.
+type Wants struct {
+	Owner  string
+	Wishes []Wish
+}
+
+// Query tells and asks each node of cfg its own query, as Want and Ask do for all. queries[i] is for cfg.Nodes[i], and answer is called
+// once for each i, from several goroutines, as soon as that node has answered or is given up. A node that does not take the
+// wishes is not asked. The error says that cfg or queries cannot be used, and then answer is not called.
+func Query(ctx context.Context, cfg Config, queries []NodeQuery, answer func(i int, r Reply)) error {
+	if len(queries) != len(cfg.Nodes) {
+		return fmt.Errorf("ring: %d queries for %d nodes", len(queries), len(cfg.Nodes))
 	}
-	return c.questionAll(ctx, m)
+	c, err := newAsker(cfg)
+	if err != nil {
+		return err
+	}
+	c.queryAll(ctx, queries, answer)
+	return nil
 }
 
 func newAsker(cfg Config) (*caller, error) {
@@ -64,43 +90,98 @@ func newAsker(cfg Config) (*caller, error) {
 	return &c, nil
 }
 
-func (c *caller) askAll(ctx context.Context, q Question) ([]Reply, error) {
-	m := &wire.Ask{All: q.All}
-	for _, i := range q.Images {
-		m.Images = append(m.Images, wire.Image(i))
-	}
-	return c.questionAll(ctx, m)
+func (c *caller) queryAll(ctx context.Context, queries []NodeQuery, answer func(i int, r Reply)) {
+	c.each(ctx, func(i int) (list []said, err error) {
+		q := queries[i]
+		if q.Wants != nil {
+			list, err = saying(list, wantOf(q.Wants.Owner, q.Wants.Wishes))
+		}
+		if q.Question != nil && err == nil {
+			list, err = saying(list, askOf(*q.Question))
+		}
+		return list, err
+	}, answer)
 }
 
+func (c *caller) askAll(ctx context.Context, q Question) ([]Reply, error) {
+	return c.questionAll(ctx, askOf(q))
+}
+
+// questionAll says the same to all nodes.
 func (c *caller) questionAll(ctx context.Context, m wire.Message) ([]Reply, error) {
+	list, err := saying(nil, m)
+	if err != nil {
+		return nil, err
+	}
+	replies := make([]Reply, len(c.nodes))
+	c.each(ctx, func(int) ([]said, error) { return list, nil }, func(i int, r Reply) { replies[i] = r })
+	return replies, nil
+}
+
+// said is a message to a node, and how it is encoded.
+type said struct {
+	wire.Message
+	b []byte
+}
+
+func saying(list []said, m wire.Message) ([]said, error) {
 	b, err := wire.Encode(m)
 	if err != nil {
 		return nil, fmt.Errorf("question: %w", err)
 	}
-	replies := make([]Reply, len(c.nodes))
+	return append(list, said{m, b}), nil
+}
+
+func askOf(q Question) *wire.Ask {
+	m := &wire.Ask{All: q.All}
+	for _, i := range q.Images {
+		m.Images = append(m.Images, wire.Image(i))
+	}
+	return m
+}
+
+func wantOf(owner string, wishes []Wish) *wire.Want {
+	m := &wire.Want{Owner: owner}
+	for _, w := range wishes {
+		m.Images = append(m.Images, wire.Wish(w))
+	}
+	return m
+}
+
+// each says to each node what of returns for it, and calls answer with what became of that. What is said is made when it is the node's
+// turn, so that not all of it is in memory at once.
+func (c *caller) each(ctx context.Context, of func(i int) ([]said, error), answer func(i int, r Reply)) {
 	places := make(chan struct{}, maxAsked)
 	var work sync.WaitGroup
+	defer work.Wait()
 	for i, p := range c.nodes {
-		r := &replies[i]
-		r.Node = p.Name
+		r := Reply{Node: p.Name}
 		switch {
 		case p.Err != nil:
 			r.State, r.Cause = Unreachable, Cause{Fault: FaultName, Text: p.Err.Error()}
+			answer(i, r)
 		case !take(ctx, places):
 			r.State, r.Cause = Unreachable, because("not asked: "+context.Cause(ctx).Error())
+			answer(i, r)
 		default:
+			release := sync.OnceFunc(func() { <-places })
+			turn := time.AfterFunc(timings.turn, release)
 			work.Go(func() {
-				defer func() { <-places }()
-				c.question(ctx, p, m, b, r)
+				if list, err := of(i); err != nil {
+					r.State, r.Cause = Failed, because(err.Error())
+				} else {
+					c.question(ctx, p, list, &r)
+				}
+				turn.Stop()
+				release()
+				answer(i, r)
 			})
 		}
 	}
-	work.Wait()
-	return replies, nil
 }
 
-// question asks one node. b is m as it is encoded.
-func (c *caller) question(ctx context.Context, p Peer, m wire.Message, b []byte, r *Reply) {
+// question says list to one node, and reads its answers.
+func (c *caller) question(ctx context.Context, p Peer, list []said, r *Reply) {
 	ctrl, w, err := c.greet(ctx, p, false, timings.startLimit)
 	if err != nil {
 		if r.State, r.Cause = Unreachable, causeOf(err); isRefusal(err) {
@@ -117,16 +198,27 @@ func (c *caller) question(ctx context.Context, p Peer, m wire.Message, b []byte,
 		r.State, r.Cause = Refused, Cause{Fault: FaultOld, Text: fmt.Sprintf("speaks %s, and such a question is of protocol %d: upgrade the nodes first", versions(w.Version, w.Version, w.Software), wire.AsksSince)}
 		return
 	}
+	for _, m := range list {
+		ctrl.sendBytes(m.b)
+	}
+	for _, m := range list {
+		if c.answered(ctx, ctrl, m, r); r.State != "" {
+			return
+		}
+	}
+}
+
+// answered reads the answer to m.
+func (c *caller) answered(ctx context.Context, ctrl *control, m said, r *Reply) {
 	ctx, cancel := context.WithTimeout(ctx, timings.replyFor)
 	defer cancel()
 	defer context.AfterFunc(ctx, func() { ctrl.conn.Close() })()
-	ctrl.sendBytes(b)
 	answer, err := ctrl.next()
 	if err != nil {
 		r.State, r.Cause = Failed, because(c.unanswered(ctx, ctrl, err))
 		return
 	}
-	r.take(m, answer)
+	r.take(m.Message, answer)
 }
 
 // next returns the next message that is not PONG.

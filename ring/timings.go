@@ -26,6 +26,7 @@ var timings = struct {
 	confirmFor time.Duration // how long an unconfirmed COMMIT is asked after
 	askEvery   time.Duration // between two such questions, and between two dials while Config.Wait lasts
 	orphanFor  time.Duration // a node keeps a transfer whose server is gone
+	turn       time.Duration // a node that is asked has not answered: another one is asked beside it, as if it had
 	replyFor   time.Duration // a node does not answer a question: it failed; longer than it may look for the answer
 	lookFor    time.Duration // how long a node may look for the answer to a question
 	yieldFor   time.Duration // a node has a new transfer wait for a busy target
@@ -47,6 +48,7 @@ var timings = struct {
 	confirmFor: coordinator.ConfirmFor,
 	askEvery:   time.Second,
 	orphanFor:  15 * time.Second,
+	turn:       time.Second,
 	replyFor:   25 * time.Second,
 	lookFor:    20 * time.Second,
 	yieldFor:   20 * time.Second,

@@ -2,6 +2,7 @@ package wire
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/opencontainers/go-digest"
 )
@@ -147,7 +148,8 @@ func checkImage(name string, d digest.Digest) error {
 
 // checkDigest accepts the forms of the OCI image specification, and none.
 func checkDigest(d digest.Digest) error {
-	if d == "" {
+	// Nearly all are of this form, and answers of many nodes have many: the regular expression of Validate takes ten times as long.
+	if hex, ok := strings.CutPrefix(string(d), "sha256:"); d == "" || ok && len(hex) == 64 && strings.Trim(hex, "0123456789abcdef") == "" {
 		return nil
 	}
 	return d.Validate()

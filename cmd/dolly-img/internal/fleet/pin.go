@@ -8,15 +8,11 @@ import (
 	"strings"
 
 	"github.com/opencontainers/go-digest"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/dolly-img/dolly-img/cache"
 	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/image"
 	"github.com/dolly-img/dolly-img/ring"
 )
-
-// wantsAtOnce is how many lists of wishes are sent beside each other. Most nodes have the same pins, and so one list.
-const wantsAtOnce = 64
 
 // Pin pins what the names lead to on each node, or lets it go if on is false. It returns a row for each node: ring.Committed is one
 // whose pins it has changed, and ring.Held one that had them so. A node that lacks one of the names changes nothing. A
@@ -32,7 +28,10 @@ func Pin(ctx context.Context, c Config, names []string, on bool) ([]ring.Row, er
 		return nil, err
 	}
 	rows := make([]ring.Row, len(replies))
-	lists, nodes := map[string][]ring.Wish{}, map[string][]int{} // by what the wishes are
+	some := cfg
+	some.Nodes = nil
+	var at []int // the rows of those
+	var queries []ring.NodeQuery
 	for i, r := range replies {
 		rows[i] = rowOf(r)
 		if r.State != "" {
@@ -43,32 +42,18 @@ func Pin(ctx context.Context, c Config, names []string, on bool) ([]ring.Row, er
 		case err != nil:
 			rows[i].State, rows[i].Cause = ring.Failed, ring.Cause{Text: err.Error()}
 		case changes:
-			key := fmt.Sprint(list)
-			lists[key], nodes[key] = list, append(nodes[key], i)
+			some.Nodes, at = append(some.Nodes, cfg.Nodes[i]), append(at, i)
+			queries = append(queries, ring.NodeQuery{Wants: &ring.Wants{Owner: cache.Local, Wishes: list}})
 		}
 	}
-	var work errgroup.Group
-	work.SetLimit(wantsAtOnce)
-	for key, at := range nodes {
-		work.Go(func() error {
-			some := cfg
-			some.Nodes = nil
-			for _, i := range at {
-				some.Nodes = append(some.Nodes, cfg.Nodes[i])
+	if len(queries) > 0 {
+		err = ring.Query(ctx, some, queries, func(i int, r ring.Reply) {
+			if rows[at[i]] = rowOf(r); r.State == "" {
+				rows[at[i]].State = ring.Committed
 			}
-			replies, err := ring.Want(ctx, some, cache.Local, lists[key])
-			if err != nil {
-				return err
-			}
-			for n, r := range replies {
-				if rows[at[n]] = rowOf(r); r.State == "" {
-					rows[at[n]].State = ring.Committed
-				}
-			}
-			return nil
 		})
 	}
-	if err := work.Wait(); err != nil {
+	if err != nil {
 		return nil, err
 	}
 	for i := range rows {
