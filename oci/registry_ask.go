@@ -22,7 +22,7 @@ func Head(ctx context.Context, name string, o RegistryOptions) (full string, d d
 		full = named.String()
 		return r.endpoints(ctx, sys, named, typed, func(ctx context.Context, sys *types.SystemContext, ref types.ImageReference) error {
 			d, err = docker.GetDigest(ctx, sys, ref)
-			if err == nil || status(err) != http.StatusMethodNotAllowed && !isNoDigest(err) {
+			if err == nil || Status(err) != http.StatusMethodNotAllowed && !isNoDigest(err) {
 				return err
 			}
 			src, err := ref.NewImageSource(ctx, sys)

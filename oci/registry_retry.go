@@ -74,7 +74,7 @@ func passing(err error) bool {
 	if errors.As(err, new(docker.ErrUnauthorizedForCredentials)) {
 		return false
 	}
-	if s := status(err); s != 0 {
+	if s := Status(err); s != 0 {
 		return s >= 500
 	}
 	var dns *net.DNSError
@@ -89,8 +89,8 @@ func passing(err error) bool {
 	return errors.As(err, &op) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF)
 }
 
-// status returns the HTTP status behind an error of the library, or 0 if there is none.
-func status(err error) int {
+// Status returns the HTTP status that a registry answered with and that an error is about, or 0.
+func Status(err error) int {
 	var unexpected docker.UnexpectedHTTPStatusError
 	if errors.As(err, &unexpected) {
 		return unexpected.StatusCode
@@ -126,7 +126,7 @@ func (r *registry) explain(err error) error {
 	if u := (*url.Error)(nil); errors.As(err, &u) {
 		u.URL, _, _ = strings.Cut(u.URL, "?")
 	}
-	s := status(err)
+	s := Status(err)
 	var dns *net.DNSError
 	denied := s == 401 || s == 403 || errors.As(err, new(docker.ErrUnauthorizedForCredentials))
 	switch {

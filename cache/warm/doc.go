@@ -39,7 +39,8 @@
 //
 // A tag is asked for every so often, with a tenth of jitter, and at most lookups at once. When a registry says for how long it
 // does not want to be asked, no image of this registry is asked for until then. A tag may stand for several images, one
-// for each platform; nodes hold that of their group's platform. When it leads to a new digest, the old one goes to the front of the
+// for each platform; nodes hold that of their group's platform. Of a pattern of tags, one that cannot be looked up does not
+// concern the others. When it leads to a new digest, the old one goes to the front of the
 // older ones. They stay wanted as long as keep has room for them, and all of them until the new one is warm on every node that
 // it can be on: those that answer and are not blocked by their own state (full, failed, conflict).
 //

@@ -51,7 +51,7 @@ func (m *Machine) apply(list *List) {
 				t.again = true
 			}
 		}
-		complete := !slices.ContainsFunc(e.tags, func(t *tag) bool { return t.again || !t.has(e.platforms) })
+		complete := !slices.ContainsFunc(e.tags, func(t *tag) bool { return t.again || !t.covers(e.platforms) })
 		if e.stale.why != "" || len(e.tags) == 0 || !complete {
 			e.next = m.now.Since
 		}
@@ -98,6 +98,7 @@ func (m *Machine) recall(e *entry) {
 		t := &tag{ref: s.Ref, list: s.List}
 		for _, v := range s.Variants {
 			t.variants = append(t.variants, &variant{Found: Found{v.Platform, v.Name, v.Digest, v.Bytes}, entry: e, ref: s.Ref, older: v.Older, warm: v.Warm})
+			t.asked = append(t.asked, v.Platform)
 		}
 		e.tags = append(e.tags, t)
 		e.found = s.Found
@@ -115,7 +116,9 @@ func (m *Machine) state() *State {
 			for _, v := range t.variants {
 				i.Variants = append(i.Variants, VariantSaved{v.Platform, v.Name, v.Digest, v.Bytes, v.older, v.warm})
 			}
-			s.Images = append(s.Images, i)
+			if len(i.Variants) > 0 {
+				s.Images = append(s.Images, i)
+			}
 		}
 	}
 	return s
@@ -144,7 +147,7 @@ func (m *Machine) lookUp() {
 		}
 		known := map[string]digest.Digest{}
 		for _, t := range e.tags {
-			if !t.again && t.has(e.platforms) {
+			if !t.again && t.covers(e.platforms) {
 				known[t.ref] = t.list
 			}
 		}
@@ -165,7 +168,7 @@ func (m *Machine) found(ev EvFound) {
 	why := ev.Why
 	var tags []*tag
 	if why == "" {
-		tags, why = m.merge(e, ev.Tags)
+		tags, why = m.merge(e, ev)
 	}
 	if why != "" {
 		e.fails++
@@ -188,26 +191,50 @@ func (m *Machine) found(ev EvFound) {
 	}
 }
 
-// merge puts what was found to what is known. A lookup without a result is a failure, as the last result stands then.
-func (m *Machine) merge(e *entry, found []Tag) (tags []*tag, why string) {
-	for _, f := range found {
+// merge puts what was found to what is known. A lookup without a result is a failure, as the last result stands then. Of several tags
+// those count that have a result.
+func (m *Machine) merge(e *entry, ev EvFound) (tags []*tag, why string) {
+	good := 0
+	for i := range ev.Tags {
+		f := &ev.Tags[i]
 		t := e.tag(f.Ref)
-		if len(f.Variants) == 0 && (t == nil || t.again || t.list != f.List) {
-			return nil, f.Ref + ": there is no image of the platforms that the nodes have"
+		if f.Why == "" && len(f.Variants) == 0 && (t == nil || t.again || t.list != f.List) {
+			f.Why = "there is no image of the platforms that the nodes have"
+		}
+		if f.Why == "" {
+			good++
+		} else if why == "" {
+			why = f.Why
+			if e.Tags != "" {
+				why = f.Ref + ": " + why
+			}
 		}
 	}
-	for _, f := range found {
+	switch {
+	case good > 0:
+	case len(ev.Tags) == 0:
+		return nil, "no tag matches " + e.Tags
+	default:
+		return nil, why
+	}
+	for _, f := range ev.Tags {
 		t := e.tag(f.Ref)
 		if t == nil {
 			t = &tag{ref: f.Ref}
 		}
-		if len(f.Variants) > 0 {
+		switch {
+		case f.Why != "":
+			t.stale.set(f.Why, m.now.Wall)
+			if len(t.variants) == 0 && f.List != "" && (t.list != f.List || !slices.Equal(t.asked, ev.Lookup.Platforms)) {
+				t.list, t.asked, m.dirty = f.List, ev.Lookup.Platforms, true
+			}
+		case len(f.Variants) > 0:
 			t.merge(m, e, f)
+			t.asked, t.stale = ev.Lookup.Platforms, notice{}
+		case len(t.variants) > 0:
+			t.stale = notice{}
 		}
 		tags = append(tags, t)
-	}
-	if len(tags) == 0 {
-		return nil, "no tag matches " + e.Tags
 	}
 	return tags, ""
 }

@@ -123,6 +123,8 @@ type Tag struct {
 	List digest.Digest
 	// Variants has one for each platform that there is.
 	Variants []Found
+	// Why says why this one of several tags could not be looked up, though the others could. What is known of it stands then. "" is that it could.
+	Why string
 }
 
 // Found is an image of one platform.

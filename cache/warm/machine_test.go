@@ -58,3 +58,57 @@ func TestManyTags(t *testing.T) {
 		t.Errorf("%d images, %+v", len(images), i)
 	}
 }
+
+// Of several tags one that cannot be looked up does not concern the others: what is known of it stands, and the status says why it is old.
+func TestBrokenTag(t *testing.T) {
+	list, err := Parse([]byte("[nodes.all]\nlist = \"n1\"\nplatform = \"linux/amd64\"\n[[image]]\nref = \"docker://r.example/torch\"\ntags = \"*\"\nnodes = [\"all\"]\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := Now{Wall: time.Unix(1e9, 0)}
+	m := New(now, list, nil, 1)
+	var asked []Lookup
+	find := func(tags ...Tag) []ImageStatus {
+		t.Helper()
+		asked = nil
+		now.Since += list.Retry.Most
+		for _, a := range m.Step(now, EvTick{}) {
+			if a, ok := a.(ActLookup); ok {
+				asked = append(asked, a.Lookup)
+			}
+		}
+		if len(asked) != 1 {
+			t.Fatalf("%d lookups", len(asked))
+		}
+		m.Step(now, EvFound{Lookup: asked[0], Tags: tags})
+		return m.Snapshot(now).Images
+	}
+	ref := func(n int) string { return fmt.Sprint(list.Images[0].Ref, ":", n) }
+	good := func(n int, text string) Tag {
+		d := digest.FromString(text)
+		return Tag{Ref: ref(n), List: d, Variants: []Found{{"linux/amd64", ref(n), d, 1}}}
+	}
+	broken := func(n int, why string) Tag { return Tag{Ref: ref(n), Why: why} }
+	foreign := Tag{Ref: ref(3), List: digest.FromString("arm only")}
+	if s := find(broken(1, "404"), broken(2, "denied")); len(s) != 1 || s[0].Stale != ref(1)+": 404" {
+		t.Errorf("all broken: %+v", s)
+	}
+	s := find(broken(1, "404"), good(2, "two"), foreign)
+	if len(s) != 3 || s[0].State != ImageBlocked || s[0].Reason != "404" || s[0].Digest != "" || s[1].Digest != digest.FromString("two") || s[1].Stale != "" ||
+		!strings.HasPrefix(s[2].Reason, "there is no image of the platforms") {
+		t.Errorf("one good: %+v", s)
+	}
+	if saved := m.state().Images; len(saved) != 1 || saved[0].Ref != ref(2) {
+		t.Errorf("saved %+v", saved)
+	}
+	s = find(good(1, "one"), broken(2, "502"), Tag{Ref: ref(3), List: foreign.List})
+	if len(s) != 3 || s[0].Digest != digest.FromString("one") || s[1].Digest != digest.FromString("two") || s[1].Stale != "502" || s[0].Stale != "" {
+		t.Errorf("another one: %+v", s)
+	}
+	if known := asked[0].Known; len(known) != 2 || known[ref(3)] != foreign.List { // it is not read again each time
+		t.Errorf("known %v", known)
+	}
+	if s = find(good(1, "one"), Tag{Ref: ref(2), List: digest.FromString("two")}); len(s) != 2 || s[1].Stale != "" || s[1].Digest != digest.FromString("two") {
+		t.Errorf("all good, and one gone: %+v", s)
+	}
+}

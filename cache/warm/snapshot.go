@@ -118,6 +118,10 @@ func (m *Machine) Snapshot(now Now) *Snapshot {
 			s.Images = append(s.Images, unfound)
 		}
 		for _, t := range e.tags {
+			status := status
+			if t.stale.why != "" && status.Stale == "" {
+				status.Stale, status.Since = t.stale.why, t.stale.since
+			}
 			for _, v := range t.variants {
 				s.Images = append(s.Images, m.imageStatus(v, status))
 			}
@@ -125,6 +129,9 @@ func (m *Machine) Snapshot(now Now) *Snapshot {
 				if t.variant(p) == nil {
 					missing := status
 					missing.Ref, missing.Platform, missing.Reason = t.ref, p, "there is no image of this platform"
+					if len(t.variants) == 0 && t.stale.why != "" {
+						missing.Reason = t.stale.why
+					}
 					missing.Nodes = m.unfound(e, func(platform string) bool { return platform == p })
 					s.Images = append(s.Images, missing)
 				}

@@ -42,7 +42,9 @@ type tag struct {
 	ref      string
 	list     digest.Digest
 	variants []*variant
-	again    bool // the names of its images are to be found again
+	asked    []string // platforms that it was asked for, also those that there is no image of
+	again    bool     // the names of its images are to be found again
+	stale    notice   // why this one could not be looked up, though others of the entry could
 }
 
 func (t *tag) variant(platform string) *variant {
@@ -54,9 +56,9 @@ func (t *tag) variant(platform string) *variant {
 	return nil
 }
 
-// has reports whether there is an image of each platform.
-func (t *tag) has(platforms []string) bool {
-	return !slices.ContainsFunc(platforms, func(p string) bool { return t.variant(p) == nil })
+// covers reports whether it is known for each platform whether there is an image.
+func (t *tag) covers(platforms []string) bool {
+	return !slices.ContainsFunc(platforms, func(p string) bool { return !slices.Contains(t.asked, p) })
 }
 
 // A variant is the image of a tag for one platform: what is pushed.

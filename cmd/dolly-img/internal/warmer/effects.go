@@ -22,8 +22,9 @@ type Config struct {
 
 // Effects does what a controller wants done. Its methods may be called beside each other.
 type Effects struct {
-	cfg Config
-	log *slog.Logger
+	cfg   Config
+	log   *slog.Logger
+	files files
 }
 
 var _ warm.Effects = (*Effects)(nil)
