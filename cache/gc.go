@@ -149,7 +149,7 @@ type collector struct {
 
 // newCollector finds out what is in the cache and who needs it.
 func (c *Cache) newCollector(o GCOptions) (g *collector, err error) {
-	g = &collector{c: c, o: o, now: time.Now(), blobs: map[digest.Digest][]digest.Digest{}, needs: map[digest.Digest]int{}, sizes: map[digest.Digest]int64{}}
+	g = &collector{c: c, o: o, now: time.Now(), blobs: map[digest.Digest][]digest.Digest{}, needs: map[digest.Digest]int{}}
 	if g.leased, err = g.c.leased(); err != nil {
 		return g, err
 	}
@@ -169,29 +169,36 @@ func (c *Cache) newCollector(o GCOptions) (g *collector, err error) {
 			g.needs[b]++
 		}
 	}
-	algorithms, err := g.c.fs.Names("blobs")
+	g.sizes, g.total, err = c.blobSizes()
+	return g, err
+}
+
+// blobSizes returns the size of each blob that is in the cache, and of all together.
+func (c *Cache) blobSizes() (sizes map[digest.Digest]int64, total int64, err error) {
+	sizes = map[digest.Digest]int64{}
+	algorithms, err := c.fs.Names("blobs")
 	if err != nil {
-		return g, err
+		return nil, 0, err
 	}
 	for _, a := range algorithms {
-		names, err := g.c.fs.Names("blobs/" + a)
+		names, err := c.fs.Names("blobs/" + a)
 		if err != nil {
-			return g, err
+			return nil, 0, err
 		}
 		for _, name := range names {
 			d := digest.NewDigestFromEncoded(digest.Algorithm(a), name)
-			info, err := g.c.fs.Lstat("blobs/" + a + "/" + name)
+			info, err := c.fs.Lstat("blobs/" + a + "/" + name)
 			if err != nil && !errors.Is(err, fs.ErrNotExist) {
-				return g, err // if it were not counted, there would seem to be room
+				return nil, 0, err // if it were not counted, there would seem to be room
 			}
 			if err != nil || validate(d) != nil || !info.Mode().IsRegular() {
 				continue // this is no blob
 			}
-			g.sizes[d] = info.Size()
-			g.total += info.Size()
+			sizes[d] = info.Size()
+			total += info.Size()
 		}
 	}
-	return g, nil
+	return sizes, total, nil
 }
 
 // needed returns the blobs of an image.

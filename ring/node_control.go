@@ -113,6 +113,9 @@ func (n *Node) await(ctrl *control, cfg *NodeConfig, g *wire.Hello, by Client) *
 	admitted()
 	if ne != nil {
 		n.log.Warn("transfer refused", "sender", wire.Printable(by.Name), "peer", r.Addr, "transfer", r.Transfer, "reason", ne.Error())
+		if cfg.Refused != nil {
+			cfg.Refused(r, string(ne.Code))
+		}
 		n.refuse(ctrl, ne)
 		return nil
 	}

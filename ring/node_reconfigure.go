@@ -41,6 +41,10 @@ func (n *Node) runsPlain() bool {
 	return false
 }
 
+// Traffic returns how much payload the data links of this node have brought and taken since NewNode, in bytes. Runs of zeros that do
+// not travel are not counted, and what travels twice is counted twice.
+func (n *Node) Traffic() (received, sent int64) { return n.pool.Traffic() }
+
 // Running is the number of transfers that this node takes part in now.
 func (n *Node) Running() int {
 	n.mu.Lock()

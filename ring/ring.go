@@ -190,6 +190,12 @@ type NodeConfig struct {
 	// Finished is called once for each accepted transfer, after its Sink was
 	// closed, whether it began or not. It may be nil.
 	Finished func(r Request, o Outcome)
+	// Refused is called once for each offer that was answered with no, by Accept, by its Sink or by the ring. code is that of the
+	// answer. It must not block. It may be nil.
+	Refused func(r Request, code string)
+	// LinkFault is called for each data link from or to this node that broke while its transfer ran. code is what the server is told
+	// of it. It must not block. It may be nil.
+	LinkFault func(code string)
 
 	// Stock answers questions (Ask) and takes wishes (Want). Without it both are refused.
 	Stock Stock
@@ -234,4 +240,8 @@ type Outcome struct {
 	Err error
 	// Asked says that it failed because the server only asked what would happen (Config.Check).
 	Asked bool
+	// Refused says that it never began: the Sink refused the offer.
+	Refused bool
+	// Interrupted says that it failed because somebody ended the server, or because the server's source failed.
+	Interrupted bool
 }

@@ -348,6 +348,9 @@ func (s *session) perform(out []member.Action) {
 	for _, a := range out {
 		switch a := a.(type) {
 		case member.ActSay:
+			if l, ok := a.Msg.(*wire.Link); ok && l.State == wire.LinkDown && !s.over && s.cfg.LinkFault != nil {
+				s.cfg.LinkFault(string(l.Code))
+			}
 			if s.ctrl != nil && wire.Knows(s.ctrl.version, a.Msg) {
 				s.say(a.Msg)
 			}

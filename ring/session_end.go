@@ -109,7 +109,11 @@ func (s *session) cleanUp() {
 	// The session leaves the table before the log says that it ended. Shutdown waits for both.
 	s.node.work.Add(1)
 	var aborted *member.AbortError
-	o.Asked = errors.As(o.Err, &aborted) && aborted.Code == wire.CodeAsked
+	if errors.As(o.Err, &aborted) {
+		o.Asked = aborted.Code == wire.CodeAsked
+		o.Interrupted = aborted.Code == wire.CodeInterrupted || aborted.Code == wire.CodeSource
+	}
+	o.Refused = !s.opened
 	s.node.ended(s, o, s.opened)
 	s.mu.Lock()
 	if s.cleaned = true; s.ctrl != nil {

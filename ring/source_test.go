@@ -3,12 +3,17 @@ package ring
 import (
 	"context"
 	"encoding/json"
+	"errors"
+	"io"
 	"reflect"
+	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/dolly-img/dolly-img/ring/internal/memnet"
 	"github.com/dolly-img/dolly-img/ring/leaf"
 )
 
@@ -48,37 +53,81 @@ func TestSinkExtras(t *testing.T) {
 	}
 }
 
-// A transfer begins when its Sink has answered the offer, and ends after that.
-func TestBegan(t *testing.T) {
-	for name, refuse := range map[string]error{"accepted": nil, "refused": context.Canceled} {
+// unreadable is a source that can be offered and not be read.
+type unreadable struct{ *memSource }
+
+func (unreadable) Open(context.Context, v1.Descriptor, int64) (io.ReadCloser, error) {
+	return nil, errors.New("it cannot be read")
+}
+
+// What a node tells its owner of transfers. One begins when its Sink has answered the offer, and ends after that; an offer is refused
+// once, whoever says no; and a link that breaks is told of while its transfer goes on.
+func TestNodeTells(t *testing.T) {
+	no := errors.New("no")
+	for name, tt := range map[string]struct {
+		edit func(c *memCluster, tn *testNode, cfg *NodeConfig)
+		want []string
+	}{
+		"accepted": {func(*memCluster, *testNode, *NodeConfig) {}, []string{"began", "committed"}},
+		"refused by the sink": {func(_ *memCluster, tn *testNode, _ *NodeConfig) {
+			tn.sink.fail = func(what string, _ int) error {
+				if what == "offer" {
+					return no
+				}
+				return nil
+			}
+		}, []string{"failed, refused", "no: policy"}},
+		"refused": {func(_ *memCluster, _ *testNode, cfg *NodeConfig) {
+			cfg.Accept = func(context.Context, Request) (Sink, error) { return nil, no }
+		}, []string{"no: policy"}},
+		"asked":        {func(c *memCluster, _ *testNode, _ *NodeConfig) { c.cfg.Check = true }, []string{"began", "failed, asked"}},
+		"source fails": {func(c *memCluster, _ *testNode, _ *NodeConfig) { c.cfg.Source = unreadable{c.cfg.Source.(*memSource)} }, []string{"began", "failed, interrupted"}},
+		"damaged": {func(c *memCluster, _ *testNode, cfg *NodeConfig) {
+			c.cfg.Plain, cfg.AllowPlain = true, true
+			c.net.Damage("server", "a", memnet.Damage{First: 'D', Offset: 500, Times: 1})
+		}, []string{"began", "broken: crc", "committed"}},
+	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				c := newMemCluster(t, newMemSource(true, random(1, 1000)))
 				tn, _ := c.node("a:1")
-				tn.sink.fail = func(what string, _ int) error {
-					if what == "offer" {
-						return refuse
-					}
-					return nil
-				}
 				cfg := *tn.node.config()
+				var mu sync.Mutex
 				var calls []string
-				cfg.Began = func(r Request) { calls = append(calls, "began "+r.Transfer) }
-				cfg.Finished = func(r Request, _ Outcome) { calls = append(calls, "finished "+r.Transfer) }
+				call := func(text string) {
+					mu.Lock()
+					defer mu.Unlock()
+					calls = append(calls, text)
+				}
+				cfg.Began = func(Request) { call("began") }
+				cfg.Refused = func(_ Request, code string) { call("no: " + code) }
+				cfg.LinkFault = func(code string) { call("broken: " + code) }
+				cfg.Finished = func(_ Request, o Outcome) {
+					text := string(o.State)
+					for _, is := range []struct {
+						so   bool
+						text string
+					}{{o.Refused, ", refused"}, {o.Asked, ", asked"}, {o.Interrupted, ", interrupted"}} {
+						if is.so {
+							text += is.text
+						}
+					}
+					call(text)
+				}
+				tt.edit(c, tn, &cfg)
 				if err := tn.node.Reconfigure(cfg); err != nil {
 					t.Fatal(err)
 				}
-				r, err := c.send()
-				if err != nil {
-					t.Fatal(err)
-				}
+				_, _ = c.send() // that of a source that fails is an error
 				synctest.Wait()
-				want := []string{"began " + r.Transfer, "finished " + r.Transfer}
-				if refuse != nil {
-					want = want[1:]
+				if len(calls) > 0 && calls[0] != "began" {
+					slices.Sort(calls) // that it was refused and that it ended are told beside each other
 				}
-				if !reflect.DeepEqual(calls, want) {
-					t.Errorf("called %q, want %q", calls, want)
+				if !slices.Equal(calls, tt.want) {
+					t.Errorf("called %q, want %q", calls, tt.want)
+				}
+				if in, out := tn.node.Traffic(); in < 1000 != (name != "accepted" && name != "damaged") || out != 0 {
+					t.Errorf("%d bytes received, %d sent", in, out)
 				}
 			})
 		})

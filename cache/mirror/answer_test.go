@@ -9,7 +9,7 @@ import (
 // A page whose own name was made to lead to the mirror cannot read it; the Hosts that runtimes send are answered.
 func TestHosts(t *testing.T) {
 	c, _, _, _ := fill(t)
-	m := Named(New(c, nil), "node7", "Cache.example")
+	m := Named(New(c, nil, nil), "node7", "Cache.example")
 	for host, want := range map[string]int{
 		"127.0.0.1:5050": 200, "127.0.0.1": 200, "[::1]:5050": 200, "[fd00::1]": 200, "10.1.2.3:5050": 200,
 		"localhost:5050": 200, "LOCALHOST": 200, "node7:5050": 200, "cache.example": 200,

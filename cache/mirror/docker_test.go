@@ -70,7 +70,7 @@ func TestDockerFormat(t *testing.T) {
 		t.Fatal(err)
 	}
 	list, manifests, layers := fillDocker(t, c)
-	m := New(c, nil)
+	m := New(c, nil, nil)
 	for _, r := range []struct {
 		path      string
 		want      v1.Descriptor
@@ -106,7 +106,7 @@ func TestDockerFormat(t *testing.T) {
 		t.Fatal(err)
 	}
 	for path, want := range map[string]int{"all": 404, list.Digest.String(): 404, manifests[0].Digest.String(): 200, manifests[1].Digest.String(): 404, "amd": 200} {
-		if code := get(New(c, nil), "/v2/app/manifests/"+path+"?ns=reg.example"); code != want {
+		if code := get(New(c, nil, nil), "/v2/app/manifests/"+path+"?ns=reg.example"); code != want {
 			t.Errorf("without a layer, %s: %d, want %d", path, code, want)
 		}
 	}

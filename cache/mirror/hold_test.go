@@ -33,7 +33,7 @@ func TestServingIsUse(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if code := get(New(c, nil), "/v2/app/manifests/older?ns=reg.example"); code != 200 {
+		if code := get(New(c, nil, nil), "/v2/app/manifests/older?ns=reg.example"); code != 200 {
 			t.Fatal(code)
 		}
 		time.Sleep(holdFor + time.Second)
@@ -54,7 +54,7 @@ func TestServedStays(t *testing.T) {
 		}
 		moved, first := putApp(t, c, "reg.example/app:v1", "a")
 		gone, _ := putApp(t, c, "reg.example/app:v2", "b")
-		m := New(c, nil)
+		m := New(c, nil, nil)
 		is := func(path string, want int) {
 			t.Helper()
 			if code := get(m, "/v2/"+path+"?ns=reg.example"); code != want {
@@ -115,7 +115,7 @@ func testHoldsYield(t *testing.T, another bool) {
 			t.Fatal(err)
 		}
 	}
-	m := New(c, nil)
+	m := New(c, nil, nil)
 	if another {
 		if c, err = cache.Open(c.Dir()); err != nil {
 			t.Fatal(err)
@@ -157,7 +157,7 @@ func TestFewPullsStay(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		m := New(c, nil)
+		m := New(c, nil, nil)
 		for i := range 8 {
 			tag := string(rune('a' + i))
 			putApp(t, c, "reg.example/app"+tag+":1", tag)

@@ -46,15 +46,31 @@ import (
 type mirror struct {
 	store *cache.Cache
 	log   *slog.Logger
+	told  func(Result)
 	held  holds
 }
 
-// New returns the handler. A nil log is silent.
-func New(store *cache.Cache, log *slog.Logger) http.Handler {
+// Result is what became of a request for something of a repository.
+type Result string
+
+// Results of requests.
+const (
+	Hit     Result = "hit"
+	Miss    Result = "miss"    // the runtime has to ask the registry
+	Refused Result = "refused" // it was malformed, or no read
+	Failed  Result = "error"   // the cache could not be read
+)
+
+// New returns the handler. A nil log is silent. told is called with the result of each request, but for those that only ask whether this
+// is a registry. It must not block. It may be nil.
+func New(store *cache.Cache, log *slog.Logger, told func(Result)) http.Handler {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	return &mirror{store: store, log: log, held: holds{repo: map[string]*held{}}}
+	if told == nil {
+		told = func(Result) {}
+	}
+	return &mirror{store: store, log: log, told: told, held: holds{repo: map[string]*held{}}}
 }
 
 var (
@@ -135,9 +151,28 @@ func (f *failure) write(w http.ResponseWriter) {
 	_, _ = w.Write(body)
 }
 
+// result is that of a request that ended with f, where nil is none.
+func (f *failure) result() Result {
+	switch {
+	case f == nil:
+		return Hit
+	case f.status == http.StatusNotFound:
+		return Miss
+	case f.status < http.StatusInternalServerError:
+		return Refused
+	}
+	return Failed
+}
+
+// isPing reports whether a request only asks whether this is a registry.
+func isPing(r *http.Request) bool { return r.URL.Path == "/v2/" || r.URL.Path == "/v2" }
+
 func (m *mirror) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	begin, to := time.Now(), newPaced(w, r)
 	f := m.serve(to, r)
+	if f != nil || !isPing(r) {
+		m.told(f.result())
+	}
 	if f != nil {
 		f.write(to)
 	}
@@ -156,7 +191,7 @@ func (m *mirror) serve(w http.ResponseWriter, r *http.Request) *failure {
 		w.Header().Set("Allow", "GET, HEAD")
 		return &failure{http.StatusMethodNotAllowed, "UNSUPPORTED", "this is a read-only mirror"}
 	}
-	if r.URL.Path == "/v2/" || r.URL.Path == "/v2" {
+	if isPing(r) {
 		return sendJSON(w, "application/json", struct{}{})
 	}
 	q, f := parse(r.URL.Path, r.URL.Query().Get("ns"))

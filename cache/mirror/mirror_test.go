@@ -92,7 +92,7 @@ func fill(t *testing.T) (c *cache.Cache, image, artifact, layer v1.Descriptor) {
 // Every kind of request, as containerd (ns) and podman (host in the path) make them.
 func TestMirror(t *testing.T) {
 	c, image, artifact, layer := fill(t)
-	server := httptest.NewServer(New(c, nil))
+	server := httptest.NewServer(New(c, nil, nil))
 	defer server.Close()
 	const ns = "?ns=reg.example:5000"
 	for _, r := range []struct {
@@ -189,7 +189,7 @@ func TestMirror(t *testing.T) {
 // A blob that rotted on disk is not found: the runtime asks the registry, which has it right.
 func TestRottenIsNotFound(t *testing.T) {
 	c, _, _, layer := fill(t)
-	server := httptest.NewServer(New(c, nil))
+	server := httptest.NewServer(New(c, nil, nil))
 	defer server.Close()
 	path, err := c.BlobPath(layer.Digest)
 	if err != nil {
@@ -241,7 +241,7 @@ func FuzzParse(f *testing.F) {
 // and would not for the layer alone.
 func TestIncompleteIsNotFound(t *testing.T) {
 	c, _, _, layer := fill(t)
-	server := httptest.NewServer(New(c, nil))
+	server := httptest.NewServer(New(c, nil, nil))
 	defer server.Close()
 	status := func() int {
 		t.Helper()
@@ -300,7 +300,7 @@ func TestSparseIndex(t *testing.T) {
 	}
 	is := func(path string, want int) {
 		t.Helper()
-		if code := get(New(c, nil), "/v2/"+path+"?ns=reg.example"); code != want {
+		if code := get(New(c, nil, nil), "/v2/"+path+"?ns=reg.example"); code != want {
 			t.Errorf("%s: %d, want %d", path, code, want)
 		}
 	}

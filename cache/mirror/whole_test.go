@@ -97,7 +97,7 @@ func (r *tree) verify(bad int) {
 // answers compares what GET and HEAD of manifests say.
 func (r *tree) answers(want map[string]int) {
 	r.t.Helper()
-	m := New(r.c, nil)
+	m := New(r.c, nil, nil)
 	for ref, status := range want {
 		for _, method := range []string{"HEAD", "GET"} {
 			w := httptest.NewRecorder()
@@ -196,7 +196,7 @@ func TestLayerCalledManifest(t *testing.T) {
 		r.name("reg.example/app:v1")
 		r.verify(0)
 		r.answers(map[string]int{"v1": 200, root.Digest.String(): 200, layer.Digest.String(): 404, config.Digest.String(): 404})
-		if code := get(New(r.c, nil), "/v2/app/blobs/"+layer.Digest.String()+"?ns=reg.example"); code != 200 {
+		if code := get(New(r.c, nil, nil), "/v2/app/blobs/"+layer.Digest.String()+"?ns=reg.example"); code != 200 {
 			t.Errorf("%s: the layer is %d", mediaType, code)
 		}
 		if list, err := r.c.List(); err != nil || len(list) != 1 || list[0].Err != nil || list[0].Size != layer.Size+config.Size+root.Size {

@@ -18,7 +18,7 @@ const (
 func newDaemon() *cobra.Command {
 	var flags nodeFlags
 	var grace time.Duration
-	var at, print string
+	var at, metricsAt, print string
 	var names []string
 	var check bool
 	cmd := &cobra.Command{
@@ -43,6 +43,9 @@ registry itself. --print-config prints what containerd, podman or apptainer need
 For podman it names docker.io, quay.io and the registries of the images in the cache, so run it
 again after the first push from another registry.
 
+With --metrics ADDR Prometheus can read at http://ADDR/metrics what the daemon counts: transfers, their
+bytes, links that broke, the size of the cache, requests to the mirror, and when the certificate ends. The README has all of it.
+
 The daemon tells systemd when it is ready, and takes the socket of a socket unit if there is
 one. A unit file is in cmd/dolly-img/packaging of the source.`,
 		Example: `  dolly-img daemon --keys /etc/dolly-img/keys`,
@@ -51,11 +54,15 @@ one. A unit file is in cmd/dolly-img/packaging of the source.`,
 			if grace < 0 {
 				return usagef("--grace %v: negative", grace)
 			}
+			metricsAt, err := metricsAddress(metricsAt)
+			if err != nil {
+				return err
+			}
 			if print != "" {
 				return printConfig(cmd, print, at, flags.cache)
 			}
 			if check {
-				return flags.check(cmd, at)
+				return flags.check(cmd, at, metricsAt)
 			}
 			n, err := flags.setup(cmd.ErrOrStderr(), nil)
 			if err != nil {
@@ -66,6 +73,11 @@ one. A unit file is in cmd/dolly-img/packaging of the source.`,
 				return err
 			}
 			defer stop()
+			unscrape, err := n.ServeMetrics(metricsAt, metricsBuild())
+			if err != nil {
+				return err
+			}
+			defer unscrape()
 			// For all other commands SIGHUP says that the terminal is gone, and main ends them. Here it means to reload.
 			signal.Ignore(syscall.SIGHUP)
 			hangup := make(chan os.Signal, 1)
@@ -76,6 +88,7 @@ one. A unit file is in cmd/dolly-img/packaging of the source.`,
 	flags.add(cmd, verboseDaemon)
 	cmd.Flags().StringVar(&at, "mirror", "", "also serve the cache to this node's runtimes at `ADDRESS`, such as 127.0.0.1:5050 or unix:/run/dolly-img/mirror.sock")
 	cmd.Flags().StringSliceVar(&names, "mirror-name", nil, "let clients call the mirror by `NAME`, too, besides its addresses, localhost and the name of this machine; can be given more than once")
+	addMetricsFlag(cmd, &metricsAt)
 	cmd.Flags().StringVar(&print, "print-config", "", "print what `RUNTIME` (containerd, podman or apptainer) needs to use the mirror, and exit")
 	cmd.Flags().BoolVar(&check, "check-config", false, "read the keys, the policy and the rest of the configuration, print what a daemon would use, and exit; the exit status is 1 if a daemon would not start")
 	timeVar(cmd.Flags(), &grace, "grace", 30*time.Second, "`TIME` that running transfers may take once the daemon is told to stop")

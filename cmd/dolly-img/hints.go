@@ -304,6 +304,7 @@ var hints = map[errkind.Kind]string{
 	"warm-socket":       "socket = \"PATH\" under [defaults] of the list names another one",
 	"warm-twice":        "one controller keeps a list: stop the other one, or have each name a socket of its own under [defaults] of its list",
 	"warm-version":      "the controller is of another version of dolly-img: restart it with this one (systemctl restart dolly-img-warm)",
+	"metrics-taken":     "--metrics ADDR:PORT names another address",
 	"mirror-taken":      "--mirror ADDR:PORT names another address",
 	"temp-full":         "set TMPDIR to a directory with more room, or use fewer --nodes",
 	"temp-unwritable":   "set TMPDIR to a writable directory",

@@ -39,11 +39,15 @@ func TestMain(m *testing.M) {
 //
 //	status N dolly-img …     the command ends with exit status N
 //	node NAME ARGS…          starts dolly-img ARGS --listen 127.0.0.1:0; $NAME is its address,
-//	                         $NAME_mirror that of its mirror; NAME=PROGRAM starts another program
+//	                         $NAME_mirror that of its mirror, $NAME_metrics that of its metrics; NAME=PROGRAM starts another program
 //	build FILE COMMIT        makes the program as it was at a commit of this repository
 //	end NAME [N]             ends it with SIGTERM, or waits for it, and its status is N
 //	reload NAME REGEXP       sends it SIGHUP, and waits for a line of its log
 //	logged NAME N REGEXP     waits until its log has N such lines
+//	fetch STATUS URL [METHOD] asks over HTTP and prints the answer, which has to have the status
+//	cable NAME NODE          $NAME is an address of the node whose first data link breaks after a megabyte
+//	scrape NAME FILE [RE]…   gets its metrics until they match every RE, and has promtool check them; -all NAME FILE [RE]…
+//	                         demands all that a daemon has
 //	loop NAME FILE           makes a loop device over a file; $NAME is its path. The condition [loop] says whether that goes
 //	mksif FILE SIZE          makes a SIF with so many bytes in its partition
 //	poke FILE OFFSET N       writes N there, little-endian, 8 bytes
@@ -72,7 +76,7 @@ func TestScript(t *testing.T) {
 			return err == nil && os.Geteuid() == 0, nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"status": scriptStatus, "node": scriptNode, "build": scriptBuild, "end": scriptEnd, "reload": scriptReload, "logged": scriptLogged,
+			"status": scriptStatus, "node": scriptNode, "build": scriptBuild, "end": scriptEnd, "reload": scriptReload, "logged": scriptLogged, "cable": scriptCable, "scrape": scriptScrape, "fetch": scriptFetch,
 			"loop": scriptLoop, "mksif": scriptSIF, "poke": scriptPoke, "grow": scriptGrow,
 		},
 	})
@@ -125,6 +129,9 @@ func scriptNode(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Setenv(name, p.Addr)
 	if m := mirrorLine.FindStringSubmatch(p.Log()); m != nil {
 		ts.Setenv(name+"_mirror", m[1])
+	}
+	if m := metricsLine.FindStringSubmatch(p.Log()); m != nil {
+		ts.Setenv(name+"_metrics", m[1])
 	}
 	ts.Value(nodesKey{}).(map[string]*launch.Process)[name] = p
 }

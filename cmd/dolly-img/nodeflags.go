@@ -86,10 +86,10 @@ func (f *nodeFlags) setup(stderr, stdout io.Writer) (*node.Node, error) {
 	return n, nil
 }
 
-// check prints the configuration that a daemon with these flags would have, with its mirror at mirrorAt. If anything
+// check prints the configuration that a daemon with these flags would have, with its mirror at mirrorAt and its metrics at metricsAt. If anything
 // keeps that daemon from its start, check prints all of it and returns the last error.
-func (f *nodeFlags) check(cmd *cobra.Command, mirrorAt string) error {
-	facts, warnings := node.Check(f.config(cmd.ErrOrStderr(), nil), mirrorAt)
+func (f *nodeFlags) check(cmd *cobra.Command, mirrorAt, metricsAt string) error {
+	facts, warnings := node.Check(f.config(cmd.ErrOrStderr(), nil), mirrorAt, metricsAt)
 	w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
 	var wrong []error
 	for _, fact := range facts {

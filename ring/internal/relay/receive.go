@@ -43,6 +43,7 @@ func (r *Relay) Receive(ctx context.Context, l *LinkReader, limit *rate.Limiter,
 		} else if err != nil {
 			return false, err
 		}
+		r.win.pool.received.Add(int64(h.Length))
 		if err := r.limited(ctx, limit, h.Length); err != nil {
 			return false, err
 		}

@@ -3,6 +3,7 @@ package relay
 import (
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/dolly-img/dolly-img/ring/internal/wire"
@@ -66,6 +67,8 @@ type Pool struct {
 	RunDelay func(now time.Time) time.Duration
 
 	sizes Sizes
+	// received and sent count the payload of all links, in bytes.
+	received, sent atomic.Int64
 
 	mu    sync.Mutex
 	limit int // chunks
@@ -84,6 +87,10 @@ func NewPool(bytes int, sizes Sizes) *Pool {
 
 // MarkEvery returns the distance of marks in bytes.
 func (p *Pool) MarkEvery() int64 { return p.sizes.Mark }
+
+// Traffic returns how much payload the links of all transfers have brought and taken, in bytes. Runs of zeros that do not travel are not
+// counted, and what travels twice is counted twice.
+func (p *Pool) Traffic() (received, sent int64) { return p.received.Load(), p.sent.Load() }
 
 // Ahead returns how many marks a node is sent ahead of what it said to be good.
 func (p *Pool) Ahead() int64 { return p.sizes.Ahead }

@@ -163,6 +163,7 @@ func (r *Relay) writeData(l *outLink, hdr *[wire.HeaderSize]byte, data []byte, m
 	}
 	l.acks.wrote(wire.HeaderSize + len(data))
 	r.sent.Add(int64(len(data)))
+	r.win.pool.sent.Add(int64(len(data)))
 	return nil
 }
 

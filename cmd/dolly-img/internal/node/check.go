@@ -33,9 +33,9 @@ type report struct {
 
 func (r *report) line(what, text string, err error) { r.facts = append(r.facts, Fact{what, text, err}) }
 
-// Check returns the configuration that a node would have, with its mirror at mirrorAt, and everything that would keep the
-// node from its start. It does not listen and makes no files.
-func Check(c Config, mirrorAt string) (facts []Fact, warnings []string) {
+// Check returns the configuration that a node would have, with its mirror at mirrorAt and its metrics at metricsAt, and everything that
+// would keep the node from its start. It does not listen and makes no files.
+func Check(c Config, mirrorAt, metricsAt string) (facts []Fact, warnings []string) {
 	var r report
 	dir := r.keys(c)
 	policy := r.policy(dir)
@@ -51,6 +51,9 @@ func Check(c Config, mirrorAt string) (facts []Fact, warnings []string) {
 	if mirrorAt != "" {
 		r.line("mirror", mirrorAt, checkMirror(mirrorAt))
 		r.warnings = append(r.warnings, openMirror(mirrorAt, policy)...)
+	}
+	if metricsAt != "" {
+		r.line("metrics", metricsAt, checkAddress("metrics on", metricsAt))
 	}
 	return r.facts, r.warnings
 }

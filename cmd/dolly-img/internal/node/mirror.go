@@ -1,19 +1,18 @@
 package node
 
 import (
-	"context"
-	"errors"
 	"fmt"
 	"io/fs"
 	"net"
 	"net/http"
 	"os"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/dolly-img/dolly-img/cache"
 	"github.com/dolly-img/dolly-img/cache/mirror"
+	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/httpd"
+	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/metrics"
 	"github.com/dolly-img/dolly-img/ring/errkind"
 )
 
@@ -27,7 +26,8 @@ func (s *Node) ServeMirror(addr string, names ...string) (stop func(), err error
 	if err != nil {
 		return nil, err
 	}
-	handler := mirror.New(s.cache, s.log)
+	s.counts.mirror = metrics.NewCounter(metrics.MirrorRequests)
+	handler := mirror.New(s.cache, s.log, s.counts.answered)
 	if _, ok := l.Addr().(*net.TCPAddr); ok { // no web page reaches a socket in the file system
 		handler = mirror.Named(handler, append(names, namesOf(addr)...)...)
 	}
@@ -59,60 +59,7 @@ const mirrorClients = 256
 
 // serveMirror serves a mirror at l until stop is called.
 func (s *Node) serveMirror(l net.Listener, handler http.Handler) (stop func()) {
-	server := &http.Server{
-		Handler:           handler,
-		ReadHeaderTimeout: 10 * time.Second,
-		IdleTimeout:       time.Minute,
-		MaxHeaderBytes:    16 << 10,
-	}
-	limited := &limitedListener{Listener: l, open: make(chan struct{}, mirrorClients), closed: make(chan struct{})}
-	server.ConnState = limited.state
-	go func() {
-		if err := server.Serve(limited); !errors.Is(err, http.ErrServerClosed) {
-			s.log.Error("mirror failed", "error", err)
-		}
-	}()
-	return func() {
-		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-		defer cancel()
-		if server.Shutdown(ctx) != nil {
-			server.Close()
-		}
-	}
-}
-
-// limitedListener accepts no more connections than open has room for. Unlike netutil.LimitListener it does not wrap the
-// connections that it accepts, so that the kernel can send files by itself.
-type limitedListener struct {
-	net.Listener
-	open   chan struct{}
-	closed chan struct{}
-	once   sync.Once
-}
-
-func (l *limitedListener) Accept() (net.Conn, error) {
-	select {
-	case l.open <- struct{}{}:
-	case <-l.closed:
-		return nil, net.ErrClosed
-	}
-	conn, err := l.Listener.Accept()
-	if err != nil {
-		<-l.open
-	}
-	return conn, err
-}
-
-func (l *limitedListener) Close() error {
-	l.once.Do(func() { close(l.closed) })
-	return l.Listener.Close()
-}
-
-// state is called by the server when the state of a connection changes.
-func (l *limitedListener) state(_ net.Conn, s http.ConnState) {
-	if s == http.StateClosed || s == http.StateHijacked {
-		<-l.open
-	}
+	return httpd.Serve(l, handler, mirrorClients, func(err error) { s.log.Error("mirror failed", "error", err) })
 }
 
 func listenMirror(addr string, access cache.Access) (net.Listener, error) {

@@ -53,7 +53,7 @@ func TestMirrorClientsThatHang(t *testing.T) {
 				layer := putLayer(t, c, "reg.example/app:1", 5<<20)
 				s := &Node{cache: c, log: slog.New(slog.DiscardHandler)}
 				l := &pipes{make(chan net.Conn), make(chan struct{})}
-				defer s.serveMirror(l, mirror.New(c, nil))()
+				defer s.serveMirror(l, mirror.New(c, nil, nil))()
 				ask := func() net.Conn {
 					near, far := net.Pipe()
 					t.Cleanup(func() { near.Close() })

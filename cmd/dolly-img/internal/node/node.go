@@ -95,6 +95,7 @@ type Node struct {
 	progress  func(ring.NodeProgress)
 	ended     func(ring.Outcome)
 	users     deviceUsers
+	counts    *counts
 }
 
 // New reads the keys and the policy, opens the cache, and listens.
@@ -117,7 +118,7 @@ func New(c Config) (*Node, error) {
 	}
 	s := &Node{
 		keys: dir, access: rules.access, cache: store, software: c.Software, stdout: c.Stdout, log: c.Log, hint: c.Hint,
-		began: c.Began, progress: c.Progress, ended: c.Ended,
+		began: c.Began, progress: c.Progress, ended: c.Ended, counts: newCounts(),
 	}
 	store.SetLog(s.log)
 	store.SetLimits(rules.limits())
@@ -142,7 +143,9 @@ func (s *Node) config(rules *nodeRules) ring.NodeConfig {
 		Client:     clientOf,
 		Permit:     a.permit,
 		Accept:     a.accept,
-		Finished:   a.finished,
+		Finished:   func(r ring.Request, o ring.Outcome) { a.finished(r); s.counts.ended(o) },
+		Refused:    func(ring.Request, string) { s.counts.transfers.Add("refused") },
+		LinkFault:  s.counts.faults.Add,
 		Stock:      stock{s.cache},
 		AllowPlain: rules.policy.Data.Plain,
 		Rate:       rules.policy.Limits.Rate,
@@ -167,6 +170,7 @@ func (s *Node) reload(node *ring.Node) {
 	if err == nil {
 		err = node.Reconfigure(s.config(rules))
 	}
+	s.counts.refused.Store(err != nil)
 	if err != nil {
 		s.log.Error("reload refused, keys and policy are in force as they were", s.errorAttrs(err)...)
 		notify(daemon.SdNotifyReady + "\nSTATUS=reload refused, keys and policy are as they were: " + printable.Line(err.Error()))

@@ -23,7 +23,7 @@ func (a *acceptor) journalPart(path string) {
 }
 
 // finished removes the part file of a transfer from the journal if the transfer left none.
-func (a *acceptor) finished(r ring.Request, _ ring.Outcome) {
+func (a *acceptor) finished(r ring.Request) {
 	m, err := meta.Decode(r.Meta)
 	if err != nil || m.Output == "" || m.Output == "-" || m.Device != nil {
 		return

@@ -21,6 +21,7 @@ func (s *Node) Serve(ctx context.Context, reload <-chan os.Signal, grace time.Du
 	if err != nil {
 		return err
 	}
+	s.counts.ring.Store(node)
 	s.describe()
 	ended := s.serve(node)
 	go tend(ctx, s.cache, s.log)
