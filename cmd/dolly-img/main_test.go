@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"flag"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"regexp"
@@ -18,7 +19,9 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/dolly-img/dolly-img/cache/warm"
 	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/launch"
+	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/warmer"
 	"github.com/dolly-img/dolly-img/ring/printable"
 	"github.com/dolly-img/dolly-img/sif"
 )
@@ -50,6 +53,8 @@ func TestMain(m *testing.M) {
 //	                         demands all that a daemon has
 //	loop NAME FILE           makes a loop device over a file; $NAME is its path. The condition [loop] says whether that goes
 //	mksif FILE SIZE          makes a SIF with so many bytes in its partition
+//	controller SOCKET FILE   answers at SOCKET as a controller does, each time with the snapshot in FILE; without FILE
+//	                         leaves a socket as a controller does that was killed
 //	poke FILE OFFSET N       writes N there, little-endian, 8 bytes
 //	grow FILE SIZE           cuts the file or makes it longer
 func TestScript(t *testing.T) {
@@ -77,7 +82,7 @@ func TestScript(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"status": scriptStatus, "node": scriptNode, "build": scriptBuild, "end": scriptEnd, "reload": scriptReload, "logged": scriptLogged, "cable": scriptCable, "scrape": scriptScrape, "fetch": scriptFetch,
-			"loop": scriptLoop, "mksif": scriptSIF, "poke": scriptPoke, "grow": scriptGrow,
+			"loop": scriptLoop, "mksif": scriptSIF, "poke": scriptPoke, "grow": scriptGrow, "controller": scriptController,
 		},
 	})
 }
@@ -235,6 +240,38 @@ func scriptLogged(ts *testscript.TestScript, neg bool, args []string) {
 		}
 		ts.Check(wait(ctx))
 	}
+}
+
+func scriptController(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 1 || len(args) > 2 {
+		ts.Fatalf("usage: controller SOCKET [FILE]")
+	}
+	path := ts.MkAbs(args[0])
+	if len(args) == 1 {
+		l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+		ts.Check(err)
+		l.SetUnlinkOnClose(false)
+		ts.Check(l.Close())
+		return
+	}
+	s, err := warmer.ListenSocket(path)
+	ts.Check(err)
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		s.Serve(ctx, func(context.Context) (*warm.Snapshot, error) {
+			data, err := os.ReadFile(ts.MkAbs(args[1]))
+			if err != nil {
+				return nil, err
+			}
+			return warm.ParseSnapshot([]byte(os.Expand(string(data), ts.Getenv)))
+		})
+	}()
+	ts.Defer(func() {
+		cancel()
+		<-ended
+	})
 }
 
 func scriptSIF(ts *testscript.TestScript, neg bool, args []string) {

@@ -6,15 +6,12 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"slices"
-	"strings"
 	"time"
 
-	"github.com/opencontainers/go-digest"
 	"github.com/spf13/cobra"
 
 	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/fleet"
-	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/image"
+	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/warmer"
 	"github.com/dolly-img/dolly-img/ring"
 	"github.com/dolly-img/dolly-img/ring/hostlist"
 	"github.com/dolly-img/dolly-img/ring/printable"
@@ -38,15 +35,27 @@ func (f *fleetFlags) add(cmd *cobra.Command) {
 
 // config checks the flags.
 func (f *fleetFlags) config(cmd *cobra.Command) (fleet.Config, error) {
-	c := fleet.Config{Port: f.port, Keys: f.keys, Software: software()}
 	if len(f.nodes) == 0 {
-		return c, &usageError{fmt.Errorf("no nodes"), "name them with --nodes node[01-16] or --nodes @FILE"}
+		return fleet.Config{}, &usageError{fmt.Errorf("no nodes"), "name them with --nodes node[01-16] or --nodes @FILE"}
 	}
+	c, err := f.base()
+	if err == nil {
+		c.Nodes, err = f.parse(cmd, f.nodes)
+	}
+	return c, err
+}
+
+// base checks the flags but for the nodes.
+func (f *fleetFlags) base() (fleet.Config, error) {
 	if f.port < 1 || f.port > 65535 {
-		return c, usagef("--port %d: want a number from 1 to 65535", f.port)
+		return fleet.Config{}, usagef("--port %d: want a number from 1 to 65535", f.port)
 	}
-	var err error
-	c.Nodes, err = hostlist.Parse(f.nodes, hostlist.Options{
+	return fleet.Config{Port: f.port, Keys: f.keys, Software: software()}, nil
+}
+
+// parse reads a list of nodes, without those to leave out.
+func (f *fleetFlags) parse(cmd *cobra.Command, exprs []string) ([]string, error) {
+	nodes, err := hostlist.Parse(exprs, hostlist.Options{
 		Port: f.port, Exclude: f.exclude,
 		Open: func(name string) (io.ReadCloser, error) {
 			if name == "-" {
@@ -59,14 +68,15 @@ func (f *fleetFlags) config(cmd *cobra.Command) (fleet.Config, error) {
 		},
 	})
 	if err != nil {
-		return c, &usageError{err: err}
+		return nil, &usageError{err: err}
 	}
-	return c, nil
+	return nodes, nil
 }
 
 // statusFlags holds the flags of status.
 type statusFlags struct {
 	fleet   fleetFlags
+	socket  string
 	node    string
 	json    bool
 	wait    bool
@@ -82,10 +92,15 @@ func newStatus() *cobra.Command {
 run at any time, by everybody who has a key: sender.pem or, if there is none, viewer.pem. The
 daemons of the nodes have to be of this version or a later one.
 
+If a controller keeps caches warm on this machine (dolly-img warm), status asks it, too, at --socket.
+Without --nodes the nodes and the images are those of the controller's list, and the digest that a
+name should lead to is that of the list.
+
 IMAGE is a name as it stands in a cache, or what push takes: docker://nginx, a short name such as
 nginx or app:v2, or the name of an image file. NAME@DIGEST says which digest the name shall lead to,
-and a DIGEST alone means the image whatever its name is. Without a digest, it is the one to which
-the name leads on most nodes. Without IMAGE, status shows all images that nodes have a name for.
+and a DIGEST alone means the image whatever its name is. Without a digest, and without a controller
+that has the name in its list, it is the one to which the name leads on most nodes. Without IMAGE,
+status shows all images that nodes have a name for, or that are listed.
 
 Each image has a line: how many nodes are warm, and which are not. A node is
 
@@ -97,20 +112,32 @@ Each image has a line: how many nodes are warm, and which are not. A node is
   away     if it does not answer
   refused  if it refuses to tell, and failed if it cannot
 
+What a node has is always what it says itself. Why it lacks an image, the controller says:
+
+  warming   it gets the image now
+  full      its cache has no room
+  failed    with the reason, and when it is tried again
+  conflict  somebody else gave the name to another image there
+
+and of an image that it is warming, degraded (nothing can be done for some nodes), blocked (nothing
+can be done at all), or stale: the registry has not answered since.
+
 --node NAME lists all images of one node. The exit status is 0 if every node is warm for each
-IMAGE, 3 if some nodes are, and 4 if none is. It is 5 if all refuse. Without IMAGE, a node counts
-if it answers and has all blobs of each image that it has a name for. --wait asks again until
-the exit status would be 0, or until --timeout.`,
+IMAGE, or for each of the list, 3 if some nodes are, and 4 if none is. It is 5 if all refuse. With
+--nodes and without IMAGE, a node counts if it answers and has all blobs of each image that it has
+a name for. --wait asks again until the exit status would be 0, or until --timeout.`,
 		Example: `  dolly-img status --nodes 'gpu[001-128]' torch:25.10
   dolly-img status --nodes 'gpu[001-128]' --wait --timeout 30m torch:25.10 && sbatch job.sh
-  dolly-img status --node gpu017`,
+  dolly-img status --node gpu017
+  dolly-img status`,
 		Args: cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, args []string) error { return f.run(cmd, args) },
 	}
 	f.fleet.add(cmd)
 	fl := cmd.Flags()
 	fl.StringVar(&f.node, "node", "", "list all images of the node `NAME`")
-	fl.BoolVar(&f.json, "json", false, "print one JSON object a line: one for each node, then one for each image")
+	fl.StringVar(&f.socket, "socket", warmer.DefaultSocket, "`PATH` of the controller's socket")
+	fl.BoolVar(&f.json, "json", false, "print one JSON object a line: the controller's, one for each node, then one for each image")
 	fl.BoolVar(&f.wait, "wait", false, "ask again until all are warm")
 	timeVar(fl, &f.timeout, "timeout", 0, "wait for `TIME` at most (default 0, which is no limit)")
 	return cmd
@@ -125,22 +152,11 @@ func (f *statusFlags) run(cmd *cobra.Command, args []string) error {
 	case f.timeout < 0:
 		return usagef("--timeout %v: negative", f.timeout)
 	}
-	flags := f.fleet
-	if f.node != "" {
-		flags.nodes = []string{f.node}
-	}
-	c, err := flags.config(cmd)
+	asks, err := f.asks(cmd, args)
 	if err != nil {
 		return err
 	}
-	if f.node != "" && len(c.Nodes) != 1 {
-		return usagef("--node %s: want one node", f.node)
-	}
-	w, err := wants(args)
-	if err != nil {
-		return err
-	}
-	s, err := f.await(cmd.Context(), c, w)
+	s, err := f.await(cmd.Context(), asks)
 	if err != nil {
 		return err
 	}
@@ -171,24 +187,23 @@ const (
 var errInterrupted = &statusError{ring.ExitInterrupted, errors.New("interrupted")}
 
 // await asks once or, with --wait, until everything is as it should be.
-func (f *statusFlags) await(ctx context.Context, c fleet.Config, w []wanted) (*status, error) {
+func (f *statusFlags) await(ctx context.Context, asks *statusAsks) (*status, error) {
 	begun := time.Now()
-	for {
+	for first := true; ; first = false {
 		asked := time.Now()
-		replies, err := fleet.Ask(ctx, c, question(w))
-		if err != nil {
-			return nil, err
-		}
+		s, err := asks.once(ctx)
 		if ctx.Err() != nil { // the replies say only that nobody waited for them
 			return nil, errInterrupted
 		}
-		s := sum(replies, w)
+		if silent := new(controllerError); err != nil && (first || !errors.As(err, &silent)) {
+			return nil, err
+		}
 		pause := min(max(restLeast, restsFor*time.Since(asked)), restMost)
 		if left := f.timeout - time.Since(begun); f.timeout > 0 {
 			pause = min(pause, left)
 		}
-		if !f.wait || s.exit == ring.ExitAll || pause <= 0 {
-			return s, nil
+		if !f.wait || err == nil && s.exit == ring.ExitAll || pause <= 0 {
+			return s, err
 		}
 		select {
 		case <-time.After(pause):
@@ -196,88 +211,4 @@ func (f *statusFlags) await(ctx context.Context, c fleet.Config, w []wanted) (*s
 			return nil, errInterrupted
 		}
 	}
-}
-
-// wanted is an IMAGE of the command line.
-type wanted struct {
-	arg string
-	// ref is arg without the digest, which is "" if it has none.
-	ref    string
-	digest digest.Digest
-	// names are the full names that arg may have in a cache. It is empty for a short name, which only the nodes can complete.
-	names []string
-}
-
-func wants(args []string) ([]wanted, error) {
-	var list []wanted
-	for _, arg := range args {
-		if err := image.CheckName(arg); err != nil {
-			return nil, &usageError{err: err}
-		}
-		w := wanted{arg: arg, ref: arg}
-		if d := digest.Digest(arg); d.Validate() == nil {
-			w.ref, w.digest = "", d
-			list = append(list, w)
-			continue
-		}
-		if ref, d, ok := strings.Cut(arg, "@"); ok {
-			if w.ref, w.digest = ref, digest.Digest(d); w.digest.Validate() != nil {
-				return nil, usagef("%s: %q is no digest", arg, d)
-			}
-		}
-		// An image that was pushed by its digest alone has that in its name.
-		for _, ref := range []string{w.ref, arg} {
-			if full, ok := image.Full(ref); ok && (len(w.names) == 0 || w.names[0] != full) {
-				w.names = append(w.names, full)
-			}
-		}
-		for _, name := range w.names {
-			if len(name) > ring.MaxImageName {
-				return nil, usagef("%.40s…: the name has more than %d bytes", arg, ring.MaxImageName)
-			}
-		}
-		list = append(list, w)
-	}
-	if len(list) > ring.MaxImages/2 {
-		return nil, usagef("%d images: at most %d can be asked about at once", len(list), ring.MaxImages/2)
-	}
-	return list, nil
-}
-
-// question returns what nodes have to be asked to know about all of these.
-func question(list []wanted) ring.Question {
-	q := ring.Question{All: len(list) == 0}
-	for _, w := range list {
-		switch {
-		case w.ref == "":
-			q.Images = append(q.Images, ring.Image{Digest: w.digest})
-		case len(w.names) == 0:
-			q.All = true
-		}
-		for _, name := range w.names {
-			q.Images = append(q.Images, ring.Image{Name: name, Digest: w.digest})
-		}
-	}
-	return q
-}
-
-// find returns the images that w means, by the names that nodes have. It returns one at least.
-func (w wanted) find(replies []ring.Reply, names []string) []fleet.Image {
-	if w.ref == "" {
-		return []fleet.Image{fleet.Of(replies, "", w.digest)}
-	}
-	found := image.Meant(names, w.ref)
-	if w.digest != "" {
-		if by := image.Meant(names, w.arg); len(by) > 0 {
-			found = by
-		}
-	}
-	if len(found) == 0 {
-		found = append(slices.Clone(w.names), w.ref)[:1]
-	}
-	var images []fleet.Image
-	for _, name := range found {
-		images = append(images, fleet.Of(replies, name, w.digest))
-	}
-	return images
 }

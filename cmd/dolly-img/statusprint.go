@@ -2,64 +2,40 @@ package main
 
 import (
 	"cmp"
-	"encoding/json"
 	"fmt"
 	"io"
-	"slices"
 	"strings"
 	"text/tabwriter"
 
 	"github.com/opencontainers/go-digest"
 
+	"github.com/dolly-img/dolly-img/cache/warm"
 	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/fleet"
 	"github.com/dolly-img/dolly-img/ring"
 	"github.com/dolly-img/dolly-img/ring/bytesize"
 	"github.com/dolly-img/dolly-img/ring/printable"
 )
 
-// status is what nodes have, and the exit status that follows.
+// status is what nodes have and a controller knows, and the exit status that follows.
 type status struct {
 	replies []ring.Reply
-	images  []fleet.Image
-	exit    int
-}
-
-// sum sums up the replies, for the images that are wanted, or for all that nodes name if none is.
-func sum(replies []ring.Reply, list []wanted) *status {
-	s := &status{replies: replies}
-	names := fleet.Names(replies)
-	for _, w := range list {
-		s.images = append(s.images, w.find(replies, names)...)
-	}
-	if len(list) == 0 {
-		for _, name := range names {
-			s.images = append(s.images, fleet.Of(replies, name, ""))
-		}
-	}
-	r := &ring.Report{}
-	for i, reply := range replies {
-		row := ring.Row{Node: reply.Node, State: ring.Held}
-		switch {
-		case reply.State != "":
-			row.State = reply.State
-		case len(list) == 0:
-			if slices.ContainsFunc(reply.Images, func(h ring.HeldImage) bool { return h.State != ring.HoldsAll }) {
-				row.State = ring.Failed
-			}
-		case slices.ContainsFunc(s.images, func(image fleet.Image) bool { return image.Nodes[i].State != fleet.Warm }):
-			row.State = ring.Failed
-		}
-		r.Nodes = append(r.Nodes, row)
-	}
-	s.exit = r.Status(nil, 0)
-	return s
+	// list is what the controller at socket knows, or nil, and then silentWhy says why. If socket is "", none was asked.
+	list      *warm.Snapshot
+	socket    string
+	silentWhy error
+	// own says that the nodes are those of the list.
+	own    bool
+	images []fleet.Image
+	exit   int
+	// tags are the names that lead to a digest. digestText makes them.
+	tags map[digest.Digest][]string
 }
 
 // print prints a line for each image, and then why nodes do not tell what they have.
 func (s *status) print(w io.Writer) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	for _, image := range s.images {
-		fmt.Fprintf(t, "%s\t%s\t%d of %d warm%s\n", orDash(image.Name), shortDigest(image.Digest), image.Warm(), len(image.Nodes), others(image))
+		fmt.Fprintf(t, "%s\t%s\t%d of %d warm%s\n", s.imageText(image), shortDigest(image.Digest), image.Warm(), len(image.Nodes), s.others(image))
 	}
 	s.printSilent(t)
 	if err := t.Flush(); err != nil {
@@ -74,8 +50,20 @@ func (s *status) print(w io.Writer) error {
 			fmt.Fprintf(w, "%s has %d more images than it can list at once\n", printable.Line(r.Node), r.More)
 		}
 	}
+	s.printController(w)
 	printHints(w, grouped(s.silent()))
 	return nil
+}
+
+// imageText returns the name of an image, with its platform if the list has several.
+func (s *status) imageText(image fleet.Image) string {
+	switch l := image.Listed; {
+	case image.Name == "" && l != nil:
+		return printable.Line(l.Ref)
+	case l != nil && l.Platform != "" && len(s.variants(l.Name)) > 1:
+		return printable.Line(image.Name + " (" + l.Platform + ")")
+	}
+	return orDash(image.Name)
 }
 
 // silent returns rows for the nodes that did not tell what they have.
@@ -101,58 +89,42 @@ func shortDigest(d digest.Digest) string {
 	return printable.Line(algorithm + ":" + hex[:shownDigits] + "…")
 }
 
-// others names the nodes that are not warm, those in the same state together.
-func others(image fleet.Image) string {
-	type group struct {
-		label string
-		nodes []string
-	}
-	var groups []*group
-	for _, state := range []fleet.State{fleet.Behind, fleet.Partly, fleet.Unnamed, fleet.Missing, fleet.Refused, fleet.Failed, fleet.Away} {
-		for _, n := range image.Nodes {
-			if n.State != state {
-				continue
-			}
-			label := string(state)
-			switch why := n.Holding.Why; {
-			case state == fleet.Behind:
-				label += " (" + shortDigest(n.Holding.Named) + ")"
-			case state == fleet.Partly && why != "":
-				label += " (" + printable.Line(why) + ")"
-			case state == fleet.Partly && n.Holding.Lacks > 0:
-				label += " (lacks " + bytesize.Text(n.Holding.Lacks) + ")"
-			}
-			i := slices.IndexFunc(groups, func(g *group) bool { return g.label == label })
-			if i < 0 {
-				i, groups = len(groups), append(groups, &group{label: label})
-			}
-			groups[i].nodes = append(groups[i].nodes, n.Node)
-		}
-	}
-	text := ""
-	for _, g := range groups {
-		text += "; " + g.label + ": " + fold(g.nodes)
-	}
-	return text
-}
-
-// printNode lists all images of the only node.
+// printNode lists all images of the only node, and those that it should have.
 func (s *status) printNode(w io.Writer) error {
 	r := s.replies[0]
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	if r.State != "" {
 		s.printSilent(t)
 		err := t.Flush()
+		for _, i := range s.images {
+			if n := i.Nodes[0]; n.Listed != nil && n.Listed.State == warm.NodeAway {
+				fmt.Fprintf(w, "the controller says: away since %s\n", timeText(n.Listed.Since, s.list.At))
+				break
+			}
+		}
+		s.printController(w)
 		printHints(w, grouped(s.silent()))
 		return err
 	}
 	fmt.Fprintln(t, "REFERENCE\tSTATE\tSIZE\tWANTED BY\tDIGEST")
-	for _, h := range slices.SortedFunc(slices.Values(r.Images), func(a, b ring.HeldImage) int { return cmp.Compare(a.Name, b.Name) }) {
-		state := string(h.State)
-		if h.Why != "" {
-			state += " (" + printable.Line(h.Why) + ")"
+	for _, i := range s.images {
+		n := i.Nodes[0]
+		h, state := n.Holding, ""
+		switch g := s.lacks(i, n); {
+		case n.Listed == nil: // nobody says what it should be
+			if state = string(h.State); h.Why != "" {
+				state += " (" + printable.Line(h.Why) + ")"
+			}
+		case g.state == "":
+			state = string(n.State)
+		default:
+			state = s.label(&g, i.Listed)
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\n", orDash(h.Name), state, size(h.Bytes), orDash(strings.Join(h.Owners, ",")), orDash(string(h.Digest)))
+		bytes := h.Bytes
+		if h.Name == "" {
+			bytes = -1
+		}
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\n", s.imageText(i), state, size(bytes), orDash(strings.Join(h.Owners, ",")), orDash(string(cmp.Or(h.Digest, i.Digest))))
 	}
 	if err := t.Flush(); err != nil {
 		return err
@@ -172,6 +144,7 @@ func (s *status) printNode(w io.Writer) error {
 		figures = append(figures, size(r.Reserve)+" stay free")
 	}
 	_, err := fmt.Fprintln(w, strings.Join(figures, "; "))
+	s.printController(w)
 	return err
 }
 
@@ -181,63 +154,4 @@ func size(n int64) string {
 		return "-"
 	}
 	return bytesize.Text(n)
-}
-
-// statusNode and statusImage are the lines of --json.
-type statusNode struct {
-	Node     string     `json:"node"`
-	State    ring.State `json:"state"` // "answered", or that of a row of push
-	Fault    ring.Fault `json:"fault"`
-	Reason   string     `json:"reason"`
-	Software string     `json:"software"`
-	Platform string     `json:"platform"`
-	Free     int64      `json:"free"`
-	Max      int64      `json:"max"`
-	Reserve  int64      `json:"reserve"`
-	Wanted   int64      `json:"wanted"`
-	More     int        `json:"more"`
-}
-
-type statusImage struct {
-	Image  string          `json:"image"`
-	Digest digest.Digest   `json:"digest"`
-	Warm   int             `json:"warm"`
-	Nodes  []statusOnANode `json:"nodes"`
-}
-
-type statusOnANode struct {
-	Node   string        `json:"node"`
-	State  fleet.State   `json:"state"`
-	Named  digest.Digest `json:"named"`
-	Bytes  int64         `json:"bytes"`
-	Lacks  int64         `json:"lacks"`
-	Owners []string      `json:"owners"`
-	Reason string        `json:"reason"`
-}
-
-// printJSON prints an object for each node, then one for each image, and at last the exit status.
-func (s *status) printJSON(w io.Writer) error {
-	enc := json.NewEncoder(w)
-	for _, r := range s.replies {
-		err := enc.Encode(statusNode{
-			r.Node, cmp.Or(r.State, "answered"), r.Cause.Fault, r.Cause.String(), r.Software, r.Platform,
-			r.Free, r.Max, r.Reserve, r.Wanted, r.More,
-		})
-		if err != nil {
-			return err
-		}
-	}
-	for _, image := range s.images {
-		line := statusImage{image.Name, image.Digest, image.Warm(), []statusOnANode{}}
-		for _, n := range image.Nodes {
-			h := n.Holding
-			line.Nodes = append(line.Nodes, statusOnANode{n.Node, n.State, h.Named, h.Bytes, h.Lacks, append([]string{}, h.Owners...), h.Why})
-		}
-		if err := enc.Encode(line); err != nil {
-			return err
-		}
-	}
-	return enc.Encode(struct {
-		Exit int `json:"exit"`
-	}{s.exit})
 }

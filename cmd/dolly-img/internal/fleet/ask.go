@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"slices"
 
 	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/push"
 	"github.com/dolly-img/dolly-img/ring"
@@ -23,13 +24,30 @@ type Config struct {
 }
 
 // Ask asks the nodes, with the key of a sender or, if there is none, of a viewer. The replies are in the order of the nodes.
-// The error is one of this side.
+// About more images than one question can have it asks several times. The error is one of this side.
 func Ask(ctx context.Context, c Config, q ring.Question) ([]ring.Reply, error) {
 	cfg, err := c.ring(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return ring.Ask(ctx, cfg, q)
+	first, rest := q.Images, []ring.Image(nil)
+	if len(first) > ring.MaxImages {
+		first, rest = first[:ring.MaxImages], first[ring.MaxImages:]
+	}
+	replies, err := ring.Ask(ctx, cfg, ring.Question{Images: first, All: q.All})
+	for some := range slices.Chunk(rest, ring.MaxImages) {
+		var more []ring.Reply
+		if err == nil {
+			more, err = ring.Ask(ctx, cfg, ring.Question{Images: some})
+		}
+		for i, r := range more {
+			if replies[i].State == "" {
+				replies[i].State, replies[i].Cause = r.State, r.Cause
+				replies[i].Images = append(replies[i].Images, r.Images...)
+			}
+		}
+	}
+	return replies, err
 }
 
 // ring returns what package ring needs to reach the nodes.

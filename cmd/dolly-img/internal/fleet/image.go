@@ -7,6 +7,7 @@ import (
 
 	"github.com/opencontainers/go-digest"
 
+	"github.com/dolly-img/dolly-img/cache/warm"
 	"github.com/dolly-img/dolly-img/ring"
 )
 
@@ -23,6 +24,7 @@ const (
 	Away    State = "away"    // the node does not answer
 	Refused State = "refused" // the node refuses to tell
 	Failed  State = "failed"  // the node answers, and cannot tell
+	Unknown State = "unknown" // nobody knows yet what should be there
 )
 
 // Image is an image, and what it is on each node.
@@ -33,6 +35,8 @@ type Image struct {
 	// to nothing anywhere.
 	Digest digest.Digest
 	Nodes  []Node
+	// Listed is what a controller knows of the image, or nil.
+	Listed *warm.ImageStatus
 }
 
 // Node is what an image is on one node.
@@ -41,6 +45,8 @@ type Node struct {
 	State State
 	// Holding is what the node says. It is zero if the node says nothing of the image.
 	Holding ring.HeldImage
+	// Listed is what a controller knows of the image on this node, or nil.
+	Listed *warm.NodeStatus
 }
 
 // Warm returns how many nodes are warm.
@@ -63,9 +69,14 @@ func Of(replies []ring.Reply, name string, want digest.Digest) Image {
 	image := Image{Name: name, Digest: want}
 	for _, r := range replies {
 		node := Node{Node: r.Node}
-		at := slices.IndexFunc(r.Images, func(h ring.HeldImage) bool { return h.Name == name && (name != "" || h.Digest == want) })
-		if at >= 0 {
-			node.Holding = r.Images[at]
+		for k := range r.Images { // the nodes may have been asked about several digests of the name
+			h := &r.Images[k]
+			if exact := h.Digest == want; h.Name == name && (exact || name != "" && node.Holding.Name == "") {
+				node.Holding = *h
+				if exact {
+					break
+				}
+			}
 		}
 		node.State = stateOf(r, name, node.Holding, want)
 		image.Nodes = append(image.Nodes, node)

@@ -213,7 +213,7 @@ func FetchSnapshot(ctx context.Context, path string) (*warm.Snapshot, error) {
 	s, err := fetch(ctx, path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return nil, fmt.Errorf("no controller at %s: %w", path, fs.ErrNotExist)
+		return nil, absentError(path)
 	case errors.Is(err, unix.ECONNREFUSED):
 		return nil, fmt.Errorf("the controller does not answer at %s: %w", path, unix.ECONNREFUSED)
 	case err != nil:
@@ -221,6 +221,12 @@ func FetchSnapshot(ctx context.Context, path string) (*warm.Snapshot, error) {
 	}
 	return s, nil
 }
+
+// absentError says that there is no socket at a path.
+type absentError string
+
+func (e absentError) Error() string { return "no controller at " + string(e) }
+func (absentError) Unwrap() error   { return fs.ErrNotExist }
 
 func fetch(ctx context.Context, path string) (*warm.Snapshot, error) {
 	if info, err := os.Stat(path); err != nil {

@@ -1,0 +1,234 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+
+	"github.com/opencontainers/go-digest"
+	"github.com/spf13/cobra"
+
+	"github.com/dolly-img/dolly-img/cache/warm"
+	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/fleet"
+	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/warmer"
+	"github.com/dolly-img/dolly-img/ring"
+)
+
+// statusAsks is what status asks, and of whom. A controller is asked each time, because its list, and the digests of it, move.
+type statusAsks struct {
+	socket string
+	config fleet.Config
+	wanted []wanted
+	// nodes are those that the command line names. There are none if it leaves them to the controller, and then listed makes them.
+	nodes  []string
+	listed func(names []string) ([]string, error)
+}
+
+// asks reads the command line.
+func (f *statusFlags) asks(cmd *cobra.Command, args []string) (*statusAsks, error) {
+	flags := f.fleet
+	if f.node != "" {
+		flags.nodes = []string{f.node}
+	}
+	a := &statusAsks{socket: f.socket}
+	var err error
+	if len(flags.nodes) > 0 {
+		if a.config, err = flags.config(cmd); err == nil {
+			a.nodes = a.config.Nodes
+		}
+	} else {
+		a.listed = func(names []string) ([]string, error) { return flags.parse(cmd, names) }
+		a.config, err = flags.base()
+	}
+	if err == nil && f.node != "" && len(a.nodes) != 1 {
+		err = usagef("--node %s: want one node", f.node)
+	}
+	if err == nil {
+		a.wanted, err = wants(args)
+	}
+	return a, err
+}
+
+// A controllerError says why the controller does not say which nodes there are. It may, later.
+type controllerError struct{ error }
+
+func (e *controllerError) Unwrap() error { return e.error }
+
+// once asks the controller, and then the nodes.
+func (a *statusAsks) once(ctx context.Context) (*status, error) {
+	s := &status{socket: a.socket, own: a.nodes == nil}
+	if a.socket != "" {
+		if s.list, s.silentWhy = warmer.FetchSnapshot(ctx, a.socket); s.silentWhy == nil {
+			if s.silentWhy = fleet.Rename(s.list, a.config.Port); s.silentWhy != nil {
+				s.list = nil
+			}
+		}
+	}
+	c := a.config
+	if c.Nodes = a.nodes; s.own {
+		if s.list == nil {
+			return nil, a.unlisted(s.silentWhy)
+		}
+		var err error
+		names := fleet.ListedNodes(s.wantedOfList(a.wanted))
+		if len(names) == 0 {
+			return nil, &controllerError{fmt.Errorf("the controller at %s has no nodes in its list", a.socket)}
+		}
+		if c.Nodes, err = a.listed(names); err != nil {
+			return nil, err
+		}
+	}
+	var err error
+	s.replies, err = fleet.Ask(ctx, c, s.question(a.wanted))
+	if err != nil {
+		return nil, err
+	}
+	s.sum(a.wanted)
+	return s, nil
+}
+
+// unlisted is the error if neither the command line nor a controller says which nodes there are.
+func (a *statusAsks) unlisted(why error) error {
+	const hint = "name them with --nodes node[01-16] or --nodes @FILE"
+	switch {
+	case why == nil:
+		return &usageError{errors.New("no nodes"), hint}
+	case errors.Is(why, fs.ErrNotExist):
+		return &controllerError{&usageError{fmt.Errorf("no nodes, and %w", why), hint}}
+	}
+	return &controllerError{fmt.Errorf("which nodes there are, nobody says: %w", why)}
+}
+
+// wantedOfList returns the images of the list that are shown. Where an IMAGE is not in the list, these are all, since it may be on any node.
+func (s *status) wantedOfList(list []wanted) (images []*warm.ImageStatus) {
+	all := len(list) == 0
+	for _, w := range list {
+		names := w.meant(s.listedNames())
+		all = all || len(names) == 0
+		for _, name := range names {
+			images = append(images, s.variants(name)...)
+		}
+	}
+	if all {
+		images = nil
+		for k := range s.list.Images {
+			images = append(images, &s.list.Images[k])
+		}
+	}
+	return images
+}
+
+// listedNames returns the names that are in the list.
+func (s *status) listedNames() (names []string) {
+	if s.list == nil {
+		return nil
+	}
+	for _, i := range s.list.Images {
+		if i.Name != "" && !slices.Contains(names, i.Name) {
+			names = append(names, i.Name)
+		}
+	}
+	return names
+}
+
+// variants returns the images that a name has in the list, one for each platform.
+func (s *status) variants(name string) (images []*warm.ImageStatus) {
+	if s.list == nil {
+		return nil
+	}
+	for k := range s.list.Images {
+		if i := &s.list.Images[k]; i.Name == name {
+			images = append(images, i)
+		}
+	}
+	return images
+}
+
+// question returns what nodes have to be asked: what the command line wants, and what that is in the list.
+func (s *status) question(list []wanted) ring.Question {
+	q := question(list)
+	if s.list == nil || len(list) == 0 && !s.own {
+		return q
+	}
+	q.All = q.All && len(list) > 0
+	for _, i := range s.wantedOfList(list) {
+		asked := ring.Image{Name: i.Name, Digest: i.Digest}
+		if i.Digest != "" && !slices.Contains(q.Images, asked) {
+			q.Images = append(q.Images, asked)
+		}
+	}
+	return q
+}
+
+// sum sums up the replies, for the images that are wanted, or else for all in the list or, where nodes were named, also for all that they name.
+func (s *status) sum(list []wanted) {
+	names := append(fleet.Names(s.replies), s.listedNames()...)
+	slices.Sort(names)
+	names = slices.Compact(names)
+	none := func(string) bool { return false }
+	for _, w := range list {
+		found := w.meant(names)
+		switch {
+		case w.ref == "":
+			s.images = append(s.images, fleet.Of(s.replies, "", w.digest))
+		case len(found) == 0:
+			found = []string{w.unmet()}
+		}
+		for _, name := range found {
+			s.images = append(s.images, s.rows(name, w.digest)...)
+		}
+	}
+	if len(list) == 0 && !s.own {
+		for _, name := range names {
+			s.images = append(s.images, s.rows(name, "")...)
+		}
+	}
+	for k := 0; s.list != nil && len(list) == 0 && k < len(s.list.Images); k++ {
+		if i := &s.list.Images[k]; s.own || i.Digest == "" {
+			s.images = append(s.images, fleet.OfListed(s.replies, i, none))
+		}
+	}
+	s.images = slices.DeleteFunc(s.images, func(i fleet.Image) bool { return len(i.Nodes) == 0 }) // listed for other nodes
+	s.exit = s.exitStatus(len(list) > 0 || s.own)
+}
+
+// rows returns what a name is, with this digest or any: one image for each platform that the list has it for, else one.
+func (s *status) rows(name string, digest digest.Digest) (images []fleet.Image) {
+	variants := slices.DeleteFunc(s.variants(name), func(i *warm.ImageStatus) bool { return digest != "" && i.Digest != digest })
+	if len(variants) == 0 {
+		return []fleet.Image{fleet.Of(s.replies, name, digest)}
+	}
+	listed := map[string]bool{}
+	for _, node := range fleet.ListedNodes(variants) {
+		listed[node] = true
+	}
+	for k, v := range variants {
+		images = append(images, fleet.OfListed(s.replies, v, func(node string) bool { return k == 0 && !s.own && !listed[node] }))
+	}
+	return images
+}
+
+// exitStatus returns the exit status, by whether a node is warm for all images that it has a row for or, if wanted is false, has all of what it names.
+func (s *status) exitStatus(wanted bool) int {
+	lacks := map[string]bool{}
+	for _, i := range s.images {
+		for _, n := range i.Nodes {
+			lacks[n.Node] = lacks[n.Node] || n.State != fleet.Warm
+		}
+	}
+	r := &ring.Report{}
+	for _, reply := range s.replies {
+		row := ring.Row{Node: reply.Node, State: ring.Held}
+		switch {
+		case reply.State != "":
+			row.State = reply.State
+		case wanted && lacks[reply.Node],
+			!wanted && slices.ContainsFunc(reply.Images, func(h ring.HeldImage) bool { return h.State != ring.HoldsAll }):
+			row.State = ring.Failed
+		}
+		r.Nodes = append(r.Nodes, row)
+	}
+	return r.Status(nil, 0)
+}
