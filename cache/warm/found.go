@@ -69,6 +69,7 @@ func (m *Machine) apply(list *List) {
 		}
 	}
 	m.dirty = true
+	m.round.soon(m.now.Since)
 }
 
 // remember keeps what is known of all entries, for a later list that has them again.
@@ -319,7 +320,7 @@ func (m *Machine) give(n *node, e *entry, platform string, pairs map[*variant]ma
 			continue
 		}
 		if other := n.pair(v.Name); other != nil {
-			v.left = "its name is that of " + other.v.ref
+			v.left = fmt.Sprintf("%s has the image %s under the name %s", n.name, other.v.ref, v.Name)
 			continue
 		}
 		if len(n.pairs) == mostPairs {

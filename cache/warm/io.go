@@ -183,7 +183,6 @@ type Push struct {
 	Platform string
 	Name     string
 	Digest   digest.Digest
-	Output   string
 	AuthFile string
 	Rate     int64 // bytes per second, 0 is no limit
 	Nodes    []string

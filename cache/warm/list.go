@@ -34,12 +34,11 @@ import (
 //	keep     = 2                     # digests of a name that stay wanted
 //	min      = "98%"                 # of the nodes, from which on the image counts as warm
 //	name     = "torch"               # in the caches, instead of ref's own
-//	output   = "/images/torch.sif"   # as well as in the cache; nodes refuse it to a key of the role warmer
 //	rate     = "500M"                # bytes per second
 //	priority = 10                    # the higher goes first
 //	authfile = "/etc/dolly-img/auth.json"
 //
-// Only ref and nodes are needed.
+// Only ref and nodes are needed. No two entries may have one name in the caches.
 type List struct {
 	// Every is how often a tag is asked for, at least leastEvery.
 	Every time.Duration
@@ -108,8 +107,6 @@ type Image struct {
 	Min   Share
 	// Name is the name in the caches. "" is Ref's own.
 	Name string
-	// Output is a path on the nodes. "" is none.
-	Output string
 	// Rate is in bytes per second. 0 is no limit.
 	Rate     int64
 	Priority int
@@ -139,11 +136,14 @@ func registry(ref string) string {
 		return ""
 	}
 	host, _, ok := strings.Cut(rest, "/")
-	if !ok || !strings.ContainsAny(host, ".:") && host != "localhost" {
+	if !ok || !isHost(host) {
 		return "docker.io"
 	}
 	return host
 }
+
+// isHost reports whether the first part of a name is a host, by the rule of container tools.
+func isHost(part string) bool { return strings.ContainsAny(part, ".:") || part == "localhost" }
 
 // A LineError is an error with the line of the list that it is in.
 type LineError struct {

@@ -1,14 +1,18 @@
 package warm
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"reflect"
 	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/dolly-img/dolly-img/ring/hostlist"
 )
@@ -48,7 +52,6 @@ authfile = "/etc/dolly-img/auth.json"
 [[image]]
 ref    = "/images/chem.sif"
 name   = "chem"
-output = "/scratch/chem.sif"
 nodes  = ["arm"]
 `
 
@@ -70,7 +73,7 @@ func TestParse(t *testing.T) {
 		Groups: []Group{{Name: "arm", Command: "sinfo -hN -o %N -p arm", Platform: "linux/arm64/v8"}, {Name: "gpu", Platform: "linux/amd64"}},
 		Images: []Image{
 			{Ref: "docker://registry.example/ml/torch", Tags: "25.*", Nodes: []string{"gpu", "arm"}, Pin: true, Keep: 2, Min: 98.5, Rate: 500e6, Priority: 10, AuthFile: "/etc/dolly-img/auth.json"},
-			{Ref: "/images/chem.sif", Name: "chem", Output: "/scratch/chem.sif", Nodes: []string{"arm"}, Keep: 1, Min: 100},
+			{Ref: "/images/chem.sif", Name: "chem", Nodes: []string{"arm"}, Keep: 1, Min: 100},
 		}}
 	if !reflect.DeepEqual(l, want) {
 		t.Errorf("got  %+v\nwant %+v", l, want)
@@ -161,7 +164,7 @@ authfile = 1
 		`33: ref = "/a b.sif": want a text without blanks`,
 		`41: ref = "docker://torch@sha256:00": the same stands in line 37`,
 		`43: name = "torch": the same stands in line 39`,
-		`44: output = "x": want an absolute path`,
+		`44: output = "x": nodes take no files from a warmer, `,
 		`45: authfile = 1: want an absolute path`,
 		`46: unknown key "server"`,
 	}
@@ -283,6 +286,50 @@ func TestNodes(t *testing.T) {
 	}
 	if _, err := ReadNodes(t.Context(), &Group{Command: "true"}); !errors.Is(err, hostlist.ErrEmpty) {
 		t.Error(err)
+	}
+}
+
+// Whatever a command has started ends with it, and with the context; one that prints without end is ended.
+func TestNodesEnd(t *testing.T) {
+	fifo := t.TempDir() + "/fifo"
+	if err := unix.Mkfifo(fifo, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		name, command string
+		cancel        bool
+		want          string
+	}{
+		{"is cancelled", "exec 9>" + fifo + "; sleep 1000 9>&9 & sleep 1000", true, "command of nodes.n: context canceled"},
+		{"leaves something running", "exec 9>" + fifo + "; sleep 1000 & echo a", false, "[a]"},
+		{"prints without end", "exec 9>" + fifo + "; cat /dev/zero & cat /dev/zero", false, "command of nodes.n: prints more than 16777216 bytes"},
+		{"says much and succeeds", "exec 9>" + fifo + "; yes e | head -c 100000 >&2; echo a", false, "[a]"},
+	} {
+		ctx, cancel := context.WithCancel(t.Context())
+		said := make(chan string)
+		go func() {
+			names, err := ReadNodes(ctx, &Group{Name: "n", Command: c.command})
+			if err != nil {
+				said <- err.Error()
+			} else {
+				said <- fmt.Sprint(names)
+			}
+		}()
+		f, err := os.Open(fifo) // It waits for the command.
+		if err != nil {
+			t.Fatal(err)
+		}
+		if c.cancel {
+			cancel()
+		}
+		if got := <-said; got != c.want {
+			t.Errorf("%s: got %s, want %s", c.name, got, c.want)
+		}
+		if _, err := io.Copy(io.Discard, f); err != nil { // It ends when nobody has it open any more.
+			t.Error(err)
+		}
+		f.Close()
+		cancel()
 	}
 }
 

@@ -164,14 +164,16 @@ func (r *reader) images(at string, v any) error {
 		}
 		i := Image{Keep: 1, Min: 100}
 		r.table(path, values, map[string]func(string, any) error{
-			"ref":      func(_ string, v any) error { return word(v, &i.Ref) },
-			"tags":     func(_ string, v any) error { return i.setTags(v) },
-			"nodes":    func(at string, v any) error { return texts(v, &i.Nodes) },
-			"pin":      func(_ string, v any) error { return tomlkeys.Bool(v, &i.Pin) },
-			"keep":     func(_ string, v any) error { return number(v, 1, mostKeep, &i.Keep) },
-			"min":      func(_ string, v any) error { return i.Min.set(v) },
-			"name":     func(_ string, v any) error { return word(v, &i.Name) },
-			"output":   func(_ string, v any) error { return absolute(v, &i.Output) },
+			"ref":   func(_ string, v any) error { return word(v, &i.Ref) },
+			"tags":  func(_ string, v any) error { return i.setTags(v) },
+			"nodes": func(at string, v any) error { return texts(v, &i.Nodes) },
+			"pin":   func(_ string, v any) error { return tomlkeys.Bool(v, &i.Pin) },
+			"keep":  func(_ string, v any) error { return number(v, 1, mostKeep, &i.Keep) },
+			"min":   func(_ string, v any) error { return i.Min.set(v) },
+			"name":  func(_ string, v any) error { return word(v, &i.Name) },
+			"output": func(string, any) error {
+				return errors.New("nodes take no files from a warmer, whose key is online for ever; push what has to be at a path with push --output")
+			},
 			"rate":     func(_ string, v any) error { return rate(v, &i.Rate) },
 			"priority": func(_ string, v any) error { return number(v, -1000, 1000, &i.Priority) },
 			"authfile": func(_ string, v any) error { return absolute(v, &i.AuthFile) },
@@ -219,6 +221,7 @@ func (r *reader) check() {
 		once(names, i.Name, at+".name", fmt.Sprintf("name = %q", i.Name))
 		r.checkTags(i, at)
 	}
+	r.twins()
 }
 
 // checkTags looks at how ref, tags and name go together.
@@ -234,8 +237,6 @@ func (r *reader) checkTags(i *Image, at string) {
 		r.fail(at+".tags", "tags: %s already has a tag or a digest", i.Ref)
 	case i.Name != "":
 		r.fail(at+".name", "name: one name cannot stand for all tags that match")
-	case i.Output != "":
-		r.fail(at+".output", "output: one file cannot stand for all tags that match")
 	}
 }
 

@@ -112,3 +112,26 @@ func TestBrokenTag(t *testing.T) {
 		t.Errorf("all good, and one gone: %+v", s)
 	}
 }
+
+// Of two entries that turn out to have one name in the caches, a node gets the first, and the status says so of the other. On other nodes it is
+// as any other.
+func TestTwinsFound(t *testing.T) {
+	list, err := Parse([]byte("[nodes.a]\nlist = \"n[1-2]\"\n[nodes.b]\nlist = \"n[2-3]\"\n[[image]]\nref = \"docker://torch:1\"\nnodes = [\"a\"]\n" +
+		"[[image]]\nref = \"docker://docker.io/library/torch:1\"\nnodes = [\"b\"]\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := Now{Wall: time.Unix(1e9, 0)}
+	m := New(now, list, nil, 1)
+	for _, a := range m.Step(now, EvTick{}) {
+		if l, ok := a.(ActLookup); ok {
+			d := digest.FromString(l.Lookup.Image.Ref)
+			m.Step(now, EvFound{Lookup: l.Lookup, Tags: []Tag{{Ref: l.Lookup.Image.Ref, List: d, Variants: []Found{{"", "docker.io/library/torch:1", d, 1}}}}})
+		}
+	}
+	s := m.Snapshot(now).Images
+	if len(s) != 2 || s[0].State == ImageBlocked || len(s[0].Nodes) != 2 || s[1].State != ImageBlocked || len(s[1].Nodes) != 1 || s[1].Nodes[0].Node != "n3" ||
+		s[1].Reason != "n2 has the image docker://torch:1 under the name docker.io/library/torch:1" {
+		t.Errorf("%+v", s)
+	}
+}

@@ -8,7 +8,10 @@ import (
 	"io"
 	"os/exec"
 	"strings"
+	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/dolly-img/dolly-img/ring/hostlist"
 	"github.com/dolly-img/dolly-img/ring/printable"
@@ -19,6 +22,7 @@ const (
 	commandWithin = 30 * time.Second
 	commandGrace  = time.Second // for what it left running with its output open
 	maxPrinted    = 16 << 20    // bytes
+	maxSaid       = 200         // bytes of its errors
 )
 
 // ReadNodes returns the nodes of a group: Names, those in File, or those that Command prints. A group without nodes is an error
@@ -41,34 +45,62 @@ func ReadNodes(ctx context.Context, g *Group) ([]string, error) {
 	return nil, fmt.Errorf("command of nodes.%s: %w", g.Name, err) // without its text, which may have a password
 }
 
+// run returns what a command prints. Whatever the command has started ends with it, or with ctx.
 func run(ctx context.Context, command string) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, commandWithin)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, "/bin/sh", "-c", command)
+	cmd := exec.Command("/bin/sh", "-c", command)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // A group of its own, which a signal reaches as a whole.
 	cmd.WaitDelay = commandGrace
-	var out, errs bounded
+	out, errs := bounded{most: maxPrinted, ends: true}, bounded{most: maxSaid}
 	cmd.Stdout, cmd.Stderr = &out, &errs
-	err := cmd.Run()
+	err := cmd.Start()
+	if err == nil {
+		awaitGroup(ctx, cmd.Process.Pid)
+		err = cmd.Wait()
+	}
 	switch said := strings.TrimSpace(string(errs.data)); {
 	case out.cut:
 		return nil, fmt.Errorf("prints more than %d bytes", maxPrinted)
 	case errors.Is(ctx.Err(), context.DeadlineExceeded):
 		return nil, fmt.Errorf("does not end within %v", commandWithin)
+	case ctx.Err() != nil:
+		return nil, context.Cause(ctx)
 	case err != nil && said != "":
-		return nil, fmt.Errorf("%w: %s", err, printable.Line(said[:min(len(said), 200)]))
+		return nil, fmt.Errorf("%w: %s", err, printable.Line(said))
 	}
 	return out.data, err
 }
 
-// bounded keeps the first maxPrinted bytes.
+// awaitGroup waits until a process has ended or ctx has, and kills what is left of its group. Nobody waits for the process before, so its number cannot be
+// that of others.
+func awaitGroup(ctx context.Context, pid int) {
+	killed := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(killed)
+		_ = unix.Kill(-pid, unix.SIGKILL)
+	})
+	for unix.Waitid(unix.P_PID, pid, nil, unix.WEXITED|unix.WNOWAIT, nil) == unix.EINTR {
+	}
+	if !stop() {
+		<-killed
+	}
+	_ = unix.Kill(-pid, unix.SIGKILL) // If the process was alone, it is a zombie, which takes no harm.
+}
+
+// bounded keeps the first bytes.
 type bounded struct {
 	data []byte
+	most int
+	ends bool // more is an error, so that whoever prints it ends
 	cut  bool
 }
 
 func (b *bounded) Write(p []byte) (int, error) {
-	room := min(len(p), maxPrinted-len(b.data))
+	room := min(len(p), b.most-len(b.data))
 	b.data = append(b.data, p[:room]...)
-	b.cut = b.cut || room < len(p)
+	if b.cut = b.cut || room < len(p); b.cut && b.ends {
+		return room, io.ErrShortWrite
+	}
 	return len(p), nil
 }

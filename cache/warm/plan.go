@@ -59,7 +59,7 @@ func (m *Machine) begin(p *push) {
 	m.lastID++
 	v.lastID = m.lastID
 	p.ID, p.Ref, p.Platform, p.Name, p.Digest = m.lastID, v.ref, v.Platform, v.Name, v.Digest
-	p.Output, p.AuthFile, p.Rate = v.entry.Output, v.entry.AuthFile, m.rateOf(v)
+	p.AuthFile, p.Rate = v.entry.AuthFile, m.rateOf(v)
 	for _, pair := range p.pairs {
 		pair.push = p
 	}

@@ -284,3 +284,59 @@ func TestRunReload(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// An edit of what concerns nodes alone takes effect at once, and not at the next catch-up: which nodes, pin, keep and min.
+func TestRunEdits(t *testing.T) {
+	runFleet(t, func(t *testing.T, f *fleet, c *Controller, reload chan<- struct{}, _ string) {
+		edit := func(text string) {
+			f.set(func() { f.text = "[defaults]\ncatch-up = \"24h\"\n" + text })
+			reload <- struct{}{}
+			time.Sleep(soonest + 3*tick)
+			synctest.Wait()
+		}
+		wished := func(node string) []Wish {
+			f.mu.Lock()
+			defer f.mu.Unlock()
+			return f.wishes[node]
+		}
+		time.Sleep(3 * time.Minute)
+		edit(fleetList)
+		two := f.digest
+		want := func(what string, nodes map[string]int, pin bool, keep int) {
+			t.Helper()
+			for node, n := range nodes {
+				got := wished(node)
+				if len(got) != n || n > 0 && (got[0] != Wish{"torch", f.digest, pin, keep}) {
+					t.Errorf("%s: %s has wishes %+v", what, node, got)
+				}
+			}
+			f.mu.Lock()
+			defer f.mu.Unlock()
+			if (f.kept[0] != Wish{"torch", f.digest, pin, keep}) {
+				t.Errorf("%s: kept here %+v", what, f.kept)
+			}
+		}
+		want("before", map[string]int{"n1": 1, "n4": 0}, false, 2)
+		edit(strings.Replace(fleetList, "keep = 2", "keep = 2\npin = true", 1))
+		want("pin", map[string]int{"n1": 1, "n3": 1}, true, 2)
+		edit(strings.Replace(fleetList, "keep = 2", "keep = 3", 1))
+		want("keep", map[string]int{"n1": 1, "n3": 1}, false, 3)
+		f.set(func() { f.nodes["n4"] = map[string]digest.Digest{} })
+		edit(strings.Replace(fleetList, `["all"]`, `["all", "more"]`, 1) + "[nodes.more]\nlist = \"n4\"\n")
+		want("nodes", map[string]int{"n1": 1, "n4": 1}, false, 2)
+		time.Sleep(2 * time.Minute)
+		if _, i := snapshotImage(t, c); i.Warm != 4 || len(i.Nodes) != 4 {
+			t.Errorf("%+v", i)
+		}
+		// Fewer are kept: what is over goes when the list says so.
+		f.set(func() { f.digest = digest.FromString("2") })
+		time.Sleep(15 * time.Minute)
+		edit(fleetList)
+		if got := wished("n1"); len(got) != 2 || got[1].Digest != two {
+			t.Errorf("two of them: %+v", got)
+		}
+		edit(strings.Replace(fleetList, "keep = 2", "min = \"50%\"", 1))
+		edit(strings.Replace(fleetList, "keep = 2", "min = \"50%\"", 1))
+		want("fewer", map[string]int{"n1": 1, "n3": 1}, false, 1)
+	})
+}
