@@ -4,6 +4,9 @@ import (
 	"encoding/json"
 	"math"
 	"time"
+
+	"github.com/dolly-img/dolly-img/ring/internal/coordinator"
+	"github.com/dolly-img/dolly-img/ring/internal/wire"
 )
 
 // State is how far a node is, or how it ended. Each requested node has exactly one.
@@ -34,6 +37,15 @@ const (
 	TargetOverwritten TargetState = "overwritten" // it is half-written, and cannot be used
 	TargetComplete    TargetState = "complete"    // it has what was sent
 	TargetUnknown     TargetState = "unknown"     // nobody could say: it may be any of these
+)
+
+// Some codes of rows, by which callers decide. CodeSpace and CodeInUse are of PROTOCOL.md, too.
+const (
+	CodeSpace       = string(wire.CodeSpace)
+	CodeInUse       = string(wire.CodeInUse)
+	CodeLost        = string(coordinator.KindLost)
+	CodeInterrupted = string(coordinator.KindInterrupted)
+	CodeSource      = string(coordinator.KindSource)
 )
 
 // Row is what became of one requested node.

@@ -64,6 +64,8 @@ type Config struct {
 	Plain bool
 	// Rate is how many bytes per second the server sends at most. 0 is no limit.
 	Rate int64
+	// Rates has other such limits, each of which holds from the moment when Send takes it. It may be nil, and is read until Send returns.
+	Rates <-chan int64
 	// Wait is how long the start is held for nodes that do not answer. With 0 each node is dialled
 	// once, and the start is after 5 s at the latest.
 	Wait time.Duration

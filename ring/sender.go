@@ -4,8 +4,6 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/tls"
-	"errors"
-	"log/slog"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -15,6 +13,7 @@ import (
 	"github.com/dolly-img/dolly-img/ring/internal/relay"
 	"github.com/dolly-img/dolly-img/ring/internal/wire"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/time/rate"
 )
 
 // sender drives one transfer on the server: it tells the coordinator what happens, and does
@@ -46,6 +45,9 @@ type sender struct {
 	shown []shown
 
 	pool *relay.Pool
+	// limit bounds what is sent. rates has new bounds, which run takes.
+	limit *rate.Limiter
+	rates <-chan int64
 
 	events chan any
 	// done is closed when run no longer takes events.
@@ -69,24 +71,6 @@ type connected struct {
 	node int
 	ctrl *control
 	ev   any // EvWelcome or EvResumed
-}
-
-func newSender(cfg Config) (*sender, error) {
-	if cfg.Source == nil || cfg.TLS == nil || !cfg.Plain && cfg.DataTLS == nil {
-		return nil, errors.New("ring: Config needs a Source and TLS configurations")
-	}
-	var err error
-	if cfg.Nodes, err = checkNodes(cfg.Nodes); err != nil {
-		return nil, err
-	}
-	if cfg.Log == nil {
-		cfg.Log = slog.New(slog.DiscardHandler)
-	}
-	return &sender{
-		caller: newCaller(cfg), cfg: cfg, keys: map[uint32][]byte{}, conns: make([]*control, len(cfg.Nodes)+1), shown: make([]shown, len(cfg.Nodes)+1), pool: relay.NewPool(0, relay.Sizes{}),
-		events: make(chan any, 256), done: make(chan struct{}), newMark: make(chan struct{}, 1),
-		marks: newMarkPages(len(cfg.Nodes)),
-	}, nil
 }
 
 func (s *sender) run(ctx context.Context) (*Report, error) {
@@ -131,6 +115,8 @@ func (s *sender) loop(ctx, work context.Context) error {
 			pause = nil
 			s.broadcastMarks()
 			continue
+		case most, more := <-s.rates:
+			ev = s.limitTo(most, more)
 		case <-deadline.C:
 			ev = coordinator.EvDeadline{}
 		case <-interrupted:

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"slices"
 	"strings"
@@ -14,6 +15,24 @@ import (
 	"github.com/dolly-img/dolly-img/ring/internal/relay"
 	"github.com/dolly-img/dolly-img/ring/internal/wire"
 )
+
+func newSender(cfg Config) (*sender, error) {
+	if cfg.Source == nil || cfg.TLS == nil || !cfg.Plain && cfg.DataTLS == nil {
+		return nil, errors.New("ring: Config needs a Source and TLS configurations")
+	}
+	var err error
+	if cfg.Nodes, err = checkNodes(cfg.Nodes); err != nil {
+		return nil, err
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	return &sender{
+		caller: newCaller(cfg), cfg: cfg, keys: map[uint32][]byte{}, conns: make([]*control, len(cfg.Nodes)+1), shown: make([]shown, len(cfg.Nodes)+1), pool: relay.NewPool(0, relay.Sizes{}),
+		events: make(chan any, 256), done: make(chan struct{}), newMark: make(chan struct{}, 1),
+		marks: newMarkPages(len(cfg.Nodes)), limit: limiter(cfg.Rate), rates: cfg.Rates,
+	}, nil
+}
 
 // This file translates what the coordinator says into the types of this package's callers, and back.
 

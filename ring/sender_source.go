@@ -64,12 +64,30 @@ func annotated(blobs []v1.Descriptor, with map[string]string) []v1.Descriptor {
 	return blobs
 }
 
+// limiter bounds bytes per second. 0 is no bound.
+func limiter(most int64) *rate.Limiter { return rate.NewLimiter(limitOf(most), wire.MaxPayload) }
+
+func limitOf(most int64) rate.Limit {
+	if most <= 0 {
+		return rate.Inf
+	}
+	return rate.Limit(most)
+}
+
+// limitTo takes a bound of Config.Rates, or that there are no more, and returns what the coordinator has to know.
+func (s *sender) limitTo(most int64, more bool) coordinator.EvRate {
+	if !more {
+		s.rates = nil
+		return coordinator.EvRate{Rate: s.cfg.Rate}
+	}
+	s.cfg.Rate = max(0, most)
+	s.limit.SetLimit(limitOf(most))
+	return coordinator.EvRate{Rate: s.cfg.Rate}
+}
+
 // pump makes what reads these blobs of the source, and what says that one of them has another digest than it should.
 func (s *sender) pump(blobs []int) (p *relay.Pump, differs func(b int, got digest.Digest) error) {
-	p = &relay.Pump{Relay: s.relay, Open: s.cfg.Source.Open, Blobs: blobs, Hops: len(s.cfg.Nodes)}
-	if s.cfg.Rate > 0 {
-		p.Limit = rate.NewLimiter(rate.Limit(s.cfg.Rate), wire.MaxPayload)
-	}
+	p = &relay.Pump{Relay: s.relay, Open: s.cfg.Source.Open, Blobs: blobs, Hops: len(s.cfg.Nodes), Limit: s.limit}
 	if u, ok := s.cfg.Source.(Unverified); ok {
 		p.Open = u.OpenUnverified
 		return p, func(b int, _ digest.Digest) error { // what Open would have said

@@ -125,6 +125,8 @@ type (
 		Digest    string
 		Cause     Cause
 	}
+	// EvRate is how many bytes per second the server sends at most from now on, as Config.Rate has it. It causes nothing.
+	EvRate struct{ Rate int64 }
 	// EvMarked says that the first marks are about to be sent to the nodes. It causes nothing.
 	EvMarked struct{}
 	// EvSourceDone says that the source was read to its end, unchanged, and which digests and sizes its blobs have.

@@ -114,6 +114,9 @@ func (c *Machine) Step(ev Event) []Action {
 		c.controlLost(ev)
 	case EvResumed:
 		c.resumed(ev)
+	case EvRate:
+		c.cfg.Rate = ev.Rate
+		return nil
 	case EvMarked:
 		c.marked = true
 		return nil

@@ -6,9 +6,9 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// limited waits until so many bytes may pass. A nil limit is none.
+// limited waits until so many bytes may pass. A nil limit is none, and so is an infinite one.
 func (r *Relay) limited(ctx context.Context, limit *rate.Limiter, n int) error {
-	if limit == nil {
+	if limit == nil || limit.Limit() == rate.Inf {
 		return nil
 	}
 	r.meter.relay.is(waitLimit)

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/opencontainers/go-digest"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/dolly-img/dolly-img/cache"
@@ -27,6 +28,11 @@ type Options struct {
 	OCI oci.Options
 	// NoCache keeps nothing of a registry's image on this server.
 	NoCache bool
+	// Keep is the name under which this server's own cache keeps whatever is opened. If it is "", images of registries are kept,
+	// under the names that nodes keep them under. NoCache comes before it.
+	Keep string
+	// Digest is the one that the image must have. "" lets any through.
+	Digest digest.Digest
 	// CheckLayers compares compressed layers with the config of the image while they are sent.
 	CheckLayers bool
 	// Cache is the directory of this server's own cache, "" for the usual one, and Limits are the limits of that cache.
@@ -46,7 +52,7 @@ func Open(ctx context.Context, image string, o Options, m *meta.Transfer) (ring.
 		return nil, err
 	}
 	if name == "" {
-		return openSIFImage(image, &o, m)
+		return openSIFImage(ctx, image, &o, m)
 	}
 	img, err := findImage(ctx, name, &o)
 	if err != nil {
@@ -69,12 +75,15 @@ func Open(ctx context.Context, image string, o Options, m *meta.Transfer) (ring.
 		}
 	}
 	m.Keep(ref)
+	if err := o.checkDigest(image, img.Root().Digest); err != nil {
+		return nil, err
+	}
 	o.tell(image, img)
 	if err := checkImageOutput(ctx, img, m); err != nil {
 		return nil, err
 	}
-	if !o.NoCache && OfRegistry(name) {
-		pulled, err := newPull(ctx, img, ref, o.Cache, o.Limits, o.Log)
+	if !o.NoCache && (o.Keep != "" || OfRegistry(name)) {
+		pulled, err := newPull(ctx, img, cmp.Or(o.Keep, ref), o.Cache, o.Limits, o.Log)
 		if err != nil {
 			return nil, err
 		}
@@ -87,8 +96,34 @@ func Open(ctx context.Context, image string, o Options, m *meta.Transfer) (ring.
 	return source, err
 }
 
+// OpenKept opens the image that this server's own cache keeps under the name keep, once Options.Keep has brought it there, without asking for
+// it where it came from. The error wraps cache.ErrNotFound if the cache does not have all of it, with the digest of Options.Digest.
+func OpenKept(ctx context.Context, keep string, o Options) (ring.Source, error) {
+	c, err := cachedir.Create(o.Cache)
+	if err != nil {
+		return nil, errkind.Errorf("cache-own", "this server's own cache: %w", err)
+	}
+	h, err := c.Holds(ctx, []cache.Asked{{Name: keep, Digest: o.Digest}}, false)
+	if err != nil {
+		return nil, err
+	}
+	if i := h.Images[0]; i.State != cache.HeldAll || i.Named != o.Digest {
+		return nil, fmt.Errorf("cache %s: %s: %w", c.Dir(), keep, cache.ErrNotFound)
+	}
+	img, err := oci.Open(ctx, "oci:"+c.Dir()+":"+keep, oci.Options{})
+	if err != nil {
+		return nil, err
+	}
+	c.Touch(o.Digest)
+	source, err := checkLayers(ctx, img, img, &o)
+	if err != nil {
+		return nil, errors.Join(err, img.Close())
+	}
+	return source, nil
+}
+
 // openSIFImage opens IMAGE, which is a SIF file.
-func openSIFImage(image string, o *Options, m *meta.Transfer) (ring.Source, error) {
+func openSIFImage(ctx context.Context, image string, o *Options, m *meta.Transfer) (ring.Source, error) {
 	if err := oci.CheckPolicy("sif:"+image, ""); err != nil {
 		return nil, err
 	}
@@ -100,10 +135,37 @@ func openSIFImage(image string, o *Options, m *meta.Transfer) (ring.Source, erro
 	if err != nil {
 		return nil, err
 	}
-	if err := o.checkArch(image, file.Image.Arch); err != nil {
+	var source ring.Source = file
+	if err = o.checkArch(image, file.Image.Arch); err == nil {
+		err = o.checkSIFDigest(ctx, image, file)
+	}
+	if err == nil && o.Keep != "" && !o.NoCache {
+		source, err = newPull(ctx, file, o.Keep, o.Cache, o.Limits, o.Log)
+	}
+	if err != nil {
 		return nil, errors.Join(err, file.Close())
 	}
-	return file, nil
+	return source, nil
+}
+
+// checkSIFDigest compares the digest that the manifest of a SIF will have with Digest. It reads all of the file, if that is set.
+func (o *Options) checkSIFDigest(ctx context.Context, image string, file *sif.File) error {
+	if o.Digest == "" {
+		return nil
+	}
+	blobs, err := file.Blobs(ctx)
+	if err != nil {
+		return err
+	}
+	return o.checkDigest(image, blobs[len(blobs)-1].Digest)
+}
+
+// checkDigest returns an error if an image has another digest than it must have.
+func (o *Options) checkDigest(image string, d digest.Digest) error {
+	if o.Digest == "" || o.Digest == d {
+		return nil
+	}
+	return fmt.Errorf("image %s: has the digest %s now, not %s", image, d, o.Digest)
 }
 
 // findImage finds an image that package oci can open. If a registry does not give it, the error says whether this

@@ -22,11 +22,11 @@ import (
 // wait for the registry to answer.
 const ahead = 3
 
-// pull is an image in a registry, as a ring.Source. It asks for each blob once and writes it to this server's cache while
+// pull is an image in a registry or, with Options.Keep, any other, as a ring.Source. It asks for each blob once and writes it to this server's cache while
 // it arrives. All readers take it from there: the first one, and any that must send it again. Blobs that are in the
 // cache already are not pulled.
 type pull struct {
-	image *oci.Image
+	image oci.Source
 	store *cache.Transfer
 	blobs []v1.Descriptor
 
@@ -50,7 +50,7 @@ type fetch struct {
 
 // newPull returns a pull of the image that keeps it in the cache of cacheFlag, under the name ref and within the limits.
 // A nil log is silent.
-func newPull(ctx context.Context, image *oci.Image, ref, cacheFlag string, limits cache.Limits, log *slog.Logger) (*pull, error) {
+func newPull(ctx context.Context, image oci.Source, ref, cacheFlag string, limits cache.Limits, log *slog.Logger) (*pull, error) {
 	c, err := cachedir.Create(cacheFlag)
 	if err != nil {
 		return nil, errkind.Errorf("cache-own", "this server's own cache: %w", err)

@@ -1,6 +1,7 @@
 package push
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -42,11 +43,14 @@ type Push struct {
 	// DataName returns the name of a node in the network that data goes over. If it is nil, data goes where control goes.
 	DataName func(node string) (string, error)
 	Keys     string // directory of the keys; "" is the usual one
+	// Role is that of the key that is used. "" is identity.Sender.
+	Role identity.Role
 	// Enough is the number of good nodes that make the push a success; 0 is all of them.
 	Enough int
 
 	Plain     bool           // do not encrypt the data links
 	Rate      int64          // bytes per second; 0 is no limit
+	Rates     <-chan int64   // other ones, while it runs; may be nil
 	Wait      time.Duration  // how long to dial nodes that do not answer
 	Straggler ring.Straggler // what to do with a slow node
 	Retries   int            // how often a lost node is taken back
@@ -148,7 +152,7 @@ func (p *Push) identity() (*identity.Identity, error) {
 	if err != nil {
 		return nil, err
 	}
-	id, err := identity.Load(dir, identity.Sender)
+	id, err := identity.Load(dir, cmp.Or(p.Role, identity.Sender))
 	if err == nil {
 		p.ends.own(id, time.Now())
 	}
@@ -205,7 +209,7 @@ func (p *Push) config(ctx context.Context, m *meta.Transfer) (_ *ring.Config, er
 		}
 	}()
 	cfg := &ring.Config{
-		Source: source, Plain: p.Plain, Rate: p.Rate, Wait: p.Wait,
+		Source: source, Plain: p.Plain, Rate: p.Rate, Rates: p.Rates, Wait: p.Wait,
 		Straggler: p.Straggler, Retries: p.Retries, Check: p.Check, MaxDirect: p.MaxDirect, Update: p.Update,
 		Annotations: p.Annotations,
 
@@ -243,12 +247,15 @@ func checkStatus(rep *ring.Report, err error, enough int) int {
 	return would.Status(err, enough)
 }
 
+// CodeNotAsked is the code of the rows of a transfer that failed before any node was asked.
+const CodeNotAsked = "not-asked"
+
 // notStarted returns the report of a transfer that failed before the ring was started. Every node has a row that says it
 // was not asked.
 func (p *Push) notStarted(err error) *ring.Report {
 	r := &ring.Report{Nodes: []ring.Row{}, Unreached: []ring.Unreached{}, Unprobed: []string{}}
 	for _, node := range p.Nodes {
-		row := ring.Row{Node: node, State: ring.Failed, Code: "not-asked", Reason: "not asked: " + printable.Line(err.Error())}
+		row := ring.Row{Node: node, State: ring.Failed, Code: CodeNotAsked, Reason: "not asked: " + printable.Line(err.Error())}
 		if p.Meta.Device != nil {
 			row.Target = ring.TargetUntouched
 		}

@@ -2,14 +2,75 @@ package warmer
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 
 	"github.com/dolly-img/dolly-img/cache/warm"
+	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/push"
+	"github.com/dolly-img/dolly-img/ring"
 )
 
-// Ask asks nodes beside each other, and has those keep what their queries wish.
+// Ask asks nodes beside each other, and has those keep what their queries wish. What it wishes has the name in the controller's certificate as its owner.
 func (e *Effects) Ask(ctx context.Context, queries []*warm.Query, answer func(q *warm.Query, a warm.Answer, err error)) {
-	for _, q := range queries {
-		answer(q, warm.Answer{}, errors.New("cannot be asked yet"))
+	err := e.ask(ctx, queries, func(i int, r ring.Reply) {
+		if r.State != "" {
+			answer(queries[i], warm.Answer{}, errors.New(r.Cause.String()))
+			return
+		}
+		answer(queries[i], answerOf(r), nil)
+	})
+	if err != nil {
+		for _, q := range queries {
+			answer(q, warm.Answer{}, err)
+		}
 	}
+}
+
+// ask asks. After an error it has asked nobody.
+func (e *Effects) ask(ctx context.Context, queries []*warm.Query, answer func(i int, r ring.Reply)) error {
+	id, err := e.identity()
+	if err != nil {
+		return err
+	}
+	names := make([]string, len(queries))
+	list := make([]ring.NodeQuery, len(queries))
+	for i, q := range queries {
+		names[i] = q.Node
+		question := &ring.Question{}
+		for _, image := range q.Images {
+			question.Images = append(question.Images, ring.Image(image))
+		}
+		list[i].Question = question
+		if q.Wishes == nil {
+			continue
+		}
+		list[i].Wants = &ring.Wants{Owner: id.Name}
+		for _, w := range q.Wishes {
+			list[i].Wants.Wishes = append(list[i].Wants.Wishes, ring.Wish(w))
+		}
+	}
+	peers, err := push.Resolve(ctx, names, ring.DefaultPort)
+	if err != nil {
+		return err
+	}
+	return ring.Query(ctx, ring.Config{
+		Nodes: peers, Software: e.cfg.Software,
+		TLS: func(node string) *tls.Config { return id.ClientConfig(ring.ALPNControl, node) },
+	}, list, answer)
+}
+
+// answerOf returns what a node says. Only what it says it holds whole lacks nothing.
+func answerOf(r ring.Reply) warm.Answer {
+	a := warm.Answer{Room: r.Free}
+	for _, i := range r.Images {
+		h := warm.Holding{Named: i.Named, Lacks: i.Lacks}
+		switch {
+		case i.State == ring.HoldsAll:
+			h.Lacks = 0
+		case h.Lacks <= 0:
+			h.Lacks = -1
+		}
+		a.Images = append(a.Images, h)
+	}
+	return a
 }

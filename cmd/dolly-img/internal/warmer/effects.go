@@ -18,6 +18,8 @@ type Config struct {
 	Software string
 	// Log may be nil.
 	Log *slog.Logger
+	// RingLog is told what rings do. It may be nil.
+	RingLog *slog.Logger
 }
 
 // Effects does what a controller wants done. Its methods may be called beside each other.
@@ -25,6 +27,7 @@ type Effects struct {
 	cfg   Config
 	log   *slog.Logger
 	files files
+	turns turns
 }
 
 var _ warm.Effects = (*Effects)(nil)
