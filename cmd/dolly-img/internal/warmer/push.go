@@ -26,8 +26,7 @@ const (
 	maxDirect = 4
 )
 
-// Push sends an image from the own cache to the caches of nodes. What the own cache lacks comes into it while it is sent. An output on the nodes
-// is asked for as the list has it, and nodes refuse it to a warmer's key, which their rows say.
+// Push sends an image from the own cache to the caches of nodes. What the own cache lacks comes into it while it is sent.
 //
 // One ring at a time sends a digest: that of another name of the same image finds all bytes where the first one has brought them.
 func (e *Effects) Push(ctx context.Context, p *warm.Push, rates <-chan int64, progress func(rate int64, left time.Duration)) ([]warm.Row, error) {
@@ -37,7 +36,7 @@ func (e *Effects) Push(ctx context.Context, p *warm.Push, rates <-chan int64, pr
 	}
 	defer done()
 	job := &push.Push{
-		Name: p.Ref, What: kept{e, p}, Meta: meta.Transfer{Kind: meta.KindImage, Ref: p.Name, Output: p.Output},
+		Name: p.Ref, What: kept{e, p}, Meta: meta.Transfer{Kind: meta.KindImage, Ref: p.Name},
 		Nodes: p.Nodes, Port: ring.DefaultPort, Keys: e.cfg.Keys, Role: identity.Warmer, Rate: p.Rate, Rates: rates,
 		Straggler: ring.Demote, Retries: retries, MaxDirect: maxDirect, Software: e.cfg.Software, Log: e.cfg.RingLog,
 		OnEvent: func(ev ring.Event) {
