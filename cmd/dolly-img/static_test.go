@@ -1,12 +1,17 @@
 package main
 
 import (
+	"bytes"
 	"debug/elf"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
+
+	"github.com/dolly-img/dolly-img/cache/warm"
 )
 
 // TestStatic: what README says of building gives a program that needs nothing of the machine it runs
@@ -38,9 +43,10 @@ func TestStatic(t *testing.T) {
 	}
 }
 
-// TestUnit: a reload by the unit file checks what its start reads, with flags that there are.
-func TestUnit(t *testing.T) {
-	b, err := os.ReadFile("packaging/dolly-img.service")
+// unitLines returns what a unit file says of programs that it starts, by key.
+func unitLines(t *testing.T, name string) map[string][]string {
+	t.Helper()
+	b, err := os.ReadFile("packaging/" + name)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -50,6 +56,24 @@ func TestUnit(t *testing.T) {
 			lines[key] = append(lines[key], value)
 		}
 	}
+	return lines
+}
+
+// hasFlags fails if a line is no command of this name with flags that there are.
+func hasFlags(t *testing.T, line, name string) {
+	t.Helper()
+	cmd, args, err := newRoot().Find(strings.Fields(line)[1:])
+	if err == nil {
+		err = cmd.ParseFlags(args)
+	}
+	if err != nil || cmd.Name() != name {
+		t.Errorf("%s: %v", line, err)
+	}
+}
+
+// TestUnit: a reload by the unit file checks what its start reads, with flags that there are.
+func TestUnit(t *testing.T) {
+	lines := unitLines(t, "dolly-img.service")
 	start, reload := lines["ExecStart"], lines["ExecReload"]
 	if len(start) != 1 || len(reload) != 2 || reload[1] != "/bin/kill -HUP $MAINPID" {
 		t.Fatalf("ExecStart %q, ExecReload %q", start, reload)
@@ -57,14 +81,39 @@ func TestUnit(t *testing.T) {
 	if want := strings.Replace(strings.TrimSuffix(start[0], " --grace 30s"), " daemon ", " daemon --check-config ", 1); reload[0] != want {
 		t.Errorf("ExecReload checks with %q, want %q", reload[0], want)
 	}
-	for _, line := range []string{start[0], reload[0]} {
-		root := newRoot()
-		cmd, args, err := root.Find(strings.Fields(line)[1:])
+	hasFlags(t, start[0], "daemon")
+	hasFlags(t, reload[0], "daemon")
+}
+
+// TestWarmPackaged: systemd understands the unit of the controller, which starts it with flags that there are; and the list beside it is a list, as it
+// is and with every key in it.
+func TestWarmPackaged(t *testing.T) {
+	lines := unitLines(t, "dolly-img-warm.service")
+	if len(lines["ExecStart"]) != 1 || !slices.Equal(lines["ExecReload"], []string{"/bin/kill -HUP $MAINPID"}) {
+		t.Fatal(lines)
+	}
+	hasFlags(t, lines["ExecStart"][0], "warm")
+	if analyze, err := exec.LookPath("systemd-analyze"); err == nil { // elsewhere it can only be read
+		b, err := os.ReadFile("packaging/dolly-img-warm.service")
+		unit := filepath.Join(t.TempDir(), "dolly-img-warm.service")
 		if err == nil {
-			err = cmd.ParseFlags(args)
+			err = os.WriteFile(unit, bytes.ReplaceAll(b, []byte("/usr/local/bin/dolly-img"), []byte("/bin/true")), 0o600)
 		}
-		if err != nil || cmd.Name() != "daemon" {
-			t.Errorf("%s: %v", line, err)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if out, err := exec.Command(analyze, "verify", "--man=no", unit).CombinedOutput(); err != nil || len(out) > 0 {
+			t.Errorf("%v: %s", err, out)
+		}
+	}
+	text, err := os.ReadFile("packaging/warm.toml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := regexp.MustCompile(`(?m)^#([a-z[])`).ReplaceAll(text, []byte("$1"))
+	for images, text := range map[int][]byte{1: text, 3: all} {
+		if list, err := warm.Parse(text); err != nil || len(list.Images) != images {
+			t.Errorf("%+v, %v\n%s", list, err, text)
 		}
 	}
 }

@@ -18,7 +18,7 @@ const System = "/var/lib/dolly-img/cache"
 // Dir returns the directory of the cache: the one that the user named, or else that of the systemd unit, of root, or of
 // the user.
 func Dir(flag string) (string, error) {
-	// systemd separates several directories by colons. The unit has only one.
+	// systemd separates several directories by colons. The cache is in the first.
 	state, _, _ := strings.Cut(os.Getenv("STATE_DIRECTORY"), ":")
 	switch {
 	case flag != "":
