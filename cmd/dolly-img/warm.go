@@ -16,6 +16,7 @@ import (
 
 	"github.com/dolly-img/dolly-img/cache/durable"
 	"github.com/dolly-img/dolly-img/cache/warm"
+	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/metrics"
 	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/warmer"
 )
 
@@ -30,6 +31,7 @@ const (
 type warmFlags struct {
 	config  string
 	cache   string
+	metrics string
 	verbose bool
 }
 
@@ -51,6 +53,7 @@ func newWarm() *cobra.Command {
 	fl := cmd.Flags()
 	fl.StringVar(&f.config, "config", warmList, "`FILE` with the list")
 	addCacheFlag(cmd, &f.cache)
+	addMetricsFlag(cmd, &f.metrics)
 	fl.BoolVarP(&f.verbose, "verbose", "v", false, "log also what the rings do")
 	return cmd
 }
@@ -71,6 +74,10 @@ func (f *warmFlags) read() (*warm.List, error) {
 
 // run keeps the list warm until ctx ends.
 func (f *warmFlags) run(cmd *cobra.Command, hangup <-chan os.Signal) error {
+	metricsAt, err := metricsAddress(f.metrics)
+	if err != nil {
+		return err
+	}
 	outliveReaders()
 	log := nodeLog(cmd.ErrOrStderr(), f.verbose)
 	list, err := f.read()
@@ -87,6 +94,13 @@ func (f *warmFlags) run(cmd *cobra.Command, hangup <-chan os.Signal) error {
 	}
 	reload := make(chan struct{})
 	c := warm.NewController(warm.Config{List: f.read, Reload: reload, Effects: effects, State: stateDir(list.State, log), Log: log})
+	if metricsAt != "" {
+		unscrape, err := metrics.Serve(metricsAt, log, metrics.Controller, metricsBuild().Put, effects.PutCertificate, warmer.Metrics(c.Snapshot))
+		if err != nil {
+			return err
+		}
+		defer unscrape()
+	}
 	ctx, cancel := context.WithCancel(cmd.Context())
 	var work sync.WaitGroup
 	defer work.Wait()

@@ -1,10 +1,12 @@
-// Package metrics lets Prometheus read what a daemon counts and knows.
+// Package metrics lets Prometheus read what a daemon or a controller counts and knows.
 //
 // What is exposed is in the tables below. Their Help is what a scrape says, and the README has the same rows; a test compares them.
 //
-//   - Labels have no names of nodes and no digests. Their values are in the tables, but for versions.
+//   - Labels have no names of nodes and no digests. Their values are in the tables, but for versions and images. An image is called as
+//     in the list, without a digest. What then has the same name has one row together.
 //   - A counter has all its series from the start, at 0, so that rate() sees the first event.
 //   - What is not known is absent, and not 0: a time at which nothing has happened yet, or a mirror that is not served.
+//   - The series of an image that is not listed any more are gone.
 //
 // The format is the text exposition format of Prometheus, version 0.0.4:
 // https://github.com/prometheus/docs/blob/main/content/docs/instrumenting/exposition_formats.md
@@ -35,7 +37,7 @@ var (
 	CertificateExpiry = &Metric{"dolly_img_certificate_expiry_timestamp_seconds", gauge, []string{"certificate"}, []string{"own", "authority"},
 		"When the certificate that is in force ends, and when the last authority in ca.pem does."}
 	ConfigValid = &Metric{"dolly_img_config_valid", gauge, nil, nil,
-		"0 if the policy and the keys were refused when they were last read again. Then those before are in force."}
+		"0 if the configuration was refused when it was last read again: policy and keys of a daemon, the list of warm. What was before is in force."}
 )
 
 // Metrics of a daemon.
@@ -56,7 +58,18 @@ var (
 		"When a request of a runtime was last a hit."}
 )
 
+// Metrics of a controller.
+var (
+	WarmNodes = &Metric{"dolly_img_warm_nodes", gauge, []string{"image", "state"}, nil,
+		"Nodes of a listed image by state: warm, warming, behind, missing, full, failed, conflict, away, unknown."}
+	WarmLastSuccess = &Metric{"dolly_img_warm_last_success_timestamp_seconds", gauge, []string{"image"}, nil,
+		"When a listed image was last warm on as many nodes as its min says, on all platforms."}
+)
+
 // Daemon is what dolly-img daemon exposes, in this order.
 var Daemon = []*Metric{
 	BuildInfo, CertificateExpiry, ConfigValid, Transfers, TransferBytes, LinkFaults, CacheBytes, CacheImages, MirrorRequests, MirrorLastSuccess,
 }
+
+// Controller is what dolly-img warm exposes, in this order.
+var Controller = []*Metric{BuildInfo, CertificateExpiry, ConfigValid, WarmNodes, WarmLastSuccess}

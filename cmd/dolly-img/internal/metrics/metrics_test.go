@@ -89,15 +89,56 @@ func TestReadme(t *testing.T) {
 		t.Fatal(err)
 	}
 	var names []string
-	for _, m := range Daemon {
+	for _, m := range exposed() {
 		names = append(names, m.Name)
 		if !strings.Contains(string(text), "\n"+m.row()+"\n") {
 			t.Errorf("the README has no row\n%s", m.row())
 		}
 	}
-	for _, name := range regexp.MustCompile(`dolly_img_[a-z_]+`).FindAllString(string(text), -1) {
+	for _, name := range named(text) {
 		if !slices.Contains(names, name) {
 			t.Errorf("the README has %s, which nobody exposes", name)
+		}
+	}
+}
+
+// exposed has every metric once.
+func exposed() []*Metric {
+	all := slices.Clone(Daemon)
+	for _, m := range Controller {
+		if !slices.Contains(all, m) {
+			all = append(all, m)
+		}
+	}
+	return all
+}
+
+// named returns the metrics that a text names.
+func named(text []byte) []string {
+	return regexp.MustCompile(`dolly_img_[a-z_]+`).FindAllString(string(text), -1)
+}
+
+// The alerts wake people for what their tests say, and are about metrics and values that there are.
+func TestAlerts(t *testing.T) {
+	const dir = "../../packaging/"
+	promtool(t, nil, "check", "rules", "--lint=all", "--lint-fatal", dir+"dolly-img-alerts.yml")
+	promtool(t, nil, "test", "rules", dir+"dolly-img-alerts_test.yml")
+	for _, file := range []string{"dolly-img-alerts.yml", "dolly-img-alerts_test.yml"} {
+		text, err := os.ReadFile(dir + file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range named(text) {
+			if !slices.ContainsFunc(exposed(), func(m *Metric) bool { return m.Name == name }) {
+				t.Errorf("%s: there is no %s", file, name)
+			}
+		}
+		for _, m := range regexp.MustCompile(`outcome=~?"([a-z|]+)"`).FindAllSubmatch(text, -1) {
+			for outcome := range strings.SplitSeq(string(m[1]), "|") {
+				if !slices.Contains(Transfers.Values, outcome) {
+					t.Errorf("%s: there is no outcome %s", file, outcome)
+				}
+			}
 		}
 	}
 }

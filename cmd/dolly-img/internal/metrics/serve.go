@@ -70,6 +70,7 @@ func handler(all []*Metric, sources []Source) http.Handler {
 		_, _ = io.WriteString(w, "The metrics of this dolly-img are at /metrics.\n")
 	})
 	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Connection", "close") // an idle one would keep its place for longer than answerTime
 		ctx, cancel := context.WithTimeout(r.Context(), answerTime/2)
 		defer cancel()
 		b := Text(ctx, all, sources...)

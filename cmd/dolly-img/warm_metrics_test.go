@@ -1,0 +1,110 @@
+package main
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/dolly-img/dolly-img/ring/identity"
+	"github.com/dolly-img/dolly-img/sif"
+)
+
+// startScraped starts dolly-img with --metrics and returns where these are.
+func startScraped(t *testing.T, args ...string) (cmd *exec.Cmd, url string) {
+	t.Helper()
+	cmd = exec.Command("dolly-img", append(args, "--metrics", "0")...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	log, err := cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		cmd.Process.Kill()
+		cmd.Wait()
+	})
+	for lines := bufio.NewScanner(log); url == "" && lines.Scan(); {
+		if m := metricsLine.FindStringSubmatch(lines.Text()); m != nil {
+			url = "http://" + m[1] + "/metrics"
+		}
+	}
+	go io.Copy(io.Discard, log)
+	return cmd, url
+}
+
+// awaitMetrics scrapes until all these lines are there.
+func awaitMetrics(t *testing.T, url string, want ...string) string {
+	t.Helper()
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
+		resp, err := http.Get(url)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, err := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		if err != nil {
+			t.Fatal(err)
+		}
+		lacks := slices.IndexFunc(want, func(line string) bool { return !strings.Contains(string(text), "\n"+line+"\n") })
+		if lacks < 0 {
+			return string(text)
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("no %s in\n%s", want[lacks], text)
+		}
+	}
+}
+
+// A controller exposes what is in its list, of which nobody knows yet whether it is warm; that an edit was refused; and nothing any more
+// of an image that was taken out.
+func TestWarmMetrics(t *testing.T) {
+	dir := t.TempDir()
+	keys, list, image := filepath.Join(dir, "keys"), filepath.Join(dir, "warm.toml"), filepath.Join(dir, "a.sif")
+	if err := identity.Init(keys, identity.InitOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if err := sif.Create(image, strings.NewReader("x"), sif.CreateOptions{FS: sif.FSRaw}); err != nil {
+		t.Fatal(err)
+	}
+	write := func(refs ...string) {
+		t.Helper()
+		text := fmt.Sprintf("[defaults]\nkeys = %q\nstate = %q\nsocket = %q\n[nodes.all]\nlist = \"127.0.0.1:1\"\nplatform = \"linux/amd64\"\n", keys, dir+"/state", dir+"/sock")
+		for _, ref := range refs {
+			text += fmt.Sprintf("[[image]]\nref = %q\nname = %q\nnodes = [\"all\"]\n", ref, "reg.example/"+regexp.MustCompile(`\W`).ReplaceAllString(ref, "")+":1")
+		}
+		if err := os.WriteFile(list, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(image, "docker://127.0.0.1:1/away:2")
+	cmd, url := startScraped(t, "warm", "--config", list, "--cache", filepath.Join(dir, "cache"))
+	await := func(want ...string) string { t.Helper(); return awaitMetrics(t, url, want...) }
+	text := await("dolly_img_config_valid 1",
+		fmt.Sprintf("dolly_img_warm_nodes{image=%q,state=\"away\"} 1", image), fmt.Sprintf("dolly_img_warm_nodes{image=%q,state=\"warm\"} 0", image),
+		`dolly_img_warm_nodes{image="docker://127.0.0.1:1/away:2",state="warm"} 0`)
+	if !strings.Contains(text, `certificate_expiry_timestamp_seconds{certificate="own"} `) || strings.Contains(text, "last_success") {
+		t.Errorf("no end of the certificate, or something was warm:\n%s", text)
+	}
+	if err := os.WriteFile(list, []byte("imags = 1\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cmd.Process.Signal(syscall.SIGHUP)
+	await("dolly_img_config_valid 0", fmt.Sprintf("dolly_img_warm_nodes{image=%q,state=\"away\"} 1", image))
+	write(image)
+	cmd.Process.Signal(syscall.SIGHUP)
+	if text := await("dolly_img_config_valid 1"); strings.Contains(text, "away:2") || !strings.Contains(text, image) {
+		t.Errorf("an image was taken out of the list:\n%s", text)
+	}
+}
