@@ -217,7 +217,7 @@ func (w *blobWriter) Abort(keep int64) error {
 
 // hash reads the whole blob, compares it with d, and makes its bytes durable. It returns errWrong if the bytes are wrong.
 // With errWrong and without an error, the info is from before the read, and the blob was not changed meanwhile.
-func (c *Cache) hash(ctx context.Context, d digest.Digest) (fs.FileInfo, error) {
+func (c *Cache) hash(ctx context.Context, d digest.Digest, read func(bytes int)) (fs.FileInfo, error) {
 	name, err := blobName(d)
 	if err != nil {
 		return nil, err
@@ -242,6 +242,7 @@ func (c *Cache) hash(ctx context.Context, d digest.Digest) (fs.FileInfo, error) 
 		}
 		n, err := r.Read(buf)
 		_, _ = v.Write(buf[:n]) // a hash never fails
+		read(n)
 		if err == io.EOF {
 			break
 		}

@@ -22,15 +22,27 @@ func pinned(d v1.Descriptor) bool { return d.Annotations[annotationPin] == "true
 // Pin keeps the image of a reference from being evicted if on is true, and allows it again if on is false. If the
 // reference moves to another image, that one is pinned. The error about a reference that is not there wraps ErrNotFound.
 func (c *Cache) Pin(ctx context.Context, ref string, on bool) error {
-	return c.editIndex(ctx, func(index *v1.Index) (bool, error) {
-		for i, d := range index.Manifests {
-			if ref == "" || refName(d) != ref {
-				continue
+	_, err := c.PinAll(ctx, []string{ref}, on)
+	return err
+}
+
+// PinAll does that for several references at once, and returns those of which it changed anything. If one of them is not there,
+// nothing changes.
+func (c *Cache) PinAll(ctx context.Context, refs []string, on bool) (changed []v1.Descriptor, err error) {
+	err = c.editIndex(ctx, func(index *v1.Index) (bool, error) {
+		changed = nil
+		for _, ref := range refs {
+			i := slices.IndexFunc(index.Manifests, func(d v1.Descriptor) bool { return ref != "" && refName(d) == ref })
+			if i < 0 {
+				return false, errkind.Errorf("cache-unknown", "cache %s: %q: %w", c.dir, ref, ErrNotFound)
 			}
-			return mark(&index.Manifests[i], on), nil
+			if mark(&index.Manifests[i], on) {
+				changed = append(changed, index.Manifests[i])
+			}
 		}
-		return false, errkind.Errorf("cache-unknown", "cache %s: %q: %w", c.dir, ref, ErrNotFound)
+		return len(changed) > 0, nil
 	})
+	return changed, err
 }
 
 // mark pins the image of a descriptor of the index, or does the opposite. It reports whether that changes anything.

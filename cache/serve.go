@@ -100,7 +100,7 @@ func (c *Cache) right(ctx context.Context, d v1.Descriptor) error {
 	if _, ok := c.trusted(d.Digest); ok {
 		return nil
 	}
-	return c.verify(ctx, d.Digest).Err
+	return c.verify(ctx, d.Digest, func(int) {}).Err
 }
 
 // platforms is a walk through an index that finds out which of its images are here.
@@ -173,7 +173,7 @@ func (c *Cache) OpenVerified(ctx context.Context, d v1.Descriptor) (io.ReadSeekC
 		return nil, err
 	}
 	if _, ok := c.trusted(d.Digest); !ok {
-		info, err := c.hash(ctx, d.Digest)
+		info, err := c.hash(ctx, d.Digest, func(int) {})
 		if err != nil {
 			return nil, fmt.Errorf("cache %s: blob %s: %w", c.dir, d.Digest, err)
 		}

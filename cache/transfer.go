@@ -198,7 +198,7 @@ func (t *Transfer) holds(ctx context.Context, d v1.Descriptor) bool {
 		return false // this includes a blob that is not there
 	}
 	if !ok || t.o.Rehash {
-		info, err := t.c.hash(ctx, d.Digest)
+		info, err := t.c.hash(ctx, d.Digest, func(int) {})
 		if err != nil {
 			return false
 		}

@@ -27,33 +27,34 @@ type Result struct {
 // from looking. If this user may, Verify moves a blob with wrong bytes to quarantine. A bad
 // blob is no longer trusted, so the next transfer brings it again.
 func (c *Cache) Verify(ctx context.Context, report func(Result)) (bad int, err error) {
+	return c.VerifyProgress(ctx, report, func(done, all int64) {})
+}
+
+// VerifyProgress is Verify, and calls got as it gets on, with how many of the bytes that were there at its beginning are read.
+func (c *Cache) VerifyProgress(ctx context.Context, report func(Result), got func(done, all int64)) (bad int, err error) {
 	tell := func(r Result) {
 		if r.Err != nil {
 			bad++
 		}
 		report(r)
 	}
-	algorithms, err := c.fs.Names("blobs")
+	list, all, err := c.blobFiles()
 	if err != nil {
 		return bad, fmt.Errorf("cache %s: %w", c.dir, err)
 	}
-	slices.Sort(algorithms)
-	for _, a := range algorithms {
-		names, err := c.fs.Names("blobs/" + a)
-		if err != nil {
-			return bad, fmt.Errorf("cache %s: %w", c.dir, err)
+	done := int64(0)
+	for _, d := range list {
+		r := c.verify(ctx, d, func(n int) {
+			done += int64(n)
+			got(done, all)
+		})
+		if errors.Is(r.Err, fs.ErrNotExist) {
+			continue // it was removed meanwhile
 		}
-		slices.Sort(names)
-		for _, name := range names {
-			r := c.verify(ctx, digest.NewDigestFromEncoded(digest.Algorithm(a), name))
-			if errors.Is(r.Err, fs.ErrNotExist) {
-				continue // it was removed meanwhile
-			}
-			if err := ctx.Err(); err != nil {
-				return bad, err
-			}
-			tell(r)
+		if err := ctx.Err(); err != nil {
+			return bad, err
 		}
+		tell(r)
 	}
 	index, err := c.readIndex()
 	if err != nil {
@@ -67,7 +68,30 @@ func (c *Cache) Verify(ctx context.Context, report func(Result)) (bad int, err e
 	return bad, nil
 }
 
-func (c *Cache) verify(ctx context.Context, d digest.Digest) Result {
+// blobFiles returns what lies where blobs do, in order, and how many bytes that has.
+func (c *Cache) blobFiles() (list []digest.Digest, bytes int64, err error) {
+	algorithms, err := c.fs.Names("blobs")
+	if err != nil {
+		return nil, 0, err
+	}
+	slices.Sort(algorithms)
+	for _, a := range algorithms {
+		names, err := c.fs.Names("blobs/" + a)
+		if err != nil {
+			return nil, 0, err
+		}
+		slices.Sort(names)
+		for _, name := range names {
+			list = append(list, digest.NewDigestFromEncoded(digest.Algorithm(a), name))
+			if info, err := c.fs.Lstat("blobs/" + a + "/" + name); err == nil {
+				bytes += info.Size()
+			}
+		}
+	}
+	return list, bytes, nil
+}
+
+func (c *Cache) verify(ctx context.Context, d digest.Digest, read func(bytes int)) Result {
 	name, err := blobName(d)
 	if err != nil {
 		return Result{Err: fmt.Errorf("cache %s: blobs: %w", c.dir, err)}
@@ -76,7 +100,7 @@ func (c *Cache) verify(ctx context.Context, d digest.Digest) Result {
 	if info, err := c.fs.Lstat(name); err == nil {
 		r.Size = info.Size()
 	}
-	info, err := c.hash(ctx, d)
+	info, err := c.hash(ctx, d, read)
 	if err != nil {
 		r.Err = fmt.Errorf("cache %s: blob %s: %w", c.dir, d, err)
 		switch {

@@ -100,11 +100,15 @@ type Client struct {
 }
 
 // Stock is what a node keeps between transfers. One call at a time is made to Holds and SetWishes together, and transfers go on
-// beside it. The context of a call ends after 20 s.
+// beside it. The context of these ends after 20 s.
 type Stock interface {
 	// Holds answers a question. It takes no lock that a transfer waits for, and reads no blobs but manifests. The answer has an
 	// element for each image of the question.
 	Holds(ctx context.Context, q Question) (Holdings, error)
 	// SetWishes replaces the wishes of an owner as a whole, durably. Who asked for it may do so.
 	SetWishes(ctx context.Context, owner string, wishes []Wish) error
+	// Tend carries out some work, for who may have it done. For Verifies it calls got as it gets on, with how many bytes of all are
+	// read, where 0 is an unknown number. One call at a time is made for Verifies, and one for all others, beside Holds and
+	// SetWishes. The context ends when nobody waits for the work any more.
+	Tend(ctx context.Context, w Work, got func(done, all int64)) (Tended, error)
 }

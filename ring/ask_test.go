@@ -28,6 +28,9 @@ type memStock struct {
 	wishes map[string][]Wish
 	asked  int
 	look   func(ctx context.Context) error // called while a question is answered; may be nil
+
+	works   []Work
+	tending func(ctx context.Context, got func(done, all int64)) (Tended, error) // may be nil
 }
 
 func (s *memStock) Holds(ctx context.Context, q Question) (h Holdings, err error) {

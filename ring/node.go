@@ -30,6 +30,7 @@ type Node struct {
 	pool     *relay.Pool
 	gate     gate
 	lobby    *lobby
+	tenders  tenders
 	memory   controlMemory
 	// authenticate finds out what a new connection is, of which first has been read, and makes its
 	// transport. It is byTLS, unless a simulation that cannot afford TLS puts something before it.
@@ -59,7 +60,7 @@ type keptOutcome struct {
 // missing or contradicts itself.
 func NewNode(cfg NodeConfig) (*Node, error) {
 	n := &Node{
-		net: tcp, pool: relay.NewPool(0, relay.Sizes{}), log: cfg.Log, memory: nodeMemory(), lobby: newLobby(), crowded: make(chan struct{}, 1),
+		net: tcp, pool: relay.NewPool(0, relay.Sizes{}), log: cfg.Log, memory: nodeMemory(), lobby: newLobby(), tenders: newTenders(), crowded: make(chan struct{}, 1),
 		sessions: map[wire.ID]*session{}, listeners: map[net.Listener]bool{}, conns: map[*stranger]bool{},
 	}
 	if n.log == nil {

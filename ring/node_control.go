@@ -96,6 +96,10 @@ func (n *Node) await(ctrl *control, cfg *NodeConfig, g *wire.Hello, by Client) *
 		}
 		m, err = ctrl.read(timings.startLimit)
 	}
+	if work, ok := m.(*wire.Tend); err == nil && ok {
+		n.tend(ctrl, cfg, by, work)
+		return nil
+	}
 	n.lobby.leave(ctrl)
 	if bad := n.unread(ctrl, err); bad != nil {
 		n.refuse(ctrl, &wire.Error{Code: wire.CodeVersion, Err: bad})

@@ -195,7 +195,7 @@ func (c *caller) question(ctx context.Context, p Peer, list []said, r *Reply) {
 	}()
 	r.Software, r.Platform = wire.Printable(w.Software), wire.Printable(w.Platform)
 	if w.Version < wire.AsksSince {
-		r.State, r.Cause = Refused, Cause{Fault: FaultOld, Text: fmt.Sprintf("speaks %s, and such a question is of protocol %d: upgrade the nodes first", versions(w.Version, w.Version, w.Software), wire.AsksSince)}
+		r.State, r.Cause = Refused, tooOld(w, wire.AsksSince)
 		return
 	}
 	for _, m := range list {

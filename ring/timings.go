@@ -29,6 +29,7 @@ var timings = struct {
 	turn       time.Duration // a node that is asked has not answered: another one is asked beside it, as if it had
 	replyFor   time.Duration // a node does not answer a question: it failed; longer than it may look for the answer
 	lookFor    time.Duration // how long a node may look for the answer to a question
+	tendFor    time.Duration // a node that tends its cache does not get on: it failed
 	yieldFor   time.Duration // a node has a new transfer wait for a busy target
 	farewell   time.Duration // the last words to slow peers, and a read that cannot be ended
 
@@ -51,6 +52,7 @@ var timings = struct {
 	turn:       time.Second,
 	replyFor:   25 * time.Second,
 	lookFor:    20 * time.Second,
+	tendFor:    time.Minute,
 	yieldFor:   20 * time.Second,
 	farewell:   time.Second,
 

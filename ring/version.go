@@ -64,3 +64,8 @@ func misgreeted(w *wire.Welcome, err error, least int, software string) error {
 	}
 	return &refusal{because(fmt.Sprintf("speaks %s, this is %s", versions(w.Version, w.Version, w.Software), own))}
 }
+
+// tooOld is the cause of a row of a node that does not know what it was asked, or told, and which came with a version.
+func tooOld(w *wire.Welcome, since int) Cause {
+	return Cause{Fault: FaultOld, Text: fmt.Sprintf("speaks %s, and such a question is of protocol %d: upgrade the nodes first", versions(w.Version, w.Version, w.Software), since)}
+}

@@ -29,21 +29,21 @@ func rawMessage(kind byte, body string) []byte {
 
 // What a node of another version answers stands in its row: what it speaks, and what this does.
 func TestNodeOfAnotherVersion(t *testing.T) {
-	const own = "this is protocol 1 to 7 (dolly-img 9.9)"
+	const own = "this is protocol 1 to 8 (dolly-img 9.9)"
 	welcome := string(mustEncode(&wire.Welcome{Version: 2, Instance: wire.ID{1}, State: wire.StateNew, Software: "dolly-img 2.1"})[5:])
 	for name, c := range map[string]struct {
 		answers map[string]string // by type of message: body of the answer
 		state   State
 		reason  string
 	}{
-		"says why": {map[string]string{"\x01": "\x02" + `{"version":0,"instance":"01000000000000000000000000000000","state":"unknown","digest":"","reason":"speaks protocol 8, this is protocol 1 to 7"}`},
-			Refused, "speaks protocol 8, this is protocol 1 to 7"},
+		"says why": {map[string]string{"\x01": "\x02" + `{"version":0,"instance":"01000000000000000000000000000000","state":"unknown","digest":"","reason":"speaks protocol 9, this is protocol 1 to 8"}`},
+			Refused, "speaks protocol 9, this is protocol 1 to 8"},
 		"version 1 does not say": {map[string]string{"\x01": "\x02" + `{"version":0,"instance":"01000000000000000000000000000000","state":"unknown","digest":"","reason":""}`},
-			Refused, "speaks no protocol version in common with this, protocol 1 to 7 (dolly-img 9.9)"},
-		"picks another": {map[string]string{"\x01": "\x02" + strings.Replace(welcome, `"version":2`, `"version":8`, 1)},
-			Refused, "speaks protocol 8 (dolly-img 2.1), " + own},
-		"has more fields": {map[string]string{"\x01": "\x02" + strings.Replace(welcome, `{"version":2`, `{"new":true,"version":8`, 1)},
-			Refused, "speaks protocol 8 (dolly-img 2.1), " + own},
+			Refused, "speaks no protocol version in common with this, protocol 1 to 8 (dolly-img 9.9)"},
+		"picks another": {map[string]string{"\x01": "\x02" + strings.Replace(welcome, `"version":2`, `"version":9`, 1)},
+			Refused, "speaks protocol 9 (dolly-img 2.1), " + own},
+		"has more fields": {map[string]string{"\x01": "\x02" + strings.Replace(welcome, `{"version":2`, `{"new":true,"version":9`, 1)},
+			Refused, "speaks protocol 9 (dolly-img 2.1), " + own},
 		"is no greeting": {map[string]string{"\x01": "\x63{}"},
 			Refused, "speaks an unknown protocol, " + own},
 		"later message": {map[string]string{"\x01": "\x02" + welcome, "\x03": "\x63{}"},
@@ -83,11 +83,11 @@ func mustEncode(m wire.Message) []byte {
 // gets exactly the bytes of version 1.
 func TestServerOfAnotherVersion(t *testing.T) {
 	const (
-		hello = `{"min":1,"max":7,"transfer":"ab000000000000000000000000000000","node":"a:1","resume":false}`
-		own   = "protocol 1 to 7 (dolly-img 1.2.0)"
+		hello = `{"min":1,"max":8,"transfer":"ab000000000000000000000000000000","node":"a:1","resume":false}`
+		own   = "protocol 1 to 8 (dolly-img 1.2.0)"
 	)
-	hello1 := rawMessage(1, strings.Replace(hello, `"max":7`, `"max":1`, 1))
-	hello2 := rawMessage(1, strings.Replace(hello, `"max":7`, `"max":2`, 1))
+	hello1 := rawMessage(1, strings.Replace(hello, `"max":8`, `"max":1`, 1))
+	hello2 := rawMessage(1, strings.Replace(hello, `"max":8`, `"max":2`, 1))
 	offer := mustEncode(&wire.Offer{Blobs: []v1.Descriptor{newMemSource(true, random(1, 1000)).descs[0]}, Meta: json.RawMessage("{}")})
 	for name, c := range map[string]struct {
 		says   []byte
@@ -96,15 +96,15 @@ func TestServerOfAnotherVersion(t *testing.T) {
 	}{
 		"version 1": {hello1, `{"version":1,"instance":"ID","state":"new","digest":"","reason":""}`, ""},
 		"version 2": {hello2, `{"version":2,"instance":"ID","state":"new","digest":"","reason":"","software":"dolly-img 1.2.0","platform":"linux/amd64/v3"}`, ""},
-		"later": {rawMessage(1, strings.Replace(hello, `"min":1,"max":7`, `"min":8,"max":9`, 1)),
-			`{"version":0,"instance":"ID","state":"unknown","digest":"","reason":"speaks ` + own + `, this is protocol 8 to 9"}`, "the server speaks protocol 8 to 9, this is " + own},
-		"later, with more fields": {rawMessage(1, strings.Replace(hello, `{"min":1,"max":7`, `{"software":"dolly-img 9","min":8,"max":8`, 1)),
-			`{"version":0,"instance":"ID","state":"unknown","digest":"","reason":"speaks ` + own + `, this is protocol 8 (dolly-img 9)"}`, "the server speaks protocol 8 (dolly-img 9), this is " + own},
+		"later": {rawMessage(1, strings.Replace(hello, `"min":1,"max":8`, `"min":9,"max":10`, 1)),
+			`{"version":0,"instance":"ID","state":"unknown","digest":"","reason":"speaks ` + own + `, this is protocol 9 to 10"}`, "the server speaks protocol 9 to 10, this is " + own},
+		"later, with more fields": {rawMessage(1, strings.Replace(hello, `{"min":1,"max":8`, `{"software":"dolly-img 9","min":9,"max":9`, 1)),
+			`{"version":0,"instance":"ID","state":"unknown","digest":"","reason":"speaks ` + own + `, this is protocol 9 (dolly-img 9)"}`, "the server speaks protocol 9 (dolly-img 9), this is " + own},
 		"offer": {append(rawMessage(1, hello), rawMessage(3, `{"later":1}`)...),
-			`{"held":null,"free":0,"replay":false,"switch":false,"code":"version","reason":"the server sent a message that cannot be read (control message type 3: not in its one encoding): it speaks protocol 7, this is ` + own,
-			"it speaks protocol 7, this is " + own},
+			`{"held":null,"free":0,"replay":false,"switch":false,"code":"version","reason":"the server sent a message that cannot be read (control message type 3: not in its one encoding): it speaks protocol 8, this is ` + own,
+			"it speaks protocol 8, this is " + own},
 		"later message": {append(append(rawMessage(1, hello), offer...), rawMessage(99, `{}`)...),
-			`{"code":"version","reason":"the server sent a message that cannot be read (unknown control message type 99): it speaks protocol 7, this is ` + own, "it speaks protocol 7, this is " + own},
+			`{"code":"version","reason":"the server sent a message that cannot be read (unknown control message type 99): it speaks protocol 8, this is ` + own, "it speaks protocol 8, this is " + own},
 		"version 1 only asks": {slices.Concat(hello1, offer, rawMessage(18, `{"reason":"only asked","keep":true}`)), `{"held":[0],`, "state=asked"},
 		"newest only asks":    {slices.Concat(rawMessage(1, hello), offer, rawMessage(18, `{"reason":"in other words","keep":true,"code":"asked"}`)), `{"held":[0],`, "state=asked"},
 		"version 2 only asks": {slices.Concat(hello2, offer, rawMessage(18, `{"reason":"only asked","keep":true}`)), `{"held":[0],`, "state=asked"},

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -25,7 +26,10 @@ func newCache() *cobra.Command {
 disk. All of these commands work while the daemon runs. Every user of the node can use ls, path
 and verify, unless the daemon's policy.toml restricts that. A user who has no cache of his own sees
 the node's cache. A user who has one, as after a push from a registry, sees his own: ls says
-which cache it lists, and path also looks into the node's cache.`,
+which cache it lists, and path also looks into the node's cache.
+
+All but path take --nodes, and are then about the caches of these nodes. Their daemons have to be of
+this version or a later one.`,
 	}
 	group(cmd)
 	cmd.AddCommand(newCacheLs(), newCachePath(), newCacheVerify(), newCacheRm(), newCachePin(true), newCachePin(false), newCacheGC())
@@ -33,7 +37,7 @@ which cache it lists, and path also looks into the node's cache.`,
 }
 
 func newCacheLs() *cobra.Command {
-	var dir string
+	var f where
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "ls",
@@ -41,10 +45,17 @@ func newCacheLs() *cobra.Command {
 		Long: `Ls lists every image with the size of all its blobs. UNIQUE is the size of those that no
 other image needs, which is what the removal of the image would free. PINNED is yes for a pinned
 image, and names the warmers that want one; these keep it from being evicted. An image without a
-reference that a warmer wants is what its name led to before.`,
-		Args: exactly(0, ""),
+reference that a warmer wants is what its name led to before.
+
+With --nodes it lists what these nodes have, with the key of a sender or of a viewer: each image in
+each state once, with the nodes that have it so. Status says which nodes lack an image.`,
+		Example: `  dolly-img cache ls --nodes 'gpu[001-128]'`,
+		Args:    exactly(0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := cachedir.Open(dir)
+			if on, err := f.onNodes(); on || err != nil {
+				return cmp.Or(err, f.lsNodes(cmd, asJSON))
+			}
+			c, err := cachedir.Open(f.dir)
 			if err != nil {
 				return err
 			}
@@ -52,7 +63,7 @@ reference that a warmer wants is what its name led to before.`,
 			if err != nil {
 				return err
 			}
-			if other := cachedir.Other(dir, c.Dir()); other != "" {
+			if other := cachedir.Other(f.dir, c.Dir()); other != "" {
 				fmt.Fprintf(cmd.ErrOrStderr(), "note: this is your own cache, %s; --cache %s lists that of the node\n", printable.Line(c.Dir()), other)
 			}
 			if asJSON {
@@ -69,7 +80,7 @@ reference that a warmer wants is what its name led to before.`,
 			return nil
 		},
 	}
-	addCacheFlag(cmd, &dir)
+	f.add(cmd)
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print one JSON object a line")
 	return cmd
 }
@@ -164,7 +175,7 @@ use of the image: when the cache needs room, the images that were not used for l
 }
 
 func newCacheVerify() *cobra.Command {
-	var dir string
+	var f where
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "verify",
@@ -172,10 +183,18 @@ func newCacheVerify() *cobra.Command {
 		Long: `Verify hashes every blob, and checks that every image has all of its blobs. It exits 1
 if something is wrong. It moves a blob with wrong bytes to the directory quarantine of the cache,
 and the next push of an image that needs the blob brings it again. If the user may only read the
-cache, verify changes nothing.`,
-		Args: exactly(0, ""),
+cache, verify changes nothing.
+
+With --nodes it does so in the caches of these nodes, all at the same time, with the key of a sender.
+A node reads as fast as its disk allows, for one command at a time, and stops when the command is
+interrupted. A node with something wrong has failed, and the exit status is that of push.`,
+		Example: `  dolly-img cache verify --nodes 'gpu[001-128]'`,
+		Args:    exactly(0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := cachedir.Open(dir)
+			if on, err := f.onNodes(); on || err != nil {
+				return cmp.Or(err, f.verifyNodes(cmd, asJSON))
+			}
+			c, err := cachedir.Open(f.dir)
 			if err != nil {
 				return err
 			}
@@ -214,7 +233,7 @@ cache, verify changes nothing.`,
 			return nil
 		},
 	}
-	addCacheFlag(cmd, &dir)
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print one JSON object a line, for everything that was read")
+	f.add(cmd)
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print one JSON object a line, for everything that was read, or for each of --nodes")
 	return cmd
 }

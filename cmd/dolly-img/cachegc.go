@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -14,21 +15,29 @@ import (
 	"github.com/dolly-img/dolly-img/cache"
 	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/cachedir"
 	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/image"
+	"github.com/dolly-img/dolly-img/ring"
 	"github.com/dolly-img/dolly-img/ring/bytesize"
 	"github.com/dolly-img/dolly-img/ring/printable"
 )
 
 func newCacheRm() *cobra.Command {
-	var dir string
+	var f where
 	cmd := &cobra.Command{
 		Use:   "rm REF...",
 		Short: "Remove images from the cache",
 		Long: `Rm removes references from the cache, and the blobs that no other image needs. Blobs that a
 running transfer needs stay until it ends, and those of an image that a warmer wants until it does not.
-Rm also removes a pinned image, and says that it was pinned.`,
-		Args: atLeast(1, "the reference of an image, see dolly-img cache ls"),
+Rm also removes a pinned image, and says that it was pinned.
+
+With --nodes it does so in the caches of these nodes, with the key of a sender. A node that lacks an
+image has nothing to do, but an image that none of them has is an error. The exit status is that of push.`,
+		Example: `  dolly-img cache rm torch:25.09 --nodes 'gpu[001-128]'`,
+		Args:    atLeast(1, "the reference of an image, see dolly-img cache ls"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := cachedir.Open(dir)
+			if on, err := f.onNodes(); on || err != nil {
+				return cmp.Or(err, f.tendNodes(cmd, ring.Work{Do: ring.Removes, Names: args}))
+			}
+			c, err := cachedir.Open(f.dir)
 			if err != nil {
 				return err
 			}
@@ -46,12 +55,13 @@ Rm also removes a pinned image, and says that it was pinned.`,
 			return nil
 		},
 	}
-	addCacheFlag(cmd, &dir)
+	f.add(cmd)
 	return cmd
 }
 
 func newCacheGC() *cobra.Command {
-	var dir, most, free string
+	var f where
+	var most, free string
 	var grace time.Duration
 	cmd := &cobra.Command{
 		Use:   "gc",
@@ -67,7 +77,9 @@ a week. The limits of the daemon are in policy.toml:
 
   [cache]
   max = "200G"    # bytes of all blobs
-  free = "20G"    # bytes that stay free in the file system`,
+  free = "20G"    # bytes that stay free in the file system
+
+With --nodes it does so in the caches of these nodes, with the key of a sender. The exit status is that of push.`,
 		Args: exactly(0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			o := cache.GCOptions{Grace: grace, Attainable: true}
@@ -81,7 +93,13 @@ a week. The limits of the daemon are in policy.toml:
 			if grace < 0 {
 				return usagef("--grace %v: negative", grace)
 			}
-			c, err := cachedir.Open(dir)
+			if on, err := f.onNodes(); on || err != nil {
+				if grace%time.Second != 0 {
+					return usagef("--grace %v: want whole seconds for nodes", grace)
+				}
+				return cmp.Or(err, f.tendNodes(cmd, ring.Work{Do: ring.Collects, Max: o.Limits.Max, Free: o.Limits.Free, Grace: grace}))
+			}
+			c, err := cachedir.Open(f.dir)
 			if err != nil {
 				return err
 			}
@@ -90,7 +108,7 @@ a week. The limits of the daemon are in policy.toml:
 			return writing(err)
 		},
 	}
-	addCacheFlag(cmd, &dir)
+	f.add(cmd)
 	cmd.Flags().StringVar(&most, "max", "", "most `BYTES` that all blobs may have, such as 200G")
 	cmd.Flags().StringVar(&free, "free", "", "least `BYTES` that have to be free in the file system, such as 20G")
 	timeVar(cmd.Flags(), &grace, "grace", cache.DefaultGrace, "`TIME` for which a blob without an image is kept")
@@ -110,21 +128,10 @@ func parseBytes(flag, s string) (int64, error) {
 
 func printRemoved(w io.Writer, r cache.GCResult) {
 	for _, name := range r.Images {
-		text := printable.Line(name)
-		if slices.Contains(r.Pinned, name) {
-			text += ", which was pinned"
-		}
-		if owners := r.Wanted[name]; len(owners) > 0 {
-			text += "; its blobs stay, since they are wanted by " + printable.Line(strings.Join(owners, ", "))
-		}
-		fmt.Fprintf(w, "removed  %s\n", text)
+		fmt.Fprintf(w, "removed  %s\n", removedText(name, slices.Contains(r.Pinned, name), r.Wanted[name]))
 	}
-	fmt.Fprintf(w, "%d blobs with %s are gone\n", r.Blobs, bytesize.Text(r.Bytes))
-	if r.Waits > 0 {
-		fmt.Fprintf(w, "%s that no image needs stay for now, as they came within the grace time\n", bytesize.Text(r.Waits))
-	}
-	if r.Over {
-		fmt.Fprintln(w, "the cache is still over its limits: the rest is pinned, wanted, in use, within the grace time, or not of this cache")
+	for _, line := range leftText(r.Blobs, r.Bytes, r.Waits, r.Over) {
+		fmt.Fprintln(w, line)
 	}
 	if r.Pins != "" {
 		text := printable.Line(r.Pins)
@@ -133,6 +140,30 @@ func printRemoved(w io.Writer, r cache.GCResult) {
 		}
 		fmt.Fprintln(w, text)
 	}
+}
+
+// removedText says which image was removed, and what of it stays.
+func removedText(name string, pinned bool, owners []string) string {
+	text := printable.Line(name)
+	if pinned {
+		text += ", which was pinned"
+	}
+	if len(owners) > 0 {
+		text += "; its blobs stay, since they are wanted by " + printable.Line(strings.Join(owners, ", "))
+	}
+	return text
+}
+
+// leftText says in lines what is gone, and what is left.
+func leftText(blobs int, bytes, waits int64, over bool) []string {
+	lines := []string{fmt.Sprintf("%d blobs with %s are gone", blobs, bytesize.Text(bytes))}
+	if waits > 0 {
+		lines = append(lines, bytesize.Text(waits)+" that no image needs stay for now, as they came within the grace time")
+	}
+	if over {
+		lines = append(lines, "the cache is still over its limits: the rest is pinned, wanted, in use, within the grace time, or not of this cache")
+	}
+	return lines
 }
 
 // atLeast is like exactly, for n arguments or more.

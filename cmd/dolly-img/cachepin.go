@@ -2,24 +2,20 @@ package main
 
 import (
 	"context"
-	"fmt"
-	"slices"
-	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
 	"github.com/dolly-img/dolly-img/cache"
 	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/cachedir"
-	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/fleet"
 	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/image"
 	"github.com/dolly-img/dolly-img/ring"
 )
 
 // pinFlags holds the flags of pin and unpin.
 type pinFlags struct {
-	on          bool
-	dir, warmer string
-	fleet       fleetFlags
+	where
+	on     bool
+	warmer string
 }
 
 func newCachePin(on bool) *cobra.Command {
@@ -40,8 +36,14 @@ one of the images changes nothing. The exit status is that of push.`,
 			return atLeast(1, "the reference of an image, see dolly-img cache ls")(cmd, args)
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if len(f.fleet.nodes) > 0 {
-				return f.fleetPin(cmd, args)
+			on, err := f.onNodes()
+			switch {
+			case err != nil:
+				return err
+			case on && f.warmer != "":
+				return usagef("--warmer: not with --nodes, as it is for a cache of this machine")
+			case on:
+				return f.tendNodes(cmd, f.work(args))
 			}
 			return f.pin(cmd.Context(), args)
 		},
@@ -49,13 +51,20 @@ one of the images changes nothing. The exit status is that of push.`,
 	if !on {
 		cmd.Use, cmd.Short = "unpin REF... | --warmer NAME", "Let images be evicted again"
 		cmd.Long = `Unpin undoes pin. With --warmer it lets go all that this warmer wants, as when the warmer is gone for
-good; one that lives says again what it wants.`
+good; one that lives says again what it wants. With --nodes it unpins in the caches of these nodes, as pin does.`
 		cmd.Example = `  dolly-img cache unpin torch:25.09 --nodes 'gpu[001-128]'`
 		cmd.Flags().StringVar(&f.warmer, "warmer", "", "let go all that the warmer `NAME` wants")
 	}
-	addCacheFlag(cmd, &f.dir)
-	f.fleet.add(cmd)
+	f.add(cmd)
 	return cmd
+}
+
+// work is what nodes are told.
+func (f *pinFlags) work(args []string) ring.Work {
+	if f.on {
+		return ring.Work{Do: ring.Pins, Names: args}
+	}
+	return ring.Work{Do: ring.Unpins, Names: args}
 }
 
 // pin pins or unpins images in the cache of this machine.
@@ -75,39 +84,6 @@ func (f *pinFlags) pin(ctx context.Context, args []string) error {
 		if err := c.Pin(ctx, ref, f.on); err != nil {
 			return writing(err)
 		}
-	}
-	return nil
-}
-
-// fleetPin pins or unpins images on nodes.
-func (f *pinFlags) fleetPin(cmd *cobra.Command, args []string) error {
-	if f.dir != "" || f.warmer != "" {
-		return usagef("--nodes: not with --cache or --warmer, which are for the cache of this machine")
-	}
-	c, err := f.fleet.config(cmd)
-	if err != nil {
-		return err
-	}
-	rows, err := fleet.Pin(cmd.Context(), c, args, f.on)
-	if err != nil {
-		return err
-	}
-	r := &ring.Report{Nodes: rows}
-	what := "pinned"
-	if !f.on {
-		what = "not pinned"
-	}
-	out := cmd.OutOrStdout()
-	fmt.Fprintf(out, "%s on %d of %d nodes\n", what, r.Count(), len(rows))
-	bad := grouped(slices.DeleteFunc(slices.Clone(rows), func(row ring.Row) bool { return row.State == ring.Held || row.State == ring.Committed }))
-	t := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	printBad(t, bad)
-	if err := t.Flush(); err != nil {
-		return err
-	}
-	printHints(out, bad)
-	if code := r.Status(nil, 0); code != ring.ExitAll {
-		return &statusError{code: code}
 	}
 	return nil
 }

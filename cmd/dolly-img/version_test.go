@@ -31,7 +31,7 @@ func TestDescribeBuild(t *testing.T) {
 		if got := b.String(); got != c.short {
 			t.Errorf("%s: %q, want %q", c.name, got, c.short)
 		}
-		want := "dolly-img " + b.version + "\ncommit    " + c.commit + "\ngo        go1.26.0\nprotocol  1 to 7\n"
+		want := "dolly-img " + b.version + "\ncommit    " + c.commit + "\ngo        go1.26.0\nprotocol  1 to 8\n"
 		if got := b.text(); got != want {
 			t.Errorf("%s: %q, want %q", c.name, got, want)
 		}

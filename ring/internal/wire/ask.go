@@ -98,6 +98,17 @@ func checkBounds(m Message) error {
 			}
 			return checkImage(w.Name, w.Digest)
 		})
+	case *Tend:
+		return m.check()
+	case *Tending:
+		if m.Done < 0 || m.All < 0 {
+			return fmt.Errorf("a negative number")
+		}
+	case *Tended:
+		if m.More < 0 || m.Blobs < 0 || m.Bytes < 0 || m.Waits < 0 || len(m.Why) > maxReason {
+			return fmt.Errorf("a negative number, or a reason of %d bytes", len(m.Why))
+		}
+		return each(m.Images, TendedImage.check)
 	}
 	return nil
 }
@@ -122,18 +133,26 @@ func (h Holding) check() error {
 		return fmt.Errorf("a negative number of bytes")
 	case len(h.Why) > maxReason:
 		return fmt.Errorf("reason of %d bytes", len(h.Why))
-	case len(h.Owners) > MaxOwners:
-		return fmt.Errorf("%d owners: want at most %d", len(h.Owners), MaxOwners)
 	}
-	for _, owner := range h.Owners {
-		if owner == "" || len(owner) > MaxOwner {
-			return fmt.Errorf("owner of %d bytes: want 1 to %d", len(owner), MaxOwner)
-		}
+	if err := checkOwners(h.Owners); err != nil {
+		return err
 	}
 	if err := checkDigest(h.Named); err != nil {
 		return err
 	}
 	return checkImage(h.Name, h.Digest)
+}
+
+func checkOwners(owners []string) error {
+	if len(owners) > MaxOwners {
+		return fmt.Errorf("%d owners: want at most %d", len(owners), MaxOwners)
+	}
+	for _, owner := range owners {
+		if owner == "" || len(owner) > MaxOwner {
+			return fmt.Errorf("owner of %d bytes: want 1 to %d", len(owner), MaxOwner)
+		}
+	}
+	return nil
 }
 
 func checkImage(name string, d digest.Digest) error {

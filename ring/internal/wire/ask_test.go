@@ -2,6 +2,7 @@ package wire
 
 import (
 	"encoding/json"
+	"slices"
 	"strings"
 	"testing"
 
@@ -48,6 +49,22 @@ func TestAskBounds(t *testing.T) {
 		"long reason":     {held(func(h *Holding) { h.Why = strings.Repeat("a", maxReason+1) }), false},
 		"unknown room":    {&Holds{Free: -1}, true},
 		"negative room":   {&Holds{Free: -2}, false},
+
+		"removes":             {&Tend{Do: DoRemove, Names: []string{strings.Repeat("a", MaxName)}}, true},
+		"removes nothing":     {&Tend{Do: DoRemove}, false},
+		"removes a long name": {&Tend{Do: DoRemove, Names: []string{strings.Repeat("a", MaxName+1)}}, false},
+		"removes no name":     {&Tend{Do: DoRemove, Names: []string{""}}, false},
+		"removes too many":    {&Tend{Do: DoRemove, Names: slices.Repeat([]string{"a"}, MaxImages+1)}, false},
+		"pins with a limit":   {&Tend{Do: DoPin, Names: []string{"a"}, Max: 1}, false},
+		"collects":            {&Tend{Do: DoCollect, Grace: 1}, true},
+		"collects a name":     {&Tend{Do: DoCollect, Names: []string{"a"}}, false},
+		"collects below 0":    {&Tend{Do: DoCollect, Free: -1}, false},
+		"formats":             {&Tend{Do: "format"}, false},
+		"done below 0":        {&Tending{Done: -1}, false},
+		"no blob":             {&Tended{Images: []TendedImage{{Why: "no blob"}}}, true},
+		"nothing tended":      {&Tended{Images: []TendedImage{{}}}, false},
+		"tended below 0":      {&Tended{Waits: -1}, false},
+		"many want it":        {&Tended{Images: []TendedImage{{Name: "a", Owners: make([]string, MaxOwners+1)}}}, false},
 	} {
 		if _, err := Encode(c.m); (err == nil) != c.good {
 			t.Errorf("%s: encoded: %v", name, err)

@@ -25,7 +25,7 @@ const (
 // limitOf is how long a message of a kind may be.
 func limitOf(kind byte) int {
 	switch makers[kind]().(type) {
-	case *Offer, *Answer, *Need, *Dial, *Marks, *Verified, *Compared, *Ask, *Holds, *Want:
+	case *Offer, *Answer, *Need, *Dial, *Marks, *Verified, *Compared, *Ask, *Holds, *Want, *Tend, *Tended:
 		return MaxMessage
 	}
 	return MaxShort

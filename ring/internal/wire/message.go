@@ -228,6 +228,8 @@ var makers = [...]func() Message{
 	25: func() Message { return new(Compare) }, 26: func() Message { return new(Compared) },
 	27: func() Message { return new(Ask) }, 28: func() Message { return new(Holds) },
 	29: func() Message { return new(Want) }, 30: func() Message { return new(Wanted) },
+	31: func() Message { return new(Tend) }, 32: func() Message { return new(Tending) },
+	33: func() Message { return new(Tended) },
 }
 
 func (*Hello) kind() byte     { return 1 }
@@ -260,3 +262,6 @@ func (*Ask) kind() byte       { return 27 }
 func (*Holds) kind() byte     { return 28 }
 func (*Want) kind() byte      { return 29 }
 func (*Wanted) kind() byte    { return 30 }
+func (*Tend) kind() byte      { return 31 }
+func (*Tending) kind() byte   { return 32 }
+func (*Tended) kind() byte    { return 33 }

@@ -60,13 +60,15 @@ func TestPageBytes(t *testing.T) {
 	PutZero(&zero, 1, 4<<20, 4<<20)
 	text := readPage(t)
 	for name, b := range map[string][]byte{
-		"hello": encode(&Hello{Min: 1, Max: 2, Transfer: id, Node: "node1"}),
-		"offer": encode(&Offer{Blobs: []v1.Descriptor{{MediaType: "text/plain", Digest: digest.FromString("hello"), Size: 5}}, Meta: json.RawMessage(`{"name":"a"}`)}),
-		"link":  slices.Concat([]byte(Preamble), LinkHello{Transfer: id, Link: 7, Generation: 3, Blob: 1, Offset: 4 << 20}.Encode(run(0x20), run(0))),
-		"data":  append(frame[:], "ring"...),
-		"zero":  zero[:],
-		"ask":   encode(&Ask{Images: []Image{{Name: "example.com/a:1"}}}),
-		"holds": encode(&Holds{Images: []Holding{{Name: "example.com/a:1", Digest: digest.FromString("hello"), State: HoldsAll, Named: digest.FromString("hello"), Bytes: 5}}, Free: 1e9}),
+		"hello":  encode(&Hello{Min: 1, Max: 2, Transfer: id, Node: "node1"}),
+		"offer":  encode(&Offer{Blobs: []v1.Descriptor{{MediaType: "text/plain", Digest: digest.FromString("hello"), Size: 5}}, Meta: json.RawMessage(`{"name":"a"}`)}),
+		"link":   slices.Concat([]byte(Preamble), LinkHello{Transfer: id, Link: 7, Generation: 3, Blob: 1, Offset: 4 << 20}.Encode(run(0x20), run(0))),
+		"data":   append(frame[:], "ring"...),
+		"zero":   zero[:],
+		"ask":    encode(&Ask{Images: []Image{{Name: "example.com/a:1"}}}),
+		"holds":  encode(&Holds{Images: []Holding{{Name: "example.com/a:1", Digest: digest.FromString("hello"), State: HoldsAll, Named: digest.FromString("hello"), Bytes: 5}}, Free: 1e9}),
+		"tend":   encode(&Tend{Do: DoRemove, Names: []string{"a"}}),
+		"tended": encode(&Tended{Images: []TendedImage{{Name: "example.com/a:1", Digest: digest.FromString("hello"), Pinned: true}}, Blobs: 1, Bytes: 5}),
 	} {
 		block := regexp.MustCompile("(?s)```" + name + "\n(.*?)```")
 		found := block.FindStringSubmatchIndex(text)

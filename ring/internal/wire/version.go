@@ -9,7 +9,7 @@ import (
 // These are the oldest and the newest version of the protocol that this package speaks.
 const (
 	MinVersion = 1
-	Version    = 7
+	Version    = 8
 )
 
 // PadsSince is the oldest version that both ends of a padded link may speak. AckedSince is that of a node that tells what
@@ -28,6 +28,7 @@ const (
 	PagesSince   = 6 // of a server that sends marks as a node says what is good
 	TargetSince  = 6
 	AsksSince    = 7 // of a node that answers ASK and WANT
+	TendsSince   = 8 // of a node that answers TEND
 )
 
 // Common returns the highest version that the range of a peer has in common with ours, or 0 if there is none.
@@ -39,7 +40,7 @@ func Common(least, most int) int {
 }
 
 // lastOf has, by version, the highest type of message that belongs to it.
-var lastOf = [Version + 1]byte{1: 21, 2: 23, 3: 23, 4: 23, 5: 23, 6: 26, 7: 30}
+var lastOf = [Version + 1]byte{1: 21, 2: 23, 3: 23, 4: 23, 5: 23, 6: 26, 7: 30, 8: 33}
 
 // Knows reports whether a peer that speaks a version knows messages like m.
 func Knows(version int, m Message) bool { return m.kind() <= lastOf[version] }

@@ -127,6 +127,7 @@ func all() []Message {
 		&Probe{7, "n2", []string{"10.0.0.2:9998"}}, &Probed{7, "network", "i/o timeout"}, &Good{3, 4 << 20}, &Compare{}, &Compared{[]Leaves{{0, []byte{5}}}, 8 << 20},
 		&Ask{[]Image{{"a/b:c", ""}}, true}, &Holds{[]Holding{{"a/b:c", some, HoldsPart, some, 9, 8, []string{"local"}, "no room"}}, 1, 2, 3, 4, 5, "store", "broken"},
 		&Want{"n1", []Wish{{"a/b:c", some, true, 2}}}, &Wanted{"auth", "not yours"},
+		&Tend{DoCollect, nil, 1, 2, 3}, &Tending{1, 2}, &Tended{[]TendedImage{{"a/b:c", some, true, []string{"n1"}, "bad"}}, 1, 2, 3, 4, true, "pins", "busy", "later"},
 	}
 }
 
@@ -247,6 +248,8 @@ func sinceOf(m Message) int {
 		}
 	}
 	switch k := m.kind(); {
+	case k > 30:
+		return 8
 	case k > 26:
 		return 7
 	case k > 23:
@@ -322,7 +325,7 @@ func TestVersions(t *testing.T) {
 }
 
 func TestCommon(t *testing.T) {
-	for _, c := range [][3]int{{1, 1, 1}, {1, 2, 2}, {2, 2, 2}, {1, 9, 7}, {2, 9, 7}, {8, 9, 0}, {0, 0, 0}, {-1, 1, 1}, {2, 1, 0}} {
+	for _, c := range [][3]int{{1, 1, 1}, {1, 2, 2}, {2, 2, 2}, {1, 9, 8}, {2, 9, 8}, {9, 9, 0}, {0, 0, 0}, {-1, 1, 1}, {2, 1, 0}} {
 		if got := Common(c[0], c[1]); got != c[2] {
 			t.Errorf("Common(%d, %d) = %d, want %d", c[0], c[1], got, c[2])
 		}
