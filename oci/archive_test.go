@@ -65,7 +65,7 @@ func TestLayoutEverywhere(t *testing.T) {
 
 // Several readers at once, each with its own place, closed early and late.
 func TestArchiveConcurrent(t *testing.T) {
-	m := newImg(noise(200_000), bytes.Repeat([]byte("x"), 3_000_000), noise(70_000))
+	m := newImg(noise(200_000), bytes.Repeat([]byte("x"), 1_000_000), noise(70_000))
 	for kind, name := range everywhere(t, m.files()) {
 		t.Run(kind, func(t *testing.T) {
 			i := mustOpen(t, name, Options{})

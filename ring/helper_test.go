@@ -112,7 +112,8 @@ func (s *memSink) Begin(_ context.Context, d v1.Descriptor, off int64) (Writer, 
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	i := s.index(d)
-	s.parts[i] = nil
+	// All of it at once: memory that grows is copied, and each byte of each copy is checked for races.
+	s.parts[i] = make([]byte, 0, min(max(d.Size, 0), 64<<20))
 	return &memWriter{s, i}, s.try("begin", i)
 }
 

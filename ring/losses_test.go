@@ -36,7 +36,6 @@ func TestNodeKilled(t *testing.T) {
 			t.Run(name+" "+kind, func(t *testing.T) {
 				c := newCluster(t, 5, nil)
 				if kind == "blind" { // nothing stored can be replayed: window, else the server
-					c = newCluster(t, 5, nil)
 					for _, n := range c.nodes {
 						n.node.config().Accept = func(context.Context, Request) (Sink, error) { return blind{n.sink}, nil }
 					}

@@ -33,7 +33,7 @@ func writeSparse(t *testing.T, path string, size, n int64, at ...int64) {
 
 // The holes of a file are told and not read, and what the reader returns beside them is all of the file.
 func TestHolesAreSkipped(t *testing.T) {
-	const size, run = 72<<20 + 77, 100_000
+	const size, run = 66<<20 + 77, 100_000 // a shorter file does not travel in leaves
 	path := filepath.Join(t.TempDir(), "sparse")
 	at := []int64{0, 5<<20 + 3, 5<<20 + run + 30_000, 60 << 20}
 	writeSparse(t, path, size, run, at...)
@@ -58,18 +58,20 @@ func TestHolesAreSkipped(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		got, skipped := make([]byte, 0, size), int64(0)
+		pos, skipped, wrong, zeros := from, int64(0), false, make([]byte, 4<<20)
 		for buf := make([]byte, 48<<10); ; {
 			n, err := r.(ring.ZeroSkipper).SkipZeros(4 << 20)
 			if err != nil || n > 4<<20 {
 				t.Fatal(n, err)
 			}
-			got, skipped = got[:len(got)+int(n)], skipped+n
+			wrong = wrong || !bytes.HasPrefix(want[pos:], zeros[:n])
+			pos, skipped = pos+n, skipped+n
 			if n > 0 {
 				continue
 			}
 			n2, err := r.Read(buf)
-			if got = append(got, buf[:n2]...); err == io.EOF {
+			wrong = wrong || !bytes.HasPrefix(want[pos:], buf[:n2])
+			if pos += int64(n2); err == io.EOF {
 				break
 			}
 			if err != nil {
@@ -77,8 +79,8 @@ func TestHolesAreSkipped(t *testing.T) {
 			}
 		}
 		r.Close()
-		if !bytes.Equal(got, want[from:]) {
-			t.Errorf("from %d: other bytes", from)
+		if wrong || pos != size {
+			t.Errorf("from %d: other bytes, up to %d", from, pos)
 		}
 		if read := size - from - skipped; read > int64(len(at))*(run+200<<10) {
 			t.Errorf("from %d: %d bytes were read", from, read)
@@ -114,7 +116,7 @@ func TestShrunkIsNoHole(t *testing.T) {
 
 // A target of a blob with holes has them, also where a part from before had bytes or reserved them.
 func TestTargetStaysSparse(t *testing.T) {
-	const size = 64 << 20
+	const size = 24 << 20
 	dir := t.TempDir()
 	for _, sparse := range []bool{false, true} { // a dense blob is reserved, and the zeros in it are given back
 		target, err := NewTarget(TargetOptions{Dir: dir, Name: map[bool]string{false: "dense", true: "sparse"}[sparse]})

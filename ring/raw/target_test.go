@@ -39,17 +39,18 @@ func list(t *testing.T, dir string) []string {
 }
 
 func TestTarget(t *testing.T) {
-	want := random(9<<20 + 3) // beyond one writeback
 	for _, tt := range []struct {
 		name string
 		o    TargetOptions
 		old  []byte
+		size int
 	}{
-		{"new", TargetOptions{Name: "out"}, nil},
-		{"over a longer one", TargetOptions{Name: "out", Overwrite: true}, random(10 << 20)},
-		{"in new directories", TargetOptions{Name: "a/b/out", Mkdir: true}, nil},
+		{"new", TargetOptions{Name: "out"}, nil, 9<<20 + 3}, // beyond one writeback
+		{"over a longer one", TargetOptions{Name: "out", Overwrite: true}, random(3 << 20), 2<<20 + 3},
+		{"in new directories", TargetOptions{Name: "a/b/out", Mkdir: true}, nil, 1<<20 + 3},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
+			want := random(tt.size)
 			ringtest.TestSink(t, func(t *testing.T) ringtest.Sink {
 				tt.o.Dir = t.TempDir()
 				path := filepath.Join(tt.o.Dir, tt.o.Name)

@@ -1,8 +1,6 @@
 package ringtest
 
 import (
-	"bytes"
-	"io"
 	"sync"
 	"testing"
 
@@ -22,8 +20,8 @@ func testReplay(t *testing.T, s *sinkTest) {
 		half := n / 2
 		w := s.write(t, sink, i, 0, half)
 		for _, off := range []int64{0, half / 2, half} {
-			if got, want := read(t, o, d, off), s.Bytes[i][off:half]; !bytes.Equal(got, want) {
-				t.Errorf("half of blob %d from %d: %s", i, off, diff(got, want))
+			if got := read(t, o, d, off, s.Bytes[i][off:half]); !got.whole() {
+				t.Errorf("half of blob %d from %d: %s", i, off, got)
 			}
 		}
 		if r, err := o.Open(s.ctx, d, half+1); err == nil {
@@ -37,20 +35,19 @@ func testReplay(t *testing.T, s *sinkTest) {
 		}
 		var wg sync.WaitGroup
 		wg.Go(func() {
-			if got := read(t, o, d, 0); !bytes.HasPrefix(s.Bytes[i], got) || int64(len(got)) < half {
-				t.Errorf("blob %d beside its writer: %s", i, diff(got, s.Bytes[i]))
+			if got := read(t, o, d, 0, s.Bytes[i]); got.same < got.all || got.all < half {
+				t.Errorf("blob %d beside its writer: %s", i, got)
 			}
 		})
 		writeChunks(t, w, s.Bytes[i][half:])
 		wg.Wait()
 		s.commit(t, i, w)
-		got, err := io.ReadAll(r)
-		if err != nil || !bytes.Equal(got, s.Bytes[i]) {
-			t.Errorf("blob %d by a reader that was open before: %s, %v", i, diff(got, s.Bytes[i]), err)
+		if got, err := compared(r, s.Bytes[i]); err != nil || !got.whole() {
+			t.Errorf("blob %d by a reader that was open before: %s, %v", i, got, err)
 		}
 		r.Close()
-		if got := read(t, o, d, half); !bytes.Equal(got, s.Bytes[i][half:]) {
-			t.Errorf("complete blob %d from %d: %s", i, half, diff(got, s.Bytes[i][half:]))
+		if got := read(t, o, d, half, s.Bytes[i][half:]); !got.whole() {
+			t.Errorf("complete blob %d from %d: %s", i, half, got)
 		}
 	}
 }
@@ -101,8 +98,8 @@ func testKeep(t *testing.T, s *sinkTest) {
 			t.Fatalf("begin of blob %d at %d: %v", i, from, err)
 		}
 		if o, ok := sink.(ring.Opener); ok {
-			if got := read(t, o, d, 0); !bytes.Equal(got, s.Bytes[i][:from]) {
-				t.Errorf("what was kept of blob %d: %s", i, diff(got, s.Bytes[i][:from]))
+			if got := read(t, o, d, 0, s.Bytes[i][:from]); !got.whole() {
+				t.Errorf("what was kept of blob %d: %s", i, got)
 			}
 		}
 		writeChunks(t, w, s.Bytes[i][from:])

@@ -77,7 +77,7 @@ func stores(t *testing.T, media string, blobs [][]byte, at []int64) (*Relay, *st
 	s := &Store{Hashers: 2, Saved: new(SavedSums), At: func(b int) int64 { return at[b] }, Held: have.read}
 	for i, b := range blobs {
 		descs = append(descs, v1.Descriptor{MediaType: media, Size: int64(len(b))})
-		have.blobs[i] = bytes.Clone(b[:at[i]])
+		have.blobs[i] = append(make([]byte, 0, len(b)), b[:at[i]]...)
 		s.Blobs = append(s.Blobs, i)
 	}
 	r := New(NewPool(Sizes{}.MinWindow(), Sizes{}), descs)

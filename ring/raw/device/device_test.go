@@ -81,14 +81,14 @@ func tmpfs(t testing.TB) string {
 }
 
 func TestSink(t *testing.T) {
-	const size = 16 << 20 // four leaves
+	const size = 12 << 20 // three leaves
 	for name, tt := range map[string]struct {
 		image int64
 		place place
 	}{
 		"one leaf":               {3<<20 + 5, memory(size, 512)},
 		"loop over tmpfs, 512":   {size, loop(tmpfs, size, 512)},
-		"loop over a disk, 4096": {13<<20 + 1234, loop(onDisk, size, 4096)},
+		"loop over a disk, 4096": {5<<20 + 1234, loop(onDisk, size, 4096)},
 	} {
 		image := random(tt.image)
 		t.Run(name, func(t *testing.T) {

@@ -40,7 +40,8 @@ func cloneReadBack(target *Target, image []byte) error {
 		return err
 	}
 	defer r.Close()
-	if got, err := io.ReadAll(r); err != nil {
+	got := make([]byte, len(image))
+	if _, err := io.ReadFull(r, got); err != nil {
 		return err
 	} else if !bytes.Equal(got, image) {
 		return errReadBack
@@ -51,8 +52,8 @@ func cloneReadBack(target *Target, image []byte) error {
 var errReadBack = errors.New("read back: other bytes")
 
 func TestLiar(t *testing.T) {
-	const size = 24 << 20
-	image := random(17<<20 + 1234)
+	const size = 12 << 20
+	image := random(9<<20 + 1234)
 	at := func(where int64, then func(b []byte) ([]byte, syscall.Errno)) func([]byte, int64) ([]byte, syscall.Errno) {
 		return func(b []byte, off int64) ([]byte, syscall.Errno) {
 			if off <= where && where < off+int64(len(b)) && len(bytes.Trim(b, "\x00")) > 0 {
@@ -70,15 +71,15 @@ func TestLiar(t *testing.T) {
 		outcome Outcome
 	}{
 		"honest":                  {at(-1, drop), Complete},
-		"drops a write":           {at(9<<20, drop), Overwritten},
-		"damages a write":         {at(11<<20, damage), Overwritten},
-		"drops the last leaf":     {at(17<<20, drop), Overwritten},
+		"drops a write":           {at(5<<20, drop), Overwritten},
+		"damages a write":         {at(6<<20, damage), Overwritten},
+		"drops the last leaf":     {at(9<<20, drop), Overwritten},
 		"damages the first leaf":  {at(700<<10, damage), Overwritten},
 		"drops the first sector":  {at(0, drop), Unknown},
-		"fails in the middle":     {at(9<<20, broken), Overwritten},
+		"fails in the middle":     {at(5<<20, broken), Overwritten},
 		"fails at the first mark": {at(0, broken), Overwritten},
 		"is unplugged in the middle": {func(b []byte, off int64) ([]byte, syscall.Errno) {
-			if unplugged = unplugged || off >= 9<<20 && off < 16<<20; unplugged {
+			if unplugged = unplugged || off >= 5<<20 && off < 8<<20; unplugged {
 				return nil, syscall.EIO
 			}
 			return b, 0
@@ -107,7 +108,7 @@ func TestLiar(t *testing.T) {
 
 // Zeros are holes in the file below, where there were bytes before, too.
 func TestHoles(t *testing.T) {
-	const size, length = 64 << 20, 50 << 20
+	const size, length = 24 << 20, 20 << 20
 	for sector, dir := range map[int]func(testing.TB) string{512: tmpfs, 4096: onDisk} {
 		t.Run(fmt.Sprint(sector), func(t *testing.T) {
 			d := loopdev.New(t, dir(t), size, loopdev.Options{Sector: sector})
@@ -134,7 +135,7 @@ func TestHoles(t *testing.T) {
 			full.Close()
 			before := blocks()
 			image := make([]byte, length)
-			copy(image[25<<20:], random(edge))
+			copy(image[10<<20:], random(edge))
 			block := openLoop(t, d, unix.O_EXCL)
 			target := New(block, Options{})
 			if err := errors.Join(cloneReadBack(target, image), target.Close()); err != nil {

@@ -73,11 +73,15 @@ func mappedDisk() (stored, want []byte, ranges []string) {
 	return stored, want, []string{"0-1", "10", "100-199", "300"}
 }
 
-// An image with a map is a source like any other, in every version and compression.
+// An image with a map is a source like any other, in every version of maps and, with the newest, in every compression.
 func TestMapped(t *testing.T) {
 	stored, want, ranges := mappedDisk()
 	for _, version := range []string{"1.3", "1.4", "2.0"} {
-		for _, f := range []Format{Raw, Gzip, XZ} {
+		formats := []Format{Raw}
+		if version == "2.0" {
+			formats = []Format{Raw, Gzip, XZ}
+		}
+		for _, f := range formats {
 			t.Run(version+" "+string(f), func(t *testing.T) {
 				m, err := ParseMap(blockMap(version, stored, 4096, ranges...))
 				if err != nil {

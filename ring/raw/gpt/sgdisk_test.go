@@ -51,13 +51,14 @@ func run(t *testing.T, program string, args ...string) string {
 }
 
 // sgdisk runs sgdisk on a file, through a loop device where the sectors are not those that it takes a file to have.
+// It leaves args as they are: several call it with the same.
 func sgdisk(t *testing.T, file string, sector int64, args ...string) (string, error) {
 	t.Helper()
 	if sector == 512 {
-		return output("", "sgdisk", append(args, file)...)
+		return output("", "sgdisk", slices.Concat(args, []string{file})...)
 	}
 	d := loopdev.Over(t, file, loopdev.Options{Sector: int(sector)})
-	out, err := output("", "sgdisk", append(args, d.Path)...)
+	out, err := output("", "sgdisk", slices.Concat(args, []string{d.Path})...)
 	return out, errors.Join(err, d.Detach())
 }
 

@@ -19,8 +19,8 @@ import (
 // other node. When the disk is well again, the next transfer brings what it lacks. A sender that has nothing read back is told of none
 // of what its disk has lost.
 func TestCloneLiar(t *testing.T) {
-	const size, where = 40 << 20, 17 << 20
-	image := make([]byte, 33<<20)
+	const size, where = 16 << 20, 7 << 20
+	image := make([]byte, 13<<20)
 	rand.Read(image)
 	for name, lie := range map[string]func(b []byte) ([]byte, syscall.Errno){
 		"believed": func([]byte) ([]byte, syscall.Errno) { return nil, 0 },
