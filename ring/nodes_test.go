@@ -14,6 +14,7 @@ func TestNodesSnapshot(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		src := paced(1<<20, 12*time.Second)
 		c := newMemCluster(t, src)
+		c.cfg.Retries = 1
 		for _, name := range []string{"a:1", "b:1", "c:1", "d:1"} {
 			c.node(name)
 		}
@@ -45,7 +46,7 @@ func TestNodesSnapshot(t *testing.T) {
 				t.Errorf("before: %+v", n)
 			}
 		}
-		if b, late := after.Nodes[1], after.Nodes[4]; b.State.Good() || b.State == Serving || !strings.Contains(b.Cause.String(), "b:1") || !b.Bypassed || b.Linked ||
+		if b, late := after.Nodes[1], after.Nodes[4]; b.State != Lost || b.Wait != WaitAnswer || !strings.Contains(b.Cause.String(), "b:1") || !b.Bypassed || b.Linked ||
 			late.State != Unreachable || late.Wait != WaitAnswer || late.Cause.String() == "" || !late.Since.Equal(snaps[0].Time) && late.Since.After(before.Time) {
 			t.Errorf("after: %+v, %+v", b, late)
 		}

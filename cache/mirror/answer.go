@@ -65,17 +65,21 @@ func (p *paced) ReadFrom(r io.Reader) (sent int64, err error) {
 // the others. A web page on any machine may have a name of its own lead to this address (DNS rebinding), and a browser
 // would let it read the answers. It cannot do so under an address or under a name that is not its own.
 func Named(h http.Handler, names ...string) http.Handler {
-	names = append(slices.Clone(names), "localhost")
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		host := hostname(r.Host)
-		_, err := netip.ParseAddr(host)
-		if err != nil && !slices.ContainsFunc(names, func(n string) bool { return strings.EqualFold(n, host) }) {
+		if !Known(r.Host, names...) {
 			w.Header().Set(Header, "1")
-			(&failure{http.StatusMisdirectedRequest, "DENIED", fmt.Sprintf("this mirror is not known as %q (hint: use its address, or start the daemon with --mirror-name)", host)}).write(w)
+			(&failure{http.StatusMisdirectedRequest, "DENIED", fmt.Sprintf("this mirror is not known as %q (hint: use its address, or start the daemon with --mirror-name)", hostname(r.Host))}).write(w)
 			return
 		}
 		h.ServeHTTP(w, r)
 	})
+}
+
+// Known reports whether the Host of a request is an address, localhost or one of names, with any port or none.
+func Known(host string, names ...string) bool {
+	host = hostname(host)
+	_, err := netip.ParseAddr(host)
+	return err == nil || strings.EqualFold(host, "localhost") || slices.ContainsFunc(names, func(n string) bool { return strings.EqualFold(n, host) })
 }
 
 // hostname is the Host of a request without its port.

@@ -2,6 +2,7 @@ package warm
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -55,6 +56,8 @@ type GroupStatus struct {
 	// Stale says why the list could not be read again, since Since. "" is none.
 	Stale string    `json:"stale,omitempty"`
 	Since time.Time `json:"since,omitzero"`
+	// Members are the names of the nodes. They are not in the form as JSON.
+	Members []string `json:"-"`
 }
 
 // An ImageStatus is that of an image of one platform. Where nothing was found yet, it has no Platform, Name and Digest.
@@ -66,6 +69,8 @@ type ImageStatus struct {
 	State    ImageState    `json:"state"`
 	// Reason says why it is degraded or blocked.
 	Reason string `json:"reason,omitempty"`
+	// Groups are those whose nodes it is for. They are not in the form as JSON.
+	Groups []string `json:"-"`
 	// Warm of Nodes are warm.
 	Warm int `json:"warm"`
 	// Nodes are in the order of the list.
@@ -105,10 +110,10 @@ func (m *Machine) Snapshot(now Now) *Snapshot {
 	}
 	for _, g := range m.list.Groups {
 		g := m.groups[g.Name]
-		s.Groups = append(s.Groups, GroupStatus{g.Name, len(g.names), g.stale.why, g.stale.since})
+		s.Groups = append(s.Groups, GroupStatus{g.Name, len(g.names), g.stale.why, g.stale.since, slices.Clone(g.names)})
 	}
 	for _, e := range m.entries {
-		status := ImageStatus{Ref: e.Ref, State: ImageBlocked, Reason: "not found yet", Found: e.found, Next: m.wall(e.next)}
+		status := ImageStatus{Ref: e.Ref, Groups: e.Image.Nodes, State: ImageBlocked, Reason: "not found yet", Found: e.found, Next: m.wall(e.next)}
 		if status.Stale = e.stale.why; status.Stale != "" {
 			status.Since, status.Reason = e.stale.since, e.stale.why
 		}

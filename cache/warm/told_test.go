@@ -23,7 +23,7 @@ func someSnapshot() *Snapshot {
 	at := func(hour, minute int) time.Time { return time.Date(2026, 11, 29, hour, minute, 0, 0, time.UTC) }
 	return &Snapshot{
 		At: at(20, 5), Refused: "line 7", RefusedSince: at(20, 1), Trouble: "full", TroubleSince: at(20, 2),
-		Groups: []GroupStatus{{"gpu", 2, "exit status 1", at(20, 3)}},
+		Groups: []GroupStatus{{Name: "gpu", Nodes: 2, Stale: "exit status 1", Since: at(20, 3)}},
 		Images: []ImageStatus{
 			{Ref: "docker://registry.example/torch:25.10", Platform: "linux/amd64", Name: "registry.example/torch:25.10", Digest: digest.FromString("new"), State: ImageWarming, Warm: 1,
 				Nodes: []NodeStatus{{Node: "gpu1", State: NodeWarm}, {"gpu2", NodeFailed, "lost", digest.FromString("old"), at(9, 12), at(20, 7)}},

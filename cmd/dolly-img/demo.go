@@ -25,6 +25,7 @@ The same on real hosts:
 func newDemo() *cobra.Command {
 	var d demo.Demo
 	var report string
+	var web webFlags
 	cmd := &cobra.Command{
 		Use:   "demo [IMAGE]",
 		Short: "Watch a ring of nodes on this machine",
@@ -60,13 +61,16 @@ nodes. The exit status is 0 if the copies of all nodes that were not killed are 
 			if len(args) > 0 {
 				d.Image = args[0]
 			}
+			if err := web.check(); err != nil {
+				return err
+			}
 			screen := newScreen(cmd.ErrOrStderr())
 			d.Out, d.Say, d.Software = cmd.OutOrStdout(), screen.printf, software()
 			d.Daemon = func(cache, keys string) []string {
 				return []string{"daemon", "--listen", "127.0.0.1:0", "--cache", cache, "--keys", keys}
 			}
 			d.Show = func(ctx context.Context, p *push.Push, watch func(ring.Event)) error {
-				j := &job{Push: p, cmd: cmd, screen: screen, flags: &sendFlags{report: report}, watch: watch}
+				j := &job{Push: p, cmd: cmd, screen: screen, flags: &sendFlags{report: report, web: web}, watch: watch}
 				return j.run(ctx)
 			}
 			err := d.Run(cmd.Context())
@@ -85,6 +89,7 @@ nodes. The exit status is 0 if the copies of all nodes that were not killed are 
 	cmd.Flags().IntVar(&d.Faults.Freeze, "freeze", 0, "stop `N` of them on the way, and let them go on when they are missed")
 	cmd.Flags().IntVar(&d.Faults.Corrupt, "corrupt", 0, "change a byte on the way to `N` of them")
 	cmd.Flags().StringVar(&d.Keep, "keep", "", "make the image at `FILE`, and leave it there")
+	web.add(cmd)
 	cmd.Flags().StringVar(&report, "report", "", "write what became of every node to `FILE`, as JSON")
 	return cmd
 }

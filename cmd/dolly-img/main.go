@@ -21,6 +21,7 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	context.AfterFunc(ctx, func() { time.AfterFunc(time.Second, stop) })
 	root := newRoot()
+	root.SetArgs(joinWeb(os.Args[1:]))
 	asDolly := filepath.Base(os.Args[0]) == dollyName
 	if asDolly {
 		root.SetArgs(append([]string{dollyName}, os.Args[1:]...))

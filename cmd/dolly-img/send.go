@@ -15,6 +15,7 @@ import (
 
 	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/meta"
 	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/push"
+	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/web"
 	"github.com/dolly-img/dolly-img/ring"
 	"github.com/dolly-img/dolly-img/ring/printable"
 )
@@ -37,15 +38,30 @@ type job struct {
 	again func(nodes []string) string
 	// news is what is printed while it runs.
 	news *progress
+	// chain is what the page of --web shows of it. It may be nil.
+	chain *web.Chain
 	// agreed says that somebody agreed to the plan of a transfer to devices. Nothing is overwritten before.
 	agreed atomic.Bool
 	// ownSaid says that it was printed that this machine is in its own list of nodes.
 	ownSaid bool
 }
 
-// run sends, and tells what became of it: in the file of --report, as events, and in the table.
+// run sends, and tells what became of it: on the page of --web, in the file of --report, as events, and in the table.
 func (j *job) run(ctx context.Context) error {
 	outliveReaders()
+	page, err := j.flags.web.open(j.screen)
+	if err != nil {
+		return err
+	}
+	defer page.close()
+	if page != nil {
+		j.chain = page.server.Chain(shortName(j.Name))
+		j.OnNodes = j.chain.Snapshot
+	}
+	return page.stay(ctx, j.send(ctx))
+}
+
+func (j *job) send(ctx context.Context) error {
 	report, err := openReport(j.flags.report)
 	if err != nil {
 		return err
@@ -79,6 +95,9 @@ func (j *job) run(ctx context.Context) error {
 	queue.close()
 	j.news.end()
 	events.write(rep)
+	if j.chain != nil {
+		j.chain.Report(rep, err)
+	}
 	if j.ended != nil {
 		j.ended(rep)
 	}

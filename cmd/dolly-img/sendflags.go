@@ -40,6 +40,7 @@ type sendFlags struct {
 	json       bool
 	quiet      bool
 	verbose    bool
+	web        webFlags
 
 	// stdin says that the list of nodes was read from standard input.
 	stdin bool
@@ -64,6 +65,7 @@ func (f *sendFlags) add(cmd *cobra.Command) {
 	fl.BoolVar(&f.json, "json", false, "print events on standard output, one JSON object a line; the last one is the report")
 	fl.BoolVarP(&f.quiet, "quiet", "q", false, "print only what went wrong")
 	fl.BoolVarP(&f.verbose, "verbose", "v", false, "print what the ring does")
+	f.web.add(cmd)
 }
 
 // slowRate is a rate, in bytes per second, below which a unit was probably forgotten.
@@ -106,6 +108,9 @@ func (f *sendFlags) job(cmd *cobra.Command, name string, m *meta.Transfer) (*job
 		if j.Rate < slowRate {
 			j.warn(fmt.Errorf("--rate %s is %s a second; with M behind the number it is so many MB a second", f.rate, bytesize.Text(j.Rate)))
 		}
+	}
+	if err := f.web.check(); err != nil {
+		return nil, err
 	}
 	if f.wait < 0 {
 		return nil, usagef("--wait %v: negative", f.wait)

@@ -188,6 +188,8 @@ func again(cmd *cobra.Command, nodes []string) string {
 			for _, value := range f.Value.(pflag.SliceValue).GetSlice() {
 				words = append(words, "--"+f.Name, quote(value))
 			}
+		case f.NoOptDefVal != "": // its value is optional, so that the next word may not be it
+			words = append(words, "--"+f.Name+"="+quote(f.Value.String()))
 		default:
 			words = append(words, "--"+f.Name, quote(f.Value.String()))
 		}

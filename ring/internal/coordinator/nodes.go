@@ -80,9 +80,11 @@ func (c *Machine) nodeNow(i int) NodeNow {
 		now.Rate = 0
 	}
 	switch {
-	case n.phase == phAway && n.row.State == Pending:
+	case n.phase == phAway && !n.contact.met:
 		now.State, now.Cause = Unreachable, n.row.Cause
-	case n.phase == phFinal || n.phase == phAway:
+	case n.phase == phAway:
+		now.State, now.Cause = Lost, n.row.Cause
+	case n.phase == phFinal:
 		now.Cause = n.row.Cause
 	case n.phase == phReady && n.compared.waits():
 		now.Checked = n.compared.good

@@ -68,6 +68,7 @@ type Push struct {
 	Software string       // this program and its version, as peers and the report are told
 	Log      *slog.Logger // nil is silent
 	OnEvent  func(ring.Event)
+	OnNodes  func(ring.NodesSnapshot)
 
 	ends   certificateEnds
 	unread bool
@@ -214,7 +215,7 @@ func (p *Push) config(ctx context.Context, m *meta.Transfer) (_ *ring.Config, er
 		Annotations: p.Annotations,
 
 		TLS:     p.ends.watch(clientTLS(id, ring.ALPNControl)),
-		DataTLS: clientTLS(id, ring.ALPNData), Software: p.Software, Log: p.Log, OnEvent: p.OnEvent,
+		DataTLS: clientTLS(id, ring.ALPNData), Software: p.Software, Log: p.Log, OnEvent: p.OnEvent, OnNodes: p.OnNodes,
 	}
 	if m.Device != nil {
 		if err := p.overwrites(ctx, cfg); err != nil {
