@@ -149,6 +149,11 @@ type collector struct {
 
 // newCollector finds out what is in the cache and who needs it.
 func (c *Cache) newCollector(o GCOptions) (g *collector, err error) {
+	return c.newCollectorBy(context.Background(), o, c.reach)
+}
+
+// newCollectorBy is newCollector with another way to find the blobs of an image, and ends with a context.
+func (c *Cache) newCollectorBy(ctx context.Context, o GCOptions, reach func(root v1.Descriptor) ([]v1.Descriptor, error)) (g *collector, err error) {
 	g = &collector{c: c, o: o, now: time.Now(), blobs: map[digest.Digest][]digest.Digest{}, needs: map[digest.Digest]int{}}
 	if g.leased, err = g.c.leased(); err != nil {
 		return g, err
@@ -163,47 +168,19 @@ func (c *Cache) newCollector(o GCOptions) (g *collector, err error) {
 	g.keepers = wishes.keepers()
 	for _, d := range slices.Concat(g.index.Manifests, g.keepers.roots) {
 		if _, ok := g.blobs[d.Digest]; !ok {
-			g.blobs[d.Digest] = g.needed(d)
+			g.blobs[d.Digest] = g.needed(d, reach)
 		}
 		for _, b := range g.blobs[d.Digest] {
 			g.needs[b]++
 		}
 	}
-	g.sizes, g.total, err = c.blobSizes()
+	g.sizes, g.total, err = c.blobSizes(ctx)
 	return g, err
 }
 
-// blobSizes returns the size of each blob that is in the cache, and of all together.
-func (c *Cache) blobSizes() (sizes map[digest.Digest]int64, total int64, err error) {
-	sizes = map[digest.Digest]int64{}
-	algorithms, err := c.fs.Names("blobs")
-	if err != nil {
-		return nil, 0, err
-	}
-	for _, a := range algorithms {
-		names, err := c.fs.Names("blobs/" + a)
-		if err != nil {
-			return nil, 0, err
-		}
-		for _, name := range names {
-			d := digest.NewDigestFromEncoded(digest.Algorithm(a), name)
-			info, err := c.fs.Lstat("blobs/" + a + "/" + name)
-			if err != nil && !errors.Is(err, fs.ErrNotExist) {
-				return nil, 0, err // if it were not counted, there would seem to be room
-			}
-			if err != nil || validate(d) != nil || !info.Mode().IsRegular() {
-				continue // this is no blob
-			}
-			sizes[d] = info.Size()
-			total += info.Size()
-		}
-	}
-	return sizes, total, nil
-}
-
 // needed returns the blobs of an image.
-func (g *collector) needed(root v1.Descriptor) (blobs []digest.Digest) {
-	list, err := g.c.reach(root)
+func (g *collector) needed(root v1.Descriptor, reach func(v1.Descriptor) ([]v1.Descriptor, error)) (blobs []digest.Digest) {
+	list, err := reach(root)
 	if err != nil {
 		g.unread = errkind.Errorf("cache-unread", "image %s: %w", refName(root), err)
 	}
@@ -381,18 +358,4 @@ func (g *collector) ours(d digest.Digest) bool {
 	}
 	info, err := g.c.fs.Lstat(name)
 	return err == nil && info.Mode().Perm() == blobMode
-}
-
-// Unneeded returns how many bytes of blobs no image needs.
-func (c *Cache) Unneeded() (bytes int64, err error) {
-	g, err := c.newCollector(GCOptions{})
-	if err != nil {
-		return 0, err
-	}
-	for d, size := range g.sizes {
-		if g.needs[d] == 0 {
-			bytes += size
-		}
-	}
-	return bytes, g.unread
 }

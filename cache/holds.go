@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"sync"
-	"time"
 
 	"github.com/opencontainers/go-digest"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
@@ -16,7 +14,7 @@ import (
 
 // This file answers what the cache holds. An answer takes no lease and no lock that others wait for, and it reads no
 // blobs but manifests: a blob is held if it is there and a record says that it is right, and its inode, size and times
-// are those in the record.
+// are those in the record. An answer is true of a moment within the last second (known.go).
 
 // Asked is an image that a question is about. If Digest is "", it is what Name leads to; Name may be "", too.
 type Asked struct {
@@ -58,7 +56,7 @@ type Holdings struct {
 func (c *Cache) Holds(ctx context.Context, images []Asked, all bool) (Holdings, error) {
 	c.known.mu.Lock()
 	defer c.known.mu.Unlock()
-	q := question{c: c, known: &c.known, looked: map[digest.Digest]blobState{}, summed: map[digest.Digest]Holding{}}
+	q := question{ctx: ctx, c: c, known: &c.known}
 	if err := q.refresh(); err != nil {
 		return Holdings{}, err
 	}
@@ -72,105 +70,14 @@ func (c *Cache) Holds(ctx context.Context, images []Asked, all bool) (Holdings, 
 		}
 		h.Images = append(h.Images, q.image(a))
 	}
-	h.Wanted = q.wanted()
 	var err error
-	if h.Free, err = q.free(h.Limits); err != nil {
+	if h.Wanted, err = q.wanted(); err == nil {
+		h.Free, err = q.free(h.Limits)
+	}
+	if err != nil {
 		return Holdings{}, fmt.Errorf("cache %s: %w", c.dir, err)
 	}
 	return h, nil
-}
-
-// known is what earlier questions found out. It makes a question cheap where nothing has changed: one system call for a
-// blob.
-type known struct {
-	mu            sync.Mutex
-	index, wishes stamp // of the two files when the following was read
-	images        []v1.Descriptor
-	names         map[string]v1.Descriptor
-	digests       map[digest.Digest][]v1.Descriptor
-	keepers       keepers
-	// refs has what a manifest references. Its bytes had its digest when it was read. referred is how many references that are.
-	refs     map[digest.Digest]references
-	referred int
-	// right has the blobs of which a record said that they are right, and what the blob and its record looked like then.
-	right map[digest.Digest][2]stamp
-	// records is what the directory of the records looked like in the last question. A record that is removed changes it.
-	records stamp
-}
-
-// racy is how long the time of a directory is too young to tell of its next change, which may come within one tick of the
-// clock of the file system.
-const racy = time.Second
-
-// maxKnown bounds refs, the references in it, and right: each has some 8 MB at most.
-const maxKnown = 1 << 15
-
-// references are those in a blob whose bytes have its digest, or why it is no manifest.
-type references struct {
-	list []v1.Descriptor
-	err  error
-}
-
-// remember adds to a map of known.
-func remember[V any](m *map[digest.Digest]V, d digest.Digest, v V) {
-	if *m == nil || len(*m) >= maxKnown {
-		*m = map[digest.Digest]V{}
-	}
-	(*m)[d] = v
-}
-
-// question is one call of Holds.
-type question struct {
-	c *Cache
-	*known
-	looked map[digest.Digest]blobState
-	summed map[digest.Digest]Holding // State, Bytes, Lacks and Why of a digest, because a question may repeat it
-	// still says that no record was removed since the last question.
-	still bool
-}
-
-// blobState is what a question has found out about a blob.
-type blobState struct {
-	size  int64 // -1: not here
-	right bool  // whether a record says that it is right
-}
-
-// refresh reads index.json and wishes.json, if they have changed.
-func (q *question) refresh() error {
-	var index, wishes stamp
-	if info, err := q.c.fs.Lstat("index.json"); err == nil {
-		index = stampOf(info)
-	}
-	if info, err := q.c.fs.Lstat(wishesFile); err == nil {
-		wishes = stampOf(info)
-	}
-	if info, err := q.c.fs.Lstat("verified"); err == nil {
-		now := stampOf(info)
-		q.still = now == q.records
-		if q.records = now; time.Since(info.ModTime()) < racy {
-			q.records = stamp{}
-		}
-	}
-	if q.names != nil && index == q.index && wishes == q.wishes {
-		return nil
-	}
-	w, err := q.c.readWishes()
-	if err != nil {
-		return err
-	}
-	list, err := q.c.readIndex()
-	if err != nil {
-		return err
-	}
-	q.index, q.wishes, q.keepers, q.images = index, wishes, w.keepers(), list.Manifests
-	q.names, q.digests = map[string]v1.Descriptor{}, map[digest.Digest][]v1.Descriptor{}
-	for _, d := range q.images {
-		if ref := refName(d); ref != "" && q.names[ref].Digest == "" { // the first one counts, as in Resolve
-			q.names[ref] = d
-		}
-		q.digests[d.Digest] = append(q.digests[d.Digest], d)
-	}
-	return nil
 }
 
 // others returns the images that have a name and are not asked about.
@@ -212,8 +119,9 @@ func (q *question) image(a Asked) Holding {
 func (q *question) has(d digest.Digest) Holding {
 	h, ok := q.summed[d]
 	if !ok {
-		h = q.sumUp(d)
-		q.summed[d] = h
+		if h = q.sumUp(d); q.ctx.Err() == nil {
+			remember(&q.summed, d, h)
+		}
 	}
 	return h
 }
@@ -266,13 +174,13 @@ func (q *question) sum(h *Holding) (lacks, doubtful int, err error) {
 	return lacks, doubtful, err
 }
 
-// look looks for a blob, once in a question.
+// look looks for a blob, if no question did so lately.
 func (q *question) look(d digest.Digest) blobState {
 	if b, ok := q.looked[d]; ok {
 		return b
 	}
 	b := q.lookUp(d)
-	q.looked[d] = b
+	remember(&q.looked, d, b)
 	return b
 }
 
@@ -303,15 +211,15 @@ func (q *question) lookUp(d digest.Digest) blobState {
 	return blobState{size, right}
 }
 
-// walk calls visit for each blob of an image once, as far as the manifests are here, the first one the root.
+// walk calls visit for each blob of an image once, as far as the manifests are here, the first one the root. It ends with the context.
 func (q *question) walk(root digest.Digest, visit func(v1.Descriptor)) error {
 	d := v1.Descriptor{MediaType: v1.MediaTypeImageManifest, Digest: root, Size: q.look(root).size}
 	return q.walkTo(maxDepth, d, seen{}, visit)
 }
 
 func (q *question) walkTo(depth int, d v1.Descriptor, seen seen, visit func(v1.Descriptor)) error {
-	if len(d.URLs) > 0 {
-		return nil
+	if err := q.ctx.Err(); err != nil || len(d.URLs) > 0 {
+		return err
 	}
 	blob, references := seen.add(d, IsManifest(d.MediaType))
 	if blob {
@@ -354,40 +262,4 @@ func (q *question) references(d v1.Descriptor) ([]v1.Descriptor, error) {
 	}
 	remember(&q.refs, d.Digest, refs)
 	return refs.list, refs.err
-}
-
-// wanted returns how many bytes are here that stay because somebody wants them.
-func (q *question) wanted() (bytes int64) {
-	counted := map[digest.Digest]bool{}
-	count := func(d v1.Descriptor) {
-		if size := q.look(d.Digest).size; size > 0 && !counted[d.Digest] {
-			counted[d.Digest] = true
-			bytes += size
-		}
-	}
-	for _, d := range q.images {
-		if len(q.keepers.of(d)) > 0 {
-			_ = q.walk(d.Digest, count) // what cannot be read is counted as far as it is known
-		}
-	}
-	for _, d := range q.keepers.roots {
-		_ = q.walk(d.Digest, count)
-	}
-	return bytes
-}
-
-// free returns how many bytes the cache could take.
-func (q *question) free(limits Limits) (int64, error) {
-	if limits == (Limits{}) {
-		return q.c.free()
-	}
-	g, err := q.c.newCollector(GCOptions{Limits: limits})
-	if err != nil {
-		return -1, err
-	}
-	room, known, err := g.room(g.victims(), limits)
-	if !known || err != nil {
-		return -1, err
-	}
-	return max(0, room), nil
 }

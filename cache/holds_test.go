@@ -9,6 +9,7 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
@@ -196,8 +197,15 @@ func TestHoldsTwins(t *testing.T) {
 }
 
 // BenchmarkHolds asks about 20 images with 7 blobs each, of which nothing has changed since the last question: a round of
-// 1000 nodes is 1000 of these.
+// 1000 nodes is 1000 of these. With "each second" every question is the first one of its second.
 func BenchmarkHolds(b *testing.B) {
+	for what, limits := range map[string]Limits{"no limits": {}, "limits": {Max: 1 << 40}} {
+		b.Run(what, func(b *testing.B) { benchmarkHolds(b, limits, false) })
+		b.Run(what+", each second", func(b *testing.B) { benchmarkHolds(b, limits, true) })
+	}
+}
+
+func benchmarkHolds(b *testing.B, limits Limits, forget bool) {
 	c, err := Open(filepath.Join(b.TempDir(), "cache"))
 	if err != nil {
 		b.Fatal(err)
@@ -216,7 +224,15 @@ func BenchmarkHolds(b *testing.B) {
 	if err := c.SetWishes(b.Context(), "head1", wishes); err != nil {
 		b.Fatal(err)
 	}
+	c.SetLimits(limits)
+	for _, place := range places {
+		at := time.Now().Add(-time.Hour)
+		_ = os.Chtimes(filepath.Join(c.Dir(), place), at, at)
+	}
 	for b.Loop() {
+		if forget {
+			c.known.at = time.Time{}
+		}
 		h, err := c.Holds(b.Context(), asked, false)
 		if err != nil {
 			b.Fatal(err)

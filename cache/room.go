@@ -85,18 +85,28 @@ func (g *collector) over() (bool, error) {
 // room returns for how many bytes there would be room if all these images were evicted. The number is negative if the
 // limits could not be kept even then. Known says whether anything bounds the room.
 func (g *collector) room(victims []v1.Descriptor, limits Limits) (room int64, known bool, err error) {
-	stay, stays := g.without(victims), int64(0)
+	return g.c.roomOf(g.total, g.staying(victims), limits)
+}
+
+// staying returns how many bytes would be left if all these images were evicted.
+func (g *collector) staying(victims []v1.Descriptor) (bytes int64) {
+	stay := g.without(victims)
 	for d, size := range g.sizes {
 		if stay(d) {
-			stays += size
+			bytes += size
 		}
 	}
-	free, err := g.c.free()
+	return bytes
+}
+
+// roomOf is room for a cache with total bytes, of which some have to stay.
+func (c *Cache) roomOf(total, stays int64, limits Limits) (room int64, known bool, err error) {
+	free, err := c.free()
 	if err != nil {
 		return 0, false, err
 	}
 	if free >= 0 {
-		room, known = free+g.total-stays-limits.Free, true
+		room, known = free+total-stays-limits.Free, true
 	}
 	if most := limits.Max; most > 0 && (!known || most-stays < room) {
 		room, known = most-stays, true

@@ -103,7 +103,7 @@ type Client struct {
 // beside it. The context of these ends after 20 s.
 type Stock interface {
 	// Holds answers a question. It takes no lock that a transfer waits for, and reads no blobs but manifests. The answer has an
-	// element for each image of the question.
+	// element for each image of the question, and was true at some moment of the last second.
 	Holds(ctx context.Context, q Question) (Holdings, error)
 	// SetWishes replaces the wishes of an owner as a whole, durably. Who asked for it may do so.
 	SetWishes(ctx context.Context, owner string, wishes []Wish) error
