@@ -49,8 +49,8 @@ func TestMain(m *testing.M) {
 //	logged NAME N REGEXP     waits until its log has N such lines
 //	fetch STATUS URL [METHOD] asks over HTTP and prints the answer, which has to have the status
 //	cable NAME NODE          $NAME is an address of the node whose first data link breaks after a megabyte
-//	scrape NAME FILE [RE]…   gets its metrics until they match every RE, and has promtool check them; -all NAME FILE [RE]…
-//	                         demands all that a daemon has
+//	scrape NAME FILE [RE]…   gets its metrics until they match every RE; -all NAME FILE [RE]… demands all that a daemon has, and
+//	                         has promtool check them
 //	loop NAME FILE           makes a loop device over a file; $NAME is its path. The condition [loop] says whether that goes
 //	mksif FILE SIZE          makes a SIF with so many bytes in its partition
 //	controller SOCKET FILE   answers at SOCKET as a controller does, each time with the snapshot in FILE; without FILE

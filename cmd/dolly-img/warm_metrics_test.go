@@ -8,13 +8,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/launch"
 	"github.com/dolly-img/dolly-img/ring/identity"
 	"github.com/dolly-img/dolly-img/sif"
 )
@@ -67,8 +67,8 @@ func awaitMetrics(t *testing.T, url string, want ...string) string {
 	}
 }
 
-// A controller exposes what is in its list, of which nobody knows yet whether it is warm; that an edit was refused; and nothing any more
-// of an image that was taken out.
+// A controller exposes how many nodes have an image that it has pushed, and one that it cannot find; that an edit was refused; and nothing
+// any more of an image that was taken out.
 func TestWarmMetrics(t *testing.T) {
 	dir := t.TempDir()
 	keys, list, image := filepath.Join(dir, "keys"), filepath.Join(dir, "warm.toml"), filepath.Join(dir, "a.sif")
@@ -78,11 +78,18 @@ func TestWarmMetrics(t *testing.T) {
 	if err := sif.Create(image, strings.NewReader("x"), sif.CreateOptions{FS: sif.FSRaw}); err != nil {
 		t.Fatal(err)
 	}
+	daemon, err := launch.Start(t.Context(), exec.Command("dolly-img", "daemon", "--keys", keys, "--cache", filepath.Join(dir, "node"), "--listen", "127.0.0.1:0"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(daemon.Kill)
 	write := func(refs ...string) {
 		t.Helper()
-		text := fmt.Sprintf("[defaults]\nkeys = %q\nstate = %q\nsocket = %q\n[nodes.all]\nlist = \"127.0.0.1:1\"\nplatform = \"linux/amd64\"\n", keys, dir+"/state", dir+"/sock")
-		for _, ref := range refs {
-			text += fmt.Sprintf("[[image]]\nref = %q\nname = %q\nnodes = [\"all\"]\n", ref, "reg.example/"+regexp.MustCompile(`\W`).ReplaceAllString(ref, "")+":1")
+		text := fmt.Sprintf("[defaults]\nkeys = %q\nstate = %q\nsocket = %q\n", keys, dir+"/state", dir+"/sock")
+		for n, ref := range refs {
+			// Each has nodes of its own: a node is told what to keep once all its images are found.
+			text += fmt.Sprintf("[nodes.of%d]\nlist = %q\nplatform = \"linux/amd64\"\n", n, []string{daemon.Addr, "127.0.0.1:1"}[n])
+			text += fmt.Sprintf("[[image]]\nref = %q\nname = \"reg.example/app:%d\"\nnodes = [\"of%d\"]\n", ref, n, n)
 		}
 		if err := os.WriteFile(list, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
@@ -92,16 +99,17 @@ func TestWarmMetrics(t *testing.T) {
 	cmd, url := startScraped(t, "warm", "--config", list, "--cache", filepath.Join(dir, "cache"))
 	await := func(want ...string) string { t.Helper(); return awaitMetrics(t, url, want...) }
 	text := await("dolly_img_config_valid 1",
-		fmt.Sprintf("dolly_img_warm_nodes{image=%q,state=\"away\"} 1", image), fmt.Sprintf("dolly_img_warm_nodes{image=%q,state=\"warm\"} 0", image),
+		fmt.Sprintf("dolly_img_warm_nodes{image=%q,state=\"warm\"} 1", image), fmt.Sprintf("dolly_img_warm_nodes{image=%q,state=\"missing\"} 0", image),
 		`dolly_img_warm_nodes{image="docker://127.0.0.1:1/away:2",state="warm"} 0`)
-	if !strings.Contains(text, `certificate_expiry_timestamp_seconds{certificate="own"} `) || strings.Contains(text, "last_success") {
-		t.Errorf("no end of the certificate, or something was warm:\n%s", text)
+	if !strings.Contains(text, `certificate_expiry_timestamp_seconds{certificate="own"} `) ||
+		!strings.Contains(text, fmt.Sprintf("last_success_timestamp_seconds{image=%q} ", image)) || strings.Contains(text, `seconds{image="docker:`) {
+		t.Errorf("no end of the certificate, or not the one image that was warm:\n%s", text)
 	}
 	if err := os.WriteFile(list, []byte("imags = 1\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	cmd.Process.Signal(syscall.SIGHUP)
-	await("dolly_img_config_valid 0", fmt.Sprintf("dolly_img_warm_nodes{image=%q,state=\"away\"} 1", image))
+	await("dolly_img_config_valid 0", fmt.Sprintf("dolly_img_warm_nodes{image=%q,state=\"warm\"} 1", image))
 	write(image)
 	cmd.Process.Signal(syscall.SIGHUP)
 	if text := await("dolly_img_config_valid 1"); strings.Contains(text, "away:2") || !strings.Contains(text, image) {
