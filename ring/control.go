@@ -186,6 +186,20 @@ func (c *control) decode(b []byte) (wire.Message, error) {
 	return wire.From(max(c.version, wire.MinVersion), m)
 }
 
+// rest waits some time. False says that the connection ended meanwhile.
+func (c *control) rest(d time.Duration) bool {
+	if d <= 0 {
+		return true
+	}
+	select {
+	case <-time.After(d):
+		return true
+	case <-c.gone:
+	case <-c.done:
+	}
+	return false
+}
+
 // hangUp closes the connection, and ends what waits for a place on it.
 func (c *control) hangUp() {
 	c.hungUp.Do(func() { close(c.gone) })

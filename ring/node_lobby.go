@@ -1,15 +1,21 @@
 package ring
 
 import (
+	"cmp"
+	"maps"
 	"net"
 	"slices"
 	"sync"
+	"time"
 )
 
 // What control connections without a transfer may have together (PROTOCOL.md section 3).
 const (
 	maxLobby = 64 // connections
 	maxLong  = 4  // of them that read a message of more than 64 KiB
+
+	asksAtOnce = maxLobby               // questions of a key that are answered as soon as it is their turn
+	askTime    = 100 * time.Millisecond // in which a key may ask one more
 )
 
 // lobby bounds the control connections that are authenticated and have no transfer. If there are too many, the oldest one
@@ -21,11 +27,13 @@ type lobby struct {
 	long    []*control // those that read a long message, or wait for the answer to one, in the order in which they began
 	asking  []*control // those whose question waits for its turn, in the order in which they came
 	turn    bool       // a question is being answered
-	last    owner      // whose that is, or was
+	served  []owner    // whose questions were answered, who had the last one at the end
+	// paid has, by key, until when its questions of late have used up what it may ask.
+	paid map[owner]time.Time
 }
 
 func newLobby() *lobby {
-	l := &lobby{}
+	l := &lobby{paid: map[owner]time.Time{}}
 	l.changed.L = &l.mu
 	return l
 }
@@ -91,16 +99,40 @@ func crowder(among []*control, comes owner, least int) (old *control) {
 	return old
 }
 
+// pause returns how long a connection has to wait before its next question gets in line, because its key has asked much. It counts
+// the question.
+func (l *lobby) pause(c *control) time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	now := time.Now()
+	if len(l.paid) > maxLobby {
+		maps.DeleteFunc(l.paid, func(_ owner, until time.Time) bool { return !until.After(now) })
+	}
+	until := l.paid[c.owner]
+	if until.Before(now) {
+		until = now
+	}
+	until = until.Add(askTime)
+	l.paid[c.owner] = until
+	return until.Sub(now) - asksAtOnce*askTime
+}
+
 // await waits for the turn of a connection to have its question answered. One is at a time, and the next is the first of
-// another key than the one before, so that nobody who asks much keeps others waiting. It fails if the connection is closed meanwhile.
+// the key that has waited longest since its last one, so that who asks much keeps others waiting for one question at most. It fails
+// if the connection is closed meanwhile.
 func (l *lobby) await(c *control) error {
+	if !c.rest(l.pause(c)) {
+		return net.ErrClosed
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.asking = append(l.asking, c)
 	for slices.Contains(l.guests, c) {
 		if !l.turn && l.next() == c {
-			l.turn, l.last = true, c.owner
-			l.asking = slices.DeleteFunc(l.asking, func(o *control) bool { return o == c })
+			is := func(o *control) bool { return o == c }
+			l.turn, l.asking = true, slices.DeleteFunc(l.asking, is)
+			l.served = append(slices.DeleteFunc(l.served, func(o owner) bool { return o == c.owner }), c.owner)
+			l.served = l.served[max(0, len(l.served)-maxLobby):]
 			return nil
 		}
 		l.changed.Wait()
@@ -110,8 +142,9 @@ func (l *lobby) await(c *control) error {
 
 // next returns whose turn it is. Somebody waits.
 func (l *lobby) next() *control {
-	i := slices.IndexFunc(l.asking, func(c *control) bool { return c.owner != l.last })
-	return l.asking[max(0, i)]
+	return slices.MinFunc(l.asking, func(a, b *control) int {
+		return cmp.Compare(slices.Index(l.served, a.owner), slices.Index(l.served, b.owner))
+	})
 }
 
 // answered ends the turn of a connection. If its question was long, another one may be read now.

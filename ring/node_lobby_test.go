@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"io"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -215,6 +216,49 @@ func TestLobby(t *testing.T) {
 		}
 		if err := l.begin(come(70)); err != nil || !hungUp(late) || hungUp(long[2]) || hungUp(long[3]) {
 			t.Errorf("for one more the oldest long message of the key with two was not given up alone: %v", err)
+		}
+	})
+}
+
+// One question is answered at a time, and each key has its turn. Who is closed meanwhile, or has no place any more, is passed over.
+func TestTurns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLobby()
+		var mu sync.Mutex
+		var order []byte
+		come := func(key byte) *control {
+			raw, _ := net.Pipe()
+			c := &control{raw: raw, owner: owner{key}, gone: make(chan struct{})}
+			l.enter(c)
+			go func() {
+				err := l.await(c)
+				mu.Lock()
+				defer mu.Unlock()
+				switch {
+				case err == nil:
+					order = append(order, key)
+				case err == net.ErrClosed:
+					order = append(order, key+100)
+				}
+			}()
+			synctest.Wait()
+			return c
+		}
+		come(1)
+		for range 2 {
+			come(1)
+		}
+		closed := come(2)
+		come(3)
+		come(2)
+		l.leave(closed)
+		for range 5 {
+			synctest.Wait()
+			l.answered(&control{})
+		}
+		synctest.Wait()
+		if want := []byte{1, 102, 3, 2, 1, 1}; !slices.Equal(order, want) {
+			t.Errorf("turns: %v, want %v", order, want)
 		}
 	})
 }
