@@ -32,6 +32,7 @@ type warmFlags struct {
 	config  string
 	cache   string
 	metrics string
+	web     webFlags
 	verbose bool
 }
 
@@ -54,6 +55,7 @@ func newWarm() *cobra.Command {
 	fl.StringVar(&f.config, "config", warmList, "`FILE` with the list")
 	addCacheFlag(cmd, &f.cache)
 	addMetricsFlag(cmd, &f.metrics)
+	f.web.addAddr(cmd)
 	fl.BoolVarP(&f.verbose, "verbose", "v", false, "log also what the rings do")
 	return cmd
 }
@@ -78,13 +80,25 @@ func (f *warmFlags) run(cmd *cobra.Command, hangup <-chan os.Signal) error {
 	if err != nil {
 		return err
 	}
+	if err := f.web.check(); err != nil {
+		return err
+	}
 	outliveReaders()
 	log := nodeLog(cmd.ErrOrStderr(), f.verbose)
 	list, err := f.read()
 	if err != nil {
 		return err
 	}
-	effects, err := warmer.New(warmer.Config{Keys: list.Keys, Cache: f.cache, Software: software(), Log: log})
+	page, err := f.web.open(newScreen(cmd.ErrOrStderr()))
+	if err != nil {
+		return err
+	}
+	defer page.close()
+	conf := warmer.Config{Keys: list.Keys, Cache: f.cache, Software: software(), Log: log}
+	if page != nil {
+		conf.Watch = page.ring
+	}
+	effects, err := warmer.New(conf)
 	if err != nil {
 		return err
 	}
@@ -106,6 +120,9 @@ func (f *warmFlags) run(cmd *cobra.Command, hangup <-chan os.Signal) error {
 	defer work.Wait()
 	defer cancel()
 	work.Go(func() { socket.Serve(ctx, c.Snapshot) })
+	if page != nil {
+		work.Go(func() { page.controller(ctx, c.Snapshot) })
+	}
 	go relay(ctx, hangup, reload)
 	return c.Run(ctx)
 }

@@ -4,10 +4,13 @@ import (
 	"context"
 	"fmt"
 	"regexp"
+	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/dolly-img/dolly-img/cache/warm"
 	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/web"
+	"github.com/dolly-img/dolly-img/ring"
 )
 
 // webFlags holds the flags of commands that show on a page what they do.
@@ -20,10 +23,15 @@ type webFlags struct {
 const anyWeb = ":0"
 
 func (f *webFlags) add(cmd *cobra.Command) {
+	f.addAddr(cmd)
+	cmd.Flags().BoolVar(&f.wait, "web-stay", false, "keep the page of --web, with what became of every node, until ^C")
+}
+
+// addAddr adds --web alone.
+func (f *webFlags) addAddr(cmd *cobra.Command) {
 	fl := cmd.Flags()
 	fl.StringVar(&f.addr, "web", "", "show in a browser what happens, at `ADDR`: :PORT for people on this machine only, HOST:PORT for others, too (without ADDR: a free port). The address that is printed has a token, which people need to look")
 	fl.Lookup("web").NoOptDefVal = anyWeb
-	fl.BoolVar(&f.wait, "web-stay", false, "keep the page of --web, with what became of every node, until ^C")
 }
 
 // webValue matches what follows --web as its value and not as the first argument.
@@ -91,6 +99,37 @@ func (p *webPage) stay(ctx context.Context, err error) error {
 		return nil
 	}
 	return &statusError{exitCode(err), nil}
+}
+
+// controller shows what a controller knows until ctx ends, as long as somebody looks.
+func (p *webPage) controller(ctx context.Context, snapshot func(context.Context) (*warm.Snapshot, error)) {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		if !p.server.Watched() {
+			continue
+		}
+		if s, err := snapshot(ctx); err == nil {
+			p.server.Warm(s)
+		}
+	}
+}
+
+// ringFor is how long the page shows a ring of a controller that has ended.
+const ringFor = 30 * time.Second
+
+// ring shows a ring of a controller.
+func (p *webPage) ring(ref string) (onNodes func(ring.NodesSnapshot), ended func(*ring.Report, error)) {
+	c := p.server.Chain(ref)
+	return c.Snapshot, func(rep *ring.Report, err error) {
+		c.Report(rep, err)
+		time.AfterFunc(ringFor, c.Close)
+	}
 }
 
 func (p *webPage) close() {

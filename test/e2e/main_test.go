@@ -23,6 +23,7 @@ var (
 	siftool string // of sylabs
 
 	conformance string // of the OCI distribution specification
+	sample      string // of the page of --web, with nodes that are made up
 )
 
 func TestMain(m *testing.M) {
@@ -46,11 +47,13 @@ func run(m *testing.M) int {
 	}
 	defer os.RemoveAll(dir)
 	binary, siftool, conformance = filepath.Join(dir, "dolly-img"), filepath.Join(dir, "siftool"), filepath.Join(dir, "conformance")
+	sample = filepath.Join(dir, "sample")
 	for out, pkg := range map[string]string{
 		binary:  "github.com/dolly-img/dolly-img/cmd/dolly-img",
 		siftool: "github.com/sylabs/sif/v2/cmd/siftool",
 
 		conformance: "github.com/opencontainers/distribution-spec/conformance",
+		sample:      "github.com/dolly-img/dolly-img/cmd/dolly-img/internal/web/sample",
 	} {
 		build := exec.Command("go", "build", "-o", out, pkg)
 		build.Stderr = os.Stderr

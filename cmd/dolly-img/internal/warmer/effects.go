@@ -5,6 +5,7 @@ import (
 	"log/slog"
 
 	"github.com/dolly-img/dolly-img/cache/warm"
+	"github.com/dolly-img/dolly-img/ring"
 	"github.com/dolly-img/dolly-img/ring/identity"
 )
 
@@ -20,6 +21,8 @@ type Config struct {
 	Log *slog.Logger
 	// RingLog is told what rings do. It may be nil.
 	RingLog *slog.Logger
+	// Watch is called with what a ring sends when it begins. onNodes is told how it goes, ended how it went. It may be nil.
+	Watch func(ref string) (onNodes func(ring.NodesSnapshot), ended func(*ring.Report, error))
 }
 
 // Effects does what a controller wants done. Its methods may be called beside each other.

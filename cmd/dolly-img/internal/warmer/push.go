@@ -50,13 +50,18 @@ func (e *Effects) Push(ctx context.Context, p *warm.Push, rates <-chan int64, pr
 			progress(int64(ev.Rate), left)
 		},
 	}
+	ended := func(*ring.Report, error) {}
+	if e.cfg.Watch != nil {
+		job.OnNodes, ended = e.cfg.Watch(p.Ref)
+	}
 	rep, err := job.Run(ctx)
+	if err != nil {
+		err = told(err)
+	}
+	ended(rep, err)
 	rows := make([]warm.Row, len(rep.Nodes))
 	for i, row := range rep.Nodes {
 		rows[i] = rowOf(row, rep.Bytes)
-	}
-	if err != nil {
-		err = told(err)
 	}
 	return rows, err
 }

@@ -1,24 +1,21 @@
 package web
 
 import (
-	"context"
 	"crypto/rand"
 	"crypto/subtle"
 	"embed"
 	"encoding/base64"
 	"fmt"
-	"io"
-	"log"
 	"net"
 	"net/http"
 	"net/netip"
 	"os"
 	"path"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/dolly-img/dolly-img/cache/mirror"
+	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/httpd"
 )
 
 //go:embed page
@@ -29,13 +26,10 @@ var types = map[string]string{".html": "text/html; charset=utf-8", ".css": "text
 
 // Bounds of what others may have of this server.
 const (
-	mostConns    = 64               // connections at once
-	headerWithin = 5 * time.Second  // until a request has come
-	idleWithin   = 30 * time.Second // between two requests
-	takenWithin  = 10 * time.Second // until a viewer has taken what it was sent
-	stillEvery   = 15 * time.Second // without news a viewer is sent a comment, so that one that is gone is noticed
-	endsWithin   = time.Second      // until viewers have taken the last of it
-	sendBuffer   = 64 << 10         // what the kernel keeps for a viewer that reads slowly
+	mostConns   = 64               // connections at once
+	takenWithin = 10 * time.Second // until a viewer has taken what it was sent
+	stillEvery  = 15 * time.Second // without news a viewer is sent a comment, so that one that is gone is noticed
+	sendBuffer  = 64 << 10         // what the kernel keeps for a viewer that reads slowly
 )
 
 // A Server serves the page until Close.
@@ -46,8 +40,7 @@ type Server struct {
 	host  string   // in its address
 	open  bool
 	warm  *warmTopic
-	http  *http.Server
-	ended chan struct{}
+	stop  func()
 }
 
 // CheckAddr reports what is wrong with an address that Listen is to be given.
@@ -87,7 +80,7 @@ func Listen(addr string) (*Server, error) {
 	}
 	random := make([]byte, 16)
 	rand.Read(random)
-	s := &Server{feed: newFeed(), warm: &warmTopic{}, token: base64.RawURLEncoding.EncodeToString(random), ended: make(chan struct{})}
+	s := &Server{feed: newFeed(), warm: &warmTopic{}, token: base64.RawURLEncoding.EncodeToString(random)}
 	bound := l.Addr().(*net.TCPAddr)
 	name, err := os.Hostname()
 	if err != nil {
@@ -106,11 +99,7 @@ func Listen(addr string) (*Server, error) {
 		s.host = bound.IP.String()
 	}
 	s.host = net.JoinHostPort(s.host, fmt.Sprint(bound.Port))
-	s.http = &http.Server{Handler: s, ReadHeaderTimeout: headerWithin, IdleTimeout: idleWithin, MaxHeaderBytes: 16 << 10, ErrorLog: log.New(io.Discard, "", 0)}
-	go func() {
-		defer close(s.ended)
-		_ = s.http.Serve(&bounded{Listener: l, free: make(chan struct{}, mostConns)})
-	}()
+	s.stop = httpd.Serve(narrow{l}, s, mostConns, func(error) {}) // without the page the transfer goes on
 	return s, nil
 }
 
@@ -129,12 +118,7 @@ func (s *Server) Chain(title string) *Chain { return s.feed.chain(title) }
 // Close has viewers take the last of it, within a second, and ends the server.
 func (s *Server) Close() {
 	s.feed.end()
-	ctx, cancel := context.WithTimeout(context.Background(), endsWithin)
-	defer cancel()
-	if err := s.http.Shutdown(ctx); err != nil {
-		s.http.Close()
-	}
-	<-s.ended
+	s.stop()
 }
 
 // ServeHTTP answers a request.
@@ -231,37 +215,13 @@ func (s *Server) events(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// bounded is a listener that has a bounded number of connections. It closes further ones, so that this program has the files
-// that a transfer needs.
-type bounded struct {
-	net.Listener
-	free chan struct{}
-}
+// narrow is a listener whose connections keep little of what a slow viewer has not read.
+type narrow struct{ net.Listener }
 
-func (b *bounded) Accept() (net.Conn, error) {
-	for {
-		c, err := b.Listener.Accept()
-		if err != nil {
-			return nil, err
-		}
-		select {
-		case b.free <- struct{}{}:
-			if tcp, ok := c.(*net.TCPConn); ok {
-				_ = tcp.SetWriteBuffer(sendBuffer)
-			}
-			return &countedConn{Conn: c, done: sync.OnceFunc(func() { <-b.free })}, nil
-		default:
-			c.Close()
-		}
+func (n narrow) Accept() (net.Conn, error) {
+	c, err := n.Listener.Accept()
+	if tcp, ok := c.(*net.TCPConn); ok {
+		_ = tcp.SetWriteBuffer(sendBuffer)
 	}
-}
-
-type countedConn struct {
-	net.Conn
-	done func()
-}
-
-func (c *countedConn) Close() error {
-	c.done()
-	return c.Conn.Close()
+	return c, err
 }

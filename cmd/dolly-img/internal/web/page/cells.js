@@ -19,6 +19,14 @@ export const kinds = {
 
 const mostArcs = 60;
 
+// short makes names fit into a cell: without a domain that all have, and else their ends, in which they differ most.
+function short(names) {
+  const most = 11;
+  const domain = names[0]?.slice(names[0].indexOf("."));
+  const one = names.length > 1 && domain.startsWith(".") && names.every((n) => n.endsWith(domain) && n.length > domain.length);
+  return names.map((n) => (one ? n.slice(0, -domain.length) : n)).map((n) => (n.length > most ? `…${n.slice(1 - most)}` : n));
+}
+
 export class Cells {
   constructor(field, names, { chosen, label }) {
     this.field = field;
@@ -29,11 +37,12 @@ export class Cells {
     this.at = -1;
     const size = names.length <= 48 ? "large" : "small";
     this.box.dataset.size = size;
+    const called = short(names);
     const server = el("div", { class: "cell server", title: "the server", role: "presentation" }, el("b", {}, size === "large" ? "server" : "S"));
     this.cells = names.map((name, i) => {
       const glyph = el("i", {}, "");
       const cell = el("div", { class: "cell", role: "option", id: `${Math.random().toString(36).slice(2)}-${i}` }, glyph);
-      if (size === "large") cell.append(el("b", {}, name), el("span", {}));
+      if (size === "large") cell.append(el("b", {}, called[i]), el("span", {}));
       cell.dataset.i = i;
       return cell;
     });

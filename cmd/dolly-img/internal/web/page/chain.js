@@ -16,7 +16,7 @@ const limits = {
 };
 const waitsFor = {
   answer: "has not answered", transfer: "waits for another transfer on it to end", start: "waits for the start", link: "waits for a new link",
-  feeder: "waits for its feeder", receiver: "waits for whom it feeds", disk: "waits for its disk", processor: "waits for its processor",
+  feeder: "waits for its feeder", receiver: "waits for whom it feeds", disk: "waits for its disk", processor: "is kept busy by its processor",
   limit: "waits for its rate limit", source: "has everything; the server still reads the source", commit: "commits",
 };
 
