@@ -19,10 +19,10 @@ import (
 
 var update = flag.Bool("update", false, "write the command reference in doc/ and the manual pages in man/ anew")
 
-// TestDocsCurrent compares the command reference in doc/ and the manual pages in man/ with the commands. To write them
+// TestDocsCurrent compares the command reference in doc/ and the manual pages in man/ with the commands, and with the keys of a list. To write them
 // anew: go generate ./cmd/...
 func TestDocsCurrent(t *testing.T) {
-	want := map[string][]byte{"man/dolly.1": manual(t, newDolly())}
+	want := map[string][]byte{"man/dolly.1": manual(t, newDolly()), "man/dolly-img-warm.toml.5": listManual(t)}
 	var add func(cmd *cobra.Command)
 	add = func(cmd *cobra.Command) {
 		for _, sub := range cmd.Commands() {
