@@ -47,7 +47,7 @@ var (
 	TransferBytes = &Metric{"dolly_img_transfer_bytes_total", counter, []string{"direction"}, []string{"received", "sent"},
 		"Payload of data links. Runs of zeros do not travel and are not counted; what travels twice is counted twice."}
 	LinkFaults = &Metric{"dolly_img_link_faults_total", counter, []string{"cause"}, []string{"network", "crc", "mismatch", "gone", "busy", "protocol", "other"},
-		"Data links from or to this node that broke while their transfer ran. Other nodes may be the cause."}
+		"Data links from or to this node that broke while their transfer ran, as this node saw it first. Other nodes may be the cause."}
 	CacheBytes = &Metric{"dolly_img_cache_bytes", gauge, nil, nil,
 		"Size of all blobs in the cache, which [cache] max of the policy bounds. It may be a minute old."}
 	CacheImages = &Metric{"dolly_img_cache_images", gauge, nil, nil,
