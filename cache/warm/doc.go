@@ -37,7 +37,7 @@
 //
 // # Digests
 //
-// A tag is asked for every so often, with a tenth of jitter, and at most lookups at once. When a registry says for how long it
+// A tag is asked for every so often, with a tenth of jitter, and at most lookups at once, of which lookupsOf are of one registry, since that may be away. When a registry says for how long it
 // does not want to be asked, no image of this registry is asked for until then. A tag may stand for several images, one
 // for each platform; nodes hold that of their group's platform. Of a pattern of tags, one that cannot be looked up does not
 // concern the others. When it leads to a new digest, the old one goes to the front of the

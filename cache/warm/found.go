@@ -132,10 +132,11 @@ func (m *Machine) wall(at time.Duration) time.Time {
 
 // lookUp asks for the entries that it is time for.
 func (m *Machine) lookUp() {
-	running := 0
+	running, of := 0, map[string]int{}
 	for _, e := range m.entries {
 		if e.looking {
 			running++
+			of[registry(e.Ref)]++
 		}
 	}
 	for _, e := range m.entries {
@@ -143,7 +144,7 @@ func (m *Machine) lookUp() {
 		if running >= lookups {
 			return
 		}
-		if e.looking || e.next > m.now.Since || m.hosts[host] > m.now.Since {
+		if e.looking || e.next > m.now.Since || m.hosts[host] > m.now.Since || of[host] >= lookupsOf {
 			continue
 		}
 		known := map[string]digest.Digest{}
@@ -154,6 +155,7 @@ func (m *Machine) lookUp() {
 		}
 		e.looking = true
 		running++
+		of[host]++
 		m.do(ActLookup{Lookup{e.Image, e.platforms, known}})
 	}
 }
@@ -166,6 +168,10 @@ func (m *Machine) found(ev EvFound) {
 	}
 	e := m.entries[at]
 	e.looking = false
+	if ev.Lookup.Image.Name != e.Name || !slices.Equal(ev.Lookup.Platforms, e.platforms) { // The list was edited meanwhile.
+		e.next = m.now.Since
+		return
+	}
 	why := ev.Why
 	var tags []*tag
 	if why == "" {

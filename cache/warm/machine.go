@@ -12,6 +12,7 @@ import (
 // Bounds of what the machine does at once, and of how long it waits.
 const (
 	lookups     = 4                // registries are asked about so many entries at once
+	lookupsOf   = 2                // one registry, which may not answer, is asked about so many
 	listWithin  = 5 * time.Second  // a round goes on with the last lists of nodes after that
 	askWithin   = 15 * time.Second // a node that did not answer is away after that
 	awayWithin  = 2 * time.Second  // the same for a node that was away before

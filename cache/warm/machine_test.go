@@ -35,7 +35,7 @@ func TestManyTags(t *testing.T) {
 	}
 	step(EvTick{})
 	for generation := range 3 {
-		ev := EvFound{Lookup: Lookup{Image: list.Images[0]}}
+		ev := EvFound{Lookup: Lookup{Image: list.Images[0], Platforms: []string{""}}}
 		for i := range mostPairs + 100 {
 			ref := fmt.Sprint(list.Images[0].Ref, ":", i)
 			d := digest.FromString(fmt.Sprint(ref, generation))

@@ -43,11 +43,7 @@ func (e *Effects) Push(ctx context.Context, p *warm.Push, rates <-chan int64, pr
 			if ev.Kind != ring.EventProgress || ev.Rate < 1 {
 				return
 			}
-			left := time.Duration(0)
-			if ev.Total > ev.Bytes {
-				left = time.Duration(float64(ev.Total-ev.Bytes) / ev.Rate * float64(time.Second))
-			}
-			progress(int64(ev.Rate), left)
+			progress(int64(ev.Rate), leftOf(ev))
 		},
 	}
 	ended := func(*ring.Report, error) {}
@@ -64,6 +60,18 @@ func (e *Effects) Push(ctx context.Context, p *warm.Push, rates <-chan int64, pr
 		rows[i] = rowOf(row, rep.Bytes)
 	}
 	return rows, err
+}
+
+// mostLeft is more than any ring takes. Of one that nearly stands, no time.Duration could be so long.
+const mostLeft = 1000 * time.Hour
+
+// leftOf returns how long a ring still takes, or 0 if nobody knows.
+func leftOf(ev ring.Event) time.Duration {
+	rest := float64(ev.Total - ev.Bytes)
+	if rest <= 0 {
+		return 0
+	}
+	return time.Duration(min(rest/ev.Rate, mostLeft.Seconds()) * float64(time.Second))
 }
 
 // rowOf returns what became of a push of so many bytes to a node.

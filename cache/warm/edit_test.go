@@ -1,0 +1,69 @@
+package warm
+
+import (
+	"testing"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// A list that is edited while its images are looked up takes effect: what was found for the list before does not pass for what the new
+// one asks for.
+func TestEditDuringLookup(t *testing.T) {
+	const before = "[nodes.a]\nlist = \"n1\"\n[[image]]\nref = \"docker://r.example/torch:1\"\nnodes = [\"a\"]\nname = \"r.example/old:1\"\n"
+	for what, after := range map[string]string{
+		"name":     "[nodes.a]\nlist = \"n1\"\n[[image]]\nref = \"docker://r.example/torch:1\"\nnodes = [\"a\"]\nname = \"r.example/new:1\"\n",
+		"platform": "[nodes.a]\nlist = \"n1\"\nplatform = \"linux/arm64\"\n[[image]]\nref = \"docker://r.example/torch:1\"\nnodes = [\"a\"]\nname = \"r.example/old:1\"\n",
+	} {
+		parse := func(text string) *List {
+			list, err := Parse([]byte(text))
+			if err != nil {
+				t.Fatal(err)
+			}
+			return list
+		}
+		now := Now{Wall: time.Unix(1e9, 0)}
+		m := New(now, parse(before), nil, 1)
+		lookup := func() (l *Lookup) {
+			for _, a := range m.Step(now, EvTick{}) {
+				if a, ok := a.(ActLookup); ok {
+					l = &a.Lookup
+				}
+			}
+			return l
+		}
+		first := lookup()
+		m.Step(now, EvList{parse(after)})
+		m.Step(now, EvFound{Lookup: *first, Tags: []Tag{{Ref: first.Image.Ref, List: digest.FromString("index"), Variants: []Found{{"", first.Image.Name, digest.FromString("image"), 1}}}}})
+		now.Since += time.Second
+		second := lookup()
+		if second == nil || len(second.Known) > 0 || second.Image.Name != m.list.Images[0].Name || second.Platforms[0] != m.list.Groups[0].Platform {
+			t.Errorf("%s: asked again for %+v", what, second)
+		}
+		if s := m.Snapshot(now).Images; len(s) != 1 || s[0].Digest != "" {
+			t.Errorf("%s: %+v", what, s)
+		}
+	}
+}
+
+// A registry that does not answer does not take all lookups, so that the images of others are asked for in time.
+func TestSilentRegistry(t *testing.T) {
+	text := "[nodes.a]\nlist = \"n1\"\n"
+	for _, ref := range []string{"silent/1", "silent/2", "silent/3", "silent/4", "silent/5", "good/1"} {
+		text += "[[image]]\nref = \"docker://" + ref[:len(ref)-2] + ".example/" + ref[len(ref)-1:] + "\"\nnodes = [\"a\"]\n"
+	}
+	list, err := Parse([]byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := New(Now{Wall: time.Unix(1e9, 0)}, list, nil, 1)
+	asked := map[string]int{}
+	for _, a := range m.Step(Now{Wall: time.Unix(1e9, 0)}, EvTick{}) {
+		if a, ok := a.(ActLookup); ok {
+			asked[registry(a.Lookup.Image.Ref)]++
+		}
+	}
+	if asked["good.example"] != 1 || asked["silent.example"] == 0 {
+		t.Errorf("asked %v", asked)
+	}
+}

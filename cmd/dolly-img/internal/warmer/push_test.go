@@ -1,0 +1,24 @@
+package warmer
+
+import (
+	"testing"
+
+	"github.com/dolly-img/dolly-img/cache/warm"
+	"github.com/dolly-img/dolly-img/ring"
+)
+
+// What a large image on a ring that nearly stands still takes is no reason for status to refuse all that the controller says.
+func TestLongLeft(t *testing.T) {
+	s := largeSnapshot()
+	s.Images[0].Left = leftOf(ring.Event{Rate: 1, Bytes: 1, Total: 1 << 40})
+	data, err := s.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := warm.ParseSnapshot(data); err != nil || got.Images[0].Left != mostLeft {
+		t.Errorf("%v, %v left", err, s.Images[0].Left)
+	}
+	if left := leftOf(ring.Event{Rate: 2e9, Bytes: 1e9, Total: 2e9}); left.String() != "500ms" {
+		t.Errorf("%v left", left)
+	}
+}
