@@ -43,6 +43,8 @@ type Config struct {
 	Effects Effects
 	// State is the directory of the state. nil keeps none.
 	State durable.FS
+	// Fresh asks for all tags at once, also for those that the state puts off.
+	Fresh bool
 	// Log may be nil.
 	Log *slog.Logger
 }
@@ -139,6 +141,11 @@ func (c *Controller) load() *State {
 	s, err := loadState(c.cfg.State)
 	if err != nil {
 		c.log.Error("the state is not used, everything is asked for again", "error", err)
+	}
+	if s != nil && c.cfg.Fresh {
+		for i := range s.Images {
+			s.Images[i].Next = time.Time{}
+		}
 	}
 	return s
 }

@@ -302,7 +302,7 @@ var hints = map[errkind.Kind]string{
 	"demo-early":        "take a larger image",
 	"listen-taken":      "another daemon may run here; --listen ADDR:PORT names another port",
 	"warm-socket":       "socket = \"PATH\" under [defaults] of the list names another one",
-	"warm-twice":        "one controller keeps a list: stop the other one, or have each name a socket of its own under [defaults] of its list",
+	"warm-twice":        "one controller keeps a list: stop the other one, or have each name a state and a socket of its own under [defaults] of its list",
 	"warm-version":      "the controller is of another version of dolly-img: restart it with this one (systemctl restart dolly-img-warm)",
 	"metrics-taken":     "--metrics ADDR:PORT names another address",
 	"mirror-taken":      "--mirror ADDR:PORT names another address",

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"os"
 	"os/signal"
@@ -18,6 +17,7 @@ import (
 	"github.com/dolly-img/dolly-img/cache/warm"
 	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/metrics"
 	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/warmer"
+	"github.com/dolly-img/dolly-img/ring/errkind"
 )
 
 // What a list that does not name them has.
@@ -33,17 +33,53 @@ type warmFlags struct {
 	cache   string
 	metrics string
 	web     webFlags
+	once    bool
+	check   bool
 	verbose bool
 }
+
+const warmLong = `Warm keeps images in the caches of nodes: it sees to it that every node of a list holds every image of
+the list, under its name. It runs on the server, in the foreground, until it is told to stop.
+
+The list is a file that says which images are wanted on which nodes, how often registries are asked whether
+a tag has moved, and when nodes may be pushed to. Its keys are explained in the documentation
+of package cache/warm, and an unknown one is an error. Every node is asked once a minute, or as
+often as the list says, what it holds. Who lacks an image gets it from this server's own cache, as with
+push. So a node that was off, was installed anew or is new is warm soon after it answers, and a registry
+is asked for each image once. Nothing is ever deleted on a node: what the list does not name any more is only
+no longer kept from being evicted.
+
+Warm needs a key of its own, warmer.pem, which can fill caches and do nothing else: dolly-img keys
+init makes one. The list names the directory that it is in.
+
+On SIGHUP, which systemctl reload sends, the list is read again. If anything is wrong with it, the log and
+the status say so, and the list before stays in force; --check shows it without a controller. Other
+directories for keys and state, and another socket, need a restart. On SIGTERM or SIGINT running
+pushes are interrupted. Nodes keep what they have of them, and the next start goes on from there.
+dolly-img status, on this machine, shows what a controller knows.
+
+With --once warm goes by the list once: it asks registries and nodes, pushes what is lacking, prints
+what each image became, and exits. With --check it only asks, and prints what it would push. The
+exit status of --once is 0 if every image is warm, on as many nodes as its list demands, and 3 if
+some nodes are warm. It is 4 if none is, 1 if nothing could be looked up, and 6 if it was interrupted. That of --check is what it would be
+if every push ended well.`
 
 func newWarm() *cobra.Command {
 	f := &warmFlags{}
 	cmd := &cobra.Command{
-		Use:    "warm",
-		Hidden: true,
-		Short:  "Keep listed images in the caches of listed nodes",
-		Args:   exactly(0, ""),
+		Use:   "warm",
+		Short: "Keep listed images in the caches of listed nodes",
+		Long:  warmLong,
+		Example: `  dolly-img warm --config /etc/dolly-img/warm.toml
+  dolly-img warm --config warm.toml --check`,
+		Args: exactly(0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if f.once && f.check {
+				return usagef("--once and --check: only one of them")
+			}
+			if f.once || f.check {
+				return f.runOnce(cmd)
+			}
 			// For all other commands SIGHUP says that the terminal is gone, and main ends them. Here it means to reload.
 			signal.Ignore(syscall.SIGHUP)
 			hangup := make(chan os.Signal, 1)
@@ -56,8 +92,22 @@ func newWarm() *cobra.Command {
 	addCacheFlag(cmd, &f.cache)
 	addMetricsFlag(cmd, &f.metrics)
 	f.web.addAddr(cmd)
-	fl.BoolVarP(&f.verbose, "verbose", "v", false, "log also what the rings do")
+	fl.BoolVar(&f.once, "once", false, "go by the list once, print what became of it, and exit")
+	fl.BoolVar(&f.check, "check", false, "only ask registries and nodes, and print what would be pushed")
+	fl.BoolVarP(&f.verbose, "verbose", "v", false, "log also what rings do")
 	return cmd
+}
+
+// effects returns what a controller works with. Its rings are shown on the page, unless that is nil.
+func (f *warmFlags) effects(list *warm.List, log *slog.Logger, page *webPage) (*warmer.Effects, error) {
+	c := warmer.Config{Keys: list.Keys, Cache: f.cache, Software: software(), Log: log}
+	if f.verbose {
+		c.RingLog = log
+	}
+	if page != nil {
+		c.Watch = page.ring
+	}
+	return warmer.New(c)
 }
 
 // read reads the list.
@@ -74,7 +124,7 @@ func (f *warmFlags) read() (*warm.List, error) {
 	return list, nil
 }
 
-// run keeps the list warm until ctx ends.
+// run keeps the list warm until the command is told to stop.
 func (f *warmFlags) run(cmd *cobra.Command, hangup <-chan os.Signal) error {
 	metricsAt, err := metricsAddress(f.metrics)
 	if err != nil {
@@ -94,20 +144,24 @@ func (f *warmFlags) run(cmd *cobra.Command, hangup <-chan os.Signal) error {
 		return err
 	}
 	defer page.close()
-	conf := warmer.Config{Keys: list.Keys, Cache: f.cache, Software: software(), Log: log}
-	if page != nil {
-		conf.Watch = page.ring
-	}
-	effects, err := warmer.New(conf)
+	effects, err := f.effects(list, log, page)
 	if err != nil {
 		return err
 	}
+	state, unlock, err := lockState(list.State, log)
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	socket, err := warmer.ListenSocket(list.Socket)
 	if err != nil {
 		return err
 	}
+	b := thisBuild()
+	log.Info("starting", "version", b.version, "commit", orDash(b.commit), "list", f.config, "images", len(list.Images), "groups", len(list.Groups),
+		"keys", list.Keys, "state", list.State, "socket", list.Socket)
 	reload := make(chan struct{})
-	c := warm.NewController(warm.Config{List: f.read, Reload: reload, Effects: effects, State: stateDir(list.State, log), Log: log})
+	c := warm.NewController(warm.Config{List: f.again(list, log), Reload: reload, Effects: effects, State: state, Log: log})
 	if metricsAt != "" {
 		unscrape, err := metrics.Serve(metricsAt, log, metrics.Controller, metricsBuild().Put, effects.PutCertificate, warmer.Metrics(c.Snapshot))
 		if err != nil {
@@ -124,15 +178,46 @@ func (f *warmFlags) run(cmd *cobra.Command, hangup <-chan os.Signal) error {
 		work.Go(func() { page.controller(ctx, c.Snapshot) })
 	}
 	go relay(ctx, hangup, reload)
-	return c.Run(ctx)
+	if err = c.Run(ctx); err == nil {
+		log.Info("stopped")
+	}
+	return err
 }
 
-// stateDir returns the directory of the state. One that cannot be made is in the log, and then in the status, as nothing can be kept there.
-func stateDir(dir string, log *slog.Logger) durable.FS {
-	if err := os.MkdirAll(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
-		log.Error("nothing is kept over a restart", "error", err)
+// again reads the list again. What only a restart can change stays as it was in first.
+func (f *warmFlags) again(first *warm.List, log *slog.Logger) func() (*warm.List, error) {
+	return func() (*warm.List, error) {
+		list, err := f.read()
+		if err == nil && (list.Keys != first.Keys || list.State != first.State || list.Socket != first.Socket) {
+			log.Warn("other keys, state or socket in the list: they count from the next start on")
+		}
+		return list, err
 	}
-	return durable.Dir(dir)
+}
+
+const stateLock = "lock"
+
+// lockState makes the directory of the state, and locks it for this process. In one that cannot be made or written nothing is kept, which the
+// log says, and later the status. The controller works without: it finds out again by asking.
+func lockState(dir string, log *slog.Logger) (state durable.FS, unlock func(), err error) {
+	state, unlock = durable.Dir(dir), func() {}
+	err = os.MkdirAll(dir, 0o700)
+	var f durable.File
+	if err == nil {
+		f, err = state.OpenFile(stateLock, os.O_RDWR|os.O_CREATE, 0o600)
+	}
+	if err == nil {
+		unlock = func() { f.Close() }
+		err = durable.TryLock(f)
+	}
+	if errors.Is(err, durable.ErrLocked) {
+		unlock()
+		return nil, nil, errkind.Errorf("warm-twice", "state %s: another controller uses it", dir)
+	}
+	if err != nil {
+		log.Error("nothing is kept over a restart", "state", dir, "error", err)
+	}
+	return state, unlock, nil
 }
 
 // relay passes signals on.
