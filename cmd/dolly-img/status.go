@@ -109,6 +109,7 @@ Each image has a line: how many nodes are warm, and which are not. A node is
   partly   if the name leads to the digest, and blobs of it are missing
   unnamed  if it has every blob of the digest, but the name leads to nothing
   missing  if the name leads to nothing
+  unsaid   if it has more images than it can list at once, and this is none of those that it lists
   away     if it does not answer
   refused  if it refuses to tell, and failed if it cannot
 

@@ -68,7 +68,7 @@ func timeText(t, now time.Time) string {
 var controllerKnows = []warm.NodeState{warm.NodeWarming, warm.NodeFull, warm.NodeFailed, warm.NodeConflict}
 
 // lackingStates are the words for what a node may be in place of warm, in the order in which a line has them.
-var lackingStates = []string{"warming", "behind", "partly", "unnamed", "missing", "full", "conflict", "failed", "refused", "away"}
+var lackingStates = []string{"warming", "behind", "partly", "unnamed", "missing", "unsaid", "full", "conflict", "failed", "refused", "away"}
 
 // lacks returns why a node is not warm, as a group of its own. The state is "" if it is, or if nobody knows.
 func (s *status) lacks(image fleet.Image, n fleet.Node) (g lacking) {

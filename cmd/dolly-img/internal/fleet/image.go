@@ -24,6 +24,7 @@ const (
 	Away    State = "away"    // the node does not answer
 	Refused State = "refused" // the node refuses to tell
 	Failed  State = "failed"  // the node answers, and cannot tell
+	Unsaid  State = "unsaid"  // the node has more images than it can list at once, and this is none of those that it lists
 	Unknown State = "unknown" // nobody knows yet what should be there
 )
 
@@ -104,6 +105,8 @@ func stateOf(r ring.Reply, name string, h ring.HeldImage, want digest.Digest) St
 		return Unnamed
 	case has && (h.Named == want || h.State == ring.HoldsPart):
 		return Partly
+	case h.Name == "" && h.Digest == "" && r.More > 0:
+		return Unsaid
 	}
 	return Missing
 }
