@@ -61,6 +61,7 @@ type Transfer struct {
 	prepared  bool
 	root      v1.Descriptor
 	inPlace   bool
+	claims    bool // a warmer's name is nobody's, or a sender's
 	kept      bool // Close keeps parts
 	stale     bool // the reference named another image before it was published
 	published bool
@@ -305,6 +306,7 @@ func (t *Transfer) prepare() (err error) {
 		return err
 	}
 	t.stale = err == nil && d.Digest != t.root.Digest
+	t.claims = t.o.Owner != "" && ownerOf(d) == ""
 	if t.inPlace = err == nil && d.Digest == t.root.Digest && (pinned(d) || !t.o.Pin); t.inPlace {
 		if err := t.c.settleIndex(); err != nil {
 			return err
@@ -327,7 +329,7 @@ func (t *Transfer) Publish(ctx context.Context) error {
 			return err
 		}
 	}
-	if !t.inPlace {
+	if !t.inPlace || t.claims {
 		if err := t.c.setRef(ctx, t.ref, t.root, t.o.Pin, t.o.Owner); err != nil {
 			return err
 		}

@@ -34,6 +34,11 @@ const (
 	wishesVersion = 1
 	maxWishes     = 8 << 20 // bytes of wishes.json: about 40,000 wishes
 	maxOwner      = 255     // bytes of the name of an owner
+
+	// maxOwners is how many owners have wishes beside Local, and maxOfOwner how many bytes of wishes.json each may have, so that none
+	// leaves no room to another one.
+	maxOwners  = 16
+	maxOfOwner = maxWishes / maxOwners
 )
 
 // wishes are what owners want, by owner, without Local. The lists are sorted by name and digest and have no wish twice.
@@ -173,14 +178,32 @@ func (c *Cache) SetWishes(ctx context.Context, owner string, list []Wish) error 
 		delete(w, owner)
 	}
 	b, err := w.encode()
-	if err == nil && len(b) > maxWishes {
-		err = fmt.Errorf("would be larger than %d bytes", maxWishes)
+	if err == nil {
+		err = w.fits(owner)
 	}
 	if err == nil {
 		err = c.replace(wishesFile, b)
 	}
 	if err != nil {
 		return fmt.Errorf("cache %s: %s: %w", c.dir, wishesFile, err)
+	}
+	return nil
+}
+
+// fits returns an error if the wishes of an owner are too many, or those of too many owners. Wishes that were there before may stay, and
+// become fewer.
+func (w wishes) fits(owner string) error {
+	if len(w[owner]) == 0 {
+		return nil
+	}
+	own, err := wishes{owner: w[owner]}.encode()
+	switch {
+	case err != nil:
+		return err
+	case len(own) > maxOfOwner:
+		return errkind.Errorf("cache-wishes-many", "the wishes of %q have %d bytes, and %d are the most", owner, len(own), maxOfOwner)
+	case len(w) > maxOwners:
+		return errkind.Errorf("cache-owners", "%q would be the owner %d of wishes, and %d are the most", owner, len(w), maxOwners)
 	}
 	return nil
 }

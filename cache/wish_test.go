@@ -315,3 +315,54 @@ func TestPinsOfEarlierVersions(t *testing.T) {
 		t.Errorf("%d bad, %v", bad, err)
 	}
 }
+
+// No owner leaves another one without room for its wishes.
+func TestWishBounds(t *testing.T) {
+	c := mustOpen(t)
+	list := func(n int) (list []Wish) {
+		for i := range n {
+			list = append(list, Wish{Name: fmt.Sprintf("x/%s:%d", strings.Repeat("a", 450), i), Digest: digest.FromString(fmt.Sprint(i))})
+		}
+		return list
+	}
+	for i := range maxOwners {
+		mustWish(t, c, fmt.Sprint("head", i), list(1)...)
+	}
+	mustWish(t, c, "head0", list(900)...)
+	if err := c.SetWishes(t.Context(), "head0", list(1024)); err == nil || !strings.Contains(err.Error(), "524288 are the most") {
+		t.Errorf("too many wishes: %v", err)
+	}
+	if err := c.SetWishes(t.Context(), "more", list(1)); err == nil || !strings.Contains(err.Error(), "the owner 17 of wishes") {
+		t.Errorf("too many owners: %v", err)
+	}
+	if err := errors.Join(c.SetWishes(t.Context(), "head0", nil), c.SetWishes(t.Context(), "more", list(1))); err != nil {
+		t.Errorf("in place of another one: %v", err)
+	}
+	if w, err := c.Wishes(); err != nil || len(w) != maxOwners || len(w["head1"]) != 1 {
+		t.Errorf("%d owners, %v", len(w), err)
+	}
+}
+
+// A warmer that sends what a name leads to already has the name from then on, unless another warmer has it, and nothing has moved.
+func TestOwnerOfNameInPlace(t *testing.T) {
+	c := mustOpen(t)
+	a, b := layered("a"), layered("b")
+	mustPush(t, c, "x/a:1", a)
+	for _, owner := range []string{"head1", "head2", ""} {
+		mustWish(t, c, "head1", Wish{Name: "x/a:1", Digest: at(a)})
+		tr := c.Transfer("x/a:1", TransferOptions{Owner: owner})
+		if _, _, err := tr.Offer(t.Context(), a.blobs); err != nil {
+			t.Fatal(err)
+		}
+		inPlace, err := tr.Prepare(t.Context(), a.blobs)
+		if err := errors.Join(err, tr.Publish(t.Context()), tr.Close()); err != nil || !inPlace {
+			t.Fatalf("%s: in place %v, %v", owner, inPlace, err)
+		}
+		if d, err := c.Resolve("x/a:1"); err != nil || ownerOf(d) != "head1" || d.Digest != at(a) {
+			t.Errorf("after %q: %+v, %v", owner, d, err)
+		}
+	}
+	if _, err := pushWith(c, "x/a:1", b, TransferOptions{Owner: "head2"}); err == nil {
+		t.Error("another warmer has moved it")
+	}
+}
