@@ -102,9 +102,17 @@ func readmeMachines(t *testing.T, ctx context.Context, readme string) (server *m
 	server = newMachine(r, net.Server, names)
 	r.copy(binary, server.path("/local/bin/dolly-img"))
 	r.copy(binary, server.path(home+"/dolly-img"))
-	unit := "cmd/dolly-img/packaging/dolly-img.service"
-	server.mkdir(home + "/" + filepath.Dir(unit))
-	r.copy("../../"+unit, server.path(home+"/"+unit))
+	packaging := "cmd/dolly-img/packaging/"
+	server.mkdir(home+"/"+packaging, "/etc/systemd/system", "/var/log")
+	for _, name := range []string{"dolly-img.service", "dolly-img-warm.service", "warm.toml"} {
+		text, err := os.ReadFile("../../" + packaging + name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		server.write(home+"/"+packaging+name, []byte(strings.ReplaceAll(string(text), "[001-128]", "[001-004]")))
+	}
+	server.write("/local/bin/systemctl", []byte(systemctl))
+	server.must("chmod +x /usr/local/bin/systemctl")
 	server.write("/etc/containers/certs.d/registry.example/ca.crt", ca)
 	server.write(home+"/hostfile", []byte("node001\nnode002\nnode003\nnode004\n"))
 	r.copy(makeSIF(t, "sle15.sif", 1<<20), server.path(home+"/sle15.sif"))
@@ -129,6 +137,9 @@ func readmeMachines(t *testing.T, ctx context.Context, readme string) (server *m
 func checkReadmeDone(t *testing.T, server *machine, nodes []*machine) {
 	t.Helper()
 	server.must("dolly-img inspect demo.sif")
+	if out := server.must("dolly-img status"); !strings.Contains(out, "registry.example/app:v2 ") || !strings.Contains(out, "4 of 4 warm") {
+		t.Errorf("status:\n%s", out)
+	}
 	want := sum(t, server.path(home+"/sle15.sif"))
 	for i, m := range nodes {
 		kept := strings.TrimSpace(m.must("dolly-img cache path sle15"))
@@ -313,13 +324,20 @@ func (m *machine) must(command string) string {
 // systemctl starts a unit as systemd does on "enable --now", as far as a machine without systemd can: it runs
 // what ExecStart says, and returns once that listens.
 const systemctl = `#!/bin/bash -e
-[ "$*" = "enable --now dolly-img" ]
-/usr/local/bin/dolly-img daemon --check-config
-log=/var/log/dolly-img
+unit=$3
+[ "$*" = "enable --now $unit" ]
+log=/var/log/$unit
 : > $log
-setsid $(sed -n 's/^ExecStart=//p' /etc/systemd/system/dolly-img.service) < /dev/null >> $log 2>&1 &
-daemon=$!
-timeout 60 tail -n +1 -f --pid=$daemon $log | grep -q -m 1 'msg=listening.*9998' || { cat $log; exit 1; }
+start() { setsid $(sed -n 's/^ExecStart=//p' /etc/systemd/system/$unit.service) < /dev/null >> $log 2>&1 & }
+case $unit in
+dolly-img)
+	/usr/local/bin/dolly-img daemon --check-config
+	start
+	timeout 60 tail -n +1 -f --pid=$! $log | grep -q -m 1 'msg=listening.*9998' || { cat $log; exit 1; } ;;
+dolly-img-warm)
+	start
+	until [ -S /run/dolly-img/warm.sock ]; do kill -0 $! || { cat $log; exit 1; }; sleep 0.05; done ;;
+esac
 `
 
 // allow starts an SSH server for root of another machine.
