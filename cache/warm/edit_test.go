@@ -67,3 +67,39 @@ func TestSilentRegistry(t *testing.T) {
 		t.Errorf("asked %v", asked)
 	}
 }
+
+// Whose name belongs to somebody else is in conflict also when its later answers do not say so, and until a push says something else.
+func TestConflictStays(t *testing.T) {
+	list, err := Parse([]byte("[nodes.a]\nlist = \"n1\"\n[[image]]\nref = \"docker://r.example/torch:1\"\nnodes = [\"a\"]\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := Now{Wall: time.Unix(1e9, 0)}
+	m := New(now, list, nil, 1)
+	pushes, d := 0, digest.FromString("image")
+	tick := func() NodeStatus {
+		acts := m.Step(now, EvTick{})
+		for ; len(acts) > 0; acts = acts[1:] {
+			switch a := acts[0].(type) {
+			case ActLookup:
+				ref := a.Lookup.Image.Ref
+				acts = append(acts, m.Step(now, EvFound{Lookup: a.Lookup, Tags: []Tag{{Ref: ref, List: d, Variants: []Found{{"", "torch", d, 1}}}}})...)
+			case ActAsk:
+				q := a.Queries[0]
+				acts = append(acts, m.Step(now, EvAnswer{Query: q, Answer: Answer{Images: make([]Holding, len(q.Images))}})...)
+			case ActPush:
+				pushes++
+				acts = append(acts, m.Step(now, EvPushed{a.Push.ID, []Row{{Node: "n1", Outcome: Conflict, Why: "of the warmer x"}}, ""})...)
+			}
+		}
+		return m.Snapshot(now).Images[0].Nodes[0]
+	}
+	var s NodeStatus
+	for range 6 {
+		s = tick()
+		now.Since += list.CatchUp
+	}
+	if pushes == 0 || s.State != NodeConflict || s.Reason != "of the warmer x" {
+		t.Errorf("%d pushes, %+v", pushes, s)
+	}
+}

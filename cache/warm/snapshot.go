@@ -228,6 +228,8 @@ func (m *Machine) nodeStatus(p *pair) NodeStatus {
 		s.State, s.Reason = NodeConflict, p.conflict
 	case p.holds():
 		s.State = NodeWarm
+	case p.fails > 0 && p.outcome == Conflict: // an answer need not say whose the name is
+		s.State = NodeConflict
 	case p.fails > 0 && p.outcome == Full:
 		s.State = NodeFull
 	case p.fails > 0:

@@ -32,7 +32,7 @@ const (
 func (e *Effects) Push(ctx context.Context, p *warm.Push, rates <-chan int64, progress func(rate int64, left time.Duration)) ([]warm.Row, error) {
 	done, err := e.turns.take(ctx, p.Digest)
 	if err != nil {
-		return nil, err
+		return interrupted(p.Nodes), err
 	}
 	defer done()
 	job := &push.Push{
@@ -58,8 +58,19 @@ func (e *Effects) Push(ctx context.Context, p *warm.Push, rates <-chan int64, pr
 	rows := make([]warm.Row, len(rep.Nodes))
 	for i, row := range rep.Nodes {
 		rows[i] = rowOf(row, rep.Bytes)
+		if ctx.Err() != nil && rows[i].Outcome != warm.Committed { // whatever that looks like, as if its name was not known
+			rows[i] = warm.Row{Node: row.Node, Outcome: warm.Interrupted}
+		}
 	}
 	return rows, err
+}
+
+// interrupted returns the rows of a push that was ended before it began.
+func interrupted(nodes []string) (rows []warm.Row) {
+	for _, node := range nodes {
+		rows = append(rows, warm.Row{Node: node, Outcome: warm.Interrupted})
+	}
+	return rows
 }
 
 // mostLeft is more than any ring takes. Of one that nearly stands, no time.Duration could be so long.

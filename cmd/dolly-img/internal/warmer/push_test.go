@@ -1,7 +1,10 @@
 package warmer
 
 import (
+	"context"
 	"testing"
+
+	"github.com/opencontainers/go-digest"
 
 	"github.com/dolly-img/dolly-img/cache/warm"
 	"github.com/dolly-img/dolly-img/ring"
@@ -20,5 +23,22 @@ func TestLongLeft(t *testing.T) {
 	}
 	if left := leftOf(ring.Event{Rate: 2e9, Bytes: 1e9, Total: 2e9}); left.String() != "500ms" {
 		t.Errorf("%v left", left)
+	}
+}
+
+// A push that is ended while another one of the same digest runs is nobody's failure.
+func TestPushEndsInLine(t *testing.T) {
+	e := &Effects{}
+	p := &warm.Push{Digest: digest.FromString("image"), Nodes: []string{"n1", "n2"}}
+	done, err := e.turns.take(t.Context(), p.Digest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer done()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	rows, err := e.Push(ctx, p, nil, nil)
+	if err == nil || len(rows) != 2 || rows[1] != (warm.Row{Node: "n2", Outcome: warm.Interrupted}) {
+		t.Errorf("%+v, %v", rows, err)
 	}
 }
