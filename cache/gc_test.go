@@ -190,7 +190,7 @@ func TestGCKeeps(t *testing.T) {
 // Pushes, readers and GC without any grace, in many rounds: no push fails, what is named is whole, what
 // is read is right.
 func TestGCRace(t *testing.T) {
-	const rounds = 1000
+	const rounds = 300
 	c := mustOpen(t)
 	shared := strings.Repeat("shared", 1000)
 	var images []image

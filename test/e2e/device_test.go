@@ -33,7 +33,7 @@ func newDeviceRig(t *testing.T, timeout time.Duration, count int, make func(r *r
 	return r, devices
 }
 
-// The whole disk of a machine, with a GPT, ext4 and xfs, on twelve larger disks of four nodes, in three pushes at once: each
+// The whole disk of a machine, with a GPT, ext4 and xfs, on six larger disks of two nodes, in three pushes at once: each
 // table fits its disk, the file systems are whole, and what is in them is what was sent.
 func TestDeviceDisks(t *testing.T) {
 	for _, sector := range []int{512, 4096} {
@@ -41,7 +41,7 @@ func TestDeviceDisks(t *testing.T) {
 			together(t)
 			names := []string{"a", "b", "c"}
 			var disk loopdev.Disk
-			r, devices := newDeviceRig(t, 3*time.Minute, 4, func(r *rig, node int) map[string]*loopdev.Device {
+			r, devices := newDeviceRig(t, 3*time.Minute, 2, func(r *rig, node int) map[string]*loopdev.Device {
 				if node == 0 {
 					disk = loopdev.MakeDisk(t, r.dir, sector)
 				}
@@ -64,7 +64,7 @@ func TestDeviceDisks(t *testing.T) {
 					sent += ".xz"
 					r.on(r.net.Server, "sh", "-c", "xz -0 -k "+disk.File+" && bmaptool create "+disk.File+" >"+disk.File+".bmap")
 				}
-				pushes = append(pushes, r.startPush("raw", sent, "--output", "device:"+name, "--yes-overwrite", "4"))
+				pushes = append(pushes, r.startPush("raw", sent, "--output", "device:"+name, "--yes-overwrite", "2"))
 			}
 			for _, p := range pushes {
 				res := p.wait()

@@ -100,7 +100,7 @@ func TestOldOrNew(t *testing.T) {
 
 func oldOrNew(t *testing.T, seed uint64) {
 	ctx := need(t, 4*time.Minute)
-	const rounds, size = 15, 6 << 20
+	const rounds, size = 10, 6 << 20
 	rng := rand.New(rand.NewPCG(seed, seed))
 	r := newRig(t, ctx, netns.Config{Nodes: 3})
 	r.start()

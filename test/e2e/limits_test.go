@@ -21,7 +21,7 @@ func TestMemory(t *testing.T) {
 	ctx := need(t, 5*time.Minute)
 	r := newRig(t, ctx, netns.Config{Nodes: 3})
 	r.start()
-	sent := makeThin(t, filepath.Join(r.dir, "thin"), 2<<30, 64<<10)
+	sent := makeThin(t, filepath.Join(r.dir, "thin"), 1<<30, 64<<10)
 	peak := r.watchMemory()
 	p := r.startPush("raw", "--input", sent, "--verify-only", "--data", "plain", "--json")
 	if _, err := p.process.Line(ctx, `"event":"progress"`); err != nil {

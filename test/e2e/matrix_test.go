@@ -15,13 +15,18 @@ import (
 	"github.com/dolly-img/dolly-img/test/netns"
 )
 
-var matrixTable = flag.String("matrix", "", "add the tables of the fault matrix, as Markdown, to `FILE`")
+var (
+	matrixTable = flag.String("matrix", "", "add the tables of the fault matrix, all of its rows, as Markdown, to `FILE`")
+	matrixAll   = flag.Bool("matrix.all", false, "play all rows of the fault matrix: without, one of those that differ only in which nodes something is done to")
+)
 
 // fault is a row of the matrix: what is done to a ring of eight nodes, and what has to
 // come of it.
 type fault struct {
 	name  string
 	where string
+
+	elsewhere bool // another row has the same fault at other nodes: this one is played by hand
 
 	prepare act   // before the daemons start
 	early   act   // before the transfer starts
@@ -66,10 +71,14 @@ func atOnce() int {
 // Each row of the matrix: whoever can be served is, with right bytes, and the report
 // tells the truth about the rest.
 func TestFaultMatrix(t *testing.T) {
-	lines := make([]string, len(matrix))
+	rows := matrix
+	if !allRows() {
+		rows = slices.DeleteFunc(slices.Clone(matrix), func(f *fault) bool { return f.elsewhere })
+	}
+	lines := make([]string, len(rows))
 	places := make(chan struct{}, atOnce())
 	t.Run("row", func(t *testing.T) {
-		for i, f := range matrix {
+		for i, f := range rows {
 			t.Run(f.name+" "+f.where, func(t *testing.T) {
 				t.Parallel()
 				places <- struct{}{}
@@ -177,6 +186,9 @@ func (s *scene) othersCommitted(ctx context.Context) bool {
 	}
 	return true
 }
+
+// allRows says whether rows are played, too, that differ from others only in which nodes something is done to.
+func allRows() bool { return *matrixAll || measures() }
 
 // measures says whether the times are wanted and not only held below limits: then the table is written.
 func measures() bool { return *matrixTable != "" }

@@ -281,7 +281,7 @@ func TestPullLimits(t *testing.T) {
 // A pull into a cache that is collected all the time, without any grace and with room for nothing:
 // every byte comes, and is right, in many rounds.
 func TestPullBesideGC(t *testing.T) {
-	const rounds = 80 // of four blobs each
+	const rounds = 30 // of four blobs each
 	dir := t.TempDir()
 	registries := []*smallRegistry{newSmallRegistry(t, 20_000), newSmallRegistry(t, 30_000)}
 	c, err := cache.Open(dir)
