@@ -191,7 +191,7 @@ func TestMutants(t *testing.T) {
 // run returns what a test says of the mutant, which it has to find.
 func (m mutant) run(t *testing.T, test string) string {
 	t.Helper()
-	out, err := exec.CommandContext(t.Context(), "go", "test", "-vet=off", "-overlay", mutate(t, m.edits), "-run", "^"+test+"$", "-short", ".").CombinedOutput()
+	out, err := exec.CommandContext(t.Context(), "go", "test", "-vet=off", "-ldflags=-s -w", "-overlay", mutate(t, m.edits), "-run", "^"+test+"$", "-short", ".").CombinedOutput()
 	if err == nil {
 		t.Fatalf("%s finds nothing\n%s", test, out)
 	}

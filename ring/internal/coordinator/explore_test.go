@@ -18,6 +18,7 @@ import (
 
 var (
 	exploreMost = flag.Int("explore.most", 100_000_000, "states the explorer looks at before it gives up")
+	exploreDeep = flag.Bool("explore.deep", false, "farther from the order of moves than with every change")
 	exploreFull = flag.Bool("explore.full", false, "2 losses of 3 nodes in any order, with a return, too: 44 million states, six minutes, 4 GB")
 )
 
@@ -29,34 +30,35 @@ func TestExplore(t *testing.T) {
 	for _, s := range []struct {
 		name  string
 		nodes int
-		short budget // with -short
+		short budget // with -short: the faults of TestMutants are all found so
 		left  budget
+		deep  int // delays with -explore.deep, if there are more
 	}{
-		{"3 nodes, any order", 3, budget{delays: anyOrder}, budget{delays: anyOrder}},
-		{"3 nodes, 2 losses", 3, budget{delays: 1, crashes: 2}, budget{delays: 4, crashes: 2}},
-		{"3 nodes, any order, a loss, a return", 3, budget{delays: 1, crashes: 1, returns: 1}, budget{delays: anyOrder, crashes: 1, returns: 1}},
-		{"3 nodes, 2 losses, a return", 3, budget{delays: 0, crashes: 2, returns: 1}, budget{delays: 2, crashes: 2, returns: 1}},
-		{"3 nodes, control lost", 3, budget{delays: 2, cuts: 1}, budget{delays: 4, cuts: 1}},
-		{"3 nodes, any order, changed bytes", 3, budget{delays: 1, flips: 1}, budget{delays: anyOrder, flips: 1}},
-		{"3 nodes, a loss, a return, changed bytes", 3, budget{delays: 0, crashes: 1, returns: 1, flips: 1}, budget{delays: 3, crashes: 1, returns: 1, flips: 1}},
-		{"2 nodes, any order, another name of the first", 3, budget{delays: 2, twins: 1}, budget{delays: anyOrder, twins: 1}},
-		{"2 nodes, another name of the first, a loss, a return", 3, budget{delays: 1, twins: 1, crashes: 1, returns: 1}, budget{delays: 3, twins: 1, crashes: 1, returns: 1}},
-		{"3 nodes, any order, the first two do not reach each other", 3, budget{delays: 1, walls: 1}, budget{delays: anyOrder, walls: 1}},
-		{"3 nodes, any order, none reaches another", 3, budget{delays: 1, walls: 3}, budget{delays: anyOrder, walls: 3}},
-		{"3 nodes, none reaches another, a loss, a return", 3, budget{delays: 0, walls: 3, crashes: 1, returns: 1}, budget{delays: 2, walls: 3, crashes: 1, returns: 1}},
-		{"3 nodes, the first lies twice", 3, budget{delays: 0, liar: 1, lies: 2}, budget{delays: 3, liar: 1, lies: 2}},
-		{"3 nodes, the second lies twice", 3, budget{delays: 0, liar: 2, lies: 2}, budget{delays: 3, liar: 2, lies: 2}},
-		{"3 nodes, the last lies twice", 3, budget{delays: 0, liar: 3, lies: 2}, budget{delays: 3, liar: 3, lies: 2}},
-		{"3 nodes, claims, of which some are wrong", 3, budget{delays: 1, sets: 1}, budget{delays: anyOrder, sets: 1}},
-		{"3 nodes, claims, of which some are wrong, a loss, a return", 3, budget{delays: 0, sets: 1, crashes: 1, returns: 1}, budget{delays: 3, sets: 1, crashes: 1, returns: 1}},
-		{"3 nodes, two lack the same leaf, changed bytes", 3, budget{delays: 0, sets: 2, flips: 1}, budget{delays: 7, sets: 2, flips: 1}},
-		{"3 nodes, they compare", 3, budget{delays: 1, sets: xCompare}, budget{delays: anyOrder, sets: xCompare}},
-		{"3 nodes, they compare, a loss, a return", 3, budget{delays: 0, sets: xCompare, crashes: 1, returns: 1}, budget{delays: 4, sets: xCompare, crashes: 1, returns: 1}},
-		{"3 nodes, they compare, control lost", 3, budget{delays: 0, sets: xCompare, cuts: 1}, budget{delays: 4, sets: xCompare, cuts: 1}},
-		{"3 nodes, they compare, one joins late", 3, budget{delays: 1, sets: xCompare, late: 1, returns: 1}, budget{delays: anyOrder, sets: xCompare, late: 1, returns: 1}},
-		{"3 nodes, they compare, one never does, a loss", 3, budget{delays: 0, sets: xCompare, stuck: 2}, budget{delays: 4, sets: xCompare, stuck: 2, crashes: 1}},
-		{"2 nodes, any order, 2 losses, a return", 2, budget{delays: 2, crashes: 2, returns: 1}, budget{delays: anyOrder, crashes: 2, returns: 1}},
-		{"2 nodes, any order, changed bytes", 2, budget{delays: 2, flips: 1}, budget{delays: anyOrder, flips: 1}},
+		{"3 nodes, any order", 3, budget{delays: anyOrder}, budget{delays: anyOrder}, 0},
+		{"3 nodes, 2 losses", 3, budget{delays: 0, crashes: 2}, budget{delays: 3, crashes: 2}, 4},
+		{"3 nodes, a loss, a return", 3, budget{delays: 1, crashes: 1, returns: 1}, budget{delays: 5, crashes: 1, returns: 1}, anyOrder},
+		{"3 nodes, 2 losses, a return", 3, budget{delays: 0, crashes: 2, returns: 1}, budget{delays: 1, crashes: 2, returns: 1}, 2},
+		{"3 nodes, control lost", 3, budget{delays: 1, cuts: 1}, budget{delays: 3, cuts: 1}, 4},
+		{"3 nodes, changed bytes", 3, budget{delays: 1, flips: 1}, budget{delays: 5, flips: 1}, anyOrder},
+		{"3 nodes, a loss, a return, changed bytes", 3, budget{delays: 0, crashes: 1, returns: 1, flips: 1}, budget{delays: 2, crashes: 1, returns: 1, flips: 1}, 3},
+		{"2 nodes, any order, another name of the first", 3, budget{delays: 2, twins: 1}, budget{delays: anyOrder, twins: 1}, 0},
+		{"2 nodes, another name of the first, a loss, a return", 3, budget{delays: 1, twins: 1, crashes: 1, returns: 1}, budget{delays: 3, twins: 1, crashes: 1, returns: 1}, 0},
+		{"3 nodes, any order, the first two do not reach each other", 3, budget{delays: 1, walls: 1}, budget{delays: anyOrder, walls: 1}, 0},
+		{"3 nodes, none reaches another", 3, budget{delays: 1, walls: 3}, budget{delays: 5, walls: 3}, anyOrder},
+		{"3 nodes, none reaches another, a loss, a return", 3, budget{delays: 0, walls: 3, crashes: 1, returns: 1}, budget{delays: 2, walls: 3, crashes: 1, returns: 1}, 0},
+		{"3 nodes, the first lies twice", 3, budget{delays: 0, liar: 1, lies: 2}, budget{delays: 3, liar: 1, lies: 2}, 0},
+		{"3 nodes, the second lies twice", 3, budget{delays: 0, liar: 2, lies: 2}, budget{delays: 3, liar: 2, lies: 2}, 0},
+		{"3 nodes, the last lies twice", 3, budget{delays: 0, liar: 3, lies: 2}, budget{delays: 3, liar: 3, lies: 2}, 0},
+		{"3 nodes, claims, of which some are wrong", 3, budget{delays: 1, sets: 1}, budget{delays: anyOrder, sets: 1}, 0},
+		{"3 nodes, claims, of which some are wrong, a loss, a return", 3, budget{delays: 0, sets: 1, crashes: 1, returns: 1}, budget{delays: 3, sets: 1, crashes: 1, returns: 1}, 0},
+		{"3 nodes, two lack the same leaf, changed bytes", 3, budget{delays: 0, sets: 2, flips: 1}, budget{delays: 7, sets: 2, flips: 1}, 0},
+		{"3 nodes, they compare", 3, budget{delays: 1, sets: xCompare}, budget{delays: anyOrder, sets: xCompare}, 0},
+		{"3 nodes, they compare, a loss, a return", 3, budget{delays: 0, sets: xCompare, crashes: 1, returns: 1}, budget{delays: 4, sets: xCompare, crashes: 1, returns: 1}, 0},
+		{"3 nodes, they compare, control lost", 3, budget{delays: 0, sets: xCompare, cuts: 1}, budget{delays: 4, sets: xCompare, cuts: 1}, 0},
+		{"3 nodes, they compare, one joins late", 3, budget{delays: 1, sets: xCompare, late: 1, returns: 1}, budget{delays: anyOrder, sets: xCompare, late: 1, returns: 1}, 0},
+		{"3 nodes, they compare, one never does, a loss", 3, budget{delays: 0, sets: xCompare, stuck: 2}, budget{delays: 4, sets: xCompare, stuck: 2, crashes: 1}, 0},
+		{"2 nodes, 2 losses, a return", 2, budget{delays: 1, crashes: 2, returns: 1}, budget{delays: 6, crashes: 2, returns: 1}, anyOrder},
+		{"2 nodes, any order, changed bytes", 2, budget{delays: 2, flips: 1}, budget{delays: anyOrder, flips: 1}, 0},
 	} {
 		t.Run(s.name, func(t *testing.T) {
 			t.Parallel()
@@ -64,6 +66,8 @@ func TestExplore(t *testing.T) {
 				s.left = s.short
 			} else if *exploreFull && s.left.crashes == 2 {
 				s.left.delays = anyOrder
+			} else if *exploreDeep || *exploreFull {
+				s.left.delays = max(s.left.delays, s.deep)
 			}
 			if s.left.ticks = 12; s.left.lies > 0 {
 				s.left.ticks = anyOrder // pass has an end of its own
