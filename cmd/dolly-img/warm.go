@@ -11,6 +11,7 @@ import (
 	"sync"
 	"syscall"
 
+	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/spf13/cobra"
 
 	"github.com/dolly-img/dolly-img/cache/durable"
@@ -42,8 +43,8 @@ const warmLong = `Warm keeps images in the caches of nodes: it sees to it that e
 the list, under its name. It runs on the server, in the foreground, until it is told to stop.
 
 The list is a file that says which images are wanted on which nodes, how often registries are asked whether
-a tag has moved, and when nodes may be pushed to. Its keys are explained in the documentation
-of package cache/warm, and an unknown one is an error. Every node is asked once a minute, or as
+a tag has moved, and when nodes may be pushed to. dolly-img-warm.toml(5) explains its keys, and an
+unknown one is an error. Every node is asked once a minute, or as
 often as the list says, what it holds. Who lacks an image gets it from this server's own cache, as with
 push. So a node that was off, was installed anew or is new is warm soon after it answers, and a registry
 is asked for each image once. Nothing is ever deleted on a node: what the list does not name any more is only
@@ -160,6 +161,7 @@ func (f *warmFlags) run(cmd *cobra.Command, hangup <-chan os.Signal) error {
 	b := thisBuild()
 	log.Info("starting", "version", b.version, "commit", orDash(b.commit), "list", f.config, "images", len(list.Images), "groups", len(list.Groups),
 		"keys", list.Keys, "state", list.State, "socket", list.Socket)
+	_, _ = daemon.SdNotify(false, daemon.SdNotifyReady) // status can ask from here on
 	reload := make(chan struct{})
 	c := warm.NewController(warm.Config{List: f.again(list, log), Reload: reload, Effects: effects, State: state, Log: log})
 	if metricsAt != "" {
