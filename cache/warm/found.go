@@ -37,6 +37,7 @@ func (m *Machine) apply(list *List) {
 			if m.recall(e); again {
 				e.next = m.now.Since
 			}
+			e.doubtful = e.next <= m.now.Since
 		}
 		delete(known, i.key())
 		renamed := e.Name != i.Name
@@ -172,6 +173,7 @@ func (m *Machine) found(ev EvFound) {
 		e.next = m.now.Since
 		return
 	}
+	e.doubtful = false
 	why := ev.Why
 	var tags []*tag
 	if why == "" {

@@ -56,7 +56,7 @@ type (
 		Rows []Row
 		Why  string
 	}
-	// EvSaved answers ActSave and ActKeep where one failed, or worked again.
+	// EvSaved answers ActSave and ActKeep where one failed, or worked again. What failed is done again after saveEvery.
 	EvSaved struct{ Why string }
 )
 

@@ -302,7 +302,7 @@ func TestNodesEnd(t *testing.T) {
 	}{
 		{"is cancelled", "exec 9>" + fifo + "; sleep 1000 9>&9 & sleep 1000", true, "command of nodes.n: context canceled"},
 		{"leaves something running", "exec 9>" + fifo + "; sleep 1000 & echo a", false, "[a]"},
-		{"prints without end", "exec 9>" + fifo + "; cat /dev/zero & cat /dev/zero", false, "command of nodes.n: prints more than 16777216 bytes"},
+		{"prints without end", "exec 9>" + fifo + "; cat /dev/zero & cat /dev/zero", false, "command of nodes.n: prints more than 4194304 bytes"},
 		{"says much and succeeds", "exec 9>" + fifo + "; yes e | head -c 100000 >&2; echo a", false, "[a]"},
 	} {
 		ctx, cancel := context.WithCancel(t.Context())

@@ -19,7 +19,7 @@ const (
 	soonest     = 2 * time.Second  // between the beginnings of two rounds, when a digest is new
 	flapsAfter  = 3                // losses, from which on a node flaps
 	steadyAfter = time.Hour        // of answers, after which losses are forgotten
-	saveEvery   = time.Minute      // where only times have changed
+	saveEvery   = time.Minute      // where only times have changed, and after a failure
 	jitter      = 0.1              // of every
 	mostPairs   = 512              // images of a node
 	mostWishes  = 1024             // that a node takes (PROTOCOL.md)
@@ -108,6 +108,7 @@ func (m *Machine) Step(now Now, ev Event) []Action {
 			m.trouble = notice{}
 		} else {
 			m.trouble.set(ev.Why, now.Wall)
+			m.dirty = true // It is tried again.
 		}
 	}
 	m.advance()
@@ -139,7 +140,7 @@ func (m *Machine) watch() {
 
 // flush saves what has changed.
 func (m *Machine) flush() {
-	if !m.dirty && !(m.touched && m.now.Since-m.lastSave >= saveEvery) {
+	if !m.dirty && !m.touched || (!m.dirty || m.trouble.why != "") && m.now.Since-m.lastSave < saveEvery {
 		return
 	}
 	m.do(ActSave{m.state()})
@@ -152,7 +153,7 @@ func (m *Machine) flush() {
 // known reports whether so much is known of entries that wishes may replace the ones of an earlier controller.
 func (m *Machine) known(entries []*entry) bool {
 	for _, e := range entries {
-		if len(e.tags) == 0 && e.fails < triesAlone {
+		if e.doubtful || len(e.tags) == 0 && e.fails < triesAlone {
 			return false
 		}
 	}

@@ -135,3 +135,56 @@ func TestTwinsFound(t *testing.T) {
 		t.Errorf("%+v", s)
 	}
 }
+
+// A state that is old is not gone by before the registry was asked, so that no old digest is pushed over a new one. Where the registry does not
+// answer, it is.
+func TestOldState(t *testing.T) {
+	list, err := Parse([]byte("[nodes.all]\nlist = \"n1\"\n[[image]]\nref = \"docker://r.example/torch:1\"\nnodes = [\"all\"]\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	old, moved := digest.FromString("old"), digest.FromString("moved")
+	for _, answers := range []bool{true, false} {
+		now := Now{Wall: time.Unix(1e9, 0)}
+		m := New(now, list, &State{Version: 1, Images: []ImageSaved{{Ref: list.Images[0].Ref, List: old, Next: now.Wall.Add(-time.Hour), Variants: []VariantSaved{{Name: "torch", Digest: old}}}}}, 1)
+		var looked *Lookup
+		wished := map[digest.Digest]bool{}
+		var step func(ev Event)
+		step = func(ev Event) {
+			for _, a := range m.Step(now, ev) {
+				switch a := a.(type) {
+				case ActLookup:
+					looked = &a.Lookup
+				case ActKeep:
+					wished[a.Wishes[0].Digest] = true
+				case ActPush:
+					wished[a.Push.Digest] = true
+				case ActAsk:
+					for _, w := range a.Queries[0].Wishes {
+						wished[w.Digest] = true
+					}
+					step(EvAnswer{Query: a.Queries[0], Answer: Answer{Images: []Holding{{Lacks: 1}}}})
+				}
+			}
+		}
+		for range 10 {
+			step(EvTick{})
+			now.Since += time.Second
+		}
+		if looked == nil || len(wished) > 0 {
+			t.Fatalf("before the answer: %v, %v", looked, wished)
+		}
+		ev, want := EvFound{Lookup: *looked, Why: "away"}, old
+		if answers {
+			ev, want = EvFound{Lookup: *looked, Tags: []Tag{{Ref: looked.Image.Ref, List: moved, Variants: []Found{{"", "torch", moved, 1}}}}}, moved
+		}
+		step(ev)
+		for range 2 * int(list.CatchUp/time.Second) {
+			step(EvTick{})
+			now.Since += time.Second
+		}
+		if !wished[want] || !answers && wished[moved] || m.pushes[1] == nil || m.pushes[1].Digest != want {
+			t.Errorf("answers %v: %v, %v", answers, wished, m.pushes)
+		}
+	}
+}

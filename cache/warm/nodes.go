@@ -21,7 +21,7 @@ import (
 const (
 	commandWithin = 30 * time.Second
 	commandGrace  = time.Second // for what it left running with its output open
-	maxPrinted    = 16 << 20    // bytes
+	maxPrinted    = 4 << 20     // bytes
 	maxSaid       = 200         // bytes of its errors
 )
 

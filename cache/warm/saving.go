@@ -59,13 +59,14 @@ func (c *Controller) save(ctx context.Context) {
 			}
 		}
 		now := strings.Trim(unsaved+"; "+unkept, "; ")
-		if now == said || ctx.Err() != nil {
+		if now == "" && said == "" || ctx.Err() != nil {
 			continue
 		}
-		if said = now; now != "" {
+		if now != said && now != "" {
 			c.log.Error("cannot be kept", "error", now)
 		}
-		c.tell(ctx, EvSaved{now})
+		said = now
+		c.tell(ctx, EvSaved{now}) // Each failure is told, since each is tried again.
 	}
 }
 

@@ -3,6 +3,7 @@ package warm
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -14,7 +15,12 @@ type checker struct {
 	told     map[string]map[string]toldOf // by Ref and platform: what a controller has been told
 	seen     map[string]bool              // Refs that this controller was told of
 	answered map[*Query]bool
-	lookups  map[string]*tries        // by Ref
+	tagsOf   map[string][]string // Refs that it was told of last, by that of their entry
+	lookups  map[string]*tries   // by Ref
+	saves    time.Duration       // the last one
+	failed   bool                // it did
+	looks    int
+	rings    []ringTime
 	closed   map[string]time.Duration // registries, until
 	pairs    map[string]*pairCheck
 	asks     map[string]int
@@ -44,7 +50,7 @@ type pairCheck struct {
 }
 
 func newChecker() *checker {
-	return &checker{told: map[string]map[string]toldOf{}, seen: map[string]bool{}, answered: map[*Query]bool{}, lookups: map[string]*tries{}, pairs: map[string]*pairCheck{}, asks: map[string]int{}, closed: map[string]time.Duration{}}
+	return &checker{told: map[string]map[string]toldOf{}, seen: map[string]bool{}, answered: map[*Query]bool{}, lookups: map[string]*tries{}, pairs: map[string]*pairCheck{}, asks: map[string]int{}, closed: map[string]time.Duration{}, tagsOf: map[string][]string{}, saves: -time.Hour}
 }
 
 func (c *checker) fail(w *world, format string, args ...any) {
@@ -59,11 +65,36 @@ func (c *checker) started(w *world, s *State) {
 	clear(c.pairs)
 	clear(c.seen)
 	clear(c.closed)
+	clear(c.tagsOf)
+	c.failed = false
 	if s != nil {
 		for _, i := range s.Images {
 			c.seen[i.Ref] = true
+			repository, _, _ := cutTag(i.Ref)
+			c.tagsOf[repository] = append(c.tagsOf[repository], i.Ref)
 		}
 	}
+}
+
+// save judges when the state is saved: after it failed, once a minute.
+func (c *checker) save(w *world) {
+	if c.failed && w.now-c.saves < saveEvery {
+		c.fail(w, "the state is saved again %v after it failed", w.now-c.saves)
+	}
+	c.saves, c.failed = w.now, w.full != ""
+}
+
+// refs returns the Refs that an entry stands for, as far as the controller was told.
+func (c *checker) refs(i *Image) []string {
+	if i.Tags != "" {
+		return c.tagsOf[i.Ref]
+	}
+	return []string{i.Ref}
+}
+
+// wanted reports whether a Ref is of the list.
+func (c *checker) wanted(w *world, ref string) bool {
+	return slices.ContainsFunc(w.list.Images, func(i Image) bool { return slices.Contains(c.refs(&i), ref) })
 }
 
 // reloaded forgets failures, as the controller does.
@@ -112,8 +143,7 @@ func (c *checker) action(w *world, a Action) {
 	case ActKeep:
 		for ref, platforms := range c.told {
 			for _, t := range platforms {
-				listed := slices.ContainsFunc(w.list.Images, func(i Image) bool { return i.Ref == ref })
-				if c.seen[ref] && listed && !slices.ContainsFunc(a.Wishes, func(wish Wish) bool { return wish.Digest == t.digest }) {
+				if c.seen[ref] && c.wanted(w, ref) && !slices.ContainsFunc(a.Wishes, func(wish Wish) bool { return wish.Digest == t.digest }) {
 					c.fail(w, "the own cache does not keep %s", ref)
 				}
 			}
@@ -126,20 +156,30 @@ func (c *checker) push(w *world, p *Push) {
 	if len(w.pushes) >= w.list.Rings {
 		c.fail(w, "%d rings run already", len(w.pushes))
 	}
-	if !w.list.Open(w.clock().Wall) && w.list.Outside.Off {
+	shut := !w.list.Open(w.clock().Wall) && !w.list.Open(w.clock().Wall.Add(-15*time.Second)) // longer than from tick to tick
+	if shut && w.list.Outside.Off && w.now-w.jumped > 15*time.Second {
 		c.fail(w, "a ring outside of the windows")
 	}
 	if len(p.Nodes) == 0 {
 		c.fail(w, "a ring without nodes")
 	}
+	at := slices.IndexFunc(w.list.Images, func(i Image) bool { return slices.Contains(c.refs(&i), p.Ref) })
+	if at < 0 {
+		c.fail(w, "%s is pushed, which is not listed", p.Ref)
+		return
+	}
+	c.rings = append(c.rings, ringTime{id: p.ID, priority: w.list.Images[at].Priority, began: w.now})
 	for _, name := range p.Nodes {
 		n, pc := w.nodes[name], c.pair(p, name)
-		if n.holds(p.Name, p.Digest) {
+		if n.holds(p.Name, p.Digest) && len(w.controllers) == 1 {
 			c.fail(w, "%s is pushed to %s, which holds it", p.Digest, name)
 		}
 		unseen := w.now-n.changed < w.list.CatchUp+time.Minute // It may have been wiped since it answered.
-		if !n.wished[p.Digest] && n.up && !unseen {
+		if !slices.Contains(n.wished[p.Digest], w.owner) && n.up && !unseen {
 			c.fail(w, "%s is pushed to %s before the wish for it", p.Digest, name)
+		}
+		if by := n.conflict(w.owner, p.Name, p.Digest); by != "" && w.now-max(n.moved, n.changed) > w.list.CatchUp+time.Minute {
+			c.fail(w, "%s is pushed to %s, where it %s", p.Name, name, by)
 		}
 		if pc.push != 0 && w.pushes[pc.push] != nil {
 			c.fail(w, "%s is in two rings of %s", name, p.Name)
@@ -178,7 +218,7 @@ func (c *checker) looked(w *world, ev EvFound) {
 		t = &tries{}
 		c.lookups[ref] = t
 	}
-	if ev.Why != "" {
+	if ev.Why != "" || !slices.ContainsFunc(ev.Tags, func(t Tag) bool { return t.Why == "" }) {
 		t.failed++
 		if t.last = w.now; ev.Wait > 0 {
 			c.closed[registry(ref)] = w.now + min(ev.Wait, w.list.Retry.Most)
@@ -186,47 +226,46 @@ func (c *checker) looked(w *world, ev EvFound) {
 		return
 	}
 	t.failed = 0
-	c.seen[ref] = true
-	if c.told[ref] == nil {
-		c.told[ref] = map[string]toldOf{}
-	}
-	for _, f := range ev.Tags[0].Variants {
-		if c.told[ref][f.Platform].digest != f.Digest {
-			c.told[ref][f.Platform] = toldOf{f.Digest, w.now}
+	before := c.tagsOf[ref]
+	c.tagsOf[ref] = nil
+	for _, t := range ev.Tags {
+		if ev.Lookup.Image.Tags != "" && !slices.Contains(before, t.Ref) { // It was gone.
+			delete(c.told, t.Ref)
+			delete(c.seen, t.Ref)
+			for key := range c.pairs {
+				if strings.HasPrefix(key, nameOf(&ev.Lookup.Image, t.Ref)+"@") {
+					delete(c.pairs, key)
+				}
+			}
 		}
-	}
-}
-
-// each calls do for every image that a node is to hold.
-func (w *world) each(do func(n *simNode, i *Image, platform string)) {
-	for at := range w.list.Images {
-		i := &w.list.Images[at]
-		for _, name := range i.Nodes {
-			g := w.list.Groups[slices.IndexFunc(w.list.Groups, func(g Group) bool { return g.Name == name })]
-			for _, node := range w.nodesOf[name] {
-				do(w.nodes[node], i, g.Platform)
+		if c.tagsOf[ref] = append(c.tagsOf[ref], t.Ref); t.Why != "" {
+			continue
+		}
+		c.seen[t.Ref] = true
+		if c.told[t.Ref] == nil {
+			c.told[t.Ref] = map[string]toldOf{}
+		}
+		for _, f := range t.Variants {
+			if c.told[t.Ref][f.Platform].digest != f.Digest {
+				c.told[t.Ref][f.Platform] = toldOf{f.Digest, w.now}
 			}
 		}
 	}
 }
 
-// evicted judges what a cache had to give up.
-func (c *checker) evicted(w *world, n *simNode, d digest.Digest) {
-	w.each(func(of *simNode, i *Image, platform string) {
-		if of != n || !c.seen[i.Ref] {
-			return
+// each calls do for every image that a node is to hold.
+func (w *world) each(do func(n *simNode, name, ref, platform string)) {
+	for at := range w.list.Images {
+		i := &w.list.Images[at]
+		for _, name := range i.Nodes {
+			g := w.list.Groups[slices.IndexFunc(w.list.Groups, func(g Group) bool { return g.Name == name })]
+			for _, node := range w.nodesOf[name] {
+				for _, ref := range w.check.refs(i) {
+					do(w.nodes[node], nameOf(i, ref), ref, g.Platform)
+				}
+			}
 		}
-		name := "name of " + i.Ref
-		if n.foreign[name] {
-			return
-		}
-		if c.told[i.Ref][platform].digest == d {
-			c.fail(w, "%s has evicted %s of %s, which is wanted", n.name, d, i.Ref)
-		}
-		if n.names[name] == d && !n.holds(name, c.told[i.Ref][platform].digest) {
-			c.fail(w, "%s has evicted the old %s of %s before it held the new one", n.name, d, i.Ref)
-		}
-	})
+	}
 }
 
 // look compares the world with the promise, and the status with the world.
@@ -235,7 +274,7 @@ func (c *checker) look(w *world) {
 	if !open {
 		c.open = -1
 		for id, p := range w.pushes {
-			if !p.done {
+			if !p.done && w.now-w.jumped > 15*time.Second {
 				c.fail(w, "ring %d runs outside of the windows", id)
 			}
 		}
@@ -249,23 +288,26 @@ func (c *checker) look(w *world) {
 		return
 	}
 	c.status(w)
+	c.kept(w)
 	if !open {
 		return
 	}
 	bound := w.list.CatchUp + 40*time.Second
 	for _, i := range w.list.Images { // Two rings may run already, and those of other images may come before.
-		longest := max(w.size[w.tags[i.Ref+"linux/amd64"]], w.size[w.tags[i.Ref+"linux/arm64"]])
-		bound += 3 * time.Duration(float64(longest)/simRate*1e9)
+		for _, ref := range c.refs(&i) {
+			longest := max(w.size[w.tags[ref+"linux/amd64"]], w.size[w.tags[ref+"linux/arm64"]])
+			bound += 3 * time.Duration(float64(longest)/simRate*1e9)
+		}
 	}
-	w.each(func(n *simNode, i *Image, platform string) {
-		name, told := "name of "+i.Ref, c.told[i.Ref][platform]
-		if told.digest == "" || !c.seen[i.Ref] || !n.up || n.holds(name, told.digest) || n.broken || n.foreign[name] || n.flapping {
+	w.each(func(n *simNode, name, ref, platform string) {
+		told := c.told[ref][platform]
+		if told.digest == "" || !c.seen[ref] || !n.up || n.holds(name, told.digest) || n.broken || n.flapping || n.conflict(w.owner, name, told.digest) != "" {
 			return
 		}
 		if _, held := n.blobs[told.digest]; !held && n.room() < w.size[told.digest] {
 			return
 		}
-		since := max(told.at, n.changed, w.born, w.changed, c.open, c.source+w.list.Retry.Most, n.grew)
+		since := max(told.at, n.changed, w.born, w.changed, c.open, c.source+w.list.Retry.Most, n.grew, n.moved)
 		pc := c.pairs[name+"@"+n.name]
 		if pc != nil && w.pushes[pc.push] != nil {
 			return
@@ -284,8 +326,8 @@ func (c *checker) look(w *world) {
 		if recent > flapsAfter {
 			since += w.list.Retry.Most
 		}
-		if w.now-since > bound {
-			c.fail(w, "%s lacks %s for %v, at most %v: %s", n.name, i.Ref, w.now-since, bound, w.said(i.Ref, n.name))
+		if w.now-since > bound && w.now-since > bound+c.before(w, w.priority(ref), since) {
+			c.fail(w, "%s lacks %s of priority %d for %v, at most %v, and %v for others: %s", n.name, ref, w.priority(ref), w.now-since, bound, c.before(w, w.priority(ref), since), w.said(ref, n.name))
 		}
 	})
 }
@@ -301,7 +343,7 @@ func (c *checker) status(w *world) {
 				continue
 			}
 			warm++
-			if w.now-max(n.changed, n.wiped, w.born) > w.list.CatchUp+time.Minute && n.up && !n.holds(i.Name, i.Digest) {
+			if w.now-max(n.changed, n.wiped, w.born, n.moved) > w.list.CatchUp+time.Minute && n.up && !n.holds(i.Name, i.Digest) {
 				c.fail(w, "the status calls %s warm of %s", row.Node, i.Ref)
 			}
 		}

@@ -1,92 +1,13 @@
 package warm
 
 import (
-	"cmp"
 	"container/heap"
 	"fmt"
 	"math/rand/v2"
-	"slices"
 	"time"
 
 	"github.com/opencontainers/go-digest"
 )
-
-// simNode is a node of the simulation with its cache.
-type simNode struct {
-	name     string
-	up       bool
-	changed  time.Duration // when it last went up or down, or was wiped
-	wiped    time.Duration
-	outages  []time.Duration
-	flapping bool
-	broken   bool // pushes to it fail
-	cap      int64
-	blobs    map[digest.Digest]simBlob
-	names    map[string]digest.Digest
-	wished   map[digest.Digest]bool
-	foreign  map[string]bool // names of another warmer
-	grew     time.Duration   // when it last had more room
-}
-
-type simBlob struct {
-	bytes int64
-	used  time.Duration
-	pin   bool // a wish of the owner local
-}
-
-func (n *simNode) room() int64 {
-	room := n.cap
-	for d, b := range n.blobs {
-		if b.pin || n.wished[d] {
-			room -= b.bytes
-		}
-	}
-	return max(0, room)
-}
-
-// store makes room as a cache does, least recently used first, and takes a blob.
-func (n *simNode) store(w *world, d digest.Digest, bytes int64) (needs int64, ok bool) {
-	if _, held := n.blobs[d]; held {
-		return 0, true
-	}
-	used := bytes
-	var others []digest.Digest
-	for d, b := range n.blobs {
-		used += b.bytes
-		if !b.pin && !n.wished[d] {
-			others = append(others, d)
-		}
-	}
-	slices.SortFunc(others, func(a, b digest.Digest) int {
-		return cmp.Or(cmp.Compare(n.blobs[a].used, n.blobs[b].used), cmp.Compare(a, b))
-	})
-	for used > n.cap && len(others) > 0 {
-		used -= n.blobs[others[0]].bytes
-		w.check.evicted(w, n, others[0])
-		n.evict(others[0])
-		others = others[1:]
-	}
-	if used > n.cap {
-		return bytes, false
-	}
-	n.blobs[d] = simBlob{bytes: bytes, used: w.now}
-	return 0, true
-}
-
-func (n *simNode) evict(d digest.Digest) {
-	delete(n.blobs, d)
-	for name, to := range n.names {
-		if to == d {
-			delete(n.names, name)
-		}
-	}
-}
-
-// holds reports whether a node is warm, whoever asks.
-func (n *simNode) holds(name string, d digest.Digest) bool {
-	_, held := n.blobs[d]
-	return held && n.names[name] == d
-}
 
 // simPush is a ring that runs.
 type simPush struct {
@@ -96,30 +17,45 @@ type simPush struct {
 	done  bool
 }
 
-// A world is a cluster, a registry and a clock, and a controller that may die.
-type world struct {
-	rng   *rand.Rand
-	now   time.Duration
-	wall  time.Time // at now 0
-	queue simQueue
-	seq   int
-	quiet time.Duration // no faults from then on
+// A cluster is what controllers share: nodes, a registry and a clock.
+type cluster struct {
+	rng    *rand.Rand
+	now    time.Duration
+	wall   time.Time     // at now 0
+	jumped time.Duration // when the clock on the wall did
+	queue  simQueue
+	seq    int
+	quiet  time.Duration // no faults from then on
 
+	failing  string        // what the registry answers
+	wait     time.Duration // and for how long it does not want to be asked
+	damaged  string        // a tag that cannot be read
+	source   string        // why pushes fail at their source
+	full     string        // why the state cannot be saved
+	filled   time.Duration // when that last changed
+	nodesOf  map[string][]string
+	command  string                   // what the list command does: "", fails or is empty
+	tags     map[string]digest.Digest // by Ref and platform
+	tagsOf   map[string][]string      // Refs, by that of their repository
+	size     map[digest.Digest]int64
+	nodes    map[string]*simNode
+	order    []*simNode
+	lawless  bool // names have no owners
+	switches int  // of names from one digest to another
+
+	controllers []*world
+}
+
+// A world is a cluster as one controller has it, which may die.
+type world struct {
+	*cluster
+	owner   string
 	list    *List
 	m       *Machine
 	life    int // of the controller
 	born    time.Duration
 	changed time.Duration // the list
 	state   []byte
-	failing string        // what the registry answers
-	wait    time.Duration // and for how long it does not want to be asked
-	source  string        // why pushes fail at their source
-	nodesOf map[string][]string
-	command string                   // what the list command does: "", fails or is empty
-	tags    map[string]digest.Digest // by Ref and platform
-	size    map[digest.Digest]int64
-	nodes   map[string]*simNode
-	order   []*simNode
 	pushes  map[int]*simPush
 	check   *checker
 	// broken changes what the machine does, to see that the checker finds it.
@@ -146,9 +82,9 @@ func (q *simQueue) Pop() any {
 	return last
 }
 
-func (w *world) after(d time.Duration, do func()) {
-	w.seq++
-	heap.Push(&w.queue, simEvent{w.now + d, w.seq, do})
+func (c *cluster) after(d time.Duration, do func()) {
+	c.seq++
+	heap.Push(&c.queue, simEvent{c.now + d, c.seq, do})
 }
 
 // live is after for the controller that runs now only.
@@ -161,20 +97,30 @@ func (w *world) live(d time.Duration, do func()) {
 	})
 }
 
-func (w *world) between(a, b time.Duration) time.Duration {
-	return a + time.Duration(w.rng.Int64N(int64(b-a)))
+func (c *cluster) between(a, b time.Duration) time.Duration {
+	return a + time.Duration(c.rng.Int64N(int64(b-a)))
 }
 
 func (w *world) clock() Now { return Now{w.now - w.born, w.wall.Add(w.now)} }
 
 // run lets time pass until end.
 func (w *world) run(end time.Duration) {
-	for w.queue.Len() > 0 && w.queue[0].at <= end && w.check.wrong == "" {
+	for w.queue.Len() > 0 && w.queue[0].at <= end && w.wrong() == "" {
 		e := heap.Pop(&w.queue).(simEvent)
 		w.now = e.at
 		e.do()
 	}
 	w.now = end
+}
+
+// wrong returns the first thing that is, of any controller.
+func (c *cluster) wrong() string {
+	for _, w := range c.controllers {
+		if w.check.wrong != "" {
+			return w.owner + " " + w.check.wrong
+		}
+	}
+	return ""
 }
 
 func (w *world) start(withState bool) {
@@ -195,6 +141,7 @@ func (w *world) start(withState bool) {
 func (w *world) kill() {
 	w.m = nil
 	w.pushes = map[int]*simPush{}
+	w.check.over(w, 0)
 	clear(w.check.answered)
 }
 
@@ -228,7 +175,16 @@ func (w *world) do(a Action) {
 			w.step(ev)
 		})
 	case ActLookup:
-		w.live(w.between(100*time.Millisecond, 2*time.Second), func() { w.step(w.lookup(a.Lookup)) })
+		began := w.now
+		w.live(w.between(100*time.Millisecond, 2*time.Second), func() {
+			ev := w.lookup(a.Lookup)
+			if w.changed > began { // The entry may be a new one, which has asked again.
+				for _, t := range ev.Tags {
+					delete(w.check.seen, t.Ref)
+				}
+			}
+			w.step(ev)
+		})
 	case ActAsk:
 		w.ask(a.Queries)
 	case ActPush:
@@ -243,7 +199,12 @@ func (w *world) do(a Action) {
 		if err != nil {
 			w.check.fail(w, "state: %v", err)
 		}
-		w.state = data
+		w.check.save(w)
+		if w.full == "" {
+			w.state = data
+		}
+		why := w.full
+		w.live(50*time.Millisecond, func() { w.step(EvSaved{why}) })
 	}
 }
 
@@ -256,18 +217,38 @@ func (w *world) lookup(l Lookup) EvFound {
 		w.check.looked(w, ev)
 		return ev
 	}
-	t := Tag{Ref: l.Image.Ref, List: digest.FromString("list")}
-	for _, p := range l.Platforms {
-		d := w.tags[l.Image.Ref+p]
-		t.List = digest.FromString(t.List.String() + d.String())
-		t.Variants = append(t.Variants, Found{p, "name of " + l.Image.Ref, d, w.size[d]})
+	refs := []string{l.Image.Ref}
+	if l.Image.Tags != "" {
+		refs = w.tagsOf[l.Image.Ref]
 	}
-	ev.Tags = []Tag{t}
+	for _, ref := range refs {
+		t := Tag{Ref: ref, List: digest.FromString("list")}
+		if ref == w.damaged {
+			ev.Tags = append(ev.Tags, Tag{Ref: ref, Why: "the registry has no such image"})
+			continue
+		}
+		for _, p := range l.Platforms {
+			d := w.tags[ref+p]
+			t.List = digest.FromString(t.List.String() + d.String())
+			t.Variants = append(t.Variants, Found{p, nameOf(&l.Image, ref), d, w.size[d]})
+		}
+		ev.Tags = append(ev.Tags, t)
+	}
 	w.check.looked(w, ev)
-	if l.Known[t.Ref] == t.List {
-		ev.Tags = []Tag{{Ref: t.Ref, List: t.List}}
+	for i := range ev.Tags {
+		if t := &ev.Tags[i]; l.Known[t.Ref] == t.List && t.Why == "" {
+			t.Variants = nil
+		}
 	}
 	return ev
+}
+
+// nameOf returns the name that an image has in the caches.
+func nameOf(i *Image, ref string) string {
+	if i.Name != "" {
+		return i.Name
+	}
+	return "name of " + ref
 }
 
 // ask answers for the nodes that are up soon, and for the others late.
@@ -301,10 +282,7 @@ func (w *world) ask(queries []*Query) {
 
 func (n *simNode) answer(w *world, q *Query) Answer {
 	if q.Wishes != nil {
-		clear(n.wished)
-		for _, wish := range q.Wishes {
-			n.wished[wish.Digest] = true
-		}
+		n.wish(w.owner, q.Wishes)
 	}
 	a := Answer{Room: n.room(), Images: make([]Holding, len(q.Images))}
 	for i, question := range q.Images {
@@ -313,11 +291,17 @@ func (n *simNode) answer(w *world, q *Query) Answer {
 		if _, held := n.blobs[question.Digest]; !held {
 			h.Lacks = w.size[question.Digest]
 		}
-		if n.foreign[question.Name] {
-			h.Conflict = "belongs to another warmer"
-		}
+		h.Conflict = w.conflict(n, question.Name, question.Digest)
 	}
 	return a
+}
+
+// conflict is what a node says to this controller.
+func (w *world) conflict(n *simNode, name string, d digest.Digest) string {
+	if w.lawless {
+		return ""
+	}
+	return n.conflict(w.owner, name, d)
 }
 
 const simRate = 100e6
@@ -341,6 +325,7 @@ func (w *world) push(p Push) {
 // ended gives a row for each node.
 func (w *world) ended(p *simPush, why string, interrupted bool) {
 	delete(w.pushes, p.ID)
+	w.check.over(w, p.ID)
 	ev := EvPushed{Push: p.ID, Why: why}
 	for _, name := range p.Nodes {
 		n, r := w.nodes[name], Row{Node: name}
@@ -353,12 +338,19 @@ func (w *world) ended(p *simPush, why string, interrupted bool) {
 			r.Outcome, r.Why = Failed, "the connection was lost"
 		case n.broken:
 			r.Outcome, r.Why = Failed, "input/output error"
-		case n.foreign[p.Name]:
-			r.Outcome, r.Why = Conflict, "belongs to another warmer"
+		case w.conflict(n, p.Name, p.Digest) != "":
+			r.Outcome, r.Why = Conflict, w.conflict(n, p.Name, p.Digest)
 		default:
 			var ok bool
 			if r.Needs, ok = n.store(w, p.Digest, p.bytes); ok {
-				n.names[p.Name] = p.Digest
+				if was := n.names[p.Name]; was != p.Digest {
+					if n.names[p.Name], n.owners[p.Name] = p.Digest, w.owner; was != "" {
+						w.switches++
+						if len(w.controllers) > 1 {
+							n.moved = w.now // The other one does not know.
+						}
+					}
+				}
 				r.Outcome = Committed
 			} else {
 				r.Outcome, r.Why = Full, fmt.Sprintf("full: needs %d bytes", r.Needs)

@@ -22,6 +22,7 @@ type entry struct {
 	platforms []string
 	tags      []*tag
 	looking   bool
+	doubtful  bool          // it is known from an earlier time, and is about to be asked for
 	next      time.Duration // when it is asked for again
 	fails     int
 	stale     notice
