@@ -98,7 +98,7 @@ func (a *statusAsks) unlisted(why error) error {
 	case errors.Is(why, fs.ErrNotExist):
 		return &controllerError{&usageError{fmt.Errorf("no nodes, and %w", why), hint}}
 	}
-	return &controllerError{fmt.Errorf("which nodes there are, nobody says: %w", why)}
+	return &controllerError{hintf(hint, "no nodes, and %w", why)}
 }
 
 // wantedOfList returns the images of the list that are shown. Where an IMAGE is not in the list, these are all, since it may be on any node.
