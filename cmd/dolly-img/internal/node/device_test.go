@@ -89,40 +89,37 @@ func clone(t *testing.T, cfg ring.Config, file, name string, what meta.Device) *
 }
 
 // A whole disk on two larger devices of each of two nodes, in two transfers at once: the table is that of each device, the file
-// systems are whole, and what is in them is what the source has.
+// systems are whole, and what is in them is what the source has. Both sizes of sectors are TestDeviceDisks's in test/e2e.
 func TestCloneDisk(t *testing.T) {
-	for _, sector := range []int{512, 4096} {
-		t.Run(fmt.Sprint(sector), func(t *testing.T) {
-			dir := t.TempDir()
-			m := loopdev.MakeDisk(t, dir, sector)
-			names := []string{"a", "b"}
-			nodes := make([]map[string]*loopdev.Device, 2)
-			for i := range nodes {
-				nodes[i] = map[string]*loopdev.Device{}
-				for k, name := range names {
-					size := m.Size + int64(i*len(names)+k)*int64(sector)<<(2*i)
-					nodes[i][name] = loopdev.New(t, dir, size, loopdev.Options{Sector: sector})
-				}
-			}
-			cfg := ringOfNodes(t, dir, nodes)
-			var work sync.WaitGroup
-			for _, name := range names {
-				work.Go(func() {
-					r := clone(t, cfg, m.File, name, meta.Device{Holds: meta.HoldsDisk})
-					if r == nil || r.Count() != len(nodes) {
-						t.Errorf("%s: %+v", name, r)
-					}
-				})
-			}
-			work.Wait()
-			if t.Failed() {
-				return
-			}
-			for _, node := range nodes {
-				for _, d := range node {
-					m.Check(t, d)
-				}
+	const sector = 4096
+	dir := t.TempDir()
+	m := loopdev.MakeDisk(t, dir, sector)
+	names := []string{"a", "b"}
+	nodes := make([]map[string]*loopdev.Device, 2)
+	for i := range nodes {
+		nodes[i] = map[string]*loopdev.Device{}
+		for k, name := range names {
+			size := m.Size + int64(i*len(names)+k)*int64(sector)<<(2*i)
+			nodes[i][name] = loopdev.New(t, dir, size, loopdev.Options{Sector: sector})
+		}
+	}
+	cfg := ringOfNodes(t, dir, nodes)
+	var work sync.WaitGroup
+	for _, name := range names {
+		work.Go(func() {
+			r := clone(t, cfg, m.File, name, meta.Device{Holds: meta.HoldsDisk})
+			if r == nil || r.Count() != len(nodes) {
+				t.Errorf("%s: %+v", name, r)
 			}
 		})
+	}
+	work.Wait()
+	if t.Failed() {
+		return
+	}
+	for _, node := range nodes {
+		for _, d := range node {
+			m.Check(t, d)
+		}
 	}
 }
