@@ -22,7 +22,8 @@ import (
 //	SERIAL ROLE NAME FROM UNTIL
 //
 // SERIAL is the serial number as in the list of revoked certificates. ROLE is ca, sender, node, warmer or viewer. NAME is - if there is
-// none. Times are in UTC. # begins a comment. Keys that an earlier version made are added when the list is written the
+// none. Times are in UTC. # begins a comment, but where a line begins with #! the rest of it is one of a warmer or a viewer, which
+// earlier programs pass over. Keys that an earlier version made are added when the list is written the
 // next time.
 
 // Issued is one certificate that was made.
@@ -55,9 +56,9 @@ func parseIssued(data []byte) ([]Issued, error) {
 	n := 0
 	for line := range bytes.Lines(data) {
 		n++
-		text, _, _ := strings.Cut(string(line), "#")
+		text, later := uncomment(string(line))
 		fields := strings.Fields(text)
-		if len(fields) == 0 {
+		if len(fields) == 0 && !later {
 			continue
 		}
 		i, err := parseIssuedLine(fields)
@@ -138,7 +139,7 @@ func record(dir string) error {
 	var more []byte
 	for _, i := range held(dir, ca) {
 		if !listed[i.Serial] {
-			more = fmt.Appendln(more, i)
+			more = fmt.Appendln(more, laterLine(i.Role, i.String()))
 		}
 	}
 	if len(more) == 0 {

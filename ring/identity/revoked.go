@@ -28,7 +28,30 @@ import (
 //
 // Before the name stands a role or none: sender, node, warmer or viewer.
 //
-// # begins a comment. Anything else is an error, and then none of the file is used.
+// # begins a comment, but where a line begins with #! the rest of it is an entry that means warmers or viewers. Programs that know neither
+// role, whose nodes refuse both, take it for a comment and read on; keys revoke writes such entries so. Anything else is an error, and then
+// none of the file is used.
+
+// laterMark begins a line that earlier programs take for a comment.
+const laterMark = "#!"
+
+// uncomment returns what stands in a line of a list. Later says that earlier programs pass over it.
+func uncomment(line string) (text string, later bool) {
+	line, later = strings.CutPrefix(strings.TrimSpace(line), laterMark)
+	text, _, _ = strings.Cut(line, "#")
+	return strings.TrimSpace(text), later
+}
+
+// isLater reports whether earlier programs do not know a role, and would not use a list that has it.
+func (r Role) isLater() bool { return r == Warmer || r == Viewer }
+
+// laterLine returns a line of a list that is about a role, as earlier programs can read it.
+func laterLine(role Role, text string) string {
+	if role.isLater() {
+		return laterMark + " " + text
+	}
+	return text
+}
 
 // A Revocation is one entry of that list: either a serial number or a name.
 type Revocation struct {
@@ -51,6 +74,9 @@ func (r Revocation) String() string {
 	}
 	return r.Name
 }
+
+// line returns the entry as keys revoke writes it.
+func (r Revocation) line() string { return laterLine(r.Role, r.String()) }
 
 // The bounds of a serial number in hexadecimal digits. What has longSerial digits or more cannot be
 // meant as a name. RFC 5280, section 4.1.2.2, allows 20 octets.
@@ -122,15 +148,17 @@ func parseRevoked(data []byte) (*revoked, error) {
 	n := 0
 	for line := range bytes.Lines(data) {
 		n++
-		text, _, _ := strings.Cut(string(line), "#")
-		text = strings.TrimSpace(text)
-		if text == "" {
+		text, later := uncomment(string(line))
+		if text == "" && !later {
 			continue
 		}
 		if strings.ContainsAny(text, " \t") {
 			return nil, &lineError{n, fmt.Errorf("%q: want one serial number or name a line", text)}
 		}
 		r, err := ParseRevocation(text)
+		if err == nil && later && !r.Role.isLater() {
+			err = fmt.Errorf("%s %s: want warmer/NAME or viewer/NAME behind %s", laterMark, text, laterMark)
+		}
 		if err != nil {
 			return nil, &lineError{n, err}
 		}
@@ -307,7 +335,7 @@ func Revoke(dir string, entries []Revocation, force bool, now time.Time) ([]Mean
 			return nil, &AmbiguousNameError{r.Name, slices.DeleteFunc(slices.Clone(roles), func(role Role) bool { return !m.roles[role] })}
 		}
 		if !listed {
-			data, more = fmt.Appendf(data, "%s  # %s\n", r, now.UTC().Format(time.DateOnly)), true
+			data, more = fmt.Appendf(data, "%s  # %s\n", r.line(), now.UTC().Format(time.DateOnly)), true
 			list.entries = append(list.entries, r)
 		}
 		all = append(all, m)

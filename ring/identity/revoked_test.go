@@ -56,6 +56,10 @@ func TestRevokedFile(t *testing.T) {
 		{someSerial + "\r\n node/n07 # stolen\nalice", 3, ""},
 		{"alice\nnode n07\n", 0, `line 2: "node n07": want one serial number or name a line`},
 		{"\n\nnodes/n07\n", 0, "line 3: "},
+		{"#! warmer/w # gone\n#!viewer/v\nwarmer/x\n # ! viewer/y", 3, ""},
+		{"#! node/n07\n", 0, "line 1: #! node/n07: want warmer/NAME or viewer/NAME"},
+		{"alice\n#! warmr/w\n", 0, "line 2: "},
+		{"#!\n", 0, "line 1: "},
 		{"alice, bob\n", 0, "line 1: "},
 		{"\ufeffalice\n", 0, "line 1: "},
 	} {
@@ -184,6 +188,39 @@ func TestRevoke(t *testing.T) {
 	}
 	if !slices.Equal(bad, []string{"node.pem"}) || !slices.Equal(notes, []string{"node-n07.pem"}) {
 		t.Errorf("Show finds wrong %q, and notes %q", bad, notes)
+	}
+}
+
+// Programs that know no warmers and viewers read the lists that this one writes, and find nothing there that they do not know.
+func TestListsOfEarlierPrograms(t *testing.T) {
+	dir := keys(t, InitOptions{})
+	now := time.Now()
+	entries := []Revocation{{Role: Warmer, Name: "warmer"}, {Role: Viewer, Name: "viewer"}, {Role: Node, Name: "n07"}}
+	for range 2 { // what is listed is not listed again
+		if _, err := Revoke(dir, entries, true, now); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, file := range []string{"revoked", "issued"} {
+		text := string(content(t, dir+"/"+file))
+		if strings.Count(text, "\n#! ")+strings.Count(text[:3], "#! ") != 2 {
+			t.Errorf("%s: %s", file, text)
+		}
+		for line := range strings.Lines(text) {
+			if earlier, _, _ := strings.Cut(line, "#"); strings.Contains(earlier, "warmer") || strings.Contains(earlier, "viewer") {
+				t.Errorf("%s: %s", file, line)
+			}
+		}
+	}
+	list, err := loadRevoked(dir)
+	if err != nil || !slices.Equal(list.entries, entries) {
+		t.Errorf("%+v, %v", list, err)
+	}
+	if issued, err := loadIssued(dir); err != nil || !slices.ContainsFunc(issued, func(i Issued) bool { return i.Role == Warmer }) {
+		t.Errorf("%+v, %v", issued, err)
+	}
+	if _, err := Load(dir, Warmer); err == nil {
+		t.Error("a warmer that is revoked has a key")
 	}
 }
 
