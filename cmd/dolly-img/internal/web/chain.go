@@ -38,6 +38,7 @@ type Chain struct {
 	delta   []byte // the event delta of now; nil if nobody looked when it came
 	history [][2]int64
 	ids     map[rowKey]int // the numbers of rows
+	out     []time.Time    // since when each node is out, whether lost or failed; zero where it is not
 	result  string
 }
 
@@ -146,7 +147,7 @@ func (c *Chain) Close() { c.feed.remove(c) }
 
 // begin notes what does not change.
 func (c *Chain) begin(s ring.NodesSnapshot) {
-	c.began = s.Time
+	c.began, c.out = s.Time, make([]time.Time, len(s.Nodes))
 	names := make([]string, len(s.Nodes))
 	for i, n := range s.Nodes {
 		names[i] = n.Name
@@ -185,6 +186,12 @@ func (c *Chain) view(s ring.NodesSnapshot) *view {
 		v.columns[k] = make([]int32, len(s.Nodes))
 	}
 	for i, n := range s.Nodes {
+		switch {
+		case n.State.Good() || n.State == ring.Serving || n.State == ring.Pending:
+			c.out[i] = time.Time{}
+		case c.out[i].IsZero():
+			c.out[i] = n.Since
+		}
 		flags := int32(0)
 		for bit, set := range []bool{n.Linked, n.Bypassed, n.Slow} {
 			if set {
@@ -244,33 +251,36 @@ func (c *Chain) rows(v *view, nodes []ring.NodeNow) []row {
 	if c.now != nil && slices.Equal(c.now.columns[column], v.columns[column]) {
 		return c.now.rows
 	}
-	members := map[int32][]ring.NodeNow{}
+	members := map[int32][]int{}
 	var order []int32
-	for i, n := range nodes {
-		id := v.columns[column][i]
+	for i, id := range v.columns[column] {
 		if id < 0 {
 			continue
 		}
 		if members[id] == nil {
 			order = append(order, id)
 		}
-		members[id] = append(members[id], n)
+		members[id] = append(members[id], i)
 	}
 	rows := make([]row, 0, len(order))
 	for _, id := range order {
 		in := members[id]
 		names := make([]string, len(in))
-		cause, since := in[0].Cause, in[0].Since
-		for i, n := range in {
-			names[i] = n.Name
+		first := nodes[in[0]]
+		cause, since := first.Cause, first.Since
+		for k, i := range in {
+			n := nodes[i]
+			names[k] = n.Name
 			if n.Cause.Addr != cause.Addr {
 				cause.Addr = "its address"
 			}
-			if n.Since.Before(since) {
-				since = n.Since
+			for _, at := range []time.Time{n.Since, c.out[i]} {
+				if !at.IsZero() && at.Before(since) {
+					since = at
+				}
 			}
 		}
-		rows = append(rows, row{int(id), in[0].State, cause.String(), hostlist.Fold(names), len(in), int64(seconds(since.Sub(c.began)))})
+		rows = append(rows, row{int(id), first.State, cause.String(), hostlist.Fold(names), len(in), int64(seconds(since.Sub(c.began)))})
 	}
 	return rows
 }

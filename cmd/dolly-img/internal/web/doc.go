@@ -21,7 +21,7 @@
 //	event: full    {"c":1,"n":7,"t":12.0,"phase":"sending","bytes":…,"total":…,"rate":…,"left":…,"done":0,"serving":2,
 //	                "limit":"disk","slowest":"n2: disk 11 MB/s","result":"",
 //	                "columns":{"pm":{"d":[430,425]},"fd":{"i":[0,1],"v":[0,1]}},
-//	                "rows":[{"id":0,"state":"failed","why":"…","nodes":"n[1-2]","count":2,"since":9}]}
+//	                "rows":[{"id":0,"state":"failed","why":"…","nodes":"n[1-2]","count":2,"since":9}]}    seconds since began
 //	event: delta   the same, where it differs from what had the number n-1
 //	event: gone    {"c":1}
 //	event: warm    what a controller knows, as warmView has it

@@ -326,13 +326,14 @@ func TestDeltas(t *testing.T) {
 	for i, n := range now.Nodes {
 		row := ring.Row{Node: n.Name, State: ring.Committed}
 		if i == 1 || i == 3 {
-			row.State, row.Reason, row.Cause = ring.Failed, n.Cause.String(), n.Cause
+			row.State, row.Reason, row.Cause = ring.Failed, n.Cause.String(), n.Cause // which are out since they were lost
 		}
 		rep.Nodes = append(rep.Nodes, row)
 	}
+	c.last.Time = now.Time.Add(time.Minute)
 	c.Report(rep, nil)
 	f.hear(t, next)
-	if f.frame.Phase != ring.PhaseEnd || f.frame.Result != "3 of 5 nodes have it; exit status 3" || !slices.Equal(f.columns["st"], []int32{3, 5, 3, 5, 3}) || f.rows[0].State != ring.Failed {
+	if f.frame.Phase != ring.PhaseEnd || f.frame.Result != "3 of 5 nodes have it; exit status 3" || !slices.Equal(f.columns["st"], []int32{3, 5, 3, 5, 3}) || f.rows[0].State != ring.Failed || f.rows[0].Since != 1 {
 		t.Errorf("at the end %+v, %v, %+v", f.frame, f.columns["st"], f.rows)
 	}
 	go s.Close()

@@ -1,5 +1,5 @@
 // One transfer: its sums, its nodes as cells, who waits for whom, and what happened.
-import { el, svg, fields, say, bytes, rate, clock, some, nodes } from "./text.js";
+import { el, fields, say, bytes, rate, clock, day, some, nodes } from "./text.js";
 import { Graph } from "./graph.js";
 import { Cells, kinds } from "./cells.js";
 
@@ -237,10 +237,9 @@ export class Chain {
         const i = this.col.ro.indexOf(r.id);
         const kind = i >= 0 ? this.kindsNow[i] : r.state;
         return el("tr", {}, el("td", { class: "state" }, el("span", { class: "cell", "data-k": kind, "aria-hidden": "true" }, kinds[kind]?.glyph ?? ""), ` ${kinds[kind]?.label ?? kind}`),
-          el("td", { class: "names" }, r.nodes, r.count > 1 ? el("small", {}, ` ${r.count}`) : null), el("td", { class: "why" }, r.why), el("td", { class: "since", "data-label": "for" }));
+          el("td", { class: "names" }, r.nodes, r.count > 1 ? el("small", {}, ` ${r.count}`) : null), el("td", { class: "why" }, r.why), el("td", { class: "since", "data-label": "at" }, day(this.head.began + 1000 * r.since)));
       }));
     }
-    [...box.querySelectorAll(".since")].forEach((e, k) => say(e, clock(this.frame.t - this.rows[k].since)));
   }
 
   // table shows all nodes, if somebody wants to see them.
