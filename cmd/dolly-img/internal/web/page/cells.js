@@ -21,7 +21,7 @@ const mostArcs = 60;
 
 // short makes names fit into a cell: without a domain that all have, and else their ends, in which they differ most.
 function short(names) {
-  const most = 11;
+  const most = 8;
   const domain = names[0]?.slice(names[0].indexOf("."));
   const one = names.length > 1 && domain.startsWith(".") && names.every((n) => n.endsWith(domain) && n.length > domain.length);
   return names.map((n) => (one ? n.slice(0, -domain.length) : n)).map((n) => (n.length > most ? `…${n.slice(1 - most)}` : n));
