@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -94,7 +93,8 @@ func onceDone(ctx context.Context, c *warm.Controller) (*warm.Snapshot, error) {
 		}
 	}
 	cancel()
-	return s, errors.Join(err, <-ended)
+	<-ended // with an error only if the state cannot be kept, which the log has said
+	return s, err
 }
 
 // onceSettled reports whether a controller that began then has asked everybody, and waits for nothing but time.
