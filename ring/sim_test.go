@@ -15,7 +15,7 @@ import (
 )
 
 var (
-	simSeeds = flag.Int("sim.seeds", 0, "simulate so many seeds; 0: 1000, 100 with the race detector, 200 with -short")
+	simSeeds = flag.Int("sim.seeds", 0, "simulate so many seeds; 0: 500, 50 with the race detector, 200 with -short")
 	simFirst = flag.Uint64("sim.first", 1, "the first seed to simulate")
 	simSeed  = flag.Uint64("sim.seed", 0, "simulate only this one, and print its scenario and history")
 )
@@ -58,11 +58,11 @@ func TestSim(t *testing.T) {
 	switch {
 	case seeds != 0:
 	case raceDetector:
-		seeds = 100
+		seeds = 50
 	case testing.Short():
 		seeds = 200
 	default:
-		seeds = 1000
+		seeds = 500
 	}
 	t.Run("seeds", func(t *testing.T) { simulateAll(t, seeds, generate) })
 }
