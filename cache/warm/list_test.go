@@ -240,6 +240,14 @@ func TestWindows(t *testing.T) {
 		{"Sun 02:00-03:00", "2026-10-25T00:00:00Z", true}, // 02:00 the first time
 		{"Sun 02:00-03:00", "2026-10-25T01:59:59Z", true}, // 02:59:59 the second time
 		{"Sun 02:00-03:00", "2026-10-25T02:00:00Z", false},
+		{"Sat 22:00-04:00", "2026-03-28T20:59:59Z", false}, // through midnight, in the night that has no 02:30
+		{"Sat 22:00-04:00", "2026-03-28T23:00:00Z", true},
+		{"Sat 22:00-04:00", "2026-03-29T01:59:59Z", true},
+		{"Sat 22:00-04:00", "2026-03-29T02:00:00Z", false},
+		{"Sat 22:00-02:30", "2026-10-25T00:29:59Z", true}, // and in the one that has two
+		{"Sat 22:00-02:30", "2026-10-25T00:30:00Z", false},
+		{"Sat 22:00-02:30", "2026-10-25T01:00:00Z", true},
+		{"Sat 22:00-02:30", "2026-10-25T01:30:00Z", false},
 	} {
 		w, err := ParseWindow(tt.window)
 		at, err2 := time.Parse(time.RFC3339, tt.at)

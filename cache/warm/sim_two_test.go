@@ -14,7 +14,7 @@ func twoControllers(change func(l *List)) (a, b *world, moves *int) {
 	list.Images = slices.Clone(list.Images)
 	b.list = &list
 	change(b.list)
-	a.quiet = 20 * time.Hour
+	a.quiet = 14 * time.Hour
 	a.often(24, func() {
 		n := a.anyNode()
 		n.down(a)
