@@ -103,3 +103,58 @@ func TestConflictStays(t *testing.T) {
 		t.Errorf("%d pushes, %+v", pushes, s)
 	}
 }
+
+// The controller's own cache keeps what is listed also when something else in the list is never found, and is told again what it
+// could not note.
+func TestOwnKeeps(t *testing.T) {
+	list, err := Parse([]byte("[nodes.a]\nlist = \"n1\"\n[[image]]\nref = \"docker://r.example/good:1\"\nnodes = [\"a\"]\n[[image]]\nref = \"docker://r.example/bad:1\"\nnodes = [\"a\"]\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := Now{Wall: time.Unix(1e9, 0)}
+	m := New(now, list, nil, 1)
+	kept, wants, broken := 0, 0, false
+	step := func(ev Event) {
+		acts := m.Step(now, ev)
+		for ; len(acts) > 0; acts = acts[1:] {
+			switch a := acts[0].(type) {
+			case ActLookup:
+				ref, found := a.Lookup.Image.Ref, EvFound{Lookup: a.Lookup, Why: "404"}
+				if ref == list.Images[0].Ref {
+					d := digest.FromString("image")
+					found = EvFound{Lookup: a.Lookup, Tags: []Tag{{Ref: ref, List: d, Variants: []Found{{"", "good", d, 1}}}}}
+				}
+				acts = append(acts, m.Step(now, found)...)
+			case ActKeep:
+				if kept, wants = kept+1, len(a.Wishes); broken {
+					acts = append(acts, m.Step(now, EvSaved{"disk full"})...)
+				}
+			}
+		}
+	}
+	minutes := func(n int) {
+		for range n * 60 {
+			now.Since += time.Second
+			step(EvTick{})
+		}
+	}
+	minutes(10)
+	if kept == 0 || wants != 1 {
+		t.Fatalf("kept %d times, the last time %d images", kept, wants)
+	}
+	before := kept
+	broken = true
+	step(EvSaved{"disk full"})
+	minutes(5)
+	if n := kept - before; n < 4 || n > 6 {
+		t.Errorf("told %d times more in 5 minutes", n)
+	}
+	broken = false
+	step(EvSaved{})
+	minutes(1)
+	before = kept
+	minutes(5)
+	if kept != before {
+		t.Error("told again without need")
+	}
+}

@@ -46,9 +46,10 @@ type Machine struct {
 	limit    int64                    // bytes per second of each ring now; 0 is none
 
 	saved State // what was loaded, for entries that a later list brings back
-	// dirty says that digests have changed since the last ActSave, touched that times have.
-	dirty, touched bool
-	lastSave       time.Duration
+	// dirty says that digests have changed since the last ActSave, touched that times have, and unkept that
+	// digests have since the last ActKeep.
+	dirty, touched, unkept bool
+	lastSave               time.Duration
 
 	refused, trouble notice
 }
@@ -138,16 +139,17 @@ func (m *Machine) watch() {
 	}
 }
 
-// flush saves what has changed.
+// flush saves what has changed, and again what could not be saved. The own cache is told once all entries are known.
 func (m *Machine) flush() {
-	if !m.dirty && !m.touched || (!m.dirty || m.trouble.why != "") && m.now.Since-m.lastSave < saveEvery {
-		return
+	if due := m.now.Since-m.lastSave >= saveEvery; m.dirty && m.trouble.why == "" || due && (m.dirty || m.touched) {
+		m.do(ActSave{m.state()})
+		m.unkept = m.unkept || m.dirty
+		m.dirty, m.touched, m.lastSave = false, false, m.now.Since
 	}
-	m.do(ActSave{m.state()})
-	if m.dirty && m.known(m.entries) {
+	if m.unkept && m.known(m.entries) {
 		m.do(ActKeep{m.ownWishes()})
+		m.unkept = false
 	}
-	m.dirty, m.touched, m.lastSave = false, false, m.now.Since
 }
 
 // known reports whether so much is known of entries that wishes may replace the ones of an earlier controller.
