@@ -112,7 +112,12 @@ func (l *lobby) pause(c *control) time.Duration {
 	if until.Before(now) {
 		until = now
 	}
-	until = until.Add(askTime)
+	// No more than the questions of maxLobby connections can wait, and what others have given up is not waited for.
+	if most := now.Add((asksAtOnce + maxLobby) * askTime); until.Add(askTime).After(most) {
+		until = most
+	} else {
+		until = until.Add(askTime)
+	}
 	l.paid[c.owner] = until
 	return until.Sub(now) - asksAtOnce*askTime
 }

@@ -262,3 +262,21 @@ func TestTurns(t *testing.T) {
 		}
 	})
 }
+
+// Who has asked much more than a node answers, and has given most of it up, is not kept waiting for longer than the other questions of its
+// key take.
+func TestPauseIsBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l, c := newLobby(), &control{}
+		for range 100_000 {
+			l.pause(c)
+		}
+		if p := l.pause(c); p > maxLobby*askTime {
+			t.Errorf("waits for %v", p)
+		}
+		time.Sleep(2 * (maxLobby + asksAtOnce) * askTime)
+		if p := l.pause(c); p > 0 {
+			t.Errorf("later waits for %v", p)
+		}
+	})
+}
