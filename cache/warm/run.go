@@ -249,13 +249,7 @@ func (c *Controller) push(ctx context.Context, p Push) {
 		if inner.Err() != nil {
 			err = nil // It was interrupted, and the source did not fail.
 		}
-		committed := 0
-		for _, row := range rows {
-			if row.Outcome == Committed {
-				committed++
-			}
-		}
-		c.log.Info("pushed", "ref", p.Ref, "digest", p.Digest, "committed", committed, "nodes", len(p.Nodes), "error", why(err))
+		c.logRows(&p, rows, err)
 		c.tell(ctx, EvPushed{p.ID, rows, why(err)})
 	})
 }
