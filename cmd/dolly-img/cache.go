@@ -48,7 +48,8 @@ image, and names the warmers that want one; these keep it from being evicted. An
 reference that a warmer wants is what its name led to before.
 
 With --nodes it lists what these nodes have, with the key of a sender or of a viewer: each image in
-each state once, with the nodes that have it so. Status says which nodes lack an image.`,
+each state once, with the nodes that have it so. WANTED BY names who keeps it from being evicted: local is
+pin, and others are warmers. Status says which nodes lack an image.`,
 		Example: `  dolly-img cache ls --nodes 'gpu[001-128]'`,
 		Args:    exactly(0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {

@@ -30,7 +30,8 @@ running transfer needs stay until it ends, and those of an image that a warmer w
 Rm also removes a pinned image, and says that it was pinned.
 
 With --nodes it does so in the caches of these nodes, with the key of a sender. A node that lacks an
-image has nothing to do, but an image that none of them has is an error. The exit status is that of push.`,
+image has nothing to do, but an image that none of them has is an error. The exit status is that of push. What the list of a controller
+(dolly-img warm) names comes back within a minute: take it out of the list first.`,
 		Example: `  dolly-img cache rm torch:25.09 --nodes 'gpu[001-128]'`,
 		Args:    atLeast(1, "the reference of an image, see dolly-img cache ls"),
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -45,6 +45,11 @@ func (s *status) print(w io.Writer) error {
 	if len(s.images) == 0 && answered > 0 {
 		fmt.Fprintf(w, "no image has a name on any of %d nodes\n", answered)
 	}
+	for _, i := range s.images {
+		if i.Name != "" && i.Digest == "" && answered > 0 {
+			fmt.Fprintf(w, "hint: %s is not in any of %d caches; without IMAGE, status lists the names that there are\n", printable.Line(i.Name), answered)
+		}
+	}
 	for _, r := range s.replies {
 		if r.More > 0 {
 			fmt.Fprintf(w, "%s has %d more images than it can list at once\n", printable.Line(r.Node), r.More)

@@ -63,7 +63,8 @@ With --once warm goes by the list once: it asks registries and nodes, pushes wha
 what each image became, and exits. With --check it only asks, and prints what it would push. The
 exit status of --once is 0 if every image is warm, on as many nodes as its list demands, and 3 if
 some nodes are warm. It is 4 if none is, 1 if nothing could be looked up, and 6 if it was interrupted. That of --check is what it would be
-if every push ended well.`
+if every push ended well: whether a node has the room, and whether a name belongs to another warmer there, shows
+only when it is pushed.`
 
 func newWarm() *cobra.Command {
 	f := &warmFlags{}
@@ -149,11 +150,11 @@ func (f *warmFlags) run(cmd *cobra.Command, hangup <-chan os.Signal) error {
 	if err != nil {
 		return err
 	}
-	state, unlock, err := lockState(list.State, log)
+	state, release, err := claim(list, log)
 	if err != nil {
 		return err
 	}
-	defer unlock()
+	defer release()
 	socket, err := warmer.ListenSocket(list.Socket)
 	if err != nil {
 		return err
@@ -199,27 +200,45 @@ func (f *warmFlags) again(first *warm.List, log *slog.Logger) func() (*warm.List
 
 const stateLock = "lock"
 
-// lockState makes the directory of the state, and locks it for this process. In one that cannot be made or written nothing is kept, which the
+// claim takes the keys and the state of a list for this process. In a state that cannot be made or written nothing is kept, which the
 // log says, and later the status. The controller works without: it finds out again by asking.
-func lockState(dir string, log *slog.Logger) (state durable.FS, unlock func(), err error) {
-	state, unlock = durable.Dir(dir), func() {}
-	err = os.MkdirAll(dir, 0o700)
+func claim(list *warm.List, log *slog.Logger) (state durable.FS, release func(), err error) {
+	unlockKeys, err := lockKeys(list.Keys)
+	if err != nil {
+		return nil, nil, err
+	}
+	state, release = durable.Dir(list.State), unlockKeys
+	err = os.MkdirAll(list.State, 0o700)
 	var f durable.File
 	if err == nil {
 		f, err = state.OpenFile(stateLock, os.O_RDWR|os.O_CREATE, 0o600)
 	}
 	if err == nil {
-		unlock = func() { f.Close() }
+		release = func() { f.Close(); unlockKeys() }
 		err = durable.TryLock(f)
 	}
 	if errors.Is(err, durable.ErrLocked) {
-		unlock()
-		return nil, nil, errkind.Errorf("warm-twice", "state %s: another controller uses it", dir)
+		release()
+		return nil, nil, errkind.Errorf("warm-twice", "state %s: another controller uses it", list.State)
 	}
 	if err != nil {
-		log.Error("nothing is kept over a restart", "state", dir, "error", err)
+		log.Error("nothing is kept over a restart", "state", list.State, "error", err)
 	}
-	return state, unlock, nil
+	return state, release, nil
+}
+
+// lockKeys locks the directory of the keys: nodes know a controller by the name in its key, and two of one name would replace
+// each other's wishes and names for ever. A file system without locks is no reason not to run.
+func lockKeys(dir string) (unlock func(), err error) {
+	f, err := os.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	if err := durable.TryLock(durable.NewFile(f)); errors.Is(err, durable.ErrLocked) {
+		f.Close()
+		return nil, errkind.Errorf("warm-twice", "keys %s: another controller uses them", dir)
+	}
+	return func() { f.Close() }, nil
 }
 
 // relay passes signals on.

@@ -51,11 +51,11 @@ func (f *warmFlags) runOnce(cmd *cobra.Command) error {
 		cfg.Effects, cfg.Log = plan, slog.New(slog.DiscardHandler)
 	} else {
 		var state durable.FS
-		state, unlock, err := lockState(list.State, log)
+		state, release, err := claim(list, log)
 		if err != nil {
 			return err
 		}
-		defer unlock()
+		defer release()
 		cfg.State = state
 	}
 	s, err := onceDone(cmd.Context(), warm.NewController(cfg))
