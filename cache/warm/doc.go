@@ -109,7 +109,7 @@
 //	                      "reason":"…",
 //	                      "behind":"sha256:…",         the digest that the name leads to, if that is another one
 //	                      "since":"2026-11-29T09:12:00Z",    away since
-//	                      "next":"2026-11-29T20:07:00Z"}],   next try
+//	                      "next":"2026-11-29T20:07:00Z"}],   next try; none of a full node before it has more room
 //	            "rate":112000000,                      bytes per second of the rings that run
 //	            "left_ns":180000000000,                nanoseconds that they still take
 //	            "stale":"…",                           why the digest cannot be asked for, and since when

@@ -96,7 +96,7 @@ type NodeStatus struct {
 	Reason string `json:"reason,omitempty"`
 	// Behind is the digest that the name leads to, if that is another one.
 	Behind digest.Digest `json:"behind,omitempty"`
-	// Since is when it was last away from, Next when a failure is tried again.
+	// Since is when it was last away from, Next when a failure is tried again. A full node that waits for room has no Next.
 	Since time.Time `json:"since,omitzero"`
 	Next  time.Time `json:"next,omitzero"`
 }
@@ -232,6 +232,9 @@ func (m *Machine) nodeStatus(p *pair) NodeStatus {
 		s.State = NodeConflict
 	case p.fails > 0 && p.outcome == Full:
 		s.State = NodeFull
+		if !p.fits() {
+			s.Next = time.Time{} // It is tried when it says that it has more room.
+		}
 	case p.fails > 0:
 		s.State = NodeFailed
 	case s.Behind != "":
