@@ -158,3 +158,47 @@ func TestOwnKeeps(t *testing.T) {
 		t.Error("told again without need")
 	}
 }
+
+// A group whose nodes come from another source has those of before until the new source was read, also where that fails.
+func TestEditSource(t *testing.T) {
+	const image = "[[image]]\nref = \"docker://r.example/torch:1\"\nnodes = [\"a\"]\n"
+	for _, before := range []string{"list = \"n[1-3]\"", "file = \"/old\"", "command = \"old\""} {
+		for _, after := range []string{"file = \"/new\"", "command = \"new\""} {
+			parse := func(source string) *List {
+				list, err := Parse([]byte("[nodes.a]\n" + source + "\n" + image))
+				if err != nil {
+					t.Fatal(err)
+				}
+				return list
+			}
+			now := Now{Wall: time.Unix(1e9, 0)}
+			m := New(now, parse(before), nil, 1)
+			// read has the group read, which ends so.
+			read := func(ev EvNodes) GroupStatus {
+				ev.Group = "a"
+				now.Since += m.list.CatchUp
+				for _, a := range m.Step(now, EvTick{}) {
+					if _, ok := a.(ActNodes); ok {
+						m.Step(now, ev)
+					}
+				}
+				return m.Snapshot(now).Groups[0]
+			}
+			read(EvNodes{Names: []string{"n1", "n2", "n3"}})
+			m.Step(now, EvList{parse(after)})
+			if g := m.Snapshot(now).Groups[0]; g.Nodes != 3 {
+				t.Errorf("%s to %s, not read yet: %+v", before, after, g)
+			}
+			if g := read(EvNodes{Why: "exit status 1"}); g.Nodes != 3 || g.Stale != "exit status 1" {
+				t.Errorf("%s to %s, failed: %+v", before, after, g)
+			}
+			if g := read(EvNodes{Names: []string{"n4"}}); g.Nodes != 1 || g.Members[0] != "n4" || g.Stale != "" {
+				t.Errorf("%s to %s, read: %+v", before, after, g)
+			}
+			m.Step(now, EvList{parse("list = \"n[5-6]\"")})
+			if g := m.Snapshot(now).Groups[0]; g.Nodes != 2 || g.Members[0] != "n5" {
+				t.Errorf("back to a list: %+v", g)
+			}
+		}
+	}
+}

@@ -11,7 +11,7 @@ import (
 )
 
 // apply goes by a list from now on. What is known of entries, groups and nodes that it shares with the last one stays known, and what
-// had failed is tried again.
+// had failed is tried again. A group whose file or command is another one has the nodes of before until that was read.
 func (m *Machine) apply(list *List) {
 	m.remember()
 	again := m.list != nil
@@ -19,8 +19,11 @@ func (m *Machine) apply(list *List) {
 	groups := map[string]*group{}
 	for _, g := range list.Groups {
 		now := &group{Group: g, names: g.Names}
-		if was := m.groups[g.Name]; was != nil && g.Names == nil && was.File == g.File && was.Command == g.Command {
-			now.names, now.stale, now.reading, now.awaited = was.names, was.stale, was.reading, was.awaited
+		if was := m.groups[g.Name]; was != nil && g.Names == nil {
+			now.names = was.names
+			if was.File == g.File && was.Command == g.Command {
+				now.stale, now.reading, now.awaited = was.stale, was.reading, was.awaited
+			}
 		}
 		groups[g.Name] = now
 	}
