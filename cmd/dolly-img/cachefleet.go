@@ -72,13 +72,31 @@ func (f *where) tend(cmd *cobra.Command, w ring.Work, show func(*tended, io.Writ
 	if err != nil {
 		return err
 	}
-	if err := show(&tended{w, replies, rows}, cmd.OutOrStdout()); err != nil {
+	return (&tended{w, replies, rows}).done(cmd, show)
+}
+
+// forgetOnNodes has the caches of the nodes let go what a warmer wants.
+func (f *where) forgetOnNodes(cmd *cobra.Command, warmer string) error {
+	c, err := f.fleet.config(cmd)
+	if err != nil {
 		return err
 	}
-	if ctx.Err() != nil {
+	replies, rows, err := fleet.Forget(cmd.Context(), c, warmer)
+	if err != nil {
+		return err
+	}
+	return (&tended{ring.Work{Do: ring.Unpins}, replies, rows}).done(cmd, (*tended).print)
+}
+
+// done prints what became of the work. The error has the exit status of a push.
+func (t *tended) done(cmd *cobra.Command, show func(*tended, io.Writer) error) error {
+	if err := show(t, cmd.OutOrStdout()); err != nil {
+		return err
+	}
+	if cmd.Context().Err() != nil {
 		return errInterrupted
 	}
-	if code := (&ring.Report{Nodes: rows}).Status(nil, 0); code != ring.ExitAll {
+	if code := (&ring.Report{Nodes: t.rows}).Status(nil, 0); code != ring.ExitAll {
 		return &statusError{code: code}
 	}
 	return nil
@@ -172,7 +190,11 @@ func imageLine(do ring.Doing, i ring.TendedImage) string {
 	case ring.Pins:
 		return "pinned  " + printable.Line(name)
 	case ring.Unpins:
-		return "unpinned  " + printable.Line(name)
+		text := "unpinned  " + printable.Line(name)
+		if len(i.Owners) > 0 {
+			text += "; still wanted by " + printable.Line(strings.Join(i.Owners, ", "))
+		}
+		return text
 	}
 	return "removed  " + removedText(name, i.Pinned, i.Owners)
 }

@@ -40,8 +40,10 @@ one of the images changes nothing. The exit status is that of push.`,
 			switch {
 			case err != nil:
 				return err
+			case on && f.warmer == cache.Local:
+				return usagef("--warmer %s: no warmer, but the pins; dolly-img cache unpin REF... --nodes LIST lets them go", f.warmer)
 			case on && f.warmer != "":
-				return usagef("--warmer: not with --nodes, as it is for a cache of this machine")
+				return f.forgetOnNodes(cmd, f.warmer)
 			case on:
 				return f.tendNodes(cmd, f.work(args))
 			}
@@ -51,8 +53,9 @@ one of the images changes nothing. The exit status is that of push.`,
 	if !on {
 		cmd.Use, cmd.Short = "unpin REF... | --warmer NAME", "Let images be evicted again"
 		cmd.Long = `Unpin undoes pin. With --warmer it lets go all that this warmer wants, as when the warmer is gone for
-good; one that lives says again what it wants. With --nodes it unpins in the caches of these nodes, as pin does.`
-		cmd.Example = `  dolly-img cache unpin torch:25.09 --nodes 'gpu[001-128]'`
+good; one that lives says again what it wants. With --nodes it does so in the caches of these nodes, as pin does.`
+		cmd.Example = `  dolly-img cache unpin torch:25.09 --nodes 'gpu[001-128]'
+  dolly-img cache unpin --warmer head1 --nodes 'gpu[001-128]'`
 		cmd.Flags().StringVar(&f.warmer, "warmer", "", "let go all that the warmer `NAME` wants")
 	}
 	f.add(cmd)

@@ -236,8 +236,8 @@ var hints = map[errkind.Kind]string{
 	"cache-unread":       "rm or pull it again",
 	"cache-unreadable":   "the daemon of this node decides who may read its cache: see mode and group under [cache] in its policy.toml",
 	"cache-unwritable":   "is the cache directory writable for this user?",
-	"cache-wanted":       "what a warmer wants is in its list, and dolly-img cache unpin --warmer NAME, where the cache is, lets it go; or raise the limits",
-	"cache-owners":       "dolly-img cache ls, there, names them, and dolly-img cache unpin --warmer NAME lets go what one wants that is gone",
+	"cache-wanted":       "what a warmer wants is in its list, and dolly-img cache unpin --warmer NAME, where the cache is or with --nodes, lets it go; or raise the limits",
+	"cache-owners":       "dolly-img cache ls, there or with --nodes, names them, and dolly-img cache unpin --warmer NAME lets go what one wants that is gone",
 	"cache-wishes":       "remove the file: warmers say again what they want, and pins are not in it",
 	"cache-wishes-many":  "split the list among several warmers",
 

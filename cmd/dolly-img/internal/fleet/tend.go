@@ -24,6 +24,43 @@ func Tend(ctx context.Context, c Config, w ring.Work, got func(ring.TendProgress
 	return replies, rows(replies, w), nil
 }
 
+// Forget has the caches of the nodes let go all that a warmer wants, with the key of a sender. It returns for each node which of its images the
+// warmer wanted, with those who still want them, and a row, as Tend does. A node that does not say what it has fails, whatever it has let go.
+func Forget(ctx context.Context, c Config, warmer string) ([]ring.TendReply, []ring.Row, error) {
+	cfg, err := c.ring(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	before, err := ring.Ask(ctx, cfg, ring.Question{All: true})
+	if err != nil {
+		return nil, nil, err
+	}
+	after, err := ring.Want(ctx, cfg, warmer, nil)
+	if err != nil {
+		return nil, nil, err
+	}
+	replies := make([]ring.TendReply, len(after))
+	for i, r := range after {
+		t := ring.TendReply{Node: r.Node, State: r.State, Cause: r.Cause}
+		if was := before[i]; t.State == "" {
+			t.State, t.Cause = was.State, was.Cause
+			t.Images = wantedBy(warmer, was.Images)
+		}
+		replies[i] = t
+	}
+	return replies, rows(replies, ring.Work{Do: ring.Unpins}), nil
+}
+
+// wantedBy returns the images that a warmer wants, with the others who do.
+func wantedBy(warmer string, held []ring.HeldImage) (list []ring.TendedImage) {
+	for _, h := range held {
+		if at := slices.Index(h.Owners, warmer); at >= 0 {
+			list = append(list, ring.TendedImage{Name: h.Name, Digest: h.Digest, Owners: slices.Delete(slices.Clone(h.Owners), at, at+1)})
+		}
+	}
+	return list
+}
+
 func rows(replies []ring.TendReply, w ring.Work) []ring.Row {
 	var list []ring.Row
 	nowhere := ""
