@@ -26,7 +26,7 @@
 // came in the time of one catch-up are so gathered into one ring for each image.
 //
 // With the question a node gets this controller's wishes: the digest of each of its images, older digests that are kept,
-// and the digests that its names lead to as long as it lacks the new ones. A controller that has just begun does not know the last.
+// and the digests that its names lead to as long as it lacks the new ones, unless such a name belongs to another owner. A controller that has just begun does not know the last.
 // Therefore a node's first question carries no wishes, and they go in a second one within the same round. No
 // digest is pushed to a node that has not got the wish for it, since the node might evict it at once. Wishes replace earlier ones, so a node
 // gets none as long as one of its entries was never found: the digest of that one is not known yet. After triesAlone failures the others do

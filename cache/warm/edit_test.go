@@ -76,7 +76,8 @@ func TestConflictStays(t *testing.T) {
 	}
 	now := Now{Wall: time.Unix(1e9, 0)}
 	m := New(now, list, nil, 1)
-	pushes, d := 0, digest.FromString("image")
+	pushes, d, other := 0, digest.FromString("image"), digest.FromString("other")
+	var wished []Wish
 	tick := func() NodeStatus {
 		acts := m.Step(now, EvTick{})
 		for ; len(acts) > 0; acts = acts[1:] {
@@ -85,10 +86,19 @@ func TestConflictStays(t *testing.T) {
 				ref := a.Lookup.Image.Ref
 				acts = append(acts, m.Step(now, EvFound{Lookup: a.Lookup, Tags: []Tag{{Ref: ref, List: d, Variants: []Found{{"", "torch", d, 1}}}}})...)
 			case ActAsk:
-				q := a.Queries[0]
-				acts = append(acts, m.Step(now, EvAnswer{Query: q, Answer: Answer{Images: make([]Holding, len(q.Images))}})...)
+				q, answer := a.Queries[0], Answer{}
+				for range q.Images {
+					answer.Images = append(answer.Images, Holding{Lacks: 1, Named: other})
+				}
+				if q.Wishes != nil {
+					wished = q.Wishes
+				}
+				acts = append(acts, m.Step(now, EvAnswer{Query: q, Answer: answer})...)
 			case ActPush:
 				pushes++
+				if pushes == 1 && (len(wished) != 2 || wished[1].Digest != other) {
+					t.Errorf("before push %d it wants %v", pushes, wished)
+				}
 				acts = append(acts, m.Step(now, EvPushed{a.Push.ID, []Row{{Node: "n1", Outcome: Conflict, Why: "of the warmer x"}}, ""})...)
 			}
 		}
@@ -98,6 +108,9 @@ func TestConflictStays(t *testing.T) {
 	for range 6 {
 		s = tick()
 		now.Since += list.CatchUp
+	}
+	if len(wished) != 1 || wished[0].Digest != d || m.Snapshot(now).Unwished != 0 {
+		t.Errorf("afterwards it wants %v, %d have not confirmed it", wished, m.Snapshot(now).Unwished)
 	}
 	if pushes == 0 || s.State != NodeConflict || s.Reason != "of the warmer x" {
 		t.Errorf("%d pushes, %+v", pushes, s)

@@ -63,7 +63,7 @@ func (m *Machine) advance() {
 		case asking:
 			m.giveUp()
 			r.await(wishing, now, askWithin)
-			m.ask(func(n *node) bool { return n.met && m.known(n.entries) && !slices.Equal(m.wishes(n), n.wished) })
+			m.ask(m.unwished)
 		case wishing:
 			m.giveUp()
 			r.await(resting, now, 0)
@@ -120,7 +120,7 @@ func (m *Machine) ask(chosen func(*node) bool) {
 		for i, p := range n.pairs {
 			n.query.Images[i] = Question{p.v.Name, p.v.Digest}
 		}
-		if n.met && m.known(n.entries) {
+		if m.canWish(n) {
 			n.query.Wishes = m.wishes(n)
 		}
 		n.awaited, n.asked, n.doubtful = m.round.serial, m.now.Since, n.away.why != ""

@@ -47,6 +47,8 @@ type Snapshot struct {
 	TroubleSince time.Time     `json:"trouble_since,omitzero"`
 	Groups       []GroupStatus `json:"groups"`
 	Images       []ImageStatus `json:"images"`
+	// Unwished is how many nodes answer and have not confirmed the wishes that they are to have. It is not in the form as JSON.
+	Unwished int `json:"-"`
 }
 
 // A GroupStatus is that of a list of nodes.
@@ -107,6 +109,11 @@ func (m *Machine) Snapshot(now Now) *Snapshot {
 	s := &Snapshot{
 		At: now.Wall, Refused: m.refused.why, RefusedSince: m.refused.since, Trouble: m.trouble.why, TroubleSince: m.trouble.since,
 		Groups: []GroupStatus{}, Images: []ImageStatus{},
+	}
+	for _, n := range m.order {
+		if m.unwished(n) {
+			s.Unwished++
+		}
 	}
 	for _, g := range m.list.Groups {
 		g := m.groups[g.Name]

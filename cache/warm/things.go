@@ -167,6 +167,9 @@ func (p *pair) fits() bool {
 	return p.node.room > p.room && p.node.room >= p.needs
 }
 
+// foreign reports whether the name belongs to another owner. After a push that was refused for that, an answer need not say so.
+func (p *pair) foreign() bool { return p.conflict != "" || p.fails > 0 && p.outcome == Conflict }
+
 // lacking reports whether the node can be pushed to now.
 func (p *pair) lacking(now time.Duration) bool {
 	return p.asked == p.v.Digest && !p.holds() && p.wished == p.v.Digest && p.push == nil && p.conflict == "" &&
@@ -174,25 +177,35 @@ func (p *pair) lacking(now time.Duration) bool {
 }
 
 // wishes returns what a node is asked not to evict: what it is to hold, what its names lead to until it holds the new one, and
-// what is kept of older ones. If these are too many, the last are left out.
+// what is kept of older ones. What a name of another owner leads to is not this one's to keep. If these are too many, the last are left out.
 func (m *Machine) wishes(n *node) []Wish {
 	list := make([]Wish, 0, len(n.pairs)+2)
 	for _, p := range n.pairs {
 		list = append(list, p.wish(p.v.Digest))
 	}
 	for _, p := range n.pairs {
-		if p.named != "" && p.named != p.v.Digest && p.conflict == "" {
+		if p.named != "" && p.named != p.v.Digest && !p.foreign() {
 			list = append(list, p.wish(p.named))
 		}
 	}
 	for _, p := range n.pairs {
 		for _, d := range p.v.older {
-			if d != p.named || p.conflict != "" {
+			if d != p.named || p.foreign() {
 				list = append(list, p.wish(d))
 			}
 		}
 	}
 	return list[:min(len(list), mostWishes)]
+}
+
+// canWish reports whether so much is known of a node that wishes may replace those that it has, and what its names lead to stays wanted.
+func (m *Machine) canWish(n *node) bool {
+	return n.met && m.known(n.entries) && !slices.ContainsFunc(n.pairs, func(p *pair) bool { return p.asked == "" && p.push == nil })
+}
+
+// unwished reports whether a node that answers has not confirmed the wishes that it is to have.
+func (m *Machine) unwished(n *node) bool {
+	return m.canWish(n) && !slices.Equal(m.wishes(n), n.wished)
 }
 
 func (p *pair) wish(d digest.Digest) Wish {
