@@ -57,6 +57,7 @@ func (f *warmFlags) runOnce(cmd *cobra.Command) error {
 		}
 		defer release()
 		cfg.State = state
+		cfg.Effects = &pushedOnce{Effects: effects, committed: map[held]bool{}}
 	}
 	s, err := onceDone(cmd.Context(), warm.NewController(cfg))
 	if err != nil {
@@ -122,7 +123,7 @@ func onceSettled(s *warm.Snapshot, began time.Time) bool {
 			}
 		}
 	}
-	return true
+	return s.Unwished == 0 // otherwise nobody would take back wishes that are over
 }
 
 // onceStatus returns the exit status of what was reached.
@@ -204,6 +205,42 @@ func notWarm(nodes []warm.NodeStatus) (lines []string) {
 type held struct {
 	node   string
 	digest digest.Digest
+}
+
+// pushedOnce are effects that push to a node nothing that it has committed before, since a node that lacks it again would have a run go on for ever.
+type pushedOnce struct {
+	warm.Effects
+
+	mu        sync.Mutex
+	committed map[held]bool
+}
+
+// Push pushes to those nodes that have not committed the digest before, and fails the others.
+func (o *pushedOnce) Push(ctx context.Context, p *warm.Push, rates <-chan int64, progress func(int64, time.Duration)) ([]warm.Row, error) {
+	var again []warm.Row
+	first := *p
+	first.Nodes = nil
+	o.mu.Lock()
+	for _, n := range p.Nodes {
+		if o.committed[held{n, p.Digest}] {
+			again = append(again, warm.Row{Node: n, Why: "it has committed the image, and says that it lacks it"})
+		} else {
+			first.Nodes = append(first.Nodes, n)
+		}
+	}
+	o.mu.Unlock()
+	if len(first.Nodes) == 0 {
+		return again, nil
+	}
+	rows, err := o.Effects.Push(ctx, &first, rates, progress)
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for _, r := range rows {
+		if r.Outcome == warm.Committed {
+			o.committed[held{r.Node, p.Digest}] = true
+		}
+	}
+	return append(rows, again...), err
 }
 
 // rehearsal are effects that ask, and do nothing else: what is pushed is noted, and counts as done.
