@@ -29,17 +29,42 @@ func (c *Cache) References() ([]Reference, error) {
 	}
 	var list []Reference
 	for _, d := range index.Manifests {
-		name := refName(d)
-		name, _, byDigest := strings.Cut(name, "@")
-		tag := ""
-		if i := strings.LastIndexByte(name, ':'); i > strings.LastIndexByte(name, '/') {
-			name, tag = name[:i], name[i+1:]
+		if repo, tag, ok := splitRef(refName(d)); ok {
+			list = append(list, Reference{repo, tag, d})
 		}
-		if byDigest { // a tag beside a digest may have moved to another image since
-			tag = ""
-		}
-		if strings.ContainsRune(name, '/') && (tag != "" || byDigest) {
-			list = append(list, Reference{name, tag, d})
+	}
+	return list, nil
+}
+
+// splitRef splits a name. It returns false if no registry could have it.
+func splitRef(name string) (repo, tag string, ok bool) {
+	name, _, byDigest := strings.Cut(name, "@")
+	if i := strings.LastIndexByte(name, ':'); i > strings.LastIndexByte(name, '/') {
+		name, tag = name[:i], name[i+1:]
+	}
+	ok = strings.ContainsRune(name, '/') && (tag != "" || byDigest)
+	if byDigest { // a tag beside a digest may have moved to another image since
+		tag = ""
+	}
+	return name, tag, ok
+}
+
+// Wanted lists the manifests that are here, and that owners want for a name of a repository which is accepts. The name may
+// lead to another one by now, or to none.
+func (c *Cache) Wanted(is func(repository string) bool) ([]v1.Descriptor, error) {
+	w, err := c.readWishes()
+	if err != nil {
+		return nil, err
+	}
+	var list []v1.Descriptor
+	for _, wishes := range w {
+		for _, wish := range wishes {
+			if repo, _, ok := splitRef(wish.Name); !ok || !is(repo) {
+				continue
+			}
+			if d, err := c.describe(wish.Digest); err == nil {
+				list = append(list, d)
+			}
 		}
 	}
 	return list, nil

@@ -16,7 +16,8 @@
 // X-Dolly-Img-Mirror.
 //
 // The mirror gives only what a reference of the requested repository reaches, and only bytes that
-// were verified. An image whose manifest was requested stays until a minute after the last
+// were verified. By digest it also gives the images that somebody wants for a name of the repository (see the wishes of package
+// cache) though the name leads to another one by now: a warmer keeps older ones so that they can still be started. An image whose manifest was requested stays until a minute after the last
 // request of its repository, even if its name moves or is removed; but unless it is being pulled, it goes for a
 // transfer that lacks room.
 // https://github.com/opencontainers/distribution-spec/blob/main/spec.md
@@ -29,7 +30,6 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
-	"net/netip"
 	"regexp"
 	"slices"
 	"strconv"
@@ -205,7 +205,7 @@ func (m *mirror) serve(w http.ResponseWriter, r *http.Request) *failure {
 	}
 	served, done := m.held.begin(q.repo)
 	defer done()
-	if len(refs) == 0 && len(served) == 0 {
+	if len(refs) == 0 && len(served) == 0 && !q.byDigest() {
 		return &failure{http.StatusNotFound, "NAME_UNKNOWN", "not in this cache"}
 	}
 	switch q.kind {
@@ -217,37 +217,7 @@ func (m *mirror) serve(w http.ResponseWriter, r *http.Request) *failure {
 	return m.blob(w, r, q, refs, served)
 }
 
-// repository is what the cache has of a repository.
-func (m *mirror) repository(name string) ([]cache.Reference, error) {
-	all, err := m.store.References()
-	if err != nil {
-		return nil, err
-	}
-	return slices.DeleteFunc(all, func(r cache.Reference) bool {
-		return r.Repository != name && PathName(r.Repository) != name
-	}), nil
-}
-
-// PathName returns a repository, with its registry, as part of a path. A path cannot have the colon in front of a port,
-// which is written as an underscore, nor an IPv6 address in brackets, which is written ip6-fd00-0000-…-0001.
-func PathName(repository string) string {
-	if address, rest, ok := strings.Cut(strings.TrimPrefix(repository, "["), "]"); ok {
-		if a, err := netip.ParseAddr(address); err == nil {
-			repository = "ip6-" + strings.ReplaceAll(a.StringExpanded(), ":", "-") + rest
-		}
-	}
-	return strings.Replace(repository, ":", "_", 1)
-}
-
-func roots(refs []cache.Reference) []v1.Descriptor {
-	list := make([]v1.Descriptor, len(refs))
-	for i, r := range refs {
-		list[i] = r.Root
-	}
-	return list
-}
-
-// blob serves a manifest or a blob. It also finds, by digest, what was served lately.
+// blob serves a manifest or a blob. It also finds, by digest, what was served lately, and what somebody wants.
 func (m *mirror) blob(w http.ResponseWriter, r *http.Request, q request, refs []cache.Reference, served []v1.Descriptor) *failure {
 	missing := &failure{http.StatusNotFound, "MANIFEST_UNKNOWN", "not in this cache"}
 	if q.kind == "blobs" {
@@ -256,7 +226,7 @@ func (m *mirror) blob(w http.ResponseWriter, r *http.Request, q request, refs []
 	var d v1.Descriptor
 	if want := digest.Digest(q.ref); want.Validate() == nil {
 		var err error
-		if d, err = m.store.Find(append(roots(refs), served...), want); err != nil {
+		if d, err = m.find(q.repo, append(roots(refs), served...), want); err != nil {
 			return missing
 		}
 	} else {
