@@ -50,6 +50,7 @@ func (s *memStock) Holds(ctx context.Context, q Question) (h Holdings, err error
 		if held.Named == held.Digest && held.Named != "" {
 			held.State, held.Lacks, held.Bytes = HoldsAll, 0, 5
 		}
+		held.Owners = s.wanting(i.Name)
 		h.Images = append(h.Images, held)
 	}
 	h.Free = 7
@@ -59,6 +60,19 @@ func (s *memStock) Holds(ctx context.Context, q Question) (h Holdings, err error
 		}
 	}
 	return h, nil
+}
+
+// wanting is who wants an image by its name.
+func (s *memStock) wanting(name string) (owners []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for owner, wishes := range s.wishes {
+		if slices.ContainsFunc(wishes, func(w Wish) bool { return w.Name == name }) {
+			owners = append(owners, owner)
+		}
+	}
+	slices.Sort(owners)
+	return owners
 }
 
 func (s *memStock) SetWishes(_ context.Context, owner string, wishes []Wish) error {

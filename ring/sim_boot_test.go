@@ -37,6 +37,7 @@ func (s *sim) boot(n *simNode) {
 			}
 			return sink, nil
 		},
+		Stock:      n.stock,
 		AllowPlain: true,
 		Transfers:  1,
 		Log:        s.testLog(),

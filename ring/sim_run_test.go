@@ -45,6 +45,7 @@ type simNode struct {
 	index int
 	procs []*simProc
 	sinks int    // made so far
+	stock Stock  // nil: it is not asked
 	rot   int64  // this byte of every blob is read back wrong; -1: none
 	lies  int64  // from this byte on it forwards others; -1: never
 	how   string // flip, zero, skip, repeat, reorder or fin; all but the first more than once
@@ -94,7 +95,8 @@ func newSim(t *testing.T, sc simCase, sizes relay.Sizes) *sim {
 	}
 	s.src = &simSource{sim: s, fail: sc.Source, at: total / 2}
 	for i := 1; i <= sc.Nodes; i++ {
-		s.nodes = append(s.nodes, &simNode{name: fmt.Sprintf("n%02d", i), index: i, lies: -1, rot: -1})
+		name := fmt.Sprintf("n%02d", i)
+		s.nodes = append(s.nodes, &simNode{name: name, index: i, lies: -1, rot: -1, stock: sc.stock(name)})
 	}
 	return s
 }
@@ -296,7 +298,9 @@ func (s *sim) run() []simcheck.Event {
 		cancel()
 	})
 	harder := time.AfterFunc(s.longest()+time.Minute, func() { s.net.Kill("server") })
+	enough := s.ask(over, &faults)
 	report, err := sender.run(ctx)
+	enough()
 	watch.Stop()
 	harder.Stop()
 	if len(snaps) > 0 {

@@ -18,6 +18,9 @@ import (
 // node, and between them a network of queues. Everything that drivers and wires do is
 // a move, and moves may come in any order. A frame is of xFrame bytes of one blob, with a
 // mark behind each, and stands here for one byte: 0 as the source has it, and 1 when it was changed.
+//
+// No world has questions or wishes: a node answers them before there is a session (node_control.go and node_lobby.go of package ring)
+// from its cache, and nothing of them reaches the coordinator or a member. The simulation has them (sim_ask_test.go there).
 
 const (
 	xFrames = 2
