@@ -5,6 +5,7 @@ package loopdev
 import (
 	"runtime"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -29,7 +30,7 @@ func (d *Device) Mount(t testing.TB, path, kind string, flags uintptr, do func(d
 			return
 		}
 		defer func() {
-			if err := unix.Unmount(dir, 0); err != nil {
+			if err := unmount(dir); err != nil {
 				t.Errorf("unmount %s: %v", path, err)
 			}
 		}()
@@ -40,6 +41,18 @@ func (d *Device) Mount(t testing.TB, path, kind string, flags uintptr, do func(d
 		t.FailNow() // do cannot end the test itself
 	}
 	return err
+}
+
+// unmount unmounts dir. A process that a test beside this one is starting has copies of all open files between fork and exec, and
+// with them the file system is busy: for as long as that may take on a loaded machine it is tried again.
+func unmount(dir string) error {
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for end := time.Now().Add(10 * time.Second); ; <-tick.C {
+		if err := unix.Unmount(dir, 0); err != unix.EBUSY || time.Now().After(end) {
+			return err
+		}
+	}
 }
 
 // elsewhere runs do on a thread of its own, which ends with it. It is never the first thread of the process, which does not
