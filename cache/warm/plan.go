@@ -111,6 +111,9 @@ func (m *Machine) take(pair *pair, p *push, row Row) {
 		pair.forgive()
 	case Interrupted:
 	default:
+		if p.Digest != pair.v.Digest && (row.Outcome == Full || row.Outcome == Failed) {
+			return // The digest moved meanwhile. What the old one needed, or failed for, does not hold up the new one.
+		}
 		if row.Outcome == Conflict {
 			pair.conflict = row.Why
 		}

@@ -204,6 +204,9 @@ func (c *checker) row(w *world, p *simPush, r Row) {
 	case Committed:
 		pc.failed, pc.full = 0, false
 	default:
+		if c.told[p.Ref][p.Platform].digest != p.Digest && (r.Outcome == Full || r.Outcome == Failed) {
+			return // The digest moved meanwhile, and the failure was of the old one.
+		}
 		pc.failed++
 		pc.last, pc.began = w.now, p.began
 		pc.full, pc.room = r.Outcome == Full, w.nodes[r.Node].room()
@@ -241,14 +244,25 @@ func (c *checker) looked(w *world, ev EvFound) {
 		if c.tagsOf[ref] = append(c.tagsOf[ref], t.Ref); t.Why != "" {
 			continue
 		}
+		first := !c.seen[t.Ref] // of this controller, which did not know what the one before was told
 		c.seen[t.Ref] = true
 		if c.told[t.Ref] == nil {
 			c.told[t.Ref] = map[string]toldOf{}
 		}
 		for _, f := range t.Variants {
-			if c.told[t.Ref][f.Platform].digest != f.Digest {
+			if was := c.told[t.Ref][f.Platform].digest; first || was != f.Digest {
+				c.moved(was)
 				c.told[t.Ref][f.Platform] = toldOf{f.Digest, w.now}
 			}
+		}
+	}
+}
+
+// moved forgets what failed of a digest that a tag has left: should it come back, it is tried anew.
+func (c *checker) moved(from digest.Digest) {
+	for _, pc := range c.pairs {
+		if pc.digest == from {
+			pc.failed, pc.full = 0, false
 		}
 	}
 }
