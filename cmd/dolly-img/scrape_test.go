@@ -2,12 +2,14 @@ package main
 
 import (
 	"bytes"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"regexp"
+	"slices"
 	"strconv"
 	"sync/atomic"
 	"time"
@@ -74,25 +76,8 @@ func scriptScrape(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 2 {
 		ts.Fatalf("usage: scrape [-all] NAME FILE [REGEXP]…")
 	}
-	url := "http://" + ts.Getenv(args[0]+"_metrics") + "/metrics"
-	var text []byte
-	for deadline := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
-		text = scrape(ts, url)
-		missing := ""
-		for _, re := range args[2:] {
-			if ok, err := regexp.Match("(?m)"+re, text); err != nil {
-				ts.Fatalf("%v", err)
-			} else if !ok {
-				missing = re
-			}
-		}
-		if missing == "" {
-			break
-		}
-		if time.Now().After(deadline) {
-			ts.Fatalf("no %q in\n%s", missing, text)
-		}
-	}
+	text, err := scrapeUntil("http://"+ts.Getenv(args[0]+"_metrics")+"/metrics", args[2:]...)
+	ts.Check(err)
 	ts.Check(os.WriteFile(ts.MkAbs(args[1]), text, 0o644))
 	for _, m := range metrics.Daemon {
 		if all && !bytes.Contains(text, []byte("\n# TYPE "+m.Name+" ")) {
@@ -134,14 +119,33 @@ func scriptFetch(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 }
 
-func scrape(ts *testscript.TestScript, url string) []byte {
+// scrapeUntil scrapes as Prometheus does, only more often, until each of these has a line that it matches.
+func scrapeUntil(url string, want ...string) (text []byte, err error) {
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for end := time.Now().Add(time.Minute); ; <-tick.C {
+		if text, err = scrape(url); err != nil {
+			return nil, err
+		}
+		lacks := slices.IndexFunc(want, func(re string) bool { return !regexp.MustCompile("(?m)" + re).Match(text) })
+		if lacks < 0 {
+			return text, nil
+		}
+		if time.Now().After(end) {
+			return nil, fmt.Errorf("no %q in\n%s", want[lacks], text)
+		}
+	}
+}
+
+func scrape(url string) ([]byte, error) {
 	resp, err := http.Get(url)
-	ts.Check(err)
+	if err != nil {
+		return nil, err
+	}
 	defer resp.Body.Close()
 	text, err := io.ReadAll(resp.Body)
-	ts.Check(err)
-	if resp.StatusCode != http.StatusOK || resp.Header.Get("Content-Type") != "text/plain; version=0.0.4; charset=utf-8" {
-		ts.Fatalf("%s: %s, %v: %s", url, resp.Status, resp.Header, text)
+	if err == nil && (resp.StatusCode != http.StatusOK || resp.Header.Get("Content-Type") != "text/plain; version=0.0.4; charset=utf-8") {
+		err = fmt.Errorf("%s: %s, %v: %s", url, resp.Status, resp.Header, text)
 	}
-	return text
+	return text, err
 }

@@ -4,15 +4,13 @@ import (
 	"bufio"
 	"fmt"
 	"io"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/launch"
 	"github.com/dolly-img/dolly-img/ring/identity"
@@ -42,29 +40,6 @@ func startScraped(t *testing.T, args ...string) (cmd *exec.Cmd, url string) {
 	}
 	go io.Copy(io.Discard, log)
 	return cmd, url
-}
-
-// awaitMetrics scrapes until all these lines are there.
-func awaitMetrics(t *testing.T, url string, want ...string) string {
-	t.Helper()
-	for deadline := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
-		resp, err := http.Get(url)
-		if err != nil {
-			t.Fatal(err)
-		}
-		text, err := io.ReadAll(resp.Body)
-		resp.Body.Close()
-		if err != nil {
-			t.Fatal(err)
-		}
-		lacks := slices.IndexFunc(want, func(line string) bool { return !strings.Contains(string(text), "\n"+line+"\n") })
-		if lacks < 0 {
-			return string(text)
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("no %s in\n%s", want[lacks], text)
-		}
-	}
 }
 
 // A controller exposes how many nodes have an image that it has pushed, and one that it cannot find; that an edit was refused; and nothing
@@ -97,7 +72,17 @@ func TestWarmMetrics(t *testing.T) {
 	}
 	write(image, "docker://127.0.0.1:1/away:2")
 	cmd, url := startScraped(t, "warm", "--config", list, "--cache", filepath.Join(dir, "cache"))
-	await := func(want ...string) string { t.Helper(); return awaitMetrics(t, url, want...) }
+	await := func(want ...string) string {
+		t.Helper()
+		for i, line := range want {
+			want[i] = "^" + regexp.QuoteMeta(line) + "$"
+		}
+		text, err := scrapeUntil(url, want...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(text)
+	}
 	text := await("dolly_img_config_valid 1",
 		fmt.Sprintf("dolly_img_warm_nodes{image=%q,state=\"warm\"} 1", image), fmt.Sprintf("dolly_img_warm_nodes{image=%q,state=\"missing\"} 0", image),
 		`dolly_img_warm_nodes{image="docker://127.0.0.1:1/away:2",state="warm"} 0`)

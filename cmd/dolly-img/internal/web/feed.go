@@ -17,7 +17,7 @@ type feed struct {
 	last    int // number of the newest chain
 	viewers int
 	over    bool
-	changed chan struct{} // closed at the next change
+	changed chan struct{} // closed at the next change of what is shown, and when a viewer has gone
 }
 
 // topic is something that the page shows.
@@ -62,6 +62,7 @@ func (f *feed) leave() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.viewers--
+	f.wakeLocked()
 }
 
 // chain adds a chain.

@@ -168,18 +168,18 @@ func TestViewersAreBounded(t *testing.T) {
 		t.Errorf("the page itself: %s", resp.Status)
 	}
 	first.Body.Close()
-	for s.feed.full() {
-		time.Sleep(time.Millisecond) // until the server has noticed
+	for changed, full := s.feed.full(); full; changed, full = s.feed.full() {
+		<-changed // until the server has noticed
 	}
 	if resp, _ := s.viewer(t); resp.StatusCode != 200 {
 		t.Errorf("after one has gone: %s", resp.Status)
 	}
 }
 
-func (f *feed) full() bool {
+func (f *feed) full() (changed <-chan struct{}, full bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.viewers >= mostViewers
+	return f.changed, f.viewers >= mostViewers
 }
 
 // snapshot is one of n nodes in which everything may differ from one number to the next.
