@@ -86,12 +86,12 @@ func (c *caller) tend(ctx context.Context, p Peer, b []byte, r *TendReply, got f
 	ctrl.sendBytes(b)
 	go ctrl.ping()
 	m, err := ctrl.tended(p.Name, got)
-	switch m := m.(type) {
-	case *wire.Tended:
-		r.take(m)
-	case *wire.Answer: // it could not read what it was told
-		r.take(&wire.Tended{Code: m.Code, Reason: m.Reason})
-	default:
+	if a, ok := m.(*wire.Answer); ok && a.Code != wire.CodeNone { // it could not read what it was told
+		m = &wire.Tended{Code: a.Code, Reason: a.Reason}
+	}
+	if done, ok := m.(*wire.Tended); ok {
+		r.take(done)
+	} else {
 		r.State, r.Cause = Failed, because(c.untended(ctx, ctrl, err))
 	}
 }

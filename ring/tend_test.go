@@ -50,6 +50,7 @@ func (c *memCluster) untended() {
 	}
 	c.puppet("old:1", answers(7, &wire.Wanted{}))
 	c.puppet("confused:1", answers(wire.Version, &wire.Wanted{}))
+	c.puppet("empty:1", answers(wire.Version, &wire.Answer{}))
 	c.cfg.Nodes = append(c.cfg.Nodes, Peer{Name: "nameless", Err: errors.New("name not resolved")})
 }
 
@@ -106,6 +107,7 @@ func TestTend(t *testing.T) {
 			"bare:1":     "refused|denied|this node keeps no images",
 			"old:1":      "refused|old|speaks protocol 7, and such a question is of protocol 8: upgrade the nodes first",
 			"confused:1": "failed||answers something else than it was told",
+			"empty:1":    "failed||answers something else than it was told",
 			"nameless":   "unreachable|name|name not resolved",
 		} {
 			for _, r := range replies {

@@ -36,6 +36,9 @@ func (f *where) onNodes() (bool, error) {
 	if len(f.fleet.nodes) > 0 && f.dir != "" {
 		return true, usagef("--nodes: not with --cache, which is for a cache of this machine")
 	}
+	if len(f.fleet.nodes) == 0 && len(f.fleet.exclude) > 0 {
+		return false, usagef("--exclude: only with --nodes, from which it leaves nodes out")
+	}
 	return len(f.fleet.nodes) > 0, nil
 }
 
