@@ -18,7 +18,9 @@ import (
 type scene struct {
 	*rig
 	victims []*node
-	push    *push // nil before it began
+	push    *push         // nil before it began
+	stopped time.Duration // for how long victims were to be stopped
+	stood   time.Duration // and for how long one of them read nothing then
 }
 
 // act does something to a scene.
@@ -65,40 +67,64 @@ func told(state string) act {
 
 // has waits until so many bytes have come in at every victim.
 func has(bytes int64) act {
-	return func(ctx context.Context, s *scene) error {
-		tick := time.NewTicker(10 * time.Millisecond) // nothing tells us
-		defer tick.Stop()
-		for _, n := range s.victims {
-			for {
-				if got, err := received(n); err != nil || got >= bytes {
-					if err != nil {
-						return err
-					}
-					break
-				}
-				select {
-				case <-tick.C:
-				case <-s.push.process.Done():
-					return errors.New("the push was over before: " + s.push.process.Output())
-				case <-ctx.Done():
-					return context.Cause(ctx)
-				}
-			}
+	return eachOf(func(ctx context.Context, s *scene, n *node) error { return s.until(ctx, n, received, bytes) })
+}
+
+// until waits until a count of a node's has come so far.
+func (s *scene) until(ctx context.Context, n *node, count func(*node) (int64, error), far int64) error {
+	tick := time.NewTicker(10 * time.Millisecond) // nothing tells us
+	defer tick.Stop()
+	for {
+		if got, err := count(n); err != nil || got >= far {
+			return err
 		}
-		return nil
+		select {
+		case <-tick.C:
+		case <-s.push.process.Done():
+			return errors.New("the push was over before: " + s.push.process.Output())
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
 	}
 }
 
-// lasts lets time pass with the fault in place: its length is what the row is about.
-func lasts(d time.Duration) act {
-	return func(ctx context.Context, s *scene) error {
-		select {
-		case <-time.After(d):
-		case <-s.push.process.Done():
-		case <-ctx.Done():
+// stoppedFor stops the victims for so long, once each of them reads what comes, and notes how long one really read
+// nothing: on a starved machine that is longer.
+func stoppedFor(d time.Duration) act {
+	const moves = 500_000 // more than what is not of the transfer
+	return eachOf(func(ctx context.Context, s *scene, n *node) error {
+		before, err := hasRead(n)
+		if err == nil {
+			err = s.until(ctx, n, hasRead, before+moves)
 		}
-		return context.Cause(ctx)
+		if err != nil {
+			return err
+		}
+		s.stopped = d
+		begin := time.Now()
+		n.daemon.Signal(syscall.SIGSTOP)
+		select {
+		case <-time.After(d): // the fault itself
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+		if before, err = hasRead(n); err != nil {
+			return err
+		}
+		n.daemon.Signal(syscall.SIGCONT)
+		err = s.until(ctx, n, hasRead, before+moves)
+		s.stood = max(s.stood, time.Since(begin))
+		return err
+	})
+}
+
+// hasRead is how many bytes the daemon has read, from wherever.
+func hasRead(n *node) (read int64, err error) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/io", n.daemon.Pid()))
+	if err == nil {
+		_, err = fmt.Sscanf(string(text), "rchar: %d", &read)
 	}
+	return read, err
 }
 
 func signal(sig os.Signal) act {

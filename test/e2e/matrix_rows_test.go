@@ -61,7 +61,7 @@ var matrix = []*fault{
 	{name: "stop", where: "last", elsewhere: true, do: stopped, at: []int{7}, states: failed(7), reason: silent, exit: 3, within: 7 * time.Second},
 	{name: "stop", where: "three adjacent", elsewhere: true, do: stopped, at: []int{2, 3, 4}, states: failed(2, 3, 4), reason: silent, exit: 3, within: 7 * time.Second},
 	{name: "stop", where: "half", do: stopped, at: []int{0, 2, 4, 6}, states: failed(0, 2, 4, 6), reason: silent, exit: 3, within: 8 * time.Second},
-	{name: "stop for 2 s", where: "middle", do: then(stopped, lasts(2*time.Second), thawed), at: []int{3}, within: 4 * time.Second},
+	{name: "stop for 2 s", where: "middle", do: stoppedFor(2 * time.Second), at: []int{3}, within: 4 * time.Second},
 	{name: "stop until lost, thaw", where: "middle", do: then(has(backAt), stopped, told("lost"), thawed), back: backAt, size: backSize, at: []int{3}, reason: "came back", within: 12 * time.Second},
 
 	{name: "cut", where: "first", elsewhere: true, do: cut, at: []int{0}, states: failed(0), reason: silent, exit: 3, within: 7 * time.Second},

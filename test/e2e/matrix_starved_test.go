@@ -1,0 +1,81 @@
+package e2e
+
+import (
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// slack is what a busy machine may add to a time that is demanded. Who measures has none.
+func slack() time.Duration {
+	if measures() {
+		return 0
+	}
+	return 12 * time.Second
+}
+
+// starved says whether a victim's row says something else than it would on a machine with a processor for each node, and all
+// else shows that what was to be said is true: a reason that came after it took its place, and it was told before, or the
+// victim stood for much longer than it was stopped, which its link was named for.
+func (s *scene) starved(t *testing.T, row row, told []map[string]any, reason, link string) bool {
+	if slack() > 0 && s.stopped > 0 && s.stood > s.stopped+500*time.Millisecond && row.Reason == "link "+row.Link+": nothing moved for 3s" {
+		t.Logf("a busy machine: %s stood for %v: %q", row.Node, s.stood, row.Reason)
+		return true
+	}
+	return busy(t, row) && (reason == "" || slices.ContainsFunc(told, func(e map[string]any) bool {
+		if link != "" {
+			return e["link"] == link && e["up"] != true
+		}
+		said, _ := e["reason"].(string)
+		return e["node"] == row.Node && strings.Contains(said, reason)
+	}))
+}
+
+// busy says whether a node is called slow because the machine, which all of them share, has
+// no processor for it. Who writes the table has it for himself.
+func busy(t *testing.T, row row) bool {
+	yes := slack() > 0 && strings.HasPrefix(row.Reason, "slow: processor ") && row.Link == ""
+	if yes {
+		t.Logf("a busy machine: %s is %q", row.Node, row.Reason)
+	}
+	return yes
+}
+
+func TestStarved(t *testing.T) {
+	together(t)
+	if measures() {
+		t.Skip("who measures has no busy machine")
+	}
+	const link = "a -> b"
+	back := map[string]any{"event": "node", "node": "b", "state": "serving", "reason": "came back: silent for 5s"}
+	down := map[string]any{"event": "link", "link": link, "reason": "down: i/o timeout"}
+	up := map[string]any{"event": "link", "link": link, "reason": "up", "up": true}
+	slow := row{Node: "b", Reason: "slow: processor 18 MB/s; served behind the others"}
+	stood := row{Node: "b", Reason: "link a -> b: nothing moved for 3s", Link: link}
+	for _, tt := range []struct {
+		name         string
+		scene        scene
+		row          row
+		told         map[string]any
+		reason, link string
+		starved      bool
+	}{
+		{"came back, then slow", scene{}, slow, back, "came back", "", true},
+		{"slow, and never came back", scene{}, slow, down, "came back", "", false},
+		{"another came back", scene{}, row{Node: "a", Reason: slow.Reason}, back, "came back", "", false},
+		{"link lost, then slow", scene{}, slow, down, "link", link, true},
+		{"slow, and the link was up", scene{}, slow, up, "link", link, false},
+		{"slow, and another link was lost", scene{}, slow, down, "link", "b -> c", false},
+		{"slow for its disk", scene{}, row{Node: "b", Reason: "slow: disk 18 MB/s; served behind the others"}, back, "came back", "", false},
+		{"slow where nothing is to be said", scene{}, slow, up, "", "", true},
+		{"stood for as long as it was stopped", scene{stopped: 2 * time.Second, stood: 2300 * time.Millisecond}, stood, down, "", "", false},
+		{"stood for longer", scene{stopped: 2 * time.Second, stood: 3 * time.Second}, stood, down, "", "", true},
+		{"stood for longer, and something else is said", scene{stopped: 2 * time.Second, stood: 3 * time.Second}, row{Node: "b", Reason: "came back: silent for 5s"}, back, "", "", false},
+		{"stood where nobody was stopped", scene{}, stood, down, "", "", false},
+	} {
+		if got := tt.scene.starved(t, tt.row, []map[string]any{tt.told}, tt.reason, tt.link); got != tt.starved {
+			t.Errorf("%s: %v", tt.name, got)
+		}
+	}
+}
