@@ -30,7 +30,8 @@
 // Therefore a node's first question carries no wishes, and they go in a second one within the same round. No
 // digest is pushed to a node that has not got the wish for it, since the node might evict it at once. Wishes replace earlier ones, so a node
 // gets none as long as one of its entries was never found: the digest of that one is not known yet. After triesAlone failures the others do
-// not wait for it any more. A saved state that is older than every may be of a time when the state could not be saved. So its digests count when
+// not wait for it any more, and after one that is for sure: there is no such tag, or the login is refused. That is asked
+// for again no sooner than after every. A saved state that is older than every may be of a time when the state could not be saved. So its digests count when
 // the registry has been asked, or does not answer. A node that is not listed any more keeps the wishes that it has.
 //
 // A node that answered and then did not, flapsAfter times without an hour of answers between them, flaps. It is asked again only

@@ -44,7 +44,7 @@ func (m *Machine) apply(list *List) {
 		}
 		delete(known, i.key())
 		renamed := e.Name != i.Name
-		e.Image, e.platforms, e.fails = i, nil, 0
+		e.Image, e.platforms, e.fails, e.sure = i, nil, 0, false
 		for _, name := range i.Nodes {
 			if p := groups[name].Platform; !slices.Contains(e.platforms, p) {
 				e.platforms = append(e.platforms, p)
@@ -177,15 +177,19 @@ func (m *Machine) found(ev EvFound) {
 		return
 	}
 	e.doubtful = false
-	why := ev.Why
+	why, sure := ev.Why, ev.Sure
 	var tags []*tag
 	if why == "" {
+		sure = !slices.ContainsFunc(ev.Tags, func(t Tag) bool { return t.Why != "" })
 		tags, why = m.merge(e, ev)
 	}
 	if why != "" {
 		e.fails++
+		e.sure = sure
 		e.stale.set(why, m.now.Wall)
-		e.next = m.now.Since + m.list.Retry.After(e.fails)
+		if e.next = m.now.Since + m.list.Retry.After(e.fails); sure {
+			e.next = max(e.next, m.now.Since+m.list.Every)
+		}
 		if host := registry(e.Ref); host != "" && ev.Wait > 0 {
 			m.hosts[host] = max(m.hosts[host], m.now.Since+min(ev.Wait, m.list.Retry.Most))
 		}
@@ -193,7 +197,7 @@ func (m *Machine) found(ev EvFound) {
 	}
 	every := float64(m.list.Every)
 	e.next = m.now.Since + time.Duration(every-every*jitter*m.rand.Float64())
-	e.fails, e.stale, e.found, m.touched = 0, notice{}, m.wall(m.now.Since), true
+	e.fails, e.sure, e.stale, e.found, m.touched = 0, false, notice{}, m.wall(m.now.Since), true
 	if !slices.Equal(e.tags, tags) {
 		e.tags, m.dirty = tags, true
 	}

@@ -37,6 +37,7 @@ type (
 		Tags   []Tag
 		Why    string        // "" unless it failed
 		Wait   time.Duration // for how long the registry does not want to be asked; 0 if it does not say
+		Sure   bool          // it failed in a way that the same question soon changes nothing about
 	}
 	// EvAnswer is what one node says to the Query of an ActAsk. Why is "" unless it does not answer.
 	EvAnswer struct {

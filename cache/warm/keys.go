@@ -46,7 +46,7 @@ func defaultsKeys() []Key {
 		{table, "rings", "2", "0", fmt.Sprintf("1 to %d", mostRings), "2",
 			"How many rings run at once. Each sends one image to all nodes that lack it."},
 		{table, "retry", `"1m..1h"`, `"1h..1m"`, fmt.Sprintf("two times, each from %v to %s, the first not longer than the second; %s", leastRetry, days(longest), timeUnits), "1m..1h",
-			"When something that failed is tried again: after the first time, and then after twice as long each time, up to the second."},
+			"When something that failed is tried again: after the first time, and then after twice as long each time, up to the second. What a registry says for sure, such as that there is no such tag, is asked for again after every."},
 		{table, "catch-up", `"60s"`, `"1s"`, fmt.Sprintf("a time from %v to %s; %s", leastCatchUp, days(longest), timeUnits), "60s",
 			"How often nodes are asked what they hold, and the lists of nodes are read. Nodes that came in the meantime are served by one ring for each image."},
 		{table, "keys", `"/etc/dolly-img/warmer"`, `"warmer"`, "an absolute path", "/etc/dolly-img/warmer",

@@ -23,7 +23,7 @@ const (
 	jitter      = 0.1              // of every
 	mostPairs   = 512              // images of a node
 	mostWishes  = 1024             // that a node takes (PROTOCOL.md)
-	triesAlone  = 3                // of an entry that was never found, before its nodes get wishes without it
+	triesAlone  = 3                // of an entry that was never found, before its nodes get wishes without it, unless the answer is for sure
 )
 
 // A Machine decides what is done to keep a list warm. It is not safe for concurrent use.
@@ -155,7 +155,7 @@ func (m *Machine) flush() {
 // known reports whether so much is known of entries that wishes may replace the ones of an earlier controller.
 func (m *Machine) known(entries []*entry) bool {
 	for _, e := range entries {
-		if e.doubtful || len(e.tags) == 0 && e.fails < triesAlone {
+		if e.doubtful || len(e.tags) == 0 && e.fails < triesAlone && !e.sure {
 			return false
 		}
 	}

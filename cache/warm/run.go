@@ -23,7 +23,8 @@ type Effects interface {
 	// Nodes returns the nodes of a group (ReadNodes).
 	Nodes(ctx context.Context, g *Group) ([]string, error)
 	// Lookup asks what an entry of the list stands for. It reads no more than it needs for that: HEAD, where the digest is a
-	// known one. An error with a method RetryAfter() time.Duration says for how long the registry does not want to be asked.
+	// known one. An error with a method RetryAfter() time.Duration says for how long the registry does not want to be asked,
+	// one with a method Sure() bool that is true that it would say the same if it was asked again soon.
 	Lookup(ctx context.Context, l *Lookup) ([]Tag, error)
 	// Ask asks nodes beside each other, and calls answer once for each node, in any order, also from several goroutines.
 	// It sets its own bounds to how many it asks at once and how long it waits. A cache that gets the wishes that it has writes nothing.
@@ -224,6 +225,8 @@ func (c *Controller) lookup(ctx context.Context, l Lookup) {
 	if errors.As(err, &later) {
 		ev.Wait = later.RetryAfter()
 	}
+	var sure interface{ Sure() bool }
+	ev.Sure = errors.As(err, &sure) && sure.Sure()
 	c.tell(ctx, ev)
 }
 

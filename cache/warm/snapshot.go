@@ -83,6 +83,8 @@ type ImageStatus struct {
 	// Stale says why the digest could not be asked for, since Since. "" is none.
 	Stale string    `json:"stale,omitempty"`
 	Since time.Time `json:"since,omitzero"`
+	// Awaited says that it was never found, and that nodes are pushed to only when it is, or has failed often enough. It is not in the form as JSON.
+	Awaited bool `json:"-"`
 	// Found is when the digest was last asked for with success, Next when it will be asked for again.
 	Found time.Time `json:"found,omitzero"`
 	Next  time.Time `json:"next,omitzero"`
@@ -123,6 +125,7 @@ func (m *Machine) Snapshot(now Now) *Snapshot {
 		status := ImageStatus{Ref: e.Ref, Groups: e.Image.Nodes, State: ImageBlocked, Reason: "not found yet", Found: e.found, Next: m.wall(e.next)}
 		if status.Stale = e.stale.why; status.Stale != "" {
 			status.Since, status.Reason = e.stale.since, e.stale.why
+			status.Awaited = !m.known([]*entry{e})
 		}
 		if len(e.tags) == 0 {
 			unfound := status

@@ -25,6 +25,7 @@ type entry struct {
 	doubtful  bool          // it is known from an earlier time, and is about to be asked for
 	next      time.Duration // when it is asked for again
 	fails     int
+	sure      bool // the last failure is one that the same question soon changes nothing about
 	stale     notice
 	found     time.Time
 }

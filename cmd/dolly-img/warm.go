@@ -60,7 +60,8 @@ pushes are interrupted. Nodes keep what they have of them, and the next start go
 dolly-img status, on this machine, shows what a controller knows.
 
 With --once warm goes by the list once: it asks registries and nodes, pushes what is lacking, prints
-what each image became, and exits. With --check it only asks, and prints what it would push. The
+what each image became, and exits. A source that does not answer is asked up to three times before nodes
+get the other images, and warm says what it waits for. With --check it only asks, and prints what it would push. The
 exit status of --once is 0 if every image is warm, on as many nodes as its list demands, and 3 if
 some nodes are warm. It is 4 if none is, 1 if nothing could be looked up, and 6 if it was interrupted. That of --check is what it would be
 if every push ended well: whether a node has the room, and whether a name belongs to another warmer there, shows

@@ -59,7 +59,7 @@ func (f *warmFlags) runOnce(cmd *cobra.Command) error {
 		cfg.State = state
 		cfg.Effects = &pushedOnce{Effects: effects, committed: map[held]bool{}}
 	}
-	s, err := onceDone(cmd.Context(), warm.NewController(cfg))
+	s, err := onceDone(cmd.Context(), warm.NewController(cfg), cmd.ErrOrStderr())
 	if err != nil {
 		return err
 	}
@@ -73,15 +73,19 @@ func (f *warmFlags) runOnce(cmd *cobra.Command) error {
 	return nil
 }
 
-// onceDone runs a controller until nothing is left that it can do soon, and returns what it knows then.
-func onceDone(ctx context.Context, c *warm.Controller) (*warm.Snapshot, error) {
+// onceDone runs a controller until nothing is left that it can do soon, and returns what it knows then. It says on w which sources it waits for.
+func onceDone(ctx context.Context, c *warm.Controller, w io.Writer) (*warm.Snapshot, error) {
 	began := time.Now().Truncate(time.Second) // as the times of a snapshot
 	inner, cancel := context.WithCancel(ctx)
 	ended := make(chan error, 1)
 	go func() { ended <- c.Run(inner) }()
 	var s *warm.Snapshot
 	var err error
+	told := map[string]bool{}
 	for s == nil || !onceSettled(s, began) {
+		if s != nil {
+			printAwaited(w, s, told)
+		}
 		select {
 		case <-ctx.Done():
 			cancel()
@@ -96,6 +100,17 @@ func onceDone(ctx context.Context, c *warm.Controller) (*warm.Snapshot, error) {
 	cancel()
 	<-ended // with an error only if the state cannot be kept, which the log has said
 	return s, err
+}
+
+// printAwaited says for which sources that fail the nodes wait, and when each is asked again. told has what was said before.
+func printAwaited(w io.Writer, s *warm.Snapshot, told map[string]bool) {
+	for _, i := range s.Images {
+		line := fmt.Sprintf("waiting for %s: %s", i.Ref, i.Stale)
+		if i.Awaited && !told[line] {
+			told[line] = true
+			fmt.Fprintln(w, printable.Line(fmt.Sprintf("%s; it is asked again at %s", line, i.Next.Local().Format(time.TimeOnly))))
+		}
+	}
 }
 
 // onceSettled reports whether a controller that began then has asked everybody, and waits for nothing but time.

@@ -2,6 +2,9 @@ package main
 
 import (
 	"context"
+	"io"
+	"regexp"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -18,11 +21,23 @@ type onceNode struct {
 	foreign      bool // its name belongs to another owner
 	wishes       []warm.Wish
 	pushes       int
+	broken       error // of a second image
+	lookups      int   // of that
 }
+
+// sureError is one that the same question soon changes nothing about, or not.
+type sureError bool
+
+func (sureError) Error() string { return "it fails" }
+func (s sureError) Sure() bool  { return bool(s) }
 
 func (o *onceNode) Nodes(context.Context, *warm.Group) ([]string, error) { return []string{"n1"}, nil }
 
 func (o *onceNode) Lookup(_ context.Context, l *warm.Lookup) ([]warm.Tag, error) {
+	if strings.HasSuffix(l.Image.Ref, "broken:1") {
+		o.lookups++
+		return nil, o.broken
+	}
 	return []warm.Tag{{Ref: l.Image.Ref, List: o.found, Variants: []warm.Found{{Name: "torch", Digest: o.found, Bytes: 1}}}}, nil
 }
 
@@ -76,7 +91,7 @@ func TestOnceEnds(t *testing.T) {
 				defer cancel()
 				node := c.node
 				effects := &pushedOnce{Effects: &node, committed: map[held]bool{}}
-				s, err := onceDone(ctx, warm.NewController(warm.Config{List: func() (*warm.List, error) { return list, nil }, Effects: effects}))
+				s, err := onceDone(ctx, warm.NewController(warm.Config{List: func() (*warm.List, error) { return list, nil }, Effects: effects}), io.Discard)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -87,6 +102,37 @@ func TestOnceEnds(t *testing.T) {
 					t.Errorf("it leaves the wishes %v", node.wishes)
 				}
 			})
+		})
+	}
+}
+
+// A source that says for sure that it cannot give an image is asked once, and the nodes get the other images at once. One that does not answer is
+// waited for, which is said.
+func TestOnceWaits(t *testing.T) {
+	for sure, want := range map[sureError]struct {
+		lookups int
+		took    time.Duration
+		said    string
+	}{
+		true:  {1, 10 * time.Second, `^$`},
+		false: {3, time.Minute, `^waiting for docker://r.example/broken:1: it fails; it is asked again at \d\d:\d\d:\d\d\n$`},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			list, err := warm.Parse([]byte("[defaults]\ncatch-up = \"5s\"\nretry = \"10s..1m\"\n[nodes.a]\nlist = \"n1\"\n[[image]]\nref = \"docker://r.example/torch:1\"\nnodes = [\"a\"]\n" +
+				"[[image]]\nref = \"docker://r.example/broken:1\"\nnodes = [\"a\"]\n"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			began := time.Now()
+			node := &onceNode{found: digest.FromString("x"), broken: sure}
+			var said strings.Builder
+			s, err := onceDone(t.Context(), warm.NewController(warm.Config{List: func() (*warm.List, error) { return list, nil }, Effects: node}), &said)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if n := s.Images[0].Nodes[0]; n.State != warm.NodeWarm || node.lookups != want.lookups || time.Since(began) > want.took || !regexp.MustCompile(want.said).MatchString(said.String()) {
+				t.Errorf("for sure: %v: %+v after %v and %d lookups; said %q", sure, n, time.Since(began), node.lookups, said.String())
+			}
 		})
 	}
 }

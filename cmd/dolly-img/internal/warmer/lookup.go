@@ -177,6 +177,9 @@ func open(ctx context.Context, img, name, platform, authFile string) (warm.Found
 	return f, nil
 }
 
+// errChanged is the error of a file that somebody writes to.
+var errChanged = errors.New("changed while it was being read")
+
 // files remembers what images in files were found to be, so that a file is not read again in each round. A zero one is ready for use.
 type files struct {
 	now  func() time.Time // nil is time.Now
@@ -215,7 +218,7 @@ func (f *files) lookup(ctx context.Context, l *warm.Lookup, open opener) (warm.T
 	}
 	after, err := stateOf(ref)
 	if err == nil && after != before {
-		err = errors.New("changed while it was being read")
+		err = errChanged
 	}
 	if err != nil {
 		return tag, err

@@ -5,9 +5,12 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
+	"io/fs"
 	"net"
 	"net/http"
 	"regexp"
+	"slices"
 	"syscall"
 
 	"github.com/dolly-img/dolly-img/oci"
@@ -23,6 +26,26 @@ type failure struct {
 
 func (f *failure) Error() string { return f.text }
 func (f *failure) Unwrap() error { return f.error }
+
+// Sure reports whether the same question would be answered in the same way soon: the registry, or the file, says what is wrong. A registry that is away, fails or is
+// asked too often may answer the next time, and so may a file system that fails.
+func (f *failure) Sure() bool {
+	if status := oci.Status(f.error); status != 0 {
+		return status < 500 && status != http.StatusRequestTimeout && status != http.StatusTooEarly && status != http.StatusTooManyRequests
+	}
+	var (
+		limit   *oci.LimitError
+		network net.Error
+		system  syscall.Errno
+	)
+	switch kind, _ := errkind.Of(f.error); {
+	case kind == "registry-certificate" || kind == "registry-plain" || errors.Is(f.error, fs.ErrNotExist) || errors.Is(f.error, fs.ErrPermission):
+		return true
+	case errors.As(f.error, &limit) || errors.As(f.error, &network) || errors.As(f.error, &system) || errors.Is(f.error, errChanged):
+		return false
+	}
+	return !slices.ContainsFunc([]error{context.Canceled, context.DeadlineExceeded, io.EOF, io.ErrUnexpectedEOF}, func(e error) bool { return errors.Is(f.error, e) })
+}
 
 // told says in plain words why a lookup failed. What it says has no credentials.
 func told(err error) error {

@@ -244,6 +244,10 @@ func TestLookupErrors(t *testing.T) {
 		}
 		t.Logf("%s: %v", c.name, err)
 		var later interface{ RetryAfter() time.Duration }
+		var sure interface{ Sure() bool }
+		if want := slices.Contains([]string{"401", "403", "404", "another image than its header says"}, c.name); !errors.As(err, &sure) || sure.Sure() != want {
+			t.Errorf("%s: it is for sure: %v, want %v", c.name, !want, want)
+		}
 		if is := errors.As(err, &later); is != strings.HasPrefix(c.name, "429") || is && later.RetryAfter() != c.wait {
 			t.Errorf("%s: %v", c.name, err)
 		}
