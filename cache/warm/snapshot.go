@@ -3,6 +3,7 @@ package warm
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -92,6 +93,14 @@ type ImageStatus struct {
 	LastWarm time.Time `json:"last_warm,omitzero"`
 }
 
+// Called returns how people are told of the image: its name in the caches or, before that is known, its Ref as a cache would have it.
+func (i *ImageStatus) Called() string {
+	if i.Name != "" {
+		return i.Name
+	}
+	return strings.TrimPrefix(strings.TrimPrefix(i.Ref, "docker://"), "oras://")
+}
+
 // A NodeStatus is that of a node and an image.
 type NodeStatus struct {
 	Node  string    `json:"node"`
@@ -122,7 +131,7 @@ func (m *Machine) Snapshot(now Now) *Snapshot {
 		s.Groups = append(s.Groups, GroupStatus{g.Name, len(g.names), g.stale.why, g.stale.since, slices.Clone(g.names)})
 	}
 	for _, e := range m.entries {
-		status := ImageStatus{Ref: e.Ref, Groups: e.Image.Nodes, State: ImageBlocked, Reason: "not found yet", Found: e.found, Next: m.wall(e.next)}
+		status := ImageStatus{Ref: e.Ref, Groups: e.Image.Nodes, State: ImageBlocked, Reason: "not found yet", Found: e.found, Next: m.wall(max(e.next, m.hosts[registry(e.Ref)]))}
 		if status.Stale = e.stale.why; status.Stale != "" {
 			status.Since, status.Reason = e.stale.since, e.stale.why
 			status.Awaited = !m.known([]*entry{e})

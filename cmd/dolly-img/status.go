@@ -96,8 +96,9 @@ If a controller keeps caches warm on this machine (dolly-img warm), status asks 
 Without --nodes the nodes and the images are those of the controller's list, and the digest that a
 name should lead to is that of the list.
 
-IMAGE is a name as it stands in a cache, or what push takes: docker://nginx, a short name such as
-nginx or app:v2, or the name of an image file. NAME@DIGEST says which digest the name shall lead to,
+IMAGE is a name as it stands in a cache, a ref of the controller's list, or what push takes:
+docker://nginx, a short name such as nginx or app:v2, or the name of an image file. Status shows the
+name in the caches, and so do the metrics and the page of the controller, and warm --check. NAME@DIGEST says which digest the name shall lead to,
 and a DIGEST alone means the image whatever its name is. Without a digest, and without a controller
 that has the name in its list, it is the one to which the name leads on most nodes. Without IMAGE,
 status shows all images that nodes have a name for, or that are listed.

@@ -105,16 +105,40 @@ func (a *statusAsks) unlisted(why error) error {
 func (s *status) wantedOfList(list []wanted) (images []*warm.ImageStatus) {
 	all := len(list) == 0
 	for _, w := range list {
-		names := w.meant(s.listedNames())
-		all = all || len(names) == 0
-		for _, name := range names {
-			images = append(images, s.variants(name)...)
+		listed := s.unfound(w)
+		for _, name := range s.meant(w, s.listedNames()) {
+			listed = append(listed, s.variants(name)...)
 		}
+		all = all || len(listed) == 0
+		images = append(images, listed...)
 	}
 	if all {
 		images = nil
 		for k := range s.list.Images {
 			images = append(images, &s.list.Images[k])
+		}
+	}
+	return images
+}
+
+// meant returns those of some names that w means. A ref of the list means the names that it has in the caches.
+func (s *status) meant(w wanted, names []string) (found []string) {
+	for k := 0; s.list != nil && k < len(s.list.Images); k++ {
+		if i := &s.list.Images[k]; i.Name != "" && i.Ref == w.arg && slices.Contains(names, i.Name) && !slices.Contains(found, i.Name) {
+			found = append(found, i.Name)
+		}
+	}
+	if len(found) > 0 {
+		return found
+	}
+	return w.meant(names)
+}
+
+// unfound returns the images of the list that w means, and of which nobody knows yet what they are.
+func (s *status) unfound(w wanted) (images []*warm.ImageStatus) {
+	for k := 0; s.list != nil && k < len(s.list.Images); k++ {
+		if i := &s.list.Images[k]; i.Digest == "" && (i.Ref == w.arg || slices.Contains(w.names, i.Called())) {
+			images = append(images, i)
 		}
 	}
 	return images
@@ -169,12 +193,15 @@ func (s *status) sum(list []wanted) {
 	names = slices.Compact(names)
 	none := func(string) bool { return false }
 	for _, w := range list {
-		found := w.meant(names)
+		found, unfound := s.meant(w, names), s.unfound(w)
 		switch {
 		case w.ref == "":
 			s.images = append(s.images, fleet.Of(s.replies, "", w.digest))
-		case len(found) == 0:
+		case len(found)+len(unfound) == 0:
 			found = []string{w.unmet()}
+		}
+		for _, i := range unfound {
+			s.images = append(s.images, fleet.OfListed(s.replies, i, none))
 		}
 		for _, name := range found {
 			s.images = append(s.images, s.rows(name, w.digest)...)

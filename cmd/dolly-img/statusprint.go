@@ -64,7 +64,7 @@ func (s *status) print(w io.Writer) error {
 func (s *status) imageText(image fleet.Image) string {
 	switch l := image.Listed; {
 	case image.Name == "" && l != nil:
-		return printable.Line(l.Ref)
+		return printable.Line(l.Called())
 	case l != nil && l.Platform != "" && len(s.variants(l.Name)) > 1:
 		return printable.Line(image.Name + " (" + l.Platform + ")")
 	}

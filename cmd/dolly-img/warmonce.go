@@ -105,7 +105,7 @@ func onceDone(ctx context.Context, c *warm.Controller, w io.Writer) (*warm.Snaps
 // printAwaited says for which sources that fail the nodes wait, and when each is asked again. told has what was said before.
 func printAwaited(w io.Writer, s *warm.Snapshot, told map[string]bool) {
 	for _, i := range s.Images {
-		line := fmt.Sprintf("waiting for %s: %s", i.Ref, i.Stale)
+		line := fmt.Sprintf("waiting for %s: %s", i.Called(), i.Stale)
 		if i.Awaited && !told[line] {
 			told[line] = true
 			fmt.Fprintln(w, printable.Line(fmt.Sprintf("%s; it is asked again at %s", line, i.Next.Local().Format(time.TimeOnly))))
@@ -173,9 +173,9 @@ func printWarm(w io.Writer, s *warm.Snapshot, plan *rehearsal) {
 		if plan != nil {
 			would = "would be "
 		}
-		line := fmt.Sprintf("%s %s  %s%d of %d warm", i.Ref, shortDigest(i.Digest), would, i.Warm, len(i.Nodes))
+		line := fmt.Sprintf("%s %s  %s%d of %d warm", i.Called(), shortDigest(i.Digest), would, i.Warm, len(i.Nodes))
 		if i.Digest == "" {
-			line = i.Ref
+			line = i.Called()
 		}
 		if i.State == warm.ImageBlocked {
 			line += "; blocked: " + i.Reason
@@ -347,6 +347,6 @@ func (r *rehearsal) print(w io.Writer) {
 		}
 		took := time.Duration(float64(most) / float64(rate) * float64(time.Second)).Round(time.Second / 10)
 		fmt.Fprintln(w, printable.Line(fmt.Sprintf("would push %s %s to %s: %s to each at most, %s in all, %v at %s",
-			p.Ref, shortDigest(p.Digest), fold(p.Nodes), bytesize.Text(most), bytesize.Text(all), took, at)))
+			p.Name, shortDigest(p.Digest), fold(p.Nodes), bytesize.Text(most), bytesize.Text(all), took, at)))
 	}
 }

@@ -115,7 +115,7 @@ func TestOnceWaits(t *testing.T) {
 		said    string
 	}{
 		true:  {1, 10 * time.Second, `^$`},
-		false: {3, time.Minute, `^waiting for docker://r.example/broken:1: it fails; it is asked again at \d\d:\d\d:\d\d\n$`},
+		false: {3, time.Minute, `^waiting for r.example/broken:1: it fails; it is asked again at \d\d:\d\d:\d\d\n$`},
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			list, err := warm.Parse([]byte("[defaults]\ncatch-up = \"5s\"\nretry = \"10s..1m\"\n[nodes.a]\nlist = \"n1\"\n[[image]]\nref = \"docker://r.example/torch:1\"\nnodes = [\"a\"]\n" +

@@ -50,7 +50,7 @@ func TestWarmWeb(t *testing.T) {
 	}
 	defer resp.Body.Close()
 	events := bufio.NewScanner(resp.Body)
-	for want := []string{`event: warm`, `"groups":[{"name":"gpu","nodes":1`, `"ref":"docker://127.0.0.1:1/ml/torch:25.10"`}; len(want) > 0; {
+	for want := []string{`event: warm`, `"groups":[{"name":"gpu","nodes":1`, `"image":"127.0.0.1:1/ml/torch:25.10"`}; len(want) > 0; {
 		if !events.Scan() {
 			t.Fatalf("the events end before %q: %v", want[0], events.Err())
 		}

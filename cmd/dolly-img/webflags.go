@@ -124,8 +124,8 @@ func (p *webPage) controller(ctx context.Context, snapshot func(context.Context)
 const ringFor = 30 * time.Second
 
 // ring shows a ring of a controller.
-func (p *webPage) ring(ref string) (onNodes func(ring.NodesSnapshot), ended func(*ring.Report, error)) {
-	c := p.server.Chain(ref)
+func (p *webPage) ring(name string) (onNodes func(ring.NodesSnapshot), ended func(*ring.Report, error)) {
+	c := p.server.Chain(name)
 	return c.Snapshot, func(rep *ring.Report, err error) {
 		c.Report(rep, err)
 		time.AfterFunc(ringFor, c.Close)

@@ -21,8 +21,8 @@ type Config struct {
 	Log *slog.Logger
 	// RingLog is told what rings do. It may be nil.
 	RingLog *slog.Logger
-	// Watch is called with what a ring sends when it begins. onNodes is told how it goes, ended how it went. It may be nil.
-	Watch func(ref string) (onNodes func(ring.NodesSnapshot), ended func(*ring.Report, error))
+	// Watch is called with the name in the caches of what a ring sends, when it begins. onNodes is told how it goes, ended how it went. It may be nil.
+	Watch func(name string) (onNodes func(ring.NodesSnapshot), ended func(*ring.Report, error))
 }
 
 // Effects does what a controller wants done. Its methods may be called beside each other.

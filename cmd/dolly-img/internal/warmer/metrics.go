@@ -62,8 +62,14 @@ func Metrics(snapshot func(context.Context) (*warm.Snapshot, error)) metrics.Sou
 // byName adds up the images of a snapshot that have one name, in the order of the list.
 func byName(s *warm.Snapshot) (images map[string]*measured, order []string) {
 	images = map[string]*measured{}
+	called := map[string]string{} // by Ref, as there may be no image of some of the platforms
 	for _, status := range s.Images {
-		name := digestPart.ReplaceAllString(status.Ref, "")
+		if status.Name != "" || called[status.Ref] == "" {
+			called[status.Ref] = status.Called()
+		}
+	}
+	for _, status := range s.Images {
+		name := digestPart.ReplaceAllString(called[status.Ref], "")
 		if images[name] == nil && len(images) >= mostSeries {
 			name = others
 		}

@@ -25,7 +25,7 @@ func scraped(t *testing.T, s *warm.Snapshot, err error) []string {
 	return lines
 }
 
-// An image has rows by its name in the list. No digest and no node is in them, and what is not known is left out.
+// An image has rows by the name that status has for it. No digest and no node is in them, and what is not known is left out.
 func TestMetrics(t *testing.T) {
 	at := time.Unix(2e9, 0)
 	nodes := func(states ...warm.NodeState) (list []warm.NodeStatus) {
@@ -39,7 +39,7 @@ func TestMetrics(t *testing.T) {
 		{Ref: "docker://r/warm:1", Platform: "linux/amd64", State: warm.ImageWarm, LastWarm: at.Add(-time.Minute), Nodes: nodes(warm.NodeWarm, warm.NodeAway)},
 		{Ref: "docker://r/warm:1", Platform: "linux/arm64", State: warm.ImageDegraded, LastWarm: at.Add(-time.Hour), Nodes: nodes(warm.NodeFull, warm.NodeWarm)},
 		{Ref: "docker://r/a\"b@sha256:" + digest, State: warm.ImageWarm, Nodes: nodes(warm.NodeWarm)},
-		{Ref: "docker://r/half:2@sha256:" + digest, Platform: "linux/amd64", State: warm.ImageWarm, Nodes: nodes(warm.NodeWarm)},
+		{Ref: "docker://r/half:2@sha256:" + digest, Name: "r/half:two", Platform: "linux/amd64", State: warm.ImageWarm, Nodes: nodes(warm.NodeWarm)},
 		{Ref: "docker://r/half:2@sha256:" + digest, Platform: "linux/arm64", State: warm.ImageBlocked, Reason: "there is no image of this platform"},
 		{Ref: "/srv/never@home.sif", State: warm.ImageBlocked},
 	}}
@@ -48,15 +48,15 @@ func TestMetrics(t *testing.T) {
 		t.Errorf("names, digests or too many lines in\n%s", got)
 	}
 	for line := range strings.SplitSeq(`dolly_img_config_valid 0
-dolly_img_warm_nodes{image="docker://r/warm:1",state="warm"} 2
-dolly_img_warm_nodes{image="docker://r/warm:1",state="away"} 1
-dolly_img_warm_nodes{image="docker://r/warm:1",state="full"} 1
-dolly_img_warm_nodes{image="docker://r/warm:1",state="missing"} 0
-dolly_img_warm_nodes{image="docker://r/a\"b",state="warm"} 1
-dolly_img_warm_nodes{image="docker://r/half:2",state="warm"} 1
+dolly_img_warm_nodes{image="r/warm:1",state="warm"} 2
+dolly_img_warm_nodes{image="r/warm:1",state="away"} 1
+dolly_img_warm_nodes{image="r/warm:1",state="full"} 1
+dolly_img_warm_nodes{image="r/warm:1",state="missing"} 0
+dolly_img_warm_nodes{image="r/a\"b",state="warm"} 1
+dolly_img_warm_nodes{image="r/half:two",state="warm"} 1
 dolly_img_warm_nodes{image="/srv/never@home.sif",state="unknown"} 0
-dolly_img_warm_last_success_timestamp_seconds{image="docker://r/warm:1"} 1999996400
-dolly_img_warm_last_success_timestamp_seconds{image="docker://r/a\"b"} 2000000000`, "\n") {
+dolly_img_warm_last_success_timestamp_seconds{image="r/warm:1"} 1999996400
+dolly_img_warm_last_success_timestamp_seconds{image="r/a\"b"} 2000000000`, "\n") {
 		if !strings.Contains("\n"+got+"\n", "\n"+line+"\n") {
 			t.Errorf("no %s in\n%s", line, got)
 		}

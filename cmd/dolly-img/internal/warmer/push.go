@@ -48,7 +48,7 @@ func (e *Effects) Push(ctx context.Context, p *warm.Push, rates <-chan int64, pr
 	}
 	ended := func(*ring.Report, error) {}
 	if e.cfg.Watch != nil {
-		job.OnNodes, ended = e.cfg.Watch(p.Ref)
+		job.OnNodes, ended = e.cfg.Watch(p.Name)
 	}
 	rep, err := job.Run(ctx)
 	if err != nil {

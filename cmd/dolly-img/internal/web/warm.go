@@ -35,9 +35,8 @@ type warmGroup struct {
 }
 
 type warmImage struct {
-	Ref      string `json:"ref"`
+	Image    string `json:"image"` // as status calls it
 	Platform string `json:"platform"`
-	Name     string `json:"name"`
 	Digest   string `json:"digest"`
 	State    string `json:"state"`
 	Reason   string `json:"reason"`
@@ -123,7 +122,7 @@ func viewOf(s *warm.Snapshot) *warmView {
 	}
 	for _, i := range s.Images {
 		v.Images = append(v.Images, warmImage{
-			Ref: i.Ref, Platform: i.Platform, Name: i.Name, Digest: short(i.Digest.String()), State: string(i.State), Reason: i.Reason, Warm: i.Warm, Nodes: len(i.Nodes),
+			Image: i.Called(), Platform: i.Platform, Digest: short(i.Digest.String()), State: string(i.State), Reason: i.Reason, Warm: i.Warm, Nodes: len(i.Nodes),
 			Rate: i.Rate, Left: int64(i.Left.Seconds()), Stale: i.Stale, Since: unix(i.Since), Found: unix(i.Found), Next: unix(i.Next), LastWarm: unix(i.LastWarm),
 			Cells: cells(s.Groups, &i), Rows: warmRows(i.Nodes),
 		})

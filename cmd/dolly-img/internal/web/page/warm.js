@@ -40,7 +40,7 @@ export class Warm {
     const box = this.section.querySelector(".rows");
     box.hidden = rows.length === 0;
     box.querySelector("tbody").replaceChildren(...rows.map(([i, r]) => el("tr", {},
-      el("td", { class: "image" }, called(i)), el("td", { class: "state" }, mark(r.state), ` ${r.state}`), el("td", { class: "names" }, r.nodes, r.count > 1 ? el("small", {}, ` ${r.count}`) : null),
+      el("td", { class: "image" }, i.image), el("td", { class: "state" }, mark(r.state), ` ${r.state}`), el("td", { class: "names" }, r.nodes, r.count > 1 ? el("small", {}, ` ${r.count}`) : null),
       el("td", { class: "why" }, [r.why, r.behind && `has ${r.behind}`].filter(Boolean).join("; ")), el("td", { class: "since", "data-label": "for" }, r.since ? age(r.since) : ""), el("td", { class: "next", "data-label": "next try" }, r.next ? ahead(r.next) : ""))));
   }
 
@@ -50,7 +50,7 @@ export class Warm {
     if (i.rate > 0) state.push(rate(i.rate));
     if (i.left > 0) state.push(`${clock(i.left)} left`);
     return el("tr", {},
-      el("th", { scope: "row", "data-label": "image" }, called(i), el("small", {}, [i.platform, i.digest].filter(Boolean).join(" "))),
+      el("th", { scope: "row", "data-label": "image" }, i.image, el("small", {}, [i.platform, i.digest].filter(Boolean).join(" "))),
       ...i.cells.map((c, k) => td(groups[k].name, c ? cell(c) : el("span", { class: "none", title: "not for this group" }, "–"))),
       td("state", mark(i.state), ` ${state.join(", ")}`, el("small", {}, i.reason || (i.last ? `warm ${ago(i.last)}` : ""))),
       td("registry", i.stale ? el("span", { class: "bad" }, `stale for ${age(i.since)}: ${i.stale}`) : `asked ${ago(i.found)}`, el("small", {}, i.next ? `again ${ahead(i.next)}` : "")));
@@ -59,7 +59,6 @@ export class Warm {
 
 const td = (label, ...content) => el("td", { "data-label": label }, el("div", {}, ...content));
 
-const called = (i) => i.ref.replace(/^docker:\/\//, "");
 
 const mark = (state) => el("span", { class: "cell", "data-k": state, "aria-hidden": "true" }, glyphs[state] ?? "");
 
