@@ -28,10 +28,11 @@
 // With the question a node gets this controller's wishes: the digest of each of its images, older digests that are kept,
 // and the digests that its names lead to as long as it lacks the new ones, unless such a name belongs to another owner. A controller that has just begun does not know the last.
 // Therefore a node's first question carries no wishes, and they go in a second one within the same round. No
-// digest is pushed to a node that has not got the wish for it, since the node might evict it at once. Wishes replace earlier ones, so a node
-// gets none as long as one of its entries was never found: the digest of that one is not known yet. After triesAlone failures the others do
-// not wait for it any more, and after one that is for sure: there is no such tag, or the login is refused. That is asked
-// for again no sooner than after every. A saved state that is older than every may be of a time when the state could not be saved. So its digests count when
+// digest is pushed to a node that has not got the wish for it, since the node might evict it at once. Wishes replace earlier ones. So where
+// there is no state, and the node says that something in it is wanted, it gets none as long as one of its entries was never found: an earlier controller may
+// have found it, and which digest that was is not known. After triesAlone failures the others do not wait for it any more, and after one
+// that is for sure: there is no such tag, or the login is refused. That is asked for again no sooner than after every. A saved state that is older than every
+// may be of a time when the state could not be saved. So its digests count when
 // the registry has been asked, or does not answer. A node that is not listed any more keeps the wishes that it has.
 //
 // A node that answered and then did not, flapsAfter times without an hour of answers between them, flaps. It is asked again only

@@ -172,6 +172,78 @@ func TestOwnKeeps(t *testing.T) {
 	}
 }
 
+// An image that is never found, because its registry is away or its name is mistyped, holds up no other of the same node. Only where an earlier
+// controller may have found it, and the node has what somebody wants, the others wait until it was asked for triesAlone times.
+func TestNeverFound(t *testing.T) {
+	list, err := Parse([]byte("[nodes.a]\nlist = \"n1\"\n[[image]]\nref = \"docker://r.example/bad:1\"\nnodes = [\"a\"]\n[[image]]\nref = \"docker://r.example/good:1\"\nnodes = [\"a\"]\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	one, err := Parse([]byte("[nodes.a]\nlist = \"n1\"\n[[image]]\nref = \"docker://r.example/good:1\"\nnodes = [\"a\"]\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		name   string
+		list   *List
+		edit   bool // the image that is never found is added later
+		state  *State
+		wanted int64
+		waits  bool
+	}{
+		{"a new cluster", list, false, nil, 0, false},
+		{"a lost state", list, false, nil, 5, true},
+		{"a state of before", list, false, &State{Version: 1}, 5, false},
+		{"a state of who had lost his", list, false, &State{Version: 1, Blind: true}, 5, true},
+		{"an edit", one, true, &State{Version: 1}, 5, false},
+	} {
+		now := Now{Wall: time.Unix(1e9, 0)}
+		m := New(now, c.list, c.state, 1)
+		pushed, tries, blind := 0, 0, false
+		step := func(ev Event) {
+			acts := m.Step(now, ev)
+			for ; len(acts) > 0; acts = acts[1:] {
+				switch a := acts[0].(type) {
+				case ActLookup:
+					ref, found := a.Lookup.Image.Ref, EvFound{Lookup: a.Lookup, Why: "404"}
+					if ref == one.Images[0].Ref {
+						d := digest.FromString("image")
+						found = EvFound{Lookup: a.Lookup, Tags: []Tag{{Ref: ref, List: d, Variants: []Found{{"", "good", d, 1}}}}}
+					} else {
+						tries++
+					}
+					acts = append(acts, m.Step(now, found)...)
+				case ActAsk:
+					q := a.Queries[0]
+					h := Holding{Lacks: 1}
+					if pushed > 0 {
+						h = Holding{Named: digest.FromString("image")}
+					}
+					acts = append(acts, m.Step(now, EvAnswer{Query: q, Answer: Answer{Room: 9, Wanted: c.wanted, Images: []Holding{h}[:len(q.Images)]}})...)
+				case ActPush:
+					if pushed++; tries < triesAlone == c.waits {
+						t.Errorf("%s: pushed after %d tries", c.name, tries)
+					}
+					acts = append(acts, m.Step(now, EvPushed{a.Push.ID, []Row{{Node: "n1", Outcome: Committed}}, ""})...)
+				case ActSave:
+					if blind = a.State.Blind; blind != (tries < triesAlone && (c.state == nil || c.state.Blind)) {
+						t.Errorf("%s: after %d tries the state says %v", c.name, tries, blind)
+					}
+				}
+			}
+		}
+		for second := range 600 {
+			if now.Since += time.Second; c.edit && second == 1 {
+				step(EvList{list})
+			}
+			step(EvTick{})
+		}
+		if pushed != 1 || blind {
+			t.Errorf("%s: pushed %d times, blind %v", c.name, pushed, blind)
+		}
+	}
+}
+
 // A group whose nodes come from another source has those of before until the new source was read, also where that fails.
 func TestEditSource(t *testing.T) {
 	const image = "[[image]]\nref = \"docker://r.example/torch:1\"\nnodes = [\"a\"]\n"

@@ -40,11 +40,11 @@ func (m *Machine) apply(list *List) {
 			if m.recall(e); again {
 				e.next = m.now.Since
 			}
-			e.doubtful = e.next <= m.now.Since
+			e.doubtful = e.next <= m.now.Since && (len(e.tags) > 0 || m.blind)
 		}
 		delete(known, i.key())
 		renamed := e.Name != i.Name
-		e.Image, e.platforms, e.fails, e.sure = i, nil, 0, false
+		e.Image, e.platforms, e.fails = i, nil, 0
 		for _, name := range i.Nodes {
 			if p := groups[name].Platform; !slices.Contains(e.platforms, p) {
 				e.platforms = append(e.platforms, p)
@@ -116,6 +116,7 @@ func (m *Machine) recall(e *entry) {
 func (m *Machine) state() *State {
 	s := &State{Version: stateVersion, Images: []ImageSaved{}}
 	for _, e := range m.entries {
+		s.Blind = s.Blind || e.doubtful && len(e.tags) == 0
 		for _, t := range e.tags {
 			i := ImageSaved{Ref: t.ref, List: t.list, Found: e.found, Next: m.wall(e.next)}
 			for _, v := range t.variants {
@@ -176,16 +177,14 @@ func (m *Machine) found(ev EvFound) {
 		e.next = m.now.Since
 		return
 	}
-	e.doubtful = false
 	why, sure := ev.Why, ev.Sure
 	var tags []*tag
 	if why == "" {
 		sure = !slices.ContainsFunc(ev.Tags, func(t Tag) bool { return t.Why != "" })
 		tags, why = m.merge(e, ev)
 	}
-	if why != "" {
+	if e.doubtful = why != "" && !sure && len(e.tags) == 0 && e.doubtful && e.fails+1 < triesAlone; why != "" {
 		e.fails++
-		e.sure = sure
 		e.stale.set(why, m.now.Wall)
 		if e.next = m.now.Since + m.list.Retry.After(e.fails); sure {
 			e.next = max(e.next, m.now.Since+m.list.Every)
@@ -197,7 +196,7 @@ func (m *Machine) found(ev EvFound) {
 	}
 	every := float64(m.list.Every)
 	e.next = m.now.Since + time.Duration(every-every*jitter*m.rand.Float64())
-	e.fails, e.sure, e.stale, e.found, m.touched = 0, false, notice{}, m.wall(m.now.Since), true
+	e.fails, e.stale, e.found, m.touched = 0, notice{}, m.wall(m.now.Since), true
 	if !slices.Equal(e.tags, tags) {
 		e.tags, m.dirty = tags, true
 	}

@@ -163,6 +163,8 @@ type Wish struct {
 type Answer struct {
 	// Room is how many bytes this owner's images could still take: what is free and what others could leave. -1 is not known.
 	Room int64
+	// Wanted is how many bytes stay because an owner wants them.
+	Wanted int64
 	// Images has one for each Question, in the same order.
 	Images []Holding
 }

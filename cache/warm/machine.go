@@ -23,7 +23,7 @@ const (
 	jitter      = 0.1              // of every
 	mostPairs   = 512              // images of a node
 	mostWishes  = 1024             // that a node takes (PROTOCOL.md)
-	triesAlone  = 3                // of an entry that was never found, before its nodes get wishes without it, unless the answer is for sure
+	triesAlone  = 3                // of an entry that an earlier controller may have found, before its nodes get wishes without it, unless the answer is for sure
 )
 
 // A Machine decides what is done to keep a list warm. It is not safe for concurrent use.
@@ -46,6 +46,8 @@ type Machine struct {
 	limit    int64                    // bytes per second of each ring now; 0 is none
 
 	saved State // what was loaded, for entries that a later list brings back
+	// blind says that an earlier controller may have found entries that saved does not have.
+	blind bool
 	// dirty says that digests have changed since the last ActSave, touched that times have, and unkept that
 	// digests have since the last ActKeep.
 	dirty, touched, unkept bool
@@ -70,10 +72,12 @@ func (n *notice) set(why string, at time.Time) {
 // New makes a machine that goes by a list. state is what an earlier one saved, or nil. The seed is for jitter.
 func New(now Now, list *List, state *State, seed uint64) *Machine {
 	m := &Machine{now: now, rand: rand.New(rand.NewPCG(seed, 0)), nodes: map[string]*node{}, pushes: map[int]*push{}, hosts: map[string]time.Duration{}}
+	m.blind = state == nil || state.Blind
 	if state != nil {
 		m.saved.Images = slices.Clone(state.Images)
 	}
 	m.apply(list)
+	m.blind = false // What a later list adds, this controller knows.
 	m.watch()
 	return m
 }
@@ -146,16 +150,17 @@ func (m *Machine) flush() {
 		m.unkept = m.unkept || m.dirty
 		m.dirty, m.touched, m.lastSave = false, false, m.now.Since
 	}
-	if m.unkept && m.known(m.entries) {
+	if m.unkept && known(m.entries, true) {
 		m.do(ActKeep{m.ownWishes()})
 		m.unkept = false
 	}
 }
 
-// known reports whether so much is known of entries that wishes may replace the ones of an earlier controller.
-func (m *Machine) known(entries []*entry) bool {
+// known reports whether so much is known of entries that wishes may replace the ones of an earlier controller. Wanted says whether the cache
+// that they are for has anything that somebody wants: where it has not, none of an entry that was never found is lost.
+func known(entries []*entry, wanted bool) bool {
 	for _, e := range entries {
-		if e.doubtful || len(e.tags) == 0 && e.fails < triesAlone && !e.sure {
+		if e.doubtful && (wanted || len(e.tags) > 0) {
 			return false
 		}
 	}

@@ -167,7 +167,7 @@ func (m *Machine) answered(ev EvAnswer) {
 		return
 	}
 	m.heard(n)
-	n.room = ev.Answer.Room
+	n.room, n.wanted = ev.Answer.Room, ev.Answer.Wanted
 	if ev.Query.Wishes != nil {
 		n.wished = ev.Query.Wishes
 	}

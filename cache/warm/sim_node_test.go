@@ -39,14 +39,16 @@ func newSimNode(name string) *simNode {
 		owners: map[string]string{}, wished: map[digest.Digest][]string{}, under: map[string][]string{}, foreign: map[string]bool{}}
 }
 
-func (n *simNode) room() int64 {
-	room := n.cap
+func (n *simNode) room() int64 { return max(0, n.cap-n.wanted()) }
+
+// wanted is how many bytes stay because somebody wants them.
+func (n *simNode) wanted() (bytes int64) {
 	for d, b := range n.blobs {
 		if b.pin || n.wished[d] != nil {
-			room -= b.bytes
+			bytes += b.bytes
 		}
 	}
-	return max(0, room)
+	return bytes
 }
 
 // wish replaces what a warmer wishes.

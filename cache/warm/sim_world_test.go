@@ -284,7 +284,7 @@ func (n *simNode) answer(w *world, q *Query) Answer {
 	if q.Wishes != nil {
 		n.wish(w.owner, q.Wishes)
 	}
-	a := Answer{Room: n.room(), Images: make([]Holding, len(q.Images))}
+	a := Answer{Room: n.room(), Wanted: n.wanted(), Images: make([]Holding, len(q.Images))}
 	for i, question := range q.Images {
 		h := &a.Images[i]
 		h.Named = n.names[question.Name]

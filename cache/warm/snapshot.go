@@ -84,7 +84,8 @@ type ImageStatus struct {
 	// Stale says why the digest could not be asked for, since Since. "" is none.
 	Stale string    `json:"stale,omitempty"`
 	Since time.Time `json:"since,omitzero"`
-	// Awaited says that it was never found, and that nodes are pushed to only when it is, or has failed often enough. It is not in the form as JSON.
+	// Awaited says that an earlier controller may have found it, and that nodes that have what somebody wants are pushed to only when it is
+	// found, or has failed often enough. It is not in the form as JSON.
 	Awaited bool `json:"-"`
 	// Found is when the digest was last asked for with success, Next when it will be asked for again.
 	Found time.Time `json:"found,omitzero"`
@@ -134,7 +135,7 @@ func (m *Machine) Snapshot(now Now) *Snapshot {
 		status := ImageStatus{Ref: e.Ref, Groups: e.Image.Nodes, State: ImageBlocked, Reason: "not found yet", Found: e.found, Next: m.wall(max(e.next, m.hosts[registry(e.Ref)]))}
 		if status.Stale = e.stale.why; status.Stale != "" {
 			status.Since, status.Reason = e.stale.since, e.stale.why
-			status.Awaited = !m.known([]*entry{e})
+			status.Awaited = e.doubtful
 		}
 		if len(e.tags) == 0 {
 			unfound := status

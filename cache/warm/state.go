@@ -25,8 +25,10 @@ const (
 
 // State is what a controller remembers when it is started again; doc.go says why. It is JSON.
 type State struct {
-	Version int          `json:"version"`
-	Images  []ImageSaved `json:"images"`
+	Version int `json:"version"`
+	// Blind says that an entry of the list was not found yet, and that an earlier controller may have found it.
+	Blind  bool         `json:"blind,omitempty"`
+	Images []ImageSaved `json:"images"`
 }
 
 // ImageSaved is what was found of one Ref.

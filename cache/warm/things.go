@@ -22,10 +22,9 @@ type entry struct {
 	platforms []string
 	tags      []*tag
 	looking   bool
-	doubtful  bool          // it is known from an earlier time, and is about to be asked for
+	doubtful  bool          // it is known from an earlier time, or may have been, and is about to be asked for
 	next      time.Duration // when it is asked for again
 	fails     int
-	sure      bool // the last failure is one that the same question soon changes nothing about
 	stale     notice
 	found     time.Time
 }
@@ -112,6 +111,7 @@ type node struct {
 	losses   int // without steadyAfter between them
 	due      time.Duration
 	room     int64
+	wanted   int64  // bytes that it keeps because somebody wants them
 	wished   []Wish // that it has confirmed
 }
 
@@ -201,7 +201,7 @@ func (m *Machine) wishes(n *node) []Wish {
 
 // canWish reports whether so much is known of a node that wishes may replace those that it has, and what its names lead to stays wanted.
 func (m *Machine) canWish(n *node) bool {
-	return n.met && m.known(n.entries) && !slices.ContainsFunc(n.pairs, func(p *pair) bool { return p.asked == "" && p.push == nil })
+	return n.met && known(n.entries, n.wanted > 0) && !slices.ContainsFunc(n.pairs, func(p *pair) bool { return p.asked == "" && p.push == nil })
 }
 
 // unwished reports whether a node that answers has not confirmed the wishes that it is to have.

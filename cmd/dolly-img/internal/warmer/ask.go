@@ -61,7 +61,7 @@ func (e *Effects) ask(ctx context.Context, queries []*warm.Query, answer func(i 
 
 // answerOf returns what a node says. Only what it says it holds whole lacks nothing.
 func answerOf(r ring.Reply) warm.Answer {
-	a := warm.Answer{Room: r.Free}
+	a := warm.Answer{Room: r.Free, Wanted: r.Wanted}
 	for _, i := range r.Images {
 		h := warm.Holding{Named: i.Named, Lacks: i.Lacks}
 		switch {
