@@ -64,7 +64,8 @@
 // Of an image (ImageState): warm, from min of its nodes on; warming, while a ring runs or can run; degraded, when fewer
 // are warm and nothing can be done for the others now; blocked, when nothing can be done at all, with the reason. Any of them can
 // be stale: the registry, or a list of nodes, has not answered since. Of a node and an image (NodeState): warm, warming, behind
-// (the name leads to another digest), missing, full, failed, conflict, away, and unknown before its first answer.
+// (the name leads to another digest), missing, full, failed (a push to it did, or it answers and does not tell what it holds), conflict,
+// away (nothing answers), and unknown before its first answer.
 //
 // # What is kept
 //
@@ -110,7 +111,7 @@
 //	                      "state":"failed",            warm, warming, behind, missing, full, failed, conflict, away or unknown
 //	                      "reason":"…",
 //	                      "behind":"sha256:…",         the digest that the name leads to, if that is another one
-//	                      "since":"2026-11-29T09:12:00Z",    away since
+//	                      "since":"2026-11-29T09:12:00Z",    away since, or does not tell what it holds since
 //	                      "next":"2026-11-29T20:07:00Z"}],   next try; none of a full node before it has more room
 //	            "rate":112000000,                      bytes per second of the rings that run
 //	            "left_ns":180000000000,                nanoseconds that they still take

@@ -39,11 +39,13 @@ type (
 		Wait   time.Duration // for how long the registry does not want to be asked; 0 if it does not say
 		Sure   bool          // it failed in a way that the same question soon changes nothing about
 	}
-	// EvAnswer is what one node says to the Query of an ActAsk. Why is "" unless it does not answer.
+	// EvAnswer is what one node says to the Query of an ActAsk. Why is "" unless it does not answer or, where Failed says so, answers that
+	// it does not tell, or was not asked for a failure here.
 	EvAnswer struct {
 		Query  *Query
 		Answer Answer
 		Why    string
+		Failed bool
 	}
 	// EvProgress says how far a push is.
 	EvProgress struct {

@@ -188,3 +188,56 @@ func TestOldState(t *testing.T) {
 		}
 	}
 }
+
+// Away is a node where nothing answers. One that answers and does not tell what it holds has failed, with its reason, also for an image that was never found.
+func TestUntold(t *testing.T) {
+	list, err := Parse([]byte("[nodes.all]\nlist = \"n1\"\n[[image]]\nref = \"docker://r.example/torch:1\"\nnodes = [\"all\"]\n[[image]]\nref = \"docker://r.example/none:1\"\nnodes = [\"all\"]\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := Now{Wall: time.Unix(1e9, 0)}
+	m := New(now, list, nil, 1)
+	var query *Query
+	step := func(ev Event) {
+		for _, a := range m.Step(now, ev) {
+			switch a := a.(type) {
+			case ActAsk:
+				query = a.Queries[0]
+			case ActLookup:
+				d := digest.FromString("1")
+				ev := EvFound{Lookup: a.Lookup, Tags: []Tag{{Ref: a.Lookup.Image.Ref, List: d, Variants: []Found{{"", "torch", d, 1}}}}}
+				if a.Lookup.Image.Ref != list.Images[0].Ref {
+					ev = EvFound{Lookup: a.Lookup, Why: "404", Sure: true}
+				}
+				m.Step(now, ev)
+			}
+		}
+	}
+	step(EvTick{})
+	for _, c := range []struct {
+		ev    EvAnswer
+		state NodeState
+		why   string
+	}{
+		{EvAnswer{Why: "connection refused"}, NodeAway, "connection refused"},
+		{EvAnswer{Why: "speaks protocol 7: upgrade the nodes first", Failed: true}, NodeFailed, "speaks protocol 7: upgrade the nodes first"},
+		{EvAnswer{Answer: Answer{Images: make([]Holding, 9)}}, NodeFailed, "answers 9 of 1 questions"},
+		{EvAnswer{Why: "no route to host"}, NodeAway, "no route to host"},
+		{EvAnswer{Answer: Answer{Images: []Holding{{Lacks: -1}}}}, NodeMissing, ""},
+	} {
+		c.ev.Query = query
+		query = nil
+		step(c.ev)
+		images := m.Snapshot(now).Images
+		if n := images[0].Nodes[0]; n.State != c.state || n.Reason != c.why {
+			t.Errorf("%+v: %+v", c.ev, n)
+		}
+		if n := images[1].Nodes[0]; c.why != "" && (n.State != c.state || n.Reason != c.why) {
+			t.Errorf("not found: %+v: %+v", c.ev, n)
+		}
+		for query == nil {
+			now.Since += time.Second
+			step(EvTick{})
+		}
+	}
+}

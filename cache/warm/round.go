@@ -160,10 +160,11 @@ func (m *Machine) answered(ev EvAnswer) {
 		m.round.waiting--
 	}
 	if got, want := len(ev.Answer.Images), len(ev.Query.Images); ev.Why == "" && got != want {
-		ev.Why = fmt.Sprintf("answers %d of %d questions", got, want)
+		ev.Why, ev.Failed = fmt.Sprintf("answers %d of %d questions", got, want), true
 	}
 	if ev.Why != "" {
 		m.lost(n, ev.Why)
+		n.refuses = ev.Failed
 		return
 	}
 	m.heard(n)
@@ -188,12 +189,13 @@ func (m *Machine) answered(ev EvAnswer) {
 	}
 }
 
-// lost notes that a node does not answer.
+// lost notes that a node does not answer, or does not tell what it holds.
 func (m *Machine) lost(n *node, why string) {
 	if n.away.why == "" && n.answers {
 		n.losses++
 	}
 	n.away.set(why, m.now.Wall)
+	n.refuses = false
 	n.met, n.answers, n.wished = false, false, nil
 	if n.flaps() {
 		n.due = m.now.Since + m.list.Retry.After(n.losses-flapsAfter+1)

@@ -27,7 +27,8 @@ type Effects interface {
 	// one with a method Sure() bool that is true that it would say the same if it was asked again soon.
 	Lookup(ctx context.Context, l *Lookup) ([]Tag, error)
 	// Ask asks nodes beside each other, and calls answer once for each node, in any order, also from several goroutines.
-	// It sets its own bounds to how many it asks at once and how long it waits. A cache that gets the wishes that it has writes nothing.
+	// It sets its own bounds to how many it asks at once and how long it waits. An error is of a node that does not answer, but one with a
+	// method Failed() bool that is true is of a node that answers and does not tell, or of this side. A cache that gets the wishes that it has writes nothing.
 	Ask(ctx context.Context, queries []*Query, answer func(q *Query, a Answer, err error))
 	// Push runs a ring and returns a row for each node. It calls progress now and then. rates has each new bound in bytes per second.
 	// Where ctx ends, rows are Interrupted unless they are Committed. The error is that of the source.
@@ -176,7 +177,8 @@ func (c *Controller) step(ctx context.Context, ev Event) {
 		case ActAsk:
 			c.wg.Go(func() {
 				c.cfg.Effects.Ask(ctx, a.Queries, func(q *Query, answer Answer, err error) {
-					c.tell(ctx, EvAnswer{q, answer, why(err)})
+					var failed interface{ Failed() bool }
+					c.tell(ctx, EvAnswer{q, answer, why(err), errors.As(err, &failed) && failed.Failed()})
 				})
 			})
 		case ActPush:

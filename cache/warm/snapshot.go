@@ -110,7 +110,7 @@ type NodeStatus struct {
 	Reason string `json:"reason,omitempty"`
 	// Behind is the digest that the name leads to, if that is another one.
 	Behind digest.Digest `json:"behind,omitempty"`
-	// Since is when it was last away from, Next when a failure is tried again. A full node that waits for room has no Next.
+	// Since is when it was last away from, or has not told what it holds, Next when a failure is tried again. A full node that waits for room has no Next.
 	Since time.Time `json:"since,omitzero"`
 	Next  time.Time `json:"next,omitzero"`
 }
@@ -173,8 +173,8 @@ func (m *Machine) unfound(e *entry, of func(platform string) bool) []NodeStatus 
 		for _, name := range m.groups[g].names {
 			if !seen[name] && of(m.groups[g].Platform) {
 				s := NodeStatus{Node: name, State: NodeUnknown}
-				if away := m.nodes[name].away; away.why != "" {
-					s.State, s.Reason, s.Since = NodeAway, away.why, away.since
+				if n := m.nodes[name]; n.away.why != "" {
+					s.State, s.Reason, s.Since = n.unheard(), n.away.why, n.away.since
 				}
 				list = append(list, s)
 			}
@@ -243,7 +243,7 @@ func (m *Machine) nodeStatus(p *pair) NodeStatus {
 	case p.push != nil:
 		s.State = NodeWarming
 	case p.node.away.why != "":
-		s.State, s.Reason, s.Since, s.Next = NodeAway, p.node.away.why, p.node.away.since, time.Time{}
+		s.State, s.Reason, s.Since, s.Next = p.node.unheard(), p.node.away.why, p.node.away.since, time.Time{}
 	case p.conflict != "":
 		s.State, s.Reason = NodeConflict, p.conflict
 	case p.holds():

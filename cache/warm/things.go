@@ -107,12 +107,21 @@ type node struct {
 	answers  bool          // the last query was answered
 	met      bool          // it said what its names lead to, since it was last away
 	since    time.Duration // when it began to answer
-	away     notice
-	losses   int // without steadyAfter between them
+	away     notice        // why it does not tell what it holds
+	refuses  bool          // it answers nevertheless, or cannot be asked for a failure here
+	losses   int           // without steadyAfter between them
 	due      time.Duration
 	room     int64
 	wanted   int64  // bytes that it keeps because somebody wants them
 	wished   []Wish // that it has confirmed
+}
+
+// unheard returns what a node is that does not tell what it holds.
+func (n *node) unheard() NodeState {
+	if n.refuses {
+		return NodeFailed
+	}
+	return NodeAway
 }
 
 func (n *node) flaps() bool { return n.losses > flapsAfter }

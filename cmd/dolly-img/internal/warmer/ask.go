@@ -13,18 +13,26 @@ import (
 // Ask asks nodes beside each other, and has those keep what their queries wish. What it wishes has the name in the controller's certificate as its owner.
 func (e *Effects) Ask(ctx context.Context, queries []*warm.Query, answer func(q *warm.Query, a warm.Answer, err error)) {
 	err := e.ask(ctx, queries, func(i int, r ring.Reply) {
-		if r.State != "" {
-			answer(queries[i], warm.Answer{}, errors.New(r.Cause.String()))
-			return
+		switch err := errors.New(r.Cause.String()); r.State {
+		case "":
+			answer(queries[i], answerOf(r), nil)
+		case ring.Unreachable:
+			answer(queries[i], warm.Answer{}, err)
+		default:
+			answer(queries[i], warm.Answer{}, untold{err})
 		}
-		answer(queries[i], answerOf(r), nil)
 	})
 	if err != nil {
 		for _, q := range queries {
-			answer(q, warm.Answer{}, err)
+			answer(q, warm.Answer{}, untold{err})
 		}
 	}
 }
+
+// untold is the error of a node that does not tell what it holds though it is not away.
+type untold struct{ error }
+
+func (untold) Failed() bool { return true }
 
 // ask asks. After an error it has asked nobody.
 func (e *Effects) ask(ctx context.Context, queries []*warm.Query, answer func(i int, r ring.Reply)) error {
