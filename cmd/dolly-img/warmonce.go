@@ -102,7 +102,7 @@ func onceDone(ctx context.Context, c *warm.Controller, w io.Writer) (*warm.Snaps
 	return s, err
 }
 
-// printAwaited says for which sources that fail the nodes wait, and when each is asked again. told has what was said before.
+// printAwaited says which sources that fail are waited for, and when each is asked again. told has what was said before.
 func printAwaited(w io.Writer, s *warm.Snapshot, told map[string]bool) {
 	for _, i := range s.Images {
 		line := fmt.Sprintf("waiting for %s: %s", i.Called(), i.Stale)
@@ -121,7 +121,7 @@ func onceSettled(s *warm.Snapshot, began time.Time) bool {
 		}
 	}
 	for _, i := range s.Images {
-		if i.Stale == "" && i.Found.Before(began) {
+		if i.Awaited || i.Stale == "" && i.Found.Before(began) {
 			return false
 		}
 		if i.Digest == "" {
