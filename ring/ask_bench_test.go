@@ -37,8 +37,8 @@ func roundQuestion() *Question {
 	return q
 }
 
-// BenchmarkQuery asks 1000 nodes about 20 images each, over loopback and TLS, as the controller does in every round. Then it also tells them
-// what to keep, as the controller does when that has changed. The nodes are in a process of their own, so that the processor time is that
+// BenchmarkQuery asks 1000 nodes about 20 images each, over loopback and TLS, as dolly-img status does. Then it also tells them what to keep,
+// as the controller does in each of its rounds. The nodes are in a process of their own, so that the processor time is that
 // of the server. Last, 300 more nodes are silent: those that answer are done in the time told-s.
 func BenchmarkQuery(b *testing.B) {
 	raiseFiles(b, manyFiles)
