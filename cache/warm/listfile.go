@@ -190,9 +190,9 @@ func (r *reader) check() {
 		groups[r.list.Groups[i].Name] = true
 	}
 	refs, names := map[string]int{}, map[string]int{}
-	once := func(seen map[string]int, key, at, what string) {
+	once := func(seen map[string]int, key, at, what, hint string) {
 		if first := seen[key]; first > 0 {
-			r.fail(at, "%s: the same stands in line %d", what, first)
+			r.fail(at, "%s: the same stands in line %d; %s", what, first, hint)
 		} else if key != "" {
 			seen[key] = max(1, r.lines[at])
 		}
@@ -216,9 +216,9 @@ func (r *reader) check() {
 		if hasCredentials(i.Ref) {
 			r.fail(at+".ref", "ref: credentials in the image's name; they go into a file that authfile names")
 		} else if i.Ref != "" {
-			once(refs, i.key(), at+".ref", fmt.Sprintf("ref = %q", i.Ref))
+			once(refs, i.key(), at+".ref", fmt.Sprintf("ref = %q", i.Ref), "nodes may have several groups")
 		}
-		once(names, i.Name, at+".name", fmt.Sprintf("name = %q", i.Name))
+		once(names, i.Name, at+".name", fmt.Sprintf("name = %q", i.Name), "a cache has room for one image of a name")
 		r.checkTags(i, at)
 	}
 	r.twins()
