@@ -97,6 +97,7 @@ func (n *Node) await(ctrl *control, cfg *NodeConfig, g *wire.Hello, by Client) *
 		m, err = ctrl.read(timings.startLimit)
 	}
 	if work, ok := m.(*wire.Tend); err == nil && ok {
+		n.lobby.took(ctrl)
 		n.tend(ctrl, cfg, by, work)
 		return nil
 	}

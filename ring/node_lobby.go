@@ -157,6 +157,17 @@ func (l *lobby) answered(c *control) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.turn = false
+	l.shorten(c)
+}
+
+// took says that a connection goes on without its long message, so that another one may be read now.
+func (l *lobby) took(c *control) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.shorten(c)
+}
+
+func (l *lobby) shorten(c *control) {
 	l.long = slices.DeleteFunc(l.long, func(o *control) bool { return o == c })
 	l.changed.Broadcast()
 }

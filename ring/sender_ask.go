@@ -151,30 +151,37 @@ func wantOf(owner string, wishes []Wish) *wire.Want {
 // each says to each node what of returns for it, and calls answer with what became of that. What is said is made when it is the node's
 // turn, so that not all of it is in memory at once.
 func (c *caller) each(ctx context.Context, of func(i int) ([]said, error), answer func(i int, r Reply)) {
+	c.beside(ctx, func(i int, why Cause) {
+		answer(i, Reply{Node: c.nodes[i].Name, State: Unreachable, Cause: why})
+	}, func(i int, next func()) {
+		r := Reply{Node: c.nodes[i].Name}
+		if list, err := of(i); err != nil {
+			r.State, r.Cause = Failed, because(err.Error())
+		} else {
+			c.question(ctx, c.nodes[i], list, &r)
+		}
+		next()
+		answer(i, r)
+	})
+}
+
+// beside calls call for the nodes beside each other, and unasked for those that are not called and why. At most maxAsked are called that did not
+// call next yet, or are not silent for longer than timings.turn. It returns when all calls have.
+func (c *caller) beside(ctx context.Context, unasked func(i int, why Cause), call func(i int, next func())) {
 	places := make(chan struct{}, maxAsked)
 	var work sync.WaitGroup
 	defer work.Wait()
 	for i, p := range c.nodes {
-		r := Reply{Node: p.Name}
 		switch {
 		case p.Err != nil:
-			r.State, r.Cause = Unreachable, Cause{Fault: FaultName, Text: p.Err.Error()}
-			answer(i, r)
+			unasked(i, Cause{Fault: FaultName, Text: p.Err.Error()})
 		case !take(ctx, places):
-			r.State, r.Cause = Unreachable, because("not asked: "+context.Cause(ctx).Error())
-			answer(i, r)
+			unasked(i, because("not asked: "+context.Cause(ctx).Error()))
 		default:
 			release := sync.OnceFunc(func() { <-places })
 			turn := time.AfterFunc(timings.turn, release)
 			work.Go(func() {
-				if list, err := of(i); err != nil {
-					r.State, r.Cause = Failed, because(err.Error())
-				} else {
-					c.question(ctx, p, list, &r)
-				}
-				turn.Stop()
-				release()
-				answer(i, r)
+				call(i, func() { turn.Stop(); release() })
 			})
 		}
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
 	"time"
 
 	"github.com/dolly-img/dolly-img/ring/internal/wire"
@@ -30,7 +29,7 @@ type TendProgress struct {
 	Done, All int64
 }
 
-// Tend has the caches of all nodes of cfg tended, at the same time, and returns what became of that in the order of cfg.Nodes. It
+// Tend has the caches of all nodes of cfg tended, beside each other, and returns what became of that in the order of cfg.Nodes. It
 // disturbs no transfer. It takes as long as the slowest node gets on: one that says nothing for 5 s, or does not get on for 60 s, is not
 // waited for. When ctx ends, the nodes stop. Of cfg only Nodes, TLS and Software are used. A call of got, which may be nil, comes
 // about once a second from each node that gets on, and several may come at once. The error says that cfg or w cannot be used.
@@ -51,23 +50,19 @@ func (c *caller) tendAll(ctx context.Context, w Work, got func(TendProgress)) ([
 		got = func(TendProgress) {}
 	}
 	replies := make([]TendReply, len(c.nodes))
-	var work sync.WaitGroup
-	for i, p := range c.nodes {
-		r := &replies[i]
-		r.Node = p.Name
-		if p.Err != nil {
-			r.State, r.Cause = Unreachable, Cause{Fault: FaultName, Text: p.Err.Error()}
-			continue
-		}
-		work.Go(func() { c.tend(ctx, p, b, r, got) })
-	}
-	work.Wait()
+	c.beside(ctx, func(i int, why Cause) {
+		replies[i] = TendReply{Node: c.nodes[i].Name, State: Unreachable, Cause: why}
+	}, func(i int, next func()) {
+		replies[i].Node = c.nodes[i].Name
+		c.tend(ctx, c.nodes[i], b, &replies[i], next, got)
+	})
 	return replies, nil
 }
 
-// tend has one node tend its cache. b is what it is told.
-func (c *caller) tend(ctx context.Context, p Peer, b []byte, r *TendReply, got func(TendProgress)) {
+// tend has one node tend its cache. b is what it is told. greeted is called when it was greeted, since what it does then takes nothing of this side.
+func (c *caller) tend(ctx context.Context, p Peer, b []byte, r *TendReply, greeted func(), got func(TendProgress)) {
 	ctrl, w, err := c.greet(ctx, p, false, timings.startLimit)
+	greeted()
 	if err != nil {
 		if r.State, r.Cause = Unreachable, causeOf(err); isRefusal(err) {
 			r.State = Refused

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"reflect"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -232,5 +234,81 @@ func TestTendTurns(t *testing.T) {
 		}
 		c.net.Thaw("two")
 		<-removes
+	})
+}
+
+// Work that takes long, or waits for its turn, keeps nobody from saying something long, such as the offer of a push, and is not ended by it.
+func TestTendLong(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newMemCluster(t, nil)
+		n, _ := c.node("a:1")
+		release, ended := make(chan struct{}), false
+		n.stock(&memStock{tending: func(ctx context.Context, _ func(done, all int64)) (Tended, error) {
+			select {
+			case <-release:
+			case <-ctx.Done():
+				ended = true
+			}
+			return Tended{}, nil
+		}})
+		w, q := Work{Do: Pins}, Question{}
+		for i := range MaxImages {
+			name := fmt.Sprintf("x/%0100d", i)
+			w.Names, q.Images = append(w.Names, name), append(q.Images, Image{Name: name})
+		}
+		done := make(chan TendReply, maxLong)
+		for range maxLong {
+			go func() {
+				r, _ := c.tender("asker").tendAll(t.Context(), w, nil)
+				done <- r[0]
+			}()
+		}
+		synctest.Wait()
+		begun := time.Now()
+		if r, err := c.asker().askAll(t.Context(), q); err != nil || r[0].State != "" || time.Since(begun) > time.Second {
+			t.Errorf("after %v: %+v, %v", time.Since(begun), r[0].Cause, err)
+		}
+		if ended {
+			t.Error("the work was ended for it")
+		}
+		close(release)
+		for range maxLong {
+			if r := <-done; r.State != "" {
+				t.Errorf("%+v", r)
+			}
+		}
+	})
+}
+
+// No more nodes are dialled beside each other than for questions, also where all of them are silent.
+func TestTendMany(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newMemCluster(t, nil)
+		for i := range maxAsked + 44 {
+			c.cfg.Nodes = append(c.cfg.Nodes, Peer{Name: fmt.Sprint("n", i), Addrs: []string{fmt.Sprintf("n%d:1", i)}})
+		}
+		a := c.asker()
+		var dials atomic.Int32
+		a.net.dial = func(ctx context.Context, _ string) (net.Conn, error) {
+			dials.Add(1)
+			<-ctx.Done()
+			return nil, ctx.Err()
+		}
+		done := make(chan []TendReply)
+		go func() {
+			r, _ := a.tendAll(t.Context(), Work{Do: Verifies}, nil)
+			done <- r
+		}()
+		synctest.Wait()
+		if n := dials.Load(); n != maxAsked {
+			t.Errorf("%d are dialled at once", n)
+		}
+		begun := time.Now()
+		for _, r := range <-done {
+			if r.State != Unreachable || r.Node == "" {
+				t.Errorf("%+v", r)
+			}
+		}
+		between(t, "done", time.Since(begun), timings.turn, timings.turn+timings.startLimit)
 	})
 }

@@ -80,7 +80,9 @@ a week. The limits of the daemon are in policy.toml:
   max = "200G"    # bytes of all blobs
   free = "20G"    # bytes that stay free in the file system
 
-With --nodes it does so in the caches of these nodes, with the key of a sender. The exit status is that of push.`,
+If the cache is still over a limit at the end, gc says what holds it, and exits 1. With --nodes it
+does so in the caches of these nodes, with the key of a sender. The exit status is that of push,
+where a node whose cache is still over a limit has failed.`,
 		Args: exactly(0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			o := cache.GCOptions{Grace: grace, Attainable: true}
@@ -106,6 +108,9 @@ With --nodes it does so in the caches of these nodes, with the key of a sender. 
 			}
 			r, err := c.GC(cmd.Context(), o)
 			printRemoved(cmd.OutOrStdout(), r)
+			if err == nil && r.Over {
+				return &statusError{code: ring.ExitSource} // which limits are not kept, and why, is printed
+			}
 			return writing(err)
 		},
 	}

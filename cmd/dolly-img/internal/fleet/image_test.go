@@ -100,6 +100,8 @@ func TestRows(t *testing.T) {
 		return r
 	}
 	freed := ring.TendReply{Tended: ring.Tended{Blobs: 1}}
+	over := freed
+	over.Over = true
 	away := ring.TendReply{State: ring.Unreachable}
 	removes := ring.Work{Do: ring.Removes, Names: []string{"app:v1", "docker://nginx"}}
 	for what, c := range map[string]struct {
@@ -110,7 +112,7 @@ func TestRows(t *testing.T) {
 		"removed":            {removes, []ring.TendReply{did("localhost/app:v1"), did("docker.io/library/nginx:latest"), did(), away}, []ring.State{ring.Committed, ring.Committed, ring.Held, ring.Unreachable}},
 		"one name nowhere":   {removes, []ring.TendReply{did("localhost/app:v1"), did(), away}, []ring.State{ring.Failed, ring.Failed, ring.Unreachable}},
 		"nobody answers":     {removes, []ring.TendReply{away}, []ring.State{ring.Unreachable}},
-		"collected":          {ring.Work{Do: ring.Collects}, []ring.TendReply{freed, did()}, []ring.State{ring.Committed, ring.Held}},
+		"collected":          {ring.Work{Do: ring.Collects}, []ring.TendReply{freed, did(), over}, []ring.State{ring.Committed, ring.Held, ring.Failed}},
 		"verified":           {ring.Work{Do: ring.Verifies}, []ring.TendReply{freed, did("bad")}, []ring.State{ring.Held, ring.Failed}},
 		"pinned, and was so": {ring.Work{Do: ring.Pins, Names: []string{"a"}}, []ring.TendReply{did("a"), did()}, []ring.State{ring.Committed, ring.Held}},
 	} {

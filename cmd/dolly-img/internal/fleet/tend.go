@@ -11,7 +11,7 @@ import (
 
 // Tend has the caches of the nodes tended, with the key of a sender, and returns what each node says, and a row for it: ring.Committed
 // is one on which something has changed, and ring.Held one on which it was so. A name that no node has fails all rows of those that
-// could have had it. The error is one of this side.
+// could have had it, and a cache that stays over its limits fails the row of its node. The error is one of this side.
 func Tend(ctx context.Context, c Config, w ring.Work, got func(ring.TendProgress)) ([]ring.TendReply, []ring.Row, error) {
 	cfg, err := c.ring(ctx)
 	if err != nil {
@@ -75,6 +75,8 @@ func rows(replies []ring.TendReply, w ring.Work) []ring.Row {
 			row.State, row.Cause = ring.Failed, ring.Cause{Text: fmt.Sprintf("%q is not in its cache, nor in another one", nowhere)}
 		case w.Do == ring.Verifies && bad > 0:
 			row.State, row.Cause = ring.Failed, ring.Cause{Text: fmt.Sprintf("%d bad", bad)}
+		case w.Do == ring.Collects && r.Over:
+			row.State, row.Cause = ring.Failed, ring.Cause{Text: "its cache is still over its limits"}
 		case w.Do != ring.Verifies && (bad > 0 || r.Blobs > 0):
 			row.State = ring.Committed
 		default:
