@@ -3,10 +3,9 @@
 package coordinator
 
 import (
-	"encoding/json"
+	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -125,54 +124,37 @@ var mutants = []mutant{
 // edit makes the text old of a file new.
 type edit struct{ file, old, new string }
 
-// mutate writes the files that the edits make, and returns an overlay of the build with them.
-func mutate(t *testing.T, edits []edit) (overlay string) {
-	t.Helper()
-	dir := t.TempDir()
-	texts, replace := map[string]string{}, map[string]string{}
-	for _, e := range edits {
-		abs, err := filepath.Abs(e.file)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if texts[abs] == "" {
-			text, err := os.ReadFile(abs)
-			if err != nil {
-				t.Fatal(err)
-			}
-			texts[abs] = string(text)
-		}
-		if strings.Count(texts[abs], e.old) != 1 {
-			t.Fatalf("%s does not have once: %s", e.file, e.old)
-		}
-		texts[abs] = strings.Replace(texts[abs], e.old, e.new, 1)
-		replace[abs] = filepath.Join(dir, filepath.Base(abs))
-	}
-	for abs, text := range texts {
-		if err := os.WriteFile(replace[abs], []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	list, err := json.Marshal(map[string]any{"Replace": replace})
-	if err != nil {
-		t.Fatal(err)
-	}
-	overlay = filepath.Join(dir, "overlay.json")
-	if err := os.WriteFile(overlay, list, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return overlay
-}
-
-// TestMutants builds the package anew with each mutant and has the explorer look at it.
+// TestMutants builds the package once with all mutants, which a variable of the environment chooses, and has the explorer look at
+// each of them. Without one, it finds nothing.
 func TestMutants(t *testing.T) {
 	if testing.Short() {
-		t.Skip("-short: a build for each mutant takes time")
+		t.Skip("-short: a build takes time")
 	}
-	for _, m := range slices.Concat(mutants, setMutants) {
+	all := slices.Concat(mutants, setMutants, scenarioMutants)
+	program := buildMutants(t, all)
+	t.Run("none", func(t *testing.T) {
+		t.Parallel()
+		if out, err := runMutant(t, program, 0, "TestExplore|TestChain"); err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+	})
+	for i, m := range all {
 		t.Run(m.name, func(t *testing.T) {
-			t.Parallel() // the linker uses one core
-			out := m.run(t, "TestExplore")
+			t.Parallel()
+			test := "TestExplore"
+			if i >= len(mutants)+len(setMutants) {
+				test = "TestChain"
+			}
+			out, err := runMutant(t, program, i+1, test)
+			if err == nil {
+				t.Fatalf("%s finds nothing\n%s", test, out)
+			}
+			if !strings.Contains(out, "--- FAIL: "+test) {
+				t.Fatalf("it ended otherwise: %v\n%s", err, out)
+			}
+			if test != "TestExplore" {
+				return
+			}
 			if !strings.Contains(out, ", after") {
 				t.Fatalf("it ended otherwise:\n%s", out)
 			}
@@ -180,23 +162,12 @@ func TestMutants(t *testing.T) {
 			t.Log(what)
 		})
 	}
-	for _, m := range scenarioMutants {
-		t.Run(m.name, func(t *testing.T) {
-			t.Parallel()
-			m.run(t, "TestChain")
-		})
-	}
 }
 
-// run returns what a test says of the mutant, which it has to find.
-func (m mutant) run(t *testing.T, test string) string {
-	t.Helper()
-	out, err := exec.CommandContext(t.Context(), "go", "test", "-vet=off", "-ldflags=-s -w", "-overlay", mutate(t, m.edits), "-run", "^"+test+"$", "-short", ".").CombinedOutput()
-	if err == nil {
-		t.Fatalf("%s finds nothing\n%s", test, out)
-	}
-	if !strings.Contains(string(out), "--- FAIL: "+test) {
-		t.Fatalf("it ended otherwise: %v\n%s", err, out)
-	}
-	return string(out)
+// runMutant returns what tests say of a mutant, counted from 1.
+func runMutant(t *testing.T, program string, mutant int, tests string) (string, error) {
+	cmd := exec.CommandContext(t.Context(), program, "-test.run", "^("+tests+")$", "-test.short")
+	cmd.Env = append(os.Environ(), fmt.Sprint("MUTANT=", mutant))
+	out, err := cmd.CombinedOutput()
+	return string(out), err
 }
