@@ -12,9 +12,11 @@ import (
 	"fmt"
 	"math/big"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -71,15 +73,22 @@ auth: {htpasswd: {realm: lab, path: %q}}
 `, filepath.Join(g.dir, "data"), g.addr(), write("cert.pem", cert), write("key.pem", key),
 		write("htpasswd", fmt.Appendf(nil, "%s:%s\n", registryUser, hash)))
 	g.auth = write("auth.json", authFile(g.addr(), registryUser, registryPassword))
-	p, err := netns.Start(g.host.Command(r.ctx, "docker-registry", "serve", write("config.yml", []byte(config))))
+	write("config.yml", []byte(config))
+	g.start()
+	return g
+}
+
+// start starts it, or starts it again with what it has.
+func (g *registry) start() {
+	g.rig.t.Helper()
+	p, err := netns.Start(g.host.Command(g.rig.ctx, "docker-registry", "serve", filepath.Join(g.dir, "config.yml")))
 	if err == nil {
-		err = netns.Listening(r.ctx, p, "tcp", 5000)
+		err = netns.Listening(g.rig.ctx, p, "tcp", 5000)
 	}
 	if err != nil {
-		r.t.Fatal(err)
+		g.rig.t.Fatal(err)
 	}
 	g.process = p
-	return g
 }
 
 func (g *registry) addr() string { return g.host.Addr.String() + ":5000" }
@@ -101,18 +110,34 @@ func (g *registry) image(ref string) []string {
 // serverCache is where pushes of image keep what they pull.
 func (g *registry) serverCache() string { return filepath.Join(g.rig.dir, "server-cache") }
 
+// request is one that the registry has answered. The challenges before logins are left out.
+type request struct {
+	at           time.Time
+	method, path string // the path without /v2/
+	agent        string
+}
+
+var accessLine = regexp.MustCompile(`\[([^\]]+)\] "(\w+) /v2/(\S*) [^"]*" (\d+) \d+ "[^"]*" "([^"]*)"`)
+
+// requests returns all so far.
+func (g *registry) requests() (list []request) {
+	for _, m := range accessLine.FindAllStringSubmatch(g.process.Output(), -1) {
+		at, err := time.Parse("02/Jan/2006:15:04:05 -0700", m[1])
+		if err != nil {
+			g.rig.t.Fatal(err)
+		}
+		if m[4] != "401" {
+			list = append(list, request{at, m[2], m[3], m[5]})
+		}
+	}
+	return list
+}
+
 // asked counts the requests for each blob so far.
 func (g *registry) asked() map[string]int {
 	count := map[string]int{}
-	for line := range strings.Lines(g.process.Output()) {
-		_, rest, ok := strings.Cut(line, `"GET /v2/`)
-		if !ok {
-			continue
-		}
-		path, rest, _ := strings.Cut(rest, " ")
-		_, digest, ok := strings.Cut(path, "/blobs/")
-		// Not the challenge before the login.
-		if ok && !strings.Contains(rest, `" 401 `) {
+	for _, r := range g.requests() {
+		if _, digest, ok := strings.Cut(r.path, "/blobs/"); ok && r.method == http.MethodGet {
 			count[digest]++
 		}
 	}

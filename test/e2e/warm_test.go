@@ -16,18 +16,23 @@ import (
 	"github.com/dolly-img/dolly-img/test/testimage"
 )
 
-var warmKills = flag.Int("warm.kills", 2, "moments at which TestWarm kills the controller while it serves a tag that has moved")
+var warmKills = flag.Int("warm.kills", 2, "moments of a push at which TestWarm kills the controller")
 
 // warmRig is a registry with images, nodes, and a controller that keeps them there.
 type warmRig struct {
 	*rig
 	g          *registry
 	list       string // its file
+	state      string
 	socket     string
 	controller *netns.Process
+	begun      time.Time
+	lives      int // of controllers
 }
 
-const warmHead = `[defaults]
+const (
+	warmEvery = 10 * time.Second
+	warmHead  = `[defaults]
 every = "10s"
 catch-up = "5s"
 retry = "1s..5s"
@@ -37,14 +42,15 @@ socket = %q
 [nodes.all]
 command = "cat %s"
 `
+)
 
 // writeList writes the list, with all images of the registry for all nodes.
 func (w *warmRig) writeList(head string, images ...string) {
 	w.t.Helper()
 	nodes := filepath.Join(w.dir, "nodes")
-	text := head + fmt.Sprintf(warmHead, w.keys, filepath.Join(w.dir, "state"), w.socket, nodes)
+	text := head + fmt.Sprintf(warmHead, w.keys, w.state, w.socket, nodes)
 	for _, i := range images {
-		text += fmt.Sprintf("[[image]]\nref = \"docker://%s/lab/%s:1\"\nnodes = [\"all\"]\nkeep = 2\nauthfile = %q\n", w.g.addr(), i, w.g.auth)
+		text += fmt.Sprintf("[[image]]\nref = %q\nnodes = [\"all\"]\nkeep = 2\nauthfile = %q\n", w.ref(i), w.g.auth)
 	}
 	err := os.WriteFile(nodes, []byte(strings.ReplaceAll(w.rig.list(), ",", "\n")), 0o600)
 	if err == nil {
@@ -55,13 +61,19 @@ func (w *warmRig) writeList(head string, images ...string) {
 	}
 }
 
-func (w *warmRig) begin() {
+// ref is the image of a repository in the list.
+func (w *warmRig) ref(repository string) string {
+	return "docker://" + w.g.addr() + "/lab/" + repository + ":1"
+}
+
+// begin starts a controller, by a program that starts it if there are words.
+func (w *warmRig) begin(by ...string) {
 	w.t.Helper()
 	conf := filepath.Join(w.dir, "registries.conf")
 	err := os.WriteFile(conf, fmt.Appendf(nil, "[[registry]]\nlocation = %q\ninsecure = true\n", w.g.addr()), 0o600)
 	if err == nil {
-		w.controller, err = netns.Start(w.net.Server.Command(w.ctx, "env", "CONTAINERS_REGISTRIES_CONF="+conf,
-			binary, "warm", "--config", w.list, "--cache", w.g.serverCache()))
+		words := append(append([]string{"CONTAINERS_REGISTRIES_CONF=" + conf}, by...), binary, "warm", "--config", w.list, "--cache", w.g.serverCache())
+		w.controller, err = netns.Start(w.net.Server.Command(w.ctx, "env", words...))
 	}
 	if err == nil {
 		_, err = w.controller.Line(w.ctx, "msg=starting")
@@ -69,18 +81,24 @@ func (w *warmRig) begin() {
 	if err != nil {
 		w.t.Fatal(err)
 	}
+	w.lives++
 }
 
 // fill makes an image of a version, and moves the tag 1 of a repository to it.
-func (w *warmRig) fill(repository string, version int) digest.Digest {
+func (w *warmRig) fill(repository string, version int, o testimage.Options) digest.Digest {
 	w.t.Helper()
-	layout := filepath.Join(w.dir, fmt.Sprintf("%s-%d", repository, version))
-	if _, err := testimage.Layout(layout, "1", testimage.Options{Layers: 2, Size: 200_000, Version: version}); err != nil {
+	layout := w.layout(repository, version)
+	o.Version = version
+	if _, err := testimage.Layout(layout, "1", o); err != nil {
 		w.t.Fatal(err)
 	}
 	w.g.fill(layout, "lab/"+repository+":1")
 	_, d := manifest(w.t, layout, "1", "amd64")
 	return d
+}
+
+func (w *warmRig) layout(repository string, version int) string {
+	return filepath.Join(w.dir, fmt.Sprintf("%s-%d", repository, version))
 }
 
 // warm waits until all nodes say that they are warm for these digests.
@@ -95,12 +113,26 @@ func (w *warmRig) warm(what string, limit time.Duration, want map[string]digest.
 	if code != 0 {
 		w.t.Fatalf("%s: not warm in %v: %d\n%s\nthe controller:\n%s", what, limit, code, out, w.controller.Output())
 	}
-	w.t.Logf("%s: warm after %v", what, time.Since(begun).Round(time.Second/10))
+	w.t.Logf("%v: %s: warm after %v", time.Since(w.begun).Round(time.Second/10), what, time.Since(begun).Round(time.Second/10))
 }
 
-// accepted counts the transfers that the daemons have accepted.
-func (w *warmRig) accepted() (n int) {
-	for _, node := range w.nodes {
+// said waits until the status, of the list's nodes, has all these texts.
+func (w *warmRig) said(texts ...string) {
+	w.t.Helper()
+	eventually(w.t, time.Minute, "the status", func() (bool, string) {
+		_, out := w.run(w.net.Server, "status", "--keys", w.keys, "--socket", w.socket)
+		for _, text := range texts {
+			if !strings.Contains(out, text) {
+				return false, fmt.Sprintf("no %q in\n%s", text, out)
+			}
+		}
+		return true, ""
+	})
+}
+
+// accepted counts the transfers that daemons have accepted.
+func accepted(nodes []*node) (n int) {
+	for _, node := range nodes {
 		n += strings.Count(node.daemon.Output(), "msg=accepted")
 	}
 	return n
@@ -121,39 +153,35 @@ func (w *warmRig) wipe(nodes ...*node) {
 // A controller keeps three images of a registry on 12 nodes, whatever happens to the tags, the nodes, the registry, its list and itself.
 func TestWarm(t *testing.T) {
 	together(t)
-	ctx := need(t, 5*time.Minute+time.Duration(*warmKills)*20*time.Second, "docker-registry", "skopeo")
+	ctx := need(t, 5*time.Minute+time.Duration(*warmKills)*30*time.Second, "docker-registry", "skopeo")
 	r := newRig(t, ctx, netns.Config{Nodes: 13})
-	w := &warmRig{rig: r, g: newRegistry(r), list: filepath.Join(r.dir, "warm.toml"), socket: filepath.Join(r.dir, "w.sock")}
+	w := &warmRig{rig: r, g: newRegistry(r), list: filepath.Join(r.dir, "warm.toml"), state: filepath.Join(r.dir, "state"),
+		socket: filepath.Join(r.dir, "w.sock"), begun: time.Now()}
 	r.start()
 	want := map[string]digest.Digest{}
 	for i, name := range []string{"a", "b", "c"} {
-		want[name] = w.fill(name, i+1)
+		want[name] = w.fill(name, i+1, testimage.Options{Layers: 2, Size: 200_000})
 	}
 	w.writeList("", "a", "b", "c")
 	w.begin()
 	w.warm("three images", time.Minute, want)
 
+	slow := r.nodes[len(r.nodes)-1]
+	if err := slow.Shape(ctx, killedRate); err != nil {
+		t.Fatal(err)
+	}
 	old := want["a"]
-	want["a"] = w.fill("a", 10)
+	want["a"] = w.fill("a", 10, killedImage(10))
 	w.warm("a tag moved", time.Minute, want)
 	code, out := r.run(r.net.Server, "status", "--keys", r.keys, "--nodes", r.list(), old.String())
 	if code != 0 || !strings.Contains(out, "12 of 12 warm") {
 		t.Errorf("the older digest: %d\n%s", code, out)
 	}
-	// Once each, but for configs, which the lookup reads as well, and for layers of two images that came at the same moment.
-	for blob, n := range w.g.asked() {
-		if n > 2 {
-			t.Errorf("the registry was asked for %s %d times", blob, n)
-		}
-	}
-	w.killed(want)
-
-	w.g.process.Kill()
-	w.wipe(r.nodes[0], r.nodes[5], r.nodes[11])
-	w.warm("three nodes were wiped, and the registry is away", time.Minute, want)
-	if _, err := w.controller.Line(ctx, "msg=lookup"); err != nil {
-		t.Error(err)
-	}
+	w.askedOnce("a-1", "b-2", "c-3", "a-10")
+	w.killed(want, slow)
+	w.unsaved(want)
+	w.sameAsCaches("the controller has ended")
+	w.without(want)
 	w.refused(want)
 	w.controller.Signal(syscall.SIGTERM)
 	if code, err := w.controller.Wait(ctx); code != 0 || err != nil {
@@ -161,33 +189,31 @@ func TestWarm(t *testing.T) {
 	}
 }
 
-// killed kills the controller at moments while a tag has moved, and at last when all is warm: then it pushes nothing again.
-func (w *warmRig) killed(want map[string]digest.Digest) {
+// unsaved has a controller begin without a state and without room for one, which it says. It finds out by asking that all is warm, and pushes
+// nothing. When it has ended, one node is wiped, one has lost an image and one a blob.
+func (w *warmRig) unsaved(want map[string]digest.Digest) {
 	w.t.Helper()
-	for i := range *warmKills {
-		want["b"] = w.fill("b", 20+i)
-		// Any moment of a round will do: of the lookup, of the questions, of the ring.
-		select {
-		case <-time.After(time.Duration(i*700%10_000) * time.Millisecond):
-		case <-w.ctx.Done():
-		}
-		w.controller.Kill()
-		w.begin()
-		w.warm(fmt.Sprintf("killed at moment %d", i), time.Minute, want)
+	before := accepted(w.nodes)
+	w.net.Server.Mounts = []netns.Mount{netns.Tmpfs(w.state, 4096)}
+	w.begin("sh", "-c", `head -c 4096 /dev/zero >"$0/fill"; exec "$@"`, w.state)
+	w.net.Server.Mounts = nil
+	w.said("the controller cannot keep its state since ", "no space left on device", "a:1  ", "b:1  ", "c:1  ")
+	w.warm("a state directory without room", time.Minute, want)
+	if now := accepted(w.nodes); now != before {
+		w.t.Errorf("%d transfers to nodes that had everything\n%s", now-before, w.controller.Output())
 	}
 	w.controller.Kill()
-	before := w.accepted()
-	w.begin()
-	eventually(w.t, time.Minute, "the controller knows that all is warm", func() (bool, string) {
-		code, out := w.run(w.net.Server, "status", "--keys", w.keys, "--socket", w.socket)
-		return code == 0 && !strings.Contains(out, "no controller"), out
-	})
-	if now := w.accepted(); now != before {
-		w.t.Errorf("%d transfers to nodes that had everything\n%s", now-before, w.controller.Output())
+	w.wipe(w.nodes[0])
+	if code, out := w.run(w.nodes[11].Host, "cache", "rm", "--cache", w.nodes[11].cache, w.g.addr()+"/lab/a:1"); code != 0 {
+		w.t.Errorf("cache rm: %d: %s", code, out)
+	}
+	m, _ := manifest(w.t, w.layout("a", 10), "1", "amd64")
+	if err := os.Remove(filepath.Join(w.nodes[5].cache, "blobs", "sha256", m.Layers[1].Digest.Encoded())); err != nil {
+		w.t.Error(err)
 	}
 }
 
-// refused has the controller read a wrong list, and a list of nodes that is empty. Neither changes anything.
+// refused has the controller read a wrong list, and a list of nodes that is empty. Neither changes anything, and the status says both.
 func (w *warmRig) refused(want map[string]digest.Digest) {
 	w.t.Helper()
 	w.writeList("rubbish = 1\n", "a")
@@ -201,6 +227,7 @@ func (w *warmRig) refused(want map[string]digest.Digest) {
 	if _, err := w.controller.Line(w.ctx, "of=all"); err != nil { // the command has printed no node
 		w.t.Error(err)
 	}
+	w.said("the list is refused since ", `line 1: unknown key "rubbish"`, "nodes.all: the list of 12 nodes is stale since ", "a:1  ", "b:1  ", "c:1  ")
 	w.wipe(w.nodes[3])
 	w.warm("a wrong list and no nodes", time.Minute, want)
 }
