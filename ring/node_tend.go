@@ -51,7 +51,7 @@ func (n *Node) tend(ctrl *control, cfg *NodeConfig, by Client, m *wire.Tend) {
 func (n *Node) tended(ctx context.Context, ctrl *control, cfg *NodeConfig, by Client, w Work) (Tended, *wire.Error) {
 	switch {
 	case by.Role != RoleSender:
-		return Tended{}, wire.Errorf(wire.CodeAuth, "a certificate of the role %s does not permit to %s", by.Role, w.Do)
+		return Tended{}, wire.Errorf(wire.CodeAuth, "a certificate of the role %s does not permit to %s, which takes one of a sender", by.Role, w.Do)
 	case cfg.Stock == nil:
 		return Tended{}, &wire.Error{Code: wire.CodePolicy, Err: errNoStock}
 	}

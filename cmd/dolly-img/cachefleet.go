@@ -47,6 +47,7 @@ type tended struct {
 	work    ring.Work
 	replies []ring.TendReply
 	rows    []ring.Row
+	keys    string // the directory of the keys, "" for the usual one
 }
 
 // tendNodes has the caches of the nodes tended, and verifyNodes has them read.
@@ -75,7 +76,7 @@ func (f *where) tend(cmd *cobra.Command, w ring.Work, show func(*tended, io.Writ
 	if err != nil {
 		return err
 	}
-	return (&tended{w, replies, rows}).done(cmd, show)
+	return (&tended{w, replies, rows, f.fleet.keys}).done(cmd, show)
 }
 
 // forgetOnNodes has the caches of the nodes let go what a warmer wants.
@@ -88,7 +89,7 @@ func (f *where) forgetOnNodes(cmd *cobra.Command, warmer string) error {
 	if err != nil {
 		return err
 	}
-	return (&tended{ring.Work{Do: ring.Unpins}, replies, rows}).done(cmd, (*tended).print)
+	return (&tended{ring.Work{Do: ring.Unpins}, replies, rows, f.fleet.keys}).done(cmd, (*tended).print)
 }
 
 // done prints what became of the work. The error has the exit status of a push.
@@ -178,6 +179,10 @@ func (t *tended) print(w io.Writer) error {
 		return err
 	}
 	printHints(w, bad)
+	denied := func(r ring.Row) bool { return r.State == ring.Refused && r.Cause.Fault == ring.FaultDenied }
+	if slices.ContainsFunc(t.rows, denied) && fleet.OnlyLooks(t.keys) {
+		fmt.Fprintln(w, "hint: the keys used here have viewer.pem only, and this takes sender.pem: dolly-img keys add sender NAME, where ca.key is, makes one; --keys DIR names other keys")
+	}
 	return nil
 }
 

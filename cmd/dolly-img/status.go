@@ -124,7 +124,9 @@ What a node has is always what it says itself. Why it lacks an image, the contro
 and of an image that it is warming, degraded (nothing can be done for some nodes), blocked (nothing
 can be done at all), or stale: the registry has not answered since.
 
---node NAME lists all images of one node. The exit status is 0 if every node is warm for each
+--node NAME lists all images of one node. Its name in the controller's list counts, also without
+port and domain. Of an image that is not in the list it says whether the node has every blob (held),
+some (partly) or none (missing). The exit status is 0 if every node is warm for each
 IMAGE, or for each of the list, 3 if some nodes are, and 4 if none is. It is 5 if all refuse. With
 --nodes and without IMAGE, a node counts if it answers and has all blobs of each image that it has
 a name for. --wait asks again until the exit status would be 0, or until --timeout.`,

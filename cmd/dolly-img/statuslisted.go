@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"slices"
+	"strings"
 
 	"github.com/opencontainers/go-digest"
 	"github.com/spf13/cobra"
@@ -14,6 +15,7 @@ import (
 	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/fleet"
 	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/warmer"
 	"github.com/dolly-img/dolly-img/ring"
+	"github.com/dolly-img/dolly-img/ring/hostlist"
 )
 
 // statusAsks is what status asks, and of whom. A controller is asked each time, because its list, and the digests of it, move.
@@ -22,7 +24,9 @@ type statusAsks struct {
 	config fleet.Config
 	wanted []wanted
 	// nodes are those that the command line names. There are none if it leaves them to the controller, and then listed makes them.
-	nodes  []string
+	nodes []string
+	// one is the --node of the command line, as it stands there, or "".
+	one    string
 	listed func(names []string) ([]string, error)
 }
 
@@ -32,7 +36,7 @@ func (f *statusFlags) asks(cmd *cobra.Command, args []string) (*statusAsks, erro
 	if f.node != "" {
 		flags.nodes = []string{f.node}
 	}
-	a := &statusAsks{socket: f.socket}
+	a := &statusAsks{socket: f.socket, one: f.node}
 	var err error
 	if len(flags.nodes) > 0 {
 		if a.config, err = flags.config(cmd); err == nil {
@@ -67,7 +71,10 @@ func (a *statusAsks) once(ctx context.Context) (*status, error) {
 		}
 	}
 	c := a.config
-	if c.Nodes = a.nodes; s.own {
+	if c.Nodes = a.nodes; a.one != "" && s.list != nil {
+		c.Nodes = []string{listedAs(a.one, a.nodes[0], s.list)}
+	}
+	if s.own {
 		if s.list == nil {
 			return nil, a.unlisted(s.silentWhy)
 		}
@@ -87,6 +94,28 @@ func (a *statusAsks) once(ctx context.Context) (*status, error) {
 	}
 	s.sum(a.wanted)
 	return s, nil
+}
+
+// listedAs returns the name of the node in the list that is meant by a name as it was typed: that itself, else the only one that has it as its
+// host or as the first part of that. If there is none, it is the name of a node beside the list.
+func listedAs(typed, name string, list *warm.Snapshot) string {
+	var found []string
+	for k := range list.Images {
+		for _, n := range list.Images[k].Nodes {
+			host, _, err := hostlist.SplitPort(n.Node, 1)
+			short, _, _ := strings.Cut(host, ".")
+			switch {
+			case n.Node == name:
+				return name
+			case err == nil && (host == typed || short == typed) && !slices.Contains(found, n.Node):
+				found = append(found, n.Node)
+			}
+		}
+	}
+	if len(found) == 1 {
+		return found[0]
+	}
+	return name
 }
 
 // unlisted is the error if neither the command line nor a controller says which nodes there are.

@@ -63,6 +63,12 @@ func (c Config) ring(ctx context.Context) (ring.Config, error) {
 	}, err
 }
 
+// OnlyLooks reports whether the key in a directory with which nodes are asked is that of a viewer, which changes nothing.
+func OnlyLooks(flag string) bool {
+	id, err := key(flag)
+	return err == nil && id.Role == identity.Viewer
+}
+
 // key loads the key with which nodes are asked.
 func key(flag string) (*identity.Identity, error) {
 	dir, err := identity.Find(flag)
