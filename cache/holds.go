@@ -35,8 +35,11 @@ type Holding struct {
 	Digest digest.Digest // that of the question, or Named if that had none
 	State  string        // of Digest
 	Named  digest.Digest // what Name leads to, or ""
-	Bytes  int64         // of all its blobs together; -1 is unknown
-	Lacks  int64         // bytes of the blobs that are not here; -1 is unknown
+	// NameOwner is the warmer whose name it is: no other warmer may make it lead to another image. "" is that every one may.
+	NameOwner string
+	Bytes     int64 // of all its blobs together; -1 is unknown
+	// Lacks is how many bytes of its blobs are not here, not even as first bytes that a transfer has left. -1 is unknown.
+	Lacks int64
 	// Owners are who wants it, Local first. If Name leads to it, they are those who keep it under this name, and a pin of another
 	// name is not among them.
 	Owners []string
@@ -96,7 +99,7 @@ func (q *question) others(images []Asked) (list []Asked) {
 
 func (q *question) image(a Asked) Holding {
 	named := q.names[a.Name]
-	h := Holding{Name: a.Name, Digest: a.Digest, Named: named.Digest, State: HeldNone, Bytes: -1, Lacks: -1}
+	h := Holding{Name: a.Name, Digest: a.Digest, Named: named.Digest, NameOwner: q.owned[a.Name], State: HeldNone, Bytes: -1, Lacks: -1}
 	if h.Digest == "" {
 		h.Digest = h.Named
 	}
@@ -166,7 +169,7 @@ func (q *question) sum(h *Holding) (lacks, doubtful int, err error) {
 		switch b := q.look(d.Digest); {
 		case b.size != d.Size:
 			lacks++
-			h.Lacks += d.Size
+			h.Lacks += d.Size - q.c.keptOf(d)
 		case !b.right:
 			doubtful++
 		}

@@ -117,7 +117,7 @@ func TestHoldsOwners(t *testing.T) {
 	if _, err := pushWith(c, "x/a:1", sif, TransferOptions{Owner: "head1"}); err != nil {
 		t.Fatal(err)
 	}
-	wantHolding(t, c, "whose name a warmer has moved", "x/a:1", a, Holding{State: HeldAll, Named: at(sif), Bytes: sizeOf(a), Why: "the warmer head1 has set the name"})
+	wantHolding(t, c, "whose name a warmer has moved", "x/a:1", a, Holding{State: HeldAll, Named: at(sif), NameOwner: "head1", Bytes: sizeOf(a), Why: "the warmer head1 has set the name"})
 	wantHolding(t, c, "wanted", "x/sif:1", sif, Holding{State: HeldAll, Named: at(sif), Bytes: sizeOf(sif), Owners: []string{"head1"}})
 	if err := c.Pin(t.Context(), "x/b:1", true); err != nil {
 		t.Fatal(err)
@@ -140,6 +140,39 @@ func TestHoldsOwners(t *testing.T) {
 	c.SetLimits(Limits{Max: sizeOf(sif) + sizeOf(b) + 1000})
 	if h, err := c.Holds(t.Context(), nil, false); h.Free != 1000 || h.Limits.Max == 0 || err != nil {
 		t.Errorf("%+v, %v", h, err)
+	}
+}
+
+// Where an answer says that there is no room for what an image lacks, a transfer finds none either: first bytes that are kept need none, and a
+// hold of an image that nobody pulls ends for a transfer.
+func TestHoldsRoom(t *testing.T) {
+	c := mustOpen(t)
+	b, served := layered("b"), layered("served")
+	mustPush(t, c, "x/b:1", b)
+	mustPush(t, c, "x/served:1", served)
+	hold, err := c.Hold(t.Context(), served.root())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer hold.Release()
+	layer := b.blobs[0]
+	name, _ := blobName(layer.Digest)
+	if err := os.Remove(filepath.Join(c.Dir(), name)); err != nil {
+		t.Fatal(err)
+	}
+	const kept = 4000
+	if err := os.WriteFile(filepath.Join(c.Dir(), "kept", flat(layer.Digest)), b.bytes[layer.Digest][:kept], 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c.SetLimits(Limits{Max: sizeOf(b)})
+	h, err := c.Holds(t.Context(), []Asked{{"x/b:1", at(b)}}, false)
+	if err != nil || h.Images[0].Lacks != layer.Size-kept || h.Free < h.Images[0].Lacks {
+		t.Errorf("%+v, %v", h, err)
+	}
+	tr := c.Transfer("x/b:1", TransferOptions{})
+	defer tr.Close()
+	if held, _, err := tr.Offer(t.Context(), b.blobs); err != nil || lacking(b.blobs, held) != h.Images[0].Lacks {
+		t.Errorf("%v, %v", held, err)
 	}
 }
 

@@ -44,6 +44,21 @@ func (c *Cache) keptParts() map[digest.Digest]bool {
 	return set
 }
 
+// keptOf returns how many first bytes of a blob are kept, as Offer would claim them.
+func (c *Cache) keptOf(d v1.Descriptor) int64 {
+	if validate(d.Digest) != nil {
+		return 0
+	}
+	info, err := c.fs.Lstat("kept/" + flat(d.Digest))
+	if err != nil {
+		return 0
+	}
+	return claimable(info.Size(), d)
+}
+
+// claimable returns how many of the first bytes of a blob count. Holding all of it would say that the blob is right, which nobody knows.
+func claimable(bytes int64, d v1.Descriptor) int64 { return max(0, min(bytes, d.Size-1)) }
+
 // unflat returns the digest in a name that flat made, or "" if the name is none.
 func unflat(name string) digest.Digest {
 	d := digest.Digest(strings.Replace(name, "-", ":", 1))

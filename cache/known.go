@@ -19,6 +19,7 @@ type known struct {
 	index, wishes stamp // of the two files when the following was read
 	images        []v1.Descriptor
 	names         map[string]v1.Descriptor
+	owned         map[string]string // the warmer whose a name is
 	digests       map[digest.Digest][]v1.Descriptor
 	keepers       keepers
 	// refs has what a manifest references. Its bytes had its digest when it was read. referred is how many references that are.
@@ -108,10 +109,13 @@ func (q *question) refresh() error {
 		return err
 	}
 	q.index, q.wishes, q.keepers, q.images = index, wishes, w.keepers(), list.Manifests
-	q.names, q.digests = map[string]v1.Descriptor{}, map[digest.Digest][]v1.Descriptor{}
+	q.names, q.owned, q.digests = map[string]v1.Descriptor{}, map[string]string{}, map[digest.Digest][]v1.Descriptor{}
 	for _, d := range q.images {
 		if ref := refName(d); ref != "" && q.names[ref].Digest == "" { // the first one counts, as in Resolve
 			q.names[ref] = d
+			if owner := w.nameOwner(d); owner != "" {
+				q.owned[ref] = owner
+			}
 		}
 		q.digests[d.Digest] = append(q.digests[d.Digest], d)
 	}
@@ -178,6 +182,9 @@ func (q *question) free(limits Limits) (int64, error) {
 			_ = q.walk(root.Digest, func(d v1.Descriptor) { list = append(list, d) })
 			return list, nil // an image that cannot be read in full is counted as far as it is known
 		})
+		if err == nil {
+			g.leased, err = q.c.leasedIn("leases") // a transfer that lacks room ends holds
+		}
 		if err != nil {
 			return -1, err
 		}

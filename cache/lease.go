@@ -50,9 +50,12 @@ func (l *lease) close(fsys durable.FS) {
 
 // leased returns the blobs that running transfers and readers need, in this process and in
 // others. If a lease cannot be read, that is an error, and no blob may be removed.
-func (c *Cache) leased() (map[digest.Digest]bool, error) {
+func (c *Cache) leased() (map[digest.Digest]bool, error) { return c.leasedIn("leases", "holds") }
+
+// leasedIn is leased for some directories of leases.
+func (c *Cache) leasedIn(dirs ...string) (map[digest.Digest]bool, error) {
 	set := map[digest.Digest]bool{}
-	for _, dir := range []string{"leases", "holds"} {
+	for _, dir := range dirs {
 		names, err := c.fs.Names(dir)
 		if errors.Is(err, fs.ErrNotExist) && dir == "holds" {
 			continue // an earlier version made the cache

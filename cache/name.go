@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"cmp"
 	"context"
 	"slices"
 
@@ -48,14 +49,19 @@ func (c *Cache) mayMove(have, d v1.Descriptor, owner string) error {
 		return nil
 	}
 	w, err := c.readWishes()
-	if err != nil {
+	if err != nil || w.nameOwner(have) == "" {
 		return err
 	}
-	ref := refName(have)
-	if !slices.ContainsFunc(w[theirs], func(wish Wish) bool { return wish.Name == ref }) {
-		return nil
+	return errkind.Errorf("cache-conflict", "cache %s: the name %s is of the warmer %s, and leads to %s", c.dir, refName(have), theirs, have.Digest)
+}
+
+// nameOwner returns the warmer whose name that of an image of the index is, or "".
+func (w wishes) nameOwner(d v1.Descriptor) string {
+	owner, ref := ownerOf(d), refName(d)
+	if _, wants := slices.BinarySearchFunc(w[owner], ref, func(wish Wish, ref string) int { return cmp.Compare(wish.Name, ref) }); !wants {
+		return ""
 	}
-	return errkind.Errorf("cache-conflict", "cache %s: the name %s is of the warmer %s, and leads to %s", c.dir, ref, theirs, have.Digest)
+	return owner
 }
 
 func moveRef(index *v1.Index, ref string, d v1.Descriptor, pin bool, owner string) {

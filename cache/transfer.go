@@ -117,8 +117,7 @@ func (t *Transfer) Offer(ctx context.Context, blobs []v1.Descriptor) (held []int
 		case t.holds(hashing, d):
 			held[i] = d.Size
 		case left[d.Digest]:
-			// Holding all of it would say that the blob is right, which nobody knows.
-			held[i] = max(0, min(t.claim(d), d.Size-1))
+			held[i] = claimable(t.claim(d), d)
 		}
 	}
 	if err := ctx.Err(); err != nil {

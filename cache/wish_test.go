@@ -252,6 +252,10 @@ func TestNameOwner(t *testing.T) {
 		{"", b, false}, {"head1", a, false}, {"head2", b, true}, {"head2", a, false}, {"head2", b, true},
 		{"", b, false}, {"head1", a, false}, {"head2", b, true}, {"head1", b, false}, {"head1", a, false},
 	} {
+		h := askOne(t, c, "x/a:1", at(step.im))
+		if told := step.owner != "" && h.NameOwner != "" && h.NameOwner != step.owner && h.Named != h.Digest; told != step.conflict {
+			t.Errorf("step %d: before it the cache says %+v", i, h)
+		}
 		err := move(step.owner, step.im)
 		if step.conflict != conflict(err) || !step.conflict && err != nil {
 			t.Fatalf("step %d: %v", i, err)
@@ -284,6 +288,9 @@ func TestNameOwner(t *testing.T) {
 	}
 	leads("late", a)
 	mustWish(t, c, "head1")
+	if h := askOne(t, c, "x/a:1", at(b)); h.NameOwner != "" {
+		t.Errorf("nothing is wanted under it, and the cache says %+v", h)
+	}
 	if err := move("head2", b); err != nil {
 		t.Error(err)
 	}

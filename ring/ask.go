@@ -53,7 +53,9 @@ type HeldImage struct {
 	State HoldState
 	// Named is the digest that the name leads to, or "".
 	Named digest.Digest
-	// Bytes is how long all blobs of the image are together, and Lacks how much of that is not there. -1 is unknown.
+	// NameOwner is the warmer whose name it is. No other one may make it lead to another digest. "" is that every warmer may.
+	NameOwner string
+	// Bytes is how long all blobs of the image are together, and Lacks how much of that is not there at all. -1 is unknown.
 	Bytes, Lacks int64
 	// Owners are who wants the node to keep it, the first eight. OwnerLocal comes first.
 	Owners []string

@@ -25,6 +25,7 @@ import (
 type memStock struct {
 	mu     sync.Mutex
 	names  map[string]digest.Digest
+	owned  map[string]string // the warmer of a name
 	wishes map[string][]Wish
 	asked  int
 	look   func(ctx context.Context) error // called while a question is answered; may be nil
@@ -43,7 +44,7 @@ func (s *memStock) Holds(ctx context.Context, q Question) (h Holdings, err error
 		}
 	}
 	for _, i := range q.Images {
-		held := HeldImage{Name: i.Name, Digest: i.Digest, Named: s.names[i.Name], State: HoldsNone, Lacks: -1, Bytes: -1}
+		held := HeldImage{Name: i.Name, Digest: i.Digest, Named: s.names[i.Name], NameOwner: s.owned[i.Name], State: HoldsNone, Lacks: -1, Bytes: -1}
 		if i.Digest == "" {
 			held.Digest = held.Named
 		}
@@ -56,7 +57,7 @@ func (s *memStock) Holds(ctx context.Context, q Question) (h Holdings, err error
 	h.Free = 7
 	if q.All {
 		for name, d := range s.names {
-			h.Images = append(h.Images, HeldImage{Name: name, Digest: d, Named: d, State: HoldsAll})
+			h.Images = append(h.Images, HeldImage{Name: name, Digest: d, Named: d, NameOwner: s.owned[name], State: HoldsAll})
 		}
 	}
 	return h, nil
@@ -141,7 +142,7 @@ func TestAsk(t *testing.T) {
 		c := newMemCluster(t, newMemSource(true, random(1, 100_000)))
 		a, _ := c.node("a:1")
 		one, other := digest.FromString("one"), digest.FromString("other")
-		stock := &memStock{names: map[string]digest.Digest{"x/a:1": one}}
+		stock := &memStock{names: map[string]digest.Digest{"x/a:1": one}, owned: map[string]string{"x/a:1": "head1"}}
 		a.stock(stock)
 		begun, release := make(chan struct{}), make(chan struct{})
 		a.sink.fail = func(what string, _ int) error {
@@ -188,8 +189,8 @@ func TestAsk(t *testing.T) {
 			}
 		}
 		want := []HeldImage{
-			{Name: "x/a:1", Digest: one, State: HoldsAll, Named: one, Bytes: 5},
-			{Name: "x/a:1", Digest: other, State: HoldsNone, Named: one, Bytes: -1, Lacks: -1},
+			{Name: "x/a:1", Digest: one, State: HoldsAll, Named: one, NameOwner: "head1", Bytes: 5},
+			{Name: "x/a:1", Digest: other, State: HoldsNone, Named: one, NameOwner: "head1", Bytes: -1, Lacks: -1},
 			{Digest: one, State: HoldsNone, Bytes: -1, Lacks: -1},
 		}
 		if h := replies[0].Holdings; !reflect.DeepEqual(h.Images, want) || h.Free != 7 || !want[0].Warm() || want[1].Warm() {
@@ -374,8 +375,8 @@ func TestAskRate(t *testing.T) {
 // What a node says is shown on a terminal, and so has no control characters, whoever is that node.
 func TestHoldingsPrintable(t *testing.T) {
 	ask, r := &wire.Ask{All: true}, Reply{}
-	r.take(ask, &wire.Holds{Images: []wire.Holding{{Name: "x\x1b[2J", State: wire.HoldsNone, Owners: []string{"o\n"}, Why: "\a"}}})
-	if got := fmt.Sprintf("%q", fmt.Sprint(r.Images[0].Name, r.Images[0].Owners, r.Images[0].Why)); got != fmt.Sprintf("%q", `x\x1b[2J[o\n]\a`) {
+	r.take(ask, &wire.Holds{Images: []wire.Holding{{Name: "x\x1b[2J", State: wire.HoldsNone, NameOwner: "n\t", Owners: []string{"o\n"}, Why: "\a"}}})
+	if got := fmt.Sprintf("%q", fmt.Sprint(r.Images[0].Name, r.Images[0].NameOwner, r.Images[0].Owners, r.Images[0].Why)); got != fmt.Sprintf("%q", `x\x1b[2Jn\t[o\n]\a`) {
 		t.Errorf("%s", got)
 	}
 }

@@ -82,7 +82,7 @@ func holdsOf(ctx context.Context, cfg *NodeConfig, m *wire.Ask) (*wire.Holds, *w
 			continue
 		}
 		out.Images = append(out.Images, wire.Holding{
-			Name: held.Name, Digest: held.Digest, State: string(held.State), Named: held.Named,
+			Name: held.Name, Digest: held.Digest, State: string(held.State), Named: held.Named, NameOwner: held.NameOwner,
 			Bytes: held.Bytes, Lacks: held.Lacks, Owners: held.Owners[:min(len(held.Owners), wire.MaxOwners)], Why: held.Why[:min(len(held.Why), maxWhy)],
 		})
 	}

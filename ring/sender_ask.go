@@ -295,7 +295,7 @@ func holdings(h *wire.Holds) Holdings {
 	out := Holdings{More: h.More, Free: h.Free, Max: h.Max, Reserve: h.Reserve, Wanted: h.Wanted}
 	for _, i := range h.Images {
 		out.Images = append(out.Images, HeldImage{
-			Name: wire.Printable(i.Name), Digest: i.Digest, State: HoldState(i.State), Named: i.Named,
+			Name: wire.Printable(i.Name), Digest: i.Digest, State: HoldState(i.State), Named: i.Named, NameOwner: wire.Printable(i.NameOwner),
 			Bytes: i.Bytes, Lacks: i.Lacks, Owners: i.Owners, Why: wire.Printable(i.Why),
 		})
 		for k, owner := range i.Owners {

@@ -39,12 +39,12 @@ func (s *simCase) stock(node string) Stock {
 	if !s.asks() {
 		return nil
 	}
-	names := map[string]digest.Digest{}
+	stock := &memStock{names: map[string]digest.Digest{}, owned: map[string]string{}}
 	for nth := range simStocks {
 		image := simImage(node, nth)
-		names[image.Name] = image.Digest
+		stock.names[image.Name], stock.owned[image.Name] = image.Digest, "warmer of "+node
 	}
-	return &memStock{names: names}
+	return stock
 }
 
 // ask has the nodes asked until the result is called, and what was asked by then answered. All that is begun is in work.
@@ -163,11 +163,12 @@ func (a *simAsker) check(n *simNode, q *Question, r Reply) {
 		}
 		if has(h) {
 			want.Digest, want.Named, want.State = digest.FromString(h.Name), digest.FromString(h.Name), HoldsAll
+			want.NameOwner = "warmer of " + n.name
 		}
 		if told := a.told[n.name].Name; told == h.Name && (!a.doubt[n.name] || len(h.Owners) > 0) {
 			want.Owners = []string{a.owner}
 		}
-		right = right && h.Digest == want.Digest && h.Named == want.Named && h.State == want.State && slices.Equal(h.Owners, want.Owners)
+		right = right && h.Digest == want.Digest && h.Named == want.Named && h.NameOwner == want.NameOwner && h.State == want.State && slices.Equal(h.Owners, want.Owners)
 	}
 	most := len(q.Images)
 	if q.All {

@@ -55,9 +55,11 @@
 // Outside of the windows rings run at the rate of outside. If that is "off", running ones are interrupted: nodes keep
 // what they have, and nobody failed.
 //
-// After a push a node is warm if it said so. A node that is full says how much it needs; it is tried again when it says
-// that it has more room, or when the digest has moved. A node whose name belongs to another owner is in conflict and is not pushed to until its answer says
-// that the name is free. When the source fails, the image is blocked, the failure is nobody else's, and it is tried again after retry's times.
+// After a push a node is warm if it said so. A node whose answer says that the name belongs to another owner is in conflict, and one whose answer
+// proves that it has no room is full: what is lacking is more than the room, or the image is longer than the cache may be. Neither is pushed to until an answer says
+// something else. An answer need not prove anything, since a node without the manifest does not know what it would share with other
+// images, and a name may be given away meanwhile. So a push can find the same. A node that it found full is tried again when it says
+// that it has more room, or when the digest has moved. When the source fails, the image is blocked, the failure is nobody else's, and it is tried again after retry's times.
 //
 // # States
 //

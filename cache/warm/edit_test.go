@@ -68,55 +68,6 @@ func TestSilentRegistry(t *testing.T) {
 	}
 }
 
-// Whose name belongs to somebody else is in conflict also when its later answers do not say so, and until a push says something else.
-func TestConflictStays(t *testing.T) {
-	list, err := Parse([]byte("[nodes.a]\nlist = \"n1\"\n[[image]]\nref = \"docker://r.example/torch:1\"\nnodes = [\"a\"]\n"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	now := Now{Wall: time.Unix(1e9, 0)}
-	m := New(now, list, nil, 1)
-	pushes, d, other := 0, digest.FromString("image"), digest.FromString("other")
-	var wished []Wish
-	tick := func() NodeStatus {
-		acts := m.Step(now, EvTick{})
-		for ; len(acts) > 0; acts = acts[1:] {
-			switch a := acts[0].(type) {
-			case ActLookup:
-				ref := a.Lookup.Image.Ref
-				acts = append(acts, m.Step(now, EvFound{Lookup: a.Lookup, Tags: []Tag{{Ref: ref, List: d, Variants: []Found{{"", "torch", d, 1}}}}})...)
-			case ActAsk:
-				q, answer := a.Queries[0], Answer{}
-				for range q.Images {
-					answer.Images = append(answer.Images, Holding{Lacks: 1, Named: other})
-				}
-				if q.Wishes != nil {
-					wished = q.Wishes
-				}
-				acts = append(acts, m.Step(now, EvAnswer{Query: q, Answer: answer})...)
-			case ActPush:
-				pushes++
-				if pushes == 1 && (len(wished) != 2 || wished[1].Digest != other) {
-					t.Errorf("before push %d it wants %v", pushes, wished)
-				}
-				acts = append(acts, m.Step(now, EvPushed{a.Push.ID, []Row{{Node: "n1", Outcome: Conflict, Why: "of the warmer x"}}, ""})...)
-			}
-		}
-		return m.Snapshot(now).Images[0].Nodes[0]
-	}
-	var s NodeStatus
-	for range 6 {
-		s = tick()
-		now.Since += list.CatchUp
-	}
-	if len(wished) != 1 || wished[0].Digest != d || m.Snapshot(now).Unwished != 0 {
-		t.Errorf("afterwards it wants %v, %d have not confirmed it", wished, m.Snapshot(now).Unwished)
-	}
-	if pushes == 0 || s.State != NodeConflict || s.Reason != "of the warmer x" {
-		t.Errorf("%d pushes, %+v", pushes, s)
-	}
-}
-
 // The controller's own cache keeps what is listed also when something else in the list is never found, and is told again what it
 // could not note.
 func TestOwnKeeps(t *testing.T) {

@@ -167,6 +167,8 @@ type Answer struct {
 	Room int64
 	// Wanted is how many bytes stay because an owner wants them.
 	Wanted int64
+	// Most is how many bytes the cache may have at all. 0 is no limit.
+	Most int64
 	// Images has one for each Question, in the same order.
 	Images []Holding
 }
@@ -177,7 +179,7 @@ type Holding struct {
 	Lacks int64
 	// Named is the digest that the name leads to. "" is none.
 	Named digest.Digest
-	// Conflict says whom the name belongs to, if this owner must not move it.
+	// Conflict says whom the name belongs to, if this owner must not have it lead to the digest. "" is that it may.
 	Conflict string
 }
 

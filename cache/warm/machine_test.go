@@ -163,7 +163,7 @@ func TestOldState(t *testing.T) {
 					for _, w := range a.Queries[0].Wishes {
 						wished[w.Digest] = true
 					}
-					step(EvAnswer{Query: a.Queries[0], Answer: Answer{Images: []Holding{{Lacks: 1}}}})
+					step(EvAnswer{Query: a.Queries[0], Answer: Answer{Room: -1, Images: []Holding{{Lacks: 1}}}})
 				}
 			}
 		}

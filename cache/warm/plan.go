@@ -114,9 +114,6 @@ func (m *Machine) take(pair *pair, p *push, row Row) {
 		if p.Digest != pair.v.Digest && (row.Outcome == Full || row.Outcome == Failed) {
 			return // The digest moved meanwhile. What the old one needed, or failed for, does not hold up the new one.
 		}
-		if row.Outcome == Conflict {
-			pair.conflict = row.Why
-		}
 		pair.fail(row, m.now.Since, m.list.Retry)
 		if row.Outcome == Unreachable && m.nodes[row.Node] == pair.node {
 			m.lost(pair.node, row.Why)

@@ -168,7 +168,7 @@ func (m *Machine) answered(ev EvAnswer) {
 		return
 	}
 	m.heard(n)
-	n.room, n.wanted = ev.Answer.Room, ev.Answer.Wanted
+	n.room, n.wanted, n.most = ev.Answer.Room, ev.Answer.Wanted, ev.Answer.Most
 	if ev.Query.Wishes != nil {
 		n.wished = ev.Query.Wishes
 	}
@@ -178,13 +178,19 @@ func (m *Machine) answered(ev EvAnswer) {
 		if p == nil || p.v.Digest != q.Digest || p.push != nil || p.ended >= n.asked && p.ended > 0 {
 			continue
 		}
-		h := ev.Answer.Images[i]
+		h, was := ev.Answer.Images[i], p.conflict
 		p.asked, p.lacks, p.named, p.conflict = q.Digest, h.Lacks, h.Named, h.Conflict
 		if ev.Query.Wishes != nil {
 			p.wished = q.Digest
 		}
-		if p.holds() {
+		switch {
+		case p.holds():
 			p.forgive()
+		case p.fails == 0 || p.outcome != Conflict || p.conflict != "":
+		case was != "": // the other owner has let the name go
+			p.forgive()
+		default: // a push was refused for what the answer does not say
+			p.outcome = Failed
 		}
 	}
 }

@@ -45,8 +45,11 @@ type pairCheck struct {
 	push   int
 	began  time.Duration // the push that failed last
 	digest digest.Digest
-	full   bool
-	room   int64 // when it was full
+	// conflict and full say what it was.
+	conflict, full bool
+	room           int64 // when it was full
+	ended          time.Duration
+	said           said
 }
 
 func newChecker() *checker {
@@ -106,8 +109,8 @@ func (c *checker) reloaded() {
 	}
 }
 
-func (c *checker) pair(p *Push, node string) *pairCheck {
-	key := p.Name + "@" + node
+func (c *checker) pair(name, node string) *pairCheck {
+	key := name + "@" + node
 	if c.pairs[key] == nil {
 		c.pairs[key] = &pairCheck{}
 	}
@@ -170,7 +173,7 @@ func (c *checker) push(w *world, p *Push) {
 	}
 	c.rings = append(c.rings, ringTime{id: p.ID, priority: w.list.Images[at].Priority, began: w.now})
 	for _, name := range p.Nodes {
-		n, pc := w.nodes[name], c.pair(p, name)
+		n, pc := w.nodes[name], c.pair(p.Name, name)
 		if n.holds(p.Name, p.Digest) && len(w.controllers) == 1 {
 			c.fail(w, "%s is pushed to %s, which holds it", p.Digest, name)
 		}
@@ -180,6 +183,9 @@ func (c *checker) push(w *world, p *Push) {
 		}
 		if by := n.conflict(w.owner, p.Name, p.Digest); by != "" && w.now-max(n.moved, n.changed) > w.list.CatchUp+time.Minute {
 			c.fail(w, "%s is pushed to %s, where it %s", p.Name, name, by)
+		}
+		if pc.said.digest == p.Digest && pc.said.forbids != "" {
+			c.fail(w, "%s is pushed to %s, which said: %s", p.Name, name, pc.said.forbids)
 		}
 		if pc.push != 0 && w.pushes[pc.push] != nil {
 			c.fail(w, "%s is in two rings of %s", name, p.Name)
@@ -198,7 +204,8 @@ func (c *checker) push(w *world, p *Push) {
 }
 
 func (c *checker) row(w *world, p *simPush, r Row) {
-	pc := c.pair(&p.Push, r.Node)
+	pc := c.pair(p.Name, r.Node)
+	pc.ended = w.now
 	switch r.Outcome {
 	case Interrupted:
 	case Committed:
@@ -209,7 +216,7 @@ func (c *checker) row(w *world, p *simPush, r Row) {
 		}
 		pc.failed++
 		pc.last, pc.began = w.now, p.began
-		pc.full, pc.room = r.Outcome == Full, w.nodes[r.Node].room()
+		pc.conflict, pc.full, pc.room = r.Outcome == Conflict, r.Outcome == Full, w.nodes[r.Node].room()
 	}
 }
 

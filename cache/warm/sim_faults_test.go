@@ -137,8 +137,13 @@ func (w *world) faults() {
 			n.store(w, d, 5e9)
 		}
 	})
-	w.often(max(5, len(w.order)/20), func() { // pins of the owner local take almost all the room
+	w.often(max(5, len(w.order)/20), func() { // pins of the owner local take almost all the room, or the cache may not have more than that
 		n, d := w.anyNode(), digest.FromString("pinned")
+		if most := n.cap; most > 1e9 && len(n.outages)%2 == 1 {
+			n.cap = 1e9
+			w.after(w.between(time.Hour, 5*time.Hour), func() { n.cap, n.grew = most, w.now })
+			return
+		}
 		n.blobs[d] = simBlob{bytes: n.cap - 1e9, pin: true, used: w.now}
 		for other, b := range n.blobs {
 			if !b.pin && n.wished[other] == nil {

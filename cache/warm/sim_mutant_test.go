@@ -92,6 +92,18 @@ var brokenControllers = map[string]func(*world, []Action) []Action{
 			p.conflict, p.named = "", ""
 		}
 	}),
+	"a conflict is known only after a push": eachPair(func(_ *world, p *pair) {
+		if p.fails == 0 || p.outcome != Conflict {
+			p.conflict = ""
+		}
+	}),
+	"a name that is free again is not pushed": eachPair(func(_ *world, p *pair) {
+		if p.conflict != "" {
+			p.next = p.node.since + 1000*time.Hour
+		}
+	}),
+	"one that says it has no room is pushed": eachPair(func(_ *world, p *pair) { p.lacks = min(p.lacks, 1) }),
+	"one whose cache is too small is pushed": eachPair(func(_ *world, p *pair) { p.node.most = 0 }),
 	"no rings end with the windows": eachAction(func(w *world, a Action) []Action {
 		if _, ok := a.(ActStop); ok {
 			return nil
@@ -138,15 +150,23 @@ var brokenControllers = map[string]func(*world, []Action) []Action{
 	},
 }
 
-// The checker finds a controller that breaks a promise.
+// The checker finds a controller that breaks a promise, and nothing in the same weeks of one that does not.
 func TestSimFinds(t *testing.T) {
-	for name, broken := range brokenControllers {
-		w := newWorld(4, 12, 10*time.Minute)
+	week := func(name string, broken func(*world, []Action) []Action) string {
+		w := newWorld(28, 12, 10*time.Minute)
 		w.broken = broken
 		if name != "no rings end with the windows" {
 			w.quiet = 40 * time.Hour // much happens in little time
 		}
-		wrong := w.week()
+		return w.week()
+	}
+	for _, name := range []string{"", "no rings end with the windows"} {
+		if wrong := week(name, nil); wrong != "" {
+			t.Errorf("not broken, %q: %s", name, wrong)
+		}
+	}
+	for name, broken := range brokenControllers {
+		wrong := week(name, broken)
 		t.Logf("%s: %s", name, wrong)
 		if wrong == "" {
 			t.Errorf("%s: not found", name)

@@ -253,6 +253,7 @@ func nameOf(i *Image, ref string) string {
 
 // ask answers for the nodes that are up soon, and for the others late.
 func (w *world) ask(queries []*Query) {
+	asked := w.now
 	answer := func(up bool) func() {
 		return func() {
 			for _, q := range queries {
@@ -261,7 +262,9 @@ func (w *world) ask(queries []*Query) {
 				case w.check.answered[q] || n.up != up && up:
 				case up:
 					w.check.answered[q] = true
-					w.step(EvAnswer{Query: q, Answer: n.answer(w, q)})
+					a := n.answer(w, q)
+					w.check.hears(w, q, a, asked)
+					w.step(EvAnswer{Query: q, Answer: a})
 				default:
 					w.step(EvAnswer{Query: q, Why: "no route to host"})
 				}
@@ -284,12 +287,15 @@ func (n *simNode) answer(w *world, q *Query) Answer {
 	if q.Wishes != nil {
 		n.wish(w.owner, q.Wishes)
 	}
-	a := Answer{Room: n.room(), Wanted: n.wanted(), Images: make([]Holding, len(q.Images))}
+	a := Answer{Room: n.room(), Wanted: n.wanted(), Most: n.cap, Images: make([]Holding, len(q.Images))}
 	for i, question := range q.Images {
 		h := &a.Images[i]
 		h.Named = n.names[question.Name]
 		if _, held := n.blobs[question.Digest]; !held {
 			h.Lacks = w.size[question.Digest]
+			if unknown(question.Digest) {
+				h.Lacks = -1
+			}
 		}
 		h.Conflict = w.conflict(n, question.Name, question.Digest)
 	}
@@ -346,9 +352,9 @@ func (w *world) ended(p *simPush, why string, interrupted bool) {
 				if was := n.names[p.Name]; was != p.Digest {
 					if n.names[p.Name], n.owners[p.Name] = p.Digest, w.owner; was != "" {
 						w.switches++
-						if len(w.controllers) > 1 {
-							n.moved = w.now // The other one does not know.
-						}
+					}
+					if len(w.controllers) > 1 {
+						n.moved = w.now // The other one does not know.
 					}
 				}
 				r.Outcome = Committed

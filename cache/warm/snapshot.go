@@ -245,16 +245,18 @@ func (m *Machine) nodeStatus(p *pair) NodeStatus {
 	case p.node.away.why != "":
 		s.State, s.Reason, s.Since, s.Next = p.node.unheard(), p.node.away.why, p.node.away.since, time.Time{}
 	case p.conflict != "":
-		s.State, s.Reason = NodeConflict, p.conflict
+		s.State, s.Reason, s.Next = NodeConflict, p.conflict, time.Time{} // It is tried when an answer says that the name is free.
 	case p.holds():
 		s.State = NodeWarm
-	case p.fails > 0 && p.outcome == Conflict: // an answer need not say whose the name is
+	case p.fails > 0 && p.outcome == Conflict: // since the last answer
 		s.State = NodeConflict
+	case !p.fits():
+		s.State, s.Next = NodeFull, time.Time{} // It is tried when it says that it has more room.
+		if p.fails == 0 || p.outcome != Full {
+			s.Reason = p.short()
+		}
 	case p.fails > 0 && p.outcome == Full:
 		s.State = NodeFull
-		if !p.fits() {
-			s.Next = time.Time{} // It is tried when it says that it has more room.
-		}
 	case p.fails > 0:
 		s.State = NodeFailed
 	case s.Behind != "":

@@ -1,10 +1,13 @@
 package warm
 
 import (
+	"fmt"
 	"slices"
 	"time"
 
 	"github.com/opencontainers/go-digest"
+
+	"github.com/dolly-img/dolly-img/ring/bytesize"
 )
 
 // A group is one of the list, with its nodes as they were last read.
@@ -87,7 +90,7 @@ func (v *variant) count() (warm, open int) {
 		switch {
 		case p.holds():
 			warm++
-		case p.node.away.why == "" && p.fails == 0 && p.conflict == "":
+		case p.node.away.why == "" && p.fails == 0 && p.conflict == "" && p.short() == "":
 			open++
 		}
 	}
@@ -113,6 +116,7 @@ type node struct {
 	due      time.Duration
 	room     int64
 	wanted   int64  // bytes that it keeps because somebody wants them
+	most     int64  // that its cache may have, or 0
 	wished   []Wish // that it has confirmed
 }
 
@@ -139,7 +143,7 @@ func (n *node) pair(name string) *pair {
 type pair struct {
 	node *node
 	v    *variant
-	// asked is the digest that lacks and named are about.
+	// asked is the digest that lacks, named and conflict are about, which are what the last answer said.
 	asked    digest.Digest
 	lacks    int64
 	named    digest.Digest
@@ -169,15 +173,33 @@ func (p *pair) fail(r Row, now time.Duration, retry Retry) {
 	p.outcome, p.why, p.needs, p.room = r.Outcome, r.Why, r.Needs, p.node.room
 }
 
-// fits reports whether a node that was full may have the room now.
+// short says what there is no room for, if the last answer proves that, or "".
+func (p *pair) short() string {
+	n := p.node
+	switch {
+	case p.asked != p.v.Digest || p.lacks == 0:
+	case n.most > 0 && p.v.Bytes > n.most:
+		return fmt.Sprintf("needs %s, and its cache may have %s", bytesize.Text(p.v.Bytes), bytesize.Text(n.most))
+	case n.room >= 0 && p.lacks > n.room && n.wanted > 0:
+		return fmt.Sprintf("needs %s, and has room for %s; wanted images hold %s", bytesize.Text(p.lacks), bytesize.Text(n.room), bytesize.Text(n.wanted))
+	case n.room >= 0 && p.lacks > n.room:
+		return fmt.Sprintf("needs %s, and has room for %s", bytesize.Text(p.lacks), bytesize.Text(n.room))
+	}
+	return ""
+}
+
+// fits reports whether a node may have the room: its answer does not prove that it has none, and if it was full, it has more since.
 func (p *pair) fits() bool {
+	if p.short() != "" {
+		return false
+	}
 	if p.fails == 0 || p.outcome != Full || p.node.room < 0 {
 		return true
 	}
 	return p.node.room > p.room && p.node.room >= p.needs
 }
 
-// foreign reports whether the name belongs to another owner. After a push that was refused for that, an answer need not say so.
+// foreign reports whether the name belongs to another owner, as the last answer says, or a push that was refused since.
 func (p *pair) foreign() bool { return p.conflict != "" || p.fails > 0 && p.outcome == Conflict }
 
 // lacking reports whether the node can be pushed to now.

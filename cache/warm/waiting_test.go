@@ -1,18 +1,24 @@
 package warm
 
 import (
+	"slices"
 	"testing"
 	"time"
 
 	"github.com/opencontainers/go-digest"
 )
 
-// lone is a controller of one image for one node, which lacks it and is full whenever a push to it ends.
+// lone is a controller of one image for one node, which lacks it and refuses whatever is pushed, since it is full or the name belongs to another one.
 type lone struct {
 	m      *Machine
 	now    Now
 	digest digest.Digest
+	bytes  int64
 	room   int64
+	most   int64
+	says   Holding
+	taken  bool
+	wished []Wish
 	pushes []Push
 	runs   bool // a push does not end by itself
 }
@@ -23,7 +29,7 @@ func newLone(t *testing.T) *lone {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := &lone{now: Now{Wall: time.Unix(1e9, 0)}, digest: digest.FromString("image"), room: 5}
+	l := &lone{now: Now{Wall: time.Unix(1e9, 0)}, digest: digest.FromString("image"), bytes: 1, room: 5}
 	l.m = New(l.now, list, nil, 1)
 	l.does(EvTick{})
 	return l
@@ -34,20 +40,26 @@ func (l *lone) does(ev Event) {
 	for ; len(acts) > 0; acts = acts[1:] {
 		switch a := acts[0].(type) {
 		case ActLookup:
-			acts = append(acts, l.m.Step(l.now, EvFound{Lookup: a.Lookup, Tags: []Tag{{Ref: a.Lookup.Image.Ref, List: l.digest, Variants: []Found{{"", "torch", l.digest, 1}}}}})...)
+			acts = append(acts, l.m.Step(l.now, EvFound{Lookup: a.Lookup, Tags: []Tag{{Ref: a.Lookup.Image.Ref, List: l.digest, Variants: []Found{{"", "torch", l.digest, l.bytes}}}}})...)
 		case ActAsk:
 			q := a.Queries[0]
-			acts = append(acts, l.m.Step(l.now, EvAnswer{Query: q, Answer: Answer{Room: l.room, Images: make([]Holding, len(q.Images))}})...)
+			if q.Wishes != nil {
+				l.wished = q.Wishes
+			}
+			acts = append(acts, l.m.Step(l.now, EvAnswer{Query: q, Answer: Answer{Room: l.room, Most: l.most, Images: slices.Repeat([]Holding{l.says}, len(q.Images))}})...)
 		case ActPush:
 			if l.pushes = append(l.pushes, a.Push); !l.runs {
-				acts = append(acts, l.m.Step(l.now, l.full())...)
+				acts = append(acts, l.m.Step(l.now, l.refused())...)
 			}
 		}
 	}
 }
 
-// full says that there was no room for the last push.
-func (l *lone) full() EvPushed {
+// refused is what becomes of the last push.
+func (l *lone) refused() EvPushed {
+	if l.taken {
+		return EvPushed{l.pushes[len(l.pushes)-1].ID, []Row{{Node: "n1", Outcome: Conflict, Why: "refused: of the warmer x"}}, ""}
+	}
 	return EvPushed{l.pushes[len(l.pushes)-1].ID, []Row{{Node: "n1", Outcome: Full, Why: "needs 9", Needs: 9}}, ""}
 }
 
@@ -84,8 +96,74 @@ func TestOldDigestFull(t *testing.T) {
 	if len(l.pushes) != 1 || l.pushes[0].Digest != old {
 		t.Fatalf("pushes %+v", l.pushes)
 	}
-	l.does(l.full())
+	l.does(l.refused())
 	if s := l.rest(l.m.list.CatchUp + time.Second); len(l.pushes) != 2 || l.pushes[1].Digest != l.digest || s.State != NodeWarming {
 		t.Errorf("%d pushes, %+v", len(l.pushes), s)
+	}
+}
+
+// A node is not pushed to as long as its answer says that the name belongs to another owner, and is at once when one says that it does not. What the
+// name leads to there is not wanted by this owner meanwhile. What only a push has found counts until the next answer, and is tried again after a time.
+func TestConflict(t *testing.T) {
+	other := digest.FromString("other")
+	l := newLone(t)
+	l.taken, l.says = true, Holding{Lacks: -1, Named: other, Conflict: "of the warmer x"}
+	if s := l.rest(time.Hour); len(l.pushes) != 0 || s.State != NodeConflict || s.Reason != "of the warmer x" || !s.Next.IsZero() || len(l.wished) != 1 {
+		t.Errorf("known before: %d pushes, %+v, wants %v", len(l.pushes), s, l.wished)
+	}
+	l.says.Conflict = ""
+	s := l.rest(l.m.list.CatchUp + time.Second)
+	if len(l.pushes) != 1 || s.State != NodeConflict || s.Reason != "refused: of the warmer x" || s.Next.IsZero() || len(l.wished) != 2 {
+		t.Errorf("free by its answer: %d pushes, %+v, wants %v", len(l.pushes), s, l.wished)
+	}
+	if s := l.rest(2 * l.m.list.CatchUp); len(l.pushes) != 2 || s.State != NodeFailed || s.Reason != "refused: of the warmer x" {
+		t.Errorf("refused, and free by its answer: %d pushes, %+v", len(l.pushes), s)
+	}
+	if l.rest(4 * time.Hour); len(l.pushes) < 6 || len(l.pushes) > 10 {
+		t.Errorf("refused again and again: %d pushes", len(l.pushes))
+	}
+	l.runs = true // until there is one that is not refused yet
+	for n := len(l.pushes); len(l.pushes) == n; {
+		l.rest(time.Second)
+	}
+	n := len(l.pushes)
+	l.does(l.refused())
+	l.says.Conflict = "of the warmer y"
+	if s := l.rest(l.m.list.CatchUp + time.Second); len(l.pushes) != n || s.State != NodeConflict || s.Reason != "of the warmer y" || !s.Next.IsZero() {
+		t.Errorf("known after: %d pushes after %d, %+v", len(l.pushes), n, s)
+	}
+	l.says.Conflict = ""
+	if l.rest(l.m.list.CatchUp + time.Second); len(l.pushes) != n+1 {
+		t.Errorf("free again: %d pushes after %d", len(l.pushes), n)
+	}
+}
+
+// A node whose answer proves that it lacks the room is full without a push, and is pushed to when an answer does not prove that any more.
+func TestFullByAnswer(t *testing.T) {
+	for name, c := range map[string]struct {
+		bytes, room, most int64
+		says              Holding
+		reason            string
+	}{
+		"less room than it lacks":      {9, 5, 0, Holding{Lacks: 6}, "needs 6 B, and has room for 5 B"},
+		"as much":                      {9, 5, 0, Holding{Lacks: 5}, ""},
+		"it may share all of it":       {9, 5, 0, Holding{Lacks: -1}, ""},
+		"unknown room":                 {9, -1, 0, Holding{Lacks: 6}, ""},
+		"longer than the cache may be": {9, 5, 8, Holding{Lacks: -1}, "needs 9 B, and its cache may have 8 B"},
+		"as long":                      {9, 5, 9, Holding{Lacks: -1}, ""},
+		"all there, another name":      {9, 5, 8, Holding{}, ""},
+	} {
+		l := newLone(t)
+		l.bytes, l.room, l.most, l.says, l.runs = c.bytes, c.room, c.most, c.says, true
+		l.m = New(l.now, l.m.list, nil, 1)
+		l.does(EvTick{})
+		s := l.rest(10 * time.Minute)
+		if want := min(1, len(c.reason)); len(l.pushes) != 1-want || want == 1 && (s.State != NodeFull || s.Reason != c.reason || !s.Next.IsZero()) {
+			t.Errorf("%s: %d pushes, %+v", name, len(l.pushes), s)
+		}
+		l.room, l.most = 9, 0
+		if l.rest(l.m.list.CatchUp + time.Second); len(l.pushes) != 1 {
+			t.Errorf("%s: with room: %d pushes", name, len(l.pushes))
+		}
 	}
 }

@@ -46,12 +46,13 @@ type Holding struct {
 	Name   string        `json:"name"`
 	Digest digest.Digest `json:"digest"`
 	State  string        `json:"state"`
-	// Named is the digest that the name leads to, or "".
-	Named  digest.Digest `json:"named"`
-	Bytes  int64         `json:"bytes"` // -1 is unknown, as in Lacks
-	Lacks  int64         `json:"lacks"`
-	Owners []string      `json:"owners"` // who wants it
-	Why    string        `json:"why"`
+	// Named is the digest that the name leads to, or "", and NameOwner the warmer whose name it is, or "".
+	Named     digest.Digest `json:"named"`
+	NameOwner string        `json:"nameOwner"`
+	Bytes     int64         `json:"bytes"` // -1 is unknown, as in Lacks
+	Lacks     int64         `json:"lacks"`
+	Owners    []string      `json:"owners"` // who wants it
+	Why       string        `json:"why"`
 }
 
 // Wish is an image that somebody wants a node to keep.
@@ -133,6 +134,8 @@ func (h Holding) check() error {
 		return fmt.Errorf("a negative number of bytes")
 	case len(h.Why) > maxReason:
 		return fmt.Errorf("reason of %d bytes", len(h.Why))
+	case len(h.NameOwner) > MaxOwner || h.NameOwner != "" && (h.Name == "" || h.Named == ""):
+		return fmt.Errorf("the owner of a name that leads to nothing, or an owner of %d bytes", len(h.NameOwner))
 	}
 	if err := checkOwners(h.Owners); err != nil {
 		return err

@@ -125,7 +125,7 @@ func all() []Message {
 		&Report{1, 2, 3, "disk", 4, 5, 6, 7, 8, []Sending{{1, true, 2, 3, true, 4, true}}, 9, 10, TargetUnknown}, &Fail{"space", "no space"}, &Verified{[]string{"sha256:x"}, true},
 		&Commit{}, &Committed{"sha256:x"}, &Bye{}, &Abort{"interrupted", true, CodeInterrupted}, &Ping{}, &Pong{}, &Fallback{1, 2, 3, 4, 5},
 		&Probe{7, "n2", []string{"10.0.0.2:9998"}}, &Probed{7, "network", "i/o timeout"}, &Good{3, 4 << 20}, &Compare{}, &Compared{[]Leaves{{0, []byte{5}}}, 8 << 20},
-		&Ask{[]Image{{"a/b:c", ""}}, true}, &Holds{[]Holding{{"a/b:c", some, HoldsPart, some, 9, 8, []string{"local"}, "no room"}}, 1, 2, 3, 4, 5, "store", "broken"},
+		&Ask{[]Image{{"a/b:c", ""}}, true}, &Holds{[]Holding{{"a/b:c", some, HoldsPart, some, "n2", 9, 8, []string{"local"}, "no room"}}, 1, 2, 3, 4, 5, "store", "broken"},
 		&Want{"n1", []Wish{{"a/b:c", some, true, 2}}}, &Wanted{"auth", "not yours"},
 		&Tend{DoCollect, nil, 1, 2, 3}, &Tending{1, 2}, &Tended{[]TendedImage{{"a/b:c", some, true, []string{"n1"}, "bad"}}, 1, 2, 3, 4, true, "pins", "busy", "later"},
 	}

@@ -141,3 +141,6 @@ func Names(replies []ring.Reply) []string {
 	}
 	return slices.Sorted(maps.Keys(seen))
 }
+
+// OwnedBy says whose a name is that somebody else wants to lead to another digest.
+func OwnedBy(warmer string) string { return "the name is of the warmer " + warmer }

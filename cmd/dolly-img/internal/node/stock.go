@@ -24,7 +24,7 @@ func (s stock) Holds(ctx context.Context, q ring.Question) (ring.Holdings, error
 	out := ring.Holdings{Free: h.Free, Max: h.Limits.Max, Reserve: h.Limits.Free, Wanted: h.Wanted}
 	for _, i := range h.Images {
 		out.Images = append(out.Images, ring.HeldImage{
-			Name: i.Name, Digest: i.Digest, State: ring.HoldState(i.State), Named: i.Named,
+			Name: i.Name, Digest: i.Digest, State: ring.HoldState(i.State), Named: i.Named, NameOwner: i.NameOwner,
 			Bytes: i.Bytes, Lacks: i.Lacks, Owners: i.Owners, Why: i.Why,
 		})
 	}

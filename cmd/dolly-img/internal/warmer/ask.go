@@ -6,22 +6,27 @@ import (
 	"errors"
 
 	"github.com/dolly-img/dolly-img/cache/warm"
+	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/fleet"
 	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/push"
 	"github.com/dolly-img/dolly-img/ring"
+	"github.com/dolly-img/dolly-img/ring/identity"
 )
 
 // Ask asks nodes beside each other, and has those keep what their queries wish. What it wishes has the name in the controller's certificate as its owner.
 func (e *Effects) Ask(ctx context.Context, queries []*warm.Query, answer func(q *warm.Query, a warm.Answer, err error)) {
-	err := e.ask(ctx, queries, func(i int, r ring.Reply) {
-		switch err := errors.New(r.Cause.String()); r.State {
-		case "":
-			answer(queries[i], answerOf(r), nil)
-		case ring.Unreachable:
-			answer(queries[i], warm.Answer{}, err)
-		default:
-			answer(queries[i], warm.Answer{}, untold{err})
-		}
-	})
+	id, err := e.identity()
+	if err == nil {
+		err = e.ask(ctx, id, queries, func(i int, r ring.Reply) {
+			switch err := errors.New(r.Cause.String()); r.State {
+			case "":
+				answer(queries[i], answerOf(r, id.Name), nil)
+			case ring.Unreachable:
+				answer(queries[i], warm.Answer{}, err)
+			default:
+				answer(queries[i], warm.Answer{}, untold{err})
+			}
+		})
+	}
 	if err != nil {
 		for _, q := range queries {
 			answer(q, warm.Answer{}, untold{err})
@@ -35,11 +40,7 @@ type untold struct{ error }
 func (untold) Failed() bool { return true }
 
 // ask asks. After an error it has asked nobody.
-func (e *Effects) ask(ctx context.Context, queries []*warm.Query, answer func(i int, r ring.Reply)) error {
-	id, err := e.identity()
-	if err != nil {
-		return err
-	}
+func (e *Effects) ask(ctx context.Context, id *identity.Identity, queries []*warm.Query, answer func(i int, r ring.Reply)) error {
 	names := make([]string, len(queries))
 	list := make([]ring.NodeQuery, len(queries))
 	for i, q := range queries {
@@ -67,9 +68,9 @@ func (e *Effects) ask(ctx context.Context, queries []*warm.Query, answer func(i 
 	}, list, answer)
 }
 
-// answerOf returns what a node says. Only what it says it holds whole lacks nothing.
-func answerOf(r ring.Reply) warm.Answer {
-	a := warm.Answer{Room: r.Free, Wanted: r.Wanted}
+// answerOf returns what a node says to a warmer of this name. Only what it says it holds whole lacks nothing.
+func answerOf(r ring.Reply, warmer string) warm.Answer {
+	a := warm.Answer{Room: r.Free, Wanted: r.Wanted, Most: r.Max}
 	for _, i := range r.Images {
 		h := warm.Holding{Named: i.Named, Lacks: i.Lacks}
 		switch {
@@ -77,6 +78,9 @@ func answerOf(r ring.Reply) warm.Answer {
 			h.Lacks = 0
 		case h.Lacks <= 0:
 			h.Lacks = -1
+		}
+		if i.NameOwner != "" && i.NameOwner != warmer && i.Named != i.Digest {
+			h.Conflict = fleet.OwnedBy(i.NameOwner)
 		}
 		a.Images = append(a.Images, h)
 	}
