@@ -107,6 +107,8 @@ Each image has a line: how many nodes are warm, and which are not. A node is
 
   warm     if it says that it has every blob of the digest, and that the name leads to it
   behind   if the name leads to another digest there
+  conflict if it does so, and is the name of a warmer that does not want this digest, while another
+           one does; that one must not move it
   partly   if the name leads to the digest, and blobs of it are missing
   unnamed  if it has every blob of the digest, but the name leads to nothing
   missing  if the name leads to nothing
@@ -116,10 +118,9 @@ Each image has a line: how many nodes are warm, and which are not. A node is
 
 What a node has is always what it says itself. Why it lacks an image, the controller says:
 
-  warming   it gets the image now
-  full      its cache has no room
-  failed    with the reason, and when it is tried again
-  conflict  somebody else gave the name to another image there
+  warming  it gets the image now
+  full     its cache has no room
+  failed   with the reason, and when it is tried again
 
 and of an image that it is warming, degraded (nothing can be done for some nodes), blocked (nothing
 can be done at all), or stale: the registry has not answered since.

@@ -69,13 +69,15 @@ type statusListed struct {
 }
 
 type statusOnANode struct {
-	Node   string        `json:"node"`
-	State  fleet.State   `json:"state"`
-	Named  digest.Digest `json:"named"`
-	Bytes  int64         `json:"bytes"`
-	Lacks  int64         `json:"lacks"`
-	Owners []string      `json:"owners"`
-	Reason string        `json:"reason"`
+	Node  string        `json:"node"`
+	State fleet.State   `json:"state"`
+	Named digest.Digest `json:"named"`
+	// NameOwner is the warmer whose name it is.
+	NameOwner string   `json:"name_owner"`
+	Bytes     int64    `json:"bytes"`
+	Lacks     int64    `json:"lacks"`
+	Owners    []string `json:"owners"`
+	Reason    string   `json:"reason"`
 	// Listed is what the controller says of the image on the node. State is what the node says.
 	Listed *statusOnListed `json:"listed,omitempty"`
 }
@@ -123,7 +125,7 @@ func (s *status) printJSON(w io.Writer) error {
 		}
 		for _, n := range image.Nodes {
 			h := n.Holding
-			on := statusOnANode{n.Node, n.State, h.Named, h.Bytes, h.Lacks, append([]string{}, h.Owners...), h.Why, nil}
+			on := statusOnANode{n.Node, n.State, h.Named, h.NameOwner, h.Bytes, h.Lacks, append([]string{}, h.Owners...), h.Why, nil}
 			if l := n.Listed; l != nil {
 				on.Listed = &statusOnListed{l.State, l.Reason, l.Since, l.Next}
 			}

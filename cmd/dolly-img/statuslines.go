@@ -65,7 +65,7 @@ func timeText(t, now time.Time) string {
 }
 
 // controllerKnows are the states of which only a controller knows. It is believed as long as the node lacks the image.
-var controllerKnows = []warm.NodeState{warm.NodeWarming, warm.NodeFull, warm.NodeFailed, warm.NodeConflict}
+var controllerKnows = []warm.NodeState{warm.NodeWarming, warm.NodeFull, warm.NodeFailed}
 
 // lackingStates are the words for what a node may be in place of warm, in the order in which a line has them.
 var lackingStates = []string{"warming", "behind", "partly", "unnamed", "missing", "unsaid", "full", "conflict", "failed", "refused", "away"}
@@ -88,6 +88,8 @@ func (s *status) lacks(image fleet.Image, n fleet.Node) (g lacking) {
 	switch h := n.Holding; {
 	case n.State == fleet.Behind:
 		g.detail = s.digestText(image.Name, h.Named)
+	case n.State == fleet.Conflict:
+		g.detail = fleet.OwnedBy(h.NameOwner) + ", " + s.digestText(image.Name, h.Named)
 	case n.State == fleet.Partly && h.Why != "":
 		g.detail = printable.Line(h.Why)
 	case n.State == fleet.Partly && h.Lacks > 0:

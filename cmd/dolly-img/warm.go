@@ -64,8 +64,8 @@ what each image became, and exits. A source that does not answer is asked up to 
 get the other images, and warm says what it waits for. With --check it only asks, and prints what it would push. The
 exit status of --once is 0 if every image is warm, on as many nodes as its list demands, and 3 if
 some nodes are warm. It is 4 if none is, 1 if nothing could be looked up, and 6 if it was interrupted. That of --check is what it would be
-if every push ended well: whether a node has the room, and whether a name belongs to another warmer there, shows
-only when it is pushed.`
+if every push ended well. A node that says that the name belongs to another warmer, or that it has no room for what it lacks, is not pushed to and not
+warm. Where a node cannot tell before a push how much it lacks, since images share layers, --check says that it may not fit.`
 
 func newWarm() *cobra.Command {
 	f := &warmFlags{}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"sync"
 	"time"
 
@@ -47,7 +48,7 @@ func (f *warmFlags) runOnce(cmd *cobra.Command) error {
 	cfg := warm.Config{List: func() (*warm.List, error) { return list, nil }, Effects: effects, Fresh: true, Log: log}
 	var plan *rehearsal
 	if f.check {
-		plan = &rehearsal{Effects: effects, bytes: map[digest.Digest]int64{}, lacks: map[held]int64{}, pushed: map[held]bool{}}
+		plan = &rehearsal{Effects: effects, bytes: map[digest.Digest]int64{}, lacks: map[held]int64{}, room: map[string]int64{}, pushed: map[held]bool{}}
 		cfg.Effects, cfg.Log = plan, slog.New(slog.DiscardHandler)
 	} else {
 		var state durable.FS
@@ -265,6 +266,7 @@ type rehearsal struct {
 	mu     sync.Mutex
 	bytes  map[digest.Digest]int64
 	lacks  map[held]int64
+	room   map[string]int64 // that a node had, or -1
 	pushed map[held]bool
 	pushes []warm.Push
 }
@@ -301,6 +303,7 @@ func (r *rehearsal) Ask(ctx context.Context, queries []*warm.Query, answer func(
 func (r *rehearsal) note(q *warm.Query, a warm.Answer) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.room[q.Node] = a.Room
 	for i, image := range q.Images[:min(len(q.Images), len(a.Images))] {
 		h := held{q.Node, image.Digest}
 		if r.pushed[h] {
@@ -330,16 +333,22 @@ func (r *rehearsal) Keep(context.Context, []warm.Wish) error { return nil }
 // supposedRate is what a plan takes for the rate of a ring, in bytes per second, where the list has none: that of a link of 1 Gbit/s.
 const supposedRate = 117e6
 
-// print prints what would be pushed, in that order.
+// print prints what would be pushed, in that order, and for which nodes it may be too much.
 func (r *rehearsal) print(w io.Writer) {
+	taken := map[string]int64{} // by what would be pushed before
 	for _, p := range r.pushes {
-		most, all := int64(0), int64(0)
+		most, all, least := int64(0), int64(0), int64(math.MaxInt64)
+		var tight []string
 		for _, n := range p.Nodes {
 			lacks := r.lacks[held{n, p.Digest}]
 			if lacks < 0 { // not even the manifest is there
 				lacks = r.bytes[p.Digest]
 			}
 			most, all = max(most, lacks), all+lacks
+			if room := r.room[n]; room >= 0 && lacks > room-taken[n] {
+				tight, least = append(tight, n), min(least, max(0, room-taken[n]))
+			}
+			taken[n] += lacks
 		}
 		rate, at := int64(supposedRate), "1 Gbit/s"
 		if p.Rate > 0 {
@@ -348,5 +357,9 @@ func (r *rehearsal) print(w io.Writer) {
 		took := time.Duration(float64(most) / float64(rate) * float64(time.Second)).Round(time.Second / 10)
 		fmt.Fprintln(w, printable.Line(fmt.Sprintf("would push %s %s to %s: %s to each at most, %s in all, %v at %s",
 			p.Name, shortDigest(p.Digest), fold(p.Nodes), bytesize.Text(most), bytesize.Text(all), took, at)))
+		if len(tight) > 0 {
+			fmt.Fprintln(w, printable.Line(fmt.Sprintf("  it may not fit on %s: there is room for %s, and it needs less only where it shares layers with what stays there",
+				fold(tight), bytesize.Text(least))))
+		}
 	}
 }

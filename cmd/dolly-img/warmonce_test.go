@@ -18,7 +18,8 @@ import (
 type onceNode struct {
 	found, named digest.Digest
 	liar         bool // it lacks whatever it has committed
-	foreign      bool // its name belongs to another owner
+	foreign      bool // its name belongs to another owner, which it says from the push on
+	known        bool // or before
 	wishes       []warm.Wish
 	pushes       int
 	broken       error // of a second image
@@ -52,6 +53,9 @@ func (o *onceNode) Ask(_ context.Context, queries []*warm.Query, answer func(*wa
 			if o.liar || o.named != i.Digest {
 				h.Lacks = 1
 			}
+			if o.known || o.foreign && o.pushes > 0 {
+				h.Conflict = "of the warmer x"
+			}
 			a.Images = append(a.Images, h)
 		}
 		answer(q, a, nil)
@@ -74,12 +78,14 @@ func (o *onceNode) Keep(context.Context, []warm.Wish) error { return nil }
 func TestOnceEnds(t *testing.T) {
 	moved, old := digest.FromString("moved"), digest.FromString("old")
 	for what, c := range map[string]struct {
-		node  onceNode
-		state warm.NodeState
+		node   onceNode
+		state  warm.NodeState
+		pushes int
 	}{
-		"liar":    {onceNode{found: moved, named: old, liar: true}, warm.NodeFailed},
-		"moved":   {onceNode{found: moved, named: old}, warm.NodeWarm},
-		"foreign": {onceNode{found: moved, named: old, foreign: true}, warm.NodeConflict},
+		"liar":    {onceNode{found: moved, named: old, liar: true}, warm.NodeFailed, 1},
+		"moved":   {onceNode{found: moved, named: old}, warm.NodeWarm, 1},
+		"foreign": {onceNode{found: moved, named: old, foreign: true}, warm.NodeConflict, 1},
+		"known":   {onceNode{found: moved, named: old, known: true}, warm.NodeConflict, 0},
 	} {
 		t.Run(what, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -95,7 +101,7 @@ func TestOnceEnds(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				if n := s.Images[0].Nodes[0]; n.State != c.state || node.pushes != 1 {
+				if n := s.Images[0].Nodes[0]; n.State != c.state || node.pushes != c.pushes {
 					t.Errorf("%d pushes, %+v", node.pushes, n)
 				}
 				if !node.liar && (len(node.wishes) != 1 || node.wishes[0].Digest != moved) {
@@ -134,5 +140,23 @@ func TestOnceWaits(t *testing.T) {
 				t.Errorf("for sure: %v: %+v after %v and %d lookups; said %q", sure, n, time.Since(began), node.lookups, said.String())
 			}
 		})
+	}
+}
+
+// A plan says where an image may not fit, and no more than that, since a node that lacks it cannot know what it shares with others. What is to be pushed before
+// takes room, too.
+func TestPlanRoom(t *testing.T) {
+	a, b := digest.FromString("a"), digest.FromString("b")
+	r := &rehearsal{bytes: map[digest.Digest]int64{a: 3e9, b: 2e9}, lacks: map[held]int64{{"n1", a}: -1, {"n2", a}: 1e9, {"n3", a}: -1, {"n1", b}: -1, {"n2", b}: -1, {"n3", b}: -1},
+		room: map[string]int64{"n1": 2e9, "n2": 2e9, "n3": -1}, pushes: []warm.Push{{Name: "a", Digest: a, Nodes: []string{"n1", "n2", "n3"}}, {Name: "b", Digest: b, Nodes: []string{"n2", "n3"}}}}
+	var out strings.Builder
+	r.print(&out)
+	const shared = ", and it needs less only where it shares layers with what stays there\n"
+	want := "would push a " + shortDigest(a) + " to n[1-3]: 3.00 GB to each at most, 7.00 GB in all, 25.6s at 1 Gbit/s\n" +
+		"  it may not fit on n1: there is room for 2.00 GB" + shared +
+		"would push b " + shortDigest(b) + " to n[2-3]: 2.00 GB to each at most, 4.00 GB in all, 17.1s at 1 Gbit/s\n" +
+		"  it may not fit on n2: there is room for 1.00 GB" + shared
+	if out.String() != want {
+		t.Errorf("%s, want\n%s", out.String(), want)
 	}
 }

@@ -16,16 +16,17 @@ type State string
 
 // These are the states of an image on a node.
 const (
-	Warm    State = "warm"    // the node has every blob of the digest, and the name leads to it
-	Behind  State = "behind"  // the name leads to another digest there
-	Partly  State = "partly"  // the name leads to the digest, and blobs are missing
-	Unnamed State = "unnamed" // the node has every blob of the digest, and the name leads to nothing
-	Missing State = "missing" // the name leads to nothing
-	Away    State = "away"    // the node does not answer
-	Refused State = "refused" // the node refuses to tell
-	Failed  State = "failed"  // the node answers, and cannot tell
-	Unsaid  State = "unsaid"  // the node has more images than it can list at once, and this is none of those that it lists
-	Unknown State = "unknown" // nobody knows yet what should be there
+	Warm     State = "warm"     // the node has every blob of the digest, and the name leads to it
+	Behind   State = "behind"   // the name leads to another digest there
+	Conflict State = "conflict" // and it is of a warmer that does not want the digest there, while another one does
+	Partly   State = "partly"   // the name leads to the digest, and blobs are missing
+	Unnamed  State = "unnamed"  // the node has every blob of the digest, and the name leads to nothing
+	Missing  State = "missing"  // the name leads to nothing
+	Away     State = "away"     // the node does not answer
+	Refused  State = "refused"  // the node refuses to tell
+	Failed   State = "failed"   // the node answers, and cannot tell
+	Unsaid   State = "unsaid"   // the node has more images than it can list at once, and this is none of those that it lists
+	Unknown  State = "unknown"  // nobody knows yet what should be there
 )
 
 // Image is an image, and what it is on each node.
@@ -82,7 +83,31 @@ func Of(replies []ring.Reply, name string, want digest.Digest) Image {
 		node.State = stateOf(r, name, node.Holding, want)
 		image.Nodes = append(image.Nodes, node)
 	}
+	image.disputes()
 	return image
+}
+
+// disputes finds the nodes where the name cannot lead to the digest because it is of a warmer that wants another one. It is enough to know
+// which warmers want the digest: those that say so to a node, and those whose name leads to it.
+func (i *Image) disputes() {
+	wanted := map[string]bool{}
+	for _, n := range i.Nodes {
+		if h := n.Holding; h.Digest == i.Digest {
+			for _, owner := range h.Owners {
+				wanted[owner] = true
+			}
+			if h.Named == i.Digest && h.NameOwner != "" {
+				wanted[h.NameOwner] = true
+			}
+		}
+	}
+	delete(wanted, ring.OwnerLocal)
+	for k := range i.Nodes {
+		n := &i.Nodes[k]
+		if n.State == Behind && n.Holding.NameOwner != "" && len(wanted) > 0 && !wanted[n.Holding.NameOwner] {
+			n.State = Conflict
+		}
+	}
 }
 
 func stateOf(r ring.Reply, name string, h ring.HeldImage, want digest.Digest) State {

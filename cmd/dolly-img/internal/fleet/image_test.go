@@ -6,6 +6,7 @@ import (
 
 	"github.com/opencontainers/go-digest"
 
+	"github.com/dolly-img/dolly-img/cache/warm"
 	"github.com/dolly-img/dolly-img/ring"
 )
 
@@ -61,6 +62,40 @@ func TestOf(t *testing.T) {
 		i := Of([]ring.Reply{is.reply}, is.name, is.want)
 		if i.Nodes[0].State != is.state || (i.Warm() == 1) != (is.state == Warm) {
 			t.Errorf("%s: %+v, want %s", what, i.Nodes[0], is.state)
+		}
+	}
+}
+
+// A node whose name is of a warmer is in conflict for a digest that other warmers want, and only they.
+func TestDisputes(t *testing.T) {
+	says := func(d, named digest.Digest, owner string, owners ...string) ring.HeldImage {
+		h := held(d, named, ring.HoldsAll)
+		h.NameOwner, h.Owners = owner, owners
+		return h
+	}
+	for what, is := range map[string]struct {
+		first, other ring.HeldImage
+		state        State
+	}{
+		"another one's, who wants its own": {says(one, one, "a", "a"), says(two, two, "b", "b"), Conflict},
+		"wanted where it is not":           {says(one, "", ""), says(one, two, "b", "a", "local"), Conflict},
+		"both want it":                     {says(one, one, "a", "a"), says(one, two, "b", "a", "b"), Behind},
+		"behind its owner":                 {says(one, one, "a", "a"), says(two, two, "a", "a"), Behind},
+		"nobody's":                         {says(one, one, "a", "a"), says(two, two, "", "b"), Behind},
+		"wanted by no warmer":              {says(one, one, "", "local"), says(two, two, "b", "b"), Behind},
+		"warm, whoever wants it":           {says(one, one, "a", "a"), says(one, one, "b", "b"), Warm},
+	} {
+		replies := []ring.Reply{{Holdings: ring.Holdings{Images: []ring.HeldImage{is.first}}}, {Holdings: ring.Holdings{Images: []ring.HeldImage{is.other}}}}
+		if i := Of(replies, "n", one); i.Nodes[1].State != is.state {
+			t.Errorf("%s: %+v, want %s", what, i.Nodes[1], is.state)
+		}
+	}
+	// A controller says that it is in conflict, until the node says that the name is free.
+	for owner, state := range map[string]State{"b": Conflict, "": Behind} {
+		l := &warm.ImageStatus{Name: "n", Digest: one, Nodes: []warm.NodeStatus{{Node: "n1", State: warm.NodeConflict}}}
+		replies := []ring.Reply{{Node: "n1", Holdings: ring.Holdings{Images: []ring.HeldImage{says(one, two, owner)}}}}
+		if i := OfListed(replies, l, nil); i.Nodes[0].State != state {
+			t.Errorf("listed, of %q: %+v", owner, i.Nodes[0])
 		}
 	}
 }

@@ -62,7 +62,12 @@ func OfListed(replies []ring.Reply, l *warm.ImageStatus, others func(node string
 	}
 	image.Listed = l
 	for k := range image.Nodes {
-		image.Nodes[k].Listed = listed[image.Nodes[k].Node]
+		n := &image.Nodes[k]
+		n.Listed = listed[n.Node]
+		// The controller knows what it wants, and the node says whether the name is still another one's.
+		if n.Listed != nil && n.Listed.State == warm.NodeConflict && n.State == Behind && n.Holding.NameOwner != "" {
+			n.State = Conflict
+		}
 	}
 	return image
 }

@@ -92,9 +92,9 @@ func TestWarmersAndSender(t *testing.T) {
 	move := func(role ring.Role, by, layer string) (digest.Digest, error) {
 		return moveName(t, s, name, role, by, layer)
 	}
-	owners := func(what string, named digest.Digest, by ...string) {
+	owners := func(what string, named digest.Digest, owner string, by ...string) {
 		t.Helper()
-		if h := ask(); h.State != ring.HoldsAll || h.Named != named || !slices.Equal(h.Owners, by) {
+		if h := ask(); h.State != ring.HoldsAll || h.Named != named || h.NameOwner != owner || !slices.Equal(h.Owners, by) {
 			t.Errorf("%s: %+v", what, h)
 		}
 	}
@@ -105,11 +105,11 @@ func TestWarmersAndSender(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	owners("first", first)
+	owners("first", first, "")
 	if why := want(identity.Warmer, warmer.Name, ring.Wish{Name: name, Digest: first, Keep: 2}); why != "" {
 		t.Error(why)
 	}
-	owners("wanted", first, warmer.Name)
+	owners("wanted", first, warmer.Name, warmer.Name)
 	if why := want(identity.Warmer, "local", ring.Wish{Name: name, Digest: first, Pin: true}); !strings.Contains(why, "not those of the warmer") {
 		t.Errorf("the wishes of the node itself: %q", why)
 	}
@@ -121,11 +121,11 @@ func TestWarmersAndSender(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	owners("moved by a sender", second)
+	owners("moved by a sender", second, "")
 	if why := want(identity.Sender, "local", ring.Wish{Name: name, Digest: second, Pin: true}); why != "" {
 		t.Error(why)
 	}
-	owners("pinned", second, "local")
+	owners("pinned", second, "", "local")
 	if why := want(identity.Sender, "local", ring.Wish{Name: name, Digest: first, Pin: true}); !strings.Contains(why, "not in the cache") {
 		t.Errorf("a pin of what the name does not lead to: %q", why)
 	}
@@ -133,5 +133,5 @@ func TestWarmersAndSender(t *testing.T) {
 	if again, err := move(ring.RoleWarmer, warmer.Name, "first"); err != nil || collected != nil || again != first {
 		t.Errorf("%s, %v, %v", again, err, collected)
 	}
-	owners("moved back", first, "local", warmer.Name)
+	owners("moved back", first, warmer.Name, "local", warmer.Name)
 }
