@@ -37,13 +37,16 @@ const (
 )
 
 // From 64 MiB on a file travels in leaves, which is how a changed byte is found before the file's end.
-const leavesSize = 80e6
+const (
+	leavesSize = 68e6
+	leavesRate = 2 * matrixRate
+)
 
 // A node goes away when it has backAt of backSize bytes. What it has not stored by then comes
 // again: at most the mark it is in, and what its window holds, as for any loss.
 const (
-	backAt      = 50e6
-	backSize    = 140e6
+	backAt      = 40e6
+	backSize    = 80e6
 	returnCosts = 36 << 20
 )
 
@@ -102,12 +105,12 @@ var matrix = []*fault{
 	{name: "fsync fails", where: "middle", elsewhere: true, do: failing("fsync", "EIO"), at: []int{3}, states: failed(3), reason: "input/output error", clean: true, exit: 3, within: traceCosts},
 	{name: "fsync fails", where: "half", do: failing("fsync", "EIO"), at: []int{1, 3, 5, 7}, states: failed(1, 3, 5, 7), reason: "input/output error", clean: true, exit: 3, within: traceCosts},
 
-	{name: "damage on the link", where: "into the first", elsewhere: true, prepare: damage("crc", 1), data: "plain", size: leavesSize, at: []int{0}, link: "S>0", reason: damagedFrame, within: 2 * time.Second},
-	{name: "damage on the link", where: "into the middle", elsewhere: true, prepare: damage("crc", 1), data: "plain", size: leavesSize, at: []int{3}, link: "2>3", reason: damagedFrame, within: 2 * time.Second},
-	{name: "damage on the link", where: "into two adjacent", prepare: damage("crc", 1), data: "plain", size: leavesSize, at: []int{3, 4}, link: "2>3 3>4", reason: damagedFrame, within: 2 * time.Second},
-	{name: "damage on the link", where: "into the middle, always", prepare: damage("crc", always), data: "plain", size: leavesSize, at: []int{3}, link: "S>3", states: failed(3), reason: " at byte 30", exit: 3, within: 4 * time.Second},
-	{name: "bytes changed, fresh checksum", where: "before the first", prepare: damage("lie", 1), data: "plain", size: leavesSize, at: []int{0}, link: "S>0", reason: "bytes were changed", within: 6 * time.Second},
-	{name: "bytes changed, fresh checksum", where: "before the middle", elsewhere: true, prepare: damage("lie", 1), data: "plain", size: leavesSize, at: []int{3}, link: "2>3", beside: map[int]string{2: "2>3"}, reason: "bytes were changed", within: 6 * time.Second},
-	{name: "bytes changed, fresh checksum", where: "before the last", elsewhere: true, prepare: damage("lie", 1), data: "plain", size: leavesSize, at: []int{7}, link: "6>7", beside: map[int]string{6: "6>7"}, reason: "bytes were changed", within: 6 * time.Second},
-	{name: "bytes changed, fresh checksum", where: "before the middle, always", prepare: damage("lie", always), data: "plain", size: leavesSize, at: []int{3}, link: "1>3", beside: map[int]string{1: "1>3", 2: "2>3"}, states: failed(3), reason: "bytes were changed", exit: 3, within: 6 * time.Second},
+	{name: "damage on the link", where: "into the first", elsewhere: true, prepare: damage("crc", 1), data: "plain", size: leavesSize, rate: leavesRate, at: []int{0}, link: "S>0", reason: damagedFrame, within: 2 * time.Second},
+	{name: "damage on the link", where: "into the middle", elsewhere: true, prepare: damage("crc", 1), data: "plain", size: leavesSize, rate: leavesRate, at: []int{3}, link: "2>3", reason: damagedFrame, within: 2 * time.Second},
+	{name: "damage on the link", where: "into two adjacent", prepare: damage("crc", 1), data: "plain", size: leavesSize, rate: leavesRate, at: []int{3, 4}, link: "2>3 3>4", reason: damagedFrame, within: 2 * time.Second},
+	{name: "damage on the link", where: "into the middle, always", prepare: damage("crc", always), data: "plain", size: leavesSize, rate: leavesRate, at: []int{3}, link: "S>3", states: failed(3), reason: " at byte 30", exit: 3, within: 4 * time.Second},
+	{name: "bytes changed, fresh checksum", where: "before the first", prepare: damage("lie", 1), data: "plain", size: leavesSize, rate: leavesRate, at: []int{0}, link: "S>0", reason: "bytes were changed", within: 6 * time.Second},
+	{name: "bytes changed, fresh checksum", where: "before the middle", elsewhere: true, prepare: damage("lie", 1), data: "plain", size: leavesSize, rate: leavesRate, at: []int{3}, link: "2>3", beside: map[int]string{2: "2>3"}, reason: "bytes were changed", within: 6 * time.Second},
+	{name: "bytes changed, fresh checksum", where: "before the last", elsewhere: true, prepare: damage("lie", 1), data: "plain", size: leavesSize, rate: leavesRate, at: []int{7}, link: "6>7", beside: map[int]string{6: "6>7"}, reason: "bytes were changed", within: 6 * time.Second},
+	{name: "bytes changed, fresh checksum", where: "before the middle, always", prepare: damage("lie", always), data: "plain", size: leavesSize, rate: leavesRate, at: []int{3}, link: "1>3", beside: map[int]string{1: "1>3", 2: "2>3"}, states: failed(3), reason: "bytes were changed", exit: 3, within: 6 * time.Second},
 }
