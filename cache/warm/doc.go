@@ -91,11 +91,11 @@
 //
 // A Snapshot is told to other programs as one JSON document (Encode, ParseSnapshot). What is empty, zero or unknown is left out, but for
 // "groups", "images", "nodes" of an image, and "warm". A reader refuses what it does not know, so every change of the form is a new version. It has
-// no credentials, no paths of files with credentials and no text of commands.
+// no credentials, no paths of files with credentials, no text of commands and of what they say, and no values of a list that is refused: these are in the log.
 //
 //	{"version":1,
 //	 "at":"2026-11-29T20:05:00Z",                      when all of it was so
-//	 "refused":"line 7: unknown key \"nods\"",         why the list does not count, and since when
+//	 "refused":"line 7: unknown key \"nods\"",         why the list does not count, without its values, and since when
 //	 "refused_since":"2026-11-29T20:01:00Z",
 //	 "trouble":"no space left on device",              why the state is not kept, and since when
 //	 "trouble_since":"2026-11-29T20:01:00Z",

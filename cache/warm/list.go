@@ -1,7 +1,6 @@
 package warm
 
 import (
-	"fmt"
 	"path"
 	"strings"
 	"time"
@@ -144,20 +143,3 @@ func registry(ref string) string {
 
 // isHost reports whether the first part of a name is a host, by the rule of container tools.
 func isHost(part string) bool { return strings.ContainsAny(part, ".:") || part == "localhost" }
-
-// A LineError is an error with the line of the list that it is in.
-type LineError struct {
-	// Line is from 1. 0 is unknown.
-	Line int
-	Err  error
-}
-
-func (e *LineError) Error() string {
-	if e.Line == 0 {
-		return e.Err.Error()
-	}
-	return fmt.Sprintf("line %d: %v", e.Line, e.Err)
-}
-
-// Unwrap returns the cause.
-func (e *LineError) Unwrap() error { return e.Err }

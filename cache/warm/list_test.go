@@ -279,9 +279,9 @@ func TestNodes(t *testing.T) {
 		{Group{File: file}, "[gpu1 gpu2 gpu3 gpu7]"},
 		{Group{Command: "echo 'a[1-2]'; echo b"}, "[a1 a2 b]"},
 		{Group{Name: "cpu", Command: "true"}, "command of nodes.cpu: node list: no nodes in it"},
-		{Group{Command: "echo a; echo no slurm >&2; exit 3"}, "command of nodes.: exit status 3: no slurm"},
-		{Group{Command: "echo 'a[1-'"}, "command of nodes.: node list: "},
-		{Group{File: file + "x"}, "node list: "},
+		{Group{Command: "echo a; echo no slurm >&2; exit 3"}, "command of nodes.: exit status 3; the log has what it says"},
+		{Group{Command: "echo 'a[1-'"}, "command of nodes.: no list of nodes; the log says where"},
+		{Group{File: file + "x"}, "file " + file + "x: no such file or directory"},
 	} {
 		names, err := ReadNodes(t.Context(), &tt.group)
 		got := fmt.Sprint(names)

@@ -33,12 +33,12 @@ const (
 // the text is no TOML, it has the first mistake only.
 func Parse(data []byte) (*List, error) {
 	if len(data) > maxList {
-		return nil, errors.Join(&LineError{0, fmt.Errorf("larger than %d bytes", maxList)})
+		return nil, errors.Join(&LineError{Err: fmt.Errorf("larger than %d bytes", maxList)})
 	}
 	root, lines, err := tomlkeys.Parse(data)
 	var syntax *tomlkeys.SyntaxError
 	if errors.As(err, &syntax) {
-		return nil, errors.Join(&LineError{syntax.Line, syntax.Err})
+		return nil, errors.Join(&LineError{Line: syntax.Line, Err: syntax.Err})
 	}
 	r := &reader{lines: lines, list: List{Every: 10 * time.Minute, Zone: time.Local, Rings: 2, CatchUp: time.Minute, Retry: Retry{time.Minute, time.Hour}}}
 	r.table("", root, map[string]func(string, any) error{"defaults": r.defaults, "nodes": r.groups, "image": r.images})
@@ -62,7 +62,8 @@ type reader struct {
 }
 
 func (r *reader) fail(at, format string, args ...any) {
-	r.errs = append(r.errs, &LineError{r.lines[at], fmt.Errorf(format, args...)})
+	key := strings.Join(slices.DeleteFunc(strings.Split(at, "."), isNumber), ".")
+	r.errs = append(r.errs, &LineError{r.lines[at], key, fmt.Errorf(format, args...)})
 }
 
 // table reads the keys of a table with the setter of each.
@@ -73,14 +74,16 @@ func (r *reader) table(at string, values map[string]any, set map[string]func(at 
 			path = at + "." + key
 		}
 		if set[key] == nil {
-			r.fail(path, "unknown key %q", key)
+			r.fail(path, "%w", unknownKeyError(key))
 		} else if err := set[key](path, values[key]); err != nil {
 			r.fail(path, "%s = %s: %w", key, shown(values[key]), err)
 		}
 	}
 }
 
-// shown returns a value as the list has it, without credentials: status shows it to everybody.
+func isNumber(s string) bool { return s != "" && strings.Trim(s, "0123456789") == "" }
+
+// shown returns a value as the list has it, without credentials: the log has it.
 func shown(v any) string {
 	if s, ok := v.(string); ok && hasCredentials(s) {
 		return "…"
@@ -218,6 +221,10 @@ func (r *reader) check() {
 		} else if i.Ref != "" {
 			once(refs, i.key(), at+".ref", fmt.Sprintf("ref = %q", i.Ref), "nodes may have several groups")
 		}
+		if hasCredentials("docker://" + i.Name) {
+			r.fail(at+".name", "name: credentials in it")
+			continue
+		}
 		once(names, i.Name, at+".name", fmt.Sprintf("name = %q", i.Name), "a cache has room for one image of a name")
 		r.checkTags(i, at)
 	}
@@ -240,9 +247,11 @@ func (r *reader) checkTags(i *Image, at string) {
 	}
 }
 
-// hasCredentials reports whether a name has credentials, as URLs have them: if no digest follows the @ in a name, a host does.
+// hasCredentials reports whether a name has credentials, as URLs have them: if no digest follows the @ in a name, a host does. Also what somebody
+// wrote as a URL, or without the slashes, has them.
 func hasCredentials(ref string) bool {
 	_, behind, ok := strings.Cut(ref, "@")
 	algorithm, _, _ := strings.Cut(behind, ":")
-	return ok && registry(ref) != "" && !digest.Algorithm(algorithm).Available()
+	transport, _, _ := strings.Cut(ref, ":")
+	return ok && (strings.Contains(ref, "://") || transport == "docker" || transport == "oras") && !digest.Algorithm(algorithm).Available()
 }

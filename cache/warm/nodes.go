@@ -25,24 +25,47 @@ const (
 	maxSaid       = 200         // bytes of its errors
 )
 
+// nodesError says why the nodes of a group are not known. It is told to everybody, and its details, which may have whatever is in a file or
+// a command says, are for the log.
+type nodesError struct {
+	error
+	details string
+}
+
+func (e *nodesError) Unwrap() error { return e.error }
+
 // ReadNodes returns the nodes of a group: Names, those in File, or those that Command prints. A group without nodes is an error
-// that wraps hostlist.ErrEmpty. No error has the text of Command.
+// that wraps hostlist.ErrEmpty. No error has the text of Command, of what it says, or of File.
 func ReadNodes(ctx context.Context, g *Group) ([]string, error) {
 	switch {
 	case g.File != "":
-		return hostlist.Parse([]string{"@" + g.File}, hostlist.Options{})
+		names, err := hostlist.Parse([]string{"@" + g.File}, hostlist.Options{})
+		return names, unlisted("file "+g.File, err)
 	case g.Command == "":
 		return g.Names, nil
 	}
+	of := "command of nodes." + g.Name
 	printed, err := run(ctx, g.Command)
-	if err == nil {
-		open := func(string) (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(printed)), nil }
-		var names []string
-		if names, err = hostlist.Parse([]string{"@-"}, hostlist.Options{Open: open}); err == nil {
-			return names, nil
-		}
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", of, err)
 	}
-	return nil, fmt.Errorf("command of nodes.%s: %w", g.Name, err) // without its text, which may have a password
+	open := func(string) (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(printed)), nil }
+	names, err := hostlist.Parse([]string{"@-"}, hostlist.Options{Open: open})
+	return names, unlisted(of, err)
+}
+
+// unlisted words why there are no nodes in what was read.
+func unlisted(of string, err error) error {
+	var system syscall.Errno
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, hostlist.ErrEmpty):
+		return fmt.Errorf("%s: %w", of, hostlist.ErrEmpty)
+	case errors.As(err, &system):
+		return fmt.Errorf("%s: %w", of, system)
+	}
+	return &nodesError{fmt.Errorf("%s: no list of nodes; the log says where", of), err.Error()}
 }
 
 // run returns what a command prints. Whatever the command has started ends with it, or with ctx.
@@ -59,7 +82,8 @@ func run(ctx context.Context, command string) ([]byte, error) {
 		awaitGroup(ctx, cmd.Process.Pid)
 		err = cmd.Wait()
 	}
-	switch said := strings.TrimSpace(string(errs.data)); {
+	said, _, _ := strings.Cut(strings.TrimSpace(string(errs.data)), "\n")
+	switch {
 	case out.cut:
 		return nil, fmt.Errorf("prints more than %d bytes", maxPrinted)
 	case errors.Is(ctx.Err(), context.DeadlineExceeded):
@@ -67,7 +91,7 @@ func run(ctx context.Context, command string) ([]byte, error) {
 	case ctx.Err() != nil:
 		return nil, context.Cause(ctx)
 	case err != nil && said != "":
-		return nil, fmt.Errorf("%w: %s", err, printable.Line(said))
+		return nil, &nodesError{fmt.Errorf("%w; the log has what it says", err), printable.Line(said)}
 	}
 	return out.data, err
 }

@@ -156,7 +156,7 @@ func (c *Controller) reload(ctx context.Context) {
 	list, err := c.cfg.List()
 	if err != nil {
 		c.log.Error("the list is refused, the one before stands", "error", err)
-		c.step(ctx, EvRefused{err.Error()})
+		c.step(ctx, EvRefused{publicly(err)})
 		return
 	}
 	c.log.Info("the list was read again", "images", len(list.Images))
@@ -212,10 +212,14 @@ func why(err error) string {
 	return err.Error()
 }
 
-// said logs an error and returns what it says.
+// said logs an error and returns what it says. Only the log has its details.
 func (c *Controller) said(what, of string, err error) string {
+	about := []any{"of", of, "error", err}
+	if more := (*nodesError)(nil); errors.As(err, &more) {
+		about = append(about, "details", more.details)
+	}
 	if err != nil {
-		c.log.Warn(what, "of", of, "error", err)
+		c.log.Warn(what, about...)
 	}
 	return why(err)
 }

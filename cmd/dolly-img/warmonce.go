@@ -49,7 +49,7 @@ func (f *warmFlags) runOnce(cmd *cobra.Command) error {
 	var plan *rehearsal
 	if f.check {
 		plan = &rehearsal{Effects: effects, bytes: map[digest.Digest]int64{}, lacks: map[held]int64{}, room: map[string]int64{}, pushed: map[held]bool{}}
-		cfg.Effects, cfg.Log = plan, slog.New(slog.DiscardHandler)
+		cfg.Effects, cfg.Log = plan, slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: slog.LevelWarn}))
 	} else {
 		var state durable.FS
 		state, release, err := claim(list, log)

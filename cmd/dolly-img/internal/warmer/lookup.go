@@ -35,6 +35,19 @@ const (
 //
 // An image in a file is read when the file has changed, and not again in later rounds.
 func (e *Effects) Lookup(ctx context.Context, l *warm.Lookup) ([]warm.Tag, error) {
+	tags, err := e.lookup(ctx, l)
+	if file := l.Image.AuthFile; file != "" {
+		if f := (*failure)(nil); errors.As(err, &f) {
+			f.text = strings.ReplaceAll(f.text, file, "the authfile")
+		}
+		for i := range tags {
+			tags[i].Why = strings.ReplaceAll(tags[i].Why, file, "the authfile")
+		}
+	}
+	return tags, err
+}
+
+func (e *Effects) lookup(ctx context.Context, l *warm.Lookup) ([]warm.Tag, error) {
 	if l.Image.Name != "" {
 		full, err := oci.FullName(l.Image.Name) // as a push completes the name that it is given
 		if err != nil {

@@ -11,7 +11,10 @@ import (
 	"net/http"
 	"regexp"
 	"slices"
+	"strings"
 	"syscall"
+
+	"github.com/opencontainers/go-digest"
 
 	"github.com/dolly-img/dolly-img/oci"
 	"github.com/dolly-img/dolly-img/ring/errkind"
@@ -96,14 +99,30 @@ func ofRegistry(err error) bool {
 const longestText = 300 // bytes of an error that comes from elsewhere
 
 var (
-	userinfo = regexp.MustCompile(`//[^/@\s"]*@`)
-	query    = regexp.MustCompile(`\?[^\s"]*`)
-	bearer   = regexp.MustCompile(`(?i)\b(basic|bearer)\s+[^\s",]+`)
+	quoted = regexp.MustCompile(`"(?:[^"\\]|\\.)*"`) // in which a URL may have blanks
+	bare   = regexp.MustCompile(`//[^\s"]*`)
+	query  = regexp.MustCompile(`\?[^\s"]*`)
+	bearer = regexp.MustCompile(`(?i)\b(basic|bearer)\s+[^\s",]+`)
 )
+
+// withoutUser removes user and password from a text that is a URL from its first // on. A digest that follows an @ is none of a host.
+func withoutUser(text string) string {
+	start := strings.Index(text, "//") + len("//")
+	if start < len("//") {
+		return text
+	}
+	for at := strings.LastIndexByte(text, '@'); at >= start; at = strings.LastIndexByte(text[:at], '@') {
+		algorithm, _, _ := strings.Cut(text[at+1:], ":")
+		if !digest.Algorithm(algorithm).Available() {
+			return text[:start] + text[at+1:]
+		}
+	}
+	return text
+}
 
 // clean removes from a text what may let others in: users and passwords in URLs, their queries, and tokens.
 func clean(text string) string {
-	text = userinfo.ReplaceAllString(text, "//")
+	text = bare.ReplaceAllStringFunc(quoted.ReplaceAllStringFunc(text, withoutUser), withoutUser)
 	text = query.ReplaceAllString(text, "")
 	text = bearer.ReplaceAllString(text, "$1 …")
 	text = printable.Line(text)

@@ -295,6 +295,23 @@ func TestLookupNoRegistry(t *testing.T) {
 	}
 }
 
+// What is told of an error has no user, no password and no token, however they are written, and still has its digests.
+func TestClean(t *testing.T) {
+	sha := "sha256:" + strings.Repeat("0a", 32)
+	for text, want := range map[string]string{
+		`docker://r/a:1@` + sha + `: bad`:                              `docker://r/a:1@` + sha + `: bad`,
+		`docker://u:p@r/a:1@` + sha + `: bad`:                          `docker://r/a:1@` + sha + `: bad`,
+		`Get "http://u:p/w@r/v2/?token=x": EOF`:                        `Get "http://r/v2/": EOF`,
+		`invalid proxy address "http://u:p w\"x@r:1": no "http://y z"`: `invalid proxy address "http://r:1": no "http://y z"`,
+		`said Bearer abc, "basic dTpw"`:                                `said Bearer …, "basic …"`,
+		`/srv/never@home.sif: no such file`:                            `/srv/never@home.sif: no such file`,
+	} {
+		if got := clean(text); got != want {
+			t.Errorf("%s\nwant %s", got, want)
+		}
+	}
+}
+
 // A file is read once, and again when it has changed or something else is asked of it.
 func TestLookupFiles(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "tool.sif")
