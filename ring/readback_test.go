@@ -56,9 +56,9 @@ func (w *backWriter) Commit(context.Context, v1.Descriptor) error {
 // What storage lost after it said that it has it is found before the node says that it has everything, wherever it is, and
 // fails only that node.
 func TestReadBack(t *testing.T) {
-	const size = 9<<20 + 5
+	const size = 5<<20 + 5
 	for _, inLeaves := range []bool{true, false} {
-		for _, rot := range []int64{-1, 0, 5 << 20, size - 1} {
+		for _, rot := range []int64{-1, 0, 3 << 20, size - 1} {
 			src := newMemSource(false, random(1, size))
 			if inLeaves {
 				src.descs[0].MediaType = leaf.MediaType

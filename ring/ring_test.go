@@ -143,7 +143,7 @@ func TestPlanned(t *testing.T) {
 // Where one node cannot dial the next, the server feeds that one, from memory or
 // from its source; neither node is lost.
 func TestCannotDial(t *testing.T) {
-	blob := random(1, 24<<20)
+	blob := random(1, 9<<20)
 	c := newCluster(t, 3, nil)
 	c.nodes[0].node.net.dial = func(context.Context, string) (net.Conn, error) { return nil, errors.New("no route to host") }
 	src := newMemSource(true, blob)

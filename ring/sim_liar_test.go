@@ -11,7 +11,7 @@ import (
 	"github.com/dolly-img/dolly-img/ring/internal/simcheck"
 )
 
-var simLiars = flag.Int("sim.liars", 0, "simulate so many seeds with one or two liars; 0: 500, 30 with the race detector or -short")
+var simLiars = flag.Int("sim.liars", 0, "simulate so many seeds with one or two liars; 0: 300, 30 with the race detector or -short")
 
 // traits are what a liar may do wherever an honest node decides something: each line is one decision, and a liar has
 // at most one trait of it. PROTOCOL.md section 9 says what becomes of it.
@@ -121,7 +121,7 @@ func TestSimLiars(t *testing.T) {
 	case raceDetector, testing.Short():
 		seeds = 30
 	default:
-		seeds = 500
+		seeds = 300
 	}
 	simulateAll(t, seeds, liars)
 }

@@ -15,7 +15,7 @@ import (
 )
 
 var (
-	simSeeds = flag.Int("sim.seeds", 0, "simulate so many seeds; 0: 500, 50 with the race detector, 200 with -short")
+	simSeeds = flag.Int("sim.seeds", 0, "simulate so many seeds; 0: 300, 50 with the race detector, 200 with -short")
 	simFirst = flag.Uint64("sim.first", 1, "the first seed to simulate")
 	simSeed  = flag.Uint64("sim.seed", 0, "simulate only this one, and print its scenario and history")
 )
@@ -62,7 +62,7 @@ func TestSim(t *testing.T) {
 	case testing.Short():
 		seeds = 200
 	default:
-		seeds = 500
+		seeds = 300
 	}
 	t.Run("seeds", func(t *testing.T) { simulateAll(t, seeds, generate) })
 }
