@@ -19,12 +19,15 @@ export const kinds = {
 
 const mostArcs = 60;
 
-// short makes names fit into a cell: without a domain that all have, and else their ends, in which they differ most.
-function short(names) {
+// short makes names fit into a cell: without a port or a domain that all have, only the ports of one host, and else their ends, in which they differ most.
+export function short(names) {
   const most = 8;
-  const domain = names[0]?.slice(names[0].indexOf("."));
-  const one = names.length > 1 && domain.startsWith(".") && names.every((n) => n.endsWith(domain) && n.length > domain.length);
-  return names.map((n) => (one ? n.slice(0, -domain.length) : n)).map((n) => (n.length > most ? `…${n.slice(1 - most)}` : n));
+  const parts = names.map((n) => n.match(/^(\[.*\]|[^:]*)(:\d+)$/) || [n, n, ""]);
+  const same = (k) => names.length > 1 && parts.every((p) => p[k] === parts[0][k]);
+  const bare = same(2) ? parts.map((p) => p[1]) : same(1) ? parts.map((p) => p[2]) : names;
+  const domain = bare[0]?.slice(bare[0].indexOf("."));
+  const one = bare.length > 1 && domain.startsWith(".") && bare.every((n) => n.endsWith(domain) && n.length > domain.length);
+  return bare.map((n) => (one ? n.slice(0, -domain.length) : n)).map((n) => (n.length > most ? `…${n.slice(1 - most)}` : n));
 }
 
 export class Cells {
