@@ -31,7 +31,7 @@
 // digest is pushed to a node that has not got the wish for it, since the node might evict it at once. Wishes replace earlier ones. So where
 // there is no state, and the node says that something in it is wanted, it gets none as long as one of its entries was never found: an earlier controller may
 // have found it, and which digest that was is not known. After triesAlone failures the others do not wait for it any more, and after one
-// that is for sure: there is no such tag, or the login is refused. That is asked for again no sooner than after every. A saved state that is older than every
+// that is for sure: there is no such tag, or the login is refused. That is asked for again after every. A saved state that is older than every
 // may be of a time when the state could not be saved. So its digests count when
 // the registry has been asked, or does not answer. A node that is not listed any more keeps the wishes that it has.
 //

@@ -15,7 +15,7 @@ import (
 func (m *Machine) apply(list *List) {
 	m.remember()
 	again := m.list != nil
-	m.list = list
+	m.list, m.opens = list, time.Time{}
 	groups := map[string]*group{}
 	for _, g := range list.Groups {
 		now := &group{Group: g, names: g.Names}
@@ -187,7 +187,7 @@ func (m *Machine) found(ev EvFound) {
 		e.fails++
 		e.stale.set(why, m.now.Wall)
 		if e.next = m.now.Since + m.list.Retry.After(e.fails); sure {
-			e.next = max(e.next, m.now.Since+m.list.Every)
+			e.next = m.now.Since + m.list.Every
 		}
 		if host := registry(e.Ref); host != "" && ev.Wait > 0 {
 			m.hosts[host] = max(m.hosts[host], m.now.Since+min(ev.Wait, m.list.Retry.Most))

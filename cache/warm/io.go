@@ -193,6 +193,8 @@ type Push struct {
 	AuthFile string
 	Rate     int64 // bytes per second, 0 is no limit
 	Nodes    []string
+	// Back are those of Nodes where the name leads to an image that is no earlier one of it: somebody else has moved it.
+	Back []string
 }
 
 // Outcome is what became of a push to a node.

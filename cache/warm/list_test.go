@@ -258,6 +258,16 @@ func TestWindows(t *testing.T) {
 			t.Errorf("%s at %v: got %v", tt.window, at.In(zone), got)
 		}
 	}
+	for opens, at := range map[string]string{ // The window of 29 March is not there.
+		"2026-04-05T00:00:00Z": "2026-03-22T02:00:30Z", "2026-10-25T00:00:00Z": "2026-10-19T12:00:00Z",
+	} {
+		w, err := ParseWindow("Sun 02:00-03:00")
+		want, err2 := time.Parse(time.RFC3339, opens)
+		from, err3 := time.Parse(time.RFC3339, at)
+		if got := (&List{Windows: []Window{w}, Zone: zone}).Opens(from); err != nil || err2 != nil || err3 != nil || !got.Equal(want) {
+			t.Errorf("opens at %v, not at %v", got, want)
+		}
+	}
 	for _, s := range []string{"", "Mon Tue", "Mon-", "Mon 8:00-10:00", "10:00", "10:00-10:00", "24:00-01:00", "10:00-25:00", "Mon 10:00-11:00 x"} {
 		if w, err := ParseWindow(s); err == nil {
 			t.Errorf("%q is %v", s, w)

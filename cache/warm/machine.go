@@ -43,6 +43,7 @@ type Machine struct {
 	round    round
 	hosts    map[string]time.Duration // registries that do not want to be asked until then
 	off      bool                     // no ring may run now
+	opens    time.Time                // when the windows do, while they are closed
 	limit    int64                    // bytes per second of each ring now; 0 is none
 
 	saved State // what was loaded, for entries that a later list brings back

@@ -46,6 +46,9 @@ func (m *Machine) plan() {
 			if pair.lacking(m.now.Since) {
 				p.pairs = append(p.pairs, pair)
 				p.Nodes = append(p.Nodes, pair.node.name)
+				if pair.named != "" && pair.named != v.Digest && !slices.Contains(v.older, pair.named) {
+					p.Back = append(p.Back, pair.node.name)
+				}
 			}
 		}
 		if len(p.pairs) > 0 {
@@ -116,7 +119,7 @@ func (m *Machine) take(pair *pair, p *push, row Row) {
 		}
 		pair.fail(row, m.now.Since, m.list.Retry)
 		if row.Outcome == Unreachable && m.nodes[row.Node] == pair.node {
-			m.lost(pair.node, row.Why)
+			m.lost(pair.node, row.Why, false)
 		}
 	}
 }

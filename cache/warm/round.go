@@ -140,7 +140,7 @@ func (m *Machine) ask(chosen func(*node) bool) {
 func (m *Machine) giveUp() {
 	for _, n := range m.order {
 		if n.query != nil && n.awaited == m.round.serial && !n.doubtful {
-			m.lost(n, fmt.Sprintf("no answer within %v", askWithin))
+			m.lost(n, fmt.Sprintf("no answer within %v", askWithin), false)
 		}
 	}
 }
@@ -163,8 +163,7 @@ func (m *Machine) answered(ev EvAnswer) {
 		ev.Why, ev.Failed = fmt.Sprintf("answers %d of %d questions", got, want), true
 	}
 	if ev.Why != "" {
-		m.lost(n, ev.Why)
-		n.refuses = ev.Failed
+		m.lost(n, ev.Why, ev.Failed)
 		return
 	}
 	m.heard(n)
@@ -195,13 +194,16 @@ func (m *Machine) answered(ev EvAnswer) {
 	}
 }
 
-// lost notes that a node does not answer, or does not tell what it holds.
-func (m *Machine) lost(n *node, why string) {
+// lost notes that a node does not answer or, if it refuses, that it does not tell what it holds.
+func (m *Machine) lost(n *node, why string, refuses bool) {
 	if n.away.why == "" && n.answers {
 		n.losses++
 	}
+	if n.refuses != refuses {
+		n.away = notice{} // It is another failure.
+	}
 	n.away.set(why, m.now.Wall)
-	n.refuses = false
+	n.refuses = refuses
 	n.met, n.answers, n.wished = false, false, nil
 	if n.flaps() {
 		n.due = m.now.Since + m.list.Retry.After(n.losses-flapsAfter+1)

@@ -250,6 +250,9 @@ func (c *Controller) push(ctx context.Context, p Push) {
 	r := &ring{stop, make(chan int64, 1)}
 	c.running[p.ID] = r
 	c.log.Info("push", "ref", p.Ref, "digest", p.Digest, "nodes", len(p.Nodes))
+	if len(p.Back) > 0 {
+		c.log.Warn("the name leads to another image, which this controller did not push, and is moved back", "name", p.Name, "nodes", len(p.Back), "names", names(p.Back))
+	}
 	c.wg.Go(func() {
 		defer stop()
 		rows, err := c.cfg.Effects.Push(inner, &p, r.rates, func(rate int64, left time.Duration) {

@@ -166,6 +166,14 @@ func (m *Machine) Snapshot(now Now) *Snapshot {
 	return s
 }
 
+// outside says until when the windows are closed. It is worked out again when that has come.
+func (m *Machine) outside() string {
+	if !m.opens.After(m.now.Wall) {
+		m.opens = m.list.Opens(m.now.Wall)
+	}
+	return m.opens.Format("outside of the windows until Mon 15:04")
+}
+
 // unfound returns the nodes of an entry that have one of some platforms, where it is not known what they are to hold.
 func (m *Machine) unfound(e *entry, of func(platform string) bool) []NodeStatus {
 	list, seen := []NodeStatus{}, map[string]bool{}
@@ -216,7 +224,7 @@ func (m *Machine) imageStatus(v *variant, s ImageStatus) ImageStatus {
 	case v.fails > 0:
 		s.State, s.Reason = ImageBlocked, v.why
 	case can && m.off:
-		s.State, s.Reason = ImageBlocked, "outside of the windows"
+		s.State, s.Reason = ImageBlocked, m.outside()
 	case can:
 		s.State = ImageWarming
 	default:

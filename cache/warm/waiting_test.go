@@ -21,6 +21,11 @@ type lone struct {
 	wished []Wish
 	pushes []Push
 	runs   bool // a push does not end by itself
+
+	silent  string // why the node does not answer
+	refuses bool   // it does, and does not tell
+	looked  int
+	gone    bool // there is no such tag
 }
 
 func newLone(t *testing.T) *lone {
@@ -40,9 +45,17 @@ func (l *lone) does(ev Event) {
 	for ; len(acts) > 0; acts = acts[1:] {
 		switch a := acts[0].(type) {
 		case ActLookup:
+			if l.looked++; l.gone {
+				acts = append(acts, l.m.Step(l.now, EvFound{Lookup: a.Lookup, Why: "404", Sure: true})...)
+				continue
+			}
 			acts = append(acts, l.m.Step(l.now, EvFound{Lookup: a.Lookup, Tags: []Tag{{Ref: a.Lookup.Image.Ref, List: l.digest, Variants: []Found{{"", "torch", l.digest, l.bytes}}}}})...)
 		case ActAsk:
 			q := a.Queries[0]
+			if l.silent != "" {
+				acts = append(acts, l.m.Step(l.now, EvAnswer{Query: q, Why: l.silent, Failed: l.refuses})...)
+				continue
+			}
 			if q.Wishes != nil {
 				l.wished = q.Wishes
 			}
@@ -82,6 +95,49 @@ func TestFullHasNoNext(t *testing.T) {
 	l.room = 30 // more than it had at the second failure, which is tried again after a longer time
 	if s := l.rest(l.m.list.CatchUp); len(l.pushes) != 2 || s.State != NodeFull || !s.Next.After(l.now.Wall) {
 		t.Errorf("room: %d pushes, %+v at %v", len(l.pushes), s, l.now.Wall)
+	}
+}
+
+// A node is away since it does not answer, and has failed since it answers without telling what it holds, however long it could not be asked before.
+func TestUnheardSince(t *testing.T) {
+	l := newLone(t)
+	l.silent = "silent"
+	for _, refuses := range []bool{false, true, false} {
+		l.refuses = refuses
+		began := l.now.Wall
+		want := map[bool]NodeState{false: NodeAway, true: NodeFailed}[refuses]
+		if s := l.rest(10 * time.Minute); s.State != want || s.Since.Sub(began) > l.m.list.CatchUp+time.Second || s.Since.Before(began) {
+			t.Errorf("since %v: %+v", began, s)
+		}
+	}
+}
+
+// What is for sure is asked for again after every, and not less often each time: a tag may be made.
+func TestSureIsAskedAgain(t *testing.T) {
+	l := newLone(t)
+	l.gone = true
+	l.rest(l.m.list.Every)
+	before := l.looked
+	if l.rest(6 * l.m.list.Every); l.looked-before != 6 {
+		t.Errorf("asked %d times", l.looked-before)
+	}
+}
+
+// A name that somebody else has moved is moved back, and the push says where. One that leads to an earlier digest is not meant.
+func TestMovedBack(t *testing.T) {
+	l := newLone(t)
+	l.runs, l.says = true, Holding{Lacks: 1, Named: digest.FromString("a sender's")}
+	l.rest(l.m.list.CatchUp)
+	if len(l.pushes) != 1 || !slices.Equal(l.pushes[0].Back, []string{"n1"}) {
+		t.Fatalf("pushes %+v", l.pushes)
+	}
+	l.says = Holding{Named: l.digest}
+	l.does(EvPushed{l.pushes[0].ID, []Row{{Node: "n1", Outcome: Committed}}, ""})
+	l.rest(l.m.list.CatchUp)
+	l.says, l.digest = Holding{Lacks: 1, Named: l.digest}, digest.FromString("newer")
+	l.rest(l.m.list.Every + l.m.list.CatchUp)
+	if len(l.pushes) != 2 || len(l.pushes[1].Back) != 0 {
+		t.Errorf("pushes %+v", l.pushes[1:])
 	}
 }
 

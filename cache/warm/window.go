@@ -38,6 +38,15 @@ func (l *List) Open(t time.Time) bool {
 	return len(l.Windows) == 0
 }
 
+// Opens returns the first minute after a moment, at which rings do not run at their full rate, when they do again. It is compared
+// minute by minute, as the clock may be put forward or back until then.
+func (l *List) Opens(t time.Time) time.Time {
+	for t = t.In(l.Zone).Truncate(time.Minute); !l.Open(t); {
+		t = t.Add(time.Minute)
+	}
+	return t
+}
+
 var dayNames = [7]string{"Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat"}
 
 // ParseWindow reads days, hours, or both: "Mon-Fri 20:00-06:00", "Sat,Sun", "01:00-05:30". Days are as in English, with

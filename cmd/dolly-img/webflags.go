@@ -112,6 +112,7 @@ func (p *webPage) controller(ctx context.Context, snapshot func(context.Context)
 		case <-tick.C:
 		}
 		if !p.server.Watched() {
+			p.server.ForgetWarm()
 			continue
 		}
 		if s, err := snapshot(ctx); err == nil {

@@ -89,10 +89,18 @@ func (s *Server) Warm(snap *warm.Snapshot) {
 	}
 }
 
+// ForgetWarm has the next viewer wait for the next snapshot. It is called while nobody looks and none is made: who comes would take an old one for
+// what is.
+func (s *Server) ForgetWarm() {
+	s.warm.mu.Lock()
+	defer s.warm.mu.Unlock()
+	s.warm.event = nil
+}
+
 func (t *warmTopic) events(seen uint64) ([][]byte, uint64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.number == seen {
+	if t.number == seen || t.event == nil {
 		return nil, seen
 	}
 	return [][]byte{t.event}, t.number

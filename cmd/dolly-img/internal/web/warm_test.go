@@ -38,3 +38,20 @@ func TestWarmTimes(t *testing.T) {
 		t.Errorf("%d states were sent, 4 were told", s.warm.number)
 	}
 }
+
+// Who comes when nobody has looked for a while is not shown what was then.
+func TestWarmForgotten(t *testing.T) {
+	s := listen(t)
+	snapshot := func(state warm.ImageState) *warm.Snapshot {
+		return &warm.Snapshot{Images: []warm.ImageStatus{{Ref: "docker://r.example/torch:1", State: state}}}
+	}
+	s.Warm(snapshot(warm.ImageDegraded))
+	s.ForgetWarm()
+	_, next := s.viewer(t)
+	s.Warm(snapshot(warm.ImageWarm))
+	name, data := next()
+	var got warmView
+	if err := json.Unmarshal([]byte(data), &got); name != "warm" || err != nil || len(got.Images) != 1 || got.Images[0].State != string(warm.ImageWarm) {
+		t.Errorf("%s %s: %v", name, data, err)
+	}
+}
