@@ -56,7 +56,7 @@ var deviceFaults = []*deviceFault{
 	},
 	{
 		// That a slow node is named and moved is TestFaultMatrix's: here the disks of other tests are slow beside it.
-		name: "slow disk", state: "committed", targets: []string{"complete"}, size: nodeSize, rate: "25M",
+		name: "slow disk", state: "committed", targets: []string{"complete"}, size: 50e6, rate: "12M",
 		write: func(n int) syscall.Errno {
 			time.Sleep(time.Duration(n) * time.Second / 6e6) // the fault itself: 6 MB/s
 			return 0
@@ -86,7 +86,7 @@ var old = bytes.Repeat([]byte("old\n"), 1024)
 func (f *deviceFault) play(t *testing.T) (line string) {
 	size, rate := f.size, f.rate
 	if size == 0 {
-		size, rate = 60e6, "20M"
+		size, rate = 30e6, "10M"
 	}
 	size &^= 511
 	r, devices := newDeviceRig(t, 2*time.Minute, 4, func(r *rig, node int) map[string]*loopdev.Device {

@@ -112,12 +112,9 @@ func TestDeviceResume(t *testing.T) {
 	r.start()
 	args := []string{"raw", disk.File, "--output", "device:system", "--yes-overwrite", "3"}
 	p := r.startPush(append(args, "--rate", "5M", "--json", "--retries", "0")...)
-	for seen := 0; seen < 3; {
-		if _, err := p.process.Line(r.ctx, `"event":"progress"`); err != nil {
-			t.Fatal(err)
-		}
-		seen = strings.Count(p.process.Output(), `"event":"progress"`)
-	}
+	eventually(t, time.Minute, "three progresses, of one a second", func() (bool, string) {
+		return strings.Count(p.process.Output(), `"event":"progress"`) >= 3, p.process.Output()
+	})
 	r.nodes[1].kill()
 	p.process.Kill()
 	p.wait()

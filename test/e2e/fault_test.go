@@ -15,16 +15,19 @@ import (
 // A node that dies in mid-transfer takes nobody with it, wherever in the chain it is.
 func TestKilledNode(t *testing.T) {
 	together(t)
-	const size = 40 << 20
+	const size = 20 << 20
 	for _, data := range []string{"tls", "plain"} {
 		for victim, where := range map[int]string{0: "first", 2: "middle", 4: "last"} {
+			if data == "plain" && victim != 2 {
+				continue // what is done about a loss has nothing to do with TLS
+			}
 			t.Run(data+" "+where, func(t *testing.T) {
 				together(t)
 				ctx := need(t, time.Minute)
 				r := newRig(t, ctx, netns.Config{Nodes: 5})
 				r.start()
 				sent := makeFile(t, filepath.Join(r.dir, "sent"), size)
-				p := r.startPush("raw", "--input", sent, "--output", r.data+"/file", "--rate", "20M", "--data", data, "--json")
+				p := r.startPush("raw", "--input", sent, "--output", r.data+"/file", "--rate", "10M", "--data", data, "--json")
 				if _, err := p.process.Line(ctx, `"event":"progress"`); err != nil {
 					t.Fatal(err)
 				}

@@ -90,8 +90,8 @@ func TestGap(t *testing.T) {
 			ctx := need(t, time.Minute)
 			r := newRig(t, ctx, netns.Config{Nodes: 8})
 			r.start()
-			sent := makeFile(t, filepath.Join(r.dir, "sent"), 120<<20)
-			p := r.startPush("raw", "--input", sent, "--output", r.data+"/file", "--rate", "20M", "--json", "--retries", "0")
+			sent := makeFile(t, filepath.Join(r.dir, "sent"), 60<<20)
+			p := r.startPush("raw", "--input", sent, "--output", r.data+"/file", "--rate", "10M", "--json", "--retries", "0")
 			gaps := make([]time.Duration, len(r.nodes))
 			var watched sync.WaitGroup
 			for i, n := range r.nodes {
@@ -131,8 +131,8 @@ func TestHalfOfSixteen(t *testing.T) {
 	for range 2 {
 		r := newRig(t, ctx, netns.Config{Nodes: nodes})
 		r.start()
-		sent := makeFile(t, filepath.Join(r.dir, "sent"), 40<<20)
-		p := r.startPush("raw", "--input", sent, "--output", r.data+"/file", "--rate", "10M", "--json", "--retries", "0")
+		sent := makeFile(t, filepath.Join(r.dir, "sent"), 20<<20)
+		p := r.startPush("raw", "--input", sent, "--output", r.data+"/file", "--rate", "5M", "--json", "--retries", "0")
 		if _, err := p.process.Line(ctx, `"event":"plan"`); err != nil {
 			t.Fatal(err)
 		}

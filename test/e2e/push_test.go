@@ -104,7 +104,7 @@ func (r *rig) movedNothing(res *result) {
 // and arrives.
 func TestLongImage(t *testing.T) {
 	ctx := need(t, 8*time.Minute, "mksquashfs", busybox)
-	image := makeSIF(t, "big.sif", 384<<20) // six times what a node may take of memory
+	image := makeSIF(t, "big.sif", 256<<20) // four times what a node may take of memory
 	info, err := os.Stat(image)
 	if err != nil {
 		t.Fatal(err)
