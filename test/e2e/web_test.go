@@ -67,11 +67,7 @@ func TestWebPush(t *testing.T) {
 	if label := b.text(`document.querySelector('.cells [data-i="2"]').getAttribute("aria-label")`); label != names[2]+": lost" {
 		t.Errorf("the cell is called %q", label)
 	}
-	if name, port := b.text(`document.querySelector('.cells [data-i="2"] b').innerText`), strings.TrimPrefix(names[2], "127.0.0.1"); name != port {
-		t.Errorf("the cell of %s says %q", names[2], name)
-	}
-	b.until("short names", `import(document.baseURI + "cells.js").then((m) => [["gpu17:9", "gpu18:9"], ["gpu17.a.example:9", "gpu18.a.example:9"], ["a:1", "b:2"], ["[::1]:9", "[::2]:9"], ["::1", "::2"], ["a:1"]].map(m.short).join(" ")
-		=== "gpu17,gpu18 gpu17,gpu18 a:1,b:2 [::1],[::2] ::1,::2 a:1")`)
+	shortNames(t, b, names)
 	b.picture("push-light", 1280, "light")
 	b.picture("push-dark", 1280, "dark")
 	b.picture("push-narrow", 400, "light")
@@ -91,6 +87,16 @@ func TestWebPush(t *testing.T) {
 		t.Errorf("exit status %d, %v", code, err)
 	}
 	b.until("the goodbye", `document.getElementById("contact").innerText.startsWith("ended at")`)
+}
+
+// shortNames looks at the names in the cells: they have what nodes differ in.
+func shortNames(t *testing.T, b *browser, names []string) {
+	t.Helper()
+	if name, port := b.text(`document.querySelector('.cells [data-i="2"] b').innerText`), strings.TrimPrefix(names[2], "127.0.0.1"); name != port {
+		t.Errorf("the cell of %s says %q", names[2], name)
+	}
+	b.until("short names", `import(document.baseURI + "cells.js").then((m) => [["gpu17:9", "gpu18:9"], ["gpu17.a.example:9", "gpu18.a.example:9"], ["a:1", "b:2"], ["[::1]:9", "[::2]:9"], ["::1", "::2"], ["a:1"]].map(m.short).join(" ")
+		=== "gpu17,gpu18 gpu17,gpu18 a:1,b:2 [::1],[::2] ::1,::2 a:1")`)
 }
 
 // The page with a thousand nodes and with a controller, both made up, in which nodes say what would be HTML and script.
