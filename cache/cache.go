@@ -31,6 +31,7 @@ type Cache struct {
 	idle    time.Duration // idleGrace, or less in tests
 	log     *slog.Logger
 	known   known
+	home    *home // nil in tests of a file system that is not there
 }
 
 // SetLog lets the cache log what it evicts, and which blobs it finds wrong. It has to be called
@@ -60,7 +61,14 @@ func Open(dir string) (*Cache, error) {
 	if err := makeDir(abs); err != nil {
 		return nil, fmt.Errorf("cache: %w", err)
 	}
-	return open(durable.Dir(abs), abs)
+	c, err := open(durable.Dir(abs), abs)
+	if err != nil {
+		return nil, err
+	}
+	if c.home, err = newHome(abs); err != nil {
+		return nil, fmt.Errorf("cache: %w", err)
+	}
+	return c, nil
 }
 
 // makeDir is a durable os.MkdirAll.
@@ -87,7 +95,7 @@ func open(fsys durable.FS, dir string) (*Cache, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cache %s: %w", dir, err)
 	}
-	err = mkdirs(fsys, "blobs", "blobs/sha256", "ingest", "kept", "parts", "leases", "holds", "verified", "placed", "layers", "used")
+	err = mkdirs(fsys, skeleton[2:]...)
 	if err == nil {
 		err = errors.Join(sweep(fsys, "ingest"), sweep(fsys, "leases"), sweep(fsys, "holds"), c.prune())
 	}

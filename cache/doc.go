@@ -54,6 +54,12 @@
 // every name. A warmer may move one that a sender has set, its own, and one of another warmer that wants nothing under this
 // name any more; else that is a conflict, and the name stays.
 //
+// # A cache that goes
+//
+// A daemon whose cache was removed makes it anew, empty, for the next question, wish or transfer. It does so only where the file system of the cache is
+// still mounted where it was, since it must not fill the one below; else it says so, and goes on when it is mounted again. A transfer that had begun
+// before fails. The wishes of warmers are said again by them, the pins of this node are gone.
+//
 // # Processes
 //
 // Several processes may use one cache, and usually they are a daemon that serves

@@ -8,8 +8,6 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
-
-	"github.com/dolly-img/dolly-img/cache/durable"
 )
 
 // A hold is a lease of an image that is served, in a directory of its own. Unlike other leases it ends for a transfer
@@ -74,8 +72,7 @@ func (h *Hold) Pulled(more bool) error {
 
 // Ended reports whether a transfer has ended the hold.
 func (h *Hold) Ended() bool {
-	is, _ := durable.IsAt(h.c.fs, h.l.f, h.l.name)
-	return !is
+	return !h.l.stands(h.c.fs)
 }
 
 // Release ends the hold.

@@ -59,6 +59,9 @@ type Holdings struct {
 func (c *Cache) Holds(ctx context.Context, images []Asked, all bool) (Holdings, error) {
 	c.known.mu.Lock()
 	defer c.known.mu.Unlock()
+	if err := c.ensure(skeleton[:1]); err != nil {
+		return Holdings{}, err
+	}
 	q := question{ctx: ctx, c: c, known: &c.known}
 	if err := q.refresh(); err != nil {
 		return Holdings{}, err

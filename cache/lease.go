@@ -43,6 +43,12 @@ func (l *lease) add(digests ...digest.Digest) error {
 	return err
 }
 
+// stands reports whether the lease is in the cache still.
+func (l *lease) stands(fsys durable.FS) bool {
+	is, _ := durable.IsAt(fsys, l.f, l.name)
+	return is
+}
+
 func (l *lease) close(fsys durable.FS) {
 	_ = fsys.Remove(l.name) // if this fails, the lease still ends with its lock
 	_ = l.f.Close()

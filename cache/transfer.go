@@ -157,6 +157,9 @@ func (t *Transfer) makeRoom(ctx context.Context) error {
 // hold leases the blobs whose digests are known. It locks the index, so that a GC which is under
 // way has finished before Offer looks what there is.
 func (t *Transfer) hold(ctx context.Context, blobs []v1.Descriptor) error {
+	if err := t.c.ensure(skeleton); err != nil {
+		return err
+	}
 	unlock, err := t.c.lockIndex(ctx)
 	if err != nil {
 		return errkind.Errorf("cache-unwritable", "%w", err)
@@ -328,10 +331,16 @@ func (t *Transfer) Publish(ctx context.Context) error {
 			return err
 		}
 	}
+	if err := t.stands(); err != nil {
+		return err
+	}
 	if !t.inPlace || t.claims {
 		if err := t.c.setRef(ctx, t.ref, t.root, t.o.Pin, t.o.Owner); err != nil {
 			return err
 		}
+	}
+	if err := t.stands(); err != nil { // or else the name may be in a new cache, and the blobs gone with the old one
+		return err
 	}
 	t.c.touch(t.root.Digest)
 	t.published = true

@@ -156,6 +156,11 @@ func (c *Cache) readWishes() (wishes, error) {
 // Wishes of Local are pins: each needs a name that leads to its digest, and the error about another one wraps ErrNotFound.
 func (c *Cache) SetWishes(ctx context.Context, owner string, list []Wish) error {
 	list, err := sortWishes(list)
+	if err == nil {
+		if err := c.ensure(skeleton); err != nil {
+			return err
+		}
+	}
 	if owner == Local && err == nil {
 		return c.setPins(ctx, list)
 	}

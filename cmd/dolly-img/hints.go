@@ -235,6 +235,7 @@ var hints = map[errkind.Kind]string{
 	"cache-unknown":      "dolly-img cache ls lists what is there",
 	"cache-unread":       "rm or pull it again",
 	"cache-unreadable":   "the daemon of this node decides who may read its cache: see mode and group under [cache] in its policy.toml",
+	"cache-unmounted":    "mount it again; the daemon there then goes on by itself",
 	"cache-unwritable":   "is the cache directory writable for this user?",
 	"cache-wanted":       "what a warmer wants is in its list, and dolly-img cache unpin --warmer NAME, where the cache is or with --nodes, lets it go; or raise the limits",
 	"cache-owners":       "dolly-img cache ls, there or with --nodes, names them, and dolly-img cache unpin --warmer NAME lets go what one wants that is gone",

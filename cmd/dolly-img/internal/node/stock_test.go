@@ -22,12 +22,16 @@ import (
 // stockServer serves a cache until the test ends. The function returns how somebody with the key of a role reaches it.
 func stockServer(t *testing.T) (s *Node, keys string, config func(identity.Role) ring.Config) {
 	t.Helper()
-	dir := t.TempDir()
-	keys = filepath.Join(dir, "keys")
+	return stockServerAt(t, filepath.Join(t.TempDir(), "cache"))
+}
+
+func stockServerAt(t *testing.T, store string) (s *Node, keys string, config func(identity.Role) ring.Config) {
+	t.Helper()
+	keys = filepath.Join(t.TempDir(), "keys")
 	if err := identity.Init(keys, identity.InitOptions{Validity: time.Hour}); err != nil {
 		t.Fatal(err)
 	}
-	s, err := New(Config{Keys: keys, Cache: filepath.Join(dir, "cache"), Listen: "127.0.0.1:0", Hint: kindTold, Log: slog.New(slog.DiscardHandler)})
+	s, err := New(Config{Keys: keys, Cache: store, Listen: "127.0.0.1:0", Hint: kindTold, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}
