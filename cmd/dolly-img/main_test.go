@@ -55,6 +55,8 @@ func TestMain(m *testing.M) {
 //	mksif FILE SIZE          makes a SIF with so many bytes in its partition
 //	controller SOCKET FILE   answers at SOCKET as a controller does, each time with the snapshot in FILE; without FILE
 //	                         leaves a socket as a controller does that was killed
+//	answers NAME STATUS [T]  $NAME is a registry that answers so, with Retry-After: T, and writes what it is asked to NAME.asked. Where STATUS is
+//	                         200, what it sends has another digest than it says
 //	poke FILE OFFSET N       writes N there, little-endian, 8 bytes
 //	grow FILE SIZE           cuts the file or makes it longer
 func TestScript(t *testing.T) {
@@ -82,7 +84,7 @@ func TestScript(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"status": scriptStatus, "node": scriptNode, "build": scriptBuild, "end": scriptEnd, "reload": scriptReload, "logged": scriptLogged, "cable": scriptCable, "scrape": scriptScrape, "fetch": scriptFetch,
-			"loop": scriptLoop, "mksif": scriptSIF, "poke": scriptPoke, "grow": scriptGrow, "controller": scriptController,
+			"loop": scriptLoop, "mksif": scriptSIF, "poke": scriptPoke, "grow": scriptGrow, "controller": scriptController, "answers": scriptAnswers,
 		},
 	})
 }

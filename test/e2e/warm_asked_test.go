@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"net/http"
 	"os"
 	"slices"
 	"strconv"
@@ -16,52 +17,58 @@ import (
 	"github.com/dolly-img/dolly-img/test/testimage"
 )
 
-// askedOnce demands that the registry was asked for nothing but these versions of repositories, each layer once for all nodes: that of an image that is new
-// at another moment not at all, if it is a layer of an earlier one, too. Manifest and config are asked for by the lookup and by the ring. A tag is
-// asked for its digest, and only every so often.
+// askedOnce demands that the registry, since it began, was asked for these versions of repositories and for nothing else: for what only this version has once,
+// whoever gets it, and for what others have, too, at most once by each of two rings that begin at the same moment. Manifest and config are asked for
+// by the lookup and by the ring.
 func (w *warmRig) askedOnce(versions ...string) {
 	w.t.Helper()
-	most, layers, heads := map[string]int{}, map[digest.Digest]int{}, map[string]int{}
+	left, own, shared := map[string]int{}, []string{}, map[string]int{}
 	for _, v := range versions {
 		repository, number, _ := strings.Cut(v, "-")
 		version, _ := strconv.Atoi(number)
 		m, d := manifest(w.t, w.layout(repository, version), "1", "amd64")
 		path := "lab/" + repository
-		most[path+"/manifests/"+w.index(repository, version).String()] = 1
-		most[path+"/manifests/"+d.String()] = 2
-		most[path+"/blobs/"+m.Config.Digest.String()] = 2
+		left[path+"/manifests/"+w.index(repository, version).String()] = 1
+		left[path+"/manifests/"+d.String()] = 2
+		left[path+"/blobs/"+m.Config.Digest.String()] = 2
 		for _, l := range m.Layers {
-			most[path+"/blobs/"+l.Digest.String()] = 1
-			layers[l.Digest] = 0
+			left[path+"/blobs/"+l.Digest.String()] = 1
 		}
+		own = append(own, path+"/blobs/"+m.Layers[len(m.Layers)-1].Digest.String())
 	}
 	for _, r := range w.g.requests() {
-		switch {
-		case r.agent != "dolly-img" || r.path == "":
-		case r.method == "HEAD":
-			heads[r.path]++
-		default:
-			most[r.path]--
-			_, d, _ := strings.Cut(r.path, "/blobs/")
-			if _, is := layers[digest.Digest(d)]; is {
-				layers[digest.Digest(d)]++
+		if r.agent == "dolly-img" && r.path != "" && r.method != http.MethodHead {
+			left[r.path]--
+			if _, d, ok := strings.Cut(r.path, "/blobs/"); ok {
+				shared[d]++
 			}
 		}
 	}
-	for path, left := range most {
-		if left < 0 {
-			w.t.Errorf("the registry was asked %d times too often for %s", -left, path)
+	for path, n := range left {
+		if n < 0 || n > 0 && slices.Contains(own, path) {
+			w.t.Errorf("the registry was asked %d times too often for %s", -n, path)
 		}
 	}
-	for d, n := range layers {
-		if n < 1 || n > 2 { // Two rings may begin at the same moment.
-			w.t.Errorf("the registry was asked %d times for layer %s", n, d)
+	for d, n := range shared {
+		if n > 2 {
+			w.t.Errorf("the registry was asked %d times for %s", n, d)
 		}
 	}
-	least, limit := int(time.Since(w.begun)/warmEvery)/2, w.lives+int(time.Since(w.begun)/(warmEvery*9/10))
+}
+
+// askedRarely demands that the registry was asked for tags, and only so often, by so many controllers since it began.
+func (w *warmRig) askedRarely(since time.Time, controllers int) {
+	w.t.Helper()
+	heads := map[string]int{}
+	for _, r := range w.g.requests() {
+		if r.agent == "dolly-img" && r.method == http.MethodHead {
+			heads[r.path]++
+		}
+	}
+	rounds := int(time.Since(since) / warmEvery)
 	for _, repository := range []string{"a", "b", "c"} {
-		if n := heads["lab/"+repository+"/manifests/1"]; n < max(1, least) || n > limit {
-			w.t.Errorf("the registry was asked %d times for the tag of %s, want between %d and %d", n, repository, least, limit)
+		if n := heads["lab/"+repository+"/manifests/1"]; n < max(1, rounds/2) || n > controllers+rounds*10/9+1 {
+			w.t.Errorf("the registry was asked %d times for the tag of %s in %d rounds", n, repository, rounds)
 		}
 	}
 	if len(heads) != 3 {
@@ -115,9 +122,10 @@ func (g *registry) refusals() (n int) {
 }
 
 // without goes on without the registry, while three nodes lack something. They are warm again, nothing is evicted, and the registry is not asked all the time.
-// When it is back, and a tag has moved meanwhile, all are warm for that.
+// Meanwhile its list and its nodes are lost. When the registry is back, and a tag has moved, all are warm for that, by the last good list.
 func (w *warmRig) without(want map[string]digest.Digest) {
 	w.t.Helper()
+	w.askedRarely(w.begun, w.lives)
 	w.g.process.Kill()
 	before, begun := w.g.refusals(), time.Now()
 	w.begin()
@@ -128,26 +136,31 @@ func (w *warmRig) without(want map[string]digest.Digest) {
 		}
 	}
 	const stale = "stale since "
-	w.said(stale)
-	_, out := w.run(w.net.Server, "status", "--keys", w.keys, "--socket", w.socket)
-	if n := strings.Count(out, "the registry is not there: the connection is refused"); n != 3 || strings.Count(out, "12 of 12 warm") != 3 {
-		w.t.Errorf("%d of 3 images are stale\n%s", n, out)
-	}
+	eventually(w.t, time.Minute, "all are warm and stale", func() (bool, string) {
+		_, out := w.run(w.net.Server, "status", "--keys", w.keys, "--socket", w.socket)
+		return strings.Count(out, "12 of 12 warm; "+stale) == 3 && strings.Count(out, "the registry is not there: the connection is refused") == 3, out
+	})
 	w.unevicted(w.nodes[7])
 	w.sameAsCaches("the registry is away")
+	w.refused()
 
 	tried, lookups, took := w.g.refusals()-before, strings.Count(w.controller.Output(), "msg=lookup "), time.Since(begun)
-	// Each of three images after 1, 2 and 4 seconds, and then every 5.
-	if most := 3 * (4 + int(took/(5*time.Second))); tried == 0 || lookups > most || tried > 4*most {
+	// Each of three images at once, after a second, and then every 2.
+	if most := 3 * (3 + int(took/(2*time.Second))); tried == 0 || lookups > most || tried > 4*most {
 		w.t.Errorf("the registry was away for %v: %d lookups, at most %d, with %d connections", took, lookups, most, tried)
 	}
 	w.t.Logf("the registry was away for %v: %d lookups, %d connections", took.Round(time.Second/10), lookups, tried)
 	w.g.start()
-	want["c"] = w.fill("c", 30, testimage.Options{Layers: 1, Size: 100_000})
-	w.warm("the registry is back", time.Minute, want)
-	if _, out := w.run(w.net.Server, "status", "--keys", w.keys, "--socket", w.socket); strings.Contains(out, "c:1  ") && strings.Contains(strings.Split(out, "c:1  ")[1], stale) {
-		w.t.Errorf("the registry is back\n%s", out)
-	}
+	back := time.Now()
+	w.wipe(w.nodes[3])
+	want["c"] = w.fill("c", 30, smallImage)
+	w.warm("the registry is back, and a node is wiped", time.Minute, want)
+	eventually(w.t, time.Minute, "no image is stale any more", func() (bool, string) {
+		_, out := w.run(w.net.Server, "status", "--keys", w.keys, "--socket", w.socket)
+		return !strings.Contains(out, "; "+stale), out
+	})
+	w.askedOnce("c-30")
+	w.askedRarely(back, 1)
 }
 
 // unevicted demands that a node without room refuses what somebody pushes, and keeps what the controller wants.
