@@ -44,8 +44,9 @@
 // does not want to be asked, no image of this registry is asked for until then. A tag may stand for several images, one
 // for each platform; nodes hold that of their group's platform. Of a pattern of tags, one that cannot be looked up does not
 // concern the others. When it leads to a new digest, the old one goes to the front of the
-// older ones. They stay wanted as long as keep has room for them, and all of them until the new one is warm on every node that
-// it can be on: those that answer and are not blocked by their own state (full, failed, conflict).
+// older ones. They stay wanted as long as keep has room for them, and the last of them until the new one is warm on every node that
+// it can be on: those that answer and are not blocked by their own state (full, failed, conflict). Those before it are wanted only
+// where a name leads to them still: two digests, and what keep says, is the room that an image needs.
 //
 // # Rings
 //

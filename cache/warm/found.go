@@ -1,6 +1,7 @@
 package warm
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -36,7 +37,7 @@ func (m *Machine) apply(list *List) {
 	for _, i := range list.Images {
 		e := known[i.key()]
 		if e == nil {
-			e = &entry{Image: i}
+			e = &entry{Image: i, added: m.now.Since}
 			if m.recall(e); again {
 				e.next = m.now.Since
 			}
@@ -116,7 +117,7 @@ func (m *Machine) recall(e *entry) {
 func (m *Machine) state() *State {
 	s := &State{Version: stateVersion, Images: []ImageSaved{}}
 	for _, e := range m.entries {
-		s.Blind = s.Blind || e.doubtful && len(e.tags) == 0
+		s.Blind = s.Blind || m.doubts(e) && len(e.tags) == 0
 		for _, t := range e.tags {
 			i := ImageSaved{Ref: t.ref, List: t.list, Found: e.found, Next: m.wall(e.next)}
 			for _, v := range t.variants {
@@ -135,21 +136,32 @@ func (m *Machine) wall(at time.Duration) time.Time {
 	return m.now.Wall.Add(at - m.now.Since).Round(0).UTC().Truncate(time.Second)
 }
 
-// lookUp asks for the entries that it is time for.
+// lookUp asks for the entries that it is time for, that which waits for longest first. A registry that did not answer comes last, one at a time.
 func (m *Machine) lookUp() {
 	running, of := 0, map[string]int{}
+	var due []*entry
 	for _, e := range m.entries {
+		host := registry(e.Ref)
 		if e.looking {
 			running++
-			of[registry(e.Ref)]++
+			of[host]++
+		} else if e.next <= m.now.Since && m.hosts[host] <= m.now.Since {
+			due = append(due, e)
 		}
 	}
-	for _, e := range m.entries {
+	rank := func(e *entry) int {
+		if m.silent[registry(e.Ref)] {
+			return 1
+		}
+		return 0
+	}
+	slices.SortStableFunc(due, func(a, b *entry) int { return cmp.Or(cmp.Compare(rank(a), rank(b)), cmp.Compare(a.next, b.next)) })
+	for _, e := range due {
 		host := registry(e.Ref)
 		if running >= lookups {
 			return
 		}
-		if e.looking || e.next > m.now.Since || m.hosts[host] > m.now.Since || of[host] >= lookupsOf {
+		if of[host] >= lookupsOf-rank(e) {
 			continue
 		}
 		known := map[string]digest.Digest{}
@@ -173,12 +185,15 @@ func (m *Machine) found(ev EvFound) {
 	}
 	e := m.entries[at]
 	e.looking = false
+	m.silent[registry(e.Ref)] = ev.Why != "" && !ev.Sure && ev.Wait == 0
 	if ev.Lookup.Image.Name != e.Name || !slices.Equal(ev.Lookup.Platforms, e.platforms) { // The list was edited meanwhile.
 		e.next = m.now.Since
 		return
 	}
 	why, sure := ev.Why, ev.Sure
 	var tags []*tag
+	dirty := m.dirty
+	m.dirty = false
 	if why == "" {
 		sure = !slices.ContainsFunc(ev.Tags, func(t Tag) bool { return t.Why != "" })
 		tags, why = m.merge(e, ev)
@@ -191,7 +206,9 @@ func (m *Machine) found(ev EvFound) {
 		}
 		if host := registry(e.Ref); host != "" && ev.Wait > 0 {
 			m.hosts[host] = max(m.hosts[host], m.now.Since+min(ev.Wait, m.list.Retry.Most))
+			m.put(host, why)
 		}
+		m.dirty = m.dirty || dirty
 		return
 	}
 	every := float64(m.list.Every)
@@ -203,6 +220,18 @@ func (m *Machine) found(ev EvFound) {
 	if m.dirty {
 		m.rebuild()
 		m.round.soon(m.now.Since)
+	}
+	m.dirty = m.dirty || dirty
+}
+
+// put puts off what is due of a registry that does not want to be asked. That is an answer for each of its entries: what is known of them stands.
+func (m *Machine) put(host, why string) {
+	for _, e := range m.entries {
+		if registry(e.Ref) == host && !e.looking && e.next <= m.now.Since {
+			e.doubtful = e.doubtful && len(e.tags) == 0
+			e.stale.set(why, m.now.Wall)
+			e.next = m.hosts[host]
+		}
 	}
 }
 
@@ -265,7 +294,8 @@ func (t *tag) merge(m *Machine, e *entry, found Tag) {
 		case v.Digest != f.Digest:
 			m.moved(v, f)
 		case v.Name != f.Name:
-			v.Found, m.dirty = f, true
+			v.take(f)
+			m.dirty = true
 			for _, p := range v.pairs {
 				p.asked, p.wished, p.named = "", "", ""
 			}
@@ -278,17 +308,12 @@ func (t *tag) merge(m *Machine, e *entry, found Tag) {
 
 // rebuild makes the nodes, and what each is to hold, of the groups and entries.
 func (m *Machine) rebuild() {
-	before, pairs := m.nodes, map[*variant]map[string]*pair{}
+	before := m.nodes
 	m.nodes, m.order, m.variants = map[string]*node{}, nil, nil
 	for _, e := range m.entries {
 		for _, t := range e.tags {
 			for _, v := range t.variants {
-				v.entry = e
-				was := map[string]*pair{}
-				for _, p := range v.pairs {
-					was[p.node.name] = p
-				}
-				v.pairs, v.left, pairs[v] = nil, "", was
+				v.entry, v.pairs, v.left = e, nil, ""
 				m.variants = append(m.variants, v)
 			}
 		}
@@ -299,7 +324,7 @@ func (m *Machine) rebuild() {
 			for _, name := range m.groups[g].names {
 				if !seen[name] {
 					seen[name] = true
-					m.give(m.listedNode(name, before), e, m.groups[g].Platform, pairs)
+					m.give(m.listedNode(name, before), e, m.groups[g].Platform)
 				}
 			}
 		}
@@ -318,7 +343,8 @@ func (m *Machine) listedNode(name string, before map[string]*node) *node {
 		if n = before[name]; n == nil {
 			n = &node{name: name, room: -1}
 		}
-		n.entries, n.pairs = nil, nil
+		n.before = n.named
+		n.entries, n.pairs, n.named = nil, nil, make(map[string]*pair, len(n.before)+1)
 		m.nodes[name] = n
 		m.order = append(m.order, n)
 	}
@@ -326,7 +352,7 @@ func (m *Machine) listedNode(name string, before map[string]*node) *node {
 }
 
 // give makes the pairs of a node and an entry.
-func (m *Machine) give(n *node, e *entry, platform string, pairs map[*variant]map[string]*pair) {
+func (m *Machine) give(n *node, e *entry, platform string) {
 	n.entries = append(n.entries, e)
 	for _, t := range e.tags {
 		v := t.variant(platform)
@@ -341,10 +367,11 @@ func (m *Machine) give(n *node, e *entry, platform string, pairs map[*variant]ma
 			v.left = fmt.Sprintf("%s has %d images before it, which is the most", n.name, mostPairs)
 			continue
 		}
-		p := pairs[v][n.name]
-		if p == nil || p.node != n {
+		p := n.before[v.Name]
+		if p == nil || p.v != v {
 			p = &pair{node: n, v: v}
 		}
 		n.pairs, v.pairs = append(n.pairs, p), append(v.pairs, p)
+		n.named[v.Name] = p
 	}
 }

@@ -50,8 +50,7 @@ type (
 	// EvProgress says how far a push is.
 	EvProgress struct {
 		Push int
-		Rate int64         // bytes per second
-		Left time.Duration // 0 is not known
+		Progress
 	}
 	// EvPushed answers ActPush. Rows has one for each node. Why says that the source failed; what Rows say is true nevertheless.
 	EvPushed struct {
@@ -195,6 +194,13 @@ type Push struct {
 	Nodes    []string
 	// Back are those of Nodes where the name leads to an image that is no earlier one of it: somebody else has moved it.
 	Back []string
+}
+
+// Progress is how far a push is.
+type Progress struct {
+	Rate int64         // bytes per second
+	Left time.Duration // 0 is not known
+	Done int           // nodes that have all bytes
 }
 
 // Outcome is what became of a push to a node.

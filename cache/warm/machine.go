@@ -23,6 +23,8 @@ const (
 	jitter      = 0.1              // of every
 	mostPairs   = 512              // images of a node
 	mostWishes  = 1024             // that a node takes (PROTOCOL.md)
+	doubtFor    = 3 * time.Minute  // for so long nodes wait for what is not known of an entry yet
+	mostSlow    = 8                // rings that have nodes left which are slow, beside those of the list's rings
 	triesAlone  = 3                // of an entry that an earlier controller may have found, before its nodes get wishes without it, unless the answer is for sure
 )
 
@@ -42,6 +44,7 @@ type Machine struct {
 	lastID   int
 	round    round
 	hosts    map[string]time.Duration // registries that do not want to be asked until then
+	silent   map[string]bool          // registries whose last answer was none
 	off      bool                     // no ring may run now
 	opens    time.Time                // when the windows do, while they are closed
 	limit    int64                    // bytes per second of each ring now; 0 is none
@@ -72,7 +75,7 @@ func (n *notice) set(why string, at time.Time) {
 
 // New makes a machine that goes by a list. state is what an earlier one saved, or nil. The seed is for jitter.
 func New(now Now, list *List, state *State, seed uint64) *Machine {
-	m := &Machine{now: now, rand: rand.New(rand.NewPCG(seed, 0)), nodes: map[string]*node{}, pushes: map[int]*push{}, hosts: map[string]time.Duration{}}
+	m := &Machine{now: now, rand: rand.New(rand.NewPCG(seed, 0)), nodes: map[string]*node{}, pushes: map[int]*push{}, hosts: map[string]time.Duration{}, silent: map[string]bool{}}
 	m.blind = state == nil || state.Blind
 	if state != nil {
 		m.saved.Images = slices.Clone(state.Images)
@@ -105,7 +108,10 @@ func (m *Machine) Step(now Now, ev Event) []Action {
 		m.answered(ev)
 	case EvProgress:
 		if p := m.pushes[ev.Push]; p != nil {
-			p.rate, p.left = ev.Rate, ev.Left
+			was := p.done
+			if p.rate, p.left, p.done = ev.Rate, ev.Left, ev.Done; was == 0 && p.done > 0 {
+				m.plan()
+			}
 		}
 	case EvPushed:
 		m.pushed(ev)
@@ -151,7 +157,7 @@ func (m *Machine) flush() {
 		m.unkept = m.unkept || m.dirty
 		m.dirty, m.touched, m.lastSave = false, false, m.now.Since
 	}
-	if m.unkept && known(m.entries, true) {
+	if m.unkept && m.known(m.entries, true) {
 		m.do(ActKeep{m.ownWishes()})
 		m.unkept = false
 	}
@@ -159,14 +165,17 @@ func (m *Machine) flush() {
 
 // known reports whether so much is known of entries that wishes may replace the ones of an earlier controller. Wanted says whether the cache
 // that they are for has anything that somebody wants: where it has not, none of an entry that was never found is lost.
-func known(entries []*entry, wanted bool) bool {
+func (m *Machine) known(entries []*entry, wanted bool) bool {
 	for _, e := range entries {
-		if e.doubtful && (wanted || len(e.tags) > 0) {
+		if m.doubts(e) && (wanted || len(e.tags) > 0) {
 			return false
 		}
 	}
 	return true
 }
+
+// doubts reports whether it is not known yet what an entry stands for, or may have stood for when an earlier controller found it, and is soon.
+func (m *Machine) doubts(e *entry) bool { return e.doubtful && m.now.Since < e.added+doubtFor }
 
 // moved puts a new digest in the place of the one that a variant has.
 func (m *Machine) moved(v *variant, f Found) {
@@ -177,7 +186,8 @@ func (m *Machine) moved(v *variant, f Found) {
 			older = append(older, d)
 		}
 	}
-	v.Found, v.older = f, older
+	v.take(f)
+	v.older = older
 	v.fails, v.next, v.why = 0, 0, ""
 	for _, p := range v.pairs {
 		p.forgive()

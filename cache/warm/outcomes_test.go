@@ -19,7 +19,7 @@ type refusing struct {
 	rows func(nodes []string) []Row
 }
 
-func (r refusing) Push(_ context.Context, p *Push, _ <-chan int64, _ func(int64, time.Duration)) ([]Row, error) {
+func (r refusing) Push(_ context.Context, p *Push, _ <-chan int64, _ func(Progress)) ([]Row, error) {
 	return r.rows(p.Nodes), nil
 }
 

@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"slices"
 	"time"
+
+	"github.com/opencontainers/go-digest"
 )
 
 // A push is a ring that runs.
@@ -14,6 +16,7 @@ type push struct {
 	stopping bool
 	rate     int64
 	left     time.Duration
+	done     int // nodes that have the image
 }
 
 // rateOf returns the bound for a ring now, in bytes per second, or 0.
@@ -25,20 +28,30 @@ func (m *Machine) rateOf(v *variant) int64 {
 	return rate
 }
 
-// plan begins rings for those who lack something, as far as the list lets it.
+// plan begins rings for those who lack something, as far as the list lets it. In a ring all have the image at about the same time. So one of
+// which a first node has it goes on for slow nodes only: it takes no place from others, and newcomers get a ring of their own. Until then
+// nobody else is sent the same digest, which is on its way from the registry.
 func (m *Machine) plan() {
 	if m.off {
 		return
 	}
+	places, busy := m.list.Rings, map[digest.Digest]bool{}
+	for _, p := range m.pushes {
+		if p.done == 0 {
+			places--
+			busy[p.Digest] = true
+		}
+	}
+	places = min(places, m.list.Rings+mostSlow-len(m.pushes))
 	ranked := slices.Clone(m.variants)
 	slices.SortStableFunc(ranked, func(a, b *variant) int {
 		return cmp.Or(cmp.Compare(b.entry.Priority, a.entry.Priority), cmp.Compare(a.lastID, b.lastID))
 	})
 	for _, v := range ranked {
-		if len(m.pushes) >= m.list.Rings {
+		if places <= 0 {
 			return
 		}
-		if v.next > m.now.Since {
+		if v.next > m.now.Since || busy[v.Digest] {
 			continue
 		}
 		p := &push{variant: v}
@@ -53,6 +66,8 @@ func (m *Machine) plan() {
 		}
 		if len(p.pairs) > 0 {
 			m.begin(p)
+			places--
+			busy[v.Digest] = true
 		}
 	}
 }
@@ -110,7 +125,7 @@ func (m *Machine) pushed(ev EvPushed) {
 func (m *Machine) take(pair *pair, p *push, row Row) {
 	switch row.Outcome {
 	case Committed:
-		pair.asked, pair.lacks, pair.named = p.Digest, 0, p.Digest
+		pair.asked, pair.lacks, pair.named, pair.committed = p.Digest, 0, p.Digest, p.Digest
 		pair.forgive()
 	case Interrupted:
 	default:

@@ -166,10 +166,13 @@ func (m *Machine) answered(ev EvAnswer) {
 		m.lost(n, ev.Why, ev.Failed)
 		return
 	}
+	if !n.answers && (m.round.phase == resting || n.awaited != m.round.serial) {
+		m.round.soon(m.now.Since) // It is there, and came too late for this round.
+	}
 	m.heard(n)
 	n.room, n.wanted, n.most = ev.Answer.Room, ev.Answer.Wanted, ev.Answer.Most
 	if ev.Query.Wishes != nil {
-		n.wished = ev.Query.Wishes
+		n.wished, n.told = ev.Query.Wishes, true
 	}
 	for i, q := range ev.Query.Images {
 		p := n.pair(q.Name)
@@ -182,6 +185,10 @@ func (m *Machine) answered(ev EvAnswer) {
 		if ev.Query.Wishes != nil {
 			p.wished = q.Digest
 		}
+		if p.fails > 0 && p.outcome == Full {
+			p.room = min(p.room, n.room)
+		}
+		m.unheld(p)
 		switch {
 		case p.holds():
 			p.forgive()
@@ -192,6 +199,20 @@ func (m *Machine) answered(ev EvAnswer) {
 			p.outcome = Failed
 		}
 	}
+}
+
+// unheld notes whether a node has what it committed. That it was emptied since is no failure, but again and again it is one.
+func (m *Machine) unheld(p *pair) {
+	switch {
+	case p.holds():
+		p.unheld = 0
+	case p.committed == p.v.Digest:
+		if p.unheld++; p.unheld > 1 {
+			p.fails = p.unheld - 2
+			p.fail(Row{Outcome: Failed, Why: "it has committed the image and lacks it again, see its log"}, m.now.Since, m.list.Retry)
+		}
+	}
+	p.committed = ""
 }
 
 // lost notes that a node does not answer or, if it refuses, that it does not tell what it holds.
@@ -210,6 +231,7 @@ func (m *Machine) lost(n *node, why string, refuses bool) {
 	}
 	for _, p := range n.pairs {
 		p.asked, p.wished = "", ""
+		p.committed, p.unheld = "", 0 // It may be emptied meanwhile.
 	}
 }
 

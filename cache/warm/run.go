@@ -32,7 +32,7 @@ type Effects interface {
 	Ask(ctx context.Context, queries []*Query, answer func(q *Query, a Answer, err error))
 	// Push runs a ring and returns a row for each node. It calls progress now and then. rates has each new bound in bytes per second.
 	// Where ctx ends, rows are Interrupted unless they are Committed. The error is that of the source.
-	Push(ctx context.Context, p *Push, rates <-chan int64, progress func(rate int64, left time.Duration)) ([]Row, error)
+	Push(ctx context.Context, p *Push, rates <-chan int64, progress func(Progress)) ([]Row, error)
 	// Keep replaces this owner's wishes in the cache of the controller itself, from which it pushes.
 	Keep(ctx context.Context, wishes []Wish) error
 }
@@ -255,8 +255,8 @@ func (c *Controller) push(ctx context.Context, p Push) {
 	}
 	c.wg.Go(func() {
 		defer stop()
-		rows, err := c.cfg.Effects.Push(inner, &p, r.rates, func(rate int64, left time.Duration) {
-			c.tell(inner, EvProgress{p.ID, rate, left})
+		rows, err := c.cfg.Effects.Push(inner, &p, r.rates, func(now Progress) {
+			c.tell(inner, EvProgress{p.ID, now})
 		})
 		if inner.Err() != nil {
 			err = nil // It was interrupted, and the source did not fail.

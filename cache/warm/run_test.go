@@ -71,11 +71,11 @@ func (f *fleet) Ask(_ context.Context, queries []*Query, answer func(*Query, Ans
 	}
 }
 
-func (f *fleet) Push(ctx context.Context, p *Push, rates <-chan int64, progress func(int64, time.Duration)) ([]Row, error) {
+func (f *fleet) Push(ctx context.Context, p *Push, rates <-chan int64, progress func(Progress)) ([]Row, error) {
 	f.mu.Lock()
 	f.pushes = append(f.pushes, *p)
 	f.mu.Unlock()
-	progress(16e6, time.Minute)
+	progress(Progress{16e6, time.Minute, 0})
 	done := time.After(time.Minute)
 	for {
 		select {

@@ -135,7 +135,7 @@ func (m *Machine) Snapshot(now Now) *Snapshot {
 		status := ImageStatus{Ref: e.Ref, Groups: e.Image.Nodes, State: ImageBlocked, Reason: "not found yet", Found: e.found, Next: m.wall(max(e.next, m.hosts[registry(e.Ref)]))}
 		if status.Stale = e.stale.why; status.Stale != "" {
 			status.Since, status.Reason = e.stale.since, e.stale.why
-			status.Awaited = e.doubtful
+			status.Awaited = m.doubts(e)
 		}
 		if len(e.tags) == 0 {
 			unfound := status

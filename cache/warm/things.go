@@ -25,7 +25,8 @@ type entry struct {
 	platforms []string
 	tags      []*tag
 	looking   bool
-	doubtful  bool          // it is known from an earlier time, or may have been, and is about to be asked for
+	doubtful  bool // it is known from an earlier time, or may have been, and is about to be asked for
+	added     time.Duration
 	next      time.Duration // when it is asked for again
 	fails     int
 	stale     notice
@@ -83,6 +84,21 @@ type variant struct {
 	lastID int
 }
 
+// take notes what it was found to be. Its nodes know it by its name.
+func (v *variant) take(f Found) {
+	for _, p := range v.pairs {
+		if p.node.named[v.Name] == p {
+			delete(p.node.named, v.Name)
+		}
+	}
+	v.Found = f
+	for _, p := range v.pairs {
+		if p.node.named[v.Name] == nil {
+			p.node.named[v.Name] = p
+		}
+	}
+}
+
 // count returns how many nodes are warm, and how many of the others could be: they answer, or were not asked yet, and have
 // no failure of their own.
 func (v *variant) count() (warm, open int) {
@@ -118,6 +134,9 @@ type node struct {
 	wanted   int64  // bytes that it keeps because somebody wants them
 	most     int64  // that its cache may have, or 0
 	wished   []Wish // that it has confirmed
+	told     bool   // it confirmed some once: it has none of an earlier controller
+	named    map[string]*pair
+	before   map[string]*pair // named before a rebuild
 }
 
 // unheard returns what a node is that does not tell what it holds.
@@ -130,14 +149,7 @@ func (n *node) unheard() NodeState {
 
 func (n *node) flaps() bool { return n.losses > flapsAfter }
 
-func (n *node) pair(name string) *pair {
-	for _, p := range n.pairs {
-		if p.v.Name == name {
-			return p
-		}
-	}
-	return nil
-}
+func (n *node) pair(name string) *pair { return n.named[name] }
 
 // A pair is a node and what it is to hold.
 type pair struct {
@@ -149,15 +161,18 @@ type pair struct {
 	named    digest.Digest
 	conflict string
 	wished   digest.Digest // the node has the wish for it
-	push     *push         // that runs
-	ended    time.Duration // when the last one did
+	// committed is what a push has committed and no answer has confirmed yet. unheld counts answers in a row that did not.
+	committed digest.Digest
+	unheld    int
+	push      *push         // that runs
+	ended     time.Duration // when the last one did
 	// fails counts failures in a row, and the rest is of the last one.
 	fails   int
 	next    time.Duration
 	outcome Outcome
 	why     string
 	needs   int64
-	room    int64 // that the node had then
+	room    int64 // that the node had then, or less if it had less since
 }
 
 // holds reports whether the node said that it is warm.
@@ -196,7 +211,7 @@ func (p *pair) fits() bool {
 	if p.fails == 0 || p.outcome != Full || p.node.room < 0 {
 		return true
 	}
-	return p.node.room > p.room && p.node.room >= p.needs
+	return p.node.room > p.room && (p.lacks > 0 || p.node.room >= p.needs)
 }
 
 // foreign reports whether the name belongs to another owner, as the last answer says, or a push that was refused since.
@@ -221,7 +236,8 @@ func (m *Machine) wishes(n *node) []Wish {
 		}
 	}
 	for _, p := range n.pairs {
-		for _, d := range p.v.older {
+		// More than that, of a tag that moved again before all had the last digest, might leave no room for the newest.
+		for _, d := range p.v.older[:min(len(p.v.older), max(1, p.v.entry.Keep-1))] {
 			if d != p.named || p.foreign() {
 				list = append(list, p.wish(d))
 			}
@@ -232,7 +248,7 @@ func (m *Machine) wishes(n *node) []Wish {
 
 // canWish reports whether so much is known of a node that wishes may replace those that it has, and what its names lead to stays wanted.
 func (m *Machine) canWish(n *node) bool {
-	return n.met && known(n.entries, n.wanted > 0) && !slices.ContainsFunc(n.pairs, func(p *pair) bool { return p.asked == "" && p.push == nil })
+	return n.met && m.known(n.entries, n.wanted > 0 && !n.told) && !slices.ContainsFunc(n.pairs, func(p *pair) bool { return p.asked == "" && p.push == nil })
 }
 
 // unwished reports whether a node that answers has not confirmed the wishes that it is to have.
@@ -246,9 +262,13 @@ func (p *pair) wish(d digest.Digest) Wish {
 
 // ownWishes are those for the cache of the controller.
 func (m *Machine) ownWishes() (list []Wish) {
+	seen := map[Question]bool{} // Platforms may be the same in other words.
 	for _, v := range m.variants {
 		for _, d := range append([]digest.Digest{v.Digest}, v.older...) {
-			list = append(list, Wish{v.Name, d, v.entry.Pin, v.entry.Keep})
+			if q := (Question{v.Name, d}); !seen[q] {
+				seen[q] = true
+				list = append(list, Wish{v.Name, d, v.entry.Pin, v.entry.Keep})
+			}
 		}
 	}
 	return list

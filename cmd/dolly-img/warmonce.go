@@ -232,7 +232,7 @@ type pushedOnce struct {
 }
 
 // Push pushes to those nodes that have not committed the digest before, and fails the others.
-func (o *pushedOnce) Push(ctx context.Context, p *warm.Push, rates <-chan int64, progress func(int64, time.Duration)) ([]warm.Row, error) {
+func (o *pushedOnce) Push(ctx context.Context, p *warm.Push, rates <-chan int64, progress func(warm.Progress)) ([]warm.Row, error) {
 	var again []warm.Row
 	first := *p
 	first.Nodes = nil
@@ -315,7 +315,7 @@ func (r *rehearsal) note(q *warm.Query, a warm.Answer) {
 }
 
 // Push notes a push.
-func (r *rehearsal) Push(_ context.Context, p *warm.Push, _ <-chan int64, _ func(int64, time.Duration)) ([]warm.Row, error) {
+func (r *rehearsal) Push(_ context.Context, p *warm.Push, _ <-chan int64, _ func(warm.Progress)) ([]warm.Row, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.pushes = append(r.pushes, *p)

@@ -62,7 +62,7 @@ func (o *onceNode) Ask(_ context.Context, queries []*warm.Query, answer func(*wa
 	}
 }
 
-func (o *onceNode) Push(_ context.Context, p *warm.Push, _ <-chan int64, _ func(int64, time.Duration)) ([]warm.Row, error) {
+func (o *onceNode) Push(_ context.Context, p *warm.Push, _ <-chan int64, _ func(warm.Progress)) ([]warm.Row, error) {
 	o.pushes++
 	if o.foreign {
 		return []warm.Row{{Node: "n1", Outcome: warm.Conflict, Why: "of the warmer x"}}, nil

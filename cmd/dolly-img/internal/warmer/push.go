@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -28,22 +29,27 @@ const (
 
 // Push sends an image from the own cache to the caches of nodes. What the own cache lacks comes into it while it is sent.
 //
-// One ring at a time sends a digest: that of another name of the same image finds all bytes where the first one has brought them.
-func (e *Effects) Push(ctx context.Context, p *warm.Push, rates <-chan int64, progress func(rate int64, left time.Duration)) ([]warm.Row, error) {
+// One ring at a time sends a digest until a first node has it: that of another name of the same image, or for newcomers while a slow node is served, finds all
+// bytes where the first one has brought them.
+func (e *Effects) Push(ctx context.Context, p *warm.Push, rates <-chan int64, progress func(warm.Progress)) ([]warm.Row, error) {
 	done, err := e.turns.take(ctx, p.Digest)
 	if err != nil {
 		return interrupted(p.Nodes), err
 	}
+	done = sync.OnceFunc(done)
 	defer done()
 	job := &push.Push{
 		Name: p.Ref, What: kept{e, p}, Meta: meta.Transfer{Kind: meta.KindImage, Ref: p.Name},
 		Nodes: p.Nodes, Port: ring.DefaultPort, Keys: e.cfg.Keys, Role: identity.Warmer, Rate: p.Rate, Rates: rates,
 		Straggler: ring.Demote, Retries: retries, MaxDirect: maxDirect, Software: e.cfg.Software, Log: e.cfg.RingLog,
 		OnEvent: func(ev ring.Event) {
-			if ev.Kind != ring.EventProgress || ev.Rate < 1 {
+			if ev.Kind != ring.EventProgress {
 				return
 			}
-			progress(int64(ev.Rate), leftOf(ev))
+			if ev.Done > 0 {
+				done() // all bytes have come to this server
+			}
+			progress(warm.Progress{Rate: int64(ev.Rate), Left: leftOf(ev), Done: ev.Done})
 		},
 	}
 	ended := func(*ring.Report, error) {}
@@ -79,7 +85,7 @@ const mostLeft = 1000 * time.Hour
 // leftOf returns how long a ring still takes, or 0 if nobody knows.
 func leftOf(ev ring.Event) time.Duration {
 	rest := float64(ev.Total - ev.Bytes)
-	if rest <= 0 {
+	if rest <= 0 || ev.Rate < 1 {
 		return 0
 	}
 	return time.Duration(min(rest/ev.Rate, mostLeft.Seconds()) * float64(time.Second))
