@@ -305,6 +305,11 @@ func TestNodes(t *testing.T) {
 	if _, err := ReadNodes(t.Context(), &Group{Command: "true"}); !errors.Is(err, hostlist.ErrEmpty) {
 		t.Error(err)
 	}
+	said := new(nodesError)
+	_, err := ReadNodes(t.Context(), &Group{Name: "n", Command: "echo a; echo 'a[1-'"})
+	if !errors.As(err, &said) || !strings.HasPrefix(said.details, `node list: command of nodes.n, line 2: "a[1-"`) {
+		t.Errorf("%v: %s", err, said.details)
+	}
 }
 
 // Whatever a command has started ends with it, and with the context; one that prints without end is ended.

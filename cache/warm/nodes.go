@@ -51,6 +51,9 @@ func ReadNodes(ctx context.Context, g *Group) ([]string, error) {
 	}
 	open := func(string) (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(printed)), nil }
 	names, err := hostlist.Parse([]string{"@-"}, hostlist.Options{Open: open})
+	if wrong := new(hostlist.SyntaxError); errors.As(err, &wrong) {
+		wrong.File = of + ","
+	}
 	return names, unlisted(of, err)
 }
 

@@ -48,6 +48,7 @@ type tended struct {
 	replies []ring.TendReply
 	rows    []ring.Row
 	keys    string // the directory of the keys, "" for the usual one
+	warmer  string // whose wishes are let go, or ""
 }
 
 // tendNodes has the caches of the nodes tended, and verifyNodes has them read.
@@ -76,7 +77,7 @@ func (f *where) tend(cmd *cobra.Command, w ring.Work, show func(*tended, io.Writ
 	if err != nil {
 		return err
 	}
-	return (&tended{w, replies, rows, f.fleet.keys}).done(cmd, show)
+	return (&tended{work: w, replies: replies, rows: rows, keys: f.fleet.keys}).done(cmd, show)
 }
 
 // forgetOnNodes has the caches of the nodes let go what a warmer wants.
@@ -89,7 +90,7 @@ func (f *where) forgetOnNodes(cmd *cobra.Command, warmer string) error {
 	if err != nil {
 		return err
 	}
-	return (&tended{ring.Work{Do: ring.Unpins}, replies, rows, f.fleet.keys}).done(cmd, (*tended).print)
+	return (&tended{ring.Work{Do: ring.Unpins}, replies, rows, f.fleet.keys, warmer}).done(cmd, (*tended).print)
 }
 
 // done prints what became of the work. The error has the exit status of a push.
@@ -156,12 +157,16 @@ func (s *said) print(w io.Writer) {
 // print prints what the nodes did, what is the same on several once, and then why others did not.
 func (t *tended) print(w io.Writer) error {
 	var images, figures said
-	for _, r := range t.replies {
-		if r.State != "" {
+	for at, r := range t.replies {
+		if r.State != "" || t.work.Do == ring.Removes && len(r.Images) == 0 && !t.rows[at].State.Good() { // its row says why
 			continue
 		}
 		for _, i := range r.Images {
 			images.add(r.Node, imageLine(t.work.Do, i))
+		}
+		if t.warmer != "" && len(r.Images) == 0 {
+			figures.add(r.Node, fmt.Sprintf("no image that has a name there is wanted by a warmer %q", printable.Line(t.warmer)))
+			continue
 		}
 		for _, line := range figureLines(t.work.Do, r.Tended) {
 			figures.add(r.Node, line)
@@ -172,6 +177,9 @@ func (t *tended) print(w io.Writer) error {
 	figures.print(table)
 	if err := table.Flush(); err != nil {
 		return err
+	}
+	if t.warmer != "" && len(images.lines) == 0 && len(figures.lines) > 0 {
+		fmt.Fprintln(w, "hint: dolly-img cache ls --nodes LIST shows the warmers that want an image")
 	}
 	bad := grouped(slices.DeleteFunc(slices.Clone(t.rows), func(row ring.Row) bool { return row.State.Good() }))
 	printBad(table, bad)

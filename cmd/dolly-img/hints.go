@@ -304,6 +304,7 @@ var hints = map[errkind.Kind]string{
 	"demo-keep":         "give another name to --keep, or push the file that is there",
 	"demo-early":        "take a larger image",
 	"listen-taken":      "another daemon may run here; --listen ADDR:PORT names another port",
+	"warm-dead":         "systemctl status dolly-img-warm shows why the controller does not run, and systemctl start dolly-img-warm starts it",
 	"warm-socket":       "socket = \"PATH\" under [defaults] of the list names another one",
 	"warm-twice":        "one controller keeps all lists of a key: stop the other one, or make this one a key of its own (dolly-img keys add warmer NAME), and name its keys, a state and a socket under [defaults] of its list",
 	"warm-version":      "the controller is of another version of dolly-img: restart it with this one (systemctl restart dolly-img-warm)",

@@ -73,8 +73,9 @@ are missing.
 
 Put ca.pem and node.pem on every node. All nodes may share node.pem: root on a node cannot
 send with it. With --nodes each node gets a certificate of its own, which is good for its
-name only: install node-NAME.pem there as node.pem. Keep ca.key off the nodes. Dolly-img keys
-add makes more keys of each role later.`,
+name only: install node-NAME.pem there as node.pem. Keep ca.key off the nodes. Put ca.pem and
+warmer.pem in /etc/dolly-img/warmer on the machine where dolly-img warm runs, and give ca.pem and
+viewer.pem to who only runs dolly-img status. Dolly-img keys add makes more keys of each role later.`,
 		Example: `  dolly-img keys init --keys ./keys
   dolly-img keys init --keys ./keys --nodes 'node[001-128]'`,
 		Args: exactly(0, ""),
@@ -114,6 +115,10 @@ func printInstall(w io.Writer, dir string, named bool) {
 `, dir)
 	}
 	fmt.Fprintln(w, "this host sends with ca.pem and sender.pem; keep ca.key off the nodes")
+	fmt.Fprintf(w, `the machine of dolly-img warm, which keeps caches warm, needs ca.pem and warmer.pem, with mode 0600, in %[2]s:
+  scp %[1]s/ca.pem %[1]s/warmer.pem MACHINE:%[2]s/
+who only runs dolly-img status needs ca.pem and viewer.pem, with mode 0600, owned by that user
+`, dir, warmKeys)
 }
 
 // nodeNames returns the hosts in lists of nodes.

@@ -71,8 +71,8 @@ that node. A node that uses the key that all nodes share needs no key of its own
 
 func newKeysAddWarmer() *cobra.Command {
 	return newKeysAddClient(identity.Warmer, "Make keys of more programs that keep caches warm",
-		`Warmer makes warmer-NAME.pem for each NAME. Install it as warmer.pem, with ca.pem, on the
-machine where the program runs. Nodes log the NAME with every transfer, and keep what it wants
+		`Warmer makes warmer-NAME.pem for each NAME. Install it as warmer.pem, with ca.pem, in
+/etc/dolly-img/warmer on the machine where the program runs. Nodes log the NAME with every transfer, and keep what it wants
 under this name. A warmer may fill the caches of nodes, and write no file and no device.`, "warm2")
 }
 
@@ -120,7 +120,11 @@ func addKeys(w io.Writer, dir string, role identity.Role, names []string) error 
 	default:
 		fmt.Fprintf(w, "the machine of a %[1]s needs ca.pem and its own key as %[1]s.pem, with mode 0600, owned by who runs dolly-img there:\n", role)
 	}
-	printCopies(w, dir, []string{"ca.pem"})
+	if role == identity.Warmer {
+		fmt.Fprintf(w, "  scp %s MACHINE:%s/\n", quote(filepath.Join(dir, "ca.pem")), warmKeys)
+	} else {
+		printCopies(w, dir, []string{"ca.pem"})
+	}
 	printCopies(w, dir, made)
 	return err
 }
@@ -323,14 +327,21 @@ func printCopies(w io.Writer, dir string, files []string) {
 		files = []string{role + "-NAME.pem"}
 	}
 	for _, file := range files {
-		machine, as := "MACHINE", ""
-		if role, name, ok := strings.Cut(strings.TrimSuffix(file, ".pem"), "-"); ok {
+		machine, as, to := "MACHINE", "", "/etc/dolly-img/keys"
+		role, name, ok := strings.Cut(strings.TrimSuffix(file, ".pem"), "-")
+		switch r := identity.Role(role); {
+		case ok && (r == identity.Warmer || r == identity.Viewer): // these names are of programs and people
+			as = role + ".pem"
+		case ok:
 			machine, as = name, role+".pem"
+		}
+		if identity.Role(role) == identity.Warmer {
+			to = warmKeys
 		}
 		if strings.Contains(machine, ":") { // scp wants an IPv6 address in brackets
 			machine = "[" + machine + "]"
 		}
-		fmt.Fprintf(w, "  scp %s %s:/etc/dolly-img/keys/%s\n", quote(filepath.Join(dir, file)), machine, as)
+		fmt.Fprintf(w, "  scp %s %s:%s/%s\n", quote(filepath.Join(dir, file)), machine, to, as)
 	}
 }
 

@@ -94,7 +94,9 @@ daemons of the nodes have to be of this version or a later one.
 
 If a controller keeps caches warm on this machine (dolly-img warm), status asks it, too, at --socket.
 Without --nodes the nodes and the images are those of the controller's list, and the digest that a
-name should lead to is that of the list.
+name should lead to is that of the list. If there is no key, or none that the user may read, the
+nodes are not asked: then status, and its exit status, are the controller's word of what the nodes
+told it last, and each line says so.
 
 IMAGE is a name as it stands in a cache, a ref of the controller's list, or what push takes:
 docker://nginx, a short name such as nginx or app:v2, or the name of an image file. Status shows the
@@ -115,6 +117,7 @@ Each image has a line: how many nodes are warm, and which are not. A node is
   unsaid   if it has more images than it can list at once, and this is none of those that it lists
   away     if it does not answer
   refused  if it refuses to tell, and failed if it cannot
+  unknown  if nobody knows yet what the name should lead to there
 
 What a node has is always what it says itself. Why it lacks an image, the controller says:
 
@@ -125,12 +128,33 @@ What a node has is always what it says itself. Why it lacks an image, the contro
 and of an image that it is warming, degraded (nothing can be done for some nodes), blocked (nothing
 can be done at all), or stale: the registry has not answered since.
 
---node NAME lists all images of one node. Its name in the controller's list counts, also without
-port and domain. Of an image that is not in the list it says whether the node has every blob (held),
-some (partly) or none (missing). The exit status is 0 if every node is warm for each
-IMAGE, or for each of the list, 3 if some nodes are, and 4 if none is. It is 5 if all refuse. With
---nodes and without IMAGE, a node counts if it answers and has all blobs of each image that it has
-a name for. --wait asks again until the exit status would be 0, or until --timeout.`,
+--node NAME lists all images that have a name on one node. Its name in the controller's list counts,
+also without port and domain. Of an image that is not in the list it says whether the node has every
+blob (held), some (partly) or none (missing). Images without a name, as those that keep in the list
+keeps, are not in it; their bytes are in what wanted images hold. dolly-img cache ls, on the node,
+lists them.
+
+The exit status is 0 if every node is warm for each IMAGE, or for each image of the list, 3 if some
+node is warm for some of them, and 4 if none is. It is 5 if all refuse. With --node or --nodes and
+without IMAGE, an image that is not in the list counts on the nodes that have a name for it, as warm
+if all of its blobs are there. --wait asks again until the exit status would be 0, or until
+--timeout, and says what it waits for on standard error, once and whenever that changes.
+
+The objects of --json, one a line. Numbers are bytes where nothing else is said, and -1 is not known.
+
+  controller  its socket, and reason, why it says nothing. at is the time of what it knows, refused
+              and trouble are why its list or its state does not count, groups are its lists of nodes
+  node        state is answered, or as in a report of push, or unasked; fault and reason say why.
+              free is the room for more, max and reserve are the cache's limits (how much it may have,
+              and what has to stay free), wanted is what pinned and wanted images hold, and more is
+              how many images it has that are not told
+  image       digest is the one that nodes should have, and warm the number of nodes that say that
+              they are. nodes has the state on each; named, the digest to which the name leads there,
+              and name_owner, the warmer whose name it is; bytes, the size; lacks, what is missing;
+              owners, who wants it
+  listed      inside of these, what the controller says: of an image, with rate in bytes a second
+              and left in seconds, and of a node. warm is its number of nodes
+  exit        the exit status`,
 		Example: `  dolly-img status --nodes 'gpu[001-128]' torch:25.10
   dolly-img status --nodes 'gpu[001-128]' --wait --timeout 30m torch:25.10 && sbatch job.sh
   dolly-img status --node gpu017
@@ -161,7 +185,7 @@ func (f *statusFlags) run(cmd *cobra.Command, args []string) error {
 	if err != nil {
 		return err
 	}
-	s, err := f.await(cmd.Context(), asks)
+	s, err := f.await(cmd.Context(), asks, cmd.ErrOrStderr())
 	if err != nil {
 		return err
 	}
@@ -191,9 +215,9 @@ const (
 // errInterrupted says that somebody ended the command before it knew anything.
 var errInterrupted = &statusError{ring.ExitInterrupted, errors.New("interrupted")}
 
-// await asks once or, with --wait, until everything is as it should be.
-func (f *statusFlags) await(ctx context.Context, asks *statusAsks) (*status, error) {
-	begun := time.Now()
+// await asks once or, with --wait, until everything is as it should be. It says on w what it waits for, whenever that changes.
+func (f *statusFlags) await(ctx context.Context, asks *statusAsks, w io.Writer) (*status, error) {
+	begun, said := time.Now(), ""
 	for first := true; ; first = false {
 		asked := time.Now()
 		s, err := asks.once(ctx)
@@ -209,6 +233,10 @@ func (f *statusFlags) await(ctx context.Context, asks *statusAsks) (*status, err
 		}
 		if !f.wait || err == nil && s.exit == ring.ExitAll || pause <= 0 {
 			return s, err
+		}
+		if what, text := asks.pending(s, err); what != said {
+			said = what
+			fmt.Fprintln(w, printable.Line("waiting for "+text))
 		}
 		select {
 		case <-time.After(pause):

@@ -61,6 +61,7 @@ type statusListed struct {
 	Reason   string          `json:"reason"`
 	Rate     int64           `json:"rate"` // bytes per second
 	Left     float64         `json:"left"` // seconds
+	Warm     int             `json:"warm"` // nodes that it takes to be
 	Stale    string          `json:"stale"`
 	Since    time.Time       `json:"since,omitzero"` // stale since
 	Found    time.Time       `json:"found,omitzero"`
@@ -110,8 +111,12 @@ func (s *status) printJSON(w io.Writer) error {
 		}
 	}
 	for _, r := range s.replies {
+		reason := r.Cause.String()
+		if r.State == fleet.NotAsked {
+			reason = s.unasked.Error()
+		}
 		err := enc.Encode(statusNode{
-			r.Node, cmp.Or(r.State, "answered"), r.Cause.Fault, r.Cause.String(), r.Software, r.Platform,
+			r.Node, cmp.Or(r.State, "answered"), r.Cause.Fault, reason, r.Software, r.Platform,
 			r.Free, r.Max, r.Reserve, r.Wanted, r.More,
 		})
 		if err != nil {
@@ -121,7 +126,7 @@ func (s *status) printJSON(w io.Writer) error {
 	for _, image := range s.images {
 		line := statusImage{Image: image.Name, Digest: image.Digest, Warm: image.Warm(), Nodes: []statusOnANode{}}
 		if l := image.Listed; l != nil {
-			line.Listed = &statusListed{l.Ref, l.Platform, l.State, l.Reason, l.Rate, l.Left.Seconds(), l.Stale, l.Since, l.Found, l.Next, l.LastWarm}
+			line.Listed = &statusListed{l.Ref, l.Platform, l.State, l.Reason, l.Rate, l.Left.Seconds(), l.Warm, l.Stale, l.Since, l.Found, l.Next, l.LastWarm}
 		}
 		for _, n := range image.Nodes {
 			h := n.Holding

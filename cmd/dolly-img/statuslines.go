@@ -68,13 +68,23 @@ func timeText(t, now time.Time) string {
 var controllerKnows = []warm.NodeState{warm.NodeWarming, warm.NodeFull, warm.NodeFailed}
 
 // lackingStates are the words for what a node may be in place of warm, in the order in which a line has them.
-var lackingStates = []string{"warming", "behind", "partly", "unnamed", "missing", "unsaid", "full", "conflict", "failed", "refused", "away"}
+var lackingStates = []string{"warming", "behind", "partly", "unnamed", "missing", "unsaid", "full", "conflict", "failed", "refused", "unknown", "away"}
 
 // lacks returns why a node is not warm, as a group of its own. The state is "" if it is, or if nobody knows.
 func (s *status) lacks(image fleet.Image, n fleet.Node) (g lacking) {
 	l := n.Listed
 	switch {
 	case n.State == fleet.Warm || n.State == fleet.Unknown:
+		return g
+	case n.State == fleet.Unasked && (l.State == warm.NodeWarm || image.Digest == ""):
+		return g
+	case n.State == fleet.Unasked:
+		g.state, g.detail = string(l.State), printable.Line(l.Reason)
+		if l.State == warm.NodeAway {
+			g.since.add(l.Since)
+		} else {
+			g.next.add(l.Next)
+		}
 		return g
 	case n.State == fleet.Away && l != nil && l.State == warm.NodeAway:
 		g.since.add(l.Since)
@@ -89,7 +99,7 @@ func (s *status) lacks(image fleet.Image, n fleet.Node) (g lacking) {
 	case n.State == fleet.Behind:
 		g.detail = s.digestText(image.Name, h.Named)
 	case n.State == fleet.Conflict:
-		g.detail = fleet.OwnedBy(h.NameOwner) + ", " + s.digestText(image.Name, h.Named)
+		g.detail = printable.Line(fleet.OwnedBy(h.NameOwner))
 	case n.State == fleet.Partly && h.Why != "":
 		g.detail = printable.Line(h.Why)
 	case n.State == fleet.Partly && h.Lacks > 0:
@@ -162,7 +172,7 @@ func rateText(l *warm.ImageStatus) (text string) {
 func (s *status) others(image fleet.Image) (text string) {
 	groups := s.lackers(image)
 	l := image.Listed
-	if l != nil && image.Warm() < len(image.Nodes) {
+	if l != nil && s.warm(image) < len(image.Nodes) {
 		runs := slices.ContainsFunc(groups, func(g *lacking) bool { return g.state == string(warm.NodeWarming) })
 		switch {
 		case l.State == warm.ImageBlocked && l.Reason != l.Stale:
@@ -215,6 +225,10 @@ func (s *status) digestText(name string, d digest.Digest) string {
 // printController prints what people should know of the controller itself, or that there is none.
 func (s *status) printController(w io.Writer) {
 	l := s.list
+	if s.unasked != nil {
+		fmt.Fprintf(w, "the nodes were not asked (%s), and all of this is the controller's word; ca.pem and viewer.pem, which dolly-img keys init made, let status ask them\n",
+			printable.Line(s.unasked.Error()))
+	}
 	const without = "times, next tries and rates are left out"
 	switch {
 	case s.socket == "":

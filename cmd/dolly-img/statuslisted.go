@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -89,10 +90,15 @@ func (a *statusAsks) once(ctx context.Context) (*status, error) {
 	}
 	var err error
 	s.replies, err = fleet.Ask(ctx, c, s.question(a.wanted))
-	if err != nil {
+	if err != nil && c.Keys == "" && fleet.NoKey(err) && s.list != nil && (s.own || a.one != "") {
+		s.unasked, s.replies = err, fleet.Unanswered(c.Nodes)
+	} else if err != nil {
 		return nil, err
 	}
 	s.sum(a.wanted)
+	if s.unasked != nil && !s.onlyListed() { // a controller knows nothing of what is beside its list
+		return nil, err
+	}
 	return s, nil
 }
 
@@ -120,12 +126,16 @@ func listedAs(typed, name string, list *warm.Snapshot) string {
 
 // unlisted is the error if neither the command line nor a controller says which nodes there are.
 func (a *statusAsks) unlisted(why error) error {
-	const hint = "name them with --nodes node[01-16] or --nodes @FILE"
+	hint := "name them with --nodes node[01-16] or --nodes @FILE"
 	switch {
 	case why == nil:
 		return &usageError{errors.New("no nodes"), hint}
 	case errors.Is(why, fs.ErrNotExist):
+		hint = "systemctl status dolly-img-warm shows whether a controller runs here, and --socket PATH names the socket of one whose list says another; without a controller, " + hint
 		return &controllerError{&usageError{fmt.Errorf("no nodes, and %w", why), hint}}
+	}
+	if first := hintOf(why); first != "" {
+		hint = first + "; without it, " + hint
 	}
 	return &controllerError{hintf(hint, "no nodes, and %w", why)}
 }
@@ -166,7 +176,8 @@ func (s *status) meant(w wanted, names []string) (found []string) {
 // unfound returns the images of the list that w means, and of which nobody knows yet what they are.
 func (s *status) unfound(w wanted) (images []*warm.ImageStatus) {
 	for k := 0; s.list != nil && k < len(s.list.Images); k++ {
-		if i := &s.list.Images[k]; i.Digest == "" && (i.Ref == w.arg || slices.Contains(w.names, i.Called())) {
+		i := &s.list.Images[k]
+		if i.Digest == "" && (i.Ref == w.arg || slices.Contains(w.names, i.Called()) || len(w.meant([]string{i.Called()})) > 0) {
 			images = append(images, i)
 		}
 	}
@@ -266,25 +277,58 @@ func (s *status) rows(name string, digest digest.Digest) (images []fleet.Image) 
 	return images
 }
 
-// exitStatus returns the exit status, by whether a node is warm for all images that it has a row for or, if wanted is false, has all of what it names.
+// onlyListed leaves out what is beside the list, and reports whether that is nothing that was asked for.
+func (s *status) onlyListed() bool {
+	for k := range s.images {
+		i := &s.images[k]
+		if i.Listed == nil {
+			return false
+		}
+		i.Nodes = slices.DeleteFunc(i.Nodes, func(n fleet.Node) bool { return n.Listed == nil })
+	}
+	s.images = slices.DeleteFunc(s.images, func(i fleet.Image) bool { return len(i.Nodes) == 0 })
+	s.exit = s.exitStatus(true)
+	return len(s.images) > 0
+}
+
+// good reports whether an image is on a node as it should be: warm or, if nobody has it in a list and wanted is false, complete.
+func good(n fleet.Node, wanted bool) bool {
+	switch {
+	case n.State == fleet.Unasked:
+		return n.Listed != nil && n.Listed.State == warm.NodeWarm
+	case wanted || n.Listed != nil:
+		return n.State == fleet.Warm
+	}
+	return n.Holding.State == ring.HoldsAll
+}
+
+// due reports whether anybody says that an image should be on a node: who asks, a controller, or the name that the node has for it.
+func due(n fleet.Node, wanted bool) bool {
+	return wanted || n.Listed != nil || n.State != fleet.Missing
+}
+
+// exitStatus returns the exit status: whether all images are on all nodes as they should be, or some image on some node, or none on any.
 func (s *status) exitStatus(wanted bool) int {
-	lacks := map[string]bool{}
+	r, counted := &ring.Report{}, map[string]bool{}
 	for _, i := range s.images {
 		for _, n := range i.Nodes {
-			lacks[n.Node] = lacks[n.Node] || n.State != fleet.Warm
+			row := ring.Row{Node: n.Node, State: ring.Failed}
+			switch {
+			case !due(n, wanted):
+				continue
+			case good(n, wanted):
+				row.State = ring.Held
+			case n.State == fleet.Refused:
+				row.State = ring.Refused
+			}
+			counted[n.Node] = true
+			r.Nodes = append(r.Nodes, row)
 		}
 	}
-	r := &ring.Report{}
 	for _, reply := range s.replies {
-		row := ring.Row{Node: reply.Node, State: ring.Held}
-		switch {
-		case reply.State != "":
-			row.State = reply.State
-		case wanted && lacks[reply.Node],
-			!wanted && slices.ContainsFunc(reply.Images, func(h ring.HeldImage) bool { return h.State != ring.HoldsAll }):
-			row.State = ring.Failed
+		if !counted[reply.Node] {
+			r.Nodes = append(r.Nodes, ring.Row{Node: reply.Node, State: cmp.Or(reply.State, ring.Held)})
 		}
-		r.Nodes = append(r.Nodes, row)
 	}
 	return r.Status(nil, 0)
 }

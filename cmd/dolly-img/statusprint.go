@@ -23,6 +23,8 @@ type status struct {
 	list      *warm.Snapshot
 	socket    string
 	silentWhy error
+	// unasked says why the nodes were not asked. Then all that is known is the controller's word, and replies say nothing.
+	unasked error
 	// own says that the nodes are those of the list.
 	own    bool
 	images []fleet.Image
@@ -35,13 +37,18 @@ type status struct {
 func (s *status) print(w io.Writer) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	for _, image := range s.images {
-		fmt.Fprintf(t, "%s\t%s\t%d of %d warm%s\n", s.imageText(image), shortDigest(image.Digest), image.Warm(), len(image.Nodes), s.others(image))
+		fmt.Fprintf(t, "%s\t%s\t%s%s\n", s.imageText(image), shortDigest(image.Digest), s.warmText(image), s.others(image))
 	}
 	s.printSilent(t)
 	if err := t.Flush(); err != nil {
 		return err
 	}
-	answered := len(s.replies) - len(s.silent())
+	answered := 0
+	for _, r := range s.replies {
+		if r.State == "" {
+			answered++
+		}
+	}
 	if len(s.images) == 0 && answered > 0 {
 		fmt.Fprintf(w, "no image has a name on any of %d nodes\n", answered)
 	}
@@ -60,6 +67,25 @@ func (s *status) print(w io.Writer) error {
 	return nil
 }
 
+// warmText returns on how many nodes an image is warm, and who says so if it is not they.
+func (s *status) warmText(image fleet.Image) string {
+	text := fmt.Sprintf("%d of %d warm", s.warm(image), len(image.Nodes))
+	if s.unasked != nil {
+		text += ", says the controller"
+	}
+	return text
+}
+
+// warm returns on how many nodes an image is warm, by the word of the controller if they were not asked.
+func (s *status) warm(image fleet.Image) (n int) {
+	for _, node := range image.Nodes {
+		if good(node, true) {
+			n++
+		}
+	}
+	return n
+}
+
 // imageText returns the name of an image, with its platform if the list has several.
 func (s *status) imageText(image fleet.Image) string {
 	switch l := image.Listed; {
@@ -74,7 +100,7 @@ func (s *status) imageText(image fleet.Image) string {
 // silent returns rows for the nodes that did not tell what they have.
 func (s *status) silent() (rows []ring.Row) {
 	for _, r := range s.replies {
-		if r.State != "" {
+		if r.State != "" && r.State != fleet.NotAsked {
 			rows = append(rows, ring.Row{Node: r.Node, State: r.State, Cause: r.Cause, Reason: r.Cause.String()})
 		}
 	}
@@ -98,7 +124,7 @@ func shortDigest(d digest.Digest) string {
 func (s *status) printNode(w io.Writer) error {
 	r := s.replies[0]
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	if r.State != "" {
+	if len(s.silent()) > 0 {
 		s.printSilent(t)
 		err := t.Flush()
 		for _, i := range s.images {
@@ -114,17 +140,7 @@ func (s *status) printNode(w io.Writer) error {
 	fmt.Fprintln(t, "REFERENCE\tSTATE\tSIZE\tWANTED BY\tDIGEST")
 	for _, i := range s.images {
 		n := i.Nodes[0]
-		h, state := n.Holding, ""
-		switch g := s.lacks(i, n); {
-		case n.Listed == nil: // nobody says what it should be
-			if state = string(h.State); h.Why != "" {
-				state += " (" + printable.Line(h.Why) + ")"
-			}
-		case g.state == "":
-			state = string(n.State)
-		default:
-			state = s.label(&g, i.Listed)
-		}
+		h, state := n.Holding, s.nodeText(i, n)
 		bytes := h.Bytes
 		if h.Name == "" {
 			bytes = -1
@@ -133,6 +149,10 @@ func (s *status) printNode(w io.Writer) error {
 	}
 	if err := t.Flush(); err != nil {
 		return err
+	}
+	if s.unasked != nil {
+		s.printController(w)
+		return nil
 	}
 	var figures []string
 	if r.More > 0 {
@@ -151,6 +171,26 @@ func (s *status) printNode(w io.Writer) error {
 	_, err := fmt.Fprintln(w, strings.Join(figures, "; "))
 	s.printController(w)
 	return err
+}
+
+// nodeText says what an image is on the only node.
+func (s *status) nodeText(i fleet.Image, n fleet.Node) string {
+	h, l := n.Holding, i.Listed
+	switch g := s.lacks(i, n); {
+	case n.Listed == nil && h.Why != "": // nobody says what it should be
+		return string(h.State) + " (" + printable.Line(h.Why) + ")"
+	case n.Listed == nil:
+		return string(h.State)
+	case g.state != "":
+		return s.label(&g, l)
+	case n.State == fleet.Warm:
+		return string(n.State)
+	case n.State == fleet.Unasked && n.Listed.State == warm.NodeWarm:
+		return "warm, says the controller"
+	case cmp.Or(l.Reason, l.Stale) != "":
+		return string(fleet.Unknown) + " (" + printable.Line(cmp.Or(l.Reason, l.Stale)) + ")"
+	}
+	return string(fleet.Unknown)
 }
 
 // size writes a number of bytes of which -1 is unknown.

@@ -19,6 +19,7 @@ import (
 	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/metrics"
 	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/warmer"
 	"github.com/dolly-img/dolly-img/ring/errkind"
+	"github.com/dolly-img/dolly-img/ring/identity"
 )
 
 // What a list that does not name them has.
@@ -110,7 +111,11 @@ func (f *warmFlags) effects(list *warm.List, log *slog.Logger, page *webPage) (*
 	if page != nil {
 		c.Watch = page.ring
 	}
-	return warmer.New(c)
+	e, err := warmer.New(c)
+	if none := new(identity.KeyError); errors.As(err, &none) && none.Problem == identity.Missing {
+		err = hintf("copy ca.pem and warmer.pem, which dolly-img keys init made on the server, to "+list.Keys+"; or name their directory with keys = \"DIR\" under [defaults] of the list", "%w", err)
+	}
+	return e, err
 }
 
 // read reads the list.

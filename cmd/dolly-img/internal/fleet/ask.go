@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"io/fs"
 	"slices"
 
 	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/push"
@@ -61,6 +62,23 @@ func (c Config) ring(ctx context.Context) (ring.Config, error) {
 		Nodes: peers, Software: c.Software,
 		TLS: func(node string) *tls.Config { return id.ClientConfig(ring.ALPNControl, node) },
 	}, err
+}
+
+// NotAsked is the state of a reply in place of which there is only what a controller says of the node.
+const NotAsked ring.State = "unasked"
+
+// Unanswered returns replies of nodes that were not asked.
+func Unanswered(nodes []string) (replies []ring.Reply) {
+	for _, n := range nodes {
+		replies = append(replies, ring.Reply{Node: n, State: NotAsked})
+	}
+	return replies
+}
+
+// NoKey reports whether an error of Ask says that there is no key to ask with, or none that this user may read.
+func NoKey(err error) bool {
+	none, key := new(identity.NotFoundError), new(identity.KeyError)
+	return errors.As(err, &none) || errors.As(err, &key) && (key.Problem == identity.Missing || errors.Is(key, fs.ErrPermission))
 }
 
 // OnlyLooks reports whether the key in a directory with which nodes are asked is that of a viewer, which changes nothing.

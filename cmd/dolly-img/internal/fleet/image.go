@@ -27,6 +27,7 @@ const (
 	Failed   State = "failed"   // the node answers, and cannot tell
 	Unsaid   State = "unsaid"   // the node has more images than it can list at once, and this is none of those that it lists
 	Unknown  State = "unknown"  // nobody knows yet what should be there
+	Unasked  State = "unasked"  // the node was not asked, and a controller may know
 )
 
 // Image is an image, and what it is on each node.
@@ -117,6 +118,8 @@ func stateOf(r ring.Reply, name string, h ring.HeldImage, want digest.Digest) St
 		return Away
 	case ring.Refused:
 		return Refused
+	case NotAsked:
+		return Unasked
 	default:
 		return Failed
 	}

@@ -215,7 +215,7 @@ func FetchSnapshot(ctx context.Context, path string) (*warm.Snapshot, error) {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil, absentError(path)
 	case errors.Is(err, unix.ECONNREFUSED):
-		return nil, fmt.Errorf("the controller does not answer at %s: %w", path, unix.ECONNREFUSED)
+		return nil, errkind.Errorf("warm-dead", "the controller does not answer at %s: %w", path, unix.ECONNREFUSED)
 	case err != nil:
 		return nil, fmt.Errorf("controller at %s: %w", path, err)
 	}
