@@ -157,7 +157,8 @@ func (m *Machine) flush() {
 		m.unkept = m.unkept || m.dirty
 		m.dirty, m.touched, m.lastSave = false, false, m.now.Since
 	}
-	if m.unkept && m.known(m.entries, true) {
+	// Nobody waits for the own cache to be told, so it is told when nothing is in doubt, however long that takes.
+	if m.unkept && !slices.ContainsFunc(m.entries, func(e *entry) bool { return e.doubtful }) {
 		m.do(ActKeep{m.ownWishes()})
 		m.unkept = false
 	}

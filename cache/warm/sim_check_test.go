@@ -72,7 +72,8 @@ func (c *checker) started(w *world, s *State) {
 	c.failed = false
 	if s != nil {
 		for _, i := range s.Images {
-			c.seen[i.Ref] = true
+			// What was told behind the last save that went well, the next controller does not know.
+			c.seen[i.Ref] = !slices.ContainsFunc(i.Variants, func(v VariantSaved) bool { return c.told[i.Ref][v.Platform].digest != v.Digest })
 			repository, _, _ := cutTag(i.Ref)
 			c.tagsOf[repository] = append(c.tagsOf[repository], i.Ref)
 		}
