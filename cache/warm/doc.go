@@ -67,7 +67,8 @@
 // Of an image (ImageState): warm, from min of its nodes on; warming, while a ring runs or can run; degraded, when fewer
 // are warm and nothing can be done for the others now; blocked, when nothing can be done at all, with the reason. Any of them can
 // be stale: the registry, or a list of nodes, has not answered since. Of a node and an image (NodeState): warm, warming, behind
-// (the name leads to another digest), missing, full, failed (a push to it did, or it answers and does not tell what it holds), conflict,
+// (the name leads to another digest), missing, full, failed (a push to it did, it answers and does not tell what it holds, or it cannot have the
+// image beside others of the list: one has the same name, or they are too many), conflict,
 // away (nothing answers), and unknown before its first answer.
 //
 // # What is kept
@@ -110,7 +111,7 @@
 //	            "state":"warming",                     warm, warming, degraded or blocked
 //	            "reason":"…",                          of degraded and blocked
 //	            "warm":126,                            how many of the nodes are
-//	            "nodes":[{"node":"gpu017",             in the order of the list
+//	            "nodes":[{"node":"gpu017",             in the order of the list, those that cannot have it beside other images last
 //	                      "state":"failed",            warm, warming, behind, missing, full, failed, conflict, away or unknown
 //	                      "reason":"…",
 //	                      "behind":"sha256:…",         the digest that the name leads to, if that is another one

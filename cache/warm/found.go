@@ -313,7 +313,7 @@ func (m *Machine) rebuild() {
 	for _, e := range m.entries {
 		for _, t := range e.tags {
 			for _, v := range t.variants {
-				v.entry, v.pairs, v.left = e, nil, ""
+				v.entry, v.pairs, v.left = e, nil, nil
 				m.variants = append(m.variants, v)
 			}
 		}
@@ -360,11 +360,11 @@ func (m *Machine) give(n *node, e *entry, platform string) {
 			continue
 		}
 		if other := n.pair(v.Name); other != nil {
-			v.left = fmt.Sprintf("%s has the image %s under the name %s", n.name, other.v.ref, v.Name)
+			v.left = append(v.left, leftOut{n.name, fmt.Sprintf("has the image %s under the name %s", other.v.ref, v.Name)})
 			continue
 		}
 		if len(n.pairs) == mostPairs {
-			v.left = fmt.Sprintf("%s has %d images before it, which is the most", n.name, mostPairs)
+			v.left = append(v.left, leftOut{n.name, fmt.Sprintf("has %d images before this one, which is the most", mostPairs)})
 			continue
 		}
 		p := n.before[v.Name]

@@ -2,6 +2,7 @@ package warm
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -54,7 +55,7 @@ func TestManyTags(t *testing.T) {
 		}
 	}
 	images := m.Snapshot(Now{now, time.Unix(1e9, 0)}).Images
-	if i := images[mostPairs]; len(images) != mostPairs+100 || i.State != ImageBlocked || !strings.HasPrefix(i.Reason, "n1 has 512 images before it") {
+	if i := images[mostPairs]; len(images) != mostPairs+100 || i.State != ImageBlocked || !strings.HasPrefix(i.Reason, "n1 has 512 images before this one") {
 		t.Errorf("%d images, %+v", len(images), i)
 	}
 }
@@ -114,7 +115,7 @@ func TestBrokenTag(t *testing.T) {
 }
 
 // Of two entries that turn out to have one name in the caches, a node gets the first, and the status says so of the other. On other nodes it is
-// as any other.
+// as any other, and as long as one of them waits for it, it is not blocked.
 func TestTwinsFound(t *testing.T) {
 	list, err := Parse([]byte("[nodes.a]\nlist = \"n[1-2]\"\n[nodes.b]\nlist = \"n[2-3]\"\n[[image]]\nref = \"docker://torch:1\"\nnodes = [\"a\"]\n" +
 		"[[image]]\nref = \"docker://docker.io/library/torch:1\"\nnodes = [\"b\"]\n"))
@@ -123,16 +124,50 @@ func TestTwinsFound(t *testing.T) {
 	}
 	now := Now{Wall: time.Unix(1e9, 0)}
 	m := New(now, list, nil, 1)
-	for _, a := range m.Step(now, EvTick{}) {
-		if l, ok := a.(ActLookup); ok {
-			d := digest.FromString(l.Lookup.Image.Ref)
-			m.Step(now, EvFound{Lookup: l.Lookup, Tags: []Tag{{Ref: l.Lookup.Image.Ref, List: d, Variants: []Found{{"", "docker.io/library/torch:1", d, 1}}}}})
+	var pushes []Push
+	var step func(Event)
+	step = func(ev Event) { // nodes that are asked lack everything
+		for _, a := range m.Step(now, ev) {
+			switch a := a.(type) {
+			case ActLookup:
+				d := digest.FromString(a.Lookup.Image.Ref)
+				step(EvFound{Lookup: a.Lookup, Tags: []Tag{{Ref: a.Lookup.Image.Ref, List: d, Variants: []Found{{"", "docker.io/library/torch:1", d, 1}}}}})
+			case ActAsk:
+				for _, q := range a.Queries {
+					step(EvAnswer{Query: q, Answer: Answer{Room: -1, Images: slices.Repeat([]Holding{{Lacks: 1}}, len(q.Images))}})
+				}
+			case ActPush:
+				pushes = append(pushes, a.Push)
+			}
 		}
 	}
+	for range 3 {
+		now = Now{now.Since + time.Second, now.Wall.Add(time.Second)}
+		step(EvTick{})
+	}
+	const why = "has the image docker://torch:1 under the name docker.io/library/torch:1"
+	left := NodeStatus{Node: "n2", State: NodeFailed, Reason: why}
 	s := m.Snapshot(now).Images
-	if len(s) != 2 || s[0].State == ImageBlocked || len(s[0].Nodes) != 2 || s[1].State != ImageBlocked || len(s[1].Nodes) != 1 || s[1].Nodes[0].Node != "n3" ||
-		s[1].Reason != "n2 has the image docker://torch:1 under the name docker.io/library/torch:1" {
+	if len(s) != 2 || len(s[0].Nodes) != 2 || len(s[1].Nodes) != 2 || s[1].Nodes[0].Node != "n3" || s[1].Nodes[1] != left || s[1].State != ImageWarming {
 		t.Errorf("%+v", s)
+	}
+	for _, p := range pushes {
+		rows := []Row{}
+		for _, n := range p.Nodes {
+			rows = append(rows, Row{Node: n, Outcome: Committed})
+		}
+		step(EvPushed{Push: p.ID, Rows: rows})
+	}
+	if s := m.Snapshot(now).Images; s[0].State != ImageWarm || s[1].State != ImageDegraded || s[1].Warm != 1 || s[1].Reason != "1 of 2 failed" {
+		t.Errorf("%+v", s)
+	}
+	alone, err := Parse([]byte("[nodes.a]\nlist = \"n2\"\n[[image]]\nref = \"docker://torch:1\"\nnodes = [\"a\"]\n[[image]]\nref = \"docker://docker.io/library/torch:1\"\nnodes = [\"a\"]\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	step(EvList{alone})
+	if s := m.Snapshot(now).Images; s[1].State != ImageBlocked || s[1].Reason != "n2 "+why {
+		t.Errorf("%+v", s[1])
 	}
 }
 

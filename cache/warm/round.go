@@ -255,7 +255,7 @@ func (m *Machine) heard(n *node) {
 func (m *Machine) settle() {
 	for _, v := range m.variants {
 		warm, open := v.count()
-		if len(v.pairs) > 0 && v.entry.Min.Of(warm, len(v.pairs)) {
+		if v.enough(warm) {
 			v.warm, m.touched = m.now.Wall, true
 		}
 		if keep := v.entry.Keep - 1; open == 0 && warm > 0 && len(v.older) > keep {

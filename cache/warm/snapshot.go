@@ -76,7 +76,7 @@ type ImageStatus struct {
 	Groups []string `json:"-"`
 	// Warm of Nodes are warm.
 	Warm int `json:"warm"`
-	// Nodes are in the order of the list.
+	// Nodes are in the order of the list. Those that cannot have it beside their other images are last.
 	Nodes []NodeStatus `json:"nodes"`
 	// Rate, in bytes per second, and Left are those of the rings that run, together. 0 is not known.
 	Rate int64         `json:"rate,omitempty"`
@@ -197,12 +197,16 @@ func (m *Machine) imageStatus(v *variant, s ImageStatus) ImageStatus {
 	s.Ref, s.Platform, s.Name, s.Digest, s.LastWarm = v.ref, v.Platform, v.Name, v.Digest, v.warm
 	count := map[NodeState]int{}
 	can := false
-	s.Nodes = make([]NodeStatus, 0, len(v.pairs))
+	s.Nodes = make([]NodeStatus, 0, len(v.pairs)+len(v.left))
 	for _, p := range v.pairs {
 		n := m.nodeStatus(p)
 		count[n.State]++
 		can = can || p.lacking(m.now.Since) || n.State == NodeUnknown
 		s.Nodes = append(s.Nodes, n)
+	}
+	for _, l := range v.left {
+		count[NodeFailed]++
+		s.Nodes = append(s.Nodes, NodeStatus{Node: l.name, State: NodeFailed, Reason: l.why})
 	}
 	for _, p := range m.pushes {
 		if p.variant == v {
@@ -213,11 +217,11 @@ func (m *Machine) imageStatus(v *variant, s ImageStatus) ImageStatus {
 	s.Warm = count[NodeWarm]
 	s.State, s.Reason = ImageDegraded, ""
 	switch {
-	case v.left != "":
-		s.State, s.Reason = ImageBlocked, v.left
-	case len(v.pairs) == 0:
+	case len(s.Nodes) == 0:
 		s.State, s.Reason = ImageBlocked, "no nodes"
-	case v.entry.Min.Of(s.Warm, len(v.pairs)):
+	case len(v.pairs) == 0:
+		s.State, s.Reason = ImageBlocked, v.left[0].name+" "+v.left[0].why
+	case v.enough(s.Warm):
 		s.State = ImageWarm
 	case count[NodeWarming] > 0:
 		s.State = ImageWarming
@@ -230,7 +234,7 @@ func (m *Machine) imageStatus(v *variant, s ImageStatus) ImageStatus {
 	default:
 		for _, state := range []NodeState{NodeFull, NodeFailed, NodeConflict, NodeAway, NodeMissing, NodeBehind} {
 			if count[state] > 0 && s.Reason == "" {
-				s.Reason = fmt.Sprintf("%d of %d %s", count[state], len(v.pairs), state)
+				s.Reason = fmt.Sprintf("%d of %d %s", count[state], len(s.Nodes), state)
 			} else if count[state] > 0 {
 				s.Reason += fmt.Sprintf(", %d %s", count[state], state)
 			}

@@ -73,8 +73,8 @@ type variant struct {
 	ref   string
 	older []digest.Digest // newest first
 	pairs []*pair
-	// left says why it is not for all nodes that it is listed for. "" is for all.
-	left string
+	// left are the nodes that it is listed for and that do not get it.
+	left []leftOut
 	// fails counts failures of the source in a row.
 	fails int
 	next  time.Duration
@@ -97,6 +97,15 @@ func (v *variant) take(f Found) {
 			p.node.named[v.Name] = p
 		}
 	}
+}
+
+// leftOut is a node that does not get a variant, and why, in words that follow its name.
+type leftOut struct{ name, why string }
+
+// enough reports whether so many nodes are as many as are to be warm.
+func (v *variant) enough(warm int) bool {
+	listed := len(v.pairs) + len(v.left)
+	return listed > 0 && v.entry.Min.Of(warm, listed)
 }
 
 // count returns how many nodes are warm, and how many of the others could be: they answer, or were not asked yet, and have

@@ -64,7 +64,8 @@ With --once warm goes by the list once: it asks registries and nodes, pushes wha
 what each image became, and exits. A source that does not answer is asked up to three times before nodes
 get the other images, and warm says what it waits for. With --check it only asks, and prints what it would push. The
 exit status of --once is 0 if every image is warm, on as many nodes as its list demands, and 3 if
-some nodes are warm. It is 4 if none is, 1 if nothing could be looked up, and 6 if it was interrupted. That of --check is what it would be
+some nodes are warm. It is 3, too, if a list of nodes could not be read, as there may be others, or a source not be asked, as
+what is warm may be older than what is there. It is 4 if none is, 1 if nothing could be looked up, and 6 if it was interrupted. That of --check is what it would be
 if every push ended well. A node that says that the name belongs to another warmer, or that it has no room for what it lacks, is not pushed to and not
 warm. Where a node cannot tell before a push how much it lacks, since images share layers, --check says that it may not fit.`
 

@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"math"
+	"slices"
 	"sync"
 	"time"
 
@@ -142,11 +143,12 @@ func onceSettled(s *warm.Snapshot, began time.Time) bool {
 	return s.Unwished == 0 // otherwise nobody would take back wishes that are over
 }
 
-// onceStatus returns the exit status of what was reached.
+// onceStatus returns the exit status of what was reached. It is no full success where a list of nodes or a digest could not be asked for: nobody knows
+// which other nodes there are, or whether the image is the newest.
 func onceStatus(s *warm.Snapshot) int {
-	all, some, found := true, false, false
+	all, some, found := !slices.ContainsFunc(s.Groups, func(g warm.GroupStatus) bool { return g.Stale != "" }), false, false
 	for _, i := range s.Images {
-		all = all && i.State == warm.ImageWarm
+		all = all && i.State == warm.ImageWarm && i.Stale == ""
 		some = some || i.Warm > 0
 		found = found || i.Digest != ""
 	}

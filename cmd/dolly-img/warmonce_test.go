@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"io"
 	"regexp"
 	"strings"
@@ -12,9 +14,10 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/dolly-img/dolly-img/cache/warm"
+	"github.com/dolly-img/dolly-img/ring"
 )
 
-// onceNode is one node and a registry.
+// onceNode is one node, or several that are always the same, and a registry.
 type onceNode struct {
 	found, named digest.Digest
 	liar         bool // it lacks whatever it has committed
@@ -24,6 +27,8 @@ type onceNode struct {
 	pushes       int
 	broken       error // of a second image
 	lookups      int   // of that
+	read         []string
+	unread       error // of the list of a group
 }
 
 // sureError is one that the same question soon changes nothing about, or not.
@@ -32,7 +37,7 @@ type sureError bool
 func (sureError) Error() string { return "it fails" }
 func (s sureError) Sure() bool  { return bool(s) }
 
-func (o *onceNode) Nodes(context.Context, *warm.Group) ([]string, error) { return []string{"n1"}, nil }
+func (o *onceNode) Nodes(context.Context, *warm.Group) ([]string, error) { return o.read, o.unread }
 
 func (o *onceNode) Lookup(_ context.Context, l *warm.Lookup) ([]warm.Tag, error) {
 	if strings.HasSuffix(l.Image.Ref, "broken:1") {
@@ -68,7 +73,11 @@ func (o *onceNode) Push(_ context.Context, p *warm.Push, _ <-chan int64, _ func(
 		return []warm.Row{{Node: "n1", Outcome: warm.Conflict, Why: "of the warmer x"}}, nil
 	}
 	o.named = p.Digest
-	return []warm.Row{{Node: "n1", Outcome: warm.Committed}}, nil
+	var rows []warm.Row
+	for _, n := range p.Nodes {
+		rows = append(rows, warm.Row{Node: n, Outcome: warm.Committed})
+	}
+	return rows, nil
 }
 
 func (o *onceNode) Keep(context.Context, []warm.Wish) error { return nil }
@@ -138,6 +147,46 @@ func TestOnceWaits(t *testing.T) {
 			}
 			if n := s.Images[0].Nodes[0]; n.State != warm.NodeWarm || node.lookups != want.lookups || time.Since(began) > want.took || !regexp.MustCompile(want.said).MatchString(said.String()) {
 				t.Errorf("for sure: %v: %+v after %v and %d lookups; said %q", sure, n, time.Since(began), node.lookups, said.String())
+			}
+		})
+	}
+}
+
+// A run is no full success where a list of nodes could not be read, an image could not be asked for, or a node cannot have it beside another one of its
+// name, though all others are warm. It does not end before these are.
+func TestOnceStatus(t *testing.T) {
+	const image = "[[image]]\nref = \"docker://%s\"\nnodes = [\"a\", \"b\"]\n"
+	torch := fmt.Sprintf(image, "r.example/torch:1")
+	for what, c := range map[string]struct {
+		node onceNode
+		list string
+		warm string
+		want int
+	}{
+		"all":          {onceNode{read: []string{"n2"}}, torch, "[2]", ring.ExitAll},
+		"group unread": {onceNode{unread: errors.New("exit status 1")}, torch, "[1]", ring.ExitPartial},
+		"twins":        {onceNode{read: []string{"n2"}}, "[[image]]\nref = \"docker://torch:1\"\nnodes = [\"a\"]\n" + fmt.Sprintf(image, "docker.io/library/torch:1"), "[1 1]", ring.ExitPartial},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			list, err := warm.Parse([]byte("[defaults]\ncatch-up = \"5s\"\n[nodes.a]\nlist = \"n1\"\n[nodes.b]\ncommand = \"x\"\n" + c.list))
+			if err != nil {
+				t.Fatal(err)
+			}
+			c.node.found = digest.FromString("x")
+			s, err := onceDone(t.Context(), warm.NewController(warm.Config{List: func() (*warm.List, error) { return list, nil }, Effects: &c.node}), io.Discard)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var warm []int
+			for _, i := range s.Images {
+				warm = append(warm, i.Warm)
+			}
+			if got := onceStatus(s); got != c.want || fmt.Sprint(warm) != c.warm {
+				t.Errorf("%s: exit %d, want %d, %v warm, want %s: %+v", what, got, c.want, warm, c.warm, s)
+			}
+			s.Images[0].Stale = "the registry is not there"
+			if got := onceStatus(s); got != ring.ExitPartial {
+				t.Errorf("%s, and a registry is away: exit %d", what, got)
 			}
 		})
 	}
