@@ -24,7 +24,7 @@ type Effects interface {
 	Nodes(ctx context.Context, g *Group) ([]string, error)
 	// Lookup asks what an entry of the list stands for. It reads no more than it needs for that: HEAD, where the digest is a
 	// known one. An error with a method RetryAfter() time.Duration says for how long the registry does not want to be asked,
-	// one with a method Sure() bool that is true that it would say the same if it was asked again soon.
+	// one with a method Sure() bool that is true that it would say the same if it was asked again soon. What is not known to be so is asked for again after retry.
 	Lookup(ctx context.Context, l *Lookup) ([]Tag, error)
 	// Ask asks nodes beside each other, and calls answer once for each node, in any order, also from several goroutines.
 	// It sets its own bounds to how many it asks at once and how long it waits. An error is of a node that does not answer, but one with a

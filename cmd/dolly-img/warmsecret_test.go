@@ -55,6 +55,7 @@ func (r *secretRig) list(host, auth string) string {
 	bad := r.write("bad.json", fmt.Sprintf(`{"auths":{%q:{"auth":%q}},%s}`, host, "!"+secretNever, secretNever))
 	text := r.defaults() + "[nodes.a]\nlist = \"127.0.0.1:1\"\n" +
 		fmt.Sprintf("[nodes.says]\ncommand = \"echo no login %s >&2; echo another line %s >&2; exit 1\"\n", secretLogged, secretNever) +
+		fmt.Sprintf("[nodes.wrong]\ncommand = \"bash -c 'curl -u user:%s x)'\"\n", secretNever) + // the shell repeats the line
 		fmt.Sprintf("[nodes.prints]\ncommand = \"echo '[[%s'\"\n[nodes.file]\nfile = %q\n", secretLogged, r.write("nodes", "[["+secretLogged+"\n"))
 	for _, image := range []string{
 		fmt.Sprintf("ref = \"docker://%s/app:1\"\nauthfile = %q", host, good), fmt.Sprintf("ref = \"docker://%s/app:2\"\nauthfile = %q", host, bad),
@@ -134,7 +135,7 @@ func TestWarmSecrets(t *testing.T) {
 	}
 	auth := base64.StdEncoding.EncodeToString([]byte("user:" + secretNever))
 	r.start(registry.Listener.Addr().String(), auth)
-	socket := r.socket(func(text string) bool { return strings.Count(text, `"stale":`) == 7 })
+	socket := r.socket(func(text string) bool { return strings.Count(text, `"stale":`) == 8 })
 	r.write("warm.toml", r.defaults()+fmt.Sprintf("every = %q\n[[image]]\nref = \"docker:user:%s@r.example/x:1\"\nname = \"user:%s@r.example/x\"\nnodes = []\n",
 		secretLogged, secretNever, secretNever))
 	r.cmd.Process.Signal(syscall.SIGHUP)

@@ -5,8 +5,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"io"
-	"io/fs"
 	"net"
 	"net/http"
 	"regexp"
@@ -30,24 +28,13 @@ type failure struct {
 func (f *failure) Error() string { return f.text }
 func (f *failure) Unwrap() error { return f.error }
 
-// Sure reports whether the same question would be answered in the same way soon: the registry, or the file, says what is wrong. A registry that is away, fails or is
-// asked too often may answer the next time, and so may a file system that fails.
+// Sure reports whether the registry has said that it does not give the image, and would say so again soon: 401, 403 or 404. All else may be over the
+// next time: a registry is away or fails, an answer breaks off, or a file is still being written.
 func (f *failure) Sure() bool {
-	if status := oci.Status(f.error); status != 0 {
-		return status < 500 && status != http.StatusRequestTimeout && status != http.StatusTooEarly && status != http.StatusTooManyRequests
-	}
-	var (
-		limit   *oci.LimitError
-		network net.Error
-		system  syscall.Errno
-	)
-	switch kind, _ := errkind.Of(f.error); {
-	case kind == "registry-certificate" || kind == "registry-plain" || errors.Is(f.error, fs.ErrNotExist) || errors.Is(f.error, fs.ErrPermission):
+	if kind, _ := errkind.Of(f.error); kind == "registry-login" || kind == "registry-denied" {
 		return true
-	case errors.As(f.error, &limit) || errors.As(f.error, &network) || errors.As(f.error, &system) || errors.Is(f.error, errChanged):
-		return false
 	}
-	return !slices.ContainsFunc([]error{context.Canceled, context.DeadlineExceeded, io.EOF, io.ErrUnexpectedEOF}, func(e error) bool { return errors.Is(f.error, e) })
+	return slices.Contains([]int{http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound}, oci.Status(f.error))
 }
 
 // told says in plain words why a lookup failed. What it says has no credentials.

@@ -216,6 +216,12 @@ func TestLookupErrors(t *testing.T) {
 		{"503", code(503, "Retry-After", "120"), "the registry fails (503 Service Unavailable)", 0},
 		{"redirect to a token", code(307, "Location", "http://somebody:"+secret+"@127.0.0.1:1/x?token="+secret), "the registry is not there: the connection is refused", 0},
 		{"bad redirect", code(307, "Location", "gopher://somebody:"+secret+"@127.0.0.1:1/x?token="+secret), "", 0},
+		{"a page in place of a manifest", func(w http.ResponseWriter, r *http.Request) bool {
+			w.Header().Set("Docker-Content-Digest", digest.FromString("<html>").String())
+			w.Header().Set("Content-Type", v1.MediaTypeImageManifest)
+			_, _ = io.WriteString(w, "<html>")
+			return true
+		}, "", 0},
 		{"another image than its header says", func(w http.ResponseWriter, r *http.Request) bool {
 			if r.Method == http.MethodHead {
 				w.Header().Set("Docker-Content-Digest", other.Digest.String())
@@ -245,7 +251,7 @@ func TestLookupErrors(t *testing.T) {
 		t.Logf("%s: %v", c.name, err)
 		var later interface{ RetryAfter() time.Duration }
 		var sure interface{ Sure() bool }
-		if want := slices.Contains([]string{"401", "403", "404", "another image than its header says"}, c.name); !errors.As(err, &sure) || sure.Sure() != want {
+		if want := slices.Contains([]string{"401", "403", "404"}, c.name); !errors.As(err, &sure) || sure.Sure() != want {
 			t.Errorf("%s: it is for sure: %v, want %v", c.name, !want, want)
 		}
 		if is := errors.As(err, &later); is != strings.HasPrefix(c.name, "429") || is && later.RetryAfter() != c.wait {
@@ -253,6 +259,32 @@ func TestLookupErrors(t *testing.T) {
 		}
 		if asked := f.asked(); c.want != "" && len(asked) > 2 || asked[0] != "HEAD manifests/25" {
 			t.Errorf("%s: asked for %q", c.name, asked)
+		}
+	}
+}
+
+// A file that is not there, or not whole yet, may be so soon: it is asked for again as whatever fails.
+func TestLookupHalfFile(t *testing.T) {
+	f := newFakeRegistry(t)
+	dir := t.TempDir()
+	f.layout(t, dir+"/one", map[string]v1.Descriptor{"v1": f.image("linux/amd64", "one")})
+	pack(t, dir+"/one", dir+"/whole.tar")
+	whole, err := os.ReadFile(dir + "/whole.tar")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for what, data := range map[string][]byte{"none": nil, "a head": whole[:600], "a half": whole[:len(whole)/2], "other bytes": []byte("rubbish")} {
+		path := filepath.Join(dir, "image.tar")
+		if err := os.WriteFile(path, data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if what == "none" {
+			os.Remove(path)
+		}
+		_, err := new(Effects).Lookup(t.Context(), &warm.Lookup{Image: warm.Image{Ref: path}, Platforms: both[:1]})
+		var sure interface{ Sure() bool }
+		if err == nil || !errors.As(err, &sure) || sure.Sure() {
+			t.Errorf("%s: %v is for sure", what, err)
 		}
 	}
 }
