@@ -120,7 +120,8 @@ func (c *Cache) create() error {
 	if err != nil {
 		return err
 	}
-	begun := []string{"blobs", "ingest", "index.json", "lost+found"}
+	// A lock is what a program leaves that was at work when somebody emptied the directory.
+	begun := []string{"blobs", "ingest", "index.json", "lost+found", "lock"}
 	for _, name := range names {
 		if !slices.Contains(begun, name) {
 			return errkind.Errorf("cache-not-one", "%s is in it, but no oci-layout: not a cache", name)

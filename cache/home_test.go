@@ -67,3 +67,14 @@ func storeBlob(t *testing.T, tr *Transfer, d v1.Descriptor, b []byte) error {
 	}
 	return w.Commit(t.Context(), d)
 }
+
+// A cache is made in a directory that somebody emptied while a program was at work there: that leaves a lock.
+func TestEmptiedButForLock(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(dir+"/lock", nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(dir); err != nil {
+		t.Error(err)
+	}
+}
