@@ -49,7 +49,9 @@ reference that a warmer wants is what its name led to before.
 
 With --nodes it lists what these nodes have, with the key of a sender or of a viewer: each image in
 each state once, with the nodes that have it so. WANTED BY names who keeps it from being evicted: local is
-pin, and others are warmers. Status says which nodes lack an image.`,
+pin, and others are warmers. Images without a name, as those that keep in a warmer's list keeps, are not in it:
+ls on the node lists them, and status --node says how much all wanted images hold. Status says which
+nodes lack an image.`,
 		Example: `  dolly-img cache ls --nodes 'gpu[001-128]'`,
 		Args:    exactly(0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {

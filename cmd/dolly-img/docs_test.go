@@ -77,7 +77,15 @@ func manual(t *testing.T, cmd *cobra.Command) []byte {
 	if err := doc.GenMan(cmd, &doc.GenManHeader{Section: "1", Source: "dolly-img", Manual: "User Commands", Date: &time.Time{}}, &b); err != nil {
 		t.Fatal(err)
 	}
-	return bytes.Replace(b.Bytes(), []byte(`"Jan 0001"`), []byte(`""`), 1)
+	page := bytes.Replace(b.Bytes(), []byte(`"Jan 0001"`), []byte(`""`), 1)
+	if name := cmd.Name(); name == "warm" || name == "status" {
+		above, also, ok := bytes.Cut(page, []byte(".SH SEE ALSO\n"))
+		if !ok {
+			t.Errorf("%s: no SEE ALSO", name)
+		}
+		page = slices.Concat(above, []byte(".SH SEE ALSO\n\\fBdolly-img-warm.toml(5)\\fP, "), also)
+	}
+	return page
 }
 
 // blocks has Markdown show lines that begin with a blank or a tab as they are.

@@ -13,6 +13,7 @@ import (
 	"github.com/dolly-img/dolly-img/cache"
 	"github.com/dolly-img/dolly-img/cache/warm"
 	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/cachedir"
+	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/fleet"
 	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/image"
 	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/meta"
 	"github.com/dolly-img/dolly-img/cmd/dolly-img/internal/push"
@@ -103,6 +104,10 @@ func rowOf(r ring.Row, bytes int64) warm.Row {
 		row.Outcome, row.Needs = warm.Full, max(0, bytes-r.Skipped)
 	case r.Code == ring.CodeInUse: // which of an image for the cache is its name
 		row.Outcome = warm.Conflict
+		if _, theirs, ok := strings.Cut(r.Reason, " is of the warmer "); ok { // the words of package cache, without what differs between nodes
+			theirs, _, _ = strings.Cut(theirs, ", and leads to ")
+			row.Why = fleet.OwnedBy(theirs)
+		}
 	case r.Code == ring.CodeInterrupted, r.Code == ring.CodeSource, r.Code == push.CodeNotAsked:
 		row.Outcome = warm.Interrupted
 	}

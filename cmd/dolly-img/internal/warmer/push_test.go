@@ -42,3 +42,15 @@ func TestPushEndsInLine(t *testing.T) {
 		t.Errorf("%+v, %v", rows, err)
 	}
 }
+
+// Nodes that refuse a name have one reason for it, which can be folded: their caches say which one they are, and what the name leads to.
+func TestConflictFolds(t *testing.T) {
+	for _, node := range []string{"n1", "n2"} {
+		d := digest.FromString(node)
+		got := rowOf(ring.Row{Node: node, State: ring.Refused, Code: ring.CodeInUse,
+			Reason: "cache /c/" + node + ": the name x/a:1 is of the warmer head1, and leads to " + d.String() + " (take the name out of one of the two lists)"}, 1)
+		if want := (warm.Row{Node: node, Outcome: warm.Conflict, Why: "the name is of the warmer head1"}); got != want {
+			t.Errorf("got %+v, want %+v", got, want)
+		}
+	}
+}
