@@ -14,7 +14,7 @@ const mostPending = 5
 // pending says for people what --wait waits for, and what changes only when they should be told again: numbers of nodes do so all the time.
 func (a *statusAsks) pending(s *status, err error) (what, text string) {
 	if err != nil {
-		return err.Error(), err.Error()
+		return err.Error(), "the controller: " + err.Error()
 	}
 	wanted := len(a.wanted) > 0 || s.own
 	var whats, texts []string
