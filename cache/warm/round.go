@@ -217,7 +217,7 @@ func (m *Machine) unheld(p *pair) {
 
 // lost notes that a node does not answer or, if it refuses, that it does not tell what it holds.
 func (m *Machine) lost(n *node, why string, refuses bool) {
-	if n.away.why == "" && n.answers {
+	if n.away.why == "" && n.answers && !refuses {
 		n.losses++
 	}
 	if n.refuses != refuses {

@@ -112,6 +112,20 @@ func TestUnheardSince(t *testing.T) {
 	}
 }
 
+// A node that does not tell, or cannot be asked for a failure of this side, does not flap, however often that is.
+func TestRefusalsAreNoLosses(t *testing.T) {
+	l := newLone(t)
+	l.refuses = true
+	for range 10 {
+		for _, l.silent = range []string{"keys: permission denied", ""} {
+			l.rest(l.m.list.CatchUp)
+		}
+	}
+	if n := l.m.nodes["n1"]; n.losses != 0 || n.away.why != "" {
+		t.Errorf("%d losses, %+v", n.losses, n.away)
+	}
+}
+
 // What is for sure is asked for again after every, and not less often each time: a tag may be made.
 func TestSureIsAskedAgain(t *testing.T) {
 	l := newLone(t)
