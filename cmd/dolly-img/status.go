@@ -135,7 +135,9 @@ keeps, are not in it; their bytes are in what wanted images hold. dolly-img cach
 lists them.
 
 The exit status is 0 if every node is warm for each IMAGE, or for each image of the list, 3 if some
-node is warm for some of them, and 4 if none is. It is 5 if all refuse. With --node or --nodes and
+node is warm for some of them, and 4 if none is. It is 5 if all refuse. A listed image without nodes,
+and a list of nodes that was never read, are as a node that is not warm, as nobody knows which
+nodes there should be. With --node or --nodes and
 without IMAGE, an image that is not in the list counts on the nodes that have a name for it, as warm
 if all of its blobs are there. --wait asks again until the exit status would be 0, or until
 --timeout, and says what it waits for on standard error, once and whenever that changes.

@@ -172,7 +172,7 @@ func rateText(l *warm.ImageStatus) (text string) {
 func (s *status) others(image fleet.Image) (text string) {
 	groups := s.lackers(image)
 	l := image.Listed
-	if l != nil && s.warm(image) < len(image.Nodes) {
+	if l != nil && (s.warm(image) < len(image.Nodes) || len(image.Nodes) == 0) {
 		runs := slices.ContainsFunc(groups, func(g *lacking) bool { return g.state == string(warm.NodeWarming) })
 		switch {
 		case l.State == warm.ImageBlocked && l.Reason != l.Stale:
@@ -250,7 +250,10 @@ func (s *status) printController(w io.Writer) {
 		fmt.Fprintf(w, "the controller cannot keep its state since %s: %s\n", timeText(l.TroubleSince, l.At), printable.Line(l.Trouble))
 	}
 	for _, g := range l.Groups {
-		if g.Stale != "" {
+		switch {
+		case g.Stale == "" && g.Nodes == 0:
+			fmt.Fprintf(w, "nodes.%s: the list of nodes was not read yet\n", printable.Line(g.Name))
+		case g.Stale != "":
 			fmt.Fprintf(w, "nodes.%s: the list of %d nodes is stale since %s: %s\n", printable.Line(g.Name), g.Nodes, timeText(g.Since, l.At), printable.Line(g.Stale))
 		}
 	}

@@ -231,7 +231,6 @@ func (s *status) sum(list []wanted) {
 	names := append(fleet.Names(s.replies), s.listedNames()...)
 	slices.Sort(names)
 	names = slices.Compact(names)
-	none := func(string) bool { return false }
 	for _, w := range list {
 		found, unfound := s.meant(w, names), s.unfound(w)
 		switch {
@@ -240,9 +239,7 @@ func (s *status) sum(list []wanted) {
 		case len(found)+len(unfound) == 0:
 			found = []string{w.unmet()}
 		}
-		for _, i := range unfound {
-			s.images = append(s.images, fleet.OfListed(s.replies, i, none))
-		}
+		s.images = append(s.images, s.ofList(unfound, len(found) == 0)...)
 		for _, name := range found {
 			s.images = append(s.images, s.rows(name, w.digest)...)
 		}
@@ -254,10 +251,10 @@ func (s *status) sum(list []wanted) {
 	}
 	for k := 0; s.list != nil && len(list) == 0 && k < len(s.list.Images); k++ {
 		if i := &s.list.Images[k]; s.own || i.Digest == "" {
-			s.images = append(s.images, fleet.OfListed(s.replies, i, none))
+			s.images = append(s.images, s.ofList([]*warm.ImageStatus{i}, false)...)
 		}
 	}
-	s.images = slices.DeleteFunc(s.images, func(i fleet.Image) bool { return len(i.Nodes) == 0 }) // listed for other nodes
+	s.images = slices.DeleteFunc(s.images, s.elsewhere)
 	s.exit = s.exitStatus(len(list) > 0 || s.own)
 }
 
@@ -267,14 +264,36 @@ func (s *status) rows(name string, digest digest.Digest) (images []fleet.Image) 
 	if len(variants) == 0 {
 		return []fleet.Image{fleet.Of(s.replies, name, digest)}
 	}
+	return s.ofList(variants, true)
+}
+
+// ofList returns what some images of the list are on the nodes that have them there. If others is true, the first one is shown also of nodes that the
+// command line names and that have none of them there.
+func (s *status) ofList(list []*warm.ImageStatus, others bool) (images []fleet.Image) {
 	listed := map[string]bool{}
-	for _, node := range fleet.ListedNodes(variants) {
+	for _, node := range fleet.ListedNodes(list) {
 		listed[node] = true
 	}
-	for k, v := range variants {
-		images = append(images, fleet.OfListed(s.replies, v, func(node string) bool { return k == 0 && !s.own && !listed[node] }))
+	for k, i := range list {
+		images = append(images, fleet.OfListed(s.replies, i, func(node string) bool { return k == 0 && others && !s.own && !listed[node] }))
 	}
 	return images
+}
+
+// elsewhere reports whether an image is on none of the nodes because the list has it for other ones. One that the list has for no node is shown, as
+// nobody can have it.
+func (s *status) elsewhere(i fleet.Image) bool {
+	return len(i.Nodes) == 0 && !(s.own && i.Listed != nil && len(i.Listed.Nodes) == 0)
+}
+
+// unread returns the groups of the list whose nodes nobody knows, if those are asked for.
+func (s *status) unread() (groups []warm.GroupStatus) {
+	for k := 0; s.own && s.list != nil && k < len(s.list.Groups); k++ {
+		if g := s.list.Groups[k]; g.Nodes == 0 {
+			groups = append(groups, g)
+		}
+	}
+	return groups
 }
 
 // onlyListed leaves out what is beside the list, and reports whether that is nothing that was asked for.
@@ -286,7 +305,7 @@ func (s *status) onlyListed() bool {
 		}
 		i.Nodes = slices.DeleteFunc(i.Nodes, func(n fleet.Node) bool { return n.Listed == nil })
 	}
-	s.images = slices.DeleteFunc(s.images, func(i fleet.Image) bool { return len(i.Nodes) == 0 })
+	s.images = slices.DeleteFunc(s.images, s.elsewhere)
 	s.exit = s.exitStatus(true)
 	return len(s.images) > 0
 }
@@ -324,10 +343,20 @@ func (s *status) exitStatus(wanted bool) int {
 			counted[n.Node] = true
 			r.Nodes = append(r.Nodes, row)
 		}
+		if len(i.Nodes) == 0 {
+			r.Nodes = append(r.Nodes, ring.Row{State: ring.Failed})
+		}
+	}
+	for range s.unread() {
+		r.Nodes = append(r.Nodes, ring.Row{State: ring.Failed})
+	}
+	missing := ring.Held // on a node that nobody wants anything of
+	if wanted {
+		missing = ring.Failed
 	}
 	for _, reply := range s.replies {
 		if !counted[reply.Node] {
-			r.Nodes = append(r.Nodes, ring.Row{Node: reply.Node, State: cmp.Or(reply.State, ring.Held)})
+			r.Nodes = append(r.Nodes, ring.Row{Node: reply.Node, State: cmp.Or(reply.State, missing)})
 		}
 	}
 	return r.Status(nil, 0)

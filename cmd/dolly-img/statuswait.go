@@ -28,7 +28,7 @@ func (a *statusAsks) pending(s *status, err error) (what, text string) {
 				ready++
 			}
 		}
-		if ready == all {
+		if ready == all && len(i.Nodes) > 0 {
 			continue
 		}
 		name := s.imageText(i)
@@ -46,6 +46,9 @@ func (a *statusAsks) pending(s *status, err error) (what, text string) {
 		if r.State != "" && len(s.images) == 0 {
 			whats, texts = append(whats, r.Node), append(texts, r.Node+", which does not tell what it has")
 		}
+	}
+	for _, g := range s.unread() {
+		whats, texts = append(whats, g.Name), append(texts, "the list of nodes."+g.Name)
 	}
 	if more := len(texts) - mostPending; more > 0 {
 		texts = append(slices.Clone(texts[:mostPending]), fmt.Sprintf("%d more", more))
