@@ -10,6 +10,7 @@ import (
 	"os"
 	"strings"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -41,10 +42,13 @@ func (r Roots) Open(rule identity.Device) (*Opened, error) {
 	}
 	o := &Opened{Rule: rule, machine: m, device: c.Device}
 	path := r.dev(c.Device.Path)
-	o.File, err = os.OpenFile(path, unix.O_RDWR|unix.O_EXCL|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
+	var by string
+	o.File, by, err = exclusively(func() (*os.File, error) {
+		return os.OpenFile(path, unix.O_RDWR|unix.O_EXCL|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
+	}, func() string { return m.elsewhere(c.Device) })
 	switch {
 	case errors.Is(err, unix.EBUSY):
-		return nil, busy(c.Device, cmp.Or(m.elsewhere(c.Device), "neither sysfs nor /proc says by what"))
+		return nil, busy(c.Device, cmp.Or(by, "neither sysfs nor /proc says by what"))
 	case err != nil:
 		return nil, notOpened(c.Device, err)
 	}
@@ -57,6 +61,27 @@ func (r Roots) Open(rule identity.Device) (*Opened, error) {
 		return nil, err
 	}
 	return o, nil
+}
+
+// How often a device is tried that nobody can be seen to use, and how long after the last time.
+const (
+	triesUnseen = 10
+	afterUnseen = 50 * time.Millisecond
+)
+
+// exclusively opens what may be busy, and says then who uses it. Where nobody is seen who does, it was in use for a moment only, and is tried again: a
+// process that begins has what the one had open that began it, until it runs its program.
+func exclusively(open func() (*os.File, error), user func() string) (f *os.File, by string, err error) {
+	for range triesUnseen {
+		if f, err = open(); !errors.Is(err, unix.EBUSY) {
+			return f, "", err
+		}
+		if by = user(); by != "" {
+			break
+		}
+		time.Sleep(afterUnseen)
+	}
+	return nil, by, err
 }
 
 func busy(d *Device, by string) error {
