@@ -90,7 +90,9 @@ func (r *secretRig) start(host, auth string) {
 // socket returns what the socket tells, once that is what is wanted.
 func (r *secretRig) socket(wanted func(text string) bool) string {
 	r.Helper()
-	for begun := time.Now(); time.Since(begun) < time.Minute; time.Sleep(20 * time.Millisecond) {
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for begun := time.Now(); time.Since(begun) < time.Minute; <-tick.C {
 		s, err := warmer.FetchSnapshot(r.Context(), r.path("sock"))
 		if err != nil {
 			continue // it has not begun
