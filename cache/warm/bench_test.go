@@ -11,12 +11,13 @@ import (
 
 // bench is a world for one test: lookups, answers and pushes are functions.
 type bench struct {
-	t      *testing.T
 	m      *Machine
 	now    Now
 	lookup func(l *Lookup) *EvFound // nil: it hangs
 	answer func(q *Query) *EvAnswer // nil: later
 	pushed func(p *Push) *EvPushed  // nil: it runs
+	keep   func(w []Wish) *EvSaved  // these two may be nil
+	save   func(s *State)
 	pushes []Push
 	asks   []*Query
 	looks  []string
@@ -32,7 +33,7 @@ func newBench(t *testing.T, text string, state *State) *bench {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := &bench{t: t, now: Now{Wall: time.Unix(1e9, 0)}}
+	b := &bench{now: Now{Wall: time.Unix(1e9, 0)}}
 	b.m = New(b.now, list, state, 1)
 	return b
 }
@@ -55,6 +56,17 @@ func (b *bench) does(ev Event) {
 					ev.Query = q
 					acts = append(acts, b.m.Step(b.now, *ev)...)
 				}
+			}
+		case ActKeep:
+			if b.keep == nil {
+				continue
+			}
+			if ev := b.keep(a.Wishes); ev != nil {
+				acts = append(acts, b.m.Step(b.now, *ev)...)
+			}
+		case ActSave:
+			if b.save != nil {
+				b.save(a.State)
 			}
 		case ActPush:
 			b.pushes = append(b.pushes, a.Push)

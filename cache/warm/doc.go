@@ -30,7 +30,7 @@
 // Therefore a node's first question carries no wishes, and they go in a second one within the same round. No
 // digest is pushed to a node that has not got the wish for it, since the node might evict it at once. Wishes replace earlier ones. So where
 // there is no state, and the node says that something in it is wanted, it gets none as long as one of its entries was never found: an earlier controller may
-// have found it, and which digest that was is not known. After triesAlone failures the others do not wait for it any more, and after one
+// have found it, and which digest that was is not known. The others wait for it for doubtFor at most, and not after triesAlone failures, or after one
 // that is for sure: there is no such tag, or the login is refused. That is asked for again after every. A saved state that is older than every
 // may be of a time when the state could not be saved. So its digests count when
 // the registry has been asked, or does not answer. A node that is not listed any more keeps the wishes that it has.
@@ -40,7 +40,7 @@
 //
 // # Digests
 //
-// A tag is asked for every so often, with a tenth of jitter, and at most lookups at once, of which lookupsOf are of one registry, since that may be away. When a registry says for how long it
+// A tag is asked for every so often, with a tenth of jitter, and at most lookups at once, of which lookupsOf are of one registry, since that may be away, and one of it and last when it took silentFrom to fail. When a registry says for how long it
 // does not want to be asked, no image of this registry is asked for until then. A tag may stand for several images, one
 // for each platform; nodes hold that of their group's platform. Of a pattern of tags, one that cannot be looked up does not
 // concern the others. When it leads to a new digest, the old one goes to the front of the

@@ -1,6 +1,7 @@
 package warm
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -71,126 +72,99 @@ func TestSilentRegistry(t *testing.T) {
 // The controller's own cache keeps what is listed also when something else in the list is never found, and is told again what it
 // could not note.
 func TestOwnKeeps(t *testing.T) {
-	list, err := Parse([]byte("[nodes.a]\nlist = \"n1\"\n[[image]]\nref = \"docker://r.example/good:1\"\nnodes = [\"a\"]\n[[image]]\nref = \"docker://r.example/bad:1\"\nnodes = [\"a\"]\n"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	now := Now{Wall: time.Unix(1e9, 0)}
-	m := New(now, list, nil, 1)
+	b := newBench(t, images("r.example/good:1", "r.example/bad:1"), nil)
+	b.lookup, b.answer, b.pushed = goodOnly(nil), newCacheNode().answer, committed
 	kept, wants, broken := 0, 0, false
-	step := func(ev Event) {
-		acts := m.Step(now, ev)
-		for ; len(acts) > 0; acts = acts[1:] {
-			switch a := acts[0].(type) {
-			case ActLookup:
-				ref, found := a.Lookup.Image.Ref, EvFound{Lookup: a.Lookup, Why: "404"}
-				if ref == list.Images[0].Ref {
-					d := digest.FromString("image")
-					found = EvFound{Lookup: a.Lookup, Tags: []Tag{{Ref: ref, List: d, Variants: []Found{{"", "good", d, 1}}}}}
-				}
-				acts = append(acts, m.Step(now, found)...)
-			case ActKeep:
-				if kept, wants = kept+1, len(a.Wishes); broken {
-					acts = append(acts, m.Step(now, EvSaved{"disk full"})...)
-				}
-			}
+	b.keep = func(w []Wish) *EvSaved {
+		if kept, wants = kept+1, len(w); broken {
+			return &EvSaved{"disk full"}
 		}
+		return nil
 	}
-	minutes := func(n int) {
-		for range n * 60 {
-			now.Since += time.Second
-			step(EvTick{})
-		}
-	}
-	minutes(10)
+	b.rest(10 * time.Minute)
 	if kept == 0 || wants != 1 {
 		t.Fatalf("kept %d times, the last time %d images", kept, wants)
 	}
 	before := kept
 	broken = true
-	step(EvSaved{"disk full"})
-	minutes(5)
+	b.does(EvSaved{"disk full"})
+	b.rest(5 * time.Minute)
 	if n := kept - before; n < 4 || n > 6 {
 		t.Errorf("told %d times more in 5 minutes", n)
 	}
 	broken = false
-	step(EvSaved{})
-	minutes(1)
+	b.does(EvSaved{})
+	b.rest(time.Minute)
 	before = kept
-	minutes(5)
+	b.rest(5 * time.Minute)
 	if kept != before {
 		t.Error("told again without need")
+	}
+}
+
+// goodOnly is a registry that has r.example/good:1 and nothing else. tries, which may be nil, counts what is asked for in vain.
+func goodOnly(tries *int) func(l *Lookup) *EvFound {
+	return func(l *Lookup) *EvFound {
+		if strings.Contains(l.Image.Ref, "good") {
+			return tagOf(l)
+		}
+		if tries != nil {
+			*tries++
+		}
+		return &EvFound{Why: "503"}
 	}
 }
 
 // An image that is never found, because its registry is away or its name is mistyped, holds up no other of the same node. Only where an earlier
 // controller may have found it, and the node has what somebody wants, the others wait until it was asked for triesAlone times.
 func TestNeverFound(t *testing.T) {
-	list, err := Parse([]byte("[nodes.a]\nlist = \"n1\"\n[[image]]\nref = \"docker://r.example/bad:1\"\nnodes = [\"a\"]\n[[image]]\nref = \"docker://r.example/good:1\"\nnodes = [\"a\"]\n"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	one, err := Parse([]byte("[nodes.a]\nlist = \"n1\"\n[[image]]\nref = \"docker://r.example/good:1\"\nnodes = [\"a\"]\n"))
-	if err != nil {
-		t.Fatal(err)
-	}
 	for _, c := range []struct {
 		name   string
-		list   *List
 		edit   bool // the image that is never found is added later
 		state  *State
 		wanted int64
 		waits  bool
 	}{
-		{"a new cluster", list, false, nil, 0, false},
-		{"a lost state", list, false, nil, 5, true},
-		{"a state of before", list, false, &State{Version: 1}, 5, false},
-		{"a state of who had lost his", list, false, &State{Version: 1, Blind: true}, 5, true},
-		{"an edit", one, true, &State{Version: 1}, 5, false},
+		{"a new cluster", false, nil, 0, false},
+		{"a lost state", false, nil, 5, true},
+		{"a state of before", false, &State{Version: 1}, 5, false},
+		{"a state of who had lost his", false, &State{Version: 1, Blind: true}, 5, true},
+		{"an edit", true, &State{Version: 1}, 5, false},
 	} {
-		now := Now{Wall: time.Unix(1e9, 0)}
-		m := New(now, c.list, c.state, 1)
-		pushed, tries, blind := 0, 0, false
-		step := func(ev Event) {
-			acts := m.Step(now, ev)
-			for ; len(acts) > 0; acts = acts[1:] {
-				switch a := acts[0].(type) {
-				case ActLookup:
-					ref, found := a.Lookup.Image.Ref, EvFound{Lookup: a.Lookup, Why: "404"}
-					if ref == one.Images[0].Ref {
-						d := digest.FromString("image")
-						found = EvFound{Lookup: a.Lookup, Tags: []Tag{{Ref: ref, List: d, Variants: []Found{{"", "good", d, 1}}}}}
-					} else {
-						tries++
-					}
-					acts = append(acts, m.Step(now, found)...)
-				case ActAsk:
-					q := a.Queries[0]
-					h := Holding{Lacks: 1}
-					if pushed > 0 {
-						h = Holding{Named: digest.FromString("image")}
-					}
-					acts = append(acts, m.Step(now, EvAnswer{Query: q, Answer: Answer{Room: 9, Wanted: c.wanted, Images: []Holding{h}[:len(q.Images)]}})...)
-				case ActPush:
-					if pushed++; tries < triesAlone == c.waits {
-						t.Errorf("%s: pushed after %d tries", c.name, tries)
-					}
-					acts = append(acts, m.Step(now, EvPushed{a.Push.ID, []Row{{Node: "n1", Outcome: Committed}}, ""})...)
-				case ActSave:
-					if blind = a.State.Blind; blind != (tries < triesAlone && (c.state == nil || c.state.Blind)) {
-						t.Errorf("%s: after %d tries the state says %v", c.name, tries, blind)
-					}
-				}
+		list, err := Parse([]byte(images("r.example/bad:1", "r.example/good:1")))
+		if err != nil {
+			t.Fatal(err)
+		}
+		b := newBench(t, images("r.example/good:1"), c.state)
+		if !c.edit {
+			b.m = New(b.now, list, c.state, 1)
+		}
+		n, tries, blind := newCacheNode(), 0, false
+		b.lookup = goodOnly(&tries)
+		b.answer = func(q *Query) *EvAnswer {
+			ev := n.answer(q)
+			ev.Answer.Wanted += c.wanted
+			return ev
+		}
+		b.pushed = func(p *Push) *EvPushed {
+			if tries < triesAlone == c.waits {
+				t.Errorf("%s: pushed after %d tries", c.name, tries)
+			}
+			n.commit(p)
+			return committed(p)
+		}
+		b.save = func(s *State) {
+			if blind = s.Blind; blind != (tries < triesAlone && (c.state == nil || c.state.Blind)) {
+				t.Errorf("%s: after %d tries the state says %v", c.name, tries, blind)
 			}
 		}
-		for second := range 600 {
-			if now.Since += time.Second; c.edit && second == 1 {
-				step(EvList{list})
-			}
-			step(EvTick{})
+		b.rest(2 * time.Second)
+		if c.edit {
+			b.does(EvList{list})
 		}
-		if pushed != 1 || blind {
-			t.Errorf("%s: pushed %d times, blind %v", c.name, pushed, blind)
+		b.rest(10 * time.Minute)
+		if len(b.pushes) != 1 || blind {
+			t.Errorf("%s: pushed %d times, blind %v", c.name, len(b.pushes), blind)
 		}
 	}
 }

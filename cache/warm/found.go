@@ -136,7 +136,7 @@ func (m *Machine) wall(at time.Duration) time.Time {
 	return m.now.Wall.Add(at - m.now.Since).Round(0).UTC().Truncate(time.Second)
 }
 
-// lookUp asks for the entries that it is time for, that which waits for longest first. A registry that did not answer comes last, one at a time.
+// lookUp asks for the entries that it is time for, that which waits for longest first. A registry that did not answer comes last, with one at a time.
 func (m *Machine) lookUp() {
 	running, of := 0, map[string]int{}
 	var due []*entry
@@ -170,7 +170,7 @@ func (m *Machine) lookUp() {
 				known[t.ref] = t.list
 			}
 		}
-		e.looking = true
+		e.looking, e.began = true, m.now.Since
 		running++
 		of[host]++
 		m.do(ActLookup{Lookup{e.Image, e.platforms, known}})
@@ -185,7 +185,7 @@ func (m *Machine) found(ev EvFound) {
 	}
 	e := m.entries[at]
 	e.looking = false
-	m.silent[registry(e.Ref)] = ev.Why != "" && !ev.Sure && ev.Wait == 0
+	m.silent[registry(e.Ref)] = ev.Why != "" && m.now.Since-e.began >= silentFrom
 	if ev.Lookup.Image.Name != e.Name || !slices.Equal(ev.Lookup.Platforms, e.platforms) { // The list was edited meanwhile.
 		e.next = m.now.Since
 		return

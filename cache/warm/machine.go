@@ -13,6 +13,7 @@ import (
 const (
 	lookups     = 4                // registries are asked about so many entries at once
 	lookupsOf   = 2                // one registry, which may not answer, is asked about so many
+	silentFrom  = 5 * time.Second  // a lookup that fails after so long is of a registry that does not answer
 	listWithin  = 5 * time.Second  // a round goes on with the last lists of nodes after that
 	askWithin   = 15 * time.Second // a node that did not answer is away after that
 	awayWithin  = 2 * time.Second  // the same for a node that was away before
@@ -44,7 +45,7 @@ type Machine struct {
 	lastID   int
 	round    round
 	hosts    map[string]time.Duration // registries that do not want to be asked until then
-	silent   map[string]bool          // registries whose last answer was none
+	silent   map[string]bool          // registries that took long to fail the last lookup, as those do that do not answer
 	off      bool                     // no ring may run now
 	opens    time.Time                // when the windows do, while they are closed
 	limit    int64                    // bytes per second of each ring now; 0 is none

@@ -25,7 +25,8 @@ type entry struct {
 	platforms []string
 	tags      []*tag
 	looking   bool
-	doubtful  bool // it is known from an earlier time, or may have been, and is about to be asked for
+	began     time.Duration // the last lookup
+	doubtful  bool          // it is known from an earlier time, or may have been, and is about to be asked for
 	added     time.Duration
 	next      time.Duration // when it is asked for again
 	fails     int

@@ -10,8 +10,7 @@ import (
 
 // lone is a controller of one image for one node, which lacks it and refuses whatever is pushed, since it is full or the name belongs to another one.
 type lone struct {
-	m      *Machine
-	now    Now
+	*bench
 	digest digest.Digest
 	bytes  int64
 	room   int64
@@ -19,7 +18,6 @@ type lone struct {
 	says   Holding
 	taken  bool
 	wished []Wish
-	pushes []Push
 	runs   bool // a push does not end by itself
 
 	silent  string // why the node does not answer
@@ -30,42 +28,31 @@ type lone struct {
 
 func newLone(t *testing.T) *lone {
 	t.Helper()
-	list, err := Parse([]byte("[nodes.a]\nlist = \"n1\"\n[[image]]\nref = \"docker://r.example/torch:1\"\nnodes = [\"a\"]\n"))
-	if err != nil {
-		t.Fatal(err)
+	l := &lone{bench: newBench(t, images("r.example/torch:1"), nil), digest: digest.FromString("image"), bytes: 1, room: 5}
+	l.lookup = func(look *Lookup) *EvFound {
+		if l.looked++; l.gone {
+			return &EvFound{Why: "404", Sure: true}
+		}
+		return &EvFound{Tags: []Tag{{Ref: look.Image.Ref, List: l.digest, Variants: []Found{{"", "torch", l.digest, l.bytes}}}}}
 	}
-	l := &lone{now: Now{Wall: time.Unix(1e9, 0)}, digest: digest.FromString("image"), bytes: 1, room: 5}
-	l.m = New(l.now, list, nil, 1)
+	l.answer = func(q *Query) *EvAnswer {
+		if l.silent != "" {
+			return &EvAnswer{Why: l.silent, Failed: l.refuses}
+		}
+		if q.Wishes != nil {
+			l.wished = q.Wishes
+		}
+		return &EvAnswer{Answer: Answer{Room: l.room, Most: l.most, Images: slices.Repeat([]Holding{l.says}, len(q.Images))}}
+	}
+	l.pushed = func(*Push) *EvPushed {
+		if l.runs {
+			return nil
+		}
+		ev := l.refused()
+		return &ev
+	}
 	l.does(EvTick{})
 	return l
-}
-
-func (l *lone) does(ev Event) {
-	acts := l.m.Step(l.now, ev)
-	for ; len(acts) > 0; acts = acts[1:] {
-		switch a := acts[0].(type) {
-		case ActLookup:
-			if l.looked++; l.gone {
-				acts = append(acts, l.m.Step(l.now, EvFound{Lookup: a.Lookup, Why: "404", Sure: true})...)
-				continue
-			}
-			acts = append(acts, l.m.Step(l.now, EvFound{Lookup: a.Lookup, Tags: []Tag{{Ref: a.Lookup.Image.Ref, List: l.digest, Variants: []Found{{"", "torch", l.digest, l.bytes}}}}})...)
-		case ActAsk:
-			q := a.Queries[0]
-			if l.silent != "" {
-				acts = append(acts, l.m.Step(l.now, EvAnswer{Query: q, Why: l.silent, Failed: l.refuses})...)
-				continue
-			}
-			if q.Wishes != nil {
-				l.wished = q.Wishes
-			}
-			acts = append(acts, l.m.Step(l.now, EvAnswer{Query: q, Answer: Answer{Room: l.room, Most: l.most, Images: slices.Repeat([]Holding{l.says}, len(q.Images))}})...)
-		case ActPush:
-			if l.pushes = append(l.pushes, a.Push); !l.runs {
-				acts = append(acts, l.m.Step(l.now, l.refused())...)
-			}
-		}
-	}
 }
 
 // refused is what becomes of the last push.
@@ -77,10 +64,7 @@ func (l *lone) refused() EvPushed {
 }
 
 func (l *lone) rest(d time.Duration) NodeStatus {
-	for range d / time.Second {
-		l.now.Since, l.now.Wall = l.now.Since+time.Second, l.now.Wall.Add(time.Second)
-		l.does(EvTick{})
-	}
+	l.bench.rest(d)
 	return l.m.Snapshot(l.now).Images[0].Nodes[0]
 }
 

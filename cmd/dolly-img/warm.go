@@ -61,8 +61,8 @@ pushes are interrupted. Nodes keep what they have of them, and the next start go
 dolly-img status, on this machine, shows what a controller knows.
 
 With --once warm goes by the list once: it asks registries and nodes, pushes what is lacking, prints
-what each image became, and exits. A source that does not answer is asked up to three times before nodes
-get the other images, and warm says what it waits for. With --check it only asks, and prints what it would push. The
+what each image became, and exits. Where nothing is known yet of a source that does not answer, it is asked up to
+three times, and warm says what it waits for. With --check it only asks, and prints what it would push. The
 exit status of --once is 0 if every image is warm, on as many nodes as its list demands, and 3 if
 some nodes are warm. It is 3, too, if a list of nodes could not be read, as there may be others, or a source not be asked, as
 what is warm may be older than what is there. It is 4 if none is, 1 if nothing could be looked up, and 6 if it was interrupted. That of --check is what it would be
